@@ -1,0 +1,34 @@
+"""ssdir: images in, decodable object embeddings out.
+
+>>> import ssdir
+>>> model = ssdir.load("tiny-digits")
+>>> objects = model.encode("picture.png")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssdir.errors import InputError as InputError
+    from ssdir.inference.predictor import load as load
+    from ssdir.objects import Objects as Objects
+    from ssdir.objects import Scene as Scene
+
+__version__ = metadata.version("ssdir")
+
+# Torch takes seconds to import: the public names are fetched on first use.
+_EXPORTS = {
+    "InputError": "ssdir.errors",
+    "Objects": "ssdir.objects",
+    "Scene": "ssdir.objects",
+    "load": "ssdir.inference.predictor",
+}
+__all__ = ["InputError", "Objects", "Scene", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'ssdir' has no attribute '{name}'")
+    return getattr(import_module(_EXPORTS[name]), name)

@@ -1,0 +1,138 @@
+"""Typed configs: a base class, YAML presets, ``key=value`` overrides, and errors as sentences.
+
+Each config class lives beside what it configures; this module only reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssdir.errors import InputError, nearest
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are errors, values are frozen and validated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse(config_class: type[C], values: Mapping[str, Any], *, source: str) -> C:
+    """Validates `values` as a `config_class`.
+
+    Raises:
+        InputError: naming the first offending key by its dotted path, and the nearest known key.
+    """
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_sentence(config_class, error, source)) from None
+
+
+def _sentence(config_class: type[Config], error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    path = [part for part in first["loc"] if not str(part).startswith("function-")]
+    dotted = ".".join(str(part) for part in path)
+    if first["type"] == "extra_forbidden":
+        known = _keys(config_class, [str(part) for part in path[:-1]])
+        hint = nearest(str(path[-1]), known) or (f"; known keys: {', '.join(known)}" if known else "")
+        return f"{source}: unknown key '{dotted}'{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    where = f"'{dotted}': " if dotted else ""
+    got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+    return f"{source}: {where}{message}{got}"
+
+
+def _keys(config_class: type[Config], path: list[str]) -> list[str]:
+    """The field names of the config found by following `path` from `config_class`."""
+    current: Any = config_class
+    for part in path:
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            return []
+        current = fields[part].annotation
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def presets() -> list[str]:
+    """The names of the shipped presets."""
+    folder = resources.files("ssdir") / "presets"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a preset by name, or a YAML file by path, and applies ``a.b.c=value`` overrides.
+
+    A file may start from a preset with the key ``base: NAME``; its own values win.
+
+    Raises:
+        InputError: for an unknown preset, an unreadable file, or a malformed override.
+    """
+    name = str(name_or_file)
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"config file '{path}' does not exist")
+        values = _read_yaml(path.read_text(encoding="utf-8"), name)
+    elif name in presets():
+        text = (resources.files("ssdir") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        values = _read_yaml(text, name)
+    else:
+        hint = nearest(name, presets())
+        raise InputError(f"unknown preset '{name}'{hint}; presets: {', '.join(presets())} (or a .yaml file)")
+    if base := values.pop("base", None):
+        values = merge(read_values(str(base)), values)
+    for override in overrides:
+        values = merge(values, _override(override))
+    return values
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges nested mappings; values of `changes` win, lists are replaced whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise InputError(f"{source}: not valid YAML{where}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected keys and values, got a {type(values).__name__}")
+    return values
+
+
+def _override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InputError(f"override '{text}' must look like key=value, for example seed=1")
+    parsed: Any = yaml.safe_load(value)
+    if isinstance(parsed, str):
+        parsed = _number(parsed)
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads 5e-4 as a string; users mean the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,221 @@
+"""`Objects` and `Scene`: the structures that every model, metric and picture speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow
+    import supervision
+
+_FLOAT_FIELDS = ("z_where", "scores", "z_what", "z_what_scale", "z_depth")
+_TENSOR_SHAPES: dict[str, str] = {
+    "image_index": "(M,)",
+    "z_where": "(M, 4)",
+    "scores": "(M,)",
+    "labels": "(M,)",
+    "z_what": "(M, D)",
+    "z_what_scale": "(M, D)",
+    "z_depth": "(M,)",
+    "anchor_index": "(M,)",
+    "source_index": "(M,)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of a batch of images, packed: M rows, no padding.
+
+    Being a row means `z_present = 1`. Ground truth, detections, latents and every baseline use this
+    one structure; what is unknown is None.
+
+    Attributes:
+        image_index: int64 (M,), the image of the batch that each object is in, never decreasing.
+        batch_size: number of images B; images without objects count.
+        z_where: float (M, 4), cxcywh relative to the image, in [0, 1] (eq. 3).
+        scores: float (M,), confidence in [0, 1].
+        labels: int64 (M,), class index in 0 ... K-1 (background has no label).
+        z_what: float (M, D), appearance code, the posterior's mean (eq. 5).
+        z_what_scale: float (M, D), its standard deviation.
+        z_depth: float (M,), larger is nearer (eq. 6).
+        anchor_index: int64 (M,), the anchor that produced the object.
+        source_index: int64 (M,), for ground truth: which source glyph or asset the object shows.
+
+    Raises:
+        ValueError: if a field's shape, dtype or range breaks the above.
+    """
+
+    image_index: Tensor
+    batch_size: int
+    z_where: Tensor
+    scores: Tensor | None = None
+    labels: Tensor | None = None
+    z_what: Tensor | None = None
+    z_what_scale: Tensor | None = None
+    z_depth: Tensor | None = None
+    anchor_index: Tensor | None = None
+    source_index: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        M = self.image_index.shape[0] if self.image_index.ndim else -1
+        for name, tensor in self._tensors().items():
+            expected = _TENSOR_SHAPES[name]
+            if tensor.ndim != expected.count(",") + (" " in expected) or tensor.shape[0] != M:
+                raise ValueError(f"{name} must be {expected} with M = {M}, got {tuple(tensor.shape)}")
+            if (name in _FLOAT_FIELDS) != tensor.is_floating_point():
+                kind = "floating point" if name in _FLOAT_FIELDS else "integer"
+                raise ValueError(f"{name} must be {kind}, got {tensor.dtype}")
+        if self.z_where.shape[1] != 4:
+            raise ValueError(f"z_where must be (M, 4), got {tuple(self.z_where.shape)}")
+        if M and not (0 <= int(self.image_index[0]) and int(self.image_index[-1]) < self.batch_size):
+            raise ValueError(
+                f"image_index must be within 0 ... {self.batch_size - 1}, "
+                f"got {int(self.image_index[0])} ... {int(self.image_index[-1])}"
+            )
+        if M > 1 and bool((self.image_index.diff() < 0).any()):
+            raise ValueError("image_index must not decrease: sort the objects by image")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def __len__(self) -> int:
+        return self.image_index.shape[0]
+
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Self:
+        """Selects rows by mask (M,), by index, or by slice; the batch size stays."""
+        if not isinstance(index, (Tensor, slice)):
+            index = torch.as_tensor(index, dtype=torch.int64)
+        return replace(self, **{name: tensor[index] for name, tensor in self._tensors().items()})
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensors."""
+        return self.image_index.device
+
+    @property
+    def boxes(self) -> Tensor:
+        """Boxes (M, 4), xyxy relative to the image, clipped to [0, 1]."""
+        center, half = self.z_where[:, :2], self.z_where[:, 2:] / 2
+        return torch.cat([center - half, center + half], dim=1).clamp(0, 1)
+
+    @property
+    def counts(self) -> Tensor:
+        """Objects per image, int64 (B,)."""
+        return torch.bincount(self.image_index, minlength=self.batch_size)
+
+    def boxes_px(self, size: tuple[int, int]) -> Tensor:
+        """Boxes (M, 4), xyxy in pixels of an image of `size` = (height, width)."""
+        height, width = size
+        return self.boxes * self.boxes.new_tensor([width, height, width, height])
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves every tensor to a device; a dtype applies to the floating point ones."""
+        moved = {name: tensor.to(*args, **kwargs) for name, tensor in self._tensors().items()}
+        for name in moved.keys() - set(_FLOAT_FIELDS):
+            moved[name] = moved[name].to(torch.int64)
+        return replace(self, **moved)
+
+    def detach(self) -> Self:
+        """Cuts every tensor off the autograd graph."""
+        return replace(self, **{name: tensor.detach() for name, tensor in self._tensors().items()})
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with fields replaced (and validated)."""
+        return replace(self, **changes)
+
+    def split(self) -> list[Self]:
+        """One `Objects` per image, each with batch size 1."""
+        parts = []
+        for chunk in torch.arange(len(self), device=self.device).split(self.counts.tolist()):
+            part = self[chunk]
+            parts.append(part.replace(image_index=torch.zeros_like(part.image_index), batch_size=1))
+        return parts
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Stacks batches: image indices of a later part follow those of the earlier ones.
+
+        Fields that not every part has are dropped.
+        """
+        if not parts:
+            return cls.empty(0)
+        names = set.intersection(*(set(part._tensors()) for part in parts)) - {"image_index"}
+        index, offset = [], 0
+        for part in parts:
+            index.append(part.image_index + offset)
+            offset += part.batch_size
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return cls(image_index=torch.cat(index), batch_size=offset, **tensors)
+
+    @classmethod
+    def empty(cls, batch_size: int, device: torch.device | str | None = None) -> Self:
+        """A batch of images without any object."""
+        return cls(
+            image_index=torch.zeros(0, dtype=torch.int64, device=device),
+            batch_size=batch_size,
+            z_where=torch.zeros(0, 4, device=device),
+        )
+
+    def to_supervision(self, size: tuple[int, int]) -> supervision.Detections:
+        """One image's objects as `supervision.Detections`, latents in its `data`.
+
+        Args:
+            size: the image's (height, width) in pixels.
+
+        Raises:
+            ValueError: if the batch has more than one image (`split` it first).
+        """
+        import supervision
+
+        if self.batch_size != 1:
+            raise ValueError(f"to_supervision takes one image, got a batch of {self.batch_size}: use split()")
+        host = self.detach().to("cpu")
+        extra = ("z_what", "z_what_scale", "z_depth", "anchor_index")
+        return supervision.Detections(
+            xyxy=host.boxes_px(size).numpy(),
+            confidence=None if host.scores is None else host.scores.numpy(),
+            class_id=None if host.labels is None else host.labels.numpy().astype(int),
+            data={name: tensor.numpy() for name, tensor in host._tensors().items() if name in extra},
+        )
+
+    def to_arrow(self) -> pyarrow.Table:
+        """An Arrow table with a row per object; vectors are fixed-size float32 lists."""
+        import pyarrow
+
+        columns: dict[str, Any] = {}
+        for name, tensor in self.detach().to("cpu")._tensors().items():
+            values = tensor.numpy()
+            if values.ndim == 1:
+                columns[name] = pyarrow.array(values)
+            else:
+                flat = pyarrow.array(values.astype("float32").reshape(-1))
+                columns[name] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        return pyarrow.table(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a model draws for a batch of `Objects`.
+
+    Attributes:
+        reconstructions: float (B, 3, H, W) in [0, 1].
+        appearances: float (M, 3, S, S) in [0, 1], each object alone, in its own box.
+        alpha: float (M, 1, S, S) in [0, 1], its opacity; None for models without one.
+        background: float (B, 3, H, W); None for models without one.
+    """
+
+    reconstructions: Tensor
+    appearances: Tensor
+    alpha: Tensor | None = None
+    background: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Scene:
+        """Moves every tensor to a device."""
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Scene(**{name: None if value is None else value.to(device) for name, value in moved.items()})
