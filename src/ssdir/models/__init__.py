@@ -1,0 +1,1 @@
+"""Backbones, the SSD detector, SSDIR and the baselines, all with one face."""

@@ -1,0 +1,233 @@
+"""Backbones that turn images into a feature pyramid, fine to coarse."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Annotated, Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.models import VGG11_BN_Weights, vgg11_bn
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
+
+from ssdir.config import Config
+from ssdir.errors import InputError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VGGConfig(Config):
+    """VGG11-BN and SSD's extra levels, as in the paper: 18, 9, 5, 3 and 1 cells at 300×300."""
+
+    kind: Literal["vgg11_bn"] = "vgg11_bn"
+    pretrained: bool = False
+
+
+class ConvConfig(Config):
+    """A small convolutional net for CPUs: stages of 3×3 convolutions that each halve the resolution.
+
+    Attributes:
+        channels: width of each stage; the first has one convolution, the others `convs_per_stage`.
+        convs_per_stage: convolutions of each later stage.
+        num_levels: how many of the last stages make up the pyramid.
+        top_down: channels of the top-down pathway (a feature pyramid network); 0 for none.
+    """
+
+    kind: Literal["conv"] = "conv"
+    channels: tuple[int, ...] = (24, 48, 96, 128, 128)
+    convs_per_stage: int = Field(2, ge=1)
+    num_levels: int = Field(3, ge=1)
+    top_down: int = Field(96, ge=0)
+
+
+class TimmConfig(Config):
+    """Any timm model that offers `features_only`.
+
+    Attributes:
+        name: timm's name of the model.
+        pretrained: load ImageNet weights (from timm's hub or its local cache).
+        num_levels: how many of its coarsest feature maps make up the pyramid.
+        top_down: channels of the top-down pathway; 0 for none.
+    """
+
+    kind: Literal["timm"] = "timm"
+    name: str = "resnet18"
+    pretrained: bool = False
+    num_levels: int = Field(3, ge=1)
+    top_down: int = Field(128, ge=0)
+
+
+BackboneConfig = Annotated[VGGConfig | ConvConfig | TimmConfig, Field(discriminator="kind")]
+
+
+class Backbone(nn.Module):
+    """Images to a feature pyramid.
+
+    Normalisation with ImageNet's statistics happens here and nowhere else.
+
+    Attributes:
+        channels: channels of each level, fine to coarse.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images float (B, 3, H, W) in [0, 1] to features, each (B, channels, h, w)."""
+        return self.pyramid((images - self.mean) / self.std)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """The pyramid of normalised images."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def feature_sizes(self, image_size: int) -> list[int]:
+        """Cells along each side of each level for square images of `image_size` pixels."""
+        was_training = self.training
+        self.eval()
+        blank = torch.zeros(1, 3, image_size, image_size, device=self.mean.device)
+        sizes = [feature.shape[-1] for feature in self(blank)]
+        self.train(was_training)
+        return sizes
+
+
+class VGG11Backbone(Backbone):
+    """VGG11-BN cut after its 4th and 5th max-pool, and three extra levels (paper §3.1)."""
+
+    def __init__(self, config: VGGConfig) -> None:
+        super().__init__(channels=[512, 512, 512, 256, 256])
+        weights = VGG11_BN_Weights.IMAGENET1K_V1 if config.pretrained else None
+        layers = list(_fetch(lambda: vgg11_bn(weights=weights), "vgg11_bn").features)
+        pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        self.stages = nn.ModuleList(
+            [nn.Sequential(*layers[: pools[3] + 1]), nn.Sequential(*layers[pools[3] + 1 :])]
+        )
+        self.extras = nn.ModuleList([_extra(512, 256, 512), _extra(512, 128, 256), _extra(256, 128, 256, 0)])
+        for extra in self.extras:
+            extra.apply(init_xavier)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
+        features = []
+        for stage in (*self.stages, *self.extras):
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+def _extra(in_channels: int, hidden: int, out_channels: int, padding: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, hidden, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, out_channels, 3, stride=2, padding=padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+class TopDownBackbone(Backbone):
+    """A bottom-up net, whose last levels may pass through a top-down pathway (torchvision's FPN)."""
+
+    def __init__(self, channels: list[int], num_levels: int, top_down: int) -> None:
+        if num_levels > len(channels):
+            raise InputError(f"num_levels is {num_levels}, but the backbone has {len(channels)} stages")
+        kept = channels[-num_levels:]
+        super().__init__(channels=[top_down] * num_levels if top_down else kept)
+        self.num_levels = num_levels
+        self.top_down = FeaturePyramidNetwork(kept, top_down) if top_down else None
+
+    def bottom_up(self, images: Tensor) -> list[Tensor]:
+        """Features of every stage, fine to coarse."""
+        raise NotImplementedError
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
+        features = self.bottom_up(images)[-self.num_levels :]
+        if self.top_down is None:
+            return features
+        named = self.top_down(OrderedDict((str(level), feature) for level, feature in enumerate(features)))
+        return list(named.values())
+
+
+class ConvBackbone(TopDownBackbone):
+    """Stages of 3×3 convolutions with batch norm, from torchvision's block."""
+
+    def __init__(self, config: ConvConfig) -> None:
+        super().__init__(list(config.channels), config.num_levels, config.top_down)
+        self.stages = nn.ModuleList()
+        previous = 3
+        for index, width in enumerate(config.channels):
+            convs = [Conv2dNormActivation(previous, width, 3, stride=2)]
+            repeats = config.convs_per_stage - 1 if index else 0
+            convs += [Conv2dNormActivation(width, width, 3) for _ in range(repeats)]
+            self.stages.append(nn.Sequential(*convs))
+            previous = width
+
+    def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return features
+
+
+class TimmBackbone(TopDownBackbone):
+    """Any timm model with `features_only`."""
+
+    def __init__(self, config: TimmConfig) -> None:
+        import timm
+
+        if not timm.is_model(config.name):
+            raise InputError(f"timm has no model '{config.name}'{nearest(config.name, timm.list_models())}")
+        net = _fetch(
+            lambda: timm.create_model(config.name, pretrained=config.pretrained, features_only=True),
+            config.name,
+        )
+        super().__init__(list(net.feature_info.channels()), config.num_levels, config.top_down)
+        self.net = net
+        self.layout = "b h w c -> b c h w" if _channels_last(net) else "b c h w -> b c h w"
+
+    def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
+        return [rearrange(feature, self.layout) for feature in self.net(images)]
+
+
+def _channels_last(net: nn.Module) -> bool:
+    """Some timm models (Swin) return features as (B, h, w, C)."""
+    return getattr(net, "output_fmt", None) is not None and str(net.output_fmt).endswith("NHWC")
+
+
+def _fetch(build: object, name: str) -> nn.Module:
+    """Builds a net; weights that cannot be fetched become one sentence."""
+    try:
+        net: nn.Module = build()  # type: ignore[operator]
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"pretrained weights of '{name}' could not be fetched ({type(error).__name__}): "
+            "connect to the network, or set pretrained=false to train from scratch"
+        ) from error
+    return net
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone that a config describes."""
+    match config:
+        case VGGConfig():
+            return VGG11Backbone(config)
+        case ConvConfig():
+            return ConvBackbone(config)
+        case TimmConfig():
+            return TimmBackbone(config)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Xavier weights and zero biases for the layers that are trained from scratch (DESIGN §2)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

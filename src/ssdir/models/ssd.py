@@ -1,0 +1,232 @@
+"""The SSD detector that finds the objects: `z_where` and `z_present` (paper §3.1; Liu et al. 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from ssdir.config import Config
+from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.objects import Objects
+from ssdir.ops.anchors import level_anchors
+from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
+from ssdir.ops.matching import match_anchors
+
+NEGATIVES_PER_POSITIVE = 3
+
+
+class AnchorConfig(Config):
+    """Default boxes, one size range per pyramid level.
+
+    Attributes:
+        min_sizes: side of each level's smaller square, in pixels of the input image.
+        max_sizes: with the former's geometric mean, the side of the larger square.
+        aspect_ratios: width / height of further anchors per cell.
+    """
+
+    min_sizes: tuple[float, ...] = (32, 80, 153, 207, 261)
+    max_sizes: tuple[float, ...] = (80, 153, 207, 261, 315)
+    aspect_ratios: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> AnchorConfig:
+        if len(self.min_sizes) != len(self.max_sizes):
+            raise ValueError("min_sizes and max_sizes must have one entry per level each")
+        if any(not 0 < low <= high for low, high in zip(self.min_sizes, self.max_sizes, strict=True)):
+            raise ValueError("each min_size must be positive and at most its max_size")
+        return self
+
+    @property
+    def num_per_cell(self) -> int:
+        """Anchors per cell, A."""
+        return 2 + len(self.aspect_ratios)
+
+
+class SSDConfig(Config):
+    """An SSD detector.
+
+    Attributes:
+        image_size: side of the square input, in pixels.
+        backbone: what extracts the feature pyramid.
+        anchors: its default boxes.
+        variances: divisors of centre offsets and log sizes in the box code.
+        match_iou: least overlap of an anchor with the object that it learns.
+        score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
+            implies that a foreground class wins, which is the paper's rule (eq. 4).
+        nms: suppress overlapping detections; the paper's model returns them all, several per object.
+        nms_threshold: IoU above which the weaker of two detections goes.
+        max_objects: most detections kept per image.
+    """
+
+    image_size: int = Field(300, ge=16, le=4096)
+    backbone: BackboneConfig = VGGConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    variances: tuple[float, float] = (0.1, 0.2)
+    match_iou: float = Field(0.5, gt=0, lt=1)
+    score_threshold: float = Field(0.5, ge=0, lt=1)
+    nms: bool = True
+    nms_threshold: float = Field(0.45, gt=0, le=1)
+    max_objects: int = Field(200, ge=1)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Raw outputs of the heads for all anchors.
+
+    Attributes:
+        class_logits: float (B, N, K+1), background is class 0.
+        box_deltas: float (B, N, 4), see `encode_boxes`.
+    """
+
+    class_logits: Tensor
+    box_deltas: Tensor
+
+
+class SSD(nn.Module):
+    """Single-shot detector over a feature pyramid.
+
+    Args:
+        config: its parts.
+        class_names: the K foreground classes; `["object"]` for a class-agnostic detector.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, config: SSDConfig, class_names: list[str]) -> None:
+        super().__init__()
+        self.config, self.class_names = config, list(class_names)
+        self.backbone = build_backbone(config.backbone)
+        A, K = config.anchors.num_per_cell, len(self.class_names)
+        channels = self.backbone.channels
+        self.class_heads = nn.ModuleList(nn.Conv2d(c, A * (K + 1), 3, padding=1) for c in channels)
+        self.box_heads = nn.ModuleList(nn.Conv2d(c, A * 4, 3, padding=1) for c in channels)
+        self.class_heads.apply(init_xavier)
+        self.box_heads.apply(init_xavier)
+        self.feature_sizes = self.backbone.feature_sizes(config.image_size)
+        self.register_buffer("anchors", self._build_anchors(), persistent=False)
+
+    def _build_anchors(self) -> Tensor:
+        spec, size = self.config.anchors, self.config.image_size
+        if len(spec.min_sizes) != len(self.feature_sizes):
+            raise ValueError(
+                f"anchors.min_sizes must have {len(self.feature_sizes)} entries, one per pyramid level, "
+                f"got {len(spec.min_sizes)}"
+            )
+        levels = zip(self.feature_sizes, spec.min_sizes, spec.max_sizes, strict=True)
+        return torch.cat(
+            [level_anchors(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.config.image_size
+
+    def forward(self, images: Tensor) -> Detections:
+        """Images float (B, 3, H, W) in [0, 1] to raw detections."""
+        return self.heads(self.backbone(images))
+
+    def heads(self, features: list[Tensor]) -> Detections:
+        """The pyramid's features to raw detections of all N anchors."""
+        A = self.config.anchors.num_per_cell
+        layout = "b (a d) h w -> b (h w a) d"
+        logits = [rearrange(head(f), layout, a=A) for head, f in zip(self.class_heads, features, strict=True)]
+        deltas = [rearrange(head(f), layout, a=A) for head, f in zip(self.box_heads, features, strict=True)]
+        return Detections(torch.cat(logits, dim=1), torch.cat(deltas, dim=1))
+
+    def select(
+        self,
+        detections: Detections,
+        score_threshold: float | None = None,
+        presence: Literal["mode", "sample"] = "mode",
+    ) -> Objects:
+        """Present objects of the whole batch at once: threshold, NMS, and the anchor of each.
+
+        Args:
+            detections: raw outputs of the heads.
+            score_threshold: overrides the config's.
+            presence: take the mode of `z_present`, or draw it from Bernoulli(β) (eq. 4).
+
+        Returns:
+            Objects with scores (β), labels and anchor_index, ordered by image, then by falling score.
+        """
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        confidence, labels = detections.class_logits.softmax(dim=-1)[..., 1:].max(dim=-1)
+        present = confidence >= threshold
+        if presence == "sample":
+            present &= torch.bernoulli(confidence).bool()
+        image_index, anchor_index = present.nonzero(as_tuple=True)
+        scores = confidence[present]
+        z_where = decode_boxes(
+            detections.box_deltas[present], self.anchors[anchor_index], self.config.variances
+        )
+        z_where = clip_cxcywh(z_where)
+        keep = self._keep(z_where, scores, image_index)
+        return Objects(
+            image_index=image_index[keep],
+            batch_size=len(confidence),
+            z_where=z_where[keep],
+            scores=scores[keep],
+            labels=labels[present][keep],
+            anchor_index=anchor_index[keep],
+        )
+
+    def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor) -> Tensor:
+        """Rows that survive: by falling score within each image, at most `max_objects`, of positive area."""
+        keep = (z_where[:, 2:] > 0).all(dim=1).nonzero()[:, 0]
+        if self.config.nms:
+            # One object has one latent: suppression ignores the class.
+            boxes = to_xyxy(z_where[keep])
+            keep = keep[batched_nms(boxes, scores[keep], image_index[keep], self.config.nms_threshold)]
+        keep = keep[scores[keep].argsort(descending=True, stable=True)]
+        keep = keep[image_index[keep].argsort(stable=True)]
+        owner = image_index[keep]
+        rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(owner, owner)
+        return keep[rank < self.config.max_objects]
+
+    def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects the objects of images float (B, 3, H, W) in [0, 1]."""
+        return self.select(self(images), score_threshold)
+
+    def loss(self, images: Tensor, targets: Objects) -> dict[str, Tensor]:
+        """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.
+
+        Both are summed over anchors and divided by the number of matched anchors of the batch. A batch
+        without objects has only its hardest negatives, one per image.
+        """
+        if targets.labels is None:
+            raise ValueError("targets need labels")
+        detections = self(images)
+        matches = match_anchors(targets, self.anchors, self.config.match_iou)
+        positive = matches >= 0
+        num_positive = positive.sum().clamp(min=1)
+        rows = matches[positive]
+        anchors = self.anchors.expand(len(matches), -1, -1)[positive]
+        box_targets = encode_boxes(targets.z_where[rows], anchors, self.config.variances)
+        box_loss = F.smooth_l1_loss(detections.box_deltas[positive], box_targets, reduction="sum")
+
+        classes = torch.zeros_like(matches)
+        classes[positive] = targets.labels[rows] + 1
+        entropy = F.cross_entropy(detections.class_logits.flatten(0, 1), classes.flatten(), reduction="none")
+        entropy = entropy.view_as(classes)
+        hard = _hardest(entropy.detach().masked_fill(positive, -1), positive.sum(dim=1))
+        class_loss = (entropy * (positive | hard)).sum()
+        losses = {"box": box_loss / num_positive, "class": class_loss / num_positive}
+        return {**losses, "total": losses["box"] + losses["class"]}
+
+
+def _hardest(negative_loss: Tensor, num_positive: Tensor) -> Tensor:
+    """Mask (B, N) of each image's hardest negatives: three per positive, at least one."""
+    count = (NEGATIVES_PER_POSITIVE * num_positive).clamp(min=1)
+    order = negative_loss.argsort(dim=1, descending=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order).contiguous()
+    )
+    return (rank < count[:, None]) & (negative_loss >= 0)

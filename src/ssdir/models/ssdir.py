@@ -1,0 +1,278 @@
+"""SSDIR: Single-Shot Detect, Infer, Repeat (the paper's model, and its better defaults)."""
+
+from __future__ import annotations
+
+import copy
+from math import log
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ssdir.config import Config
+from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.encoders import BoxConditioning, EncoderConfig, Posterior, PyramidEncoder
+from ssdir.models.ssd import SSD, SSDConfig
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import encode_boxes
+from ssdir.ops.compositing import composite_alpha, composite_weighted
+from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.matching import assign_anchors
+
+# Keeps the logarithms of the Bernoulli likelihood finite where nothing was drawn.
+LIKELIHOOD_MARGIN = 1e-4
+
+
+class LossConfig(Config):
+    """Coefficients of eq. 7; the paper's are per data set (DESIGN §2).
+
+    Attributes:
+        image: α_obj, of the image's negative log-likelihood.
+        objects: α_rec, of the mean over objects of each one's negative log-likelihood.
+        kl_what: α_what.
+        kl_depth: α_depth.
+    """
+
+    image: float = Field(10.0, ge=0)
+    objects: float = Field(10.0, ge=0)
+    kl_what: float = Field(1.0, ge=0)
+    kl_depth: float = Field(1.0, ge=0)
+
+
+class SSDIRConfig(Config):
+    """An SSDIR model.
+
+    Attributes:
+        detector: the SSD that provides `z_where` and `z_present`, trained first, then frozen.
+        clone_backbone: train a copy of the detector's backbone for what and depth.
+        encoder: what and depth encoders.
+        decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
+        loss: coefficients of eq. 7.
+    """
+
+    detector: SSDConfig = SSDConfig()
+    clone_backbone: bool = False
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    loss: LossConfig = LossConfig()
+
+
+class SSDIR(nn.Module):
+    """Images to objects with appearance, and back.
+
+    Args:
+        config: its parts.
+        class_names: the detector's K foreground classes.
+        detector: a trained detector to build on; None makes a new one.
+    """
+
+    def __init__(self, config: SSDIRConfig, class_names: list[str], detector: SSD | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.detector = SSD(config.detector, class_names) if detector is None else detector
+        self.backbone = copy.deepcopy(self.detector.backbone) if config.clone_backbone else None
+        D = config.encoder.latent_dim
+        cell_dim = config.encoder.hidden_channels if config.encoder.box_conditioned else D
+        self.encoder = PyramidEncoder(self.detector.backbone.channels, config.encoder, cell_dim)
+        self.conditioning = (
+            BoxConditioning(cell_dim, config.detector.anchors.num_per_cell, D)
+            if config.encoder.box_conditioned
+            else None
+        )
+        self.decoder = WhatDecoder(D, config.decoder)
+        self.detector.requires_grad_(False)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The detector's foreground classes."""
+        return self.detector.class_names
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.config.detector.image_size
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.config.encoder.latent_dim
+
+    def train(self, mode: bool = True) -> SSDIR:
+        """Sets the mode; the detector is frozen, batch statistics included, and stays in evaluation mode."""
+        super().train(mode)
+        self.detector.eval()
+        return self
+
+    @torch.no_grad()
+    def encode(
+        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
+        """Finds the objects of images and what they look like, in one pass.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1], of the model's image size.
+            score_threshold: least score; None takes the detector's.
+            boxes: objects whose `z_where` to encode instead of detecting any; each takes the anchor, and so
+                the cell and level, that fits it best. The result is row-aligned with them.
+
+        Returns:
+            Objects with scores and labels (those of `boxes`, where given), z_what (posterior means),
+            z_what_scale, z_depth and anchor_index.
+        """
+        features = self.detector.backbone(images)
+        if boxes is None:
+            objects = self.detector.select(self.detector.heads(features), score_threshold)
+        else:
+            anchor_index = assign_anchors(boxes.z_where, self.detector.anchors)
+            objects = Objects(
+                boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
+            ).replace(anchor_index=anchor_index)
+        return self.infer(objects, self.posterior(images, features))
+
+    def posterior(self, images: Tensor, features: list[Tensor]) -> Posterior:
+        """Dense posterior parameters from the detector's features, or from the trained copy of its backbone."""
+        return self.encoder(self.backbone(images) if self.backbone is not None else features)  # type: ignore[no-any-return]
+
+    def infer(self, objects: Objects, posterior: Posterior) -> Objects:
+        """Adds the posterior's means and scales at each object's cell."""
+        if objects.anchor_index is None:
+            raise ValueError("objects need anchor_index: which cell each comes from")
+        cell = objects.anchor_index // self.config.detector.anchors.num_per_cell
+        what_loc = posterior.what[objects.image_index, cell]
+        if self.conditioning is not None:
+            deltas = encode_boxes(
+                objects.z_where.clamp(min=1e-4),
+                self.detector.anchors[objects.anchor_index],
+                self.config.detector.variances,
+            )
+            what_loc = self.conditioning(what_loc, deltas, objects.anchor_index)
+        return objects.replace(
+            z_what=what_loc,
+            z_what_scale=torch.full_like(what_loc, self.config.encoder.what_scale),
+            z_depth=posterior.depth_loc[objects.image_index, cell],
+        )
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws objects that have z_what and z_depth."""
+        if objects.z_what is None or objects.z_depth is None:
+            raise ValueError("objects need z_what and z_depth to be decoded")
+        size = (self.image_size, self.image_size)
+        appearances, alpha = self.decoder(objects.z_what)
+        boxes = _with_area(objects.boxes, self.image_size)
+        place = (boxes, objects.z_depth, objects.image_index, objects.batch_size, size)
+        if alpha is None:
+            reconstructions = composite_weighted(appearances, *place)
+        else:
+            reconstructions, _ = composite_alpha(appearances, alpha, *place)
+        return Scene(reconstructions, appearances, alpha)
+
+    def forward(self, images: Tensor) -> Scene:
+        """Encodes and decodes: images float (B, 3, H, W) to what the model makes of them."""
+        return self.decode(self.encode(images))
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """The representation's loss (eq. 7); unsupervised, so `targets` are not used.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: ignored; part of the common face.
+
+        Returns:
+            See `loss_of`.
+        """
+        with torch.no_grad():
+            features = self.detector.backbone(images)
+            objects = self.training_objects(features)
+        return self.loss_of(images, objects, features)
+
+    @torch.no_grad()
+    def training_objects(self, features: list[Tensor]) -> Objects:
+        """The objects that the representation learns on: the detector's, frozen."""
+        return self.detector.select(self.detector.heads(features))
+
+    def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:
+        """Eq. 7 for given objects and features.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            objects: detections with anchor_index.
+            features: the detector's pyramid; unused with `clone_backbone`.
+
+        Returns:
+            The four terms of eq. 7, in nats per image, `total`, their weighted sum, and `mse`.
+        """
+        latents = self.infer(objects, self.posterior(images, features))
+        scene = self.decode(self.sample(latents))
+        terms = elbo_terms(images, latents, scene, self.config.encoder)
+        weights = self.config.loss
+        total = (
+            weights.image * terms["nll_image"]
+            + weights.objects * terms["nll_objects"]
+            + weights.kl_what * terms["kl_what"]
+            + weights.kl_depth * terms["kl_depth"]
+        )
+        mse = (scene.reconstructions.detach() - images).square().mean()
+        return {**terms, "total": total, "mse": mse}
+
+    def sample(self, latents: Objects) -> Objects:
+        """Draws z_what and z_depth by the reparametrisation trick."""
+        if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+            raise ValueError("objects need z_what, z_what_scale and z_depth to be sampled")
+        what = latents.z_what + latents.z_what_scale * torch.randn_like(latents.z_what)
+        depth = latents.z_depth + self.config.encoder.depth_scale * torch.randn_like(latents.z_depth)
+        return latents.replace(z_what=what, z_depth=depth)
+
+    @torch.no_grad()
+    def pooled_features(self, images: Tensor, objects: Objects, size: int = 3) -> Tensor:
+        """What users of a detector get today: RoIAlign of its frozen pyramid, a control for `z_what`.
+
+        Returns:
+            float (M, F): every level's features in each box, `size` × `size`, side by side.
+        """
+        features = self.detector.backbone(images)
+        pooled = [crop_glimpses(f, objects.boxes, objects.image_index, size).flatten(1) for f in features]
+        return torch.cat(pooled, dim=1)
+
+
+def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: EncoderConfig) -> dict[str, Tensor]:
+    """The four terms of eq. 7, unweighted, as losses: nats per image, averaged over the batch.
+
+    Args:
+        images: float (B, 3, H, W) in [0, 1].
+        latents: the posterior's means and scales.
+        scene: what was decoded from a sample.
+        config: the standard deviations.
+
+    Returns:
+        `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
+        image cropped at its box (0 for an image without objects). `kl_what`, `kl_depth`: summed over objects.
+    """
+    assert latents.z_what is not None and latents.z_what_scale is not None and latents.z_depth is not None
+    B, S = latents.batch_size, scene.appearances.shape[-1]
+    crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
+    per_object = bernoulli_nll(scene.appearances, crops).sum(dim=(1, 2, 3))
+    share = 1 / latents.counts[latents.image_index]
+    return {
+        "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,
+        "nll_objects": (per_object * share).sum() / B,
+        "kl_what": gaussian_kl(latents.z_what, latents.z_what_scale).sum() / B,
+        "kl_depth": gaussian_kl(latents.z_depth, config.depth_scale).sum() / B,
+    }
+
+
+def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
+    """Bernoulli negative log-likelihood of intensities in [0, 1], per element."""
+    safe = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * predicted
+    return -(intensity * safe.log() + (1 - intensity) * (1 - safe).log())
+
+
+def gaussian_kl(loc: Tensor, scale: Tensor | float) -> Tensor:
+    """KL(N(loc, scale) ‖ N(0, 1)), per element."""
+    log_scale = scale.log() if isinstance(scale, Tensor) else log(scale)
+    return 0.5 * (loc.square() + scale**2 - 1) - log_scale
+
+
+def _with_area(boxes: Tensor, image_size: int) -> Tensor:
+    """Boxes at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)

@@ -1,0 +1,198 @@
+"""Saving, loading, and the models that ship inside the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ssdir.config import parse
+from ssdir.errors import InputError, nearest
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+
+FORMAT = 1
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `ssdir models` shows of a shipped model."""
+
+    name: str
+    description: str
+    parameters: int
+    image_size: int
+    latent_dim: int
+    classes: list[str]
+    path: Path
+
+
+def save_model(model: SSDIR, folder: str | Path, description: str = "") -> None:
+    """Writes `config.json` and `model.safetensors` into a folder (made if need be); never a pickle.
+
+    Args:
+        model: what to save.
+        folder: where to; files of the same names are replaced.
+        description: one line for `ssdir models`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {
+        "format": FORMAT,
+        "model": "SSDIR",
+        "description": description,
+        "ssdir_version": metadata.version("ssdir"),
+        "class_names": model.class_names,
+        "config": model.config.model_dump(mode="json"),
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+
+
+def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> SSDIR:
+    """Loads a model by the name of a shipped one, or from a folder that `save_model` wrote.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        InputError: for an unknown name, or a folder with missing, foreign or damaged files.
+    """
+    folder = find_model(name_or_dir)
+    header = _read_header(folder)
+    config = _checked_config(header, folder)
+    model = SSDIR(config, list(header["class_names"]))
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"'{folder / WEIGHTS_FILE}' is damaged or not a safetensors file ({error})"
+        ) from None
+    expected = model.state_dict()
+    wrong = [
+        name
+        for name, tensor in expected.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    ]
+    if wrong or weights.keys() - expected.keys():
+        name = wrong[0] if wrong else min(weights.keys() - expected.keys())
+        raise InputError(
+            f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'"
+        )
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def find_model(name_or_dir: str | Path) -> Path:
+    """The folder of a shipped model's name, of a model, or of a training run that holds one."""
+    shipped = shipped_models()
+    if str(name_or_dir) in shipped:
+        return shipped[str(name_or_dir)]
+    folder = Path(name_or_dir)
+    if not folder.is_dir():
+        hint = nearest(str(name_or_dir), shipped)
+        names = ", ".join(shipped) or "none"
+        raise InputError(
+            f"no model folder '{name_or_dir}', nor a shipped model of that name{hint}; shipped: {names}"
+        )
+    if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
+        folder = folder / "model"
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"'{folder}' is not a model folder: it has no {' and no '.join(missing)}")
+    return folder
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' is not valid JSON ({error})") from None
+    if not isinstance(header, dict) or header.get("model") != "SSDIR" or "config" not in header:
+        raise InputError(f"'{path}' is not the config of an ssdir model")
+    if header.get("format") != FORMAT:
+        raise InputError(
+            f"'{path}' has format {header.get('format')}, this ssdir reads {FORMAT}: update ssdir"
+        )
+    names = header.get("class_names")
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise InputError(f"'{path}': class_names must be a list of names")
+    return header
+
+
+def _checked_config(header: dict[str, Any], folder: Path) -> SSDIRConfig:
+    values = dict(header["config"])
+    # The weights are in the folder: never fetch ImageNet's only to overwrite them.
+    if isinstance(values.get("detector"), dict) and isinstance(values["detector"].get("backbone"), dict):
+        backbone = {**values["detector"]["backbone"], "pretrained": False}
+        if backbone.get("kind") == "conv":
+            del backbone["pretrained"]
+        values["detector"] = {**values["detector"], "backbone": backbone}
+    return parse(SSDIRConfig, values, source=str(folder / CONFIG_FILE))
+
+
+def shipped_models() -> dict[str, Path]:
+    """Folders of the models inside the package, by name."""
+    root = Path(str(resources.files("ssdir") / "weights"))
+    return {path.name: path for path in sorted(root.glob("*")) if (path / CONFIG_FILE).is_file()}
+
+
+def list_models() -> list[ModelCard]:
+    """What ships, without loading weights into models."""
+    cards = []
+    for name, path in shipped_models().items():
+        header = _read_header(path)
+        config = _checked_config(header, path)
+        sizes = [tensor.numel() for tensor in load_file(path / WEIGHTS_FILE).values()]
+        cards.append(
+            ModelCard(
+                name=name,
+                description=header["description"],
+                parameters=sum(sizes),
+                image_size=config.detector.image_size,
+                latent_dim=config.encoder.latent_dim,
+                classes=header["class_names"],
+                path=path,
+            )
+        )
+    return cards
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws inside the block depend on `seed` alone, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_encoder(model: SSDIR, seed: int = 0) -> SSDIR:
+    """A floor: the same detector with what and depth encoders as they were before training."""
+    with seeded(seed):
+        fresh = SSDIR(model.config, model.class_names)
+    fresh.detector.load_state_dict(model.detector.state_dict())
+    if fresh.backbone is not None:
+        fresh.backbone.load_state_dict(model.detector.backbone.state_dict())
+    return fresh.to(model.detector.anchors.device).eval()
+
+
+__all__ = [
+    "ModelCard",
+    "find_model",
+    "list_models",
+    "load_model",
+    "random_encoder",
+    "save_model",
+    "seeded",
+    "shipped_models",
+]
