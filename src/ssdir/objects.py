@@ -91,7 +91,7 @@ class Objects:
         """Selects rows by mask (M,), by index, or by slice; the batch size stays."""
         if not isinstance(index, (Tensor, slice)):
             index = torch.as_tensor(index, dtype=torch.int64)
-        return replace(self, **{name: tensor[index] for name, tensor in self._tensors().items()})
+        return self.replace(**{name: tensor[index] for name, tensor in self._tensors().items()})
 
     @property
     def device(self) -> torch.device:
@@ -119,11 +119,11 @@ class Objects:
         moved = {name: tensor.to(*args, **kwargs) for name, tensor in self._tensors().items()}
         for name in moved.keys() - set(_FLOAT_FIELDS):
             moved[name] = moved[name].to(torch.int64)
-        return replace(self, **moved)
+        return self.replace(**moved)
 
     def detach(self) -> Self:
         """Cuts every tensor off the autograd graph."""
-        return replace(self, **{name: tensor.detach() for name, tensor in self._tensors().items()})
+        return self.replace(**{name: tensor.detach() for name, tensor in self._tensors().items()})
 
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with fields replaced (and validated)."""
@@ -217,5 +217,13 @@ class Scene:
 
     def to(self, device: torch.device | str) -> Scene:
         """Moves every tensor to a device."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Scene(**{name: None if value is None else value.to(device) for name, value in moved.items()})
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Scene(
+            self.reconstructions.to(device),
+            self.appearances.to(device),
+            move(self.alpha),
+            move(self.background),
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import torch
 from einops import rearrange
@@ -202,16 +203,15 @@ def _channels_last(net: nn.Module) -> bool:
     return getattr(net, "output_fmt", None) is not None and str(net.output_fmt).endswith("NHWC")
 
 
-def _fetch(build: object, name: str) -> nn.Module:
+def _fetch(build: Callable[[], Any], name: str) -> Any:
     """Builds a net; weights that cannot be fetched become one sentence."""
     try:
-        net: nn.Module = build()  # type: ignore[operator]
+        return build()
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"pretrained weights of '{name}' could not be fetched ({type(error).__name__}): "
             "connect to the network, or set pretrained=false to train from scratch"
         ) from error
-    return net
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

@@ -16,16 +16,18 @@ class DecoderConfig(Config):
         stem: channels of the 1×1 start; the paper's are 1024.
         channels: output channels of each doubling; six of them end at 64×64.
         alpha: also decode the object's opacity; without it the paper's three channels.
+        norm: group normalisation before each ReLU of the doublings; the paper has none.
     """
 
     stem: int = Field(1024, ge=1)
     channels: tuple[int, ...] = (512, 256, 128, 64, 32, 16)
     alpha: bool = False
+    norm: bool = False
 
     @property
     def size(self) -> int:
         """Side S of a decoded object."""
-        return 2 ** len(self.channels)
+        return 1 << len(self.channels)
 
 
 class WhatDecoder(nn.Module):
@@ -37,7 +39,10 @@ class WhatDecoder(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(latent_dim, config.stem, 1), nn.ReLU(inplace=True)]
         previous = config.stem
         for width in config.channels:
-            layers += [nn.ConvTranspose2d(previous, width, 2, stride=2), nn.ReLU(inplace=True)]
+            layers.append(nn.ConvTranspose2d(previous, width, 2, stride=2))
+            if config.norm:
+                layers.append(nn.GroupNorm(max(1, width // 16), width))
+            layers.append(nn.ReLU(inplace=True))
             previous = width
         layers.append(nn.Conv2d(previous, 4 if config.alpha else 3, 1))
         self.net = nn.Sequential(*layers)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
-from ssdir.models.encoders import BoxConditioning, EncoderConfig, Posterior, PyramidEncoder
+from ssdir.models.encoders import EncoderConfig, NeighbourhoodEncoder, PyramidEncoder
 from ssdir.models.ssd import SSD, SSDConfig
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import encode_boxes
@@ -71,15 +71,14 @@ class SSDIR(nn.Module):
         self.config = config
         self.detector = SSD(config.detector, class_names) if detector is None else detector
         self.backbone = copy.deepcopy(self.detector.backbone) if config.clone_backbone else None
-        D = config.encoder.latent_dim
-        cell_dim = config.encoder.hidden_channels if config.encoder.box_conditioned else D
-        self.encoder = PyramidEncoder(self.detector.backbone.channels, config.encoder, cell_dim)
-        self.conditioning = (
-            BoxConditioning(cell_dim, config.detector.anchors.num_per_cell, D)
-            if config.encoder.box_conditioned
-            else None
-        )
-        self.decoder = WhatDecoder(D, config.decoder)
+        channels = self.detector.backbone.channels
+        self.encoder: PyramidEncoder | NeighbourhoodEncoder
+        if config.encoder.neighbourhood:
+            A = config.detector.anchors.num_per_cell
+            self.encoder = NeighbourhoodEncoder(channels, config.encoder, self.detector.feature_sizes, A)
+        else:
+            self.encoder = PyramidEncoder(channels, config.encoder)
+        self.decoder = WhatDecoder(self.latent_dim, config.decoder)
         self.detector.requires_grad_(False)
 
     @property
@@ -127,30 +126,31 @@ class SSDIR(nn.Module):
             objects = Objects(
                 boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
             ).replace(anchor_index=anchor_index)
-        return self.infer(objects, self.posterior(images, features))
+        return self.infer(objects, images, features)
 
-    def posterior(self, images: Tensor, features: list[Tensor]) -> Posterior:
-        """Dense posterior parameters from the detector's features, or from the trained copy of its backbone."""
-        return self.encoder(self.backbone(images) if self.backbone is not None else features)  # type: ignore[no-any-return]
+    def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
+        """Adds the posterior of z_what and z_depth to objects that know their anchor (eq. 5, 6).
 
-    def infer(self, objects: Objects, posterior: Posterior) -> Objects:
-        """Adds the posterior's means and scales at each object's cell."""
+        Args:
+            objects: with anchor_index.
+            images: float (B, 3, H, W); read only with `clone_backbone`.
+            features: the detector's pyramid; read only without.
+        """
         if objects.anchor_index is None:
             raise ValueError("objects need anchor_index: which cell each comes from")
-        cell = objects.anchor_index // self.config.detector.anchors.num_per_cell
-        what_loc = posterior.what[objects.image_index, cell]
-        if self.conditioning is not None:
-            deltas = encode_boxes(
-                objects.z_where.clamp(min=1e-4),
-                self.detector.anchors[objects.anchor_index],
-                self.config.detector.variances,
-            )
-            what_loc = self.conditioning(what_loc, deltas, objects.anchor_index)
-        return objects.replace(
-            z_what=what_loc,
-            z_what_scale=torch.full_like(what_loc, self.config.encoder.what_scale),
-            z_depth=posterior.depth_loc[objects.image_index, cell],
-        )
+        pyramid = features if self.backbone is None else self.backbone(images)
+        if isinstance(self.encoder, NeighbourhoodEncoder):
+            anchors = self.detector.anchors[objects.anchor_index]
+            boxes = objects.z_where.clamp(min=1e-4)
+            deltas = encode_boxes(boxes, anchors, self.config.detector.variances)
+            what_loc, depth_loc = self.encoder(pyramid, objects.image_index, objects.anchor_index, deltas)
+        else:
+            posterior = self.encoder(pyramid)
+            cell = objects.anchor_index // self.config.detector.anchors.num_per_cell
+            what_loc = posterior.what_loc[objects.image_index, cell]
+            depth_loc = posterior.depth_loc[objects.image_index, cell]
+        what_scale = torch.full_like(what_loc, self.config.encoder.what_scale)
+        return objects.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc)
 
     def decode(self, objects: Objects) -> Scene:
         """Draws objects that have z_what and z_depth."""
@@ -201,7 +201,7 @@ class SSDIR(nn.Module):
         Returns:
             The four terms of eq. 7, in nats per image, `total`, their weighted sum, and `mse`.
         """
-        latents = self.infer(objects, self.posterior(images, features))
+        latents = self.infer(objects, images, features)
         scene = self.decode(self.sample(latents))
         terms = elbo_terms(images, latents, scene, self.config.encoder)
         weights = self.config.loss

@@ -140,9 +140,10 @@ def composite_alpha(
     weights = image_softmax(z_depth, image_index, batch_size)
     # Scaled by the number of objects: a lone object has weight 1 whatever its depth.
     counts = torch.bincount(image_index, minlength=batch_size)
-    weights = (weights * counts[image_index])[:, None, None, None]
+    # The floor keeps an object that is far behind the others in view where it is alone.
+    weights = (weights * counts[image_index]).clamp(min=1e-5)[:, None, None, None]
     layers = torch.cat([appearances * weights, alpha * weights, alpha], dim=1)
     pasted = paste_sum(layers, boxes, counts.tolist(), size, antialias=True)
     colour, weighted_alpha, total_alpha = pasted.split([3, 1, 1], dim=1)
     coverage = total_alpha.clamp(max=1)
-    return (colour / weighted_alpha.clamp(min=1e-6) * coverage).clamp(0, 1), coverage
+    return (colour / weighted_alpha.clamp(min=1e-10) * coverage).clamp(0, 1), coverage

@@ -1,0 +1,385 @@
+"""The command line: read the options, call the library, say what came of it.
+
+Whatever needs torch is imported inside the commands, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from ssdir.console import EXIT_INTERRUPTED, FriendlyGroup, fail, next_step, progress, say, stdout, warn
+from ssdir.errors import InputError
+from ssdir.outputs import atomic_file, claim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssdir.data.coco import CocoDataset
+    from ssdir.data.images import Image8
+    from ssdir.inference.predictor import Predictor
+    from ssdir.objects import Objects
+
+# The same-object metrics compare every glyph with every other.
+MAX_GLYPHS = 500
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+app = typer.Typer(
+    cls=FriendlyGroup,
+    help="Images in, decodable object embeddings out.",
+    epilog="Start with: ssdir demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's or run's folder.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Entry point of the command `ssdir`."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ssdir import __version__
+
+        typer.echo(f"ssdir {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@data_app.command(epilog="Example: ssdir data scatter --out data/digits --train 2000 --val 200 --test 500")
+def scatter(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    source: Annotated[
+        str, typer.Option(help="digits, mnist, or a folder with a subfolder per class.")
+    ] = "digits",
+    root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files; downloaded without.")] = None,
+    canvas: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 128,
+    grids: Annotated[str, typer.Option(help="Grid sizes to draw from.")] = "2,3,4,5,6",
+    min_size: Annotated[float, typer.Option(help="Smallest object, as a fraction of the side.")] = 0.1875,
+    max_size: Annotated[float, typer.Option(help="Largest object, as a fraction of the side.")] = 0.75,
+    train: Annotated[int, typer.Option(help="Training images.")] = 10_000,
+    val: Annotated[int, typer.Option(help="Validation images.")] = 1_000,
+    test: Annotated[int, typer.Option(help="Test images.")] = 1_000,
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    force: Force = False,
+) -> None:
+    """Scatter digits, or your own cut-outs, over images at many sizes: a COCO data set."""
+    from ssdir.config import parse
+    from ssdir.data.coco import write_scatter
+    from ssdir.data.scatter import ScatterConfig
+
+    values = {
+        "canvas": canvas,
+        "grids": [part.strip() for part in grids.split(",")],
+        "min_size": min_size,
+        "max_size": max_size,
+        "train": train,
+        "val": val,
+        "test": test,
+        "seed": seed,
+    }
+    config = parse(ScatterConfig, values, source="ssdir data scatter")
+    with progress("scattering") as advance:
+        write_scatter(out, source, config, root=root, workers=workers, progress=advance, force=force)
+    say(f"{train + val + test} images in {out}")
+    next_step("train", _suggested_preset(), "--data", out, "--out", "runs/first")
+
+
+@app.command(epilog="Example: ssdir train tiny-digits seed=1 --data data/digits --out runs/digits")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
+    data: Annotated[Path, typer.Option(help="Folder of a COCO data set with splits train and val.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. detector.lr=1e-3.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+) -> None:
+    """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
+    from ssdir.training.recipe import read_recipe
+
+    settings = read_recipe(recipe, overrides or [])
+    if not data.is_dir():
+        raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
+    from ssdir.training.fit import train as fit
+
+    try:
+        summary = fit(settings, data, out, resume=resume, force=force)
+    except KeyboardInterrupt:
+        fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
+    for stage, seconds in summary.seconds.items():
+        say(f"{stage}: {seconds:.0f} s")
+    next_step("evaluate", summary.model_dir, data, "--out", "metrics.json")
+
+
+@app.command(epilog="Example: ssdir encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet")
+def encode(
+    model: Model,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, a row per object.")],
+    batch_size: BatchSize = 32,
+    score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 ... 1.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    force: Force = False,
+    device: Device = None,
+) -> None:
+    """Find the objects of images, with boxes, classes, scores, embeddings and depth, as Parquet."""
+    claim(out, force)
+    from ssdir.data.images import find_images
+    from ssdir.inference.predictor import encode_files, load
+    from ssdir.inference.store import ObjectWriter
+
+    started = time.perf_counter()
+    files = find_images(paths)
+    predictor = load(model, device)
+    skipped: list[str] = []
+    with progress("encoding") as advance, atomic_file(out, force) as temporary:
+        batches = encode_files(predictor, files, batch_size, strict, advance, score_threshold=score_threshold)
+        with ObjectWriter(
+            temporary, Path(model).name, predictor.class_names, predictor.model.latent_dim
+        ) as writer:
+            for batch in batches:
+                writer.write(batch.objects, batch.paths, batch.sizes)
+                skipped += batch.skipped
+                for problem in batch.skipped:
+                    warn(f"skipped: {problem}")
+        if len(skipped) == len(files):
+            raise InputError(f"none of the {len(files)} images could be read; the last: {skipped[-1]}")
+    seconds = time.perf_counter() - started
+    counts = f"{writer.images_seen} images, {writer.objects_written} objects, {len(skipped)} skipped"
+    say(f"{counts}, {seconds:.1f} s: {out}")
+    say(f"next: import pandas; pandas.read_parquet({str(out)!r})")
+
+
+@app.command(epilog="Example: ssdir reconstruct tiny-digits photo.jpg --out sheet.png")
+def reconstruct(
+    model: Model,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders or 'patterns*'.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 ... 1.")] = None,
+    force: Force = False,
+    device: Device = None,
+) -> None:
+    """Draw images beside what the model makes of them: boxes, reconstruction, single objects."""
+    claim(out, force)
+    if out.suffix.lower() not in PICTURE_SUFFIXES:
+        raise InputError(f"output '{out}' must end in one of {', '.join(PICTURE_SUFFIXES)}")
+    from PIL import Image
+
+    from ssdir.data.images import find_images
+    from ssdir.inference.predictor import load
+    from ssdir.plots import reconstruction_sheet
+
+    files = find_images(images)
+    predictor = load(model, device)
+    seen = predictor.prepare(files)
+    objects = predictor.encode(seen, score_threshold)
+    sheet = reconstruction_sheet(seen, objects, predictor.decode(objects), predictor.class_names)
+    with atomic_file(out, force) as temporary:
+        Image.fromarray(sheet).save(temporary)
+    say(f"{len(files)} images, {len(objects)} objects: {out}")
+    next_step("encode", model, *images, "--out", "objects.parquet")
+
+
+@app.command(epilog="Example: ssdir evaluate tiny-digits data/digits --out metrics.json")
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a COCO data set.")],
+    out: Annotated[Path | None, typer.Option(help="JSON file to write: metrics and provenance.")] = None,
+    split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
+    train_split: Annotated[str, typer.Option(help="Split that probes learn from, or none.")] = "train",
+    max_images: Annotated[int | None, typer.Option(min=1, help="Measure the first N images only.")] = None,
+    max_train_images: Annotated[int, typer.Option(min=1, help="Probes learn from the first N.")] = 4000,
+    glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    as_json: AsJson = False,
+    force: Force = False,
+    device: Device = None,
+) -> None:
+    """Measure a model: detection, reconstruction, probes of the embedding, scale invariance."""
+    if out is not None:
+        claim(out, force)
+    from ssdir.inference.predictor import load
+
+    predictor = load(model, device)
+    predictor.batch_size = batch_size
+    started = time.perf_counter()
+    test, train = _splits(predictor, data, split, train_split)
+    glyphs = _unseen_glyphs(test, glyph_root)
+    metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed)
+    options = {"split": split, "train_split": train_split, "max_images": max_images}
+    options |= {"model": Path(model).name, "max_train_images": max_train_images}
+    report = {"metrics": metrics, "provenance": _provenance(predictor, test, options, seed, started)}
+    if out is not None:
+        with atomic_file(out, force) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    table = Table("metric", Column("value", justify="right"))
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    stdout().print(table)
+    next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+
+
+@app.command(epilog="Example: ssdir models --json")
+def models(as_json: AsJson = False) -> None:
+    """List the models and the training presets that ship with ssdir."""
+    from ssdir.config import presets
+    from ssdir.models.zoo import list_models
+
+    cards = list_models()
+    if as_json:
+        listed = [{**dataclasses.asdict(card), "path": str(card.path)} for card in cards]
+        typer.echo(json.dumps({"models": listed, "presets": presets()}, indent=2))
+        return
+    table = Table("model", "parameters", "image", "z_what", "classes", "description")
+    for card in cards:
+        sizes = (f"{card.parameters:,}", f"{card.image_size} px", str(card.latent_dim))
+        table.add_row(card.name, *sizes, escape(", ".join(card.classes)), escape(card.description))
+    stdout().print(table)
+    say(f"presets: {', '.join(presets())}")
+    next_step("encode", cards[0].name if cards else "MODEL", "photos/", "--out", "objects.parquet")
+
+
+@app.command(epilog="Example: ssdir demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """See it work: a small model on scattered digits, from data to numbers and pictures."""
+    from ssdir.experiments.demo import run_demo
+
+    run_demo(out, seed=seed, force=force)
+    next_step("models")
+
+
+# What the commands share ---------------------------------------------------------------------------------
+
+
+class _First:
+    """The first images of a data set."""
+
+    def __init__(self, dataset: CocoDataset, count: int) -> None:
+        self._dataset, self._count = dataset, min(count, len(dataset))
+        self.category_names = dataset.category_names
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Objects]:
+        return self._dataset[index]
+
+    def categories(self, index: int) -> Tensor:
+        return self._dataset.categories(index)
+
+
+def _splits(
+    predictor: Predictor, data: Path, test: str, train: str
+) -> tuple[CocoDataset, CocoDataset | None]:
+    """The test and the train split as the model sees them: its image size, its classes."""
+    from ssdir.data.coco import CocoDataset
+
+    names, size = predictor.class_names, predictor.image_size
+    classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
+    return (
+        CocoDataset(data, test, classes, size),
+        None if train == "none" else CocoDataset(data, train, classes, size),
+    )
+
+
+def _unseen_glyphs(test: CocoDataset, root: Path | None) -> list[Image8] | None:
+    """Glyphs of the test split of the source that the images were scattered from, where it is known."""
+    from ssdir.data.glyphs import load_glyphs
+
+    info = json.loads(test.annotation_path.read_text(encoding="utf-8")).get("info")
+    source = info.get("source") if isinstance(info, dict) else None
+    if source is None:
+        return None
+    try:
+        images = load_glyphs(str(source), "test", root).images
+    except InputError as error:
+        warn(f"no metrics of the same object at several sizes: {error}")
+        return None
+    return images[:: max(1, len(images) // MAX_GLYPHS)][:MAX_GLYPHS]
+
+
+def _measure(
+    predictor: Predictor,
+    test: CocoDataset,
+    train: CocoDataset | None,
+    glyphs: list[Image8] | None,
+    max_images: int | None,
+    max_train_images: int,
+    seed: int,
+) -> dict[str, float]:
+    from ssdir.evaluation.evaluate import evaluate
+    from ssdir.models.zoo import random_encoder
+
+    with progress("evaluating") as advance:
+        return evaluate(
+            predictor.model,
+            test if max_images is None else _First(test, max_images),
+            train,
+            batch_size=predictor.batch_size,
+            seeds=(seed, seed + 1, seed + 2),
+            max_train_images=max_train_images,
+            glyphs=glyphs,
+            random_model=random_encoder(predictor.model, seed),
+            progress=lambda stage, done, total: advance(done, total, stage),
+        )
+
+
+def _provenance(
+    predictor: Predictor, test: CocoDataset, options: Mapping[str, Any], seed: int, started: float
+) -> dict[str, Any]:
+    import torch
+
+    from ssdir.data.coco import fingerprint
+    from ssdir.evaluation.provenance import provenance
+
+    config = {**options, "model_config": predictor.model.config.model_dump(mode="json")}
+    on_gpu = predictor.device.type == "cuda"
+    device = torch.cuda.get_device_name(predictor.device) if on_gpu else predictor.device.type
+    return provenance(config, seed, fingerprint(test), device, time.perf_counter() - started)
+
+
+def _suggested_preset() -> str:
+    from ssdir.config import presets
+
+    return next((name for name in presets() if "digits" in name), next(iter(presets()), "PRESET"))

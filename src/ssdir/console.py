@@ -1,0 +1,91 @@
+"""What the command line says, and how it ends: one line for what a user can mend, a traceback for bugs."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from ssdir.errors import InputError
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class FriendlyGroup(TyperGroup):
+    """Turns what a user can mend into one line and an exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            fail(f"error: {error}", EXIT_BAD_INPUT)
+        except KeyboardInterrupt:
+            fail("interrupted: no unfinished output was kept", EXIT_INTERRUPTED)
+        except MemoryError:
+            fail("error: out of memory: use smaller images or a smaller batch size", EXIT_FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # Typer ends quietly when the reader of a pipe is gone.
+                raise
+            where = f": '{error.filename}'" if error.filename else ""
+            fail(f"error: {error.strerror or error}{where}", EXIT_FAILED)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            fail("error: the accelerator is out of memory: use a smaller batch size", EXIT_FAILED)
+
+
+class Advance(Protocol):
+    """Reports progress: how many are done, of how many, and at what."""
+
+    def __call__(self, done: int, total: int, stage: str | None = None) -> None:
+        """Without a stage, the former one goes on."""
+
+
+@contextmanager
+def progress(stage: str) -> Iterator[Advance]:
+    """A bar on stderr; none where that is not a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(stage, total=None)
+
+        def advance(done: int, total: int, stage: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=stage)
+
+        yield advance
+
+
+def stdout() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Prints a line of results, as it is."""
+    stdout().print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Prints a line to stderr, as it is."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Ends the command with one line on stderr."""
+    warn(text.replace("\n", " "))
+    raise typer.Exit(code)
+
+
+def next_step(*command: str | Path) -> None:
+    """Suggests what to do next."""
+    say(f"next: ssdir {shlex.join(str(part) for part in command)}")

@@ -1,0 +1,1 @@
+"""Metrics: numbers by name, from a model and a data set."""

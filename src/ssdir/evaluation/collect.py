@@ -1,0 +1,218 @@
+"""One pass over a split: the model's objects and codes are kept, images are not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssdir.data.coco import collate
+from ssdir.evaluation.matching import match_greedy
+from ssdir.evaluation.probing import (
+    LATENTS,
+    POOLED_FEATURES,
+    RANDOM_ENCODER,
+    RAW_PIXELS,
+    TRUE_BOXES,
+    LabelledLatents,
+)
+from ssdir.evaluation.protocols import Dataset, Model, PoolsFeatures, Progress
+from ssdir.evaluation.reconstruction import ReconstructionMeter
+from ssdir.objects import Objects
+from ssdir.ops.glimpses import crop_glimpses
+
+RANKING_THRESHOLD = 0.05
+CROP_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Split:
+    """What evaluation keeps of a split.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        ranked: detections at a low threshold, for average precision.
+        objects: those at the operating threshold, with z_what.
+        targets: true objects.
+        match: int64 (M,), the target of each of `objects`, or -1.
+        codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
+        reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
+    """
+
+    image_size: tuple[int, int]
+    ranked: Objects
+    objects: Objects
+    targets: Objects
+    match: Tensor
+    codes: dict[str, LabelledLatents]
+    reconstruction: dict[str, float]
+
+
+class Collector:
+    """Encodes batches and keeps what the metrics need, on the host.
+
+    Args:
+        model: the model; in evaluation mode.
+        threshold: least score of an object at the operating point.
+        random_model: a copy whose what encoder is untrained; a floor.
+        draw: also decode, and measure reconstructions.
+    """
+
+    def __init__(
+        self, model: Model, threshold: float, random_model: Model | None = None, *, draw: bool = True
+    ) -> None:
+        self._model, self._random_model, self._threshold = model, random_model, threshold
+        self._meter = ReconstructionMeter() if draw else None
+        self._objects: dict[str, list[Objects]] = defaultdict(list)
+        self._codes: dict[str, list[Tensor]] = defaultdict(list)
+        self._categories: list[Tensor] = []
+        self._image_size = (0, 0)
+
+    def add(self, images: Tensor, targets: Objects, categories: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: its T true objects.
+            categories: int64 (T,), what each of them is.
+
+        Raises:
+            ValueError: if the images are not of the model's size, or the categories not one for each target.
+        """
+        if categories.shape != (len(targets),):
+            raise ValueError(f"categories must be ({len(targets)},), got {tuple(categories.shape)}")
+        side = self._model.image_size
+        if images.shape[-2:] != (side, side):
+            raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
+        self._image_size = (side, side)
+        ranked, objects = self._detect(self._model, images)
+        if self._meter is not None:
+            self._meter.update(images, objects, self._model.decode(objects))
+        self._keep_codes(images, objects, targets)
+        self._keep("ranked", ranked.replace(z_what=None, z_what_scale=None))
+        self._keep("objects", objects)
+        self._keep("targets", targets)
+        self._categories.append(categories.cpu())
+
+    def _detect(self, model: Model, images: Tensor) -> tuple[Objects, Objects]:
+        """The ranked objects, and those of them at the operating point: suppression goes by score."""
+        ranked = model.encode(images, score_threshold=min(RANKING_THRESHOLD, self._threshold))
+        return ranked, ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
+
+    def _keep_codes(self, images: Tensor, objects: Objects, targets: Objects) -> None:
+        crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
+        self._codes[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
+        self._keep_latents(TRUE_BOXES, self._model.encode(images, boxes=targets))
+        self._keep_latents(LATENTS, objects)
+        if isinstance(self._model, PoolsFeatures):
+            self._codes[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
+        if self._random_model is not None:
+            _, found = self._detect(self._random_model, images)
+            self._keep(RANDOM_ENCODER, found)
+            self._keep_latents(RANDOM_ENCODER, found)
+
+    def _keep_latents(self, name: str, objects: Objects) -> None:
+        parts = self._codes[name]
+        if objects.z_what is not None:
+            parts.append(objects.z_what.cpu())
+        elif len(objects):
+            raise ValueError("the model's objects have no z_what")
+
+    def _keep(self, name: str, objects: Objects) -> None:
+        self._objects[name].append(objects.detach().to("cpu"))
+
+    def finish(self) -> Split:
+        """Matches the whole split.
+
+        Raises:
+            ValueError: if a latent or feature is not finite.
+        """
+        kept = {name: concatenate(parts) for name, parts in self._objects.items()}
+        targets, objects = kept["targets"], kept["objects"]
+        match = match_greedy(objects, targets)
+        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES)}
+        matches[TRUE_BOXES] = torch.arange(len(targets))
+        if RANDOM_ENCODER in kept:
+            matches[RANDOM_ENCODER] = match_greedy(kept[RANDOM_ENCODER], targets)
+        codes = {
+            name: self._labelled(name, rows, targets) for name, rows in matches.items() if name in self._codes
+        }
+        return Split(
+            image_size=self._image_size,
+            ranked=kept["ranked"],
+            objects=objects,
+            targets=targets,
+            match=match,
+            codes=codes,
+            reconstruction={} if self._meter is None else self._meter.compute(),
+        )
+
+    def _labelled(self, name: str, match: Tensor, targets: Objects) -> LabelledLatents:
+        parts = [part for part in self._codes[name] if len(part)]
+        latents = torch.cat(parts) if parts else torch.zeros(0, 0)
+        broken = int((~latents.isfinite()).any(dim=1).sum())
+        if broken:
+            raise ValueError(
+                f"{name} must be finite, got NaN or infinity in {broken} of {len(latents)} objects"
+            )
+        rows = match[match >= 0]
+        longer_side = targets.z_where[rows, 2:].amax(dim=1)
+        categories = torch.cat(self._categories)
+        return LabelledLatents(latents[match >= 0], categories[rows], longer_side, len(targets))
+
+
+def collect(
+    model: Model,
+    dataset: Dataset,
+    threshold: float,
+    *,
+    random_model: Model | None = None,
+    draw: bool = True,
+    batch_size: int = 32,
+    max_images: int | None = None,
+    device: torch.device | None = None,
+    stage: str = "images",
+    progress: Progress | None = None,
+) -> Split:
+    """Streams the first images of a data set through a `Collector`.
+
+    Args:
+        model: the model; in evaluation mode.
+        dataset: images with true objects and categories.
+        threshold: least score of an object at the operating point.
+        random_model: see `Collector`.
+        draw: see `Collector`.
+        batch_size: images at once.
+        max_images: at most so many; None takes all.
+        device: the model's.
+        stage: what `progress` is told.
+        progress: called after each batch.
+
+    Raises:
+        ValueError: if there is no image, or a latent is not finite.
+    """
+    total = len(dataset) if max_images is None else min(len(dataset), max_images)
+    if not total:
+        raise ValueError(f"{stage}: expected at least one, got none")
+    collector = Collector(model, threshold, random_model, draw=draw)
+    for start in range(0, total, batch_size):
+        rows = range(start, min(start + batch_size, total))
+        images, targets = collate([dataset[row] for row in rows])
+        categories = torch.cat([dataset.categories(row) for row in rows])
+        collector.add(images.to(device), targets.to(device), categories)
+        if progress is not None:
+            progress(stage, rows.stop, total)
+    return collector.finish()
+
+
+def concatenate(parts: Sequence[Objects]) -> Objects:
+    """`Objects.cat`, but parts without objects do not decide which fields there are."""
+    example = next((part for part in parts if len(part)), None)
+    if example is None:
+        return Objects.cat(parts)
+    return Objects.cat(
+        [part if len(part) else example[:0].replace(batch_size=part.batch_size) for part in parts]
+    )

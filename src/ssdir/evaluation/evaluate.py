@@ -1,0 +1,122 @@
+"""Everything that a model and its data allow to be measured (DESIGN §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import nn
+
+from ssdir.data.images import Image8
+from ssdir.evaluation.clusters import cluster_metrics
+from ssdir.evaluation.collect import Split, collect
+from ssdir.evaluation.depth import depth_metrics
+from ssdir.evaluation.detection import detection_metrics, operating_metrics
+from ssdir.evaluation.probing import LATENTS, probe_metrics
+from ssdir.evaluation.protocols import Dataset, Model, Progress
+from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
+
+DEFAULT_THRESHOLD = 0.5
+
+
+def evaluate(
+    model: Model,
+    test: Dataset,
+    train: Dataset | None = None,
+    *,
+    batch_size: int = 32,
+    seeds: Sequence[int] = (0, 1, 2),
+    max_train_images: int = 4000,
+    glyphs: Sequence[Image8] | None = None,
+    random_model: Model | None = None,
+    score_threshold: float | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Measures a model. Each split is passed over once; the result is deterministic.
+
+    Args:
+        model: what to measure; it runs where its parameters are, in evaluation mode.
+        test: the split that every figure is of.
+        train: the split that probes learn from; without it there are none.
+        batch_size: images at once.
+        seeds: of the probes' training objects; figures are means over these.
+        max_train_images: probes learn from the first so many images of `train`.
+        glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
+        random_model: `model` with its what encoder re-initialised, for that floor.
+        score_threshold: the operating point; by default the one in the model's config, or 0.5.
+        progress: called with (stage, done, total).
+
+    Returns:
+        Metrics by name. What the data or the model leave undefined is left out; no value is NaN.
+
+    Raises:
+        ValueError: if latents are not finite, images are not of the model's size, or there are none.
+    """
+    threshold = _operating_threshold(model) if score_threshold is None else score_threshold
+    device, categories = _device(model), len(test.category_names)
+    gather = partial(
+        collect,
+        model,
+        threshold=threshold,
+        random_model=random_model,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+    with _measuring(model, random_model):
+        tested = gather(test, stage="test images")
+        trained = None
+        if train is not None and categories > 1:
+            trained = gather(train, draw=False, max_images=max_train_images, stage="train images")
+        scale = {}
+        if glyphs is not None:
+            scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
+    # The fits are many and small: threads would gain little, and cost much where cores are shared.
+    with threadpool_limits(1):
+        metrics = _split_metrics(tested, categories) | scale
+        if trained is not None:
+            metrics |= probe_metrics(trained.codes, tested.codes, seeds)
+            metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
+    return metrics
+
+
+def _split_metrics(split: Split, categories: int) -> dict[str, float]:
+    """What one split defines by itself."""
+    metrics = {
+        **detection_metrics(split.ranked, split.targets, split.image_size),
+        **operating_metrics(split.objects, split.targets),
+        **split.reconstruction,
+        **depth_metrics(split.objects, split.targets, split.match),
+    }
+    if categories > 1:
+        latents = split.codes[LATENTS]
+        metrics |= cluster_metrics(latents.latents, latents.labels, categories)
+    return metrics
+
+
+def _operating_threshold(model: Model) -> float:
+    detector = getattr(getattr(model, "config", None), "detector", None)
+    return float(getattr(detector, "score_threshold", DEFAULT_THRESHOLD))
+
+
+def _device(model: Model) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@contextmanager
+def _measuring(*models: object) -> Iterator[None]:
+    """Evaluation mode without gradients; training modes come back afterwards."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)

@@ -1,0 +1,94 @@
+"""Which true object a predicted one is: by overlap, within each image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssdir.objects import Objects
+
+
+def pairs_within_images(first: Objects, second: Objects) -> tuple[Tensor, Tensor]:
+    """Every pair of an object of `first` and one of `second` that share an image.
+
+    Args:
+        first: M objects.
+        second: T objects of the same batch of images.
+
+    Returns:
+        Rows of `first` and of `second`, each int64 (P,), in lexicographic order.
+
+    Raises:
+        ValueError: if the batches differ in size.
+    """
+    if first.batch_size != second.batch_size:
+        raise ValueError(
+            f"the batches must be of one size, got {first.batch_size} and {second.batch_size} images"
+        )
+    counts = second.counts
+    repeats = counts[first.image_index]
+    rows = torch.arange(len(first), device=first.device).repeat_interleave(repeats)
+    # Position of each pair within its row's run, then shifted to where the image's objects start.
+    positions = torch.arange(len(rows), device=first.device) - (repeats.cumsum(0) - repeats)[rows]
+    starts = counts.cumsum(0) - counts
+    return rows, starts[first.image_index[rows]] + positions
+
+
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union (P,) of row-aligned boxes (P, 4), xyxy; 0 where both are empty."""
+    low = torch.maximum(boxes[:, :2], others[:, :2])
+    high = torch.minimum(boxes[:, 2:], others[:, 2:])
+    intersection = (high - low).clamp_min(0).prod(dim=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (others[:, 2:] - others[:, :2]).prod(dim=1)
+    return intersection / (areas - intersection).clamp_min(torch.finfo(boxes.dtype).tiny)
+
+
+def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
+    """Matches one to one, the pair of largest IoU first, within each image.
+
+    Equal overlaps go to the earlier prediction, then to the earlier target. Labels and scores play no
+    part: what an object is called must not decide which one it is.
+
+    Args:
+        predictions: M objects.
+        targets: T objects of the same images.
+        iou_threshold: smallest IoU of a match.
+
+    Returns:
+        int64 (M,): the target's row, or -1.
+    """
+    rows, columns = pairs_within_images(predictions, targets)
+    iou = paired_iou(predictions.boxes[rows], targets.boxes[columns])
+    candidates = (iou >= iou_threshold).nonzero().squeeze(1)
+    order = candidates[iou[candidates].argsort(descending=True, stable=True)]
+    match = [-1] * len(predictions)
+    taken = [False] * len(targets)
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if match[row] < 0 and not taken[column]:
+            match[row] = column
+            taken[column] = True
+    return torch.tensor(match, dtype=torch.int64, device=predictions.device)
+
+
+def best_target(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
+    """The target that each prediction overlaps most, many to one.
+
+    Args:
+        predictions: M objects.
+        targets: T objects of the same images.
+        iou_threshold: smallest IoU that counts.
+
+    Returns:
+        int64 (M,): the target's row, or -1.
+    """
+    rows, columns = pairs_within_images(predictions, targets)
+    iou = paired_iou(predictions.boxes[rows], targets.boxes[columns])
+    order = iou.argsort(descending=True, stable=True)
+    order = order[rows[order].argsort(stable=True)]  # by prediction, then by falling IoU
+    rows, columns, iou = rows[order], columns[order], iou[order]
+    first = torch.ones_like(rows, dtype=torch.bool)
+    first[1:] = rows[1:] != rows[:-1]
+    chosen = first & (iou >= iou_threshold)
+    best = torch.full((len(predictions),), -1, dtype=torch.int64, device=predictions.device)
+    best[rows[chosen]] = columns[chosen]
+    return best

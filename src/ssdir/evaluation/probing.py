@@ -1,0 +1,221 @@
+"""What a frozen code knows of an object's category: linear and nearest-neighbour probes (paper, Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+Probe: TypeAlias = Pipeline
+Array: TypeAlias = NDArray[np.float64]
+
+DRAWN_SHARE = 0.9
+MAX_TRAIN = 10_000
+NEIGHBOURS = 10
+MAX_ITERATIONS = 2000
+_PROJECTED_ROWS = 4096
+
+LATENTS = "z_what"
+TRUE_BOXES = "true_boxes"
+RAW_PIXELS = "raw_pixels"
+POOLED_FEATURES = "pooled_features"
+RANDOM_ENCODER = "random_encoder"
+_REDUCED = (RAW_PIXELS, POOLED_FEATURES)
+
+
+@dataclass(frozen=True)
+class LabelledLatents:
+    """Codes of the objects of a split that are matched to a true one.
+
+    Attributes:
+        latents: float (n, D).
+        labels: int64 (n,), the true category.
+        sizes: float (n,), longer side of the true box, relative to the image.
+        num_true: all true objects of the split, the missed ones too.
+    """
+
+    latents: Tensor
+    labels: Tensor
+    sizes: Tensor
+    num_true: int
+
+    def __post_init__(self) -> None:
+        n = len(self.latents)
+        if self.latents.ndim != 2 or self.labels.shape != (n,) or self.sizes.shape != (n,):
+            raise ValueError(
+                f"latents must be (n, D), labels and sizes (n,), got {tuple(self.latents.shape)}, "
+                f"{tuple(self.labels.shape)} and {tuple(self.sizes.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, mask: Tensor) -> LabelledLatents:
+        """Selects objects by mask (n,); only those count as true ones."""
+        return LabelledLatents(self.latents[mask], self.labels[mask], self.sizes[mask], int(mask.sum()))
+
+
+def fit_probe(
+    train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_train: int = MAX_TRAIN
+) -> Probe:
+    """Logistic regression (C = 1) on standardised latents.
+
+    The fit itself has no randomness. So that seeds show how much a figure depends on the objects it was
+    learnt from, each draws its own 90 % of them, without replacement.
+
+    Args:
+        train_latents: float (n, D), n > 0.
+        train_labels: int64 (n,).
+        seed: which objects to draw.
+        max_train: most objects drawn.
+
+    Returns:
+        A fitted scikit-learn pipeline. If all labels are the same, it predicts that one.
+    """
+    drawn = _draw(len(train_latents), seed, max_train)
+    latents, labels = _array(train_latents)[drawn], train_labels.numpy()[drawn]
+    several = len(np.unique(labels)) > 1
+    classifier = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS) if several else DummyClassifier()
+    return make_pipeline(StandardScaler(), classifier).fit(latents, labels)
+
+
+def probe_scores(probe: Probe, test: LabelledLatents) -> dict[str, float]:
+    """Scores a fitted probe.
+
+    Args:
+        probe: from `fit_probe`.
+        test: objects that it has not seen, n > 0.
+
+    Returns:
+        `accuracy`, macro `precision`, `recall` and `f1` over the matched objects (*conditional*, as in the
+        paper), and `accuracy_end_to_end`, where a missed object is an error.
+    """
+    labels, predicted = test.labels.numpy(), probe.predict(_array(test.latents))
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0
+    )
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "accuracy_end_to_end": float((predicted == labels).sum()) / test.num_true,
+    }
+
+
+def knn_accuracy(train: LabelledLatents, test: LabelledLatents, seed: int = 0) -> float:
+    """Accuracy of the majority of the ten nearest training objects, by standardised Euclidean distance."""
+    drawn = _draw(len(train), seed, MAX_TRAIN)
+    neighbours = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(drawn)), algorithm="brute")
+    model = make_pipeline(StandardScaler(), neighbours)
+    model.fit(_array(train.latents)[drawn], train.labels.numpy()[drawn])
+    return float(accuracy_score(test.labels.numpy(), model.predict(_array(test.latents))))
+
+
+def fit_probes(train: LabelledLatents, seeds: Sequence[int]) -> list[Probe]:
+    """One probe for each seed; none without objects to learn from."""
+    return [fit_probe(train.latents, train.labels, seed) for seed in seeds] if len(train) else []
+
+
+def mean_scores(probes: Sequence[Probe], test: LabelledLatents) -> dict[str, float]:
+    """`probe_scores`, mean over probes, and each one's population standard deviation as `…_std`.
+
+    Without any probe or object to score there is only `accuracy_end_to_end`: 0.
+    """
+    if not probes or not len(test):
+        return {"accuracy_end_to_end": 0.0, "accuracy_end_to_end_std": 0.0}
+    runs = [probe_scores(probe, test) for probe in probes]
+    scores = {}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        scores[name], scores[f"{name}_std"] = float(np.mean(values)), float(np.std(values))
+    return scores
+
+
+def reduce_size(
+    train: LabelledLatents, test: LabelledLatents, size: int, *, standardise: bool = False, seed: int = 0
+) -> tuple[LabelledLatents, LabelledLatents]:
+    """Projects both splits on the training split's principal components.
+
+    Args:
+        train: objects to fit on, (n, F).
+        test: objects to project only.
+        size: components kept; fewer where there are fewer objects or features.
+        standardise: first bring each feature to unit variance, for features of unlike scale.
+        seed: of the objects drawn to fit on, and of the randomised solver that large F gets.
+
+    Returns:
+        Both splits with latents (n, size).
+    """
+    drawn = train.latents.numpy()[_draw(len(train), seed, MAX_TRAIN)]
+    steps = [StandardScaler()] if standardise else []
+    pca = make_pipeline(*steps, PCA(min(size, *drawn.shape), random_state=seed)).fit(drawn)
+
+    def project(split: LabelledLatents) -> LabelledLatents:
+        if not len(split):
+            return split
+        # In pieces: wide features are large enough once.
+        parts = [
+            part.new_tensor(pca.transform(part.numpy()))
+            for part in torch.split(split.latents, _PROJECTED_ROWS)
+        ]
+        return replace(split, latents=torch.cat(parts))
+
+    return project(train), project(test)
+
+
+def probe_metrics(
+    train: Mapping[str, LabelledLatents], test: Mapping[str, LabelledLatents], seeds: Sequence[int]
+) -> dict[str, float]:
+    """Probes of `z_what`, and of what it must be compared with.
+
+    Args:
+        train: by name: `z_what`, `true_boxes` (`z_what` at the true boxes, a ceiling) and the floors
+            `raw_pixels`, `pooled_features`, `random_encoder`; all but the first may lack. Floors of other
+            sizes are reduced to that of `z_what`.
+        test: the same names, of the split to score on.
+        seeds: of the training objects drawn; mean and standard deviation are over these.
+
+    Returns:
+        `probe/accuracy`, `precision`, `recall`, `f1`, `accuracy_end_to_end`, each with `…_std`;
+        `probe/knn_accuracy`; and `probe/NAME/accuracy` and `accuracy_end_to_end` of the others.
+    """
+    scores = mean_scores(fit_probes(train[LATENTS], seeds), test[LATENTS])
+    metrics = {f"probe/{name}": value for name, value in scores.items()}
+    if len(train[LATENTS]) and len(test[LATENTS]):
+        metrics["probe/knn_accuracy"] = knn_accuracy(train[LATENTS], test[LATENTS], seeds[0])
+    size = train[LATENTS].latents.shape[1]
+    for name in sorted(train.keys() & test.keys() - {LATENTS}):
+        known, unseen = train[name], test[name]
+        if name in _REDUCED and len(known) and size:
+            # A pyramid's levels differ in scale; pixels share theirs, and some hardly vary.
+            standardise = name == POOLED_FEATURES
+            known, unseen = reduce_size(known, unseen, size, standardise=standardise, seed=seeds[0])
+        scores = mean_scores(fit_probes(known, seeds), unseen)
+        kept = ("accuracy",) if name == TRUE_BOXES else ("accuracy", "accuracy_end_to_end")
+        for key in (variant for score in kept for variant in (score, f"{score}_std")):
+            if key in scores:
+                metrics[f"probe/{name}/{key}"] = scores[key]
+    return metrics
+
+
+def _draw(n: int, seed: int, max_train: int) -> NDArray[np.int64]:
+    """Rows that a seed learns from, in order."""
+    count = min(max(1, round(DRAWN_SHARE * n)), max_train)
+    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+
+
+def _array(latents: Tensor) -> Array:
+    return latents.double().numpy()

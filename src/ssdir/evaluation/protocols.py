@@ -1,0 +1,54 @@
+"""What evaluation asks of a model and of a data set; `SSDIR` and `CocoDataset` have it, so may others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ssdir.objects import Objects, Scene
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) as evaluation proceeds."""
+
+
+class Model(Protocol):
+    """Images in, objects out, and back."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+
+    def encode(
+        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
+        """Objects of `images` (B, 3, H, W); with `boxes`, the latents of those, row by row."""
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws the objects."""
+
+
+@runtime_checkable
+class PoolsFeatures(Protocol):
+    """A model with a detector, whose features are a floor for its latents."""
+
+    def pooled_features(self, images: Tensor, objects: Objects) -> Tensor:
+        """The detector's features (M, F) inside each object's box."""
+
+
+class Dataset(Protocol):
+    """Images with their true objects."""
+
+    @property
+    def category_names(self) -> Sequence[str]:
+        """Names of the true categories, also where the detector's labels are class-agnostic."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Objects]:
+        """Image uint8 (3, H, W), and its objects with batch size 1."""
+
+    def categories(self, index: int, /) -> Tensor:
+        """True category of each object of an image, int64 (n,)."""

@@ -1,0 +1,45 @@
+"""Where a number came from: what is needed to measure it again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+_PACKAGES = {
+    "ssdir": "ssdir",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "sklearn": "scikit-learn",
+}
+
+
+def provenance(
+    config: Mapping[str, Any], seed: int | None, data_hash: str | None, device: str, wall_seconds: float
+) -> dict[str, Any]:
+    """The record that goes beside metrics; JSON-ready, without names of hosts, users or places.
+
+    Args:
+        config: the run's config, as plain values; kept as it is.
+        seed: of training.
+        data_hash: of the data set.
+        device: such as `cpu`, or the accelerator's model.
+        wall_seconds: how long the measurement took.
+
+    Returns:
+        `config`, `seed`, `data_hash`, `versions`, `platform`, `device`, `cpu_count`, `wall_seconds`.
+    """
+    versions = {name: version(package) for name, package in _PACKAGES.items()}
+    return {
+        "config": dict(config),
+        "seed": seed,
+        "data_hash": data_hash,
+        "versions": {"python": platform.python_version(), **versions},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "cpu_count": os.cpu_count(),
+        "wall_seconds": round(wall_seconds, 3),
+    }

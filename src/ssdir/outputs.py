@@ -1,0 +1,174 @@
+"""Writing files and folders whole or not at all, and never over what isn't ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ssdir.errors import InputError
+
+MARKER = ".ssdir-output"
+"""An empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def claim(path: str | Path, force: bool = False) -> None:
+    """Checks, before any work is done, that an output can be written; writes nothing itself.
+
+    Args:
+        path: the file or folder to come.
+        force: an existing one may be replaced.
+
+    Raises:
+        InputError: if it exists (without `force`), or no such path can be made.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not force:
+        raise InputError(f"output '{path}' exists already: choose another, or replace it with --force")
+    ancestor = path.absolute().parent
+    while not os.path.lexists(ancestor):
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise InputError(f"output '{path}' can't be made: '{ancestor}' is not a folder")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise InputError(f"output '{path}' can't be made: no permission to write in '{ancestor}'")
+
+
+@contextmanager
+def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A file that appears complete, or not at all.
+
+    Args:
+        path: the file to make; missing folders above it are made too.
+        force: replace an existing file.
+
+    Yields:
+        A path in the same folder, with the same suffix, to write to. It is renamed when the block ends,
+        and removed when the block raises anything, `KeyboardInterrupt` included.
+
+    Raises:
+        InputError: as `claim`; if `path` is a folder; if the disk is full or not writable.
+    """
+    path = Path(path)
+    claim(path, force)
+    if path.is_dir():
+        raise InputError(f"output '{path}' is a folder, a file is expected")
+    target = path.resolve()
+    with _sentences(path), _parents(target):
+        temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A folder that appears complete, or not at all.
+
+    Args:
+        path: the folder to make; missing folders above it are made too. An empty folder may be there.
+        force: replace an existing folder, if it was made by `atomic_dir`.
+
+    Yields:
+        An empty folder beside it to write into, renamed or removed as in `atomic_file`.
+
+    Raises:
+        InputError: as `claim`; if there is a file, or a folder that isn't recognisably an output.
+    """
+    path = Path(path)
+    target = path.resolve()
+    claim(path, force or _is_empty_dir(target))
+    _check_replaceable(path, target)
+    with _sentences(path), _parents(target):
+        temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+        try:
+            temporary.mkdir()
+            yield temporary
+            (temporary / MARKER).touch()
+            _flush(temporary)
+            _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_empty_dir(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _check_replaceable(path: Path, target: Path) -> None:
+    """Refuses to replace anything but an empty folder, or one that `atomic_dir` made."""
+    if target in (Path.cwd(), *Path.cwd().parents, Path.home(), *Path.home().parents):
+        raise InputError(f"output '{path}' is a folder that you are working in: choose a new one")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise InputError(f"output '{path}' is a file, a folder is expected")
+    if (target / ".git").exists() or not (_is_empty_dir(target) or (target / MARKER).is_file()):
+        raise InputError(
+            f"output '{path}' holds files that ssdir did not write: choose another, or empty it yourself"
+        )
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Puts the new folder in the target's place, and the old one back if that fails."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = target.with_name(f".{secrets.token_hex(4)}-{target.name}-old")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _flush(path: Path) -> None:
+    """Has the system write a file, or the files directly in a folder, to the disk."""
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; when the block raises, those that it made go again."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """What the file system refuses becomes one sentence; anything else passes."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        # Libraries with writers of their own keep only the message.
+        if code in _NO_SPACE or "No space left on device" in str(error):
+            raise InputError(f"output '{path}' was not written: the disk is full") from error
+        if code in _NOT_ALLOWED:
+            where = f" ('{error.filename}')" if isinstance(error, OSError) and error.filename else ""
+            raise InputError(f"output '{path}' was not written: no permission to write{where}") from error
+        raise

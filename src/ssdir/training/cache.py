@@ -1,0 +1,165 @@
+"""Frozen features, computed once and read back (DESIGN §3).
+
+What the frozen detector makes of an image does not change from epoch to epoch. Its detections are kept, and
+its feature pyramid where the encoders read it; the rest of a training step costs only encoders and decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssdir.data.coco import CocoDataset, collate, fingerprint
+from ssdir.models.ssdir import SSDIR
+from ssdir.objects import Objects
+
+Progress = Callable[[int, int], None]
+Sample = tuple[Tensor, Objects, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch for the representation's stage.
+
+    Attributes:
+        images: float (B, 3, H, W) in [0, 1].
+        objects: the frozen detector's detections.
+        features: its pyramid, float, each (B, C, h, w); empty where the model trains its own backbone.
+    """
+
+    images: Tensor
+    objects: Objects
+    features: list[Tensor]
+
+
+class CachedDataset(Dataset[Sample]):
+    """A data set with the frozen detector's outputs for each image."""
+
+    def __init__(self, dataset: CocoDataset, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
+        self.dataset, self.objects, self.levels = dataset, objects, levels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, _ = self.dataset[index]
+        return image, self.objects[index], [torch.from_numpy(np.array(level[index])) for level in self.levels]
+
+
+def collate_cached(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples of a `CachedDataset`."""
+    images, objects = collate([(image, detected) for image, detected, _ in samples])
+    features = [torch.stack(level).float() for level in zip(*(sample[2] for sample in samples), strict=True)]
+    return Batch(images, objects, features)
+
+
+def cache_key(model: SSDIR, dataset: CocoDataset) -> str:
+    """Names what the cache depends on: the detector's weights and options, and the data."""
+    digest = hashlib.sha256(fingerprint(dataset).encode())
+    digest.update(model.config.detector.model_dump_json().encode())
+    digest.update(b"pyramid" if model.backbone is None else b"detections")
+    for name, tensor in model.detector.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:20]
+
+
+def build_cache(
+    model: SSDIR,
+    dataset: CocoDataset,
+    folder: Path,
+    *,
+    limit_mb: int,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> CachedDataset:
+    """Runs the frozen detector over a data set once.
+
+    Args:
+        model: on the device to compute on; its detector is in evaluation mode.
+        dataset: without augmentation.
+        folder: where features larger than `limit_mb` are written, in a subfolder named by `cache_key`; a complete
+            one is read back, and one for other weights or data is never touched or used.
+        limit_mb: features up to this size stay in memory.
+        batch_size: images at a time.
+        progress: called with (images done, images in all).
+    """
+    shapes = [] if model.backbone is not None else _level_shapes(model)
+    megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
+    target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
+    if target is not None and (target / "complete.json").exists():
+        return _read(dataset, target, len(shapes))
+    levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
+    objects: list[Objects] = []
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
+    device = model.detector.anchors.device
+    with torch.inference_mode():
+        for images, _ in loader:
+            features = model.detector.backbone(images.to(device))
+            first = len(objects)
+            objects += model.training_objects(features).to("cpu").split()
+            for level, feature in zip(levels, features, strict=False):
+                level[first : len(objects)] = feature.half().cpu().numpy()
+            if progress is not None:
+                progress(len(objects), len(dataset))
+    # Tensors made in inference mode cannot take part in autograd.
+    objects = [
+        image_objects.to("cpu").replace(z_where=image_objects.z_where.clone()) for image_objects in objects
+    ]
+    if target is not None:
+        _finish(target, objects, levels)
+        return _read(dataset, target, len(shapes))
+    return CachedDataset(dataset, objects, levels)
+
+
+def _level_shapes(model: SSDIR) -> list[tuple[int, int, int]]:
+    backbone = model.detector.backbone
+    return [(c, n, n) for c, n in zip(backbone.channels, model.detector.feature_sizes, strict=True)]
+
+
+def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Half precision: normalised activations lose nothing that a training notices, and the disk half the size."""
+    if target is None:
+        return np.empty(shape, dtype=np.float16)
+    target.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(target / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape)
+
+
+def _finish(target: Path, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
+    for level in levels:
+        if isinstance(level, np.memmap):
+            level.flush()
+    packed = Objects.cat(objects)
+    assert packed.scores is not None and packed.labels is not None and packed.anchor_index is not None
+    np.savez(
+        target / "objects.npz",
+        image_index=packed.image_index.numpy(),
+        z_where=packed.z_where.numpy(),
+        scores=packed.scores.numpy(),
+        labels=packed.labels.numpy(),
+        anchor_index=packed.anchor_index.numpy(),
+    )
+    # Written last: a cache without it was interrupted, and is built again.
+    (target / "complete.json").write_text(json.dumps({"images": len(objects)}), encoding="utf-8")
+
+
+def _read(dataset: CocoDataset, target: Path, num_levels: int) -> CachedDataset:
+    with np.load(target / "objects.npz") as stored:
+        tensors = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    objects = Objects(batch_size=len(dataset), **tensors).split()
+    levels = [np.load(target / f"level{level}.npy", mmap_mode="r") for level in range(num_levels)]
+    return CachedDataset(dataset, objects, levels)
+
+
+def remove_cache(folder: Path) -> None:
+    """Deletes the caches of a run."""
+    shutil.rmtree(folder, ignore_errors=True)

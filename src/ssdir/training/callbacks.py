@@ -1,0 +1,46 @@
+"""Callbacks that only this project needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from ssdir.data.coco import CocoDataset, collate
+from ssdir.plots import reconstruction_sheet
+from ssdir.training.modules import LitRepresentation
+
+
+class SampleReconstructions(Callback):
+    """Draws a few validation images and what the model makes of them after each epoch.
+
+    Args:
+        dataset: where the images come from.
+        folder: gets `epoch-000.png` and so on.
+        count: how many images.
+    """
+
+    def __init__(self, dataset: CocoDataset, folder: Path, count: int = 4) -> None:
+        self.images, _ = collate([dataset[index] for index in range(min(count, len(dataset)))])
+        self.folder = folder
+
+    @torch.no_grad()
+    def on_validation_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Writes the picture and hands it to TensorBoard."""
+        assert isinstance(pl_module, LitRepresentation)
+        model = pl_module.model
+        objects = model.encode(self.images.to(pl_module.device))
+        sheet = reconstruction_sheet(
+            self.images, objects.to("cpu"), model.decode(objects).to("cpu"), model.class_names
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(self.folder / f"epoch-{trainer.current_epoch:03d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", sheet, trainer.global_step, dataformats="HWC")

@@ -1,0 +1,288 @@
+"""Training: detector, then representation, each on Lightning, resumable, into one run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.transforms import build_augmentation
+from ssdir.errors import InputError
+from ssdir.models.ssd import SSD
+from ssdir.models.ssdir import SSDIR
+from ssdir.models.zoo import load_model, save_model
+from ssdir.training.cache import build_cache, collate_cached, remove_cache
+from ssdir.training.callbacks import SampleReconstructions
+from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
+from ssdir.training.recipe import Recipe, StageConfig
+
+STAGES = ("detector", "representation")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a training left behind.
+
+    Attributes:
+        model_dir: folder that `ssdir.load` takes.
+        seconds: wall-clock seconds of each stage that has run, over all resumed sessions.
+    """
+
+    model_dir: Path
+    seconds: dict[str, float]
+
+
+class EpochShuffle(Sampler[int]):
+    """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Any:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    stage: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> RunSummary:
+    """Trains a recipe on a data set.
+
+    `out` gets `recipe.yaml`, a folder per stage (`metrics.csv`, TensorBoard events, `samples/*.png`,
+    `checkpoints/last.ckpt`), and `model/`, which `ssdir.load` takes. A stage that ended is not repeated.
+
+    Args:
+        recipe: what to train, and how.
+        data: folder of a COCO data set with the splits train and val.
+        out: the run's folder.
+        stage: overrides the recipe's.
+        resume: go on with an interrupted run from its last finished epoch.
+        force: replace an existing run.
+
+    Raises:
+        InputError: if `out` exists and neither resume nor force is set, if the data cannot be read, or if the
+            run to resume was started from another recipe.
+    """
+    stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
+    size = recipe.model.detector.image_size
+    classes: Any = recipe.classes if isinstance(recipe.classes, str) else list(recipe.classes)
+    splits = {split: CocoDataset(data, split, classes, size, preload=True) for split in ("train", "val")}
+    _prepare(recipe, out, resume=resume, force=force)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    class_names = splits["train"].class_names
+    if "detector" in stages and not _ended(out, "detector"):
+        _train_detector(recipe, data, classes, splits, out)
+    if "representation" in stages and not _ended(out, "representation"):
+        if not _ended(out, "detector"):
+            raise InputError(
+                f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first"
+            )
+        _train_representation(recipe, data, splits, class_names, out)
+    return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
+
+
+def _prepare(recipe: Recipe, out: Path, *, resume: bool, force: bool) -> None:
+    """Makes the run's folder, or checks that it is the run to go on with."""
+    file = out / "recipe.yaml"
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    if file.exists() and resume:
+        stored = yaml.safe_load(file.read_text(encoding="utf-8"))
+        current = yaml.safe_load(text)
+        changed = [key for key in current if key != "stage" and stored.get(key) != current[key]]
+        if changed:
+            raise InputError(
+                f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"
+            )
+        return
+    if out.exists() and any(out.iterdir()):
+        if not force:
+            raise InputError(f"'{out}' exists: pass --resume to go on with it, or --force to replace it")
+        if not file.exists():
+            raise InputError(f"'{out}' is not a training run (it has no recipe.yaml), so it is not replaced")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _train_detector(
+    recipe: Recipe, data: Path, classes: Any, splits: dict[str, CocoDataset], out: Path
+) -> None:
+    augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
+    train_split = splits["train"]
+    if augment is not None:
+        train_split = CocoDataset(
+            data, "train", classes, recipe.model.detector.image_size, transform=augment, preload=True
+        )
+    model = SSD(recipe.model.detector, train_split.class_names)
+    stage = LitDetector(model, recipe.detector, recipe.seed)
+    _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [])
+    whole = SSDIR(recipe.model, train_split.class_names, detector=model.eval())
+    save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
+
+
+def _train_representation(
+    recipe: Recipe, data: Path, splits: dict[str, CocoDataset], class_names: list[str], out: Path
+) -> None:
+    torch.manual_seed(recipe.seed)
+    detector = load_model(out / "detector" / "model").detector
+    model = SSDIR(recipe.model, class_names, detector=detector).to(_device())
+    cache = out / "representation" / "cache"
+    console = Console(stderr=True)
+    with console.status("running the frozen detector once over the data"):
+        cached = {
+            split: build_cache(model, dataset, cache, limit_mb=recipe.cache_limit_mb)
+            for split, dataset in splits.items()
+        }
+    stage = LitRepresentation(model, recipe.representation, recipe.seed)
+    folder = out / "representation"
+    samples = SampleReconstructions(splits["val"], folder / "samples")
+    _fit(
+        stage,
+        cached["train"],
+        cached["val"],
+        collate_cached,
+        recipe,
+        recipe.representation,
+        folder,
+        [samples],
+    )
+    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
+    remove_cache(cache)
+
+
+def _fit(
+    stage: LitStage,
+    train_split: Dataset[Any],
+    val_split: Dataset[Any],
+    collate_fn: Any,
+    recipe: Recipe,
+    config: StageConfig,
+    folder: Path,
+    callbacks: list[Callback],
+) -> None:
+    """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time."""
+    started = time.perf_counter()
+    before = _seconds(folder.parent, folder.name)
+    loaders = [
+        DataLoader(
+            split,
+            batch_size=config.batch_size,
+            sampler=EpochShuffle(len(split), recipe.seed) if training else None,  # type: ignore[arg-type]
+            collate_fn=collate_fn,
+            num_workers=recipe.workers,
+            persistent_workers=False,
+        )
+        for split, training in ((train_split, True), (val_split, False))
+    ]
+    checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0)
+    trainer = lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        callbacks=[checkpoints, _progress_bar(), _Timer(folder, started, before), *callbacks],
+        logger=[
+            _csv_logger(folder),
+            TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard"),
+        ],
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers")
+        trainer.fit(
+            stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    stage.cpu()
+    _write_summary(folder, before + time.perf_counter() - started, stage, ended=True)
+
+
+class _Timer(Callback):
+    """Adds up the wall-clock time of a stage over its sessions."""
+
+    def __init__(self, folder: Path, started: float, before: float) -> None:
+        self.folder, self.started, self.before = folder, started, before
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LitStage)
+        _write_summary(self.folder, self.before + time.perf_counter() - self.started, pl_module, ended=False)
+
+
+def _csv_logger(folder: Path) -> CSVLogger:
+    """A logger of metrics.csv whose earlier rows survive a resume (Lightning's starts anew)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = folder / "metrics.csv"
+    if metrics.exists():
+        sessions = sorted(folder.glob("metrics.*.csv"))
+        metrics.rename(folder / f"metrics.{len(sessions)}.csv")
+    return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=20)
+
+
+def _progress_bar() -> Callback:
+    """Rich's bar on a terminal, plain lines where the output is piped."""
+    if Console().is_terminal:
+        return RichProgressBar()
+    return TQDMProgressBar(refresh_rate=50)
+
+
+def _write_summary(folder: Path, seconds: float, stage: LitStage, *, ended: bool) -> None:
+    summary = {
+        "ended": ended,
+        "wall_seconds": seconds,
+        "skipped_steps": stage.skipped_steps,
+        "empty_batches": stage.empty_batches,
+    }
+    temporary = folder / "summary.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "summary.json")
+
+
+def _summary(out: Path, stage: str) -> dict[str, Any]:
+    file = out / stage / "summary.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _ended(out: Path, stage: str) -> bool:
+    model = out / "model" if stage == "representation" else out / stage / "model"
+    return bool(_summary(out, stage).get("ended")) and (model / "config.json").exists()
+
+
+def _seconds(out: Path, stage: str) -> float:
+    return float(_summary(out, stage).get("wall_seconds", 0.0))
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,0 +1,136 @@
+"""Lightning modules of the two stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from ssdir.models.ssd import SSD
+from ssdir.models.ssdir import SSDIR
+from ssdir.objects import Objects
+from ssdir.training.cache import Batch
+from ssdir.training.recipe import StageConfig
+
+
+class LitStage(lightning.LightningModule):
+    """What both stages share: optimiser, schedule, logging, and what happens to a step gone wrong.
+
+    A step whose loss or gradient is not finite changes no weight; it is counted in `skipped_steps` and shown.
+    Batches without a single object are counted in `empty_batches`.
+
+    Args:
+        config: the stage's.
+        seed: what each epoch draws depends on it and on the epoch alone, so that a resumed run equals an
+            uninterrupted one.
+    """
+
+    def __init__(self, config: StageConfig, seed: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.skipped_steps, self.empty_batches = 0, 0
+
+    def compute_losses(self, batch: Any) -> dict[str, Tensor]:
+        """Named losses of a batch, with `total`."""
+        raise NotImplementedError
+
+    def on_train_epoch_start(self) -> None:  # noqa: D102
+        torch.manual_seed(self.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor | None:  # noqa: D102
+        losses = self.compute_losses(batch)
+        self.log_losses("train", losses, _batch_size(batch))
+        self.empty_batches += not _num_objects(batch)
+        if not torch.isfinite(losses["total"]):
+            self.skipped_steps += 1
+            return None
+        return losses["total"]
+
+    def validation_step(self, batch: Any, batch_index: int) -> None:  # noqa: D102
+        self.log_losses("val", self.compute_losses(batch), _batch_size(batch))
+
+    def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> None:
+        """Shows each term in the progress bar and logs it."""
+        finite = {name: value for name, value in losses.items() if torch.isfinite(value)}
+        for name, value in finite.items():
+            shown = split == "train"
+            self.log(
+                f"{split}/{name}",
+                value.detach(),
+                prog_bar=shown,
+                on_step=False,
+                on_epoch=True,
+                batch_size=batch_size,
+            )
+        if split == "train":
+            for name in ("skipped_steps", "empty_batches"):
+                if count := getattr(self, name):
+                    self.log(
+                        f"train/{name}", float(count), prog_bar=True, reduce_fx="max", batch_size=batch_size
+                    )
+
+    def configure_gradient_clipping(  # noqa: D102
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        if not torch.isfinite(norm):
+            self.skipped_steps += 1
+            for parameter in parameters:
+                parameter.grad = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        if self.config.schedule == "constant":
+            return optimizer
+        steps = max(2, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.config.lr, total_steps=steps, pct_start=0.15
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint["counts"] = (self.skipped_steps, self.empty_batches)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        self.skipped_steps, self.empty_batches = checkpoint["counts"]
+
+
+class LitDetector(LitStage):
+    """Trains the SSD on true boxes; a batch is (images, targets)."""
+
+    def __init__(self, model: SSD, config: StageConfig, seed: int) -> None:
+        super().__init__(config, seed)
+        self.model = model
+
+    def compute_losses(self, batch: tuple[Tensor, Objects]) -> dict[str, Tensor]:  # noqa: D102
+        return self.model.loss(*batch)
+
+
+class LitRepresentation(LitStage):
+    """Trains what and depth encoders and the decoder on the frozen detector's objects."""
+
+    def __init__(self, model: SSDIR, config: StageConfig, seed: int) -> None:
+        super().__init__(config, seed)
+        self.model = model
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        return self.model.loss_of(batch.images, batch.objects, batch.features)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: D102
+        return Batch(
+            batch.images.to(device), batch.objects.to(device), [f.to(device) for f in batch.features]
+        )
+
+
+def _batch_size(batch: Any) -> int:
+    return len(batch.images) if isinstance(batch, Batch) else len(batch[0])
+
+
+def _num_objects(batch: Any) -> int:
+    return len(batch.objects) if isinstance(batch, Batch) else len(batch[1])

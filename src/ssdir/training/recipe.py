@@ -1,0 +1,73 @@
+"""A recipe: everything that decides the outcome of a training, beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ssdir.config import Config, parse, read_values
+from ssdir.data.transforms import AugmentConfig
+from ssdir.models.ssdir import SSDIRConfig
+
+Stage = Literal["all", "detector", "representation"]
+
+
+class StageConfig(Config):
+    """How one stage is trained.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: images per step.
+        lr: Adam's (peak) learning rate.
+        weight_decay: decoupled weight decay.
+        schedule: `constant`, as in the paper, or `one_cycle`: warm up, then anneal to zero.
+        grad_clip: largest norm of the gradient; null for none.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(5e-4, gt=0, lt=10)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    grad_clip: float | None = Field(None, gt=0)
+
+
+class Recipe(Config):
+    """Model, stages, and the seed.
+
+    Attributes:
+        name: what the recipe is called in logs and model cards.
+        seed: of initialisation, shuffling and sampling.
+        stage: which stages run: the detector, then the representation, or either.
+        classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
+        model: the model.
+        augment: joint augmentation of image and boxes for the detector's stage.
+        detector: how the detector is trained.
+        representation: how encoders and decoder are trained.
+        cache_limit_mb: frozen features up to this size stay in memory; larger ones are memory-mapped on disk.
+        workers: processes that load images; 0 loads in the main one.
+    """
+
+    name: str = "custom"
+    seed: int = Field(0, ge=0)
+    stage: Stage = "all"
+    classes: Literal["all", "object"] | tuple[str, ...] = "object"
+    model: SSDIRConfig = SSDIRConfig()
+    augment: AugmentConfig = AugmentConfig()
+    detector: StageConfig = StageConfig()
+    representation: StageConfig = StageConfig()
+    cache_limit_mb: int = Field(2048, ge=0)
+    workers: int = Field(0, ge=0)
+
+
+def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A preset by name or a YAML file, with ``key=value`` overrides applied and everything validated.
+
+    Raises:
+        InputError: naming the unknown preset, key or bad value.
+    """
+    values = {"name": Path(str(name_or_file)).stem, **read_values(name_or_file, overrides)}
+    return parse(Recipe, values, source=str(name_or_file))

@@ -1,0 +1,57 @@
+"""What tests share: a small untrained model that detects something."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ssdir.models.backbone import ConvConfig
+from ssdir.models.decoder import DecoderConfig
+from ssdir.models.encoders import EncoderConfig
+from ssdir.models.ssd import AnchorConfig, SSDConfig
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.zoo import save_model, seeded
+
+CLASS_NAMES = ["cat", "dog", "eel"]
+
+
+def build_tiny_model(class_names: list[str]) -> SSDIR:
+    """Untrained; at a threshold of 0.7, `picture` has a few objects, and blank images have none."""
+    config = SSDIRConfig(
+        detector=SSDConfig(
+            image_size=64,
+            backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
+            anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
+        ),
+        encoder=EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
+        decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
+    )
+    with seeded(0):
+        model = SSDIR(config, class_names)
+    with torch.no_grad():
+        for head in model.detector.class_heads:
+            head.weight *= 8
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(build_tiny_model(CLASS_NAMES), folder, "untrained")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def agnostic_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "agnostic"
+    save_model(build_tiny_model(["object"]), folder, "untrained, class-agnostic")
+    return folder
+
+
+@pytest.fixture
+def picture() -> NDArray[np.uint8]:
+    """Colourful blobs, uint8 (60, 90, 3)."""
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return np.kron(coarse, np.ones((10, 10, 1), dtype=np.uint8))

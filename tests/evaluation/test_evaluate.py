@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssdir.evaluation.evaluate import evaluate
+from ssdir.objects import Objects
+
+from .fakes import SIZE, FakeDataset, FakeDetector, FakeModel, boxes_to_objects
+
+BOXES = [[0.0, 0.0, 0.3, 0.3], [0.5, 0.0, 0.9, 0.4], [0.0, 0.5, 0.5, 1.0], [0.6, 0.6, 0.9, 0.9]]
+NAMES = ["a", "b"]
+TRAIN, TEST = 100, 0
+
+
+def split(
+    offset: int, images: int = 12, seed: int = 0, objects: int = 4
+) -> tuple[FakeDataset, dict[int, Objects]]:
+    """Four objects an image, of random categories; the last is missed, the first found again, faintly."""
+    g = torch.Generator().manual_seed(seed)
+    targets, categories, found = [], [], {}
+    for number in range(images):
+        boxes = BOXES[:objects] if number else []  # the first image is empty
+        targets.append(boxes_to_objects(boxes, labels=torch.zeros(len(boxes), dtype=torch.int64)))
+        categories.append(torch.randint(0, 2, (len(boxes),), generator=g))
+        scores = torch.tensor([0.9, 0.8, 0.7, 0.3])
+        detected = [*boxes[: objects - 1], boxes[0]] if boxes else []
+        labels = torch.zeros(len(detected), dtype=torch.int64)
+        found[offset + number] = boxes_to_objects(detected, scores=scores[: len(detected)], labels=labels)
+    return FakeDataset(targets, categories, NAMES, offset), found
+
+
+class TruthCode:
+    """Codes a box by the category of what is there, in the first of three numbers."""
+
+    def __init__(self, *splits: FakeDataset) -> None:
+        self.truth = {
+            data.offset + row: data.categories(row).double() for data in splits for row in range(len(data))
+        }
+
+    def __call__(self, z_where: Tensor, number: Tensor) -> Tensor:
+        corners = boxes_to_objects(BOXES).z_where
+        which = torch.cdist(z_where, corners).argmin(dim=1)
+        codes = torch.zeros(len(z_where), 3)
+        for row, (image, box) in enumerate(zip(number.tolist(), which.tolist(), strict=True)):
+            codes[row] = torch.tensor([float(self.truth[image][box]), float(box), 1.0])
+        return codes
+
+
+def blind(z_where: Tensor, number: Tensor) -> Tensor:
+    return torch.cat([z_where[:, :2], number[:, None] / 200], dim=1)
+
+
+@pytest.fixture
+def data() -> tuple[FakeDataset, FakeDataset, dict[int, Objects]]:
+    test, found = split(TEST, seed=0)
+    train, found_in_train = split(TRAIN, seed=1)
+    return test, train, {**found, **found_in_train}
+
+
+def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    model = FakeDetector(found, TruthCode(test, train))
+    glyphs = [np.full((4, 4), 100 + number, dtype=np.uint8) for number in range(5)]
+    model_on_glyphs = FakeDetector(found, lambda z_where, number: z_where)
+    told: list[tuple[str, int, int]] = []
+    metrics = evaluate(
+        model,
+        test,
+        train,
+        batch_size=5,
+        random_model=FakeModel(found, blind),
+        progress=lambda *step: told.append(step),
+    )
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert told == [(f"{name} images", done, 12) for name in ("test", "train") for done in (5, 10, 12)]
+    # Found are three of four, which the codes name without error.
+    assert metrics["detection/recall"] == pytest.approx(0.75)
+    assert metrics["detection/precision"] == 1
+    assert metrics["detection/latents_per_object"] == 1
+    assert metrics["detection/count_error"] == pytest.approx(11 / 12)
+    assert metrics["probe/accuracy"] == 1
+    assert metrics["probe/accuracy_end_to_end"] == pytest.approx(0.75)
+    assert metrics["probe/true_boxes/accuracy"] == 1
+    assert metrics["clusters/accuracy"] > 0.4
+    # What cannot know the category does not.
+    for floor in ("random_encoder", "raw_pixels", "pooled_features"):
+        assert metrics[f"probe/{floor}/accuracy"] < 0.85
+        assert metrics[f"probe/{floor}/accuracy_end_to_end"] < 0.65
+    assert {"detection/ap", "reconstruction/mse", "reconstruction/object_mse"} <= set(metrics)
+    assert "scale/probe/accuracy_small" in metrics
+
+    assert "scale/drift" not in metrics
+    assert "scale/retrieval_at_1" in evaluate(model_on_glyphs, test, glyphs=glyphs)
+
+
+def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    model = FakeDetector(found, blind)
+    first = evaluate(model, test, train, batch_size=5)
+    assert first == evaluate(model, test, train, batch_size=5)
+    assert first == pytest.approx(evaluate(model, test, train, batch_size=32))
+
+
+def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+    lenient = evaluate(FakeModel(found, blind, threshold=0.2), test)
+    assert lenient["detection/count_error"] == pytest.approx(0)
+    assert lenient["detection/latents_per_object"] == pytest.approx(4 / 3)
+    strict = evaluate(FakeModel(found, blind), test, score_threshold=0.75)
+    assert strict["detection/recall"] == pytest.approx(0.5)
+    # Average precision ranks everything, whatever the operating point.
+    assert lenient["detection/ap"] == strict["detection/ap"] > 0.7
+
+
+def test_without_train_or_categories_there_is_no_probe(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    test, train, found = data
+    assert not [name for name in evaluate(FakeModel(found, blind), test) if name.startswith("probe/")]
+    test.category_names = ["a"]
+    metrics = evaluate(FakeModel(found, blind), test, train)
+    assert not [name for name in metrics if name.startswith(("probe/", "clusters/"))]
+
+
+def test_max_train_images(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    told: list[tuple[str, int, int]] = []
+    model = FakeModel(found, blind)
+    evaluate(model, test, train, max_train_images=7, progress=lambda *step: told.append(step))
+    assert told[-1] == ("train images", 7, 7)
+
+
+def test_nothing_found(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    none = {number: boxes_to_objects([]) for number in found}
+    metrics = evaluate(FakeDetector(none, blind), test, train, random_model=FakeModel(none, blind))
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["detection/ap"] == metrics["detection/recall"] == 0
+    assert metrics["probe/accuracy_end_to_end"] == 0
+    assert metrics["probe/random_encoder/accuracy_end_to_end"] == 0
+    assert "probe/accuracy" not in metrics
+    assert "probe/true_boxes/accuracy" in metrics
+
+
+def test_nothing_there() -> None:
+    test, found = split(TEST, images=3, objects=0)
+    metrics = evaluate(FakeDetector(found, blind), test, test)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["detection/count_error"] == 0
+
+
+def test_broken_latents_are_counted(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+
+    def broken(z_where: Tensor, number: Tensor) -> Tensor:
+        codes = blind(z_where, number)
+        codes[number == 3] = torch.nan
+        return codes
+
+    with pytest.raises(ValueError, match="z_what must be finite, got NaN or infinity in 3 of 33"):
+        evaluate(FakeModel(found, broken), test)
+
+
+def test_no_images_and_wrong_sizes(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(FakeModel(found, blind), FakeDataset([], [], NAMES))
+    with pytest.raises(ValueError, match=f"32×32 px, got {SIZE}×{SIZE}"):
+        evaluate(FakeModel(found, blind, image_size=32), test)
+
+
+def test_each_object_needs_its_category() -> None:
+    test, found = split(TEST, images=3)
+    short = FakeDataset(test.targets, [test.categories(row)[:2] for row in range(3)], NAMES)
+    with pytest.raises(ValueError, match=r"categories must be \(8,\), got \(4,\)"):
+        evaluate(FakeModel(found, blind), short)
+
+
+def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+    inner = FakeModel(found, blind)
+    modes = []
+
+    class Module(nn.Module):
+        image_size = SIZE
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def encode(
+            self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+        ) -> Objects:
+            modes.append((self.training, torch.is_grad_enabled()))
+            return inner.encode(images, score_threshold, boxes)
+
+        decode = staticmethod(inner.decode)
+
+    module = Module().train()
+    evaluate(module, test)
+    assert module.training
+    assert set(modes) == {(False, False)}

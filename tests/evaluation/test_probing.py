@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from ssdir.evaluation.probing import (
+    LabelledLatents,
+    fit_probe,
+    fit_probes,
+    knn_accuracy,
+    mean_scores,
+    probe_metrics,
+    probe_scores,
+    reduce_size,
+)
+
+
+def blobs(seed: int, n: int, size: int = 6, spread: float = 1.5, missed: int = 0) -> LabelledLatents:
+    """Three overlapping classes, on unlike scales; the same centres for every seed."""
+    g = torch.Generator().manual_seed(seed)
+    centers = torch.randn(3, size, generator=torch.Generator().manual_seed(99))
+    labels = torch.randint(0, 3, (n,), generator=g)
+    latents = centers[labels] + spread * torch.randn(n, size, generator=g)
+    scales = torch.logspace(-2, 2, size)
+    return LabelledLatents(latents * scales, labels, torch.rand(n, generator=g), n + missed)
+
+
+def noise(split: LabelledLatents, seed: int, size: int = 6) -> LabelledLatents:
+    latents = torch.randn(len(split), size, generator=torch.Generator().manual_seed(seed))
+    return LabelledLatents(latents, split.labels, split.sizes, split.num_true)
+
+
+def test_probe_is_plain_scikit_learn() -> None:
+    train, test = blobs(0, 200), blobs(1, 100)
+    rows = np.sort(np.random.default_rng(7).permutation(200)[:180])
+    scaler = StandardScaler().fit(train.latents.numpy()[rows])
+    plain = LogisticRegression(max_iter=5000).fit(
+        scaler.transform(train.latents.numpy()[rows]), train.labels.numpy()[rows]
+    )
+    predicted = plain.predict(scaler.transform(test.latents.numpy()))
+    truth = test.labels.numpy()
+    scores = probe_scores(fit_probe(train.latents, train.labels, seed=7), test)
+    assert 0.5 < scores["accuracy"] < 0.99
+    assert scores == pytest.approx(
+        {
+            "accuracy": float((predicted == truth).mean()),
+            "precision": precision_score(truth, predicted, average="macro"),
+            "recall": recall_score(truth, predicted, average="macro"),
+            "f1": f1_score(truth, predicted, average="macro"),
+            "accuracy_end_to_end": float((predicted == truth).mean()),
+        }
+    )
+
+
+def test_missed_objects_are_errors_end_to_end() -> None:
+    train, test = blobs(0, 200), blobs(1, 100, missed=100)
+    scores = probe_scores(fit_probe(train.latents, train.labels), test)
+    assert scores["accuracy_end_to_end"] == pytest.approx(scores["accuracy"] / 2)
+
+
+def test_seeds_draw_their_objects_and_repeat() -> None:
+    train, test = blobs(0, 60), blobs(1, 400)
+    scores = mean_scores(fit_probes(train, (0, 1, 2)), test)
+    assert scores == mean_scores(fit_probes(train, (0, 1, 2)), test)
+    assert scores["accuracy_std"] > 0
+    single = [mean_scores(fit_probes(train, (seed,)), test)["accuracy"] for seed in (0, 1, 2)]
+    assert scores["accuracy"] == pytest.approx(np.mean(single))
+    assert scores["accuracy_std"] == pytest.approx(np.std(single))
+
+
+def test_max_train_bounds_the_objects() -> None:
+    train = blobs(0, 200)
+    probe = fit_probe(train.latents, train.labels, seed=0, max_train=50)
+    assert probe[0].n_samples_seen_ == 50
+
+
+def test_one_class_is_predicted() -> None:
+    train = blobs(0, 20)
+    scores = probe_scores(fit_probe(train.latents, torch.full((20,), 2)), blobs(1, 50))
+    assert scores["accuracy"] == pytest.approx(float((blobs(1, 50).labels == 2).float().mean()))
+
+
+def test_neighbours_are_plain_scikit_learn() -> None:
+    train, test = blobs(0, 200), blobs(1, 600)
+    rows = np.sort(np.random.default_rng(0).permutation(200)[:180])
+    scaler = StandardScaler().fit(train.latents.numpy()[rows])
+    known = scaler.transform(train.latents.numpy()[rows]), train.labels.numpy()[rows]
+    unseen = scaler.transform(test.latents.numpy()), test.labels.numpy()
+    expected = {k: KNeighborsClassifier(k).fit(*known).score(*unseen) for k in (3, 10)}
+    assert knn_accuracy(train, test) == pytest.approx(expected[10]) != pytest.approx(expected[3])
+    assert knn_accuracy(train[torch.arange(200) < 3], test) > 0  # fewer objects than neighbours
+
+
+def test_components_come_from_train_only() -> None:
+    train, test = blobs(0, 80), blobs(1, 40)
+    # A direction that only the test split varies in: a fit that had seen it would keep it.
+    leak = torch.cat([test.latents, 1e6 * torch.randn(40, 1)], dim=1)
+    widened = LabelledLatents(leak, test.labels, test.sizes, test.num_true)
+    train = LabelledLatents(
+        torch.cat([train.latents, torch.zeros(80, 1)], dim=1), train.labels, train.sizes, 80
+    )
+    known, unseen = reduce_size(train, widened, 3)
+    rows = np.sort(np.random.default_rng(0).permutation(80)[:72])
+    plain = PCA(3).fit(train.latents.numpy()[rows])
+    np.testing.assert_allclose(
+        known.latents.numpy(), plain.transform(train.latents.numpy()), rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_allclose(
+        unseen.latents.numpy(), plain.transform(widened.latents.numpy()), rtol=1e-3, atol=1e-1
+    )
+    assert reduce_size(train, widened, 100)[0].latents.shape == (80, 7)
+
+
+def test_each_floor_is_probed_on_its_own_codes() -> None:
+    train, test = blobs(0, 300), blobs(1, 200, missed=200)
+    informative = {name: blobs(0, 300, spread=0.01) for name in ("pooled_features", "true_boxes")}
+    told = {name: blobs(1, 200, spread=0.01, missed=200) for name in ("pooled_features", "true_boxes")}
+    blind = {name: noise(train, 0, 40) for name in ("raw_pixels", "random_encoder")}
+    unseen = {name: noise(test, 1, 40) for name in ("raw_pixels", "random_encoder")}
+    metrics = probe_metrics(
+        {"z_what": train, **informative, **blind}, {"z_what": test, **told, **unseen}, (0, 1)
+    )
+    assert metrics["probe/pooled_features/accuracy"] == 1
+    assert metrics["probe/pooled_features/accuracy_end_to_end"] == 0.5
+    assert metrics["probe/true_boxes/accuracy"] == 1
+    assert "probe/true_boxes/accuracy_end_to_end" not in metrics
+    assert 0.2 < metrics["probe/raw_pixels/accuracy"] < 0.5
+    assert 0.2 < metrics["probe/random_encoder/accuracy"] < 0.5
+    assert 0.5 < metrics["probe/accuracy"] < 0.99
+    assert {"probe/accuracy_std", "probe/precision", "probe/recall", "probe/f1", "probe/knn_accuracy"} <= set(
+        metrics
+    )
+
+
+def test_codes_that_know_nothing_score_chance() -> None:
+    train, test = noise(blobs(0, 900), 0), noise(blobs(1, 900), 1)
+    scores = probe_scores(fit_probe(train.latents, train.labels), test)
+    assert 0.25 < scores["accuracy"] < 0.42
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_nothing_found_is_all_wrong(empty: str) -> None:
+    some = blobs(0, 30)
+    none = LabelledLatents(torch.zeros(0, 0), some.labels[:0], some.sizes[:0], 30)
+    train, test = (none, some) if empty == "train" else (some, none)
+    codes = [{"z_what": split, "pooled_features": split} for split in (train, test)]
+    metrics = probe_metrics(*codes, (0, 1))
+    assert metrics == {
+        "probe/accuracy_end_to_end": 0.0,
+        "probe/accuracy_end_to_end_std": 0.0,
+        "probe/pooled_features/accuracy_end_to_end": 0.0,
+        "probe/pooled_features/accuracy_end_to_end_std": 0.0,
+    }
+
+
+def test_rows_must_agree() -> None:
+    with pytest.raises(ValueError, match="labels and sizes"):
+        LabelledLatents(torch.zeros(3, 2), torch.zeros(2), torch.zeros(3), 3)

@@ -1,0 +1,214 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import ssdir
+from ssdir.errors import InputError
+from ssdir.inference import predictor as module
+from ssdir.inference.predictor import Predictor, choose_device, encode_files
+from ssdir.models.zoo import load_model
+from ssdir.objects import Objects
+
+THRESHOLD = 0.7
+Picture = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_model_dir: Path) -> Predictor:
+    return ssdir.load(tiny_model_dir, device="cpu")
+
+
+def assert_equal(left: Objects, right: Objects) -> None:
+    assert left.batch_size == right.batch_size
+    assert left._tensors().keys() == right._tensors().keys()
+    for name, tensor in left._tensors().items():
+        torch.testing.assert_close(tensor, getattr(right, name), msg=name)
+
+
+def test_face(predictor: Predictor) -> None:
+    assert predictor.class_names == ["cat", "dog", "eel"]
+    assert predictor.image_size == 64
+    assert not predictor.model.training
+
+
+def test_every_kind_of_image_is_the_same_image(
+    predictor: Predictor, picture: Picture, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    expected = predictor.encode(picture, THRESHOLD)
+    assert len(expected) > 0
+    for image in (path, str(path), Image.open(path), tensor, tensor.float() / 255, picture / 255):
+        assert_equal(predictor.encode(image, THRESHOLD), expected)
+
+
+def test_mixed_sizes_keep_their_order(predictor: Predictor, picture: Picture) -> None:
+    images = [picture, np.zeros((7, 300), np.uint8), np.ascontiguousarray(picture[::-1, ::-1])]
+    objects = predictor.encode(images, THRESHOLD)
+    assert_equal(objects, Objects.cat([predictor.encode(image, THRESHOLD) for image in images]))
+    assert objects.counts[0] > 0
+    assert objects.counts[1] == 0
+
+
+def test_batches_do_not_matter(tiny_model_dir: Path, predictor: Predictor, picture: Picture) -> None:
+    images = [np.roll(picture, shift, axis=1) for shift in range(5)]
+    small = Predictor(load_model(tiny_model_dir), batch_size=2)
+    assert_equal(small.encode(images), predictor.encode(images))
+
+
+def test_tensor_of_the_models_size_is_taken_as_it_is(predictor: Predictor) -> None:
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(predictor.prepare(images), images)
+    assert_equal(predictor.encode(images), predictor.model.encode(images))
+
+
+def test_batch_of_arrays(predictor: Predictor, picture: Picture) -> None:
+    assert_equal(predictor.encode(np.stack([picture] * 2)), predictor.encode([picture] * 2))
+
+
+def test_boxes_fit_an_image_that_is_not_square(predictor: Predictor, picture: Picture) -> None:
+    """The oracle: the picture squashed by hand, its boxes scaled by hand."""
+    squashed = predictor.prepare(picture)
+    x1, y1, x2, y2 = predictor.model.encode(squashed, THRESHOLD).boxes.T
+    boxes = predictor.encode(picture, THRESHOLD).boxes_px((60, 90))
+    torch.testing.assert_close(boxes, torch.stack([x1 * 90, y1 * 60, x2 * 90, y2 * 60], dim=1))
+
+
+@pytest.mark.parametrize("threshold", [THRESHOLD, 1.0])
+def test_reconstruct(predictor: Predictor, picture: Picture, threshold: float) -> None:
+    objects = predictor.encode([picture, picture], threshold)
+    scene = predictor.decode(objects)
+    assert scene.reconstructions.shape == (2, 3, 64, 64)
+    assert len(scene.appearances) == len(objects)
+    assert predictor.reconstruct(picture).reconstructions.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("images", [[], torch.zeros(0, 3, 64, 64)])
+def test_no_images(predictor: Predictor, images: list[Path]) -> None:
+    with pytest.raises(InputError, match="no images"):
+        predictor.encode(images)
+
+
+@pytest.mark.parametrize("value", [-0.5, 2.0, float("nan")])
+def test_pixels_out_of_range(predictor: Predictor, value: float) -> None:
+    with pytest.raises(InputError, match=r"within \[0, 1\]"):
+        predictor.encode(torch.full((3, 64, 64), value))
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_threshold_out_of_range(predictor: Predictor, picture: Picture, threshold: float) -> None:
+    with pytest.raises(InputError, match="score threshold"):
+        predictor.encode(picture, threshold)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device() == torch.device("cpu")
+    with pytest.raises(InputError, match="not available"):
+        choose_device("cuda")
+    with pytest.raises(InputError, match="unknown device"):
+        choose_device("toaster")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choose_device() == torch.device("cuda")
+    with pytest.raises(InputError, match="not available"):
+        choose_device("cuda:1")
+
+
+def write_files(folder: Path, count: int) -> list[Path]:
+    rng = np.random.default_rng(1)
+    paths = [folder / f"{index}.png" for index in range(count)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_encode_files_equals_encode(predictor: Predictor, tmp_path: Path) -> None:
+    paths = write_files(tmp_path, 5)
+    seen: list[tuple[int, int]] = []
+    batches = list(encode_files(predictor, paths, 2, on_progress=lambda *state: seen.append(state)))
+    assert [path for batch in batches for path in batch.paths] == paths
+    assert {size for batch in batches for size in batch.sizes} == {(20, 30)}
+    assert_equal(Objects.cat([batch.objects for batch in batches]), predictor.encode(paths))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_unreadable_files_are_skipped_and_named(predictor: Predictor, tmp_path: Path) -> None:
+    paths = write_files(tmp_path, 4)
+    paths[1].write_bytes(paths[1].read_bytes()[:200])
+    paths[2].write_bytes(b"")
+    first, second = encode_files(predictor, paths, 2)
+    assert (first.paths, second.paths) == ([paths[0]], [paths[3]])
+    assert str(paths[1]) in first.skipped[0]
+    assert str(paths[2]) in second.skipped[0]
+    with pytest.raises(InputError, match=r"1\.png"):
+        list(encode_files(predictor, paths, 2, strict=True))
+
+
+def test_batch_without_readable_files(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (batch,) = encode_files(predictor, [tmp_path / "a.png"])
+    assert (len(batch.objects), batch.objects.batch_size, len(batch.skipped)) == (0, 0, 1)
+
+
+def test_no_more_is_read_than_needed_soon(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_files(tmp_path, 20)
+    read: list[Path] = []
+    original: Callable[[Path, int], object] = module._read
+
+    def counting(path: Path, size: int) -> object:
+        read.append(path)
+        return original(path, size)
+
+    monkeypatch.setattr(module, "_read", counting)
+    batches = encode_files(predictor, paths, 2)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert len(read) <= 5
+
+
+def test_options_are_checked(predictor: Predictor) -> None:
+    with pytest.raises(InputError, match="batch size"):
+        next(encode_files(predictor, [], 0))
+    with pytest.raises(InputError, match="score threshold"):
+        next(encode_files(predictor, [], score_threshold=2))
+
+
+def odd_images(folder: Path, picture: Picture) -> dict[str, tuple[Path, tuple[int, int]]]:
+    """Files of every kind, with their upright (height, width)."""
+    rgb = Image.fromarray(picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turned by a quarter.
+    wide = (picture[..., 0].astype(np.uint16) * 257).astype(np.uint16)
+    saved: dict[str, tuple[Image.Image, dict[str, object], tuple[int, int]]] = {
+        "grey.png": (rgb.convert("L"), {}, (60, 90)),
+        "palette.png": (rgb.convert("P"), {}, (60, 90)),
+        "rgba.png": (rgb.convert("RGBA"), {}, (60, 90)),
+        "wide.png": (Image.fromarray(wide), {}, (60, 90)),
+        "cmyk.jpg": (rgb.convert("CMYK"), {}, (60, 90)),
+        "animated.gif": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}, (60, 90)),
+        "turned.jpg": (rgb, {"exif": exif}, (90, 60)),
+        "pixel.png": (rgb.resize((1, 1)), {}, (1, 1)),
+        "narrow.png": (rgb.resize((1, 400)), {}, (400, 1)),
+    }
+    for name, (image, options, _) in saved.items():
+        image.save(folder / name, **options)
+    return {name: (folder / name, size) for name, (_, _, size) in saved.items()}
+
+
+def test_odd_images_are_encoded(predictor: Predictor, picture: Picture, tmp_path: Path) -> None:
+    files = odd_images(tmp_path, picture)
+    (batch,) = encode_files(predictor, [path for path, _ in files.values()], strict=True)
+    assert batch.sizes == [size for _, size in files.values()]
+    assert batch.objects.z_what is not None
+    assert batch.objects.z_what.isfinite().all()
+    assert_equal(predictor.encode(batch.paths), batch.objects)

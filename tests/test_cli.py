@@ -1,0 +1,519 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+import ssdir
+from ssdir.cli import app
+from ssdir.config import presets
+from ssdir.inference.store import ObjectWriter, read_info, read_objects
+
+Picture = NDArray[np.uint8]
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def ok(*args: object) -> Any:
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*args: object) -> str:
+    """The one sentence of a command that must fail."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    line = result.stderr.strip()
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    return str(line)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def photos(tmp_path: Path, picture: Picture) -> Path:
+    """Three images; at a threshold of 0.7, the middle one has no objects."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in (("a", picture), ("b", np.zeros_like(picture)), ("c", picture[::-1])):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder for outputs that isn't there yet."""
+    return tmp_path / "out"
+
+
+# Help ----------------------------------------------------------------------------------------------------
+
+COMMANDS = ["data scatter", "train", "encode", "reconstruct", "evaluate", "models", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    assert f"ssdir {command}" in ok(*command.split(), "--help").stdout
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys, ssdir.cli\n"
+        "try: ssdir.cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'pyarrow', 'pydantic', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version() -> None:
+    assert ok("--version").stdout == f"ssdir {ssdir.__version__}\n"
+
+
+def test_piped_output_has_no_colours() -> None:
+    script = Path(sys.executable).with_name("ssdir")
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+# encode --------------------------------------------------------------------------------------------------
+
+
+def test_encode_is_what_the_library_encodes(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    path = out / "objects.parquet"
+    result = ok("encode", tiny_model_dir, photos, "--out", path, "--score-threshold", 0.7, "--batch-size", 2)
+    objects, images = read_objects(path)
+    assert images == [str(photos / f"{name}.png") for name in "abc"]
+    assert objects.counts[0] > 0
+    assert objects.counts[1] == 0
+    expected = ssdir.load(tiny_model_dir, "cpu").encode(images, 0.7)
+    assert objects.counts.tolist() == expected.counts.tolist()
+    assert objects.z_what is not None
+    assert expected.z_what is not None
+    np.testing.assert_allclose(objects.z_what.numpy(), expected.z_what.numpy(), rtol=1e-4, atol=1e-5)
+    assert f"3 images, {len(objects)} objects, 0 skipped" in result.stdout
+    assert "next: " in result.stdout
+    assert read_info(path).model == "tiny"
+    assert files_in(out) == ["objects.parquet"]
+
+
+def test_encode_skips_names_and_counts(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    cut_short(photos / "c.png")
+    result = ok("encode", tiny_model_dir, photos, "--out", out / "o.parquet")
+    assert "c.png" in result.stderr
+    assert "2 images" in result.stdout
+    assert "1 skipped" in result.stdout
+    assert len(read_objects(out / "o.parquet")[1]) == 2
+
+
+def test_encode_strict_stops(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    cut_short(photos / "c.png")
+    assert "c.png" in refused("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--strict")
+    assert not out.exists()
+
+
+def test_encode_without_any_readable_image(tiny_model_dir: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    result = run("encode", tiny_model_dir, tmp_path / "a.png", "--out", out / "o.parquet")
+    assert result.exit_code == 2
+    assert "error: none of the 1 images could be read" in result.stderr
+    assert not out.exists()
+
+
+def test_encode_without_objects(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    result = ok("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--score-threshold", 1)
+    assert "3 images, 0 objects" in result.stdout
+    assert read_objects(out / "o.parquet")[0].batch_size == 3
+
+
+def test_encode_keeps_an_existing_output(tiny_model_dir: Path, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    path.write_text("precious")
+    assert "--force" in refused("encode", tiny_model_dir, photos, "--out", path)
+    assert path.read_text() == "precious"
+    ok("encode", tiny_model_dir, photos, "--out", path, "--force")
+    assert len(read_objects(path)[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--score-threshold", "1.5", "within 0 ... 1"),
+        ("--device", "toaster", "unknown device 'toaster'"),
+        ("--device", "cuda:99", "not available"),
+    ],
+)
+def test_encode_bad_options(
+    tiny_model_dir: Path, photos: Path, out: Path, option: str, value: str, sentence: str
+) -> None:
+    command = ["encode", tiny_model_dir, photos, "--out", out / "o.parquet"]
+    assert sentence in refused(*command, option, value)
+    assert not out.exists()
+
+
+def test_encode_missing_images(tiny_model_dir: Path, tmp_path: Path, out: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command = ["encode", tiny_model_dir, "--out", out / "o.parquet"]
+    assert "does not exist" in refused(*command, tmp_path / "nowhere")
+    assert "no image" in refused(*command, tmp_path / "empty")
+    assert "pattern" in refused(*command, tmp_path / "*.png")
+    assert not out.exists()
+
+
+def break_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"damaged")
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def swap_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model": "Other"}')
+
+
+def drop_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("harm", [break_weights, break_config, swap_config, drop_weights])
+def test_damaged_models(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path, out: Path, harm: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_model_dir.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    harm(folder)
+    assert str(folder) in refused("encode", folder, photos, "--out", out / "o.parquet")
+    assert not out.exists()
+
+
+def test_unknown_model(photos: Path, out: Path) -> None:
+    assert "no model folder 'nope'" in refused("encode", "nope", photos, "--out", out / "o.parquet")
+
+
+def test_full_disk(tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ObjectWriter, "write", full)
+    assert "the disk is full" in refused("encode", tiny_model_dir, photos, "--out", out / "o.parquet")
+    assert not out.exists()
+
+
+def test_interrupted_encode_leaves_nothing(
+    tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssdir.inference import predictor
+
+    original = predictor.encode_files
+
+    def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
+        yield next(original(*args, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor, "encode_files", interrupted)
+    result = run("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--batch-size", 1)
+    assert result.exit_code == 130
+    assert result.stderr.startswith("interrupted")
+    assert not out.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_in_a_process_leaves_nothing(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    slow = (
+        "import time\n"
+        "from ssdir.inference import store\n"
+        "from ssdir.cli import main\n"
+        "def write(*_):\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "store.ObjectWriter.write = write\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", slow, "encode", tiny_model_dir, photos, "--out", out / "o.parquet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "interrupted: no unfinished output was kept\n"
+    assert not out.exists()
+
+
+def test_bugs_keep_their_traceback(
+    tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ObjectWriter, "write", buggy)
+    result = run("encode", tiny_model_dir, photos, "--out", out / "o.parquet")
+    assert isinstance(result.exception, RuntimeError)
+    assert not out.exists()
+
+
+# reconstruct ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [0.7, 1.0])
+def test_reconstruct(tiny_model_dir: Path, photos: Path, out: Path, threshold: float) -> None:
+    path = out / "sheet.png"
+    ok("reconstruct", tiny_model_dir, photos, "--out", path, "--score-threshold", threshold)
+    with Image.open(path) as sheet:
+        assert sheet.mode == "RGB"
+        assert min(sheet.size) >= 64
+    assert files_in(out) == ["sheet.png"]
+
+
+def test_reconstruct_refusals(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    command = ["reconstruct", tiny_model_dir, photos]
+    assert "must end in" in refused(*command, "--out", out / "sheet.txt")
+    (photos / "b.png").write_bytes(b"")
+    assert "b.png" in refused(*command, "--out", out / "sheet.png")
+    assert not out.exists()
+
+
+# data scatter and evaluate -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    sizes = ["--canvas", "64", "--train", "12", "--val", "2", "--test", "6"]
+    result = ok("data", "scatter", "--out", folder, *sizes, "--grids", "2, 3")
+    assert "20 images" in result.stdout
+    assert "next: ssdir train" in result.stdout
+    return folder
+
+
+def test_scatter_writes_a_data_set(digits: Path) -> None:
+    content = json.loads((digits / "annotations" / "instances_test.json").read_text())
+    assert len(content["images"]) == 6
+    assert content["info"]["config"]["grids"] == [2, 3]
+    assert len(list((digits / "train").iterdir())) == 12
+
+
+def test_scatter_defaults_are_the_configs() -> None:
+    import inspect
+
+    from ssdir.cli import scatter
+    from ssdir.data.scatter import ScatterConfig
+
+    options = {name: parameter.default for name, parameter in inspect.signature(scatter).parameters.items()}
+    options["grids"] = tuple(int(grid) for grid in options["grids"].split(","))
+    for name in options.keys() & ScatterConfig.model_fields.keys():
+        assert getattr(ScatterConfig(), name) == options[name], name
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--grids", "2,x"], "grids"),
+        (["--canvas", "3"], "canvas"),
+        (["--min-size", "0.9", "--max-size", "0.5"], "min_size"),
+        (["--source", "digit"], "did you mean 'digits'?"),
+        (["--source", "mnist", "--root", "nowhere"], "nowhere"),
+        (["--train", "0", "--val", "0", "--test", "0"], "0 images"),
+    ],
+)
+def test_scatter_refusals(out: Path, options: Sequence[str], sentence: str) -> None:
+    assert sentence in refused("data", "scatter", "--out", out, *options)
+    assert not out.exists()
+
+
+def test_scatter_keeps_an_existing_folder(digits: Path, photos: Path) -> None:
+    before = files_in(photos)
+    refused("data", "scatter", "--out", digits)
+    refused("data", "scatter", "--out", photos, "--force")
+    assert files_in(photos) == before
+
+
+@pytest.fixture
+def few_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdir.cli.MAX_GLYPHS", 20)
+
+
+@pytest.mark.usefixtures("few_glyphs")
+def test_evaluate_class_agnostic(agnostic_model_dir: Path, digits: Path, out: Path) -> None:
+    path = out / "metrics.json"
+    limits = ["--max-images", "4", "--max-train-images", "8"]
+    result = ok("evaluate", agnostic_model_dir, digits, "--out", path, *limits)
+    report = json.loads(path.read_text())
+    assert report.keys() == {"metrics", "provenance"}
+    assert 0 <= report["metrics"]["detection/ap"] <= 1
+    assert {"reconstruction/mse", "scale/drift", "scale/retrieval_at_1"} <= report["metrics"].keys()
+    assert report["provenance"]["config"]["max_images"] == 4
+    assert report["provenance"]["data_hash"]
+    assert "detection/ap" in result.stdout
+    assert "next: ssdir reconstruct" in result.stdout
+    assert files_in(out) == ["metrics.json"]
+
+
+@pytest.mark.usefixtures("few_glyphs")
+def test_evaluate_prints_json(agnostic_model_dir: Path, digits: Path) -> None:
+    options = ["--train-split", "none", "--max-images", "2", "--json"]
+    result = ok("evaluate", agnostic_model_dir, digits, *options)
+    metrics = json.loads(result.stdout)["metrics"]
+    assert "detection/ap" in metrics
+    assert not any(name.startswith("probe/") for name in metrics)
+
+
+def test_evaluate_refusals(agnostic_model_dir: Path, tiny_model_dir: Path, digits: Path, out: Path) -> None:
+    path = out / "metrics.json"
+    assert "does not exist" in refused("evaluate", agnostic_model_dir, "nowhere", "--out", path)
+    assert "instances_tset.json" in refused(
+        "evaluate", agnostic_model_dir, digits, "--out", path, "--split", "tset"
+    )
+    assert "unknown class 'cat'" in refused("evaluate", tiny_model_dir, digits, "--out", path)
+    assert not out.exists()
+
+
+# train ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("seed: 3\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("detector.epoch=1", "unknown key 'detector.epoch'; did you mean 'epochs'?"),
+        ("detector.lr=-1", "'detector.lr'"),
+        ("detector.epochs=many", "'detector.epochs'"),
+        ("stage=detectr", "'stage'"),
+        ("model.decoder.alpha=purple", "'model.decoder.alpha'"),
+        ("seed", "key=value"),
+    ],
+)
+def test_train_bad_overrides(recipe: Path, digits: Path, out: Path, override: str, sentence: str) -> None:
+    assert sentence in refused("train", recipe, override, "--data", digits, "--out", out)
+    assert not out.exists()
+
+
+def test_train_unknown_recipe(digits: Path, out: Path) -> None:
+    assert "unknown preset 'nope'" in refused("train", "nope", "--data", digits, "--out", out)
+    assert "does not exist" in refused("train", "nope.yaml", "--data", digits, "--out", out)
+    for name in presets()[:1]:
+        assert f"did you mean '{name}'?" in refused("train", f"{name}x", "--data", digits, "--out", out)
+    assert not out.exists()
+
+
+def test_train_without_data(recipe: Path, tmp_path: Path, out: Path) -> None:
+    assert "does not exist" in refused("train", recipe, "--data", tmp_path / "nowhere", "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert "annotations" in refused("train", recipe, "--data", tmp_path / "empty", "--out", out)
+    assert not out.exists()
+
+
+def fake_fit(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any]) -> None:
+    module = types.ModuleType("ssdir.training.fit")
+    monkeypatch.setattr(module, "train", train, raising=False)
+    monkeypatch.setitem(sys.modules, "ssdir.training.fit", module)
+
+
+def test_train_passes_its_options(
+    recipe: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def train(*args: Any, **options: Any) -> Any:
+        calls.append((args, options))
+        return types.SimpleNamespace(model_dir=out / "model", seconds={"detector": 1.0})
+
+    fake_fit(monkeypatch, train)
+    command = ["train", recipe, "stage=detector", "detector.lr=1e-2", "--data", digits, "--out", out]
+    assert f"next: ssdir evaluate {out / 'model'}" in ok(*command, "--resume").stdout
+    ((settings, data, folder), options) = calls[0]
+    assert (settings.seed, settings.stage, settings.detector.lr) == (3, "detector", 0.01)
+    assert (data, folder, options) == (digits, out, {"resume": True, "force": False})
+
+
+def test_interrupted_training_says_how_to_go_on(
+    recipe: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    fake_fit(monkeypatch, train)
+    result = run("train", recipe, "--data", digits, "--out", out)
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+
+
+# models and demo -----------------------------------------------------------------------------------------
+
+
+def test_models() -> None:
+    from ssdir.models.zoo import list_models
+
+    listed = json.loads(ok("models", "--json").stdout)
+    assert listed["presets"] == presets()
+    assert [model["name"] for model in listed["models"]] == [card.name for card in list_models()]
+    assert "next: ssdir encode" in ok("models").stdout
+
+
+def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    module = types.ModuleType("ssdir.experiments.demo")
+    monkeypatch.setattr(
+        module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False
+    )
+    monkeypatch.setitem(sys.modules, "ssdir.experiments.demo", module)
+    ok("demo", "--out", out, "--seed", "7")
+    assert calls == [((out,), {"seed": 7, "force": False})]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: Permission denied: 'x'"),
+        (MemoryError(), 1, "error: out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_the_system_refuses(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, sentence: str
+) -> None:
+    def run_demo(*_: Any, **__: Any) -> None:
+        raise error
+
+    module = types.ModuleType("ssdir.experiments.demo")
+    monkeypatch.setattr(module, "run_demo", run_demo, raising=False)
+    monkeypatch.setitem(sys.modules, "ssdir.experiments.demo", module)
+    result = run("demo")
+    assert result.exit_code == code
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
