@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
@@ -16,7 +20,7 @@ class DecoderConfig(Config):
         stem: channels of the 1×1 start; the paper's are 1024.
         channels: output channels of each doubling; six of them end at 64×64.
         alpha: also decode the object's opacity; without it the paper's three channels.
-        norm: group normalisation before each ReLU of the doublings; the paper has none.
+        norm: layer normalisation before each ReLU of the doublings; the paper has none.
     """
 
     stem: int = Field(1024, ge=1)
@@ -31,27 +35,44 @@ class DecoderConfig(Config):
 
 
 class WhatDecoder(nn.Module):
-    """`z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1]."""
+    """`z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1].
+
+    A 2×2 stride-2 transposed convolution never mixes neighbours: each pixel becomes four, as in a quadtree. So
+    every layer is one matrix product over all pixels in the order of the tree, with the parameters of the
+    convolution that it is, and pixels are put in raster order once, at the end.
+    """
 
     def __init__(self, latent_dim: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.alpha = config.alpha
-        layers: list[nn.Module] = [nn.Conv2d(latent_dim, config.stem, 1), nn.ReLU(inplace=True)]
-        previous = config.stem
-        for width in config.channels:
-            layers.append(nn.ConvTranspose2d(previous, width, 2, stride=2))
-            if config.norm:
-                layers.append(nn.GroupNorm(max(1, width // 16), width))
-            layers.append(nn.ReLU(inplace=True))
-            previous = width
-        layers.append(nn.Conv2d(previous, 4 if config.alpha else 3, 1))
-        self.net = nn.Sequential(*layers)
-        self.net.apply(init_xavier)
+        self.alpha, self.depth = config.alpha, len(config.channels)
+        self.stem = nn.Conv2d(latent_dim, config.stem, 1)
+        widths = [config.stem, *config.channels]
+        self.doublings = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.channels if config.norm)
+        self.head = nn.Conv2d(widths[-1], 4 if config.alpha else 3, 1)
+        self.apply(init_xavier)
 
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor | None]:
         """Appearances are premultiplied by alpha where there is one."""
-        decoded = self.net(z_what[:, :, None, None]).sigmoid()
+        pixels = F.linear(z_what, self.stem.weight.flatten(1), self.stem.bias).relu()
+        for level, doubling in enumerate(self.doublings):
+            weight = rearrange(doubling.weight, "before after y x -> (y x after) before")
+            pixels = F.linear(pixels, weight, doubling.bias.repeat(4))
+            pixels = rearrange(pixels, "p (four after) -> (p four) after", four=4)
+            pixels = (self.norms[level](pixels) if self.norms else pixels).relu()
+        decoded = F.linear(pixels, self.head.weight.flatten(1), self.head.bias).sigmoid()
+        decoded = _raster(decoded, len(z_what), self.depth)
         if not self.alpha:
             return decoded, None
         colour, alpha = decoded.split([3, 1], dim=1)
         return colour * alpha, alpha
+
+
+def _raster(pixels: Tensor, num_objects: int, depth: int) -> Tensor:
+    """Pixels (M·4^depth, C) in quadtree order to pictures (M, C, S, S)."""
+    tree = pixels.reshape(num_objects, *[2] * (2 * depth), pixels.shape[1])
+    rows, columns = range(1, 2 * depth, 2), range(2, 2 * depth + 1, 2)
+    side = 1 << depth
+    return tree.permute(0, 2 * depth + 1, *rows, *columns).reshape(num_objects, pixels.shape[1], side, side)
