@@ -443,9 +443,7 @@ def fake_fit(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any]) -> None
     monkeypatch.setitem(sys.modules, "ssdir.training.fit", module)
 
 
-def test_train_passes_its_options(
-    recipe: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def train(*args: Any, **options: Any) -> Any:
@@ -487,9 +485,7 @@ def test_models() -> None:
 def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     module = types.ModuleType("ssdir.experiments.demo")
-    monkeypatch.setattr(
-        module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False
-    )
+    monkeypatch.setattr(module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False)
     monkeypatch.setitem(sys.modules, "ssdir.experiments.demo", module)
     ok("demo", "--out", out, "--seed", "7")
     assert calls == [((out,), {"seed": 7, "force": False})]

@@ -79,9 +79,7 @@ def _root(
 @data_app.command(epilog="Example: ssdir data scatter --out data/digits --train 2000 --val 200 --test 500")
 def scatter(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    source: Annotated[
-        str, typer.Option(help="digits, mnist, or a folder with a subfolder per class.")
-    ] = "digits",
+    source: Annotated[str, typer.Option(help="digits, mnist, or a folder with a subfolder per class.")] = "digits",
     root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files; downloaded without.")] = None,
     canvas: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 128,
     grids: Annotated[str, typer.Option(help="Grid sizes to draw from.")] = "2,3,4,5,6",
@@ -309,9 +307,7 @@ class _First:
         return self._dataset.categories(index)
 
 
-def _splits(
-    predictor: Predictor, data: Path, test: str, train: str
-) -> tuple[CocoDataset, CocoDataset | None]:
+def _splits(predictor: Predictor, data: Path, test: str, train: str) -> tuple[CocoDataset, CocoDataset | None]:
     """The test and the train split as the model sees them: its image size, its classes."""
     from ssdir.data.coco import CocoDataset
 

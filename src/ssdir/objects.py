@@ -72,7 +72,7 @@ class Objects:
                 raise ValueError(f"{name} must be {kind}, got {tensor.dtype}")
         if self.z_where.shape[1] != 4:
             raise ValueError(f"z_where must be (M, 4), got {tuple(self.z_where.shape)}")
-        if M and not (0 <= int(self.image_index[0]) and int(self.image_index[-1]) < self.batch_size):
+        if M and (int(self.image_index[0]) < 0 or int(self.image_index[-1]) >= self.batch_size):
             raise ValueError(
                 f"image_index must be within 0 ... {self.batch_size - 1}, "
                 f"got {int(self.image_index[0])} ... {int(self.image_index[-1])}"
@@ -141,16 +141,17 @@ class Objects:
     def cat(cls, parts: Sequence[Self]) -> Self:
         """Stacks batches: image indices of a later part follow those of the earlier ones.
 
-        Fields that not every part has are dropped.
+        Fields that not every part has are dropped; parts without objects have no say in it.
         """
         if not parts:
             return cls.empty(0)
-        names = set.intersection(*(set(part._tensors()) for part in parts)) - {"image_index"}
+        having = [part for part in parts if len(part)] or list(parts)
+        names = set.intersection(*(set(part._tensors()) for part in having)) - {"image_index"}
         index, offset = [], 0
         for part in parts:
             index.append(part.image_index + offset)
             offset += part.batch_size
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        tensors = {name: torch.cat([getattr(part, name) for part in having]) for name in names}
         return cls(image_index=torch.cat(index), batch_size=offset, **tensors)
 
     @classmethod

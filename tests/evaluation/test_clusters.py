@@ -32,9 +32,7 @@ def test_accuracy_is_that_of_the_best_naming() -> None:
 
 
 def test_absent_categories_are_no_obstacle() -> None:
-    metrics = cluster_metrics(
-        torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.ones(20), 4
-    )
+    metrics = cluster_metrics(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.ones(20), 4)
     assert 0 < metrics["clusters/accuracy"] < 1
 
 

@@ -36,9 +36,7 @@ def naive_match(predictions: Objects, targets: Objects, threshold: float) -> lis
 def test_greedy_matches_the_naive_loop(seed: int, images: int, most: int, threshold: float) -> None:
     targets = random_objects(seed, images, most)
     predictions = jittered(targets, seed, noise=0.15)
-    assert match_greedy(predictions, targets, threshold).tolist() == naive_match(
-        predictions, targets, threshold
-    )
+    assert match_greedy(predictions, targets, threshold).tolist() == naive_match(predictions, targets, threshold)
 
 
 @settings(max_examples=40, deadline=None)

@@ -102,15 +102,11 @@ def test_components_come_from_train_only() -> None:
     # A direction that only the test split varies in: a fit that had seen it would keep it.
     leak = torch.cat([test.latents, 1e6 * torch.randn(40, 1)], dim=1)
     widened = LabelledLatents(leak, test.labels, test.sizes, test.num_true)
-    train = LabelledLatents(
-        torch.cat([train.latents, torch.zeros(80, 1)], dim=1), train.labels, train.sizes, 80
-    )
+    train = LabelledLatents(torch.cat([train.latents, torch.zeros(80, 1)], dim=1), train.labels, train.sizes, 80)
     known, unseen = reduce_size(train, widened, 3)
     rows = np.sort(np.random.default_rng(0).permutation(80)[:72])
     plain = PCA(3).fit(train.latents.numpy()[rows])
-    np.testing.assert_allclose(
-        known.latents.numpy(), plain.transform(train.latents.numpy()), rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(known.latents.numpy(), plain.transform(train.latents.numpy()), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(
         unseen.latents.numpy(), plain.transform(widened.latents.numpy()), rtol=1e-3, atol=1e-1
     )
@@ -123,9 +119,7 @@ def test_each_floor_is_probed_on_its_own_codes() -> None:
     told = {name: blobs(1, 200, spread=0.01, missed=200) for name in ("pooled_features", "true_boxes")}
     blind = {name: noise(train, 0, 40) for name in ("raw_pixels", "random_encoder")}
     unseen = {name: noise(test, 1, 40) for name in ("raw_pixels", "random_encoder")}
-    metrics = probe_metrics(
-        {"z_what": train, **informative, **blind}, {"z_what": test, **told, **unseen}, (0, 1)
-    )
+    metrics = probe_metrics({"z_what": train, **informative, **blind}, {"z_what": test, **told, **unseen}, (0, 1))
     assert metrics["probe/pooled_features/accuracy"] == 1
     assert metrics["probe/pooled_features/accuracy_end_to_end"] == 0.5
     assert metrics["probe/true_boxes/accuracy"] == 1

@@ -46,9 +46,7 @@ def test_perfect_is_finite() -> None:
 def test_object_error_is_within_its_box() -> None:
     canvas = torch.zeros(2, 3, 32, 32)
     canvas[1, :, 8:24, 16:32] = 0.5
-    objects = Objects.cat(
-        [boxes_to_objects([]), boxes_to_objects([[0.5, 0.25, 1, 0.75], [0, 0, 0.25, 0.25]])]
-    )
+    objects = Objects.cat([boxes_to_objects([]), boxes_to_objects([[0.5, 0.25, 1, 0.75], [0, 0, 0.25, 0.25]])])
     meter = ReconstructionMeter()
     meter.update(canvas, objects, Scene(canvas, torch.full((2, 3, 8, 8), 0.4)))
     assert meter.compute()["reconstruction/object_mse"] == pytest.approx((0.1**2 + 0.4**2) / 2)

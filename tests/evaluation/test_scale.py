@@ -72,9 +72,7 @@ def test_a_code_of_size_alone_finds_by_chance() -> None:
 
 
 def test_drift_grows_with_what_size_adds() -> None:
-    drifts = [
-        same_instance_metrics(FakeEncoder(1, size), squares())["scale/drift"] for size in (0.1, 0.5, 2.0)
-    ]
+    drifts = [same_instance_metrics(FakeEncoder(1, size), squares())["scale/drift"] for size in (0.1, 0.5, 2.0)]
     assert 0 < drifts[0] < drifts[1] < 1 < drifts[2]
 
 

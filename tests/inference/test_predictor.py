@@ -36,9 +36,7 @@ def test_face(predictor: Predictor) -> None:
     assert not predictor.model.training
 
 
-def test_every_kind_of_image_is_the_same_image(
-    predictor: Predictor, picture: Picture, tmp_path: Path
-) -> None:
+def test_every_kind_of_image_is_the_same_image(predictor: Predictor, picture: Picture, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)
     tensor = torch.from_numpy(picture).permute(2, 0, 1)

@@ -182,9 +182,7 @@ def test_damage_never_goes_unnoticed(path: Path) -> None:
         path.write_bytes(whole[:cut])
         with pytest.raises(InputError):
             read_objects(path)
-    for place in rng.integers(
-        0, pq.ParquetFile(io.BytesIO(whole)).metadata.row_group(0).total_byte_size, 100
-    ):
+    for place in rng.integers(0, pq.ParquetFile(io.BytesIO(whole)).metadata.row_group(0).total_byte_size, 100):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         with contextlib.suppress(InputError):
             assert_identical(read_objects(path)[0], objects)

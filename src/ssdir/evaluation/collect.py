@@ -130,7 +130,7 @@ class Collector:
         Raises:
             ValueError: if a latent or feature is not finite.
         """
-        kept = {name: concatenate(parts) for name, parts in self._objects.items()}
+        kept = {name: Objects.cat(parts) for name, parts in self._objects.items()}
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
         matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES)}
@@ -155,9 +155,7 @@ class Collector:
         latents = torch.cat(parts) if parts else torch.zeros(0, 0)
         broken = int((~latents.isfinite()).any(dim=1).sum())
         if broken:
-            raise ValueError(
-                f"{name} must be finite, got NaN or infinity in {broken} of {len(latents)} objects"
-            )
+            raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(latents)} objects")
         rows = match[match >= 0]
         longer_side = targets.z_where[rows, 2:].amax(dim=1)
         categories = torch.cat(self._categories)
@@ -206,13 +204,3 @@ def collect(
         if progress is not None:
             progress(stage, rows.stop, total)
     return collector.finish()
-
-
-def concatenate(parts: Sequence[Objects]) -> Objects:
-    """`Objects.cat`, but parts without objects do not decide which fields there are."""
-    example = next((part for part in parts if len(part)), None)
-    if example is None:
-        return Objects.cat(parts)
-    return Objects.cat(
-        [part if len(part) else example[:0].replace(batch_size=part.batch_size) for part in parts]
-    )

@@ -24,9 +24,7 @@ _IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
 _RECALL_THRESHOLDS: list[float] = np.linspace(0, 1, 101).tolist()
 
 
-def detection_metrics(
-    predictions: Objects, targets: Objects, image_size: tuple[int, int]
-) -> dict[str, float]:
+def detection_metrics(predictions: Objects, targets: Objects, image_size: tuple[int, int]) -> dict[str, float]:
     """COCO average precision, pooled over all images (Lin et al. 2014; at most 100 objects an image).
 
     Small, medium and large are COCO's areas (below 32², up to 96², above; in pixels of `image_size`).
@@ -88,16 +86,12 @@ def _without_labels(objects: Objects) -> Objects:
     return objects.replace(labels=torch.zeros_like(objects.image_index))
 
 
-def _average_precision(
-    predictions: Objects, targets: Objects, image_size: tuple[int, int]
-) -> dict[str, float]:
+def _average_precision(predictions: Objects, targets: Objects, image_size: tuple[int, int]) -> dict[str, float]:
     metric = MeanAveragePrecision(
         iou_thresholds=_IOU_THRESHOLDS, rec_thresholds=_RECALL_THRESHOLDS, backend="faster_coco_eval"
     )
     metric.warn_on_many_detections = False
-    metric.update(
-        _as_dicts(predictions, image_size, scored=True), _as_dicts(targets, image_size, scored=False)
-    )
+    metric.update(_as_dicts(predictions, image_size, scored=True), _as_dicts(targets, image_size, scored=False))
     values = metric.compute()
     found = {name: float(values[key]) for key, name in _AP_NAMES.items()}
     return {name: value for name, value in found.items() if value >= 0}  # -1: undefined

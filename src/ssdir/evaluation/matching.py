@@ -22,9 +22,7 @@ def pairs_within_images(first: Objects, second: Objects) -> tuple[Tensor, Tensor
         ValueError: if the batches differ in size.
     """
     if first.batch_size != second.batch_size:
-        raise ValueError(
-            f"the batches must be of one size, got {first.batch_size} and {second.batch_size} images"
-        )
+        raise ValueError(f"the batches must be of one size, got {first.batch_size} and {second.batch_size} images")
     counts = second.counts
     repeats = counts[first.image_index]
     rows = torch.arange(len(first), device=first.device).repeat_interleave(repeats)

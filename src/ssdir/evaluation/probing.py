@@ -67,9 +67,7 @@ class LabelledLatents:
         return LabelledLatents(self.latents[mask], self.labels[mask], self.sizes[mask], int(mask.sum()))
 
 
-def fit_probe(
-    train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_train: int = MAX_TRAIN
-) -> Probe:
+def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_train: int = MAX_TRAIN) -> Probe:
     """Logistic regression (C = 1) on standardised latents.
 
     The fit itself has no randomness. So that seeds show how much a figure depends on the objects it was
@@ -103,9 +101,7 @@ def probe_scores(probe: Probe, test: LabelledLatents) -> dict[str, float]:
         paper), and `accuracy_end_to_end`, where a missed object is an error.
     """
     labels, predicted = test.labels.numpy(), probe.predict(_array(test.latents))
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0
-    )
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "precision": float(precision),
@@ -168,8 +164,7 @@ def reduce_size(
             return split
         # In pieces: wide features are large enough once.
         parts = [
-            part.new_tensor(pca.transform(part.numpy()))
-            for part in torch.split(split.latents, _PROJECTED_ROWS)
+            part.new_tensor(pca.transform(part.numpy())) for part in torch.split(split.latents, _PROJECTED_ROWS)
         ]
         return replace(split, latents=torch.cat(parts))
 

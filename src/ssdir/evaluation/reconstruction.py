@@ -38,9 +38,7 @@ class ReconstructionMeter:
             )
         mse = _mse(scene.reconstructions, images)
         psnr = (-10 * mse.clamp_min(torch.finfo(torch.float64).tiny).log10()).clamp_max(_PSNR_LIMIT_DB)
-        ssim = structural_similarity_index_measure(
-            scene.reconstructions, images, data_range=1.0, reduction="none"
-        )
+        ssim = structural_similarity_index_measure(scene.reconstructions, images, data_range=1.0, reduction="none")
         assert isinstance(ssim, Tensor)
         for name, values in zip(self._sums, (mse, psnr, ssim), strict=True):
             self._sums[name] += float(values.sum(dtype=torch.float64))

@@ -20,9 +20,7 @@ RETRIEVAL_FACTOR = 4
 _SAME = 1e-9
 
 
-def size_probe_metrics(
-    train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int]
-) -> dict[str, float]:
+def size_probe_metrics(train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int]) -> dict[str, float]:
     """Probe accuracy by size, and from one end of the sizes to the other.
 
     Small, medium and large are parted by the terciles, over `train`, of the true box's longer side.
@@ -52,9 +50,7 @@ def size_probe_metrics(
     return {name: values["accuracy"] for name, values in scores.items() if "accuracy" in values}
 
 
-def render_sizes(
-    glyph_images: Sequence[Image8], sizes_px: Sequence[int], canvas: int
-) -> tuple[Tensor, Objects]:
+def render_sizes(glyph_images: Sequence[Image8], sizes_px: Sequence[int], canvas: int) -> tuple[Tensor, Objects]:
     """Draws each glyph at each size, alone in the middle of a black image, as scattered images do.
 
     Args:

@@ -158,9 +158,7 @@ class ObjectWriter:
             "z_depth": objects.z_depth,
             "anchor_index": objects.anchor_index,
         }
-        return pa.table(
-            [_array(columns[field.name], field.type) for field in self._schema], schema=self._schema
-        )
+        return pa.table([_array(columns[field.name], field.type) for field in self._schema], schema=self._schema)
 
 
 def read_objects(path: str | Path) -> tuple[Objects, list[str]]:

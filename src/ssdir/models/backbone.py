@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -90,6 +91,22 @@ class Backbone(nn.Module):
         """The pyramid of normalised images."""
         raise NotImplementedError
 
+    def clone(self, finer: bool = False) -> Backbone:
+        """A trainable copy with the same weights.
+
+        Args:
+            finer: end one level earlier: as many levels, each one step finer, and no top-down pathway.
+        """
+        copied = copy.deepcopy(self)
+        copied.requires_grad_(True)
+        if finer:
+            copied.shift_finer()
+        return copied
+
+    def shift_finer(self) -> None:
+        """Makes the pyramid one step finer, dropping what is then unused."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def feature_sizes(self, image_size: int) -> list[int]:
         """Cells along each side of each level for square images of `image_size` pixels."""
@@ -116,6 +133,16 @@ class VGG11Backbone(Backbone):
         for extra in self.extras:
             extra.apply(init_xavier)
 
+    def shift_finer(self) -> None:  # noqa: D102
+        first, second = self.stages
+        assert isinstance(first, nn.Sequential)
+        layers = list(first)
+        pool = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][2]
+        cut = [nn.Sequential(*layers[: pool + 1]), nn.Sequential(*layers[pool + 1 :])]
+        self.stages = nn.ModuleList([*cut, second])
+        self.extras = self.extras[:-1]
+        self.channels = [256, 512, 512, 512, 256]
+
     def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         features = []
         for stage in (*self.stages, *self.extras):
@@ -141,12 +168,21 @@ class TopDownBackbone(Backbone):
             raise InputError(f"num_levels is {num_levels}, but the backbone has {len(channels)} stages")
         kept = channels[-num_levels:]
         super().__init__(channels=[top_down] * num_levels if top_down else kept)
-        self.num_levels = num_levels
+        self.num_levels, self.stage_channels = num_levels, channels
         self.top_down = FeaturePyramidNetwork(kept, top_down) if top_down else None
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:
         """Features of every stage, fine to coarse."""
         raise NotImplementedError
+
+    def shift_finer(self) -> None:  # noqa: D102
+        if self.num_levels + 1 > len(self.stage_channels):
+            raise InputError(
+                f"an aligned encoder needs a stage finer than the pyramid: num_levels is {self.num_levels}, "
+                f"the backbone has {len(self.stage_channels)} stages"
+            )
+        self.stage_channels = self.stage_channels[:-1]
+        self.channels, self.top_down = self.stage_channels[-self.num_levels :], None
 
     def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         features = self.bottom_up(images)[-self.num_levels :]
@@ -169,6 +205,10 @@ class ConvBackbone(TopDownBackbone):
             convs += [Conv2dNormActivation(width, width, 3) for _ in range(repeats)]
             self.stages.append(nn.Sequential(*convs))
             previous = width
+
+    def shift_finer(self) -> None:  # noqa: D102
+        super().shift_finer()
+        self.stages = self.stages[:-1]
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         features = []
@@ -195,7 +235,8 @@ class TimmBackbone(TopDownBackbone):
         self.layout = "b h w c -> b c h w" if _channels_last(net) else "b c h w -> b c h w"
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        return [rearrange(feature, self.layout) for feature in self.net(images)]
+        features = self.net(images)[: len(self.stage_channels)]
+        return [rearrange(feature, self.layout) for feature in features]
 
 
 def _channels_last(net: nn.Module) -> bool:

@@ -58,6 +58,8 @@ class WhatDecoder(nn.Module):
         """Appearances are premultiplied by alpha where there is one."""
         pixels = F.linear(z_what, self.stem.weight.flatten(1), self.stem.bias).relu()
         for level, doubling in enumerate(self.doublings):
+            assert isinstance(doubling, nn.ConvTranspose2d)
+            assert doubling.bias is not None
             weight = rearrange(doubling.weight, "before after y x -> (y x after) before")
             pixels = F.linear(pixels, weight, doubling.bias.repeat(4))
             pixels = rearrange(pixels, "p (four after) -> (p four) after", four=4)

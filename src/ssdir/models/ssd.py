@@ -164,9 +164,7 @@ class SSD(nn.Module):
             present &= torch.bernoulli(confidence).bool()
         image_index, anchor_index = present.nonzero(as_tuple=True)
         scores = confidence[present]
-        z_where = decode_boxes(
-            detections.box_deltas[present], self.anchors[anchor_index], self.config.variances
-        )
+        z_where = decode_boxes(detections.box_deltas[present], self.anchors[anchor_index], self.config.variances)
         z_where = clip_cxcywh(z_where)
         keep = self._keep(z_where, scores, image_index)
         return Objects(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from math import log
 
 import torch
@@ -10,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.config import Config
+from ssdir.models.backbone import Backbone
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
-from ssdir.models.encoders import EncoderConfig, NeighbourhoodEncoder, PyramidEncoder
+from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
 from ssdir.models.ssd import SSD, SSDConfig
 from ssdir.objects import Objects, Scene
-from ssdir.ops.boxes import encode_boxes
 from ssdir.ops.compositing import composite_alpha, composite_weighted
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.matching import assign_anchors
@@ -44,7 +43,8 @@ class SSDIRConfig(Config):
 
     Attributes:
         detector: the SSD that provides `z_where` and `z_present`, trained first, then frozen.
-        clone_backbone: train a copy of the detector's backbone for what and depth.
+        clone_backbone: train a copy of the detector's backbone for what and depth; for an aligned encoder, a copy
+            that ends one level finer, since it need not see the whole object in one cell.
         encoder: what and depth encoders.
         decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
         loss: coefficients of eq. 7.
@@ -70,12 +70,15 @@ class SSDIR(nn.Module):
         super().__init__()
         self.config = config
         self.detector = SSD(config.detector, class_names) if detector is None else detector
-        self.backbone = copy.deepcopy(self.detector.backbone) if config.clone_backbone else None
-        channels = self.detector.backbone.channels
-        self.encoder: PyramidEncoder | NeighbourhoodEncoder
-        if config.encoder.neighbourhood:
-            A = config.detector.anchors.num_per_cell
-            self.encoder = NeighbourhoodEncoder(channels, config.encoder, self.detector.feature_sizes, A)
+        aligned = bool(config.encoder.align)
+        self.backbone: Backbone | None = None
+        if config.clone_backbone:
+            self.backbone = self.detector.backbone.clone(finer=aligned)
+        channels = (self.backbone or self.detector.backbone).channels
+        self.encoder: PyramidEncoder | AlignedEncoder
+        if aligned:
+            cells = [side**2 for side in self.detector.feature_sizes]
+            self.encoder = AlignedEncoder(channels, config.encoder, cells, config.detector.anchors.num_per_cell)
         else:
             self.encoder = PyramidEncoder(channels, config.encoder)
         self.decoder = WhatDecoder(self.latent_dim, config.decoder)
@@ -139,11 +142,8 @@ class SSDIR(nn.Module):
         if objects.anchor_index is None:
             raise ValueError("objects need anchor_index: which cell each comes from")
         pyramid = features if self.backbone is None else self.backbone(images)
-        if isinstance(self.encoder, NeighbourhoodEncoder):
-            anchors = self.detector.anchors[objects.anchor_index]
-            boxes = objects.z_where.clamp(min=1e-4)
-            deltas = encode_boxes(boxes, anchors, self.config.detector.variances)
-            what_loc, depth_loc = self.encoder(pyramid, objects.image_index, objects.anchor_index, deltas)
+        if isinstance(self.encoder, AlignedEncoder):
+            what_loc, depth_loc = self.encoder(pyramid, objects.image_index, objects.anchor_index, objects.boxes)
         else:
             posterior = self.encoder(pyramid)
             cell = objects.anchor_index // self.config.detector.anchors.num_per_cell
@@ -247,7 +247,8 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: EncoderCo
         `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
         image cropped at its box (0 for an image without objects). `kl_what`, `kl_depth`: summed over objects.
     """
-    assert latents.z_what is not None and latents.z_what_scale is not None and latents.z_depth is not None
+    if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+        raise ValueError("latents need z_what, z_what_scale and z_depth")
     B, S = latents.batch_size, scene.appearances.shape[-1]
     crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
     per_object = bernoulli_nll(scene.appearances, crops).sum(dim=(1, 2, 3))

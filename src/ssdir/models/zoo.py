@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,20 +76,14 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> S
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"'{folder / WEIGHTS_FILE}' is damaged or not a safetensors file ({error})"
-        ) from None
+        raise InputError(f"'{folder / WEIGHTS_FILE}' is damaged or not a safetensors file ({error})") from None
     expected = model.state_dict()
     wrong = [
-        name
-        for name, tensor in expected.items()
-        if name not in weights or weights[name].shape != tensor.shape
+        name for name, tensor in expected.items() if name not in weights or weights[name].shape != tensor.shape
     ]
     if wrong or weights.keys() - expected.keys():
         name = wrong[0] if wrong else min(weights.keys() - expected.keys())
-        raise InputError(
-            f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'"
-        )
+        raise InputError(f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'")
     model.load_state_dict(weights)
     return model.to(device).eval()
 
@@ -122,9 +117,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("model") != "SSDIR" or "config" not in header:
         raise InputError(f"'{path}' is not the config of an ssdir model")
     if header.get("format") != FORMAT:
-        raise InputError(
-            f"'{path}' has format {header.get('format')}, this ssdir reads {FORMAT}: update ssdir"
-        )
+        raise InputError(f"'{path}' has format {header.get('format')}, this ssdir reads {FORMAT}: update ssdir")
     names = header.get("class_names")
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         raise InputError(f"'{path}': class_names must be a list of names")
@@ -180,10 +173,7 @@ def seeded(seed: int) -> Iterator[None]:
 def random_encoder(model: SSDIR, seed: int = 0) -> SSDIR:
     """A floor: the same detector with what and depth encoders as they were before training."""
     with seeded(seed):
-        fresh = SSDIR(model.config, model.class_names)
-    fresh.detector.load_state_dict(model.detector.state_dict())
-    if fresh.backbone is not None:
-        fresh.backbone.load_state_dict(model.detector.backbone.state_dict())
+        fresh = SSDIR(model.config, model.class_names, detector=copy.deepcopy(model.detector))
     return fresh.to(model.detector.anchors.device).eval()
 
 

@@ -18,9 +18,7 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def encode_boxes(
-    boxes_cxcywh: Tensor, anchors: Tensor, variances: tuple[float, float] = (0.1, 0.2)
-) -> Tensor:
+def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor, variances: tuple[float, float] = (0.1, 0.2)) -> Tensor:
     """Box deltas relative to anchors, the regression target of SSD.
 
     Args:

@@ -22,6 +22,8 @@ from ssdir.data.coco import CocoDataset, collate, fingerprint
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 
+DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
+
 Progress = Callable[[int, int], None]
 Sample = tuple[Tensor, Objects, list[Tensor]]
 
@@ -112,9 +114,7 @@ def build_cache(
             if progress is not None:
                 progress(len(objects), len(dataset))
     # Tensors made in inference mode cannot take part in autograd.
-    objects = [
-        image_objects.to("cpu").replace(z_where=image_objects.z_where.clone()) for image_objects in objects
-    ]
+    objects = [image_objects.to("cpu").replace(z_where=image_objects.z_where.clone()) for image_objects in objects]
     if target is not None:
         _finish(target, objects, levels)
         return _read(dataset, target, len(shapes))
@@ -139,15 +139,8 @@ def _finish(target: Path, objects: list[Objects], levels: Sequence[np.ndarray]) 
         if isinstance(level, np.memmap):
             level.flush()
     packed = Objects.cat(objects)
-    assert packed.scores is not None and packed.labels is not None and packed.anchor_index is not None
-    np.savez(
-        target / "objects.npz",
-        image_index=packed.image_index.numpy(),
-        z_where=packed.z_where.numpy(),
-        scores=packed.scores.numpy(),
-        labels=packed.labels.numpy(),
-        anchor_index=packed.anchor_index.numpy(),
-    )
+    tensors = {name: tensor.numpy() for name in DETECTED if (tensor := getattr(packed, name)) is not None}
+    np.savez(target / "objects.npz", **tensors)
     # Written last: a cache without it was interrupted, and is built again.
     (target / "complete.json").write_text(json.dumps({"images": len(objects)}), encoding="utf-8")
 

@@ -29,9 +29,7 @@ class SampleReconstructions(Callback):
         self.folder = folder
 
     @torch.no_grad()
-    def on_validation_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the picture and hands it to TensorBoard."""
         assert isinstance(pl_module, LitRepresentation)
         model = pl_module.model

@@ -100,9 +100,7 @@ def train(
         _train_detector(recipe, data, classes, splits, out)
     if "representation" in stages and not _ended(out, "representation"):
         if not _ended(out, "detector"):
-            raise InputError(
-                f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first"
-            )
+            raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
         _train_representation(recipe, data, splits, class_names, out)
     return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
 
@@ -130,9 +128,7 @@ def _prepare(recipe: Recipe, out: Path, *, resume: bool, force: bool) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _train_detector(
-    recipe: Recipe, data: Path, classes: Any, splits: dict[str, CocoDataset], out: Path
-) -> None:
+def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, CocoDataset], out: Path) -> None:
     augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
     train_split = splits["train"]
     if augment is not None:
@@ -219,9 +215,7 @@ def _fit(
     last = folder / "checkpoints" / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers")
-        trainer.fit(
-            stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
-        )
+        trainer.fit(stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
     stage.cpu()

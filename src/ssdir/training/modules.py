@@ -68,9 +68,7 @@ class LitStage(lightning.LightningModule):
         if split == "train":
             for name in ("skipped_steps", "empty_batches"):
                 if count := getattr(self, name):
-                    self.log(
-                        f"train/{name}", float(count), prog_bar=True, reduce_fx="max", batch_size=batch_size
-                    )
+                    self.log(f"train/{name}", float(count), prog_bar=True, reduce_fx="max", batch_size=batch_size)
 
     def configure_gradient_clipping(  # noqa: D102
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -123,9 +121,7 @@ class LitRepresentation(LitStage):
         return self.model.loss_of(batch.images, batch.objects, batch.features)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: D102
-        return Batch(
-            batch.images.to(device), batch.objects.to(device), [f.to(device) for f in batch.features]
-        )
+        return Batch(batch.images.to(device), batch.objects.to(device), [f.to(device) for f in batch.features])
 
 
 def _batch_size(batch: Any) -> int:

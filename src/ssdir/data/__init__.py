@@ -1,0 +1,1 @@
+"""Where images and their true objects come from: files, glyphs, generated scenes, COCO folders."""

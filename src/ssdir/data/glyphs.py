@@ -1,0 +1,213 @@
+"""Glyphs: small pictures of single characters, light ink on black, to scatter over images."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdir.data.images import Image8, find_images, read_image
+from ssdir.errors import InputError, nearest
+
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SOURCES = ("digits", "mnist")
+"""The named sources; any other source is a folder's path."""
+
+# Shares of the train, validation and test parts.
+_DIGITS_SHARES = (0.60, 0.15, 0.25)
+_FOLDER_SHARES = (0.70, 0.10, 0.20)
+# The last twelfth of MNIST's 60,000 training digits, 5,000, is for validation.
+_MNIST_VAL_DIVISOR = 12
+_MNIST_FILES = {"train": "train", "test": "t10k"}
+# Larger glyph images are reduced at reading: scattered, they'd seldom be larger.
+_MAX_GLYPH_SIDE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Glyphs:
+    """Glyphs of one split of a source.
+
+    Attributes:
+        images: uint8 (h, w) each, light ink on black; sizes may differ.
+        labels: int64 (n,), index into `class_names`.
+        class_names: the names of all classes of the source.
+        name: the source's name.
+        indices: int64 (n,), each glyph's number in the whole source, so no two splits share one.
+    """
+
+    images: list[Image8]
+    labels: NDArray[np.int64]
+    class_names: list[str]
+    name: str
+    indices: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.labels) == len(self.indices):
+            raise ValueError(
+                f"images, labels and indices must be equally many, "
+                f"got {len(self.images)}, {len(self.labels)}, {len(self.indices)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_glyphs(source: str, split: Split, root: Path | None = None) -> Glyphs:
+    """Loads the glyphs of one split.
+
+    Args:
+        source: one of
+            "digits": scikit-learn's 1,797 handwritten 8×8 digits, split 60/15/25 % in every class;
+            "mnist": 70,000 handwritten 28×28 digits; the last 5,000 of the training part are "val";
+            a folder with a subfolder of glyph images per class, split 70/10/20 % by a hash of the file
+            names. Images with a bright border are taken for dark ink on light paper, and inverted.
+        split: "train", "val" or "test"; no glyph is in two of them, and they never change.
+        root: for "mnist", the folder with its idx files (plain or .gz), or one or two above it. Without
+            it, the files are downloaded once to ~/.cache/ssdir.
+
+    Raises:
+        InputError: if the source is unknown, or its files are missing, damaged or too few.
+    """
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}'{nearest(split, SPLITS)}; splits: {', '.join(SPLITS)}")
+    loaders: dict[str, Callable[[], Glyphs]] = {
+        "digits": lambda: _load_digits(split),
+        "mnist": lambda: _load_mnist(split, root),
+    }
+    if source in loaders:
+        glyphs = loaders[source]()
+    elif Path(source).is_dir():
+        glyphs = _load_folder(Path(source), split)
+    else:
+        raise InputError(
+            f"'{source}' is neither a glyph source ({', '.join(SOURCES)}) nor a folder{nearest(source, SOURCES)}"
+        )
+    if not len(glyphs):
+        raise InputError(f"glyph source '{source}' has no glyphs in its '{split}' split: it is too small")
+    return glyphs
+
+
+def _load_digits(split: Split) -> Glyphs:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = np.asarray(bunch.target, dtype=np.int64)
+    chosen: list[int] = []
+    for label in np.unique(labels):
+        chosen += _part([int(i) for i in np.flatnonzero(labels == label)], "digits/{}", _DIGITS_SHARES, split)
+    indices = np.array(sorted(chosen), dtype=np.int64)
+    images = np.rint(bunch.images[indices] * (255 / 16)).astype(np.uint8)
+    return Glyphs(list(images), labels[indices], [str(digit) for digit in range(10)], "digits", indices)
+
+
+def _part(members: list[int], key: str, shares: tuple[float, float, float], split: Split) -> list[int]:
+    """One split's share of `members`, shuffled by a hash: the same on every machine and version."""
+    shuffled = sorted(members, key=lambda member: _hash(key.format(member)))
+    ends = [0, *(round(math.fsum(shares[: i + 1]) * len(shuffled)) for i in range(3))]
+    position = SPLITS.index(split)
+    return shuffled[ends[position] : ends[position + 1]]
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _load_mnist(split: Split, root: Path | None) -> Glyphs:
+    if root is None:
+        root = _download_mnist()
+    part = _MNIST_FILES["test" if split == "test" else "train"]
+    images = _read_idx(_find_idx(root, f"{part}-images-idx3-ubyte"), ndim=3)
+    labels = _read_idx(_find_idx(root, f"{part}-labels-idx1-ubyte"), ndim=1).astype(np.int64)
+    if len(images) != len(labels):
+        raise InputError(f"MNIST in '{root}' is damaged: {len(images)} images but {len(labels)} labels")
+    indices = np.arange(len(images), dtype=np.int64)
+    if split == "test":
+        indices_in_source = indices + 60_000
+    else:
+        first_val = len(images) - len(images) // _MNIST_VAL_DIVISOR
+        indices = indices[:first_val] if split == "train" else indices[first_val:]
+        indices_in_source = indices
+    digits = [str(digit) for digit in range(10)]
+    return Glyphs(list(images[indices]), labels[indices], digits, "mnist", indices_in_source)
+
+
+def _download_mnist() -> Path:
+    cache = Path.home() / ".cache" / "ssdir"
+    try:
+        from torchvision.datasets import MNIST
+
+        MNIST(str(cache), train=True, download=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"MNIST is not in '{cache}' and could not be downloaded ({error}): "
+            "pass the folder of its idx files as root"
+        ) from None
+    return cache
+
+
+def _find_idx(root: Path, name: str) -> Path:
+    for folder in (root, root / "raw", root / "MNIST" / "raw"):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise InputError(
+        f"MNIST: no {name}[.gz] in '{root}', its raw/ or its MNIST/raw/: pass the folder of the idx files as root"
+    )
+
+
+def _read_idx(path: Path, ndim: int) -> Image8:
+    """Reads an idx file of unsigned bytes: magic 00 00 08 ndim, big-endian int32 sizes, data."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a readable idx file ({error})") from None
+    header = 4 * (ndim + 1)
+    shape = [int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4)]
+    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) != header + math.prod(shape):
+        raise InputError(f"{path}: not an idx file of bytes with {ndim} dimensions, or cut short")
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _load_folder(folder: Path, split: Split) -> Glyphs:
+    subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
+    class_names = sorted(name for name in subfolders if not name.startswith("."))
+    if not class_names:
+        raise InputError(f"glyph folder '{folder}' has no subfolders: each class needs one with images")
+    images: list[Image8] = []
+    labels: list[int] = []
+    indices: list[int] = []
+    count = 0
+    for label, class_name in enumerate(class_names):
+        for path in find_images([folder / class_name]):
+            if _folder_split(path.relative_to(folder).as_posix()) == split:
+                images.append(_read_glyph(path))
+                labels.append(label)
+                indices.append(count)
+            count += 1
+    return Glyphs(
+        images, np.array(labels, dtype=np.int64), class_names, str(folder), np.array(indices, dtype=np.int64)
+    )
+
+
+def _folder_split(name: str) -> Split:
+    """The split of a file, by its name alone: adding files never moves the others."""
+    position = _hash(name) / 2**64
+    train, val, _ = _FOLDER_SHARES
+    return "train" if position < train else "val" if position < train + val else "test"
+
+
+def _read_glyph(path: Path) -> Image8:
+    grey: Image8 = cv2.cvtColor(read_image(path, _MAX_GLYPH_SIDE), cv2.COLOR_RGB2GRAY)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return 255 - grey if border.mean() > 127 else grey

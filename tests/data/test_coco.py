@@ -1,0 +1,380 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import supervision
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from torch.utils.data import DataLoader
+
+from ssdir.data.coco import CocoDataset, collate, fingerprint, write_scatter
+from ssdir.data.glyphs import load_glyphs
+from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
+from ssdir.errors import InputError
+from ssdir.objects import Objects
+
+CONFIG = ScatterConfig(canvas=64, train=70, val=5, test=5, seed=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("coco") / "scatter"
+    write_scatter(out, "digits", CONFIG)
+    return out
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_coco(root, images, annotations, categories=("cat", "dog"), split="train"):
+    """`images` are (id, height, width); `annotations` (image id, category id, xywh[, more keys])."""
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / split).mkdir(exist_ok=True)
+    for i, height, width in images:
+        Image.fromarray(np.full((height, width, 3), 40 * i % 256, np.uint8)).save(root / split / f"{i}.png")
+    content = {
+        "categories": [{"id": 10 * (i + 1), "name": name} for i, name in reversed(list(enumerate(categories)))],
+        "images": [{"id": i, "file_name": f"{i}.png", "height": h, "width": w} for i, h, w in images],
+        "annotations": [
+            {
+                "id": i,
+                "image_id": entry[0],
+                "category_id": entry[1],
+                "bbox": entry[2],
+                **(entry[3:] or ({},))[0],
+            }
+            for i, entry in enumerate(annotations)
+        ],
+    }
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def small(tmp_path):
+    annotations = [
+        (2, 20, [0, 0, 10, 20]),
+        (1, 10, [5, 5, 10, 10]),
+        (1, 20, [-5, 10, 10, 100]),
+        (1, 20, [3, 3, 0, 5]),
+        (1, 10, [50, 3, 9, 9]),
+        (1, 10, [1, 1, 9, 9], {"iscrowd": 1}),
+    ]
+    return write_coco(tmp_path / "small", [(1, 20, 40), (2, 30, 30), (3, 8, 8)], annotations)
+
+
+def test_a_written_set_holds_what_was_scattered(folder):
+    for split in ("train", "val", "test"):
+        data, glyphs = CocoDataset(folder, split), load_glyphs("digits", split)
+        assert len(data) == CONFIG.count(split)
+        assert data.class_names == data.category_names == [str(digit) for digit in range(10)]
+        assert data.dropped_boxes == 0
+        for i in (0, 3, len(data) - 1):
+            scattered = scatter_image(glyphs, CONFIG, image_rng(2, split, i))
+            image, objects = data[i]
+            expected = scattered_objects(scattered)
+            assert np.array_equal(image, np.broadcast_to(scattered.image, (3, 64, 64)))
+            assert torch.allclose(objects.z_where, expected.z_where, atol=1e-6)
+            for field in ("labels", "z_depth", "source_index"):
+                assert torch.equal(getattr(objects, field), getattr(expected, field)), field
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_do_not_change_a_byte(folder, tmp_path, workers):
+    write_scatter(tmp_path / "parallel", "digits", CONFIG, workers=workers)
+    assert contents(tmp_path / "parallel") == contents(folder)
+
+
+def test_pycocotools_reads_it(folder, capsys):
+    coco, data = COCO(str(folder / "annotations/instances_train.json")), CocoDataset(folder, "train")
+    assert [coco.cats[i]["name"] for i in sorted(coco.cats)] == data.class_names
+    assert sorted(coco.cats) == list(range(1, 11))
+    for i, image_id in enumerate(coco.getImgIds()):
+        entries = coco.loadAnns(coco.getAnnIds(image_id))
+        x, y, w, h = np.array([entry["bbox"] for entry in entries]).T
+        objects = data.objects(i)
+        assert objects.boxes_px((64, 64)).numpy() == pytest.approx(np.stack([x, y, x + w, y + h], 1), abs=1e-4)
+        assert [entry["category_id"] - 1 for entry in entries] == objects.labels.tolist()
+        assert [entry["draw_order"] for entry in entries] == list(range(len(objects)))
+        assert [entry["area"] for entry in entries] == (w * h).tolist()
+        assert all(0 <= entry["visible"] <= 1 for entry in entries)
+
+
+def test_supervision_reads_it(folder):
+    theirs = supervision.DetectionDataset.from_coco(
+        str(folder / "val"), str(folder / "annotations/instances_val.json")
+    )
+    data = CocoDataset(folder, "val")
+    assert theirs.classes == data.class_names
+    assert len(theirs) == len(data)
+    for i, (_, image, detections) in enumerate(theirs):
+        ours, objects = data[i]
+        assert np.array_equal(image, ours.permute(1, 2, 0))
+        assert detections.xyxy == pytest.approx(objects.boxes_px((64, 64)).numpy(), abs=1e-4)
+        assert detections.class_id.tolist() == objects.labels.tolist()
+
+
+def test_images_are_8_bit_grey_pngs_and_info_tells_their_origin(folder):
+    pixels = cv2.imread(str(folder / "train" / "000000.png"), cv2.IMREAD_UNCHANGED)
+    assert (pixels.shape, pixels.dtype) == ((64, 64), np.uint8)
+    info = json.loads((folder / "annotations/instances_test.json").read_text())["info"]
+    assert (info["source"], info["seed"]) == ("digits", 2)
+    assert ScatterConfig.model_validate(info["config"]) == CONFIG
+    assert info["ssdir_version"]
+
+
+def test_progress_counts_all_images(tmp_path):
+    seen = []
+    write_scatter(tmp_path / "out", "digits", CONFIG, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (80, 80)
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_leaves_nothing_behind(tmp_path, workers):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_scatter(tmp_path / "out", "digits", CONFIG, workers=workers, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_replaced_only_by_force(tmp_path):
+    out, few = tmp_path / "out", ScatterConfig(canvas=32, train=1, val=1, test=0)
+    out.mkdir()
+    write_scatter(out, "digits", few)  # An empty folder is fine.
+    before = contents(out)
+    with pytest.raises(InputError, match="not empty"):
+        write_scatter(out, "digits", few.model_copy(update={"seed": 1}))
+    assert contents(out) == before
+    (out / "stale.txt").touch()
+    write_scatter(out, "digits", few.model_copy(update={"seed": 1}), force=True)
+    assert contents(out).keys() == before.keys()
+    assert contents(out) != before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_failing_replacement_keeps_the_old_set(tmp_path):
+    out, few = tmp_path / "out", ScatterConfig(canvas=32, train=1, val=0, test=0)
+    write_scatter(out, "digits", few)
+    before = contents(out)
+
+    def fail(done, total):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_scatter(out, "digits", few, force=True, progress=fail)
+    assert contents(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_force_does_not_replace_what_is_no_data_set(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letter.txt").write_text("dear")
+    for out, message in ((home, "not a data set"), (home / "letter.txt", "not a folder")):
+        with pytest.raises(InputError, match=message):
+            write_scatter(out, "digits", CONFIG, force=True)
+    assert (home / "letter.txt").read_text() == "dear"
+    with pytest.raises(InputError, match="nothing to write"):
+        write_scatter(tmp_path / "none", "digits", ScatterConfig(train=0, val=0, test=0))
+
+
+def test_boxes_are_cleaned_at_reading(small):
+    data = CocoDataset(small, "train")
+    assert data.dropped_boxes == 3
+    assert data.category_names == ["cat", "dog"]
+    objects = data.objects(0)
+    assert objects.boxes_px((20, 40)).tolist() == [[5, 5, 15, 15], [0, 10, 5, 20]]
+    assert objects.labels.tolist() == [0, 1]
+    assert objects.z_depth is None
+    assert objects.source_index is None
+    assert data.objects(1).boxes_px((30, 30)).tolist() == [[0, 0, 10, 20]]
+    assert len(data.objects(2)) == 0
+    assert data.objects(-3).labels.tolist() == [0, 1]
+    with pytest.raises(IndexError):
+        data[3]
+
+
+def test_class_agnostic_labels_keep_the_categories(small):
+    data = CocoDataset(small, "train", classes="object")
+    assert data.class_names == ["object"]
+    assert data.objects(0).labels.tolist() == [0, 0]
+    assert data.categories(0).tolist() == [0, 1]
+    assert data.category_names == ["cat", "dog"]
+
+
+def test_chosen_classes_are_labelled_in_the_given_order(small):
+    data = CocoDataset(small, "train", classes=["dog", "cat"])
+    assert data.class_names == ["dog", "cat"]
+    assert data.objects(0).labels.tolist() == [1, 0]
+    assert data.categories(0).tolist() == [0, 1]
+    dogs = CocoDataset(small, "train", classes=["dog"])
+    assert dogs.objects(0).boxes_px((20, 40)).tolist() == [[0, 10, 5, 20]]
+    assert dogs.dropped_boxes == 3
+
+
+def test_images_are_squashed_and_their_boxes_with_them(small):
+    data = CocoDataset(small, "train", image_size=16)
+    images, objects = collate([data[i] for i in range(3)])
+    assert images.shape == (3, 3, 16, 16)
+    assert images.dtype == torch.float32
+    assert images[1].unique().tolist() == pytest.approx([80 / 255])
+    assert objects.image_index.tolist() == [0, 0, 1]
+    assert objects.batch_size == 3
+    assert objects.boxes_px((16, 16))[0].tolist() == [2, 4, 6, 12]
+
+
+def test_collate_takes_images_without_objects_and_refuses_different_sizes(small):
+    data = CocoDataset(small, "train")
+    images, objects = collate([data[2], data[2]])
+    assert (len(objects), objects.batch_size, images.shape) == (0, 2, (2, 3, 8, 8))
+    assert objects.labels is not None
+    with pytest.raises(InputError, match="set image_size"):
+        collate([data[0], data[1]])
+
+
+def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
+    lazy, preloaded = (CocoDataset(folder, "val", image_size=48, preload=preload) for preload in (False, True))
+    for i in range(len(lazy)):
+        image = preloaded[i][0]
+        assert torch.equal(image, lazy[i][0])
+        image.zero_()
+        assert torch.equal(preloaded[i][0], lazy[i][0])
+    assert preloaded._preloaded[0].shape == (48, 48, 1)
+
+
+def test_the_transform_comes_last(small):
+    def blacken(image: torch.Tensor, objects: Objects) -> tuple[torch.Tensor, Objects]:
+        return torch.zeros_like(image), objects[:1]
+
+    data = CocoDataset(small, "train", image_size=10, transform=blacken)
+    image, objects = data[0]
+    assert image.shape == (3, 10, 10)
+    assert not image.any()
+    assert len(objects) == 1
+    assert len(data.objects(0)) == 2
+
+
+def test_loaders_with_workers_read_it(folder):
+    loader = DataLoader(CocoDataset(folder, "train"), batch_size=32, num_workers=1, collate_fn=collate)
+    assert [images.shape[0] for images, _ in loader] == [32, 32, 6]
+
+
+def test_large_jpegs_are_squashed_like_any_image(tmp_path):
+    root = write_coco(tmp_path, [(1, 300, 900)], [])
+    stripes = np.zeros((300, 900, 3), np.uint8)
+    stripes[:, 450:] = 200
+    Image.fromarray(stripes).save(root / "train" / "1.png", "JPEG")
+    image, objects = CocoDataset(root, "train", image_size=20)[0]
+    assert image.shape == (3, 20, 20)
+    assert image[:, :, :9].max() < 5
+    assert image[:, :, 11:].min() > 190
+    assert len(objects) == 0
+
+
+def test_images_are_also_found_below_images(small):
+    (small / "images").mkdir()
+    (small / "train").rename(small / "images" / "train")
+    assert CocoDataset(small, "train")[0][0].shape == (3, 20, 40)
+
+
+def test_fingerprints_follow_the_data_and_the_settings(small):
+    def mark(**settings):
+        return fingerprint(CocoDataset(small, "train", **settings))
+
+    marks = [mark(), mark(image_size=8), mark(classes="object"), mark(classes=["cat"])]
+    assert len(set(marks)) == 4
+    assert mark() == mark(preload=True) == marks[0]
+    assert len(marks[0]) == 16
+    annotations = small / "annotations" / "instances_train.json"
+    annotations.write_text(annotations.read_text().replace("[5, 5, 10, 10]", "[5, 5, 10, 11]"))
+    marks.append(mark())
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+        small / "train/3.png"
+    )
+    marks.append(mark())
+    assert len(set(marks)) == 6
+    (small / "train" / "3.png").unlink()
+    with pytest.raises(InputError, match=r"3\.png' is missing"):
+        mark()
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].update(image_id=99), "annotation 0 is for unknown image 99"),
+        (lambda c: c["annotations"][1].update(category_id=7), "annotation 1 is for unknown category 7"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "annotation 1 has no bbox"),
+        (lambda c: c["annotations"][1].pop("bbox"), "annotation 1 has no bbox"),
+        (lambda c: c.pop("images"), "key 'images' is missing"),
+        (lambda c: c.update(annotations=None), "not COCO annotations"),
+        (lambda c: c.update(annotations=[[]]), "not COCO annotations"),
+        (lambda c: c["images"][0].pop("width"), "key 'width' is missing"),
+        (lambda c: c["images"][0].update(width=0), "no width"),
+        (lambda c: c["images"][1].update(id=1), "share an id"),
+        (lambda c: c.update(images=[], annotations=[]), "empty"),
+    ],
+)
+def test_corrupted_annotations(small, change, message):
+    path = small / "annotations" / "instances_train.json"
+    edit(path, change)
+    with pytest.raises(InputError, match=message) as caught:
+        CocoDataset(small, "train")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_invalid_json_names_the_line(small):
+    path = small / "annotations" / "instances_train.json"
+    path.write_text('{"images": [],\n"annotations": [}\n')
+    with pytest.raises(InputError, match="line 2"):
+        CocoDataset(small, "train")
+    path.write_text("[]")
+    with pytest.raises(InputError, match="a list instead"):
+        CocoDataset(small, "train")
+
+
+def test_missing_folders_splits_and_classes(small, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        CocoDataset(tmp_path / "no", "train")
+    with pytest.raises(InputError, match=r"instances_val\.json \(annotations/ has instances_train\.json\)"):
+        CocoDataset(small, "val")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no annotations"):
+        CocoDataset(tmp_path / "empty", "train")
+    with pytest.raises(InputError, match="'dogg'; did you mean 'dog'"):
+        CocoDataset(small, "train", classes=["cat", "dogg"])
+    with pytest.raises(InputError, match="classes: cat, dog"):
+        CocoDataset(small, "train", classes=["zebra"])
+
+
+def test_bad_images_are_named_on_access(small):
+    data = CocoDataset(small, "train")
+    (small / "train" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"1\.png' does not exist"):
+        data[0]
+    content = (small / "train" / "2.png").read_bytes()
+    (small / "train" / "2.png").write_bytes(content[:50])
+    with pytest.raises(InputError, match=r"2\.png"):
+        data[1]
+    Image.new("L", (8, 16)).save(small / "train" / "3.png")
+    for size in (None, 4):
+        with pytest.raises(InputError, match="annotated as 8 x 8"):
+            CocoDataset(small, "train", image_size=size)[2]
+
+
+def test_boxes_that_are_not_finite_are_dropped(tmp_path):
+    root = write_coco(tmp_path, [(1, 9, 9)], [(1, 10, [float("nan"), 0, 3, 3]), (1, 10, [0, 0, float("inf"), 3])])
+    data = CocoDataset(root, "train")
+    assert (data.dropped_boxes, len(data.objects(0))) == (2, 0)

@@ -1,0 +1,288 @@
+import io
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from ssdir.data import images
+from ssdir.data.images import find_images, image_size, read_channels, read_image, resize, to_tensor
+from ssdir.errors import InputError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+GREY = RGB[..., 0]
+SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:60j, 0:240:90j], 100), axis=-1).astype(np.uint8)
+
+
+def grey3(grey):
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def test_reads_an_rgb_png_as_it_is(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8
+    assert image.flags.writeable
+    assert np.array_equal(image, RGB)
+    assert np.array_equal(read_image(str(tmp_path / "a.png")), RGB)
+
+
+def test_reads_grey_as_three_equal_channels_or_one(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), grey3(GREY))
+    assert np.array_equal(read_channels(tmp_path / "a.png"), GREY[..., None])
+
+
+def test_reads_one_bit_images(tmp_path):
+    Image.fromarray(GREY > 127).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), grey3(np.uint8(255) * (GREY > 127)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_scales_16_bit_by_257(tmp_path, suffix):
+    wide = RNG.integers(0, 65536, (12, 20), dtype=np.uint16)
+    wide[0, :2] = 0, 65535
+    Image.fromarray(wide).save(tmp_path / f"a.{suffix}")
+    assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), grey3(np.rint(wide / 257).astype(np.uint8)))
+
+
+def test_scales_mode_i_by_257():
+    wide = (GREY.astype(np.int32) * 257).copy()
+    image = Image.fromarray(wide)
+    assert image.mode == "I"
+    assert np.array_equal(read_image(image), grey3(GREY))
+
+
+def test_reads_cmyk_jpegs(tmp_path):
+    Image.fromarray(SMOOTH).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.mode == "CMYK"
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape == SMOOTH.shape
+    assert np.abs(image.astype(int) - SMOOTH).mean() < 4
+
+
+def test_reads_palettes_with_and_without_transparency(tmp_path):
+    colours = np.zeros((4, 6, 3), np.uint8)
+    colours[:, 2:4] = 255, 0, 0
+    colours[:, 4:] = 0, 90, 200
+    palette = Image.fromarray(colours).quantize(8)
+    palette.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), colours)
+    red = int(np.asarray(palette)[0, 2])
+    palette.save(tmp_path / "b.png", transparency=red)
+    expected = colours.copy()
+    expected[:, 2:4] = 0
+    assert np.array_equal(read_image(tmp_path / "b.png"), expected)
+
+
+def test_composites_transparency_over_black(tmp_path):
+    alpha = np.full((12, 20), 255, np.uint8)
+    alpha[:, :5], alpha[:, 5:10] = 0, 128
+    rgba = np.dstack([RGB, alpha])
+    expected = RGB * (alpha[..., None] / 255)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    for source in (tmp_path / "a.png", rgba, Image.fromarray(rgba), torch.from_numpy(rgba).permute(2, 0, 1)):
+        assert np.abs(read_image(source) - expected).max() <= 1
+
+
+def test_reads_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.array_equal(read_image(tmp_path / "a.gif"), np.full((6, 8, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_images_upright(tmp_path, orientation, suffix):
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(SMOOTH).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    image = read_image(path)
+    assert np.array_equal(image, expected)
+    assert image_size(path) == image.shape[:2]
+    assert (image.shape[:2] == (90, 60)) == (orientation >= 5)
+
+
+def test_reads_one_pixel(tmp_path):
+    Image.fromarray(RGB[:1, :1]).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png", max_side=32)
+    assert np.array_equal(image, RGB[:1, :1])
+    assert torch.allclose(to_tensor(image, 5), torch.from_numpy(image / 255).float().permute(2, 0, 1))
+
+
+def test_max_side_reduces_while_decoding(tmp_path):
+    large = cv2.resize(SMOOTH, (900, 600), interpolation=cv2.INTER_LINEAR)
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(large).save(tmp_path / name)
+        reduced = read_image(tmp_path / name, max_side=90)
+        assert reduced.shape == (60, 90, 3)
+        assert np.abs(reduced.astype(int) - SMOOTH).mean() < 3
+    assert read_image(tmp_path / "a.jpg", max_side=2000).shape == (600, 900, 3)
+    assert read_image(tmp_path / "a.jpg", max_side=1).shape == (1, 1, 3)
+
+
+def test_max_side_applies_to_every_source():
+    for source in (SMOOTH, Image.fromarray(SMOOTH), torch.from_numpy(SMOOTH).permute(2, 0, 1)):
+        assert read_image(source, max_side=45).shape == (30, 45, 3)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (12, 20, 1)])
+def test_reads_grey_arrays_of_every_type(shape):
+    grey = GREY.reshape(shape)
+    for array in (grey, grey.astype(np.uint16) * 257, grey / 255, (grey / 255).astype(np.float32)):
+        assert np.array_equal(read_image(array), grey3(GREY)), array.dtype
+    assert np.array_equal(read_image(grey > 9), grey3(np.uint8(255) * (GREY > 9)))
+
+
+def test_reads_tensors():
+    tensor = torch.from_numpy(RGB).permute(2, 0, 1)
+    for source in (tensor, tensor / 255, (tensor / 255).requires_grad_(), (tensor / 255).double()):
+        assert np.array_equal(read_image(source), RGB)
+    assert np.array_equal(read_image(tensor[:1]), grey3(GREY))
+
+
+def test_leaves_a_callers_array_and_image_alone():
+    array = RGB.copy()
+    read_image(array)[:] = 0
+    assert np.array_equal(array, RGB)
+    picture = Image.fromarray(RGB)
+    read_image(picture, max_side=4)
+    assert np.array_equal(np.asarray(picture), RGB)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (np.zeros((3, 12, 20), np.uint8), r"\(3, 12, 20\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.full((4, 4), 1.5), "0, 1.*1.5"),
+        (np.full((4, 4), np.nan), "nan"),
+        (torch.zeros(2, 4, 4), r"tensor.*\(2, 4, 4\)"),
+        (torch.full((3, 4, 4), -0.5), "-0.5"),
+        (Image.new("RGB", (0, 3)), "no pixels"),
+    ],
+)
+def test_names_what_is_wrong_with_an_array(source, message):
+    with pytest.raises(InputError, match=message):
+        read_image(source)
+
+
+def damaged_files(folder: Path):
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    noise = RNG.integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(png, "PNG")
+    Image.fromarray(noise).save(jpeg, "JPEG")
+    broken = bytearray(png.getvalue())
+    broken[200:260] = bytes(60)
+    contents = {
+        "cut.png": png.getvalue()[: len(png.getvalue()) // 2],
+        "cut.jpg": jpeg.getvalue()[: len(jpeg.getvalue()) // 2],
+        "header.png": png.getvalue()[:20],
+        "broken.png": bytes(broken),
+        "text.png": b"this is no image",
+        "empty.png": b"",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return contents
+
+
+def test_damaged_files_are_named_in_one_sentence(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    for name in [*damaged_files(tmp_path), "missing.png", "folder.png"]:
+        with pytest.raises(InputError, match=name) as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value), name
+        assert caught.value.__cause__ is None
+    with pytest.raises(InputError, match="empty"):
+        read_image(tmp_path / "empty.png")
+    with pytest.raises(InputError, match="cut short"):
+        read_image(tmp_path / "cut.png")
+
+
+def test_too_many_pixels_are_refused_without_decoding(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 239)
+    for source in (tmp_path / "a.png", Image.fromarray(RGB)):
+        with pytest.raises(InputError, match=r"20 x 12.*239"):
+            read_image(source)
+    monkeypatch.setattr(images, "MAX_PIXELS", 240)
+    assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_pillows_lower_limit_does_not_apply_and_is_kept(tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    for limit in (100, 200):  # Pillow would raise, and warn.
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
+            assert image_size(tmp_path / "a.png") == (12, 20)
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_image_size_does_not_decode(tmp_path):
+    damaged_files(tmp_path)
+    assert image_size(tmp_path / "cut.png") == image_size(tmp_path / "cut.jpg") == (80, 80)
+
+
+def test_find_images_takes_files_folders_and_patterns(tmp_path):
+    names = ["b.png", "a.JPG", "sub/c.webp", "sub/deep/d.tiff", "notes.txt", ".hidden.png", "odd.dat"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    everything = [tmp_path / name for name in ("a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff")]
+    assert find_images([tmp_path]) == everything
+    assert find_images([str(tmp_path / "*")]) == everything[:2]
+    assert find_images([str(tmp_path / "**" / "*.webp")]) == everything[2:3]
+    assert find_images([tmp_path / "odd.dat"]) == [tmp_path / "odd.dat"]
+    assert find_images([tmp_path / "b.png", tmp_path]) == [everything[1], everything[0], *everything[2:]]
+
+
+def test_find_images_prefers_a_file_to_a_pattern(tmp_path):
+    (tmp_path / "a[1].png").touch()
+    assert find_images([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
+
+
+def test_find_images_says_what_is_missing(tmp_path):
+    for path, message in (
+        (tmp_path / "no", "does not exist"),
+        (tmp_path, "no images"),
+        (tmp_path / "*.png", "pattern"),
+    ):
+        with pytest.raises(InputError, match=message):
+            find_images([path])
+
+
+def test_resize_averages_where_it_shrinks_and_interpolates_where_it_grows():
+    checkers = np.indices((8, 8)).sum(0)[..., None].astype(np.uint8) % 2 * 254
+    assert np.array_equal(resize(checkers, 4, 4), np.full((4, 4, 1), 127))
+    assert np.array_equal(resize(checkers, 1, 16), np.full((1, 16, 1), 127))
+    ramp = np.array([0, 100], np.uint8).reshape(1, 2, 1)
+    assert resize(ramp, 1, 4).ravel().tolist() == [0, 25, 75, 100]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
+def test_resizing_keeps_flat_colours(height, width, size, channels):
+    image = np.full((height, width, channels), 77, np.uint8)
+    assert np.array_equal(resize(image, size, size), np.full((size, size, channels), 77))
+
+
+def test_to_tensor_is_a_square_in_the_unit_range():
+    tensor = to_tensor(np.dstack([SMOOTH[..., :2], np.full((60, 90), 255, np.uint8)]), 30)
+    assert tensor.shape == (3, 30, 30)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    assert bool((tensor[2] == 1).all())
+    assert float(tensor[0, 29, 0]) > 0.9 > 0.1 > float(tensor[0, 0, 29])

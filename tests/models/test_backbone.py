@@ -1,0 +1,70 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssdir.errors import InputError
+from ssdir.models.backbone import Backbone, ConvConfig, TimmConfig, VGGConfig, build_backbone
+
+
+def test_vgg_has_the_papers_pyramid() -> None:
+    backbone = build_backbone(VGGConfig())
+    assert backbone.feature_sizes(300) == [18, 9, 5, 3, 1]
+    assert backbone.channels == [512, 512, 512, 256, 256]
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "channels"),
+    [
+        (ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=0), [16, 8], [6, 8]),
+        (ConvConfig(channels=(4, 6, 8), num_levels=3, top_down=10), [32, 16, 8], [10, 10, 10]),
+        (TimmConfig(name="test_resnet", num_levels=2, top_down=0), [4, 2], [192, 96]),
+        (TimmConfig(name="test_resnet", num_levels=3, top_down=7), [8, 4, 2], [7, 7, 7]),
+    ],
+)
+def test_levels_are_the_last_stages(config: Any, sizes: list[int], channels: list[int]) -> None:
+    backbone = build_backbone(config).eval()
+    features = backbone(torch.rand(2, 3, 64, 64))
+    assert [feature.shape[-1] for feature in features] == backbone.feature_sizes(64) == sizes
+    assert [feature.shape[1] for feature in features] == backbone.channels == channels
+
+
+class Passing(Backbone):
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+
+def test_images_are_normalised_once() -> None:
+    backbone = Passing([3])
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    bright = mean + torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    torch.testing.assert_close(backbone(mean)[0], torch.zeros_like(mean))
+    torch.testing.assert_close(backbone(bright)[0], torch.ones_like(mean))
+
+
+def test_measuring_the_pyramid_leaves_no_trace() -> None:
+    backbone = build_backbone(ConvConfig(channels=(4, 6), num_levels=1, top_down=0)).train()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone.feature_sizes(32)
+    assert backbone.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_unknown_timm_model_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="timm has no model 'test_resnt'; did you mean 'test_resnet'"):
+        build_backbone(TimmConfig(name="test_resnt"))
+
+
+def test_too_many_levels_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="num_levels is 4, but the backbone has 2 stages"):
+        build_backbone(ConvConfig(channels=(4, 6), num_levels=4))
+
+
+def test_weights_out_of_reach_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(InputError, match=r"'test_resnet' could not be fetched.*pretrained=false"):
+        build_backbone(TimmConfig(name="test_resnet", pretrained=True))

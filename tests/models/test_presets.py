@@ -1,0 +1,47 @@
+"""Every shipped preset takes a training step of each stage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssdir.config import presets
+from ssdir.models.ssd import SSD
+from ssdir.models.ssdir import SSDIR
+from ssdir.training.recipe import read_recipe
+
+from .tiny import NAMES, truth
+
+
+def step(model: nn.Module, loss: Tensor) -> set[str]:
+    """Names of the trainable parameters that one optimiser step on a loss has changed."""
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3).step()
+    return {name for name, p in model.named_parameters() if name in before and not torch.equal(p, before[name])}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_preset_takes_a_step_of_each_stage(name: str) -> None:
+    overrides = ["model.detector.score_threshold=0", "model.detector.max_objects=4"]
+    recipe = read_recipe(name, overrides)
+    if getattr(recipe.model.detector.backbone, "pretrained", False):
+        recipe = read_recipe(name, [*overrides, "model.detector.backbone.pretrained=false"])
+    torch.manual_seed(0)
+    size = recipe.model.detector.image_size
+    images = torch.rand(2, 3, size, size)
+    detector = SSD(recipe.model.detector, NAMES).train()
+    loss = detector.loss(images, truth(3, 2))["total"]
+    assert torch.isfinite(loss)
+    changed = step(detector, loss)
+    for part in ("backbone.", "class_heads.", "box_heads."):
+        assert any(parameter.startswith(part) for parameter in changed), part
+
+    model = SSDIR(recipe.model, NAMES, detector=detector).train()
+    loss = model.loss(images)["total"]
+    assert torch.isfinite(loss)
+    changed = step(model, loss)
+    for part in ("encoder.", "decoder.") + (("backbone.",) if recipe.model.clone_backbone else ()):
+        assert any(parameter.startswith(part) for parameter in changed), part
+    assert not any(parameter.startswith("detector.") for parameter in changed)

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from math import floor, log
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from ssdir.models.encoders import EncoderConfig
+from ssdir.models.ssdir import LIKELIHOOD_MARGIN, SSDIR, LossConfig, elbo_terms
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import decode_boxes, to_xyxy
+from ssdir.ops.matching import assign_anchors
+from ssdir.training.recipe import read_recipe
+
+from .tiny import NAMES, assert_same_objects, noise, tiny_model, truth
+
+
+def test_encode_finds_objects_with_latents() -> None:
+    model = tiny_model()
+    objects = model.encode(noise(3))
+    assert objects.batch_size == 3
+    assert len(objects) > 3
+    assert objects.z_what is not None
+    assert objects.z_what_scale is not None
+    assert objects.z_what.shape == (len(objects), 6)
+    assert not objects.z_what.requires_grad
+    assert (objects.z_what_scale == torch.tensor(model.config.encoder.what_scale)).all()
+    detected = model.detector.detect(noise(3))
+    assert torch.equal(objects.z_where, detected.z_where)
+    assert len(model.encode(noise(3), score_threshold=0.9)) < len(objects)
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_latents_come_from_the_objects_own_cell(clone: bool) -> None:
+    model = tiny_model(clone_backbone=clone)
+    images = noise(2)
+    objects = model.encode(images)
+    backbone = model.detector.backbone if model.backbone is None else model.backbone
+    posterior = model.encoder(backbone(images))
+    assert objects.anchor_index is not None
+    assert objects.z_what is not None
+    assert objects.z_depth is not None
+    for m in range(len(objects)):
+        centre = model.detector.anchors[objects.anchor_index[m], :2]
+        level = int(objects.anchor_index[m] >= 2 * 16**2)
+        side, first = (16, 8)[level], (0, 16**2)[level]
+        column, row = (centre * side).long().tolist()
+        cell = first + row * side + column
+        image = objects.image_index[m]
+        torch.testing.assert_close(objects.z_what[m], posterior.what_loc[image, cell])
+        torch.testing.assert_close(objects.z_depth[m], posterior.depth_loc[image, cell])
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": {"neighbourhood": 3}}, {"alpha": False}])
+def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any]) -> None:
+    model, images = tiny_model(**options), noise(4)
+    images[1] = 0.3
+    together = model.encode(images)
+    alone = [model.encode(image[None]) for image in images]
+    assert_same_objects(together, Objects.cat(alone))
+    drawn = torch.cat([model.decode(objects).reconstructions for objects in alone])
+    torch.testing.assert_close(model.decode(together).reconstructions, drawn, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": {"neighbourhood": 3}}, {"clone_backbone": True}])
+def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
+    model, images, boxes = tiny_model(**options), noise(3), truth(2, 0, 4)
+    objects = model.encode(images, boxes=boxes)
+    assert torch.equal(objects.z_where, boxes.z_where)
+    assert torch.equal(objects.image_index, boxes.image_index)
+    assert objects.labels is not None
+    assert boxes.labels is not None
+    assert torch.equal(objects.labels, boxes.labels)
+    assert objects.anchor_index is not None
+    assert torch.equal(objects.anchor_index, assign_anchors(boxes.z_where, model.detector.anchors))
+    assert objects.z_what is not None
+    for m in range(len(boxes)):
+        image = boxes.image_index[m]
+        single = boxes[[m]].replace(image_index=torch.zeros(1, dtype=torch.int64), batch_size=1)
+        alone = model.encode(images[image][None], boxes=single)
+        torch.testing.assert_close(alone.z_what[0], objects.z_what[m], rtol=1e-3, atol=1e-4)  # type: ignore[index]
+
+
+def test_detections_given_as_boxes_with_their_anchors_decode_to_themselves() -> None:
+    model, images = tiny_model(), noise(2)
+    objects = model.encode(images)
+    deltas = model.detector(images).box_deltas[objects.image_index, objects.anchor_index]
+    decoded = decode_boxes(deltas, model.detector.anchors[objects.anchor_index], (0.1, 0.2))
+    torch.testing.assert_close(to_xyxy(decoded).clamp(0, 1), objects.boxes)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_batches_without_objects_work_throughout(alpha: bool) -> None:
+    model = tiny_model(alpha=alpha)
+    images = noise(2)
+    objects = model.encode(images, score_threshold=0.999999)
+    assert len(objects) == 0
+    scene = model.decode(objects)
+    assert scene.reconstructions.shape == images.shape
+    assert not scene.reconstructions.any()
+    with torch.no_grad():
+        losses = model.loss_of(images, objects, model.detector.backbone(images))
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert losses["nll_objects"] == losses["kl_what"] == losses["kl_depth"] == 0
+    assert losses["nll_image"] > 0
+
+
+def test_decode_needs_latents() -> None:
+    with pytest.raises(ValueError, match="need z_what and z_depth"):
+        tiny_model().decode(truth(1))
+
+
+# Equation 7 ------------------------------------------------------------------------------------------------
+
+
+def pixel_nll(predicted: float, intensity: float) -> float:
+    p = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * predicted
+    return -(intensity * log(p) + (1 - intensity) * log(1 - p))
+
+
+def bilinear(channel: Tensor, y: float, x: float) -> float:
+    """Of (H, W) at a point in pixels, the border repeated."""
+    height, width = channel.shape
+    total = 0.0
+    for row in (floor(y), floor(y) + 1):
+        for column in (floor(x), floor(x) + 1):
+            weight = (1 - abs(y - row)) * (1 - abs(x - column))
+            total += weight * float(channel[min(max(row, 0), height - 1), min(max(column, 0), width - 1)])
+    return total
+
+
+def crop(image: Tensor, box: Tensor, size: int) -> Tensor:
+    """A box (xyxy) of an image, enlarged to `size`, one pixel at a time."""
+    _, height, width = image.shape
+    x1, y1, x2, y2 = box.tolist()
+    glimpse = torch.zeros(3, size, size)
+    for i in range(size):
+        for j in range(size):
+            y = (y1 + (i + 0.5) / size * (y2 - y1)) * height - 0.5
+            x = (x1 + (j + 0.5) / size * (x2 - x1)) * width - 0.5
+            glimpse[:, i, j] = torch.tensor([bilinear(channel, y, x) for channel in image])
+    return glimpse
+
+
+def terms_by_loops(images: Tensor, latents: Objects, scene: Scene, depth_scale: float) -> dict[str, float]:
+    assert latents.z_what is not None
+    assert latents.z_what_scale is not None
+    assert latents.z_depth is not None
+    B, S = len(images), scene.appearances.shape[-1]
+    terms = dict.fromkeys(("nll_image", "nll_objects", "kl_what", "kl_depth"), 0.0)
+    for image in range(B):
+        pairs = zip(scene.reconstructions[image].flatten(), images[image].flatten(), strict=True)
+        terms["nll_image"] += sum(pixel_nll(float(p), float(x)) for p, x in pairs) / B
+        rows = [m for m in range(len(latents)) if latents.image_index[m] == image]
+        for m in rows:
+            seen = crop(images[image], latents.boxes[m], S).flatten()
+            pairs = zip(scene.appearances[m].flatten(), seen, strict=True)
+            terms["nll_objects"] += sum(pixel_nll(float(p), float(x)) for p, x in pairs) / len(rows) / B
+            for loc, scale in zip(latents.z_what[m], latents.z_what_scale[m], strict=True):
+                terms["kl_what"] += float(kl_divergence(Normal(loc, scale), Normal(0.0, 1.0))) / B
+            posterior = Normal(latents.z_depth[m], depth_scale)
+            terms["kl_depth"] += float(kl_divergence(posterior, Normal(0.0, 1.0))) / B
+    return terms
+
+
+@pytest.mark.parametrize("counts", [(2, 0, 1), (0, 0)])
+def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(0)
+    targets = truth(*counts)
+    M, size = len(targets), 8
+    images = torch.rand(len(counts), 3, size, size, generator=g)
+    latents = targets.replace(
+        z_what=torch.randn(M, 5, generator=g),
+        z_what_scale=0.1 + torch.rand(M, 5, generator=g),
+        z_depth=torch.randn(M, generator=g),
+    )
+    # Appearances as large as the image: every crop is an enlargement.
+    scene = Scene(torch.rand(images.shape, generator=g), torch.rand(M, 3, size, size, generator=g))
+    terms = elbo_terms(images, latents, scene, EncoderConfig(depth_scale=0.3))
+    expected = terms_by_loops(images, latents, scene, 0.3)
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, rel=1e-4), name
+
+
+def test_loss_weighs_the_terms_of_one_sample() -> None:
+    model = tiny_model(loss=LossConfig(image=3, objects=5, kl_what=7, kl_depth=11))
+    images = noise(2)
+    with torch.no_grad():
+        torch.manual_seed(5)
+        losses = model.loss(images)
+        torch.manual_seed(5)
+        latents = model.encode(images)
+        scene = model.decode(model.sample(latents))
+        terms = elbo_terms(images, latents, scene, model.config.encoder)
+    assert len(latents) > 0
+    for name, value in terms.items():
+        torch.testing.assert_close(losses[name], value)
+    expected = 3 * terms["nll_image"] + 5 * terms["nll_objects"] + 7 * terms["kl_what"] + 11 * terms["kl_depth"]
+    torch.testing.assert_close(losses["total"], expected)
+
+
+def test_samples_have_the_posteriors_moments() -> None:
+    model = tiny_model(encoder={"what_scale": 0.3, "depth_scale": 0.2})
+    M = 4000
+    latents = Objects(
+        torch.zeros(M, dtype=torch.int64),
+        1,
+        torch.full((M, 4), 0.5),
+        z_what=torch.full((M, 6), 2.0),
+        z_what_scale=torch.full((M, 6), 0.3),
+        z_depth=torch.full((M,), -1.0),
+    )
+    torch.manual_seed(0)
+    drawn = model.sample(latents)
+    assert drawn.z_what is not None
+    assert drawn.z_depth is not None
+    assert drawn.z_what.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert drawn.z_what.std().item() == pytest.approx(0.3, rel=0.05)
+    assert drawn.z_depth.mean().item() == pytest.approx(-1.0, abs=0.02)
+    assert drawn.z_depth.std().item() == pytest.approx(0.2, rel=0.05)
+
+
+# What is trained -------------------------------------------------------------------------------------------
+
+
+def training_step(model: SSDIR) -> None:
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    torch.manual_seed(0)
+    model.loss(noise(3))["total"].backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_a_step_changes_all_but_the_frozen_detector(clone: bool) -> None:
+    model = tiny_model(clone_backbone=clone).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    training_step(model)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not any(name.startswith("detector.") for name in changed)
+    assert any(name.startswith("encoder.") for name in changed)
+    assert any(name.startswith("decoder.") for name in changed)
+    cloned = {name for name in changed if name.startswith("backbone.")}
+    assert bool(cloned) == clone
+    # The copy trains whole, batch statistics included.
+    assert not clone or any(name.endswith("running_mean") for name in cloned)
+
+
+def test_detector_stays_frozen_in_training_mode() -> None:
+    model = tiny_model().train()
+    assert model.training
+    assert model.encoder.training
+    assert not any(module.training for module in model.detector.modules())
+    assert not any(p.requires_grad for p in model.detector.parameters())
+
+
+def test_training_learns_what_objects_look_like() -> None:
+    model = tiny_model(detector={"max_objects": 8}).train()
+    g = torch.Generator().manual_seed(1)
+    images = torch.nn.functional.interpolate(torch.rand(3, 3, 2, 2, generator=g).round(), model.image_size)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    torch.manual_seed(0)
+    history = []
+    for _ in range(40):
+        losses = model.loss(images)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        history.append((losses["nll_objects"].item(), losses["nll_image"].item()))
+    assert history[-1][0] < 0.75 * history[0][0]
+    assert history[-1][1] < history[0][1]
+
+
+def test_pooled_features_follow_the_boxes() -> None:
+    model, images, boxes = tiny_model(), noise(2), truth(2, 1)
+    pooled = model.pooled_features(images, boxes)
+    assert pooled.shape == (3, (12 + 16) * 9)
+    alone = model.pooled_features(images[1:], boxes.split()[1])
+    torch.testing.assert_close(pooled[2:], alone, rtol=1e-4, atol=1e-5)
+
+
+# The paper's model -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper_model() -> SSDIR:
+    return SSDIR(read_recipe("paper-mnist").model, NAMES)
+
+
+def shapes(model: SSDIR, part: str) -> list[tuple[int, ...]]:
+    return [
+        tuple(tensor.shape)
+        for name, tensor in model.named_parameters()
+        if name.startswith(part) and name.endswith("weight")
+    ]
+
+
+def test_paper_mnist_has_the_papers_anchors(paper_model: SSDIR) -> None:
+    assert paper_model.detector.feature_sizes == [18, 9, 5, 3, 1]
+    assert len(paper_model.detector.anchors) == 880
+    assert not paper_model.config.detector.nms
+
+
+def test_paper_mnist_has_the_papers_decoder(paper_model: SSDIR) -> None:
+    widths = [1024, 512, 256, 128, 64, 32, 16]
+    doubling = [(low, high, 2, 2) for low, high in pairwise(widths)]
+    assert shapes(paper_model, "decoder.") == [(1024, 64, 1, 1), *doubling, (3, 16, 1, 1)]
+    assert all(m.stride == (2, 2) for m in paper_model.decoder.net if isinstance(m, torch.nn.ConvTranspose2d))
+
+
+def test_paper_mnist_has_the_papers_encoders(paper_model: SSDIR) -> None:
+    channels = [512, 512, 512, 256, 256]
+    hidden = paper_model.config.encoder.hidden_channels
+    expected = []
+    for c in channels:
+        expected += [(hidden, c, 1, 1), *[(hidden, hidden, 3, 3)] * 3, (64, hidden, 1, 1)]
+    assert shapes(paper_model, "encoder.what") == expected
+    assert shapes(paper_model, "encoder.depth") == [(1, c, 3, 3) for c in channels]
+    assert paper_model.config.loss == LossConfig(image=10, objects=10, kl_what=1, kl_depth=1)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ssdir.errors import InputError
+from ssdir.models.zoo import list_models, load_model, random_encoder, save_model, seeded
+
+from .tiny import NAMES, assert_same_objects, noise, tiny_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo") / "model"
+    save_model(tiny_model(), folder, "a test")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"alpha": False, "clone_backbone": True}, {"encoder": {"neighbourhood": 3}}],
+)
+def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Path) -> None:
+    model, images = tiny_model(**options), noise(2)
+    save_model(model, tmp_path / "deep" / "model")
+    loaded = load_model(tmp_path / "deep" / "model")
+    assert not loaded.training
+    assert loaded.class_names == NAMES
+    assert loaded.config == model.config
+    objects = model.encode(images)
+    assert len(objects) > 0
+    assert_same_objects(loaded.encode(images), objects, atol=0)
+    assert torch.equal(loaded.decode(objects).reconstructions, model.decode(objects).reconstructions)
+
+
+def test_files_are_json_and_safetensors_alone(saved: Path) -> None:
+    assert {file.name for file in saved.iterdir()} == {"config.json", "model.safetensors"}
+    header = json.loads((saved / "config.json").read_text())
+    assert header["class_names"] == NAMES
+    assert header["description"] == "a test"
+
+
+def test_a_run_folder_is_taken_for_the_model_in_it(saved: Path) -> None:
+    assert load_model(saved.parent).class_names == NAMES
+
+
+def edit_header(**changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return edit
+
+
+def edit_config(folder: Path) -> None:
+    file = folder / "config.json"
+    header = json.loads(file.read_text())
+    header["config"]["encoder"]["latent_dims"] = 3
+    file.write_text(json.dumps(header))
+
+
+def cut_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def drop_weight(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    del weights["decoder.net.0.weight"]
+    save_file(weights, file)
+
+
+def add_weight(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    save_file({**load_file(file), "foreign": torch.zeros(2)}, file)
+
+
+def reshape_weight(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["decoder.net.0.bias"] = torch.zeros(5)
+    save_file(weights, file)
+
+
+def one_level_too_few(folder: Path) -> None:
+    file = folder / "config.json"
+    header = json.loads(file.read_text())
+    header["config"]["detector"]["anchors"].update(min_sizes=[8], max_sizes=[24])
+    file.write_text(json.dumps(header))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "cut weights": (cut_weights, "is damaged or not a safetensors file"),
+    "garbage weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 999), "is damaged or not"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "is damaged or not"),
+    "missing tensor": (drop_weight, "does not fit.*decoder.net.0.weight"),
+    "foreign tensor": (add_weight, "does not fit.*foreign"),
+    "other shape": (reshape_weight, "does not fit.*decoder.net.0.bias"),
+    "garbage config": (lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
+    "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not valid JSON"),
+    "list config": (lambda f: (f / "config.json").write_text("[]"), "is not the config of an ssdir model"),
+    "other model": (edit_header(model="BERT"), "is not the config of an ssdir model"),
+    "number for config": (edit_header(config=3), "config"),
+    "later format": (edit_header(format=99), "has format 99, this ssdir reads 1: update ssdir"),
+    "no class names": (edit_header(class_names=[]), "class_names must be a list of names"),
+    "unknown option": (edit_config, "unknown key 'encoder.latent_dims'; did you mean 'latent_dim'"),
+    "fewer anchors": (one_level_too_few, "one per pyramid level"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_and_foreign_files_are_one_sentence(damage: str, saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    do, message = DAMAGES[damage]
+    do(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model folder 'nowhere', nor a shipped model of that name"):
+        load_model("nowhere")
+    with pytest.raises(InputError, match=r"has no config\.json and no model\.safetensors"):
+        load_model(tmp_path)
+
+
+def test_shipped_models_load() -> None:
+    for card in list_models():
+        model = load_model(card.name)
+        assert sum(tensor.numel() for tensor in model.state_dict().values()) == card.parameters
+        assert model.class_names == card.classes
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_random_encoder_keeps_the_detector_alone(clone: bool) -> None:
+    model, images = tiny_model(clone_backbone=clone), noise(2)
+    if model.backbone is not None:
+        with torch.no_grad():  # as if trained
+            for parameter in model.backbone.parameters():
+                parameter.add_(0.1)
+    floor, again = random_encoder(model, seed=3), random_encoder(model, seed=3)
+    found, objects = floor.encode(images), model.encode(images)
+    assert torch.equal(found.z_where, objects.z_where)
+    assert found.z_what is not None
+    assert not torch.allclose(found.z_what, objects.z_what)  # type: ignore[arg-type]
+    assert_same_objects(found, again.encode(images), atol=0)
+
+
+def test_seeding_leaves_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with seeded(7):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(7):
+        assert torch.equal(torch.rand(3), inside)

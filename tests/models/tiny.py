@@ -1,0 +1,92 @@
+"""Small models and scenes that the tests of this folder share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssdir.models.backbone import ConvConfig
+from ssdir.models.decoder import DecoderConfig
+from ssdir.models.encoders import EncoderConfig
+from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.zoo import seeded
+from ssdir.objects import Objects
+
+NAMES = ["cat", "dog", "eel"]
+SIZE = 64
+
+
+def detector_config(**changes: Any) -> SSDConfig:
+    """320 cells and 640 anchors: 16² and 8² cells, two squares each."""
+    return SSDConfig(
+        image_size=SIZE,
+        backbone=ConvConfig(channels=(8, 12, 16), num_levels=2, top_down=0),
+        anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
+    ).model_copy(update=changes)
+
+
+def tiny_detector(**changes: Any) -> SSD:
+    """Untrained, but its heads are loud enough to find something in noise."""
+    with seeded(1):
+        detector = SSD(detector_config(**changes), NAMES)
+    with torch.no_grad():
+        for head in detector.class_heads:
+            head.weight.mul_(6)
+    return detector.eval()
+
+
+def tiny_model(
+    detector: dict[str, Any] | None = None,
+    alpha: bool = True,
+    encoder: dict[str, Any] | None = None,
+    **changes: Any,
+) -> SSDIR:
+    config = SSDIRConfig(
+        detector=detector_config(**(detector or {})),
+        encoder=EncoderConfig(**{"latent_dim": 6, "num_hidden": 1, "hidden_channels": 12, **(encoder or {})}),
+        decoder=DecoderConfig(stem=12, channels=(12, 8, 8), alpha=alpha),
+        **changes,
+    )
+    frozen = tiny_detector(**(detector or {})).requires_grad_(False)  # as after its own stage
+    with seeded(2):
+        return SSDIR(config, NAMES, frozen).eval()
+
+
+def noise(batch_size: int, seed: int = 0) -> Tensor:
+    """Images of coarse coloured noise, float (B, 3, SIZE, SIZE)."""
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch_size, 3, 8, 8, generator=g)
+    return torch.nn.functional.interpolate(coarse, SIZE, mode="nearest")
+
+
+def truth(*counts: int, seed: int = 0) -> Objects:
+    """Random true objects, so many per image."""
+    g = torch.Generator().manual_seed(seed)
+    M = sum(counts)
+    sides = 0.1 + 0.4 * torch.rand(M, 2, generator=g)
+    centres = sides / 2 + (1 - sides) * torch.rand(M, 2, generator=g)
+    return Objects(
+        image_index=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
+        batch_size=len(counts),
+        z_where=torch.cat([centres, sides], dim=1),
+        labels=torch.randint(0, len(NAMES), (M,), generator=g),
+    )
+
+
+def assert_same_objects(first: Objects, second: Objects, atol: float = 1e-4) -> None:
+    """Of every field, up to rounding."""
+    assert first.batch_size == second.batch_size
+    for name in ("image_index", "labels", "anchor_index"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert (one is None) == (other is None), name
+        assert one is None or torch.equal(one, other), name
+    for name in ("z_where", "scores", "z_what", "z_what_scale", "z_depth"):
+        one, other = getattr(first, name), getattr(second, name)
+        assert (one is None) == (other is None), name
+        if one is not None:
+            torch.testing.assert_close(
+                one, other, rtol=1e-3, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+            )

@@ -1,0 +1,82 @@
+"""A small data set of scattered digits, and a recipe that trains on it in seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssdir.data.coco import CocoDataset, write_scatter
+from ssdir.data.scatter import ScatterConfig
+from ssdir.models.backbone import ConvConfig
+from ssdir.models.decoder import DecoderConfig
+from ssdir.models.encoders import EncoderConfig
+from ssdir.models.ssd import AnchorConfig, SSDConfig
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.zoo import seeded
+from ssdir.training.recipe import Recipe, StageConfig
+
+from .common import SIZE
+
+
+@pytest.fixture(scope="session")
+def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 training and 16 validation images."""
+    folder = tmp_path_factory.mktemp("data") / "scattered"
+    write_scatter(folder, "digits", ScatterConfig(canvas=SIZE, grids=(2, 3), train=64, val=16, test=0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deserted(scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images, but nobody has annotated any object."""
+    folder = tmp_path_factory.mktemp("data") / "deserted"
+    shutil.copytree(scattered, folder)
+    for file in (folder / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "annotations": []}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Two stages of three epochs of four steps."""
+    stage: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 2e-3}
+    return Recipe(
+        name="tiny",
+        model=SSDIRConfig(
+            detector=SSDConfig(
+                image_size=SIZE,
+                backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
+                anchors=AnchorConfig(min_sizes=(12, 24), max_sizes=(24, 48)),
+                score_threshold=0.1,
+                max_objects=6,
+            ),
+            encoder=EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
+            decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
+        ),
+        detector=StageConfig(**stage, schedule="one_cycle", grad_clip=10),
+        representation=StageConfig(**stage),
+    )
+
+
+@pytest.fixture
+def model(recipe: Recipe) -> SSDIR:
+    """Untrained."""
+    with seeded(0):
+        return SSDIR(recipe.model, ["object"]).eval()
+
+
+@pytest.fixture
+def val(scattered: Path) -> CocoDataset:
+    return CocoDataset(scattered, "val", "object", SIZE, preload=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Exact repetition needs sums in one order."""
+    torch.set_num_threads(1)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from ssdir.data.coco import CocoDataset, collate
+from ssdir.models.ssdir import SSDIR
+from ssdir.training.cache import Batch, CachedDataset, build_cache, cache_key, collate_cached
+from ssdir.training.recipe import Recipe
+
+from .common import SIZE
+
+
+def everything(cached: CachedDataset) -> Batch:
+    return collate_cached([cached[index] for index in range(len(cached))])
+
+
+def assert_same_batch(first: Batch, second: Batch) -> None:
+    assert torch.equal(first.images, second.images)
+    for name in ("image_index", "z_where", "scores", "labels", "anchor_index"):
+        assert torch.equal(getattr(first.objects, name), getattr(second.objects, name)), name
+    assert len(first.features) == len(second.features)
+    for one, other in zip(first.features, second.features, strict=True):
+        assert torch.equal(one, other)
+
+
+@contextmanager
+def counted_images(model: SSDIR) -> Iterator[list[int]]:
+    """How many images each call of the detector's backbone is given."""
+    calls: list[int] = []
+
+    def count(module: Any, inputs: tuple[torch.Tensor], output: Any) -> None:
+        calls.append(len(inputs[0]))
+
+    handle = model.detector.backbone.register_forward_hook(count)
+    yield calls
+    handle.remove()
+
+
+def test_cached_equals_computed(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+    cached = everything(build_cache(model, val, tmp_path, limit_mb=100, batch_size=5))
+    images, _ = collate([val[index] for index in range(len(val))])
+    with torch.no_grad():
+        features = model.detector.backbone(images)
+        objects = model.training_objects(features)
+    assert torch.equal(cached.images, images)
+    assert len(objects) > 0
+    assert torch.equal(cached.objects.counts, objects.counts)
+    assert torch.equal(cached.objects.anchor_index, objects.anchor_index)  # type: ignore[arg-type]
+    torch.testing.assert_close(cached.objects.z_where, objects.z_where, rtol=1e-4, atol=1e-5)
+    for stored, feature in zip(cached.features, features, strict=True):
+        assert stored.dtype == torch.float32
+        torch.testing.assert_close(stored, feature, rtol=2e-3, atol=1e-4)  # stored in half precision
+    losses = []
+    for objects_, features_ in ((cached.objects, cached.features), (objects, features)):
+        torch.manual_seed(0)
+        losses.append(model.loss_of(images, objects_, features_)["total"])
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=0)
+
+
+def test_a_step_on_cached_features_learns_without_the_detector(
+    model: SSDIR, val: CocoDataset, tmp_path: Path
+) -> None:
+    model.train()
+    with counted_images(model) as calls:
+        cached = build_cache(model, val, tmp_path, limit_mb=100, batch_size=5)
+        for _epoch in range(3):
+            for batch in DataLoader(cached, batch_size=8, collate_fn=collate_cached):
+                model.zero_grad()
+                model.loss_of(batch.images, batch.objects, batch.features)["total"].backward()
+    assert sum(calls) == len(val)  # each image once, in all
+    assert all(p.grad is not None for p in model.encoder.parameters())
+    assert all(p.grad is None for p in model.detector.parameters())
+
+
+def test_mapped_equals_in_memory(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+    in_memory = build_cache(model, val, tmp_path / "none", limit_mb=100)
+    assert not (tmp_path / "none").exists()
+    mapped = build_cache(model, val, tmp_path, limit_mb=0)
+    assert all(isinstance(level, np.memmap) for level in mapped.levels)
+    assert_same_batch(everything(mapped), everything(in_memory))
+    with counted_images(model) as calls:
+        again = build_cache(model, val, tmp_path, limit_mb=0)
+    assert not calls  # read back
+    assert_same_batch(everything(again), everything(in_memory))
+
+
+def test_incomplete_cache_is_built_again(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+    expected = everything(build_cache(model, val, tmp_path, limit_mb=0))
+    folder = tmp_path / cache_key(model, val)
+    (folder / "complete.json").unlink()
+    (folder / "level0.npy").write_bytes(b"cut off")
+    (folder / "objects.npz").unlink()
+    assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
+
+
+def test_interrupted_cache_is_not_taken_for_complete(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(model, val, tmp_path, limit_mb=0, batch_size=5, progress=interrupt)
+    expected = build_cache(model, val, tmp_path, limit_mb=100)
+    assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), everything(expected))
+
+
+def test_key_follows_weights_options_and_data(
+    model: SSDIR, val: CocoDataset, recipe: Recipe, scattered: Path
+) -> None:
+    keys = {cache_key(model, val)}
+    assert cache_key(model, CocoDataset(scattered, "val", "object", SIZE)) in keys
+    keys.add(cache_key(model, CocoDataset(scattered, "train", "object", SIZE)))
+    keys.add(cache_key(model, CocoDataset(scattered, "val", "object", 32)))
+    with torch.no_grad():
+        model.encoder.depth[0].weight.add_(1)  # no part of the detector
+        assert cache_key(model, val) in keys
+        model.detector.box_heads[0].bias[0] += 1e-3
+    keys.add(cache_key(model, val))
+    for change in ({"score_threshold": 0.3}, {"nms": False}):
+        detector = recipe.model.detector.model_copy(update=change)
+        model.config = recipe.model.model_copy(update={"detector": detector})
+        keys.add(cache_key(model, val))
+    assert len(keys) == 6
+
+
+def test_cloned_backbone_needs_detections_alone(
+    recipe: Recipe, val: CocoDataset, model: SSDIR, tmp_path: Path
+) -> None:
+    clone = SSDIR(recipe.model.model_copy(update={"clone_backbone": True}), ["object"], model.detector).eval()
+    cached = build_cache(clone, val, tmp_path, limit_mb=0)
+    batch = everything(cached)
+    assert batch.features == []
+    assert_same_objects = torch.equal(
+        batch.objects.z_where, everything(build_cache(model, val, tmp_path, limit_mb=100)).objects.z_where
+    )
+    assert assert_same_objects
+    losses = clone.loss_of(batch.images, batch.objects, batch.features)
+    assert torch.isfinite(losses["total"])
+
+
+def test_progress_counts_images(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    build_cache(model, val, tmp_path, limit_mb=100, batch_size=6, progress=lambda *step: seen.append(step))
+    assert seen == [(6, 16), (12, 16), (16, 16)]

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import csv
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.transforms import AugmentConfig
+from ssdir.errors import InputError
+from ssdir.models.zoo import load_model
+from ssdir.training.fit import EpochShuffle, train
+from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
+from ssdir.training.recipe import Recipe, read_recipe
+
+from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
+
+
+@pytest.fixture(scope="session")
+def augmented(recipe: Recipe) -> Recipe:
+    """Draws random numbers wherever training can."""
+    return recipe.model_copy(update={"augment": AugmentConfig(zoom_out=0.5, photometric=0.5)})
+
+
+@pytest.fixture(scope="session")
+def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages, uninterrupted."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    result = train(augmented, scattered, out)
+    assert result.model_dir == out / "model"
+    assert set(result.seconds) == {"detector", "representation"}
+    assert all(seconds > 0 for seconds in result.seconds.values())
+    return out
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_run_folder_holds_what_is_documented(run: Path, augmented: Recipe) -> None:
+    assert read_recipe(run / "recipe.yaml") == augmented
+    for stage in ("detector", "representation"):
+        assert (run / stage / "checkpoints" / "last.ckpt").is_file()
+        assert any((run / stage).rglob("events.out.tfevents*"))
+        assert summary(run, stage)["ended"]
+        rows = rows_of(run / stage / "metrics.csv")
+        assert {row["epoch"] for row in rows} == {"0", "1", "2"}
+        for column in ("train/total", "val/total"):
+            values = [float(row[column]) for row in rows if row[column]]
+            assert len(values) == 3
+            assert all(value > 0 for value in values)
+    assert {file.name for file in (run / "model").iterdir()} == {"config.json", "model.safetensors"}
+    pictures = sorted((run / "representation" / "samples").iterdir())
+    assert [picture.name for picture in pictures] == [f"epoch-00{epoch}.png" for epoch in range(3)]
+    assert not (run / "representation" / "cache").exists()
+
+
+def test_training_lowers_both_losses(run: Path) -> None:
+    for stage in ("detector", "representation"):
+        totals = [float(row["val/total"]) for row in rows_of(run / stage / "metrics.csv") if row["val/total"]]
+        assert totals[-1] < totals[0], stage
+
+
+def test_trained_model_encodes_and_decodes(run: Path, scattered: Path) -> None:
+    model = load_model(run)
+    assert model.class_names == ["object"]
+    images, _ = collate([CocoDataset(scattered, "val", "object", SIZE)[0]])
+    scene = model(images)
+    assert scene.reconstructions.shape == images.shape
+    detector = load_model(run / "detector" / "model").detector.state_dict()
+    trained = model.detector.state_dict()
+    assert all(torch.equal(trained[name], tensor) for name, tensor in detector.items())
+
+
+def interrupt_at(epoch: int, batch: int) -> Callable[[LitStage, Any, int], Tensor | None]:
+    def training_step(self: LitStage, data: Any, batch_index: int) -> Tensor | None:
+        if (self.current_epoch, batch_index) == (epoch, batch):
+            raise KeyboardInterrupt
+        return LitStage.training_step(self, data, batch_index)
+
+    return training_step
+
+
+@pytest.mark.parametrize("stage", [LitDetector, LitRepresentation])
+def test_resumed_training_equals_uninterrupted(
+    stage: type[LitStage],
+    run: Path,
+    augmented: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "run"
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "training_step", interrupt_at(epoch=1, batch=2))
+        with pytest.raises(INTERRUPTED):
+            train(augmented, scattered, out)
+    signal.signal(signal.SIGINT, handler)
+    assert not (out / "model").exists()
+    torch.rand(5)  # the state of the generator must not matter
+    train(augmented, scattered, out, resume=True)
+    whole, resumed = (load_model(folder).state_dict() for folder in (run, out))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    last = [rows_of(folder / "representation" / "metrics.csv")[-1]["val/total"] for folder in (run, out)]
+    assert last[0] == last[1]
+
+
+def test_interruption_reaches_the_caller_and_leaves_ctrl_c_working(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(LitDetector, "training_step", interrupt_at(epoch=0, batch=1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, scattered, tmp_path / "run")
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_ended_stages_are_not_repeated(run: Path, augmented: Recipe, scattered: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+    result = train(augmented, scattered, run, resume=True)
+    assert set(result.seconds) == {"detector", "representation"}
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_stages_can_be_run_one_by_one(run: Path, augmented: Recipe, scattered: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match="has no trained detector"):
+        train(augmented, scattered, out, stage="representation")
+    assert set(train(augmented, scattered, out, stage="detector", resume=True).seconds) == {"detector"}
+    train(augmented, scattered, out, stage="representation", resume=True)
+    whole, staged = (load_model(folder).state_dict() for folder in (run, out))
+    assert all(torch.equal(staged[name], tensor) for name, tensor in whole.items())
+
+
+def test_existing_folders_are_safe(run: Path, augmented: Recipe, scattered: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists: pass --resume to go on with it, or --force"):
+        train(augmented, scattered, run)
+    with pytest.raises(InputError, match=r"was started from another recipe .*'seed'"):
+        train(augmented.model_copy(update={"seed": 1}), scattered, run, resume=True)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is not a training run"):
+        train(augmented, scattered, tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").exists()
+    assert load_model(run).class_names == ["object"]
+
+
+def test_bad_data_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        train(recipe, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_force_replaces_a_run(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    out, short = tmp_path / "run", changed(recipe, "detector", epochs=1)
+    train(short, scattered, out, stage="detector")
+    (out / "leftover").touch()
+    train(changed(short, "detector", lr=1e-3), scattered, out, stage="detector", force=True)
+    assert not (out / "leftover").exists()
+    assert read_recipe(out / "recipe.yaml").detector.lr == 1e-3
+
+
+def vanishing_gradient(module: LitStage) -> Tensor:
+    """Zero, with a gradient that is not a number."""
+    return sum(p.sum() for p in module.parameters() if p.requires_grad).mul(0).sqrt()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("stage", [LitDetector, LitRepresentation])
+def test_a_step_gone_wrong_is_skipped_and_counted(
+    what: str,
+    stage: type[LitStage],
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compute, weights = stage.compute_losses, []
+
+    def broken(self: LitStage, batch: Any) -> dict[str, Tensor]:
+        losses = compute(self, batch)
+        if self.training and self.trainer.training:
+            weights.append([p.detach().clone() for p in self.parameters()])
+            if len(weights) == 2:
+                extra = torch.tensor(torch.nan) if what == "loss" else vanishing_gradient(self)
+                return {**losses, "total": losses["total"] + extra}
+        return losses
+
+    name = "detector" if stage is LitDetector else "representation"
+    one = changed(changed(recipe, "detector", epochs=1), "representation", epochs=1)
+    if stage is LitRepresentation:
+        train(one, scattered, tmp_path / "run", stage="detector")
+    monkeypatch.setattr(stage, "compute_losses", broken)
+    train(one, scattered, tmp_path / "run", stage=name, resume=True)
+    assert summary(tmp_path / "run", name)["skipped_steps"] == 1
+    assert len(weights) == 4
+    for step, moved in ((0, True), (1, False), (2, True)):
+        same = all(torch.equal(a, b) for a, b in zip(weights[step], weights[step + 1], strict=True))
+        assert same != moved, step
+    assert all_finite(weights[-1])
+
+
+def test_batches_without_objects_train_on_and_are_counted(
+    recipe: Recipe, deserted: Path, scattered: Path, tmp_path: Path
+) -> None:
+    one = changed(changed(recipe, "detector", epochs=1), "representation", epochs=2)
+    blind = with_detector(one, score_threshold=0.999)
+    train(blind, deserted, tmp_path / "run")
+    assert summary(tmp_path / "run", "detector")["empty_batches"] == 4
+    assert summary(tmp_path / "run", "representation")["empty_batches"] == 8
+    assert summary(tmp_path / "run", "representation")["skipped_steps"] == 0
+    assert all_finite(load_model(tmp_path / "run").state_dict().values())
+    train(changed(one, "representation", epochs=1), scattered, tmp_path / "full")
+    assert summary(tmp_path / "full", "detector")["empty_batches"] == 0
+
+
+def test_cloned_backbone_trains_whole(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    one = changed(changed(recipe, "detector", epochs=1), "representation", epochs=1)
+    one = with_detector(one, score_threshold=0.0)  # so that there are objects to learn from
+    cloned = one.model_copy(update={"model": one.model.model_copy(update={"clone_backbone": True})})
+    train(cloned, scattered, tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    assert model.backbone is not None
+    frozen, copied = model.detector.backbone.state_dict(), model.backbone.state_dict()
+    changed_names = {name for name, tensor in copied.items() if not torch.equal(tensor, frozen[name])}
+    assert any(name.endswith("0.weight") for name in changed_names)
+    assert any(name.endswith("running_mean") for name in changed_names)
+    detector = load_model(tmp_path / "run" / "detector" / "model").detector.state_dict()
+    assert all(torch.equal(tensor, detector[name]) for name, tensor in model.detector.state_dict().items())
+
+
+def test_shuffling_depends_on_seed_and_epoch_alone() -> None:
+    sampler, other = EpochShuffle(50, seed=1), EpochShuffle(50, seed=2)
+    first = list(sampler)
+    assert sorted(first) == list(range(50))
+    assert list(sampler) == first
+    assert list(other) != first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
