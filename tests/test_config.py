@@ -48,6 +48,7 @@ def test_wrong_value_of_a_key_of_several_types() -> None:
 
 @pytest.mark.parametrize("text", ["5e-4", "5.0e-4", "0.0005"])
 def test_numbers_may_be_written_as_people_do(text: str) -> None:
+    assert read_values(PRESET, [f"detector.lr={text}"])["detector"]["lr"] == 5e-4
     recipe = read_recipe(PRESET, [f"detector.lr={text}"])
     assert recipe.detector.lr == 5e-4
     assert recipe.representation == read_recipe(PRESET).representation

@@ -68,3 +68,32 @@ def test_weights_out_of_reach_are_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(InputError, match=r"'test_resnet' could not be fetched.*pretrained=false"):
         build_backbone(TimmConfig(name="test_resnet", pretrained=True))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VGGConfig(),
+        ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=5),
+        TimmConfig(name="test_resnet", num_levels=2, top_down=5),
+    ],
+)
+def test_finer_clone_is_the_same_net_ending_a_level_earlier(config: Any) -> None:
+    backbone = build_backbone(config).eval().requires_grad_(False)
+    plain, finer = backbone.clone().eval(), backbone.clone(finer=True).eval()
+    images = torch.rand(1, 3, 128, 128)
+    features, copied, fine = backbone(images), plain(images), finer(images)
+    assert all(torch.equal(one, other) for one, other in zip(features, copied, strict=True))
+    assert len(fine) == len(features)
+    assert [feature.shape[1] for feature in fine] == finer.channels
+    assert [feature.shape[-1] for feature in fine[1:]] == [feature.shape[-1] for feature in features[:-1]]
+    assert fine[0].shape[-1] > fine[1].shape[-1]
+    assert all(p.requires_grad for p in finer.parameters())
+    torch.stack([feature.sum() for feature in fine]).sum().backward()
+    assert all(p.grad is not None for p in finer.parameters())  # nothing unused is left
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+def test_finer_clone_needs_a_finer_stage() -> None:
+    with pytest.raises(InputError, match="needs a stage finer than the pyramid: num_levels is 2"):
+        build_backbone(ConvConfig(channels=(4, 6), num_levels=2)).clone(finer=True)

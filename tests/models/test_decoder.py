@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch import Tensor
 
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 
@@ -20,11 +22,32 @@ def test_no_objects_decode_to_none() -> None:
     assert alpha.shape == (0, 1, 2, 2)
 
 
-def test_colour_is_premultiplied_by_alpha() -> None:
-    decoder = WhatDecoder(5, DecoderConfig(stem=8, channels=(8, 6), alpha=True))
-    z_what = 3 * torch.randn(20, 5)
-    raw = decoder.net(z_what[:, :, None, None]).sigmoid()
-    appearances, alpha = decoder(z_what)
-    assert alpha is not None
-    torch.testing.assert_close(alpha, raw[:, 3:])
-    torch.testing.assert_close(appearances, raw[:, :3] * raw[:, 3:])
+def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
+    """The paper's transposed convolutions, one after the other: before the split into colour and alpha."""
+    pictures = decoder.stem(z_what[:, :, None, None]).relu()
+    for level, doubling in enumerate(decoder.doublings):
+        pictures = doubling(pictures)
+        if decoder.norms:
+            pictures = decoder.norms[level](pictures.movedim(1, -1)).movedim(-1, 1)
+        pictures = pictures.relu()
+    decoded: Tensor = decoder.head(pictures).sigmoid()
+    return decoded
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_decoding_equals_convolutions(alpha: bool, norm: bool) -> None:
+    decoder = WhatDecoder(5, DecoderConfig(stem=8, channels=(8, 6, 4), alpha=alpha, norm=norm))
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    z_what = 2 * torch.randn(6, 5)
+    expected = by_convolutions(decoder, z_what)
+    appearances, opacity = decoder(z_what)
+    if not alpha:
+        torch.testing.assert_close(appearances, expected)
+        return
+    assert opacity is not None
+    torch.testing.assert_close(opacity, expected[:, 3:])
+    # Premultiplied.
+    torch.testing.assert_close(appearances, expected[:, :3] * expected[:, 3:])

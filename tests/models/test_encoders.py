@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdir.models.encoders import EncoderConfig, NeighbourhoodEncoder, PyramidEncoder
+from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.ops.glimpses import crop_glimpses
 
 CHANNELS = (5, 7)
 SIDES = (4, 2)
@@ -13,9 +14,10 @@ def pyramid() -> list[Tensor]:
     return [torch.rand(2, c, n, n, generator=g) for c, n in zip(CHANNELS, SIDES, strict=True)]
 
 
-def neighbourhood(size: int = 3) -> NeighbourhoodEncoder:
-    config = EncoderConfig(latent_dim=3, neighbourhood=size, num_hidden=1, hidden_channels=6, mlp_channels=8)
-    return NeighbourhoodEncoder(CHANNELS, config, SIDES, anchors_per_cell=2)
+def aligned(size: int = 4) -> AlignedEncoder:
+    """Of two anchors per cell."""
+    config = EncoderConfig(latent_dim=3, align=size, hidden_channels=6, mlp_channels=8)
+    return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], anchors_per_cell=2)
 
 
 def test_cells_are_in_order_of_level_row_column() -> None:
@@ -36,52 +38,46 @@ def test_cells_are_in_order_of_level_row_column() -> None:
         first += side**2
 
 
-@pytest.mark.parametrize("encoder", [PyramidEncoder(CHANNELS, EncoderConfig(num_hidden=1)), neighbourhood()])
+@pytest.mark.parametrize("encoder", [PyramidEncoder(CHANNELS, EncoderConfig(num_hidden=1)), aligned()])
 def test_weights_start_as_xavier_and_biases_at_zero(encoder: nn.Module) -> None:
     layers = [module for module in encoder.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     assert len(layers) > 3
     for layer in layers:
         assert layer.bias is not None
         assert not layer.bias.any()
-        area = layer.weight[0, 0].numel()
+        area = layer.weight.numel() // (layer.weight.shape[0] * layer.weight.shape[1])
         bound = (6 / (area * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
         assert 0.7 * bound < layer.weight.abs().max() <= bound * 1.0001
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_neighbourhood_equals_loops(size: int) -> None:
-    encoder, features = neighbourhood(size), pyramid()
-    projected = [layer(feature) for layer, feature in zip(encoder.inputs, features, strict=True)]
-    image_index = torch.tensor([0, 0, 0, 1, 1])
-    cell_index = torch.tensor([19, 0, 7, 16, 15])  # levels mixed
-    gathered = encoder.gather(features, image_index, cell_index).view(5, size, size, 6)
-    reach = size // 2
-    for m, (image, cell) in enumerate(zip(image_index.tolist(), cell_index.tolist(), strict=True)):
-        level, cell = (0, cell) if cell < 16 else (1, cell - 16)
-        side = SIDES[level]
-        row, column = divmod(cell, side)
-        for i in range(size):
-            for j in range(size):
-                y, x = row + i - reach, column + j - reach
-                inside = 0 <= y < side and 0 <= x < side
-                expected = projected[level][image, :, y, x] if inside else torch.zeros(6)
-                torch.testing.assert_close(gathered[m, i, j], expected)
+def test_objects_are_read_from_the_level_of_their_anchor() -> None:
+    encoder, features = aligned(), pyramid()
+    image_index = torch.tensor([0, 0, 1, 1])
+    anchor_index = torch.tensor([2 * 16, 31, 39, 0])  # the coarse level's first, the fine one's last, ...
+    low = torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.5, 0.5], [0.0, 0.4]])
+    boxes = torch.cat([low, low + 0.4], dim=1)
+    what, depth = encoder(features, image_index, anchor_index, boxes)
+    assert what.shape == (4, 3)
+    assert depth.shape == (4,)
+    for m, level in enumerate([1, 0, 1, 0]):
+        projected = encoder.inputs[level](features[level])
+        crop = crop_glimpses(projected, boxes[[m]], image_index[[m]], 4)
+        expected = encoder.net(crop)[0]
+        torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
 
 
-def test_neighbourhood_sees_the_box_and_which_anchor_it_is() -> None:
-    encoder, features = neighbourhood(), [torch.ones(1, 5, 4, 4), torch.ones(1, 7, 2, 2)]
-    image, deltas, index = torch.tensor([0]), torch.zeros(1, 4), torch.tensor([2 * 5])
-    what, depth = encoder(features, image, index, deltas)
-    assert what.shape == (1, 3)
-    assert depth.shape == (1,)
-    assert not torch.allclose(encoder(features, image, index, deltas + 1)[0], what)
-    assert not torch.allclose(encoder(features, image, index + 1, deltas)[0], what)
-    # The next cell's same anchor, where all is alike.
-    torch.testing.assert_close(encoder(features, image, index + 2, deltas)[0], what)
-    nothing = encoder(features, image[:0], index[:0], deltas[:0])
-    assert (nothing[0].shape, nothing[1].shape) == ((0, 3), (0,))
+def test_codes_follow_the_box_and_not_its_place() -> None:
+    encoder = aligned()
+    g = torch.Generator().manual_seed(0)
+    tile = torch.rand(1, 5, 4, 4, generator=g)
+    maps = [tile.repeat(1, 1, 2, 2), torch.zeros(1, 7, 2, 2)]
+    boxes = torch.tensor([[0.1, 0.1, 0.4, 0.4], [0.6, 0.6, 0.9, 0.9], [0.1, 0.1, 0.4, 0.3]])
+    what, _ = encoder(maps, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 30, 0]), boxes)
+    torch.testing.assert_close(what[0], what[1], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(what[0], what[2], rtol=1e-2)
 
 
-def test_neighbourhood_is_odd() -> None:
-    with pytest.raises(ValueError, match="must be 0 or odd"):
-        EncoderConfig(neighbourhood=2)
+def test_no_objects_have_no_codes() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    what, depth = aligned()(pyramid(), none, none, torch.zeros(0, 4))
+    assert (what.shape, depth.shape) == ((0, 3), (0,))

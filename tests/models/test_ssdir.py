@@ -55,7 +55,7 @@ def test_latents_come_from_the_objects_own_cell(clone: bool) -> None:
         torch.testing.assert_close(objects.z_depth[m], posterior.depth_loc[image, cell])
 
 
-@pytest.mark.parametrize("options", [{}, {"encoder": {"neighbourhood": 3}}, {"alpha": False}])
+@pytest.mark.parametrize("options", [{}, {"encoder": {"align": 4}}, {"alpha": False}])
 def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any]) -> None:
     model, images = tiny_model(**options), noise(4)
     images[1] = 0.3
@@ -66,7 +66,9 @@ def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any])
     torch.testing.assert_close(model.decode(together).reconstructions, drawn, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"encoder": {"neighbourhood": 3}}, {"clone_backbone": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"encoder": {"align": 4}}, {"clone_backbone": True, "encoder": {"align": 4}}]
+)
 def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
     model, images, boxes = tiny_model(**options), noise(3), truth(2, 0, 4)
     objects = model.encode(images, boxes=boxes)
@@ -234,9 +236,10 @@ def training_step(model: SSDIR) -> None:
     optimizer.step()
 
 
+@pytest.mark.parametrize("align", [0, 4])
 @pytest.mark.parametrize("clone", [False, True])
-def test_a_step_changes_all_but_the_frozen_detector(clone: bool) -> None:
-    model = tiny_model(clone_backbone=clone).train()
+def test_a_step_changes_all_but_the_frozen_detector(clone: bool, align: int) -> None:
+    model = tiny_model(clone_backbone=clone, encoder={"align": align}).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     training_step(model)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -254,7 +257,8 @@ def test_detector_stays_frozen_in_training_mode() -> None:
     assert model.training
     assert model.encoder.training
     assert not any(module.training for module in model.detector.modules())
-    assert not any(p.requires_grad for p in model.detector.parameters())
+    fresh = SSDIR(model.config, NAMES)
+    assert not any(p.requires_grad for p in fresh.detector.parameters())
 
 
 def test_training_learns_what_objects_look_like() -> None:
@@ -308,7 +312,9 @@ def test_paper_mnist_has_the_papers_decoder(paper_model: SSDIR) -> None:
     widths = [1024, 512, 256, 128, 64, 32, 16]
     doubling = [(low, high, 2, 2) for low, high in pairwise(widths)]
     assert shapes(paper_model, "decoder.") == [(1024, 64, 1, 1), *doubling, (3, 16, 1, 1)]
-    assert all(m.stride == (2, 2) for m in paper_model.decoder.net if isinstance(m, torch.nn.ConvTranspose2d))
+    assert all(
+        m.stride == (2, 2) for m in paper_model.decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)
+    )
 
 
 def test_paper_mnist_has_the_papers_encoders(paper_model: SSDIR) -> None:

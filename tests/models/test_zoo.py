@@ -25,7 +25,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"alpha": False, "clone_backbone": True}, {"encoder": {"neighbourhood": 3}}],
+    [{}, {"alpha": False, "clone_backbone": True}, {"encoder": {"align": 4}, "clone_backbone": True}],
 )
 def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Path) -> None:
     model, images = tiny_model(**options), noise(2)
@@ -74,7 +74,7 @@ def cut_weights(folder: Path) -> None:
 def drop_weight(folder: Path) -> None:
     file = folder / "model.safetensors"
     weights = load_file(file)
-    del weights["decoder.net.0.weight"]
+    del weights["decoder.stem.weight"]
     save_file(weights, file)
 
 
@@ -86,7 +86,7 @@ def add_weight(folder: Path) -> None:
 def reshape_weight(folder: Path) -> None:
     file = folder / "model.safetensors"
     weights = load_file(file)
-    weights["decoder.net.0.bias"] = torch.zeros(5)
+    weights["decoder.stem.bias"] = torch.zeros(5)
     save_file(weights, file)
 
 
@@ -103,9 +103,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut weights": (cut_weights, "is damaged or not a safetensors file"),
     "garbage weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 999), "is damaged or not"),
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "is damaged or not"),
-    "missing tensor": (drop_weight, "does not fit.*decoder.net.0.weight"),
+    "missing tensor": (drop_weight, "does not fit.*decoder.stem.weight"),
     "foreign tensor": (add_weight, "does not fit.*foreign"),
-    "other shape": (reshape_weight, "does not fit.*decoder.net.0.bias"),
+    "other shape": (reshape_weight, "does not fit.*decoder.stem.bias"),
     "garbage config": (lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not valid JSON"),
     "list config": (lambda f: (f / "config.json").write_text("[]"), "is not the config of an ssdir model"),
@@ -143,9 +143,10 @@ def test_shipped_models_load() -> None:
         assert model.class_names == card.classes
 
 
+@pytest.mark.parametrize("align", [0, 4])
 @pytest.mark.parametrize("clone", [False, True])
-def test_random_encoder_keeps_the_detector_alone(clone: bool) -> None:
-    model, images = tiny_model(clone_backbone=clone), noise(2)
+def test_random_encoder_keeps_the_detector_alone(clone: bool, align: int) -> None:
+    model, images = tiny_model(clone_backbone=clone, encoder={"align": align}), noise(2)
     if model.backbone is not None:
         with torch.no_grad():  # as if trained
             for parameter in model.backbone.parameters():

@@ -212,14 +212,14 @@ def test_lone_object_is_reproduced_whatever_its_depth(depth: float) -> None:
 
 
 def test_small_box_shows_the_mean_of_its_appearance() -> None:
-    """Fewer pixels than samples: a fine checkerboard must not turn into whichever sample a pixel hits."""
-    board = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()
+    """Fewer pixels than samples: fine lines must not vanish between the samples that pixels hit."""
+    lines = (torch.arange(64) % 8 == 1).float()  # one bright column in eight, and eight pixels across
     small = replace(
         one_box([0.25, 0.25, 0.75, 0.75], depth=[0.0], colours=[RED], side=64),
-        appearances=board.expand(1, 3, 64, 64).contiguous(),
+        appearances=lines.expand(1, 3, 64, 64).contiguous(),
     )
     picture = small.merged((16, 16))[0][0, :, 5:11, 5:11]
-    torch.testing.assert_close(picture, torch.full_like(picture, 0.5), rtol=0, atol=0.02)
+    torch.testing.assert_close(picture, torch.full_like(picture, 1 / 8), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0)])

@@ -137,10 +137,9 @@ def test_cloned_backbone_needs_detections_alone(
     cached = build_cache(clone, val, tmp_path, limit_mb=0)
     batch = everything(cached)
     assert batch.features == []
-    assert_same_objects = torch.equal(
-        batch.objects.z_where, everything(build_cache(model, val, tmp_path, limit_mb=100)).objects.z_where
-    )
-    assert assert_same_objects
+    expected = everything(build_cache(model, val, tmp_path, limit_mb=100))
+    assert torch.equal(batch.objects.z_where, expected.objects.z_where)
+    assert cache_key(clone, val) != cache_key(model, val)
     losses = clone.loss_of(batch.images, batch.objects, batch.features)
     assert torch.isfinite(losses["total"])
 

@@ -88,6 +88,14 @@ def interrupt_at(epoch: int, batch: int) -> Callable[[LitStage, Any, int], Tenso
     return training_step
 
 
+def noting_epochs(epochs: list[int]) -> Callable[[LitStage, Any, int], Tensor | None]:
+    def training_step(self: LitStage, data: Any, batch_index: int) -> Tensor | None:
+        epochs.append(self.current_epoch)
+        return LitStage.training_step(self, data, batch_index)
+
+    return training_step
+
+
 @pytest.mark.parametrize("stage", [LitDetector, LitRepresentation])
 def test_resumed_training_equals_uninterrupted(
     stage: type[LitStage],
@@ -106,7 +114,11 @@ def test_resumed_training_equals_uninterrupted(
     signal.signal(signal.SIGINT, handler)
     assert not (out / "model").exists()
     torch.rand(5)  # the state of the generator must not matter
-    train(augmented, scattered, out, resume=True)
+    epochs: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "training_step", noting_epochs(epochs))
+        train(augmented, scattered, out, resume=True)
+    assert epochs == [1] * 4 + [2] * 4  # the finished one is not repeated
     whole, resumed = (load_model(folder).state_dict() for folder in (run, out))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     last = [rows_of(folder / "representation" / "metrics.csv")[-1]["val/total"] for folder in (run, out)]

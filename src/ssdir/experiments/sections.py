@@ -185,7 +185,7 @@ def training_section(run: Path, stages: Mapping[str, str]) -> Section:
     for stage, caption in stages.items():
         curves = read_curves(run / stage / "metrics.csv")
         png = plots.loss_curves(curves, "epoch")
-        figures.append(Figure(png, f"Losses of the stage {stage}.", caption, scale=SHARP))
+        figures.append(Figure(png, f"Losses of the stage {stage}.", caption, scale=SHARP, wide=True))
     text = "Losses on the training split and on the validation split, which is only watched. Lower is better."
     return Section("Training", [text], figures=figures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 import warnings
@@ -95,6 +96,8 @@ def train(
     splits = {split: CocoDataset(data, split, classes, size, preload=True) for split in ("train", "val")}
     _prepare(recipe, out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
     if "detector" in stages and not _ended(out, "detector"):
         _train_detector(recipe, data, classes, splits, out)
@@ -214,12 +217,17 @@ def _fit(
     )
     last = folder / "checkpoints" / "last.ckpt"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers")
+        warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
         trainer.fit(stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
     stage.cpu()
     _write_summary(folder, before + time.perf_counter() - started, stage, ended=True)
+    if stage.skipped_steps or stage.empty_batches:
+        Console(stderr=True).print(
+            f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
+            f"{stage.empty_batches} batches had no object"
+        )
 
 
 class _Timer(Callback):
@@ -243,11 +251,22 @@ def _csv_logger(folder: Path) -> CSVLogger:
     return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=20)
 
 
+class _PlainProgressBar(TQDMProgressBar):
+    """For piped output: a line now and then, and the terms of the loss alone."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
+class _RichProgressBar(RichProgressBar):
+    """For terminals."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
 def _progress_bar() -> Callback:
-    """Rich's bar on a terminal, plain lines where the output is piped."""
-    if Console().is_terminal:
-        return RichProgressBar()
-    return TQDMProgressBar(refresh_rate=50)
+    return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
 
 
 def _write_summary(folder: Path, seconds: float, stage: LitStage, *, ended: bool) -> None:

@@ -53,22 +53,17 @@ class LitStage(lightning.LightningModule):
         self.log_losses("val", self.compute_losses(batch), _batch_size(batch))
 
     def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> None:
-        """Shows each term in the progress bar and logs it."""
-        finite = {name: value for name, value in losses.items() if torch.isfinite(value)}
-        for name, value in finite.items():
-            shown = split == "train"
-            self.log(
-                f"{split}/{name}",
-                value.detach(),
-                prog_bar=shown,
-                on_step=False,
-                on_epoch=True,
-                batch_size=batch_size,
-            )
+        """Shows each term of a training step in the progress bar, and logs each one's mean over the epoch."""
+        for name, value in losses.items():
+            if not torch.isfinite(value):
+                continue
+            self.log(f"{split}/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
+            if split == "train":
+                self.log(name, value.detach(), prog_bar=True, logger=False, batch_size=batch_size)
         if split == "train":
             for name in ("skipped_steps", "empty_batches"):
                 if count := getattr(self, name):
-                    self.log(f"train/{name}", float(count), prog_bar=True, reduce_fx="max", batch_size=batch_size)
+                    self.log(f"train/{name}", float(count), prog_bar=True, batch_size=batch_size)
 
     def configure_gradient_clipping(  # noqa: D102
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
