@@ -111,10 +111,10 @@ def scatter(
     with progress("scattering") as advance:
         write_scatter(out, source, config, root=root, workers=workers, progress=advance, force=force)
     say(f"{train + val + test} images in {out}")
-    next_step("train", _suggested_preset(), "--data", out, "--out", "runs/first")
+    next_step("train", "tiny", "--data", out, "--out", "runs/first")
 
 
-@app.command(epilog="Example: ssdir train tiny-digits seed=1 --data data/digits --out runs/digits")
+@app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")
 def train(
     recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
     data: Annotated[Path, typer.Option(help="Folder of a COCO data set with splits train and val.")],
@@ -284,7 +284,6 @@ def demo(
     from ssdir.experiments.demo import run_demo
 
     run_demo(out, seed=seed, force=force)
-    next_step("models")
 
 
 # What the commands share ---------------------------------------------------------------------------------
@@ -373,9 +372,3 @@ def _provenance(
     on_gpu = predictor.device.type == "cuda"
     device = torch.cuda.get_device_name(predictor.device) if on_gpu else predictor.device.type
     return provenance(config, seed, fingerprint(test), device, time.perf_counter() - started)
-
-
-def _suggested_preset() -> str:
-    from ssdir.config import presets
-
-    return next((name for name in presets() if "digits" in name), next(iter(presets()), "PRESET"))
