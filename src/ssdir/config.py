@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,12 +34,12 @@ def parse(config_class: type[C], values: Mapping[str, Any], *, source: str) -> C
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        raise InputError(_sentence(config_class, error, source)) from None
+        raise InputError(_sentence(config_class, values, error, source)) from None
 
 
-def _sentence(config_class: type[Config], error: ValidationError, source: str) -> str:
+def _sentence(config_class: type[Config], values: Mapping[str, Any], error: ValidationError, source: str) -> str:
     first = error.errors()[0]
-    path = [part for part in first["loc"] if not str(part).startswith("function-")]
+    path = _written_path(first["loc"], values, missing=first["type"] == "missing")
     dotted = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         known = _keys(config_class, [str(part) for part in path[:-1]])
@@ -51,15 +51,35 @@ def _sentence(config_class: type[Config], error: ValidationError, source: str) -
     return f"{source}: {where}{message}{got}"
 
 
+def _written_path(location: tuple[int | str, ...], values: Any, *, missing: bool) -> list[int | str]:
+    """A location as the user wrote it: pydantic also names validators and members of unions."""
+    path: list[int | str] = []
+    for part in location:
+        is_item = isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
+        if not is_item and not (isinstance(values, Mapping) and part in values):
+            continue
+        values = values[part]
+        path.append(part)
+    return [*path, location[-1]] if missing else path
+
+
 def _keys(config_class: type[Config], path: list[str]) -> list[str]:
     """The field names of the config found by following `path` from `config_class`."""
     current: Any = config_class
     for part in path:
-        fields = getattr(current, "model_fields", {})
+        fields = _fields(current)
         if part not in fields:
             return []
         current = fields[part].annotation
-    return sorted(getattr(current, "model_fields", {}))
+    return sorted(_fields(current))
+
+
+def _fields(annotation: Any) -> dict[str, Any]:
+    """Fields of a config class, or of every config class of a union."""
+    fields = dict(getattr(annotation, "model_fields", {}))
+    for member in get_args(annotation):
+        fields |= getattr(member, "model_fields", {})
+    return fields
 
 
 def presets() -> list[str]:
@@ -122,7 +142,10 @@ def _override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise InputError(f"override '{text}' must look like key=value, for example seed=1")
-    parsed: Any = yaml.safe_load(value)
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"override '{text}' must look like key=value, and the value be valid YAML") from None
     if isinstance(parsed, str):
         parsed = _number(parsed)
     for part in reversed(key.split(".")):

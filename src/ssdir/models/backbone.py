@@ -98,7 +98,7 @@ class Backbone(nn.Module):
             finer: end one level earlier: as many levels, each one step finer, and no top-down pathway.
         """
         copied = copy.deepcopy(self)
-        copied.requires_grad_(True)
+        copied.requires_grad_(True).train()
         if finer:
             copied.shift_finer()
         return copied

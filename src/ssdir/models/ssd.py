@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from ssdir.config import Config
+from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
 from ssdir.objects import Objects
 from ssdir.ops.anchors import level_anchors
@@ -115,7 +116,7 @@ class SSD(nn.Module):
     def _build_anchors(self) -> Tensor:
         spec, size = self.config.anchors, self.config.image_size
         if len(spec.min_sizes) != len(self.feature_sizes):
-            raise ValueError(
+            raise InputError(
                 f"anchors.min_sizes must have {len(self.feature_sizes)} entries, one per pyramid level, "
                 f"got {len(spec.min_sizes)}"
             )

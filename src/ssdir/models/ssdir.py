@@ -10,6 +10,14 @@ from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.backbone import Backbone
+from ssdir.models.consistency import (
+    ConsistencyConfig,
+    ProjectionHead,
+    info_nce,
+    random_views,
+    view_images,
+    view_objects,
+)
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
 from ssdir.models.ssd import SSD, SSDConfig
@@ -48,6 +56,7 @@ class SSDIRConfig(Config):
         encoder: what and depth encoders.
         decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
         loss: coefficients of eq. 7.
+        consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
     """
 
     detector: SSDConfig = SSDConfig()
@@ -55,6 +64,7 @@ class SSDIRConfig(Config):
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
     loss: LossConfig = LossConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
 
 
 class SSDIR(nn.Module):
@@ -82,6 +92,7 @@ class SSDIR(nn.Module):
         else:
             self.encoder = PyramidEncoder(channels, config.encoder)
         self.decoder = WhatDecoder(self.latent_dim, config.decoder)
+        self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
         self.detector.requires_grad_(False)
 
     @property
@@ -199,7 +210,8 @@ class SSDIR(nn.Module):
             features: the detector's pyramid; unused with `clone_backbone`.
 
         Returns:
-            The four terms of eq. 7, in nats per image, `total`, their weighted sum, and `mse`.
+            The four terms of eq. 7, in nats per image, `consistency` if it has a weight, `total`, their
+            weighted sum, and `mse`.
         """
         latents = self.infer(objects, images, features)
         scene = self.decode(self.sample(latents))
@@ -211,8 +223,28 @@ class SSDIR(nn.Module):
             + weights.kl_what * terms["kl_what"]
             + weights.kl_depth * terms["kl_depth"]
         )
+        if self.projection is not None:
+            terms["consistency"] = self.consistency(images, latents)
+            per_image = len(latents) / latents.batch_size
+            total = total + self.config.consistency.weight * per_image * terms["consistency"]
         mse = (scene.reconstructions.detach() - images).square().mean()
         return {**terms, "total": total, "mse": mse}
+
+    def consistency(self, images: Tensor, latents: Objects) -> Tensor:
+        """How well objects are told apart by their codes in another view of their images, in nats per object."""
+        if self.projection is None or latents.z_what is None:
+            raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
+        linear, offset = random_views(len(images), self.config.consistency, images.device)
+        moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
+        first, moved = latents.z_what[kept], moved[kept]
+        moved = moved.replace(anchor_index=assign_anchors(moved.z_where, self.detector.anchors))
+        views = view_images(images, linear, offset)
+        with torch.no_grad():
+            features = self.detector.backbone(views) if self.backbone is None else []
+        second = self.infer(moved, views, features).z_what
+        assert second is not None
+        temperature = self.config.consistency.temperature
+        return info_nce(self.projection(first), self.projection(second), temperature)
 
     def sample(self, latents: Objects) -> Objects:
         """Draws z_what and z_depth by the reparametrisation trick."""

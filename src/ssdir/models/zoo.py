@@ -114,7 +114,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' is not valid JSON ({error})") from None
-    if not isinstance(header, dict) or header.get("model") != "SSDIR" or "config" not in header:
+    if (
+        not isinstance(header, dict)
+        or header.get("model") != "SSDIR"
+        or not isinstance(header.get("config"), dict)
+    ):
         raise InputError(f"'{path}' is not the config of an ssdir model")
     if header.get("format") != FORMAT:
         raise InputError(f"'{path}' has format {header.get('format')}, this ssdir reads {FORMAT}: update ssdir")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import time
 import warnings
 from dataclasses import dataclass
@@ -50,11 +51,14 @@ class EpochShuffle(Sampler[int]):
     """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
 
     def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+        self.size, self.seed = size, seed
+        self.generator = torch.Generator()
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch."""
         self.epoch = epoch
+        self.generator.manual_seed(self.seed * 100_003 + epoch)
 
     def __len__(self) -> int:
         return self.size
@@ -188,18 +192,21 @@ def _fit(
     """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time."""
     started = time.perf_counter()
     before = _seconds(folder.parent, folder.name)
+    sampler = EpochShuffle(len(train_split), recipe.seed)  # type: ignore[arg-type]
     loaders = [
         DataLoader(
             split,
             batch_size=config.batch_size,
-            sampler=EpochShuffle(len(split), recipe.seed) if training else None,  # type: ignore[arg-type]
+            sampler=sampler if training else None,
             collate_fn=collate_fn,
             num_workers=recipe.workers,
             persistent_workers=False,
+            # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
+            generator=sampler.generator if training else torch.Generator(),
         )
         for split, training in ((train_split, True), (val_split, False))
     ]
-    checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0)
+    checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
@@ -216,11 +223,19 @@ def _fit(
         use_distributed_sampler=False,
     )
     last = folder / "checkpoints" / "last.ckpt"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
-        trainer.fit(stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
+            trainer.fit(
+                stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
+            )
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
     stage.cpu()
     _write_summary(folder, before + time.perf_counter() - started, stage, ended=True)
     if stage.skipped_steps or stage.empty_batches:
