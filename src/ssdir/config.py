@@ -101,7 +101,10 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
         path = Path(name)
         if not path.is_file():
             raise InputError(f"config file '{path}' does not exist")
-        values = _read_yaml(path.read_text(encoding="utf-8"), name)
+        try:
+            values = _read_yaml(path.read_text(encoding="utf-8"), name)
+        except UnicodeDecodeError:
+            raise InputError(f"config file '{path}' is not UTF-8 text") from None
     elif name in presets():
         text = (resources.files("ssdir") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
         values = _read_yaml(text, name)
@@ -109,6 +112,8 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
         hint = nearest(name, presets())
         raise InputError(f"unknown preset '{name}'{hint}; presets: {', '.join(presets())} (or a .yaml file)")
     if base := values.pop("base", None):
+        if base not in presets() or base == name:
+            raise InputError(f"{name}: base '{base}' is not another preset{nearest(str(base), presets())}")
         values = merge(read_values(str(base)), values)
     for override in overrides:
         values = merge(values, _override(override))

@@ -36,8 +36,10 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
             best_iou, best_row = iou.max(dim=0)
             row = torch.where(best_iou >= iou_threshold, best_row, -1)
             forced_iou, forced_anchor = iou.max(dim=1)
-            order = forced_iou.argsort(stable=True)  # the largest overlap writes last
-            row[forced_anchor[order]] = order
+            # Of objects that share their best anchor, the one with the larger overlap.
+            claim = iou.new_zeros(N).scatter_reduce(0, forced_anchor, forced_iou, "amax")
+            winner = (forced_iou == claim[forced_anchor]).nonzero()[:, 0]
+            row[forced_anchor[winner]] = winner
             matches[image] = torch.where(row >= 0, row + first, -1)
         first += len(iou)
     return matches

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.coco import CocoDataset, collate, fingerprint
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
 from ssdir.models.ssd import SSD
@@ -98,7 +98,7 @@ def train(
     size = recipe.model.detector.image_size
     classes: Any = recipe.classes if isinstance(recipe.classes, str) else list(recipe.classes)
     splits = {split: CocoDataset(data, split, classes, size, preload=True) for split in ("train", "val")}
-    _prepare(recipe, out, resume=resume, force=force)
+    _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -112,9 +112,11 @@ def train(
     return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
 
 
-def _prepare(recipe: Recipe, out: Path, *, resume: bool, force: bool) -> None:
+def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
     """Makes the run's folder, or checks that it is the run to go on with."""
-    file = out / "recipe.yaml"
+    file, data_file = out / "recipe.yaml", out / "data.json"
+    if out.is_file():
+        raise InputError(f"'{out}' is a file: --out takes the folder of a run")
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     if file.exists() and resume:
         stored = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -124,6 +126,8 @@ def _prepare(recipe: Recipe, out: Path, *, resume: bool, force: bool) -> None:
             raise InputError(
                 f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"
             )
+        if json.loads(data_file.read_text(encoding="utf-8"))["fingerprint"] != data_hash:
+            raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
         return
     if out.exists() and any(out.iterdir()):
         if not force:
@@ -132,6 +136,7 @@ def _prepare(recipe: Recipe, out: Path, *, resume: bool, force: bool) -> None:
             raise InputError(f"'{out}' is not a training run (it has no recipe.yaml), so it is not replaced")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    data_file.write_text(json.dumps({"fingerprint": data_hash}) + "\n", encoding="utf-8")
     file.write_text(text, encoding="utf-8")
 
 
