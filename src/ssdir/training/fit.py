@@ -100,6 +100,7 @@ def train(
     splits = {split: CocoDataset(data, split, classes, size, preload=True) for split in ("train", "val")}
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
+    torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
