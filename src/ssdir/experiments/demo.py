@@ -22,9 +22,8 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.experiments import sections
 from ssdir.experiments.glossary import Metric
 from ssdir.experiments.report import Report, Section, metrics_table
-from ssdir.inference.predictor import choose_device
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model, random_encoder
+from ssdir.models.zoo import choose_device, load_model, random_encoder
 from ssdir.outputs import atomic_dir
 from ssdir.plots import format_seconds
 from ssdir.training.fit import RunSummary, train

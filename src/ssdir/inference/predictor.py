@@ -18,14 +18,13 @@ from torch import Tensor
 from ssdir.data.images import ImageSource, image_size, read_image, to_tensor
 from ssdir.errors import InputError
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model
+from ssdir.models.zoo import choose_device, load_model
 from ssdir.objects import Objects, Scene
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
 T = TypeVar("T")
 
-DEVICES = ("cpu", "cuda", "mps")
 READERS = min(4, os.cpu_count() or 1)
 
 
@@ -40,25 +39,6 @@ def load(name_or_dir: str | Path, device: str | torch.device | None = None) -> P
         InputError: for an unknown name, damaged files, or a device that isn't there.
     """
     return Predictor(load_model(name_or_dir, choose_device(device)))
-
-
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or else the best there is: CUDA, MPS, CPU.
-
-    Raises:
-        InputError: if it isn't there.
-    """
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device is None:
-        return torch.device(next(name for name, available in found.items() if available))
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device '{device}': expected one of {', '.join(DEVICES)}") from None
-    many = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if not found.get(chosen.type) or (chosen.index or 0) >= many:
-        raise InputError(f"device '{device}' is not available here: leave it out, or use cpu")
-    return chosen
 
 
 class Predictor:

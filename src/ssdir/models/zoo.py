@@ -21,6 +21,7 @@ from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+DEVICES = ("cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,25 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> S
         raise InputError(f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'")
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or else the best there is: CUDA, MPS, CPU.
+
+    Raises:
+        InputError: if it isn't there.
+    """
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device is None:
+        return torch.device(next(name for name, available in found.items() if available))
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device '{device}': expected one of {', '.join(DEVICES)}") from None
+    many = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if not found.get(chosen.type) or (chosen.index or 0) >= many:
+        raise InputError(f"device '{device}' is not available here: leave it out, or use cpu")
+    return chosen
 
 
 def find_model(name_or_dir: str | Path) -> Path:
@@ -183,6 +203,7 @@ def random_encoder(model: SSDIR, seed: int = 0) -> SSDIR:
 
 __all__ = [
     "ModelCard",
+    "choose_device",
     "find_model",
     "list_models",
     "load_model",

@@ -104,7 +104,7 @@ def build_cache(
     objects: list[Objects] = []
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
     device = model.detector.anchors.device
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
             features = model.detector.backbone(images.to(device))
             first = len(objects)
@@ -113,8 +113,6 @@ def build_cache(
                 level[first : len(objects)] = feature.half().cpu().numpy()
             if progress is not None:
                 progress(len(objects), len(dataset))
-    # Tensors made in inference mode cannot take part in autograd.
-    objects = [image_objects.to("cpu").replace(z_where=image_objects.z_where.clone()) for image_objects in objects]
     if target is not None:
         _finish(target, objects, levels)
         return _read(dataset, target, len(shapes))

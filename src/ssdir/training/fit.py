@@ -25,7 +25,8 @@ from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
 from ssdir.models.ssd import SSD
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model, save_model
+from ssdir.models.zoo import choose_device, load_model, save_model
+from ssdir.outputs import atomic_file
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
@@ -160,7 +161,7 @@ def _train_representation(
 ) -> None:
     torch.manual_seed(recipe.seed)
     detector = load_model(out / "detector" / "model").detector
-    model = SSDIR(recipe.model, class_names, detector=detector).to(_device())
+    model = SSDIR(recipe.model, class_names, detector=detector).to(choose_device())
     cache = out / "representation" / "cache"
     console = Console(stderr=True)
     with console.status("running the frozen detector once over the data"):
@@ -297,9 +298,8 @@ def _write_summary(folder: Path, seconds: float, stage: LitStage, *, ended: bool
         "skipped_steps": stage.skipped_steps,
         "empty_batches": stage.empty_batches,
     }
-    temporary = folder / "summary.json.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.json")
+    with atomic_file(folder / "summary.json", force=True) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _summary(out: Path, stage: str) -> dict[str, Any]:
@@ -314,9 +314,3 @@ def _ended(out: Path, stage: str) -> bool:
 
 def _seconds(out: Path, stage: str) -> float:
     return float(_summary(out, stage).get("wall_seconds", 0.0))
-
-
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
