@@ -22,7 +22,8 @@ Probe: TypeAlias = Pipeline
 Array: TypeAlias = NDArray[np.float64]
 
 DRAWN_SHARE = 0.9
-MAX_TRAIN = 10_000
+MAX_TRAIN = 20_000
+MAX_NEIGHBOUR_TRAIN = 10_000
 NEIGHBOURS = 10
 MAX_ITERATIONS = 2000
 _PROJECTED_ROWS = 4096
@@ -113,7 +114,7 @@ def probe_scores(probe: Probe, test: LabelledLatents) -> dict[str, float]:
 
 def knn_accuracy(train: LabelledLatents, test: LabelledLatents, seed: int = 0) -> float:
     """Accuracy of the majority of the ten nearest training objects, by standardised Euclidean distance."""
-    drawn = _draw(len(train), seed, MAX_TRAIN)
+    drawn = _draw(len(train), seed, MAX_NEIGHBOUR_TRAIN)
     neighbours = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(drawn)), algorithm="brute")
     model = make_pipeline(StandardScaler(), neighbours)
     model.fit(_array(train.latents)[drawn], train.labels.numpy()[drawn])

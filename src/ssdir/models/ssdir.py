@@ -13,8 +13,10 @@ from ssdir.models.backbone import Backbone
 from ssdir.models.consistency import (
     ConsistencyConfig,
     ProjectionHead,
+    hide_patches,
     info_nce,
     random_views,
+    vary_strokes,
     view_images,
     view_objects,
 )
@@ -234,17 +236,20 @@ class SSDIR(nn.Module):
         """How well objects are told apart by their codes in another view of their images, in nats per object."""
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
-        linear, offset = random_views(len(images), self.config.consistency, images.device)
+        config = self.config.consistency
+        linear, offset = random_views(len(images), config, images.device)
         moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
+        if int(kept.sum()) < 2:  # nothing to be told apart from
+            return latents.z_what.sum() * 0
         first, moved = latents.z_what[kept], moved[kept]
         moved = moved.replace(anchor_index=assign_anchors(moved.z_where, self.detector.anchors))
-        views = view_images(images, linear, offset)
+        views = view_images(images, linear, offset, config.elastic)
+        views = hide_patches(vary_strokes(views, config.thickness), config.patches)
         with torch.no_grad():
             features = self.detector.backbone(views) if self.backbone is None else []
         second = self.infer(moved, views, features).z_what
         assert second is not None
-        temperature = self.config.consistency.temperature
-        return info_nce(self.projection(first), self.projection(second), temperature)
+        return info_nce(self.projection(first), self.projection(second), config.temperature)
 
     def sample(self, latents: Objects) -> Objects:
         """Draws z_what and z_depth by the reparametrisation trick."""
