@@ -245,7 +245,10 @@ def test_interrupted_encode_leaves_nothing(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_in_a_process_leaves_nothing(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_process_leaves_nothing(
+    tiny_model_dir: Path, photos: Path, out: Path, stop: signal.Signals
+) -> None:
     slow = (
         "import time\n"
         "from ssdir.inference import store\n"
@@ -261,7 +264,7 @@ def test_ctrl_c_in_a_process_leaves_nothing(tiny_model_dir: Path, photos: Path, 
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         time.sleep(0.1)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, stop)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == "interrupted: no unfinished output was kept\n"

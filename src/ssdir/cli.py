@@ -16,7 +16,17 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ssdir.console import EXIT_INTERRUPTED, FriendlyGroup, fail, next_step, progress, say, stdout, warn
+from ssdir.console import (
+    EXIT_INTERRUPTED,
+    FriendlyGroup,
+    end_cleanly_when_terminated,
+    fail,
+    next_step,
+    progress,
+    say,
+    stdout,
+    warn,
+)
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -57,6 +67,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Entry point of the command `ssdir`."""
+    end_cleanly_when_terminated()
     app()
 
 
@@ -357,7 +368,7 @@ def _measure(
             glyphs=glyphs,
             random_model=random_encoder(predictor.model, seed),
             progress=lambda stage, done, total: advance(done, total, stage),
-        )
+        ).metrics
 
 
 def _provenance(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import typer
@@ -40,6 +42,15 @@ class FriendlyGroup(TyperGroup):
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             fail("error: the accelerator is out of memory: use a smaller batch size", EXIT_FAILED)
+
+
+def end_cleanly_when_terminated() -> None:
+    """SIGTERM ends the command as Ctrl-C does, so that no unfinished output stays behind."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class Advance(Protocol):

@@ -47,7 +47,8 @@ class Objects:
         source_index: int64 (M,), for ground truth: which source glyph or asset the object shows.
 
     Raises:
-        ValueError: if a field's shape, dtype or range breaks the above.
+        ValueError: if a field's shape or dtype, or the order of images, breaks the above. Ranges of floats are the
+            maker's promise: to look at them would have to wait for the accelerator.
     """
 
     image_index: Tensor

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ class TruthCode:
         return codes
 
 
+def metrics_of(*args: Any, **options: Any) -> dict[str, float]:
+    return evaluate(*args, **options).metrics
+
+
 def blind(z_where: Tensor, number: Tensor) -> Tensor:
     return torch.cat([z_where[:, :2], number[:, None] / 200], dim=1)
 
@@ -68,7 +73,7 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     glyphs = [np.full((4, 4), 100 + number, dtype=np.uint8) for number in range(5)]
     model_on_glyphs = FakeDetector(found, lambda z_where, number: z_where)
     told: list[tuple[str, int, int]] = []
-    metrics = evaluate(
+    metrics = metrics_of(
         model,
         test,
         train,
@@ -95,23 +100,23 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     assert "scale/probe/accuracy_small" in metrics
 
     assert "scale/drift" not in metrics
-    assert "scale/retrieval_at_1" in evaluate(model_on_glyphs, test, glyphs=glyphs)
+    assert "scale/retrieval_at_1" in metrics_of(model_on_glyphs, test, glyphs=glyphs)
 
 
 def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     model = FakeDetector(found, blind)
-    first = evaluate(model, test, train, batch_size=5)
-    assert first == evaluate(model, test, train, batch_size=5)
-    assert first == pytest.approx(evaluate(model, test, train, batch_size=32))
+    first = metrics_of(model, test, train, batch_size=5)
+    assert first == metrics_of(model, test, train, batch_size=5)
+    assert first == pytest.approx(metrics_of(model, test, train, batch_size=32))
 
 
 def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, _, found = data
-    lenient = evaluate(FakeModel(found, blind, threshold=0.2), test)
+    lenient = metrics_of(FakeModel(found, blind, threshold=0.2), test)
     assert lenient["detection/count_error"] == pytest.approx(0)
     assert lenient["detection/latents_per_object"] == pytest.approx(4 / 3)
-    strict = evaluate(FakeModel(found, blind), test, score_threshold=0.75)
+    strict = metrics_of(FakeModel(found, blind), test, score_threshold=0.75)
     assert strict["detection/recall"] == pytest.approx(0.5)
     # Average precision ranks everything, whatever the operating point.
     assert lenient["detection/ap"] == strict["detection/ap"] > 0.7
@@ -121,9 +126,9 @@ def test_without_train_or_categories_there_is_no_probe(
     data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
 ) -> None:
     test, train, found = data
-    assert not [name for name in evaluate(FakeModel(found, blind), test) if name.startswith("probe/")]
+    assert not [name for name in metrics_of(FakeModel(found, blind), test) if name.startswith("probe/")]
     test.category_names = ["a"]
-    metrics = evaluate(FakeModel(found, blind), test, train)
+    metrics = metrics_of(FakeModel(found, blind), test, train)
     assert not [name for name in metrics if name.startswith(("probe/", "clusters/"))]
 
 
@@ -131,14 +136,14 @@ def test_max_train_images(data: tuple[FakeDataset, FakeDataset, dict[int, Object
     test, train, found = data
     told: list[tuple[str, int, int]] = []
     model = FakeModel(found, blind)
-    evaluate(model, test, train, max_train_images=7, progress=lambda *step: told.append(step))
+    metrics_of(model, test, train, max_train_images=7, progress=lambda *step: told.append(step))
     assert told[-1] == ("train images", 7, 7)
 
 
 def test_nothing_found(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     none = {number: boxes_to_objects([]) for number in found}
-    metrics = evaluate(FakeDetector(none, blind), test, train, random_model=FakeModel(none, blind))
+    metrics = metrics_of(FakeDetector(none, blind), test, train, random_model=FakeModel(none, blind))
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["detection/ap"] == metrics["detection/recall"] == 0
     assert metrics["probe/accuracy_end_to_end"] == 0
@@ -149,7 +154,7 @@ def test_nothing_found(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]
 
 def test_nothing_there() -> None:
     test, found = split(TEST, images=3, objects=0)
-    metrics = evaluate(FakeDetector(found, blind), test, test)
+    metrics = metrics_of(FakeDetector(found, blind), test, test)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["detection/count_error"] == 0
 
@@ -163,22 +168,22 @@ def test_broken_latents_are_counted(data: tuple[FakeDataset, FakeDataset, dict[i
         return codes
 
     with pytest.raises(ValueError, match="z_what must be finite, got NaN or infinity in 3 of 33"):
-        evaluate(FakeModel(found, broken), test)
+        metrics_of(FakeModel(found, broken), test)
 
 
 def test_no_images_and_wrong_sizes(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, _, found = data
     with pytest.raises(ValueError, match="at least one"):
-        evaluate(FakeModel(found, blind), FakeDataset([], [], NAMES))
+        metrics_of(FakeModel(found, blind), FakeDataset([], [], NAMES))
     with pytest.raises(ValueError, match=f"32×32 px, got {SIZE}×{SIZE}"):
-        evaluate(FakeModel(found, blind, image_size=32), test)
+        metrics_of(FakeModel(found, blind, image_size=32), test)
 
 
 def test_each_object_needs_its_category() -> None:
     test, found = split(TEST, images=3)
     short = FakeDataset(test.targets, [test.categories(row)[:2] for row in range(3)], NAMES)
     with pytest.raises(ValueError, match=r"categories must be \(8,\), got \(4,\)"):
-        evaluate(FakeModel(found, blind), short)
+        metrics_of(FakeModel(found, blind), short)
 
 
 def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
@@ -202,6 +207,6 @@ def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[
         decode = staticmethod(inner.decode)
 
     module = Module().train()
-    evaluate(module, test)
+    metrics_of(module, test)
     assert module.training
     assert set(modes) == {(False, False)}

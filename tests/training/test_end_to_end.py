@@ -39,7 +39,9 @@ def test_digits_are_found_and_their_latents_know_which_they_are(tmp_path: Path) 
 
     model = load_model(tmp_path / "run")
     splits = {split: CocoDataset(tmp_path / "data", split, "object", SIZE) for split in ("train", "test")}
-    metrics = evaluate(model, splits["test"], splits["train"], seeds=(0,), random_model=random_encoder(model))
+    metrics = evaluate(
+        model, splits["test"], splits["train"], seeds=(0,), random_model=random_encoder(model)
+    ).metrics
     assert metrics["detection/ap50"] > 0.8
     assert metrics["detection/count_error"] < 0.5
     # Ten classes: chance is 0.1. The detector was never told of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,6 +23,21 @@ from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
 DEFAULT_THRESHOLD = 0.5
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured, and what of each split it was measured on.
+
+    Attributes:
+        metrics: by name; what the data or the model leave undefined is left out, and no value is NaN.
+        test: the split that every figure is of.
+        train: the split that probes learned from; None where there were no probes.
+    """
+
+    metrics: dict[str, float]
+    test: Split
+    train: Split | None
+
+
 def evaluate(
     model: Model,
     test: Dataset,
@@ -34,7 +50,7 @@ def evaluate(
     random_model: Model | None = None,
     score_threshold: float | None = None,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> Evaluation:
     """Measures a model. Each split is passed over once; the result is deterministic.
 
     Args:
@@ -48,9 +64,6 @@ def evaluate(
         random_model: `model` with its what encoder re-initialised, for that floor.
         score_threshold: the operating point; by default the one in the model's config, or 0.5.
         progress: called with (stage, done, total).
-
-    Returns:
-        Metrics by name. What the data or the model leave undefined is left out; no value is NaN.
 
     Raises:
         ValueError: if latents are not finite, images are not of the model's size, or there are none.
@@ -80,7 +93,7 @@ def evaluate(
         if trained is not None:
             metrics |= probe_metrics(trained.codes, tested.codes, seeds)
             metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
-    return metrics
+    return Evaluation(metrics, tested, trained)
 
 
 def _split_metrics(split: Split, categories: int) -> dict[str, float]:

@@ -17,7 +17,8 @@ from ssdir.console import next_step, progress, say
 from ssdir.data.coco import CocoDataset, fingerprint, write_scatter
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.scatter import ScatterConfig
-from ssdir.evaluation.evaluate import evaluate
+from ssdir.evaluation.evaluate import Evaluation, evaluate
+from ssdir.evaluation.probing import LATENTS
 from ssdir.evaluation.provenance import provenance
 from ssdir.experiments import sections
 from ssdir.experiments.glossary import Metric
@@ -72,9 +73,10 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
             CocoDataset(folder / "data", split, recipe.classes, model.image_size) for split in ("test", "train")
         )
         with clock.stage("measuring"):
-            metrics = _measure(model, test, known, seed)
+            evaluation = _measure(model, test, known, seed)
+            metrics = evaluation.metrics
         with clock.stage("drawing"):
-            pictures = _pictures(model, test, known, folder / "run", seed)
+            pictures = _pictures(model, test, evaluation, folder / "run", seed)
             hero = sections.scenes_figure(model, test, HERO_IMAGES)
         record = _provenance(recipe, test, model, clock.total)
         times = sections.timing_section(_times(clock.seconds, summary))
@@ -121,7 +123,7 @@ def _generate(data: Path, seed: int) -> None:
         write_scatter(data, SOURCE, config, workers=os.cpu_count() or 1, progress=advance)
 
 
-def _measure(model: SSDIR, test: CocoDataset, known: CocoDataset, seed: int) -> dict[str, float]:
+def _measure(model: SSDIR, test: CocoDataset, known: CocoDataset, seed: int) -> Evaluation:
     glyphs = load_glyphs(SOURCE, "test").images
     with progress("measuring") as advance:
         return evaluate(
@@ -136,16 +138,9 @@ def _measure(model: SSDIR, test: CocoDataset, known: CocoDataset, seed: int) -> 
         )
 
 
-def _pictures(model: SSDIR, test: CocoDataset, known: CocoDataset, run: Path, seed: int) -> list[Section]:
-    with progress("drawing") as advance:
-
-        def report(stage: str, done: int, total: int) -> None:
-            advance(done, total, stage)
-
-        found = sections.found_objects(model, test, stage="test images", progress=report)
-        learnt = sections.found_objects(
-            model, known, max_images=PROBE_IMAGES, stage="train images", progress=report
-        )
+def _pictures(model: SSDIR, test: CocoDataset, evaluation: Evaluation, run: Path, seed: int) -> list[Section]:
+    assert evaluation.train is not None, "digits have categories, so there are probes"
+    learnt, found = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
     names = test.category_names
     captions = {
         "detector": "The detector, on true boxes: how far boxes are off, and what is an object.",

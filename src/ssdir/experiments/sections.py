@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ssdir import plots
 from ssdir.data.coco import CocoDataset, collate
-from ssdir.evaluation.matching import match_greedy
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
-from ssdir.evaluation.protocols import Progress
 from ssdir.experiments.report import Details, Figure, Section, facts_table
 from ssdir.models.ssdir import SSDIR
 
@@ -23,44 +21,6 @@ SHARP = 1.6
 """Pixels of a chart per pixel of the page."""
 
 TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
-
-
-@torch.no_grad()
-def found_objects(
-    model: SSDIR,
-    dataset: CocoDataset,
-    *,
-    max_images: int | None = None,
-    batch_size: int = 32,
-    stage: str = "images",
-    progress: Progress | None = None,
-) -> LabelledLatents:
-    """`z_what` and category of the objects that the model finds, those that match a true one.
-
-    Args:
-        model: in evaluation mode.
-        dataset: images of the model's size.
-        max_images: the first so many; None takes all.
-        batch_size: images at once.
-        stage: what `progress` is told.
-        progress: called after each batch.
-    """
-    total = len(dataset) if max_images is None else min(max_images, len(dataset))
-    latents, labels, sizes, num_true = [torch.zeros(0, model.latent_dim)], [], [], 0
-    for start in range(0, total, batch_size):
-        rows = range(start, min(start + batch_size, total))
-        images, targets = collate([dataset[row] for row in rows])
-        objects = model.encode(images.to(model.detector.anchors.device)).to("cpu")
-        match = match_greedy(objects, targets)
-        found, matched = match >= 0, match[match >= 0]
-        assert objects.z_what is not None
-        latents.append(objects.z_what[found])
-        labels.append(torch.cat([dataset.categories(row) for row in rows])[matched])
-        sizes.append(targets.z_where[matched, 2:].amax(dim=1))
-        num_true += len(targets)
-        if progress is not None:
-            progress(stage, rows.stop, total)
-    return LabelledLatents(torch.cat(latents), torch.cat(labels), torch.cat(sizes), num_true)
 
 
 @torch.no_grad()

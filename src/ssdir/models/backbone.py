@@ -231,12 +231,22 @@ class TimmBackbone(TopDownBackbone):
             config.name,
         )
         super().__init__(list(net.feature_info.channels()), config.num_levels, config.top_down)
-        self.net = net
+        self.name, self.net = config.name, net
         self.layout = "b h w c -> b c h w" if _channels_last(net) else "b c h w -> b c h w"
 
+    def shift_finer(self) -> None:  # noqa: D102
+        import timm
+
+        super().shift_finer()
+        # timm drops what comes after the last of `out_indices`.
+        stages = tuple(range(len(self.stage_channels)))
+        shorter = timm.create_model(self.name, pretrained=False, features_only=True, out_indices=stages)
+        trained = self.net.state_dict()
+        shorter.load_state_dict({name: trained[name] for name in shorter.state_dict()})
+        self.net = shorter
+
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        features = self.net(images)[: len(self.stage_channels)]
-        return [rearrange(feature, self.layout) for feature in features]
+        return [rearrange(feature, self.layout) for feature in self.net(images)]
 
 
 def _channels_last(net: nn.Module) -> bool:

@@ -137,13 +137,11 @@ def composite_alpha(
     Returns:
         reconstructions (B, 3, H, W) over black and coverage (B, 1, H, W), the opacity of all objects together.
     """
-    weights = image_softmax(z_depth, image_index, batch_size)
-    # Scaled by the number of objects: a lone object has weight 1 whatever its depth.
-    counts = torch.bincount(image_index, minlength=batch_size)
     # The floor keeps an object that is far behind the others in view where it is alone.
-    weights = (weights * counts[image_index]).clamp(min=1e-5)[:, None, None, None]
+    weights = image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)[:, None, None, None]
+    counts = torch.bincount(image_index, minlength=batch_size).tolist()
     layers = torch.cat([appearances * weights, alpha * weights, alpha], dim=1)
-    pasted = paste_sum(layers, boxes, counts.tolist(), size, antialias=True)
+    pasted = paste_sum(layers, boxes, counts, size, antialias=True)
     colour, weighted_alpha, total_alpha = pasted.split([3, 1, 1], dim=1)
     coverage = total_alpha.clamp(max=1)
     return (colour / weighted_alpha.clamp(min=1e-10) * coverage).clamp(0, 1), coverage
