@@ -40,6 +40,16 @@ def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Pa
     assert torch.equal(loaded.decode(objects).reconstructions, model.decode(objects).reconstructions)
 
 
+def test_half_precision_halves_the_file_and_hardly_changes_the_model(saved: Path, tmp_path: Path) -> None:
+    model, images = tiny_model(), noise(2)
+    save_model(model, tmp_path, half=True)
+    small, large = ((folder / "model.safetensors").stat().st_size for folder in (tmp_path, saved))
+    assert small < 0.55 * large
+    loaded = load_model(tmp_path)
+    assert {tensor.dtype for tensor in loaded.state_dict().values()} <= {torch.float32, torch.int64}
+    assert_same_objects(loaded.encode(images), model.encode(images), atol=0.02)
+
+
 def test_files_are_json_and_safetensors_alone(saved: Path) -> None:
     assert {file.name for file in saved.iterdir()} == {"config.json", "model.safetensors"}
     header = json.loads((saved / "config.json").read_text())

@@ -37,13 +37,14 @@ class ModelCard:
     path: Path
 
 
-def save_model(model: SSDIR, folder: str | Path, description: str = "") -> None:
+def save_model(model: SSDIR, folder: str | Path, description: str = "", *, half: bool = False) -> None:
     """Writes `config.json` and `model.safetensors` into a folder (made if need be); never a pickle.
 
     Args:
         model: what to save.
         folder: where to; files of the same names are replaced.
         description: one line for `ssdir models`.
+        half: store weights in half precision, at half the size; they are loaded as single precision.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,10 @@ def save_model(model: SSDIR, folder: str | Path, description: str = "") -> None:
         "class_names": model.class_names,
         "config": model.config.model_dump(mode="json"),
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
     (folder / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
