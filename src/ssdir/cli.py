@@ -251,7 +251,7 @@ def evaluate(
     metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed)
     options = {"split": split, "train_split": train_split, "max_images": max_images}
     options |= {"model": Path(model).name, "max_train_images": max_train_images}
-    report = {"metrics": metrics, "provenance": _provenance(predictor, test, options, seed, started)}
+    report = {"metrics": metrics, "provenance": _provenance(model, predictor, test, options, seed, started)}
     if out is not None:
         with atomic_file(out, force) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -372,14 +372,18 @@ def _measure(
 
 
 def _provenance(
-    predictor: Predictor, test: CocoDataset, options: Mapping[str, Any], seed: int, started: float
+    model: str, predictor: Predictor, test: CocoDataset, options: Mapping[str, Any], seed: int, started: float
 ) -> dict[str, Any]:
     import torch
 
     from ssdir.data.coco import fingerprint
     from ssdir.evaluation.provenance import provenance
+    from ssdir.models.zoo import find_model
+    from ssdir.training.recipe import read_training
 
+    training = read_training(find_model(model))
     config = {**options, "model_config": predictor.model.config.model_dump(mode="json")}
     on_gpu = predictor.device.type == "cuda"
     device = torch.cuda.get_device_name(predictor.device) if on_gpu else predictor.device.type
-    return provenance(config, seed, fingerprint(test), device, time.perf_counter() - started)
+    record = provenance(config, seed, fingerprint(test), device, time.perf_counter() - started)
+    return record if training is None else {**record, "training": training}

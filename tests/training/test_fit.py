@@ -16,7 +16,7 @@ from ssdir.errors import InputError
 from ssdir.models.zoo import load_model
 from ssdir.training.fit import EpochShuffle, train
 from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
-from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
 
 from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
 
@@ -42,6 +42,14 @@ def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFac
 def rows_of(file: Path) -> list[dict[str, str]]:
     with file.open() as stream:
         return list(csv.DictReader(stream))
+
+
+def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_path: Path) -> None:
+    record = read_training(run / "model")
+    assert record is not None
+    assert record["recipe"] == augmented.model_dump(mode="json")
+    assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
+    assert read_training(tmp_path) is None
 
 
 def test_run_folder_holds_what_is_documented(run: Path, augmented: Recipe) -> None:

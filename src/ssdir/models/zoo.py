@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ssdir.config import parse
 from ssdir.errors import InputError, nearest
@@ -58,7 +59,7 @@ def save_model(model: SSDIR, folder: str | Path, description: str = "", *, half:
     }
     weights = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in _lasting(model).items()
     }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
@@ -82,15 +83,20 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> S
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
         raise InputError(f"'{folder / WEIGHTS_FILE}' is damaged or not a safetensors file ({error})") from None
-    expected = model.state_dict()
+    expected = _lasting(model)
     wrong = [
         name for name, tensor in expected.items() if name not in weights or weights[name].shape != tensor.shape
     ]
     if wrong or weights.keys() - expected.keys():
         name = wrong[0] if wrong else min(weights.keys() - expected.keys())
         raise InputError(f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'")
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
+
+
+def _lasting(model: SSDIR) -> dict[str, Tensor]:
+    """The weights that a finished model needs: all but the consistency term's projection head."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("projection.")}
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

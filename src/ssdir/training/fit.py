@@ -30,9 +30,7 @@ from ssdir.outputs import atomic_file
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
-from ssdir.training.recipe import Recipe, StageConfig
-
-STAGES = ("detector", "representation")
+from ssdir.training.recipe import RECIPE_FILE, STAGES, SUMMARY_FILE, Recipe, StageConfig
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def train(
 
 def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
     """Makes the run's folder, or checks that it is the run to go on with."""
-    file, data_file = out / "recipe.yaml", out / "data.json"
+    file, data_file = out / RECIPE_FILE, out / "data.json"
     if out.is_file():
         raise InputError(f"'{out}' is a file: --out takes the folder of a run")
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -298,12 +296,12 @@ def _write_summary(folder: Path, seconds: float, stage: LitStage, *, ended: bool
         "skipped_steps": stage.skipped_steps,
         "empty_batches": stage.empty_batches,
     }
-    with atomic_file(folder / "summary.json", force=True) as temporary:
+    with atomic_file(folder / SUMMARY_FILE, force=True) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _summary(out: Path, stage: str) -> dict[str, Any]:
-    file = out / stage / "summary.json"
+    file = out / stage / SUMMARY_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 

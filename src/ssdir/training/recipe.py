@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from pydantic import Field
 
 from ssdir.config import Config, parse, read_values
@@ -13,6 +15,8 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.models.ssdir import SSDIRConfig
 
 Stage = Literal["all", "detector", "representation"]
+STAGES = ("detector", "representation")
+RECIPE_FILE, SUMMARY_FILE = "recipe.yaml", "summary.json"
 
 
 class StageConfig(Config):
@@ -71,3 +75,24 @@ def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
     """
     values = {"name": Path(str(name_or_file)).stem, **read_values(name_or_file, overrides)}
     return parse(Recipe, values, source=str(name_or_file))
+
+
+def read_training(model: Path) -> dict[str, Any] | None:
+    """How the model in a run's folder was trained, for the record beside its figures.
+
+    Args:
+        model: folder of the model.
+
+    Returns:
+        `recipe`, and `wall_seconds` of each stage; None if the folder is in no run.
+    """
+    run = model.resolve().parent
+    if not (run / RECIPE_FILE).is_file():
+        return None
+    summaries = {stage: run / stage / SUMMARY_FILE for stage in STAGES}
+    seconds = {
+        stage: round(json.loads(file.read_text(encoding="utf-8"))["wall_seconds"], 1)
+        for stage, file in summaries.items()
+        if file.is_file()
+    }
+    return {"recipe": yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8")), "wall_seconds": seconds}
