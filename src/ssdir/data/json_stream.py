@@ -39,8 +39,10 @@ class _Counting:
         self.last = b""
 
     def read(self, size: int) -> bytes:
+        if size == 0:  # The parser asks for nothing first, to see whether it gets bytes.
+            return b""
         self.lines += self.last.count(b"\n")
-        self.last = self.file.read(min(size, self.stop - self.position) if self.position < self.stop else 1)
+        self.last = self.file.read(min(size, max(1, self.stop - self.position)))
         self.position += len(self.last)
         return self.last
 
