@@ -83,6 +83,8 @@ def test_projection_follows_blenders_conventions():
     assert seen == pytest.approx(
         np.array([[160, 100, 10], [160 + focal / 10, 100, 10], [160, 100 - focal / 10, 10], [160, 100, 5]])
     )
+    portrait = Camera(camera.position, (320, 200))  # The sensor is fitted to the longer side.
+    assert portrait.project(np.array([[1.0, 0, 0]]))[0] == pytest.approx([100 + focal / 10, 160, 10])
 
 
 @given(jitters)
