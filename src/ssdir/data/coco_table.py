@@ -28,6 +28,16 @@ class AnnotationTable:
     crowd: NDArray[np.bool_]
     draw_order: NDArray[np.int64] | None
     source_index: NDArray[np.int64] | None
+    depth: NDArray[np.float64] | None = None
+    """(N,), the distance along the viewing direction, in the scene's units: smaller is nearer."""
+    visible: NDArray[np.float64] | None = None
+    """(N,), the share of the object's pixels that nothing covers, in [0, 1]."""
+    attributes: dict[str, NDArray[np.int64]] | None = None
+    """By name, (N,): index into `attribute_names`."""
+    attribute_names: dict[str, list[str]] | None = None
+    mask_names: list[str] | None = None
+    """One file per image, of one channel: each object's visible pixels have its `mask_value`."""
+    mask_value: NDArray[np.int64] | None = None
 
     @classmethod
     def parse(cls, content: dict[str, Any], name: str) -> AnnotationTable:

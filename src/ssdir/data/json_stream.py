@@ -1,0 +1,61 @@
+"""Reading JSON files that are larger than memory should hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import ijson
+
+from ssdir.errors import InputError
+
+_CHUNK = 1 << 16
+
+
+def stream_json(path: Path, prefix: str) -> Iterator[Any]:
+    """Yields the values at `prefix`, such as "scenes.item" for the entries of a top-level list "scenes".
+
+    Raises:
+        InputError: if the file can't be read, or isn't JSON; names the line of the mistake.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from ijson.items(file, prefix, use_float=True, buf_size=_CHUNK)
+    except ijson.JSONError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not valid JSON at line {_line_of_mistake(path)} ({reason})") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+
+
+class _Counting:
+    """Hands out a file in chunks up to `stop`, then byte by byte, and counts its lines."""
+
+    def __init__(self, file: IO[bytes], stop: int) -> None:
+        self.file, self.stop = file, stop
+        self.lines = 1
+        self.position = 0
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        if size == 0:  # The parser asks for nothing first, to see whether it gets bytes.
+            return b""
+        self.lines += self.last.count(b"\n")
+        self.last = self.file.read(min(size, max(1, self.stop - self.position)))
+        self.position += len(self.last)
+        return self.last
+
+
+def _line_of_mistake(path: Path) -> int:
+    """Where the parser stops: first to within a chunk, then exactly."""
+    stop = path.stat().st_size
+    for _ in range(2):
+        with path.open("rb") as file:
+            counting = _Counting(file, stop)
+            try:
+                for _ in ijson.basic_parse(counting, buf_size=_CHUNK):
+                    pass
+            except ijson.JSONError:
+                stop = max(0, counting.position - max(len(counting.last), 1))
+    return counting.lines
