@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import NOMINAL_POSITION, Camera, recover_camera
 from ssdir.data.clevr import ClevrScene, read_clevr, read_scenes
-from ssdir.data.coco_table import AnnotationTable
 from ssdir.data.solids import BEVELS, cover_pixels, project_boxes
 
 SPLITS = ("train", "val")

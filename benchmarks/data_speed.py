@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssdir.data.coco import CocoDataset, write_scatter
+from ssdir.data.coco import write_scatter
 from ssdir.data.glyphs import Glyphs, load_glyphs
+from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import INK_THRESHOLD, ScatterConfig, image_rng, scatter_image
 
 
@@ -84,7 +85,7 @@ def measure(source: str, root: Path | None, canvas: int, count: int) -> dict[str
         started = time.perf_counter()
         write_scatter(out, source, config, root)
         written = count / (time.perf_counter() - started)
-        lazy, preloaded = (CocoDataset(out, "train", preload=preload) for preload in (False, True))
+        lazy, preloaded = (open_dataset(out, "train", preload=preload) for preload in (False, True))
         return {
             "scatter_images_per_s": ours,
             "plain_loop_images_per_s": plain,

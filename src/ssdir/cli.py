@@ -33,7 +33,7 @@ from ssdir.outputs import atomic_file, claim
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ssdir.data.coco import CocoDataset
+    from ssdir.data.dataset import ObjectDataset
     from ssdir.data.images import Image8
     from ssdir.inference.predictor import Predictor
     from ssdir.objects import Objects
@@ -303,7 +303,7 @@ def demo(
 class _First:
     """The first images of a data set."""
 
-    def __init__(self, dataset: CocoDataset, count: int) -> None:
+    def __init__(self, dataset: ObjectDataset, count: int) -> None:
         self._dataset, self._count = dataset, min(count, len(dataset))
         self.category_names = dataset.category_names
 
@@ -317,24 +317,23 @@ class _First:
         return self._dataset.categories(index)
 
 
-def _splits(predictor: Predictor, data: Path, test: str, train: str) -> tuple[CocoDataset, CocoDataset | None]:
+def _splits(predictor: Predictor, data: Path, test: str, train: str) -> tuple[ObjectDataset, ObjectDataset | None]:
     """The test and the train split as the model sees them: its image size, its classes."""
-    from ssdir.data.coco import CocoDataset
+    from ssdir.data.layouts import open_dataset
 
     names, size = predictor.class_names, predictor.image_size
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
     return (
-        CocoDataset(data, test, classes, size),
-        None if train == "none" else CocoDataset(data, train, classes, size),
+        open_dataset(data, test, classes, size),
+        None if train == "none" else open_dataset(data, train, classes, size),
     )
 
 
-def _unseen_glyphs(test: CocoDataset, root: Path | None) -> list[Image8] | None:
+def _unseen_glyphs(test: ObjectDataset, root: Path | None) -> list[Image8] | None:
     """Glyphs of the test split of the source that the images were scattered from, where it is known."""
     from ssdir.data.glyphs import load_glyphs
 
-    info = json.loads(test.annotation_path.read_text(encoding="utf-8")).get("info")
-    source = info.get("source") if isinstance(info, dict) else None
+    source = test.table.info.get("source")
     if source is None:
         return None
     try:
@@ -347,8 +346,8 @@ def _unseen_glyphs(test: CocoDataset, root: Path | None) -> list[Image8] | None:
 
 def _measure(
     predictor: Predictor,
-    test: CocoDataset,
-    train: CocoDataset | None,
+    test: ObjectDataset,
+    train: ObjectDataset | None,
     glyphs: list[Image8] | None,
     max_images: int | None,
     max_train_images: int,
@@ -372,11 +371,11 @@ def _measure(
 
 
 def _provenance(
-    model: str, predictor: Predictor, test: CocoDataset, options: Mapping[str, Any], seed: int, started: float
+    model: str, predictor: Predictor, test: ObjectDataset, options: Mapping[str, Any], seed: int, started: float
 ) -> dict[str, Any]:
     import torch
 
-    from ssdir.data.coco import fingerprint
+    from ssdir.data.dataset import fingerprint
     from ssdir.evaluation.provenance import provenance
     from ssdir.models.zoo import find_model
     from ssdir.training.recipe import read_training

@@ -46,12 +46,12 @@ def test_a_golden_sample_is_read(golden):
     assert is_clevr(root)
     table = read_clevr(root, "val")
     assert table.category_names == ["cube", "sphere", "cylinder"]
-    assert table.file_names == ["images/val/CLEVR_val_000000.png", "images/val/CLEVR_val_000001.png"]
-    assert all((root / name).is_file() for name in table.file_names + table.mask_names)
+    assert table.image_names == ["images/val/CLEVR_val_000000.png", "images/val/CLEVR_val_000001.png"]
+    assert all((root / name).is_file() for name in table.image_names + table.mask_names)
     assert table.image_sizes.tolist() == [list(SIZE), list(SIZE)]
     assert table.image.tolist() == [0] * 5 + [1] * 2
     assert table.category.tolist() == [0, 1, 2, 1, 2, 2, 1]
-    assert not table.crowd.any()
+    assert not table.ignored.any()
     assert table.visible is None
     assert table.source_index is None
     depth = [item["pixel_coords"][2] for scene in scenes for item in scene["objects"]]
@@ -234,7 +234,7 @@ def test_bad_masks_are_named(golden, tmp_path, spoil, message):
 def test_boxes_agree_with_real_masks(split):
     whole, visible = read_clevr(CLEVR_MINI, split), read_clevr(CLEVR_MINI, split, boxes="visible")
     published = json.loads((CLEVR_MINI / "boxes" / f"CLEVR_{split}_boxes.json").read_text())
-    given = [box for name in whole.file_names for box in published[Path(name).name]]
+    given = [box for name in whole.image_names for box in published[Path(name).name]]
     assert visible.boxes_px.tolist() == given
     iou, unhidden = pair_iou(whole.boxes_px, visible.boxes_px), visible.visible >= 0.9
     assert unhidden.mean() > 0.8

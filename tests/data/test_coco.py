@@ -9,8 +9,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
-from ssdir.data.coco import CocoDataset, collate, fingerprint, write_scatter
+from ssdir.data.coco import write_scatter
+from ssdir.data.dataset import collate, fingerprint
 from ssdir.data.glyphs import load_glyphs
+from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
 from ssdir.errors import InputError
 from ssdir.objects import Objects
@@ -68,7 +70,7 @@ def small(tmp_path):
 
 def test_a_written_set_holds_what_was_scattered(folder):
     for split in ("train", "val", "test"):
-        data, glyphs = CocoDataset(folder, split), load_glyphs("digits", split)
+        data, glyphs = open_dataset(folder, split), load_glyphs("digits", split)
         assert len(data) == CONFIG.count(split)
         assert data.class_names == data.category_names == [str(digit) for digit in range(10)]
         assert data.dropped_boxes == 0
@@ -89,7 +91,7 @@ def test_workers_do_not_change_a_byte(folder, tmp_path, workers):
 
 
 def test_pycocotools_reads_it(folder, capsys):
-    coco, data = COCO(str(folder / "annotations/instances_train.json")), CocoDataset(folder, "train")
+    coco, data = COCO(str(folder / "annotations/instances_train.json")), open_dataset(folder, "train")
     assert [coco.cats[i]["name"] for i in sorted(coco.cats)] == data.class_names
     assert sorted(coco.cats) == list(range(1, 11))
     for i, image_id in enumerate(coco.getImgIds()):
@@ -107,7 +109,7 @@ def test_supervision_reads_it(folder):
     theirs = supervision.DetectionDataset.from_coco(
         str(folder / "val"), str(folder / "annotations/instances_val.json")
     )
-    data = CocoDataset(folder, "val")
+    data = open_dataset(folder, "val")
     assert theirs.classes == data.class_names
     assert len(theirs) == len(data)
     for i, (_, image, detections) in enumerate(theirs):
@@ -185,7 +187,7 @@ def test_force_does_not_replace_what_is_no_data_set(tmp_path):
 
 
 def test_boxes_are_cleaned_at_reading(small):
-    data = CocoDataset(small, "train")
+    data = open_dataset(small, "train")
     assert data.dropped_boxes == 3
     assert data.category_names == ["cat", "dog"]
     objects = data.objects(0)
@@ -201,7 +203,7 @@ def test_boxes_are_cleaned_at_reading(small):
 
 
 def test_class_agnostic_labels_keep_the_categories(small):
-    data = CocoDataset(small, "train", classes="object")
+    data = open_dataset(small, "train", classes="object")
     assert data.class_names == ["object"]
     assert data.objects(0).labels.tolist() == [0, 0]
     assert data.categories(0).tolist() == [0, 1]
@@ -209,17 +211,17 @@ def test_class_agnostic_labels_keep_the_categories(small):
 
 
 def test_chosen_classes_are_labelled_in_the_given_order(small):
-    data = CocoDataset(small, "train", classes=["dog", "cat"])
+    data = open_dataset(small, "train", classes=["dog", "cat"])
     assert data.class_names == ["dog", "cat"]
     assert data.objects(0).labels.tolist() == [1, 0]
     assert data.categories(0).tolist() == [0, 1]
-    dogs = CocoDataset(small, "train", classes=["dog"])
+    dogs = open_dataset(small, "train", classes=["dog"])
     assert dogs.objects(0).boxes_px((20, 40)).tolist() == [[0, 10, 5, 20]]
     assert dogs.dropped_boxes == 3
 
 
 def test_images_are_squashed_and_their_boxes_with_them(small):
-    data = CocoDataset(small, "train", image_size=16)
+    data = open_dataset(small, "train", image_size=16)
     images, objects = collate([data[i] for i in range(3)])
     assert images.shape == (3, 3, 16, 16)
     assert images.dtype == torch.float32
@@ -230,7 +232,7 @@ def test_images_are_squashed_and_their_boxes_with_them(small):
 
 
 def test_collate_takes_images_without_objects_and_refuses_different_sizes(small):
-    data = CocoDataset(small, "train")
+    data = open_dataset(small, "train")
     images, objects = collate([data[2], data[2]])
     assert (len(objects), objects.batch_size, images.shape) == (0, 2, (2, 3, 8, 8))
     assert objects.labels is not None
@@ -239,7 +241,7 @@ def test_collate_takes_images_without_objects_and_refuses_different_sizes(small)
 
 
 def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
-    lazy, preloaded = (CocoDataset(folder, "val", image_size=48, preload=preload) for preload in (False, True))
+    lazy, preloaded = (open_dataset(folder, "val", image_size=48, preload=preload) for preload in (False, True))
     for i in range(len(lazy)):
         image = preloaded[i][0]
         assert torch.equal(image, lazy[i][0])
@@ -252,7 +254,7 @@ def test_the_transform_comes_last(small):
     def blacken(image: torch.Tensor, objects: Objects) -> tuple[torch.Tensor, Objects]:
         return torch.zeros_like(image), objects[:1]
 
-    data = CocoDataset(small, "train", image_size=10, transform=blacken)
+    data = open_dataset(small, "train", image_size=10, transform=blacken)
     image, objects = data[0]
     assert image.shape == (3, 10, 10)
     assert not image.any()
@@ -261,7 +263,7 @@ def test_the_transform_comes_last(small):
 
 
 def test_loaders_with_workers_read_it(folder):
-    loader = DataLoader(CocoDataset(folder, "train"), batch_size=32, num_workers=1, collate_fn=collate)
+    loader = DataLoader(open_dataset(folder, "train"), batch_size=32, num_workers=1, collate_fn=collate)
     assert [images.shape[0] for images, _ in loader] == [32, 32, 6]
 
 
@@ -270,7 +272,7 @@ def test_large_jpegs_are_squashed_like_any_image(tmp_path):
     stripes = np.zeros((300, 900, 3), np.uint8)
     stripes[:, 450:] = 200
     Image.fromarray(stripes).save(root / "train" / "1.png", "JPEG")
-    image, objects = CocoDataset(root, "train", image_size=20)[0]
+    image, objects = open_dataset(root, "train", image_size=20)[0]
     assert image.shape == (3, 20, 20)
     assert image[:, :, :9].max() < 5
     assert image[:, :, 11:].min() > 190
@@ -280,12 +282,12 @@ def test_large_jpegs_are_squashed_like_any_image(tmp_path):
 def test_images_are_also_found_below_images(small):
     (small / "images").mkdir()
     (small / "train").rename(small / "images" / "train")
-    assert CocoDataset(small, "train")[0][0].shape == (3, 20, 40)
+    assert open_dataset(small, "train")[0][0].shape == (3, 20, 40)
 
 
 def test_fingerprints_follow_the_data_and_the_settings(small):
     def mark(**settings):
-        return fingerprint(CocoDataset(small, "train", **settings))
+        return fingerprint(open_dataset(small, "train", **settings))
 
     marks = [mark(), mark(image_size=8), mark(classes="object"), mark(classes=["cat"])]
     assert len(set(marks)) == 4
@@ -330,7 +332,7 @@ def test_corrupted_annotations(small, change, message):
     path = small / "annotations" / "instances_train.json"
     edit(path, change)
     with pytest.raises(InputError, match=message) as caught:
-        CocoDataset(small, "train")
+        open_dataset(small, "train")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -339,28 +341,28 @@ def test_invalid_json_names_the_line(small):
     path = small / "annotations" / "instances_train.json"
     path.write_text('{"images": [],\n"annotations": [}\n')
     with pytest.raises(InputError, match="line 2"):
-        CocoDataset(small, "train")
+        open_dataset(small, "train")
     path.write_text("[]")
     with pytest.raises(InputError, match="a list instead"):
-        CocoDataset(small, "train")
+        open_dataset(small, "train")
 
 
 def test_missing_folders_splits_and_classes(small, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        CocoDataset(tmp_path / "no", "train")
+        open_dataset(tmp_path / "no", "train")
     with pytest.raises(InputError, match=r"instances_val\.json \(annotations/ has instances_train\.json\)"):
-        CocoDataset(small, "val")
+        open_dataset(small, "val")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no annotations"):
-        CocoDataset(tmp_path / "empty", "train")
+    with pytest.raises(InputError, match="no layout that ssdir knows .*COCO: annotations.*found nothing"):
+        open_dataset(tmp_path / "empty", "train")
     with pytest.raises(InputError, match="'dogg'; did you mean 'dog'"):
-        CocoDataset(small, "train", classes=["cat", "dogg"])
+        open_dataset(small, "train", classes=["cat", "dogg"])
     with pytest.raises(InputError, match="classes: cat, dog"):
-        CocoDataset(small, "train", classes=["zebra"])
+        open_dataset(small, "train", classes=["zebra"])
 
 
 def test_bad_images_are_named_on_access(small):
-    data = CocoDataset(small, "train")
+    data = open_dataset(small, "train")
     (small / "train" / "1.png").unlink()
     with pytest.raises(InputError, match=r"1\.png' does not exist"):
         data[0]
@@ -371,10 +373,10 @@ def test_bad_images_are_named_on_access(small):
     Image.new("L", (8, 16)).save(small / "train" / "3.png")
     for size in (None, 4):
         with pytest.raises(InputError, match="annotated as 8 x 8"):
-            CocoDataset(small, "train", image_size=size)[2]
+            open_dataset(small, "train", image_size=size)[2]
 
 
 def test_boxes_that_are_not_finite_are_dropped(tmp_path):
     root = write_coco(tmp_path, [(1, 9, 9)], [(1, 10, [float("nan"), 0, 3, 3]), (1, 10, [0, 0, float("inf"), 3])])
-    data = CocoDataset(root, "train")
+    data = open_dataset(root, "train")
     assert (data.dropped_boxes, len(data.objects(0))) == (2, 0)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ssdir.data.coco import CocoDataset, write_scatter
+from ssdir.data.coco import write_scatter
+from ssdir.data.dataset import ObjectDataset
+from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
@@ -72,8 +74,8 @@ def model(recipe: Recipe) -> SSDIR:
 
 
 @pytest.fixture
-def val(scattered: Path) -> CocoDataset:
-    return CocoDataset(scattered, "val", "object", SIZE, preload=True)
+def val(scattered: Path) -> ObjectDataset:
+    return open_dataset(scattered, "val", "object", SIZE, preload=True)
 
 
 @pytest.fixture(autouse=True)

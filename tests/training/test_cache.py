@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.data.layouts import open_dataset
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import Batch, CachedDataset, build_cache, cache_key, collate_cached
 from ssdir.training.recipe import Recipe
@@ -44,7 +45,7 @@ def counted_images(model: SSDIR) -> Iterator[list[int]]:
     handle.remove()
 
 
-def test_cached_equals_computed(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+def test_cached_equals_computed(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
     cached = everything(build_cache(model, val, tmp_path, limit_mb=100, batch_size=5))
     images, _ = collate([val[index] for index in range(len(val))])
     with torch.no_grad():
@@ -66,7 +67,7 @@ def test_cached_equals_computed(model: SSDIR, val: CocoDataset, tmp_path: Path) 
 
 
 def test_a_step_on_cached_features_learns_without_the_detector(
-    model: SSDIR, val: CocoDataset, tmp_path: Path
+    model: SSDIR, val: ObjectDataset, tmp_path: Path
 ) -> None:
     model.train()
     with counted_images(model) as calls:
@@ -80,7 +81,7 @@ def test_a_step_on_cached_features_learns_without_the_detector(
     assert all(p.grad is None for p in model.detector.parameters())
 
 
-def test_mapped_equals_in_memory(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+def test_mapped_equals_in_memory(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
     in_memory = build_cache(model, val, tmp_path / "none", limit_mb=100)
     assert not (tmp_path / "none").exists()
     mapped = build_cache(model, val, tmp_path, limit_mb=0)
@@ -92,7 +93,7 @@ def test_mapped_equals_in_memory(model: SSDIR, val: CocoDataset, tmp_path: Path)
     assert_same_batch(everything(again), everything(in_memory))
 
 
-def test_incomplete_cache_is_built_again(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+def test_incomplete_cache_is_built_again(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
     expected = everything(build_cache(model, val, tmp_path, limit_mb=0))
     folder = tmp_path / cache_key(model, val)
     (folder / "complete.json").unlink()
@@ -101,7 +102,7 @@ def test_incomplete_cache_is_built_again(model: SSDIR, val: CocoDataset, tmp_pat
     assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
 
 
-def test_interrupted_cache_is_not_taken_for_complete(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+def test_interrupted_cache_is_not_taken_for_complete(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -112,12 +113,12 @@ def test_interrupted_cache_is_not_taken_for_complete(model: SSDIR, val: CocoData
 
 
 def test_key_follows_weights_options_and_data(
-    model: SSDIR, val: CocoDataset, recipe: Recipe, scattered: Path
+    model: SSDIR, val: ObjectDataset, recipe: Recipe, scattered: Path
 ) -> None:
     keys = {cache_key(model, val)}
-    assert cache_key(model, CocoDataset(scattered, "val", "object", SIZE)) in keys
-    keys.add(cache_key(model, CocoDataset(scattered, "train", "object", SIZE)))
-    keys.add(cache_key(model, CocoDataset(scattered, "val", "object", 32)))
+    assert cache_key(model, open_dataset(scattered, "val", "object", SIZE)) in keys
+    keys.add(cache_key(model, open_dataset(scattered, "train", "object", SIZE)))
+    keys.add(cache_key(model, open_dataset(scattered, "val", "object", 32)))
     with torch.no_grad():
         model.encoder.depth[0].weight.add_(1)  # no part of the detector
         assert cache_key(model, val) in keys
@@ -131,7 +132,7 @@ def test_key_follows_weights_options_and_data(
 
 
 def test_cloned_backbone_needs_detections_alone(
-    recipe: Recipe, val: CocoDataset, model: SSDIR, tmp_path: Path
+    recipe: Recipe, val: ObjectDataset, model: SSDIR, tmp_path: Path
 ) -> None:
     clone = SSDIR(recipe.model.model_copy(update={"clone_backbone": True}), ["object"], model.detector).eval()
     cached = build_cache(clone, val, tmp_path, limit_mb=0)
@@ -144,7 +145,7 @@ def test_cloned_backbone_needs_detections_alone(
     assert torch.isfinite(losses["total"])
 
 
-def test_progress_counts_images(model: SSDIR, val: CocoDataset, tmp_path: Path) -> None:
+def test_progress_counts_images(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     build_cache(model, val, tmp_path, limit_mb=100, batch_size=6, progress=lambda *step: seen.append(step))
     assert seen == [(6, 16), (12, 16), (16, 16)]

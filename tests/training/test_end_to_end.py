@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssdir.config import parse
-from ssdir.data.coco import CocoDataset, write_scatter
+from ssdir.data.coco import write_scatter
+from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.models.zoo import load_model, random_encoder
@@ -38,7 +39,7 @@ def test_digits_are_found_and_their_latents_know_which_they_are(tmp_path: Path) 
     train(parse(Recipe, RECIPE, source="the test"), tmp_path / "data", tmp_path / "run")
 
     model = load_model(tmp_path / "run")
-    splits = {split: CocoDataset(tmp_path / "data", split, "object", SIZE) for split in ("train", "test")}
+    splits = {split: open_dataset(tmp_path / "data", split, "object", SIZE) for split in ("train", "test")}
     metrics = evaluate(
         model, splits["test"], splits["train"], seeds=(0,), random_model=random_encoder(model)
     ).metrics

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.dataset import collate
+from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
 from ssdir.models.zoo import load_model
@@ -79,7 +80,7 @@ def test_training_lowers_both_losses(run: Path) -> None:
 def test_trained_model_encodes_and_decodes(run: Path, scattered: Path) -> None:
     model = load_model(run)
     assert model.class_names == ["object"]
-    images, _ = collate([CocoDataset(scattered, "val", "object", SIZE)[0]])
+    images, _ = collate([open_dataset(scattered, "val", "object", SIZE)[0]])
     scene = model(images)
     assert scene.reconstructions.shape == images.shape
     detector = load_model(run / "detector" / "model").detector.state_dict()

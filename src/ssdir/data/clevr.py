@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
-from ssdir.data.coco_table import AnnotationTable
 from ssdir.data.json_stream import stream_json
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.errors import InputError, nearest
@@ -97,15 +97,16 @@ def read_clevr(
     counts = [len(column.boxes) for column in columns]
     attributes = np.concatenate([column.attributes for column in columns])
     return AnnotationTable(
+        root=folder,
+        sources=(_find_scenes(folder, split),),
         category_names=VOCABULARIES[vocabulary],
-        file_names=names,
+        image_names=names,
         image_sizes=np.array(sizes, dtype=np.int64),
         image=np.repeat(np.arange(len(names)), counts),
         category=_categories(attributes, vocabulary),
         boxes_px=np.concatenate([column.boxes for column in columns]),
-        crowd=np.zeros(sum(counts), dtype=np.bool_),
+        ignored=np.zeros(sum(counts), dtype=np.bool_),
         draw_order=np.concatenate([column.draw_order for column in columns]),
-        source_index=None,
         depth=np.concatenate([column.depth for column in columns]),
         visible=np.concatenate([column.visible for column in columns]) if boxes == "visible" else None,
         attributes=dict(zip(ATTRIBUTES, attributes.T, strict=True)),

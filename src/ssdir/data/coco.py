@@ -1,204 +1,115 @@
-"""COCO folders: generated scenes are written as one, and training reads any.
-
-Layout: `<root>/annotations/instances_<split>.json`, and the images in `<root>/<split>/`, in
-`<root>/images/<split>/` or in `<root>/images/`.
-"""
+"""COCO folders: `annotations/instances_<split>.json`, and images in `<split>/`, `images/<split>/` or `images/`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from ssdir.data.coco_table import AnnotationTable, clip_boxes, read_json
+from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
-from ssdir.data.images import Image8, read_channels, resize
-from ssdir.errors import InputError, nearest
-from ssdir.objects import Objects
-from ssdir.ops.boxes import to_cxcywh
-
-__all__ = ["CocoDataset", "Sample", "Transform", "collate", "fingerprint", "write_scatter"]
-
-Sample: TypeAlias = tuple[Tensor, Objects]
-Transform: TypeAlias = Callable[[Tensor, Objects], Sample]
+from ssdir.errors import InputError
 
 
-class CocoDataset(Dataset[Sample]):
-    """A split of a COCO folder: images uint8 (3, H, W), and their `Objects` with batch size 1.
-
-    Boxes are clipped to their image; those without area, and crowd regions, are left out and counted in
-    `dropped_boxes`. `z_depth` is the draw order and `source_index` the asset's number, where every
-    annotation has the keys that `write_scatter` writes; else they are None.
-
-    Attributes:
-        class_names: the names of the labels 0 ... K-1.
-        category_names: the names of all categories of the file, by their id.
-        file_names: one per image.
-        image_paths: one per image.
-        annotation_path: the JSON file.
-        dropped_boxes: number of annotations left out (see above).
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        classes: Literal["all", "object"] | Sequence[str] = "all",
-        image_size: int | None = None,
-        transform: Transform | None = None,
-        preload: bool = False,
-    ) -> None:
-        """Reads the annotations, and with `preload` the images.
-
-        Args:
-            root: the data set's folder.
-            split: "train" for instances_train.json, and so on.
-            classes: "all" categories by their id; "object" makes every object a label 0 named "object";
-                a list of names keeps the objects of these categories, labelled in this order.
-            image_size: side to which images are squashed; None leaves them as they are.
-            transform: maps each sample, after the squash.
-            preload: keeps all images in memory, grey ones as one channel.
-
-        Raises:
-            InputError: if a folder or file is missing, the JSON is invalid, inconsistent or without images,
-                or a class is unknown; when reading, if an image is missing, damaged, or of another shape
-                than annotated.
-        """
-        self.root, self.split = Path(root), split
-        self.classes = classes if isinstance(classes, str) else tuple(classes)
-        self.image_size, self.transform = image_size, transform
-        self.annotation_path = _find_annotations(self.root, split)
-        content = read_json(self.annotation_path)
-        table = AnnotationTable.parse(content, str(self.annotation_path))
-        self.category_names = table.category_names
-        label_of, self.class_names = _label_map(self.classes, table.category_names)
-        self.file_names, self.image_sizes = table.file_names, table.image_sizes
-        folder = _image_folder(self.root, split, self.file_names[0])
-        self.image_paths = [folder / name for name in self.file_names]
-
-        boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
-        usable = has_area & ~table.crowd
-        self.dropped_boxes = int((~usable).sum())
-        kept = np.flatnonzero(usable & (label_of[table.category] >= 0))
-        kept = kept[np.argsort(table.image[kept], kind="stable")]
-        counts = np.bincount(table.image[kept], minlength=len(self.file_names))
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
-        self._categories = torch.from_numpy(table.category[kept])
-        self._labels = torch.from_numpy(label_of[table.category[kept]])
-        self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
-        self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
-        self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, objects = self.image(index), self.objects(index)
-        return (image, objects) if self.transform is None else self.transform(image, objects)
-
-    def image(self, index: int) -> Tensor:
-        """An image uint8 (3, H, W), without the transform."""
-        pixels = self._read(index) if self._preloaded is None else self._preloaded[index]
-        channels = torch.from_numpy(pixels).permute(2, 0, 1)
-        # Always a copy: what a caller does to it must not reach the preloaded image.
-        return (
-            channels.repeat(3, 1, 1)
-            if len(channels) == 1
-            else channels.clone(memory_format=torch.contiguous_format)
-        )
-
-    def objects(self, index: int) -> Objects:
-        """The true objects of an image, without the transform."""
-        rows = self._rows(index)
-        labels = self._labels[rows]
-        return Objects(
-            image_index=torch.zeros_like(labels),
-            batch_size=1,
-            z_where=self._z_where[rows],
-            labels=labels,
-            z_depth=None if self._draw_order is None else self._draw_order[rows].float(),
-            source_index=None if self._source_index is None else self._source_index[rows],
-        )
-
-    def categories(self, index: int) -> Tensor:
-        """The categories of `objects(index)`, int64 (n,), index into `category_names` whatever `classes`."""
-        return self._categories[self._rows(index)]
-
-    def _rows(self, index: int) -> slice:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        index %= len(self)
-        return slice(int(self._starts[index]), int(self._starts[index + 1]))
-
-    def _read(self, index: int) -> Image8:
-        """Decodes an image: uint8 (H, W, 1 or 3)."""
-        height, width = (int(side) for side in self.image_sizes[index])
-        size = self.image_size
-        # The shorter side must not fall below `size` while decoding.
-        max_side = None if size is None else -(-size * max(height, width) // min(height, width))
-        image = read_channels(self.image_paths[index], max_side)
-        if abs(image.shape[0] * width - image.shape[1] * height) > max(height, width):
-            shape = f"{image.shape[1]} x {image.shape[0]}"
-            raise InputError(f"{self.image_paths[index]}: {shape} pixels, but annotated as {width} x {height}")
-        return image if size is None else resize(image, size, size)
+def is_coco(root: str | Path) -> bool:
+    """Whether a folder has COCO's layout."""
+    return any((Path(root) / "annotations").glob("instances_*.json"))
 
 
-def collate(samples: Sequence[Sample]) -> Sample:
-    """Makes a batch: images float (B, 3, H, W) in [0, 1], and the packed `Objects` of all.
+def read_coco(root: str | Path, split: str) -> AnnotationTable:
+    """Reads a split. `draw_order` and `source_index` are there if every annotation has these keys.
 
     Raises:
-        InputError: if the images differ in size.
+        InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
     """
-    sizes = {tuple(image.shape) for image, _ in samples}
-    if len(sizes) > 1:
-        raise InputError(f"images of different sizes can't be batched ({sorted(sizes)}): set image_size")
-    images = torch.stack([image for image, _ in samples])
-    return images.float().div_(255), Objects.cat([objects for _, objects in samples])
+    folder = Path(root)
+    path = _find_annotations(folder, split)
+    content, name = read_json(path), str(path)
+    try:
+        categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
+        images, annotations = content["images"], content["annotations"]
+        category_of = {entry["id"]: i for i, entry in enumerate(categories)}
+        image_of = {entry["id"]: i for i, entry in enumerate(images)}
+        sizes = [(int(entry["height"]), int(entry["width"])) for entry in images]
+        names = (
+            [str(entry["name"]) for entry in categories],
+            [str(entry["file_name"]) for entry in images],
+        )
+        crowd = [bool(entry.get("iscrowd", 0)) for entry in annotations]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{name}: not COCO annotations ({problem})") from None
+    if not images:
+        raise InputError(f"{name}: the split is empty, it has no images")
+    if len(image_of) < len(images) or len(category_of) < len(categories):
+        raise InputError(f"{name}: two images or two categories share an id")
+    if min(min(size) for size in sizes) < 1:
+        raise InputError(f"{name}: an image has no width or no height")
+    place = _image_folder(folder, split, names[1][0])
+    return AnnotationTable(
+        root=folder,
+        sources=(path,),
+        category_names=names[0],
+        image_names=[f"{place}/{name}" if place else name for name in names[1]],
+        image_sizes=np.array(sizes, dtype=np.int64),
+        image=_references(annotations, "image_id", image_of, name),
+        category=_references(annotations, "category_id", category_of, name),
+        boxes_px=_boxes(annotations, name),
+        ignored=np.array(crowd, dtype=np.bool_),
+        draw_order=_optional_column(annotations, "draw_order"),
+        source_index=_optional_column(annotations, "source_index"),
+        info=content["info"] if isinstance(content.get("info"), dict) else {},
+    )
 
 
-def fingerprint(dataset: CocoDataset) -> str:
-    """Names the content of a data set in 16 hex digits; any change of data or settings changes it.
+def _references(
+    annotations: list[dict[str, Any]], key: str, positions: dict[Any, int], name: str
+) -> NDArray[np.int64]:
+    """Where the annotations' ids point to."""
+    column = np.empty(len(annotations), dtype=np.int64)
+    for i, entry in enumerate(annotations):
+        position = positions.get(entry.get(key))
+        if position is None:
+            what = key.removesuffix("_id")
+            raise InputError(f"{name}: annotation {entry.get('id', i)} is for unknown {what} {entry.get(key)}")
+        column[i] = position
+    return column
 
-    Covers the annotation file's bytes, the image files' names and sizes, split, image size and classes, not
-    the transform. Reads no image.
 
-    Raises:
-        InputError: if an image file is missing.
-    """
-    digest = hashlib.sha256(dataset.annotation_path.read_bytes())
-    digest.update(json.dumps([dataset.split, dataset.image_size, dataset.classes]).encode())
-    for path, name in zip(dataset.image_paths, dataset.file_names, strict=True):
+def _boxes(annotations: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
+    """The boxes as xyxy (N, 4)."""
+    boxes = np.empty((len(annotations), 4))
+    for i, entry in enumerate(annotations):
         try:
-            digest.update(f"{name}\0{os.stat(path).st_size}\0".encode())
-        except OSError:
-            raise InputError(f"image '{path}' is missing") from None
-    return digest.hexdigest()[:16]
+            boxes[i] = entry["bbox"]
+        except (KeyError, TypeError, ValueError):
+            problem = f"annotation {entry.get('id', i)} has no bbox of four numbers (got {entry.get('bbox')})"
+            raise InputError(f"{name}: {problem}") from None
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
-def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """The label of each category (-1: left out), and the labels' names."""
-    if classes == "all":
-        return np.arange(len(category_names), dtype=np.int64), category_names
-    if classes == "object":
-        return np.zeros(len(category_names), dtype=np.int64), ["object"]
-    names = [classes] if isinstance(classes, str) else list(classes)
-    label_of = np.full(len(category_names), -1, dtype=np.int64)
-    for label, name in enumerate(names):
-        if name not in category_names:
-            known = f"; classes: {', '.join(category_names)}"
-            raise InputError(f"unknown class '{name}'{nearest(name, category_names) or known}")
-        label_of[category_names.index(name)] = label
-    return label_of, names
+def _optional_column(annotations: list[dict[str, Any]], key: str) -> NDArray[np.int64] | None:
+    """The values of a key that every annotation has, else None."""
+    if not annotations or not all(isinstance(entry.get(key), int) for entry in annotations):
+        return None
+    return np.array([entry[key] for entry in annotations], dtype=np.int64)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; InputError names the line of a mistake."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON at line {error.lineno} ({error.msg})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not COCO annotations (a {type(content).__name__} instead of an object)")
+    return content
 
 
 def _find_annotations(root: Path, split: str) -> Path:
@@ -212,7 +123,10 @@ def _find_annotations(root: Path, split: str) -> Path:
     return path
 
 
-def _image_folder(root: Path, split: str, file_name: str) -> Path:
-    """Where the split's images are; if the first is nowhere, the standard place."""
-    candidates = (root / split, root / "images" / split, root / "images")
-    return next((folder for folder in candidates if (folder / file_name).is_file()), candidates[0])
+def _image_folder(root: Path, split: str, file_name: str) -> str:
+    """Where under the root the split's images are; if the first is nowhere, the standard place."""
+    candidates = (split, f"images/{split}", "images", "")
+    return next((folder for folder in candidates if (root / folder / file_name).is_file()), candidates[0])
+
+
+__all__ = ["is_coco", "read_coco", "read_json", "write_scatter"]

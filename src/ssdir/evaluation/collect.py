@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssdir.data.coco import collate
+from ssdir.data.dataset import collate
 from ssdir.evaluation.matching import match_greedy
 from ssdir.evaluation.probing import (
     LATENTS,

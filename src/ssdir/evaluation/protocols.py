@@ -1,4 +1,4 @@
-"""What evaluation asks of a model and of a data set; `SSDIR` and `CocoDataset` have it, so may others."""
+"""What evaluation asks of a model and of a data set; `SSDIR` and `ObjectDataset` have it, so may others."""
 
 from __future__ import annotations
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from ssdir.console import next_step, progress, say
-from ssdir.data.coco import CocoDataset, fingerprint, write_scatter
+from ssdir.data.coco import write_scatter
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.glyphs import load_glyphs
+from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig
 from ssdir.evaluation.evaluate import Evaluation, evaluate
 from ssdir.evaluation.probing import LATENTS
@@ -70,7 +72,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
             summary = train(recipe, folder / "data", folder / "run", force=True)
         model = load_model(summary.model_dir, choose_device())
         test, known = (
-            CocoDataset(folder / "data", split, recipe.classes, model.image_size) for split in ("test", "train")
+            open_dataset(folder / "data", split, recipe.classes, model.image_size) for split in ("test", "train")
         )
         with clock.stage("measuring"):
             evaluation = _measure(model, test, known, seed)
@@ -123,7 +125,7 @@ def _generate(data: Path, seed: int) -> None:
         write_scatter(data, SOURCE, config, workers=os.cpu_count() or 1, progress=advance)
 
 
-def _measure(model: SSDIR, test: CocoDataset, known: CocoDataset, seed: int) -> Evaluation:
+def _measure(model: SSDIR, test: ObjectDataset, known: ObjectDataset, seed: int) -> Evaluation:
     glyphs = load_glyphs(SOURCE, "test").images
     with progress("measuring") as advance:
         return evaluate(
@@ -138,7 +140,7 @@ def _measure(model: SSDIR, test: CocoDataset, known: CocoDataset, seed: int) -> 
         )
 
 
-def _pictures(model: SSDIR, test: CocoDataset, evaluation: Evaluation, run: Path, seed: int) -> list[Section]:
+def _pictures(model: SSDIR, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int) -> list[Section]:
     assert evaluation.train is not None, "digits have categories, so there are probes"
     learnt, found = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
     names = test.category_names
@@ -194,7 +196,7 @@ def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
     return times
 
 
-def _provenance(recipe: Recipe, test: CocoDataset, model: SSDIR, seconds: float) -> dict[str, Any]:
+def _provenance(recipe: Recipe, test: ObjectDataset, model: SSDIR, seconds: float) -> dict[str, Any]:
     device = model.detector.anchors.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return provenance(recipe.model_dump(mode="json"), recipe.seed, fingerprint(test), name, seconds)

@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from ssdir import plots
-from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
 from ssdir.models.ssdir import SSDIR
@@ -24,7 +24,7 @@ TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
 
 @torch.no_grad()
-def scenes_figure(model: SSDIR, dataset: CocoDataset, images: Sequence[int], cell: int = 240) -> Figure:
+def scenes_figure(model: SSDIR, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
     """Images, what was found in them, and what the model draws of it."""
     batch, _ = collate([dataset[index] for index in images])
     objects = model.encode(batch.to(model.detector.anchors.device))
@@ -38,7 +38,7 @@ def scenes_figure(model: SSDIR, dataset: CocoDataset, images: Sequence[int], cel
     )
 
 
-def reconstruction_section(model: SSDIR, dataset: CocoDataset, images: Sequence[int]) -> Section:
+def reconstruction_section(model: SSDIR, dataset: ObjectDataset, images: Sequence[int]) -> Section:
     """Images that the model has not seen, redrawn."""
     return Section(
         "Seen, and drawn again",

@@ -199,7 +199,7 @@ def _read_file(path: Path, size: int) -> tuple[tuple[int, int], Tensor]:
     """A file's upright (height, width), and what the model sees of it; large JPEGs are decoded reduced."""
     height, width = image_size(path)
     longer, shorter = max(height, width), max(min(height, width), 1)
-    # As in CocoDataset: the shorter side must not fall below the model's while decoding.
+    # As in ObjectDataset: the shorter side must not fall below the model's while decoding.
     return (height, width), to_tensor(read_image(path, max_side=-(-size * longer // shorter)), size)
 
 

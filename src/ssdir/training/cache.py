@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssdir.data.coco import CocoDataset, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 
@@ -46,7 +46,7 @@ class Batch:
 class CachedDataset(Dataset[Sample]):
     """A data set with the frozen detector's outputs for each image."""
 
-    def __init__(self, dataset: CocoDataset, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
+    def __init__(self, dataset: ObjectDataset, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
         self.dataset, self.objects, self.levels = dataset, objects, levels
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ def collate_cached(samples: Sequence[Sample]) -> Batch:
     return Batch(images, objects, features)
 
 
-def cache_key(model: SSDIR, dataset: CocoDataset) -> str:
+def cache_key(model: SSDIR, dataset: ObjectDataset) -> str:
     """Names what the cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
     digest.update(model.config.detector.model_dump_json().encode())
@@ -77,7 +77,7 @@ def cache_key(model: SSDIR, dataset: CocoDataset) -> str:
 
 def build_cache(
     model: SSDIR,
-    dataset: CocoDataset,
+    dataset: ObjectDataset,
     folder: Path,
     *,
     limit_mb: int,
@@ -143,7 +143,7 @@ def _finish(target: Path, objects: list[Objects], levels: Sequence[np.ndarray]) 
     (target / "complete.json").write_text(json.dumps({"images": len(objects)}), encoding="utf-8")
 
 
-def _read(dataset: CocoDataset, target: Path, num_levels: int) -> CachedDataset:
+def _read(dataset: ObjectDataset, target: Path, num_levels: int) -> CachedDataset:
     with np.load(target / "objects.npz") as stored:
         tensors = {name: torch.from_numpy(stored[name]) for name in stored.files}
     objects = Objects(batch_size=len(dataset), **tensors).split()

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
-from ssdir.data.coco import CocoDataset, collate
+from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.plots import reconstruction_sheet
 from ssdir.training.modules import LitRepresentation
 
@@ -24,7 +24,7 @@ class SampleReconstructions(Callback):
         count: how many images.
     """
 
-    def __init__(self, dataset: CocoDataset, folder: Path, count: int = 4) -> None:
+    def __init__(self, dataset: ObjectDataset, folder: Path, count: int = 4) -> None:
         self.images, _ = collate([dataset[index] for index in range(min(count, len(dataset)))])
         self.folder = folder
 

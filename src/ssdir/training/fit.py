@@ -20,7 +20,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.coco import CocoDataset, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, collate, fingerprint
+from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
 from ssdir.models.ssd import SSD
@@ -96,7 +97,7 @@ def train(
     stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
     size = recipe.model.detector.image_size
     classes: Any = recipe.classes if isinstance(recipe.classes, str) else list(recipe.classes)
-    splits = {split: CocoDataset(data, split, classes, size, preload=True) for split in ("train", "val")}
+    splits = {split: open_dataset(data, split, classes, size, preload=True) for split in ("train", "val")}
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -140,11 +141,11 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     file.write_text(text, encoding="utf-8")
 
 
-def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, CocoDataset], out: Path) -> None:
+def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, ObjectDataset], out: Path) -> None:
     augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
     train_split = splits["train"]
     if augment is not None:
-        train_split = CocoDataset(
+        train_split = open_dataset(
             data, "train", classes, recipe.model.detector.image_size, transform=augment, preload=True
         )
     model = SSD(recipe.model.detector, train_split.class_names)
@@ -155,7 +156,7 @@ def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, 
 
 
 def _train_representation(
-    recipe: Recipe, data: Path, splits: dict[str, CocoDataset], class_names: list[str], out: Path
+    recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], class_names: list[str], out: Path
 ) -> None:
     torch.manual_seed(recipe.seed)
     detector = load_model(out / "detector" / "model").detector

@@ -1,0 +1,76 @@
+"""Annotations of one split as columns: what every layout's reader makes, and every data set is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationTable:
+    """N objects in n images; images and categories go by position.
+
+    Attributes:
+        root: the folder that `image_names` and `mask_names` are relative to.
+        sources: the annotation files, for what needs to know whether they changed.
+        category_names: one per category.
+        image_names: one per image.
+        image_sizes: int64 (n, 2), height and width in pixels.
+        image: int64 (N,), the image of each object, in any order.
+        category: int64 (N,).
+        boxes_px: float (N, 4), xyxy, as annotated: not clipped, and with or without area.
+        ignored: bool (N,), what counts as no object: crowd regions, or those that the data set calls invalid.
+        difficult: bool (N,), or None where the layout has no such flag.
+        draw_order: int64 (N,), larger is nearer.
+        source_index: int64 (N,), which asset the object shows.
+        depth: float (N,), the distance along the viewing direction, in the scene's units: smaller is nearer.
+        visible: float (N,), the share of the object's pixels that nothing covers, in [0, 1].
+        attributes: by name, int64 (N,): index into `attribute_names`.
+        attribute_names: by attribute, the names of its values.
+        mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
+        mask_value: int64 (N,).
+        info: what the data set says of itself, by name.
+        notes: what the reader met and mended or passed over, as sentences that name file and line.
+    """
+
+    root: Path
+    sources: tuple[Path, ...]
+    category_names: list[str]
+    image_names: list[str]
+    image_sizes: NDArray[np.int64]
+    image: NDArray[np.int64]
+    category: NDArray[np.int64]
+    boxes_px: NDArray[np.float64]
+    ignored: NDArray[np.bool_]
+    difficult: NDArray[np.bool_] | None = None
+    draw_order: NDArray[np.int64] | None = None
+    source_index: NDArray[np.int64] | None = None
+    depth: NDArray[np.float64] | None = None
+    visible: NDArray[np.float64] | None = None
+    attributes: dict[str, NDArray[np.int64]] | None = None
+    attribute_names: dict[str, list[str]] | None = None
+    mask_names: list[str] | None = None
+    mask_value: NDArray[np.int64] | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image_paths(self) -> list[Path]:
+        """One per image."""
+        return [self.root / name for name in self.image_names]
+
+
+def clip_boxes(
+    boxes_px: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Clips boxes to their images; returns them relative to these, and which have an area."""
+    height_width = sizes[:, [1, 0, 1, 0]]
+    relative = np.clip(boxes_px / height_width, 0, 1)
+    with np.errstate(invalid="ignore"):
+        has_area = np.isfinite(boxes_px).all(axis=1) & (relative[:, 2:] > relative[:, :2]).all(axis=1)
+    return relative, np.asarray(has_area, dtype=np.bool_)

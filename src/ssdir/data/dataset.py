@@ -1,0 +1,190 @@
+"""A split of images with objects, from whatever layout it was read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssdir.data.annotations import AnnotationTable, clip_boxes
+from ssdir.data.images import Image8, read_channels, resize
+from ssdir.errors import InputError, nearest
+from ssdir.objects import Objects
+from ssdir.ops.boxes import to_cxcywh
+
+Sample: TypeAlias = tuple[Tensor, Objects]
+Transform: TypeAlias = Callable[[Tensor, Objects], Sample]
+Classes: TypeAlias = str | Sequence[str]
+"""`all`, `object`, or a list of names."""
+
+
+class ObjectDataset(Dataset[Sample]):
+    """Images uint8 (3, H, W), and their `Objects` with batch size 1.
+
+    Boxes are clipped to their image; those without area, and ignored ones (crowd regions), are left out and
+    counted in `dropped_boxes`. `z_depth` is the draw order and `source_index` the asset's number, where the
+    annotations tell; else they are None.
+
+    Attributes:
+        class_names: the names of the labels 0 ... K-1.
+        category_names: the names of all categories.
+        file_names: one per image, relative to the data set's folder.
+        image_paths: one per image.
+        dropped_boxes: number of annotations left out (see above).
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        classes: Literal["all", "object"] | Sequence[str] = "all",
+        image_size: int | None = None,
+        transform: Transform | None = None,
+        preload: bool = False,
+    ) -> None:
+        """Takes the annotations, and with `preload` reads the images.
+
+        Args:
+            table: what is where.
+            classes: "all" categories in their order; "object" makes every object a label 0 named "object";
+                a list of names keeps the objects of these categories, labelled in this order.
+            image_size: side to which images are squashed; None leaves them as they are.
+            transform: maps each sample, after the squash.
+            preload: keeps all images in memory, grey ones as one channel.
+
+        Raises:
+            InputError: if a class is unknown; when reading, if an image is missing, damaged, or of another
+                shape than annotated.
+        """
+        self.table = table
+        self.classes = classes if isinstance(classes, str) else tuple(classes)
+        self.image_size, self.transform = image_size, transform
+        self.category_names = table.category_names
+        label_of, self.class_names = _label_map(self.classes, table.category_names)
+        self.file_names, self.image_sizes = table.image_names, table.image_sizes
+        self.image_paths = table.image_paths
+
+        boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
+        usable = has_area & ~table.ignored
+        self.dropped_boxes = int((~usable).sum())
+        kept = np.flatnonzero(usable & (label_of[table.category] >= 0))
+        kept = kept[np.argsort(table.image[kept], kind="stable")]
+        counts = np.bincount(table.image[kept], minlength=len(self.file_names))
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
+        self._categories = torch.from_numpy(table.category[kept])
+        self._labels = torch.from_numpy(label_of[table.category[kept]])
+        self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
+        self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
+        self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, objects = self.image(index), self.objects(index)
+        return (image, objects) if self.transform is None else self.transform(image, objects)
+
+    def image(self, index: int) -> Tensor:
+        """An image uint8 (3, H, W), without the transform."""
+        pixels = self._read(index) if self._preloaded is None else self._preloaded[index]
+        channels = torch.from_numpy(pixels).permute(2, 0, 1)
+        # Always a copy: what a caller does to it must not reach the preloaded image.
+        return (
+            channels.repeat(3, 1, 1)
+            if len(channels) == 1
+            else channels.clone(memory_format=torch.contiguous_format)
+        )
+
+    def objects(self, index: int) -> Objects:
+        """The true objects of an image, without the transform."""
+        rows = self._rows(index)
+        labels = self._labels[rows]
+        return Objects(
+            image_index=torch.zeros_like(labels),
+            batch_size=1,
+            z_where=self._z_where[rows],
+            labels=labels,
+            z_depth=None if self._draw_order is None else self._draw_order[rows].float(),
+            source_index=None if self._source_index is None else self._source_index[rows],
+        )
+
+    def categories(self, index: int) -> Tensor:
+        """The categories of `objects(index)`, int64 (n,), index into `category_names` whatever `classes`."""
+        return self._categories[self._rows(index)]
+
+    def _rows(self, index: int) -> slice:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        return slice(int(self._starts[index]), int(self._starts[index + 1]))
+
+    def _read(self, index: int) -> Image8:
+        """Decodes an image: uint8 (H, W, 1 or 3)."""
+        height, width = (int(side) for side in self.image_sizes[index])
+        size = self.image_size
+        # The shorter side must not fall below `size` while decoding.
+        max_side = None if size is None else -(-size * max(height, width) // min(height, width))
+        image = read_channels(self.image_paths[index], max_side)
+        if abs(image.shape[0] * width - image.shape[1] * height) > max(height, width):
+            shape = f"{image.shape[1]} x {image.shape[0]}"
+            raise InputError(f"{self.image_paths[index]}: {shape} pixels, but annotated as {width} x {height}")
+        return image if size is None else resize(image, size, size)
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Makes a batch: images float (B, 3, H, W) in [0, 1], and the packed `Objects` of all.
+
+    Raises:
+        InputError: if the images differ in size.
+    """
+    sizes = {tuple(image.shape) for image, _ in samples}
+    if len(sizes) > 1:
+        raise InputError(f"images of different sizes can't be batched ({sorted(sizes)}): set image_size")
+    images = torch.stack([image for image, _ in samples])
+    return images.float().div_(255), Objects.cat([objects for _, objects in samples])
+
+
+def fingerprint(dataset: ObjectDataset) -> str:
+    """Names the content of a data set in 16 hex digits; any change of data or settings changes it.
+
+    Covers the annotations, the image files' names and sizes, image size and classes, not the transform. Reads no
+    image.
+
+    Raises:
+        InputError: if an image file is missing.
+    """
+    table = dataset.table
+    digest = hashlib.sha256(json.dumps([table.category_names, dataset.image_size, dataset.classes]).encode())
+    columns = (table.image, table.category, table.boxes_px, table.ignored, table.draw_order, table.source_index)
+    for column in columns:
+        digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
+    for path, name in zip(dataset.image_paths, dataset.file_names, strict=True):
+        try:
+            digest.update(f"{name}\0{os.stat(path).st_size}\0".encode())
+        except OSError:
+            raise InputError(f"image '{path}' is missing") from None
+    return digest.hexdigest()[:16]
+
+
+def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """The label of each category (-1: left out), and the labels' names."""
+    if classes == "all":
+        return np.arange(len(category_names), dtype=np.int64), category_names
+    if classes == "object":
+        return np.zeros(len(category_names), dtype=np.int64), ["object"]
+    names = [classes] if isinstance(classes, str) else list(classes)
+    label_of = np.full(len(category_names), -1, dtype=np.int64)
+    for label, name in enumerate(names):
+        if name not in category_names:
+            known = f"; classes: {', '.join(category_names)}"
+            raise InputError(f"unknown class '{name}'{nearest(name, category_names) or known}")
+        label_of[category_names.index(name)] = label
+    return label_of, names

@@ -1,0 +1,82 @@
+"""Which layout a folder of images with objects has, and what reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.clevr import is_clevr, read_clevr
+from ssdir.data.coco import is_coco, read_coco
+from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to keep images with objects in a folder.
+
+    Attributes:
+        name: what it is called.
+        looks_for: what in the folder it is recognised by.
+        recognises: whether a folder has it.
+        read: a folder and a split to what is annotated.
+    """
+
+    name: str
+    looks_for: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, str], AnnotationTable]
+
+
+LAYOUTS = (
+    Layout("CLEVR", "scenes/CLEVR_*_scenes.json and images/", is_clevr, read_clevr),
+    Layout("COCO", "annotations/instances_*.json", is_coco, read_coco),
+)
+"""In the order in which they are tried."""
+
+
+def find_layout(root: str | Path) -> Layout:
+    """The layout of a folder.
+
+    Raises:
+        InputError: if there is no such folder, or it has none of `LAYOUTS`.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
+        raise InputError(f"data folder '{root}' {what}")
+    for layout in LAYOUTS:
+        if layout.recognises(folder):
+            return layout
+    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "nothing"
+    looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; found {listed})")
+
+
+def read_table(root: str | Path, split: str) -> AnnotationTable:
+    """Reads what is annotated, whatever the layout.
+
+    Raises:
+        InputError: as `find_layout`, and if the annotations are missing or broken.
+    """
+    return find_layout(root).read(Path(root), split)
+
+
+def open_dataset(
+    root: str | Path,
+    split: str,
+    classes: Literal["all", "object"] | Sequence[str] = "all",
+    image_size: int | None = None,
+    transform: Transform | None = None,
+    preload: bool = False,
+) -> ObjectDataset:
+    """Opens a split of a folder in any known layout; for the arguments see `ObjectDataset`.
+
+    Raises:
+        InputError: as `read_table`, and as `ObjectDataset`.
+    """
+    return ObjectDataset(read_table(root, split), classes, image_size, transform, preload)
