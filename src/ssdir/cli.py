@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ssdir.console import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     FriendlyGroup,
     end_cleanly_when_terminated,
@@ -52,7 +53,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[
@@ -123,6 +124,42 @@ def scatter(
         write_scatter(out, source, config, root=root, workers=workers, progress=advance, force=force)
     say(f"{train + val + test} images in {out}")
     next_step("train", "tiny", "--data", out, "--out", "runs/first")
+
+
+@data_app.command(epilog="Example: ssdir data check data/digits --out check")
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
+    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
+    out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Say what a data set holds, what is broken in it, and what to train on it with.
+
+    Ends with exit code 1 if training would stop at something.
+    """
+    if out is not None:
+        claim(out, force)
+    from ssdir.experiments.doctor import RECOMMENDED_FILE, SHEET_FILE, diagnose, write_diagnosis
+    from ssdir.experiments.doctor_screen import screen
+
+    with progress("reading images") as advance:
+        diagnosis = diagnose(path, split, preset, advance)
+    if out is not None:
+        write_diagnosis(diagnosis, out, force)
+    if as_json:
+        typer.echo(json.dumps(diagnosis.as_json(), indent=2))
+    else:
+        for line in screen(diagnosis):
+            say(line)
+        if out is None:
+            next_step("data", "check", path, "--split", split, "--preset", preset, "--out", "check")
+        elif diagnosis.trainable:
+            say(f"see {out / SHEET_FILE}")
+            next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")
+    if not diagnosis.trainable:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")

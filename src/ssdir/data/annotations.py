@@ -74,3 +74,8 @@ def clip_boxes(
     with np.errstate(invalid="ignore"):
         has_area = np.isfinite(boxes_px).all(axis=1) & (relative[:, 2:] > relative[:, :2]).all(axis=1)
     return relative, np.asarray(has_area, dtype=np.bool_)
+
+
+def same_shape(size: tuple[int, int], annotated: tuple[int, int]) -> bool:
+    """Whether an image (height, width) has the annotated one's proportions, to a pixel: boxes then fit it."""
+    return abs(size[0] * annotated[1] - size[1] * annotated[0]) <= max(annotated)

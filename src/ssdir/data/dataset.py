@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssdir.data.annotations import AnnotationTable, clip_boxes
+from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import Image8, read_channels, resize
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
@@ -133,7 +133,7 @@ class ObjectDataset(Dataset[Sample]):
         # The shorter side must not fall below `size` while decoding.
         max_side = None if size is None else -(-size * max(height, width) // min(height, width))
         image = read_channels(self.image_paths[index], max_side)
-        if abs(image.shape[0] * width - image.shape[1] * height) > max(height, width):
+        if not same_shape((image.shape[0], image.shape[1]), (height, width)):
             shape = f"{image.shape[1]} x {image.shape[0]}"
             raise InputError(f"{self.image_paths[index]}: {shape} pixels, but annotated as {width} x {height}")
         return image if size is None else resize(image, size, size)

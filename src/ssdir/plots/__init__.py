@@ -13,6 +13,7 @@ from ssdir.plots.charts import (
 )
 from ssdir.plots.sheets import (
     Picture,
+    contact_sheet,
     principal_directions,
     reconstruction_sheet,
     to_png,
@@ -26,6 +27,7 @@ __all__ = [
     "Embedding",
     "Picture",
     "confusion_matrix",
+    "contact_sheet",
     "embedding_map",
     "format_seconds",
     "loss_curves",

@@ -24,6 +24,8 @@ Decode: TypeAlias = Callable[[Tensor], Tensor]
 BOX_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#bbbbbb")
 """Bright on dark pictures, for any colour vision (Okabe and Ito 2008, and grey)."""
 OTHER_COLOUR = "#707070"
+ALERT_COLOUR = "#ff0000"
+SMALL_COLOUR = "#ff40ff"
 
 GAP = 6
 """Pixels between pictures."""
@@ -79,6 +81,48 @@ def reconstruction_sheet(
             sheet.write(captions[row], top + down + layout.thumb + 1, left, _FAINT)
         if not rows:
             sheet.write("nothing found", top, 3 * layout.pitch, _FAINT)
+    return sheet.picture()
+
+
+def contact_sheet(
+    pictures: Sequence[Picture],
+    boxes: Sequence[NDArray[np.float64]],
+    groups: Sequence[NDArray[np.int64]],
+    captions: Sequence[str],
+    legend: Sequence[tuple[str, str]],
+    columns: int = 6,
+    cell: int = 220,
+) -> Picture:
+    """Pictures in their proportions, with boxes, a caption below each, and what the colours mean above all.
+
+    Args:
+        pictures: of any size; drawn with their longer side as `cell`.
+        boxes: of each picture, float (n, 4), xyxy relative to it; what reaches out of it is not seen.
+        groups: of each picture, int (n,): the row of `legend`; of equal boxes, the last group is seen.
+        captions: one per picture, cut to its width.
+        legend: names and colours, such as `#ff0000`.
+        columns: pictures in a row.
+        cell: side of the square that a picture has, in pixels.
+    """
+    font = max(9, cell // 18)
+    colours = [colour for _, colour in legend]
+    sides = [[max(1, round(side * cell / max(each.shape[:2]))) for side in each.shape[:2]] for each in pictures]
+    starts = range(0, len(pictures), columns)
+    heights = [max(height for height, _ in sides[start : start + columns]) for start in starts]
+    line, title = font + 2 * GAP, font + 10
+    sheet = _Sheet(title + sum(heights) + line * len(heights), columns * (cell + GAP), font)
+    left = 0
+    for name, colour in legend:
+        left = sheet.write("■ ", 2, left, tuple(bytes.fromhex(colour[1:])))
+        left = sheet.write(name, 2, left, _INK) + 2 * font
+    top = title
+    for start, height in zip(starts, heights, strict=True):
+        for column, number in enumerate(range(start, min(start + columns, len(pictures)))):
+            image = torch.from_numpy(pictures[number]).permute(2, 0, 1) / 255
+            drawn = _outlined(_pixels(image, *sides[number]), boxes[number], groups[number], colours)
+            sheet.put(drawn, top, column * (cell + GAP))
+            sheet.write(captions[number], top + height + 2, column * (cell + GAP), _FAINT, room=cell)
+        top += height + line
     return sheet.picture()
 
 
@@ -201,8 +245,14 @@ class _Sheet:
 
         self._canvas.paste(Image.fromarray(picture), (left, top))
 
-    def write(self, text: str, top: int, left: int, colour: tuple[int, int, int]) -> None:
-        self._draw.text((left, top), text, fill=colour, font=self._font)
+    def write(self, text: str, top: int, left: int, colour: tuple[int, ...], room: int | None = None) -> int:
+        """Returns where the text ends; with `room`, it loses as much of its beginning as does not fit."""
+        shown, skipped = text, 0
+        while room is not None and skipped < len(text) and self._font.getlength(shown) > room:
+            skipped += 1
+            shown = f"…{text[skipped:]}"
+        self._draw.text((left, top), shown, fill=colour, font=self._font)
+        return left + ceil(self._font.getlength(shown))
 
     def picture(self) -> Picture:
         return np.array(self._canvas)
@@ -242,6 +292,22 @@ def _with_boxes(picture: Picture, objects: Objects, max_objects: int) -> Picture
     annotator = sv.BoxAnnotator(color=palette, thickness=max(1, round(height / 120)))
     bgr = np.ascontiguousarray(picture[..., ::-1])
     return np.ascontiguousarray(annotator.annotate(bgr, detections, custom_color_lookup=colours)[..., ::-1])
+
+
+def _outlined(
+    picture: Picture, boxes: NDArray[np.float64], groups: NDArray[np.int64], colours: Sequence[str]
+) -> Picture:
+    """Draws boxes, xyxy relative to the picture, the large ones first."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    # Without a limit, Pillow would walk along lines that lie far outside.
+    corners = np.clip(np.nan_to_num(boxes), -1, 2) * [canvas.width, canvas.height, canvas.width, canvas.height]
+    for row in np.lexsort((groups, -np.prod(corners[:, 2:] - corners[:, :2], axis=1))):
+        x1, y1, x2, y2 = np.rint(corners[row]).astype(int).tolist()
+        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[groups[row]])
+    return np.array(canvas)
 
 
 def _framed(appearance: Tensor, z_where: Tensor, rank: int, layout: _Layout) -> Picture:

@@ -1,0 +1,160 @@
+"""What the doctor of data sets says, as lines of at most 80 columns where names allow: one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+from ssdir.data.check import SIZE_NAMES, Problem, Summary
+from ssdir.experiments.doctor import Detector, Diagnosis, LevelMatches
+
+MAX_CLASSES = 7
+MAX_NAMES = 2
+_BAR, _NAME = 8, 12
+
+
+def screen(diagnosis: Diagnosis) -> list[str]:
+    """A verdict after the reasons for it."""
+    blocks = [
+        _overview(diagnosis),
+        _histograms(diagnosis.summary),
+        _anchors(diagnosis),
+        _problems(diagnosis.problems),
+        [_verdict(diagnosis)],
+    ]
+    return [line for block in blocks for line in (*block, "")][:-1]
+
+
+def _overview(diagnosis: Diagnosis) -> list[str]:
+    summary = diagnosis.summary
+    (commonest, count), *others = summary.image_sizes.items()
+    sizes = commonest if not others else f"{len(others) + 1} sizes, most often {commonest} ({count})"
+    per_image = summary.per_image
+    counts = ", ".join(f"{per_image[key]:.3g} {key}" for key in ("min", "median", "mean", "max"))
+    passed = [
+        f"{what}: {number:,}"
+        for number, what in (
+            (summary.empty_images, "images without objects"),
+            (summary.dropped, "boxes left out"),
+            (summary.ignored, "ignored (crowds and the like)"),
+        )
+        if number
+    ]
+    over = summary.overlapping
+    return [
+        f"{diagnosis.root}, split {diagnosis.split}: {diagnosis.layout} layout",
+        f"images     {summary.images:,}, {sizes} px",
+        f"objects    {summary.objects:,}; per image {counts}",
+        *([f"           {'; '.join(passed)}"] if passed else []),
+        f"overlap    {over['0.3']:.1%} of objects overlap another by IoU > 0.3, {over['0.5']:.1%} by > 0.5",
+    ]
+
+
+def _histograms(summary: Summary) -> list[str]:
+    """Classes, sizes and proportions side by side."""
+    classes = dict(list(summary.classes.items())[:MAX_CLASSES])
+    left = _bars(f"classes ({len(summary.classes)})", classes)
+    rest = list(summary.classes.values())[MAX_CLASSES:]
+    if rest:
+        left.append(f"and {len(rest)} more: {sum(rest):,}")
+    columns = [left, _bars("longer side", summary.sizes), _bars("width : height", summary.aspects)]
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip_longest(*columns, fillvalue="")
+    ]
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> list[str]:
+    most, number = max(counts.values(), default=0), max((len(f"{n:,}") for n in counts.values()), default=1)
+    names = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in counts]
+    width = max(map(len, names), default=0)
+    return [
+        title,
+        *(
+            f"{name:<{width}} {n:>{number},} {_bar(n, most)}".rstrip()
+            for name, n in zip(names, counts.values(), strict=True)
+        ),
+    ]
+
+
+def _bar(count: int, most: int) -> str:
+    """Something for anything: one object in a million is still seen."""
+    return "█" * max(int(count > 0), round(_BAR * count / max(most, 1)))
+
+
+def _anchors(diagnosis: Diagnosis) -> list[str]:
+    """A row per level of the preset's detector, then the recommended one as a whole."""
+    now, better = diagnosis.current, diagnosis.recommended
+    title = f"boxes that an anchor matches (IoU >= {diagnosis.match_iou:g}), by longer side"
+    rows = [["", "anchors", "all", *SIZE_NAMES]]
+    rows += [[level.name, _sides(level), *_shares(level)] for level in now.levels]
+    rows.append([f"{diagnosis.preset}, {now.image_size} px", "", *_shares(now.together)])
+    rows.append([f"recommended, {better.image_size} px", "", *_shares(better.together)])
+    return [title, *_aligned(rows), *_changes(diagnosis, now, better)]
+
+
+def _changes(diagnosis: Diagnosis, now: Detector, better: Detector) -> list[str]:
+    lines = []
+    if better.image_size != now.image_size:
+        factor = (better.image_size / now.image_size) ** 2
+        lines.append(
+            f"image_size {now.image_size} -> {better.image_size}: {factor:.3g} times the pixels, and time"
+        )
+    if diagnosis.full_size > better.image_size:
+        lines.append(f"           at {diagnosis.full_size:,} px, 90 % of the objects would have 8 px to each side")
+    sizes = ", ".join("/".join(f"{side:.0f}" for side in level.sizes) for level in better.levels)
+    ratios = ", ".join(f"{ratio:g}" for ratio in better.anchors.aspect_ratios)
+    lines.append(f"anchors    {sizes} px" + f"; width : height {ratios}" * bool(ratios))
+    if diagnosis.nms:
+        cost = diagnosis.summary.nms_cost
+        lines.append(
+            f"NMS        {now.nms_threshold:g} -> {better.nms_threshold:g}: costs {cost:.1%} of the true objects"
+        )
+    return lines
+
+
+def _sides(level: LevelMatches) -> str:
+    return f"{'/'.join(f'{side:.0f}' for side in level.sizes)} px, {level.cells}x{level.cells}"
+
+
+def _shares(level: LevelMatches) -> list[str]:
+    shares = (level.share, *level.by_size.values())
+    return ["-" if share is None else f"{share:.0%}" for share in shares]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _problems(problems: Sequence[Problem]) -> list[str]:
+    lines = []
+    for problem in problems:
+        mark = "error" if problem.stops else "note"
+        lines.append(f"{mark}: {problem.sentence}: {len(problem.names):,}")
+        lines += [f"    {name}" for name in problem.names[:MAX_NAMES]]
+        if len(problem.names) > MAX_NAMES:
+            lines.append(f"    and {len(problem.names) - MAX_NAMES:,} more")
+    return lines or ["nothing broken, nothing suspicious"]
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    stops = [problem for problem in diagnosis.problems if problem.stops]
+    if stops:
+        reasons = "; ".join(f"{problem.sentence} ({len(problem.names):,})" for problem in stops)
+        return f"training on this would stop: {reasons}"
+    share = diagnosis.current.together.share
+    better = diagnosis.recommended.together.share
+    if better - share > 0.05:
+        return (
+            f"ready to train, but {diagnosis.preset}'s anchors match {share:.0%} of the boxes; "
+            f"the recommended ones {better:.0%}"
+        )
+    return f"ready to train: the anchors of {diagnosis.preset} match {share:.0%} of the boxes"
