@@ -70,7 +70,7 @@ def out(tmp_path: Path) -> Path:
 
 # Help ----------------------------------------------------------------------------------------------------
 
-COMMANDS = ["data scatter", "train", "encode", "reconstruct", "evaluate", "models", "demo"]
+COMMANDS = ["data scatter", "data check", "train", "encode", "reconstruct", "evaluate", "models", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

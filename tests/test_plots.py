@@ -272,3 +272,25 @@ def lab(linear_rgb: NDArray[np.float64]) -> NDArray[np.float64]:
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     x, y, z = np.cbrt(to_xyz @ linear_rgb.clip(0, 1) / [0.9505, 1, 1.089])
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_a_contact_sheet_shows_pictures_and_the_boxes_of_each_group() -> None:
+    pictures = [np.full((100, 200, 3), 40, np.uint8), np.full((200, 100, 3), 90, np.uint8)]
+    boxes = [np.array([[0.25, 0.2, 0.75, 0.8], [-9.0, 2.0, 30.0, 3.0]]), np.array([[0.1, 0.1, 0.9, 0.5]] * 2)]
+    groups = [np.array([0, 0]), np.array([1, 0])]
+    legend = [("cat", "#00ff00"), ("odd", "#ff0000")]
+    sheet = plots.contact_sheet(pictures, boxes, groups, ["a", "b" * 200], legend, columns=2, cell=200)
+    top = 11 + 10
+    first, second = sheet[top : top + 100, :200], sheet[top : top + 200, 200 + GAP : 300 + GAP]
+    assert sheet.shape[1] == 2 * (200 + GAP)
+    rows, columns = np.nonzero(close_to(first, "#00ff00", 0))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 79, 50, 149)
+    assert tuple(first[50, 100]) == (40, 40, 40)
+    rows, columns = np.nonzero(close_to(second, "#ff0000", 0))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 99, 10, 89)
+    assert not close_to(second, "#00ff00", 0).any()  # The last group of equal boxes is seen.
+    assert close_to(sheet[:top], "#ff0000", 0).any()
+
+
+def test_a_contact_sheet_of_nothing() -> None:
+    assert plots.contact_sheet([], [], [], [], []).ndim == 3

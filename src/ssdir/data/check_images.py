@@ -58,8 +58,10 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
     first: dict[str, str] = {}
     for i, (name, path, image) in enumerate(zip(table.image_names, table.image_paths, scanned, strict=True)):
         if image.size is None or image.content is None:
-            problem = str(image.error).replace(f"'{path}'", name).replace(str(path), name)
-            found["damaged_images" if path.exists() else "missing_images"].append(problem)
+            if path.exists():
+                found["damaged_images"].append(str(image.error).replace(str(path), name))
+            else:
+                found["missing_images"].append(name)
             continue
         height, width = (int(side) for side in table.image_sizes[i])
         if image.size != (height, width):

@@ -276,4 +276,4 @@ def _matches(name: str, cells: int, sizes: tuple[float, ...], matched: Tensor, b
 
 
 def _plain(value: float) -> int | float:
-    return int(value) if value == int(value) else round(value, 2)
+    return int(value) if value == int(value) else round(value, 4)

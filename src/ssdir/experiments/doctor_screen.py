@@ -9,8 +9,7 @@ from ssdir.data.check import SIZE_NAMES, Problem, Summary
 from ssdir.experiments.doctor import Detector, Diagnosis, LevelMatches
 
 MAX_CLASSES = 7
-MAX_NAMES = 2
-_BAR, _NAME = 8, 12
+_BAR, _NAME, _LINE = 8, 12, 64
 
 
 def screen(diagnosis: Diagnosis) -> list[str]:
@@ -139,10 +138,19 @@ def _problems(problems: Sequence[Problem]) -> list[str]:
     for problem in problems:
         mark = "error" if problem.stops else "note"
         lines.append(f"{mark}: {problem.sentence}: {len(problem.names):,}")
-        lines += [f"    {name}" for name in problem.names[:MAX_NAMES]]
-        if len(problem.names) > MAX_NAMES:
-            lines.append(f"    and {len(problem.names) - MAX_NAMES:,} more")
+        lines.append(f"    {_examples(problem.names)}")
     return lines or ["nothing broken, nothing suspicious"]
+
+
+def _examples(names: Sequence[str]) -> str:
+    """As many names as a line has room for, at least one."""
+    shown = list(names[:1])
+    for name in names[1:]:
+        if len("; ".join([*shown, name])) > _LINE:
+            break
+        shown.append(name)
+    rest = len(names) - len(shown)
+    return "; ".join(shown) + f" and {rest:,} more" * bool(rest)
 
 
 def _verdict(diagnosis: Diagnosis) -> str:

@@ -130,7 +130,7 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
         image_size: side of the square input.
 
     Returns:
-        Anchors that match no fewer boxes than the config's, sizes as they are or growing with the image.
+        Anchors that match no fewer boxes than the config's would at this image size.
     """
     scale = image_size / config.image_size
     grown = AnchorConfig(
@@ -142,9 +142,9 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
     sample = boxes_cxcywh[torch.randperm(len(boxes_cxcywh), generator=generator)[:_FIT_BOXES]].double()
     search = _Search(sample, _weights(sample), cells, image_size, config.match_iou)
     starts = [search.start(grown), search.start(_clustered(sample, grown, image_size))]
-    candidates = [grown, config.anchors, *(_rounded(search.climb(start)) for start in starts)]
+    candidates = [_rounded(grown), config.anchors, *(_rounded(search.climb(start)) for start in starts)]
     overlaps = [match_levels(boxes_cxcywh, each, cells, image_size) for each in candidates]
-    least = max(_matched(iou, config) for iou in overlaps[:2])
+    least = _matched(overlaps[1], config)
     weights = _weights(boxes_cxcywh)
     quality = [
         _quality(iou, weights, config.match_iou) if _matched(iou, config) >= least else -1.0 for iou in overlaps

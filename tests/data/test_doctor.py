@@ -1,0 +1,193 @@
+"""`ssdir data check`: one screen, and a folder with a recipe that training takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ssdir.cli import app
+from ssdir.config import presets
+from ssdir.experiments.doctor import diagnose, recommended_yaml, write_diagnosis
+from ssdir.experiments.doctor_screen import screen
+from ssdir.models.ssdir import SSDIR
+from ssdir.training.recipe import read_recipe
+
+from .defects import noise, write_defects, write_folder
+from .test_clevr import CLEVR_MINI, needs_clevr_mini
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, ["data", "check", *(str(arg) for arg in args)])
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images with wide boxes, which tiny's anchors hardly match."""
+    rng = np.random.default_rng(0)
+    images = [(f"{i}.png", noise(120, 200, i)) for i in range(6)]
+    boxes = [
+        (i, name, (*rng.integers(0, 80, 2).tolist(), int(rng.integers(90, 110)), 20))
+        for i in range(6)
+        for name in ("cat", "dog", "cat")
+    ]
+    return write_folder(tmp_path_factory.mktemp("clean") / "pets", images, boxes, ["cat", "dog"])
+
+
+@pytest.fixture(scope="module")
+def defects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_defects(tmp_path_factory.mktemp("defects") / "data")
+
+
+def test_the_screen_says_it_all(clean: Path) -> None:
+    result = run(clean)
+    assert result.exit_code == 0, result.output
+    for part in (
+        "pets, split train: COCO layout",
+        "images     6, 200 x 120 px",
+        "objects    18; per image 3 min, 3 median, 3 mean, 3 max",
+        "cat 12 ████████",
+        "dog  6 ████",
+        "> 3:1     18 ████████",
+        "level 3",
+        "nothing broken, nothing suspicious",
+        "ready to train, but tiny's anchors match",
+        "next: ssdir data check",
+    ):
+        assert part in result.stdout
+    lines = result.stdout.splitlines()
+    assert len(lines) < 45
+    assert max(len(line) for line in lines[1:-1]) <= 100
+
+
+def test_every_defect_is_on_the_screen(defects: Path) -> None:
+    result = run(defects)
+    assert result.exit_code == 1
+    assert "error: images that can't be read: 2\n    train/cut.png: " in result.stdout
+    assert "error: images that are missing: 1\n    train/gone.png\n" in result.stdout
+    assert "note: boxes outside of their image (left out): 1\n    train/good.png: dog (200, 10, " in result.stdout
+    assert (
+        "training on this would stop: images that are missing (1); images that can't be read (2)" in result.stdout
+    )
+    assert "next: ssdir train" not in result.stdout
+    assert result.stdout.index("error: ") < result.stdout.index("note: ")
+
+
+def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    result = run(clean, "--out", out)
+    assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert names == {"check.json", "recommended.yaml", "sheet.png"}
+    found = json.loads((out / "check.json").read_text())
+    assert found["trainable"]
+    assert found["summary"]["classes"] == {"cat": 12, "dog": 6}
+    recipe = read_recipe(out / "recommended.yaml")
+    assert recipe.name == "pets"
+    tiny = read_recipe("tiny")
+    for same in ("classes", "detector", "representation"):
+        assert getattr(recipe, same) == getattr(tiny, same)
+    detector = recipe.model.detector
+    better, now = found["recommended"], found["current"]
+    assert detector.image_size == better["image_size"]
+    assert detector.anchors.model_dump(mode="json") == better["anchors"]
+    assert detector.nms_threshold == better["nms_threshold"] == found["summary"]["nms_threshold"]
+    assert better["together"]["share"] > now["together"]["share"] + 0.2
+    assert detector.backbone == tiny.model.detector.backbone
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.width > 1000
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_can_be_recommended_for(clean: Path, tmp_path: Path, preset: str) -> None:
+    diagnosis = diagnose(clean, "train", preset)
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    recipe = read_recipe(path)
+    model = SSDIR(recipe.model, ["object"])
+    assert model.detector.feature_sizes == [level.cells for level in diagnosis.recommended.levels]
+    assert diagnosis.recommended.together.share >= diagnosis.current.together.share
+    nms = "nms_threshold" in path.read_text()
+    assert nms == diagnosis.nms == read_recipe(preset).model.detector.nms
+
+
+def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    assert run(defects, "--out", out).exit_code == 1
+    found = json.loads((out / "check.json").read_text())
+    assert not found["trainable"]
+    assert {"damaged_images", "tiny_boxes"} <= {problem["kind"] for problem in found["problems"]}
+    with Image.open(out / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    red = (pixels == (255, 0, 0)).all(axis=-1)
+    assert red.sum() > 100
+
+
+def test_nothing_can_be_read_and_nothing_to_learn(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "none", [("a.png", noise(8, 8))], [], ["cat"])
+    (root / "train" / "a.png").unlink()
+    result = run(root, "--out", tmp_path / "check")
+    assert result.exit_code == 1
+    assert "no image has an object" in result.stdout
+    assert (tmp_path / "check" / "sheet.png").is_file()
+
+
+def test_json_is_json_alone(clean: Path) -> None:
+    result = run(clean, "--json")
+    found = json.loads(result.stdout)
+    assert found["layout"] == "COCO"
+    assert [level["cells"] for level in found["current"]["levels"]] == [16, 8, 4]
+
+
+def test_what_cannot_be_checked_is_one_sentence(clean: Path, tmp_path: Path) -> None:
+    cases = [
+        ((tmp_path / "no",), "does not exist"),
+        ((clean, "--split", "test"), "has no annotations/instances_test.json"),
+        ((clean, "--preset", "tyni"), "unknown preset 'tyni'; did you mean 'tiny'?"),
+        ((clean, "--out", clean), "exists already"),
+        ((clean, "--out", clean, "--force"), "did not write"),
+    ]
+    for args, message in cases:
+        result = run(*args)
+        assert result.exit_code == 2, args
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdir.experiments.doctor.draw_sheet", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_diagnosis(diagnose(clean, "train", "tiny"), tmp_path / "check")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_clevr_mini
+def test_real_scenes() -> None:
+    started = time.perf_counter()
+    diagnosis = diagnose(CLEVR_MINI, "train", "tiny")
+    assert time.perf_counter() - started < 60
+    assert (diagnosis.layout, diagnosis.problems) == ("CLEVR", [])
+    summary = diagnosis.summary
+    assert (summary.images, summary.objects, summary.empty_images) == (310, 1997, 0)
+    assert summary.classes == {"sphere": 692, "cylinder": 654, "cube": 651}
+    assert summary.overlapping["0.5"] < 0.001
+    now, better = diagnosis.current.together, diagnosis.recommended.together
+    assert now.share == pytest.approx(0.70, abs=0.01)
+    assert better.share > now.share + 0.05
+
+
+@needs_clevr_mini
+def test_the_document_shows_what_is_printed() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+    for line in screen(diagnose(CLEVR_MINI, "train", "tiny"))[1:]:
+        assert line in text
