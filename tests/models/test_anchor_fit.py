@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssdir.models.anchor_fit import MAX_GROWTH, fit_anchors, full_size, match_levels, pyramid, recommend
+from ssdir.models.anchor_fit import MAX_GROWTH, _weights, fit_anchors, full_size, match_levels, pyramid, recommend
 from ssdir.models.backbone import ConvConfig, TimmConfig
 from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_xyxy
@@ -85,6 +85,12 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
     small, large = some_boxes(1500, 0.06, 0.12), some_boxes(100, 0.5, 0.8)
     anchors = fit_anchors(torch.cat([small, large]), CONFIG, pyramid(CONFIG), 64)
     assert share(large, anchors, 64) > 0.8
+
+
+def test_octaves_of_size_weigh_by_the_root_of_their_number() -> None:
+    weights = _weights(torch.cat([some_boxes(100, 0.07, 0.12), some_boxes(4, 0.6, 0.9)]))
+    assert weights[:100].sum().item() == pytest.approx(10 / 12)
+    assert weights[100:].sum().item() == pytest.approx(2 / 12)
 
 
 def test_the_fit_is_the_same_each_time() -> None:
