@@ -33,7 +33,7 @@ LIKELIHOOD_MARGIN = 1e-4
 
 
 class LossConfig(Config):
-    """Coefficients of eq. 7; the paper's are per data set (DESIGN §2).
+    """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
 
     Attributes:
         image: α_obj, of the image's negative log-likelihood.
