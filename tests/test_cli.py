@@ -381,6 +381,17 @@ def test_evaluate_class_agnostic(agnostic_model_dir: Path, digits: Path, out: Pa
 
 
 @pytest.mark.usefixtures("few_glyphs")
+def test_evaluate_at_another_operating_point(agnostic_model_dir: Path, digits: Path) -> None:
+    options = ["--train-split", "none", "--max-images", "4", "--json", "--score-threshold"]
+    blind, lenient = (
+        json.loads(ok("evaluate", agnostic_model_dir, digits, *options, value).stdout) for value in ("1", "0.01")
+    )
+    assert blind["metrics"]["detection/recall"] == 0 < lenient["metrics"]["detection/recall"]
+    assert blind["metrics"]["detection/ap"] == lenient["metrics"]["detection/ap"]
+    assert blind["provenance"]["config"]["score_threshold"] == 1
+
+
+@pytest.mark.usefixtures("few_glyphs")
 def test_evaluate_prints_json(agnostic_model_dir: Path, digits: Path) -> None:
     options = ["--train-split", "none", "--max-images", "2", "--json"]
     result = ok("evaluate", agnostic_model_dir, digits, *options)

@@ -34,9 +34,13 @@ def ship(
     data: Annotated[str, typer.Option(help="What it was trained on, and under which licence that is.")],
 ) -> None:
     """Writes the model's folder in `src/ssdir/weights`."""
-    measured = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
-    folder = WEIGHTS / name
-    save_model(load_model(run), folder, description, half=True)
+    report = json.loads(metrics.read_text(encoding="utf-8"))
+    measured, threshold = report["metrics"], report["provenance"]["config"].get("score_threshold")
+    folder, model = WEIGHTS / name, load_model(run)
+    if threshold is not None:  # what it was measured at
+        detector = model.config.detector.model_copy(update={"score_threshold": threshold})
+        model.config = model.config.model_copy(update={"detector": detector})
+    save_model(model, folder, description, half=True)
     size = (folder / "model.safetensors").stat().st_size
     if size > LIMIT:
         raise SystemExit(f"the weights take {size:,} bytes, a shipped model may take {LIMIT:,}: shrink the model")

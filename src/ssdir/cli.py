@@ -268,6 +268,9 @@ def evaluate(
     train_split: Annotated[str, typer.Option(help="Split that probes learn from, or none.")] = "train",
     max_images: Annotated[int | None, typer.Option(min=1, help="Measure the first N images only.")] = None,
     max_train_images: Annotated[int, typer.Option(min=1, help="Probes learn from the first N.")] = 4000,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
+    ] = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -285,9 +288,10 @@ def evaluate(
     started = time.perf_counter()
     test, train = _splits(predictor, data, split, train_split)
     glyphs = _unseen_glyphs(test, glyph_root)
-    metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed)
-    options = {"split": split, "train_split": train_split, "max_images": max_images}
+    metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed, score_threshold)
+    options: dict[str, Any] = {"split": split, "train_split": train_split, "max_images": max_images}
     options |= {"model": Path(model).name, "max_train_images": max_train_images}
+    options |= {"score_threshold": score_threshold}
     report = {"metrics": metrics, "provenance": _provenance(model, predictor, test, options, seed, started)}
     if out is not None:
         with atomic_file(out, force) as temporary:
@@ -389,6 +393,7 @@ def _measure(
     max_images: int | None,
     max_train_images: int,
     seed: int,
+    score_threshold: float | None,
 ) -> dict[str, float]:
     from ssdir.evaluation.evaluate import evaluate
     from ssdir.models.zoo import random_encoder
@@ -403,6 +408,7 @@ def _measure(
             max_train_images=max_train_images,
             glyphs=glyphs,
             random_model=random_encoder(predictor.model, seed),
+            score_threshold=score_threshold,
             progress=lambda stage, done, total: advance(done, total, stage),
         ).metrics
 

@@ -45,3 +45,33 @@ def test_preset_takes_a_step_of_each_stage(name: str) -> None:
     for part in ("encoder.", "decoder.") + (("backbone.",) if recipe.model.clone_backbone else ()):
         assert any(parameter.startswith(part) for parameter in changed), part
     assert not any(parameter.startswith("detector.") for parameter in changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "clone", "image", "objects", "kl_what", "kl_depth", "what", "depth", "hidden", "latent"),
+    [
+        ("paper-mnist", False, 10, 10, 1, 1, 0.1, 0.1, 3, 64),
+        ("paper-clevr", True, 1, 14, 0.54, 0.44, 0.27, 0.14, 3, 256),
+        ("paper-widerface", True, 1, 10, 0.1, 0.4, 0.3, 0.1, 4, 512),
+    ],
+)
+def test_the_papers_constants(
+    name: str,
+    clone: bool,
+    image: float,
+    objects: float,
+    kl_what: float,
+    kl_depth: float,
+    what: float,
+    depth: float,
+    hidden: int,
+    latent: int,
+) -> None:
+    model = read_recipe(name).model
+    encoder, loss = model.encoder, model.loss
+    assert model.clone_backbone == clone
+    assert (loss.image, loss.objects, loss.kl_what, loss.kl_depth) == (image, objects, kl_what, kl_depth)
+    assert (encoder.what_scale, encoder.depth_scale) == (what, depth)
+    assert (encoder.num_hidden, encoder.latent_dim) == (hidden, latent)
+    assert (model.consistency.weight, encoder.align, model.decoder.alpha) == (0, 0, False)
+    assert model.decoder.size == 64

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import floor, log
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from ssdir.models.encoders import EncoderConfig
-from ssdir.models.ssdir import LIKELIHOOD_MARGIN, SSDIR, LossConfig, elbo_terms
+from ssdir.models.ssdir import LIKELIHOOD_MARGIN, SSDIR, LossConfig, SSDIRConfig, elbo_terms
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.matching import assign_anchors
@@ -160,7 +161,10 @@ def terms_by_loops(images: Tensor, latents: Objects, scene: Scene, depth_scale: 
         rows = [m for m in range(len(latents)) if latents.image_index[m] == image]
         for m in rows:
             seen = crop(images[image], latents.boxes[m], S).flatten()
-            pairs = zip(scene.appearances[m].flatten(), seen, strict=True)
+            drawn = scene.appearances[m]
+            if scene.background is not None and scene.alpha is not None:
+                drawn = drawn + (1 - scene.alpha[m]) * crop(scene.background[image], latents.boxes[m], S)
+            pairs = zip(drawn.flatten(), seen, strict=True)
             terms["nll_objects"] += sum(pixel_nll(float(p), float(x)) for p, x in pairs) / len(rows) / B
             for loc, scale in zip(latents.z_what[m], latents.z_what_scale[m], strict=True):
                 terms["kl_what"] += float(kl_divergence(Normal(loc, scale), Normal(0.0, 1.0))) / B
@@ -169,8 +173,9 @@ def terms_by_loops(images: Tensor, latents: Objects, scene: Scene, depth_scale: 
     return terms
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("counts", [(2, 0, 1), (0, 0)])
-def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...]) -> None:
+def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...], background: bool) -> None:
     g = torch.Generator().manual_seed(0)
     targets = truth(*counts)
     M, size = len(targets), 8
@@ -182,6 +187,14 @@ def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...]) -> None:
     )
     # Appearances as large as the image: every crop is an enlargement.
     scene = Scene(torch.rand(images.shape, generator=g), torch.rand(M, 3, size, size, generator=g))
+    if background:
+        alpha = torch.rand(M, 1, size, size, generator=g)
+        scene = replace(
+            scene,
+            appearances=scene.appearances * alpha,
+            alpha=alpha,
+            background=torch.rand(images.shape, generator=g),
+        )
     terms = elbo_terms(images, latents, scene, EncoderConfig(depth_scale=0.3))
     expected = terms_by_loops(images, latents, scene, 0.3)
     for name, value in expected.items():
@@ -276,6 +289,39 @@ def test_training_learns_what_objects_look_like() -> None:
         history.append((losses["nll_objects"].item(), losses["nll_image"].item()))
     assert history[-1][0] < 0.75 * history[0][0]
     assert history[-1][1] < history[0][1]
+
+
+def test_a_learned_background_is_seen_around_objects_and_learned_there() -> None:
+    model = tiny_model(background="learned").train()
+    images = torch.full((2, 3, model.image_size, model.image_size), 0.2)
+    images[:, 1] = 0.8
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=2e-2)
+    nothing = model.encode(images, score_threshold=1.1)
+    assert len(nothing) == 0
+    for _ in range(30):
+        loss = model.loss_of(images, nothing, model.detector.backbone(images))["total"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    scene = model.decode(nothing)
+    assert scene.background is not None
+    assert torch.equal(scene.reconstructions, scene.background)
+    assert (scene.reconstructions - images).abs().max() < 0.02
+    # One opaque object hides it, inside its box alone.
+    one = truth(1, 0).replace(z_what=torch.zeros(1, model.latent_dim), z_depth=torch.zeros(1))
+    torch.nn.init.zeros_(model.decoder.head.weight)
+    model.decoder.head.bias.data = torch.tensor([9.0, -9.0, -9.0, 9.0])
+    drawn = model.decode(one).reconstructions
+    x1, y1, x2, y2 = (one.boxes[0] * model.image_size).round().int().tolist()
+    assert (drawn[0, :, (y1 + y2) // 2, (x1 + x2) // 2] - torch.tensor([1.0, 0, 0])).abs().max() < 0.01
+    outside = torch.ones(drawn.shape[-2:], dtype=torch.bool)
+    outside[max(0, y1 - 2) : y2 + 2, max(0, x1 - 2) : x2 + 2] = False
+    assert torch.equal(drawn[0][:, outside], scene.reconstructions[0][:, outside])
+
+
+def test_a_learned_background_needs_alpha() -> None:
+    with pytest.raises(ValueError, match=r"needs decoder\.alpha=true"):
+        SSDIRConfig(background="learned")
 
 
 def test_pooled_features_follow_the_boxes() -> None:

@@ -31,6 +31,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"alpha": False, "clone_backbone": True},
         {"encoder": {"align": 4}, "clone_backbone": True},
         {"consistency": ConsistencyConfig(weight=1)},
+        {"background": "learned"},
     ],
 )
 def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Everything that a model and its data allow to be measured (DESIGN §7)."""
+"""Everything that a model and its data allow to be measured."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def init_xavier(module: nn.Module) -> None:
-    """Xavier weights and zero biases for the layers that are trained from scratch (DESIGN §2)."""
+    """Xavier weights and zero biases for the layers that are trained from scratch."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

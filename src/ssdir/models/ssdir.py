@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import log
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.backbone import Backbone
+from ssdir.models.background import LearnedBackground
 from ssdir.models.consistency import (
     ConsistencyConfig,
     ProjectionHead,
@@ -33,7 +35,7 @@ LIKELIHOOD_MARGIN = 1e-4
 
 
 class LossConfig(Config):
-    """Coefficients of eq. 7; the paper's are per data set (DESIGN §2).
+    """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
 
     Attributes:
         image: α_obj, of the image's negative log-likelihood.
@@ -57,6 +59,8 @@ class SSDIRConfig(Config):
             that ends one level finer, since it need not see the whole object in one cell.
         encoder: what and depth encoders.
         decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
+        background: what is seen where no object is: `black`, as in the paper, or one picture for all images,
+            `learned`, which needs `decoder.alpha`.
         loss: coefficients of eq. 7.
         consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
     """
@@ -65,8 +69,15 @@ class SSDIRConfig(Config):
     clone_backbone: bool = False
     encoder: EncoderConfig = EncoderConfig()
     decoder: DecoderConfig = DecoderConfig()
+    background: Literal["black", "learned"] = "black"
     loss: LossConfig = LossConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
+
+    @model_validator(mode="after")
+    def _background_needs_alpha(self) -> Self:
+        if self.background != "black" and not self.decoder.alpha:
+            raise ValueError("a learned background needs decoder.alpha=true: nothing else says where it is seen")
+        return self
 
 
 class SSDIR(nn.Module):
@@ -94,6 +105,7 @@ class SSDIR(nn.Module):
         else:
             self.encoder = PyramidEncoder(channels, config.encoder)
         self.decoder = WhatDecoder(self.latent_dim, config.decoder)
+        self.background = LearnedBackground() if config.background == "learned" else None
         self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
         self.detector.requires_grad_(False)
 
@@ -176,7 +188,11 @@ class SSDIR(nn.Module):
         if alpha is None:
             reconstructions = composite_weighted(appearances, *place)
         else:
-            reconstructions, _ = composite_alpha(appearances, alpha, *place)
+            reconstructions, coverage = composite_alpha(appearances, alpha, *place)
+            if self.background is not None:
+                background = self.background(objects.batch_size, size)
+                reconstructions = reconstructions + (1 - coverage) * background
+                return Scene(reconstructions, appearances, alpha, background)
         return Scene(reconstructions, appearances, alpha)
 
     def forward(self, images: Tensor) -> Scene:
@@ -288,7 +304,12 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: EncoderCo
         raise ValueError("latents need z_what, z_what_scale and z_depth")
     B, S = latents.batch_size, scene.appearances.shape[-1]
     crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
-    per_object = bernoulli_nll(scene.appearances, crops).sum(dim=(1, 2, 3))
+    drawn = scene.appearances
+    if scene.background is not None and scene.alpha is not None:
+        # An object need not draw what is seen past it.
+        behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
+        drawn = drawn + (1 - scene.alpha) * behind
+    per_object = bernoulli_nll(drawn, crops).sum(dim=(1, 2, 3))
     share = 1 / latents.counts[latents.image_index]
     return {
         "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,

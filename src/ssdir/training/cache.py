@@ -1,4 +1,4 @@
-"""Frozen features, computed once and read back (DESIGN §3).
+"""Frozen features, computed once and read back.
 
 What the frozen detector makes of an image does not change from epoch to epoch. Its detections are kept, and
 its feature pyramid where the encoders read it; the rest of a training step costs only encoders and decoder.
