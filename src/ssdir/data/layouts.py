@@ -11,6 +11,7 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
 from ssdir.errors import InputError
@@ -45,6 +46,7 @@ LAYOUTS = (
         read_widerface,
         widerface_splits,
     ),
+    Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
     Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
 )
 """In the order in which they are tried."""
