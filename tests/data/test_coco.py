@@ -353,7 +353,7 @@ def test_missing_folders_splits_and_classes(small, tmp_path):
     with pytest.raises(InputError, match=r"instances_val\.json \(annotations/ has instances_train\.json\)"):
         open_dataset(small, "val")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no layout that ssdir knows .*COCO: annotations.*found nothing"):
+    with pytest.raises(InputError, match=r"no layout that ssdir knows .*COCO: annotations.*found nothing"):
         open_dataset(tmp_path / "empty", "train")
     with pytest.raises(InputError, match="'dogg'; did you mean 'dog'"):
         open_dataset(small, "train", classes=["cat", "dogg"])

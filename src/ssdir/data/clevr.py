@@ -70,6 +70,12 @@ def is_clevr(root: str | Path) -> bool:
     return (folder / "images").is_dir() and any((folder / "scenes").glob("CLEVR_*_scenes.json"))
 
 
+def clevr_splits(root: str | Path) -> list[str]:
+    """The splits that have scenes."""
+    found = (Path(root) / "scenes").glob("CLEVR_*_scenes.json")
+    return sorted(path.name.removeprefix("CLEVR_").removesuffix("_scenes.json") for path in found)
+
+
 def read_clevr(
     root: str | Path, split: str, boxes: Extent = "whole", vocabulary: Vocabulary = "shape"
 ) -> AnnotationTable:

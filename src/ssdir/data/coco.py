@@ -19,6 +19,12 @@ def is_coco(root: str | Path) -> bool:
     return any((Path(root) / "annotations").glob("instances_*.json"))
 
 
+def coco_splits(root: str | Path) -> list[str]:
+    """The splits that have annotations."""
+    found = (Path(root) / "annotations").glob("instances_*.json")
+    return sorted(path.stem.removeprefix("instances_") for path in found)
+
+
 def read_coco(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. `draw_order` and `source_index` are there if every annotation has these keys.
 
@@ -129,4 +135,4 @@ def _image_folder(root: Path, split: str, file_name: str) -> str:
     return next((folder for folder in candidates if (root / folder / file_name).is_file()), candidates[0])
 
 
-__all__ = ["is_coco", "read_coco", "read_json", "write_scatter"]
+__all__ = ["coco_splits", "is_coco", "read_coco", "read_json", "write_scatter"]

@@ -90,6 +90,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def image_orientation(path: str | Path) -> int:
+    """The EXIF orientation of an image file, 1 ... 8: from 5 on, it is stored on its side.
+
+    Raises:
+        InputError: as `image_size`.
+    """
+    with _open(path) as image:
+        return _orientation(image)
+
+
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
     """Resolves files, folders and glob patterns to image files, each once, in the order given.
 

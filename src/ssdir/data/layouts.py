@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.clevr import is_clevr, read_clevr
-from ssdir.data.coco import is_coco, read_coco
+from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
+from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.voc import is_voc, read_voc, voc_splits
+from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
+from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
 from ssdir.errors import InputError
 
 
@@ -23,17 +26,28 @@ class Layout:
         looks_for: what in the folder it is recognised by.
         recognises: whether a folder has it.
         read: a folder and a split to what is annotated.
+        splits: the splits that a folder has.
     """
 
     name: str
     looks_for: str
     recognises: Callable[[Path], bool]
     read: Callable[[Path, str], AnnotationTable]
+    splits: Callable[[Path], list[str]]
 
 
 LAYOUTS = (
-    Layout("CLEVR", "scenes/CLEVR_*_scenes.json and images/", is_clevr, read_clevr),
-    Layout("COCO", "annotations/instances_*.json", is_coco, read_coco),
+    Layout("CLEVR", "scenes/CLEVR_*_scenes.json and images/", is_clevr, read_clevr, clevr_splits),
+    Layout("COCO", "annotations/instances_*.json", is_coco, read_coco, coco_splits),
+    Layout(
+        "WIDER FACE",
+        "wider_face_split/wider_face_*_bbx_gt.txt",
+        is_widerface,
+        read_widerface,
+        widerface_splits,
+    ),
+    Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
+    Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
 )
 """In the order in which they are tried."""
 

@@ -1,0 +1,160 @@
+"""WIDER FACE in its official layout.
+
+`<root>/WIDER_<split>/images/<event>/<name>.jpg` and `<root>/wider_face_split/wider_face_<split>_bbx_gt.txt`: for
+each image its name, the number of faces, and a line per face,
+`x y w h blur expression illumination invalid occlusion pose`, the box in whole pixels from the top left corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.images import IMAGE_SUFFIXES, image_size
+from ssdir.data.table_builder import TableBuilder, read_lines
+from ssdir.errors import InputError
+
+ATTRIBUTES: dict[str, list[str]] = {
+    "blur": ["clear", "normal blur", "heavy blur"],
+    "expression": ["typical", "exaggerate"],
+    "illumination": ["normal", "extreme"],
+    "occlusion": ["none", "partial", "heavy"],
+    "pose": ["typical", "atypical"],
+}
+"""Names, and the names of the values, as the data set's readme has them."""
+
+# torchvision.datasets.WIDERFace is no help: it mixes up the three last columns (`invalid` becomes occlusion),
+# makes a face of a line of zeros, fails at a count of 0 without one, and wants a folder for the test split.
+_COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image: the number of the line that names it, and its faces' values in the order of `_COLUMNS`."""
+
+    line: int
+    name: str
+    faces: list[dict[str, int]]
+
+
+def is_widerface(root: str | Path) -> bool:
+    """Whether a folder has WIDER FACE's layout."""
+    return any((Path(root) / "wider_face_split").glob("wider_face_*_bbx_gt.txt"))
+
+
+def widerface_splits(root: str | Path) -> list[str]:
+    """The splits that have boxes and a folder of images."""
+    folder = Path(root)
+    return [
+        name for name in ("train", "val") if _boxes_file(folder, name).is_file() and _images(folder, name).is_dir()
+    ]
+
+
+def read_widerface(root: str | Path, split: str) -> AnnotationTable:
+    """Reads a split; the one category is `face`.
+
+    Boxes are kept as annotated, those without width or height included. `invalid` faces are `ignored`. An image
+    without faces may be written as a count of 0, with or without a line of zeros after it, or as a count of 1 and
+    a line of zeros. Images that are named but not there are skipped, and counted in a note, so that a part of the
+    data set is one. Boxes are taken to refer to the upright picture; the published images carry no EXIF rotation.
+
+    Raises:
+        InputError: if a folder or file is missing, or all of the images are; if one is no image, or is named
+            twice; if a line is not what it should be (it names the line).
+    """
+    folder = Path(root)
+    path = _find_boxes(folder, split)
+    rows, missing = TableBuilder(["face"], ATTRIBUTES), []
+    lines: dict[str, int] = {}
+    for entry in _read_entries(path):
+        if entry.name in lines:
+            raise InputError(
+                f"{path}: line {entry.line} names '{entry.name}' again (first in line {lines[entry.name]}): "
+                "remove one of the two entries"
+            )
+        lines[entry.name] = entry.line
+        name = f"WIDER_{split}/images/{entry.name}"
+        if not (folder / name).is_file():
+            missing.append(entry)
+            continue
+        rows.add_image(name, image_size(folder / name))
+        for face in entry.faces:
+            x, y, w, h = (face[column] for column in _COLUMNS[:4])
+            attributes = [face[attribute] for attribute in ATTRIBUTES]
+            rows.add_object(0, (x, y, x + w, y + h), ignored=face["invalid"] == 1, attributes=attributes)
+    if not len(rows):
+        what = (
+            f"none of its {len(lines)} images is in '{_images(folder, split)}'" if lines else "it names no images"
+        )
+        raise InputError(f"{path}: {what}")
+    notes = []
+    if missing:
+        first = f"'{missing[0].name}', line {missing[0].line}"
+        notes.append(
+            f"{path}: {len(missing)} of {len(lines)} images are not there and were skipped (first: {first})"
+        )
+    return rows.build(folder, [path], notes)
+
+
+def _read_entries(path: Path) -> Iterator[_Entry]:
+    lines = read_lines(path)
+    at = 0
+    while at < len(lines):
+        name = lines[at]
+        if not name:
+            at += 1
+            continue
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{path}: line {at + 1} should name an image, got '{name:.60}'")
+        count = lines[at + 1] if at + 1 < len(lines) else ""
+        if not count.isdecimal():
+            raise InputError(f"{path}: line {at + 2} should be the number of faces of '{name}', got '{count:.60}'")
+        first, after = at + 2, at + 2 + int(count)
+        faces = [_parse_face(lines, i, f"{path}: line {i + 1}") for i in range(first, after)]
+        if len(faces) == 1 and not any(faces[0].values()):
+            faces = []
+        if first == after and after < len(lines) and _is_zero_line(lines[after]):
+            after += 1
+        yield _Entry(at + 1, name, faces)
+        at = after
+
+
+def _parse_face(lines: list[str], at: int, where: str) -> dict[str, int]:
+    line = lines[at] if at < len(lines) else ""
+    try:
+        face = dict(zip(_COLUMNS, map(int, line.split()), strict=True))
+    except ValueError:
+        expected = f"{len(_COLUMNS)} whole numbers ({' '.join(_COLUMNS)})"
+        raise InputError(f"{where} should be a face, {expected}, got '{line:.60}'") from None
+    for column in _COLUMNS[4:]:
+        largest = len(ATTRIBUTES.get(column, ("no", "yes"))) - 1
+        if not 0 <= face[column] <= largest:
+            raise InputError(f"{where}: {column} must be 0 ... {largest}, got {face[column]}")
+    return face
+
+
+def _is_zero_line(line: str) -> bool:
+    return line.split() == ["0"] * len(_COLUMNS)
+
+
+def _boxes_file(root: Path, split: str) -> Path:
+    return root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+
+
+def _images(root: Path, split: str) -> Path:
+    return root / f"WIDER_{split}" / "images"
+
+
+def _find_boxes(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise InputError(f"data folder '{root}' does not exist")
+    path = _boxes_file(root, split)
+    if not path.is_file():
+        found = ", ".join(sorted(file.name for file in path.parent.glob("*_bbx_gt.txt"))) or "none of its kind"
+        raise InputError(
+            f"'{root}' has no wider_face_split/{path.name} (there is {found}; WIDER FACE publishes no boxes for "
+            "its test split)"
+        )
+    return path

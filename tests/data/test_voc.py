@@ -1,0 +1,209 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdir.data.images import read_image
+from ssdir.data.layouts import find_layout, open_dataset
+from ssdir.data.voc import is_voc, read_voc, turn_box, voc_splits
+from ssdir.errors import InputError
+
+OBJECT = "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+A = OBJECT.format("dog", "<pose>Left</pose><difficult>1</difficult>", 1, 1, 60, 40) + (
+    "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part></object>"
+)
+B = OBJECT.format("cat", "", 11, 21.0, 11, 30) + "</object>"
+OUTSIDE = OBJECT.format("dog", "<difficult>0</difficult>", -4, 31, 20, 99) + "</object>"
+
+
+def write_xml(root, stem, objects="", size="<size><width>60</width><height>40</height><depth>3</depth></size>"):
+    text = f"<annotation><folder>VOC</folder><filename>{stem}.png</filename>{size}{objects}</annotation>"
+    (root / "Annotations" / f"{stem}.xml").write_text(text)
+
+
+@pytest.fixture
+def golden(tmp_path):
+    root = tmp_path / "voc"
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    for stem in "abcde":
+        Image.new("RGB", (60, 40), "red").save(root / "JPEGImages" / f"{stem}.png")
+    write_xml(root, "a", A + B)
+    write_xml(root, "b")
+    write_xml(root, "d", OUTSIDE)
+    write_xml(root, "e", OBJECT.format("bird", "", 1, 1, 2, 2) + "</object>")
+    main = root / "ImageSets" / "Main"
+    (main / "train.txt").write_text("a\nb\nc\nd\n")
+    (main / "val.txt").write_text("e\n")
+    (main / "trainval.txt").write_text("a\nb\nc\nd\ne\n")
+    (main / "dog_train.txt").write_text("a  1\nb -1\n")
+    return root
+
+
+def test_a_golden_sample_is_read(golden):
+    assert is_voc(golden)
+    assert find_layout(golden).name == "Pascal VOC"
+    assert voc_splits(golden) == ["train", "val"]
+    table = read_voc(golden, "train")
+    assert table.image_names == [f"JPEGImages/{stem}.png" for stem in "abcd"]
+    assert table.image_sizes.tolist() == [[40, 60]] * 4
+    assert table.category_names == ["bird", "cat", "dog"]
+    assert table.image.tolist() == [0, 0, 3]
+    assert table.category.tolist() == [2, 1, 2]
+    assert table.boxes_px.tolist() == [[0, 0, 60, 40], [10, 20, 11, 30], [-5, 30, 20, 99]]
+    assert table.difficult.tolist() == [True, False, False]
+    assert not table.ignored.any()
+    assert any("without an XML file" in note and note.endswith("1 ('c')") for note in table.notes)
+    assert any("from pixel 0 or less" in note and note.endswith(": 1") for note in table.notes)
+    assert len(table.notes) == 2
+
+
+def test_splits_agree_on_the_classes(golden):
+    table = read_voc(golden, "val")
+    assert table.category_names == ["bird", "cat", "dog"]
+    assert table.category.tolist() == [0]
+    assert len(read_voc(golden, "trainval").image_names) == 5
+    data = open_dataset(golden, "train", classes=["dog"])
+    assert [len(data.objects(i)) for i in range(4)] == [1, 0, 0, 1]
+
+
+def test_a_list_of_classes_gives_their_order(golden):
+    (golden / "classes.txt").write_text("dog\nzebra\nbird\ncat\n")
+    table = read_voc(golden, "train")
+    assert table.category_names == ["dog", "zebra", "bird", "cat"]
+    assert table.category.tolist() == [0, 3, 0]
+    (golden / "classes.txt").write_text("dog\nbird\ncats\n")
+    with pytest.raises(InputError, match=r"a\.xml: class 'cat' is not in .*classes\.txt; did you mean 'cats'"):
+        read_voc(golden, "train")
+
+
+def test_images_without_lists_are_divided(golden):
+    for path in (golden / "ImageSets" / "Main").iterdir():
+        path.unlink()
+    assert voc_splits(golden) == ["train", "val", "test"]
+    write_xml(golden, "c")
+    parts = [read_voc(golden, split).image_names for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [3, 1, 1]
+    assert sorted(name for part in parts for name in part) == read_voc(golden, "all").image_names
+    with pytest.raises(InputError, match="not divided into splits"):
+        read_voc(golden, "trainval")
+
+
+BOX = "<object><name>cat</name><bndbox>{}</bndbox></object>"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation>\n<object>\n</annotation>", "not valid XML at line 3"),
+        ("<labels/>", "root is 'labels'"),
+        ("", "not valid XML at line 1"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "can't be trusted"),
+        ("<annotation><object><name> </name></object></annotation>", "object 1 has no name"),
+        (f"<annotation>{BOX.format('<xmin>1</xmin>')}</annotation>", r"\(cat\): bndbox/ymin .* \(it is missing\)"),
+        ("<annotation><object><name>cat</name></object></annotation>", "bndbox/xmin must be a number"),
+        (
+            f"<annotation>{BOX.format('<xmin>one</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>')}</annotation>",
+            "bndbox/xmin must be a number .got 'one'",
+        ),
+        (
+            f"<annotation>{BOX.format('<xmin>9</xmin><ymin>1</ymin><xmax>2</xmax><ymax>nan</ymax>')}</annotation>",
+            "bndbox/ymax must be a number .got 'nan'",
+        ),
+        (
+            f"<annotation>{BOX.format('<xmin>9</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>')}</annotation>",
+            r"its box ends before it begins \(9, 1 ... 2, 2\)",
+        ),
+        (
+            "<annotation><size><width>61</width><height>40</height></size></annotation>",
+            r"says its image is 61 x 40, but .*b\.png' is 60 x 40",
+        ),
+    ],
+)
+def test_broken_xml_is_named(golden, text, message):
+    path = golden / "Annotations" / "b.xml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_voc(golden, "train")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_entities_are_not_expanded(golden, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    text = f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{secret}">]><annotation><filename>&x;</filename></annotation>'
+    (golden / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(InputError, match="can't be trusted"):
+        read_voc(golden, "train")
+
+
+def test_missing_images_lists_and_annotations(golden, tmp_path):
+    with pytest.raises(InputError, match=r"no ImageSets/Main/test\.txt \(there is train, val\)"):
+        read_voc(golden, "test")
+    with pytest.raises(InputError, match="does not exist"):
+        read_voc(tmp_path / "no", "train")
+    (golden / "ImageSets" / "Main" / "train.txt").write_text("a\nx\n")
+    with pytest.raises(InputError, match="no image 'x'"):
+        read_voc(golden, "train")
+    (golden / "ImageSets" / "Main" / "train.txt").write_text("c\n")
+    with pytest.raises(InputError, match="none of the 1 images of train has an XML file"):
+        read_voc(golden, "train")
+    (golden / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    with pytest.raises(InputError, match="the split is empty"):
+        read_voc(golden, "train")
+
+
+def test_duplicates(golden):
+    (golden / "ImageSets" / "Main" / "train.txt").write_text("a\nb\na\n")
+    write_xml(golden, "a", B + B)
+    table = read_voc(golden, "train")
+    assert table.image_names == ["JPEGImages/a.png", "JPEGImages/b.png"]
+    assert len(table.image) == 1
+    assert any("listed more than once, taken once: 1" in note for note in table.notes)
+    assert any("left out: 1" in note for note in table.notes)
+    Image.new("L", (60, 40)).save(golden / "JPEGImages" / "a.jpg")
+    assert read_voc(golden, "train").image_names[0] == "JPEGImages/a.png"  # The XML names it.
+    Image.new("L", (60, 40)).save(golden / "JPEGImages" / "c.jpg")
+    with pytest.raises(InputError, match=r"several images called 'c' \(c\.jpg, c\.png\)"):
+        read_voc(golden, "trainval")
+
+
+def test_a_file_without_a_size_takes_that_of_the_image(golden):
+    for size in ("", "<size><width>0</width><height>0</height></size>"):
+        write_xml(golden, "a", B, size)
+        assert read_voc(golden, "train").image_sizes[0].tolist() == [40, 60]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_turned_images(golden, orientation):
+    """An XML file with the size as stored has boxes as stored: they cover the white spot when all is upright."""
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[5:10, 10:30] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = golden / "JPEGImages" / "a.png"
+    Image.fromarray(stored).save(path, exif=exif)
+    upright = read_image(path)
+    size = upright.shape[:2]
+    rows, columns = np.nonzero(upright[..., 0])
+    spot = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert list(turn_box((10, 5, 30, 10), size, orientation)) == spot
+    if orientation >= 5:
+        write_xml(golden, "a", OBJECT.format("cat", "", 11, 6, 30, 10) + "</object>")
+        table = read_voc(golden, "train")
+        assert table.boxes_px[0].tolist() == spot
+        assert table.image_sizes[0].tolist() == [60, 40]
+        assert any("turned upright: 1" in note for note in table.notes)
+    # With the size of the upright picture, or where both are the same, boxes are of the upright picture.
+    xyxy = OBJECT.format("cat", "", spot[0] + 1, spot[1] + 1, spot[2], spot[3]) + "</object>"
+    write_xml(golden, "a", xyxy, f"<size><width>{size[1]}</width><height>{size[0]}</height></size>")
+    assert read_voc(golden, "train").boxes_px[0].tolist() == spot
+
+
+def test_grey_and_cmyk_images(golden):
+    for stem in "ab":
+        (golden / "JPEGImages" / f"{stem}.png").unlink()
+    Image.new("L", (60, 40), 128).save(golden / "JPEGImages" / "a.jpg")
+    Image.new("CMYK", (60, 40), (0, 90, 90, 0)).save(golden / "JPEGImages" / "b.jpg")
+    data = open_dataset(golden, "train")
+    assert [tuple(data[i][0].shape) for i in range(2)] == [(3, 40, 60)] * 2
