@@ -87,6 +87,14 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
     assert share(large, anchors, 64) > 0.8
 
 
+def test_not_even_if_the_presets_own_anchors_match_more_of_the_small() -> None:
+    # At a larger input, anchors of the old size in pixels suit small boxes, and would lose the large ones.
+    small, large = some_boxes(600, 0.03, 0.05), some_boxes(100, 0.5, 0.8)
+    better = recommend(torch.cat([small, large]), [500], 0.5, CONFIG)
+    assert better.image_size == 128
+    assert share(large, better.anchors, 128) >= share(large, CONFIG.anchors, 64) - 0.05
+
+
 def test_octaves_of_size_weigh_by_the_root_of_their_number() -> None:
     weights = _weights(torch.cat([some_boxes(100, 0.07, 0.12), some_boxes(4, 0.6, 0.9)]))
     assert weights[:100].sum().item() == pytest.approx(10 / 12)

@@ -130,7 +130,7 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
         image_size: side of the square input.
 
     Returns:
-        Anchors that match no fewer boxes than the config's would at this image size.
+        The best of what was tried, the config's own anchors among it, with boxes counted as above.
     """
     scale = image_size / config.image_size
     grown = AnchorConfig(
@@ -144,12 +144,8 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
     starts = [search.start(grown), search.start(_clustered(sample, grown, image_size))]
     candidates = [_rounded(grown), config.anchors, *(_rounded(search.climb(start)) for start in starts)]
     overlaps = [match_levels(boxes_cxcywh, each, cells, image_size) for each in candidates]
-    least = _matched(overlaps[1], config)
     weights = _weights(boxes_cxcywh)
-    quality = [
-        _quality(iou, weights, config.match_iou) if _matched(iou, config) >= least else -1.0 for iou in overlaps
-    ]
-    return candidates[int(np.argmax(quality))]
+    return candidates[int(np.argmax([_quality(iou, weights, config.match_iou) for iou in overlaps]))]
 
 
 @dataclass(frozen=True)
