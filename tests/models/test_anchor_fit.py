@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from ssdir.data.check import usable_boxes
+from ssdir.data.layouts import read_table
 from ssdir.models.anchor_fit import MAX_GROWTH, _weights, fit_anchors, full_size, match_levels, pyramid, recommend
 from ssdir.models.backbone import ConvConfig, TimmConfig
 from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
-from ssdir.ops.boxes import to_xyxy
+from ssdir.ops.boxes import to_cxcywh, to_xyxy
+from ssdir.training.recipe import read_recipe
+
+WIDERFACE = Path(
+    os.environ.get("SSDIR_WIDERFACE", Path(__file__).parents[2].parent / "shared" / "data" / "widerface")
+)
 
 CONFIG = SSDConfig(
     image_size=64,
@@ -87,12 +97,16 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
     assert share(large, anchors, 64) > 0.8
 
 
-def test_not_even_if_the_presets_own_anchors_match_more_of_the_small() -> None:
-    # At a larger input, anchors of the old size in pixels suit small boxes, and would lose the large ones.
-    small, large = some_boxes(600, 0.03, 0.05), some_boxes(100, 0.5, 0.8)
-    better = recommend(torch.cat([small, large]), [500], 0.5, CONFIG)
-    assert better.image_size == 128
-    assert share(large, better.anchors, 128) >= share(large, CONFIG.anchors, 64) - 0.05
+@pytest.mark.skipif(not WIDERFACE.is_dir(), reason="WIDER FACE is not there: set SSDIR_WIDERFACE to its folder")
+def test_nor_on_real_faces_most_of_which_are_small() -> None:
+    table = read_table(WIDERFACE, "val")
+    boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))
+    config = read_recipe("tiny").model.detector
+    better = recommend(boxes, [1024], 0.5, config)
+    assert better.image_size == 256
+    large = boxes[boxes[:, 2:].amax(dim=1) > 0.5]
+    assert len(large) > 5
+    assert share(large, better.anchors, 256, config) >= share(large, config.anchors, 128, config)
 
 
 def test_octaves_of_size_weigh_by_the_root_of_their_number() -> None:
