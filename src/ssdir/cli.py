@@ -271,6 +271,8 @@ def evaluate(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
     ] = None,
+    min_side: Annotated[float, typer.Option(min=0, max=1, help="Leave out objects below this share.")] = 0.0,
+    drop_empty: Annotated[bool, typer.Option("--drop-empty", help="Leave out images without objects.")] = False,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -286,12 +288,13 @@ def evaluate(
     predictor = load(model, device)
     predictor.batch_size = batch_size
     started = time.perf_counter()
-    test, train = _splits(predictor, data, split, train_split)
+    kept: dict[str, Any] = {"min_side": min_side, "drop_empty": drop_empty}
+    test, train = _splits(predictor, data, split, train_split, kept)
     glyphs = _unseen_glyphs(test, glyph_root)
     metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed, score_threshold)
     options: dict[str, Any] = {"split": split, "train_split": train_split, "max_images": max_images}
     options |= {"model": Path(model).name, "max_train_images": max_train_images}
-    options |= {"score_threshold": score_threshold}
+    options |= {"score_threshold": score_threshold, **kept}
     report = {"metrics": metrics, "provenance": _provenance(model, predictor, test, options, seed, started)}
     if out is not None:
         with atomic_file(out, force) as temporary:
@@ -358,15 +361,17 @@ class _First:
         return self._dataset.categories(index)
 
 
-def _splits(predictor: Predictor, data: Path, test: str, train: str) -> tuple[ObjectDataset, ObjectDataset | None]:
+def _splits(
+    predictor: Predictor, data: Path, test: str, train: str, kept: dict[str, Any]
+) -> tuple[ObjectDataset, ObjectDataset | None]:
     """The test and the train split as the model sees them: its image size, its classes."""
     from ssdir.data.layouts import open_dataset
 
     names, size = predictor.class_names, predictor.image_size
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
     return (
-        open_dataset(data, test, classes, size),
-        None if train == "none" else open_dataset(data, train, classes, size),
+        open_dataset(data, test, classes, size, **kept),
+        None if train == "none" else open_dataset(data, train, classes, size, **kept),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,43 @@ class AnnotationTable:
     def image_paths(self) -> list[Path]:
         """One per image."""
         return [self.root / name for name in self.image_names]
+
+    def subset(self, objects: NDArray[np.int64], images: NDArray[np.int64]) -> AnnotationTable:
+        """Some objects, and some images, by position; what is in other images goes."""
+        place = np.full(len(self.image_names), -1, dtype=np.int64)
+        place[images] = np.arange(len(images))
+        rows = objects[place[self.image[objects]] >= 0]
+        columns = ("category", "boxes_px", "ignored", *_OPTIONAL_COLUMNS)
+        kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
+        attributes = self.attributes
+        return replace(
+            self,
+            image_names=[self.image_names[i] for i in images],
+            image_sizes=self.image_sizes[images],
+            image=place[self.image[rows]],
+            mask_names=None if self.mask_names is None else [self.mask_names[i] for i in images],
+            attributes=None if attributes is None else {name: column[rows] for name, column in attributes.items()},
+            **kept,
+        )
+
+
+_OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visible", "mask_value")
+
+
+def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
+    """Leaves out objects too small to learn from, and images without any.
+
+    Args:
+        table: what is annotated.
+        min_side: least width and height of an object inside its image, relative to the image's.
+        drop_empty: also leave out images that have no object (left).
+    """
+    boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
+    large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
+    images = np.arange(len(table.image_names))
+    if drop_empty:
+        images = np.unique(table.image[large & ~table.ignored])
+    return table.subset(np.flatnonzero(large | table.ignored), images)
 
 
 def clip_boxes(

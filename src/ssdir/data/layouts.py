@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssdir.data.annotations import AnnotationTable
+from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
@@ -87,10 +87,17 @@ def open_dataset(
     image_size: int | None = None,
     transform: Transform | None = None,
     preload: bool = False,
+    min_side: float = 0.0,
+    drop_empty: bool = False,
 ) -> ObjectDataset:
-    """Opens a split of a folder in any known layout; for the arguments see `ObjectDataset`.
+    """Opens a split of a folder in any known layout; for the arguments see `ObjectDataset` and `keep_readable`.
 
     Raises:
-        InputError: as `read_table`, and as `ObjectDataset`.
+        InputError: as `read_table`, and as `ObjectDataset`; if no image is left.
     """
-    return ObjectDataset(read_table(root, split), classes, image_size, transform, preload)
+    table = read_table(root, split)
+    if min_side or drop_empty:
+        table = keep_readable(table, min_side, drop_empty)
+        if not table.image_names:
+            raise InputError(f"'{root}', split {split}: no image has an object of min_side {min_side:g} or more")
+    return ObjectDataset(table, classes, image_size, transform, preload)

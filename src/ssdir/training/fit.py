@@ -97,7 +97,8 @@ def train(
     stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
     size = recipe.model.detector.image_size
     classes: Any = recipe.classes if isinstance(recipe.classes, str) else list(recipe.classes)
-    splits = {split: open_dataset(data, split, classes, size, preload=True) for split in ("train", "val")}
+    kept: dict[str, Any] = {"min_side": recipe.min_side, "drop_empty": recipe.drop_empty}
+    splits = {split: open_dataset(data, split, classes, size, preload=True, **kept) for split in ("train", "val")}
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -146,7 +147,14 @@ def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, 
     train_split = splits["train"]
     if augment is not None:
         train_split = open_dataset(
-            data, "train", classes, recipe.model.detector.image_size, transform=augment, preload=True
+            data,
+            "train",
+            classes,
+            recipe.model.detector.image_size,
+            transform=augment,
+            preload=True,
+            min_side=recipe.min_side,
+            drop_empty=recipe.drop_empty,
         )
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitDetector(model, recipe.detector, recipe.seed)

@@ -47,6 +47,8 @@ class Recipe(Config):
         seed: of initialisation, shuffling and sampling.
         stage: which stages run: the detector, then the representation, or either.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
+        min_side: objects narrower or lower than this share of the image are left out; 0.04 in the paper, for faces.
+        drop_empty: images without objects are left out.
         model: the model.
         augment: joint augmentation of image and boxes for the detector's stage.
         detector: how the detector is trained.
@@ -59,6 +61,8 @@ class Recipe(Config):
     seed: int = Field(0, ge=0)
     stage: Stage = "all"
     classes: Literal["all", "object"] | tuple[str, ...] = "object"
+    min_side: float = Field(0.0, ge=0, lt=1)
+    drop_empty: bool = False
     model: SSDIRConfig = SSDIRConfig()
     augment: AugmentConfig = AugmentConfig()
     detector: StageConfig = StageConfig()
