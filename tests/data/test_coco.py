@@ -150,7 +150,7 @@ def test_an_existing_folder_is_replaced_only_by_force(tmp_path):
     out.mkdir()
     write_scatter(out, "digits", few)  # An empty folder is fine.
     before = contents(out)
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="exists already"):
         write_scatter(out, "digits", few.model_copy(update={"seed": 1}))
     assert contents(out) == before
     (out / "stale.txt").touch()
@@ -178,7 +178,7 @@ def test_force_does_not_replace_what_is_no_data_set(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "letter.txt").write_text("dear")
-    for out, message in ((home, "not a data set"), (home / "letter.txt", "not a folder")):
+    for out, message in ((home, "did not write"), (home / "letter.txt", "is a file")):
         with pytest.raises(InputError, match=message):
             write_scatter(out, "digits", CONFIG, force=True)
     assert (home / "letter.txt").read_text() == "dear"

@@ -21,7 +21,7 @@ import yaml
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_size
-from ssdir.data.table_builder import SPLITS, TableBuilder, check_names, divide, read_lines, read_names
+from ssdir.data.table_builder import SPLITS, TableBuilder, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -291,7 +291,7 @@ def _from_folders(root: Path) -> _Folder:
     folders = _subfolders(images) if images.is_dir() else _subfolders(root)
     if not images.is_dir():
         folders = [folder / "images" for folder in folders if (folder / "images").is_dir()]
-    stands_for = [_split_of(_split_folder(folder).name) for folder in folders]
+    stands_for = [split_of(_split_folder(folder).name) for folder in folders]
     if images.is_dir() and not {*stands_for} & {*SPLITS}:
         return _Folder(root, path, names, undivided=images)
     splits = {}
@@ -303,11 +303,6 @@ def _from_folders(root: Path) -> _Folder:
 
 def _split_folder(folder: Path) -> Path:
     return folder.parent if folder.name == "images" else folder
-
-
-def _split_of(name: str) -> str:
-    """The split that a folder's name stands for: `train` for train2017, `val` for valid; else the name itself."""
-    return next((split for split in SPLITS if name.lower().startswith(split)), name)
 
 
 def _subfolders(root: Path) -> list[Path]:
