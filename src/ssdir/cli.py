@@ -147,7 +147,7 @@ def convert(
 @app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")
 def train(
     recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
-    data: Annotated[Path, typer.Option(help="Folder of a COCO data set with splits train and val.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with splits train and val.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. detector.lr=1e-3.")

@@ -32,7 +32,7 @@ def source(tmp_path):
         (1, 10, [5.4, 5, 10.2, 10], flag(difficult=1)),
         (1, 30, [-5, 10, 10, 100], flag()),
         (2, 10, [3, 3, 0, 5], flag()),
-        (2, 30, [0.3, 0.2, 0.3, 0.3], flag()),
+        (2, 30, [0.1, 0.2, 0.3, 0.2], flag()),
         (2, 10, [1, 1, 9, 9], flag(iscrowd=1)),
         (2, 10, [29.7, 0, 0.3, 30], flag()),
     ]
@@ -55,7 +55,7 @@ def test_a_round_trip(source, tmp_path):
         assert done.objects == {"train": 4, "val": 1}
     convert(source, "voc", tmp_path / "direct_voc")
     convert(tmp_path / "direct_voc", "coco", tmp_path / "direct")
-    clipped = [[5.4, 5, 15.6, 15], [0, 10, 5, 20], [0.3, 0.2, 0.6, 0.5], [29.7, 0, 30, 30]]
+    clipped = [[5.4, 5, 15.6, 15], [0, 10, 5, 20], [0.1, 0.2, 0.4, 0.4], [29.7, 0, 30, 30]]
     whole = [[5, 5, 16, 15], [0, 10, 5, 20], [0, 0, 1, 1], [29, 0, 30, 30]]
     expected = {"yolo": clipped, "voc": whole, "coco": whole, "direct_voc": whole, "direct": whole}
     for name, boxes in expected.items():
