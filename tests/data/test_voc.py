@@ -175,6 +175,8 @@ def test_names_may_end_as_flags_do(golden):
     (golden / "ImageSets" / "Main" / "val.txt").write_text("e 1\n")
     assert voc_splits(golden) == ["train", "val"]
     assert read_voc(golden, "val").image_names == ["JPEGImages/e 1.png"]
+    (golden / "ImageSets" / "Main" / "test.txt").write_text("c\na\n")  # The first has no XML file.
+    assert voc_splits(golden) == ["test", "train", "val"]
     assert read_voc(golden, "dog_train").image_names == ["JPEGImages/a.png", "JPEGImages/b.png"]
 
 
