@@ -56,9 +56,9 @@ def yolo_splits(root: str | Path) -> list[str]:
 def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. An image without a label file has no objects; how many there are is noted.
 
-    Boxes refer to the picture as seen, turned as its EXIF orientation says, which is how labelling tools show
-    and the usual trainers load it. They are kept as annotated, also where they reach out of the image. Of a polygon, or a
-    rotated box, the tight box is taken; a sixth number, the confidence in predicted boxes, is not.
+    Boxes are taken to refer to the picture as seen, turned as its EXIF orientation says. They are kept as
+    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken; a
+    sixth number, the confidence in predicted boxes, is not.
 
     Raises:
         InputError: if a folder, file or listed image is missing, or no image has a label file; if the
