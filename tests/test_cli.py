@@ -70,7 +70,17 @@ def out(tmp_path: Path) -> Path:
 
 # Help ----------------------------------------------------------------------------------------------------
 
-COMMANDS = ["data scatter", "data check", "train", "encode", "reconstruct", "evaluate", "models", "demo"]
+COMMANDS = [
+    "data scatter",
+    "data check",
+    "data convert",
+    "train",
+    "encode",
+    "reconstruct",
+    "evaluate",
+    "models",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -357,6 +367,23 @@ def test_scatter_keeps_an_existing_folder(digits: Path, photos: Path) -> None:
     refused("data", "scatter", "--out", digits)
     refused("data", "scatter", "--out", photos, "--force")
     assert files_in(photos) == before
+
+
+def test_convert_writes_all_splits(digits: Path, out: Path) -> None:
+    result = ok("data", "convert", digits, "--to", "yolo", "--out", out)
+    assert "train: 12 images" in result.stdout
+    assert f"COCO written as yolo: {out}" in result.stdout
+    assert len(list((out / "labels" / "test").iterdir())) == 6
+    assert "exists already" in refused("data", "convert", digits, "--to", "voc", "--out", out)
+    ok("data", "convert", digits, "--to", "voc", "--out", out, "--force")
+    assert not (out / "labels").exists()
+
+
+def test_convert_refusals(digits: Path, photos: Path, out: Path) -> None:
+    assert "no layout" in refused("data", "convert", photos, "--to", "voc", "--out", out)
+    assert "would replace" in refused("data", "convert", digits, "--to", "voc", "--out", digits, "--force")
+    assert run("data", "convert", digits, "--to", "voc2", "--out", out).exit_code == 2
+    assert not out.exists()
 
 
 @pytest.fixture

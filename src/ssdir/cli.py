@@ -53,7 +53,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Make, check and convert data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[
@@ -162,10 +162,29 @@ def check(
         raise typer.Exit(EXIT_FAILED)
 
 
+@data_app.command(epilog="Example: ssdir data convert photos/voc --to coco --out photos/coco")
+def convert(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any layout.")],
+    to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    force: Force = False,
+) -> None:
+    """Write a data set in another layout: all splits, the images copied as they are."""
+    from ssdir.data.convert import convert as write
+
+    with progress("converting") as advance:
+        done = write(path, to, out, force, advance)
+    for note in done.notes:
+        warn(note)
+    for split, images in done.images.items():
+        say(f"{split}: {images} images, {done.objects[split]} objects")
+    say(f"{done.layout} written as {to}: {out}")
+
+
 @app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")
 def train(
     recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
-    data: Annotated[Path, typer.Option(help="Folder of a COCO data set with splits train and val.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with splits train and val.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. detector.lr=1e-3.")

@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Bad input from outside: says in one sentence what was wrong, where, and what to do."""
 
 
+class EmptySplitError(InputError):
+    """A split that is there, but has no images."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""``."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

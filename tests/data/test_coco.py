@@ -150,7 +150,7 @@ def test_an_existing_folder_is_replaced_only_by_force(tmp_path):
     out.mkdir()
     write_scatter(out, "digits", few)  # An empty folder is fine.
     before = contents(out)
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="exists already"):
         write_scatter(out, "digits", few.model_copy(update={"seed": 1}))
     assert contents(out) == before
     (out / "stale.txt").touch()
@@ -178,7 +178,7 @@ def test_force_does_not_replace_what_is_no_data_set(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "letter.txt").write_text("dear")
-    for out, message in ((home, "not a data set"), (home / "letter.txt", "not a folder")):
+    for out, message in ((home, "did not write"), (home / "letter.txt", "is a file")):
         with pytest.raises(InputError, match=message):
             write_scatter(out, "digits", CONFIG, force=True)
     assert (home / "letter.txt").read_text() == "dear"
@@ -319,6 +319,10 @@ def edit(path, change):
         (lambda c: c["annotations"][1].update(category_id=7), "annotation 1 is for unknown category 7"),
         (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "annotation 1 has no bbox"),
         (lambda c: c["annotations"][1].pop("bbox"), "annotation 1 has no bbox"),
+        (lambda c: c["annotations"][1].update(bbox=7), "annotation 1 has no bbox"),
+        (lambda c: c["annotations"][1].update(bbox=[7]), "annotation 1 has no bbox"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, None, 4]), "annotation 1 has no bbox"),
+        (lambda c: c["categories"][1].update(name=c["categories"][0]["name"]), "two classes are called"),
         (lambda c: c.pop("images"), "key 'images' is missing"),
         (lambda c: c.update(annotations=None), "not COCO annotations"),
         (lambda c: c.update(annotations=[[]]), "not COCO annotations"),

@@ -168,6 +168,18 @@ def test_duplicates(golden):
         read_voc(golden, "trainval")
 
 
+def test_names_may_end_as_flags_do(golden):
+    for stem in ("e", "e 1"):
+        Image.new("L", (60, 40)).save(golden / "JPEGImages" / f"{stem}.png")
+        write_xml(golden, stem)
+    (golden / "ImageSets" / "Main" / "val.txt").write_text("e 1\n")
+    assert voc_splits(golden) == ["train", "val"]
+    assert read_voc(golden, "val").image_names == ["JPEGImages/e 1.png"]
+    (golden / "ImageSets" / "Main" / "test.txt").write_text("c\na\n")  # The first has no XML file.
+    assert voc_splits(golden) == ["test", "train", "val"]
+    assert read_voc(golden, "dog_train").image_names == ["JPEGImages/a.png", "JPEGImages/b.png"]
+
+
 def test_a_file_without_a_size_takes_that_of_the_image(golden):
     for size in ("", "<size><width>0</width><height>0</height></size>"):
         write_xml(golden, "a", B, size)

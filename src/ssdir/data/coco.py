@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
-from ssdir.errors import InputError
+from ssdir.data.table_builder import check_names
+from ssdir.errors import EmptySplitError, InputError
 
 
 def is_coco(root: str | Path) -> bool:
@@ -26,7 +27,7 @@ def coco_splits(root: str | Path) -> list[str]:
 
 
 def read_coco(root: str | Path, split: str) -> AnnotationTable:
-    """Reads a split. `draw_order` and `source_index` are there if every annotation has these keys.
+    """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
 
     Raises:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
@@ -49,12 +50,15 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         problem = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{name}: not COCO annotations ({problem})") from None
     if not images:
-        raise InputError(f"{name}: the split is empty, it has no images")
+        raise EmptySplitError(f"{name}: the split is empty, it has no images")
     if len(image_of) < len(images) or len(category_of) < len(categories):
         raise InputError(f"{name}: two images or two categories share an id")
+    if categories:
+        check_names(names[0], name)
     if min(min(size) for size in sizes) < 1:
         raise InputError(f"{name}: an image has no width or no height")
     place = _image_folder(folder, split, names[1][0])
+    difficult = _optional_column(annotations, "difficult")
     return AnnotationTable(
         root=folder,
         sources=(path,),
@@ -65,6 +69,7 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         category=_references(annotations, "category_id", category_of, name),
         boxes_px=_boxes(annotations, name),
         ignored=np.array(crowd, dtype=np.bool_),
+        difficult=None if difficult is None else difficult != 0,
         draw_order=_optional_column(annotations, "draw_order"),
         source_index=_optional_column(annotations, "source_index"),
         info=content["info"] if isinstance(content.get("info"), dict) else {},
@@ -89,11 +94,12 @@ def _boxes(annotations: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
     """The boxes as xyxy (N, 4)."""
     boxes = np.empty((len(annotations), 4))
     for i, entry in enumerate(annotations):
-        try:
-            boxes[i] = entry["bbox"]
-        except (KeyError, TypeError, ValueError):
-            problem = f"annotation {entry.get('id', i)} has no bbox of four numbers (got {entry.get('bbox')})"
-            raise InputError(f"{name}: {problem}") from None
+        box = entry.get("bbox")
+        # NumPy would spread a single number over the row.
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)):
+            problem = f"annotation {entry.get('id', i)} has no bbox of four numbers (got {box})"
+            raise InputError(f"{name}: {problem}")
+        boxes[i] = box
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -19,6 +17,7 @@ import cv2
 from ssdir.data.glyphs import SPLITS, Glyphs, Split, load_glyphs
 from ssdir.data.scatter import ScatterConfig, ScatteredImage, image_rng, scatter_image
 from ssdir.errors import InputError
+from ssdir.outputs import atomic_dir
 
 _IMAGES_PER_JOB = 32
 _PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -54,39 +53,12 @@ def write_scatter(
     Raises:
         InputError: if `out` exists and must not be replaced, or the glyphs can't be loaded.
     """
-    _check_target(out, force)
-    glyphs = {split: load_glyphs(source, split, root) for split in SPLITS if config.count(split)}
-    if not glyphs:
-        raise InputError("nothing to write: train, val and test are all 0 images")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    try:
-        (unfinished / "annotations").mkdir(parents=True)
-        _write_images(_Writer(unfinished, glyphs, config), source, workers, progress)
-        _replace_folder(out, unfinished)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _check_target(out: Path, force: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise InputError(f"'{out}' exists and is not a folder")
-    if not force:
-        raise InputError(f"'{out}' exists and is not empty: choose another folder, or force to replace it")
-    if not (out / "annotations").is_dir():
-        raise InputError(f"'{out}' is not a data set (it has no annotations/): it will not be replaced")
-
-
-def _replace_folder(out: Path, finished: Path) -> None:
-    if out.exists():
-        old = finished.with_suffix(".old")
-        out.rename(old)
-        finished.rename(out)
-        shutil.rmtree(old)
-    else:
-        finished.rename(out)
+    with atomic_dir(out, force) as folder:
+        glyphs = {split: load_glyphs(source, split, root) for split in SPLITS if config.count(split)}
+        if not glyphs:
+            raise InputError("nothing to write: train, val and test are all 0 images")
+        (folder / "annotations").mkdir()
+        _write_images(_Writer(folder, glyphs, config), source, workers, progress)
 
 
 @dataclass(frozen=True)

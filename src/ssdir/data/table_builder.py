@@ -119,6 +119,11 @@ def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
     return sorted({"val": ranked[:part], "test": ranked[part : 2 * part], "train": ranked[2 * part :]}[split])
 
 
+def split_of(name: str) -> str:
+    """The split that a name stands for: `train` for train2017, `val` for valid; else the name itself."""
+    return next((split for split in SPLITS if name.lower().startswith(split)), name)
+
+
 def read_lines(path: Path) -> list[str]:
     """A text file's lines, stripped.
 

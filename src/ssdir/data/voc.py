@@ -8,9 +8,11 @@ instead, in its own order and with those that do not occur.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -19,9 +21,12 @@ from defusedxml.ElementTree import parse as parse_xml
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_orientation, image_size
 from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_lines, read_names
-from ssdir.errors import InputError, nearest
+from ssdir.errors import EmptySplitError, InputError, nearest
 
-Box = tuple[float, float, float, float]
+Box: TypeAlias = tuple[float, float, float, float]
+
+# In the list of a class, each image's name is followed by whether it shows one.
+_FLAG = re.compile(r"\s+-?[01]$")
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ def voc_splits(root: str | Path) -> list[str]:
 
     Where there are none, and the images are to be divided: train, val and test.
     """
-    names = []
-    for path in sorted((Path(root) / "ImageSets" / "Main").glob("*.txt")):
+    folder, names = Path(root), []
+    for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
         first = next((line for line in read_lines(path) if line), "")
-        if len(first.split()) == 1:
+        # A name may end as a class list's flag does.
+        if not _FLAG.search(first) or (folder / "Annotations" / f"{first}.xml").is_file():
             names.append(path.stem)
     if {"train", "val"} <= {*names}:
         names = [name for name in names if name != "trainval"]
@@ -234,9 +240,10 @@ def _split_stems(root: Path, split: str, stems: list[str], notes: list[str]) -> 
     if not path.is_file():
         found = ", ".join(voc_splits(root))
         raise InputError(f"'{root}' has no ImageSets/Main/{split}.txt (there is {found})")
-    listed = [line.split()[0] for line in read_lines(path) if line]
+    known = {*stems}
+    listed = [line if line in known else _FLAG.sub("", line) for line in read_lines(path) if line]
     if not listed:
-        raise InputError(f"{path}: the split is empty, it lists no images")
+        raise EmptySplitError(f"{path}: the split is empty, it lists no images")
     unique = list(dict.fromkeys(listed))
     if len(unique) < len(listed):
         notes.append(f"{path}: images listed more than once, taken once: {len(listed) - len(unique)}")

@@ -36,7 +36,7 @@ PRESET = "demo"
 SOURCE = "digits"
 CANVAS = 128
 TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 6000, 300, 600
-PROBE_IMAGES = 1500
+PROBE_IMAGES = 1000
 """Training images whose objects the probes learn from."""
 SCALE_GLYPHS = 60
 """Unseen digits that are drawn at several sizes."""

@@ -47,7 +47,7 @@ class Recipe(Config):
         seed: of initialisation, shuffling and sampling.
         stage: which stages run: the detector, then the representation, or either.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
-        min_side: objects narrower or lower than this share of the image are left out; 0.04 in the paper, for faces.
+        min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
         drop_empty: images without objects are left out.
         model: the model.
         augment: joint augmentation of image and boxes for the detector's stage.
