@@ -35,7 +35,7 @@ from ssdir.training.recipe import Recipe, read_recipe
 PRESET = "demo"
 SOURCE = "digits"
 CANVAS = 128
-TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 6000, 300, 600
+TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 3000, 300, 600
 PROBE_IMAGES = 1000
 """Training images whose objects the probes learn from."""
 SCALE_GLYPHS = 60
