@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ssdir.data.annotations import AnnotationTable, clip_boxes
+from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import image_size
 from ssdir.data.layouts import Layout, find_layout
 from ssdir.data.table_builder import SPLITS, split_of
@@ -129,13 +129,11 @@ def _renumber(table: AnnotationTable, names: Sequence[str]) -> AnnotationTable:
 def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
     """Sizes and boxes of the images as they are, upright; annotations may be of a reduced copy."""
     sizes = np.array([image_size(path) for path in table.image_paths], dtype=np.int64)
-    for path, (height, width), (told_height, told_width) in zip(
-        table.image_paths, sizes.tolist(), table.image_sizes.tolist(), strict=True
-    ):
-        if abs(height * told_width - width * told_height) > max(told_height, told_width):
-            told = f"{told_width} x {told_height}"
+    for path, size, told in zip(table.image_paths, sizes.tolist(), table.image_sizes.tolist(), strict=True):
+        if not same_shape(size, told):
             raise InputError(
-                f"{path}: {width} x {height} pixels, but annotated as {told}: use the image annotated"
+                f"{path}: {size[1]} x {size[0]} pixels, but annotated as {told[1]} x {told[0]}: "
+                "use the image annotated"
             )
     scale = (sizes / table.image_sizes)[table.image][:, [1, 0, 1, 0]]
     return replace(table, image_sizes=sizes, boxes_px=table.boxes_px * scale)
@@ -153,14 +151,8 @@ def _without_unflagged(table: AnnotationTable, split: str, target: Target, done:
     if target == "yolo" and table.difficult is not None:
         lost["difficult objects, written as any other"] = int((table.difficult & kept).sum())
     done.notes += [f"{split}: {what}: {number}" for what, number in lost.items() if number]
-    return replace(
-        table,
-        image=table.image[kept],
-        category=table.category[kept],
-        boxes_px=(relative * sizes[:, [1, 0, 1, 0]])[kept],
-        ignored=table.ignored[kept],
-        difficult=None if table.difficult is None else table.difficult[kept],
-    )
+    clipped = replace(table, boxes_px=relative * sizes[:, [1, 0, 1, 0]])
+    return clipped.subset(np.flatnonzero(kept), np.arange(len(table.image_names)))
 
 
 def _file_names(tables: Mapping[str, AnnotationTable], one_folder: bool) -> dict[str, list[str]]:

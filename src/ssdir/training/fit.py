@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.dataset import ObjectDataset, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, Transform, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
@@ -95,10 +95,7 @@ def train(
             run to resume was started from another recipe.
     """
     stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
-    size = recipe.model.detector.image_size
-    classes: Any = recipe.classes if isinstance(recipe.classes, str) else list(recipe.classes)
-    kept: dict[str, Any] = {"min_side": recipe.min_side, "drop_empty": recipe.drop_empty}
-    splits = {split: open_dataset(data, split, classes, size, preload=True, **kept) for split in ("train", "val")}
+    splits = {split: _open(recipe, data, split) for split in ("train", "val")}
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -106,12 +103,26 @@ def train(
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
     if "detector" in stages and not _ended(out, "detector"):
-        _train_detector(recipe, data, classes, splits, out)
+        _train_detector(recipe, data, splits, out)
     if "representation" in stages and not _ended(out, "representation"):
         if not _ended(out, "detector"):
             raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
         _train_representation(recipe, data, splits, class_names, out)
     return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
+
+
+def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = None) -> ObjectDataset:
+    """A split as the recipe wants it, in memory."""
+    return open_dataset(
+        data,
+        split,
+        recipe.classes,
+        recipe.model.detector.image_size,
+        transform,
+        preload=True,
+        min_side=recipe.min_side,
+        drop_empty=recipe.drop_empty,
+    )
 
 
 def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
@@ -142,20 +153,11 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     file.write_text(text, encoding="utf-8")
 
 
-def _train_detector(recipe: Recipe, data: Path, classes: Any, splits: dict[str, ObjectDataset], out: Path) -> None:
+def _train_detector(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
     augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
     train_split = splits["train"]
     if augment is not None:
-        train_split = open_dataset(
-            data,
-            "train",
-            classes,
-            recipe.model.detector.image_size,
-            transform=augment,
-            preload=True,
-            min_side=recipe.min_side,
-            drop_empty=recipe.drop_empty,
-        )
+        train_split = _open(recipe, data, "train", augment)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitDetector(model, recipe.detector, recipe.seed)
     _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [])
