@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import tracemalloc
 from pathlib import Path
@@ -13,13 +12,10 @@ from ssdir.data.clevr import ATTRIBUTES, VOCABULARIES, is_clevr, read_clevr, rea
 from ssdir.errors import InputError
 
 from .clevr_scenes import OBJECTS, SIZE, box_of, camera_at, make_scene, render_masks, solids_of, write_clevr
+from .real import real_data
 
 ROOT = Path(__file__).parents[2]
-CLEVR_MINI = Path(os.environ.get("SSDIR_CLEVR_MINI", ROOT.parent / "shared" / "data" / "clevr-mini"))
-
-needs_clevr_mini = pytest.mark.skipif(
-    not is_clevr(CLEVR_MINI), reason=f"needs clevr-mini at {CLEVR_MINI} (or where SSDIR_CLEVR_MINI says)"
-)
+CLEVR_MINI, needs_clevr_mini = real_data("clevr-mini")
 
 
 @pytest.fixture(scope="module")
