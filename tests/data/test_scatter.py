@@ -304,3 +304,21 @@ def test_the_papers_configuration():
 def test_impossible_configurations(values, message):
     with pytest.raises(ValidationError, match=message):
         ScatterConfig(**values)
+
+
+def test_the_number_of_objects_can_be_set_and_objects_kept_apart(digits):
+    config = ScatterConfig(
+        canvas=64, grids=(3,), min_size=14 / 64, max_size=14 / 64, position_variance=0.33, objects=(2, 6)
+    )
+    scenes = [scatter_image(digits, config, image_rng(0, "train", i)) for i in range(300)]
+    assert {len(scene.labels) for scene in scenes} == {2, 3, 4, 5, 6}
+    assert all((scene.visible == 1).all() for scene in scenes)
+    sides = np.concatenate([(scene.boxes_px[:, 2:] - scene.boxes_px[:, :2]).max(axis=1) for scene in scenes])
+    assert sides.max() == 14
+    assert (sides >= 12).mean() > 0.95  # faint strokes at the ends of a glyph are not drawn
+
+
+@pytest.mark.parametrize("objects", [(3, 2), (-1, 2), (1, 5)])
+def test_an_impossible_number_of_objects_is_refused(objects):
+    with pytest.raises(ValidationError, match="objects must be a range within 0 ... 4"):
+        ScatterConfig(grids=(2, 3), objects=objects)

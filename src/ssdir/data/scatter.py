@@ -46,6 +46,7 @@ class ScatterConfig(Config):
         max_size: largest glyph side, as a fraction of the canvas, in (0, 1].
         position_variance: how far a glyph's centre may leave its cell's, in half cells, 0 ... 2.
         filled_threshold: a cell of which a larger share is covered by boxes takes no glyph, 0 ... 1.
+        objects: least and most cells that are tried in an image; None for half to all of them.
         train: number of training images.
         val: number of validation images.
         test: number of test images.
@@ -58,6 +59,7 @@ class ScatterConfig(Config):
     max_size: float = Field(default=384 / 512, gt=0, le=1)
     position_variance: float = Field(default=0.7, ge=0, le=2)
     filled_threshold: float = Field(default=0.4, ge=0, le=1)
+    objects: tuple[int, int] | None = None
     train: int = Field(default=10_000, ge=0)
     val: int = Field(default=1_000, ge=0)
     test: int = Field(default=1_000, ge=0)
@@ -67,6 +69,11 @@ class ScatterConfig(Config):
     def _check(self) -> Self:
         if not all(1 <= grid <= MAX_GRID for grid in self.grids):
             raise ValueError(f"grids must be within 1 ... {MAX_GRID}, got {self.grids}")
+        if self.objects is not None and not 0 <= self.objects[0] <= self.objects[1] <= min(self.grids) ** 2:
+            raise ValueError(
+                f"objects must be a range within 0 ... {min(self.grids) ** 2}, the cells of the coarsest grid, "
+                f"got {self.objects[0]} to {self.objects[1]}"
+            )
         if self.min_size > self.max_size:
             raise ValueError(f"min_size {self.min_size:g} must not exceed max_size {self.max_size:g}")
         if self.min_side < MIN_BOX_SIDE:
@@ -91,6 +98,10 @@ class ScatterConfig(Config):
     def max_side(self) -> int:
         """Largest glyph side in pixels."""
         return math.floor(self.max_size * self.canvas + 1e-6)
+
+    def tried_cells(self, num_cells: int) -> tuple[int, int]:
+        """Least and most cells of a grid that are tried."""
+        return ((num_cells + 1) // 2, num_cells) if self.objects is None else self.objects
 
     def count(self, split: Split) -> int:
         """Number of images of a split."""
@@ -124,7 +135,7 @@ def image_rng(seed: int, split: Split, index: int) -> np.random.Generator:
 def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generator) -> ScatteredImage:
     """Generates one image.
 
-    A grid is drawn, then half to all of its cells. Each cell in turn, unless it is filled, gets a uniformly
+    A grid is drawn, then half to all of its cells, or as many as `objects` says. Each cell in turn, unless it is filled, gets a uniformly
     drawn glyph. Its size (longer side) is uniform between the smallest and the largest that the free
     surroundings allow: the side of the largest block of cells around it that lies inside the image and has
     no filled one. Its centre
@@ -133,7 +144,8 @@ def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
     grid_size = config.grids[int(rng.integers(len(config.grids)))]
     grid = _grid(config.canvas, grid_size, config.filled_threshold)
     num_cells = grid_size**2
-    num_drawn = int(rng.integers((num_cells + 1) // 2, num_cells + 1))
+    fewest, most = config.tried_cells(num_cells)
+    num_drawn = int(rng.integers(fewest, most + 1))
     cells: list[int] = rng.permutation(num_cells)[:num_drawn].tolist()
     draws: list[list[float]] = rng.random((num_drawn, 4)).tolist()
     reach = config.position_variance * grid.cell_side / 2
