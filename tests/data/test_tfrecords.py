@@ -97,8 +97,11 @@ def test_features_are_parsed_by_their_kind():
 
 
 def test_strings_that_look_like_single_bytes_are_not_taken_for_them():
-    """The string 0x0A 0x01 0x07 in a list of one is, with its tag and length, five bytes."""
-    parsed = parse_example(example(a=[b"\x0a\x01\x07"], b=[b"\x07", b"\x0a\x01\x07\x0a"]), "record 0")
+    """In `c`, every third byte of the list is a tag, or the same as one."""
+    parsed = parse_example(
+        example(a=[b"\x0a\x01\x07"], b=[b"\x07", b"\x0a\x01\x07\x0a"], c=[b"a\x0abc"]), "record 0"
+    )
+    assert parsed["c"].tobytes() == b"a\x0abc"
     assert parsed["a"].tolist() == [10, 1, 7]
     assert parsed["b"].tolist() == [7, 10, 1, 7, 10]
 

@@ -120,8 +120,9 @@ def _parse_scene(example: Example, source: _Source, where: str) -> Scene:
 def _index_mask(masks: NDArray[np.uint8], visible: NDArray[np.bool_], background: int) -> NDArray[np.uint8]:
     """Each pixel's object, from 1 on: the entity whose mask is strongest there, or 0 for background and none."""
     masks = np.where(visible[:, None, None], masks, 0)
-    owner = np.where(masks.any(axis=0), masks.argmax(axis=0) - background + 1, 0)
-    return np.clip(owner, 0, None).astype(np.uint8)
+    # Where there is none, the first is taken, which is background.
+    owner = np.asarray(masks.argmax(axis=0), dtype=np.int64)
+    return np.maximum(owner - background + 1, 0).astype(np.uint8)
 
 
 def _box(corners: NDArray[np.float64]) -> tuple[float, float, float, float]:
