@@ -212,7 +212,10 @@ def test_missing_folders_and_splits(golden, tmp_path):
     [
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: path.write_bytes(b"no image"), "is not readable"),
-        (lambda path: Image.new("L", (8, 8)).save(path), "must be 8-bit grey, 120 x 80 pixels"),
+        (
+            lambda path: Image.new("L", (8, 8)).save(path),
+            "must be 8-bit grey, 16-bit grey or palette, 120 x 80 pixels",
+        ),
         (lambda path: Image.new("RGB", SIZE[::-1]).save(path), "must be 8-bit grey"),
         (lambda path: Image.new("L", SIZE[::-1], 6).save(path), "has a value 6, but its scene only 5 objects"),
     ],

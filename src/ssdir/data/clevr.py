@@ -20,6 +20,7 @@ from PIL import Image
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
 from ssdir.data.json_stream import stream_json
+from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.errors import InputError, nearest
 
@@ -157,12 +158,13 @@ def _columns(folder: Path, scene: ClevrScene, extent: Extent) -> _Columns:
     if extent == "whole":
         boxes, visible = cover_pixels(project_boxes(scene.camera, scene.solids)), np.ones(len(scene.depth))
     else:
-        mask = _read_mask(folder / _mask_name(scene.image_name), scene)
-        boxes, pixels = _mask_boxes(mask, len(scene.depth))
+        path, count = folder / _mask_name(scene.image_name), len(scene.depth)
+        mask = read_mask(path, scene.camera.image_size, scene.image_name)
+        if mask.max() > count:
+            raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {count} objects")
+        boxes, pixels = mask_boxes(mask, count)
         visible = np.clip(pixels / np.maximum(silhouette_areas(scene.camera, scene.solids), 1), 0, 1)
-    # The rank by depth: the number of objects farther away.
-    draw_order = np.argsort(np.argsort(-scene.depth, kind="stable"), kind="stable")
-    return _Columns(boxes, visible, scene.depth, draw_order, scene.attributes)
+    return _Columns(boxes, visible, scene.depth, draw_order(scene.depth), scene.attributes)
 
 
 def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -265,30 +267,3 @@ def _image_size(path: Path, where: str) -> tuple[int, int]:
 
 def _mask_name(image_name: str) -> str:
     return "masks" + image_name.removeprefix("images")
-
-
-def _read_mask(path: Path, scene: ClevrScene) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except FileNotFoundError:
-        raise InputError(f"mask '{path}' of {scene.image_name} does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"mask '{path}' is not readable ({error})") from None
-    height, width = scene.camera.image_size
-    if mask.shape != (height, width) or mask.dtype != np.uint8:
-        raise InputError(f"mask '{path}' must be 8-bit grey, {width} x {height} pixels as its image")
-    if mask.max() > len(scene.depth):
-        raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {len(scene.depth)} objects")
-    return mask
-
-
-def _mask_boxes(mask: NDArray[np.uint8], num_objects: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The boxes (M, 4) of the values 1 ... M, zeros where there is none, and their pixels (M,)."""
-    boxes = np.zeros((num_objects, 4))
-    pixels = np.bincount(mask.ravel(), minlength=num_objects + 1)[1:].astype(np.float64)
-    for i in np.flatnonzero(pixels):
-        inside = mask == i + 1
-        columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
-        boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes, pixels
