@@ -354,10 +354,10 @@ def test_invalid_json_names_the_line(small):
 def test_missing_folders_splits_and_classes(small, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         open_dataset(tmp_path / "no", "train")
-    with pytest.raises(InputError, match=r"instances_val\.json \(annotations/ has instances_train\.json\)"):
+    with pytest.raises(InputError, match=r"\(there is train\): annotations/instances_val\.json is missing"):
         open_dataset(small, "val")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no layout that ssdir knows .*COCO: annotations.*found nothing"):
+    with pytest.raises(InputError, match=r"no layout that ssdir knows .*COCO: annotations.*it has nothing"):
         open_dataset(tmp_path / "empty", "train")
     with pytest.raises(InputError, match="'dogg'; did you mean 'dog'"):
         open_dataset(small, "train", classes=["cat", "dogg"])

@@ -148,7 +148,10 @@ def test_json_is_json_alone(clean: Path) -> None:
 def test_what_cannot_be_checked_is_one_sentence(clean: Path, tmp_path: Path) -> None:
     cases = [
         ((tmp_path / "no",), "does not exist"),
-        ((clean, "--split", "test"), "has no annotations/instances_test.json"),
+        (
+            (clean, "--split", "test"),
+            "has no split 'test' (there is train): annotations/instances_test.json is missing",
+        ),
         ((clean, "--preset", "tyni"), "unknown preset 'tyni'; did you mean 'tiny'?"),
         ((clean, "--out", clean), "exists already"),
         ((clean, "--out", clean, "--force"), "did not write"),

@@ -138,7 +138,7 @@ def test_entities_are_not_expanded(golden, tmp_path):
 
 
 def test_missing_images_lists_and_annotations(golden, tmp_path):
-    with pytest.raises(InputError, match=r"no ImageSets/Main/test\.txt \(there is train, val\)"):
+    with pytest.raises(InputError, match=r"\(there is train, val\): ImageSets/Main/test\.txt is missing"):
         read_voc(golden, "test")
     with pytest.raises(InputError, match="does not exist"):
         read_voc(tmp_path / "no", "train")

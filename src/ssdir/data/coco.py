@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
+from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import check_names
 from ssdir.errors import EmptySplitError, InputError
+
+_ANNOTATIONS = "annotations/instances_*.json"
 
 
 def is_coco(root: str | Path) -> bool:
     """Whether a folder has COCO's layout."""
-    return any((Path(root) / "annotations").glob("instances_*.json"))
+    return bool(coco_splits(root))
 
 
 def coco_splits(root: str | Path) -> list[str]:
     """The splits that have annotations."""
-    found = (Path(root) / "annotations").glob("instances_*.json")
-    return sorted(path.stem.removeprefix("instances_") for path in found)
+    return list_splits(root, _ANNOTATIONS)
 
 
 def read_coco(root: str | Path, split: str) -> AnnotationTable:
@@ -33,7 +35,7 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
     """
     folder = Path(root)
-    path = _find_annotations(folder, split)
+    path = find_split(root, _ANNOTATIONS, split)
     content, name = read_json(path), str(path)
     try:
         categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
@@ -122,17 +124,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not COCO annotations (a {type(content).__name__} instead of an object)")
     return content
-
-
-def _find_annotations(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
-    path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        found = sorted(file.name for file in (root / "annotations").glob("*.json"))
-        listed = f"annotations/ has {', '.join(found)}" if found else "there are no annotations/*.json"
-        raise InputError(f"'{root}' has no annotations/instances_{split}.json ({listed})")
-    return path
 
 
 def _image_folder(root: Path, split: str, file_name: str) -> str:

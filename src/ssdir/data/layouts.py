@@ -11,6 +11,7 @@ from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.split_files import find_folder, listing
 from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
@@ -58,17 +59,12 @@ def find_layout(root: str | Path) -> Layout:
     Raises:
         InputError: if there is no such folder, or it has none of `LAYOUTS`.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
-        raise InputError(f"data folder '{root}' {what}")
+    folder = find_folder(root)
     for layout in LAYOUTS:
         if layout.recognises(folder):
             return layout
-    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "nothing"
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; found {listed})")
+    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)})")
 
 
 def read_table(root: str | Path, split: str) -> AnnotationTable:

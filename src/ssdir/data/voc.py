@@ -20,10 +20,13 @@ from defusedxml.ElementTree import parse as parse_xml
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_orientation, image_size
+from ssdir.data.split_files import find_folder, find_split, list_splits
 from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_lines, read_names
 from ssdir.errors import EmptySplitError, InputError, nearest
 
 Box: TypeAlias = tuple[float, float, float, float]
+
+_LISTS = "ImageSets/Main/*.txt"
 
 # In the list of a class, each image's name is followed by whether it shows one.
 _FLAG = re.compile(r"\s+-?[01]$")
@@ -58,11 +61,11 @@ def voc_splits(root: str | Path) -> list[str]:
     Where there are none, and the images are to be divided: train, val and test.
     """
     folder, names = Path(root), []
-    for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
-        first = next((line for line in read_lines(path) if line), "")
+    for name in list_splits(folder, _LISTS):
+        first = next((line for line in read_lines(folder / _LISTS.replace("*", name)) if line), "")
         # A name may end as a class list's flag does.
         if not _FLAG.search(first) or (folder / "Annotations" / f"{first}.xml").is_file():
-            names.append(path.stem)
+            names.append(name)
     if {"train", "val"} <= {*names}:
         names = [name for name in names if name != "trainval"]
     return names or list(SPLITS)
@@ -79,9 +82,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
         InputError: if a folder or image is missing, or no image has an XML file; if an XML file is broken, has a
             size other than the image's, an object without name or box, or a class that `classes.txt` has not.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
+    folder = find_folder(root)
     notes: list[str] = []
     images = _images_by_stem(folder)
     stems = _split_stems(folder, split, list(images), notes)
@@ -121,7 +122,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
             f"boxes from pixel 0 or less, though VOC counts from 1 (they are taken as written): {from_zero}"
         )
     sources = [annotations[stem].path for stem in stems if stem in annotations]
-    lists = [path for path in (_split_file(folder, split), classes) if path.is_file()]
+    lists = [path for path in (folder / _LISTS.replace("*", split), classes) if path.is_file()]
     return rows.build(folder, [*lists, *sources], notes, has_difficult=True)
 
 
@@ -227,19 +228,11 @@ def _images_by_stem(root: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _split_file(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
 def _split_stems(root: Path, split: str, stems: list[str], notes: list[str]) -> list[str]:
     """The images of a split, each once."""
-    path = _split_file(root, split)
-    lists = sorted(file.name for file in path.parent.glob("*.txt"))
-    if not lists:
+    if not list_splits(root, _LISTS):
         return divide(stems, split, f"'{root}'")
-    if not path.is_file():
-        found = ", ".join(voc_splits(root))
-        raise InputError(f"'{root}' has no ImageSets/Main/{split}.txt (there is {found})")
+    path = find_split(root, _LISTS, split, found=voc_splits(root))
     known = {*stems}
     listed = [line if line in known else _FLAG.sub("", line) for line in read_lines(path) if line]
     if not listed:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import image_size
+from ssdir.data.split_files import find_folder
 from ssdir.data.table_builder import SPLITS, TableBuilder, read_lines
 from ssdir.data.yolo_folder import (
     YoloFolder,
@@ -65,9 +66,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
             `data.yaml` is broken; if a line has too few numbers, an unknown class or no relative coordinates (it
             names file and line).
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
+    folder = find_folder(root)
     found, notes = describe(folder), list[str]()
     images = split_images(found, split, notes)
     names = found.names if found.names is not None else _numbers(found)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ssdir.data.images import IMAGE_SUFFIXES
+from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
 
@@ -190,7 +191,7 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
         where = (
             "name its folder in data.yaml" if _is_yaml(found.described_by) else "give it a folder, or a data.yaml"
         )
-        raise InputError(f"'{found.root}' has no split '{split}' (there is {', '.join(found.splits)}): {where}")
+        raise missing_split(found.root, split, list(found.splits), where)
     same = [name for name, others in found.splits.items() if name != split and others == places]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
