@@ -1,11 +1,11 @@
-"""Every image file of a split opened and decoded once: which can't be used, and which are there twice."""
+"""Every image file opened and decoded once: which can't be used, and which are there twice."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +33,14 @@ class ScannedImage:
     error: str | None = None
 
 
-def scan_images(table: AnnotationTable, progress: Callable[[int, int], None] | None = None) -> list[ScannedImage]:
+def scan_images(paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> list[ScannedImage]:
     """Decodes every image, one after the other on each of a few threads.
 
     Args:
-        table: what is annotated.
+        paths: the image files.
         progress: called with the number of images done, and of all.
     """
-    paths, scanned = table.image_paths, []
+    scanned = []
     executor = ThreadPoolExecutor(_THREADS)
     try:
         for image in executor.map(_scan, paths):
