@@ -214,5 +214,7 @@ def test_an_exif_turned_image_counts_upright(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(noise(60, 90)).save(root / "train" / "a.jpg", exif=exif)
     table = read_coco(root, "train")
+    assert by_kind(check_images(table, scan_images(table.image_paths))) == {}
+    Image.fromarray(noise(60, 80)).save(root / "train" / "a.jpg", exif=exif)
     problem = by_kind(check_images(table, scan_images(table.image_paths)))["images_of_other_shape"]
-    assert problem.names == ("train/a.jpg: 60 x 90, annotated as 90 x 60",)
+    assert problem.names == ("train/a.jpg: 60 x 80, annotated as 60 x 90",)

@@ -4,7 +4,8 @@ from PIL import Image
 
 from ssdir.data.images import read_image
 from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.voc import is_voc, read_voc, turn_box, voc_splits
+from ssdir.data.upright import turn_box
+from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.errors import InputError
 
 OBJECT = "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"

@@ -13,6 +13,7 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import check_names
+from ssdir.data.upright import turn_upright
 from ssdir.errors import EmptySplitError, InputError
 
 _ANNOTATIONS = "annotations/instances_*.json"
@@ -30,6 +31,9 @@ def coco_splits(root: str | Path) -> list[str]:
 
 def read_coco(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
+
+    Boxes refer to the upright picture, unless the size given is that of the picture as stored, on its side: then
+    they are turned, and the table has the upright size (see `upright`).
 
     Raises:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
@@ -61,7 +65,7 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         raise InputError(f"{name}: an image has no width or no height")
     place = _image_folder(folder, split, names[1][0])
     difficult = _optional_column(annotations, "difficult")
-    return AnnotationTable(
+    table = AnnotationTable(
         root=folder,
         sources=(path,),
         category_names=names[0],
@@ -76,6 +80,7 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         source_index=_optional_column(annotations, "source_index"),
         info=content["info"] if isinstance(content.get("info"), dict) else {},
     )
+    return turn_upright(table)
 
 
 def _references(

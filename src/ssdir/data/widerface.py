@@ -96,7 +96,7 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
         notes.append(
             f"{path}: {len(missing)} of {len(lines)} images are not there and were skipped (first: {first})"
         )
-    return rows.build(folder, [path], notes)
+    return rows.build(folder, [path], notes, sizes_from_files=True)
 
 
 def _read_entries(path: Path) -> Iterator[_Entry]:

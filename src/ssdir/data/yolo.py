@@ -99,7 +99,9 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         )
     notes += _notes(unlabelled, extra, orphans_of(found, split, labels))
     sources = [label for label in labels if label.is_file()]
-    return rows.build(folder, [*([found.described_by] if found.described_by else []), *sources], notes)
+    return rows.build(
+        folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
+    )
 
 
 def _notes(unlabelled: Sequence[Path], extra: int, orphans: Sequence[Path]) -> list[str]:
