@@ -69,7 +69,8 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     folder = find_folder(root)
     found, notes = describe(folder), list[str]()
     images = split_images(found, split, notes)
-    names = found.names if found.names is not None else _numbers(found)
+    lines = _LabelLines()
+    names = found.names if found.names is not None else _numbers(found, lines)
     rows, labels, unlabelled, extra = TableBuilder(names), dict[Path, Path](), list[Path](), 0
     for image in images:
         height, width = image_size(image)
@@ -83,7 +84,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         if not label.is_file():
             unlabelled.append(image)
             continue
-        for number, line in enumerate(read_lines(label), start=1):
+        for number, line in enumerate(lines.take(label), start=1):
             values = line.split()
             if not values:
                 continue
@@ -162,11 +163,25 @@ def _parse_class(text: str, names: list[str], described_by: Path | None, where: 
     return int(value)
 
 
-def _numbers(found: YoloFolder) -> list[str]:
+class _LabelLines:
+    """The lines of label files, each read once: without names, all are read for the classes' numbers first."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, list[str]] = {}
+
+    def keep(self, label: Path) -> list[str]:
+        self._kept[label] = read_lines(label) if label.is_file() else []
+        return self._kept[label]
+
+    def take(self, label: Path) -> list[str]:
+        return self._kept.pop(label) if label in self._kept else read_lines(label)
+
+
+def _numbers(found: YoloFolder, lines: _LabelLines) -> list[str]:
     """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
     largest = -1
     for label in sorted({label_file(image) for image in all_images(found)}):
-        for number, line in enumerate(read_lines(label) if label.is_file() else [], start=1):
+        for number, line in enumerate(lines.keep(label), start=1):
             if line:
                 try:
                     largest = max(largest, int(float(line.split()[0])))

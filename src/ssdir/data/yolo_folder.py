@@ -102,9 +102,8 @@ def _is_yaml(path: Path | None) -> bool:
 
 
 def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
-    names = content.get("names")
+    names, count = content.get("names"), content.get("nc")
     if names is None:
-        count = content.get("nc")
         return [str(i) for i in range(count)] if isinstance(count, int) else None
     if isinstance(names, dict):
         try:
@@ -118,6 +117,9 @@ def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
         raise InputError(f"{path}: names must be a list, or a mapping from number to name, got {names!r:.60}")
     names = [str(name) for name in names]
     check_names(names, str(path))
+    if count is not None and count != len(names):
+        listed = f"{len(names)} ({names[0]} ... {names[-1]})"
+        raise InputError(f"{path}: nc is {count!r:.20}, but names has {listed}: correct one of them")
     return names
 
 
