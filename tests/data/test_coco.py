@@ -250,6 +250,17 @@ def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
     assert preloaded._preloaded[0].shape == (48, 48, 1)
 
 
+@pytest.mark.parametrize("preload", [True, False])
+def test_another_transform_shares_the_images(small, preload):
+    plain = open_dataset(small, "train", image_size=10, preload=preload)
+    black = plain.with_transform(lambda image, objects: (torch.zeros_like(image), objects[:1]))
+    assert black._preloaded is plain._preloaded
+    assert not black[0][0].any()
+    assert plain[0][0].any()
+    assert (len(black[0][1]), len(plain[0][1])) == (1, 2)
+    assert torch.equal(black.with_transform(None)[0][0], plain[0][0])
+
+
 def test_the_transform_comes_last(small):
     def blacken(image: torch.Tensor, objects: Objects) -> tuple[torch.Tensor, Objects]:
         return torch.zeros_like(image), objects[:1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -84,6 +85,12 @@ class ObjectDataset(Dataset[Sample]):
         self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
         self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
         self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
+
+    def with_transform(self, transform: Transform | None) -> ObjectDataset:
+        """The same data set with another transform; images in memory are shared, not read again."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def __len__(self) -> int:
         return len(self.file_names)

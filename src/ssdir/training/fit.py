@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.dataset import ObjectDataset, Transform, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
@@ -96,6 +96,12 @@ def train(
     """
     stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
     splits = {split: _open(recipe, data, split) for split in ("train", "val")}
+    learned, measured = (splits[split].class_names for split in ("train", "val"))
+    if learned != measured:
+        raise InputError(
+            f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
+            f"{', '.join(measured)}): give both the same list, or train with classes=object"
+        )
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -103,7 +109,7 @@ def train(
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
     if "detector" in stages and not _ended(out, "detector"):
-        _train_detector(recipe, data, splits, out)
+        _train_detector(recipe, splits, out)
     if "representation" in stages and not _ended(out, "representation"):
         if not _ended(out, "detector"):
             raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
@@ -111,14 +117,13 @@ def train(
     return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
 
 
-def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = None) -> ObjectDataset:
+def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
     """A split as the recipe wants it, in memory."""
     return open_dataset(
         data,
         split,
         recipe.classes,
         recipe.model.detector.image_size,
-        transform,
         preload=True,
         min_side=recipe.min_side,
         drop_empty=recipe.drop_empty,
@@ -153,11 +158,9 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     file.write_text(text, encoding="utf-8")
 
 
-def _train_detector(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
+def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path) -> None:
     augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
-    train_split = splits["train"]
-    if augment is not None:
-        train_split = _open(recipe, data, "train", augment)
+    train_split = splits["train"].with_transform(augment)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitDetector(model, recipe.detector, recipe.seed)
     _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [])
