@@ -57,5 +57,5 @@ def test_splits_are_what_stands_for_the_star(tmp_path: Path) -> None:
 def test_a_folder_of_no_layout_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i:02d}.jpg").touch()
-    with pytest.raises(InputError, match=r"YOLO: data\.yaml.*; it has 00\.jpg, .*, 07\.jpg and 4 more\)$"):
+    with pytest.raises(InputError, match=r"YOLO: data\.yaml.*; it has 00\.jpg, .*, 07\.jpg and 4 more\)"):
         find_layout(tmp_path)

@@ -188,10 +188,14 @@ def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tup
     if classes == "object":
         return np.zeros(len(category_names), dtype=np.int64), ["object"]
     names = [classes] if isinstance(classes, str) else list(classes)
+    if not names:
+        raise InputError(f"no class is chosen: name some of {', '.join(category_names)}, or take 'all'")
     label_of = np.full(len(category_names), -1, dtype=np.int64)
     for label, name in enumerate(names):
         if name not in category_names:
             known = f"; classes: {', '.join(category_names)}"
             raise InputError(f"unknown class '{name}'{nearest(name, category_names) or known}")
+        if label_of[category_names.index(name)] >= 0:
+            raise InputError(f"class '{name}' is chosen twice: name it once")
         label_of[category_names.index(name)] = label
     return label_of, names

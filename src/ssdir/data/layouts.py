@@ -63,8 +63,14 @@ def find_layout(root: str | Path) -> Layout:
     for layout in LAYOUTS:
         if layout.recognises(folder):
             return layout
+    around = (*sorted(path for path in folder.iterdir() if path.is_dir()), folder.resolve().parent)
+    near = next(
+        (f"; '{path}' looks like one" for path in around if any(layout.recognises(path) for layout in LAYOUTS)), ""
+    )
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)})")
+    raise InputError(
+        f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)}){near}"
+    )
 
 
 def read_table(root: str | Path, split: str) -> AnnotationTable:

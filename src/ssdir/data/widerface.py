@@ -33,6 +33,9 @@ ATTRIBUTES: dict[str, list[str]] = {
 _COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
+_MAX_PIXEL = 1_000_000
+
+
 @dataclass(frozen=True)
 class _Entry:
     """An image: the number of the line that names it, and its faces' values in the order of `_COLUMNS`."""
@@ -129,6 +132,10 @@ def _parse_face(lines: list[str], at: int, where: str) -> dict[str, int]:
     except ValueError:
         expected = f"{len(_COLUMNS)} whole numbers ({' '.join(_COLUMNS)})"
         raise InputError(f"{where} should be a face, {expected}, got '{line:.60}'") from None
+    if max(abs(face[column]) for column in _COLUMNS[:4]) > _MAX_PIXEL:
+        raise InputError(
+            f"{where}: its box is beyond all images, more than {_MAX_PIXEL:,} pixels, got '{line:.60}'"
+        )
     for column in _COLUMNS[4:]:
         largest = len(ATTRIBUTES.get(column, ("no", "yes"))) - 1
         if not 0 <= face[column] <= largest:

@@ -20,6 +20,7 @@ from ssdir.data.images import image_size
 from ssdir.data.split_files import find_folder
 from ssdir.data.table_builder import SPLITS, TableBuilder, read_lines
 from ssdir.data.yolo_folder import (
+    MAX_UNNAMED,
     YoloFolder,
     all_images,
     describe,
@@ -150,6 +151,18 @@ def _parse_box(values: list[str], keypoints: int, where: str) -> tuple[float, fl
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
 
+def _class_number(text: str, where: str) -> int:
+    try:
+        value = int(float(text))
+    except (ValueError, OverflowError):
+        raise InputError(f"{where}: the class must be a whole number, got '{text:.40}'") from None
+    if value >= MAX_UNNAMED:
+        raise InputError(
+            f"{where}: class {value:.6g} is out of range ({MAX_UNNAMED} classes may go without names)"
+        )
+    return value
+
+
 def _parse_class(text: str, names: list[str], described_by: Path | None, where: str) -> int:
     try:
         value = float(text)
@@ -183,10 +196,5 @@ def _numbers(found: YoloFolder, lines: _LabelLines) -> list[str]:
     for label in sorted({label_file(image) for image in all_images(found)}):
         for number, line in enumerate(lines.keep(label), start=1):
             if line:
-                try:
-                    largest = max(largest, int(float(line.split()[0])))
-                except (ValueError, OverflowError):
-                    raise InputError(
-                        f"{label}: line {number}: the class must be a whole number, got '{line.split()[0]:.40}'"
-                    ) from None
+                largest = max(largest, _class_number(line.split()[0], f"{label}: line {number}"))
     return [str(i) for i in range(largest + 1)]

@@ -13,6 +13,9 @@ from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
 
+MAX_UNNAMED = 100_000
+"""So many classes may be called by their numbers; more are a mistake in the labels."""
+
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
@@ -104,6 +107,8 @@ def _is_yaml(path: Path | None) -> bool:
 def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
     names, count = content.get("names"), content.get("nc")
     if names is None:
+        if isinstance(count, int) and not 0 < count <= MAX_UNNAMED:
+            raise InputError(f"{path}: nc must be 1 ... {MAX_UNNAMED}, got {count}")
         return [str(i) for i in range(count)] if isinstance(count, int) else None
     if isinstance(names, dict):
         try:
