@@ -133,7 +133,7 @@ def scatter(
 @data_app.command(epilog="Example: ssdir data check data/digits --out check")
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
-    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Split to look at; by default all, to train on train.")] = None,
     preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
     as_json: AsJson = False,
@@ -158,7 +158,8 @@ def check(
         for line in screen(diagnosis):
             say(line)
         if out is None:
-            next_step("data", "check", path, "--split", split, "--preset", preset, "--out", "check")
+            only = () if split is None else ("--split", split)
+            next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
         elif diagnosis.trainable:
             say(f"see {out / SHEET_FILE}")
             next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")

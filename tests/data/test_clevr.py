@@ -199,10 +199,11 @@ def test_missing_folders_and_splits(golden, tmp_path):
     assert not is_clevr(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         read_clevr(tmp_path / "no", "val")
-    with pytest.raises(InputError, match=r"there are no scenes/CLEVR_\*_scenes\.json"):
+    with pytest.raises(InputError, match=r"no split 'val' \(there is none: scenes/ does not exist\)"):
         read_clevr(tmp_path, "val")
     with pytest.raises(
-        InputError, match=r"no scenes/CLEVR_test_scenes\.json \(scenes/ has CLEVR_val_scenes\.json;"
+        InputError,
+        match=r"no split 'test' \(there is val\): scenes/CLEVR_test_scenes\.json is missing \(CLEVR publishes",
     ):
         read_clevr(golden[0], "test")
 

@@ -22,6 +22,7 @@ from ssdir.data.cameras import Camera, largest_error_px, recover_camera
 from ssdir.data.json_stream import stream_json
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
+from ssdir.data.split_files import find_split, list_splits
 from ssdir.errors import InputError, nearest
 
 ATTRIBUTES: dict[str, list[str]] = {
@@ -38,6 +39,8 @@ VOCABULARIES: dict[str, list[str]] = {
     "full": [" ".join(values) for values in product(*ATTRIBUTES.values())],
 }
 """The category names: 1, 3, or 96 such as "large gray rubber cube"."""
+
+_SCENES = "scenes/CLEVR_*_scenes.json"
 
 Vocabulary: TypeAlias = Literal["object", "shape", "full"]
 Extent: TypeAlias = Literal["whole", "visible"]
@@ -68,13 +71,12 @@ class ClevrScene:
 def is_clevr(root: str | Path) -> bool:
     """Whether a folder has CLEVR's layout."""
     folder = Path(root)
-    return (folder / "images").is_dir() and any((folder / "scenes").glob("CLEVR_*_scenes.json"))
+    return (folder / "images").is_dir() and bool(clevr_splits(root))
 
 
 def clevr_splits(root: str | Path) -> list[str]:
     """The splits that have scenes."""
-    found = (Path(root) / "scenes").glob("CLEVR_*_scenes.json")
-    return sorted(path.name.removeprefix("CLEVR_").removesuffix("_scenes.json") for path in found)
+    return list_splits(root, _SCENES)
 
 
 def read_clevr(
@@ -177,14 +179,7 @@ def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArra
 
 
 def _find_scenes(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
-    path = root / "scenes" / f"CLEVR_{split}_scenes.json"
-    if not path.is_file():
-        found = sorted(file.name for file in (root / "scenes").glob("CLEVR_*_scenes.json"))
-        listed = f"scenes/ has {', '.join(found)}" if found else "there are no scenes/CLEVR_*_scenes.json"
-        raise InputError(f"'{root}' has no scenes/{path.name} ({listed}; CLEVR publishes none for its test split)")
-    return path
+    return find_split(root, _SCENES, split, remark="CLEVR publishes none for its test split")
 
 
 def _parse_scene(entry: dict[str, Any], name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
