@@ -26,6 +26,7 @@ from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
 from ssdir.models.ssd import SSD, SSDConfig
 from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.matching import assign_anchors
@@ -183,7 +184,7 @@ class SSDIR(nn.Module):
             raise ValueError("objects need z_what and z_depth to be decoded")
         size = (self.image_size, self.image_size)
         appearances, alpha = self.decoder(objects.z_what)
-        boxes = _with_area(objects.boxes, self.image_size)
+        boxes = with_area(objects.boxes, self.image_size)
         place = (boxes, objects.z_depth, objects.image_index, objects.batch_size, size)
         if alpha is None:
             reconstructions = composite_weighted(appearances, *place)
@@ -329,9 +330,3 @@ def gaussian_kl(loc: Tensor, scale: Tensor | float) -> Tensor:
     """KL(N(loc, scale) ‖ N(0, 1)), per element."""
     log_scale = scale.log() if isinstance(scale, Tensor) else log(scale)
     return 0.5 * (loc.square() + scale**2 - 1) - log_scale
-
-
-def _with_area(boxes: Tensor, image_size: int) -> Tensor:
-    """Boxes at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)
