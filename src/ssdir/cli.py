@@ -32,12 +32,9 @@ from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ssdir.data.dataset import ObjectDataset
     from ssdir.data.images import Image8
     from ssdir.inference.predictor import Predictor
-    from ssdir.objects import Objects
 
 # The same-object metrics compare every glyph with every other.
 MAX_GLYPHS = 500
@@ -363,23 +360,6 @@ def demo(
 # What the commands share ---------------------------------------------------------------------------------
 
 
-class _First:
-    """The first images of a data set."""
-
-    def __init__(self, dataset: ObjectDataset, count: int) -> None:
-        self._dataset, self._count = dataset, min(count, len(dataset))
-        self.category_names = dataset.category_names
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Objects]:
-        return self._dataset[index]
-
-    def categories(self, index: int) -> Tensor:
-        return self._dataset.categories(index)
-
-
 def _splits(
     predictor: Predictor, data: Path, test: str, train: str, kept: dict[str, Any]
 ) -> tuple[ObjectDataset, ObjectDataset | None]:
@@ -425,10 +405,11 @@ def _measure(
     with progress("evaluating") as advance:
         return evaluate(
             predictor.model,
-            test if max_images is None else _First(test, max_images),
+            test,
             train,
             batch_size=predictor.batch_size,
             seeds=(seed, seed + 1, seed + 2),
+            max_images=max_images,
             max_train_images=max_train_images,
             glyphs=glyphs,
             random_model=random_encoder(predictor.model, seed),

@@ -122,7 +122,7 @@ class ObjectDataset(Dataset[Sample]):
         return self._categories[self._rows(index)]
 
     def attributes(self, index: int) -> dict[str, Tensor]:
-        """By name, int64 (n,), of `objects(index)`: index into the table's `attribute_names`; empty without any."""
+        """By name, int64 (n,), of `objects(index)`: index into the table's `attribute_names`; empty if none."""
         rows = self._kept[self._rows(index)]
         return {name: torch.from_numpy(column[rows]) for name, column in (self.table.attributes or {}).items()}
 
