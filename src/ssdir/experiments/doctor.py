@@ -97,6 +97,7 @@ class Diagnosis:
         root: the folder, as given.
         split: as given.
         layout: what the folder was recognised as.
+        options: of the layout, as asked for.
         table: what is annotated.
         summary: counts.
         problems: those that stop training first.
@@ -111,6 +112,7 @@ class Diagnosis:
     root: str
     split: str
     layout: str
+    options: dict[str, str]
     table: AnnotationTable
     summary: Summary
     problems: list[Problem]
@@ -136,13 +138,18 @@ class Diagnosis:
             detector: Detector = getattr(self, name)
             parts[name] = dataclasses.asdict(detector) | {"anchors": detector.anchors.model_dump(mode="json")}
         plain = {
-            name: getattr(self, name) for name in ("root", "split", "layout", "preset", "match_iou", "full_size")
+            name: getattr(self, name)
+            for name in ("root", "split", "layout", "options", "preset", "match_iou", "full_size")
         }
         return {**plain, "trainable": self.trainable, **parts}
 
 
 def diagnose(
-    root: str | Path, split: str, preset: str, progress: Callable[[int, int], None] | None = None
+    root: str | Path,
+    split: str,
+    preset: str,
+    progress: Callable[[int, int], None] | None = None,
+    **options: str | None,
 ) -> Diagnosis:
     """Reads the annotations of a split and each of its images once.
 
@@ -151,6 +158,7 @@ def diagnose(
         split: which part of it.
         preset: name of the preset whose detector is to learn it.
         progress: called with the number of images read, and of all.
+        options: of the layout, see `Layout.read`.
 
     Raises:
         InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken.
@@ -159,7 +167,7 @@ def diagnose(
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
     config = read_recipe(preset).model.detector
     layout = find_layout(root)
-    table = layout.read(Path(root), split)
+    table = layout.read(Path(root), split, **options)
     problems = [
         *check_images(table, scan_images(table, progress)),
         *check_annotations(table, config.image_size),
@@ -172,6 +180,7 @@ def diagnose(
         root=str(root),
         split=split,
         layout=layout.name,
+        options=layout.known(options),
         table=table,
         summary=summary,
         problems=sorted(problems, key=lambda problem: not problem.stops),
@@ -194,7 +203,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     if diagnosis.nms:
         detector["nms_threshold"] = better.nms_threshold
     name = Path(diagnosis.root).resolve().name or preset
-    values = {"base": preset, "name": name, "model": {"detector": detector}}
+    values = {"base": preset, "name": name, **diagnosis.options, "model": {"detector": detector}}
     comments = (
         f"# {preset}, with the input, anchors and NMS threshold that suit split {diagnosis.split}.",
         f"# Its anchors match {better.together.share:.1%} of the boxes, {preset}'s own at "

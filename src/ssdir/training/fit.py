@@ -122,6 +122,7 @@ def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = 
         preload=True,
         min_side=recipe.min_side,
         drop_empty=recipe.drop_empty,
+        **recipe.read_options,
     )
 
 
