@@ -125,7 +125,7 @@ def test_the_variant_outd_is_not_divided(tmp_path):
         write(tmp_path, number, "outd")
     assert clevrtex_splits(tmp_path) == ["test"]
     assert len(read_clevrtex(tmp_path, "test").image_names) == 3
-    with pytest.raises(InputError, match="has no split 'train': CLEVRTEX, variant outd, has test, all"):
+    with pytest.raises(InputError, match=r"has no split 'train' \(there is test, all\)"):
         read_clevrtex(tmp_path, "train")
 
 
@@ -244,7 +244,7 @@ def test_missing_folders_and_splits(tmp_path):
     with pytest.raises(InputError, match="has no images CLEVRTEX_<variant>_<six digits>"):
         read_clevrtex(tmp_path, "train")
     write(tmp_path, 0)
-    with pytest.raises(InputError, match="has no split 'dev': CLEVRTEX, variant full, has train, val, test, all"):
+    with pytest.raises(InputError, match=r"has no split 'dev' \(there is train, val, test, all\)"):
         read_clevrtex(tmp_path, "dev")
     with pytest.raises(EmptySplitError, match="has only 1 images, none of them in split test"):
         read_clevrtex(tmp_path, "test")

@@ -208,7 +208,7 @@ def test_bad_lines_are_named(tmp_path, text, message):
 
 def test_missing_splits_and_images(tmp_path):
     write(tmp_path, "train", {"a": MASK})
-    with pytest.raises(InputError, match=r"has no images/test \(images/ has train\)"):
+    with pytest.raises(InputError, match=r"has no split 'test' \(there is train\): images/test is missing"):
         read_mask_folder(tmp_path, "test")
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "images/train/a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg and a\.png would share a mask"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
+from ssdir.data.split_files import find_folder, missing_split
 from ssdir.errors import EmptySplitError, InputError
 
 # There are others beside these: depth, albedo, normals, shadows.
@@ -62,8 +63,7 @@ def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
 
 def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:
     """The variant, the images by number, and what there is to note."""
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
+    find_folder(root)
     found: dict[tuple[str, str], dict[int, Path]] = {}
     for path in (path for place in _PLACES for path in root.glob(f"{place}CLEVRTEX_*")):
         match = _NAME.fullmatch(path.name)
@@ -96,7 +96,7 @@ def _divide(numbers: list[int], variant: str, split: str, root: Path) -> list[in
         parts = {"test": numbers}
     parts["all"] = numbers
     if split not in parts:
-        raise InputError(f"'{root}' has no split '{split}': CLEVRTEX, variant {variant}, has {', '.join(parts)}")
+        raise missing_split(root, split, list(parts), f"CLEVRTEX, variant {variant}, is divided into these")
     if not parts[split]:
         raise EmptySplitError(
             f"'{root}' has only {len(numbers)} images, none of them in split {split}: ask for all"

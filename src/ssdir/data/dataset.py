@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, read_channels, read_mask, resize, resize_nearest
+from ssdir.data.images import Image8, read_channels, resize, resize_nearest
+from ssdir.data.masks import read_mask
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -147,11 +148,8 @@ class ObjectDataset(Dataset[Sample]):
         if table.mask_names is None or table.mask_value is None:
             return None
         path = table.root / table.mask_names[index]
-        values = read_mask(path)
         height, width = self.image_sizes[index].tolist()
-        if not same_shape((values.shape[0], values.shape[1]), (height, width)):
-            shape = f"{values.shape[1]} x {values.shape[0]}"
-            raise InputError(f"mask '{path}': {shape} pixels, but its image is annotated as {width} x {height}")
+        values = read_mask(path, (height, width), table.image_names[index]).astype(np.int64)
         if self.image_size is not None:
             values = resize_nearest(values, self.image_size, self.image_size)
         mask = np.zeros_like(values)

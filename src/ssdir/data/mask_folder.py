@@ -19,6 +19,7 @@ from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.masked_images import Box, MaskedImage, MaskedObject, Names, build_table
+from ssdir.data.split_files import find_folder, missing_split
 from ssdir.data.table_builder import SPLITS, divide
 from ssdir.data.yolo_folder import list_images
 from ssdir.errors import InputError
@@ -44,7 +45,7 @@ def read_mask_folder(root: str | Path, split: str) -> AnnotationTable:
     folder = Path(root)
     found = _folders(folder)
     if found and split not in found:
-        raise InputError(f"'{root}' has no images/{split} (images/ has {', '.join(found)})")
+        raise missing_split(root, split, found, f"images/{split} is missing")
     names, kept = Names(), []
     notes: list[str] = []
     for part in found or [""]:
@@ -75,7 +76,7 @@ def line_of(name: str, objects: list[MaskedObject]) -> str:
 
 
 def _folders(root: Path) -> list[str]:
-    images = root / "images"
+    images = find_folder(root) / "images"
     if not images.is_dir():
         raise InputError(f"'{root}' has no folder images/")
     return sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))

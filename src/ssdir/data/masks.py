@@ -30,6 +30,8 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
     try:
         with Image.open(path) as image:
             mask = np.asarray(image)
+        if mask.dtype == np.bool_:
+            mask = mask.astype(np.uint8)
     except FileNotFoundError:
         raise InputError(f"mask '{path}' of {image_name} does not exist") from None
     except (OSError, SyntaxError, ValueError) as error:

@@ -19,9 +19,9 @@ class DecoderConfig(Config):
 
     Attributes:
         stem: channels of the 1×1 start; the paper's are 1024.
-        grid: cells along each side that the start makes, each with weights of its own. The paper's is 1: then where
-            in the picture a pixel is must pass through the doublings, whose weights know no place, and shapes take
-            many more steps to learn.
+        grid: cells along each side that the start makes, each with weights of its own. The paper's is 1: then
+            where in the picture a pixel is must pass through the doublings, whose weights know no place, and
+            shapes take many more steps to learn.
         channels: output channels of each doubling; six of them end at 64×64, from a grid of 1.
         alpha: also decode the object's opacity; without it the paper's three channels.
         norm: layer normalisation before each ReLU of the doublings; the paper has none.
