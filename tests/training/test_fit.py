@@ -17,6 +17,7 @@ from ssdir.data.images import Image8, read_channels
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
+from ssdir.models.backbone import TimmConfig
 from ssdir.models.zoo import load_model
 from ssdir.training.fit import EpochShuffle, train
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
@@ -210,6 +211,21 @@ def test_existing_folders_are_safe(run: Path, augmented: Recipe, scattered: Path
 def test_bad_data_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train(recipe, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_out_of_reach_leave_no_folder(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    wanting = with_detector(recipe, backbone=TimmConfig(name="test_resnet", pretrained=True))
+    with pytest.raises(
+        InputError, match="connect to the network, or pass model.detector.backbone.pretrained=false"
+    ):
+        train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

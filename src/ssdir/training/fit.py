@@ -24,6 +24,7 @@ from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
+from ssdir.models.backbone import build_backbone
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
@@ -103,6 +104,8 @@ def train(
             f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
             f"{', '.join(measured)}): give both the same list, or train with classes=object"
         )
+    if not _ended(out, "detector"):
+        _fetch_weights(recipe)
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -126,6 +129,14 @@ def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
     if asked == "detector" and asked not in recipe.stages:
         raise InputError(f"{recipe.model.kind} has no detector to train: leave out stage={asked}")
     return recipe.stages if asked == "all" else (asked,)
+
+
+def _fetch_weights(recipe: Recipe) -> None:
+    """Gets the pretrained weights that the model wants, before anything is made that a failure would leave behind."""
+    if isinstance(recipe.model, DetectedConfig):
+        backbone = recipe.model.detector.backbone
+        if getattr(backbone, "pretrained", False):
+            build_backbone(backbone)
 
 
 def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
