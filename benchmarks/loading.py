@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.evaluation.provenance import provenance
@@ -81,11 +81,9 @@ def epoch_growth(dataset: ObjectDataset, batch_size: int) -> float:
     return peak_mb() - after_first
 
 
-def measure(recipe: Recipe, data: Path) -> dict[str, Any]:
+def measure(recipe: Recipe, files: ObjectDataset, memory: ObjectDataset) -> dict[str, Any]:
     torch.manual_seed(0)
     batch_size = recipe.detector.batch_size
-    files, memory = (open_split(recipe, data, preload=preload) for preload in (False, True))
-    memory[0]  # preloads
     rates: dict[str, list[float]] = {"files": [], "preloaded": [], "training": []}
     training_rate(recipe, memory)
     for repeat in range(REPEATS):
@@ -115,9 +113,10 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = read_recipe(arguments.preset)
     started = time.perf_counter()
-    metrics = measure(recipe, arguments.data)
+    files, memory = (open_split(recipe, arguments.data, preload=preload) for preload in (False, True))
+    metrics = measure(recipe, files, memory)
     config = {"preset": arguments.preset, "data": arguments.data.name, "threads": torch.get_num_threads()}
-    record = provenance(config, 0, "", "cpu", time.perf_counter() - started)
+    record = provenance(config, 0, fingerprint(files), "cpu", time.perf_counter() - started)
     with atomic_file(arguments.out, arguments.force) as temporary:
         temporary.write_text(
             json.dumps({"metrics": metrics, "provenance": record}, indent=2) + "\n", encoding="utf-8"

@@ -132,7 +132,7 @@ def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
 
 
 def _fetch_weights(recipe: Recipe) -> None:
-    """Gets the pretrained weights that the model wants, before anything is made that a failure would leave behind."""
+    """Gets the pretrained weights that the model wants, before a folder is made that a failure would leave."""
     if isinstance(recipe.model, DetectedConfig):
         backbone = recipe.model.detector.backbone
         if getattr(backbone, "pretrained", False):
