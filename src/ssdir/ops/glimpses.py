@@ -54,11 +54,9 @@ def sample_glimpses(
     across = tent_weights(-low[:, 0] * per_extent[:, 0], per_extent[:, 0], size, W, antialias)
     down = tent_weights(-low[:, 1] * per_extent[:, 1], per_extent[:, 1], size, H, antialias)
     counts = torch.bincount(image_index, minlength=B).tolist()
-    rows = torch.cat(
-        [
-            rearrange(part, "m s h -> (m s) h") @ rearrange(image, "c h w -> h (c w)")
-            for part, image in zip(down.split(counts), images, strict=True)
-        ]
-    )
-    rows = rearrange(rows, "(m s) (c w) -> m (s c) w", s=size, c=C)
-    return rearrange(torch.bmm(rows, across.transpose(1, 2)), "m (s c) t -> m c s t", c=C)
+    rows = [
+        rearrange(part, "m s h -> (m s) h") @ rearrange(image, "c h w -> h (c w)")
+        for part, image in zip(down.split(counts), images, strict=True)
+    ]
+    lines = rearrange(torch.cat([images.new_zeros(0, C * W), *rows]), "(m s) (c w) -> m (s c) w", s=size, c=C)
+    return rearrange(torch.bmm(lines, across.transpose(1, 2)), "m (s c) t -> m c s t", c=C)
