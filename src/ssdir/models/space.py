@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssdir.config import Config
+from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.presence import Schedule, bernoulli_kl, constant, normal_kl, sample_relaxed_bernoulli
 from ssdir.models.space_background import LOG_MARGIN, BackgroundConfig, build_background, gaussian_log_prob
 from ssdir.models.space_foreground import (
@@ -22,7 +23,7 @@ from ssdir.models.space_foreground import (
     tight_boxes,
     windows_from_where,
 )
-from ssdir.models.space_networks import SubpixelDecoder
+from ssdir.models.space_networks import ObjectDecoder
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import to_cxcywh, to_xyxy
 from ssdir.ops.compositing import composite_alpha, paste_sum
@@ -42,8 +43,11 @@ class SPACEConfig(Config):
         feature_dim: channels of a cell's features [img_enc_dim_fg].
         latent_dim: size D of `z_what` [z_what_dim].
         glimpse_size: side S of glimpses and decoded objects, a power of two.
-        glimpse_channels: of the glimpse encoder: a start, then a halving each.
+        glimpse_channels: of the glimpse encoder's convolutions, each of which halves the size.
+        glimpse_hidden: width of its layer after them.
         decoder_channels: of the glimpse decoder: a start at 1×1, then a doubling each, up to S.
+        decoder_mixing: 3×3 convolutions between the doublings, as the authors have them; without, the quadtree of
+            `WhatDecoder`, at a fraction of the time.
         foreground_sigma: standard deviation of pixels that show an object [fg_sigma].
         background_sigma: of pixels that show none [bg_sigma]. Smaller than the foreground's, it leaves pixels that
             either could explain to the background, and opacity follows the object's shape.
@@ -64,8 +68,8 @@ class SPACEConfig(Config):
         background: what is behind the objects.
         score_threshold: least presence probability of an object at the operating point.
         boxes: what `z_where` says: the `window` that an object is seen through, as the authors evaluate, or the
-            `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is the
-            default: the window of a 14×3 px digit is no box of it.
+            `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is
+            the default: the window of a 14×3 px digit is no box of it.
         tight_threshold: least opacity that counts as the object, for `tight`.
     """
 
@@ -77,7 +81,9 @@ class SPACEConfig(Config):
     latent_dim: int = Field(32, ge=1)
     glimpse_size: int = Field(32, ge=4)
     glimpse_channels: tuple[int, ...] = (16, 32, 64, 128)
+    glimpse_hidden: int = Field(256, ge=1)
     decoder_channels: tuple[int, ...] = (256, 128, 128, 64, 32, 16)
+    decoder_mixing: bool = True
     foreground_sigma: float = Field(0.15, gt=0)
     background_sigma: float = Field(0.15, gt=0)
     presence_prior: Schedule = Schedule(start=0.1, end=0.01, from_step=4000, to_step=10_000)
@@ -106,8 +112,8 @@ class SPACEConfig(Config):
     def _sizes_fit(self) -> Self:
         if self.grid << self.num_halvings != self.image_size or self.num_halvings > len(self.encoder_channels):
             raise ValueError(
-                f"image_size / grid must be a power of two, at most 2^{len(self.encoder_channels)} (one halving per "
-                f"entry of encoder_channels), got {self.image_size} / {self.grid}"
+                f"image_size / grid must be a power of two, at most 2^{len(self.encoder_channels)} (one halving "
+                f"per entry of encoder_channels), got {self.image_size} / {self.grid}"
             )
         if self.glimpse_size != 1 << (len(self.decoder_channels) - 1):
             raise ValueError(
@@ -143,11 +149,16 @@ class SPACE(nn.Module):
             config.size_prior.start,
             config.presence_logit_limit,
         )
-        self.glimpse_encoder = GlimpseEncoder(config.glimpse_channels, config.glimpse_size, config.latent_dim)
-        self.glimpse_decoder = SubpixelDecoder(config.latent_dim, config.decoder_channels, 4)
+        D, S = config.latent_dim, config.glimpse_size
+        self.glimpse_encoder = GlimpseEncoder(config.glimpse_channels, S, config.glimpse_hidden, D)
+        stem, *doublings = config.decoder_channels
+        quadtree = DecoderConfig(stem=stem, channels=tuple(doublings), alpha=True, norm=True)
+        self.glimpse_decoder = (
+            ObjectDecoder(D, config.decoder_channels) if config.decoder_mixing else WhatDecoder(D, quadtree)
+        )
         self.background = build_background(config.background, config.image_size)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        ring = boundary_ring(config.glimpse_size, config.boundary_width)
+        ring = boundary_ring(S, config.boundary_width)
         self.register_buffer("ring", ring, persistent=False)
 
     @property
@@ -314,9 +325,9 @@ class SPACE(nn.Module):
         return sample_glimpses(images, windows, image_index, self.config.glimpse_size, antialias=True)
 
     def _decode_what(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
-        """Appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S)."""
-        colour, alpha = self.glimpse_decoder(z_what).float().sigmoid().split([3, 1], dim=1)
-        return colour * alpha, alpha
+        """Appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S), in single precision."""
+        appearances, alpha = self.glimpse_decoder(z_what)
+        return appearances.float(), alpha.float()
 
     def _select(self, posterior: GridPosterior, threshold: float) -> Objects:
         """The cells that hold an object; `z_where` is their window."""

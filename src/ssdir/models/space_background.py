@@ -9,6 +9,7 @@ import torch
 from einops import rearrange, repeat
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.presence import normal_kl
@@ -28,8 +29,9 @@ class BackgroundConfig(Config):
         encoder_channels: of its convolutions that halve the size, for masks and for components.
         feature_dim: size of the image's code that the masks are inferred from.
         hidden_dim: of the recurrent nets over masks, and of the component prior.
-        decoder_channels: of the subpixel decoder of masks, and, for K = 1, of the image: its start and its
-            doublings, which must end at the image's size.
+        decoder_channels: of the subpixel decoder of masks, and, for K = 1, of the picture: its start and its
+            doublings. What ends below the image's size is enlarged bilinearly: a coarse background leaves the
+            details to the objects.
         broadcast_channels: of the four 3×3 convolutions of the spatial broadcast decoder of components, for K > 1.
     """
 
@@ -59,7 +61,7 @@ class BackgroundDraw:
 
 
 def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:
-    """log N(values; mean, sigma²), per element."""
+    """The logarithm of N(values; mean, sigma²), per element."""
     return -0.5 * ((values - mean) / sigma).square() - log(sigma) - 0.5 * log(2 * pi)
 
 
@@ -81,12 +83,7 @@ class SceneMixture(nn.Module):
 
     def __init__(self, config: BackgroundConfig, image_size: int) -> None:
         super().__init__()
-        if image_size != 1 << (len(config.decoder_channels) - 1):
-            raise ValueError(
-                f"background.decoder_channels must have {image_size.bit_length()} entries, a start and a doubling "
-                f"each up to {image_size} px, got {len(config.decoder_channels)}"
-            )
-        self.config = config
+        self.config, self.image_size = config, image_size
         K, C = config.num_components, config.component_dim
         side = -(-image_size // (1 << len(config.encoder_channels)))
         flat = config.encoder_channels[-1] * side**2
@@ -134,7 +131,7 @@ class SceneMixture(nn.Module):
         codes = loc + scale * torch.randn_like(scale) if sample else loc
         prior_loc, prior_scale = (0.0, 1.0) if prior is None else _normal(prior)
         kl = kl_masks + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=(1, 2))
-        components = self.component_decoder(rearrange(codes, "b k d -> (b k) d")).float().sigmoid()
+        components = self._enlarged(self.component_decoder(rearrange(codes, "b k d -> (b k) d"))).sigmoid()
         components = rearrange(components, "(b k) c h w -> b k c h w", k=K)
         each = gaussian_log_prob(images[:, None], components, sigma) + log_masks
         return BackgroundDraw((components * masks).sum(dim=1), each.logsumexp(dim=1), kl)
@@ -157,10 +154,17 @@ class SceneMixture(nn.Module):
 
     def _break_sticks(self, codes: Tensor) -> Tensor:
         """Masks (B, K, 1, H, W) that sum to one: each takes its share of what is left, the last all of it."""
-        shares = self.mask_decoder(rearrange(codes[:, :-1], "b k d -> (b k) d")).float().sigmoid()
+        shares = self._enlarged(self.mask_decoder(rearrange(codes[:, :-1], "b k d -> (b k) d"))).sigmoid()
         shares = rearrange(shares, "(b k) 1 h w -> b k 1 h w", b=len(codes))
         left = torch.cat([torch.ones_like(shares[:, :1]), (1 - shares).cumprod(dim=1)], dim=1)
         return left * torch.cat([shares, torch.ones_like(shares[:, :1])], dim=1)
+
+    def _enlarged(self, logits: Tensor) -> Tensor:
+        """Logits at the image's size, in single precision, also under autocast."""
+        if logits.shape[-1] == self.image_size:
+            return logits.float()
+        size = (self.image_size, self.image_size)
+        return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
 
 
 class MaskCell(nn.LSTMCell):

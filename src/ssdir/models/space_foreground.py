@@ -85,21 +85,21 @@ class GlimpseEncoder(nn.Module):
     """Glimpses (M, 3, S, S) to mean and standard deviation of `z_what`, each (M, D).
 
     Args:
-        channels: a 3×3 to the first, then a halving per further entry.
+        channels: of its convolutions, each of which halves the size.
         size: S.
+        hidden_dim: width of the layer between them and the outputs.
         latent_dim: D.
     """
 
-    def __init__(self, channels: Sequence[int], size: int, latent_dim: int) -> None:
+    def __init__(self, channels: Sequence[int], size: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
-        num_halvings = len(channels) - 1
+        flat = channels[-1] * (size >> len(channels)) ** 2
         self.net = nn.Sequential(
-            conv(3, channels[0]),
-            strided(channels, num_halvings),
+            strided((3, *channels), len(channels)),
             nn.Flatten(),
-            nn.Linear(channels[-1] * (size >> num_halvings) ** 2, 256),
-            nn.CELU(),
-            nn.Linear(256, 2 * latent_dim),
+            nn.Linear(flat, hidden_dim),
+            nn.SiLU(inplace=True),
+            nn.Linear(hidden_dim, 2 * latent_dim),
         )
 
     def forward(self, glimpses: Tensor) -> tuple[Tensor, Tensor]:
