@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import log, tanh
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
 from ssdir.models.presence import Schedule, constant
-from ssdir.models.space import SPACE, SPACEConfig, mixture_log_likelihood
-from ssdir.models.space_background import BackgroundConfig, SceneMixture, gaussian_log_prob
+from ssdir.models.space import SPACE, SPACEConfig
+from ssdir.models.space_background import BackgroundConfig, SceneMixture
 from ssdir.models.space_foreground import (
     boundary_ring,
     inside_windows,
@@ -19,8 +21,9 @@ from ssdir.models.space_foreground import (
     where_from_windows,
     windows_from_where,
 )
-from ssdir.models.zoo import seeded
+from ssdir.models.zoo import load_model, save_model, seeded
 from ssdir.objects import Objects
+from ssdir.training.recipe import read_recipe
 
 SIZE = 32
 BEHIND = BackgroundConfig(
@@ -312,3 +315,38 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         SPACEConfig(image_size=32, grid=5)
     with pytest.raises(ValidationError, match=r"up to glimpse_size, 8, got 6 entries"):
         SPACEConfig(glimpse_size=8)
+
+
+def test_a_saved_model_comes_back_with_its_step(tmp_path: Path) -> None:
+    model, images = tiny_space(boxes="window").train(), squares(2)
+    model.loss(images)
+    save_model(model.eval(), tmp_path)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, SPACE)
+    assert loaded.config == model.config
+    assert loaded.class_names == ["object"]
+    assert int(loaded.step) == 1
+    assert torch.equal(loaded(images).reconstructions, model(images).reconstructions)
+
+
+@pytest.mark.parametrize("name", ["space-64", "paper-space"])
+def test_presets_take_a_step(name: str) -> None:
+    config = read_recipe(name).model
+    assert isinstance(config, SPACEConfig)
+    with seeded(0):
+        model = SPACE(config).train()
+        model.loss(torch.rand(1, 3, config.image_size, config.image_size))["total"].backward()
+    still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    assert not still
+
+
+def test_the_authors_constants() -> None:
+    config = read_recipe("paper-space").model
+    assert isinstance(config, SPACEConfig)
+    assert (config.image_size, config.grid, config.latent_dim, config.glimpse_size) == (128, 16, 32, 32)
+    assert (config.foreground_sigma, config.background_sigma, config.background.num_components) == (0.15, 0.15, 5)
+    assert [config.presence_prior.value(step) for step in (0, 4000, 7000, 10_000)] == [0.1, 0.1, 0.055, 0.01]
+    assert [config.temperature.value(step) for step in (0, 10_000, 20_000)] == [2.5, 1.5, 0.5]
+    assert [config.size_prior.value(step) for step in (0, 10_000, 15_000, 20_000)] == [-1, -1, -1.5, -2]
+    assert [config.boundary.value(step) for step in (0, 99_999, 100_000)] == [1, 1, 0]
+    assert config.boxes == "window"

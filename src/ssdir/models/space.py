@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from math import log2
+from math import exp, log2
 from typing import Literal, Self
 
 import torch
 from einops import rearrange
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssdir.config import Config
+from ssdir.models.base import ObjectModel
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
-from ssdir.models.presence import Schedule, bernoulli_kl, constant, normal_kl, sample_relaxed_bernoulli
-from ssdir.models.space_background import LOG_MARGIN, BackgroundConfig, build_background, gaussian_log_prob
+from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
+from ssdir.models.presence import Schedule, bernoulli_kl, normal_kl, sample_relaxed_bernoulli
+from ssdir.models.space_background import BackgroundConfig, BackgroundDraw, build_background
 from ssdir.models.space_foreground import (
     GlimpseEncoder,
     GridEncoder,
@@ -123,7 +125,7 @@ class SPACEConfig(Config):
         return self
 
 
-class SPACE(nn.Module):
+class SPACE(ObjectModel):
     """Images to objects, found by explaining the image alone, and back.
 
     Attributes:
@@ -139,9 +141,8 @@ class SPACE(nn.Module):
     ring: Tensor
 
     def __init__(self, config: SPACEConfig, class_names: list[str] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self._class_names = list(class_names or ["object"])
+        super().__init__(config, class_names or ["object"])
+        self.config: SPACEConfig = config
         self.grid_encoder = GridEncoder(
             config.encoder_channels,
             config.num_halvings,
@@ -160,21 +161,6 @@ class SPACE(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         ring = boundary_ring(S, config.boundary_width)
         self.register_buffer("ring", ring, persistent=False)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The names that `labels` index; every object has the first."""
-        return self._class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, in pixels."""
-        return self.config.image_size
-
-    @property
-    def latent_dim(self) -> int:
-        """Size D of `z_what`."""
-        return self.config.latent_dim
 
     @torch.no_grad()
     def encode(
@@ -257,27 +243,39 @@ class SPACE(nn.Module):
         posterior = self.grid_encoder(images)
         with torch.autocast(images.device.type, enabled=False):
             windows, presence, nearness = self._sample_grid(posterior, step)
-        image_index = _image_index(posterior)
+        image_index = posterior.image_index
         what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, image_index))
         appearances, alpha = self._decode_what(what_loc + what_scale * torch.randn_like(what_scale))
         behind = self.background(images, self.config.background_sigma)
         with torch.autocast(images.device.type, enabled=False):
-            size = (self.image_size, self.image_size)
             gate = presence[:, None, None, None]
-            place = (windows, nearness, image_index, len(images), size)
+            place = (windows, nearness, image_index, len(images), (self.image_size, self.image_size))
             foreground, coverage = composite_alpha(appearances * gate, alpha * gate, *place)
-            terms = self._kl_terms(posterior, normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1), step)
-            weight = coverage
-            if step < self.config.fix_alpha_steps:
-                weight = torch.full_like(coverage, self.config.fix_alpha_value)
-            colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
-            log_foreground = gaussian_log_prob(images, colours, self.config.foreground_sigma)
-            terms["nll"] = -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
-            terms["kl_background"] = behind.kl.mean()
-            terms["boundary"] = self._boundary(windows, gate, coverage, step)
+            kl_what = normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1)
+            terms = {
+                "nll": self._nll(images, foreground, coverage, behind, step),
+                **self._kl_terms(posterior, kl_what, step),
+                "kl_background": behind.kl.mean(),
+                "boundary": self._boundary(windows, gate, coverage, step),
+            }
         drawn = foreground + (1 - coverage) * behind.pictures
         mse = (drawn.detach() - images).square().mean()
         return {**terms, "total": torch.stack(list(terms.values())).sum(), "mse": mse}
+
+    def _nll(
+        self, images: Tensor, foreground: Tensor, coverage: Tensor, behind: BackgroundDraw, step: int
+    ) -> Tensor:
+        """Negative log-likelihood of the mixture of fore- and background, nats per image.
+
+        The foreground's mean is its colour, not yet multiplied by its opacity as in the authors' code, so that the
+        mixture's mean is the picture that is drawn.
+        """
+        weight = coverage
+        if step < self.config.fix_alpha_steps:
+            weight = torch.full_like(coverage, self.config.fix_alpha_value)
+        colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
+        log_foreground = gaussian_log_prob(images, colours, self.config.foreground_sigma)
+        return -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
 
     def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draws every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
@@ -288,25 +286,23 @@ class SPACE(nn.Module):
         return to_xyxy(self._windows(where)).flatten(0, 1), presence.flatten(), nearness.flatten()
 
     def _kl_terms(self, posterior: GridPosterior, kl_what: Tensor, step: int) -> dict[str, Tensor]:
-        """KL terms of the foreground's latents; those of an object count as far as it is there.
+        """KL terms of the foreground's latents, nats per image; `kl_what` (M,) is that of every cell.
 
-        The paper's prior gives an absent object no latents, hence the expectation over presence. (The authors'
-        code counts every cell's in full.)
+        Those of an object count as far as it is there: the paper's prior gives an absent one no latents, hence the
+        expectation over presence. (The authors' code counts every cell's in full.)
         """
         config, B = self.config, len(posterior.present_logits)
-        size_loc, size_scale = config.size_prior.value(step), config.size_prior_scale
-        sizes, shifts = posterior.where_loc.split(2, dim=2)
-        size_spread, shift_spread = posterior.where_scale.split(2, dim=2)
-        kl_where = normal_kl(sizes, size_spread, size_loc, size_scale).sum(dim=2)
-        kl_where = kl_where + normal_kl(shifts, shift_spread, 0.0, config.shift_prior_scale).sum(dim=2)
-        kl_depth = normal_kl(posterior.depth_loc, posterior.depth_scale, 0.0, 1.0)
-        present = posterior.present_logits.sigmoid()
-        return {
-            "kl_present": bernoulli_kl(posterior.present_logits, config.presence_prior.value(step)).sum() / B,
-            "kl_where": (present * kl_where).sum() / B,
-            "kl_depth": (present * kl_depth).sum() / B,
-            "kl_what": (present.flatten() * kl_what).sum() / B,
+        present = posterior.present_logits.sigmoid().flatten()
+        of_cells = {
+            "kl_where": posterior.kl_where(
+                config.size_prior.value(step), config.size_prior_scale, config.shift_prior_scale
+            ),
+            "kl_depth": normal_kl(posterior.depth_loc, posterior.depth_scale, 0.0, 1.0),
+            "kl_what": kl_what,
         }
+        terms = {name: (present * kl.flatten()).sum() / B for name, kl in of_cells.items()}
+        kl_present = bernoulli_kl(posterior.present_logits, config.presence_prior.value(step))
+        return {"kl_present": kl_present.sum() / B, **terms}
 
     def _boundary(self, windows: Tensor, gate: Tensor, coverage: Tensor, step: int) -> Tensor:
         """Opacity on the frames of windows that hold an object, 0.5 (frame · opacity / sigma)² per pixel."""
@@ -336,7 +332,7 @@ class SPACE(nn.Module):
         windows = rearrange(self._windows(posterior.where_loc), "b n d -> (b n) d")
         B, N = posterior.present_logits.shape
         return Objects(
-            image_index=_image_index(posterior)[kept],
+            image_index=posterior.image_index[kept],
             batch_size=B,
             z_where=windows[kept].clamp(0, 1),
             scores=scores[kept],
@@ -359,36 +355,12 @@ class SPACE(nn.Module):
         Where boxes are tight, the window is what the size prior holds windows to, and larger for larger boxes.
         """
         if self.config.boxes == "tight":
-            usual = 1 / (1 + 2.718281828 ** -self.config.size_prior.value(int(self.step)))
+            usual = 1 / (1 + exp(-self.config.size_prior.value(int(self.step))))
             sides = (boxes_cxcywh[:, 2:] / (1 - self.config.boundary_width)).clamp(min=usual)
             boxes_cxcywh = torch.cat([boxes_cxcywh[:, :2], sides], dim=1)
         return to_xyxy(_with_area(boxes_cxcywh, self.image_size))
 
 
-def mixture_log_likelihood(log_foreground: Tensor, log_background: Tensor, coverage: Tensor) -> Tensor:
-    """log(α p_fg(x) + (1 - α) p_bg(x)) of each value, summed over an image's (§2.1 "joint").
-
-    Args:
-        log_foreground: float (B, 3, H, W), log p_fg(x).
-        log_background: float (B, 3, H, W), log p_bg(x).
-        coverage: float (B, 1, H, W) in [0, 1], α, the foreground's mixing weight.
-
-    Returns:
-        float (B,), in nats.
-    """
-    seen = log_foreground + (coverage + LOG_MARGIN).log()
-    behind = log_background + (1 - coverage + LOG_MARGIN).log()
-    return torch.logaddexp(seen, behind).sum(dim=(1, 2, 3))
-
-
-def _image_index(posterior: GridPosterior) -> Tensor:
-    B, N = posterior.present_logits.shape
-    return torch.arange(B, device=posterior.present_logits.device).repeat_interleave(N)
-
-
 def _with_area(boxes_cxcywh: Tensor, image_size: int) -> Tensor:
     """Boxes at least a tenth of a pixel wide and high, so that sampling never divides by zero."""
     return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / image_size)], dim=1)
-
-
-__all__ = ["SPACE", "SPACEConfig", "constant", "mixture_log_likelihood"]

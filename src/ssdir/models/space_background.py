@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, pi
 
 import torch
 from einops import rearrange, repeat
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
+from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob
 from ssdir.models.presence import normal_kl
 from ssdir.models.space_networks import SubpixelDecoder, positive, strided
-
-# Keeps the logarithm of a mask or an opacity finite.
-LOG_MARGIN = 1e-5
 
 
 class BackgroundConfig(Config):
@@ -58,11 +55,6 @@ class BackgroundDraw:
     pictures: Tensor
     log_likelihood: Tensor
     kl: Tensor
-
-
-def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:
-    """The logarithm of N(values; mean, sigma²), per element."""
-    return -0.5 * ((values - mean) / sigma).square() - log(sigma) - 0.5 * log(2 * pi)
 
 
 class BlackBackground(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ssdir.models.presence import normal_kl
 from ssdir.models.space_networks import conv, positive, strided
 
 # Untrained windows jitter little: their size starts at the prior's mean, their spread at softplus(-2) = 0.13.
@@ -32,6 +33,25 @@ class GridPosterior:
     where_scale: Tensor
     depth_loc: Tensor
     depth_scale: Tensor
+
+    @property
+    def image_index(self) -> Tensor:
+        """The image of each cell, int64 (B · N,)."""
+        B, N = self.present_logits.shape
+        return torch.arange(B, device=self.present_logits.device).repeat_interleave(N)
+
+    def kl_where(self, size_loc: float, size_scale: float, shift_scale: float) -> Tensor:
+        """KL of each cell's where latents, float (B, N), in nats.
+
+        Args:
+            size_loc: prior mean of the raw width and height.
+            size_scale: its standard deviation.
+            shift_scale: prior standard deviation of the raw shifts, around 0.
+        """
+        sizes, shifts = self.where_loc.split(2, dim=2)
+        size_spread, shift_spread = self.where_scale.split(2, dim=2)
+        kl = normal_kl(sizes, size_spread, size_loc, size_scale)
+        return (kl + normal_kl(shifts, shift_spread, 0.0, shift_scale)).sum(dim=2)
 
 
 class GridEncoder(nn.Module):
