@@ -197,7 +197,7 @@ class SPACE(ObjectModel):
         Args:
             objects: the objects.
             background: float (B, 3, H, W), what to draw them over; None for black, since objects know nothing of
-                what was behind them (see `reconstruct`).
+                what was behind them (`forward` does).
         """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
@@ -217,14 +217,10 @@ class SPACE(ObjectModel):
         return Scene(reconstructions, appearances, alpha, background)
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor) -> Scene:
+    def forward(self, images: Tensor) -> Scene:
         """Images float (B, 3, H, W) to what the model makes of them, fore- and background."""
         behind = self.background(images, self.config.background_sigma, sample=False).pictures
         return self.decode(self.encode(images), behind)
-
-    def forward(self, images: Tensor) -> Scene:
-        """See `reconstruct`."""
-        return self.reconstruct(images)
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """The negative evidence lower bound, and the boundary loss; unsupervised, so `targets` are not used.
