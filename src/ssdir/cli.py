@@ -133,7 +133,7 @@ def scatter(
 @data_app.command(epilog="Example: ssdir data check data/digits --out check")
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
-    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Split to look at; by default all, to train on train.")] = None,
     preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
     as_json: AsJson = False,
@@ -158,7 +158,8 @@ def check(
         for line in screen(diagnosis):
             say(line)
         if out is None:
-            next_step("data", "check", path, "--split", split, "--preset", preset, "--out", "check")
+            only = () if split is None else ("--split", split)
+            next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
         elif diagnosis.trainable:
             say(f"see {out / SHEET_FILE}")
             next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")
@@ -185,6 +186,31 @@ def convert(
     say(f"{done.layout} written as {to}: {out}")
 
 
+@data_app.command(
+    epilog="Example: ssdir data unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000"
+)
+def unpack(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TFRecord file of a multi-object data set, under its own name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    train: Annotated[int, typer.Option(min=0, help="Training images: the first of the file.")] = 10_000,
+    val: Annotated[int, typer.Option(min=0, help="Validation images: the next ones.")] = 1_000,
+    test: Annotated[int, typer.Option(min=0, help="Test images: the next ones.")] = 1_000,
+    force: Force = False,
+) -> None:
+    """Unpack CLEVR with masks, Multi-dSprites, Tetrominoes or Objects Room to images and masks."""
+    claim(out, force)
+    from ssdir.data.unpack import unpack as write
+
+    counts = {"train": train, "val": val, "test": test}
+    with progress("unpacking") as advance:
+        objects = write(path, out, counts, force, advance)
+    for split, number in objects.items():
+        say(f"{split}: {counts[split]} images, {number} objects")
+    next_step("data", "check", out, "--split", next(iter(objects)))
+
+
 @app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")
 def train(
     recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
@@ -200,9 +226,12 @@ def train(
     from ssdir.training.recipe import read_recipe
 
     settings = read_recipe(recipe, overrides or [])
-    if not data.is_dir():
+    if not data.exists():
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
+    from ssdir.data.layouts import find_layout
     from ssdir.training.fit import train as fit
+
+    find_layout(data)
 
     try:
         summary = fit(settings, data, out, resume=resume, force=force)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdir.data.dataset import collate
+from ssdir.data.images import Image8, read_channels
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
@@ -51,6 +54,34 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record["recipe"] == augmented.model_dump(mode="json")
     assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
     assert read_training(tmp_path) is None
+
+
+def test_augmentation_does_not_read_the_images_again(
+    augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    def counted(path: Path, max_side: int | None = None) -> Image8:
+        reads.append(str(path))
+        return read_channels(path, max_side)
+
+    monkeypatch.setattr("ssdir.data.dataset.read_channels", counted)
+    monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: None)
+    train(augmented, scattered, tmp_path / "run", stage="detector")
+    assert len(reads) == len(set(reads)) == 64 + 16
+
+
+def test_splits_with_other_classes_are_refused(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scattered, data)
+    path = data / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"], content["categories"][1]["name"] = "1", "0"
+    path.write_text(json.dumps(content))
+    every = recipe.model_copy(update={"classes": "all"})
+    with pytest.raises(InputError, match=r"train and val number their classes differently \(0, 1, .*; 1, 0, "):
+        train(every, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_folder_holds_what_is_documented(run: Path, augmented: Recipe) -> None:

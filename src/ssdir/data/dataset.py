@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -84,6 +85,12 @@ class ObjectDataset(Dataset[Sample]):
         self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
         self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
         self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
+
+    def with_transform(self, transform: Transform | None) -> ObjectDataset:
+        """The same data set with another transform; images in memory are shared, not read again."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -181,10 +188,14 @@ def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tup
     if classes == "object":
         return np.zeros(len(category_names), dtype=np.int64), ["object"]
     names = [classes] if isinstance(classes, str) else list(classes)
+    if not names:
+        raise InputError(f"no class is chosen: name some of {', '.join(category_names)}, or take 'all'")
     label_of = np.full(len(category_names), -1, dtype=np.int64)
     for label, name in enumerate(names):
         if name not in category_names:
             known = f"; classes: {', '.join(category_names)}"
             raise InputError(f"unknown class '{name}'{nearest(name, category_names) or known}")
+        if label_of[category_names.index(name)] >= 0:
+            raise InputError(f"class '{name}' is chosen twice: name it once")
         label_of[category_names.index(name)] = label
     return label_of, names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Literal
 
 from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
+from ssdir.data.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
+from ssdir.data.multi_object import is_record_file
+from ssdir.data.split_files import find_folder, listing
 from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
@@ -48,6 +53,8 @@ LAYOUTS = (
     ),
     Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
     Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
+    Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, read_clevrtex, clevrtex_splits),
+    Layout("index masks", "images/ and masks/", is_mask_folder, read_mask_folder, mask_folder_splits),
 )
 """In the order in which they are tried."""
 
@@ -58,17 +65,26 @@ def find_layout(root: str | Path) -> Layout:
     Raises:
         InputError: if there is no such folder, or it has none of `LAYOUTS`.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
-        raise InputError(f"data folder '{root}' {what}")
+    path = Path(root)
+    if is_record_file(path):
+        raise InputError(
+            f"'{root}' must be unpacked first: ssdir data unpack {shlex.quote(str(root))} --out FOLDER"
+        )
+    folder = find_folder(root)
     for layout in LAYOUTS:
         if layout.recognises(folder):
             return layout
-    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "nothing"
+    records = next((path for path in sorted(folder.iterdir()) if is_record_file(path)), None)
+    if records is not None:
+        return find_layout(records)
+    around = (*sorted(path for path in folder.iterdir() if path.is_dir()), folder.resolve().parent)
+    near = next(
+        (f"; '{path}' looks like one" for path in around if any(layout.recognises(path) for layout in LAYOUTS)), ""
+    )
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; found {listed})")
+    raise InputError(
+        f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)}){near}"
+    )
 
 
 def read_table(root: str | Path, split: str) -> AnnotationTable:
