@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ _SCENES = "scenes/CLEVR_*_scenes.json"
 
 Vocabulary: TypeAlias = Literal["object", "shape", "full"]
 Extent: TypeAlias = Literal["whole", "visible"]
+EXTENTS: tuple[str, ...] = get_args(Extent)
 
 # `pixel_coords` are rounded to whole pixels: a camera that fits misses none by more than half of one.
 _MAX_ERROR_PX = 1.0

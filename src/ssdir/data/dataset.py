@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, read_channels, resize
+from ssdir.data.images import Image8, read_channels, read_mask, resize, resize_nearest
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -78,6 +78,7 @@ class ObjectDataset(Dataset[Sample]):
         kept = np.flatnonzero(usable & (label_of[table.category] >= 0))
         kept = kept[np.argsort(table.image[kept], kind="stable")]
         counts = np.bincount(table.image[kept], minlength=len(self.file_names))
+        self._kept = kept
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
         self._categories = torch.from_numpy(table.category[kept])
@@ -126,6 +127,37 @@ class ObjectDataset(Dataset[Sample]):
     def categories(self, index: int) -> Tensor:
         """The categories of `objects(index)`, int64 (n,), index into `category_names` whatever `classes`."""
         return self._categories[self._rows(index)]
+
+    def attributes(self, index: int) -> dict[str, Tensor]:
+        """By name, int64 (n,), of `objects(index)`: index into the table's `attribute_names`; empty if none."""
+        rows = self._kept[self._rows(index)]
+        return {name: torch.from_numpy(column[rows]) for name, column in (self.table.attributes or {}).items()}
+
+    def mask(self, index: int) -> Tensor | None:
+        """Which object each pixel shows, without the transform; None where the annotations have no masks.
+
+        Returns:
+            int64 (H, W), of the image's size: i + 1 is object i of `objects(index)`, 0 is the background and
+            objects that are left out.
+
+        Raises:
+            InputError: if the mask is missing, damaged, or of another shape than annotated.
+        """
+        table, rows = self.table, self._kept[self._rows(index)]
+        if table.mask_names is None or table.mask_value is None:
+            return None
+        path = table.root / table.mask_names[index]
+        values = read_mask(path)
+        height, width = self.image_sizes[index].tolist()
+        if not same_shape((values.shape[0], values.shape[1]), (height, width)):
+            shape = f"{values.shape[1]} x {values.shape[0]}"
+            raise InputError(f"mask '{path}': {shape} pixels, but its image is annotated as {width} x {height}")
+        if self.image_size is not None:
+            values = resize_nearest(values, self.image_size, self.image_size)
+        mask = np.zeros_like(values)
+        for number, value in enumerate(table.mask_value[rows].tolist(), start=1):
+            mask[values == value] = number
+        return torch.from_numpy(mask)
 
     def _rows(self, index: int) -> slice:
         if not -len(self) <= index < len(self):

@@ -79,6 +79,37 @@ def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
     return np.require(image, requirements=["C", "W"])
 
 
+def read_mask(path: str | Path) -> NDArray[np.int64]:
+    """Reads a picture of indices, grey (8 or 16 bits) or with a palette, whose numbers are taken as they are.
+
+    Returns:
+        int64 (H, W).
+
+    Raises:
+        InputError: if the file is missing, damaged, no image, or has more than one channel.
+    """
+    with _open(path) as opened:
+        try:
+            mask = np.asarray(opened)
+        except _DAMAGED as error:
+            raise InputError(f"mask '{path}' is damaged or cut short ({error})") from None
+    if mask.ndim != 2 or mask.dtype.kind not in "uib":
+        raise InputError(
+            f"mask '{path}' must be grey or have a palette, so that its numbers say which object is where"
+        )
+    return mask.astype(np.int64)
+
+
+def resize_nearest(mask: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+    """Resizes (H, W) in the geometry of `resize`: each pixel gets the value at its centre."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip((height, width), mask.shape, strict=True)
+    )
+    resized: NDArray[np.int64] = mask[rows[:, None], columns]
+    return resized
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """The (height, width) of an upright image file, from its header alone.
 

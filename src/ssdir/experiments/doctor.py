@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ class Diagnosis:
         root: the folder, as given.
         split: the one to learn from, which the recommendations are for.
         layout: what the folder was recognised as.
+        options: of the layout, as asked for.
         tables: what is annotated, by split, the one to learn from first.
         summaries: counts, by split.
         problems: those that stop training first.
@@ -104,6 +105,7 @@ class Diagnosis:
     root: str
     split: str
     layout: str
+    options: dict[str, str]
     tables: dict[str, AnnotationTable]
     summaries: dict[str, Summary]
     problems: list[Problem]
@@ -135,13 +137,18 @@ class Diagnosis:
             detector: Detector = getattr(self, name)
             parts[name] = dataclasses.asdict(detector) | {"anchors": detector.anchors.model_dump(mode="json")}
         plain = {
-            name: getattr(self, name) for name in ("root", "split", "layout", "preset", "match_iou", "full_size")
+            name: getattr(self, name)
+            for name in ("root", "split", "layout", "options", "preset", "match_iou", "full_size")
         }
         return {**plain, "trainable": self.trainable, **parts}
 
 
 def diagnose(
-    root: str | Path, split: str | None, preset: str, progress: Callable[[int, int], None] | None = None
+    root: str | Path,
+    split: str | None,
+    preset: str,
+    progress: Callable[[int, int], None] | None = None,
+    **options: str | None,
 ) -> Diagnosis:
     """Reads the annotations of one split, or of all, and each of their images once.
 
@@ -150,6 +157,7 @@ def diagnose(
         split: which part of it; None looks at all, and recommends what suits train.
         preset: name of the preset whose detector is to learn it.
         progress: called with the number of images read, and of all.
+        options: of the layout, see `Layout.read`.
 
     Raises:
         InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken; of
@@ -164,7 +172,7 @@ def diagnose(
         )
     config = model.detector
     layout = find_layout(root)
-    tables, main, problems = _read_splits(layout, Path(root), split)
+    tables, main, problems = _read_splits(layout, Path(root), split, options)
     paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
     problems += check_splits(tables, main, scanned, config.image_size)
@@ -177,6 +185,7 @@ def diagnose(
         root=str(root),
         split=main,
         layout=layout.name,
+        options=layout.known(options),
         tables=tables,
         summaries=summaries,
         problems=sorted(problems, key=lambda problem: not problem.stops),
@@ -190,11 +199,11 @@ def diagnose(
 
 
 def _read_splits(
-    layout: Layout, root: Path, split: str | None
+    layout: Layout, root: Path, split: str | None, options: Mapping[str, str | None]
 ) -> tuple[dict[str, AnnotationTable], str, list[Problem]]:
     """The tables by split, which of them to learn from, and what is wrong with those that can't be read."""
     if split is not None:
-        return {split: layout.read(root, split)}, split, []
+        return {split: layout.read(root, split, **options)}, split, []
     splits = layout.splits(root)
     if not splits:
         raise InputError(
@@ -204,7 +213,7 @@ def _read_splits(
     tables, empty, unreadable = {}, list[str](), list[str]()
     for name in sorted(splits, key=lambda name: name != main):
         try:
-            tables[name] = layout.read(root, name)
+            tables[name] = layout.read(root, name, **options)
         except InputError as error:
             if name == main:
                 raise
@@ -226,7 +235,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     if diagnosis.nms:
         detector["nms_threshold"] = better.nms_threshold
     name = Path(diagnosis.root).resolve().name or preset
-    values = {"base": preset, "name": name, "model": {"detector": detector}}
+    values = {"base": preset, "name": name, **diagnosis.options, "model": {"detector": detector}}
     comments = (
         f"# {preset}, with the input, anchors and NMS threshold that suit split {diagnosis.split}.",
         f"# Its anchors match {better.together.share:.1%} of the boxes, {preset}'s own at "

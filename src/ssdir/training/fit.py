@@ -138,6 +138,8 @@ def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
         preload=True,
         min_side=recipe.min_side,
         drop_empty=recipe.drop_empty,
+        transform=None,
+        **recipe.read_options,
     )
 
 
