@@ -7,8 +7,9 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Discriminator, Tag
 
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.space import SPACE, SPACEConfig
 from ssdir.models.ssd import SSD
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
@@ -18,20 +19,23 @@ def _kind(values: Any) -> Any:
 
 
 AnyModelConfig: TypeAlias = Annotated[
-    Annotated[SSDIRConfig, Tag("SSDIR")] | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")],
+    Annotated[SSDIRConfig, Tag("SSDIR")]
+    | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
+    | Annotated[SPACEConfig, Tag("SPACE")],
     Discriminator(
-        _kind, custom_error_type="model_kind", custom_error_message="kind must be one of SSDIR, GlimpseVAE"
+        _kind, custom_error_type="model_kind", custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPACE"
     ),
 ]
 """A model's config; `kind` tells which one, SSDIR where it is left out."""
 
-CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig]] = {
+CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig]] = {
     "SSDIR": SSDIRConfig,
     "GlimpseVAE": GlimpseVAEConfig,
+    "SPACE": SPACEConfig,
 }
 """By `kind`, as are `MODELS`."""
 
-MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE}
+MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE, "SPACE": SPACE}
 
 
 def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:
@@ -43,6 +47,6 @@ def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | 
         detector: a trained one to build on, for the models that have one.
     """
     model_class = MODELS[config.kind]
-    if issubclass(model_class, DetectedModel):
+    if issubclass(model_class, DetectedModel) and isinstance(config, DetectedConfig):
         return model_class(config, class_names, detector)
     return model_class(config, class_names)
