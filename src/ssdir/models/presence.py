@@ -1,0 +1,92 @@
+"""What models that learn without boxes share: relaxed presence, its KL, and annealing."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssdir.config import Config
+
+# Keeps the logarithms of a probability finite.
+_MARGIN = 1e-6
+
+
+class Schedule(Config):
+    """A value that moves linearly with the step of training, and stands still before and after.
+
+    Attributes:
+        start: the value up to `from_step`.
+        end: the value from `to_step` on.
+        from_step: where it begins to move.
+        to_step: where it arrives; equal to `from_step` for a jump.
+    """
+
+    start: float
+    end: float
+    from_step: int = Field(0, ge=0)
+    to_step: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _forward_in_time(self) -> Self:
+        if self.to_step < self.from_step:
+            raise ValueError(f"to_step is {self.to_step}, expected at least from_step, {self.from_step}")
+        return self
+
+    def value(self, step: int) -> float:
+        """The value at a step of training."""
+        if step >= self.to_step:
+            return self.end
+        if step <= self.from_step:
+            return self.start
+        share = (step - self.from_step) / (self.to_step - self.from_step)
+        return self.start + share * (self.end - self.start)
+
+
+def constant(value: float) -> Schedule:
+    """A schedule that never moves."""
+    return Schedule(start=value, end=value)
+
+
+def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
+    """Draws from the relaxed Bernoulli (binary concrete) distribution, differentiably in the logits.
+
+    The sample is sigmoid((logits + log u - log(1 - u)) / temperature) with u uniform (Maddison et al. 2017, eq. 19).
+
+    Args:
+        logits: float, any shape: log odds of presence.
+        temperature: > 0; towards 0, samples become 0 or 1.
+
+    Returns:
+        float of the same shape, in [0, 1].
+    """
+    uniform = torch.rand_like(logits).clamp(_MARGIN, 1 - _MARGIN)
+    return torch.sigmoid((logits + torch.logit(uniform)) / temperature)
+
+
+def bernoulli_kl(logits: Tensor, prior: Tensor | float) -> Tensor:
+    """KL(Bernoulli(sigmoid(logits)) ‖ Bernoulli(prior)), per element, in nats.
+
+    Args:
+        logits: float, any shape: log odds of the posterior.
+        prior: probabilities in (0, 1), a number or a tensor that broadcasts.
+
+    Returns:
+        float of the shape of `logits`, >= 0.
+    """
+    prior_prob = torch.as_tensor(prior, dtype=logits.dtype, device=logits.device).clamp(1e-12, 1 - _MARGIN)
+    present = torch.sigmoid(logits)
+    # log sigmoid(x) and log(1 - sigmoid(x)) = log sigmoid(-x) stay finite where the probability itself rounds.
+    inside = present * (F.logsigmoid(logits) - prior_prob.log())
+    outside = (1 - present) * (F.logsigmoid(-logits) - torch.log1p(-prior_prob))
+    return inside + outside
+
+
+def normal_kl(loc: Tensor, scale: Tensor, prior_loc: Tensor | float, prior_scale: Tensor | float) -> Tensor:
+    """KL(N(loc, scale) ‖ N(prior_loc, prior_scale)), per element, in nats; all four broadcast."""
+    prior_scale = torch.as_tensor(prior_scale, dtype=scale.dtype, device=scale.device)
+    ratio = scale / prior_scale
+    return 0.5 * (ratio.square() + ((loc - prior_loc) / prior_scale).square() - 1) - ratio.log()
