@@ -320,5 +320,5 @@ def test_the_number_of_objects_can_be_set_and_objects_kept_apart(digits):
 
 @pytest.mark.parametrize("objects", [(3, 2), (-1, 2), (1, 5)])
 def test_an_impossible_number_of_objects_is_refused(objects):
-    with pytest.raises(ValidationError, match="objects must be a range within 0 ... 4"):
+    with pytest.raises(ValidationError, match=r"objects must be a range within 0 \.\.\. 4"):
         ScatterConfig(grids=(2, 3), objects=objects)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from ssdir.models.detected import LossConfig, elbo_terms
 from ssdir.models.encoders import EncoderConfig
-from ssdir.models.ssdir import LIKELIHOOD_MARGIN, SSDIR, LossConfig, SSDIRConfig, elbo_terms
+from ssdir.models.losses import LIKELIHOOD_MARGIN
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.matching import assign_anchors

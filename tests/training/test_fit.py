@@ -16,7 +16,7 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
 from ssdir.models.zoo import load_model
 from ssdir.training.fit import EpochShuffle, train
-from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
+from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
 
 from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
@@ -105,7 +105,7 @@ def noting_epochs(epochs: list[int]) -> Callable[[LitStage, Any, int], Tensor | 
     return training_step
 
 
-@pytest.mark.parametrize("stage", [LitDetector, LitRepresentation])
+@pytest.mark.parametrize("stage", [LitModel, LitRepresentation])
 def test_resumed_training_equals_uninterrupted(
     stage: type[LitStage],
     run: Path,
@@ -138,7 +138,7 @@ def test_interruption_reaches_the_caller_and_leaves_ctrl_c_working(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(LitDetector, "training_step", interrupt_at(epoch=0, batch=1))
+    monkeypatch.setattr(LitModel, "training_step", interrupt_at(epoch=0, batch=1))
     try:
         with pytest.raises(KeyboardInterrupt):
             train(recipe, scattered, tmp_path / "run")
@@ -197,7 +197,7 @@ def vanishing_gradient(module: LitStage) -> Tensor:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("stage", [LitDetector, LitRepresentation])
+@pytest.mark.parametrize("stage", [LitModel, LitRepresentation])
 def test_a_step_gone_wrong_is_skipped_and_counted(
     what: str,
     stage: type[LitStage],
@@ -217,7 +217,7 @@ def test_a_step_gone_wrong_is_skipped_and_counted(
                 return {**losses, "total": losses["total"] + extra}
         return losses
 
-    name = "detector" if stage is LitDetector else "representation"
+    name = "detector" if stage is LitModel else "representation"
     one = changed(changed(recipe, "detector", epochs=1), "representation", epochs=1)
     if stage is LitRepresentation:
         train(one, scattered, tmp_path / "run", stage="detector")

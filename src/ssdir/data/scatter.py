@@ -135,11 +135,10 @@ def image_rng(seed: int, split: Split, index: int) -> np.random.Generator:
 def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generator) -> ScatteredImage:
     """Generates one image.
 
-    A grid is drawn, then half to all of its cells, or as many as `objects` says. Each cell in turn, unless it is filled, gets a uniformly
-    drawn glyph. Its size (longer side) is uniform between the smallest and the largest that the free
-    surroundings allow: the side of the largest block of cells around it that lies inside the image and has
-    no filled one. Its centre
-    is the cell's, moved by up to `position_variance` half cells along each axis.
+    A grid is drawn, then half to all of its cells, or as many as `objects` says. Each cell in turn, unless it is
+    filled, gets a uniformly drawn glyph. Its size (longer side) is uniform between the smallest and the largest
+    that the free surroundings allow: the side of the largest block of cells around it that lies inside the image
+    and has no filled one. Its centre is the cell's, moved by up to `position_variance` half cells along each axis.
     """
     grid_size = config.grids[int(rng.integers(len(config.grids)))]
     grid = _grid(config.canvas, grid_size, config.filled_threshold)

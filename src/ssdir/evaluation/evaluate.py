@@ -62,7 +62,7 @@ def evaluate(
         max_train_images: probes learn from the first so many images of `train`.
         glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
         random_model: `model` with its what encoder re-initialised, for that floor.
-        score_threshold: the operating point; by default the one in the model's config, or 0.5.
+        score_threshold: the operating point; by default the model's, or 0.5.
         progress: called with (stage, done, total).
 
     Raises:
@@ -111,8 +111,7 @@ def _split_metrics(split: Split, categories: int) -> dict[str, float]:
 
 
 def _operating_threshold(model: Model) -> float:
-    detector = getattr(getattr(model, "config", None), "detector", None)
-    return float(getattr(detector, "score_threshold", DEFAULT_THRESHOLD))
+    return float(getattr(model, "score_threshold", DEFAULT_THRESHOLD))
 
 
 def _device(model: Model) -> torch.device:

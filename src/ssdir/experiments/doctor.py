@@ -38,6 +38,7 @@ from ssdir.data.images import read_image
 from ssdir.data.layouts import find_layout
 from ssdir.errors import InputError, nearest
 from ssdir.models.anchor_fit import match_levels, pyramid, recommend
+from ssdir.models.detected import DetectedConfig
 from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.outputs import atomic_dir
@@ -157,7 +158,12 @@ def diagnose(
     """
     if preset not in presets():
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
-    config = read_recipe(preset).model.detector
+    model = read_recipe(preset).model
+    if not isinstance(model, DetectedConfig):
+        raise InputError(
+            f"preset '{preset}' has no detector whose anchors could be looked at: give another --preset"
+        )
+    config = model.detector
     layout = find_layout(root)
     table = layout.read(Path(root), split)
     problems = [

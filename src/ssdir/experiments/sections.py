@@ -15,7 +15,7 @@ from ssdir import plots
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
-from ssdir.models.ssdir import SSDIR
+from ssdir.models.detected import DetectedModel
 
 SHARP = 1.6
 """Pixels of a chart per pixel of the page."""
@@ -24,10 +24,10 @@ TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
 
 @torch.no_grad()
-def scenes_figure(model: SSDIR, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
+def scenes_figure(model: DetectedModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
     """Images, what was found in them, and what the model draws of it."""
     batch, _ = collate([dataset[index] for index in images])
-    objects = model.encode(batch.to(model.detector.anchors.device))
+    objects = model.encode(batch.to(model.device))
     scene = model.decode(objects).to("cpu")
     sheet = plots.reconstruction_sheet(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
@@ -38,7 +38,7 @@ def scenes_figure(model: SSDIR, dataset: ObjectDataset, images: Sequence[int], c
     )
 
 
-def reconstruction_section(model: SSDIR, dataset: ObjectDataset, images: Sequence[int]) -> Section:
+def reconstruction_section(model: DetectedModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
     """Images that the model has not seen, redrawn."""
     return Section(
         "Seen, and drawn again",
@@ -85,12 +85,12 @@ def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence
     )
 
 
-def traversal_section(model: SSDIR, found: LabelledLatents) -> Section:
+def traversal_section(model: DetectedModel, found: LabelledLatents) -> Section:
     """What the main directions of the code space look like."""
     title = "What the codes mean"
     if len(found) <= TRAVERSED_DIRECTIONS:
         return Section(title, ["Too few objects were found to walk through the space of their codes."])
-    device = model.detector.anchors.device
+    device = model.device
     directions = plots.principal_directions(found.latents, TRAVERSED_DIRECTIONS)
     walks = plots.traverse(lambda latents: model.decoder(latents.to(device))[0].cpu(), _typical(found), directions)
     return Section(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssdir.data.images import ImageSource, image_size, read_image, to_tensor
 from ssdir.errors import InputError
-from ssdir.models.ssdir import SSDIR
+from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import choose_device, load_model
 from ssdir.objects import Objects, Scene
 
@@ -52,7 +52,7 @@ class Predictor:
         batch_size: most images that go through the model at once.
     """
 
-    def __init__(self, model: SSDIR, batch_size: int = 32) -> None:
+    def __init__(self, model: ObjectModel, batch_size: int = 32) -> None:
         self.model = model.eval()
         self.batch_size = batch_size
 
@@ -69,7 +69,7 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return self.model.detector.anchors.device
+        return self.model.device
 
     def encode(self, images: Images, score_threshold: float | None = None) -> Objects:
         """Finds the objects of one or several images, and what they look like.

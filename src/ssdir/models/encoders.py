@@ -28,27 +28,35 @@ class Posterior:
     depth_loc: Tensor
 
 
-class EncoderConfig(Config):
-    """The what and depth encoders.
+class LatentConfig(Config):
+    """The posterior of what and depth.
 
     Attributes:
         latent_dim: size D of `z_what`.
-        align: 0 for the paper's encoder (1×1, then `num_hidden` 3×3 + ReLU, then 1×1, for every cell of each
-            level, one latent per cell); k for an `AlignedEncoder` on k×k samples per box (one latent per object).
-        num_hidden: 3×3 convolutions of the paper's encoder.
-        hidden_channels: channels after the 1×1, and of the 3×3 convolutions.
-        mlp_channels: width of an aligned encoder's hidden layer.
         what_scale: standard deviation of `z_what`, a hyperparameter (eq. 5).
         depth_scale: standard deviation of `z_depth`.
     """
 
     latent_dim: int = Field(64, ge=1)
+    what_scale: float = Field(0.1, gt=0)
+    depth_scale: float = Field(0.1, gt=0)
+
+
+class EncoderConfig(LatentConfig):
+    """The what and depth encoders.
+
+    Attributes:
+        align: 0 for the paper's encoder (1×1, then `num_hidden` 3×3 + ReLU, then 1×1, for every cell of each
+            level, one latent per cell); k for an `AlignedEncoder` on k×k samples per box (one latent per object).
+        num_hidden: 3×3 convolutions of the paper's encoder.
+        hidden_channels: channels after the 1×1, and of the 3×3 convolutions.
+        mlp_channels: width of an aligned encoder's hidden layer.
+    """
+
     align: int = Field(0, ge=0)
     num_hidden: int = Field(3, ge=0)
     hidden_channels: int = Field(128, ge=1)
     mlp_channels: int = Field(256, ge=1)
-    what_scale: float = Field(0.1, gt=0)
-    depth_scale: float = Field(0.1, gt=0)
 
 
 class PyramidEncoder(nn.Module):

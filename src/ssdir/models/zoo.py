@@ -18,7 +18,9 @@ from torch import Tensor
 
 from ssdir.config import parse
 from ssdir.errors import InputError, nearest
-from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected import DetectedModel
+from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
@@ -38,7 +40,7 @@ class ModelCard:
     path: Path
 
 
-def save_model(model: SSDIR, folder: str | Path, description: str = "", *, half: bool = False) -> None:
+def save_model(model: ObjectModel, folder: str | Path, description: str = "", *, half: bool = False) -> None:
     """Writes `config.json` and `model.safetensors` into a folder (made if need be); never a pickle.
 
     Args:
@@ -51,7 +53,7 @@ def save_model(model: SSDIR, folder: str | Path, description: str = "", *, half:
     folder.mkdir(parents=True, exist_ok=True)
     header = {
         "format": FORMAT,
-        "model": "SSDIR",
+        "model": model.config.kind,
         "description": description,
         "ssdir_version": metadata.version("ssdir"),
         "class_names": model.class_names,
@@ -66,7 +68,7 @@ def save_model(model: SSDIR, folder: str | Path, description: str = "", *, half:
     (folder / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> SSDIR:
+def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> ObjectModel:
     """Loads a model by the name of a shipped one, or from a folder that `save_model` wrote.
 
     Returns:
@@ -78,7 +80,7 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> S
     folder = find_model(name_or_dir)
     header = _read_header(folder)
     config = _checked_config(header, folder)
-    model = SSDIR(config, list(header["class_names"]))
+    model = build_model(config, list(header["class_names"]))
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except (SafetensorError, OSError) as error:
@@ -94,7 +96,7 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> S
     return model.to(device).eval()
 
 
-def _lasting(model: SSDIR) -> dict[str, Tensor]:
+def _lasting(model: ObjectModel) -> dict[str, Tensor]:
     """The weights that a finished model needs: all but the consistency term's projection head."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("projection.")}
 
@@ -146,7 +148,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise InputError(f"'{path}' is not valid JSON ({error})") from None
     if (
         not isinstance(header, dict)
-        or header.get("model") != "SSDIR"
+        or header.get("model") not in CONFIGS
         or not isinstance(header.get("config"), dict)
     ):
         raise InputError(f"'{path}' is not the config of an ssdir model")
@@ -158,15 +160,15 @@ def _read_header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def _checked_config(header: dict[str, Any], folder: Path) -> SSDIRConfig:
-    values = dict(header["config"])
+def _checked_config(header: dict[str, Any], folder: Path) -> AnyModelConfig:
+    values = {**header["config"], "kind": header["model"]}
     # The weights are in the folder: never fetch ImageNet's only to overwrite them.
     if isinstance(values.get("detector"), dict) and isinstance(values["detector"].get("backbone"), dict):
         backbone = {**values["detector"]["backbone"], "pretrained": False}
         if backbone.get("kind") == "conv":
             del backbone["pretrained"]
         values["detector"] = {**values["detector"], "backbone": backbone}
-    return parse(SSDIRConfig, values, source=str(folder / CONFIG_FILE))
+    return parse(CONFIGS[header["model"]], values, source=str(folder / CONFIG_FILE))
 
 
 def shipped_models() -> dict[str, Path]:
@@ -187,8 +189,8 @@ def list_models() -> list[ModelCard]:
                 name=name,
                 description=header["description"],
                 parameters=sum(sizes),
-                image_size=config.detector.image_size,
-                latent_dim=config.encoder.latent_dim,
+                image_size=config.image_size,
+                latent_dim=config.latent_dim,
                 classes=header["class_names"],
                 path=path,
             )
@@ -204,11 +206,16 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def random_encoder(model: SSDIR, seed: int = 0) -> SSDIR:
-    """A floor: the same detector with what and depth encoders as they were before training."""
+def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
+    """A floor: the same detector with what and depth encoders as they were before training.
+
+    None for models that find objects by the same weights that encode them.
+    """
+    if not isinstance(model, DetectedModel):
+        return None
     with seeded(seed):
-        fresh = SSDIR(model.config, model.class_names, detector=copy.deepcopy(model.detector))
-    return fresh.to(model.detector.anchors.device).eval()
+        fresh = type(model)(model.config, model.class_names, detector=copy.deepcopy(model.detector))
+    return fresh.to(model.device).eval()
 
 
 __all__ = [

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
-from ssdir.models.ssdir import SSDIR
+from ssdir.models.detected import DetectedModel
 from ssdir.objects import Objects
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
@@ -64,11 +64,11 @@ def collate_cached(samples: Sequence[Sample]) -> Batch:
     return Batch(images, objects, features)
 
 
-def cache_key(model: SSDIR, dataset: ObjectDataset) -> str:
+def cache_key(model: DetectedModel, dataset: ObjectDataset) -> str:
     """Names what the cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
     digest.update(model.config.detector.model_dump_json().encode())
-    digest.update(b"pyramid" if model.backbone is None else b"detections")
+    digest.update(b"pyramid" if model.reads_pyramid else b"detections")
     for name, tensor in model.detector.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -76,7 +76,7 @@ def cache_key(model: SSDIR, dataset: ObjectDataset) -> str:
 
 
 def build_cache(
-    model: SSDIR,
+    model: DetectedModel,
     dataset: ObjectDataset,
     folder: Path,
     *,
@@ -95,7 +95,7 @@ def build_cache(
         batch_size: images at a time.
         progress: called with (images done, images in all).
     """
-    shapes = [] if model.backbone is not None else _level_shapes(model)
+    shapes = _level_shapes(model) if model.reads_pyramid else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
     if target is not None and (target / "complete.json").exists():
@@ -103,7 +103,7 @@ def build_cache(
     levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
     objects: list[Objects] = []
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
-    device = model.detector.anchors.device
+    device = model.device
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
             features = model.detector.backbone(images.to(device))
@@ -119,7 +119,7 @@ def build_cache(
     return CachedDataset(dataset, objects, levels)
 
 
-def _level_shapes(model: SSDIR) -> list[tuple[int, int, int]]:
+def _level_shapes(model: DetectedModel) -> list[tuple[int, int, int]]:
     backbone = model.detector.backbone
     return [(c, n, n) for c, n in zip(backbone.channels, model.detector.feature_sizes, strict=True)]
 

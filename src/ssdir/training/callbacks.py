@@ -11,8 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.models.base import ObjectModel
 from ssdir.plots import reconstruction_sheet
-from ssdir.training.modules import LitRepresentation
+from ssdir.training.modules import LitModel, LitRepresentation
 
 
 class SampleReconstructions(Callback):
@@ -31,8 +32,9 @@ class SampleReconstructions(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the picture and hands it to TensorBoard."""
-        assert isinstance(pl_module, LitRepresentation)
+        assert isinstance(pl_module, (LitModel, LitRepresentation))
         model = pl_module.model
+        assert isinstance(model, ObjectModel)
         objects = model.encode(self.images.to(pl_module.device))
         sheet = reconstruction_sheet(
             self.images, objects.to("cpu"), model.decode(objects).to("cpu"), model.class_names

@@ -24,13 +24,14 @@ from ssdir.data.dataset import ObjectDataset, Transform, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
+from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
-from ssdir.models.ssdir import SSDIR
 from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.outputs import atomic_file
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
-from ssdir.training.modules import LitDetector, LitRepresentation, LitStage
+from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.recipe import RECIPE_FILE, STAGES, SUMMARY_FILE, Recipe, StageConfig
 
 
@@ -94,7 +95,7 @@ def train(
         InputError: if `out` exists and neither resume nor force is set, if the data cannot be read, or if the
             run to resume was started from another recipe.
     """
-    stages = STAGES if (stage or recipe.stage) == "all" else (stage or recipe.stage,)
+    stages = _stages(recipe, stage or recipe.stage)
     splits = {split: _open(recipe, data, split) for split in ("train", "val")}
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
@@ -105,10 +106,20 @@ def train(
     if "detector" in stages and not _ended(out, "detector"):
         _train_detector(recipe, data, splits, out)
     if "representation" in stages and not _ended(out, "representation"):
-        if not _ended(out, "detector"):
+        if "detector" not in recipe.stages:
+            _train_whole(recipe, data, splits, out)
+        elif not _ended(out, "detector"):
             raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
-        _train_representation(recipe, data, splits, class_names, out)
+        else:
+            _train_representation(recipe, data, splits, class_names, out)
     return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
+
+
+def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
+    """The stages to run."""
+    if asked == "detector" and asked not in recipe.stages:
+        raise InputError(f"{recipe.model.kind} has no detector to train: leave out stage={asked}")
+    return recipe.stages if asked == "all" else (asked,)
 
 
 def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = None) -> ObjectDataset:
@@ -117,7 +128,7 @@ def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = 
         data,
         split,
         recipe.classes,
-        recipe.model.detector.image_size,
+        recipe.model.image_size,
         transform,
         preload=True,
         min_side=recipe.min_side,
@@ -153,15 +164,39 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     file.write_text(text, encoding="utf-8")
 
 
+def _augmented(recipe: Recipe, data: Path, train_split: ObjectDataset) -> ObjectDataset:
+    """The training split with the recipe's augmentation, if there is one."""
+    augment = build_augmentation(recipe.augment, recipe.model.image_size)
+    return train_split if augment is None else _open(recipe, data, "train", augment)
+
+
+def _train_whole(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
+    """Trains a model that finds and describes objects with the same weights."""
+    train_split = _augmented(recipe, data, splits["train"])
+    model = build_model(recipe.model, splits["train"].class_names)
+    folder = out / "representation"
+    stage = LitModel(model, recipe.representation, recipe.seed)
+    samples = SampleReconstructions(splits["val"], folder / "samples")
+    _fit(
+        stage,
+        train_split,
+        splits["val"],
+        collate,
+        recipe,
+        recipe.representation,
+        folder,
+        [samples],
+    )
+    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
+
+
 def _train_detector(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
-    augment = build_augmentation(recipe.augment, recipe.model.detector.image_size)
-    train_split = splits["train"]
-    if augment is not None:
-        train_split = _open(recipe, data, "train", augment)
+    train_split = _augmented(recipe, data, splits["train"])
+    assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
-    stage = LitDetector(model, recipe.detector, recipe.seed)
+    stage = LitModel(model, recipe.detector, recipe.seed)
     _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [])
-    whole = SSDIR(recipe.model, train_split.class_names, detector=model.eval())
+    whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
     save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
 
 
@@ -169,8 +204,10 @@ def _train_representation(
     recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], class_names: list[str], out: Path
 ) -> None:
     torch.manual_seed(recipe.seed)
-    detector = load_model(out / "detector" / "model").detector
-    model = SSDIR(recipe.model, class_names, detector=detector).to(choose_device())
+    trained = load_model(out / "detector" / "model")
+    assert isinstance(trained, DetectedModel)
+    model = build_model(recipe.model, class_names, detector=trained.detector).to(choose_device())
+    assert isinstance(model, DetectedModel)
     cache = out / "representation" / "cache"
     console = Console(stderr=True)
     with console.status("running the frozen detector once over the data"):

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected import DetectedModel
 from ssdir.models.ssd import SSD
-from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.training.cache import Batch
 from ssdir.training.recipe import StageConfig
@@ -94,10 +95,10 @@ class LitStage(lightning.LightningModule):
         self.skipped_steps, self.empty_batches = checkpoint["counts"]
 
 
-class LitDetector(LitStage):
-    """Trains the SSD on true boxes; a batch is (images, targets)."""
+class LitModel(LitStage):
+    """Trains what has a loss of images and true objects: the SSD, or a model that needs no detector."""
 
-    def __init__(self, model: SSD, config: StageConfig, seed: int) -> None:
+    def __init__(self, model: SSD | ObjectModel, config: StageConfig, seed: int) -> None:
         super().__init__(config, seed)
         self.model = model
 
@@ -108,7 +109,7 @@ class LitDetector(LitStage):
 class LitRepresentation(LitStage):
     """Trains what and depth encoders and the decoder on the frozen detector's objects."""
 
-    def __init__(self, model: SSDIR, config: StageConfig, seed: int) -> None:
+    def __init__(self, model: DetectedModel, config: StageConfig, seed: int) -> None:
         super().__init__(config, seed)
         self.model = model
 

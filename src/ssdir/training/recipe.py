@@ -12,6 +12,8 @@ from pydantic import Field
 
 from ssdir.config import Config, parse, read_values
 from ssdir.data.transforms import AugmentConfig
+from ssdir.models.detected import DetectedConfig
+from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
 
 Stage = Literal["all", "detector", "representation"]
@@ -45,11 +47,12 @@ class Recipe(Config):
     Attributes:
         name: what the recipe is called in logs and model cards.
         seed: of initialisation, shuffling and sampling.
-        stage: which stages run: the detector, then the representation, or either.
+        stage: which stages run: the detector, then the representation, or either. Models without a detector have
+            only the latter.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
         min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
         drop_empty: images without objects are left out.
-        model: the model.
+        model: the model; `model.kind` says which, SSDIR where it is left out.
         augment: joint augmentation of image and boxes for the detector's stage.
         detector: how the detector is trained.
         representation: how encoders and decoder are trained.
@@ -63,12 +66,17 @@ class Recipe(Config):
     classes: Literal["all", "object"] | tuple[str, ...] = "object"
     min_side: float = Field(0.0, ge=0, lt=1)
     drop_empty: bool = False
-    model: SSDIRConfig = SSDIRConfig()
+    model: AnyModelConfig = SSDIRConfig()
     augment: AugmentConfig = AugmentConfig()
     detector: StageConfig = StageConfig()
     representation: StageConfig = StageConfig()
     cache_limit_mb: int = Field(2048, ge=0)
     workers: int = Field(0, ge=0)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the model has."""
+        return STAGES if isinstance(self.model, DetectedConfig) else STAGES[1:]
 
 
 def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Recipe:

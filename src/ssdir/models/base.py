@@ -1,0 +1,102 @@
+"""The face that every model has, so that evaluation, pictures and tools work for each of them unchanged."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssdir.objects import Objects, Scene
+
+
+class ModelConfig(Protocol):
+    """What every model's config says."""
+
+    @property
+    def kind(self) -> str:
+        """The model's class."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Least score of an object."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Its values, as JSON has them."""
+
+
+class ObjectModel(nn.Module):
+    """Images to objects with appearance, and back.
+
+    Args:
+        config: the model's.
+        class_names: what `labels` index; `["object"]` for models that know no classes.
+    """
+
+    config: ModelConfig
+    class_names: list[str]
+
+    def __init__(self, config: ModelConfig, class_names: list[str]) -> None:
+        super().__init__()
+        self.config, self.class_names = config, list(class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.config.image_size
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.config.latent_dim
+
+    @property
+    def score_threshold(self) -> float:
+        """Least score of an object where the caller names none."""
+        return self.config.score_threshold
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def encode(
+        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
+        """Finds the objects of images and what they look like, in one pass, without gradients.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1], of the model's image size.
+            score_threshold: least score; None takes the model's.
+            boxes: objects whose `z_where` to encode instead of finding any. The result is row-aligned with them.
+
+        Returns:
+            Objects with scores and labels (those of `boxes`, where given), z_what (posterior means),
+            z_what_scale, z_depth and anchor_index.
+        """
+        raise NotImplementedError
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws objects that have z_what and z_depth."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Scene:
+        """Encodes and decodes: images float (B, 3, H, W) to what the model makes of them."""
+        return self.decode(self.encode(images))
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """Named terms of the training loss, in nats per image, and `total`.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: true objects, for models that learn from them; the others ignore them.
+        """
+        raise NotImplementedError
