@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import comb
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from ssdir.models.presence import Schedule
 from ssdir.models.spair import SPAIR, SPAIRConfig, SPAIRPriorConfig
 from ssdir.models.spair_cells import Cells, CellsConfig, earlier_neighbours, wavefront
 from ssdir.models.spair_parts import GlimpseConfig, GridBackbone, GridConfig, SPAIRDecoderConfig
-from ssdir.models.zoo import seeded
+from ssdir.models.zoo import load_model, save_model, seeded
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
+
+from .tiny import assert_same_objects
 
 SIZE = 40
 GRID = GridConfig(channels=(8, 12), kernels=(4, 3), strides=(4, 2))  # 5 × 5 cells of 8 px
@@ -605,3 +608,30 @@ def test_glimpses_of_windows_beyond_the_image_show_black_there() -> None:
     )
     expected, _ = model.cells.encoder(glimpse).chunk(2, dim=1)
     torch.testing.assert_close(loc, expected, atol=0.05, rtol=0.05)
+
+
+def test_saved_and_loaded_it_is_the_same_model(tmp_path: Path) -> None:
+    model, images = tiny_spair(), noise(2)
+    model.step.fill_(123)
+    save_model(model, tmp_path / "spair", "untrained")
+    loaded = load_model(tmp_path / "spair")
+    assert isinstance(loaded, SPAIR)
+    assert loaded.config == model.config
+    assert loaded.class_names == ["object"]
+    assert (loaded.image_size, loaded.latent_dim, loaded.score_threshold) == (SIZE, 4, 0.5)
+    assert loaded.step == 123
+    assert_same_objects(loaded.encode(images), model.encode(images))
+
+
+def test_annealing_goes_on_where_a_checkpoint_was() -> None:
+    schedule = Schedule(start=20.0, end=-20.0, to_step=4)
+    first = tiny_spair(prior={"count_log_odds": schedule}).train()
+    second = tiny_spair(prior={"count_log_odds": schedule}).train()
+    for _ in range(3):
+        first.loss(noise(2))
+    second.load_state_dict(first.state_dict())
+    losses = []
+    for model in (first, second):
+        torch.manual_seed(0)
+        losses.append(model.loss(noise(2))["kl_present"])
+    assert torch.equal(*losses)

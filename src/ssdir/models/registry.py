@@ -7,8 +7,9 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Discriminator, Tag
 
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssd import SSD
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
@@ -18,20 +19,25 @@ def _kind(values: Any) -> Any:
 
 
 AnyModelConfig: TypeAlias = Annotated[
-    Annotated[SSDIRConfig, Tag("SSDIR")] | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")],
+    Annotated[SSDIRConfig, Tag("SSDIR")]
+    | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
+    | Annotated[SPAIRConfig, Tag("SPAIR")],
     Discriminator(
-        _kind, custom_error_type="model_kind", custom_error_message="kind must be one of SSDIR, GlimpseVAE"
+        _kind,
+        custom_error_type="model_kind",
+        custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPAIR",
     ),
 ]
 """A model's config; `kind` tells which one, SSDIR where it is left out."""
 
-CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig]] = {
+CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPAIRConfig]] = {
     "SSDIR": SSDIRConfig,
     "GlimpseVAE": GlimpseVAEConfig,
+    "SPAIR": SPAIRConfig,
 }
 """By `kind`, as are `MODELS`."""
 
-MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE}
+MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE, "SPAIR": SPAIR}
 
 
 def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:
@@ -44,5 +50,6 @@ def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | 
     """
     model_class = MODELS[config.kind]
     if issubclass(model_class, DetectedModel):
+        assert isinstance(config, DetectedConfig)
         return model_class(config, class_names, detector)
     return model_class(config, class_names)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssdir.config import Config
+from ssdir.models.base import ObjectModel
 from ssdir.models.count_prior import count_prior_kl
+from ssdir.models.losses import bernoulli_nll
 from ssdir.models.presence import Schedule, constant, normal_kl
 from ssdir.models.spair_cells import Cells, CellsConfig, SequentialCells
 from ssdir.models.spair_parts import (
@@ -20,7 +23,6 @@ from ssdir.models.spair_parts import (
     SPAIRDecoderConfig,
     squash,
 )
-from ssdir.models.ssdir import bernoulli_nll
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy
 from ssdir.ops.compositing import paste_sum
@@ -95,8 +97,13 @@ class SPAIRConfig(Config):
     tight_threshold: float = Field(0.3, gt=0, lt=1)
     tight_margin: float = Field(0.15, ge=0, lt=1)
 
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.glimpses.latent_dim
 
-class SPAIR(nn.Module):
+
+class SPAIR(ObjectModel):
     """Images to objects found without boxes, and back.
 
     Args:
@@ -104,12 +111,11 @@ class SPAIR(nn.Module):
         class_names: the one name of what it finds; it tells no classes apart.
     """
 
+    config: SPAIRConfig
     step: Tensor
 
-    def __init__(self, config: SPAIRConfig, class_names: list[str] | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self._class_names = ["object"] if class_names is None else class_names
+    def __init__(self, config: SPAIRConfig, class_names: Sequence[str] = ("object",)) -> None:
+        super().__init__(config, list(class_names))
         self.backbone = GridBackbone(config.grid, config.image_size)
         self.cells = SequentialCells(
             config.cells,
@@ -122,21 +128,6 @@ class SPAIR(nn.Module):
         self.decoder = ObjectDecoder(config.glimpses.latent_dim, config.glimpses.size, config.decoder)
         # Where annealing is, so that a resumed training goes on from there.
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of what `labels` index."""
-        return self._class_names
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, in pixels."""
-        return self.config.image_size
-
-    @property
-    def latent_dim(self) -> int:
-        """Size D of `z_what`."""
-        return self.config.glimpses.latent_dim
 
     @torch.no_grad()
     def encode(
@@ -246,10 +237,6 @@ class SPAIR(nn.Module):
         mean: Tensor = weighted / total.clamp(min=IMPORTANCE_FLOOR)
         return mean.clamp(0, 1)
 
-    def forward(self, images: Tensor) -> Scene:
-        """Encodes and decodes: images float (B, 3, H, W) to what the model makes of them."""
-        return self.decode(self.encode(images))
-
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """The negative evidence lower bound of a sample, in nats per image, averaged over the batch.
 
@@ -264,20 +251,21 @@ class SPAIR(nn.Module):
             `kl_present`, `total`, their weighted sum, and `mse`.
         """
         step = int(self.step)
-        cells: Cells = self.cells(
-            images,
-            self.backbone(images),
-            temperature=self.config.temperature.value(step),
-            wheels=self.training and step < self.config.wheels_steps,
-        )
-        reconstructions = self._draw_cells(cells)
-        terms = {"nll_image": bernoulli_nll(reconstructions, images).sum() / len(images), **self._kl(cells, step)}
-        kl = torch.stack([value for name, value in terms.items() if name.startswith("kl_")]).sum()
-        total = terms["nll_image"] + self.config.kl_weight * kl
         if self.training:
             self.step += 1
+        with torch.autocast(images.device.type, enabled=False):  # Boxes need all their digits.
+            cells: Cells = self.cells(
+                images,
+                self.backbone(images),
+                temperature=self.config.temperature.value(step),
+                wheels=self.training and step < self.config.wheels_steps,
+            )
+            reconstructions = self._draw_cells(cells)
+            nll = bernoulli_nll(reconstructions, images).sum() / len(images)
+            divergences = self._kl(cells, step)
+        total = nll + self.config.kl_weight * torch.stack(list(divergences.values())).sum()
         mse = (reconstructions.detach() - images).square().mean()
-        return {**terms, "total": total, "mse": mse}
+        return {"nll_image": nll, **divergences, "total": total, "mse": mse}
 
     def _draw_cells(self, cells: Cells) -> Tensor:
         """Draws every cell as far as it is present."""

@@ -126,12 +126,15 @@ class SPAIRDecoderConfig(Config):
     Attributes:
         hidden: widths of its hidden layers.
         colour_scale: factor of the colour logits: colours, and so shapes, are learned first.
+        colour_bias: added to them: SPAIR's objects start grey; where images are mostly black, dark ones are drawn
+            before anything speaks for dropping them.
         alpha_scale: factor of the opacity's logits, which would otherwise learn to hide objects before they exist.
         alpha_bias: added to them: objects start opaque.
     """
 
     hidden: tuple[int, ...] = (128, 256)
     colour_scale: float = 2.0
+    colour_bias: float = 0.0
     alpha_scale: float = 0.1
     alpha_bias: float = 5.0
 
@@ -147,7 +150,7 @@ class ObjectDecoder(nn.Module):
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         logits = rearrange(self.net(z_what), "m (c s t) -> m c s t", c=4, s=self.size)
-        colour = self.config.colour_scale * logits[:, :3]
+        colour = self.config.colour_scale * logits[:, :3] + self.config.colour_bias
         alpha = self.config.alpha_scale * logits[:, 3:] + self.config.alpha_bias
         alpha = squash(alpha)
         return squash(colour) * alpha, alpha
