@@ -59,7 +59,9 @@ class SPAIRPriorConfig(Config):
 
 
 class SPAIRConfig(Config):
-    """A SPAIR model. Defaults are the authors' sizes for MNIST but for `grid`, `cells` and the likelihood's floor.
+    """A SPAIR model. `grid` and `cells` default to sizes for CPUs, most other values to the authors'.
+
+    All of theirs, and their names, are in the preset `paper-spair`.
 
     Attributes:
         kind: tells models apart in recipes.
