@@ -16,7 +16,13 @@ from ssdir.models.count_prior import count_distribution, count_prior_kl, presenc
 from ssdir.models.presence import Schedule
 from ssdir.models.spair import SPAIR, SPAIRConfig, SPAIRPriorConfig
 from ssdir.models.spair_cells import Cells, CellsConfig, earlier_neighbours, wavefront
-from ssdir.models.spair_parts import GlimpseConfig, GridBackbone, GridConfig, SPAIRDecoderConfig
+from ssdir.models.spair_parts import (
+    GlimpseConfig,
+    GridBackbone,
+    GridConfig,
+    ObjectDecoder,
+    SPAIRDecoderConfig,
+)
 from ssdir.models.zoo import load_model, save_model, seeded
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
@@ -420,6 +426,24 @@ def test_the_nearer_object_is_seen() -> None:
     assert (pictures[0] - pictures[1]).abs().max() > 0.3
     torch.testing.assert_close(first[window], pictures[0], atol=0.02, rtol=0)
     torch.testing.assert_close(second[window], pictures[1], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_presence_and_opacity_dim_an_object_that_is_alone(alpha: float) -> None:
+    model = tiny_spair()
+    pictures, opacity = torch.full((1, 3, 6, 6), 0.8 * alpha), torch.full((1, 1, 6, 6), alpha)
+    box = torch.tensor([[17 / 40, 17 / 40, 23 / 40, 23 / 40]])
+    for present in (1.0, 0.5):
+        drawn = model._render(pictures, opacity, torch.tensor([present]), torch.zeros(1), box, [1])
+        torch.testing.assert_close(drawn[0, :, 17:23, 17:23], torch.full((3, 6, 6), 0.8 * alpha * present))
+
+
+def test_appearances_are_premultiplied() -> None:
+    decoder = ObjectDecoder(4, 6, SPAIRDecoderConfig(hidden=(12,), alpha_bias=-3.0, colour_bias=9.0))
+    appearances, alpha = decoder(torch.randn(3, 4))
+    assert alpha.max() < 0.1
+    assert (appearances <= alpha).all()
+    assert (appearances >= 0.9 * alpha).all()
 
 
 def test_absent_cells_leave_no_trace() -> None:
