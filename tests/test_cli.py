@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import ssdir
+from data.records import entity_masks, example, write_records
 from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.inference.store import ObjectWriter, read_info, read_objects
@@ -74,6 +75,7 @@ COMMANDS = [
     "data scatter",
     "data check",
     "data convert",
+    "data unpack",
     "train",
     "encode",
     "reconstruct",
@@ -383,6 +385,46 @@ def test_convert_refusals(digits: Path, photos: Path, out: Path) -> None:
     assert "no layout" in refused("data", "convert", photos, "--to", "voc", "--out", out)
     assert "would replace" in refused("data", "convert", digits, "--to", "voc", "--out", digits, "--force")
     assert run("data", "convert", digits, "--to", "voc2", "--out", out).exit_code == 2
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of Objects Room, each with one object."""
+    size = (64, 64)
+    masks = entity_masks(size, (10, 20, 30, 50), background=4)
+    record = example(image=bytes(64 * 64 * 3), mask=masks.tobytes())
+    return write_records(tmp_path_factory.mktemp("packed") / "objects_room_train.tfrecords", [record] * 6)
+
+
+def test_unpack_writes_a_data_set_that_can_be_checked(packed: Path, out: Path) -> None:
+    result = ok("data", "unpack", packed, "--out", out, "--train", 3, "--val", 1, "--test", 2)
+    assert "train: 3 images, 3 objects" in result.stdout
+    assert "test: 2 images, 2 objects" in result.stdout
+    assert f"next: ssdir data check {out} --split train" in result.stdout
+    summary = json.loads(ok("data", "check", out, "--split", "val", "--json").stdout)["summary"]
+    assert (summary["images"], summary["objects"], summary["classes"]) == (1, 1, {"object": 1})
+    assert "exists already" in refused("data", "unpack", packed, "--out", out)
+    ok("data", "unpack", packed, "--out", out, "--train", 0, "--val", 0, "--test", 6, "--force")
+    assert files_in(out / "images")[0] == "test"
+
+
+def test_unpack_refusals(packed: Path, digits: Path, out: Path) -> None:
+    assert "6 images, but 12000 were asked for" in refused("data", "unpack", packed, "--out", out)
+    assert "is not readable" in refused("data", "unpack", packed.with_name("tetrominoes.tfrecords"), "--out", out)
+    renamed = packed.rename(packed.with_name("room.tfrecords"))
+    assert "not called as any known data set" in refused("data", "unpack", renamed, "--out", out)
+    renamed.rename(packed)
+    assert "asked for" in refused("data", "unpack", packed, "--out", out, "--train", 0, "--val", 0, "--test", 0)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["data", "check"], ["train", "tiny", "--data"], ["data", "convert", "--to", "coco"]]
+)
+def test_record_files_must_be_unpacked(packed: Path, out: Path, command: list[str]) -> None:
+    sentence = refused(*command, packed, "--out", out)
+    assert f"must be unpacked first: ssdir data unpack {packed} --out FOLDER" in sentence
     assert not out.exists()
 
 

@@ -32,12 +32,9 @@ from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ssdir.data.dataset import ObjectDataset
     from ssdir.data.images import Image8
     from ssdir.inference.predictor import Predictor
-    from ssdir.objects import Objects
 
 # The same-object metrics compare every glyph with every other.
 MAX_GLYPHS = 500
@@ -63,6 +60,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
+Vocabulary = Annotated[str | None, typer.Option(help="CLEVR's categories: shape, object or full.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -133,8 +132,10 @@ def scatter(
 @data_app.command(epilog="Example: ssdir data check data/digits --out check")
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
-    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Split to look at; by default all, to train on train.")] = None,
     preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
+    boxes: Boxes = None,
+    vocabulary: Vocabulary = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
     as_json: AsJson = False,
     force: Force = False,
@@ -149,7 +150,7 @@ def check(
     from ssdir.experiments.doctor_screen import screen
 
     with progress("reading images") as advance:
-        diagnosis = diagnose(path, split, preset, advance)
+        diagnosis = diagnose(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary)
     if out is not None:
         write_diagnosis(diagnosis, out, force)
     if as_json:
@@ -158,7 +159,9 @@ def check(
         for line in screen(diagnosis):
             say(line)
         if out is None:
-            next_step("data", "check", path, "--split", split, "--preset", preset, "--out", "check")
+            only = [] if split is None else ["--split", split]
+            only += [part for name, value in diagnosis.options.items() for part in (f"--{name}", value)]
+            next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
         elif diagnosis.trainable:
             say(f"see {out / SHEET_FILE}")
             next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")
@@ -171,18 +174,45 @@ def convert(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any layout.")],
     to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
+    boxes: Boxes = None,
+    vocabulary: Vocabulary = None,
     force: Force = False,
 ) -> None:
     """Write a data set in another layout: all splits, the images copied as they are."""
     from ssdir.data.convert import convert as write
 
     with progress("converting") as advance:
-        done = write(path, to, out, force, advance)
+        done = write(path, to, out, force, advance, boxes=boxes, vocabulary=vocabulary)
     for note in done.notes:
         warn(note)
     for split, images in done.images.items():
         say(f"{split}: {images} images, {done.objects[split]} objects")
     say(f"{done.layout} written as {to}: {out}")
+
+
+@data_app.command(
+    epilog="Example: ssdir data unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000"
+)
+def unpack(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TFRecord file of a multi-object data set, under its own name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    train: Annotated[int, typer.Option(min=0, help="Training images: the first of the file.")] = 10_000,
+    val: Annotated[int, typer.Option(min=0, help="Validation images: the next ones.")] = 1_000,
+    test: Annotated[int, typer.Option(min=0, help="Test images: the next ones.")] = 1_000,
+    force: Force = False,
+) -> None:
+    """Unpack CLEVR with masks, Multi-dSprites, Tetrominoes or Objects Room to images and masks."""
+    claim(out, force)
+    from ssdir.data.unpack import unpack as write
+
+    counts = {"train": train, "val": val, "test": test}
+    with progress("unpacking") as advance:
+        objects = write(path, out, counts, force, advance)
+    for split, number in objects.items():
+        say(f"{split}: {counts[split]} images, {number} objects")
+    next_step("data", "check", out, "--split", next(iter(objects)))
 
 
 @app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")
@@ -200,9 +230,12 @@ def train(
     from ssdir.training.recipe import read_recipe
 
     settings = read_recipe(recipe, overrides or [])
-    if not data.is_dir():
+    if not data.exists():
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
+    from ssdir.data.layouts import find_layout
     from ssdir.training.fit import train as fit
+
+    find_layout(data)
 
     try:
         summary = fit(settings, data, out, resume=resume, force=force)
@@ -296,6 +329,8 @@ def evaluate(
     ] = None,
     min_side: Annotated[float, typer.Option(min=0, max=1, help="Leave out objects below this share.")] = 0.0,
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help="Leave out images without objects.")] = False,
+    boxes: Boxes = None,
+    vocabulary: Vocabulary = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -303,7 +338,10 @@ def evaluate(
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Measure a model: detection, reconstruction, probes of the embedding, scale invariance."""
+    """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
+
+    Boxes and vocabulary are by default those that the model of a run was trained on.
+    """
     if out is not None:
         claim(out, force)
     from ssdir.inference.predictor import load
@@ -312,6 +350,7 @@ def evaluate(
     predictor.batch_size = batch_size
     started = time.perf_counter()
     kept: dict[str, Any] = {"min_side": min_side, "drop_empty": drop_empty}
+    kept |= _read_options(model, data, {"boxes": boxes, "vocabulary": vocabulary})
     test, train = _splits(predictor, data, split, train_split, kept)
     glyphs = _unseen_glyphs(test, glyph_root)
     metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed, score_threshold)
@@ -367,23 +406,6 @@ def demo(
 # What the commands share ---------------------------------------------------------------------------------
 
 
-class _First:
-    """The first images of a data set."""
-
-    def __init__(self, dataset: ObjectDataset, count: int) -> None:
-        self._dataset, self._count = dataset, min(count, len(dataset))
-        self.category_names = dataset.category_names
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Objects]:
-        return self._dataset[index]
-
-    def categories(self, index: int) -> Tensor:
-        return self._dataset.categories(index)
-
-
 def _splits(
     predictor: Predictor, data: Path, test: str, train: str, kept: dict[str, Any]
 ) -> tuple[ObjectDataset, ObjectDataset | None]:
@@ -396,6 +418,18 @@ def _splits(
         open_dataset(data, test, classes, size, **kept),
         None if train == "none" else open_dataset(data, train, classes, size, **kept),
     )
+
+
+def _read_options(model: str, data: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """How to read the data: as told, or else as in the model's training, where the layout has such options."""
+    from ssdir.data.layouts import find_layout
+    from ssdir.models.zoo import find_model
+    from ssdir.training.recipe import read_training
+
+    training = read_training(find_model(model)) or {"recipe": {}}
+    trained = {name: training["recipe"].get(name) for name in given}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return {**dict.fromkeys(given), **find_layout(data).known(trained), **chosen}
 
 
 def _unseen_glyphs(test: ObjectDataset, root: Path | None) -> list[Image8] | None:
@@ -429,10 +463,11 @@ def _measure(
     with progress("evaluating") as advance:
         return evaluate(
             predictor.model,
-            test if max_images is None else _First(test, max_images),
+            test,
             train,
             batch_size=predictor.batch_size,
             seeds=(seed, seed + 1, seed + 2),
+            max_images=max_images,
             max_train_images=max_train_images,
             glyphs=glyphs,
             random_model=random_encoder(predictor.model, seed),

@@ -61,7 +61,7 @@ def test_broken_boxes_and_classes_are_named(defects):
 
 
 def test_broken_images_are_named(defects):
-    problems = by_kind(check_images(defects, scan_images(defects)))
+    problems = by_kind(check_images(defects, scan_images(defects.image_paths)))
     assert set(problems) == set(ON_DISK)
     for kind, expected in ON_DISK.items():
         names = problems[kind].names
@@ -74,7 +74,7 @@ def test_broken_images_are_named(defects):
 
 def test_progress_counts_every_image(defects):
     seen = []
-    scan_images(defects, lambda done, total: seen.append((done, total)))
+    scan_images(defects.image_paths, lambda done, total: seen.append((done, total)))
     n = len(defects.image_names)
     assert seen == [(i + 1, n) for i in range(n)]
 
@@ -89,7 +89,7 @@ def test_a_clean_folder_has_no_problems(tmp_path):
     boxes = [(i, "cat", (5 + 10 * i, 5, 30, 40)) for i in range(3)]
     table = read_coco(write_folder(tmp_path, images, boxes, ["cat"]), "train")
     assert check_annotations(table, 128) == []
-    assert check_images(table, scan_images(table)) == []
+    assert check_images(table, scan_images(table.image_paths)) == []
 
 
 def test_nothing_to_learn_stops(tmp_path):
@@ -192,7 +192,7 @@ def test_a_copy_is_known_by_its_pixels(tmp_path):
     grey = np.zeros((20, 40, 3), np.uint8)
     images = [("a.png", grey), ("b.bmp", grey), ("c.png", grey.reshape(40, 20, 3))]
     table = read_coco(write_folder(tmp_path, images, [(0, "cat", (1, 1, 9, 9))], ["cat"]), "train")
-    problems = by_kind(check_images(table, scan_images(table)))
+    problems = by_kind(check_images(table, scan_images(table.image_paths)))
     assert problems["duplicate_images"].names == ("train/b.bmp: the same as train/a.png",)
 
 
@@ -203,7 +203,7 @@ def test_one_image_under_two_entries_is_a_copy(tmp_path):
     content["images"].append({**content["images"][0], "id": 77})
     path.write_text(json.dumps(content))
     table = read_coco(root, "train")
-    assert by_kind(check_images(table, scan_images(table)))["duplicate_images"].names == (
+    assert by_kind(check_images(table, scan_images(table.image_paths)))["duplicate_images"].names == (
         "train/a.png: the same as train/a.png",
     )
 
@@ -214,5 +214,7 @@ def test_an_exif_turned_image_counts_upright(tmp_path):
     exif[0x0112] = 6
     Image.fromarray(noise(60, 90)).save(root / "train" / "a.jpg", exif=exif)
     table = read_coco(root, "train")
-    problem = by_kind(check_images(table, scan_images(table)))["images_of_other_shape"]
-    assert problem.names == ("train/a.jpg: 60 x 90, annotated as 90 x 60",)
+    assert by_kind(check_images(table, scan_images(table.image_paths))) == {}
+    Image.fromarray(noise(60, 80)).save(root / "train" / "a.jpg", exif=exif)
+    problem = by_kind(check_images(table, scan_images(table.image_paths)))["images_of_other_shape"]
+    assert problem.names == ("train/a.jpg: 60 x 80, annotated as 60 x 90",)

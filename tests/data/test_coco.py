@@ -250,6 +250,17 @@ def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
     assert preloaded._preloaded[0].shape == (48, 48, 1)
 
 
+@pytest.mark.parametrize("preload", [True, False])
+def test_another_transform_shares_the_images(small, preload):
+    plain = open_dataset(small, "train", image_size=10, preload=preload)
+    black = plain.with_transform(lambda image, objects: (torch.zeros_like(image), objects[:1]))
+    assert black._preloaded is plain._preloaded
+    assert not black[0][0].any()
+    assert plain[0][0].any()
+    assert (len(black[0][1]), len(plain[0][1])) == (1, 2)
+    assert torch.equal(black.with_transform(None)[0][0], plain[0][0])
+
+
 def test_the_transform_comes_last(small):
     def blacken(image: torch.Tensor, objects: Objects) -> tuple[torch.Tensor, Objects]:
         return torch.zeros_like(image), objects[:1]
@@ -354,10 +365,10 @@ def test_invalid_json_names_the_line(small):
 def test_missing_folders_splits_and_classes(small, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         open_dataset(tmp_path / "no", "train")
-    with pytest.raises(InputError, match=r"instances_val\.json \(annotations/ has instances_train\.json\)"):
+    with pytest.raises(InputError, match=r"\(there is train\): annotations/instances_val\.json is missing"):
         open_dataset(small, "val")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no layout that ssdir knows .*COCO: annotations.*found nothing"):
+    with pytest.raises(InputError, match=r"no layout that ssdir knows .*COCO: annotations.*it has nothing"):
         open_dataset(tmp_path / "empty", "train")
     with pytest.raises(InputError, match="'dogg'; did you mean 'dog'"):
         open_dataset(small, "train", classes=["cat", "dogg"])

@@ -151,7 +151,10 @@ def test_json_is_json_alone(clean: Path) -> None:
 def test_what_cannot_be_checked_is_one_sentence(clean: Path, tmp_path: Path) -> None:
     cases = [
         ((tmp_path / "no",), "does not exist"),
-        ((clean, "--split", "test"), "has no annotations/instances_test.json"),
+        (
+            (clean, "--split", "test"),
+            "has no split 'test' (there is train): annotations/instances_test.json is missing",
+        ),
         ((clean, "--preset", "tyni"), "unknown preset 'tyni'; did you mean 'tiny'?"),
         ((clean, "--out", clean), "exists already"),
         ((clean, "--out", clean, "--force"), "did not write"),
@@ -192,5 +195,5 @@ def test_real_scenes() -> None:
 @needs_clevr_mini
 def test_the_document_shows_what_is_printed() -> None:
     text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
-    for line in screen(diagnose(CLEVR_MINI, "train", "tiny"))[1:]:
+    for line in screen(diagnose(CLEVR_MINI, None, "tiny"))[1:]:
         assert line in text

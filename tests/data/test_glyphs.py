@@ -1,5 +1,4 @@
 import gzip
-import os
 import struct
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from ssdir.data import glyphs as module
 from ssdir.data.glyphs import SPLITS, Glyphs, load_glyphs
 from ssdir.errors import InputError
 
-MNIST = Path(os.environ.get("SSDIR_MNIST", Path(__file__).parents[3] / "shared" / "data"))
+from .real import real_data
+
+MNIST, needs_mnist = real_data("MNIST")
 
 
 def idx(array):
@@ -132,7 +133,7 @@ def test_mnist_without_root_or_network(tmp_path, monkeypatch):
         load_glyphs("mnist", "train")
 
 
-@pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="no MNIST files (set SSDIR_MNIST to their folder)")
+@needs_mnist
 def test_the_real_mnist():
     parts = [load_glyphs("mnist", split, MNIST) for split in SPLITS]
     assert [len(part) for part in parts] == [55_000, 5_000, 10_000]

@@ -4,7 +4,8 @@ from PIL import Image
 
 from ssdir.data.images import read_image
 from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.voc import is_voc, read_voc, turn_box, voc_splits
+from ssdir.data.upright import turn_box
+from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.errors import InputError
 
 OBJECT = "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
@@ -138,7 +139,7 @@ def test_entities_are_not_expanded(golden, tmp_path):
 
 
 def test_missing_images_lists_and_annotations(golden, tmp_path):
-    with pytest.raises(InputError, match=r"no ImageSets/Main/test\.txt \(there is train, val\)"):
+    with pytest.raises(InputError, match=r"\(there is train, val\): ImageSets/Main/test\.txt is missing"):
         read_voc(golden, "test")
     with pytest.raises(InputError, match="does not exist"):
         read_voc(tmp_path / "no", "train")

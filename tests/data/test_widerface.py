@@ -137,7 +137,9 @@ def test_broken_lines_are_named(tmp_path, text, message):
 
 def test_missing_splits_and_broken_images(golden, tmp_path):
     assert widerface_splits(golden) == ["train"]
-    with pytest.raises(InputError, match=r"there is wider_face_train_bbx_gt.txt; .* no boxes for its test split"):
+    with pytest.raises(
+        InputError, match=r"there is train\): .*_test_bbx_gt\.txt is missing .* no boxes for its test split"
+    ):
         read_widerface(golden, "test")
     with pytest.raises(InputError, match="does not exist"):
         read_widerface(tmp_path / "no", "train")

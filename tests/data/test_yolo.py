@@ -4,6 +4,7 @@ import yaml
 from PIL import Image
 
 from ssdir.data.layouts import find_layout, open_dataset
+from ssdir.data.table_builder import read_lines
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
 from ssdir.errors import InputError
 
@@ -149,6 +150,10 @@ def test_a_data_yaml_by_another_name_that_leads_elsewhere(golden, tmp_path):
         ("train: images/train\nnames: {0: a, 2: b}\n", "keys of names must be 0 ... 1"),
         ("train: images/train\nnames: {a: b}\n", "keys of names must be the classes' numbers"),
         ("train: images/train\nnames: [a, b]\nkpt_shape: 3\n", "kpt_shape must be"),
+        ("train: images/train\nnc: 3\nnames: [a, b]\n", r"nc is 3, but names has 2 \(a ... b\): correct one"),
+        ("train: images/train\nnc: -3\n", "nc must be 1 ... 100000, got -3"),
+        ("train: images/train\nnc: 1000000000000\n", "nc must be 1 ... 100000"),
+        ("train: images/train\nnc: two\nnames: [a, b]\n", "nc is 'two', but names has 2"),
         ("train: list.txt\nnames: [a, b]\n", r"list\.txt: line 2 lists image 'gone\.png'"),
         ("train: empty.txt\nnames: [a, b]\n", "lists no images"),
         ("train: images/none\nnames: [a, b]\n", "has no images"),
@@ -245,9 +250,28 @@ def test_without_names_classes_are_numbers_that_agree_between_splits(golden):
     write_labels(golden / "labels" / "val", {"x": "3 0.5 0.5 1 1"})
     for split in ("train", "val"):
         assert read_yolo(golden, split).category_names == ["0", "1", "2", "3"]
+    (golden / "labels" / "val" / "x.txt").write_text("1000000000000 0.5 0.5 1 1")
+    with pytest.raises(InputError, match=r"x\.txt: line 1: class 1e\+12 is out of range"):
+        read_yolo(golden, "train")
     (golden / "labels" / "val" / "x.txt").write_text("\nx 0.5 0.5 1 1")
     with pytest.raises(InputError, match=r"x\.txt: line 2: the class must be a whole number, got 'x'"):
         read_yolo(golden, "train")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_every_label_file_is_read_once(golden, monkeypatch, named):
+    if not named:
+        (golden / "classes.txt").unlink()
+    reads = []
+
+    def counted(path):
+        reads.append(path.name)
+        return read_lines(path)
+
+    monkeypatch.setattr("ssdir.data.yolo.read_lines", counted)
+    table = read_yolo(golden, "train")
+    assert sorted(reads) == ["a.txt", "b.txt", "d.txt"]
+    assert table.category_names == (["cat", "dog"] if named else ["0", "1"])
 
 
 def test_names_may_lie_beside_the_labels(golden):

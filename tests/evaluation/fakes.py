@@ -55,6 +55,8 @@ class FakeDataset:
     def __init__(
         self, targets: Sequence[Objects], categories: Sequence[Tensor], names: Sequence[str], offset: int = 0
     ) -> None:
+        self.known: dict[str, list[Tensor]] = {}
+        self.masks: list[Tensor | None] = [None] * len(targets)
         self.targets, self._categories, self.category_names = list(targets), list(categories), list(names)
         self.class_names, self.offset = ["object"], offset
 
@@ -69,6 +71,12 @@ class FakeDataset:
     def categories(self, index: int) -> Tensor:
         return self._categories[index]
 
+    def attributes(self, index: int) -> dict[str, Tensor]:
+        return {name: values[index] for name, values in self.known.items()}
+
+    def mask(self, index: int) -> Tensor | None:
+        return self.masks[index]
+
 
 @dataclass
 class FakeModel:
@@ -81,6 +89,7 @@ class FakeModel:
     code: Callable[[Tensor, Tensor], Tensor]
     image_size: int = SIZE
     threshold: float = 0.5
+    alpha: bool = False
 
     def __post_init__(self) -> None:
         self.class_names = ["object"]
@@ -104,7 +113,8 @@ class FakeModel:
     def decode(self, objects: Objects) -> Scene:
         assert objects.z_what is not None or not len(objects)
         blank = torch.zeros(objects.batch_size, 3, self.image_size, self.image_size)
-        return Scene(blank, torch.zeros(len(objects), 3, 8, 8))
+        alpha = torch.ones(len(objects), 1, 8, 8) if self.alpha else None
+        return Scene(blank, torch.zeros(len(objects), 3, 8, 8), alpha)
 
 
 class FakeDetector(FakeModel):

@@ -140,10 +140,60 @@ def test_max_train_images(data: tuple[FakeDataset, FakeDataset, dict[int, Object
     assert told[-1] == ("train images", 7, 7)
 
 
+def test_masks_of_a_model_with_alpha() -> None:
+    test, found = split(TEST, images=5)
+    painted = torch.zeros(SIZE, SIZE, dtype=torch.int64)
+    for number, (x1, y1, x2, y2) in enumerate((torch.tensor(BOXES) * SIZE).round().int().tolist(), start=1):
+        painted[y1:y2, x1:x2] = number
+    test.masks = [torch.zeros_like(painted), *[painted] * 3, None]
+    model = FakeModel(found, blind, alpha=True)
+    metrics = metrics_of(model, test, batch_size=2)
+    assert metrics == pytest.approx(metrics_of(model, test, batch_size=5))
+    # Three of four objects are found; what the boxes' edges cost is little.
+    assert 0.7 < metrics["masks/miou"] <= metrics["masks/mbo"] <= 0.75
+    assert 0.95 < metrics["masks/fg_ari"] <= 1
+    assert not [name for name in metrics_of(FakeModel(found, blind), test) if name.startswith("masks/")]
+
+
+def test_properties_are_probed_like_categories(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    test, train, found = data
+    g = torch.Generator().manual_seed(5)
+    for part in (test, train):
+        chance = [torch.randint(0, 2, (len(objects),), generator=g) for objects in part.targets]
+        part.known = {"colour": [part.categories(row) for row in range(len(part))], "luck": chance}
+    model = FakeModel(found, TruthCode(test, train))
+    metrics = metrics_of(model, test, train)
+    assert metrics["properties/colour/accuracy"] == 1
+    assert metrics["properties/colour/accuracy_std"] == 0
+    assert metrics["properties/luck/accuracy"] < 0.8
+    for score in ("accuracy", "accuracy_std", "accuracy_end_to_end", "accuracy_end_to_end_std"):
+        assert metrics[f"properties/colour/{score}"] == metrics[f"probe/{score}"]
+    assert metrics["properties/colour/accuracy_end_to_end"] == pytest.approx(0.75)
+    # One pass over each split, however many attributes; and they need no second category.
+    calls = model.calls
+    test.category_names = ["a"]
+    alone = metrics_of(model, test, train)
+    assert model.calls == 2 * calls
+    assert not [name for name in alone if name.startswith("probe/")]
+    assert alone["properties/luck/accuracy"] == metrics["properties/luck/accuracy"]
+    assert not [name for name in metrics_of(model, test) if name.startswith("properties/")]
+
+
+def test_max_images(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+    told: list[tuple[str, int, int]] = []
+    metrics_of(FakeModel(found, blind), test, max_images=5, progress=lambda *step: told.append(step))
+    assert told == [("test images", 5, 5)]
+
+
 def test_nothing_found(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     none = {number: boxes_to_objects([]) for number in found}
+    test.known = train.known = {"colour": [torch.zeros(len(objects)) for objects in test.targets]}
     metrics = metrics_of(FakeDetector(none, blind), test, train, random_model=FakeModel(none, blind))
+    assert metrics["properties/colour/accuracy_end_to_end"] == 0
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["detection/ap"] == metrics["detection/recall"] == 0
     assert metrics["probe/accuracy_end_to_end"] == 0
@@ -184,6 +234,9 @@ def test_each_object_needs_its_category() -> None:
     short = FakeDataset(test.targets, [test.categories(row)[:2] for row in range(3)], NAMES)
     with pytest.raises(ValueError, match=r"categories must be \(8,\), got \(4,\)"):
         metrics_of(FakeModel(found, blind), short)
+    test.known = {"colour": [test.categories(row)[:1] for row in range(3)]}
+    with pytest.raises(ValueError, match=r"colour must be \(8,\), got \(2,\)"):
+        metrics_of(FakeModel(found, blind), test)
 
 
 def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:

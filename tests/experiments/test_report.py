@@ -111,12 +111,20 @@ def test_metrics_stand_beside_the_papers() -> None:
     page = report(FULL)
     assert page.row("Accuracy") == ["0.9312 ±\u00a00.0021", "0.9789 ±\u00a00.0016"]
     assert page.row("F1") == ["–", "0.9786 ±\u00a00.0016"]
-    assert page.row("AP50") == ["–", ""]
+    assert page.row("Accuracy of nearest neighbours") == ["–", ""]
 
 
 def test_the_papers_column_may_be_left_out() -> None:
     page = report(Section("Numbers", table=metrics_table({"reconstruction/psnr": 19.34}, paper=False)))
     assert page.row("PSNR") == ["19.3\u00a0dB"]
+
+
+def test_groups_that_were_not_measured_are_left_out() -> None:
+    page = report(Section("Numbers", table=metrics_table({"masks/miou": 0.5})))
+    assert page.row("mIoU")[0] == "0.500"
+    assert page.row("FG-ARI")[0] == "–"
+    assert "Whose is each pixel?" in page.text
+    assert "Accuracy of shapes" not in page.text
 
 
 def test_missing_facts_are_dashes() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
+from data.real import real_data
 from ssdir.data.check import usable_boxes
 from ssdir.data.layouts import read_table
 from ssdir.models.anchor_fit import MAX_GROWTH, _weights, fit_anchors, full_size, match_levels, pyramid, recommend
@@ -17,9 +15,7 @@ from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_cxcywh, to_xyxy
 from ssdir.training.recipe import read_recipe
 
-WIDERFACE = Path(
-    os.environ.get("SSDIR_WIDERFACE", Path(__file__).parents[2].parent / "shared" / "data" / "widerface")
-)
+WIDERFACE, needs_widerface = real_data("widerface")
 
 CONFIG = SSDConfig(
     image_size=64,
@@ -97,7 +93,7 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
     assert share(large, anchors, 64) > 0.8
 
 
-@pytest.mark.skipif(not WIDERFACE.is_dir(), reason="WIDER FACE is not there: set SSDIR_WIDERFACE to its folder")
+@needs_widerface
 def test_nor_on_real_faces_most_of_which_are_small() -> None:
     table = read_table(WIDERFACE, "val")
     boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))

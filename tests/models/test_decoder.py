@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +26,13 @@ def test_no_objects_decode_to_none() -> None:
 
 def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
     """The paper's transposed convolutions, one after the other: before the split into colour and alpha."""
-    pictures = decoder.stem(z_what[:, :, None, None]).relu()
+    side = round(decoder.cells**0.5)
+    cells = decoder.stem(z_what[:, :, None, None]).relu().reshape(len(z_what), decoder.cells, -1)
+    pictures = torch.zeros(len(z_what), cells.shape[2], side, side)
+    for cell in range(decoder.cells):  # in Morton order: a quarter's quarters are next to each other
+        row = sum((cell >> 2 * bit + 1 & 1) << bit for bit in range(3))
+        column = sum((cell >> 2 * bit & 1) << bit for bit in range(3))
+        pictures[:, :, row, column] = cells[:, cell]
     for level, doubling in enumerate(decoder.doublings):
         pictures = doubling(pictures)
         if decoder.norms:
@@ -36,8 +44,11 @@ def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
-def test_decoding_equals_convolutions(alpha: bool, norm: bool) -> None:
-    decoder = WhatDecoder(5, DecoderConfig(stem=8, channels=(8, 6, 4), alpha=alpha, norm=norm))
+@pytest.mark.parametrize("grid", [1, 2, 4])
+def test_decoding_equals_convolutions(alpha: bool, norm: bool, grid: Literal[1, 2, 4]) -> None:
+    config = DecoderConfig(stem=8, grid=grid, channels=(8, 6, 4), alpha=alpha, norm=norm)
+    assert config.size == 8 * grid
+    decoder = WhatDecoder(5, config)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssdir.ops.compositing import composite_alpha, composite_weighted, image_softmax, paste_sum, tent_weights
+from ssdir.ops.compositing import (
+    composite_alpha,
+    composite_weighted,
+    image_softmax,
+    paste_sum,
+    pixel_owners,
+    tent_weights,
+)
 
 HEIGHT, WIDTH, SIDE = 33, 40, 6
 
@@ -47,6 +54,9 @@ class Layers:
         return composite_alpha(
             self.appearances, self.alpha, self.boxes, self.z_depth, self.image_index, self.batch_size, size
         )
+
+    def owners(self, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor:
+        return pixel_owners(self.alpha, self.boxes, self.z_depth, self.image_index, self.batch_size, size)
 
 
 def layers(seed: int = 0, counts: tuple[int, ...] = (2, 0, 3), side: int = SIDE, min_box: float = 0.2) -> Layers:
@@ -183,6 +193,42 @@ def test_alpha_merge_equals_loops(seed: int) -> None:
     torch.testing.assert_close(pictures, expected, rtol=0, atol=1e-4)
 
 
+def owners_by_loops(given_: Layers, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The owner of each pixel from a canvas per object, and by how much any other answer would be worse."""
+    owners = torch.full((given_.batch_size, *size), -1)
+    margins = torch.full((given_.batch_size, *size), torch.inf)
+    for image in range(given_.batch_size):
+        rows = [row for row in range(len(given_.boxes)) if given_.image_index[row] == image]
+        if not rows:
+            continue
+        alpha = torch.stack([paste_by_grid_sample(given_.alpha[r], given_.boxes[r], size)[0] for r in rows])
+        total = sum(float(given_.z_depth[row].exp()) for row in rows)
+        shown = alpha * torch.tensor([float(given_.z_depth[r].exp()) / total for r in rows])[:, None, None]
+        best = shown.sort(dim=0, descending=True)
+        covered = alpha.sum(dim=0) >= 0.5
+        owners[image] = torch.where(covered, torch.tensor(rows)[best.indices[0]], -1)
+        runner_up = best.values[1] if len(rows) > 1 else torch.zeros(size)
+        tied = torch.where(covered, best.values[0] - runner_up, torch.inf)
+        margins[image] = torch.minimum(tied, (alpha.sum(dim=0) - 0.5).abs())
+    return owners, margins
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_owners_equal_canvases(seed: int) -> None:
+    given_ = layers(seed, counts=(3, 0, 5, 1), min_box=0.4)
+    size = (20, 24)
+    expected, margins = owners_by_loops(given_, size)
+    clear = margins > 1e-4
+    assert clear.float().mean() > 0.99
+    assert torch.equal(given_.owners(size)[clear], expected[clear])
+    assert len(expected[clear].unique()) > 6  # The background, and nearly all objects.
+
+
+def test_owners_without_any_object() -> None:
+    none = layers(counts=(0, 0))
+    assert torch.equal(none.owners((5, 7)), torch.full((2, 5, 7), -1))
+
+
 LEFT, RIGHT, FULL = [0.0, 0.0, 0.6, 1.0], [0.4, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]
 RED, GREEN = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
 
@@ -196,6 +242,18 @@ def test_nearer_opaque_object_hides_the_other(near: int) -> None:
     # Where each is alone, depth does not matter.
     torch.testing.assert_close(picture[:, 5:15, 2:6].mean(dim=(1, 2)), torch.tensor(RED), rtol=0, atol=1e-3)
     torch.testing.assert_close(picture[:, 5:15, 14:18].mean(dim=(1, 2)), torch.tensor(GREEN), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("near", [0, 1])
+def test_the_nearer_opaque_object_owns_what_two_cover(near: int) -> None:
+    pair = one_box(LEFT, RIGHT, depth=[30.0 * (row == near) for row in range(2)], colours=[RED, GREEN])
+    owners = pair.owners((20, 20))[0]
+    assert (owners[:, 1:7] == 0).all()
+    assert (owners[:, 9:11] == near).all()
+    assert (owners[:, 13:19] == 1).all()
+    half = replace(pair, alpha=pair.alpha * 0.45).owners((20, 20))[0]
+    assert (half[:, 1:7] == -1).all()
+    assert (half[:, 9:11] == near).all()  # Together they cover enough.
 
 
 def test_far_object_stays_where_it_is_alone_however_far() -> None:
@@ -282,3 +340,11 @@ def test_no_object_has_a_canvas_of_its_own(kind: str) -> None:
     with LargestTensor() as largest:
         _ = given_.weighted((H, W)) if kind == "weighted" else given_.merged((H, W))
     assert 0 < largest.numel < M * 3 * H * W / 2
+
+
+def test_owners_need_the_canvases_of_one_image_only() -> None:
+    M, H, W = 32, 128, 128
+    given_ = layers(counts=(4,) * 8, side=16)
+    with LargestTensor() as largest:
+        given_.owners((H, W))
+    assert 0 < largest.numel <= M * H * W / 4

@@ -92,4 +92,5 @@ def test_antialiased_samples_average_instead_of_skipping_pixels() -> None:
 
 def test_no_boxes_to_sample() -> None:
     empty = torch.zeros(0, dtype=torch.int64)
-    assert sample_glimpses(torch.rand(2, 3, 8, 8), torch.zeros(0, 4), empty, 4).shape == (0, 3, 4, 4)
+    for B in (2, 0):
+        assert sample_glimpses(torch.rand(B, 3, 8, 8), torch.zeros(0, 4), empty, 4).shape == (0, 3, 4, 4)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ssdir.data.dataset import collate
+from ssdir.data.images import Image8, read_channels
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
+from ssdir.models.backbone import TimmConfig
 from ssdir.models.zoo import load_model
 from ssdir.training.fit import EpochShuffle, train
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
@@ -51,6 +55,34 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record["recipe"] == augmented.model_dump(mode="json")
     assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
     assert read_training(tmp_path) is None
+
+
+def test_augmentation_does_not_read_the_images_again(
+    augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    def counted(path: Path, max_side: int | None = None) -> Image8:
+        reads.append(str(path))
+        return read_channels(path, max_side)
+
+    monkeypatch.setattr("ssdir.data.dataset.read_channels", counted)
+    monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: None)
+    train(augmented, scattered, tmp_path / "run", stage="detector")
+    assert len(reads) == len(set(reads)) == 64 + 16
+
+
+def test_splits_with_other_classes_are_refused(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scattered, data)
+    path = data / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"], content["categories"][1]["name"] = "1", "0"
+    path.write_text(json.dumps(content))
+    every = recipe.model_copy(update={"classes": "all"})
+    with pytest.raises(InputError, match=r"train and val number their classes differently \(0, 1, .*; 1, 0, "):
+        train(every, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_folder_holds_what_is_documented(run: Path, augmented: Recipe) -> None:
@@ -179,6 +211,21 @@ def test_existing_folders_are_safe(run: Path, augmented: Recipe, scattered: Path
 def test_bad_data_leaves_no_folder(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train(recipe, tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_out_of_reach_leave_no_folder(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    wanting = with_detector(recipe, backbone=TimmConfig(name="test_resnet", pretrained=True))
+    with pytest.raises(
+        InputError, match=r"or pass model\.detector\.backbone\.pretrained=false to train from scratch"
+    ):
+        train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -36,6 +36,7 @@ class AnnotationTable:
         mask_value: int64 (N,).
         info: what the data set says of itself, by name.
         notes: what the reader met and mended or passed over, as sentences that name file and line.
+        sizes_from_files: the annotations give no sizes of images, `image_sizes` are those of the files.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class AnnotationTable:
     mask_value: NDArray[np.int64] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sizes_from_files: bool = False
 
     @property
     def image_paths(self) -> list[Path]:

@@ -1,18 +1,19 @@
-"""Every image file of a split opened and decoded once: which can't be used, and which are there twice."""
+"""Every image file opened and decoded once: which can't be used, and which are there twice."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable, same_shape
 from ssdir.data.check import Problem
-from ssdir.data.images import read_channels
+from ssdir.data.images import image_orientation, read_channels
+from ssdir.data.upright import is_ambiguous
 from ssdir.errors import InputError
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -25,22 +26,24 @@ class ScannedImage:
     Attributes:
         size: height and width in pixels, upright; None if it can't be read.
         content: names the pixels, so that copies in other formats are found too.
+        orientation: that EXIF gives, 1 ... 8; the size is that of the image turned so.
         error: why it can't be read.
     """
 
     size: tuple[int, int] | None = None
     content: str | None = None
+    orientation: int = 1
     error: str | None = None
 
 
-def scan_images(table: AnnotationTable, progress: Callable[[int, int], None] | None = None) -> list[ScannedImage]:
+def scan_images(paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> list[ScannedImage]:
     """Decodes every image, one after the other on each of a few threads.
 
     Args:
-        table: what is annotated.
+        paths: the image files.
         progress: called with the number of images done, and of all.
     """
-    paths, scanned = table.image_paths, []
+    scanned = []
     executor = ThreadPoolExecutor(_THREADS)
     try:
         for image in executor.map(_scan, paths):
@@ -53,7 +56,7 @@ def scan_images(table: AnnotationTable, progress: Callable[[int, int], None] | N
 
 
 def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Problem]:
-    """Names the images that are missing, damaged, of another size than annotated, or there twice."""
+    """Names the images that are missing, damaged, of another size than annotated, turned, or there twice."""
     found: dict[str, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     for i, (name, path, image) in enumerate(zip(table.image_names, table.image_paths, scanned, strict=True)):
@@ -67,6 +70,9 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
         if image.size != (height, width):
             kind = "rescaled_images" if same_shape(image.size, (height, width)) else "images_of_other_shape"
             found[kind].append(f"{name}: {image.size[1]} x {image.size[0]}, annotated as {width} x {height}")
+        told = not table.sizes_from_files and not is_ambiguous(image.size, image.orientation)
+        if image.orientation != 1 and not told:
+            found["turned_images"].append(f"{name}: EXIF orientation {image.orientation}")
         if image.content in first:
             found["duplicate_images"].append(f"{name}: the same as {first[image.content]}")
         first.setdefault(image.content, name)
@@ -75,6 +81,10 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
         "damaged_images": (True, "images that can't be read"),
         "images_of_other_shape": (True, "images of other proportions than annotated"),
         "rescaled_images": (False, "images of another size than annotated (boxes are scaled)"),
+        "turned_images": (
+            False,
+            "images that EXIF turns, and no size tells how their boxes are meant (taken: upright)",
+        ),
         "duplicate_images": (False, "images that are there already (kept)"),
     }
     return [
@@ -86,9 +96,9 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
 
 def _scan(path: Path) -> ScannedImage:
     try:
-        pixels = read_channels(path)
+        pixels, orientation = read_channels(path), image_orientation(path)
     except InputError as error:
         return ScannedImage(error=str(error))
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     digest.update(pixels.data)
-    return ScannedImage((pixels.shape[0], pixels.shape[1]), digest.hexdigest())
+    return ScannedImage((pixels.shape[0], pixels.shape[1]), digest.hexdigest(), orientation)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from PIL import Image
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
 from ssdir.data.json_stream import stream_json
+from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
+from ssdir.data.split_files import find_split, list_splits
 from ssdir.errors import InputError, nearest
 
 ATTRIBUTES: dict[str, list[str]] = {
@@ -38,8 +40,11 @@ VOCABULARIES: dict[str, list[str]] = {
 }
 """The category names: 1, 3, or 96 such as "large gray rubber cube"."""
 
+_SCENES = "scenes/CLEVR_*_scenes.json"
+
 Vocabulary: TypeAlias = Literal["object", "shape", "full"]
 Extent: TypeAlias = Literal["whole", "visible"]
+EXTENTS: tuple[str, ...] = get_args(Extent)
 
 # `pixel_coords` are rounded to whole pixels: a camera that fits misses none by more than half of one.
 _MAX_ERROR_PX = 1.0
@@ -67,13 +72,12 @@ class ClevrScene:
 def is_clevr(root: str | Path) -> bool:
     """Whether a folder has CLEVR's layout."""
     folder = Path(root)
-    return (folder / "images").is_dir() and any((folder / "scenes").glob("CLEVR_*_scenes.json"))
+    return (folder / "images").is_dir() and bool(clevr_splits(root))
 
 
 def clevr_splits(root: str | Path) -> list[str]:
     """The splits that have scenes."""
-    found = (Path(root) / "scenes").glob("CLEVR_*_scenes.json")
-    return sorted(path.name.removeprefix("CLEVR_").removesuffix("_scenes.json") for path in found)
+    return list_splits(root, _SCENES)
 
 
 def read_clevr(
@@ -157,12 +161,13 @@ def _columns(folder: Path, scene: ClevrScene, extent: Extent) -> _Columns:
     if extent == "whole":
         boxes, visible = cover_pixels(project_boxes(scene.camera, scene.solids)), np.ones(len(scene.depth))
     else:
-        mask = _read_mask(folder / _mask_name(scene.image_name), scene)
-        boxes, pixels = _mask_boxes(mask, len(scene.depth))
+        path, count = folder / _mask_name(scene.image_name), len(scene.depth)
+        mask = read_mask(path, scene.camera.image_size, scene.image_name)
+        if mask.max() > count:
+            raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {count} objects")
+        boxes, pixels = mask_boxes(mask, count)
         visible = np.clip(pixels / np.maximum(silhouette_areas(scene.camera, scene.solids), 1), 0, 1)
-    # The rank by depth: the number of objects farther away.
-    draw_order = np.argsort(np.argsort(-scene.depth, kind="stable"), kind="stable")
-    return _Columns(boxes, visible, scene.depth, draw_order, scene.attributes)
+    return _Columns(boxes, visible, scene.depth, draw_order(scene.depth), scene.attributes)
 
 
 def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -175,14 +180,7 @@ def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArra
 
 
 def _find_scenes(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
-    path = root / "scenes" / f"CLEVR_{split}_scenes.json"
-    if not path.is_file():
-        found = sorted(file.name for file in (root / "scenes").glob("CLEVR_*_scenes.json"))
-        listed = f"scenes/ has {', '.join(found)}" if found else "there are no scenes/CLEVR_*_scenes.json"
-        raise InputError(f"'{root}' has no scenes/{path.name} ({listed}; CLEVR publishes none for its test split)")
-    return path
+    return find_split(root, _SCENES, split, remark="CLEVR publishes none for its test split")
 
 
 def _parse_scene(entry: dict[str, Any], name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
@@ -265,30 +263,3 @@ def _image_size(path: Path, where: str) -> tuple[int, int]:
 
 def _mask_name(image_name: str) -> str:
     return "masks" + image_name.removeprefix("images")
-
-
-def _read_mask(path: Path, scene: ClevrScene) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except FileNotFoundError:
-        raise InputError(f"mask '{path}' of {scene.image_name} does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"mask '{path}' is not readable ({error})") from None
-    height, width = scene.camera.image_size
-    if mask.shape != (height, width) or mask.dtype != np.uint8:
-        raise InputError(f"mask '{path}' must be 8-bit grey, {width} x {height} pixels as its image")
-    if mask.max() > len(scene.depth):
-        raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {len(scene.depth)} objects")
-    return mask
-
-
-def _mask_boxes(mask: NDArray[np.uint8], num_objects: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The boxes (M, 4) of the values 1 ... M, zeros where there is none, and their pixels (M,)."""
-    boxes = np.zeros((num_objects, 4))
-    pixels = np.bincount(mask.ravel(), minlength=num_objects + 1)[1:].astype(np.float64)
-    for i in np.flatnonzero(pixels):
-        inside = mask == i + 1
-        columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
-        boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes, pixels

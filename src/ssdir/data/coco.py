@@ -11,29 +11,35 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
+from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import check_names
+from ssdir.data.upright import turn_upright
 from ssdir.errors import EmptySplitError, InputError
+
+_ANNOTATIONS = "annotations/instances_*.json"
 
 
 def is_coco(root: str | Path) -> bool:
     """Whether a folder has COCO's layout."""
-    return any((Path(root) / "annotations").glob("instances_*.json"))
+    return bool(coco_splits(root))
 
 
 def coco_splits(root: str | Path) -> list[str]:
     """The splits that have annotations."""
-    found = (Path(root) / "annotations").glob("instances_*.json")
-    return sorted(path.stem.removeprefix("instances_") for path in found)
+    return list_splits(root, _ANNOTATIONS)
 
 
 def read_coco(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
 
+    Boxes refer to the upright picture, unless the size given is that of the picture as stored, on its side: then
+    they are turned, and the table has the upright size (see `upright`).
+
     Raises:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
     """
     folder = Path(root)
-    path = _find_annotations(folder, split)
+    path = find_split(root, _ANNOTATIONS, split)
     content, name = read_json(path), str(path)
     try:
         categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
@@ -46,7 +52,11 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
             [str(entry["file_name"]) for entry in images],
         )
         crowd = [bool(entry.get("iscrowd", 0)) for entry in annotations]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        difficult, draw_order, source_index = (
+            _optional_column(annotations, key) for key in ("difficult", "draw_order", "source_index")
+        )
+        image_sizes = np.array(sizes, dtype=np.int64)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         problem = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{name}: not COCO annotations ({problem})") from None
     if not images:
@@ -58,22 +68,22 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
     if min(min(size) for size in sizes) < 1:
         raise InputError(f"{name}: an image has no width or no height")
     place = _image_folder(folder, split, names[1][0])
-    difficult = _optional_column(annotations, "difficult")
-    return AnnotationTable(
+    table = AnnotationTable(
         root=folder,
         sources=(path,),
         category_names=names[0],
         image_names=[f"{place}/{name}" if place else name for name in names[1]],
-        image_sizes=np.array(sizes, dtype=np.int64),
+        image_sizes=image_sizes,
         image=_references(annotations, "image_id", image_of, name),
         category=_references(annotations, "category_id", category_of, name),
         boxes_px=_boxes(annotations, name),
         ignored=np.array(crowd, dtype=np.bool_),
         difficult=None if difficult is None else difficult != 0,
-        draw_order=_optional_column(annotations, "draw_order"),
-        source_index=_optional_column(annotations, "source_index"),
+        draw_order=draw_order,
+        source_index=source_index,
         info=content["info"] if isinstance(content.get("info"), dict) else {},
     )
+    return turn_upright(table)
 
 
 def _references(
@@ -82,10 +92,11 @@ def _references(
     """Where the annotations' ids point to."""
     column = np.empty(len(annotations), dtype=np.int64)
     for i, entry in enumerate(annotations):
-        position = positions.get(entry.get(key))
+        value = entry.get(key)
+        position = positions.get(value) if isinstance(value, str | int | float) else None
         if position is None:
             what = key.removesuffix("_id")
-            raise InputError(f"{name}: annotation {entry.get('id', i)} is for unknown {what} {entry.get(key)}")
+            raise InputError(f"{name}: annotation {entry.get('id', i)} is for unknown {what} {value!r:.60}")
         column[i] = position
     return column
 
@@ -99,7 +110,10 @@ def _boxes(annotations: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
         if not (isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)):
             problem = f"annotation {entry.get('id', i)} has no bbox of four numbers (got {box})"
             raise InputError(f"{name}: {problem}")
-        boxes[i] = box
+        try:
+            boxes[i] = box
+        except OverflowError:
+            boxes[i] = np.nan  # No box in any image: left out, and counted.
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
@@ -117,22 +131,13 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON at line {error.lineno} ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not COCO annotations (lists within lists, too deep to read)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not COCO annotations (a {type(content).__name__} instead of an object)")
     return content
-
-
-def _find_annotations(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
-    path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        found = sorted(file.name for file in (root / "annotations").glob("*.json"))
-        listed = f"annotations/ has {', '.join(found)}" if found else "there are no annotations/*.json"
-        raise InputError(f"'{root}' has no annotations/instances_{split}.json ({listed})")
-    return path
 
 
 def _image_folder(root: Path, split: str, file_name: str) -> str:

@@ -49,6 +49,7 @@ def convert(
     out: str | Path,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **options: str | None,
 ) -> Conversion:
     """Writes all splits of a data set in another layout, whole or not at all. Images are copied byte for byte.
 
@@ -63,6 +64,7 @@ def convert(
         out: the folder to make.
         force: replace an earlier data set at `out`.
         progress: called with the number of images written, and of all, every now and then.
+        options: of the layout that is read, see `Layout.read`.
 
     Raises:
         InputError: as the layout's reader; if an image is missing, or of another shape than annotated; if `out`
@@ -74,7 +76,7 @@ def convert(
     with atomic_dir(out, force) as made:
         layout = find_layout(folder)
         done = Conversion(layout.name)
-        tables = _read_splits(layout, folder, target, done)
+        tables = _read_splits(layout, folder, target, done, options)
         names = list(dict.fromkeys(name for table in tables.values() for name in table.category_names))
         file_names = _file_names(tables, one_folder=target == "voc")
         total = sum(len(table.image_names) for table in tables.values())
@@ -99,7 +101,9 @@ def convert(
 # What is read ---------------------------------------------------------------------------------------------
 
 
-def _read_splits(layout: Layout, root: Path, target: Target, done: Conversion) -> dict[str, AnnotationTable]:
+def _read_splits(
+    layout: Layout, root: Path, target: Target, done: Conversion, options: Mapping[str, str | None]
+) -> dict[str, AnnotationTable]:
     """The tables by the splits' names in the new data set."""
     found = layout.splits(root)
     stands_for = [split_of(name) for name in found]
@@ -107,7 +111,7 @@ def _read_splits(layout: Layout, root: Path, target: Target, done: Conversion) -
     for name, split in zip(found, stands_for, strict=True):
         new = split if stands_for.count(split) == 1 else name
         try:
-            table = layout.read(root, name)
+            table = layout.read(root, name, **options)
         except EmptySplitError as error:
             done.notes.append(str(error))
             continue

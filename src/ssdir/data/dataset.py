@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, read_channels, resize
+from ssdir.data.images import Image8, read_channels, resize, resize_nearest
+from ssdir.data.masks import read_mask
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -77,6 +79,7 @@ class ObjectDataset(Dataset[Sample]):
         kept = np.flatnonzero(usable & (label_of[table.category] >= 0))
         kept = kept[np.argsort(table.image[kept], kind="stable")]
         counts = np.bincount(table.image[kept], minlength=len(self.file_names))
+        self._kept = kept
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
         self._categories = torch.from_numpy(table.category[kept])
@@ -84,6 +87,12 @@ class ObjectDataset(Dataset[Sample]):
         self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
         self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
         self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
+
+    def with_transform(self, transform: Transform | None) -> ObjectDataset:
+        """The same data set with another transform; images in memory are shared, not read again."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -119,6 +128,34 @@ class ObjectDataset(Dataset[Sample]):
     def categories(self, index: int) -> Tensor:
         """The categories of `objects(index)`, int64 (n,), index into `category_names` whatever `classes`."""
         return self._categories[self._rows(index)]
+
+    def attributes(self, index: int) -> dict[str, Tensor]:
+        """By name, int64 (n,), of `objects(index)`: index into the table's `attribute_names`; empty if none."""
+        rows = self._kept[self._rows(index)]
+        return {name: torch.from_numpy(column[rows]) for name, column in (self.table.attributes or {}).items()}
+
+    def mask(self, index: int) -> Tensor | None:
+        """Which object each pixel shows, without the transform; None where the annotations have no masks.
+
+        Returns:
+            int64 (H, W), of the image's size: i + 1 is object i of `objects(index)`, 0 is the background and
+            objects that are left out.
+
+        Raises:
+            InputError: if the mask is missing, damaged, or of another shape than annotated.
+        """
+        table, rows = self.table, self._kept[self._rows(index)]
+        if table.mask_names is None or table.mask_value is None:
+            return None
+        path = table.root / table.mask_names[index]
+        height, width = self.image_sizes[index].tolist()
+        values = read_mask(path, (height, width), table.image_names[index]).astype(np.int64)
+        if self.image_size is not None:
+            values = resize_nearest(values, self.image_size, self.image_size)
+        mask = np.zeros_like(values)
+        for number, value in enumerate(table.mask_value[rows].tolist(), start=1):
+            mask[values == value] = number
+        return torch.from_numpy(mask)
 
     def _rows(self, index: int) -> slice:
         if not -len(self) <= index < len(self):
@@ -181,10 +218,14 @@ def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tup
     if classes == "object":
         return np.zeros(len(category_names), dtype=np.int64), ["object"]
     names = [classes] if isinstance(classes, str) else list(classes)
+    if not names:
+        raise InputError(f"no class is chosen: name some of {', '.join(category_names)}, or take 'all'")
     label_of = np.full(len(category_names), -1, dtype=np.int64)
     for label, name in enumerate(names):
         if name not in category_names:
             known = f"; classes: {', '.join(category_names)}"
             raise InputError(f"unknown class '{name}'{nearest(name, category_names) or known}")
+        if label_of[category_names.index(name)] >= 0:
+            raise InputError(f"class '{name}' is chosen twice: name it once")
         label_of[category_names.index(name)] = label
     return label_of, names

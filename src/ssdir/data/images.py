@@ -79,6 +79,16 @@ def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
     return np.require(image, requirements=["C", "W"])
 
 
+def resize_nearest(mask: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+    """Resizes (H, W) in the geometry of `resize`: each pixel gets the value at its centre."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+        for new, old in zip((height, width), mask.shape, strict=True)
+    )
+    resized: NDArray[np.int64] = mask[rows[:, None], columns]
+    return resized
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """The (height, width) of an upright image file, from its header alone.
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ssdir.data.annotations import AnnotationTable, keep_readable
-from ssdir.data.clevr import clevr_splits, is_clevr, read_clevr
+from ssdir.data.clevr import EXTENTS, VOCABULARIES, clevr_splits, is_clevr, read_clevr
+from ssdir.data.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
+from ssdir.data.multi_object import is_record_file
+from ssdir.data.split_files import find_folder, listing
 from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
-from ssdir.errors import InputError
+from ssdir.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,51 @@ class Layout:
         name: what it is called.
         looks_for: what in the folder it is recognised by.
         recognises: whether a folder has it.
-        read: a folder and a split to what is annotated.
+        reader: a folder, a split and maybe some of `options` to what is annotated.
         splits: the splits that a folder has.
+        options: what can be read in more than one way: by name, the values to choose from.
     """
 
     name: str
     looks_for: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path, str], AnnotationTable]
+    reader: Callable[..., AnnotationTable]
     splits: Callable[[Path], list[str]]
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def read(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
+        """Reads what is annotated; an option that is None, or not given, is as the reader has it.
+
+        Raises:
+            InputError: if the layout has no such option or value, or the annotations are missing or broken.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in given.items():
+            if name not in self.options:
+                others = ", ".join(layout.name for layout in LAYOUTS if name in layout.options)
+                known = f", only {others} has" if others else ""
+                raise InputError(f"'{root}' is {self.name}, which has no option '{name}'{known}: leave it out")
+            if value not in self.options[name]:
+                choices = self.options[name]
+                hint = nearest(str(value), choices) or f"; {self.name} has {', '.join(choices)}"
+                raise InputError(f"'{root}': unknown value '{value}' of option '{name}'{hint}")
+        return self.reader(root, split, **given)
+
+    def known(self, options: Mapping[str, str | None]) -> dict[str, str]:
+        """Those of some options that the layout has."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return {name: value for name, value in given.items() if value in self.options.get(name, ())}
 
 
 LAYOUTS = (
-    Layout("CLEVR", "scenes/CLEVR_*_scenes.json and images/", is_clevr, read_clevr, clevr_splits),
+    Layout(
+        "CLEVR",
+        "scenes/CLEVR_*_scenes.json and images/",
+        is_clevr,
+        read_clevr,
+        clevr_splits,
+        {"boxes": EXTENTS, "vocabulary": tuple(VOCABULARIES)},
+    ),
     Layout("COCO", "annotations/instances_*.json", is_coco, read_coco, coco_splits),
     Layout(
         "WIDER FACE",
@@ -48,6 +85,8 @@ LAYOUTS = (
     ),
     Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
     Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
+    Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, read_clevrtex, clevrtex_splits),
+    Layout("index masks", "images/ and masks/", is_mask_folder, read_mask_folder, mask_folder_splits),
 )
 """In the order in which they are tried."""
 
@@ -58,26 +97,35 @@ def find_layout(root: str | Path) -> Layout:
     Raises:
         InputError: if there is no such folder, or it has none of `LAYOUTS`.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
-        raise InputError(f"data folder '{root}' {what}")
+    path = Path(root)
+    if is_record_file(path):
+        raise InputError(
+            f"'{root}' must be unpacked first: ssdir data unpack {shlex.quote(str(root))} --out FOLDER"
+        )
+    folder = find_folder(root)
     for layout in LAYOUTS:
         if layout.recognises(folder):
             return layout
-    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "nothing"
+    records = next((path for path in sorted(folder.iterdir()) if is_record_file(path)), None)
+    if records is not None:
+        return find_layout(records)
+    around = (*sorted(path for path in folder.iterdir() if path.is_dir()), folder.resolve().parent)
+    near = next(
+        (f"; '{path}' looks like one" for path in around if any(layout.recognises(path) for layout in LAYOUTS)), ""
+    )
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise InputError(f"'{root}' has no layout that ssdir knows (looked for {looked}; found {listed})")
+    raise InputError(
+        f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)}){near}"
+    )
 
 
-def read_table(root: str | Path, split: str) -> AnnotationTable:
+def read_table(root: str | Path, split: str, **options: str | None) -> AnnotationTable:
     """Reads what is annotated, whatever the layout.
 
     Raises:
-        InputError: as `find_layout`, and if the annotations are missing or broken.
+        InputError: as `find_layout` and `Layout.read`.
     """
-    return find_layout(root).read(Path(root), split)
+    return find_layout(root).read(Path(root), split, **options)
 
 
 def open_dataset(
@@ -89,13 +137,17 @@ def open_dataset(
     preload: bool = False,
     min_side: float = 0.0,
     drop_empty: bool = False,
+    **options: str | None,
 ) -> ObjectDataset:
-    """Opens a split of a folder in any known layout; for the arguments see `ObjectDataset` and `keep_readable`.
+    """Opens a split of a folder in any known layout.
+
+    For the arguments see `ObjectDataset` and `keep_readable`; `options` are the layout's, such as CLEVR's `boxes`
+    and `vocabulary`, see `Layout.read`.
 
     Raises:
         InputError: as `read_table`, and as `ObjectDataset`; if no image is left.
     """
-    table = read_table(root, split)
+    table = read_table(root, split, **options)
     if min_side or drop_empty:
         table = keep_readable(table, min_side, drop_empty)
         if not table.image_names:

@@ -65,7 +65,12 @@ class TableBuilder:
         self._rows.append(row)
 
     def build(
-        self, root: Path, sources: Iterable[Path], notes: Iterable[str] = (), has_difficult: bool = False
+        self,
+        root: Path,
+        sources: Iterable[Path],
+        notes: Iterable[str] = (),
+        has_difficult: bool = False,
+        sizes_from_files: bool = False,
     ) -> AnnotationTable:
         """The table of what was added."""
         image, category, boxes, ignored, difficult, attributes = (
@@ -93,6 +98,7 @@ class TableBuilder:
             attributes=None if names is None else dict(zip(names, columns.T, strict=True)),
             attribute_names=None if names is None else dict(names),
             notes=tuple(notes),
+            sizes_from_files=sizes_from_files,
         )
 
 

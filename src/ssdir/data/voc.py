@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -20,10 +19,12 @@ from defusedxml.ElementTree import parse as parse_xml
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_orientation, image_size
+from ssdir.data.split_files import find_folder, find_split, list_splits
 from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_lines, read_names
+from ssdir.data.upright import Box, refers_to_stored, turn_box, turned_note
 from ssdir.errors import EmptySplitError, InputError, nearest
 
-Box: TypeAlias = tuple[float, float, float, float]
+_LISTS = "ImageSets/Main/*.txt"
 
 # In the list of a class, each image's name is followed by whether it shows one.
 _FLAG = re.compile(r"\s+-?[01]$")
@@ -58,11 +59,11 @@ def voc_splits(root: str | Path) -> list[str]:
     Where there are none, and the images are to be divided: train, val and test.
     """
     folder, names = Path(root), []
-    for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
-        first = next((line for line in read_lines(path) if line), "")
+    for name in list_splits(folder, _LISTS):
+        first = next((line for line in read_lines(folder / _LISTS.replace("*", name)) if line), "")
         # A name may end as a class list's flag does.
         if not _FLAG.search(first) or (folder / "Annotations" / f"{first}.xml").is_file():
-            names.append(path.stem)
+            names.append(name)
     if {"train", "val"} <= {*names}:
         names = [name for name in names if name != "trainval"]
     return names or list(SPLITS)
@@ -79,9 +80,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
         InputError: if a folder or image is missing, or no image has an XML file; if an XML file is broken, has a
             size other than the image's, an object without name or box, or a class that `classes.txt` has not.
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
+    folder = find_folder(root)
     notes: list[str] = []
     images = _images_by_stem(folder)
     stems = _split_stems(folder, split, list(images), notes)
@@ -97,16 +96,20 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
     names = read_names(classes) if has_names else sorted({o.name for a in annotations.values() for o in a.objects})
     position = {name: i for i, name in enumerate(names)}
     rows = TableBuilder(names)
-    turned, from_zero = 0, 0
+    turned, unsure, from_zero = list[str](), list[str](), 0
     for stem in stems:
         annotation = annotations.get(stem)
         path = _find_image(folder, stem, images.get(stem, []), annotation)
         size = image_size(path)
-        rows.add_image(path.relative_to(folder).as_posix(), size)
+        name = path.relative_to(folder).as_posix()
+        rows.add_image(name, size)
         if annotation is None:
             continue
         orientation = _orientation_of_boxes(annotation, path, size)
-        turned += orientation != 1
+        if orientation != 1:
+            turned.append(name)
+        elif annotation.size == (0, 0) and annotation.objects and image_orientation(path) >= 5:
+            unsure.append(name)
         for item in annotation.objects:
             if item.name not in position:
                 hint = nearest(item.name, names) or f"; it has {', '.join(names)}"
@@ -115,27 +118,17 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
             box = turn_box(item.box, size, orientation)
             rows.add_object(position[item.name], box, difficult=item.difficult)
     if turned:
-        notes.append(f"images annotated as stored, on their side, whose boxes were turned upright: {turned}")
+        notes.append(turned_note(turned))
+    if unsure:
+        what = "images stored on their side whose XML gives no size, boxes taken to be of the upright picture"
+        notes.append(f"{what}: {len(unsure)} ({unsure[0]})")
     if from_zero:
         notes.append(
             f"boxes from pixel 0 or less, though VOC counts from 1 (they are taken as written): {from_zero}"
         )
     sources = [annotations[stem].path for stem in stems if stem in annotations]
-    lists = [path for path in (_split_file(folder, split), classes) if path.is_file()]
+    lists = [path for path in (folder / _LISTS.replace("*", split), classes) if path.is_file()]
     return rows.build(folder, [*lists, *sources], notes, has_difficult=True)
-
-
-def turn_box(box: Sequence[float], size: tuple[int, int], orientation: int) -> Box:
-    """A box of an image as stored, in the upright image of the given (height, width)."""
-    height, width = size
-    x1, y1, x2, y2 = box
-    if orientation >= 5:
-        x1, y1, x2, y2 = y1, x1, y2, x2
-    if orientation in (3, 4, 7, 8):
-        y1, y2 = height - y2, height - y1
-    if orientation in (2, 3, 6, 7):
-        x1, x2 = width - x2, width - x1
-    return x1, y1, x2, y2
 
 
 def _orientation_of_boxes(annotation: _Annotation, image: Path, size: tuple[int, int]) -> int:
@@ -143,7 +136,7 @@ def _orientation_of_boxes(annotation: _Annotation, image: Path, size: tuple[int,
     if annotation.size in (size, (0, 0)):  # Some tools write no size.
         return 1
     orientation = image_orientation(image)
-    if orientation >= 5 and annotation.size == size[::-1]:
+    if annotation.size == size[::-1] and refers_to_stored(annotation.size, size, orientation):
         return orientation
     says, has = (f"{width} x {height}" for height, width in (annotation.size, size))
     raise InputError(f"{annotation.path} says its image is {says}, but '{image}' is {has}: use the one annotated")
@@ -227,19 +220,11 @@ def _images_by_stem(root: Path) -> dict[str, list[Path]]:
     return images
 
 
-def _split_file(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
 def _split_stems(root: Path, split: str, stems: list[str], notes: list[str]) -> list[str]:
     """The images of a split, each once."""
-    path = _split_file(root, split)
-    lists = sorted(file.name for file in path.parent.glob("*.txt"))
-    if not lists:
+    if not list_splits(root, _LISTS):
         return divide(stems, split, f"'{root}'")
-    if not path.is_file():
-        found = ", ".join(voc_splits(root))
-        raise InputError(f"'{root}' has no ImageSets/Main/{split}.txt (there is {found})")
+    path = find_split(root, _LISTS, split, found=voc_splits(root))
     known = {*stems}
     listed = [line if line in known else _FLAG.sub("", line) for line in read_lines(path) if line]
     if not listed:

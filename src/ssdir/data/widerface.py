@@ -13,8 +13,11 @@ from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_size
+from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import TableBuilder, read_lines
 from ssdir.errors import InputError
+
+_BOXES = "wider_face_split/wider_face_*_bbx_gt.txt"
 
 ATTRIBUTES: dict[str, list[str]] = {
     "blur": ["clear", "normal blur", "heavy blur"],
@@ -30,6 +33,9 @@ ATTRIBUTES: dict[str, list[str]] = {
 _COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
+_MAX_PIXEL = 1_000_000
+
+
 @dataclass(frozen=True)
 class _Entry:
     """An image: the number of the line that names it, and its faces' values in the order of `_COLUMNS`."""
@@ -41,15 +47,13 @@ class _Entry:
 
 def is_widerface(root: str | Path) -> bool:
     """Whether a folder has WIDER FACE's layout."""
-    return any((Path(root) / "wider_face_split").glob("wider_face_*_bbx_gt.txt"))
+    return bool(list_splits(root, _BOXES))
 
 
 def widerface_splits(root: str | Path) -> list[str]:
     """The splits that have boxes and a folder of images."""
     folder = Path(root)
-    return [
-        name for name in ("train", "val") if _boxes_file(folder, name).is_file() and _images(folder, name).is_dir()
-    ]
+    return [name for name in list_splits(folder, _BOXES) if _images(folder, name).is_dir()]
 
 
 def read_widerface(root: str | Path, split: str) -> AnnotationTable:
@@ -65,7 +69,7 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
             twice; if a line is not what it should be (it names the line).
     """
     folder = Path(root)
-    path = _find_boxes(folder, split)
+    path = find_split(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
     rows, missing = TableBuilder(["face"], ATTRIBUTES), []
     lines: dict[str, int] = {}
     for entry in _read_entries(path):
@@ -95,7 +99,7 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
         notes.append(
             f"{path}: {len(missing)} of {len(lines)} images are not there and were skipped (first: {first})"
         )
-    return rows.build(folder, [path], notes)
+    return rows.build(folder, [path], notes, sizes_from_files=True)
 
 
 def _read_entries(path: Path) -> Iterator[_Entry]:
@@ -128,6 +132,10 @@ def _parse_face(lines: list[str], at: int, where: str) -> dict[str, int]:
     except ValueError:
         expected = f"{len(_COLUMNS)} whole numbers ({' '.join(_COLUMNS)})"
         raise InputError(f"{where} should be a face, {expected}, got '{line:.60}'") from None
+    if max(abs(face[column]) for column in _COLUMNS[:4]) > _MAX_PIXEL:
+        raise InputError(
+            f"{where}: its box is beyond all images, more than {_MAX_PIXEL:,} pixels, got '{line:.60}'"
+        )
     for column in _COLUMNS[4:]:
         largest = len(ATTRIBUTES.get(column, ("no", "yes"))) - 1
         if not 0 <= face[column] <= largest:
@@ -139,22 +147,5 @@ def _is_zero_line(line: str) -> bool:
     return line.split() == ["0"] * len(_COLUMNS)
 
 
-def _boxes_file(root: Path, split: str) -> Path:
-    return root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
-
-
 def _images(root: Path, split: str) -> Path:
     return root / f"WIDER_{split}" / "images"
-
-
-def _find_boxes(root: Path, split: str) -> Path:
-    if not root.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
-    path = _boxes_file(root, split)
-    if not path.is_file():
-        found = ", ".join(sorted(file.name for file in path.parent.glob("*_bbx_gt.txt"))) or "none of its kind"
-        raise InputError(
-            f"'{root}' has no wider_face_split/{path.name} (there is {found}; WIDER FACE publishes no boxes for "
-            "its test split)"
-        )
-    return path

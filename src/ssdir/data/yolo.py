@@ -17,8 +17,10 @@ from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import image_size
+from ssdir.data.split_files import find_folder
 from ssdir.data.table_builder import SPLITS, TableBuilder, read_lines
 from ssdir.data.yolo_folder import (
+    MAX_UNNAMED,
     YoloFolder,
     all_images,
     describe,
@@ -65,12 +67,11 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
             `data.yaml` is broken; if a line has too few numbers, an unknown class or no relative coordinates (it
             names file and line).
     """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise InputError(f"data folder '{root}' does not exist")
+    folder = find_folder(root)
     found, notes = describe(folder), list[str]()
     images = split_images(found, split, notes)
-    names = found.names if found.names is not None else _numbers(found)
+    lines = _LabelLines()
+    names = found.names if found.names is not None else _numbers(found, lines)
     rows, labels, unlabelled, extra = TableBuilder(names), dict[Path, Path](), list[Path](), 0
     for image in images:
         height, width = image_size(image)
@@ -84,7 +85,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         if not label.is_file():
             unlabelled.append(image)
             continue
-        for number, line in enumerate(read_lines(label), start=1):
+        for number, line in enumerate(lines.take(label), start=1):
             values = line.split()
             if not values:
                 continue
@@ -100,7 +101,9 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         )
     notes += _notes(unlabelled, extra, orphans_of(found, split, labels))
     sources = [label for label in labels if label.is_file()]
-    return rows.build(folder, [*([found.described_by] if found.described_by else []), *sources], notes)
+    return rows.build(
+        folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
+    )
 
 
 def _notes(unlabelled: Sequence[Path], extra: int, orphans: Sequence[Path]) -> list[str]:
@@ -148,6 +151,18 @@ def _parse_box(values: list[str], keypoints: int, where: str) -> tuple[float, fl
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
 
+def _class_number(text: str, where: str) -> int:
+    try:
+        value = int(float(text))
+    except (ValueError, OverflowError):
+        raise InputError(f"{where}: the class must be a whole number, got '{text:.40}'") from None
+    if value >= MAX_UNNAMED:
+        raise InputError(
+            f"{where}: class {value:.6g} is out of range ({MAX_UNNAMED} classes may go without names)"
+        )
+    return value
+
+
 def _parse_class(text: str, names: list[str], described_by: Path | None, where: str) -> int:
     try:
         value = float(text)
@@ -161,16 +176,25 @@ def _parse_class(text: str, names: list[str], described_by: Path | None, where: 
     return int(value)
 
 
-def _numbers(found: YoloFolder) -> list[str]:
+class _LabelLines:
+    """The lines of label files, each read once: without names, all are read for the classes' numbers first."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, list[str]] = {}
+
+    def keep(self, label: Path) -> list[str]:
+        self._kept[label] = read_lines(label) if label.is_file() else []
+        return self._kept[label]
+
+    def take(self, label: Path) -> list[str]:
+        return self._kept.pop(label) if label in self._kept else read_lines(label)
+
+
+def _numbers(found: YoloFolder, lines: _LabelLines) -> list[str]:
     """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
     largest = -1
     for label in sorted({label_file(image) for image in all_images(found)}):
-        for number, line in enumerate(read_lines(label) if label.is_file() else [], start=1):
+        for number, line in enumerate(lines.keep(label), start=1):
             if line:
-                try:
-                    largest = max(largest, int(float(line.split()[0])))
-                except (ValueError, OverflowError):
-                    raise InputError(
-                        f"{label}: line {number}: the class must be a whole number, got '{line.split()[0]:.40}'"
-                    ) from None
+                largest = max(largest, _class_number(line.split()[0], f"{label}: line {number}"))
     return [str(i) for i in range(largest + 1)]

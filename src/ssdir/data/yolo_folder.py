@@ -9,8 +9,12 @@ from typing import Any
 import yaml
 
 from ssdir.data.images import IMAGE_SUFFIXES
+from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
+
+MAX_UNNAMED = 100_000
+"""So many classes may be called by their numbers; more are a mistake in the labels."""
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
@@ -101,9 +105,10 @@ def _is_yaml(path: Path | None) -> bool:
 
 
 def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
-    names = content.get("names")
+    names, count = content.get("names"), content.get("nc")
     if names is None:
-        count = content.get("nc")
+        if isinstance(count, int) and not 0 < count <= MAX_UNNAMED:
+            raise InputError(f"{path}: nc must be 1 ... {MAX_UNNAMED}, got {count}")
         return [str(i) for i in range(count)] if isinstance(count, int) else None
     if isinstance(names, dict):
         try:
@@ -117,6 +122,9 @@ def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
         raise InputError(f"{path}: names must be a list, or a mapping from number to name, got {names!r:.60}")
     names = [str(name) for name in names]
     check_names(names, str(path))
+    if count is not None and count != len(names):
+        listed = f"{len(names)} ({names[0]} ... {names[-1]})"
+        raise InputError(f"{path}: nc is {count!r:.20}, but names has {listed}: correct one of them")
     return names
 
 
@@ -190,7 +198,7 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
         where = (
             "name its folder in data.yaml" if _is_yaml(found.described_by) else "give it a folder, or a data.yaml"
         )
-        raise InputError(f"'{found.root}' has no split '{split}' (there is {', '.join(found.splits)}): {where}")
+        raise missing_split(found.root, split, list(found.splits), where)
     same = [name for name, others in found.splits.items() if name != split and others == places]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from ssdir.evaluation.probing import (
 )
 from ssdir.evaluation.protocols import Dataset, Model, PoolsFeatures, Progress
 from ssdir.evaluation.reconstruction import ReconstructionMeter
+from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 
@@ -38,7 +40,9 @@ class Split:
         targets: true objects.
         match: int64 (M,), the target of each of `objects`, or -1.
         codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
+        properties: by attribute, the latents of the matched objects, labelled with their value of it.
         reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
+        masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
 
     image_size: tuple[int, int]
@@ -47,7 +51,9 @@ class Split:
     targets: Objects
     match: Tensor
     codes: dict[str, LabelledLatents]
+    properties: dict[str, LabelledLatents]
     reconstruction: dict[str, float]
+    masks: dict[str, float]
 
 
 class Collector:
@@ -57,44 +63,61 @@ class Collector:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
         random_model: a copy whose what encoder is untrained; a floor.
-        draw: also decode, and measure reconstructions.
+        draw: also decode, and measure reconstructions and masks.
     """
 
     def __init__(
         self, model: Model, threshold: float, random_model: Model | None = None, *, draw: bool = True
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._meter = ReconstructionMeter() if draw else None
+        self._draw, self._reconstruction, self._masks = draw, ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
         self._codes: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
+        self._attributes: dict[str, list[Tensor]] = defaultdict(list)
         self._image_size = (0, 0)
 
-    def add(self, images: Tensor, targets: Objects, categories: Tensor) -> None:
+    def add(
+        self,
+        images: Tensor,
+        targets: Objects,
+        categories: Tensor,
+        attributes: Mapping[str, Tensor] | None = None,
+        masks: Sequence[Tensor | None] = (),
+    ) -> None:
         """Adds a batch.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
             targets: its T true objects.
             categories: int64 (T,), what each of them is.
+            attributes: by name, int64 (T,), what else is known of them; the same names in each batch.
+            masks: of each image, see `MaskMeter`; none at all where nothing is known.
 
         Raises:
-            ValueError: if the images are not of the model's size, or the categories not one for each target.
+            ValueError: if images or masks are not of the model's size, or categories or attributes not one for
+                each target.
         """
-        if categories.shape != (len(targets),):
-            raise ValueError(f"categories must be ({len(targets)},), got {tuple(categories.shape)}")
+        labels = {"categories": categories, **(attributes or {})}
+        for name, values in labels.items():
+            if values.shape != (len(targets),):
+                raise ValueError(f"{name} must be ({len(targets)},), got {tuple(values.shape)}")
         side = self._model.image_size
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
         self._image_size = (side, side)
         ranked, objects = self._detect(self._model, images)
-        if self._meter is not None:
-            self._meter.update(images, objects, self._model.decode(objects))
+        if self._draw:
+            scene = self._model.decode(objects)
+            self._reconstruction.update(images, objects, scene)
+            self._masks.update(objects, scene, masks)
         self._keep_codes(images, objects, targets)
         self._keep("ranked", ranked.replace(z_what=None, z_what_scale=None))
         self._keep("objects", objects)
         self._keep("targets", targets)
         self._categories.append(categories.cpu())
+        for name, values in (attributes or {}).items():
+            self._attributes[name].append(values.cpu())
 
     def _detect(self, model: Model, images: Tensor) -> tuple[Objects, Objects]:
         """The ranked objects, and those of them at the operating point: suppression goes by score."""
@@ -146,7 +169,12 @@ class Collector:
             targets=targets,
             match=match,
             codes=codes,
-            reconstruction={} if self._meter is None else self._meter.compute(),
+            properties={
+                name: replace(codes[LATENTS], labels=torch.cat(values)[match[match >= 0]])
+                for name, values in self._attributes.items()
+            },
+            reconstruction=self._reconstruction.compute(),
+            masks=self._masks.compute(),
         )
 
     def _labelled(self, name: str, match: Tensor, targets: Objects) -> LabelledLatents:
@@ -199,7 +227,10 @@ def collect(
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])
         categories = torch.cat([dataset.categories(row) for row in rows])
-        collector.add(images.to(device), targets.to(device), categories)
+        known = [dataset.attributes(row) for row in rows]
+        attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
+        masks = [dataset.mask(row) for row in rows] if draw else []
+        collector.add(images.to(device), targets.to(device), categories, attributes, masks)
         if progress is not None:
             progress(stage, rows.stop, total)
     return collector.finish()

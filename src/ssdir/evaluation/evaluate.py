@@ -16,7 +16,7 @@ from ssdir.evaluation.clusters import cluster_metrics
 from ssdir.evaluation.collect import Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
-from ssdir.evaluation.probing import LATENTS, probe_metrics
+from ssdir.evaluation.probing import LATENTS, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
 
@@ -45,6 +45,7 @@ def evaluate(
     *,
     batch_size: int = 32,
     seeds: Sequence[int] = (0, 1, 2),
+    max_images: int | None = None,
     max_train_images: int = 4000,
     glyphs: Sequence[Image8] | None = None,
     random_model: Model | None = None,
@@ -59,6 +60,7 @@ def evaluate(
         train: the split that probes learn from; without it there are none.
         batch_size: images at once.
         seeds: of the probes' training objects; figures are means over these.
+        max_images: measure the first so many images of `test` only.
         max_train_images: probes learn from the first so many images of `train`.
         glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
         random_model: `model` with its what encoder re-initialised, for that floor.
@@ -80,9 +82,9 @@ def evaluate(
         progress=progress,
     )
     with _measuring(model, random_model):
-        tested = gather(test, stage="test images")
+        tested = gather(test, max_images=max_images, stage="test images")
         trained = None
-        if train is not None and categories > 1:
+        if train is not None and (categories > 1 or tested.properties):
             trained = gather(train, draw=False, max_images=max_train_images, stage="train images")
         scale = {}
         if glyphs is not None:
@@ -91,8 +93,10 @@ def evaluate(
     with threadpool_limits(1):
         metrics = _split_metrics(tested, categories) | scale
         if trained is not None:
-            metrics |= probe_metrics(trained.codes, tested.codes, seeds)
-            metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
+            if categories > 1:
+                metrics |= probe_metrics(trained.codes, tested.codes, seeds)
+                metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
+            metrics |= property_metrics(trained.properties, tested.properties, seeds)
     return Evaluation(metrics, tested, trained)
 
 
@@ -102,6 +106,7 @@ def _split_metrics(split: Split, categories: int) -> dict[str, float]:
         **detection_metrics(split.ranked, split.targets, split.image_size),
         **operating_metrics(split.objects, split.targets),
         **split.reconstruction,
+        **split.masks,
         **depth_metrics(split.objects, split.targets, split.match),
     }
     if categories > 1:

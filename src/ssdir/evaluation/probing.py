@@ -199,12 +199,41 @@ def probe_metrics(
             # A pyramid's levels differ in scale; pixels share theirs, and some hardly vary.
             standardise = name == POOLED_FEATURES
             known, unseen = reduce_size(known, unseen, size, standardise=standardise, seed=seeds[0])
-        scores = mean_scores(fit_probes(known, seeds), unseen)
         kept = ("accuracy",) if name == TRUE_BOXES else ("accuracy", "accuracy_end_to_end")
-        for key in (variant for score in kept for variant in (score, f"{score}_std")):
-            if key in scores:
-                metrics[f"probe/{name}/{key}"] = scores[key]
+        metrics |= _probe_accuracy(f"probe/{name}", known, unseen, seeds, kept)
     return metrics
+
+
+def property_metrics(
+    train: Mapping[str, LabelledLatents], test: Mapping[str, LabelledLatents], seeds: Sequence[int]
+) -> dict[str, float]:
+    """Probes of `z_what` for each attribute of objects, such as their colour.
+
+    Args:
+        train: by attribute, `z_what` of the matched objects, labelled with their value of it.
+        test: the same attributes, of the split to score on.
+        seeds: of the training objects drawn; mean and standard deviation are over these.
+
+    Returns:
+        `properties/NAME/accuracy` and `accuracy_end_to_end`, each with `…_std`, see `probe_scores`.
+    """
+    metrics: dict[str, float] = {}
+    for name in sorted(train.keys() & test.keys()):
+        metrics |= _probe_accuracy(f"properties/{name}", train[name], test[name], seeds)
+    return metrics
+
+
+def _probe_accuracy(
+    prefix: str,
+    train: LabelledLatents,
+    test: LabelledLatents,
+    seeds: Sequence[int],
+    kept: Sequence[str] = ("accuracy", "accuracy_end_to_end"),
+) -> dict[str, float]:
+    """The scores to keep of probes fitted on `train`, each with its standard deviation."""
+    scores = mean_scores(fit_probes(train, seeds), test)
+    names = [variant for score in kept for variant in (score, f"{score}_std") if variant in scores]
+    return {f"{prefix}/{name}": scores[name] for name in names}
 
 
 def _draw(n: int, seed: int, max_train: int) -> NDArray[np.int64]:

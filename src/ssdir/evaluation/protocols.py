@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -52,3 +52,9 @@ class Dataset(Protocol):
 
     def categories(self, index: int, /) -> Tensor:
         """True category of each object of an image, int64 (n,)."""
+
+    def attributes(self, index: int, /) -> Mapping[str, Tensor]:
+        """What else is known of these objects, by name, int64 (n,) each; empty without any."""
+
+    def mask(self, index: int, /) -> Tensor | None:
+        """Which object each pixel shows, int64 (H, W): i + 1 is object i, 0 the background; None if not known."""

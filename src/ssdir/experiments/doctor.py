@@ -1,4 +1,4 @@
-"""The doctor of data sets: one look at a split, and what to change before training on it.
+"""The doctor of data sets: one look at all splits, and what to change before training on them.
 
 It joins what rooms below must not know of each other: `data` says what is annotated and broken, `models` what a
 detector can do with it, `training` whether the recommended recipe holds, `plots` how it looks.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -28,28 +26,22 @@ from ssdir.data.check import (
     SIZE_NAMES,
     Problem,
     Summary,
-    box_flags,
-    check_annotations,
     summarise,
     usable_boxes,
 )
-from ssdir.data.check_images import check_images, scan_images
-from ssdir.data.images import read_image
-from ssdir.data.layouts import find_layout
-from ssdir.errors import InputError, nearest
+from ssdir.data.check_images import scan_images
+from ssdir.data.check_splits import check_splits, main_split
+from ssdir.data.layouts import Layout, find_layout
+from ssdir.errors import EmptySplitError, InputError, nearest
+from ssdir.experiments.doctor_sheet import draw_sheet
 from ssdir.models.anchor_fit import match_levels, pyramid, recommend
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.outputs import atomic_dir
-from ssdir.plots import Picture, contact_sheet
-from ssdir.plots.sheets import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
 from ssdir.training.recipe import read_recipe
 
 CHECK_FILE, RECOMMENDED_FILE, SHEET_FILE = "check.json", "recommended.yaml", "sheet.png"
-
-SHEET_IMAGES, SHEET_SUSPECTS = 24, 2
-_THUMBNAIL = 440
 
 
 @dataclass(frozen=True)
@@ -92,14 +84,15 @@ class Detector:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """All that was found out about a split.
+    """All that was found out about one or several splits.
 
     Attributes:
         root: the folder, as given.
-        split: as given.
+        split: the one to learn from, which the recommendations are for.
         layout: what the folder was recognised as.
-        table: what is annotated.
-        summary: counts.
+        options: of the layout, as asked for.
+        tables: what is annotated, by split, the one to learn from first.
+        summaries: counts, by split.
         problems: those that stop training first.
         preset: whose detector was looked at.
         nms: whether that one suppresses doubles.
@@ -112,8 +105,9 @@ class Diagnosis:
     root: str
     split: str
     layout: str
-    table: AnnotationTable
-    summary: Summary
+    options: dict[str, str]
+    tables: dict[str, AnnotationTable]
+    summaries: dict[str, Summary]
     problems: list[Problem]
     preset: str
     nms: bool
@@ -121,6 +115,11 @@ class Diagnosis:
     current: Detector
     recommended: Detector
     full_size: int
+
+    @property
+    def summary(self) -> Summary:
+        """Counts of the split to learn from."""
+        return self.summaries[self.split]
 
     @property
     def trainable(self) -> bool:
@@ -132,29 +131,37 @@ class Diagnosis:
         parts = {
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "summary": dataclasses.asdict(self.summary),
+            "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
         }
         for name in ("current", "recommended"):
             detector: Detector = getattr(self, name)
             parts[name] = dataclasses.asdict(detector) | {"anchors": detector.anchors.model_dump(mode="json")}
         plain = {
-            name: getattr(self, name) for name in ("root", "split", "layout", "preset", "match_iou", "full_size")
+            name: getattr(self, name)
+            for name in ("root", "split", "layout", "options", "preset", "match_iou", "full_size")
         }
         return {**plain, "trainable": self.trainable, **parts}
 
 
 def diagnose(
-    root: str | Path, split: str, preset: str, progress: Callable[[int, int], None] | None = None
+    root: str | Path,
+    split: str | None,
+    preset: str,
+    progress: Callable[[int, int], None] | None = None,
+    **options: str | None,
 ) -> Diagnosis:
-    """Reads the annotations of a split and each of its images once.
+    """Reads the annotations of one split, or of all, and each of their images once.
 
     Args:
         root: folder of the data set, in any known layout.
-        split: which part of it.
+        split: which part of it; None looks at all, and recommends what suits train.
         preset: name of the preset whose detector is to learn it.
         progress: called with the number of images read, and of all.
+        options: of the layout, see `Layout.read`.
 
     Raises:
-        InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken.
+        InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken; of
+            all splits, those of the one to learn from: another that can't be read is a problem.
     """
     if preset not in presets():
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
@@ -165,21 +172,22 @@ def diagnose(
         )
     config = model.detector
     layout = find_layout(root)
-    table = layout.read(Path(root), split)
-    problems = [
-        *check_images(table, scan_images(table, progress)),
-        *check_annotations(table, config.image_size),
-    ]
-    summary = summarise(table)
-    boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))
-    better = recommend(boxes, table.image_sizes.max(axis=1).tolist(), summary.nms_threshold, config)
+    tables, main, problems = _read_splits(layout, Path(root), split, options)
+    paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
+    scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
+    problems += check_splits(tables, main, scanned, config.image_size)
+    summaries = {name: summarise(table) for name, table in tables.items()}
+    boxes = to_cxcywh(torch.from_numpy(usable_boxes(tables[main])[1]))
+    longer_sides = tables[main].image_sizes.max(axis=1).tolist()
+    better = recommend(boxes, longer_sides, summaries[main].nms_threshold, config)
     settings = {name: getattr(better, name) for name in ("image_size", "anchors", "nms_threshold")}
     return Diagnosis(
         root=str(root),
-        split=split,
+        split=main,
         layout=layout.name,
-        table=table,
-        summary=summary,
+        options=layout.known(options),
+        tables=tables,
+        summaries=summaries,
         problems=sorted(problems, key=lambda problem: not problem.stops),
         preset=preset,
         nms=config.nms,
@@ -188,6 +196,33 @@ def diagnose(
         recommended=_detector(boxes, config.model_copy(update=settings)),
         full_size=better.full_size,
     )
+
+
+def _read_splits(
+    layout: Layout, root: Path, split: str | None, options: Mapping[str, str | None]
+) -> tuple[dict[str, AnnotationTable], str, list[Problem]]:
+    """The tables by split, which of them to learn from, and what is wrong with those that can't be read."""
+    if split is not None:
+        return {split: layout.read(root, split, **options)}, split, []
+    splits = layout.splits(root)
+    if not splits:
+        raise InputError(
+            f"'{root}' has {layout.name}'s layout, but no split: see docs/data.md for where splits are"
+        )
+    main = main_split(splits)
+    tables, empty, unreadable = {}, list[str](), list[str]()
+    for name in sorted(splits, key=lambda name: name != main):
+        try:
+            tables[name] = layout.read(root, name, **options)
+        except InputError as error:
+            if name == main:
+                raise
+            (empty if isinstance(error, EmptySplitError) else unreadable).append(f"{name}: {error}")
+    problems = [
+        Problem("unreadable_splits", True, "splits that can't be read", tuple(unreadable)),
+        Problem("empty_splits", False, "splits without images", tuple(empty)),
+    ]
+    return tables, main, [problem for problem in problems if problem.names]
 
 
 def recommended_yaml(diagnosis: Diagnosis) -> str:
@@ -200,7 +235,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     if diagnosis.nms:
         detector["nms_threshold"] = better.nms_threshold
     name = Path(diagnosis.root).resolve().name or preset
-    values = {"base": preset, "name": name, "model": {"detector": detector}}
+    values = {"base": preset, "name": name, **diagnosis.options, "model": {"detector": detector}}
     comments = (
         f"# {preset}, with the input, anchors and NMS threshold that suit split {diagnosis.split}.",
         f"# Its anchors match {better.together.share:.1%} of the boxes, {preset}'s own at "
@@ -215,48 +250,9 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path, force: bool = False) -> Non
         text = json.dumps(diagnosis.as_json(), indent=2) + "\n"
         (folder / CHECK_FILE).write_text(text, encoding="utf-8")
         (folder / RECOMMENDED_FILE).write_text(recommended_yaml(diagnosis), encoding="utf-8")
-        Image.fromarray(draw_sheet(diagnosis)).save(folder / SHEET_FILE)
-
-
-def draw_sheet(diagnosis: Diagnosis) -> Picture:
-    """Images with what is annotated: some of each kind of suspicious boxes, then of all the split."""
-    table = diagnosis.table
-    flags = box_flags(table, diagnosis.current.image_size)
-    names = [name for name, count in diagnosis.summary.classes.items() if count][: len(BOX_COLOURS) - 1]
-    group_of = np.array([names.index(name) if name in names else len(names) for name in table.category_names])
-    group = group_of[table.category]
-    legend = [*zip(names, BOX_COLOURS, strict=False), ("other", BOX_COLOURS[-1])]
-    tiny = flags["tiny_boxes"]
-    odd = np.any([mask for kind, mask in flags.items() if kind != "tiny_boxes"], axis=0)
-    for mask, name, colour in (
-        (tiny, f"too small at {diagnosis.current.image_size} px", SMALL_COLOUR),
-        (odd, "broken or suspicious", ALERT_COLOUR),
-    ):
-        group[mask] = len(legend)
-        legend.append((name, colour))
-    pictures, boxes, groups, captions = [], [], [], []
-    for index in _chosen(table, flags):
-        try:
-            pictures.append(read_image(table.image_paths[index], _THUMBNAIL))
-        except InputError:
-            continue
-        rows = np.flatnonzero((table.image == index) & ~table.ignored)
-        boxes.append(table.boxes_px[rows] / table.image_sizes[index][[1, 0, 1, 0]])
-        groups.append(group[rows])
-        number = f"{len(rows)} boxes" if len(rows) != 1 else "1 box"
-        captions.append(f"{Path(table.image_names[index]).name}: {number}")
-    seen = np.unique(np.concatenate([*groups, [0]])).tolist()
-    place = np.zeros(len(legend), dtype=np.int64)
-    place[seen] = np.arange(len(seen))
-    return contact_sheet(pictures, boxes, [place[g] for g in groups], captions, [legend[i] for i in seen])
-
-
-def _chosen(table: AnnotationTable, flags: dict[str, NDArray[np.bool_]]) -> list[int]:
-    """Two images of each kind of suspicious boxes, then evenly spaced ones."""
-    suspects = [np.unique(table.image[mask])[:SHEET_SUSPECTS].tolist() for mask in flags.values()]
-    n = len(table.image_names)
-    spread = np.linspace(0, n - 1, min(n, SHEET_IMAGES)).round().astype(int).tolist()
-    return list(dict.fromkeys([*chain.from_iterable(suspects), *spread]))[:SHEET_IMAGES]
+        classes = [name for name, count in diagnosis.summary.classes.items() if count]
+        sheet = draw_sheet(diagnosis.tables, diagnosis.split, classes, diagnosis.current.image_size)
+        Image.fromarray(sheet).save(folder / SHEET_FILE)
 
 
 def _detector(boxes: Tensor, config: SSDConfig) -> Detector:

@@ -16,6 +16,7 @@ def screen(diagnosis: Diagnosis) -> list[str]:
     """A verdict after the reasons for it."""
     blocks = [
         _overview(diagnosis),
+        *([_splits(diagnosis.summaries)] if len(diagnosis.summaries) > 1 else []),
         _histograms(diagnosis.summary),
         _anchors(diagnosis),
         _problems(diagnosis.problems),
@@ -47,6 +48,17 @@ def _overview(diagnosis: Diagnosis) -> list[str]:
         *([f"           {'; '.join(passed)}"] if passed else []),
         f"overlap    {over['0.3']:.1%} of objects overlap another by IoU > 0.3, {over['0.5']:.1%} by > 0.5",
     ]
+
+
+def _splits(summaries: Mapping[str, Summary]) -> list[str]:
+    """A row per split; all else on the screen but the problems is of the one to learn from."""
+    rows = [["all splits", "", "images", "objects", "per image", "without", "left out", "ignored"]]
+    for split, summary in summaries.items():
+        mean = f"{summary.per_image['mean']:.3g}"
+        counts = (summary.images, summary.objects, summary.empty_images, summary.dropped, summary.ignored)
+        images, objects, *rest = (f"{count:,}" for count in counts)
+        rows.append([split, "", images, objects, mean, *rest])
+    return _aligned(rows)
 
 
 def _histograms(summary: Summary) -> list[str]:
@@ -157,7 +169,8 @@ def _verdict(diagnosis: Diagnosis) -> str:
     stops = [problem for problem in diagnosis.problems if problem.stops]
     if stops:
         reasons = "; ".join(f"{problem.sentence} ({len(problem.names):,})" for problem in stops)
-        return f"training on this would stop: {reasons}"
+        what = "training or measuring" if len(diagnosis.summaries) > 1 else "training"
+        return f"{what} on this would stop: {reasons}"
     share = diagnosis.current.together.share
     better = diagnosis.recommended.together.share
     if better - share > 0.05:

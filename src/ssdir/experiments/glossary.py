@@ -98,6 +98,23 @@ GROUPS = (
         ),
     ),
     MetricGroup(
+        "Whose is each pixel?",
+        (
+            Metric(
+                "masks/fg_ari",
+                "FG-ARI",
+                "Do the pixels of true objects fall into the same groups? Adjusted Rand index, without the true "
+                "background: 0 is chance, 1 is perfect. It does not see what spills over into the background.",
+            ),
+            Metric(
+                "masks/miou",
+                "mIoU",
+                "Overlap of each true object's pixels with those of the one matched to it, one to one. 1 is best.",
+            ),
+            Metric("masks/mbo", "Mean best overlap", "The same with whichever object overlaps it best."),
+        ),
+    ),
+    MetricGroup(
         "Do the codes tell what an object is?",
         (
             Metric(
@@ -141,6 +158,27 @@ GROUPS = (
                 "A vote of the ten most similar codes, without training.",
                 spec=".4f",
             ),
+        ),
+    ),
+    MetricGroup(
+        "Do the codes tell how an object looks?",
+        (
+            Metric(
+                "properties/shape/accuracy",
+                "Accuracy of shapes",
+                "As for categories, by a classifier for each attribute that the data tell of.",
+            ),
+            Metric("properties/colour/accuracy", "Accuracy of colours"),
+            Metric("properties/material/accuracy", "Accuracy of materials"),
+            Metric("properties/size/accuracy", "Accuracy of sizes"),
+            Metric(
+                "properties/shape/accuracy_end_to_end",
+                "Accuracy of shapes, end to end",
+                "Here and below, an object that was not found counts as an error.",
+            ),
+            Metric("properties/colour/accuracy_end_to_end", "Accuracy of colours, end to end"),
+            Metric("properties/material/accuracy_end_to_end", "Accuracy of materials, end to end"),
+            Metric("properties/size/accuracy_end_to_end", "Accuracy of sizes, end to end"),
         ),
     ),
     MetricGroup(

@@ -137,7 +137,7 @@ def metrics_table(
 
     Args:
         metrics: by the names of `evaluate`; a dash stands for what is missing.
-        groups: what to show.
+        groups: what to show; one of which nothing was measured (masks, where the data have none) is left out.
         paper: whether to add the paper's column.
         caption: below the table.
     """
@@ -150,6 +150,7 @@ def metrics_table(
             ],
         )
         for group in groups
+        if any(metric.name in metrics for metric in group.metrics)
     ]
     return Table(["metric", "this run"] + ["paper"] * paper, row_groups, caption)
 

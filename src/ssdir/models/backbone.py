@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -256,13 +257,18 @@ def _channels_last(net: nn.Module) -> bool:
 
 def _fetch(build: Callable[[], Any], name: str) -> Any:
     """Builds a net; weights that cannot be fetched become one sentence."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of each of its ten attempts
     try:
         return build()
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"pretrained weights of '{name}' could not be fetched ({type(error).__name__}): "
-            "connect to the network, or set pretrained=false to train from scratch"
+            f"ImageNet weights of '{name}' could not be fetched ({type(error).__name__}): connect to the network, "
+            "or pass model.detector.backbone.pretrained=false to train from scratch"
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from einops import rearrange
 from pydantic import Field
@@ -18,12 +19,16 @@ class DecoderConfig(Config):
 
     Attributes:
         stem: channels of the 1×1 start; the paper's are 1024.
-        channels: output channels of each doubling; six of them end at 64×64.
+        grid: cells along each side that the start makes, each with weights of its own. The paper's is 1: then
+            where in the picture a pixel is must pass through the doublings, whose weights know no place, and
+            shapes take many more steps to learn.
+        channels: output channels of each doubling; six of them end at 64×64, from a grid of 1.
         alpha: also decode the object's opacity; without it the paper's three channels.
         norm: layer normalisation before each ReLU of the doublings; the paper has none.
     """
 
     stem: int = Field(1024, ge=1)
+    grid: Literal[1, 2, 4, 8] = 1
     channels: tuple[int, ...] = (512, 256, 128, 64, 32, 16)
     alpha: bool = False
     norm: bool = False
@@ -31,7 +36,7 @@ class DecoderConfig(Config):
     @property
     def size(self) -> int:
         """Side S of a decoded object."""
-        return 1 << len(self.channels)
+        return self.grid << len(self.channels)
 
 
 class WhatDecoder(nn.Module):
@@ -44,8 +49,8 @@ class WhatDecoder(nn.Module):
 
     def __init__(self, latent_dim: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.alpha, self.depth = config.alpha, len(config.channels)
-        self.stem = nn.Conv2d(latent_dim, config.stem, 1)
+        self.alpha, self.depth, self.cells = config.alpha, config.size.bit_length() - 1, config.grid**2
+        self.stem = nn.Conv2d(latent_dim, config.stem * self.cells, 1)
         widths = [config.stem, *config.channels]
         self.doublings = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in pairwise(widths)
@@ -57,6 +62,7 @@ class WhatDecoder(nn.Module):
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor | None]:
         """Appearances are premultiplied by alpha where there is one."""
         pixels = F.linear(z_what, self.stem.weight.flatten(1), self.stem.bias).relu()
+        pixels = rearrange(pixels, "m (cells c) -> (m cells) c", cells=self.cells)
         for level, doubling in enumerate(self.doublings):
             assert isinstance(doubling, nn.ConvTranspose2d)
             assert doubling.bias is not None

@@ -26,6 +26,7 @@ from ssdir.models.encoders import LatentConfig
 from ssdir.models.losses import bernoulli_nll, gaussian_kl
 from ssdir.models.ssd import SSD, SSDConfig
 from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.matching import assign_anchors
@@ -175,7 +176,7 @@ class DetectedModel(ObjectModel):
             raise ValueError("objects need z_what and z_depth to be decoded")
         size = (self.image_size, self.image_size)
         appearances, alpha = self.decoder(objects.z_what)
-        boxes = _with_area(objects.boxes, self.image_size)
+        boxes = with_area(objects.boxes, self.image_size)
         place = (boxes, objects.z_depth, objects.image_index, objects.batch_size, size)
         if alpha is None:
             reconstructions = composite_weighted(appearances, *place)
@@ -305,9 +306,3 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentCon
         "kl_what": gaussian_kl(latents.z_what, latents.z_what_scale).sum() / B,
         "kl_depth": gaussian_kl(latents.z_depth, config.depth_scale).sum() / B,
     }
-
-
-def _with_area(boxes: Tensor, image_size: int) -> Tensor:
-    """Boxes at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)

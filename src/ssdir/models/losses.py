@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from math import log
+from math import log, pi
 
+import torch
 from torch import Tensor
 
 # Keeps the logarithms of the Bernoulli likelihood finite where nothing was drawn.
 LIKELIHOOD_MARGIN = 1e-4
+# Keeps the logarithm of a mixture's weight finite.
+LOG_MARGIN = 1e-5
 
 
 def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
@@ -20,3 +23,24 @@ def gaussian_kl(loc: Tensor, scale: Tensor | float) -> Tensor:
     """KL(N(loc, scale) ‖ N(0, 1)), per element."""
     log_scale = scale.log() if isinstance(scale, Tensor) else log(scale)
     return 0.5 * (loc.square() + scale**2 - 1) - log_scale
+
+
+def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:
+    """The logarithm of N(values; mean, sigma²), per element."""
+    return -0.5 * ((values - mean) / sigma).square() - log(sigma) - 0.5 * log(2 * pi)
+
+
+def mixture_log_likelihood(log_foreground: Tensor, log_background: Tensor, coverage: Tensor) -> Tensor:
+    """log(α p_fg(x) + (1 - α) p_bg(x)) of each value, summed over an image's (SPACE, Lin et al. 2020, eq. 1).
+
+    Args:
+        log_foreground: float (B, 3, H, W), log p_fg(x).
+        log_background: float (B, 3, H, W), log p_bg(x).
+        coverage: float (B, 1, H, W) in [0, 1], α, the foreground's mixing weight.
+
+    Returns:
+        float (B,), in nats.
+    """
+    seen = log_foreground + (coverage + LOG_MARGIN).log()
+    behind = log_background + (1 - coverage + LOG_MARGIN).log()
+    return torch.logaddexp(seen, behind).sum(dim=(1, 2, 3))

@@ -54,7 +54,7 @@ def constant(value: float) -> Schedule:
 def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
     """Draws from the relaxed Bernoulli (binary concrete) distribution, differentiably in the logits.
 
-    The sample is sigmoid((logits + log u - log(1 - u)) / temperature) with u uniform (Maddison et al. 2017, eq. 19).
+    A sample is sigmoid((logits + log u - log(1 - u)) / temperature) with u uniform (Maddison et al. 2017).
 
     Args:
         logits: float, any shape: log odds of presence.

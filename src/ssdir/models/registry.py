@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.space import SPACE, SPACEConfig
 from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssd import SSD
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
@@ -21,23 +22,30 @@ def _kind(values: Any) -> Any:
 AnyModelConfig: TypeAlias = Annotated[
     Annotated[SSDIRConfig, Tag("SSDIR")]
     | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
+    | Annotated[SPACEConfig, Tag("SPACE")]
     | Annotated[SPAIRConfig, Tag("SPAIR")],
     Discriminator(
         _kind,
         custom_error_type="model_kind",
-        custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPAIR",
+        custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPACE, SPAIR",
     ),
 ]
 """A model's config; `kind` tells which one, SSDIR where it is left out."""
 
-CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPAIRConfig]] = {
+CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig] | type[SPAIRConfig]] = {
     "SSDIR": SSDIRConfig,
     "GlimpseVAE": GlimpseVAEConfig,
+    "SPACE": SPACEConfig,
     "SPAIR": SPAIRConfig,
 }
 """By `kind`, as are `MODELS`."""
 
-MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE, "SPAIR": SPAIR}
+MODELS: dict[str, type[ObjectModel]] = {
+    "SSDIR": SSDIR,
+    "GlimpseVAE": GlimpseVAE,
+    "SPACE": SPACE,
+    "SPAIR": SPAIR,
+}
 
 
 def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:
@@ -49,7 +57,6 @@ def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | 
         detector: a trained one to build on, for the models that have one.
     """
     model_class = MODELS[config.kind]
-    if issubclass(model_class, DetectedModel):
-        assert isinstance(config, DetectedConfig)
+    if issubclass(model_class, DetectedModel) and isinstance(config, DetectedConfig):
         return model_class(config, class_names, detector)
     return model_class(config, class_names)

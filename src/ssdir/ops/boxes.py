@@ -18,6 +18,12 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
+def with_area(boxes: Tensor, image_size: int) -> Tensor:
+    """Boxes xyxy (M, 4) at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)
+
+
 def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor, variances: tuple[float, float] = (0.1, 0.2)) -> Tensor:
     """Box deltas relative to anchors, the regression target of SSD.
 

@@ -137,11 +137,59 @@ def composite_alpha(
     Returns:
         reconstructions (B, 3, H, W) over black and coverage (B, 1, H, W), the opacity of all objects together.
     """
-    # The floor keeps an object that is far behind the others in view where it is alone.
-    weights = image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)[:, None, None, None]
+    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None, None]
     counts = torch.bincount(image_index, minlength=batch_size).tolist()
     layers = torch.cat([appearances * weights, alpha * weights, alpha], dim=1)
     pasted = paste_sum(layers, boxes, counts, size, antialias=True)
     colour, weighted_alpha, total_alpha = pasted.split([3, 1, 1], dim=1)
     coverage = total_alpha.clamp(max=1)
     return (colour / weighted_alpha.clamp(min=1e-10) * coverage).clamp(0, 1), coverage
+
+
+def pixel_owners(
+    alpha: Tensor,
+    boxes: Tensor,
+    z_depth: Tensor,
+    image_index: Tensor,
+    batch_size: int,
+    size: tuple[int, int],
+    min_coverage: float = 0.5,
+) -> Tensor:
+    """Which object each pixel shows most of: a segmentation, from what `composite_alpha` merges.
+
+    The owner is the object of the largest w_m a_m, its opacity weighted by its nearness, where the coverage of all
+    objects together, Σ a, is at least `min_coverage`.
+
+    Args:
+        alpha: float (M, 1, S, S) in [0, 1].
+        boxes: float (M, 4), xyxy relative to the image, with positive area.
+        z_depth: float (M,), larger is nearer.
+        image_index: int64 (M,), never decreasing.
+        batch_size: images B.
+        size: (H, W).
+        min_coverage: least coverage of a pixel that belongs to an object.
+
+    Returns:
+        int64 (B, H, W): the owner's row, 0 ... M-1, or -1. The objects of one image at a time have canvases.
+    """
+    H, W = size
+    S = alpha.shape[-1]
+    extent = boxes[:, 2:] - boxes[:, :2]
+    across = tent_weights(boxes[:, 0], extent[:, 0], W, S, antialias=True).transpose(1, 2)
+    down = tent_weights(boxes[:, 1], extent[:, 1], H, S, antialias=True)
+    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None]
+    owners = image_index.new_full((batch_size, H, W), -1)
+    first = 0
+    for image, n in enumerate(torch.bincount(image_index, minlength=batch_size).tolist()):
+        if n:
+            rows = slice(first, first + n)
+            pasted = torch.bmm(torch.bmm(down[rows], alpha[rows, 0]), across[rows])
+            shown = (pasted * weights[rows]).argmax(dim=0) + first
+            owners[image] = torch.where(pasted.sum(dim=0) >= min_coverage, shown, -1)
+        first += n
+    return owners
+
+
+def _depth_weights(z_depth: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
+    """Nearness (M,): the floor keeps an object that is far behind the others in view where it is alone."""
+    return image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)

@@ -58,11 +58,10 @@ def sample_glimpses(
         left = rearrange(down, "(b n) s h -> b (n s) h", b=B)
         rows = torch.bmm(left, rearrange(images, "b c h w -> b h (c w)")).flatten(0, 1)
     else:
-        rows = torch.cat(
-            [
-                rearrange(part, "m s h -> (m s) h") @ rearrange(image, "c h w -> h (c w)")
-                for part, image in zip(down.split(counts), images, strict=True)
-            ]
-        )
-    rows = rearrange(rows, "(m s) (c w) -> m (s c) w", s=size, c=C)
-    return rearrange(torch.bmm(rows, across.transpose(1, 2)), "m (s c) t -> m c s t", c=C)
+        parts = [
+            rearrange(part, "m s h -> (m s) h") @ rearrange(image, "c h w -> h (c w)")
+            for part, image in zip(down.split(counts), images, strict=True)
+        ]
+        rows = torch.cat([images.new_zeros(0, C * W), *parts])
+    lines = rearrange(rows, "(m s) (c w) -> m (s c) w", s=size, c=C)
+    return rearrange(torch.bmm(lines, across.transpose(1, 2)), "m (s c) t -> m c s t", c=C)

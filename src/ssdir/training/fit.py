@@ -20,10 +20,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.dataset import ObjectDataset, Transform, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
+from ssdir.models.backbone import build_backbone
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
@@ -97,6 +98,14 @@ def train(
     """
     stages = _stages(recipe, stage or recipe.stage)
     splits = {split: _open(recipe, data, split) for split in ("train", "val")}
+    learned, measured = (splits[split].class_names for split in ("train", "val"))
+    if learned != measured:
+        raise InputError(
+            f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
+            f"{', '.join(measured)}): give both the same list, or train with classes=object"
+        )
+    if not _ended(out, "detector"):
+        _fetch_weights(recipe)
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
@@ -104,7 +113,7 @@ def train(
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
     if "detector" in stages and not _ended(out, "detector"):
-        _train_detector(recipe, data, splits, out)
+        _train_detector(recipe, splits, out)
     if "representation" in stages and not _ended(out, "representation"):
         if "detector" not in recipe.stages:
             _train_whole(recipe, data, splits, out)
@@ -122,17 +131,26 @@ def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
     return recipe.stages if asked == "all" else (asked,)
 
 
-def _open(recipe: Recipe, data: Path, split: str, transform: Transform | None = None) -> ObjectDataset:
+def _fetch_weights(recipe: Recipe) -> None:
+    """Gets the pretrained weights that the model wants, before a folder is made that a failure would leave."""
+    if isinstance(recipe.model, DetectedConfig):
+        backbone = recipe.model.detector.backbone
+        if getattr(backbone, "pretrained", False):
+            build_backbone(backbone)
+
+
+def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
     """A split as the recipe wants it, in memory."""
     return open_dataset(
         data,
         split,
         recipe.classes,
         recipe.model.image_size,
-        transform,
         preload=True,
         min_side=recipe.min_side,
         drop_empty=recipe.drop_empty,
+        transform=None,
+        **recipe.read_options,
     )
 
 
@@ -164,16 +182,15 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     file.write_text(text, encoding="utf-8")
 
 
-def _augmented(recipe: Recipe, data: Path, train_split: ObjectDataset) -> ObjectDataset:
+def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:
     """The training split with the recipe's augmentation, if there is one."""
-    augment = build_augmentation(recipe.augment, recipe.model.image_size)
-    return train_split if augment is None else _open(recipe, data, "train", augment)
+    return train_split.with_transform(build_augmentation(recipe.augment, recipe.model.image_size))
 
 
 def _train_whole(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
     """Trains a model that finds and describes objects with the same weights."""
-    train_split = _augmented(recipe, data, splits["train"])
-    model = build_model(recipe.model, splits["train"].class_names)
+    train_split = _augmented(recipe, splits["train"])
+    model = build_model(recipe.model, train_split.class_names)
     folder = out / "representation"
     stage = LitModel(model, recipe.representation, recipe.seed)
     samples = SampleReconstructions(splits["val"], folder / "samples")
@@ -190,8 +207,8 @@ def _train_whole(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], o
     save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
 
 
-def _train_detector(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
-    train_split = _augmented(recipe, data, splits["train"])
+def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path) -> None:
+    train_split = _augmented(recipe, splits["train"])
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitModel(model, recipe.detector, recipe.seed)

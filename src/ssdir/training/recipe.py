@@ -18,6 +18,7 @@ from ssdir.models.ssdir import SSDIRConfig
 
 Stage = Literal["all", "detector", "representation"]
 STAGES = ("detector", "representation")
+READ_OPTIONS = ("boxes", "vocabulary")
 RECIPE_FILE, SUMMARY_FILE = "recipe.yaml", "summary.json"
 
 
@@ -50,6 +51,9 @@ class Recipe(Config):
         stage: which stages run: the detector, then the representation, or either. Models without a detector have
             only the latter.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
+        boxes: for data whose layout has several: in CLEVR of `whole` objects or of their `visible` parts; null for
+            the layout's default.
+        vocabulary: what categories name, likewise: in CLEVR `shape`, `object`, or `full` descriptions.
         min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
         drop_empty: images without objects are left out.
         model: the model; `model.kind` says which, SSDIR where it is left out.
@@ -64,6 +68,8 @@ class Recipe(Config):
     seed: int = Field(0, ge=0)
     stage: Stage = "all"
     classes: Literal["all", "object"] | tuple[str, ...] = "object"
+    boxes: str | None = None
+    vocabulary: str | None = None
     min_side: float = Field(0.0, ge=0, lt=1)
     drop_empty: bool = False
     model: AnyModelConfig = SSDIRConfig()
@@ -77,6 +83,11 @@ class Recipe(Config):
     def stages(self) -> tuple[str, ...]:
         """The stages that the model has."""
         return STAGES if isinstance(self.model, DetectedConfig) else STAGES[1:]
+
+    @property
+    def read_options(self) -> dict[str, str | None]:
+        """What the layout of the data is asked for."""
+        return {name: getattr(self, name) for name in READ_OPTIONS}
 
 
 def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Recipe:

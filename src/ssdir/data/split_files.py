@@ -1,0 +1,69 @@
+"""Looking for a data set's folder and for the file of a split, and saying what is there instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdir.errors import InputError
+
+_MAX_LISTED = 8
+
+
+def find_folder(root: str | Path) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        InputError: if it does not exist, or is a file.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
+        raise InputError(f"data folder '{root}' {what}")
+    return folder
+
+
+def list_splits(root: str | Path, pattern: str) -> list[str]:
+    """The splits that have a file: what stands for the `*` of, say, `annotations/instances_*.json`."""
+    prefix, suffix = Path(pattern).name.split("*")
+    found = (Path(root) / pattern).parent.glob(Path(pattern).name)
+    return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
+
+
+def find_split(
+    root: str | Path, pattern: str, split: str, found: Sequence[str] | None = None, remark: str = ""
+) -> Path:
+    """The file of a split.
+
+    Args:
+        root: folder of the data set.
+        pattern: where the file is, with `*` for the split.
+        split: its name.
+        found: the splits that there are, for the message; by default all that have a file.
+        remark: what else to say if the file is not there.
+
+    Raises:
+        InputError: if the folder or the file is missing.
+    """
+    folder, name = find_folder(root), pattern.replace("*", split)
+    path = folder / name
+    if not path.is_file():
+        found = list_splits(folder, pattern) if found is None else found
+        why = f"{name} is missing" + (f" ({remark})" if remark else "")
+        raise missing_split(root, split, found or [f"none: {listing(path.parent, folder)}"], why)
+    return path
+
+
+def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> InputError:
+    """The error that a data set has no such split, but others."""
+    return InputError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
+
+
+def listing(folder: Path, root: Path) -> str:
+    """Says what is in a folder below the root, as far as a sentence has room for it."""
+    name = "it" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+    if not folder.is_dir():
+        return f"{name} does not exist"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{name} has {', '.join(names[:_MAX_LISTED]) or 'nothing'}{more}"

@@ -1,0 +1,132 @@
+"""How well opacities part an image into its objects: streamed, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from torch import Tensor
+
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import with_area
+from ssdir.ops.compositing import pixel_owners
+
+Counts = NDArray[np.int64]
+
+
+class MaskMeter:
+    """Compares who owns each pixel with true masks; holds no image."""
+
+    def __init__(self) -> None:
+        self._rand: list[float] = []
+        self._matched: list[float] = []
+        self._best: list[float] = []
+
+    def update(self, objects: Objects, scene: Scene, masks: Sequence[Tensor | None]) -> None:
+        """Adds a batch; a scene without alpha adds nothing, nor does an image without a mask.
+
+        Args:
+            objects: the M objects that were drawn.
+            scene: what the model drew for them.
+            masks: for each image int64 (H, W): i + 1 is its true object i, 0 is the background.
+
+        Raises:
+            ValueError: if a mask is not of the scene's size.
+        """
+        if scene.alpha is None or all(mask is None for mask in masks):
+            return
+        owners = segment(objects, scene).cpu()
+        for mask, segments in zip(masks, owners, strict=True):
+            if mask is None:
+                continue
+            if mask.shape != segments.shape:
+                raise ValueError(f"masks must be {tuple(segments.shape)}, got {tuple(mask.shape)}")
+            self._add(count_overlaps(mask, segments))
+
+    def _add(self, counts: Counts) -> None:
+        overlaps = object_iou(counts)
+        if not len(overlaps):
+            return
+        self._rand.append(adjusted_rand_index(counts[1:]))
+        matched = np.zeros(len(overlaps))
+        rows, columns = linear_sum_assignment(overlaps, maximize=True)
+        matched[rows] = overlaps[rows, columns]
+        self._matched += matched.tolist()
+        self._best += overlaps.max(axis=1, initial=0).tolist()
+
+    def compute(self) -> dict[str, float]:
+        """The means so far. Objects of which no pixel is seen don't count, nor do images without any that is.
+
+        Returns:
+            `masks/fg_ari`: adjusted Rand index of the pixels of true objects, among which the background counts as
+            one more predicted object; mean over images. `masks/miou`: IoU of each true object with the predicted
+            one matched to it, one to one, for the largest sum; 0 where none is left; mean over true objects.
+            `masks/mbo`: the same with the one that overlaps it best, many to one. Nothing without masks.
+        """
+        values = {"masks/fg_ari": self._rand, "masks/miou": self._matched, "masks/mbo": self._best}
+        return {name: float(np.mean(parts)) for name, parts in values.items() if parts}
+
+
+def segment(objects: Objects, scene: Scene) -> Tensor:
+    """Which object each pixel of a scene belongs to, by its alpha.
+
+    Args:
+        objects: the M objects that were drawn; without z_depth, all are equally near.
+        scene: what the model drew for them, with alpha.
+
+    Returns:
+        int64 (B, H, W): 0 is the background, i + 1 is object i of its image.
+    """
+    assert scene.alpha is not None
+    H, W = scene.reconstructions.shape[-2:]
+    z_depth = torch.zeros_like(objects.z_where[:, 0]) if objects.z_depth is None else objects.z_depth
+    boxes = with_area(objects.boxes, max(H, W))
+    owners = pixel_owners(scene.alpha, boxes, z_depth, objects.image_index, objects.batch_size, (H, W))
+    first = objects.counts.cumsum(0) - objects.counts
+    return torch.where(owners < 0, 0, owners - first[:, None, None] + 1)
+
+
+def count_overlaps(first: Tensor, second: Tensor) -> Counts:
+    """Pixels by what two segmentations int64 (H, W) call them, from 0 on: (largest + 1, largest + 1)."""
+    rows, columns = int(first.max()) + 1, int(second.max()) + 1
+    return (
+        torch.bincount((first * columns + second).flatten(), minlength=rows * columns).view(rows, columns).numpy()
+    )
+
+
+def object_iou(counts: Counts) -> NDArray[np.float64]:
+    """Intersection over union (T, P) of true with predicted objects, without background and unseen true objects.
+
+    Args:
+        counts: (1 + true objects, 1 + P) from `count_overlaps`.
+    """
+    areas, others = counts.sum(axis=1), counts.sum(axis=0)
+    seen = np.flatnonzero(areas[1:]) + 1
+    shared = counts[seen, 1:]
+    iou: NDArray[np.float64] = shared / (areas[seen, None] + others[1:] - shared)
+    return iou
+
+
+def adjusted_rand_index(counts: Counts) -> float:
+    """Agreement of two clusterings of the same pixels, corrected for chance (Hubert and Arabie 1985).
+
+    Args:
+        counts: pixels by the cluster that each clustering puts them in.
+
+    Returns:
+        At most 1, which it also is where both put all pixels in one cluster, and of none; 0 is chance.
+    """
+    same = _pairs(counts)
+    rows, columns = _pairs(counts.sum(axis=1)), _pairs(counts.sum(axis=0))
+    if rows == same == columns:
+        return 1.0
+    expected = rows * columns / _pairs(counts.sum())
+    return (same - expected) / ((rows + columns) / 2 - expected)
+
+
+def _pairs(counts: Counts | np.int64) -> float:
+    """Pairs of pixels within the same cell."""
+    return float((counts * (counts - 1) // 2).sum())

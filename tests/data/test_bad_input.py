@@ -1,0 +1,213 @@
+"""The same odd images and boxes in every layout: read, counted or refused alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.check import summarise
+from ssdir.data.check_images import check_images, scan_images
+from ssdir.data.layouts import find_layout, open_dataset, read_table
+from ssdir.errors import InputError
+
+from .clevr_scenes import OBJECTS, camera_at, make_scene, write_clevr
+from .defects import noise, write_folder
+
+HEIGHT, WIDTH = 40, 60
+NAMES = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+BOXES = [(0, "person", (-10, 10, 30, 20)), (0, "dog", (50, 5, 20, 10)), (2, "dog", (70, 10, 20, 20))]
+"""Image, class and xywh: across the left edge, across the right one, and outside."""
+
+
+def save_images(folder: Path) -> None:
+    """A grey, a CMYK and a colour image, and a copy of that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (WIDTH, HEIGHT), 90).save(folder / "a.jpg")
+    Image.new("CMYK", (WIDTH, HEIGHT), (0, 90, 90, 0)).save(folder / "b.jpg")
+    for name in NAMES[2:]:
+        Image.fromarray(noise(HEIGHT, WIDTH)).save(folder / name, "PNG")
+
+
+def write_as_coco(root: Path) -> Path:
+    write_folder(root, [(name, noise(HEIGHT, WIDTH)) for name in NAMES], BOXES, ["person", "dog"])
+    save_images(root / "train")
+    return root / "train"
+
+
+def boxes_of(name: str) -> Sequence[tuple[str, tuple[int, ...]]]:
+    return [(label, box) for image, label, box in BOXES if NAMES[image] == name]
+
+
+def write_as_yolo(root: Path) -> Path:
+    save_images(root / "images" / "train")
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "classes.txt").write_text("person\ndog\n")
+    for name in NAMES[:3]:  # The last has no file.
+        lines = [
+            f"{int(label == 'dog')} {(x + w / 2) / WIDTH} {(y + h / 2) / HEIGHT} {w / WIDTH} {h / HEIGHT}\n"
+            for label, (x, y, w, h) in boxes_of(name)
+        ]
+        (root / "labels" / "train" / name.replace("jpg", "txt")).write_text("".join(lines))
+    return root / "images" / "train"
+
+
+def write_as_voc(root: Path) -> Path:
+    save_images(root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\n")
+    (root / "classes.txt").write_text("person\ndog\n")
+    for name in NAMES[:3]:
+        objects = "".join(
+            f"<object><name>{label}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax>"
+            f"<ymax>{y + h}</ymax></bndbox></object>"
+            for label, (x, y, w, h) in boxes_of(name)
+        )
+        (root / "Annotations" / name.replace("jpg", "xml")).write_text(f"<annotation>{objects}</annotation>")
+    return root / "JPEGImages"
+
+
+def write_as_widerface(root: Path) -> Path:
+    save_images(root / "WIDER_train" / "images" / "0")
+    lines = []
+    for name in NAMES:
+        faces = [f"{x} {y} {w} {h} 0 0 0 0 0 0" for _, (x, y, w, h) in boxes_of(name)]
+        lines += [f"0/{name}", str(len(faces)), *faces]
+    (root / "wider_face_split").mkdir()
+    (root / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text("\n".join(lines) + "\n")
+    return root / "WIDER_train" / "images" / "0"
+
+
+WRITERS = [write_as_coco, write_as_yolo, write_as_voc, write_as_widerface]
+every_layout = pytest.mark.parametrize(
+    "write", WRITERS, ids=lambda write: write.__name__.removeprefix("write_as_")
+)
+
+
+def problems(table: AnnotationTable) -> dict[str, tuple[str, ...]]:
+    return {p.kind: p.names for p in check_images(table, scan_images(table.image_paths))}
+
+
+@every_layout
+def test_odd_images_and_boxes(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    write(tmp_path / "data")
+    table = read_table(tmp_path / "data", "train")
+    data = open_dataset(tmp_path / "data", "train")
+    assert [tuple(data[i][0].shape) for i in range(4)] == [(3, HEIGHT, WIDTH)] * 4
+    assert data[0][0].unique().numel() == 1  # Grey.
+    assert data[1][0].float().mean(dim=(1, 2)).diff().abs().max() > 20  # CMYK became a colour.
+    clipped = data.objects(0).boxes_px((HEIGHT, WIDTH)).round().int().tolist()
+    assert clipped == [[0, 10, 20, 30], [50, 5, 60, 15]]
+    assert [len(data.objects(i)) for i in range(4)] == [2, 0, 0, 0]
+    assert data.dropped_boxes == summarise(table).dropped == 1
+    assert summarise(table).empty_images == 3
+    (copy,) = problems(table)["duplicate_images"]
+    assert "d.jpg: the same as " in copy
+    assert len(open_dataset(tmp_path / "data", "train", drop_empty=True)) == 1
+
+
+@every_layout
+def test_chosen_classes(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    write(tmp_path)
+    name = "face" if write is write_as_widerface else "person"
+    data = open_dataset(tmp_path, "train", classes=[name])
+    assert data.class_names == [name]
+    assert len(data.objects(0)) == (2 if name == "face" else 1)
+    assert data.objects(0).labels.unique().tolist() == [0]
+    for classes, message in (
+        (["persons"], "unknown class 'persons'"),
+        ([], "no class is chosen"),
+        ([name, name], f"class '{name}' is chosen twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_dataset(tmp_path, "train", classes=classes)
+
+
+@every_layout
+def test_an_image_that_is_gone_is_named(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "c.jpg").unlink()
+    if write is write_as_coco:
+        assert problems(read_table(tmp_path, "train"))["missing_images"] == ("train/c.jpg",)
+        with pytest.raises(InputError, match=r"c\.jpg' does not exist"):
+            open_dataset(tmp_path, "train", preload=True)
+    elif write is write_as_voc:
+        with pytest.raises(InputError, match="no image 'c', which its list or annotation names"):
+            read_table(tmp_path, "train")
+    else:
+        (note,) = [
+            note for note in read_table(tmp_path, "train").notes if "file without" not in note and "c." in note
+        ]
+        assert "1" in note
+
+
+def test_clevr_takes_grey_images_and_names_copies(tmp_path: Path) -> None:
+    camera = camera_at((0.1, 0.2, -0.3))
+    scenes = [make_scene(OBJECTS[:n], camera, f"{n}.png") for n in (2, 0, 1)]
+    write_clevr(tmp_path, scenes)
+    for path in (tmp_path / "images" / "val").iterdir():
+        with Image.open(path) as image:
+            grey = image.convert("L")
+        grey.save(path)
+    data = open_dataset(tmp_path, "val", classes=["sphere"])
+    assert {image.shape[0] for image, _ in (data[i] for i in range(3))} == {3}
+    assert [len(data.objects(i)) for i in range(3)] == [1, 0, 0]
+    assert len(problems(data.table)["duplicate_images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].update(image_id=[1]), r"annotation 0 is for unknown image \[1\]"),
+        (lambda c: c["annotations"][0].update(category_id={}), r"annotation 0 is for unknown category \{\}"),
+        (lambda c: c["images"][0].update(width=float("inf")), "cannot convert float infinity"),
+        (lambda c: c["images"][0].update(width=10**30), "too large"),
+        (lambda c: [a.update(draw_order=10**30) for a in c["annotations"]], "too large"),
+    ],
+)
+def test_numbers_beyond_all_sense_are_one_sentence(
+    change: Callable[[dict[str, list[dict[str, object]]]], None], message: str, tmp_path: Path
+) -> None:
+    write_as_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(tmp_path, "train")
+    assert str(path) in str(caught.value)
+
+
+def test_absurd_json(tmp_path: Path) -> None:
+    write_as_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][0] = 10**400
+    path.write_text(json.dumps(content))
+    data = open_dataset(tmp_path, "train")
+    assert (len(data.objects(0)), data.dropped_boxes) == (1, 2)
+    assert np.isnan(data.table.boxes_px[0]).all()
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="too deep to read"):
+        read_table(tmp_path, "train")
+
+
+def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> None:
+    write_as_coco(tmp_path / "up" / "pets")
+    for wrong in (tmp_path / "up", tmp_path / "up" / "pets" / "annotations"):
+        with pytest.raises(InputError, match=r"has no layout that ssdir knows .*; '.*/up/pets' looks like one$"):
+            find_layout(wrong)
+
+
+def test_boxes_beyond_all_images_are_named(tmp_path: Path) -> None:
+    write_as_widerface(tmp_path)
+    path = tmp_path / "wider_face_split" / "wider_face_train_bbx_gt.txt"
+    path.write_text(path.read_text().replace("50 5 20", "9" * 400 + " 5 20"))
+    with pytest.raises(InputError, match=r"bbx_gt\.txt: line 4: its box is beyond all images"):
+        read_table(tmp_path, "train")

@@ -1,0 +1,215 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdir.data.layouts import find_layout, read_table
+from ssdir.data.mask_folder import mask_folder_splits, read_mask_folder
+from ssdir.errors import InputError
+
+SIZE = (20, 30)
+MASK = np.zeros(SIZE, np.uint8)
+MASK[2:9, 3:12] = 1
+MASK[5:15, 10:25] = 7
+
+
+def write(root, split, masks, lines=None, suffix=".png"):
+    """Images, masks and, if given, the objects of each image."""
+    for name, mask in masks.items():
+        for folder in ("images", "masks"):
+            (root / folder / split / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE[::-1]).save(root / "images" / split / f"{name}{suffix}")
+        Image.fromarray(mask).save(root / "masks" / split / f"{name}.png")
+    if lines is not None:
+        (root / "objects").mkdir(exist_ok=True)
+        text = "".join(
+            json.dumps({"image": f"{name}{suffix}", "objects": own}) + "\n" for name, own in lines.items()
+        )
+        (root / "objects" / f"{split or 'all'}.jsonl").write_text(text)
+    return root
+
+
+def test_masks_alone_are_enough(tmp_path):
+    write(tmp_path, "train", {"a": MASK, "b": np.zeros(SIZE, np.uint8)}, suffix=".jpg")
+    assert find_layout(tmp_path).name == "index masks"
+    assert mask_folder_splits(tmp_path) == ["train"]
+    table = read_table(tmp_path, "train")
+    assert table.image_names == ["images/train/a.jpg", "images/train/b.jpg"]
+    assert table.mask_names == ["masks/train/a.png", "masks/train/b.png"]
+    assert table.image_sizes.tolist() == [[20, 30]] * 2
+    assert table.category_names == ["object"]
+    assert table.image.tolist() == [0, 0]
+    assert table.mask_value.tolist() == [1, 7]
+    assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15]]
+    assert (table.attributes, table.depth, table.draw_order, table.visible) == (None, None, None, None)
+
+
+def palette(mask):
+    image = Image.fromarray(mask)
+    image.putpalette([v for i in range(256) for v in (255 - i, i, 7)])
+    assert image.mode == "P"
+    return image
+
+
+@pytest.mark.parametrize(
+    "convert", [Image.fromarray, palette, lambda mask: Image.fromarray(mask.astype(np.uint16))]
+)
+def test_masks_of_any_kind_give_the_same(tmp_path, convert):
+    write(tmp_path, "train", {"a": MASK})
+    convert(MASK).save(tmp_path / "masks/train/a.png")
+    table = read_mask_folder(tmp_path, "train")
+    assert table.mask_value.tolist() == [1, 7]
+    assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15]]
+
+
+def test_values_beyond_255_need_16_bits(tmp_path):
+    write(tmp_path, "train", {"a": np.where(MASK == 7, 1000, 0).astype(np.uint16)})
+    table = read_mask_folder(tmp_path, "train")
+    assert (table.mask_value.tolist(), table.boxes_px.tolist()) == ([1000], [[10, 5, 25, 15]])
+
+
+def test_objects_say_what_masks_can_not(tmp_path):
+    far = {"value": 7, "category": "cube", "attributes": {"colour": "red", "size": "big"}, "depth": 9.5}
+    near = {"value": 1, "category": "ball", "attributes": {"colour": "blue", "size": "big"}, "depth": 2}
+    hidden = near | {"value": 30, "depth": 4.5}
+    write(tmp_path, "train", {"a": MASK, "b": MASK * 0}, {"a": [near, far, hidden], "b": []})
+    table = read_mask_folder(tmp_path, "train")
+    assert table.category_names == ["ball", "cube"]
+    assert table.category.tolist() == [0, 1, 0]
+    assert table.attribute_names == {"colour": ["blue", "red"], "size": ["big"]}
+    assert table.attributes["colour"].tolist() == [0, 1, 0]
+    assert table.depth.tolist() == [2, 9.5, 4.5]
+    assert table.draw_order.tolist() == [2, 0, 1]
+    assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15], [0, 0, 0, 0]]
+
+
+def test_given_boxes_are_taken(tmp_path):
+    write(tmp_path, "train", {"a": MASK}, {"a": [{"value": 1, "box": [1, 2, 3, 4.5]}, {"value": 7}]})
+    assert read_mask_folder(tmp_path, "train").boxes_px.tolist() == [[1, 2, 3, 4.5], [10, 5, 25, 15]]
+
+
+def test_splits_share_their_names(tmp_path):
+    """A model trained on one split must mean the same by a label in another, whatever occurs there."""
+    for split, names in (("train", ("shape 10", "shape 2")), ("val", ("shape 9", "shape 10"))):
+        objects = [
+            {"value": v, "category": name, "attributes": {"x": name}}
+            for v, name in zip((1, 7), names, strict=True)
+        ]
+        write(tmp_path, split, {"a": MASK}, {"a": objects})
+    train, val = (read_mask_folder(tmp_path, split) for split in ("train", "val"))
+    assert train.category_names == val.category_names == ["shape 2", "shape 9", "shape 10"]
+    assert (train.category.tolist(), val.category.tolist()) == ([2, 0], [1, 2])
+    assert train.attribute_names == val.attribute_names
+    assert len(train.image_names) == len(val.image_names) == 1
+
+
+def test_what_only_some_objects_have_is_left_out(tmp_path):
+    objects = [
+        {"value": 1, "attributes": {"a": "x", "b": "y"}, "depth": 3},
+        {"value": 7, "attributes": {"a": "z"}},
+    ]
+    table = read_mask_folder(write(tmp_path, "train", {"a": MASK}, {"a": objects}), "train")
+    assert table.attribute_names == {"a": ["x", "z"]}
+    assert table.depth is None
+    assert table.notes == ("attributes that only some objects have, left out: b",)
+
+
+def test_undivided_images_are_divided(tmp_path):
+    write(
+        tmp_path,
+        "",
+        {f"{i:02d}": MASK for i in range(20)},
+        {f"{i:02d}": [{"value": 1}, {"value": 7}] for i in range(20)},
+    )
+    assert mask_folder_splits(tmp_path) == ["train", "val", "test"]
+    parts = {split: read_mask_folder(tmp_path, split) for split in ("train", "val", "test", "all")}
+    assert [len(table.image_names) for table in parts.values()] == [16, 2, 2, 20]
+    together = sorted(name for split in ("train", "val", "test") for name in parts[split].image_names)
+    assert together == parts["all"].image_names == [f"images/{i:02d}.png" for i in range(20)]
+
+
+def test_images_in_folders_of_a_split_are_found(tmp_path):
+    write(tmp_path, "train", {"one/a": MASK, "two/a": MASK * 0})
+    table = read_mask_folder(tmp_path, "train")
+    assert table.image_names == ["images/train/one/a.png", "images/train/two/a.png"]
+    assert table.image.tolist() == [0, 0]
+
+
+def test_masks_without_an_image_are_noted(tmp_path):
+    write(tmp_path, "train", {"a": MASK, "b": MASK})
+    (tmp_path / "images/train/b.png").unlink()
+    table = read_mask_folder(tmp_path, "train")
+    assert table.notes == ("masks without an image, passed over: 1",)
+    assert table.image_names == ["images/train/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda mask: mask.unlink(), "a.png' of images/train/a.png does not exist"),
+        (lambda mask: mask.write_bytes(b"no image"), "a.png' is not readable"),
+        (lambda mask: Image.new("L", (8, 8)).save(mask), "16-bit grey or palette, 30 x 20 pixels as its image"),
+        (lambda mask: Image.new("RGB", SIZE[::-1]).save(mask), "16-bit grey or palette, 30 x 20 pixels"),
+        (
+            lambda mask: Image.new("L", SIZE[::-1], 3).save(mask),
+            "has a value 3, for which images/train/a.png has no",
+        ),
+    ],
+)
+def test_bad_masks_are_named(tmp_path, spoil, message):
+    write(tmp_path, "train", {"a": MASK}, {"a": [{"value": 1}, {"value": 7}]})
+    spoil(tmp_path / "masks/train/a.png")
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_mask_folder(tmp_path, "train")
+
+
+def test_known_boxes_do_not_excuse_a_missing_mask(tmp_path):
+    write(tmp_path, "train", {"a": MASK}, {"a": [{"value": 1, "box": [0, 0, 1, 1]}]})
+    (tmp_path / "masks/train/a.png").unlink()
+    with pytest.raises(InputError, match=r"masks/train/a\.png' of images/train/a\.png does not exist"):
+        read_mask_folder(tmp_path, "train")
+
+
+LINE = '{"image": "a.png", "objects": [{"value": 1}, %s]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "line 1 is not of the form"),
+        ("[1]", "line 1 is not of the form"),
+        ('{"image": "a.png"}', "line 1 is not of the form"),
+        ('{"image": "a.png", "objects": {}}', "line 1 is not of the form"),
+        ('{"image": "b.png", "objects": []}', "is about image 'b.png', which"),
+        ('{"image": "a.png", "objects": []}\n' * 2, "line 2 is about image 'a.png', as an earlier line"),
+        ("", "has no line for image 'a.png'"),
+        (LINE % "3", "line 1, object 1 must be an object with 'value', got 3"),
+        (LINE % '{"value": 0}', "object 1: 'value' must be a whole number from 1 on, got 0"),
+        (LINE % '{"value": true}', "'value' must be a whole number"),
+        (LINE % '{"value": 1}', "line 1: two objects have the same value"),
+        (LINE % '{"value": 7, "category": 3}', "'category' must be a name, got 3"),
+        (LINE % '{"value": 7, "attributes": {"a": 1}}', "'attributes' must be names by name"),
+        (LINE % '{"value": 7, "depth": NaN}', "'depth' must be a number, got nan"),
+        (LINE % '{"value": 7, "box": [1, 2, 3]}', "'box' must be four numbers"),
+        (LINE % '{"value": 7, "box": [1, 2, 3, Infinity]}', "'box' must be four numbers"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, text, message):
+    write(tmp_path, "train", {"a": MASK}, {})
+    path = tmp_path / "objects/train.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read_mask_folder(tmp_path, "train")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_splits_and_images(tmp_path):
+    write(tmp_path, "train", {"a": MASK})
+    with pytest.raises(InputError, match=r"has no split 'test' \(there is train\): images/test is missing"):
+        read_mask_folder(tmp_path, "test")
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "images/train/a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png would share a mask"):
+        read_mask_folder(tmp_path, "train")
