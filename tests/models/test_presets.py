@@ -53,6 +53,20 @@ def test_preset_takes_a_step_of_each_stage(name: str) -> None:
     assert not any(parameter.startswith("detector.") for parameter in changed)
 
 
+@pytest.mark.parametrize("name", [name for name in presets() if name not in DETECTED])
+def test_preset_without_a_detector_takes_a_step(name: str) -> None:
+    recipe = read_recipe(name)
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, recipe.model.image_size, recipe.model.image_size)
+    model = build_model(recipe.model, ["object"]).train()
+    model.loss(images)  # on wheels, if it has any, not everything is trained yet
+    model.step += 10_000
+    loss = model.loss(images)["total"]
+    assert torch.isfinite(loss)
+    parts = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert parts <= {name.split(".")[0] for name in step(model, loss)}
+
+
 @pytest.mark.parametrize(
     ("name", "clone", "image", "objects", "kl_what", "kl_depth", "what", "depth", "hidden", "latent"),
     [

@@ -16,13 +16,12 @@ from ssdir.models.space import SPACE, SPACEConfig
 from ssdir.models.space_background import BackgroundConfig, SceneMixture
 from ssdir.models.space_foreground import (
     boundary_ring,
-    inside_windows,
-    tight_boxes,
     where_from_windows,
     windows_from_where,
 )
 from ssdir.models.zoo import load_model, save_model, seeded
 from ssdir.objects import Objects
+from ssdir.ops.boxes import inside_windows, tight_boxes
 from ssdir.training.recipe import read_recipe
 
 SIZE = 32

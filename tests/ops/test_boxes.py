@@ -2,7 +2,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.boxes import (
+    around_parts,
+    clip_cxcywh,
+    decode_boxes,
+    encode_boxes,
+    inside_windows,
+    tight_boxes,
+    to_cxcywh,
+    to_xyxy,
+)
 
 coordinate = st.floats(0, 1, width=32)
 side = st.floats(2**-7, 1, width=32)
@@ -42,3 +51,24 @@ def test_clipping_keeps_the_part_inside() -> None:
     outside = torch.tensor([[0.0, 0.5, 0.4, 0.2], [0.5, 0.95, 2.0, 0.2], [0.5, 0.5, 0.1, 0.1]])
     expected = torch.tensor([[0.1, 0.5, 0.2, 0.2], [0.5, 0.925, 1.0, 0.15], [0.5, 0.5, 0.1, 0.1]])
     torch.testing.assert_close(clip_cxcywh(outside), expected)
+
+
+def test_tight_boxes_by_hand() -> None:
+    shapes = torch.zeros(3, 1, 5, 5)
+    shapes[0, 0, 1:3, 4] = 0.6
+    shapes[0, 0, 3, 0] = 0.2  # too faint
+    shapes[1, 0, 2, 2] = 0.1  # faint, but the brightest there is
+    expected = torch.tensor([[0.8, 0.2, 1.0, 0.6], [0.4, 0.4, 0.6, 0.6], [0.0, 0.0, 1.0, 1.0]])
+    torch.testing.assert_close(tight_boxes(shapes, 0.5), expected)
+    assert tight_boxes(shapes[:0], 0.5).shape == (0, 4)
+
+
+@given(box, box)
+def test_parts_of_windows_lie_in_them(window: tuple[float, ...], part: tuple[float, ...]) -> None:
+    windows, parts = to_xyxy(torch.tensor([window, part])).split(1)
+    placed = inside_windows(windows, parts)
+    by_hand = windows[:, :2] + parts[:, :2] * (windows[:, 2:] - windows[:, :2])
+    torch.testing.assert_close(placed[:, :2], by_hand)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    torch.testing.assert_close(inside_windows(windows, whole), windows, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(around_parts(placed, parts), windows, rtol=1e-2, atol=1e-3)

@@ -10,6 +10,7 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.space import SPACE, SPACEConfig
+from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssd import SSD
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
@@ -21,21 +22,30 @@ def _kind(values: Any) -> Any:
 AnyModelConfig: TypeAlias = Annotated[
     Annotated[SSDIRConfig, Tag("SSDIR")]
     | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
-    | Annotated[SPACEConfig, Tag("SPACE")],
+    | Annotated[SPACEConfig, Tag("SPACE")]
+    | Annotated[SPAIRConfig, Tag("SPAIR")],
     Discriminator(
-        _kind, custom_error_type="model_kind", custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPACE"
+        _kind,
+        custom_error_type="model_kind",
+        custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPACE, SPAIR",
     ),
 ]
 """A model's config; `kind` tells which one, SSDIR where it is left out."""
 
-CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig]] = {
+CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig] | type[SPAIRConfig]] = {
     "SSDIR": SSDIRConfig,
     "GlimpseVAE": GlimpseVAEConfig,
     "SPACE": SPACEConfig,
+    "SPAIR": SPAIRConfig,
 }
 """By `kind`, as are `MODELS`."""
 
-MODELS: dict[str, type[ObjectModel]] = {"SSDIR": SSDIR, "GlimpseVAE": GlimpseVAE, "SPACE": SPACE}
+MODELS: dict[str, type[ObjectModel]] = {
+    "SSDIR": SSDIR,
+    "GlimpseVAE": GlimpseVAE,
+    "SPACE": SPACE,
+    "SPAIR": SPAIR,
+}
 
 
 def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:

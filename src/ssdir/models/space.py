@@ -21,13 +21,11 @@ from ssdir.models.space_foreground import (
     GridEncoder,
     GridPosterior,
     boundary_ring,
-    inside_windows,
-    tight_boxes,
     windows_from_where,
 )
 from ssdir.models.space_networks import ObjectDecoder
 from ssdir.objects import Objects, Scene
-from ssdir.ops.boxes import to_cxcywh, to_xyxy
+from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
 from ssdir.ops.compositing import composite_alpha, paste_sum
 from ssdir.ops.glimpses import sample_glimpses
 

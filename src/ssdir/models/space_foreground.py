@@ -161,27 +161,3 @@ def boundary_ring(size: int, share: float) -> Tensor:
     ring = torch.ones(1, 1, size, size)
     ring[..., width : size - width, width : size - width] = 0
     return ring
-
-
-def tight_boxes(alpha: Tensor, threshold: float) -> Tensor:
-    """The box around what is opaque in each window.
-
-    Args:
-        alpha: float (M, 1, S, S), opacity of decoded objects.
-        threshold: least opacity that counts; below the object's own highest, so that no box is empty.
-
-    Returns:
-        float (M, 4), xyxy relative to the window, in [0, 1], with positive area.
-    """
-    S = alpha.shape[-1]
-    level = alpha.amax(dim=(1, 2, 3)).clamp(max=threshold)[:, None]
-    sides = [alpha[:, 0].amax(dim=dim) >= level for dim in (1, 2)]  # over rows: columns; over columns: rows
-    low = torch.stack([side.float().argmax(dim=1) for side in sides], dim=1)
-    high = S - torch.stack([side.flip(1).float().argmax(dim=1) for side in sides], dim=1)
-    return torch.cat([low, high], dim=1) / S
-
-
-def inside_windows(windows: Tensor, parts: Tensor) -> Tensor:
-    """Boxes of the image (M, 4), xyxy, from parts (M, 4), xyxy, of windows (M, 4), xyxy."""
-    low, extent = windows[:, :2], windows[:, 2:] - windows[:, :2]
-    return torch.cat([low + parts[:, :2] * extent, low + parts[:, 2:] * extent], dim=1)

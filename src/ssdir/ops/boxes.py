@@ -50,3 +50,34 @@ def decode_boxes(box_deltas: Tensor, anchors: Tensor, variances: tuple[float, fl
 def clip_cxcywh(boxes_cxcywh: Tensor) -> Tensor:
     """Clips boxes to the unit square, in and out as cxcywh (..., 4)."""
     return to_cxcywh(to_xyxy(boxes_cxcywh).clamp(0, 1))
+
+
+def tight_boxes(shapes: Tensor, threshold: float) -> Tensor:
+    """The box around what is visible in each window.
+
+    Args:
+        shapes: float (M, 1, S, S), how visible each sample of the window is.
+        threshold: least visibility that counts; at most the window's own highest, so that no box is empty.
+
+    Returns:
+        float (M, 4), xyxy relative to the window, in [0, 1], with positive area.
+    """
+    S = shapes.shape[-1]
+    visible = shapes[:, 0] >= shapes.amax(dim=(1, 2, 3)).clamp(max=threshold)[:, None, None]
+    across, down = visible.any(dim=1).to(torch.uint8), visible.any(dim=2).to(torch.uint8)
+    low = torch.stack([side.argmax(dim=1) for side in (across, down)], dim=1)
+    high = S - torch.stack([side.flip(1).argmax(dim=1) for side in (across, down)], dim=1)
+    return torch.cat([low, high], dim=1).to(shapes) / S
+
+
+def inside_windows(windows: Tensor, parts: Tensor) -> Tensor:
+    """Boxes of the image (..., 4) from `parts` (..., 4) relative to `windows` (..., 4), all xyxy."""
+    low, extent = windows[..., :2], windows[..., 2:] - windows[..., :2]
+    return torch.cat([low + parts[..., :2] * extent, low + parts[..., 2:] * extent], dim=-1)
+
+
+def around_parts(boxes: Tensor, parts: Tensor) -> Tensor:
+    """The windows (..., 4) of which `boxes` (..., 4) are the `parts` (..., 4): inverse of `inside_windows`."""
+    extent = (boxes[..., 2:] - boxes[..., :2]) / (parts[..., 2:] - parts[..., :2])
+    low = boxes[..., :2] - parts[..., :2] * extent
+    return torch.cat([low, low + extent], dim=-1)

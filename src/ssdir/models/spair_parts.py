@@ -1,0 +1,169 @@
+"""What SPAIR reads images and glimpses with, and draws objects with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Self
+
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssdir.config import Config
+
+# Logits are kept within these, so that no sigmoid saturates for good.
+LOGIT_LIMIT = 10.0
+
+
+class GridConfig(Config):
+    """The convolutions over the image; their strides multiply to the pixels per cell.
+
+    Attributes:
+        channels: of each convolution; ReLU after each.
+        kernels: their sides.
+        strides: their strides.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    kernels: tuple[int, ...] = (4, 4, 4, 1)
+    strides: tuple[int, ...] = (3, 2, 2, 1)
+
+    @model_validator(mode="after")
+    def _as_many_of_each(self) -> Self:
+        if not len(self.channels) == len(self.kernels) == len(self.strides) > 0:
+            raise ValueError("channels, kernels and strides must be equally many, and at least one")
+        return self
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Side of a cell in pixels."""
+        pixels = 1
+        for stride in self.strides:
+            pixels *= stride
+        return pixels
+
+    @property
+    def receptive_field(self) -> int:
+        """Side of what a cell's features see, in pixels."""
+        field, step = 1, 1
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            field, step = field + (kernel - 1) * step, step * stride
+        return field
+
+
+class GridBackbone(nn.Module):
+    """Images to one feature vector per cell, of a window that is centred on the cell.
+
+    Args:
+        config: the convolutions.
+        image_size: side of the images; the grid covers them, the last cells maybe reaching beyond.
+    """
+
+    def __init__(self, config: GridConfig, image_size: int) -> None:
+        super().__init__()
+        pixels, field = config.pixels_per_cell, config.receptive_field
+        self.cells = -(-image_size // pixels)
+        needed = (self.cells - 1) * pixels + field
+        margin = max(0, (field - pixels) // 2)
+        self.padding = (margin, needed - image_size - margin) * 2
+        layers: list[nn.Module] = []
+        widths = [3, *config.channels]
+        for (inside, outside), kernel, stride in zip(
+            pairwise(widths), config.kernels, config.strides, strict=True
+        ):
+            layers += [nn.Conv2d(inside, outside, kernel, stride), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float (B, 3, H, W) in [0, 1] to features (B, N, F), cells in raster order."""
+        features: Tensor = self.layers(F.pad(images, self.padding))
+        return rearrange(features, "b f h w -> b (h w) f")
+
+
+class GlimpseConfig(Config):
+    """Glimpses, and how `z_what` is read off them.
+
+    Attributes:
+        size: side S of glimpses, and of decoded objects, in samples.
+        channels: of 3×3 convolutions with stride 2 and ReLU.
+        hidden: width of the layer after them.
+        latent_dim: size D of `z_what`.
+    """
+
+    size: int = Field(14, ge=2)
+    channels: tuple[int, ...] = (16, 32)
+    hidden: int = Field(128, ge=1)
+    latent_dim: int = Field(50, ge=1)
+
+
+class GlimpseEncoder(nn.Module):
+    """Glimpses (M, 3, S, S) to the mean and the raw scale of `z_what`, (M, 2 D).
+
+    Convolutional, as in SSDIR's comparison (paper §4); SPAIR's own is an MLP.
+    """
+
+    def __init__(self, config: GlimpseConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        size, widths = config.size, [3, *config.channels]
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+            size = (size + 1) // 2
+        layers += [nn.Flatten(), nn.Linear(size * size * widths[-1], config.hidden), nn.ReLU(inplace=True)]
+        self.net = nn.Sequential(*layers, nn.Linear(config.hidden, 2 * config.latent_dim))
+
+    def forward(self, glimpses: Tensor) -> Tensor:
+        """See the class."""
+        encoded: Tensor = self.net(glimpses)
+        return encoded
+
+
+class SPAIRDecoderConfig(Config):
+    """From `z_what` to a small picture with opacity: an MLP.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        colour_scale: factor of the colour logits: colours, and so shapes, are learned first.
+        colour_bias: added to them: SPAIR's objects start grey; where images are mostly black, dark ones are drawn
+            before anything speaks for dropping them.
+        alpha_scale: factor of the opacity's logits, which would otherwise learn to hide objects before they exist.
+        alpha_bias: added to them: objects start opaque.
+    """
+
+    hidden: tuple[int, ...] = (128, 256)
+    colour_scale: float = 2.0
+    colour_bias: float = 0.0
+    alpha_scale: float = 0.1
+    alpha_bias: float = 5.0
+
+
+class ObjectDecoder(nn.Module):
+    """`z_what` (M, D) to appearances (M, 3, S, S), premultiplied by alpha, and alpha (M, 1, S, S), in [0, 1]."""
+
+    def __init__(self, latent_dim: int, size: int, config: SPAIRDecoderConfig) -> None:
+        super().__init__()
+        self.config, self.size = config, size
+        self.net = mlp(latent_dim, config.hidden, 4 * size * size)
+
+    def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        logits = rearrange(self.net(z_what), "m (c s t) -> m c s t", c=4, s=self.size)
+        colour = self.config.colour_scale * logits[:, :3] + self.config.colour_bias
+        alpha = self.config.alpha_scale * logits[:, 3:] + self.config.alpha_bias
+        alpha = squash(alpha)
+        return squash(colour) * alpha, alpha
+
+
+def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """Linear layers with ReLU between."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise([inputs, *hidden]):
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear([inputs, *hidden][-1], outputs))
+
+
+def squash(logits: Tensor) -> Tensor:
+    """The sigmoid of bounded logits."""
+    return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).sigmoid()
