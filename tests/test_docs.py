@@ -51,3 +51,30 @@ def test_readme_quotes_what_was_measured(readme: str, row: str, column: int) -> 
 def test_readme_lists_every_preset(readme: str) -> None:
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", readme, re.MULTILINE)
     assert sorted(listed) == presets()
+
+
+@pytest.mark.parametrize(
+    ("file", "quote", "name", "digits"),
+    [
+        ("clevr/clevr-128", r"AP50 ([0-9.]+) \(goal 0\.85\)", "detection/ap50", 3),
+        ("clevr/clevr-128", r"foreground ARI of the\s+masks from alpha ([0-9.]+)", "masks/fg_ari", 3),
+        ("clevr/clevr-128", r"mIoU ([0-9.]+);", "masks/miou", 3),
+        ("clevr/clevr-128", r"overlapping objects ([0-9]\.[0-9]+)", "depth/order_accuracy", 3),
+        ("clevr/clevr-128", r"material ([0-9]\.[0-9]+),", "properties/material/accuracy", 3),
+        ("clevr/clevr-128", r"size ([0-9]\.[0-9]+),", "properties/size/accuracy", 3),
+        ("clevr/clevr-128", r"colour ([0-9]\.[0-9]+),", "properties/colour/accuracy", 3),
+        ("clevr/clevr-128", r"\*\*shape ([0-9]\.[0-9]+)\*\*", "properties/shape/accuracy", 3),
+        ("single/space", r"11 minutes, AP50 ([0-9.]+)", "detection/ap50", 3),
+        ("single/space", r"count error ([0-9.]+) per image \(0\.5\)", "detection/count_error", 3),
+        ("single/space", r"digit probe ([0-9.]+) \(0\.85\)", "probe/accuracy", 3),
+        ("single/space", r"pixels know more than its codes \(([0-9]\.[0-9]+)\)", "probe/raw_pixels/accuracy", 3),
+        ("single/spair", r"on one core, AP50 ([0-9.]+)", "detection/ap50", 3),
+        ("single/spair", r"0\.990, count error ([0-9.]+), digit", "detection/count_error", 3),
+        ("single/spair", r"digit probe ([0-9]\.[0-9]+)\.\n", "probe/accuracy", 3),
+    ],
+)
+def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, digits: int) -> None:
+    metrics = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
+    found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
+    assert found is not None
+    assert found[1] == f"{metrics[name]:.{digits}f}"
