@@ -1,5 +1,6 @@
 """What tests share: a small untrained model that detects something."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ssdir.models.encoders import EncoderConfig
 from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.models.zoo import save_model, seeded
+from ssdir.training.recipe import Recipe, read_recipe
 
 CLASS_NAMES = ["cat", "dog", "eel"]
 
@@ -48,6 +50,19 @@ def agnostic_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "agnostic"
     save_model(build_tiny_model(["object"]), folder, "untrained, class-agnostic")
     return folder
+
+
+@pytest.fixture
+def untrained_recipe() -> Callable[..., Recipe]:
+    """`read_recipe`, but without ImageNet's weights, which tests cannot fetch."""
+
+    def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        recipe = read_recipe(name, overrides)
+        if getattr(recipe.model.detector.backbone, "pretrained", False):
+            recipe = read_recipe(name, [*overrides, "model.detector.backbone.pretrained=false"])
+        return recipe
+
+    return read
 
 
 @pytest.fixture

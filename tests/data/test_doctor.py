@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from ssdir.config import presets
 from ssdir.experiments.doctor import diagnose, recommended_yaml, write_diagnosis
 from ssdir.experiments.doctor_screen import screen
 from ssdir.models.detected import DetectedConfig
-from ssdir.models.ssdir import SSDIR
-from ssdir.training.recipe import read_recipe
+from ssdir.models.registry import build_model
+from ssdir.training.recipe import Recipe, read_recipe
 
 from .defects import noise, write_defects, write_folder
 from .test_clevr import CLEVR_MINI, needs_clevr_mini
@@ -108,12 +109,13 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "preset", [name for name in presets() if isinstance(read_recipe(name).model, DetectedConfig)]
 )
-def test_every_preset_can_be_recommended_for(clean: Path, tmp_path: Path, preset: str) -> None:
+def test_every_preset_can_be_recommended_for(
+    clean: Path, tmp_path: Path, preset: str, untrained_recipe: Callable[..., Recipe]
+) -> None:
     diagnosis = diagnose(clean, "train", preset)
     path = tmp_path / "recommended.yaml"
     path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
-    recipe = read_recipe(path)
-    model = SSDIR(recipe.model, ["object"])
+    model = build_model(untrained_recipe(path).model, ["object"])
     assert model.detector.feature_sizes == [level.cells for level in diagnosis.recommended.levels]
     assert diagnosis.recommended.together.share >= diagnosis.current.together.share
     nms = "nms_threshold" in path.read_text()

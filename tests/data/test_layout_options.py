@@ -154,7 +154,7 @@ def test_check_and_convert_pass_on_how_to_read(clevr, coco, tmp_path):
     out = tmp_path / "out"
     result = ok("data", "check", clevr, "--vocabulary", "full", "--boxes", "visible")
     assert "classes (96)" in result.stdout
-    assert "--boxes visible --vocabulary full --out check" in result.stdout
+    assert "--boxes visible --vocabulary full --preset tiny --out check" in result.stdout
     ok("data", "convert", clevr, "--to", "yolo", "--out", out, "--vocabulary", "full", "--boxes", "visible")
     assert "large gray rubber cube" in (out / "data.yaml").read_text()
     assert "only CLEVR has" in refused("data", "check", coco, "--boxes", "visible")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -88,12 +87,11 @@ class FakeModel:
     detections: dict[int, Objects]
     code: Callable[[Tensor, Tensor], Tensor]
     image_size: int = SIZE
-    threshold: float = 0.5
+    score_threshold: float = 0.5
     alpha: bool = False
 
     def __post_init__(self) -> None:
         self.class_names = ["object"]
-        self.config = SimpleNamespace(detector=SimpleNamespace(score_threshold=self.threshold))
         self.calls = 0
 
     def encode(
@@ -106,7 +104,7 @@ class FakeModel:
             objects = Objects.cat([self.detections[int(number)] for number in numbers])
             if not len(objects):
                 return Objects.empty(len(images))  # lacks z_what, as a lazy model's may
-            objects = objects[objects.scores >= (score_threshold or self.threshold)]
+            objects = objects[objects.scores >= (score_threshold or self.score_threshold)]
         z_what = self.code(objects.z_where, numbers[objects.image_index])
         return objects.replace(z_what=z_what, z_depth=objects.z_where[:, 1])
 

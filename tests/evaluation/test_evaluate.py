@@ -113,7 +113,7 @@ def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects
 
 def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, _, found = data
-    lenient = metrics_of(FakeModel(found, blind, threshold=0.2), test)
+    lenient = metrics_of(FakeModel(found, blind, score_threshold=0.2), test)
     assert lenient["detection/count_error"] == pytest.approx(0)
     assert lenient["detection/latents_per_object"] == pytest.approx(4 / 3)
     strict = metrics_of(FakeModel(found, blind), test, score_threshold=0.75)
