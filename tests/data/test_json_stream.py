@@ -52,3 +52,13 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "latin.json").write_bytes('{"items": ["é"]}'.encode("latin-1"))
     with pytest.raises(InputError, match="line 1 "):
         list(stream_json(tmp_path / "latin.json", "items.item"))
+
+
+def test_a_file_of_brackets_does_not_take_all_memory(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"items": [' + "[" * 100_000)
+    with pytest.raises(InputError, match="more than 1000 brackets are open at once"):
+        list(stream_json(path, "items.item"))
+    shallow = [{"a": [[i]]} for i in range(3000)]
+    path.write_text(json.dumps({"items": shallow}))
+    assert list(stream_json(path, "items.item")) == shallow

@@ -10,7 +10,9 @@ import ijson
 
 from ssdir.errors import InputError
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 12
+_MAX_DEPTH = 1000
+"""Brackets open at once. The parser's memory grows with the square of the depth: one of brackets took all."""
 
 
 def stream_json(path: Path, prefix: str) -> Iterator[Any]:
@@ -21,12 +23,38 @@ def stream_json(path: Path, prefix: str) -> Iterator[Any]:
     """
     try:
         with path.open("rb") as file:
-            yield from ijson.items(file, prefix, use_float=True, buf_size=_CHUNK)
+            yield from ijson.items(_Shallow(file), prefix, use_float=True, buf_size=_CHUNK)
+    except _TooDeepError:
+        raise InputError(
+            f"{path}: more than {_MAX_DEPTH} brackets are open at once, so it holds no annotations"
+        ) from None
     except ijson.JSONError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: not valid JSON at line {_line_of_mistake(path)} ({reason})") from None
     except OSError as error:
         raise InputError(f"{path}: not readable ({error.strerror})") from None
+
+
+class _TooDeepError(Exception):
+    """More brackets are open than any annotation has."""
+
+
+class _Shallow:
+    """Hands out a file as long as its brackets are not nested too deep.
+
+    Those within strings count, too: they would have to be thousands, and of one kind, to matter.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.depth = 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self.file.read(size)
+        self.depth += sum(map(chunk.count, (b"[", b"{"))) - sum(map(chunk.count, (b"]", b"}")))
+        if self.depth > _MAX_DEPTH:
+            raise _TooDeepError
+        return chunk
 
 
 class _Counting:
