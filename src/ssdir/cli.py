@@ -327,8 +327,12 @@ def evaluate(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
     ] = None,
-    min_side: Annotated[float, typer.Option(min=0, max=1, help="Leave out objects below this share.")] = 0.0,
-    drop_empty: Annotated[bool, typer.Option("--drop-empty", help="Leave out images without objects.")] = False,
+    min_side: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out objects below this share of the image.")
+    ] = None,
+    drop_empty: Annotated[
+        bool | None, typer.Option("--drop-empty/--keep-empty", help="Leave out images without objects.")
+    ] = None,
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
@@ -340,7 +344,7 @@ def evaluate(
 ) -> None:
     """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
 
-    Boxes and vocabulary are by default those that the model of a run was trained on.
+    What is left out, boxes and vocabulary are by default as in the training of the model.
     """
     if out is not None:
         claim(out, force)
@@ -349,8 +353,12 @@ def evaluate(
     predictor = load(model, device)
     predictor.batch_size = batch_size
     started = time.perf_counter()
-    kept: dict[str, Any] = {"min_side": min_side, "drop_empty": drop_empty}
-    kept |= _read_options(model, data, {"boxes": boxes, "vocabulary": vocabulary})
+    kept = _read_options(
+        model,
+        data,
+        {"min_side": min_side, "drop_empty": drop_empty},
+        {"boxes": boxes, "vocabulary": vocabulary},
+    )
     test, train = _splits(predictor, data, split, train_split, kept)
     glyphs = _unseen_glyphs(test, glyph_root)
     metrics = _measure(predictor, test, train, glyphs, max_images, max_train_images, seed, score_threshold)
@@ -364,6 +372,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
+    if kept["min_side"] and min_side is None:
+        say(f"objects under {kept['min_side']:.0%} of the image are left out, as in training; see --min-side")
     table = Table("metric", Column("value", justify="right"))
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
@@ -420,16 +430,20 @@ def _splits(
     )
 
 
-def _read_options(model: str, data: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:
-    """How to read the data: as told, or else as in the model's training, where the layout has such options."""
+def _read_options(
+    model: str, data: Path, kept: Mapping[str, float | None], layout: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """How to read the data: as told, or else as in the model's training; of the layout's options, those it has."""
     from ssdir.data.layouts import find_layout
     from ssdir.models.zoo import find_model
     from ssdir.training.recipe import read_training
 
     training = read_training(find_model(model)) or {"recipe": {}}
-    trained = {name: training["recipe"].get(name) for name in given}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return {**dict.fromkeys(given), **find_layout(data).known(trained), **chosen}
+    trained = {name: training["recipe"].get(name) for name in {**kept, **layout}}
+    known = find_layout(data).known({name: trained[name] for name in layout})
+    left_out = {"min_side": trained["min_side"] or 0.0, "drop_empty": bool(trained["drop_empty"])}
+    chosen = {name: value for name, value in {**kept, **layout}.items() if value is not None}
+    return {**left_out, **dict.fromkeys(layout), **known, **chosen}
 
 
 def _unseen_glyphs(test: ObjectDataset, root: Path | None) -> list[Image8] | None:

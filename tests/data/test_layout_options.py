@@ -150,6 +150,25 @@ def test_evaluate_sees_the_boxes_of_the_training(agnostic_model_dir, clevr, coco
     assert "has no option 'boxes'" in refused("evaluate", run, coco, "--boxes", "visible")
 
 
+def test_evaluate_leaves_out_what_training_left_out(clevr, agnostic_model_dir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(agnostic_model_dir, run / "model")
+    (run / "recipe.yaml").write_text(json.dumps({"classes": "object", "min_side": 0.1, "drop_empty": True}))
+
+    def seen(model, *more):
+        result = ok("evaluate", model, clevr, "--split", "train", "--train-split", "none", "--json", *more)
+        record = json.loads(result.stdout)["provenance"]
+        return record["config"]["min_side"], record["config"]["drop_empty"], record["data_hash"]
+
+    trained = seen(run)
+    assert trained[:2] == (0.1, True)
+    assert trained == seen(agnostic_model_dir, "--min-side", "0.1", "--drop-empty")
+    everything = seen(agnostic_model_dir)
+    assert everything[:2] == (0, False)
+    assert everything == seen(run, "--min-side", "0", "--keep-empty")
+    assert everything[2] != trained[2]
+
+
 def test_check_and_convert_pass_on_how_to_read(clevr, coco, tmp_path):
     out = tmp_path / "out"
     result = ok("data", "check", clevr, "--vocabulary", "full", "--boxes", "visible")
