@@ -89,3 +89,14 @@ def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, d
     found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
     assert found is not None
     assert found[1] == f"{metrics[name]:.{digits}f}"
+
+
+@pytest.mark.parametrize(
+    ("quote", "name"), [(r"\(([0-9.]+) × its rate", "preloaded"), (r"([0-9.]+) × where", "files")]
+)
+def test_data_quotes_what_was_measured(quote: str, name: str) -> None:
+    metrics = json.loads((ROOT / "results/bench/loading.json").read_text(encoding="utf-8"))["metrics"]
+    found = re.search(quote, (ROOT / "docs" / "data.md").read_text(encoding="utf-8"))
+    assert found is not None
+    assert found[1] == f"{metrics['times_training'][name]:.2f}"
+    assert metrics["epoch_growth_mb"] == 0
