@@ -23,8 +23,8 @@ MIN_BOX_SIDE = 2
 
 _MIN_CROP = 0.3
 _MAX_ZOOM_OUT = 2.0
-# Of torchvision's 40 tries for each overlap. Small objects can't overlap any crop by much, so most overlaps fail every
-# try: at 40 this was most of the time that loading took.
+# Of torchvision's 40 tries for each overlap. Small objects can't overlap any crop by much, so most overlaps fail
+# every try: at 40 this was most of the time that loading took.
 _CROP_TRIALS = 5
 
 
