@@ -301,11 +301,12 @@ def reconstruct(
     from PIL import Image
 
     from ssdir.data.images import find_images
-    from ssdir.inference.predictor import load
+    from ssdir.inference.predictor import check_draws, load
     from ssdir.plots import reconstruction_sheet
 
     files = find_images(images)
     predictor = load(model, device)
+    check_draws(predictor.model)
     seen = predictor.prepare(files)
     objects = predictor.encode(seen, score_threshold)
     sheet = reconstruction_sheet(seen, objects, predictor.decode(objects), predictor.class_names)
@@ -345,6 +346,7 @@ def evaluate(
     if out is not None:
         claim(out, force)
     from ssdir.inference.predictor import load
+    from ssdir.models.base import GenerativeModel
 
     predictor = load(model, device)
     predictor.batch_size = batch_size
@@ -368,7 +370,10 @@ def evaluate(
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
     stdout().print(table)
-    next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+    if isinstance(predictor.model, GenerativeModel):
+        next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+    else:
+        next_step("encode", model, test.image_paths[0], "--out", "objects.parquet")
 
 
 @app.command(epilog="Example: ssdir models --json")
