@@ -28,14 +28,19 @@ from ssdir.models.backbone import build_backbone
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
 from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
+from ssdir.training.pooling import fit_components
 from ssdir.training.recipe import RECIPE_FILE, STAGES, Recipe, StageConfig
 from ssdir.training.summary import has_ended, stage_seconds, write_summary
+
+CACHE = "cache"
+"""Folder of frozen features, within that of the representation's stage."""
 
 
 @dataclass(frozen=True)
@@ -223,20 +228,29 @@ def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path)
 def _train_representation(
     recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], class_names: list[str], out: Path
 ) -> None:
+    """Trains what a model adds to its detector."""
     torch.manual_seed(recipe.seed)
     trained = load_model(out / "detector" / "model")
     assert isinstance(trained, DetectedModel)
     model = build_model(recipe.model, class_names, detector=trained.detector).to(choose_device())
-    assert isinstance(model, DetectedVAE)
-    cache = out / "representation" / "cache"
-    console = Console(stderr=True)
-    with console.status("running the frozen detector once over the data"):
+    folder = out / "representation"
+    if isinstance(model, PooledFeatures):
+        fit_components(model.eval(), splits["train"], recipe, folder)
+    else:
+        assert isinstance(model, DetectedVAE)
+        _train_vae(recipe, model, splits, folder)
+    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
+    remove_cache(folder / CACHE)
+
+
+def _train_vae(recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDataset], folder: Path) -> None:
+    """Trains encoders and decoder on the frozen detector's objects."""
+    with Console(stderr=True).status("running the frozen detector once over the data"):
         cached = {
-            split: build_cache(model, dataset, cache, limit_mb=recipe.cache_limit_mb)
+            split: build_cache(model, dataset, folder / CACHE, limit_mb=recipe.cache_limit_mb)
             for split, dataset in splits.items()
         }
     stage = LitRepresentation(model, recipe.representation, recipe.seed)
-    folder = out / "representation"
     samples = SampleReconstructions(splits["val"], folder / "samples")
     _fit(
         stage,
@@ -248,8 +262,6 @@ def _train_representation(
         folder,
         [samples],
     )
-    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
-    remove_cache(cache)
 
 
 def _fit(
