@@ -133,7 +133,7 @@ def scatter(
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
     split: Annotated[str | None, typer.Option(help="Split to look at; by default all, to train on train.")] = None,
-    preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
