@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.registry import build_model
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
@@ -37,7 +37,7 @@ COUNTS = (1, 5, 20, 50)
 PRESETS = {"SSDIR": "tiny", "GlimpseVAE": "tiny-glimpses", "SPAIR": "spair-64", "SPACE": "space-64"}
 
 
-def make(name: str) -> ObjectModel:
+def make(name: str) -> GenerativeModel:
     """A model of the common image and latent size."""
     detected = [
         "model.consistency.weight=0",
@@ -51,7 +51,9 @@ def make(name: str) -> ObjectModel:
         "SPACE": [f"model.image_size={SIZE}", f"model.latent_dim={LATENT}"],
     }[name]
     with seeded(0):
-        return build_model(read_recipe(PRESETS[name], sizes).model, ["object"])
+        model = build_model(read_recipe(PRESETS[name], sizes).model, ["object"])
+    assert isinstance(model, GenerativeModel)
+    return model
 
 
 def boxes(count: int) -> Objects:
@@ -82,8 +84,8 @@ def steps(name: str, count: int | None) -> dict[str, Callable[[], Any]]:
     return {"encode": encode, "train": train}
 
 
-def loss(model: ObjectModel, images: Tensor, given: Objects | None) -> dict[str, Tensor]:
-    if isinstance(model, DetectedModel) and given is not None:
+def loss(model: GenerativeModel, images: Tensor, given: Objects | None) -> dict[str, Tensor]:
+    if isinstance(model, DetectedVAE) and given is not None:
         with torch.no_grad():
             features = model.detector.backbone(images)
             objects = model.encode(images, boxes=given)
