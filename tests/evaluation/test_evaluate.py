@@ -111,6 +111,21 @@ def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects
     assert first == pytest.approx(metrics_of(model, test, train, batch_size=32))
 
 
+def test_what_could_have_told_a_wrong_probe(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    predicted = {
+        name.removesuffix("_auroc").partition("/")[2]: value
+        for name, value in metrics_of(FakeDetector(found, blind), test, train).items()
+        if name.startswith("uncertainty/")
+    }
+    assert predicted.keys() == {"reconstruction", "score"}  # the fake model has no z_what_scale
+    assert all(0 < area < 1 for area in predicted.values())
+    assert not any(
+        name.startswith("uncertainty/")  # a probe that is always right leaves nothing to predict
+        for name in metrics_of(FakeDetector(found, TruthCode(test, train)), test, train)
+    )
+
+
 def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, _, found = data
     lenient = metrics_of(FakeModel(found, blind, score_threshold=0.2), test)

@@ -42,6 +42,7 @@ class Split:
         codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
         reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
+        object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
         masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
 
@@ -53,6 +54,7 @@ class Split:
     codes: dict[str, LabelledLatents]
     properties: dict[str, LabelledLatents]
     reconstruction: dict[str, float]
+    object_errors: Tensor
     masks: dict[str, float]
 
 
@@ -174,6 +176,7 @@ class Collector:
                 for name, values in self._attributes.items()
             },
             reconstruction=self._reconstruction.compute(),
+            object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
 

@@ -19,6 +19,7 @@ from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
+from ssdir.evaluation.uncertainty import uncertainty_metrics
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -96,6 +97,7 @@ def evaluate(
             if categories > 1:
                 metrics |= probe_metrics(trained.codes, tested.codes, seeds)
                 metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
+                metrics |= _uncertainty(trained, tested, seeds)
             metrics |= property_metrics(trained.properties, tested.properties, seeds)
     return Evaluation(metrics, tested, trained)
 
@@ -113,6 +115,17 @@ def _split_metrics(split: Split, categories: int) -> dict[str, float]:
         latents = split.codes[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)
     return metrics
+
+
+def _uncertainty(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
+    """Which of a split's objects a probe takes for another category, and what could have told."""
+    matched = test.match >= 0
+    objects = test.objects[matched]
+    predictors = {"sigma": None if objects.z_what_scale is None else objects.z_what_scale.mean(dim=1)}
+    predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
+    predictors["score"] = None if objects.scores is None else -objects.scores
+    known = {name: values for name, values in predictors.items() if values is not None}
+    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds)
 
 
 def _operating_threshold(model: Model) -> float:
