@@ -91,6 +91,8 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     assert metrics["probe/accuracy"] == 1
     assert metrics["probe/accuracy_end_to_end"] == pytest.approx(0.75)
     assert metrics["probe/true_boxes/accuracy"] == 1
+    assert metrics["probe/largest_overlap/f1"] == 1
+    assert "probe/largest_overlap/accuracy_end_to_end" not in metrics
     assert metrics["clusters/accuracy"] > 0.4
     # What cannot know the category does not.
     for floor in ("random_encoder", "raw_pixels", "pooled_features"):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ssdir.data.dataset import collate
-from ssdir.evaluation.matching import match_greedy
+from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
+    LARGEST_OVERLAP,
     LATENTS,
     POOLED_FEATURES,
     RANDOM_ENCODER,
@@ -26,6 +27,7 @@ from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 
 RANKING_THRESHOLD = 0.05
+ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
 
 
@@ -34,7 +36,6 @@ class Split:
     """What evaluation keeps of a split.
 
     Attributes:
-        image_size: (height, width) in pixels.
         ranked: detections at a low threshold, for average precision.
         objects: those at the operating threshold, with z_what.
         targets: true objects.
@@ -46,7 +47,6 @@ class Split:
         masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
 
-    image_size: tuple[int, int]
     ranked: Objects
     objects: Objects
     targets: Objects
@@ -77,7 +77,6 @@ class Collector:
         self._codes: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
         self._attributes: dict[str, list[Tensor]] = defaultdict(list)
-        self._image_size = (0, 0)
 
     def add(
         self,
@@ -107,7 +106,6 @@ class Collector:
         side = self._model.image_size
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
-        self._image_size = (side, side)
         ranked, objects = self._detect(self._model, images)
         if self._draw:
             scene = self._model.decode(objects)
@@ -164,8 +162,8 @@ class Collector:
         codes = {
             name: self._labelled(name, rows, targets) for name, rows in matches.items() if name in self._codes
         }
+        codes[LARGEST_OVERLAP] = self._labelled(LATENTS, best_target(objects, targets, ANY_OVERLAP), targets)
         return Split(
-            image_size=self._image_size,
             ranked=kept["ranked"],
             objects=objects,
             targets=targets,

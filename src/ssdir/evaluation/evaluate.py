@@ -51,6 +51,7 @@ def evaluate(
     glyphs: Sequence[Image8] | None = None,
     random_model: Model | None = None,
     score_threshold: float | None = None,
+    sizes_in_px: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model. Each split is passed over once; the result is deterministic.
@@ -66,6 +67,8 @@ def evaluate(
         glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
         random_model: `model` with its what encoder re-initialised, for that floor.
         score_threshold: the operating point; by default the model's, or 0.5.
+        sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
+            different image sizes compare; by default the model's.
         progress: called with (stage, done, total).
 
     Raises:
@@ -92,7 +95,8 @@ def evaluate(
             scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
     # The fits are many and small: threads would gain little, and cost much where cores are shared.
     with threadpool_limits(1):
-        metrics = _split_metrics(tested, categories) | scale
+        side = sizes_in_px or model.image_size
+        metrics = _split_metrics(tested, categories, (side, side)) | scale
         if trained is not None:
             if categories > 1:
                 metrics |= probe_metrics(trained.codes, tested.codes, seeds)
@@ -102,10 +106,10 @@ def evaluate(
     return Evaluation(metrics, tested, trained)
 
 
-def _split_metrics(split: Split, categories: int) -> dict[str, float]:
+def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
     """What one split defines by itself."""
     metrics = {
-        **detection_metrics(split.ranked, split.targets, split.image_size),
+        **detection_metrics(split.ranked, split.targets, image_size),
         **operating_metrics(split.objects, split.targets),
         **split.reconstruction,
         **split.masks,
