@@ -15,6 +15,7 @@ from ssdir import plots
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
+from ssdir.models.base import ObjectModel
 from ssdir.models.detected import DetectedModel
 
 SHARP = 1.6
@@ -24,7 +25,7 @@ TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
 
 @torch.no_grad()
-def scenes_figure(model: DetectedModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
+def scenes_figure(model: ObjectModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
     """Images, what was found in them, and what the model draws of it."""
     batch, _ = collate([dataset[index] for index in images])
     objects = model.encode(batch.to(model.device))
@@ -38,7 +39,7 @@ def scenes_figure(model: DetectedModel, dataset: ObjectDataset, images: Sequence
     )
 
 
-def reconstruction_section(model: DetectedModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
+def reconstruction_section(model: ObjectModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
     """Images that the model has not seen, redrawn."""
     return Section(
         "Seen, and drawn again",
