@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.errors import InputError
+from ssdir.evaluation.evaluate import evaluate
+from ssdir.experiments.cost import Cost
 from ssdir.experiments.reproduce import runner
 from ssdir.experiments.reproduce.command import reproduce
 from ssdir.training.fit import train
@@ -173,6 +175,39 @@ def test_what_is_interrupted_goes_on(
     assert (run_folder(tmp_path, "ssdir-0") / "model" / "model.safetensors").stat().st_mtime_ns == finished
     ours, theirs = records_of(tmp_path, "scale"), records_of(place, "scale")
     assert [record["metrics"] for record in ours] == [record["metrics"] for record in theirs]
+
+
+def test_what_cannot_be_measured_is_told_and_stops_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Any, *arguments: Any, **options: Any) -> Any:
+        if model.config.kind == "GlimpseVAE":
+            raise ValueError("z_what must be finite, got NaN")
+        return evaluate(model, *arguments, **options)
+
+    (tmp_path / "trial.yaml").write_text((place / "trial.yaml").read_text())
+    monkeypatch.setattr(runner, "evaluate", broken)
+    page = run_in(tmp_path, "scale").read_text()
+    assert "Glimpses-0: z_what must be finite, got NaN." in page
+    ours, broken_one = records_of(tmp_path, "scale")
+    assert ours["metrics"] == records_of(place, "scale")[0]["metrics"]
+    assert broken_one["metrics"] == {}
+
+
+def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(configs: dict[str, Any], counts: tuple[int, ...]) -> dict[str, list[Cost]]:
+        return {name: [Cost(count, 1234567, 0.001, 0.0025 * count, 10) for count in counts] for name in configs}
+
+    monkeypatch.setattr(runner, "train", interrupted_at(1, AssertionError))
+    monkeypatch.setattr(runner, "measure_costs", measured)
+    plan = {**PLAN, "experiments": {"cost": ["ssdir", "glimpses"]}}
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(plan))
+    page = run_in(tmp_path, "cost").read_text()
+    assert "1,234,567" in page
+    assert "ms per image, training, 50 objects" in page
+    assert "125.0" in page
+    for record in records_of(tmp_path, "cost"):
+        assert [cost["objects"] for cost in record["cost"]["costs"]] == [5, 50]
 
 
 def test_without_time_nothing_is_begun(place: Path, tmp_path: Path) -> None:

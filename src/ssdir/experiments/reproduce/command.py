@@ -14,7 +14,7 @@ from ssdir.experiments.report import Report, Row, RowGroup, Section, Table
 from ssdir.experiments.report_markdown import FIGURES, markdown
 from ssdir.experiments.reproduce.catalogue import EXPERIMENTS
 from ssdir.experiments.reproduce.experiments import Results
-from ssdir.experiments.reproduce.plan import Job, Plan, expand, jobs_of, read_plan
+from ssdir.experiments.reproduce.plan import Job, Plan, jobs_of, read_plan
 from ssdir.experiments.reproduce.records import Record, by_run, read_records, write_records
 from ssdir.experiments.reproduce.runner import Runner
 from ssdir.experiments.reproduce.watch import Watch
@@ -23,6 +23,7 @@ from ssdir.plots import format_seconds
 from ssdir.training.recipe import STAGES
 
 ALL = "all"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) ->
     plan = read_plan(scale)
     runner = Runner(plan, runs / plan.name, data, Watch(), None)
     chosen = choose(plan, names)
-    jobs, left_out = _available(runner, jobs_of(plan, chosen))
+    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
     guesses = runner.guess(jobs)
     forecasts = []
     for group in dict.fromkeys(job.group for job in jobs):
@@ -105,22 +106,24 @@ def reproduce(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
     runner = Runner(plan, runs / plan.name, data, watch, deadline)
-    jobs, left_out = _available(runner, jobs_of(plan, chosen))
+    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
     for sentence in left_out:
         say(sentence)
-    others = [job for group in plan.runs for job in expand(plan, group)]
-    folder = out / plan.name
+    waiting = {job.slug for job in jobs}
     with watch.over(runner.guess(jobs)):
-        for job in jobs:
-            with watch.run(job.name):
-                runner.ensure_trained(job, others)
-                runner.ensure_measured(job)
         for name in chosen:
-            _write_experiment(runner, name, folder)
-    report = _report(plan, folder)
-    _write(folder / "report.md", markdown(report))
-    _write(folder / "report.html", report.html())
-    return folder / "report.html"
+            for job in jobs_of(plan, _with_trainings([name])):
+                if job.slug in waiting:
+                    waiting.remove(job.slug)
+                    with watch.run(job.name):
+                        runner.ensure_ready(job)
+            _write_experiment(runner, name, out / plan.name)
+    return out / plan.name / REPORT
+
+
+def _with_trainings(names: Sequence[str]) -> list[str]:
+    """Those of some experiments that need trained models."""
+    return [name for name in names if EXPERIMENTS[name].trains]
 
 
 def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
@@ -131,9 +134,15 @@ def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str
 
 
 def _write_experiment(runner: Runner, name: str, folder: Path) -> None:
+    """Writes an experiment's results, and the report with it."""
     jobs, left_out = _available(runner, jobs_of(runner.plan, [name]))
-    records = EXPERIMENTS[name].measure(runner, jobs, folder / FIGURES)
-    write_records(folder / f"{name}.json", records, left_out)
+    experiment = EXPERIMENTS[name]
+    records = experiment.measure(runner, jobs, folder / FIGURES)
+    failures = [runner.failure(job) for job in jobs] if experiment.trains else []
+    write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])
+    report = _report(runner.plan, folder)
+    _write(folder / "report.md", markdown(report))
+    _write(folder / REPORT, report.html())
 
 
 def _report(plan: Plan, folder: Path) -> Report:

@@ -46,6 +46,8 @@ class Experiment:
 
     prefixes: ClassVar[tuple[str, ...]] = ()
     """Of the metrics that are kept."""
+    trains: ClassVar[bool] = True
+    """Whether it needs trained models."""
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Records of its trained runs; pictures go to `figures`."""
@@ -135,7 +137,7 @@ class Table1(Experiment):
 class CostTable(Table1):
     """What models cost, alone."""
 
-    prefixes: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[bool] = False
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Records of each model's cost; nothing is measured of its trainings."""

@@ -71,13 +71,13 @@ class Pictures(Experiment):
 def draw_scenes(measurement: Measurement) -> bytes | None:
     """Fig. 2: input, boxes, reconstruction, single objects of a few test images."""
     shown = [index for index in measurement.settings.shown if index < len(measurement.test)]
-    return scenes_figure(measurement.model, measurement.test, shown).png
+    return scenes_figure(measurement.load(), measurement.test, shown).png
 
 
 @torch.no_grad()
 def draw_embedding(measurement: Measurement) -> bytes | None:
     """Fig. 3: t-SNE of the codes of the test objects that were found, coloured by category."""
-    model, test = measurement.model, measurement.test
+    model, test = measurement.load(), measurement.test
     split = collect(
         model,
         test,

@@ -26,7 +26,7 @@ from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.evaluation.provenance import provenance
 from ssdir.experiments.cost import measure_costs
-from ssdir.experiments.reproduce.plan import DataSpec, Job, MeasureConfig, Plan, guess_seconds
+from ssdir.experiments.reproduce.plan import DataSpec, Job, MeasureConfig, Plan, expand, guess_seconds
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import WEIGHTS_FILE, choose_device, load_model, random_encoder
@@ -57,6 +57,8 @@ class Runner:
 
     def __init__(self, plan: Plan, runs: Path, data: Path | None, watch: Watch, deadline: float | None) -> None:
         self.plan, self.runs, self.data, self.watch, self.deadline = plan, runs, data, watch, deadline
+        self._jobs = [job for group in plan.runs for job in expand(plan, group)]
+        self._measurements: dict[str, Measurement] = {}
 
     def absent(self, spec: DataSpec) -> str | None:
         """Why a data set can't be had, in a sentence; None if it can."""
@@ -118,12 +120,13 @@ class Runner:
                 write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
         return place
 
-    def ensure_trained(self, job: Job, others: Sequence[Job]) -> Path:
-        """The folder of a job's training, trained if need be.
+    def ensure_ready(self, job: Job) -> None:
+        """Trains and measures a job if need be; for errors see `ensure_trained`."""
+        self.ensure_trained(job)
+        self.ensure_measured(job)
 
-        Args:
-            job: what to train.
-            others: whose detector may serve, if they have trained one.
+    def ensure_trained(self, job: Job) -> Path:
+        """The folder of a job's training, trained if need be; with the detector of another job, if it has that.
 
         Raises:
             OutOfTime: if it is not finished when the deadline comes.
@@ -136,7 +139,7 @@ class Runner:
         self._check_time()
         with self.watch.stage(job.name) as advance, _quiet():
             session = Session(lambda stage, done, total: advance(done, total, stage), self.deadline)
-            train(job.recipe, data, out, resume=True, detector=self._detector_of(job, others), session=session)
+            train(job.recipe, data, out, resume=True, detector=self._detector_of(job), session=session)
         return out
 
     def open(self, job: Job, split: str) -> ObjectDataset:
@@ -156,7 +159,7 @@ class Runner:
 
     def measured(self, job: Job) -> dict[str, Any] | None:
         """What was measured of a trained job; None if it is to be measured (again)."""
-        file = Measurement(self, job).file("metrics.json")
+        file = self._measurement(job).file("metrics.json")
         content: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         return content
 
@@ -165,16 +168,24 @@ class Runner:
         if (stored := self.measured(job)) is not None:
             return stored
         self._check_time()
-        measurement = Measurement(self, job)
+        measurement = self._measurement(job)
         with self.watch.stage(f"{job.name}: measuring") as advance:
             content = measurement.measure(lambda stage, done, total: advance(done, total, stage))
         with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return content
 
+    def failure(self, job: Job) -> str | None:
+        """Why a job could not be measured, in a sentence."""
+        measured = self.measured(job)
+        return None if measured is None or "failure" not in measured else f"{job.name}: {measured['failure']}"
+
+    def _measurement(self, job: Job) -> Measurement:
+        return self._measurements.setdefault(job.slug, Measurement(self, job))
+
     def ensure_drawn(self, job: Job, name: str, draw: Callable[[Measurement], bytes | None]) -> bytes | None:
         """A picture of a trained job, drawn if need be; None where there is too little to draw."""
-        measurement = Measurement(self, job)
+        measurement = self._measurement(job)
         file = measurement.file(f"{name}.png")
         if file.exists():
             return file.read_bytes()
@@ -210,11 +221,11 @@ class Runner:
             name: {"costs": each, "provenance": stored["provenance"]} for name, each in stored["costs"].items()
         }
 
-    def _detector_of(self, job: Job, others: Sequence[Job]) -> Path | None:
-        """A run whose trained detector the job can have."""
+    def _detector_of(self, job: Job) -> Path | None:
+        """A run of the plan whose trained detector the job can have."""
         if job.detector_key is None or _stage_ended(self.run_folder(job), "detector"):
             return None
-        folders = [self.run_folder(other) for other in others if other.detector_key == job.detector_key]
+        folders = [self.run_folder(other) for other in self._jobs if other.detector_key == job.detector_key]
         return next((folder for folder in folders if _stage_ended(folder, "detector")), None)
 
     def _place(self, spec: DataSpec) -> Path:
@@ -284,32 +295,38 @@ class Measurement:
         """The split that probes learn from."""
         return self.runner.open(self.job, self.job.data.plan.train)
 
-    @cached_property
-    def model(self) -> ObjectModel:
+    def load(self) -> ObjectModel:
         """The trained model."""
         return load_model(self.runner.run_folder(self.job), choose_device())
 
     def measure(self, progress: Any) -> dict[str, Any]:
-        """Metrics and provenance."""
-        started, job, settings = time.perf_counter(), self.job, self.settings
-        metrics = evaluate(
-            self.model,
+        """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken codes."""
+        started, model, failure, metrics = time.perf_counter(), self.load(), {}, {}
+        try:
+            metrics = self._evaluate(model, progress)
+        except ValueError as error:
+            failure = {"failure": str(error)}
+        job, device = self.job, model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        config = {"preset": job.preset, "measure": self.settings.model_dump(mode="json"), "probes": job.probes}
+        seconds = time.perf_counter() - started
+        record = provenance(config, job.recipe.seed, fingerprint(self.test), name, seconds)
+        training = read_training(self.runner.run_folder(job) / "model")
+        return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
+
+    def _evaluate(self, model: ObjectModel, progress: Any) -> dict[str, float]:
+        job, settings = self.job, self.settings
+        return evaluate(
+            model,
             self.test,
             self.train if job.probes else None,
             max_images=settings.test_images,
             max_train_images=settings.train_images,
             glyphs=self.runner.glyphs(job.data) if job.probes else None,
-            random_model=random_encoder(self.model, job.recipe.seed),
+            random_model=random_encoder(model, job.recipe.seed),
             sizes_in_px=settings.sizes_in_px,
             progress=progress,
         ).metrics
-        device = self.model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        config = {"preset": job.preset, "measure": settings.model_dump(mode="json"), "probes": job.probes}
-        seconds = time.perf_counter() - started
-        record = provenance(config, job.recipe.seed, fingerprint(self.test), name, seconds)
-        training = read_training(self.runner.run_folder(job) / "model")
-        return {"metrics": metrics, "provenance": {**record, "training": training}}
 
 
 @contextmanager
