@@ -1,6 +1,7 @@
 """How fast images of a data set are read, against how fast training consumes them, and what memory does.
 
-Reading starts from the files each time; a preloaded split, which the CPU-sized recipes use, reads each file once.
+Both on one thread: what a core reads against what a core trains on. Reading starts from the files each time; a
+preloaded split, which the CPU-sized recipes use, reads each file once.
 
 Run: python benchmarks/loading.py widerface-128 FOLDER --out results/bench/loading.json
 """
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true")
     arguments = parser.parse_args()
     recipe = read_recipe(arguments.preset)
+    torch.set_num_threads(1)
     started = time.perf_counter()
     files, memory = (open_split(recipe, arguments.data, preload=preload) for preload in (False, True))
     metrics = measure(recipe, files, memory)

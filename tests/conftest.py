@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from ssdir.models.backbone import ConvConfig
@@ -15,6 +16,10 @@ from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.models.zoo import save_model, seeded
 from ssdir.training.recipe import Recipe, read_recipe
+
+# How long an example takes says something of the machine's load, and nothing of the code.
+settings.register_profile("ssdir", deadline=None)
+settings.load_profile("ssdir")
 
 CLASS_NAMES = ["cat", "dog", "eel"]
 

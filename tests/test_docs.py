@@ -64,6 +64,17 @@ def test_readme_lists_every_preset(readme: str) -> None:
         ("clevr/clevr-128", r"size ([0-9]\.[0-9]+),", "properties/size/accuracy", 3),
         ("clevr/clevr-128", r"colour ([0-9]\.[0-9]+),", "properties/colour/accuracy", 3),
         ("clevr/clevr-128", r"\*\*shape ([0-9]\.[0-9]+)\*\*", "properties/shape/accuracy", 3),
+        ("widerface/widerface-128", r"\*\*AP50 ([0-9.]+)\*\*", "detection/ap50", 3),
+        ("widerface/widerface-128", r"([0-9.]+) AP for small faces", "detection/ap_small", 3),
+        ("widerface/widerface-128", r"([0-9.]+) for large\)", "detection/ap_large", 3),
+        ("widerface/widerface-128", r"([0-9.]+) of the\s+faces found", "detection/recall", 3),
+        ("widerface/widerface-128", r"at a precision of ([0-9]\.[0-9]+)", "detection/precision", 3),
+        ("widerface/widerface-128", r"whole image's MSE \(([0-9.]+)\)", "reconstruction/mse", 4),
+        ("widerface/widerface-128", r"that of the objects is ([0-9]\.[0-9]+)", "reconstruction/object_mse", 4),
+        ("widerface/widerface-128", r"blur ([0-9.]+),", "properties/blur/accuracy", 3),
+        ("widerface/widerface-128", r"most frequent\s+([0-9.]+);", "properties/blur/majority", 3),
+        ("widerface/widerface-128", r"pose ([0-9.]+),", "properties/pose/accuracy", 3),
+        ("widerface/widerface-128", r"pose 0\.961, ([0-9.]+)\)", "properties/pose/majority", 3),
         ("single/space", r"11 minutes, AP50 ([0-9.]+)", "detection/ap50", 3),
         ("single/space", r"count error ([0-9.]+) per image \(0\.5\)", "detection/count_error", 3),
         ("single/space", r"digit probe ([0-9.]+) \(0\.85\)", "probe/accuracy", 3),
@@ -78,3 +89,14 @@ def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, d
     found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
     assert found is not None
     assert found[1] == f"{metrics[name]:.{digits}f}"
+
+
+@pytest.mark.parametrize(
+    ("quote", "name"), [(r"\(([0-9.]+) × its rate", "preloaded"), (r"([0-9.]+) × where", "files")]
+)
+def test_data_quotes_what_was_measured(quote: str, name: str) -> None:
+    metrics = json.loads((ROOT / "results/bench/loading.json").read_text(encoding="utf-8"))["metrics"]
+    found = re.search(quote, (ROOT / "docs" / "data.md").read_text(encoding="utf-8"))
+    assert found is not None
+    assert found[1] == f"{metrics['times_training'][name]:.2f}"
+    assert metrics["epoch_growth_mb"] == 0

@@ -134,7 +134,7 @@ def scatter(
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
     split: Annotated[str | None, typer.Option(help="Split to look at; by default all, to train on train.")] = None,
-    preset: Annotated[str, typer.Option(help="Preset whose detector is to learn it, see ssdir models.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
@@ -302,11 +302,12 @@ def reconstruct(
     from PIL import Image
 
     from ssdir.data.images import find_images
-    from ssdir.inference.predictor import load
+    from ssdir.inference.predictor import check_draws, load
     from ssdir.plots import reconstruction_sheet
 
     files = find_images(images)
     predictor = load(model, device)
+    check_draws(predictor.model)
     seen = predictor.prepare(files)
     objects = predictor.encode(seen, score_threshold)
     sheet = reconstruction_sheet(seen, objects, predictor.decode(objects), predictor.class_names)
@@ -350,6 +351,7 @@ def evaluate(
     if out is not None:
         claim(out, force)
     from ssdir.inference.predictor import load
+    from ssdir.models.base import GenerativeModel
 
     predictor = load(model, device)
     predictor.batch_size = batch_size
@@ -379,7 +381,10 @@ def evaluate(
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
     stdout().print(table)
-    next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+    if isinstance(predictor.model, GenerativeModel):
+        next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+    else:
+        next_step("encode", model, test.image_paths[0], "--out", "objects.parquet")
 
 
 @app.command(epilog="Example: ssdir models --json")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.clevr import ATTRIBUTES, read_clevr
-from ssdir.data.dataset import ObjectDataset
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.masks import read_mask
 from ssdir.errors import InputError
 
@@ -138,3 +138,21 @@ def test_masks_of_real_scenes_fit_their_boxes():
         boxes = torch.tensor([box_of(mask == number) for number in range(1, len(objects) + 1)])
         assert (boxes - objects.boxes_px((128, 128))).abs().max() <= 1
     assert data.attributes(0).keys() == ATTRIBUTES.keys()
+
+
+def test_fingerprints_follow_masks_and_attributes(tmp_path):
+    table = make_table(tmp_path).table
+    changes = [
+        {},
+        {"mask_value": np.array([1, 2, 3])},
+        {"attributes": {"colour": np.array([2, 1, 1])}},
+        {"attributes": {"hue": np.array([2, 0, 1])}},
+        {"depth": np.array([2.0, 1.0, 3.0])},
+    ]
+    marks = [fingerprint(ObjectDataset(replace(table, **change))) for change in changes]
+    assert marks[0] == fingerprint(ObjectDataset(replace(table)))
+    Image.fromarray(np.ones((HEIGHT, WIDTH), dtype=np.uint8)).save(tmp_path / "mask1.png")
+    marks.append(fingerprint(ObjectDataset(table)))
+    (tmp_path / "mask1.png").unlink()
+    marks.append(fingerprint(ObjectDataset(table)))
+    assert len(set(marks)) == len(marks)

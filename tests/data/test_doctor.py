@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,8 +19,10 @@ from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.experiments.doctor import diagnose, recommended_yaml, write_diagnosis
 from ssdir.experiments.doctor_screen import screen
+from ssdir.models.base import GenerativeModel
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.registry import build_model
+from ssdir.models.size_priors import GridModelConfig, measure
 from ssdir.training.recipe import Recipe, read_recipe
 
 from .defects import noise, write_defects, write_folder
@@ -116,10 +120,12 @@ def test_every_preset_can_be_recommended_for(
     path = tmp_path / "recommended.yaml"
     path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
     model = build_model(untrained_recipe(path).model, ["object"])
-    assert model.detector.feature_sizes == [level.cells for level in diagnosis.recommended.levels]
-    assert diagnosis.recommended.together.share >= diagnosis.current.together.share
+    fit = diagnosis.detector
+    assert fit is not None
+    assert model.detector.feature_sizes == [level.cells for level in fit.recommended.levels]
+    assert fit.recommended.together.share >= fit.current.together.share
     nms = "nms_threshold" in path.read_text()
-    assert nms == diagnosis.nms == read_recipe(preset).model.detector.nms
+    assert nms == fit.nms == read_recipe(preset).model.detector.nms
 
 
 def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> None:
@@ -148,6 +154,53 @@ def test_json_is_json_alone(clean: Path) -> None:
     found = json.loads(result.stdout)
     assert found["layout"] == "COCO"
     assert [level["cells"] for level in found["current"]["levels"]] == [16, 8, 4]
+    assert found["size_priors"].keys() == {"space-64", "spair-64"}
+    assert found["size_priors"]["space-64"]["current"]["size_loc"] == -1
+
+
+@pytest.mark.parametrize(
+    "preset", [name for name in presets() if isinstance(read_recipe(name).model, GridModelConfig)]
+)
+def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path, preset: str) -> None:
+    out = tmp_path / "check"
+    result = run(clean, "--preset", preset, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
+    assert "ready to train" in result.stdout
+    assert "anchor matches" not in result.stdout
+    found = json.loads((out / "check.json").read_text())
+    assert found["size_priors"].keys() == {preset}
+    assert "recommended" not in found
+    config = read_recipe(out / "recommended.yaml").model
+    assert type(config) is type(read_recipe(preset).model)
+    read_back = dataclasses.asdict(measure(torch.zeros(0, 4), np.zeros(0, dtype=np.int64), config))
+    recommended = found["size_priors"][preset]["recommended"]
+    for of_boxes in ("too_large", "shared"):
+        del read_back[of_boxes], recommended[of_boxes]
+    assert read_back == recommended
+
+
+@pytest.mark.parametrize("preset", ["space-64", "spair-64"])
+def test_a_recommended_grid_trains(preset: str, tmp_path: Path) -> None:
+    """Four objects in a cell of the preset's grid: the recommended one is finer."""
+    boxes = [(i, "dot", (x, y, 5, 3)) for i in range(4) for x in (2, 9) for y in (2, 10)]
+    images = [(f"{i}.png", noise(64, 64, i)) for i in range(4)]
+    diagnosis = diagnose(write_folder(tmp_path / "dots", images, boxes, ["dot"]), "train", preset)
+    fit = diagnosis.priors[preset]
+    assert fit.current.shared == 0.75
+    assert (fit.recommended.cells, fit.recommended.shared) == (8, 0)
+    assert "75% find their cell taken (recommended: 0%)" in screen(diagnosis)[-1]
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    torch.manual_seed(0)
+    model = build_model(read_recipe(path).model, ["object"]).train()
+    assert isinstance(model, GenerativeModel)
+    loss = model.loss(torch.rand(2, 3, 64, 64))["total"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    cells = model.eval().encode(torch.rand(1, 3, 64, 64), score_threshold=0.0).anchor_index
+    assert cells is not None
+    assert cells.tolist() == list(range(64))
 
 
 def test_what_cannot_be_checked_is_one_sentence(clean: Path, tmp_path: Path) -> None:
@@ -189,7 +242,8 @@ def test_real_scenes() -> None:
     assert (summary.images, summary.objects, summary.empty_images) == (310, 1997, 0)
     assert summary.classes == {"sphere": 692, "cylinder": 654, "cube": 651}
     assert summary.overlapping["0.5"] < 0.001
-    now, better = diagnosis.current.together, diagnosis.recommended.together
+    assert diagnosis.detector is not None
+    now, better = diagnosis.detector.current.together, diagnosis.detector.recommended.together
     assert now.share == pytest.approx(0.70, abs=0.01)
     assert better.share > now.share + 0.05
 

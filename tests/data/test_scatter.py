@@ -112,7 +112,7 @@ def area(box):
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     canvas=st.sampled_from([64, 96, 100, 128]),

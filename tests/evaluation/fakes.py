@@ -78,8 +78,8 @@ class FakeDataset:
 
 
 @dataclass
-class FakeModel:
-    """Answers with the detections of each image's number, and codes its boxes by `code`.
+class FakeEncoder:
+    """Answers with the detections of each image's number, and codes its boxes by `code`; it draws nothing.
 
     `code(z_where (M, 4), image number (M,))` gives z_what (M, D).
     """
@@ -88,7 +88,6 @@ class FakeModel:
     code: Callable[[Tensor, Tensor], Tensor]
     image_size: int = SIZE
     score_threshold: float = 0.5
-    alpha: bool = False
 
     def __post_init__(self) -> None:
         self.class_names = ["object"]
@@ -107,6 +106,13 @@ class FakeModel:
             objects = objects[objects.scores >= (score_threshold or self.score_threshold)]
         z_what = self.code(objects.z_where, numbers[objects.image_index])
         return objects.replace(z_what=z_what, z_depth=objects.z_where[:, 1])
+
+
+@dataclass
+class FakeModel(FakeEncoder):
+    """One that also draws: black pictures, with opaque objects if it has alpha."""
+
+    alpha: bool = False
 
     def decode(self, objects: Objects) -> Scene:
         assert objects.z_what is not None or not len(objects)

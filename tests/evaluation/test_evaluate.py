@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.objects import Objects
 
-from .fakes import SIZE, FakeDataset, FakeDetector, FakeModel, boxes_to_objects
+from .fakes import SIZE, FakeDataset, FakeDetector, FakeEncoder, FakeModel, boxes_to_objects
 
 BOXES = [[0.0, 0.0, 0.3, 0.3], [0.5, 0.0, 0.9, 0.4], [0.0, 0.5, 0.5, 1.0], [0.6, 0.6, 0.9, 0.9]]
 NAMES = ["a", "b"]
@@ -170,6 +170,18 @@ def test_masks_of_a_model_with_alpha() -> None:
     assert 0.7 < metrics["masks/miou"] <= metrics["masks/mbo"] <= 0.75
     assert 0.95 < metrics["masks/fg_ari"] <= 1
     assert not [name for name in metrics_of(FakeModel(found, blind), test) if name.startswith("masks/")]
+
+
+def test_a_model_that_draws_nothing_is_measured_in_all_else(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    test, train, found = data
+    test.masks = [torch.ones(SIZE, SIZE, dtype=torch.int64)] * len(test)
+    drawn = metrics_of(FakeModel(found, TruthCode(test, train), alpha=True), test, train)
+    codes = metrics_of(FakeEncoder(found, TruthCode(test, train)), test, train)
+    left_out = {name for name in drawn if name.startswith(("reconstruction/", "masks/"))}
+    assert {"reconstruction/mse", "reconstruction/object_mse", "masks/fg_ari"} <= left_out
+    assert codes == {name: value for name, value in drawn.items() if name not in left_out}
 
 
 def test_properties_are_probed_like_categories(

@@ -31,7 +31,7 @@ def naive_match(predictions: Objects, targets: Objects, threshold: float) -> lis
         match[best[0]] = best[1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 4), st.sampled_from([0.1, 0.3, 0.5, 0.9]))
 def test_greedy_matches_the_naive_loop(seed: int, images: int, most: int, threshold: float) -> None:
     targets = random_objects(seed, images, most)
@@ -39,7 +39,7 @@ def test_greedy_matches_the_naive_loop(seed: int, images: int, most: int, thresh
     assert match_greedy(predictions, targets, threshold).tolist() == naive_match(predictions, targets, threshold)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 4))
 def test_best_target_is_the_largest_overlap_of_the_image(seed: int, images: int, most: int) -> None:
     targets = random_objects(seed, images, most)

@@ -17,6 +17,7 @@ from ssdir.evaluation.probing import (
     mean_scores,
     probe_metrics,
     probe_scores,
+    property_metrics,
     reduce_size,
 )
 
@@ -151,6 +152,19 @@ def test_nothing_found_is_all_wrong(empty: str) -> None:
         "probe/pooled_features/accuracy_end_to_end": 0.0,
         "probe/pooled_features/accuracy_end_to_end_std": 0.0,
     }
+
+
+def test_a_rare_attribute_is_told_from_a_known_one() -> None:
+    def labelled(values: list[int]) -> LabelledLatents:
+        return LabelledLatents(
+            torch.zeros(len(values), 2), torch.tensor(values), torch.ones(len(values)), len(values)
+        )
+
+    train = labelled([1] * 9 + [0])
+    # What is usual is learned from training, not from the split that is scored.
+    assert property_metrics({"a": train}, {"a": labelled([0, 0, 0, 1])}, [0])["properties/a/majority"] == 0.25
+    usual = property_metrics({"a": train}, {"a": labelled([1] * 7 + [0])}, [0])
+    assert usual["properties/a/majority"] == usual["properties/a/accuracy"] == 7 / 8
 
 
 def test_rows_must_agree() -> None:

@@ -33,7 +33,7 @@ def random_mask(seed: int, segments: int, coarse: int = 4) -> Tensor:
     return cells.repeat_interleave(SIZE // coarse, 0).repeat_interleave(SIZE // coarse, 1)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 6), st.integers(1, 40))
 def test_rand_index_is_that_of_scikit_learn(seed: int, first: int, second: int, pixels: int) -> None:
     g = torch.Generator().manual_seed(seed)

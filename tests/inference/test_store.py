@@ -66,6 +66,30 @@ def test_round_trip(path: Path, row_group: int, monkeypatch: pytest.MonkeyPatch)
     assert_identical(objects, Objects.cat(batches))
 
 
+def test_what_the_model_has_none_of_is_null(path: Path) -> None:
+    batches = [make_objects([0, 2], 3), make_objects([], 1), make_objects([0], 1)]
+    bare = [part.replace(z_what_scale=None, z_depth=None) for part in batches]
+    write(path, *bare)
+    table = pq.read_table(path)
+    assert table["z_depth"].to_pylist() == table["z_what_scale"].to_pylist() == [None] * 3
+    assert_identical(read_objects(path)[0], Objects.cat(bare))
+
+
+def test_a_field_that_only_some_objects_have_is_damage(path: Path) -> None:
+    write(path, make_objects([0], 1), make_objects([0], 1).replace(z_depth=None))
+    with pytest.raises(InputError, match="1 of 2 values of 'z_depth' are null"):
+        read_objects(path)
+
+
+def test_files_from_before_columns_could_be_null_are_read(path: Path) -> None:
+    objects = make_objects([0, 0, 2], 4)
+    write(path, objects)
+    whole = pq.ParquetFile(path).read()
+    fields = [field.with_nullable(False) for field in whole.schema]
+    pq.write_table(whole.cast(pa.schema(fields, whole.schema.metadata)), path)
+    assert_identical(read_objects(path)[0], objects)
+
+
 def test_nothing_found_at_all(path: Path) -> None:
     images = write(path, make_objects([], 3))
     objects, read_images = read_objects(path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from ssdir.models.detected import LossConfig, elbo_terms
+from ssdir.models.detected_vae import LossConfig, elbo_terms
 from ssdir.models.encoders import EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
 from ssdir.models.ssdir import SSDIR, SSDIRConfig

@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdir.ops.boxes import (
@@ -18,7 +18,6 @@ side = st.floats(2**-7, 1, width=32)
 box = st.tuples(coordinate, coordinate, side, side)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(box, box), min_size=1, max_size=8))
 def test_decoding_inverts_encoding(pairs: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:
     boxes = torch.tensor([first for first, _ in pairs])

@@ -92,7 +92,7 @@ box_side = st.floats(0.03, 1.5)
 box_start = st.floats(-0.5, 1.2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(box_start, box_start, box_side, box_side), min_size=3, max_size=3), st.integers(0, 99))
 def test_paste_sum_equals_grid_sample_on_full_canvases(where: list[tuple[float, ...]], seed: int) -> None:
     boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in where], dtype=torch.float64)

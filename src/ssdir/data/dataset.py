@@ -192,8 +192,8 @@ def collate(samples: Sequence[Sample]) -> Sample:
 def fingerprint(dataset: ObjectDataset) -> str:
     """Names the content of a data set in 16 hex digits; any change of data or settings changes it.
 
-    Covers the annotations, the image files' names and sizes, image size and classes, not the transform. Reads no
-    image.
+    Covers the annotations, the names and sizes of the images' and masks' files, image size and classes, not the
+    transform. Reads no image.
 
     Raises:
         InputError: if an image file is missing.
@@ -208,6 +208,15 @@ def fingerprint(dataset: ObjectDataset) -> str:
             digest.update(f"{name}\0{os.stat(path).st_size}\0".encode())
         except OSError:
             raise InputError(f"image '{path}' is missing") from None
+    # What only evaluation reads, and most data lack: hashes of those stay as they are.
+    for name, values in sorted(
+        {"depth": table.depth, "mask": table.mask_value, **(table.attributes or {})}.items()
+    ):
+        if values is not None:
+            digest.update(f"{name}\0".encode() + np.ascontiguousarray(values).tobytes())
+    for name in table.mask_names or ():
+        file = table.root / name
+        digest.update(f"{name}\0{file.stat().st_size if file.exists() else None}\0".encode())
     return digest.hexdigest()[:16]
 
 

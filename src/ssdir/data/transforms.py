@@ -23,6 +23,9 @@ MIN_BOX_SIDE = 2
 
 _MIN_CROP = 0.3
 _MAX_ZOOM_OUT = 2.0
+# Of torchvision's 40 tries for each overlap. Small objects can't overlap any crop by much, so most overlaps fail
+# every try: at 40 this was most of the time that loading took.
+_CROP_TRIALS = 5
 
 
 class AugmentConfig(Config):
@@ -62,7 +65,9 @@ class _Augmentation:
             v2.RandomApply([v2.RandomPhotometricDistort()], p=config.photometric),
             v2.RandomZoomOut(fill=0, side_range=(1.0, _MAX_ZOOM_OUT), p=config.zoom_out),
         ]
-        self.crop: list[Any] = [v2.RandomApply([v2.RandomIoUCrop(min_scale=_MIN_CROP)], p=config.iou_crop)]
+        self.crop: list[Any] = [
+            v2.RandomApply([v2.RandomIoUCrop(min_scale=_MIN_CROP, trials=_CROP_TRIALS)], p=config.iou_crop)
+        ]
         self.after_crop: list[Any] = [
             v2.RandomHorizontalFlip(p=config.flip),
             v2.Resize((size, size), antialias=True),

@@ -20,7 +20,7 @@ from ssdir.evaluation.probing import (
     TRUE_BOXES,
     LabelledLatents,
 )
-from ssdir.evaluation.protocols import Dataset, Model, PoolsFeatures, Progress
+from ssdir.evaluation.protocols import Dataset, DrawsScenes, Model, PoolsFeatures, Progress
 from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.objects import Objects
@@ -65,18 +65,24 @@ class Collector:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
         random_model: a copy whose what encoder is untrained; a floor.
-        draw: also decode, and measure reconstructions and masks.
+        draw: also decode, and measure reconstructions and masks, if the model draws (`DrawsScenes`).
     """
 
     def __init__(
         self, model: Model, threshold: float, random_model: Model | None = None, *, draw: bool = True
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._draw, self._reconstruction, self._masks = draw, ReconstructionMeter(), MaskMeter()
+        self._drawing = model if draw and isinstance(model, DrawsScenes) else None
+        self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
         self._codes: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
         self._attributes: dict[str, list[Tensor]] = defaultdict(list)
+
+    @property
+    def draws(self) -> bool:
+        """Whether masks have anything to be compared with."""
+        return self._drawing is not None
 
     def add(
         self,
@@ -107,8 +113,8 @@ class Collector:
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
         ranked, objects = self._detect(self._model, images)
-        if self._draw:
-            scene = self._model.decode(objects)
+        if self._drawing is not None:
+            scene = self._drawing.decode(objects)
             self._reconstruction.update(images, objects, scene)
             self._masks.update(objects, scene, masks)
         self._keep_codes(images, objects, targets)
@@ -230,7 +236,7 @@ def collect(
         categories = torch.cat([dataset.categories(row) for row in rows])
         known = [dataset.attributes(row) for row in rows]
         attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
-        masks = [dataset.mask(row) for row in rows] if draw else []
+        masks = [dataset.mask(row) for row in rows] if collector.draws else []
         collector.add(images.to(device), targets.to(device), categories, attributes, masks)
         if progress is not None:
             progress(stage, rows.stop, total)

@@ -219,11 +219,15 @@ def property_metrics(
         seeds: of the training objects drawn; mean and standard deviation are over these.
 
     Returns:
-        `properties/NAME/accuracy` and `accuracy_end_to_end`, each with `…_std`, see `probe_scores`.
+        `properties/NAME/accuracy` and `accuracy_end_to_end`, each with `…_std`, see `probe_scores`; and
+        `properties/NAME/majority`, the accuracy of always answering what is most frequent in `train`.
     """
     metrics: dict[str, float] = {}
     for name in sorted(train.keys() & test.keys()):
         metrics |= _probe_accuracy(f"properties/{name}", train[name], test[name], seeds)
+        if len(train[name]) and len(test[name]):
+            usual = train[name].labels.mode().values
+            metrics[f"properties/{name}/majority"] = float((test[name].labels == usual).double().mean())
     return metrics
 
 

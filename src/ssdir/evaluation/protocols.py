@@ -14,7 +14,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Model(Protocol):
-    """Images in, objects out, and back."""
+    """Images in, objects out."""
 
     @property
     def image_size(self) -> int:
@@ -24,6 +24,11 @@ class Model(Protocol):
         self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
         """Objects of `images` (B, 3, H, W); with `boxes`, the latents of those, row by row."""
+
+
+@runtime_checkable
+class DrawsScenes(Protocol):
+    """A model that also draws its objects, so that drawing and image can be compared."""
 
     def decode(self, objects: Objects) -> Scene:
         """Draws the objects."""

@@ -14,14 +14,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.base import GenerativeModel, ObjectModel
+from ssdir.models.detected import DetectedConfig
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.registry import AnyModelConfig, build_model
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
@@ -37,15 +38,16 @@ class Cost:
         objects: in each image; None where the model always describes every cell.
         parameters: how many it has.
         encode_seconds: of an image, to find and describe its objects.
-        train_seconds: of an image in a training step (of the representation, where there is a detector).
-        training_memory_mb: what a training step of a batch adds to the peak of a fresh process, in MiB.
+        train_seconds: of an image in a training step (of the representation, where there is a detector); None for
+            models that learn nothing in steps beside the detector.
+        training_memory_mb: what a training step of a batch adds to the peak of a fresh process, in MiB; likewise.
     """
 
     objects: int | None
     parameters: int
     encode_seconds: float
-    train_seconds: float
-    training_memory_mb: float
+    train_seconds: float | None
+    training_memory_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,10 @@ def measure_costs(
     timed = _median_seconds([case for _, case in cases], repeats)
     costs: dict[str, list[Cost]] = {name: [] for name in configs}
     for (name, case), (encode, train) in zip(cases, timed, strict=True):
+        assert encode is not None
         parameters = sum(p.numel() for p in _make(case.config).parameters())
-        costs[name].append(Cost(case.objects, parameters, encode, train, _training_memory(case)))
+        memory = None if train is None else _training_memory(case)
+        costs[name].append(Cost(case.objects, parameters, encode, train, memory))
     return costs
 
 
@@ -110,28 +114,30 @@ def _boxes(count: int, batch: int) -> Objects:
     return Objects(image_index, batch, torch.cat([centres, sides], dim=1))
 
 
-def _steps(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What is measured: encoding, and a training step."""
+def _steps(case: Case) -> tuple[Callable[[], None], Callable[[], None] | None]:
+    """What is measured: encoding, and a training step, if there is such."""
     model, size = _make(case.config), case.config.image_size
     images = torch.rand(case.batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     given = None if case.objects is None else _boxes(case.objects, case.batch)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
     def encode() -> None:
         model.eval()
         model.encode(images, boxes=given)
 
-    def train() -> None:
+    def train(model: GenerativeModel, optimizer: torch.optim.Optimizer) -> None:
         model.train()
         optimizer.zero_grad()
         _loss(model, images, given)["total"].backward()
         optimizer.step()
 
-    return encode, train
+    if not isinstance(model, GenerativeModel):
+        return encode, None
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    return encode, partial(train, model, optimizer)
 
 
-def _loss(model: ObjectModel, images: Tensor, given: Objects | None) -> dict[str, Tensor]:
-    if isinstance(model, DetectedModel) and given is not None:
+def _loss(model: GenerativeModel, images: Tensor, given: Objects | None) -> dict[str, Tensor]:
+    if isinstance(model, DetectedVAE) and given is not None:
         with torch.no_grad():
             features = model.detector.backbone(images)
             objects = model.encode(images, boxes=given)
@@ -139,18 +145,20 @@ def _loss(model: ObjectModel, images: Tensor, given: Objects | None) -> dict[str
     return model.loss(images)
 
 
-def _median_seconds(cases: Sequence[Case], repeats: int) -> list[list[float]]:
+def _median_seconds(cases: Sequence[Case], repeats: int) -> list[list[float | None]]:
     """Seconds per image of each case's steps."""
     steps = [_steps(case) for case in cases]
     seconds: list[list[list[float]]] = [[[], []] for _ in cases]
     for repeat in range(repeats + 1):
         for number, case in enumerate(cases):
             for which, step in enumerate(steps[number]):
+                if step is None:
+                    continue
                 started = time.perf_counter()
                 step()
                 if repeat:  # the first warms up
                     seconds[number][which].append((time.perf_counter() - started) / case.batch)
-    return [[statistics.median(values) for values in each] for each in seconds]
+    return [[statistics.median(values) if values else None for values in each] for each in seconds]
 
 
 def _training_memory(case: Case) -> float:
@@ -161,6 +169,7 @@ def _training_memory(case: Case) -> float:
 
 def _peak_growth(case: Case) -> float:
     _, train = _steps(case)
+    assert train is not None
     before = _peak_megabytes()
     train()
     return _peak_megabytes() - before

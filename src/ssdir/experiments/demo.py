@@ -25,7 +25,7 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.experiments import sections
 from ssdir.experiments.glossary import Metric
 from ssdir.experiments.report import Report, Section, metrics_table
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.zoo import choose_device, load_model, random_encoder
 from ssdir.outputs import atomic_dir
 from ssdir.plots import format_seconds
@@ -71,7 +71,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
         with clock.stage("training"):
             summary = train(recipe, folder / "data", folder / "run", force=True)
         model = load_model(summary.model_dir, choose_device())
-        assert isinstance(model, DetectedModel)
+        assert isinstance(model, DetectedVAE)
         test, known = (
             open_dataset(folder / "data", split, recipe.classes, model.image_size) for split in ("test", "train")
         )
@@ -126,7 +126,7 @@ def _generate(data: Path, seed: int) -> None:
         write_scatter(data, SOURCE, config, workers=os.cpu_count() or 1, progress=advance)
 
 
-def _measure(model: DetectedModel, test: ObjectDataset, known: ObjectDataset, seed: int) -> Evaluation:
+def _measure(model: DetectedVAE, test: ObjectDataset, known: ObjectDataset, seed: int) -> Evaluation:
     glyphs = load_glyphs(SOURCE, "test").images
     with progress("measuring") as advance:
         return evaluate(
@@ -142,7 +142,7 @@ def _measure(model: DetectedModel, test: ObjectDataset, known: ObjectDataset, se
 
 
 def _pictures(
-    model: DetectedModel, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int
+    model: DetectedVAE, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int
 ) -> list[Section]:
     assert evaluation.train is not None, "digits have categories, so there are probes"
     learnt, found = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
@@ -199,7 +199,7 @@ def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
     return times
 
 
-def _provenance(recipe: Recipe, test: ObjectDataset, model: DetectedModel, seconds: float) -> dict[str, Any]:
+def _provenance(recipe: Recipe, test: ObjectDataset, model: DetectedVAE, seconds: float) -> dict[str, Any]:
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return provenance(recipe.model_dump(mode="json"), recipe.seed, fingerprint(test), name, seconds)

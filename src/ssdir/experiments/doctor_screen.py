@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from ssdir.data.check import SIZE_NAMES, Problem, Summary
-from ssdir.experiments.doctor import Detector, Diagnosis, LevelMatches
+from ssdir.experiments.doctor import Diagnosis
+from ssdir.experiments.doctor_anchors import DetectorFit, LevelMatches
+from ssdir.models.size_priors import GridPrior, PriorFit
 
 MAX_CLASSES = 7
 _BAR, _NAME, _LINE = 8, 12, 64
@@ -18,7 +20,8 @@ def screen(diagnosis: Diagnosis) -> list[str]:
         _overview(diagnosis),
         *([_splits(diagnosis.summaries)] if len(diagnosis.summaries) > 1 else []),
         _histograms(diagnosis.summary),
-        _anchors(diagnosis),
+        *([] if diagnosis.detector is None else [_anchors(diagnosis, diagnosis.detector)]),
+        _priors(diagnosis.priors),
         _problems(diagnosis.problems),
         [_verdict(diagnosis)],
     ]
@@ -94,35 +97,57 @@ def _bar(count: int, most: int) -> str:
     return "█" * max(int(count > 0), round(_BAR * count / max(most, 1)))
 
 
-def _anchors(diagnosis: Diagnosis) -> list[str]:
+def _anchors(diagnosis: Diagnosis, fit: DetectorFit) -> list[str]:
     """A row per level of the preset's detector, then the recommended one as a whole."""
-    now, better = diagnosis.current, diagnosis.recommended
-    title = f"boxes that an anchor matches (IoU >= {diagnosis.match_iou:g}), by longer side"
+    now, better = fit.current, fit.recommended
+    title = f"boxes that an anchor matches (IoU >= {fit.match_iou:g}), by longer side"
     rows = [["", "anchors", "all", *SIZE_NAMES]]
     rows += [[level.name, _sides(level), *_shares(level)] for level in now.levels]
     rows.append([f"{diagnosis.preset}, {now.image_size} px", "", *_shares(now.together)])
     rows.append([f"recommended, {better.image_size} px", "", *_shares(better.together)])
-    return [title, *_aligned(rows), *_changes(diagnosis, now, better)]
+    return [title, *_aligned(rows), *_changes(diagnosis, fit)]
 
 
-def _changes(diagnosis: Diagnosis, now: Detector, better: Detector) -> list[str]:
-    lines = []
+def _changes(diagnosis: Diagnosis, fit: DetectorFit) -> list[str]:
+    now, better, lines = fit.current, fit.recommended, []
     if better.image_size != now.image_size:
         factor = (better.image_size / now.image_size) ** 2
         lines.append(
             f"image_size {now.image_size} -> {better.image_size}: {factor:.3g} times the pixels, and time"
         )
-    if diagnosis.full_size > better.image_size:
-        lines.append(f"           at {diagnosis.full_size:,} px, 90 % of the objects would have 8 px to each side")
+    if fit.full_size > better.image_size:
+        lines.append(f"           at {fit.full_size:,} px, 90 % of the objects would have 8 px to each side")
     sizes = ", ".join("/".join(f"{side:.0f}" for side in level.sizes) for level in better.levels)
     ratios = ", ".join(f"{ratio:g}" for ratio in better.anchors.aspect_ratios)
     lines.append(f"anchors    {sizes} px" + f"; width : height {ratios}" * bool(ratios))
-    if diagnosis.nms:
+    if fit.nms:
         cost = diagnosis.summary.nms_cost
         lines.append(
             f"NMS        {now.nms_threshold:g} -> {better.nms_threshold:g}: costs {cost:.1%} of the true objects"
         )
     return lines
+
+
+def _priors(fits: Mapping[str, PriorFit]) -> list[str]:
+    """Two rows per preset: its own prior and grid, and the recommended ones."""
+    title = "size priors of models that learn without boxes, as their recipes have them; shares of objects"
+    rows = [["", "window", "mean", "std", "anchor", "too large", "cells", "cell taken"]]
+    for preset, fit in fits.items():
+        rows.append([f"{preset}, {fit.current.image_size} px", *_prior(fit.current)])
+        rows.append(["recommended", *_prior(fit.recommended)])
+    return [title, *_aligned(rows)]
+
+
+def _prior(prior: GridPrior) -> list[str]:
+    return [
+        f"{prior.window:.1f} px",
+        f"{prior.size_loc:.2f}",
+        f"{prior.size_scale:.2f}",
+        "-" if prior.anchor is None else f"{prior.anchor:g} px",
+        f"{prior.too_large:.1%}",
+        f"{prior.cells}x{prior.cells}",
+        f"{prior.shared:.1%}",
+    ]
 
 
 def _sides(level: LevelMatches) -> str:
@@ -171,11 +196,26 @@ def _verdict(diagnosis: Diagnosis) -> str:
         reasons = "; ".join(f"{problem.sentence} ({len(problem.names):,})" for problem in stops)
         what = "training or measuring" if len(diagnosis.summaries) > 1 else "training"
         return f"{what} on this would stop: {reasons}"
-    share = diagnosis.current.together.share
-    better = diagnosis.recommended.together.share
+    preset = diagnosis.preset
+    if diagnosis.detector is None:
+        return f"ready to train{_advice_on_prior(diagnosis.priors[preset], preset)}"
+    return f"ready to train{_advice_on_anchors(diagnosis.detector, preset)}"
+
+
+def _advice_on_anchors(fit: DetectorFit, preset: str) -> str:
+    share, better = fit.current.together.share, fit.recommended.together.share
     if better - share > 0.05:
-        return (
-            f"ready to train, but {diagnosis.preset}'s anchors match {share:.0%} of the boxes; "
-            f"the recommended ones {better:.0%}"
-        )
-    return f"ready to train: the anchors of {diagnosis.preset} match {share:.0%} of the boxes"
+        return f", but {preset}'s anchors match {share:.0%} of the boxes; the recommended ones {better:.0%}"
+    return f": the anchors of {preset} match {share:.0%} of the boxes"
+
+
+def _advice_on_prior(fit: PriorFit, preset: str) -> str:
+    now, better = fit.current, fit.recommended
+    reasons = []
+    if abs(better.window / now.window - 1) > 0.15:
+        reasons.append(f"windows should be {better.window:.1f} px instead of {now.window:.1f} px")
+    if now.shared - better.shared > 0.05:
+        reasons.append(f"{now.shared:.0%} find their cell taken (recommended: {better.shared:.0%})")
+    if reasons:
+        return f", but {'; '.join(reasons)}"
+    return f": {preset}'s windows of {now.window:.1f} px and its {now.cells}x{now.cells} cells suit the objects"

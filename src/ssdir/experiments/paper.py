@@ -34,7 +34,7 @@ DIFFERENCES: Mapping[str, tuple[str, ...]] = {
     "SPACE": ("✓", "glimpses", "✗", "✗", "✗"),
     "SSDIR": ("half", "feature maps", "✓", "✓", "✓"),
 }
-"""Table 1, by `CRITERIA`; GlimpseVAE is its "basic VAE", "half" its "semi-": the detector is trained with labels."""
+"""Table 1, by `CRITERIA`; GlimpseVAE is its "basic VAE", "half" its "semi-": the detector learns from labels."""
 
 
 def quoted(value: tuple[float, float]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssdir.data.images import ImageSource, image_size, read_image, to_tensor
 from ssdir.errors import InputError
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.zoo import choose_device, load_model
 from ssdir.objects import Objects, Scene
 
@@ -87,8 +87,12 @@ class Predictor:
 
     @torch.no_grad()
     def decode(self, objects: Objects) -> Scene:
-        """Draws the objects: reconstructions (B, 3, image_size, image_size), and each object alone."""
-        return _to_cpu(self.model.decode(objects.to(self.device)))
+        """Draws the objects: reconstructions (B, 3, image_size, image_size), and each object alone.
+
+        Raises:
+            InputError: if the model has no decoder.
+        """
+        return _to_cpu(check_draws(self.model).decode(objects.to(self.device)))
 
     def reconstruct(self, images: Images) -> Scene:
         """Encodes and decodes: what the model makes of the images."""
@@ -116,6 +120,16 @@ class Predictor:
         if isinstance(source, (str, Path)):
             return _read_file(Path(source), size)[1]
         return to_tensor(read_image(source), size)
+
+
+def check_draws(model: ObjectModel) -> GenerativeModel:
+    """The model as one that decodes; raises InputError if it can't."""
+    if not isinstance(model, GenerativeModel):
+        raise InputError(
+            f"a {model.config.kind} model has no decoder, so nothing can be drawn: "
+            "its codes are for ssdir encode and ssdir evaluate; take another model for pictures"
+        )
+    return model
 
 
 def check_threshold(score_threshold: float | None) -> None:

@@ -25,7 +25,10 @@ FORMAT = 1
 METADATA_KEY = b"ssdir"
 ROW_GROUP = 8192
 
-_REQUIRED = ("scores", "labels", "z_what", "z_what_scale", "z_depth", "anchor_index")
+_REQUIRED = ("scores", "labels", "z_what", "anchor_index")
+_NULLABLE = ("z_what_scale", "z_depth")
+"""Columns of nulls where the model that encoded has no such thing."""
+
 _BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
@@ -55,8 +58,8 @@ class ObjectWriter:
 
     Columns: `image` (path), `image_index`, `image_height`, `image_width` (px, of the upright original),
     `box_x1` … `box_y2` (float32, px of the original), `class`, `label`, `score`, `z_where` (4 float32, cxcywh
-    relative to the image), `z_what` and `z_what_scale` (D float32), `z_depth`, `anchor_index`. The metadata
-    key `ssdir` holds `StoreInfo` as JSON.
+    relative to the image), `z_what` and `z_what_scale` (D float32), `z_depth`, `anchor_index`. `z_what_scale` and
+    `z_depth` are null where the model has none. The metadata key `ssdir` holds `StoreInfo` as JSON.
 
     Args:
         path: the file to write; see `atomic_file`.
@@ -77,7 +80,7 @@ class ObjectWriter:
         """Adds a batch.
 
         Args:
-            objects: with scores, labels, latents and anchors.
+            objects: with scores, labels, z_what and anchors.
             images: path of each image of the batch.
             sizes: (height, width) of each, in pixels.
 
@@ -158,7 +161,13 @@ class ObjectWriter:
             "z_depth": objects.z_depth,
             "anchor_index": objects.anchor_index,
         }
-        return pa.table([_array(columns[field.name], field.type) for field in self._schema], schema=self._schema)
+        arrays = [
+            pa.nulls(len(objects), field.type)
+            if columns[field.name] is None
+            else _array(columns[field.name], field.type)
+            for field in self._schema
+        ]
+        return pa.table(arrays, schema=self._schema)
 
 
 def read_objects(path: str | Path) -> tuple[Objects, list[str]]:
@@ -166,7 +175,7 @@ def read_objects(path: str | Path) -> tuple[Objects, list[str]]:
 
     Returns:
         The objects as they were encoded, bit by bit, and the path of each image of the batch, with those in
-        which nothing was found.
+        which nothing was found. Columns of nulls are fields that are None.
 
     Raises:
         InputError: if the file is missing, damaged, or something else's.
@@ -175,7 +184,7 @@ def read_objects(path: str | Path) -> tuple[Objects, list[str]]:
     try:
         # Not read_table: it would add columns for folders named like partitions (`year=2024`).
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        if not table.schema.equals(_schema(info.latent_dim)):
+        if _columns(table.schema) != _columns(_schema(info.latent_dim)):
             raise InputError(f"'{path}' has other columns than ssdir writes")
         return _objects(table, info), _image_paths(table, info)
     except (pa.ArrowException, OSError, ValueError, IndexError, TypeError) as error:
@@ -237,7 +246,12 @@ def _schema(latent_dim: int) -> pa.Schema:
         "z_depth": pa.float32(),
         "anchor_index": pa.int32(),
     }
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+    return pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, kind in columns.items()])
+
+
+def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """Names and types: which columns may be null has changed over time."""
+    return [(field.name, field.type) for field in schema]
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -257,6 +271,12 @@ def _objects(table: pa.Table, info: StoreInfo) -> Objects:
         flat = column.flatten().to_numpy(zero_copy_only=False).copy()
         return torch.from_numpy(flat).to(dtype).reshape(len(table), column.type.list_size)
 
+    def nullable(name: str) -> Tensor | None:
+        nulls = table[name].null_count
+        if nulls not in (0, len(table)):
+            raise ValueError(f"{nulls} of {len(table)} values of '{name}' are null")
+        return None if nulls else numbers(name, torch.float32)
+
     return Objects(
         image_index=numbers("image_index", torch.int64),
         batch_size=info.images_seen,
@@ -264,8 +284,8 @@ def _objects(table: pa.Table, info: StoreInfo) -> Objects:
         scores=numbers("score", torch.float32),
         labels=numbers("label", torch.int64),
         z_what=numbers("z_what", torch.float32),
-        z_what_scale=numbers("z_what_scale", torch.float32),
-        z_depth=numbers("z_depth", torch.float32),
+        z_what_scale=nullable("z_what_scale"),
+        z_depth=nullable("z_depth"),
         anchor_index=numbers("anchor_index", torch.int64),
     )
 

@@ -34,7 +34,7 @@ class ModelConfig(Protocol):
 
 
 class ObjectModel(nn.Module):
-    """Images to objects with appearance, and back.
+    """Images to objects with an appearance code; a `GenerativeModel` also draws them.
 
     Args:
         config: the model's.
@@ -79,10 +79,14 @@ class ObjectModel(nn.Module):
             boxes: objects whose `z_where` to encode instead of finding any. The result is row-aligned with them.
 
         Returns:
-            Objects with scores and labels (those of `boxes`, where given), z_what (posterior means),
-            z_what_scale, z_depth and anchor_index.
+            Objects with scores and labels (those of `boxes`, where given), z_what and anchor_index; of generative
+            models z_what are posterior means, and there are z_what_scale and z_depth.
         """
         raise NotImplementedError
+
+
+class GenerativeModel(ObjectModel):
+    """Images to objects and back: what it encodes it draws again, and by the difference it learns."""
 
     def decode(self, objects: Objects) -> Scene:
         """Draws objects that have z_what and z_depth."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.models.backbone import init_xavier
-from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.encoders import LatentConfig
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
@@ -33,7 +33,7 @@ class GlimpseEncoderConfig(LatentConfig):
     mlp_channels: int = Field(256, ge=1)
 
 
-class GlimpseVAEConfig(DetectedConfig):
+class GlimpseVAEConfig(DetectedVAEConfig):
     """A glimpse VAE.
 
     Attributes:
@@ -70,7 +70,7 @@ class GlimpseEncoder(nn.Module):
         return outputs[:, :-1], outputs[:, -1]
 
 
-class GlimpseVAE(DetectedModel):
+class GlimpseVAE(DetectedVAE):
     """What and depth are read from a crop of the image for each object."""
 
     config: GlimpseVAEConfig

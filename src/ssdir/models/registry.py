@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
 from ssdir.models.space import SPACE, SPACEConfig
 from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssd import SSD
@@ -22,19 +23,28 @@ def _kind(values: Any) -> Any:
 AnyModelConfig: TypeAlias = Annotated[
     Annotated[SSDIRConfig, Tag("SSDIR")]
     | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
+    | Annotated[PooledFeaturesConfig, Tag("PooledFeatures")]
     | Annotated[SPACEConfig, Tag("SPACE")]
     | Annotated[SPAIRConfig, Tag("SPAIR")],
     Discriminator(
         _kind,
         custom_error_type="model_kind",
-        custom_error_message="kind must be one of SSDIR, GlimpseVAE, SPACE, SPAIR",
+        custom_error_message="kind must be one of SSDIR, GlimpseVAE, PooledFeatures, SPACE, SPAIR",
     ),
 ]
 """A model's config; `kind` tells which one, SSDIR where it is left out."""
 
-CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig] | type[SPAIRConfig]] = {
+CONFIGS: dict[
+    str,
+    type[SSDIRConfig]
+    | type[GlimpseVAEConfig]
+    | type[PooledFeaturesConfig]
+    | type[SPACEConfig]
+    | type[SPAIRConfig],
+] = {
     "SSDIR": SSDIRConfig,
     "GlimpseVAE": GlimpseVAEConfig,
+    "PooledFeatures": PooledFeaturesConfig,
     "SPACE": SPACEConfig,
     "SPAIR": SPAIRConfig,
 }
@@ -43,6 +53,7 @@ CONFIGS: dict[str, type[SSDIRConfig] | type[GlimpseVAEConfig] | type[SPACEConfig
 MODELS: dict[str, type[ObjectModel]] = {
     "SSDIR": SSDIR,
     "GlimpseVAE": GlimpseVAE,
+    "PooledFeatures": PooledFeatures,
     "SPACE": SPACE,
     "SPAIR": SPAIR,
 }

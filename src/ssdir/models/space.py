@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
 from ssdir.models.presence import Schedule, bernoulli_kl, normal_kl, sample_relaxed_bernoulli
@@ -123,7 +123,7 @@ class SPACEConfig(Config):
         return self
 
 
-class SPACE(ObjectModel):
+class SPACE(GenerativeModel):
     """Images to objects, found by explaining the image alone, and back.
 
     Attributes:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import GenerativeModel
 from ssdir.models.count_prior import count_prior_kl
 from ssdir.models.losses import bernoulli_nll
 from ssdir.models.presence import Schedule, constant, normal_kl
@@ -105,7 +105,7 @@ class SPAIRConfig(Config):
         return self.glimpses.latent_dim
 
 
-class SPAIR(ObjectModel):
+class SPAIR(GenerativeModel):
     """Images to objects found without boxes, and back.
 
     Args:

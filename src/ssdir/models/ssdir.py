@@ -7,12 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from ssdir.models.backbone import Backbone
-from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
 from ssdir.objects import Objects
 
 
-class SSDIRConfig(DetectedConfig):
+class SSDIRConfig(DetectedVAEConfig):
     """An SSDIR model.
 
     Attributes:
@@ -26,7 +26,7 @@ class SSDIRConfig(DetectedConfig):
     encoder: EncoderConfig = EncoderConfig()
 
 
-class SSDIR(DetectedModel):
+class SSDIR(DetectedVAE):
     """What and depth are read from feature maps: the detector's, or a copy's that is trained."""
 
     config: SSDIRConfig

@@ -19,7 +19,7 @@ from torch import Tensor
 from ssdir.config import parse
 from ssdir.errors import InputError, nearest
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
 
 FORMAT = 1
@@ -209,9 +209,9 @@ def seeded(seed: int) -> Iterator[None]:
 def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
     """A floor: the same detector with what and depth encoders as they were before training.
 
-    None for models that find objects by the same weights that encode them.
+    None for models that find objects by the same weights that encode them, or learn no weights to encode them.
     """
-    if not isinstance(model, DetectedModel):
+    if not isinstance(model, DetectedVAE):
         return None
     with seeded(seed):
         fresh = type(model)(model.config, model.class_names, detector=copy.deepcopy(model.detector))

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.objects import Objects
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
@@ -64,7 +64,7 @@ def collate_cached(samples: Sequence[Sample]) -> Batch:
     return Batch(images, objects, features)
 
 
-def cache_key(model: DetectedModel, dataset: ObjectDataset) -> str:
+def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
     """Names what the cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
     digest.update(model.config.detector.model_dump_json().encode())
@@ -76,7 +76,7 @@ def cache_key(model: DetectedModel, dataset: ObjectDataset) -> str:
 
 
 def build_cache(
-    model: DetectedModel,
+    model: DetectedVAE,
     dataset: ObjectDataset,
     folder: Path,
     *,
@@ -119,7 +119,7 @@ def build_cache(
     return CachedDataset(dataset, objects, levels)
 
 
-def _level_shapes(model: DetectedModel) -> list[tuple[int, int, int]]:
+def _level_shapes(model: DetectedVAE) -> list[tuple[int, int, int]]:
     backbone = model.detector.backbone
     return [(c, n, n) for c, n in zip(backbone.channels, model.detector.feature_sizes, strict=True)]
 

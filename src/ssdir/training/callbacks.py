@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from ssdir.data.dataset import ObjectDataset, collate
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import GenerativeModel
 from ssdir.plots import reconstruction_sheet
 from ssdir.training.modules import LitModel, LitRepresentation
 
@@ -34,7 +34,7 @@ class SampleReconstructions(Callback):
         """Writes the picture and hands it to TensorBoard."""
         assert isinstance(pl_module, (LitModel, LitRepresentation))
         model = pl_module.model
-        assert isinstance(model, ObjectModel)
+        assert isinstance(model, GenerativeModel)
         objects = model.encode(self.images.to(pl_module.device))
         sheet = reconstruction_sheet(
             self.images, objects.to("cpu"), model.decode(objects).to("cpu"), model.class_names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.registry import build_model
 from ssdir.models.zoo import load_model, save_model
 from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, SUMMARY_FILE, Recipe, read_recipe
+from ssdir.training.summary import has_ended
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
 """What a trained detector returns; its loss does not know them."""
@@ -39,7 +39,7 @@ def adopt_detector(run: Path, recipe: Recipe, out: Path) -> None:
         InputError: if `run` has no trained detector, or it was trained by other settings or on other data.
     """
     source = run / "detector"
-    if not (source / SUMMARY_FILE).exists() or not json.loads((source / SUMMARY_FILE).read_text())["ended"]:
+    if not has_ended(run, "detector"):
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
     if detector_settings(read_recipe(run / RECIPE_FILE)) != detector_settings(recipe):
         raise InputError(f"'{run}' has a detector of another recipe than '{out}' asks for: train one for it")

@@ -25,17 +25,24 @@ from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
 from ssdir.models.backbone import build_backbone
+from ssdir.models.base import GenerativeModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
 from ssdir.models.zoo import choose_device, load_model, save_model
-from ssdir.outputs import atomic_file
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, SUMMARY_FILE, Recipe, StageConfig
+from ssdir.training.pooling import fit_components
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, StageConfig
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
+from ssdir.training.summary import has_ended, stage_seconds, write_summary
+
+CACHE = "cache"
+"""Folder of frozen features, within that of the representation's stage."""
 
 
 @dataclass(frozen=True)
@@ -111,28 +118,28 @@ def train(
             f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
             f"{', '.join(measured)}): give both the same list, or train with classes=object"
         )
-    if detector is None and not _ended(out, "detector"):
+    if detector is None and not has_ended(out, "detector"):
         _fetch_weights(recipe)
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
-    if detector is not None and "detector" in stages and not _ended(out, "detector"):
+    if detector is not None and "detector" in stages and not has_ended(out, "detector"):
         adopt_detector(detector, recipe, out)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
-    if "detector" in stages and not _ended(out, "detector"):
+    if "detector" in stages and not has_ended(out, "detector"):
         _train_detector(recipe, splits, out, session)
         if session.is_over:
             raise OutOfTime(f"'{out}': its detector is trained")
-    if "representation" in stages and not _ended(out, "representation"):
+    if "representation" in stages and not has_ended(out, "representation"):
         if "detector" not in recipe.stages:
             _train_whole(recipe, data, splits, out, session)
-        elif not _ended(out, "detector"):
+        elif not has_ended(out, "detector"):
             raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
         else:
             _train_representation(recipe, data, splits, class_names, out, session)
-    return RunSummary(out / "model", {name: _seconds(out, name) for name in STAGES if _ended(out, name)})
+    return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
 
 
 def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
@@ -204,6 +211,7 @@ def _train_whole(
     """Trains a model that finds and describes objects with the same weights."""
     train_split = _augmented(recipe, splits["train"])
     model = build_model(recipe.model, train_split.class_names)
+    assert isinstance(model, GenerativeModel)
     folder = out / "representation"
     stage = LitModel(model, recipe.representation, recipe.seed)
     samples = SampleReconstructions(splits["val"], folder / "samples")
@@ -239,19 +247,31 @@ def _train_representation(
     out: Path,
     session: Session,
 ) -> None:
+    """Trains what a model adds to its detector."""
     torch.manual_seed(recipe.seed)
     trained = load_model(out / "detector" / "model")
     assert isinstance(trained, DetectedModel)
     model = build_model(recipe.model, class_names, detector=trained.detector).to(choose_device())
-    assert isinstance(model, DetectedModel)
-    cache = out / "representation" / "cache"
+    folder = out / "representation"
+    if isinstance(model, PooledFeatures):
+        fit_components(model.eval(), splits["train"], recipe, folder, session)
+    else:
+        assert isinstance(model, DetectedVAE)
+        _train_vae(recipe, model, splits, folder, session)
+    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
+    remove_cache(folder / CACHE)
+
+
+def _train_vae(
+    recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDataset], folder: Path, session: Session
+) -> None:
+    """Trains encoders and decoder on the frozen detector's objects."""
     with session.watching("running the frozen detector once over the data") as progress:
         cached = {
-            split: build_cache(model, dataset, cache, limit_mb=recipe.cache_limit_mb, progress=progress)
+            split: build_cache(model, dataset, folder / CACHE, limit_mb=recipe.cache_limit_mb, progress=progress)
             for split, dataset in splits.items()
         }
     stage = LitRepresentation(model, recipe.representation, recipe.seed)
-    folder = out / "representation"
     samples = SampleReconstructions(splits["val"], folder / "samples")
     _fit(
         stage,
@@ -264,8 +284,6 @@ def _train_representation(
         [samples],
         session,
     )
-    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
-    remove_cache(cache)
 
 
 def _fit(
@@ -281,7 +299,7 @@ def _fit(
 ) -> None:
     """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time."""
     started = time.perf_counter()
-    before = _seconds(folder.parent, folder.name)
+    before = stage_seconds(folder.parent, folder.name)
     sampler = EpochShuffle(len(train_split), recipe.seed)  # type: ignore[arg-type]
     loaders = [
         DataLoader(
@@ -332,7 +350,7 @@ def _fit(
     if trainer.current_epoch < config.epochs:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
-    _write_summary(folder, before + time.perf_counter() - started, stage, ended=True)
+    write_summary(folder, before + time.perf_counter() - started, ended=True, **_counts(stage))
     if stage.skipped_steps or stage.empty_batches:
         Console(stderr=True).print(
             f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
@@ -348,7 +366,8 @@ class _Timer(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LitStage)
-        _write_summary(self.folder, self.before + time.perf_counter() - self.started, pl_module, ended=False)
+        seconds = self.before + time.perf_counter() - self.started
+        write_summary(self.folder, seconds, ended=False, **_counts(pl_module))
 
 
 def _csv_logger(folder: Path) -> CSVLogger:
@@ -379,26 +398,5 @@ def _progress_bar() -> Callback:
     return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
 
 
-def _write_summary(folder: Path, seconds: float, stage: LitStage, *, ended: bool) -> None:
-    summary = {
-        "ended": ended,
-        "wall_seconds": seconds,
-        "skipped_steps": stage.skipped_steps,
-        "empty_batches": stage.empty_batches,
-    }
-    with atomic_file(folder / SUMMARY_FILE, force=True) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-
-def _summary(out: Path, stage: str) -> dict[str, Any]:
-    file = out / stage / SUMMARY_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def _ended(out: Path, stage: str) -> bool:
-    model = out / "model" if stage == "representation" else out / stage / "model"
-    return bool(_summary(out, stage).get("ended")) and (model / "config.json").exists()
-
-
-def _seconds(out: Path, stage: str) -> float:
-    return float(_summary(out, stage).get("wall_seconds", 0.0))
+def _counts(stage: LitStage) -> dict[str, int]:
+    return {"skipped_steps": stage.skipped_steps, "empty_batches": stage.empty_batches}

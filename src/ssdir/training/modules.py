@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.cache import Batch
@@ -98,7 +98,7 @@ class LitStage(lightning.LightningModule):
 class LitModel(LitStage):
     """Trains what has a loss of images and true objects: the SSD, or a model that needs no detector."""
 
-    def __init__(self, model: SSD | ObjectModel, config: StageConfig, seed: int) -> None:
+    def __init__(self, model: SSD | GenerativeModel, config: StageConfig, seed: int) -> None:
         super().__init__(config, seed)
         self.model = model
 
@@ -109,7 +109,7 @@ class LitModel(LitStage):
 class LitRepresentation(LitStage):
     """Trains what and depth encoders and the decoder on the frozen detector's objects."""
 
-    def __init__(self, model: DetectedModel, config: StageConfig, seed: int) -> None:
+    def __init__(self, model: DetectedVAE, config: StageConfig, seed: int) -> None:
         super().__init__(config, seed)
         self.model = model
 

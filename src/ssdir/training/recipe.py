@@ -59,7 +59,7 @@ class Recipe(Config):
         model: the model; `model.kind` says which, SSDIR where it is left out.
         augment: joint augmentation of image and boxes for the detector's stage.
         detector: how the detector is trained.
-        representation: how encoders and decoder are trained.
+        representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
         cache_limit_mb: frozen features up to this size stay in memory; larger ones are memory-mapped on disk.
         workers: processes that load images; 0 loads in the main one.
     """

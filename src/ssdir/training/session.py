@@ -11,7 +11,8 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
+
+from ssdir.console import progress
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as training proceeds."""
@@ -40,13 +41,13 @@ class Session:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     @contextmanager
-    def watching(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
-        """Something that takes a while: yields what to call with (done, total), or shows that it goes on."""
+    def watching(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Something that takes a while: yields what to call with (done, total)."""
         if self.progress is not None:
             yield partial(self.progress, what)
             return
-        with Console(stderr=True).status(what):
-            yield None
+        with progress(what) as advance:
+            yield advance
 
     def callbacks(self, stage: str) -> list[Callback]:
         """What Lightning needs for a stage."""

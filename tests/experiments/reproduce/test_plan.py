@@ -57,7 +57,7 @@ def test_every_plan_holds_together(scale: str) -> None:
     assert used == set(plan.runs), "every run serves an experiment"
     for job in jobs:
         assert job.preset in plan.cost.representation, "no time to guess from"
-        assert job.detector is None or job.preset in {*plan.cost.detector, "tiny-glimpses"}
+        assert job.detector is None or job.preset in {*plan.cost.detector, "tiny-glimpses", "tiny-pooled"}
 
 
 def test_the_plan_for_cpus_keeps_its_times() -> None:
@@ -70,7 +70,8 @@ def test_the_plan_for_cpus_keeps_its_times() -> None:
 def test_models_of_one_detector_share_it() -> None:
     plan = read_plan("cpu")
     keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}
-    assert keys["ssdir-1"] == keys["glimpses-1"] != keys["ssdir-0"]
+    assert keys["ssdir-1"] == keys["glimpses-1"] == keys["pooled-1"] != keys["ssdir-0"]
+    assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
     assert keys["ssdir-0"] == keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"]
     assert keys["ssdir-0"] != keys["ssdir-aware-0"]
     assert keys["clevr-0"] == keys["clevr-glimpses-0"]

@@ -170,7 +170,10 @@ def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
     ):
         for count in counts or [None]:
             of_count = [next((c for c in each if c["objects"] in (count, None)), None) for each in costs]
-            values = [MISSING if cost is None else format(cost[name] * factor, spec) for cost in of_count]
+            values = [
+                MISSING if cost is None or cost[name] is None else format(cost[name] * factor, spec)
+                for cost in of_count
+            ]
             rows.append(Row(label if count is None else f"{label}, {count} objects", "", values))
     return RowGroup("What they cost on the CPU, in batches of eight", rows)
 

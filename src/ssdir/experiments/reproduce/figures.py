@@ -19,6 +19,7 @@ from ssdir.experiments.reproduce.plan import Job
 from ssdir.experiments.reproduce.records import Record, Trainings, by_run, make_record
 from ssdir.experiments.reproduce.runner import Measurement, Runner
 from ssdir.experiments.sections import SHARP, scenes_figure
+from ssdir.models.base import GenerativeModel
 from ssdir.outputs import atomic_file
 
 
@@ -28,7 +29,7 @@ class Pictures(Experiment):
 
     Attributes:
         name: what its files start with.
-        draw: a trained job to a PNG; None where there is too little to draw.
+        draw: a trained job to a PNG; None where there is nothing to draw.
         alt: what is seen.
         scale: see `Figure`.
         wide: see `Figure`.
@@ -70,8 +71,11 @@ class Pictures(Experiment):
 
 def draw_scenes(measurement: Measurement) -> bytes | None:
     """Fig. 2: input, boxes, reconstruction, single objects of a few test images."""
+    model = measurement.load()
+    if not isinstance(model, GenerativeModel):
+        return None
     shown = [index for index in measurement.settings.shown if index < len(measurement.test)]
-    return scenes_figure(measurement.load(), measurement.test, shown).png
+    return scenes_figure(model, measurement.test, shown).png
 
 
 @torch.no_grad()

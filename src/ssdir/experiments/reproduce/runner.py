@@ -32,8 +32,9 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import WEIGHTS_FILE, choose_device, load_model, random_encoder
 from ssdir.outputs import atomic_file
 from ssdir.training.fit import train
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, SUMMARY_FILE, read_training
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, read_training
 from ssdir.training.session import OutOfTime, Session
+from ssdir.training.summary import has_ended
 
 COST_COUNTS = (5, 50)
 """Objects of an image in Table 1."""
@@ -83,7 +84,7 @@ class Runner:
         guesses = []
         for job in jobs:
             key = job.detector_key
-            own = key is not None and key not in seen and not _stage_ended(self.run_folder(job), "detector")
+            own = key is not None and key not in seen and not has_ended(self.run_folder(job), "detector")
             if key is not None:
                 seen.add(key)
             if self.is_trained(job):
@@ -101,10 +102,10 @@ class Runner:
     def is_trained(self, job: Job) -> bool:
         """Whether a job's training has ended."""
         folder = self.run_folder(job)
-        if not all(_stage_ended(folder, stage) for stage in job.recipe.stages):
+        if not all(has_ended(folder, stage) for stage in job.recipe.stages):
             return False
         stored = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-        return bool(stored == job.recipe.model_dump(mode="json")) and (folder / "model").is_dir()
+        return bool(stored == job.recipe.model_dump(mode="json"))
 
     def ensure_data(self, spec: DataSpec) -> Path:
         """The folder of a data set, generated if need be.
@@ -223,10 +224,10 @@ class Runner:
 
     def _detector_of(self, job: Job) -> Path | None:
         """A run of the plan whose trained detector the job can have."""
-        if job.detector_key is None or _stage_ended(self.run_folder(job), "detector"):
+        if job.detector_key is None or has_ended(self.run_folder(job), "detector"):
             return None
         folders = [self.run_folder(other) for other in self._jobs if other.detector_key == job.detector_key]
-        return next((folder for folder in folders if _stage_ended(folder, "detector")), None)
+        return next((folder for folder in folders if has_ended(folder, "detector")), None)
 
     def _place(self, spec: DataSpec) -> Path:
         if spec.plan.folder is None:
@@ -335,8 +336,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         yield
-
-
-def _stage_ended(folder: Path, stage: str) -> bool:
-    summary = folder / stage / SUMMARY_FILE
-    return summary.exists() and bool(json.loads(summary.read_text(encoding="utf-8"))["ended"])

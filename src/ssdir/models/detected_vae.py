@@ -1,0 +1,246 @@
+"""What SSDIR and the glimpse VAE share: all but the encoder that reads what and depth (eq. 5, 6)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ssdir.config import Config
+from ssdir.models.background import LearnedBackground
+from ssdir.models.base import GenerativeModel
+from ssdir.models.consistency import (
+    ConsistencyConfig,
+    ProjectionHead,
+    hide_patches,
+    info_nce,
+    random_views,
+    vary_strokes,
+    view_images,
+    view_objects,
+)
+from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.encoders import LatentConfig
+from ssdir.models.losses import bernoulli_nll, gaussian_kl
+from ssdir.models.ssd import SSD
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import with_area
+from ssdir.ops.compositing import composite_alpha, composite_weighted
+from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.matching import assign_anchors
+
+
+class LossConfig(Config):
+    """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
+
+    Attributes:
+        image: α_obj, of the image's negative log-likelihood.
+        objects: α_rec, of the mean over objects of each one's negative log-likelihood.
+        kl_what: α_what.
+        kl_depth: α_depth.
+    """
+
+    image: float = Field(10.0, ge=0)
+    objects: float = Field(10.0, ge=0)
+    kl_what: float = Field(1.0, ge=0)
+    kl_depth: float = Field(1.0, ge=0)
+
+
+class DetectedVAEConfig(DetectedConfig):
+    """A variational autoencoder of what a frozen detector finds.
+
+    Attributes:
+        encoder: what reads `z_what` and `z_depth`.
+        decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
+        background: what is seen where no object is: `black`, as in the paper, or one picture for all images,
+            `learned`, which needs `decoder.alpha`.
+        loss: coefficients of eq. 7.
+        consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
+    """
+
+    encoder: LatentConfig
+    decoder: DecoderConfig = DecoderConfig()
+    background: Literal["black", "learned"] = "black"
+    loss: LossConfig = LossConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
+
+    @model_validator(mode="after")
+    def _background_needs_alpha(self) -> Self:
+        if self.background != "black" and not self.decoder.alpha:
+            raise ValueError("a learned background needs decoder.alpha=true: nothing else says where it is seen")
+        return self
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.encoder.latent_dim
+
+
+class DetectedVAE(DetectedModel, GenerativeModel):
+    """A variational autoencoder of the objects that a frozen detector finds; subclasses bring the encoder.
+
+    Args:
+        config: its parts; its `kind` names the subclass.
+        class_names: the detector's K foreground classes.
+        detector: a trained detector to build on; None makes a new one.
+    """
+
+    config: DetectedVAEConfig  # type: ignore[assignment]  # the subclasses' configs have `kind`
+
+    def __init__(self, config: DetectedVAEConfig, class_names: list[str], detector: SSD | None = None) -> None:
+        super().__init__(config, class_names, detector)
+        self.build_encoder()
+        self.decoder = WhatDecoder(self.latent_dim, config.decoder)
+        self.background = LearnedBackground() if config.background == "learned" else None
+        self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
+
+    def build_encoder(self) -> None:
+        """Makes what `posterior` needs."""
+        raise NotImplementedError
+
+    @property
+    def reads_pyramid(self) -> bool:
+        """Whether `posterior` reads the frozen detector's features."""
+        return False
+
+    def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
+        """Adds the posterior of z_what and z_depth to objects that know their anchor (eq. 5, 6).
+
+        Args:
+            objects: with anchor_index.
+            images: float (B, 3, H, W).
+            features: the detector's pyramid; read only where `reads_pyramid`.
+        """
+        if objects.anchor_index is None:
+            raise ValueError("objects need anchor_index: which cell each comes from")
+        what_loc, depth_loc = self.posterior(objects, images, features)
+        what_scale = torch.full_like(what_loc, self.config.encoder.what_scale)
+        return objects.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc)
+
+    def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Means of `z_what` (M, D) and `z_depth` (M,) of objects that know their anchor; see `infer`."""
+        raise NotImplementedError
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws objects that have z_what and z_depth."""
+        if objects.z_what is None or objects.z_depth is None:
+            raise ValueError("objects need z_what and z_depth to be decoded")
+        size = (self.image_size, self.image_size)
+        appearances, alpha = self.decoder(objects.z_what)
+        boxes = with_area(objects.boxes, self.image_size)
+        place = (boxes, objects.z_depth, objects.image_index, objects.batch_size, size)
+        if alpha is None:
+            reconstructions = composite_weighted(appearances, *place)
+        else:
+            reconstructions, coverage = composite_alpha(appearances, alpha, *place)
+            if self.background is not None:
+                background = self.background(objects.batch_size, size)
+                reconstructions = reconstructions + (1 - coverage) * background
+                return Scene(reconstructions, appearances, alpha, background)
+        return Scene(reconstructions, appearances, alpha)
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """The representation's loss (eq. 7); unsupervised, so `targets` are not used.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: ignored; part of the common face.
+
+        Returns:
+            See `loss_of`.
+        """
+        with torch.no_grad():
+            features = self.detector.backbone(images)
+            objects = self.training_objects(features)
+        return self.loss_of(images, objects, features)
+
+    def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:
+        """Eq. 7 for given objects and features.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            objects: detections with anchor_index.
+            features: the detector's pyramid; unused unless `reads_pyramid`.
+
+        Returns:
+            The four terms of eq. 7, in nats per image, `consistency` if it has a weight, `total`, their
+            weighted sum, and `mse`.
+        """
+        latents = self.infer(objects, images, features)
+        scene = self.decode(self.sample(latents))
+        terms = elbo_terms(images, latents, scene, self.config.encoder)
+        weights = self.config.loss
+        total = (
+            weights.image * terms["nll_image"]
+            + weights.objects * terms["nll_objects"]
+            + weights.kl_what * terms["kl_what"]
+            + weights.kl_depth * terms["kl_depth"]
+        )
+        if self.projection is not None:
+            terms["consistency"] = self.consistency(images, latents)
+            per_image = len(latents) / latents.batch_size
+            total = total + self.config.consistency.weight * per_image * terms["consistency"]
+        mse = (scene.reconstructions.detach() - images).square().mean()
+        return {**terms, "total": total, "mse": mse}
+
+    def consistency(self, images: Tensor, latents: Objects) -> Tensor:
+        """How well objects are told apart by their codes in another view of their images, in nats per object."""
+        if self.projection is None or latents.z_what is None:
+            raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
+        config = self.config.consistency
+        linear, offset = random_views(len(images), config, images.device)
+        moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
+        if int(kept.sum()) < 2:  # nothing to be told apart from
+            return latents.z_what.sum() * 0
+        first, moved = latents.z_what[kept], moved[kept]
+        moved = moved.replace(anchor_index=assign_anchors(moved.z_where, self.detector.anchors))
+        views = view_images(images, linear, offset, config.elastic)
+        views = hide_patches(vary_strokes(views, config.thickness), config.patches)
+        with torch.no_grad():
+            features = self.detector.backbone(views) if self.reads_pyramid else []
+        second = self.infer(moved, views, features).z_what
+        assert second is not None
+        return info_nce(self.projection(first), self.projection(second), config.temperature)
+
+    def sample(self, latents: Objects) -> Objects:
+        """Draws z_what and z_depth by the reparametrisation trick."""
+        if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+            raise ValueError("objects need z_what, z_what_scale and z_depth to be sampled")
+        what = latents.z_what + latents.z_what_scale * torch.randn_like(latents.z_what)
+        depth = latents.z_depth + self.config.encoder.depth_scale * torch.randn_like(latents.z_depth)
+        return latents.replace(z_what=what, z_depth=depth)
+
+
+def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentConfig) -> dict[str, Tensor]:
+    """The four terms of eq. 7, unweighted, as losses: nats per image, averaged over the batch.
+
+    Args:
+        images: float (B, 3, H, W) in [0, 1].
+        latents: the posterior's means and scales.
+        scene: what was decoded from a sample.
+        config: the standard deviations.
+
+    Returns:
+        `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
+        image cropped at its box (0 for an image without objects). `kl_what`, `kl_depth`: summed over objects.
+    """
+    if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+        raise ValueError("latents need z_what, z_what_scale and z_depth")
+    B, S = latents.batch_size, scene.appearances.shape[-1]
+    crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
+    drawn = scene.appearances
+    if scene.background is not None and scene.alpha is not None:
+        # An object need not draw what is seen past it.
+        behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
+        drawn = drawn + (1 - scene.alpha) * behind
+    per_object = bernoulli_nll(drawn, crops).sum(dim=(1, 2, 3))
+    share = 1 / latents.counts[latents.image_index]
+    return {
+        "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,
+        "nll_objects": (per_object * share).sum() / B,
+        "kl_what": gaussian_kl(latents.z_what, latents.z_what_scale).sum() / B,
+        "kl_depth": gaussian_kl(latents.z_depth, config.depth_scale).sum() / B,
+    }

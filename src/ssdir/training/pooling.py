@@ -1,0 +1,76 @@
+"""The representation's stage of `PooledFeatures`: one pass over the data, and no gradient."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ssdir.data.dataset import ObjectDataset, Sample, collate
+from ssdir.errors import InputError
+from ssdir.models.detected import pool_pyramid
+from ssdir.models.pooled_features import PooledFeatures
+from ssdir.training.cache import Progress
+from ssdir.training.recipe import Recipe
+from ssdir.training.session import UNWATCHED, Session
+from ssdir.training.summary import stage_seconds, write_summary
+
+
+def fit_components(
+    model: PooledFeatures, train_split: ObjectDataset, recipe: Recipe, folder: Path, session: Session = UNWATCHED
+) -> None:
+    """Fits a model's principal components, and writes the stage's summary into `folder`.
+
+    Raises:
+        InputError: if the detector finds fewer than two objects.
+    """
+    started, before = time.perf_counter(), stage_seconds(folder.parent, folder.name)
+    with session.watching("pooling features") as advance:
+        pooled = gather_features(model, train_split, recipe.seed, recipe.representation.batch_size, advance)
+    if len(pooled) < 2:
+        raise InputError(
+            f"the detector finds {len(pooled)} objects in the training split, and principal components need two: "
+            "train it longer, or with a lower model.detector.score_threshold"
+        )
+    share = model.fit(pooled, recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = before + time.perf_counter() - started
+    write_summary(folder, seconds, ended=True, objects=len(pooled), explained_variance=share)
+
+
+@torch.no_grad()
+def gather_features(
+    model: PooledFeatures,
+    dataset: Dataset[Sample],
+    seed: int,
+    batch_size: int,
+    on_progress: Progress | None = None,
+) -> Tensor:
+    """Pooled features of what the detector finds in images, drawn until `fit_objects` are found.
+
+    Args:
+        model: on the device to compute on, in evaluation mode.
+        dataset: without augmentation.
+        seed: of the order in which images are drawn.
+        batch_size: images at a time.
+        on_progress: called with (objects found, most objects).
+
+    Returns:
+        float (n, F), on the host; n is at most `fit_objects`, less where all images have fewer.
+    """
+    most = model.config.fit_objects
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
+    parts: list[Tensor] = []
+    found = 0
+    for images, _ in DataLoader(Subset(dataset, order.tolist()), batch_size=batch_size, collate_fn=collate):
+        features = model.detector.backbone(images.to(model.device))
+        parts.append(pool_pyramid(features, model.training_objects(features), model.config.pool_size).cpu())
+        found += len(parts[-1])
+        if on_progress is not None:
+            on_progress(min(found, most), most)
+        if found >= most:
+            break
+    return torch.cat(parts)[:most]
