@@ -23,6 +23,7 @@ from torch import Tensor
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import AnyModelConfig, build_model
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
@@ -94,7 +95,11 @@ def measure_costs(
 
 def _make(config: AnyModelConfig) -> ObjectModel:
     with seeded(0):
-        return build_model(_without_pretrained(config), ["object"])
+        model = build_model(_without_pretrained(config), ["object"])
+        if isinstance(model, PooledFeatures):  # the only one that encodes nothing before it has seen objects
+            images = torch.rand(2, 3, config.image_size, config.image_size)
+            model.fit(model.pooled_features(images, _boxes(4, 2), model.config.pool_size), seed=0)
+        return model
 
 
 def _without_pretrained(config: AnyModelConfig) -> AnyModelConfig:
