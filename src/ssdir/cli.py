@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ssdir.commands.reproduce import reproduce
 from ssdir.console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -416,6 +417,9 @@ def demo(
     from ssdir.experiments.demo import run_demo
 
     run_demo(out, seed=seed, force=force)
+
+
+app.command(epilog="Example: ssdir reproduce table2 --scale smoke --dry-run")(reproduce)
 
 
 # What the commands share ---------------------------------------------------------------------------------
