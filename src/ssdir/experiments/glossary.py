@@ -244,8 +244,8 @@ GROUPS = (
                 "How well it ranks objects that the classifier takes for another category above the others "
                 "(AUROC): 0.5 is chance, 1 is perfect. Undefined where σ is a constant of the model.",
             ),
-            Metric("uncertainty/reconstruction_auroc", "Error of the redrawn object", "Likewise."),
-            Metric("uncertainty/score_auroc", "Low detection score", "Likewise; what any detector offers."),
+            Metric("uncertainty/reconstruction_auroc", "Error of the redrawn object", "Its AUROC."),
+            Metric("uncertainty/score_auroc", "Low detection score", "Its AUROC; what any detector offers."),
         ),
     ),
     MetricGroup(

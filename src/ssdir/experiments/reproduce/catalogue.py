@@ -106,7 +106,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "uncertainty": Comparison(
         "Is it known which codes mislead?",
         "Objects that the linear classifier takes for another category are to be ranked above the others, by what "
-        "the model itself knows of them. Where the row of σ is missing, it is a constant of these models.",
+        "the model itself knows of them (AUROC: 0.5 is chance, 1 is perfect). Where the row of σ is missing, it "
+        "is a constant of these models.",
         metrics=("uncertainty/sigma_auroc", "uncertainty/reconstruction_auroc", "uncertainty/score_auroc"),
     ),
     "cost": CostTable(

@@ -211,7 +211,8 @@ class Table2(Experiment):
         return Section(self.title, self.paragraphs(results), table=table)
 
     def _cells(self, method: Trainings, prefix: str) -> list[str]:
-        found = method.text("detection/recall", ".3f") if prefix == "probe" else ""
+        share = method.mean("detection/recall") if prefix == "probe" else None
+        found = "" if share is None else f"{share:.3f}"
         return [*(method.text(f"{prefix}/{name}") for name in self.scores), found]
 
 
