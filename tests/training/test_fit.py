@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ def test_augmentation_does_not_read_the_images_again(
     monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: None)
     train(augmented, scattered, tmp_path / "run", stage="detector")
     assert len(reads) == len(set(reads)) == 64 + 16
+
+
+def test_only_training_flushes_denormal_numbers(
+    augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[float] = []
+    monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: inside.append(sys.float_info.min / 2))
+    train(augmented, scattered, tmp_path / "run", stage="detector")
+    assert inside == [0]
+    assert sys.float_info.min / 2 > 0
 
 
 def test_splits_with_other_classes_are_refused(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import json
 import logging
 import shutil
 import signal
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,18 @@ class EpochShuffle(Sampler[int]):
         return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Numbers next to zero are zero: opacities make many, and CPUs are slow on them. Later code gets them back."""
+    flushed_before = sys.float_info.min / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
+
+
+@_flushed_denormals()
 def train(
     recipe: Recipe,
     data: Path,
@@ -124,7 +139,6 @@ def train(
     if detector is not None and "detector" in stages and not has_ended(out, "detector"):
         adopt_detector(detector, recipe, out)
     lightning.seed_everything(recipe.seed, verbose=False)
-    torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
