@@ -78,6 +78,7 @@ COMMANDS = [
     "data unpack",
     "train",
     "encode",
+    "export",
     "reconstruct",
     "evaluate",
     "models",

@@ -77,9 +77,7 @@ class ExportedEncoder(nn.Module):
         )
         rows = image_index, anchor_index = selected.unbind(dim=1)
         B = images.shape[0]  # `len` would make it a constant of the graph.
-        objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows]).replace(
-            anchor_index=anchor_index
-        )
+        objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows], anchor_index=anchor_index)
         what_loc, depth_loc = self.model.posterior(objects, seen, features)
         what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
         return (
@@ -100,7 +98,7 @@ def export_model(
     """Writes a model, or its decoder, as one file.
 
     Args:
-        model: an SSDIR or a GlimpseVAE.
+        model: an SSDIR or a GlimpseVAE; it is moved to the CPU, and put in evaluation mode.
         path: file to write.
         part: `encoder`: images uint8 (B, H, W, 3) and a score threshold to `ENCODER_OUTPUTS`, the fields of
             `Objects`; `decoder`: `z_what` (M, D) to appearances (M, 3, S, S) and, where there is one, alpha
@@ -117,7 +115,7 @@ def export_model(
     if not pt2:
         _check_onnx_installed()
     exported = _describe(model, part, description)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)
         if pt2:
             torch.export.save(program, path, extra_files={METADATA_KEY: exported.to_json()})
@@ -210,14 +208,15 @@ def _write_onnx(proto: onnx.ModelProto, path: str | Path) -> None:
 def _check_onnx_installed() -> None:
     try:
         import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401  # int8 needs it
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"to export ONNX, {error.name} is missing: pip install 'ssdir[export]'") from None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks, all about what it does inside, from the user's screen."""
+def quiet() -> Iterator[None]:
+    """Keeps exporters' remarks, all about what they do inside, from the user's screen."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -228,4 +227,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-__all__ = ["OPSET", "ExportedEncoder", "export_model"]
+__all__ = ["OPSET", "ExportedEncoder", "export_model", "quiet"]

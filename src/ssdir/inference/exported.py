@@ -43,6 +43,7 @@ class ExportedModel:
         nms_threshold: IoU above which the weaker of two detections goes; 1 where none does.
         max_objects: most objects per image.
         ssdir_version: what wrote the file.
+        precision: of the convolutions.
         format: version of these names.
     """
 
@@ -56,6 +57,7 @@ class ExportedModel:
     nms_threshold: float
     max_objects: int
     ssdir_version: str
+    precision: Literal["float32", "int8"] = "float32"
     format: int = FORMAT
 
     def to_json(self) -> str:
