@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 THREADS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo test lint types check bench clean
+.PHONY: setup demo smoke test lint types check bench clean
 
 setup: $(STAMP)
 
@@ -16,6 +16,9 @@ $(STAMP): pyproject.toml
 
 demo: setup
 	$(VENV)/bin/ssdir demo --out demo --force
+
+smoke: setup
+	$(VENV)/bin/ssdir reproduce all --scale smoke --out build/reproduce --runs build/reproduce/runs
 
 lint: setup
 	$(VENV)/bin/ruff check src tests benchmarks tools

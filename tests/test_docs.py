@@ -100,3 +100,53 @@ def test_data_quotes_what_was_measured(quote: str, name: str) -> None:
     assert found is not None
     assert found[1] == f"{metrics['times_training'][name]:.2f}"
     assert metrics["epoch_growth_mb"] == 0
+
+
+def rows_after(heading: str) -> list[list[str]]:
+    """Cells of the first table behind a heading of the experiments, without its head."""
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
+    table = re.search(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert table is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+METHODS = {
+    "SSDIR, `tiny`": "reference/class-agnostic",
+    "GlimpseVAE, `tiny-glimpses`": "multi/glimpse-vae",
+    "PooledFeatures, `tiny-pooled`": "multi/pooled-features",
+    "SPACE, at 64×64": "multi/space",
+    "SPAIR, at 64×64": "multi/spair",
+}
+METHOD_COLUMNS = (
+    ("detection/ap50", 3),
+    ("detection/count_error", 2),
+    ("probe/accuracy", 3),
+    ("probe/accuracy_end_to_end", 3),
+    ("reconstruction/mse", 4),
+    ("scale/retrieval_at_1", 3),
+    ("scale/small_to_large/accuracy", 3),
+)
+
+
+def test_methods_are_compared_by_what_was_measured() -> None:
+    rows = rows_after("## The same digits, every method")
+    assert [row[0] for row in rows] == list(METHODS)
+    for name, *cells in rows:
+        metrics = json.loads((ROOT / "results" / f"{METHODS[name]}.json").read_text(encoding="utf-8"))["metrics"]
+        expected = [f"{metrics[key]:.{digits}f}" if key in metrics else "–" for key, digits in METHOD_COLUMNS]
+        assert cells == expected
+
+
+def test_costs_are_what_was_measured() -> None:
+    records = json.loads((ROOT / "results/bench/models.json").read_text(encoding="utf-8"))["records"]
+    rows = rows_after("## What each model costs")
+    assert len(rows) == len(records)
+    for row, record in zip(rows, records, strict=True):
+        assert row == [
+            record["model"],
+            "any" if record["objects"] is None else str(record["objects"]),
+            f"{record['parameters'] / 1e6:.2f} M",
+            f"{1000 * record['encode_seconds']:.1f}",
+            f"{1000 * record['train_seconds']:.1f}",
+            f"{record['training_memory_mb']:.0f}",
+        ]

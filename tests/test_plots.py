@@ -232,7 +232,14 @@ def test_bars_are_as_long_as_their_times() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.97, "10 s"), (59.7, "1 min 00 s"), (271.2, "4 min 31 s")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.97, "10 s"),
+        (59.7, "1 min 00 s"),
+        (271.2, "4 min 31 s"),
+        (7200, "2 h 00 min"),
+    ],
 )
 def test_seconds_in_words(seconds: float, text: str) -> None:
     assert plots.format_seconds(seconds) == text
@@ -294,3 +301,14 @@ def test_a_contact_sheet_shows_pictures_and_the_boxes_of_each_group() -> None:
 
 def test_a_contact_sheet_of_nothing() -> None:
     assert plots.contact_sheet([], [], [], [], []).ndim == 3
+
+
+def test_heatmaps_are_darker_where_values_are_larger() -> None:
+    panels = {"first": np.array([[0.1, np.nan]]), "second": np.array([[0.9, 0.1]])}
+    picture = decoded(plots.heatmaps(panels, ["row"], ["a", "b"], ("rows", "columns", "value")))
+    empty = {name: np.full((1, 2), np.nan) for name in panels}
+    nothing = decoded(plots.heatmaps(empty, ["row"], ["a", "b"], ("rows", "columns", "value")))
+    light, dark = close_to(picture, "#f7fbff", 2), close_to(picture, "#08306b", 2)
+    assert dark.sum() > 1000
+    assert light.sum() > 1.5 * dark.sum()  # two cells against one; NaN has no colour
+    assert nothing.size > 0

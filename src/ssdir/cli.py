@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ssdir.commands.export import export
+from ssdir.commands.reproduce import reproduce
 from ssdir.console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -426,6 +427,7 @@ def demo(
 
 
 app.command(epilog="Example: ssdir export tiny-digits --out tiny-digits.onnx")(export)
+app.command(epilog="Example: ssdir reproduce table2 --scale smoke --dry-run")(reproduce)
 
 
 # What the commands share ---------------------------------------------------------------------------------

@@ -102,12 +102,12 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
         if not path.is_file():
             raise InputError(f"config file '{path}' does not exist")
         try:
-            values = _read_yaml(path.read_text(encoding="utf-8"), name)
+            values = read_yaml(path.read_text(encoding="utf-8"), name)
         except UnicodeDecodeError:
             raise InputError(f"config file '{path}' is not UTF-8 text") from None
     elif name in presets():
         text = (resources.files("ssdir") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        values = _read_yaml(text, name)
+        values = read_yaml(text, name)
     else:
         hint = nearest(name, presets())
         raise InputError(f"unknown preset '{name}'{hint}; presets: {', '.join(presets())} (or a .yaml file)")
@@ -129,7 +129,8 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read_yaml(text: str, source: str) -> dict[str, Any]:
+def read_yaml(text: str, source: str) -> dict[str, Any]:
+    """Keys and values of a YAML text; InputError names the line of a mistake."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

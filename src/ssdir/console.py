@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from ssdir.errors import InputError
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class FriendlyGroup(TyperGroup):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import torch
 
+from ssdir.evaluation.collect import Collector
+from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS
 from ssdir.objects import Objects
 
-from .fakes import boxes_to_objects
+from .fakes import SIZE, FakeModel, boxes_to_objects
 
 
 def test_images_without_objects_take_no_field_away() -> None:
@@ -21,3 +23,17 @@ def test_images_without_objects_take_no_field_away() -> None:
 def test_nothing_but_empty_images() -> None:
     objects = Objects.cat([Objects.empty(2), Objects.empty(3)])
     assert (len(objects), objects.batch_size) == (0, 5)
+
+
+def test_the_papers_labels_count_parts_of_objects_too() -> None:
+    targets = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]])
+    # A whole object, two quarters of the other, and a box around nothing.
+    boxes = [[0, 0, 0.4, 0.4], [0.5, 0.5, 0.75, 0.75], [0.75, 0.75, 1, 1], [0.6, 0, 0.9, 0.2]]
+    found = boxes_to_objects(boxes, scores=torch.ones(4), z_what=torch.arange(4.0)[:, None])
+    model = FakeModel({0: found}, lambda z_where, number: z_where[:, :1])
+    collector = Collector(model, 0.5)
+    collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
+    codes = collector.finish().codes
+    assert codes[LATENTS].labels.tolist() == [7]
+    assert codes[LARGEST_OVERLAP].labels.tolist() == [7, 8, 8]
+    assert len(codes[LARGEST_OVERLAP].latents) == 3

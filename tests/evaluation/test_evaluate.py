@@ -91,6 +91,8 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     assert metrics["probe/accuracy"] == 1
     assert metrics["probe/accuracy_end_to_end"] == pytest.approx(0.75)
     assert metrics["probe/true_boxes/accuracy"] == 1
+    assert metrics["probe/largest_overlap/f1"] == 1
+    assert "probe/largest_overlap/accuracy_end_to_end" not in metrics
     assert metrics["clusters/accuracy"] > 0.4
     # What cannot know the category does not.
     for floor in ("random_encoder", "raw_pixels", "pooled_features"):
@@ -109,6 +111,21 @@ def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects
     first = metrics_of(model, test, train, batch_size=5)
     assert first == metrics_of(model, test, train, batch_size=5)
     assert first == pytest.approx(metrics_of(model, test, train, batch_size=32))
+
+
+def test_what_could_have_told_a_wrong_probe(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, train, found = data
+    predicted = {
+        name.removesuffix("_auroc").partition("/")[2]: value
+        for name, value in metrics_of(FakeDetector(found, blind), test, train).items()
+        if name.startswith("uncertainty/")
+    }
+    assert predicted.keys() == {"reconstruction", "score"}  # the fake model has no z_what_scale
+    assert all(0 < area < 1 for area in predicted.values())
+    assert not any(
+        name.startswith("uncertainty/")  # a probe that is always right leaves nothing to predict
+        for name in metrics_of(FakeDetector(found, TruthCode(test, train)), test, train)
+    )
 
 
 def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:

@@ -108,7 +108,7 @@ def test_it_is_measured_in_all_but_what_needs_drawing(
     assert result.exit_code == 0, result.output
     metrics = json.loads(path.read_text())["metrics"]
     rooms = {name.split("/")[0] for name in metrics}
-    assert rooms == {"detection", "probe", "scale", "clusters"}
+    assert rooms == {"detection", "probe", "scale", "clusters", "uncertainty"}
     assert {"scale/retrieval_at_1", "scale/drift", "probe/true_boxes/accuracy"} <= metrics.keys()
     # It is what the floor is made of, but for the objects that the components are fitted on.
     assert metrics["probe/accuracy"] == pytest.approx(metrics["probe/pooled_features/accuracy"], abs=0.15)

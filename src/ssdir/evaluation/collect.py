@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ssdir.data.dataset import collate
-from ssdir.evaluation.matching import match_greedy
+from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
+    LARGEST_OVERLAP,
     LATENTS,
     POOLED_FEATURES,
     RANDOM_ENCODER,
@@ -26,6 +27,7 @@ from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 
 RANKING_THRESHOLD = 0.05
+ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
 
 
@@ -34,7 +36,6 @@ class Split:
     """What evaluation keeps of a split.
 
     Attributes:
-        image_size: (height, width) in pixels.
         ranked: detections at a low threshold, for average precision.
         objects: those at the operating threshold, with z_what.
         targets: true objects.
@@ -42,10 +43,10 @@ class Split:
         codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
         reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
+        object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
         masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
 
-    image_size: tuple[int, int]
     ranked: Objects
     objects: Objects
     targets: Objects
@@ -53,6 +54,7 @@ class Split:
     codes: dict[str, LabelledLatents]
     properties: dict[str, LabelledLatents]
     reconstruction: dict[str, float]
+    object_errors: Tensor
     masks: dict[str, float]
 
 
@@ -76,7 +78,6 @@ class Collector:
         self._codes: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
         self._attributes: dict[str, list[Tensor]] = defaultdict(list)
-        self._image_size = (0, 0)
 
     @property
     def draws(self) -> bool:
@@ -111,7 +112,6 @@ class Collector:
         side = self._model.image_size
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
-        self._image_size = (side, side)
         ranked, objects = self._detect(self._model, images)
         if self._drawing is not None:
             scene = self._drawing.decode(objects)
@@ -168,8 +168,8 @@ class Collector:
         codes = {
             name: self._labelled(name, rows, targets) for name, rows in matches.items() if name in self._codes
         }
+        codes[LARGEST_OVERLAP] = self._labelled(LATENTS, best_target(objects, targets, ANY_OVERLAP), targets)
         return Split(
-            image_size=self._image_size,
             ranked=kept["ranked"],
             objects=objects,
             targets=targets,
@@ -180,6 +180,7 @@ class Collector:
                 for name, values in self._attributes.items()
             },
             reconstruction=self._reconstruction.compute(),
+            object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
 

@@ -19,6 +19,7 @@ from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
+from ssdir.evaluation.uncertainty import uncertainty_metrics
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -50,6 +51,7 @@ def evaluate(
     glyphs: Sequence[Image8] | None = None,
     random_model: Model | None = None,
     score_threshold: float | None = None,
+    sizes_in_px: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model. Each split is passed over once; the result is deterministic.
@@ -65,6 +67,8 @@ def evaluate(
         glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
         random_model: `model` with its what encoder re-initialised, for that floor.
         score_threshold: the operating point; by default the model's, or 0.5.
+        sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
+            different image sizes compare; by default the model's.
         progress: called with (stage, done, total).
 
     Raises:
@@ -91,19 +95,21 @@ def evaluate(
             scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
     # The fits are many and small: threads would gain little, and cost much where cores are shared.
     with threadpool_limits(1):
-        metrics = _split_metrics(tested, categories) | scale
+        side = sizes_in_px or model.image_size
+        metrics = _split_metrics(tested, categories, (side, side)) | scale
         if trained is not None:
             if categories > 1:
                 metrics |= probe_metrics(trained.codes, tested.codes, seeds)
                 metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
+                metrics |= _uncertainty(trained, tested, seeds)
             metrics |= property_metrics(trained.properties, tested.properties, seeds)
     return Evaluation(metrics, tested, trained)
 
 
-def _split_metrics(split: Split, categories: int) -> dict[str, float]:
+def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
     """What one split defines by itself."""
     metrics = {
-        **detection_metrics(split.ranked, split.targets, split.image_size),
+        **detection_metrics(split.ranked, split.targets, image_size),
         **operating_metrics(split.objects, split.targets),
         **split.reconstruction,
         **split.masks,
@@ -113,6 +119,17 @@ def _split_metrics(split: Split, categories: int) -> dict[str, float]:
         latents = split.codes[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)
     return metrics
+
+
+def _uncertainty(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
+    """Which of a split's objects a probe takes for another category, and what could have told."""
+    matched = test.match >= 0
+    objects = test.objects[matched]
+    predictors = {"sigma": None if objects.z_what_scale is None else objects.z_what_scale.mean(dim=1)}
+    predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
+    predictors["score"] = None if objects.scores is None else -objects.scores
+    known = {name: values for name, values in predictors.items() if values is not None}
+    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds)
 
 
 def _operating_threshold(model: Model) -> float:

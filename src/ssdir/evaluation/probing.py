@@ -33,6 +33,8 @@ TRUE_BOXES = "true_boxes"
 RAW_PIXELS = "raw_pixels"
 POOLED_FEATURES = "pooled_features"
 RANDOM_ENCODER = "random_encoder"
+LARGEST_OVERLAP = "largest_overlap"
+PROBE_SCORES = ("accuracy", "precision", "recall", "f1", "accuracy_end_to_end")
 _REDUCED = (RAW_PIXELS, POOLED_FEATURES)
 
 
@@ -178,15 +180,17 @@ def probe_metrics(
     """Probes of `z_what`, and of what it must be compared with.
 
     Args:
-        train: by name: `z_what`, `true_boxes` (`z_what` at the true boxes, a ceiling) and the floors
-            `raw_pixels`, `pooled_features`, `random_encoder`; all but the first may lack. Floors of other
-            sizes are reduced to that of `z_what`.
+        train: by name: `z_what`, `true_boxes` (`z_what` at the true boxes, a ceiling), `largest_overlap`
+            (`z_what` of every object that overlaps a true one, labelled by the one that it overlaps most, as in
+            the paper) and the floors `raw_pixels`, `pooled_features`, `random_encoder`; all but the first may
+            lack. Floors of other sizes are reduced to that of `z_what`.
         test: the same names, of the split to score on.
         seeds: of the training objects drawn; mean and standard deviation are over these.
 
     Returns:
         `probe/accuracy`, `precision`, `recall`, `f1`, `accuracy_end_to_end`, each with `…_std`;
-        `probe/knn_accuracy`; and `probe/NAME/accuracy` and `accuracy_end_to_end` of the others.
+        `probe/knn_accuracy`; and `probe/NAME/accuracy` and so on of the others, but for the end-to-end accuracy
+        at true boxes, where none is missed, and by the largest overlap, where one may count several times.
     """
     scores = mean_scores(fit_probes(train[LATENTS], seeds), test[LATENTS])
     metrics = {f"probe/{name}": value for name, value in scores.items()}
@@ -199,7 +203,7 @@ def probe_metrics(
             # A pyramid's levels differ in scale; pixels share theirs, and some hardly vary.
             standardise = name == POOLED_FEATURES
             known, unseen = reduce_size(known, unseen, size, standardise=standardise, seed=seeds[0])
-        kept = ("accuracy",) if name == TRUE_BOXES else ("accuracy", "accuracy_end_to_end")
+        kept = PROBE_SCORES[:-1] if name in (TRUE_BOXES, LARGEST_OVERLAP) else PROBE_SCORES
         metrics |= _probe_accuracy(f"probe/{name}", known, unseen, seeds, kept)
     return metrics
 

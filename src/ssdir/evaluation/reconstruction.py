@@ -13,13 +13,12 @@ _PSNR_LIMIT_DB = 100.0
 
 
 class ReconstructionMeter:
-    """Sums the errors of scenes; holds no image."""
+    """Sums the errors of scenes; holds no image, but a number per object."""
 
     def __init__(self) -> None:
         self._sums = {"reconstruction/mse": 0.0, "reconstruction/psnr": 0.0, "reconstruction/ssim": 0.0}
         self._images = 0
-        self._object_sum = 0.0
-        self._objects = 0
+        self._object_errors: list[Tensor] = []
 
     def update(self, images: Tensor, objects: Objects, scene: Scene) -> None:
         """Adds a batch.
@@ -43,11 +42,14 @@ class ReconstructionMeter:
         for name, values in zip(self._sums, (mse, psnr, ssim), strict=True):
             self._sums[name] += float(values.sum(dtype=torch.float64))
         self._images += len(images)
-        if len(objects):
-            size = scene.appearances.shape[-1]
-            glimpses = crop_glimpses(images, objects.boxes, objects.image_index, size)
-            self._object_sum += float(_mse(scene.appearances, glimpses).sum())
-            self._objects += len(objects)
+        size = scene.appearances.shape[-1]
+        glimpses = crop_glimpses(images, objects.boxes, objects.image_index, size)
+        self._object_errors.append(_mse(scene.appearances, glimpses).cpu())
+
+    @property
+    def object_errors(self) -> Tensor:
+        """Of each object so far, what `reconstruction/object_mse` is the mean of: float64 (M,)."""
+        return torch.cat(self._object_errors) if self._object_errors else torch.zeros(0, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
         """The means so far.
@@ -60,8 +62,8 @@ class ReconstructionMeter:
             side S, against the appearance; mean over objects. Left out without objects.
         """
         metrics = {name: total / self._images for name, total in self._sums.items() if self._images}
-        if self._objects:
-            metrics["reconstruction/object_mse"] = self._object_sum / self._objects
+        if len(self.object_errors):
+            metrics["reconstruction/object_mse"] = float(self.object_errors.mean())
         return metrics
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ssdir.experiments.paper import PROBE, quoted
+
 MISSING = "–"
 
 
@@ -123,28 +125,28 @@ GROUPS = (
                 "A linear classifier reads the category off frozen codes of objects it has never seen. "
                 "Conditional: only objects that the detector found count, as in the paper.",
                 spec=".4f",
-                paper="0.9789 ±\N{NO-BREAK SPACE}0.0016",
+                paper=quoted(PROBE["SSDIR"]["accuracy"]),
             ),
             Metric(
                 "probe/precision",
                 "Precision",
                 "Mean over categories.",
                 spec=".4f",
-                paper="0.9787 ±\N{NO-BREAK SPACE}0.0017",
+                paper=quoted(PROBE["SSDIR"]["precision"]),
             ),
             Metric(
                 "probe/recall",
                 "Recall",
                 "Mean over categories.",
                 spec=".4f",
-                paper="0.9786 ±\N{NO-BREAK SPACE}0.0016",
+                paper=quoted(PROBE["SSDIR"]["recall"]),
             ),
             Metric(
                 "probe/f1",
                 "F1",
                 "Mean over categories.",
                 spec=".4f",
-                paper="0.9786 ±\N{NO-BREAK SPACE}0.0016",
+                paper=quoted(PROBE["SSDIR"]["f1"]),
             ),
             Metric(
                 "probe/accuracy_end_to_end",
@@ -186,6 +188,11 @@ GROUPS = (
         (
             Metric("probe/true_boxes/accuracy", "codes at the true boxes", "What a perfect detector would give."),
             Metric(
+                "probe/largest_overlap/accuracy",
+                "codes of whatever overlaps a true object",
+                "Each takes the category of the object that it overlaps most, however little, as in the paper.",
+            ),
+            Metric(
                 "probe/pooled_features/accuracy",
                 "the detector's own features",
                 "A floor: what any detector offers without SSDIR, pooled in each box, at the same size.",
@@ -216,11 +223,29 @@ GROUPS = (
                 "Found again at four times the size",
                 "How often the nearest code among large objects is that of the very same one.",
             ),
+            Metric(
+                "scale/pooled_features/retrieval_at_1",
+                "The same by the detector's own features",
+                "A floor: what any detector offers, pooled in each box.",
+            ),
             Metric("scale/small_to_large/accuracy", "Accuracy, trained on small, tested on large objects"),
             Metric("scale/large_to_small/accuracy", "Accuracy, trained on large, tested on small objects"),
             Metric("scale/probe/accuracy_small", "Accuracy on small objects", "Trained on all sizes."),
             Metric("scale/probe/accuracy_medium", "Accuracy on middling objects"),
             Metric("scale/probe/accuracy_large", "Accuracy on large objects"),
+        ),
+    ),
+    MetricGroup(
+        "Is it known which codes mislead?",
+        (
+            Metric(
+                "uncertainty/sigma_auroc",
+                "σ of the code",
+                "How well it ranks objects that the classifier takes for another category above the others "
+                "(AUROC): 0.5 is chance, 1 is perfect. Undefined where σ is a constant of the model.",
+            ),
+            Metric("uncertainty/reconstruction_auroc", "Error of the redrawn object", "Its AUROC."),
+            Metric("uncertainty/score_auroc", "Low detection score", "Its AUROC; what any detector offers."),
         ),
     ),
     MetricGroup(
@@ -232,13 +257,18 @@ GROUPS = (
                 "Do categories form clusters by themselves? Mutual information of k-means clusters and "
                 "categories: 0 is chance, 1 is perfect.",
             ),
+            Metric("clusters/ari", "ARI of clusters", "The same, as agreement of pairs (adjusted Rand index)."),
             Metric("clusters/accuracy", "Accuracy of clusters", "Each cluster taken for one category."),
             Metric(
                 "depth/order_accuracy",
                 "Order of depth",
                 "Share of overlapping pairs whose nearer object has the larger depth. 0.5 is chance.",
             ),
+            Metric("depth/pairs", "Pairs", "So many overlap, and were found.", spec=",.0f"),
         ),
     ),
 )
 """In the order in which reports show them."""
+
+METRICS = {metric.name: metric for group in GROUPS for metric in group.metrics}
+"""By name."""

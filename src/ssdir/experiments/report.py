@@ -24,6 +24,7 @@ class Figure:
         caption: what to look for.
         scale: of a picture's pixels, how many make one on the page; 2 is sharp on dense screens.
         wide: whether it scrolls in narrow windows instead of shrinking beyond recognition.
+        name: of its file, without `.png`, in documents that keep their pictures beside them.
     """
 
     png: bytes
@@ -31,6 +32,7 @@ class Figure:
     caption: str = ""
     scale: float = 1.0
     wide: bool = False
+    name: str = ""
 
     @property
     def width(self) -> int:

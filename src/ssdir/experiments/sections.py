@@ -15,6 +15,7 @@ from ssdir import plots
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
+from ssdir.models.base import GenerativeModel
 from ssdir.models.detected_vae import DetectedVAE
 
 SHARP = 1.6
@@ -24,7 +25,9 @@ TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
 
 @torch.no_grad()
-def scenes_figure(model: DetectedVAE, dataset: ObjectDataset, images: Sequence[int], cell: int = 240) -> Figure:
+def scenes_figure(
+    model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240
+) -> Figure:
     """Images, what was found in them, and what the model draws of it."""
     batch, _ = collate([dataset[index] for index in images])
     objects = model.encode(batch.to(model.device))
@@ -38,7 +41,7 @@ def scenes_figure(model: DetectedVAE, dataset: ObjectDataset, images: Sequence[i
     )
 
 
-def reconstruction_section(model: DetectedVAE, dataset: ObjectDataset, images: Sequence[int]) -> Section:
+def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
     """Images that the model has not seen, redrawn."""
     return Section(
         "Seen, and drawn again",

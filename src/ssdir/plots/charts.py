@@ -173,6 +173,42 @@ def confusion_matrix(true: NDArray[Any], predicted: NDArray[Any], names: Sequenc
 
 
 @rc_context(_STYLE)
+def heatmaps(
+    panels: Mapping[str, NDArray[Any]], rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str, str]
+) -> bytes:
+    """Tables of numbers as colours, side by side on one scale, each cell with its number.
+
+    Args:
+        panels: by title, float (R, C); NaN where there is nothing.
+        rows: R names, from the top.
+        columns: C names.
+        labels: what rows, columns and values are.
+    """
+    values = np.stack([np.asarray(panel, dtype=float) for panel in panels.values()])
+    low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
+    width = 1.1 + 0.62 * len(columns)
+    figure = Figure(figsize=(width * len(panels) + 1.0, 1.2 + 0.5 * len(rows)), layout="constrained")
+    image = None
+    for number, (title, panel) in enumerate(zip(panels, values, strict=True)):
+        axes = figure.add_subplot(1, len(panels), number + 1, xlabel=labels[1])
+        axes.set_title(title, loc="left")
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        if number == 0:
+            axes.set_ylabel(labels[0])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        image = axes.imshow(panel, cmap="Blues", vmin=low, vmax=high if high > low else low + 1)
+        for row, column in np.argwhere(np.isfinite(panel)):
+            value = panel[row, column]
+            colour = "white" if high > low and value > low + 0.6 * (high - low) else "black"
+            axes.text(column, row, f"{value:.4f}", ha="center", va="center", color=colour, size=7)
+    if image is not None:
+        figure.colorbar(image, ax=figure.axes, shrink=0.8, label=labels[2])
+    return _png(figure)
+
+
+@rc_context(_STYLE)
 def timing_bar(seconds: Mapping[str, float]) -> bytes:
     """A bar for each stage, with its time."""
     figure = Figure(figsize=(6.4, 0.3 + 0.3 * max(1, len(seconds))), layout="constrained")
@@ -186,9 +222,12 @@ def timing_bar(seconds: Mapping[str, float]) -> bytes:
 
 
 def format_seconds(seconds: float) -> str:
-    """Such as `3.2 s`, `48 s` or `4 min 31 s`."""
+    """Such as `3.2 s`, `48 s`, `4 min 31 s` or, from two hours on, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
+    if seconds >= 7170:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes:02d} min"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 

@@ -34,9 +34,11 @@ from ssdir.models.ssd import SSD
 from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
+from ssdir.training.detector import adopt_detector
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.pooling import fit_components
-from ssdir.training.recipe import RECIPE_FILE, STAGES, Recipe, StageConfig
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, StageConfig
+from ssdir.training.session import UNWATCHED, OutOfTime, Session
 from ssdir.training.summary import has_ended, stage_seconds, write_summary
 
 CACHE = "cache"
@@ -85,6 +87,8 @@ def train(
     stage: str | None = None,
     resume: bool = False,
     force: bool = False,
+    detector: Path | None = None,
+    session: Session = UNWATCHED,
 ) -> RunSummary:
     """Trains a recipe on a data set.
 
@@ -98,10 +102,13 @@ def train(
         stage: overrides the recipe's.
         resume: go on with an interrupted run from its last finished epoch.
         force: replace an existing run.
+        detector: folder of a run whose trained detector to build on instead of training one, see `adopt_detector`.
+        session: how this session is watched, and when it must end.
 
     Raises:
-        InputError: if `out` exists and neither resume nor force is set, if the data cannot be read, or if the
-            run to resume was started from another recipe.
+        InputError: if `out` exists and neither resume nor force is set, if the data cannot be read, if the run to
+            resume was started from another recipe, or if `detector` has no such detector.
+        OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
     splits = {split: _open(recipe, data, split) for split in ("train", "val")}
@@ -111,23 +118,27 @@ def train(
             f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
             f"{', '.join(measured)}): give both the same list, or train with classes=object"
         )
-    if not has_ended(out, "detector"):
+    if detector is None and not has_ended(out, "detector"):
         _fetch_weights(recipe)
     _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
+    if detector is not None and "detector" in stages and not has_ended(out, "detector"):
+        adopt_detector(detector, recipe, out)
     lightning.seed_everything(recipe.seed, verbose=False)
     torch.set_flush_denormal(True)  # Opacities near zero make many; CPUs are slow on them.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     class_names = splits["train"].class_names
     if "detector" in stages and not has_ended(out, "detector"):
-        _train_detector(recipe, splits, out)
+        _train_detector(recipe, splits, out, session)
+        if session.is_over:
+            raise OutOfTime(f"'{out}': its detector is trained")
     if "representation" in stages and not has_ended(out, "representation"):
         if "detector" not in recipe.stages:
-            _train_whole(recipe, data, splits, out)
+            _train_whole(recipe, data, splits, out, session)
         elif not has_ended(out, "detector"):
             raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
         else:
-            _train_representation(recipe, data, splits, class_names, out)
+            _train_representation(recipe, data, splits, class_names, out, session)
     return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
 
 
@@ -163,7 +174,7 @@ def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
 
 def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
     """Makes the run's folder, or checks that it is the run to go on with."""
-    file, data_file = out / RECIPE_FILE, out / "data.json"
+    file, data_file = out / RECIPE_FILE, out / DATA_FILE
     if out.is_file():
         raise InputError(f"'{out}' is a file: --out takes the folder of a run")
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -194,7 +205,9 @@ def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:
     return train_split.with_transform(build_augmentation(recipe.augment, recipe.model.image_size))
 
 
-def _train_whole(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path) -> None:
+def _train_whole(
+    recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path, session: Session
+) -> None:
     """Trains a model that finds and describes objects with the same weights."""
     train_split = _augmented(recipe, splits["train"])
     model = build_model(recipe.model, train_split.class_names)
@@ -211,22 +224,28 @@ def _train_whole(recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], o
         recipe.representation,
         folder,
         [samples],
+        session,
     )
     save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
 
 
-def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path) -> None:
+def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path, session: Session) -> None:
     train_split = _augmented(recipe, splits["train"])
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitModel(model, recipe.detector, recipe.seed)
-    _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [])
+    _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [], session)
     whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
     save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
 
 
 def _train_representation(
-    recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], class_names: list[str], out: Path
+    recipe: Recipe,
+    data: Path,
+    splits: dict[str, ObjectDataset],
+    class_names: list[str],
+    out: Path,
+    session: Session,
 ) -> None:
     """Trains what a model adds to its detector."""
     torch.manual_seed(recipe.seed)
@@ -235,19 +254,21 @@ def _train_representation(
     model = build_model(recipe.model, class_names, detector=trained.detector).to(choose_device())
     folder = out / "representation"
     if isinstance(model, PooledFeatures):
-        fit_components(model.eval(), splits["train"], recipe, folder)
+        fit_components(model.eval(), splits["train"], recipe, folder, session)
     else:
         assert isinstance(model, DetectedVAE)
-        _train_vae(recipe, model, splits, folder)
+        _train_vae(recipe, model, splits, folder, session)
     save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
     remove_cache(folder / CACHE)
 
 
-def _train_vae(recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDataset], folder: Path) -> None:
+def _train_vae(
+    recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDataset], folder: Path, session: Session
+) -> None:
     """Trains encoders and decoder on the frozen detector's objects."""
-    with Console(stderr=True).status("running the frozen detector once over the data"):
+    with session.watching("running the frozen detector once over the data") as progress:
         cached = {
-            split: build_cache(model, dataset, folder / CACHE, limit_mb=recipe.cache_limit_mb)
+            split: build_cache(model, dataset, folder / CACHE, limit_mb=recipe.cache_limit_mb, progress=progress)
             for split, dataset in splits.items()
         }
     stage = LitRepresentation(model, recipe.representation, recipe.seed)
@@ -261,6 +282,7 @@ def _train_vae(recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDatas
         recipe.representation,
         folder,
         [samples],
+        session,
     )
 
 
@@ -273,6 +295,7 @@ def _fit(
     config: StageConfig,
     folder: Path,
     callbacks: list[Callback],
+    session: Session,
 ) -> None:
     """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time."""
     started = time.perf_counter()
@@ -291,13 +314,16 @@ def _fit(
         )
         for split, training in ((train_split, True), (val_split, False))
     ]
+    bars = [] if session.progress else [_progress_bar()]
+    callbacks = [*callbacks, *session.callbacks(folder.name)]
     checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
         devices=1,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        callbacks=[checkpoints, _progress_bar(), _Timer(folder, started, before), *callbacks],
+        callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
+        enable_progress_bar=bool(bars),
         logger=[
             _csv_logger(folder),
             TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard"),
@@ -321,6 +347,8 @@ def _fit(
         # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
+    if trainer.current_epoch < config.epochs:
+        raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
     write_summary(folder, before + time.perf_counter() - started, ended=True, **_counts(stage))
     if stage.skipped_steps or stage.empty_batches:

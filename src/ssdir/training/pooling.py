@@ -9,24 +9,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ssdir.console import progress
 from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.errors import InputError
 from ssdir.models.detected import pool_pyramid
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.training.cache import Progress
 from ssdir.training.recipe import Recipe
+from ssdir.training.session import UNWATCHED, Session
 from ssdir.training.summary import stage_seconds, write_summary
 
 
-def fit_components(model: PooledFeatures, train_split: ObjectDataset, recipe: Recipe, folder: Path) -> None:
+def fit_components(
+    model: PooledFeatures, train_split: ObjectDataset, recipe: Recipe, folder: Path, session: Session = UNWATCHED
+) -> None:
     """Fits a model's principal components, and writes the stage's summary into `folder`.
 
     Raises:
         InputError: if the detector finds fewer than two objects.
     """
     started, before = time.perf_counter(), stage_seconds(folder.parent, folder.name)
-    with progress("pooling features") as advance:
+    with session.watching("pooling features") as advance:
         pooled = gather_features(model, train_split, recipe.seed, recipe.representation.batch_size, advance)
     if len(pooled) < 2:
         raise InputError(

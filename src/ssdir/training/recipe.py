@@ -19,7 +19,7 @@ from ssdir.models.ssdir import SSDIRConfig
 Stage = Literal["all", "detector", "representation"]
 STAGES = ("detector", "representation")
 READ_OPTIONS = ("boxes", "vocabulary")
-RECIPE_FILE, SUMMARY_FILE = "recipe.yaml", "summary.json"
+RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 
 
 class StageConfig(Config):

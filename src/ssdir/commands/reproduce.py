@@ -1,0 +1,68 @@
+"""`ssdir reproduce`: the paper's evidence, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from ssdir.console import EXIT_INTERRUPTED, EXIT_UNFINISHED, fail, next_step, say, stdout
+
+
+def reproduce(
+    experiments: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...|all", help="table1, table2, figure2, ..., scale, cost, ablation."),
+    ],
+    scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("results"),
+    runs: Annotated[Path, typer.Option(help="Folder for data sets and trainings, which are used again.")] = Path(
+        "runs"
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds MNIST/, CLEVR and WIDER FACE, where they are at hand.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin nothing after so many; the same command goes on.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
+) -> None:
+    """Make the paper's tables and figures again: train what is missing, measure, write a report.
+
+    Ends with exit code 3 when the minutes are over before the end.
+    """
+    if dry_run:
+        _list(experiments, scale, runs, data)
+        return
+    from ssdir.experiments.reproduce.command import reproduce as run
+    from ssdir.training.session import OutOfTime
+
+    try:
+        report = run(experiments, scale, out, runs, data, minutes)
+    except OutOfTime:
+        fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
+    except KeyboardInterrupt:
+        fail("interrupted: what is done is kept; go on with the same command", EXIT_INTERRUPTED)
+    say(f"report: {report}")
+
+
+def _list(experiments: list[str], scale: str, runs: Path, data: Path | None) -> None:
+    from ssdir.experiments.reproduce.command import forecast
+    from ssdir.plots import format_seconds
+
+    found, left_out = forecast(experiments, scale, runs, data)
+    table = Table("run", "preset", "data", "trainings", Column("time", justify="right"))
+    for run in found:
+        made = run.trainings - run.missing
+        count = f"{run.trainings}, {made} done" if made else str(run.trainings)
+        time = format_seconds(run.seconds) if run.seconds else "done"
+        table.add_row(run.group, run.preset, run.data, count, time)
+    stdout().print(table)
+    for sentence in left_out:
+        say(sentence)
+    trainings, seconds = sum(run.trainings for run in found), sum(run.seconds for run in found)
+    say(f"{trainings} trainings, {format_seconds(seconds)} to go")
+    more: list[str | Path] = [] if data is None else ["--data", data]
+    next_step("reproduce", *experiments, "--scale", scale, *more)

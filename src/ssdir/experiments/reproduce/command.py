@@ -1,0 +1,209 @@
+"""From a scale and the names of experiments to results and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdir.console import say
+from ssdir.errors import InputError, nearest
+from ssdir.experiments.paper import PROBE, quoted
+from ssdir.experiments.report import Report, Row, RowGroup, Section, Table
+from ssdir.experiments.report_markdown import FIGURES, markdown
+from ssdir.experiments.reproduce.catalogue import EXPERIMENTS
+from ssdir.experiments.reproduce.experiments import Results
+from ssdir.experiments.reproduce.plan import Job, Plan, jobs_of, read_plan
+from ssdir.experiments.reproduce.records import Record, by_run, read_records, write_records
+from ssdir.experiments.reproduce.runner import Runner
+from ssdir.experiments.reproduce.watch import Watch
+from ssdir.outputs import atomic_file
+from ssdir.plots import format_seconds
+from ssdir.training.recipe import STAGES
+
+ALL = "all"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run of the plan, before it is made.
+
+    Attributes:
+        group: its name.
+        preset: what is trained.
+        data: on what.
+        trainings: how many there are of it.
+        missing: how many of them are not trained yet.
+        seconds: how long it all still takes.
+    """
+
+    group: str
+    preset: str
+    data: str
+    trainings: int
+    missing: int
+    seconds: float
+
+
+def choose(plan: Plan, names: Sequence[str]) -> list[str]:
+    """The experiments that are asked for, in the plan's order.
+
+    Raises:
+        InputError: for one that there is not, or that the plan has not.
+    """
+    unknown = [name for name in plan.experiments if name not in EXPERIMENTS]
+    for name in [*names, *unknown]:
+        if name != ALL and name not in EXPERIMENTS:
+            hint = nearest(name, EXPERIMENTS) or f"; there are {', '.join(EXPERIMENTS)}"
+            raise InputError(f"unknown experiment '{name}'{hint}")
+        if name != ALL and name not in plan.experiments:
+            raise InputError(f"the plan '{plan.name}' has no experiment '{name}': choose another scale")
+    return [name for name in plan.experiments if ALL in names or name in names]
+
+
+def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) -> tuple[list[Forecast], list[str]]:
+    """What `reproduce` would train, and how long it would take; and what it would leave out, and why."""
+    plan = read_plan(scale)
+    runner = Runner(plan, runs / plan.name, data, Watch(), None)
+    chosen = choose(plan, names)
+    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
+    guesses = runner.guess(jobs)
+    forecasts = []
+    for group in dict.fromkeys(job.group for job in jobs):
+        own = [(job, seconds) for job, seconds in zip(jobs, guesses, strict=True) if job.group == group]
+        missing = sum(not runner.is_trained(job) for job, _ in own)
+        seconds = sum(seconds for _, seconds in own)
+        first = own[0][0]
+        forecasts.append(Forecast(group, first.preset, first.data.name, len(own), missing, seconds))
+    return forecasts, left_out
+
+
+def reproduce(
+    names: Sequence[str], scale: str, out: Path, runs: Path, data: Path | None = None, minutes: float | None = None
+) -> Path:
+    """Trains what is missing, measures it, and writes results and the report.
+
+    Args:
+        names: experiments, or `all`.
+        scale: a plan: `smoke`, `cpu`, `paper`, or a YAML file.
+        out: gets a folder of the plan's name with `NAME.json` for each experiment, `figures/`, and the report of
+            all experiments that have ended there, as `report.html` and `report.md`.
+        runs: gets a folder of the plan's name with data sets and trainings; what is there is used again.
+        data: folder that holds what cannot be generated; experiments on what is missing are left out, and say so.
+        minutes: nothing new is begun after so many.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: for an unknown scale or experiment, or data that can't be read.
+        OutOfTime: when the minutes are over; everything that has ended is kept, and found again next time.
+    """
+    plan = read_plan(scale)
+    chosen = choose(plan, names)
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    watch = Watch()
+    runner = Runner(plan, runs / plan.name, data, watch, deadline)
+    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
+    for sentence in left_out:
+        say(sentence)
+    waiting = {job.slug for job in jobs}
+    with watch.over(runner.guess(jobs)):
+        for name in chosen:
+            for job in jobs_of(plan, _with_trainings([name])):
+                if job.slug in waiting:
+                    waiting.remove(job.slug)
+                    with watch.run(job.name):
+                        runner.ensure_ready(job)
+            _write_experiment(runner, name, out / plan.name)
+    return out / plan.name / REPORT
+
+
+def _with_trainings(names: Sequence[str]) -> list[str]:
+    """Those of some experiments that need trained models."""
+    return [name for name in names if EXPERIMENTS[name].trains]
+
+
+def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """The jobs whose data are there, and why others are left out."""
+    reasons = {job.data.name: runner.absent(job.data) for job in jobs}
+    kept = [job for job in jobs if reasons[job.data.name] is None]
+    return kept, [reason for reason in reasons.values() if reason is not None]
+
+
+def _write_experiment(runner: Runner, name: str, folder: Path) -> None:
+    """Writes an experiment's results, and the report with it."""
+    jobs, left_out = _available(runner, jobs_of(runner.plan, [name]))
+    experiment = EXPERIMENTS[name]
+    records = experiment.measure(runner, jobs, folder / FIGURES)
+    failures = [runner.failure(job) for job in jobs] if experiment.trains else []
+    write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])
+    report = _report(runner.plan, folder)
+    _write(folder / "report.md", markdown(report))
+    _write(folder / REPORT, report.html())
+
+
+def _report(plan: Plan, folder: Path) -> Report:
+    """The report of every experiment whose results are in the folder."""
+    sections, everything = [], list[Record]()
+    for name, experiment in EXPERIMENTS.items():
+        file = folder / f"{name}.json"
+        if not file.exists():
+            continue
+        records, left_out = read_records(file)
+        results = Results(records, left_out, folder / FIGURES)
+        if records:
+            section = experiment.chapter(results)
+            for figure in section.figures:
+                with atomic_file(folder / FIGURES / f"{figure.name}.png", force=True) as temporary:
+                    temporary.write_bytes(figure.png)
+        else:
+            section = Section(experiment.title, experiment.paragraphs(results))
+        sections.append(section)
+        everything += records
+    sections.append(_runs_section(everything))
+    lead = (
+        f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
+        "hold the recipe, the seed, the data's hash, versions, device and times of each training."
+    )
+    return Report("The paper's evidence, made again", lead, _headline(folder), None, sections)
+
+
+def _runs_section(records: Sequence[Record]) -> Section:
+    """What the numbers come from: each run once, with its trainings' times."""
+    rows = []
+    trained = {record["run"]: record for record in records if record["provenance"].get("training")}
+    for run in by_run(trained.values(), lambda record: record["group"]):
+        seconds = [each["provenance"]["training"]["wall_seconds"] for each in run.records]
+        times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in STAGES]
+        first, devices = run.first["provenance"], {each["provenance"]["device"] for each in run.records}
+        measuring = format_seconds(sum(each["provenance"]["wall_seconds"] for each in run.records))
+        values = [first["config"]["preset"], str(len(run.records)), *times, measuring, ", ".join(sorted(devices))]
+        rows.append(Row(run.first["group"], f"{run.name}, on {run.first['data']}, {first['data_hash']}", values))
+    versions = [
+        f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
+    ]
+    header = ["run", "preset", "trainings", *STAGES, "measuring", "device"]
+    caption = "Times are sums over trainings. Runs on one detector share it: its time counts for each of them."
+    text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
+    return Section("Where the numbers come from", [text], table=Table(header, [RowGroup("", rows)], caption))
+
+
+def _headline(folder: Path) -> list[tuple[str, str]]:
+    """SSDIR's figure of Table 2, beside the paper's."""
+    file = folder / "table2.json"
+    if not file.exists():
+        return []
+    ours = [
+        (method.text("probe/accuracy"), f"digits read off codes: {method.name}")
+        for method in by_run(read_records(file)[0])
+        if method.first["model"] == "SSDIR" and method.values("probe/accuracy")
+    ]
+    return [*ours, (quoted(PROBE["SSDIR"]["accuracy"]), "the paper's SSDIR")]
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,305 @@
+"""What is trained, on what, and which experiment needs it: a plan in YAML, one for each scale."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from ssdir.config import Config, merge, parse, read_yaml
+from ssdir.data.scatter import ScatterConfig
+from ssdir.errors import InputError, nearest
+from ssdir.models.detected import DetectedConfig
+from ssdir.training.detector import detector_settings
+from ssdir.training.recipe import Recipe, read_recipe
+
+SCALES = ("smoke", "cpu", "paper")
+
+
+class DataPlan(Config):
+    """A data set: scattered glyphs to be generated, or a folder that must be there.
+
+    Attributes:
+        source: the glyphs to scatter, see `load_glyphs`.
+        scatter: how.
+        vary: values of `scatter` by name; one data set is made for each combination.
+        folder: name of a folder under `--data`.
+        train: the training split.
+        test: the split that is measured.
+    """
+
+    source: str | None = None
+    scatter: ScatterConfig = ScatterConfig()
+    vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    folder: str | None = None
+    train: str = "train"
+    test: str = "test"
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.source is None) == (self.folder is None):
+            raise ValueError("a data set has either a source (to scatter) or a folder")
+        return self
+
+
+class RunPlan(Config):
+    """A training, once for each seed.
+
+    Attributes:
+        like: another run, whose values hold where this one has none, and whose overrides come first.
+        preset: the recipe.
+        overrides: its changes, `key=value`.
+        data: what it is trained and measured on.
+        seeds: how many trainings, of seeds 0, 1, ....
+        label: what it is called in tables; by default its model's name.
+        probes: whether categories are probed, which takes longer than all else that is measured.
+    """
+
+    like: str | None = None
+    preset: str = ""
+    overrides: tuple[str, ...] = ()
+    data: str = ""
+    seeds: int = Field(1, ge=1)
+    label: str = ""
+    probes: bool = True
+
+
+class MeasureConfig(Config):
+    """How runs are measured.
+
+    Attributes:
+        train_images: probes learn from the objects of the first so many training images.
+        test_images: at most so many are measured; null for all.
+        glyphs: unseen glyphs that are drawn at several sizes.
+        sizes_in_px: side of the images in which AP's small, medium and large are counted.
+        shown: test images that figures show.
+    """
+
+    train_images: int = Field(4000, ge=1)
+    test_images: int | None = Field(None, ge=1)
+    glyphs: int = Field(500, ge=2)
+    sizes_in_px: int = Field(128, ge=16)
+    shown: tuple[int, ...] = (0, 1, 2)
+
+
+class CostConfig(Config):
+    """What time is guessed from, before anything has been timed, in seconds.
+
+    Attributes:
+        detector: by preset, of a training image, in each epoch of the detector's stage.
+        representation: likewise.
+        probes: of measuring a run with probes.
+        measure: of one without.
+    """
+
+    detector: dict[str, float] = Field(default_factory=dict)
+    representation: dict[str, float] = Field(default_factory=dict)
+    probes: float = 100
+    measure: float = 20
+
+
+class Plan(Config):
+    """Everything of a scale.
+
+    Attributes:
+        name: the scale.
+        about: what it is, in a sentence or two for the report.
+        measure: how runs are measured.
+        cost: what times are guessed from.
+        data: data sets by name.
+        runs: trainings by name.
+        experiments: by name, the runs that each needs.
+    """
+
+    name: str
+    about: str
+    measure: MeasureConfig = MeasureConfig()
+    cost: CostConfig = CostConfig()
+    data: dict[str, DataPlan]
+    runs: dict[str, RunPlan]
+    experiments: dict[str, tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        for name, run in self.runs.items():
+            if run.data not in self.data:
+                raise ValueError(f"run '{name}' is on data '{run.data}', which the plan has not")
+        for experiment, runs in self.experiments.items():
+            for run_name in runs:
+                if run_name not in self.runs:
+                    raise ValueError(f"experiment '{experiment}' needs run '{run_name}', which the plan has not")
+        return self
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """One data set of a plan.
+
+    Attributes:
+        name: the plan's.
+        plan: with the values of this variation.
+        variation: which of several it is, such as `-03`; empty where there is one.
+    """
+
+    name: str
+    plan: DataPlan
+    variation: str = ""
+
+    @property
+    def slug(self) -> str:
+        """Folder to make: other settings, another folder."""
+        return f"{self.name}{self.variation}-{_digest(self.plan.model_dump(mode='json', exclude={'vary'}))}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        group: the plan's name of the run; its jobs differ in seed, or in variation of the data.
+        label: what it is called in tables.
+        recipe: what is trained.
+        preset: where the recipe starts from.
+        data: what it is trained and measured on.
+        probes: whether categories are probed.
+    """
+
+    group: str
+    label: str
+    recipe: Recipe
+    preset: str
+    data: DataSpec
+    probes: bool
+
+    @property
+    def name(self) -> str:
+        """Such as `ssdir-0`."""
+        return f"{self.group}{self.data.variation}-{self.recipe.seed}"
+
+    @property
+    def slug(self) -> str:
+        """Folder of the run: another recipe or other data, another folder."""
+        return f"{self.name}-{_digest([self.recipe.model_dump(mode='json'), self.data.slug])}"
+
+    @property
+    def model(self) -> str:
+        """The model's class."""
+        return self.recipe.model.kind
+
+    @property
+    def detector(self) -> str | None:
+        """What its detector was told: `class_aware` or `class_agnostic`; None where there is none."""
+        if not isinstance(self.recipe.model, DetectedConfig):
+            return None
+        return "class_agnostic" if self.recipe.classes == "object" else "class_aware"
+
+    @property
+    def detector_key(self) -> str | None:
+        """Equal for jobs that can share a trained detector."""
+        settings = detector_settings(self.recipe)
+        return None if settings is None else _digest([settings, self.data.slug])
+
+
+def read_plan(scale: str) -> Plan:
+    """The plan of a scale, or that of a YAML file.
+
+    Raises:
+        InputError: for an unknown scale, an unreadable file, or a plan that does not hold together.
+    """
+    if scale in SCALES:
+        text = (resources.files("ssdir") / "plans" / f"{scale}.yaml").read_text(encoding="utf-8")
+    elif scale.endswith((".yaml", ".yml")):
+        if not Path(scale).is_file():
+            raise InputError(f"plan '{scale}' does not exist")
+        text = Path(scale).read_text(encoding="utf-8")
+    else:
+        known = f"scales: {', '.join(SCALES)} (or a .yaml file)"
+        raise InputError(f"unknown scale '{scale}'{nearest(scale, SCALES)}; {known}")
+    values = {"name": Path(scale).stem, **read_yaml(text, scale)}
+    runs = values.get("runs")
+    if isinstance(runs, dict):
+        values["runs"] = {name: _inherit(name, runs, scale) for name in runs}
+    return parse(Plan, values, source=scale)
+
+
+def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A run's values after those of the run that it is like."""
+    own = runs.get(name)
+    if not isinstance(own, dict) or name in below:
+        raise InputError(f"{source}: run '{name}' is not a run to be like")
+    if "like" not in own:
+        return own
+    base = _inherit(own["like"], runs, source, (*below, name))
+    overrides = [*base.get("overrides", ()), *own.get("overrides", ())]
+    return {**merge({key: value for key, value in base.items() if key != "label"}, own), "overrides": overrides}
+
+
+def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
+    """The trainings that some experiments need, each once, in the order of the plan's experiments."""
+    wanted = dict.fromkeys(group for name in experiments for group in plan.experiments[name])
+    return [job for group in wanted for job in expand(plan, group)]
+
+
+def expand(plan: Plan, group: str) -> list[Job]:
+    """The trainings of one run of the plan."""
+    run = plan.runs[group]
+    jobs = []
+    for data in _variations(run.data, plan.data[run.data]):
+        for seed in range(run.seeds):
+            recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
+            jobs.append(Job(group, run.label or recipe.model.kind, recipe, run.preset, data, run.probes))
+    return jobs
+
+
+def _variations(name: str, plan: DataPlan) -> list[DataSpec]:
+    if not plan.vary:
+        return [DataSpec(name, plan)]
+    specs = []
+    for number, values in enumerate(itertools.product(*plan.vary.values())):
+        changed = {**plan.scatter.model_dump(), **dict(zip(plan.vary, values, strict=True))}
+        scatter = parse(ScatterConfig, changed, source=f"data '{name}'")
+        specs.append(DataSpec(name, plan.model_copy(update={"scatter": scatter}), f"-{number:02d}"))
+    return specs
+
+
+def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector: bool) -> float:
+    """How long a job takes: training, and measuring.
+
+    Args:
+        plan: whose costs to guess by.
+        job: what.
+        num_images: of its training split; None where that is not known, and nothing is trained.
+        own_detector: whether it trains its detector.
+    """
+    cost, recipe = plan.cost, job.recipe
+    each = cost.representation.get(job.preset, 0.0) * recipe.representation.epochs
+    if own_detector:
+        each += cost.detector.get(job.preset, 0.0) * recipe.detector.epochs
+    return each * (num_images or 0) + (cost.probes if job.probes else cost.measure)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+__all__ = [
+    "SCALES",
+    "CostConfig",
+    "DataPlan",
+    "DataSpec",
+    "Job",
+    "MeasureConfig",
+    "Plan",
+    "RunPlan",
+    "expand",
+    "guess_seconds",
+    "jobs_of",
+    "read_plan",
+]

@@ -1,0 +1,124 @@
+"""Plans hold together, and what they promise of times holds by their own guesses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssdir.errors import InputError
+from ssdir.experiments.reproduce.catalogue import EXPERIMENTS
+from ssdir.experiments.reproduce.plan import SCALES, Job, Plan, expand, guess_seconds, jobs_of, read_plan
+
+IMAGES_OF_FOLDERS = 310
+"""More than clevr-mini's and the face subset's training images."""
+
+MINIMAL = {
+    "about": "A test.",
+    "data": {"digits": {"source": "digits"}},
+    "runs": {
+        "base": {
+            "preset": "tiny",
+            "data": "digits",
+            "overrides": ["representation.epochs=1"],
+            "label": "the base",
+        },
+        "other": {"like": "base", "overrides": ["representation.epochs=2"], "seeds": 2},
+    },
+    "experiments": {"table2": ["base", "other"]},
+}
+
+
+def minutes(plan: Plan, experiments: list[str]) -> list[float]:
+    seen: set[str | None] = {None}
+    guesses = []
+    for job in jobs_of(plan, experiments):
+        images = job.data.plan.scatter.train if job.data.plan.source else IMAGES_OF_FOLDERS
+        guesses.append(guess_seconds(plan, job, images, own_detector=job.detector_key not in seen) / 60)
+        seen.add(job.detector_key)
+    return guesses
+
+
+def written(tmp_path: Path, **changes: object) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_plan_holds_together(scale: str) -> None:
+    plan = read_plan(scale)
+    assert plan.name == scale
+    assert set(plan.experiments) <= set(EXPERIMENTS)
+    jobs = jobs_of(plan, plan.experiments)
+    assert len({job.slug for job in jobs}) == len(jobs)
+    used = {group for groups in plan.experiments.values() for group in groups}
+    assert used == set(plan.runs), "every run serves an experiment"
+    for job in jobs:
+        assert job.preset in plan.cost.representation, "no time to guess from"
+        assert job.detector is None or job.preset in {*plan.cost.detector, "tiny-glimpses", "tiny-pooled"}
+
+
+def test_the_plan_for_cpus_keeps_its_times() -> None:
+    plan = read_plan("cpu")
+    assert max(minutes(plan, list(plan.experiments))) <= 30
+    assert sum(minutes(plan, ["table2"])) <= 4 * 60
+    assert sum(minutes(plan, list(plan.experiments))) <= 8 * 60
+
+
+def test_models_of_one_detector_share_it() -> None:
+    plan = read_plan("cpu")
+    keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}
+    assert keys["ssdir-1"] == keys["glimpses-1"] == keys["pooled-1"] != keys["ssdir-0"]
+    assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
+    assert keys["ssdir-0"] == keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"]
+    assert keys["ssdir-0"] != keys["ssdir-aware-0"]
+    assert keys["clevr-0"] == keys["clevr-glimpses-0"]
+    assert keys["space-0"] is None
+    assert len({keys[f"sizes-{number:02d}-0"] for number in range(8)}) == 8
+
+
+def test_a_run_may_be_like_another(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path))
+    assert plan.name == "mine"
+    base, first, second = jobs_of(plan, ["table2"])
+    assert (base.name, first.name, second.name) == ("base-0", "other-0", "other-1")
+    assert base.recipe.representation.epochs == 1
+    assert first.recipe.representation.epochs == 2  # its own overrides come last
+    assert second.recipe.seed == 1
+    assert (base.label, first.label) == ("the base", "SSDIR")
+
+
+def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
+    def of(**changes: object) -> Job:
+        return jobs_of(read_plan(written(tmp_path, **changes)), ["table2"])[0]
+
+    more = {"digits": {"source": "digits", "scatter": {"train": 7}}}
+    other = {**MINIMAL["runs"], "base": {"preset": "tiny", "data": "digits", "overrides": ["classes=all"]}}  # type: ignore[dict-item]
+    assert of().slug == of(about="Told otherwise.").slug
+    assert len({of().slug, of(data=more).slug, of(runs=other).slug}) == 3
+    assert of(data=more).data.slug != of().data.slug == of(runs=other).data.slug
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"runs": {"base": {"preset": "tiny", "data": "digit"}}}, "run 'base' is on data 'digit'"),
+        ({"experiments": {"table2": ["basis"]}}, "needs run 'basis'"),
+        ({"runs": {"base": {"like": "base"}}}, "run 'base' is not a run to be like"),
+        ({"runs": {"base": {"like": "nobody"}}}, "run 'nobody' is not a run"),
+        ({"data": {"digits": {"source": "digits", "folder": "clevr"}}}, "either a source"),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
+def test_plans_that_do_not_hold_together(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_plan(written(tmp_path, **changes))
+
+
+def test_unknown_scales() -> None:
+    with pytest.raises(InputError, match="did you mean 'smoke'"):
+        read_plan("smok")
+    with pytest.raises(InputError, match="does not exist"):
+        read_plan("nowhere.yaml")

@@ -1,0 +1,109 @@
+"""Sessions that are watched, that end in time, and that take over a detector."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssdir.errors import InputError
+from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.zoo import load_model
+from ssdir.training.detector import detector_settings
+from ssdir.training.fit import train
+from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.session import OutOfTime, Session
+
+from .common import changed, summary, with_detector
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "own"
+    train(recipe, scattered, out)
+    return out
+
+
+def test_sessions_of_one_epoch_add_up_to_the_whole_run(
+    run: Path, recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pieces"
+    for where in ("1 of 3 epochs", "2 of 3 epochs", "detector is trained", "1 of 3 epochs", "2 of 3 epochs"):
+        with pytest.raises(OutOfTime, match=where):
+            train(recipe, scattered, out, resume=True, session=Session(deadline=time.monotonic()))
+    train(recipe, scattered, out, resume=True, session=Session(deadline=time.monotonic()))
+    assert_same_weights(run, out)
+
+
+def test_a_session_tells_of_every_step(
+    recipe: Recipe, scattered: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    short = changed(recipe, "representation", epochs=1)
+    train(short, scattered, tmp_path / "run", session=Session(progress=lambda *step: told.append(step)))
+    for stage, steps in (("detector", 12), ("representation", 4)):
+        assert [step[1:] for step in told if step[0] == stage] == [(n, steps) for n in range(1, steps + 1)]
+    assert "Epoch" not in "".join(capfd.readouterr())
+
+
+def test_with_anothers_detector_a_run_is_as_with_its_own(
+    run: Path, recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    train(recipe, scattered, tmp_path / "adopting", detector=run)
+    assert_same_weights(run, tmp_path / "adopting")
+    assert summary(tmp_path / "adopting", "detector") == summary(run, "detector")
+    assert not (tmp_path / "adopting" / "detector" / "metrics.csv").exists()
+
+
+def test_other_models_and_other_selections_share_a_detector(
+    run: Path, recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    selective = with_detector(changed(recipe, "representation", epochs=1), score_threshold=0.3)
+    glimpses = GlimpseVAEConfig(
+        detector=selective.model.detector,
+        encoder=GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16),
+        decoder=selective.model.decoder,
+    )
+    train(selective.model_copy(update={"model": glimpses}), scattered, tmp_path / "run", detector=run)
+    model, source = load_model(tmp_path / "run"), load_model(run)
+    assert isinstance(model, GlimpseVAE)
+    assert model.detector.config.score_threshold == 0.3
+    theirs = source.detector.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.detector.state_dict().items())
+
+
+def test_detectors_of_other_settings_or_data_are_refused(
+    run: Path, recipe: Recipe, scattered: Path, deserted: Path, tmp_path: Path
+) -> None:
+    for other in (changed(recipe, "detector", lr=1e-3), recipe.model_copy(update={"seed": 1})):
+        with pytest.raises(InputError, match="another recipe"):
+            train(other, scattered, tmp_path / "run", detector=run, force=True)
+    with pytest.raises(InputError, match="other data"):
+        train(recipe, deserted, tmp_path / "run", detector=run, force=True)
+    (tmp_path / "unfinished" / "detector").mkdir(parents=True)
+    (tmp_path / "unfinished" / "detector" / "summary.json").write_text(json.dumps({"ended": False}))
+    with pytest.raises(InputError, match="no trained detector"):
+        train(recipe, scattered, tmp_path / "run", detector=tmp_path / "unfinished", force=True)
+
+
+def test_what_decides_a_detector() -> None:
+    settings = detector_settings(read_recipe("tiny"))
+    assert settings == detector_settings(read_recipe("tiny-glimpses", ["model.detector.nms=false"]))
+    assert settings != detector_settings(read_recipe("tiny", ["classes=all"]))
+    assert settings != detector_settings(read_recipe("tiny", ["augment.flip=0.5"]))
+    assert detector_settings(read_recipe("space-64")) is None
