@@ -78,6 +78,7 @@ COMMANDS = [
     "data unpack",
     "train",
     "encode",
+    "export",
     "reconstruct",
     "evaluate",
     "models",
@@ -241,15 +242,15 @@ def test_full_disk(tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: p
 def test_interrupted_encode_leaves_nothing(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdir.inference import predictor
+    from ssdir.inference import files
 
-    original = predictor.encode_files
+    original = files.encode_files
 
     def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
         yield next(original(*args, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predictor, "encode_files", interrupted)
+    monkeypatch.setattr(files, "encode_files", interrupted)
     result = run("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--batch-size", 1)
     assert result.exit_code == 130
     assert result.stderr.startswith("interrupted")

@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ssdir.commands.export import export
 from ssdir.commands.reproduce import reproduce
 from ssdir.console import (
     EXIT_FAILED,
@@ -249,7 +250,12 @@ def train(
 
 @app.command(epilog="Example: ssdir encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet")
 def encode(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A shipped model's name, a model's or run's folder, or a .onnx file."
+        ),
+    ],
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write, a row per object.")],
     batch_size: BatchSize = 32,
@@ -257,22 +263,23 @@ def encode(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     force: Force = False,
     device: Device = None,
+    engine: Annotated[
+        Literal["torch", "onnx"] | None, typer.Option(help="What runs the model; by default as MODEL needs.")
+    ] = None,
 ) -> None:
     """Find the objects of images, with boxes, classes, scores, embeddings and depth, as Parquet."""
     claim(out, force)
     from ssdir.data.images import find_images
-    from ssdir.inference.predictor import encode_files, load
+    from ssdir.inference.files import encode_files, load_encoder
     from ssdir.inference.store import ObjectWriter
 
     started = time.perf_counter()
     files = find_images(paths)
-    predictor = load(model, device)
+    encoder = load_encoder(model, engine, device)
     skipped: list[str] = []
     with progress("encoding") as advance, atomic_file(out, force) as temporary:
-        batches = encode_files(predictor, files, batch_size, strict, advance, score_threshold=score_threshold)
-        with ObjectWriter(
-            temporary, Path(model).name, predictor.class_names, predictor.model.latent_dim
-        ) as writer:
+        batches = encode_files(encoder, files, batch_size, strict, advance, score_threshold=score_threshold)
+        with ObjectWriter(temporary, Path(model).name, encoder.class_names, encoder.latent_dim) as writer:
             for batch in batches:
                 writer.write(batch.objects, batch.paths, batch.sizes)
                 skipped += batch.skipped
@@ -419,6 +426,7 @@ def demo(
     run_demo(out, seed=seed, force=force)
 
 
+app.command(epilog="Example: ssdir export tiny-digits --out tiny-digits.onnx")(export)
 app.command(epilog="Example: ssdir reproduce table2 --scale smoke --dry-run")(reproduce)
 
 

@@ -73,6 +73,8 @@ class Objects:
                 raise ValueError(f"{name} must be {kind}, got {tensor.dtype}")
         if self.z_where.shape[1] != 4:
             raise ValueError(f"z_where must be (M, 4), got {tuple(self.z_where.shape)}")
+        if torch.compiler.is_exporting():  # There are no values to look at while a graph is traced.
+            return
         if M and (int(self.image_index[0]) < 0 or int(self.image_index[-1]) >= self.batch_size):
             raise ValueError(
                 f"image_index must be within 0 ... {self.batch_size - 1}, "

@@ -9,8 +9,9 @@ from PIL import Image
 
 import ssdir
 from ssdir.errors import InputError
-from ssdir.inference import predictor as module
-from ssdir.inference.predictor import Predictor, choose_device, encode_files
+from ssdir.inference import files as module
+from ssdir.inference.files import encode_files
+from ssdir.inference.predictor import Predictor, choose_device
 from ssdir.models.zoo import load_model
 from ssdir.objects import Objects
 

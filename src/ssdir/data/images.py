@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from torch import Tensor
 
 from ssdir.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Image8: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
@@ -67,15 +68,15 @@ def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
     """Like `read_image`, but grey images stay one channel: uint8 (H, W, 1) or (H, W, 3)."""
     if isinstance(source, np.ndarray):
         image = _shrink(_from_array(source, "array"), max_side)
-    elif isinstance(source, Tensor):
-        image = _shrink(_from_tensor(source), max_side)
     elif isinstance(source, Image.Image):
         _check_size(source, "PIL image")
         image = _decode(source, "PIL image", max_side)
-    else:
+    elif isinstance(source, (str, Path)):
         with _open(source) as opened:
             _decode_smaller(opened, max_side)
             image = _decode(opened, str(source), max_side)
+    else:
+        image = _shrink(_from_tensor(source), max_side)
     return np.require(image, requirements=["C", "W"])
 
 
@@ -141,6 +142,8 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
 
 def to_tensor(image: Image8, size: int) -> Tensor:
     """Squashes an image uint8 (H, W, 3) to a square: float (3, size, size) in [0, 1]."""
+    import torch
+
     squashed = resize(image, size, size)
     return torch.from_numpy(squashed).permute(2, 0, 1).contiguous().float().div_(255)
 

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from ssdir.data.images import ImageSource, image_size, read_image, to_tensor
+from ssdir.data.images import Image8, ImageSource, read_image, to_tensor
 from ssdir.errors import InputError
+from ssdir.inference.files import check_threshold, chunks, read_file
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.zoo import choose_device, load_model
 from ssdir.objects import Objects, Scene
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource]"
-
-T = TypeVar("T")
-
-READERS = min(4, os.cpu_count() or 1)
 
 
 def load(name_or_dir: str | Path, device: str | torch.device | None = None) -> Predictor:
@@ -67,6 +60,11 @@ class Predictor:
         return self.model.image_size
 
     @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.model.latent_dim
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
         return self.model.device
@@ -84,6 +82,13 @@ class Predictor:
         """
         check_threshold(score_threshold)
         return Objects.cat([self.encode_batch(batch, score_threshold) for batch in self._batches(images)])
+
+    def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Objects:
+        """Like `encode_batch`, for uint8 (B, image_size, image_size, 3), RGB; B may be 0."""
+        if not len(pixels):
+            return Objects.empty(0)
+        batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float().div_(255)
+        return self.encode_batch(batch, score_threshold)
 
     @torch.no_grad()
     def decode(self, objects: Objects) -> Scene:
@@ -110,7 +115,7 @@ class Predictor:
         sources = _sources(images)
         if not len(sources):
             raise InputError("there are no images to encode")
-        for chunk in _chunks(sources, self.batch_size):
+        for chunk in chunks(sources, self.batch_size):
             yield torch.stack([self._see(source) for source in chunk])
 
     def _see(self, source: ImageSource) -> Tensor:
@@ -118,7 +123,7 @@ class Predictor:
         if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, size, size):
             return _checked(source.detach().float().cpu())
         if isinstance(source, (str, Path)):
-            return _read_file(Path(source), size)[1]
+            return to_tensor(read_file(Path(source), size)[1], size)
         return to_tensor(read_image(source), size)
 
 
@@ -130,124 +135,6 @@ def check_draws(model: ObjectModel) -> GenerativeModel:
             "its codes are for ssdir encode and ssdir evaluate; take another model for pictures"
         )
     return model
-
-
-def check_threshold(score_threshold: float | None) -> None:
-    """Raises InputError unless a threshold is None or within [0, 1]."""
-    if score_threshold is not None and not 0 <= score_threshold <= 1:
-        raise InputError(f"score threshold must be within 0 ... 1, got {score_threshold:g}")
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Some images of a larger run.
-
-    Attributes:
-        paths: the images that could be read.
-        sizes: the (height, width) of each, upright, in pixels.
-        objects: theirs; `batch_size` is the number of paths.
-        skipped: why each of the others couldn't be read, a sentence with its path.
-    """
-
-    paths: list[Path]
-    sizes: list[tuple[int, int]]
-    objects: Objects
-    skipped: list[str]
-
-
-def encode_files(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    batch_size: int = 32,
-    strict: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-    *,
-    score_threshold: float | None = None,
-) -> Iterator[EncodedBatch]:
-    """Encodes image files batch by batch; memory doesn't grow with their number.
-
-    Args:
-        predictor: the model.
-        paths: image files, see `find_images`.
-        batch_size: files per batch; while one is encoded, the next is read.
-        strict: raise at the first unreadable image instead of skipping it.
-        on_progress: called with (files done, all files) after each batch.
-        score_threshold: least score, in [0, 1]; None takes the model's.
-
-    Yields:
-        Batches in the order of `paths`; unreadable images are in `skipped`.
-
-    Raises:
-        InputError: for an option out of range; with `strict`, for the first unreadable image.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
-    check_threshold(score_threshold)
-    done = 0
-    for chunk in _chunks(_read_ahead(paths, predictor.image_size, batch_size), batch_size):
-        batch = _encode_chunk(predictor, chunk, strict, score_threshold)
-        yield batch
-        done += len(chunk)
-        if on_progress is not None:
-            on_progress(done, len(paths))
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file as the model sees it, or why not."""
-
-    path: Path
-    size: tuple[int, int] = (0, 0)
-    pixels: Tensor | None = None
-    problem: str = ""
-
-
-def _read(path: Path, size: int) -> _Read:
-    try:
-        return _Read(path, *_read_file(path, size))
-    except InputError as error:
-        return _Read(path, problem=str(error))
-
-
-def _read_file(path: Path, size: int) -> tuple[tuple[int, int], Tensor]:
-    """A file's upright (height, width), and what the model sees of it; large JPEGs are decoded reduced."""
-    height, width = image_size(path)
-    longer, shorter = max(height, width), max(min(height, width), 1)
-    # As in ObjectDataset: the shorter side must not fall below the model's while decoding.
-    return (height, width), to_tensor(read_image(path, max_side=-(-size * longer // shorter)), size)
-
-
-def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]:
-    """Reads files in threads, in order, at most `ahead` before they are asked for."""
-    rest = iter(paths)
-    with ThreadPoolExecutor(READERS) as pool:
-        pending: deque[Future[_Read]] = deque()
-        try:
-            pending.extend(pool.submit(_read, path, size) for path in islice(rest, ahead))
-            while pending:
-                read = pending.popleft().result()
-                pending.extend(pool.submit(_read, path, size) for path in islice(rest, 1))
-                yield read
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _encode_chunk(
-    predictor: Predictor, chunk: Sequence[_Read], strict: bool, score_threshold: float | None
-) -> EncodedBatch:
-    skipped = [read.problem for read in chunk if read.pixels is None]
-    if strict and skipped:
-        raise InputError(skipped[0])
-    readable = [read for read in chunk if read.pixels is not None]
-    pixels = [read.pixels for read in readable if read.pixels is not None]
-    objects = predictor.encode_batch(torch.stack(pixels), score_threshold) if pixels else Objects.empty(0)
-    return EncodedBatch([read.path for read in readable], [read.size for read in readable], objects, skipped)
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def _sources(images: Images) -> Sequence[ImageSource]:
@@ -273,4 +160,4 @@ def _to_cpu(scene: Scene) -> Scene:
     )
 
 
-__all__ = ["EncodedBatch", "Predictor", "choose_device", "encode_files", "load"]
+__all__ = ["Predictor", "choose_device", "load"]

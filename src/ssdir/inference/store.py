@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from ssdir.errors import InputError
-from ssdir.objects import Objects
+from ssdir.inference.arrays import ObjectArrays
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ssdir.objects import Objects
 
 FORMAT = 1
 METADATA_KEY = b"ssdir"
@@ -76,7 +80,9 @@ class ObjectWriter:
         self._schema = _schema(latent_dim)
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
 
-    def write(self, objects: Objects, images: Sequence[str | Path], sizes: Sequence[tuple[int, int]]) -> None:
+    def write(
+        self, objects: Objects | ObjectArrays, images: Sequence[str | Path], sizes: Sequence[tuple[int, int]]
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -94,12 +100,13 @@ class ObjectWriter:
             )
         # Parquet holds UTF-8 only; file names may be any bytes.
         paths = [os.fsencode(image).decode("utf-8", "backslashreplace") for image in images]
-        for index in (objects.counts == 0).nonzero()[:, 0].tolist():
+        found = objects if isinstance(objects, ObjectArrays) else ObjectArrays.of(objects)
+        for index in np.flatnonzero(found.counts == 0).tolist():
             self._without_objects[self.images_seen + index] = paths[index]
-        if len(objects):
-            self._buffer.append(self._table(objects.detach().to("cpu"), paths, sizes))
+        if len(found):
+            self._buffer.append(self._table(found, paths, sizes))
         self.images_seen += len(paths)
-        self.objects_written += len(objects)
+        self.objects_written += len(found)
         if sum(table.num_rows for table in self._buffer) >= ROW_GROUP:
             self._flush()
 
@@ -135,7 +142,7 @@ class ObjectWriter:
             self._file.write_table(pa.concat_tables(self._buffer))
             self._buffer.clear()
 
-    def _table(self, objects: Objects, paths: list[str], sizes: Sequence[tuple[int, int]]) -> pa.Table:
+    def _table(self, objects: ObjectArrays, paths: list[str], sizes: Sequence[tuple[int, int]]) -> pa.Table:
         missing = [name for name in _REQUIRED if getattr(objects, name) is None]
         if missing:
             raise ValueError(f"objects to store need {', '.join(missing)}")
@@ -143,16 +150,16 @@ class ObjectWriter:
         assert objects.z_what is not None
         if objects.z_what.shape[1] != self.latent_dim:
             raise ValueError(f"z_what must be (M, {self.latent_dim}), got {tuple(objects.z_what.shape)}")
-        index = objects.image_index.numpy()
+        index = objects.image_index
         height_width = np.asarray(sizes, dtype=np.int32)[index]
-        boxes_px = objects.boxes.numpy() * height_width[:, [1, 0, 1, 0]].astype(np.float32)
+        boxes_px = objects.boxes * height_width[:, [1, 0, 1, 0]].astype(np.float32)
         columns: dict[str, Any] = {
             "image": np.asarray(paths, dtype=object)[index],
             "image_index": index + self.images_seen,
             "image_height": height_width[:, 0],
             "image_width": height_width[:, 1],
             **dict(zip(_BOX_COLUMNS, boxes_px.T, strict=True)),
-            "class": np.asarray(self.class_names, dtype=object)[objects.labels.numpy()],
+            "class": np.asarray(self.class_names, dtype=object)[objects.labels],
             "label": objects.labels,
             "score": objects.scores,
             "z_where": objects.z_where,
@@ -256,7 +263,6 @@ def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
     """Numbers, names, or vectors (M, D) as an Arrow array."""
-    values = values.numpy() if isinstance(values, Tensor) else values
     if not pa.types.is_fixed_size_list(kind):
         return pa.array(values, type=kind) if values.dtype == object else pa.array(values).cast(kind)
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
@@ -264,6 +270,10 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _objects(table: pa.Table, info: StoreInfo) -> Objects:
+    import torch
+
+    from ssdir.objects import Objects
+
     def numbers(name: str, dtype: torch.dtype) -> Tensor:
         column = table[name].combine_chunks()
         if not pa.types.is_fixed_size_list(column.type):

@@ -71,7 +71,8 @@ class WhatDecoder(nn.Module):
             pixels = rearrange(pixels, "p (four after) -> (p four) after", four=4)
             pixels = (self.norms[level](pixels) if self.norms else pixels).relu()
         decoded = F.linear(pixels, self.head.weight.flatten(1), self.head.bias).sigmoid()
-        decoded = _raster(decoded, len(z_what), self.depth)
+        M = z_what.shape[0]  # `len` would make it a constant of exported graphs.
+        decoded = _raster(decoded, M, self.depth)
         if not self.alpha:
             return decoded, None
         colour, alpha = decoded.split([3, 1], dim=1)

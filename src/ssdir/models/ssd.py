@@ -10,7 +10,6 @@ from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from ssdir.config import Config
 from ssdir.errors import InputError
@@ -19,6 +18,7 @@ from ssdir.objects import Objects
 from ssdir.ops.anchors import level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.matching import match_anchors
+from ssdir.ops.suppression import keep_best
 
 NEGATIVES_PER_POSITIVE = 3
 
@@ -75,6 +75,11 @@ class SSDConfig(Config):
     nms: bool = True
     nms_threshold: float = Field(0.45, gt=0, le=1)
     max_objects: int = Field(200, ge=1)
+
+    @property
+    def suppress_above(self) -> float:
+        """IoU above which the weaker of two detections goes; 1 where none does."""
+        return self.nms_threshold if self.nms else 1.0
 
 
 @dataclass(frozen=True)
@@ -180,15 +185,9 @@ class SSD(nn.Module):
     def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor) -> Tensor:
         """Rows that survive: by falling score within each image, at most `max_objects`, of positive area."""
         keep = (z_where[:, 2:] > 0).all(dim=1).nonzero()[:, 0]
-        if self.config.nms:
-            # One object has one latent: suppression ignores the class.
-            boxes = to_xyxy(z_where[keep])
-            keep = keep[batched_nms(boxes, scores[keep], image_index[keep], self.config.nms_threshold)]
-        keep = keep[scores[keep].argsort(descending=True, stable=True)]
-        keep = keep[image_index[keep].argsort(stable=True)]
-        owner = image_index[keep]
-        rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(owner, owner)
-        return keep[rank < self.config.max_objects]
+        # One object has one latent: suppression ignores the class.
+        boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
+        return keep[keep_best(boxes, scores[keep], image_index[keep], threshold, self.config.max_objects)]
 
     def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
         """Detects the objects of images float (B, 3, H, W) in [0, 1]."""

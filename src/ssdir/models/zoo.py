@@ -140,6 +140,11 @@ def find_model(name_or_dir: str | Path) -> Path:
     return folder
 
 
+def read_description(name_or_dir: str | Path) -> str:
+    """The line that `save_model` was given for a model; see `load_model`."""
+    return str(_read_header(find_model(name_or_dir)).get("description", ""))
+
+
 def _read_header(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
@@ -225,6 +230,7 @@ __all__ = [
     "list_models",
     "load_model",
     "random_encoder",
+    "read_description",
     "save_model",
     "seeded",
     "shipped_models",

@@ -1,0 +1,58 @@
+"""`ssdir export`: a model as one file for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ssdir.console import next_step, say
+from ssdir.errors import InputError
+from ssdir.outputs import atomic_file, claim
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's or run's folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.")],
+    file_format: Annotated[
+        Literal["onnx", "torch"], typer.Option("--format", help="onnx, or torch for a torch.export program.")
+    ] = "onnx",
+    part: Annotated[
+        Literal["encoder", "decoder"], typer.Option(help="Images to objects, or codes to pictures of objects.")
+    ] = "encoder",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Convolutions in 8-bit integers; needs --calibrate.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Folder of images like those to come, for --int8.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+) -> None:
+    """Write a model as one file: 8-bit images of any size in, objects with their embeddings out."""
+    claim(out, force)
+    if out.suffix.lower() != SUFFIXES[file_format]:
+        raise InputError(f"output '{out}' must end in {SUFFIXES[file_format]} for --format {file_format}")
+    if int8 != (calibrate is not None):
+        raise InputError("--int8 and --calibrate go together: name a folder of images like those to come")
+    if int8 and (file_format, part) != ("onnx", "encoder"):
+        raise InputError("--int8 is for encoders in ONNX: leave out --format and --part")
+    from ssdir.data.images import find_images
+    from ssdir.inference.export import export_model
+    from ssdir.models.zoo import load_model, read_description
+
+    images = find_images([calibrate]) if calibrate is not None else []
+    loaded = load_model(model)
+    with atomic_file(out, force) as temporary:
+        export_model(loaded, temporary, part, read_description(model), pt2=file_format == "torch")
+        if int8:
+            from ssdir.inference.quantize import quantize_encoder
+
+            quantize_encoder(temporary, temporary, images)
+    say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")
+    if file_format == "onnx" and part == "encoder":
+        next_step("encode", out, "photos/", "--out", "objects.parquet")

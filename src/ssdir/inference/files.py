@@ -1,0 +1,197 @@
+"""Encoding of image files by any engine, in batches, without torch where the engine does without."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from ssdir.data.images import Image8, image_size, read_image, resize
+from ssdir.errors import InputError
+
+if TYPE_CHECKING:
+    from ssdir.inference.arrays import ObjectArrays
+    from ssdir.objects import Objects
+
+T = TypeVar("T")
+Found = TypeVar("Found", bound="Objects | ObjectArrays")
+Found_co = TypeVar("Found_co", bound="Objects | ObjectArrays", covariant=True)
+
+ONNX_SUFFIX = ".onnx"
+READERS = min(4, os.cpu_count() or 1)
+
+
+class Encoder(Protocol[Found_co]):
+    """A model on some engine."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that `labels` index."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the model sees, in pixels."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+
+    def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Found_co:
+        """Finds the objects of images uint8 (B, image_size, image_size, 3), RGB, in one go; B may be 0."""
+
+
+def load_encoder(
+    model: str, engine: Literal["torch", "onnx"] | None = None, device: str | None = None
+) -> Encoder[Any]:
+    """Loads a model on an engine.
+
+    Args:
+        model: a shipped model's name or a model's folder, for torch; a file of `ssdir export`, for ONNX Runtime.
+        engine: None takes the one that `model` is for.
+        device: where to run; None takes the best there is.
+
+    Raises:
+        InputError: if there is no such model, it is for the other engine, or the device isn't there.
+    """
+    is_onnx = model.lower().endswith(ONNX_SUFFIX)
+    if (engine or ("onnx" if is_onnx else "torch")) == "onnx":
+        if not is_onnx:
+            raise InputError(
+                f"'{model}' is not an {ONNX_SUFFIX} file, which --engine onnx needs: make one with ssdir export"
+            )
+        from ssdir.inference.onnx_engine import OnnxEncoder
+
+        return OnnxEncoder(model, device)
+    if is_onnx:
+        raise InputError(f"'{model}' is for ONNX Runtime: leave out --engine torch, or give a model's folder")
+    from ssdir.inference.predictor import load
+
+    return load(model, device)
+
+
+def check_threshold(score_threshold: float | None) -> None:
+    """Raises InputError unless a threshold is None or within [0, 1]."""
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise InputError(f"score threshold must be within 0 ... 1, got {score_threshold:g}")
+
+
+@dataclass(frozen=True)
+class EncodedBatch(Generic[Found]):
+    """Some images of a larger run.
+
+    Attributes:
+        paths: the images that could be read.
+        sizes: the (height, width) of each, upright, in pixels.
+        objects: theirs; `batch_size` is the number of paths.
+        skipped: why each of the others couldn't be read, a sentence with its path.
+    """
+
+    paths: list[Path]
+    sizes: list[tuple[int, int]]
+    objects: Found
+    skipped: list[str]
+
+
+def encode_files(
+    encoder: Encoder[Found],
+    paths: Sequence[Path],
+    batch_size: int = 32,
+    strict: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    score_threshold: float | None = None,
+) -> Iterator[EncodedBatch[Found]]:
+    """Encodes image files batch by batch; memory doesn't grow with their number.
+
+    Args:
+        encoder: the model.
+        paths: image files, see `find_images`.
+        batch_size: files per batch; while one is encoded, the next is read.
+        strict: raise at the first unreadable image instead of skipping it.
+        on_progress: called with (files done, all files) after each batch.
+        score_threshold: least score, in [0, 1]; None takes the model's.
+
+    Yields:
+        Batches in the order of `paths`; unreadable images are in `skipped`.
+
+    Raises:
+        InputError: for an option out of range; with `strict`, for the first unreadable image.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size must be at least 1, got {batch_size}")
+    check_threshold(score_threshold)
+    done = 0
+    for chunk in chunks(_read_ahead(paths, encoder.image_size, batch_size), batch_size):
+        batch = _encode_chunk(encoder, chunk, strict, score_threshold)
+        yield batch
+        done += len(chunk)
+        if on_progress is not None:
+            on_progress(done, len(paths))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file as the model sees it, or why not."""
+
+    path: Path
+    size: tuple[int, int] = (0, 0)
+    pixels: Image8 | None = None
+    problem: str = ""
+
+
+def _read(path: Path, size: int) -> _Read:
+    try:
+        return _Read(path, *read_file(path, size))
+    except InputError as error:
+        return _Read(path, problem=str(error))
+
+
+def read_file(path: Path, size: int) -> tuple[tuple[int, int], Image8]:
+    """A file's upright (height, width), and what the model sees of it; large JPEGs are decoded reduced."""
+    height, width = image_size(path)
+    longer, shorter = max(height, width), max(min(height, width), 1)
+    # As in ObjectDataset: the shorter side must not fall below the model's while decoding.
+    pixels = read_image(path, max_side=-(-size * longer // shorter))
+    return (height, width), resize(pixels, size, size)
+
+
+def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]:
+    """Reads files in threads, in order, at most `ahead` before they are asked for."""
+    rest = iter(paths)
+    with ThreadPoolExecutor(READERS) as pool:
+        pending: deque[Future[_Read]] = deque()
+        try:
+            pending.extend(pool.submit(_read, path, size) for path in islice(rest, ahead))
+            while pending:
+                read = pending.popleft().result()
+                pending.extend(pool.submit(_read, path, size) for path in islice(rest, 1))
+                yield read
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _encode_chunk(
+    encoder: Encoder[Found], chunk: Sequence[_Read], strict: bool, score_threshold: float | None
+) -> EncodedBatch[Found]:
+    skipped = [read.problem for read in chunk if read.pixels is None]
+    if strict and skipped:
+        raise InputError(skipped[0])
+    readable = [read for read in chunk if read.pixels is not None]
+    seen = [read.pixels for read in readable if read.pixels is not None]
+    none = np.zeros((0, encoder.image_size, encoder.image_size, 3), dtype=np.uint8)
+    objects = encoder.encode_pixels(np.stack(seen) if seen else none, score_threshold)
+    return EncodedBatch([read.path for read in readable], [read.size for read in readable], objects, skipped)
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last of what is left."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,58 @@
+"""Which of overlapping detections stay: non-maximum suppression of a whole batch at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+
+def keep_best(
+    boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float, max_objects: int
+) -> Tensor:
+    """Suppresses detections that overlap a better one of their image.
+
+    Args:
+        boxes: float (M, 4), xyxy.
+        scores: float (M,).
+        image_index: int64 (M,), the image of each.
+        iou_threshold: the weaker of two detections goes where they overlap by more; from 1 on, all stay.
+        max_objects: most detections kept per image.
+
+    Returns:
+        int64: rows that stay, ordered by image, then by falling score.
+    """
+    if iou_threshold < 1:
+        keep: Tensor = batched_nms(boxes, scores, image_index, iou_threshold)
+    else:
+        keep = torch.arange(len(scores), device=scores.device)
+    keep = keep[scores[keep].argsort(descending=True, stable=True)]
+    keep = keep[image_index[keep].argsort(stable=True)]
+    owner = image_index[keep]
+    rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(owner, owner)
+    return keep[rank < max_objects]
+
+
+@torch.library.custom_op("ssdir::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
+    """`keep_best` on dense detections, as one operator: what ONNX calls `NonMaxSuppression`.
+
+    Args:
+        boxes: float (B, N, 4), xyxy.
+        scores: float (B, N); negative where there is no detection.
+        iou_threshold: see `keep_best`.
+        max_objects: see `keep_best`.
+
+    Returns:
+        int64 (M, 2): image and anchor of each detection that stays, ordered by image, then by falling score.
+    """
+    image_index, anchor_index = (scores >= 0).nonzero(as_tuple=True)
+    packed = boxes[image_index, anchor_index], scores[image_index, anchor_index], image_index
+    keep = keep_best(*packed, iou_threshold, max_objects)
+    return torch.stack([image_index[keep], anchor_index[keep]], dim=1)
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
+    """Its shape while a graph is traced: how many stay is known only when it runs."""
+    return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(), 2), dtype=torch.int64)

@@ -1,0 +1,45 @@
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ssdir.ops.suppression import keep_best, suppress
+
+
+def noise(B: int = 4, N: int = 60) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    low = torch.rand(B, N, 2, generator=rng) * 0.7
+    boxes = torch.cat([low, low + 0.1 + 0.2 * torch.rand(B, N, 2, generator=rng)], dim=-1)
+    return boxes, torch.rand(B, N, generator=rng) - 0.3
+
+
+def greedy(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> list[int]:
+    kept: list[int] = []
+    for row in scores.argsort(descending=True).tolist():
+        apart = all(float(box_iou(boxes[[row]], boxes[[other]])) <= iou_threshold for other in kept)
+        if scores[row] >= 0 and apart and len(kept) < max_objects:
+            kept.append(row)
+    return kept
+
+
+def test_dense_suppression_is_the_greedy_one_in_each_image() -> None:
+    boxes, scores = noise()
+    scores[2] = -1  # An image without detections.
+    for iou_threshold, max_objects in ((0.3, 200), (0.3, 5), (1.0, 200), (1.0, 5)):
+        selected = suppress(boxes, scores, iou_threshold, max_objects)
+        expected = [
+            [image, row]
+            for image in range(len(boxes))
+            for row in greedy(boxes[image], scores[image], iou_threshold, max_objects)
+        ]
+        assert selected.tolist() == expected
+
+
+def test_nothing_to_suppress() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    assert keep_best(torch.zeros(0, 4), torch.zeros(0), none, 0.5, 3).tolist() == []
+    assert suppress(torch.zeros(2, 3, 4), -torch.ones(2, 3), 0.5, 3).shape == (0, 2)
+
+
+def test_operator_can_be_traced() -> None:
+    boxes, scores = noise()
+    torch.library.opcheck(suppress, (boxes, scores, 0.3, 5), test_utils=("test_schema", "test_faketensor"))
