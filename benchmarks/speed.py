@@ -33,6 +33,7 @@ from ssdir.data.glyphs import load_glyphs
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
+from ssdir.models.inference_form import inference_form
 from ssdir.models.ssdir import SSDIR
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
@@ -63,6 +64,7 @@ def main() -> None:
     model = paper_model()
     records = [
         encode_record(model, repeats),
+        inference_form_record(model, repeats),
         *(compositor_record(batch, repeats) for batch in (1, BATCH)),
         training_record(model, repeats),
         *startup_records(repeats),
@@ -208,6 +210,30 @@ def encode_record(model: SSDIR, repeats: int) -> Record:
         found["median"] <= 1.10,
         batch_size=BATCH,
         objects_per_image=per_image,
+        seconds={name: spread(values) for name, values in seconds.items()},
+    )
+
+
+def inference_form_record(model: SSDIR, repeats: int) -> Record:
+    images, fast = pictures(), inference_form(model)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+
+    def encode(form: SSDIR, batch: Tensor) -> Callable[[], object]:
+        def run() -> object:
+            with torch.inference_mode():
+                return form.encode(batch)
+
+        return run
+
+    seconds = in_turn({"as trained": encode(model, images), "for inference": encode(fast, channels_last)}, repeats)
+    found = ratio(seconds["as trained"], seconds["for inference"])
+    return record(
+        "encode as trained / with batch norm folded and channels last",
+        found,
+        ">= 1",
+        found["median"] >= 1,
+        batch_size=BATCH,
+        objects_per_image=len(fast.encode(channels_last)) / BATCH,
         seconds={name: spread(values) for name, values in seconds.items()},
     )
 

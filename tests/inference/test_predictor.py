@@ -67,6 +67,19 @@ def test_tensor_of_the_models_size_is_taken_as_it_is(predictor: Predictor) -> No
     assert_equal(predictor.encode(images), predictor.model.encode(images))
 
 
+def test_encoding_runs_no_batch_norm_and_leaves_the_model_its_own(predictor: Predictor, picture: Picture) -> None:
+    norms = [module for module in predictor.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    ran: list[torch.nn.Module] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: ran.append(module))
+    try:
+        predictor.encode(picture)
+    finally:
+        handle.remove()
+    assert any(isinstance(module, torch.nn.Conv2d) for module in ran)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in ran)
+
+
 def test_batch_of_arrays(predictor: Predictor, picture: Picture) -> None:
     assert_equal(predictor.encode(np.stack([picture] * 2)), predictor.encode([picture] * 2))
 

@@ -15,6 +15,7 @@ from ssdir.data.images import Image8, ImageSource, read_image, to_tensor
 from ssdir.errors import InputError
 from ssdir.inference.files import check_threshold, chunks, read_file
 from ssdir.models.base import GenerativeModel, ObjectModel
+from ssdir.models.inference_form import inference_form
 from ssdir.models.zoo import choose_device, load_model
 from ssdir.objects import Objects, Scene
 
@@ -41,13 +42,15 @@ class Predictor:
     back. Results are on the CPU.
 
     Args:
-        model: where its parameters are is where it runs.
+        model: where its parameters are is where it runs. Encoding uses a copy of it as it is now, see
+            `inference_form`: load or train first.
         batch_size: most images that go through the model at once.
     """
 
     def __init__(self, model: ObjectModel, batch_size: int = 32) -> None:
         self.model = model.eval()
         self.batch_size = batch_size
+        self._encoder = inference_form(self.model)
 
     @property
     def class_names(self) -> list[str]:
@@ -109,7 +112,8 @@ class Predictor:
 
     def encode_batch(self, batch: Tensor, score_threshold: float | None = None) -> Objects:
         """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], in one go."""
-        return self.model.encode(batch.to(self.device), score_threshold).to("cpu")
+        images = batch.to(self._encoder.device, memory_format=torch.channels_last)
+        return self._encoder.encode(images, score_threshold).to("cpu")
 
     def _batches(self, images: Images) -> Iterator[Tensor]:
         sources = _sources(images)
