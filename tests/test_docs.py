@@ -150,3 +150,22 @@ def test_costs_are_what_was_measured() -> None:
             f"{1000 * record['train_seconds']:.1f}",
             f"{record['training_memory_mb']:.0f}",
         ]
+
+
+@pytest.mark.parametrize(
+    ("quote", "record", "digits"),
+    [
+        (r"`encode` at ([0-9.]+) ×", "encode / backbone and heads alone", 2),
+        (r"compositor for 8 images ([0-9.]+) ×", "compositor on canvases / as a product, 8 images", 2),
+        (r"take ([0-9.]+) × less time", "encode as trained / with batch norm folded and channels last", 2),
+        (r"one image: ([0-9.]+) ×", "compositor on canvases / as a product, 1 images", 2),
+        (r"cached features: ([0-9.]+) ×", "training step with the backbone / on cached features", 1),
+    ],
+)
+def test_speed_is_what_was_measured(quote: str, record: str, digits: int) -> None:
+    content = json.loads((ROOT / "results/bench/speed.json").read_text(encoding="utf-8"))
+    median = next(entry["median"] for entry in content["records"] if entry["name"] == record)
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split("## Speed")[1]
+    found = re.search(quote, text)
+    assert found is not None
+    assert found[1] == f"{median:.{digits}f}"
