@@ -20,9 +20,10 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
 from ssdir.models.backbone import TimmConfig
 from ssdir.models.zoo import load_model
-from ssdir.training.fit import EpochShuffle, train
+from ssdir.training.fit import train
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
+from ssdir.training.stage import EpochShuffle
 
 from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
 
@@ -68,7 +69,7 @@ def test_augmentation_does_not_read_the_images_again(
         return read_channels(path, max_side)
 
     monkeypatch.setattr("ssdir.data.dataset.read_channels", counted)
-    monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: None)
+    monkeypatch.setattr("ssdir.training.fit.fit_stage", lambda *args: None)
     train(augmented, scattered, tmp_path / "run", stage="detector")
     assert len(reads) == len(set(reads)) == 64 + 16
 
@@ -77,7 +78,7 @@ def test_only_training_flushes_denormal_numbers(
     augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside: list[float] = []
-    monkeypatch.setattr("ssdir.training.fit._fit", lambda *args: inside.append(sys.float_info.min / 2))
+    monkeypatch.setattr("ssdir.training.fit.fit_stage", lambda *args: inside.append(sys.float_info.min / 2))
     train(augmented, scattered, tmp_path / "run", stage="detector")
     assert inside == [0]
     assert sys.float_info.min / 2 > 0

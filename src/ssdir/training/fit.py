@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import sys
-import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from rich.console import Console
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
@@ -38,11 +30,12 @@ from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.training.cache import build_cache, collate_cached, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector
-from ssdir.training.modules import LitModel, LitRepresentation, LitStage
+from ssdir.training.modules import LitModel, LitRepresentation
 from ssdir.training.pooling import fit_components
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, StageConfig
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
-from ssdir.training.summary import has_ended, stage_seconds, write_summary
+from ssdir.training.stage import fit_stage
+from ssdir.training.summary import has_ended, stage_seconds
 
 CACHE = "cache"
 """Folder of frozen features, within that of the representation's stage."""
@@ -59,27 +52,6 @@ class RunSummary:
 
     model_dir: Path
     seconds: dict[str, float]
-
-
-class EpochShuffle(Sampler[int]):
-    """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
-        self.generator = torch.Generator()
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
-        self.generator.manual_seed(self.seed * 100_003 + epoch)
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Any:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
 @contextmanager
@@ -229,7 +201,7 @@ def _train_whole(
     folder = out / "representation"
     stage = LitModel(model, recipe.representation, recipe.seed)
     samples = SampleReconstructions(splits["val"], folder / "samples")
-    _fit(
+    fit_stage(
         stage,
         train_split,
         splits["val"],
@@ -248,7 +220,7 @@ def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path,
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitModel(model, recipe.detector, recipe.seed)
-    _fit(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [], session)
+    fit_stage(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [], session)
     whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
     save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
 
@@ -287,7 +259,7 @@ def _train_vae(
         }
     stage = LitRepresentation(model, recipe.representation, recipe.seed)
     samples = SampleReconstructions(splits["val"], folder / "samples")
-    _fit(
+    fit_stage(
         stage,
         cached["train"],
         cached["val"],
@@ -298,119 +270,3 @@ def _train_vae(
         [samples],
         session,
     )
-
-
-def _fit(
-    stage: LitStage,
-    train_split: Dataset[Any],
-    val_split: Dataset[Any],
-    collate_fn: Any,
-    recipe: Recipe,
-    config: StageConfig,
-    folder: Path,
-    callbacks: list[Callback],
-    session: Session,
-) -> None:
-    """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time."""
-    started = time.perf_counter()
-    before = stage_seconds(folder.parent, folder.name)
-    sampler = EpochShuffle(len(train_split), recipe.seed)  # type: ignore[arg-type]
-    loaders = [
-        DataLoader(
-            split,
-            batch_size=config.batch_size,
-            sampler=sampler if training else None,
-            collate_fn=collate_fn,
-            num_workers=recipe.workers,
-            persistent_workers=False,
-            # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
-            generator=sampler.generator if training else torch.Generator(),
-        )
-        for split, training in ((train_split, True), (val_split, False))
-    ]
-    bars = [] if session.progress else [_progress_bar()]
-    callbacks = [*callbacks, *session.callbacks(folder.name)]
-    checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
-    trainer = lightning.Trainer(
-        max_epochs=config.epochs,
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
-        enable_progress_bar=bool(bars),
-        logger=[
-            _csv_logger(folder),
-            TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard"),
-        ],
-        num_sanity_val_steps=0,
-        log_every_n_steps=20,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    last = folder / "checkpoints" / "last.ckpt"
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
-            trainer.fit(
-                stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
-            )
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
-    if trainer.current_epoch < config.epochs:
-        raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
-    stage.cpu()
-    write_summary(folder, before + time.perf_counter() - started, ended=True, **_counts(stage))
-    if stage.skipped_steps or stage.empty_batches:
-        Console(stderr=True).print(
-            f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
-            f"{stage.empty_batches} batches had no object"
-        )
-
-
-class _Timer(Callback):
-    """Adds up the wall-clock time of a stage over its sessions."""
-
-    def __init__(self, folder: Path, started: float, before: float) -> None:
-        self.folder, self.started, self.before = folder, started, before
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, LitStage)
-        seconds = self.before + time.perf_counter() - self.started
-        write_summary(self.folder, seconds, ended=False, **_counts(pl_module))
-
-
-def _csv_logger(folder: Path) -> CSVLogger:
-    """A logger of metrics.csv whose earlier rows survive a resume (Lightning's starts anew)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = folder / "metrics.csv"
-    if metrics.exists():
-        sessions = sorted(folder.glob("metrics.*.csv"))
-        metrics.rename(folder / f"metrics.{len(sessions)}.csv")
-    return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=20)
-
-
-class _PlainProgressBar(TQDMProgressBar):
-    """For piped output: a line now and then, and the terms of the loss alone."""
-
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
-
-
-class _RichProgressBar(RichProgressBar):
-    """For terminals."""
-
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
-
-
-def _progress_bar() -> Callback:
-    return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
-
-
-def _counts(stage: LitStage) -> dict[str, int]:
-    return {"skipped_steps": stage.skipped_steps, "empty_batches": stage.empty_batches}

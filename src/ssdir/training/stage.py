@@ -1,0 +1,173 @@
+"""One stage of a training on Lightning: resumable, logged, and timed over its sessions."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ssdir.training.modules import LitStage
+from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.session import OutOfTime, Session
+from ssdir.training.summary import stage_seconds, write_summary
+
+
+class EpochShuffle(Sampler[int]):
+    """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self.generator = torch.Generator()
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+        self.generator.manual_seed(self.seed * 100_003 + epoch)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Any:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist())
+
+
+def fit_stage(
+    stage: LitStage,
+    train_split: Dataset[Any],
+    val_split: Dataset[Any],
+    collate_fn: Any,
+    recipe: Recipe,
+    config: StageConfig,
+    folder: Path,
+    callbacks: list[Callback],
+    session: Session,
+) -> None:
+    """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time.
+
+    Args:
+        stage: what to train; on the host afterwards.
+        train_split: shuffled anew each epoch, by the recipe's seed.
+        val_split: measured after each epoch.
+        collate_fn: makes batches of either split.
+        recipe: of the run.
+        config: of the stage.
+        folder: the stage's, within the run's.
+        callbacks: beside those of this module and of the session.
+        session: how this session is watched, and when it must end.
+
+    Raises:
+        OutOfTime: if the session's deadline came before the stage's last epoch.
+    """
+    started = time.perf_counter()
+    before = stage_seconds(folder.parent, folder.name)
+    sampler = EpochShuffle(len(train_split), recipe.seed)  # type: ignore[arg-type]
+    loaders = [
+        DataLoader(
+            split,
+            batch_size=config.batch_size,
+            sampler=sampler if training else None,
+            collate_fn=collate_fn,
+            num_workers=recipe.workers,
+            persistent_workers=False,
+            # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
+            generator=sampler.generator if training else torch.Generator(),
+        )
+        for split, training in ((train_split, True), (val_split, False))
+    ]
+    bars = [] if session.progress else [_progress_bar()]
+    callbacks = [*callbacks, *session.callbacks(folder.name)]
+    checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+    trainer = lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
+        enable_progress_bar=bool(bars),
+        logger=[
+            _csv_logger(folder),
+            TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard"),
+        ],
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
+            trainer.fit(
+                stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
+            )
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+    if trainer.current_epoch < config.epochs:
+        raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
+    stage.cpu()
+    write_summary(folder, before + time.perf_counter() - started, ended=True, **_counts(stage))
+    if stage.skipped_steps or stage.empty_batches:
+        Console(stderr=True).print(
+            f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
+            f"{stage.empty_batches} batches had no object"
+        )
+
+
+class _Timer(Callback):
+    """Adds up the wall-clock time of a stage over its sessions."""
+
+    def __init__(self, folder: Path, started: float, before: float) -> None:
+        self.folder, self.started, self.before = folder, started, before
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LitStage)
+        seconds = self.before + time.perf_counter() - self.started
+        write_summary(self.folder, seconds, ended=False, **_counts(pl_module))
+
+
+def _csv_logger(folder: Path) -> CSVLogger:
+    """A logger of metrics.csv whose earlier rows survive a resume (Lightning's starts anew)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = folder / "metrics.csv"
+    if metrics.exists():
+        sessions = sorted(folder.glob("metrics.*.csv"))
+        metrics.rename(folder / f"metrics.{len(sessions)}.csv")
+    return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=20)
+
+
+class _PlainProgressBar(TQDMProgressBar):
+    """For piped output: a line now and then, and the terms of the loss alone."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
+class _RichProgressBar(RichProgressBar):
+    """For terminals."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
+def _progress_bar() -> Callback:
+    return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
+
+
+def _counts(stage: LitStage) -> dict[str, int]:
+    return {"skipped_steps": stage.skipped_steps, "empty_batches": stage.empty_batches}
