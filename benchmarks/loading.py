@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.evaluation.provenance import provenance
+from ssdir.experiments.cost import peak_megabytes
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.ssd import SSD
 from ssdir.outputs import atomic_file
@@ -67,10 +67,6 @@ def training_rate(recipe: Recipe, dataset: ObjectDataset) -> float:
     return BATCHES * batch_size / (time.perf_counter() - started)
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def epoch_growth(dataset: ObjectDataset, batch_size: int) -> float:
     """Megabytes that the process's peak grows by from the end of a first epoch to that of a third."""
     after_first = 0.0
@@ -78,8 +74,8 @@ def epoch_growth(dataset: ObjectDataset, batch_size: int) -> float:
         for first in range(0, len(dataset), batch_size):
             collate([dataset[index] for index in range(first, min(first + batch_size, len(dataset)))])
         if not epoch:
-            after_first = peak_mb()
-    return peak_mb() - after_first
+            after_first = peak_megabytes()
+    return peak_megabytes() - after_first
 
 
 def measure(recipe: Recipe, files: ObjectDataset, memory: ObjectDataset) -> dict[str, Any]:

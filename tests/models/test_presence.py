@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from ssdir.models.presence import Schedule, bernoulli_kl, constant, normal_kl, sample_relaxed_bernoulli
+from ssdir.models.losses import normal_kl
+from ssdir.models.presence import Schedule, bernoulli_kl, constant, sample_relaxed_bernoulli
 
 
 def test_schedule_stands_moves_and_stands() -> None:

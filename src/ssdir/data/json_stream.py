@@ -12,7 +12,7 @@ from ssdir.errors import InputError
 
 _CHUNK = 1 << 12
 _MAX_DEPTH = 1000
-"""Brackets open at once. The parser's memory grows with the square of the depth: one of brackets took all."""
+"""Brackets open at once. The parser's memory grows with the square of this, so a file of brackets takes all."""
 
 
 def stream_json(path: Path, prefix: str) -> Iterator[Any]:

@@ -175,12 +175,13 @@ def _training_memory(case: Case) -> float:
 def _peak_growth(case: Case) -> float:
     _, train = _steps(case)
     assert train is not None
-    before = _peak_megabytes()
+    before = peak_megabytes()
     train()
-    return _peak_megabytes() - before
+    return peak_megabytes() - before
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where the other figure starts at the peak of the process that started this one
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())

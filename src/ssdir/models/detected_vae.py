@@ -24,7 +24,7 @@ from ssdir.models.consistency import (
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.encoders import LatentConfig
-from ssdir.models.losses import bernoulli_nll, gaussian_kl
+from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
@@ -241,6 +241,6 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentCon
     return {
         "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,
         "nll_objects": (per_object * share).sum() / B,
-        "kl_what": gaussian_kl(latents.z_what, latents.z_what_scale).sum() / B,
-        "kl_depth": gaussian_kl(latents.z_depth, config.depth_scale).sum() / B,
+        "kl_what": normal_kl(latents.z_what, latents.z_what_scale).sum() / B,
+        "kl_depth": normal_kl(latents.z_depth, config.depth_scale).sum() / B,
     }

@@ -19,10 +19,15 @@ def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
     return -(intensity * safe.log() + (1 - intensity) * (1 - safe).log())
 
 
-def gaussian_kl(loc: Tensor, scale: Tensor | float) -> Tensor:
-    """KL(N(loc, scale) ‖ N(0, 1)), per element."""
-    log_scale = scale.log() if isinstance(scale, Tensor) else log(scale)
-    return 0.5 * (loc.square() + scale**2 - 1) - log_scale
+def normal_kl(
+    loc: Tensor, scale: Tensor | float, prior_loc: Tensor | float = 0.0, prior_scale: Tensor | float = 1.0
+) -> Tensor:
+    """KL(N(loc, scale) ‖ N(prior_loc, prior_scale)), per element, in nats; all four broadcast."""
+    scale, prior_scale = (
+        value if isinstance(value, Tensor) else loc.new_full((), value) for value in (scale, prior_scale)
+    )
+    ratio = scale / prior_scale
+    return 0.5 * (ratio.square() + ((loc - prior_loc) / prior_scale).square() - 1) - ratio.log()
 
 
 def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:

@@ -83,10 +83,3 @@ def bernoulli_kl(logits: Tensor, prior: Tensor | float) -> Tensor:
     inside = present * (F.logsigmoid(logits) - prior_prob.log())
     outside = (1 - present) * (F.logsigmoid(-logits) - torch.log1p(-prior_prob))
     return inside + outside
-
-
-def normal_kl(loc: Tensor, scale: Tensor, prior_loc: Tensor | float, prior_scale: Tensor | float) -> Tensor:
-    """KL(N(loc, scale) ‖ N(prior_loc, prior_scale)), per element, in nats; all four broadcast."""
-    prior_scale = torch.as_tensor(prior_scale, dtype=scale.dtype, device=scale.device)
-    ratio = scale / prior_scale
-    return 0.5 * (ratio.square() + ((loc - prior_loc) / prior_scale).square() - 1) - ratio.log()

@@ -13,8 +13,8 @@ from torch import Tensor
 from ssdir.config import Config
 from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
-from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
-from ssdir.models.presence import Schedule, bernoulli_kl, normal_kl, sample_relaxed_bernoulli
+from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
+from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
 from ssdir.models.space_background import BackgroundConfig, BackgroundDraw, build_background
 from ssdir.models.space_foreground import (
     GlimpseEncoder,

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
-from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob
-from ssdir.models.presence import normal_kl
+from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob, normal_kl
 from ssdir.models.space_networks import SubpixelDecoder, positive, strided
 
 

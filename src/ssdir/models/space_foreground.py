@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ssdir.models.presence import normal_kl
+from ssdir.models.losses import normal_kl
 from ssdir.models.space_networks import conv, positive, strided
 
 # Untrained windows jitter little: their size starts at the prior's mean, their spread at softplus(-2) = 0.13.

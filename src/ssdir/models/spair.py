@@ -12,8 +12,8 @@ from torch import Tensor
 from ssdir.config import Config
 from ssdir.models.base import GenerativeModel
 from ssdir.models.count_prior import count_prior_kl
-from ssdir.models.losses import bernoulli_nll
-from ssdir.models.presence import Schedule, constant, normal_kl
+from ssdir.models.losses import bernoulli_nll, normal_kl
+from ssdir.models.presence import Schedule, constant
 from ssdir.models.spair_cells import Cells, CellsConfig, SequentialCells
 from ssdir.models.spair_parts import (
     GlimpseConfig,
