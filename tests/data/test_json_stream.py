@@ -59,6 +59,9 @@ def test_a_file_of_brackets_does_not_take_all_memory(tmp_path):
     path.write_text('{"items": [' + "[" * 100_000)
     with pytest.raises(InputError, match="more than 1000 brackets are open at once"):
         list(stream_json(path, "items.item"))
+    path.write_text('{"items": [' + "[" * 5000 + "]" * 5000 + "]}")  # which the parser could still take
+    with pytest.raises(InputError, match="more than 1000 brackets are open at once"):
+        list(stream_json(path, "items.item"))
     shallow = [{"a": [[i]]} for i in range(3000)]
     path.write_text(json.dumps({"items": shallow}))
     assert list(stream_json(path, "items.item")) == shallow
