@@ -1,6 +1,7 @@
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+from torchvision.ops import roi_align
 
 from ssdir.ops.glimpses import crop_glimpses, sample_glimpses
 
@@ -94,3 +95,26 @@ def test_no_boxes_to_sample() -> None:
     empty = torch.zeros(0, dtype=torch.int64)
     for B in (2, 0):
         assert sample_glimpses(torch.rand(B, 3, 8, 8), torch.zeros(0, 4), empty, 4).shape == (0, 3, 4, 4)
+
+
+def test_with_a_gradient_equals_torchvision_and_its_gradient() -> None:
+    g = torch.Generator().manual_seed(2)
+    features = torch.rand(4, 3, 20, 30, generator=g, requires_grad=True)
+    boxes, image_index = boxes_within_and_beyond()
+    shuffled = torch.randperm(7, generator=g)
+    boxes, image_index = boxes[shuffled], image_index[shuffled]
+    upstream = torch.rand(7, 3, 5, 5, generator=g)
+    rois = torch.cat([image_index[:, None].float(), boxes * torch.tensor([30.0, 20.0, 30.0, 20.0])], dim=1)
+    expected = roi_align(features, rois, output_size=5, aligned=True)
+    glimpses = crop_glimpses(features, boxes, image_index, 5)
+    torch.testing.assert_close(glimpses, expected, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(glimpses, features, upstream)
+    (expected_gradient,) = torch.autograd.grad(expected, features, upstream)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_no_boxes_with_a_gradient() -> None:
+    features = torch.rand(2, 3, 8, 8, requires_grad=True)
+    glimpses = crop_glimpses(features, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 4)
+    assert glimpses.shape == (0, 3, 4, 4)
+    glimpses.sum().backward()

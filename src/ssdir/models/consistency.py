@@ -20,6 +20,7 @@ from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh
+from ssdir.ops.precision import in_full_precision
 
 
 class ConsistencyConfig(Config):
@@ -154,6 +155,7 @@ def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: flo
     return objects.replace(z_where=clip_cxcywh(torch.cat([moved, extent], dim=1))), kept
 
 
+@in_full_precision
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Mean over rows of -log of the chance that a row finds its partner among all rows, both ways.
 

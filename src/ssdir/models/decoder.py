@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
+from ssdir.ops.precision import at_least_single
 
 
 class DecoderConfig(Config):
@@ -70,7 +71,7 @@ class WhatDecoder(nn.Module):
             pixels = F.linear(pixels, weight, doubling.bias.repeat(4))
             pixels = rearrange(pixels, "p (four after) -> (p four) after", four=4)
             pixels = (self.norms[level](pixels) if self.norms else pixels).relu()
-        decoded = F.linear(pixels, self.head.weight.flatten(1), self.head.bias).sigmoid()
+        decoded = at_least_single(F.linear(pixels, self.head.weight.flatten(1), self.head.bias)).sigmoid()
         M = z_what.shape[0]  # `len` would make it a constant of exported graphs.
         decoded = _raster(decoded, M, self.depth)
         if not self.alpha:

@@ -31,6 +31,7 @@ from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.matching import assign_anchors
+from ssdir.ops.precision import at_least_single
 
 
 class LossConfig(Config):
@@ -116,7 +117,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         """
         if objects.anchor_index is None:
             raise ValueError("objects need anchor_index: which cell each comes from")
-        what_loc, depth_loc = self.posterior(objects, images, features)
+        what_loc, depth_loc = (at_least_single(loc) for loc in self.posterior(objects, images, features))
         what_scale = torch.full_like(what_loc, self.config.encoder.what_scale)
         return objects.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc)
 
@@ -191,14 +192,16 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
         config = self.config.consistency
-        linear, offset = random_views(len(images), config, images.device)
-        moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
+        with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
+            linear, offset = random_views(len(images), config, images.device)
+            moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
         if int(kept.sum()) < 2:  # nothing to be told apart from
             return latents.z_what.sum() * 0
         first, moved = latents.z_what[kept], moved[kept]
         moved = moved.replace(anchor_index=assign_anchors(moved.z_where, self.detector.anchors))
-        views = view_images(images, linear, offset, config.elastic)
-        views = hide_patches(vary_strokes(views, config.thickness), config.patches)
+        with torch.autocast(images.device.type, enabled=False):
+            views = view_images(images, linear, offset, config.elastic)
+            views = hide_patches(vary_strokes(views, config.thickness), config.patches)
         with torch.no_grad():
             features = self.detector.backbone(views) if self.reads_pyramid else []
         second = self.infer(moved, views, features).z_what

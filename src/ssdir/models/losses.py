@@ -7,6 +7,8 @@ from math import log, pi
 import torch
 from torch import Tensor
 
+from ssdir.ops.precision import at_least_single
+
 # Keeps the logarithms of the Bernoulli likelihood finite where nothing was drawn.
 LIKELIHOOD_MARGIN = 1e-4
 # Keeps the logarithm of a mixture's weight finite.
@@ -15,7 +17,7 @@ LOG_MARGIN = 1e-5
 
 def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
     """Bernoulli negative log-likelihood of intensities in [0, 1], per element."""
-    safe = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * predicted
+    safe = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * at_least_single(predicted)
     return -(intensity * safe.log() + (1 - intensity) * (1 - safe).log())
 
 

@@ -18,6 +18,7 @@ from ssdir.objects import Objects
 from ssdir.ops.anchors import level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.matching import match_anchors
+from ssdir.ops.precision import at_least_single
 from ssdir.ops.suppression import keep_best
 
 NEGATIVES_PER_POSITIVE = 3
@@ -145,7 +146,8 @@ class SSD(nn.Module):
         layout = "b (a d) h w -> b (h w a) d"
         logits = [rearrange(head(f), layout, a=A) for head, f in zip(self.class_heads, features, strict=True)]
         deltas = [rearrange(head(f), layout, a=A) for head, f in zip(self.box_heads, features, strict=True)]
-        return Detections(torch.cat(logits, dim=1), torch.cat(deltas, dim=1))
+        # Boxes are decoded, and losses summed, in full precision.
+        return Detections(at_least_single(torch.cat(logits, dim=1)), at_least_single(torch.cat(deltas, dim=1)))
 
     def select(
         self,

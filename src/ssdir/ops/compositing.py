@@ -11,6 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ssdir.ops.precision import in_full_precision
+
 
 def tent_weights(low: Tensor, extent: Tensor, num_pixels: int, size: int, antialias: bool = False) -> Tensor:
     """Bilinear weights of `size` samples spread over [low, low + extent] for each pixel of an axis.
@@ -38,6 +40,7 @@ def tent_weights(low: Tensor, extent: Tensor, num_pixels: int, size: int, antial
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
+@in_full_precision
 def paste_sum(
     appearances: Tensor,
     boxes: Tensor,
@@ -83,6 +86,7 @@ def image_softmax(logits: Tensor, image_index: Tensor, batch_size: int) -> Tenso
     return weights / total[image_index]
 
 
+@in_full_precision
 def composite_weighted(
     appearances: Tensor,
     boxes: Tensor,
@@ -110,6 +114,7 @@ def composite_weighted(
     return canvas / canvas.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
 
 
+@in_full_precision
 def composite_alpha(
     appearances: Tensor,
     alpha: Tensor,
@@ -146,6 +151,7 @@ def composite_alpha(
     return (colour / weighted_alpha.clamp(min=1e-10) * coverage).clamp(0, 1), coverage
 
 
+@in_full_precision
 def pixel_owners(
     alpha: Tensor,
     boxes: Tensor,

@@ -8,8 +8,10 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from ssdir.ops.compositing import tent_weights
+from ssdir.ops.precision import in_full_precision
 
 
+@in_full_precision
 def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
     """Crops each box to `size` × `size`, averaging where the box is larger than the glimpse.
 
@@ -23,12 +25,37 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
         float (M, C, S, S). No per-object copy of an image is made.
     """
     H, W = images.shape[-2:]
+    if images.requires_grad and images.device.type == "cpu":
+        order = image_index.argsort(stable=True)
+        left, top, right, bottom = boxes.detach()[order].unbind(1)
+        across = _bin_weights(left, right, size, W)
+        down = _bin_weights(top, bottom, size, H)
+        return _contract(images, down, across, image_index[order])[order.argsort()]
     corners = boxes * boxes.new_tensor([W, H, W, H])
     rois = torch.cat([image_index[:, None].to(corners.dtype), corners], dim=1)
     glimpses: Tensor = roi_align(images, rois.to(images.dtype), output_size=size, aligned=True)
     return glimpses
 
 
+def _bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
+    """RoIAlign along one axis: the weight (M, S, P) of each pixel in each bin of [low, high].
+
+    A bin is the mean of as many bilinear samples, evenly spread, as it has pixels, rounded up. RoIAlign is the
+    product of two such axes; as matrices, its gradient takes a third of the time of torchvision's, serial on CPUs.
+    """
+    start, extent = low * num_pixels - 0.5, (high - low) * num_pixels / size
+    num_samples = extent.ceil().clamp(min=1)
+    most = max(1, int(num_samples.max())) if len(low) else 1
+    bins, samples = (torch.arange(n, dtype=low.dtype, device=low.device) for n in (size, most))
+    within = (samples + 0.5) / num_samples[:, None]
+    position = start[:, None, None] + (bins[:, None] + within[:, None, :]) * extent[:, None, None]
+    counted = (samples < num_samples[:, None])[:, None, :] & (position >= -1) & (position <= num_pixels)
+    pixels = torch.arange(num_pixels, dtype=low.dtype, device=low.device)
+    tents = (1 - (position.clamp(0, num_pixels - 1)[..., None] - pixels).abs()).clamp(min=0)
+    return (tents * counted[..., None]).sum(dim=2) / num_samples[:, None, None]
+
+
+@in_full_precision
 def sample_glimpses(
     images: Tensor, boxes: Tensor, image_index: Tensor, size: int, antialias: bool = False
 ) -> Tensor:
@@ -48,11 +75,18 @@ def sample_glimpses(
     Returns:
         float (M, C, S, S). No per-object copy of an image is made.
     """
-    B, C, H, W = images.shape
+    H, W = images.shape[-2:]
     # Seen from the box, the image is what is spread: from -low / extent, over 1 / extent.
     low, per_extent = boxes[:, :2], 1 / (boxes[:, 2:] - boxes[:, :2])
     across = tent_weights(-low[:, 0] * per_extent[:, 0], per_extent[:, 0], size, W, antialias)
     down = tent_weights(-low[:, 1] * per_extent[:, 1], per_extent[:, 1], size, H, antialias)
+    return _contract(images, down, across, image_index)
+
+
+def _contract(images: Tensor, down: Tensor, across: Tensor, image_index: Tensor) -> Tensor:
+    """A_y · I · A_xᵀ: weights (M, S, H) and (M, S, W), ordered by image, to glimpses (M, C, S, S)."""
+    B, C, _, W = images.shape
+    size = down.shape[1]
     counts = torch.bincount(image_index, minlength=B).tolist()
     if len(set(counts)) == 1:  # As many in every image: one call instead of one per image.
         left = rearrange(down, "(b n) s h -> b (n s) h", b=B)

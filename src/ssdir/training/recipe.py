@@ -17,6 +17,7 @@ from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
 
 Stage = Literal["all", "detector", "representation"]
+Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
 READ_OPTIONS = ("boxes", "vocabulary")
 RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
@@ -60,6 +61,8 @@ class Recipe(Config):
         augment: joint augmentation of image and boxes for the detector's stage.
         detector: how the detector is trained.
         representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
+        precision: of the detector's stage and of the representation that is learned on it: `bf16` multiplies in
+            bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with instructions for it.
         cache_limit_mb: frozen features up to this size stay in memory; larger ones are memory-mapped on disk.
         workers: processes that load images; 0 loads in the main one.
     """
@@ -76,6 +79,7 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     detector: StageConfig = StageConfig()
     representation: StageConfig = StageConfig()
+    precision: Precision = "auto"
     cache_limit_mb: int = Field(2048, ge=0)
     workers: int = Field(0, ge=0)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdir.training.modules import LitStage
+from ssdir.training.precision import trainer_precision
 from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import stage_seconds, write_summary
@@ -92,7 +93,7 @@ def fit_stage(
         max_epochs=config.epochs,
         accelerator="auto",
         devices=1,
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        precision=trainer_precision(recipe),
         callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
         enable_progress_bar=bool(bars),
         logger=[

@@ -1,0 +1,39 @@
+"""Which operations may not be done in half precision."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """A tensor of half precision (float16, bfloat16) as float32; any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def in_full_precision(operation: Callable[P, R]) -> Callable[P, R]:
+    """Keeps autocast out of an operation, and makes half precision arguments single.
+
+    For what multiplies by coordinates: bfloat16 has 8 bits, which is half a pixel of 128.
+    """
+
+    @functools.wraps(operation)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if not torch.is_autocast_enabled(tensors[0].device.type):
+            return operation(*args, **kwargs)
+        single = [at_least_single(value) if isinstance(value, Tensor) else value for value in args]
+        named = {
+            name: at_least_single(value) if isinstance(value, Tensor) else value for name, value in kwargs.items()
+        }
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return operation(*single, **named)  # type: ignore[arg-type]
+
+    return wrapped
