@@ -27,6 +27,9 @@ def reproduce(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Begin nothing after so many; the same command goes on.")
     ] = None,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Train nothing: write results and report of what there is.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
 ) -> None:
     """Make the paper's tables and figures again: train what is missing, measure, write a report.
@@ -40,7 +43,7 @@ def reproduce(
     from ssdir.training.session import OutOfTime
 
     try:
-        report = run(experiments, scale, out, runs, data, minutes)
+        report = run(experiments, scale, out, runs, data, minutes, so_far)
     except OutOfTime:
         fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
     except KeyboardInterrupt:

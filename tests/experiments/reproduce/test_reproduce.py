@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,17 @@ def test_what_cannot_be_measured_is_told_and_stops_nothing(
     ours, broken_one = records_of(tmp_path, "scale")
     assert ours["metrics"] == records_of(place, "scale")[0]["metrics"]
     assert broken_one["metrics"] == {}
+
+
+def test_so_far_tells_what_there_is_and_what_is_missing(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path / "part")
+    part = tmp_path / "part"
+    shutil.rmtree(part / "results")
+    shutil.rmtree(run_folder(part, "glimpses-0"))
+    reproduce(["table2"], str(part / "trial.yaml"), part / "results", part / "runs", so_far=True)
+    assert [record["run"] for record in records_of(part, "table2")] == ["ssdir-0"]
+    assert "Glimpses-0 is not made yet" in (part / "results" / "trial" / "report.md").read_text()
+    assert not list((part / "runs" / "trial").glob("glimpses-*"))
 
 
 def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,13 @@ def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) ->
 
 
 def reproduce(
-    names: Sequence[str], scale: str, out: Path, runs: Path, data: Path | None = None, minutes: float | None = None
+    names: Sequence[str],
+    scale: str,
+    out: Path,
+    runs: Path,
+    data: Path | None = None,
+    minutes: float | None = None,
+    so_far: bool = False,
 ) -> Path:
     """Trains what is missing, measures it, and writes results and the report.
 
@@ -93,6 +99,7 @@ def reproduce(
         runs: gets a folder of the plan's name with data sets and trainings; what is there is used again.
         data: folder that holds what cannot be generated; experiments on what is missing are left out, and say so.
         minutes: nothing new is begun after so many.
+        so_far: train nothing; write results and report of what there is, which say what is missing.
 
     Returns:
         The report.
@@ -109,15 +116,21 @@ def reproduce(
     jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
     for sentence in left_out:
         say(sentence)
-    waiting = {job.slug for job in jobs}
-    with watch.over(runner.guess(jobs)):
-        for name in chosen:
-            for job in jobs_of(plan, _with_trainings([name])):
-                if job.slug in waiting:
-                    waiting.remove(job.slug)
-                    with watch.run(job.name):
-                        runner.ensure_ready(job)
-            _write_experiment(runner, name, out / plan.name)
+    missing = {} if so_far else {job.slug: job for job in jobs}
+    # Costs are measured last, when no training of this process is left.
+    unwritten = sorted(chosen, key=lambda name: not EXPERIMENTS[name].trains)
+    guesses = {job.name: guess for job, guess in zip(jobs, runner.guess(jobs), strict=True)}
+    with watch.over(guesses):
+        while unwritten:
+            needed = {job.slug for job in jobs_of(plan, _with_trainings(unwritten[:1]))}
+            if needed & missing.keys():
+                # Where another process makes what is needed, this one goes on with what will be.
+                by_need = sorted(missing.values(), key=lambda job: job.slug not in needed)
+                with runner.claim(by_need) as job, watch.run(job.name):
+                    runner.ensure_ready(job)
+                del missing[job.slug]
+            else:
+                _write_experiment(runner, unwritten.pop(0), out / plan.name, so_far)
     return out / plan.name / REPORT
 
 
@@ -133,10 +146,13 @@ def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str
     return kept, [reason for reason in reasons.values() if reason is not None]
 
 
-def _write_experiment(runner: Runner, name: str, folder: Path) -> None:
+def _write_experiment(runner: Runner, name: str, folder: Path, so_far: bool = False) -> None:
     """Writes an experiment's results, and the report with it."""
     jobs, left_out = _available(runner, jobs_of(runner.plan, [name]))
     experiment = EXPERIMENTS[name]
+    if so_far and experiment.trains:
+        left_out += [f"{job.name} is not made yet" for job in jobs if not runner.is_made(job)]
+        jobs = [job for job in jobs if runner.is_made(job)]
     records = experiment.measure(runner, jobs, folder / FIGURES)
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []
     write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])

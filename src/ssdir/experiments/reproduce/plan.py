@@ -244,7 +244,9 @@ def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, 
 def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
     """The trainings that some experiments need, each once, in the order of the plan's experiments."""
     wanted = dict.fromkeys(group for name in experiments for group in plan.experiments[name])
-    return [job for group in wanted for job in expand(plan, group)]
+    jobs = [job for group in wanted for job in expand(plan, group)]
+    # One seed of every run before a second of any: what there is after half of the time can be compared.
+    return sorted(jobs, key=lambda job: job.recipe.seed)
 
 
 def expand(plan: Plan, group: str) -> list[Job]:

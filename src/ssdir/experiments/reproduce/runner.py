@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import ObjectDataset, fingerprint
@@ -43,10 +44,13 @@ MEASURES = 1
 """Counts up where what is measured changes, so that it is measured again."""
 
 _MNIST = "MNIST"
+_POLL_SECONDS = 5
 
 
 class Runner:
     """Makes data, trainings and measurements of a plan, each once, and finds them again.
+
+    Several processes may work on the same runs at once: what one is making, the others leave to it.
 
     Args:
         plan: what there is to be made.
@@ -107,6 +111,44 @@ class Runner:
         stored = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
         return bool(stored == job.recipe.model_dump(mode="json"))
 
+    @contextmanager
+    def claim(self, jobs: Sequence[Job]) -> Iterator[Job]:
+        """The first of some jobs that no other process is making; until the end of the block, none will be.
+
+        Where another process makes all of them, this waits.
+
+        Raises:
+            OutOfTime: if the deadline comes first.
+        """
+        if not self.is_made(jobs[0]):
+            self._check_time()
+        while True:
+            for job in jobs:
+                with ExitStack() as locks:
+                    if all(self._try_lock(key, locks) for key in self._makes(job)):
+                        yield job
+                        return
+            self._check_time()
+            with self.watch.stage("waiting for another process"):
+                time.sleep(_POLL_SECONDS)
+
+    def _makes(self, job: Job) -> list[str]:
+        """What a job makes that no other process may be making: its run, and a detector that runs can share."""
+        own = has_ended(self.run_folder(job), "detector") or self._detector_of(job) is not None
+        return [job.slug] if own or job.detector_key is None else [job.slug, f"detector-{job.detector_key}"]
+
+    def _lock(self, key: str) -> FileLock:
+        folder = self.runs / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{key}.lock")
+
+    def _try_lock(self, key: str, locks: ExitStack) -> bool:
+        try:
+            locks.enter_context(self._lock(key).acquire(blocking=False))
+        except Timeout:
+            return False
+        return True
+
     def ensure_data(self, spec: DataSpec) -> Path:
         """The folder of a data set, generated if need be.
 
@@ -114,11 +156,14 @@ class Runner:
             OutOfTime: if it is not there, and the deadline has passed.
         """
         place = self._place(spec)
-        if spec.plan.source is not None and not place.exists():
-            self._check_time()
-            with self.watch.stage(f"data {spec.name}{spec.variation}") as advance:
-                root, workers = self._glyph_root(spec), os.cpu_count() or 1
-                write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
+        if spec.plan.source is None:
+            return place
+        with self._lock(f"data-{spec.slug}"):
+            if not place.exists():
+                self._check_time()
+                with self.watch.stage(f"data {spec.name}{spec.variation}") as advance:
+                    root, workers = self._glyph_root(spec), os.cpu_count() or 1
+                    write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
         return place
 
     def ensure_ready(self, job: Job) -> None:
@@ -175,6 +220,10 @@ class Runner:
         with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return content
+
+    def is_made(self, job: Job) -> bool:
+        """Whether a job is trained and measured."""
+        return self.is_trained(job) and self.measured(job) is not None
 
     def failure(self, job: Job) -> str | None:
         """Why a job could not be measured, in a sentence."""

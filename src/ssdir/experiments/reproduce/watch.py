@@ -30,31 +30,31 @@ class Watch:
             transient=True,
         )
         self._all = self._bars.add_task("all", total=None, note="")
-        self._guesses: list[float] = []
-        self._ended = 0
+        self._guesses: dict[str, float] = {}
+        self._ended: list[str] = []
         self._spent = 0.0
         self._began = 0.0
 
     @contextmanager
-    def over(self, guesses: list[float]) -> Iterator[None]:
-        """A number of runs, with the seconds that each is guessed to take."""
+    def over(self, guesses: dict[str, float]) -> Iterator[None]:
+        """Runs by name, with the seconds that each is guessed to take."""
         self._guesses = guesses
-        self._bars.update(self._all, total=max(sum(guesses), 1e-9))
+        self._bars.update(self._all, total=max(sum(guesses.values()), 1e-9))
         with self._bars:
             yield
 
     @contextmanager
     def run(self, name: str) -> Iterator[None]:
-        """One of the runs, in their order."""
-        guess = self._guesses[self._ended]
+        """One of the runs."""
+        guess = self._guesses[name]
         self._began = time.monotonic()
         if guess:
-            left = format_seconds(self.left)
-            say(f"[{self._ended + 1}/{len(self._guesses)}] {name}: about {format_seconds(guess)}; all: {left}")
+            count = f"{len(self._ended) + 1}/{len(self._guesses)}"
+            say(f"[{count}] {name}: about {format_seconds(guess)}; all: {format_seconds(self.left)}")
         yield
         if guess:
             self._spent += time.monotonic() - self._began
-        self._ended += 1
+        self._ended.append(name)
         self._show(0.0)
 
     @contextmanager
@@ -75,12 +75,16 @@ class Watch:
     @property
     def left(self) -> float:
         """Seconds that the runs which have not ended are guessed to take."""
-        guessed = sum(self._guesses[: self._ended])
+        guessed = self._guessed_of_ended
         pace = self._spent / guessed if guessed else 1.0
-        return pace * sum(self._guesses[self._ended :])
+        return pace * (sum(self._guesses.values()) - guessed)
+
+    @property
+    def _guessed_of_ended(self) -> float:
+        return sum(self._guesses[name] for name in self._ended)
 
     def _show(self, running: float) -> None:
-        done = sum(self._guesses[: self._ended]) + running
+        done = self._guessed_of_ended + running
         left = format_seconds(max(self.left - running, 0.0))
-        note = f"{self._ended} of {len(self._guesses)} runs; {left} left"
+        note = f"{len(self._ended)} of {len(self._guesses)} runs; {left} left"
         self._bars.update(self._all, completed=done, note=note)
