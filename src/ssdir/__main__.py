@@ -1,0 +1,5 @@
+"""`python -m ssdir`, where the command is not on the path."""
+
+from ssdir.cli import main
+
+main()
