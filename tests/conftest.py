@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import hub_mixin
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from fake_hub import Hub
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.encoders import EncoderConfig
@@ -75,3 +78,11 @@ def picture() -> NDArray[np.uint8]:
     """Colourful blobs, uint8 (60, 90, 3)."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((10, 10, 1), dtype=np.uint8))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(hub_mixin, "HfApi", hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    return hub

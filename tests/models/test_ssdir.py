@@ -16,6 +16,7 @@ from ssdir.models.losses import LIKELIHOOD_MARGIN
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
+from ssdir.ops.compositing import LEAST_OPACITY
 from ssdir.ops.matching import assign_anchors
 from ssdir.training.recipe import read_recipe
 
@@ -203,8 +204,40 @@ def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...], background: bool) ->
         assert terms[name].item() == pytest.approx(value, rel=1e-4), name
 
 
-def test_loss_weighs_the_terms_of_one_sample() -> None:
-    model = tiny_model(loss=LossConfig(image=3, objects=5, kl_what=7, kl_depth=11))
+def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
+    """Of two in one box, the far object counts what the near one leaves of the pixels."""
+    z_where = torch.full((2, 4), 0.5)
+    latents = Objects(
+        torch.zeros(2, dtype=torch.int64),
+        1,
+        z_where,
+        z_what=torch.zeros(2, 5),
+        z_what_scale=torch.ones(2, 5),
+        z_depth=torch.tensor([1.0, 0.0]),
+    )
+    g = torch.Generator().manual_seed(0)
+    alpha = torch.ones(2, 1, 8, 8)
+    scene = Scene(torch.rand(1, 3, 16, 16, generator=g), torch.rand(2, 3, 8, 8, generator=g), alpha)
+    images = torch.rand(1, 3, 16, 16, generator=g)
+    config = EncoderConfig()
+    alone = [
+        elbo_terms(images, latents[row : row + 1], replace(scene, appearances=part, alpha=alpha[:1]), config)
+        for row, part in enumerate(scene.appearances.split(1))
+    ]
+    near, far = (terms["nll_objects"] for terms in alone)
+    odds = torch.exp(torch.tensor(1.0))  # of the near one against the far one
+    least = 1 + LEAST_OPACITY
+    expected = (near * least * odds / (least * odds + 1) + far * least / (least + odds)) / 2
+    shared = elbo_terms(images, latents, scene, config, shared_pixels=True)
+    torch.testing.assert_close(shared["nll_objects"], expected, rtol=0.01, atol=0)
+    with pytest.raises(ValueError, match=r"needs decoder\.alpha"):
+        tiny_model(alpha=False, loss=LossConfig(shared_pixels=True))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
+    loss = LossConfig(image=3, objects=5, kl_what=7, kl_depth=11, shared_pixels=shared)
+    model = tiny_model(loss=loss)
     images = noise(2)
     with torch.no_grad():
         torch.manual_seed(5)
@@ -212,7 +245,7 @@ def test_loss_weighs_the_terms_of_one_sample() -> None:
         torch.manual_seed(5)
         latents = model.encode(images)
         scene = model.decode(model.sample(latents))
-        terms = elbo_terms(images, latents, scene, model.config.encoder)
+        terms = elbo_terms(images, latents, scene, model.config.encoder, shared)
     assert len(latents) > 0
     for name, value in terms.items():
         torch.testing.assert_close(losses[name], value)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from ssdir.errors import InputError
 from ssdir.models.consistency import ConsistencyConfig
-from ssdir.models.zoo import list_models, load_model, random_encoder, save_model, seeded
+from ssdir.models.zoo import list_models, load_model, random_encoder, save_model, seeded, weights_fingerprint
 
 from .tiny import NAMES, assert_same_objects, noise, tiny_model
 
@@ -55,6 +55,15 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_model(saved: Path
     loaded = load_model(tmp_path)
     assert {tensor.dtype for tensor in loaded.state_dict().values()} <= {torch.float32, torch.int64}
     assert_same_objects(loaded.encode(images), model.encode(images), atol=0.02)
+
+
+def test_the_fingerprint_is_that_of_the_weights_in_either_precision(saved: Path, tmp_path: Path) -> None:
+    save_model(tiny_model(), tmp_path / "half", half=True)
+    model = load_model(saved)
+    assert weights_fingerprint(model) == weights_fingerprint(load_model(tmp_path / "half"))
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+    assert weights_fingerprint(model) != weights_fingerprint(load_model(saved))
 
 
 def test_files_are_json_and_safetensors_alone(saved: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +12,25 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ssdir.ops import pasting
 from ssdir.ops.compositing import (
     composite_alpha,
     composite_weighted,
     image_softmax,
-    paste_sum,
     pixel_owners,
-    tent_weights,
+    pixel_shares,
 )
+from ssdir.ops.pasting import paste_sum, tent_weights
 
 HEIGHT, WIDTH, SIDE = 33, 40, 6
+
+
+@pytest.fixture(autouse=True, params=["regions", "product"], scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds for both ways of pasting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pasting, "CALL_COST", {"regions": -1e15, "product": 1e15}[request.param])
+        yield
 
 
 def paste_by_grid_sample(appearance: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
@@ -340,6 +349,23 @@ def test_no_object_has_a_canvas_of_its_own(kind: str) -> None:
     with LargestTensor() as largest:
         _ = given_.weighted((H, W)) if kind == "weighted" else given_.merged((H, W))
     assert 0 < largest.numel < M * 3 * H * W / 2
+
+
+@pytest.mark.parametrize("near", [0, 1])
+def test_of_what_two_cover_the_nearer_has_the_larger_share(near: int) -> None:
+    depth = [3.0 * (row == near) for row in range(2)]
+    pair = one_box(LEFT, RIGHT, depth=depth, colours=[RED, GREEN], side=30)
+    arguments = (pair.boxes, pair.z_depth, pair.image_index, 1, (60, 60))
+    shares = pixel_shares(pair.alpha, *arguments)[:, 0]
+    expected = 1 / (1 + torch.exp(torch.tensor([-3.0 if near == 0 else 3.0, 3.0 if near == 0 else -3.0])))
+    # The boxes share a third of each: the last ten columns of the left one, the first ten of the right one.
+    torch.testing.assert_close(shares[0, 3:-3, 22:28].mean(), expected[0], rtol=0, atol=0.02)
+    torch.testing.assert_close(shares[1, 3:-3, 2:8].mean(), expected[1], rtol=0, atol=0.02)
+    assert shares[0, 3:-3, 3:17].min() > 0.99, "alone, all is its own"
+    clear = pixel_shares(pair.alpha * torch.tensor([1.0, 0.0])[:, None, None, None], *arguments)[:, 0]
+    assert clear[0].min() > 0.9, "what the other does not draw is not shared with it"
+    assert clear[1, 3:-3, 2:8].max() < 0.6, "what the other draws is hardly its own"
+    assert clear[1, 3:-3, 14:].min() > 0.99, "what nobody draws is everybody's"
 
 
 def test_owners_need_the_canvases_of_one_image_only() -> None:

@@ -102,7 +102,7 @@ def ssdir(scattered: Path, run: Path) -> Callable[..., Any]:
 def test_it_is_measured_in_all_but_what_needs_drawing(
     ssdir: Callable[..., Any], scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssdir.cli.MAX_GLYPHS", 20)
+    monkeypatch.setattr("ssdir.commands.evaluate.MAX_GLYPHS", 20)
     path = tmp_path / "metrics.json"
     result = ssdir("evaluate", scattered, "--split", "val", "--score-threshold", "0.05", "--out", path)
     assert result.exit_code == 0, result.output

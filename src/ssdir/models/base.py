@@ -84,6 +84,10 @@ class ObjectModel(nn.Module):
         """
         raise NotImplementedError
 
+    def describe(self, images: Tensor, boxes: Objects) -> Objects:
+        """The latents of given boxes: `encode` without finding any, row by row."""
+        return self.encode(images, boxes=boxes)
+
 
 class GenerativeModel(ObjectModel):
     """Images to objects and back: what it encodes it draws again, and by the difference it learns."""

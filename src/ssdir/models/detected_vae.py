@@ -28,7 +28,7 @@ from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
-from ssdir.ops.compositing import composite_alpha, composite_weighted
+from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.matching import assign_anchors
 from ssdir.ops.precision import at_least_single
@@ -42,12 +42,15 @@ class LossConfig(Config):
         objects: α_rec, of the mean over objects of each one's negative log-likelihood.
         kl_what: α_what.
         kl_depth: α_depth.
+        shared_pixels: counts each pixel in the objects' likelihoods by the object's share in it, see
+            `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
     """
 
     image: float = Field(10.0, ge=0)
     objects: float = Field(10.0, ge=0)
     kl_what: float = Field(1.0, ge=0)
     kl_depth: float = Field(1.0, ge=0)
+    shared_pixels: bool = False
 
 
 class DetectedVAEConfig(DetectedConfig):
@@ -69,9 +72,11 @@ class DetectedVAEConfig(DetectedConfig):
     consistency: ConsistencyConfig = ConsistencyConfig()
 
     @model_validator(mode="after")
-    def _background_needs_alpha(self) -> Self:
+    def _some_need_alpha(self) -> Self:
         if self.background != "black" and not self.decoder.alpha:
             raise ValueError("a learned background needs decoder.alpha=true: nothing else says where it is seen")
+        if self.loss.shared_pixels and not self.decoder.alpha:
+            raise ValueError("loss.shared_pixels needs decoder.alpha=true: nothing else says whose a pixel is")
         return self
 
     @property
@@ -172,8 +177,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         """
         latents = self.infer(objects, images, features)
         scene = self.decode(self.sample(latents))
-        terms = elbo_terms(images, latents, scene, self.config.encoder)
         weights = self.config.loss
+        terms = elbo_terms(images, latents, scene, self.config.encoder, weights.shared_pixels)
         total = (
             weights.image * terms["nll_image"]
             + weights.objects * terms["nll_objects"]
@@ -217,7 +222,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return latents.replace(z_what=what, z_depth=depth)
 
 
-def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentConfig) -> dict[str, Tensor]:
+def elbo_terms(
+    images: Tensor, latents: Objects, scene: Scene, config: LatentConfig, shared_pixels: bool = False
+) -> dict[str, Tensor]:
     """The four terms of eq. 7, unweighted, as losses: nats per image, averaged over the batch.
 
     Args:
@@ -225,6 +232,7 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentCon
         latents: the posterior's means and scales.
         scene: what was decoded from a sample.
         config: the standard deviations.
+        shared_pixels: see `LossConfig`.
 
     Returns:
         `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
@@ -239,7 +247,14 @@ def elbo_terms(images: Tensor, latents: Objects, scene: Scene, config: LatentCon
         # An object need not draw what is seen past it.
         behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
         drawn = drawn + (1 - scene.alpha) * behind
-    per_object = bernoulli_nll(drawn, crops).sum(dim=(1, 2, 3))
+    per_pixel = bernoulli_nll(drawn, crops)
+    if shared_pixels:
+        assert scene.alpha is not None
+        size = (images.shape[-2], images.shape[-1])
+        boxes = with_area(latents.boxes, size[0])
+        assert latents.z_depth is not None
+        per_pixel = per_pixel * pixel_shares(scene.alpha, boxes, latents.z_depth, latents.image_index, B, size)
+    per_object = per_pixel.sum(dim=(1, 2, 3))
     share = 1 / latents.counts[latents.image_index]
     return {
         "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,

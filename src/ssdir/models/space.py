@@ -26,8 +26,9 @@ from ssdir.models.space_foreground import (
 from ssdir.models.space_networks import ObjectDecoder
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
-from ssdir.ops.compositing import composite_alpha, paste_sum
+from ssdir.ops.compositing import composite_alpha
 from ssdir.ops.glimpses import sample_glimpses
+from ssdir.ops.pasting import paste_sum
 
 # Below this opacity a pixel's foreground colour fades to black instead of being divided by next to nothing.
 _MIN_COVERAGE = 1e-3

@@ -25,8 +25,8 @@ from ssdir.models.spair_parts import (
 )
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy
-from ssdir.ops.compositing import paste_sum
 from ssdir.ops.glimpses import sample_glimpses
+from ssdir.ops.pasting import paste_sum
 
 # A pixel where objects weigh less than this together fades to black: there is no mean of what isn't there.
 IMPORTANCE_FLOOR = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ssdir.config import parse
 from ssdir.errors import InputError, nearest
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.hub import fetch_model, is_on_hub
 from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
 
 FORMAT = 1
@@ -69,7 +71,7 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
 
 
 def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> ObjectModel:
-    """Loads a model by the name of a shipped one, or from a folder that `save_model` wrote.
+    """Loads a model by the name of a shipped one, from a folder that `save_model` wrote, or `hf://USER/NAME`.
 
     Returns:
         The model in evaluation mode.
@@ -101,6 +103,19 @@ def _lasting(model: ObjectModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("projection.")}
 
 
+def weights_fingerprint(model: ObjectModel) -> str:
+    """What tells models apart whose codes can't be compared: a digest of the weights, 16 hex digits.
+
+    In half precision, in which models ship, so that a model has the same one before and after.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_lasting(model).items()):
+        values = tensor.half() if tensor.is_floating_point() else tensor
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def choose_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for, or else the best there is: CUDA, MPS, CPU.
 
@@ -121,7 +136,13 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def find_model(name_or_dir: str | Path) -> Path:
-    """The folder of a shipped model's name, of a model, or of a training run that holds one."""
+    """The folder of a shipped model's name, of a model, of a training run that holds one, or of one of the Hub.
+
+    Raises:
+        InputError: if there is none; as `fetch_model` for names that begin with `hf://`.
+    """
+    if is_on_hub(str(name_or_dir)):
+        return fetch_model(str(name_or_dir))
     shipped = shipped_models()
     if str(name_or_dir) in shipped:
         return shipped[str(name_or_dir)]
@@ -234,4 +255,5 @@ __all__ = [
     "save_model",
     "seeded",
     "shipped_models",
+    "weights_fingerprint",
 ]

@@ -1,80 +1,13 @@
-"""The spatial transformer and merge of SSDIR as matrix products (paper §3.1, "SSDIR Decoder Network").
-
-Pasting an S×S appearance into an axis-aligned box is separable bilinear interpolation: A_y · I · A_xᵀ with
-tent weights. The weighted sum over an image's objects is then one product contracted over (object, row):
-[A_y,1 … A_y,M] · [I_1 A_x,1ᵀ; …; I_M A_x,Mᵀ], so no object ever has a canvas of its own.
-"""
+"""Merging an image's objects: the paper's weighted sum, and one per pixel by opacity and nearness."""
 
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from ssdir.ops.glimpses import bin_weights, crop_glimpses
+from ssdir.ops.pasting import paste_sum, tent_weights
 from ssdir.ops.precision import in_full_precision
-
-
-def tent_weights(low: Tensor, extent: Tensor, num_pixels: int, size: int, antialias: bool = False) -> Tensor:
-    """Bilinear weights of `size` samples spread over [low, low + extent] for each pixel of an axis.
-
-    Equal to `grid_sample(align_corners=False, padding_mode="zeros")` along one axis.
-
-    Args:
-        low: float (M,), start of the box, relative to the image.
-        extent: float (M,), its width or height, > 0.
-        num_pixels: pixels P along the axis.
-        size: samples S along the axis.
-        antialias: widen the tents where the box has fewer pixels than samples, so that every sample counts.
-
-    Returns:
-        float (M, P, S).
-    """
-    centers = (torch.arange(num_pixels, device=low.device, dtype=low.dtype) + 0.5) / num_pixels
-    position = (centers - low[:, None]) / extent[:, None] * size - 0.5
-    samples = torch.arange(size, device=low.device, dtype=low.dtype)
-    if not antialias:
-        return (1 - (position[:, :, None] - samples).abs()).clamp(min=0)
-    spread = (size / (extent * num_pixels)).clamp(min=1)[:, None, None]
-    weights = (1 - (position[:, :, None] - samples).abs() / spread).clamp(min=0)
-    # A pixel inside the box averages over its samples; one that straddles the edge keeps its tent's falloff.
-    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
-
-
-@in_full_precision
-def paste_sum(
-    appearances: Tensor,
-    boxes: Tensor,
-    counts: list[int],
-    size: tuple[int, int],
-    antialias: bool = False,
-) -> Tensor:
-    """Sums the objects of each image, each pasted into its box.
-
-    Args:
-        appearances: float (M, C, S, S), already weighted; ordered by image.
-        boxes: float (M, 4), xyxy relative to the image, with positive area.
-        counts: objects of each image, B numbers that sum to M.
-        size: (H, W) of the canvas.
-        antialias: see `tent_weights`.
-
-    Returns:
-        float (B, C, H, W). Memory grows with M·C·S·W, not with M·C·H·W.
-    """
-    H, W = size
-    C, S = appearances.shape[1], appearances.shape[-1]
-    extent = boxes[:, 2:] - boxes[:, :2]
-    across = tent_weights(boxes[:, 0], extent[:, 0], W, S, antialias)
-    down = tent_weights(boxes[:, 1], extent[:, 1], H, S, antialias)
-    rows = torch.bmm(rearrange(appearances, "m c s t -> m (s c) t"), across.transpose(1, 2))
-    rows = rearrange(rows, "m (s c) w -> (m s) (c w)", c=C)
-    down = rearrange(down, "m h s -> h (m s)")
-    canvases = [
-        left @ right
-        for left, right in zip(
-            down.split([n * S for n in counts], dim=1), rows.split([n * S for n in counts]), strict=True
-        )
-    ]
-    return rearrange(torch.stack(canvases), "b h (c w) -> b c h w", c=C)
 
 
 def image_softmax(logits: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
@@ -194,6 +127,47 @@ def pixel_owners(
             owners[image] = torch.where(pasted.sum(dim=0) >= min_coverage, shown, -1)
         first += n
     return owners
+
+
+LEAST_OPACITY = 0.05
+"""What every object counts as in its box, so that pixels that nobody draws are everybody's."""
+
+
+@torch.no_grad()
+@in_full_precision
+def pixel_shares(
+    alpha: Tensor,
+    boxes: Tensor,
+    z_depth: Tensor,
+    image_index: Tensor,
+    batch_size: int,
+    size: tuple[int, int],
+) -> Tensor:
+    """How much of each pixel in its box an object shows, beside the others: w a / Σ w a, in the object's frame.
+
+    Args:
+        alpha: float (M, 1, S, S) in [0, 1].
+        boxes: float (M, 4), xyxy relative to the image, with positive area.
+        z_depth: float (M,), larger is nearer.
+        image_index: int64 (M,), never decreasing.
+        batch_size: images B.
+        size: (H, W).
+
+    Returns:
+        float (M, 1, S, S) in (0, 1], 1 where no other object is; without gradient.
+    """
+    (H, W), S = size, alpha.shape[-1]
+    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None, None]
+    counts = torch.bincount(image_index, minlength=batch_size).tolist()
+    shown = crop_glimpses(paste_sum(alpha * weights, boxes, counts, size, antialias=True), boxes, image_index, S)
+    # What pasting and cropping make of the object alone: both blur.
+    extent = boxes[:, 2:] - boxes[:, :2]
+    across = bin_weights(boxes[:, 0], boxes[:, 2], S, W) @ tent_weights(boxes[:, 0], extent[:, 0], W, S, True)
+    down = bin_weights(boxes[:, 1], boxes[:, 3], S, H) @ tent_weights(boxes[:, 1], extent[:, 1], H, S, True)
+    own = (down @ alpha[:, 0] @ across.transpose(1, 2))[:, None] * weights
+    others = (shown - own).clamp(min=0)
+    least = LEAST_OPACITY * weights
+    return (own + least) / (own + least + others)
 
 
 def _depth_weights(z_depth: Tensor, image_index: Tensor, batch_size: int) -> Tensor:

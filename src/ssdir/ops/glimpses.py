@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ssdir.ops.compositing import tent_weights
+from ssdir.ops.pasting import tent_weights
 from ssdir.ops.precision import in_full_precision
 
 
@@ -28,8 +28,8 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
     if images.requires_grad and images.device.type == "cpu":
         order = image_index.argsort(stable=True)
         left, top, right, bottom = boxes.detach()[order].unbind(1)
-        across = _bin_weights(left, right, size, W)
-        down = _bin_weights(top, bottom, size, H)
+        across = bin_weights(left, right, size, W)
+        down = bin_weights(top, bottom, size, H)
         return _contract(images, down, across, image_index[order])[order.argsort()]
     corners = boxes * boxes.new_tensor([W, H, W, H])
     rois = torch.cat([image_index[:, None].to(corners.dtype), corners], dim=1)
@@ -37,7 +37,7 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
     return glimpses
 
 
-def _bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
+def bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
     """RoIAlign along one axis: the weight (M, S, P) of each pixel in each bin of [low, high].
 
     A bin is the mean of as many bilinear samples, evenly spread, as it has pixels, rounded up. RoIAlign is the

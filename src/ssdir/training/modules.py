@@ -79,7 +79,9 @@ class LitStage(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
+        )
         if self.config.schedule == "constant":
             return optimizer
         steps = max(2, int(self.trainer.estimated_stepping_batches))
