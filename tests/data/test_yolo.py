@@ -193,6 +193,19 @@ def test_broken_labels_name_file_and_line(golden, line, message):
     assert f"{golden / 'labels' / 'train' / 'a.txt'}: line 3" in str(caught.value)
 
 
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_all_broken_pictures_are_named_at_once(golden, count):
+    names = [f"broken{i:02d}" for i in range(count)]
+    for name in names:
+        (golden / "images" / "train" / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="or remove") as caught:
+        read_yolo(golden, "train")
+    told = [name for name in names if name in str(caught.value)]
+    assert told == names[:10]
+    assert ("; and 2 more" in str(caught.value)) == (count == 12)
+    assert str(caught.value).startswith(f"{count} images") == (count > 1)
+
+
 def test_boxes_without_area_stay_until_the_data_set_is_made(golden):
     relabel(golden, "0 0.5 0.5 0 0.5\n")
     assert read_yolo(golden, "train").boxes_px[0].tolist() == [40, 10, 40, 30]

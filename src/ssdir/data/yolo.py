@@ -36,6 +36,9 @@ from ssdir.errors import InputError
 # Boxes may reach out of their image, but none is twice as far from its corner as it is large: that is pixels.
 _LARGEST = 2.0
 
+# Broken images named in one sentence.
+_MAX_TOLD = 10
+
 
 def is_yolo(root: str | Path) -> bool:
     """Whether a folder has YOLO's layout."""
@@ -63,9 +66,9 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     sixth number, the confidence in predicted boxes, is not.
 
     Raises:
-        InputError: if a folder, file or listed image is missing, or no image has a label file; if the
-            `data.yaml` is broken; if a line has too few numbers, an unknown class or no relative coordinates (it
-            names file and line).
+        InputError: if a folder, file or listed image is missing, images can't be read, or none has a label file;
+            if the `data.yaml` is broken; if a line has too few numbers, an unknown class or no relative
+            coordinates (it names file and line).
     """
     folder = find_folder(root)
     found, notes = describe(folder), list[str]()
@@ -73,8 +76,13 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     lines = _LabelLines()
     names = found.names if found.names is not None else _numbers(found, lines)
     rows, labels, unlabelled, extra = TableBuilder(names), dict[Path, Path](), list[Path](), 0
+    broken: list[str] = []
     for image in images:
-        height, width = image_size(image)
+        try:
+            height, width = image_size(image)
+        except InputError as error:
+            broken.append(str(error))
+            continue
         label = label_file(image)
         if label in labels:
             raise InputError(
@@ -94,6 +102,8 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
             category = _parse_class(values[0], names, found.described_by, where)
             rows.add_object(category, (x1 * width, y1 * height, x2 * width, y2 * height))
             extra += len(values) == 6
+    if broken:
+        raise InputError(_told(broken))
     if len(unlabelled) == len(images):
         expected = label_file(images[0])
         raise InputError(
@@ -104,6 +114,15 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     return rows.build(
         folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
     )
+
+
+def _told(broken: Sequence[str]) -> str:
+    """All that can't be read in one sentence, so that nobody mends a folder picture by picture."""
+    if len(broken) == 1:
+        return f"{broken[0]}: mend it, or remove it and its labels"
+    more = f"; and {len(broken) - _MAX_TOLD} more" if len(broken) > _MAX_TOLD else ""
+    listed = "; ".join(broken[:_MAX_TOLD])
+    return f"{len(broken)} images can't be read, mend them, or remove them and their labels: {listed}{more}"
 
 
 def _notes(unlabelled: Sequence[Path], extra: int, orphans: Sequence[Path]) -> list[str]:
