@@ -208,6 +208,7 @@ def test_the_file_says_what_it_is(shipped_onnx: Path) -> None:
         nms_threshold=0.45,
         max_objects=200,
         ssdir_version=ssdir.__version__,
+        fingerprint=ssdir.load(SHIPPED, "cpu").fingerprint,
     )
     proto = onnx.load(shipped_onnx)
     assert {entry.domain: entry.version for entry in proto.opset_import} == {"": OPSET}

@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,32 @@ def test_tensor_of_the_models_size_is_taken_as_it_is(predictor: Predictor) -> No
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(predictor.prepare(images), images)
     assert_equal(predictor.encode(images), predictor.model.encode(images))
+
+
+def test_a_batch_costs_as_many_steps_of_python_as_an_image(predictor: Predictor, picture: Picture) -> None:
+    """Selection, suppression (below 1,000 boxes: `keep_best`) and reading the codes take all images at once."""
+    threshold = predictor.encode(picture, THRESHOLD).scores.sort(descending=True).values[:5].min().item()
+
+    def calls(count: int) -> int:
+        batch = predictor.prepare([picture] * count)
+        counted = 0
+
+        def count_calls(frame: object, event: str, argument: object) -> None:
+            nonlocal counted
+            counted += event in ("call", "c_call")
+
+        sys.setprofile(count_calls)
+        try:
+            objects = predictor.encode_batch(batch, threshold)
+        finally:
+            sys.setprofile(None)
+        assert objects.counts.min() > 0
+        return counted
+
+    # The first time, einops works out what to do with tensors of a shape, and remembers it.
+    for _ in range(2):
+        few, many = calls(2), calls(16)
+    assert few == many
 
 
 def test_encoding_runs_no_batch_norm_and_leaves_the_model_its_own(predictor: Predictor, picture: Picture) -> None:

@@ -62,6 +62,18 @@ class ObjectArrays:
             host(objects.anchor_index),
         )
 
+    def to_objects(self) -> Objects:
+        """The same as tensors, on the CPU."""
+        import torch
+
+        from ssdir.objects import Objects
+
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return Objects(
+            batch_size=self.batch_size,
+            **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()},
+        )
+
     @classmethod
     def empty(cls, batch_size: int) -> Self:
         """A batch of images without any object."""

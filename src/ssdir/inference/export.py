@@ -27,6 +27,7 @@ from ssdir.inference.exported import (
 )
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.zoo import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
 from ssdir.ops.resize import resize_area
@@ -136,6 +137,7 @@ def _describe(model: DetectedVAE, part: Part, description: str) -> ExportedModel
         nms_threshold=detector.suppress_above,
         max_objects=detector.max_objects,
         ssdir_version=metadata.version("ssdir"),
+        fingerprint=weights_fingerprint(model),
     )
 
 

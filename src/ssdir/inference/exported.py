@@ -44,6 +44,7 @@ class ExportedModel:
         max_objects: most objects per image.
         ssdir_version: what wrote the file.
         precision: of the convolutions.
+        fingerprint: digest of the model's weights, before they became 8-bit integers; empty where it isn't known.
         format: version of these names.
     """
 
@@ -58,6 +59,7 @@ class ExportedModel:
     max_objects: int
     ssdir_version: str
     precision: Literal["float32", "int8"] = "float32"
+    fingerprint: str = ""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -72,7 +74,7 @@ class ExportedModel:
             InputError: if it is damaged, or of another format, naming `source`.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = {"fingerprint": "", **json.loads(text)}
             if values["format"] != FORMAT:
                 raise InputError(
                     f"'{source}' has format {values['format']}, this ssdir reads {FORMAT}: update ssdir"

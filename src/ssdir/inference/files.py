@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from ssdir.data.images import Image8, image_size, read_image, resize
 from ssdir.errors import InputError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ssdir.inference.arrays import ObjectArrays
     from ssdir.objects import Objects
 
 T = TypeVar("T")
 Found = TypeVar("Found", bound="Objects | ObjectArrays")
 Found_co = TypeVar("Found_co", bound="Objects | ObjectArrays", covariant=True)
+
+Precision: TypeAlias = Literal["single", "bf16"]
 
 ONNX_SUFFIX = ".onnx"
 READERS = min(4, os.cpu_count() or 1)
@@ -43,12 +47,19 @@ class Encoder(Protocol[Found_co]):
     def latent_dim(self) -> int:
         """Size D of `z_what`."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights: codes of different ones can't be compared. Empty where it isn't known."""
+
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Found_co:
         """Finds the objects of images uint8 (B, image_size, image_size, 3), RGB, in one go; B may be 0."""
 
 
 def load_encoder(
-    model: str, engine: Literal["torch", "onnx"] | None = None, device: str | None = None
+    model: str,
+    engine: Literal["torch", "onnx"] | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
 ) -> Encoder[Any]:
     """Loads a model on an engine.
 
@@ -56,9 +67,11 @@ def load_encoder(
         model: a shipped model's name or a model's folder, for torch; a file of `ssdir export`, for ONNX Runtime.
         engine: None takes the one that `model` is for.
         device: where to run; None takes the best there is.
+        precision: of torch's products; an exported file has its own.
 
     Raises:
-        InputError: if there is no such model, it is for the other engine, or the device isn't there.
+        InputError: if there is no such model, it is for the other engine, it can't have the precision, or the
+            device isn't there.
     """
     is_onnx = model.lower().endswith(ONNX_SUFFIX)
     if (engine or ("onnx" if is_onnx else "torch")) == "onnx":
@@ -66,6 +79,8 @@ def load_encoder(
             raise InputError(
                 f"'{model}' is not an {ONNX_SUFFIX} file, which --engine onnx needs: make one with ssdir export"
             )
+        if precision is not None:
+            raise InputError(f"'{model}' has the precision in which it was exported: leave out --precision")
         from ssdir.inference.onnx_engine import OnnxEncoder
 
         return OnnxEncoder(model, device)
@@ -73,7 +88,7 @@ def load_encoder(
         raise InputError(f"'{model}' is for ONNX Runtime: leave out --engine torch, or give a model's folder")
     from ssdir.inference.predictor import load
 
-    return load(model, device)
+    return load(model, device, precision or "single")
 
 
 def check_threshold(score_threshold: float | None) -> None:
@@ -91,12 +106,16 @@ class EncodedBatch(Generic[Found]):
         sizes: the (height, width) of each, upright, in pixels.
         objects: theirs; `batch_size` is the number of paths.
         skipped: why each of the others couldn't be read, a sentence with its path.
+        given: where boxes were given, the further columns of those described, row-aligned with `objects`.
+        refused: why each of the other boxes was not described, a sentence with its row.
     """
 
     paths: list[Path]
     sizes: list[tuple[int, int]]
     objects: Found
     skipped: list[str]
+    given: pa.Table | None = None
+    refused: Sequence[str] = ()
 
 
 def encode_files(
@@ -124,13 +143,48 @@ def encode_files(
     Raises:
         InputError: for an option out of range; with `strict`, for the first unreadable image.
     """
+    check_threshold(score_threshold)
+    for chunk in read_batches(paths, encoder.image_size, batch_size, strict, on_progress):
+        objects = encoder.encode_pixels(chunk.pixels, score_threshold)
+        yield EncodedBatch(chunk.paths, chunk.sizes, objects, chunk.skipped)
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """Some images of a larger run, as a model sees them.
+
+    Attributes:
+        paths: the images that could be read.
+        sizes: the (height, width) of each, upright, in pixels.
+        pixels: uint8 (B, side, side, 3), RGB.
+        skipped: why each of the others couldn't be read, a sentence with its path.
+    """
+
+    paths: list[Path]
+    sizes: list[tuple[int, int]]
+    pixels: Image8
+    skipped: list[str]
+
+
+def read_batches(
+    paths: Sequence[Path],
+    side: int,
+    batch_size: int = 32,
+    strict: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[ReadBatch]:
+    """Reads image files batch by batch as squares of a side in pixels; the rest as in `encode_files`."""
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
-    check_threshold(score_threshold)
     done = 0
-    for chunk in chunks(_read_ahead(paths, encoder.image_size, batch_size), batch_size):
-        batch = _encode_chunk(encoder, chunk, strict, score_threshold)
-        yield batch
+    for chunk in chunks(_read_ahead(paths, side, batch_size), batch_size):
+        skipped = [read.problem for read in chunk if read.pixels is None]
+        if strict and skipped:
+            raise InputError(skipped[0])
+        readable = [read for read in chunk if read.pixels is not None]
+        seen = [read.pixels for read in readable if read.pixels is not None]
+        pixels = np.stack(seen) if seen else np.zeros((0, side, side, 3), dtype=np.uint8)
+        yield ReadBatch([read.path for read in readable], [read.size for read in readable], pixels, skipped)
         done += len(chunk)
         if on_progress is not None:
             on_progress(done, len(paths))
@@ -175,19 +229,6 @@ def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]
                 yield read
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _encode_chunk(
-    encoder: Encoder[Found], chunk: Sequence[_Read], strict: bool, score_threshold: float | None
-) -> EncodedBatch[Found]:
-    skipped = [read.problem for read in chunk if read.pixels is None]
-    if strict and skipped:
-        raise InputError(skipped[0])
-    readable = [read for read in chunk if read.pixels is not None]
-    seen = [read.pixels for read in readable if read.pixels is not None]
-    none = np.zeros((0, encoder.image_size, encoder.image_size, 3), dtype=np.uint8)
-    objects = encoder.encode_pixels(np.stack(seen) if seen else none, score_threshold)
-    return EncodedBatch([read.path for read in readable], [read.size for read in readable], objects, skipped)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

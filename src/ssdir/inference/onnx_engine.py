@@ -53,6 +53,11 @@ class OnnxEncoder:
         """Size D of `z_what`."""
         return self.exported.latent_dim
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights that were exported; empty in files of an ssdir that didn't write it."""
+        return self.exported.fingerprint
+
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectArrays:
         """Finds the objects of images uint8 (B, H, W, 3), RGB, in one go; H and W may be any, and B may be 0."""
         if not len(pixels):

@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from einops import rearrange
+from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
-from ssdir.data.images import Image8, ImageSource, read_image, to_tensor
+from ssdir.data.images import Image8, ImageSource, image_size, read_image, to_tensor
 from ssdir.errors import InputError
-from ssdir.inference.files import check_threshold, chunks, read_file
+from ssdir.inference.boxes import BoxUnit, as_objects
+from ssdir.inference.files import Precision, check_threshold, chunks, read_file
 from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.inference_form import inference_form
-from ssdir.models.zoo import choose_device, load_model
+from ssdir.models.detected import DetectedModel
+from ssdir.models.hub import fetch_model
+from ssdir.models.inference_form import in_bfloat16, inference_form
+from ssdir.models.zoo import choose_device, load_model, save_model, weights_fingerprint
 from ssdir.objects import Objects, Scene
+
+if TYPE_CHECKING:
+    from ssdir.inference.boxes import GivenBoxes
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
 
-def load(name_or_dir: str | Path, device: str | torch.device | None = None) -> Predictor:
-    """Loads a model by the name of a shipped one, or from a folder.
+def load(
+    name_or_dir: str | Path, device: str | torch.device | None = None, precision: Precision = "single"
+) -> Predictor:
+    """Loads a model by the name of a shipped one, from a folder, or from the Hugging Face Hub.
 
     Args:
-        name_or_dir: see `ssdir models`; a folder that `ssdir train` or `save_model` wrote.
+        name_or_dir: see `ssdir models`; a folder that `ssdir train` or `save_model` wrote; `hf://USER/NAME`.
         device: None takes the accelerator, if there is one.
+        precision: of encoding, see `Predictor`.
 
     Raises:
-        InputError: for an unknown name, damaged files, or a device that isn't there.
+        InputError: for an unknown name, damaged files, a device that isn't there, or a precision that the model
+            can't have.
     """
-    return Predictor(load_model(name_or_dir, choose_device(device)))
+    return Predictor(load_model(name_or_dir, choose_device(device)), precision=precision)
 
 
-class Predictor:
+CARD = """---
+{{ card_data }}
+---
+
+# {{ repo_id | default("A model of ssdir", true) }}
+
+Finds the objects of images, each with a box, a class, an appearance code that can be drawn, and a depth.
+
+```python
+import ssdir
+
+model = ssdir.load("hf://{{ repo_id | default("USER/NAME", true) }}")
+objects = model.encode("picture.png")
+```
+"""
+
+
+class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], model_card_template=CARD):
     """A model in evaluation mode, for images of any kind and size.
 
     Images are squashed to the model's square; `z_where` is relative to the image, so it needs no converting
@@ -45,12 +74,27 @@ class Predictor:
         model: where its parameters are is where it runs. Encoding uses a copy of it as it is now, see
             `inference_form`: load or train first.
         batch_size: most images that go through the model at once.
+        precision: of the products that encoding takes, see `in_bfloat16`; decoding stays in single precision.
+
+    Raises:
+        InputError: for bf16 of a model without a detector, whose thin windows it would misplace.
     """
 
-    def __init__(self, model: ObjectModel, batch_size: int = 32) -> None:
+    def __init__(self, model: ObjectModel, batch_size: int = 32, precision: Precision = "single") -> None:
+        if precision == "bf16" and not isinstance(model, DetectedModel):
+            raise InputError(
+                f"a {model.config.kind} model encodes in single precision only: leave out precision bf16"
+            )
         self.model = model.eval()
         self.batch_size = batch_size
         self._encoder = inference_form(self.model)
+        if precision == "bf16":
+            in_bfloat16(self._encoder)
+
+    @property
+    def encoder(self) -> ObjectModel:
+        """The copy that encodes: what to measure."""
+        return self._encoder
 
     @property
     def class_names(self) -> list[str]:
@@ -67,31 +111,79 @@ class Predictor:
         """Size D of `z_what`."""
         return self.model.latent_dim
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights, see `weights_fingerprint`."""
+        return weights_fingerprint(self.model)
+
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
         return self.model.device
 
-    def encode(self, images: Images, score_threshold: float | None = None) -> Objects:
+    def encode(
+        self,
+        images: Images,
+        score_threshold: float | None = None,
+        boxes: GivenBoxes | None = None,
+        *,
+        box_unit: BoxUnit | None = None,
+    ) -> Objects:
         """Finds the objects of one or several images, and what they look like.
 
         Args:
             images: a path, PIL image, array (H, W[, C]) or tensor (C, H, W), see `read_image`; a sequence of
                 these, sizes and kinds mixed; or a batch: tensor (B, 3, H, W), array (B, H, W, C).
             score_threshold: least score, in [0, 1]; None takes the model's.
+            boxes: of your own detector or tracker, see `as_objects`: these are described instead of finding any.
+                The result is row-aligned with them; its scores and labels are theirs, where they have them.
+            box_unit: of boxes that are arrays: "pixels" of the upright image, or "relative" to it.
 
         Raises:
-            InputError: if an image cannot be read, or there is none.
+            InputError: if an image cannot be read, or there is none; if boxes don't fit their image.
         """
         check_threshold(score_threshold)
-        return Objects.cat([self.encode_batch(batch, score_threshold) for batch in self._batches(images)])
+        if boxes is None:
+            return Objects.cat([self.encode_batch(batch, score_threshold) for batch in self._batches(images)])
+        sources = _sources(images)
+        given = chunks(as_objects(boxes, [_size(source) for source in sources], box_unit).split(), self.batch_size)
+        return Objects.cat(
+            [
+                self.encode_batch(batch, boxes=Objects.cat(part))
+                for batch, part in zip(self._batches(sources), given, strict=True)
+            ]
+        )
 
-    def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Objects:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Loads a model from a folder or, by `USER/NAME`, from the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name.
+            options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`: see `fetch_model`; and
+                `batch_size`.
+
+        Raises:
+            InputError: as `fetch_model` and `load_model`.
+        """
+        batch_size = options.pop("batch_size", 32)
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = fetch_model(str(pretrained_model_name_or_path), **options)
+        return cls(load_model(folder, choose_device()), batch_size)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """What `save_pretrained` and `push_to_hub` write: the model's folder."""
+        save_model(self.model, save_directory)
+
+    def encode_pixels(
+        self, pixels: Image8, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
         """Like `encode_batch`, for uint8 (B, image_size, image_size, 3), RGB; B may be 0."""
         if not len(pixels):
             return Objects.empty(0)
         batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float().div_(255)
-        return self.encode_batch(batch, score_threshold)
+        return self.encode_batch(batch, score_threshold, boxes)
 
     @torch.no_grad()
     def decode(self, objects: Objects) -> Scene:
@@ -110,10 +202,13 @@ class Predictor:
         """What the model sees of the images: float (B, 3, image_size, image_size) in [0, 1]."""
         return torch.cat(list(self._batches(images)))
 
-    def encode_batch(self, batch: Tensor, score_threshold: float | None = None) -> Objects:
+    def encode_batch(
+        self, batch: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
         """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], in one go."""
         images = batch.to(self._encoder.device, memory_format=torch.channels_last)
-        return self._encoder.encode(images, score_threshold).to("cpu")
+        given = None if boxes is None else boxes.to(self._encoder.device)
+        return self._encoder.encode(images, score_threshold, given).to("cpu")
 
     def _batches(self, images: Images) -> Iterator[Tensor]:
         sources = _sources(images)
@@ -146,6 +241,16 @@ def _sources(images: Images) -> Sequence[ImageSource]:
     if isinstance(images, (Tensor, np.ndarray)):
         return list(images) if images.ndim == 4 else [images]
     return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+
+
+def _size(source: ImageSource) -> tuple[int, int]:
+    """The upright (height, width) of an image, in pixels."""
+    if isinstance(source, Tensor):
+        return int(source.shape[-2]), int(source.shape[-1])
+    if isinstance(source, (str, Path)):
+        return image_size(Path(source))
+    height, width = read_image(source).shape[:2]
+    return height, width
 
 
 def _checked(image: Tensor) -> Tensor:

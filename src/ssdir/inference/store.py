@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -41,20 +41,51 @@ class StoreInfo:
     """What a file of objects says of itself.
 
     Attributes:
-        model: name or folder of the model.
+        model: the model, as `ssdir.load` takes it: a shipped one's name, or a folder or file.
+        objects: rows of the file.
         class_names: the classes that the column `label` indexes.
         latent_dim: size D of `z_what`.
+        fingerprint: digest of the model's weights; empty where it isn't known.
         ssdir_version: what wrote the file.
         images_seen: number of images, with those in which nothing was found.
         images_without_objects: path of each of the latter, by its image_index.
     """
 
     model: str
+    objects: int
     class_names: list[str]
     latent_dim: int
+    fingerprint: str
     ssdir_version: str
     images_seen: int
     images_without_objects: dict[int, str]
+
+
+class CodeMaker(Protocol):
+    """A model, or what was made by one, as far as it tells whose codes they are."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The model's classes."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of its `z_what`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of its weights; empty where it isn't known."""
+
+
+def comparable(one: CodeMaker, other: CodeMaker) -> bool:
+    """Whether codes are of one model: of others, even of the same sizes, they mean nothing to each other.
+
+    Where a digest isn't known, as in files of an earlier ssdir, classes and sizes decide. Where it is, classes
+    don't count: boxes of another detector bring their own.
+    """
+    if one.fingerprint and other.fingerprint:
+        return one.fingerprint == other.fingerprint
+    return (list(one.class_names), one.latent_dim) == (list(other.class_names), other.latent_dim)
 
 
 class ObjectWriter:
@@ -70,18 +101,34 @@ class ObjectWriter:
         model: name of the model.
         class_names: its classes.
         latent_dim: size D of its `z_what`.
+        fingerprint: digest of its weights, see `Encoder`.
+        given: further columns, which each batch with objects then brings; names must not be among `COLUMNS`.
     """
 
-    def __init__(self, path: str | Path, model: str, class_names: Sequence[str], latent_dim: int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        model: str,
+        class_names: Sequence[str],
+        latent_dim: int,
+        fingerprint: str = "",
+        given: pa.Schema | None = None,
+    ) -> None:
         self.model, self.class_names, self.latent_dim = model, list(class_names), latent_dim
+        self.fingerprint = fingerprint
         self.images_seen = self.objects_written = 0
         self._without_objects: dict[int, str] = {}
         self._buffer: list[pa.Table] = []
         self._schema = _schema(latent_dim)
-        self._file = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
+        whole = self._schema if given is None else pa.schema([*self._schema, *given])
+        self._file = pq.ParquetWriter(path, whole, compression="zstd", write_page_checksum=True)
 
     def write(
-        self, objects: Objects | ObjectArrays, images: Sequence[str | Path], sizes: Sequence[tuple[int, int]]
+        self,
+        objects: Objects | ObjectArrays,
+        images: Sequence[str | Path],
+        sizes: Sequence[tuple[int, int]],
+        given: pa.Table | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -89,6 +136,7 @@ class ObjectWriter:
             objects: with scores, labels, z_what and anchors.
             images: path of each image of the batch.
             sizes: (height, width) of each, in pixels.
+            given: the further columns, row-aligned with the objects.
 
         Raises:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
@@ -104,7 +152,12 @@ class ObjectWriter:
         for index in np.flatnonzero(found.counts == 0).tolist():
             self._without_objects[self.images_seen + index] = paths[index]
         if len(found):
-            self._buffer.append(self._table(found, paths, sizes))
+            table = self._table(found, paths, sizes)
+            if given is not None:
+                table = pa.table(
+                    [*table.columns, *given.columns], schema=pa.schema([*table.schema, *given.schema])
+                )
+            self._buffer.append(table)
         self.images_seen += len(paths)
         self.objects_written += len(found)
         if sum(table.num_rows for table in self._buffer) >= ROW_GROUP:
@@ -118,6 +171,7 @@ class ObjectWriter:
             "model": self.model,
             "class_names": self.class_names,
             "latent_dim": self.latent_dim,
+            "fingerprint": self.fingerprint,
             "ssdir_version": metadata.version("ssdir"),
             "images_seen": self.images_seen,
             "images_without_objects": self._without_objects,
@@ -187,17 +241,54 @@ def read_objects(path: str | Path) -> tuple[Objects, list[str]]:
     Raises:
         InputError: if the file is missing, damaged, or something else's.
     """
+    table, info = read_table(path)
+    with _damaged(path):
+        return _objects(table, info), image_paths(table, info)
+
+
+def read_table(path: str | Path) -> tuple[pa.Table, StoreInfo]:
+    """Reads a file of objects as it is: the columns of `ObjectWriter`, without torch.
+
+    Raises:
+        InputError: as `read_objects`.
+    """
     info = read_info(path)
-    try:
+    with _damaged(path):
         # Not read_table: it would add columns for folders named like partitions (`year=2024`).
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        if _columns(table.schema) != _columns(_schema(info.latent_dim)):
-            raise InputError(f"'{path}' has other columns than ssdir writes")
-        return _objects(table, info), _image_paths(table, info)
+        names = _schema(info.latent_dim).names
+        return _open(path, info).read(names).select(names), info
+
+
+@contextmanager
+def _damaged(path: str | Path) -> Iterator[None]:
+    """What can't be read becomes one sentence."""
+    try:
+        yield
     except (pa.ArrowException, OSError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"'{path}' is damaged ({_first_line(error)})") from error
+
+
+def read_batches(path: str | Path, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
+    """Reads a file of objects in pieces, with the columns of `ObjectWriter`, in bounded memory.
+
+    Raises:
+        InputError: as `read_objects`.
+    """
+    info = read_info(path)
+    with _damaged(path):
+        yield from _open(path, info).iter_batches(rows, columns=_schema(info.latent_dim).names)
+
+
+def _open(path: str | Path, info: StoreInfo) -> pq.ParquetFile:
+    """A file that has all columns of `ObjectWriter`, and maybe more, such as a class that was predicted since."""
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    kinds = _columns(file.schema_arrow)
+    # Types of lists may be equal and have other hashes, so that sets of them don't compare.
+    if any(kinds.get(name) != kind for name, kind in _columns(_schema(info.latent_dim)).items()):
+        raise InputError(f"'{path}' has other columns than ssdir writes")
+    return file
 
 
 def read_info(path: str | Path) -> StoreInfo:
@@ -210,26 +301,29 @@ def read_info(path: str | Path) -> StoreInfo:
     if not path.is_file():
         raise InputError(f"'{path}' is a folder, not a file" if path.is_dir() else f"'{path}' does not exist")
     try:
-        raw = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
+        footer = pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"'{path}' is damaged or not a Parquet file ({_first_line(error)})") from error
+    raw = (footer.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise InputError(f"'{path}' is a Parquet file that ssdir did not write")
     try:
-        return _info(json.loads(raw), path)
+        return _info(json.loads(raw), footer.num_rows, path)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"'{path}' is damaged: its metadata can't be read") from error
 
 
-def _info(header: Mapping[str, Any], path: Path) -> StoreInfo:
+def _info(header: Mapping[str, Any], objects: int, path: Path) -> StoreInfo:
     if header["format"] != FORMAT:
         raise InputError(f"'{path}' has format {header['format']}, this ssdir reads {FORMAT}: update ssdir")
     return StoreInfo(
         model=str(header["model"]),
+        objects=objects,
         class_names=[str(name) for name in header["class_names"]],
         latent_dim=int(header["latent_dim"]),
+        fingerprint=str(header.get("fingerprint", "")),
         ssdir_version=str(header["ssdir_version"]),
         images_seen=int(header["images_seen"]),
         images_without_objects={int(i): str(image) for i, image in header["images_without_objects"].items()},
@@ -256,9 +350,13 @@ def _schema(latent_dim: int) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, kind in columns.items()])
 
 
-def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+COLUMNS = frozenset(_schema(1).names)
+"""What `ObjectWriter` names its columns."""
+
+
+def _columns(schema: pa.Schema) -> dict[str, pa.DataType]:
     """Names and types: which columns may be null has changed over time."""
-    return [(field.name, field.type) for field in schema]
+    return {field.name: field.type for field in schema}
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
@@ -300,7 +398,12 @@ def _objects(table: pa.Table, info: StoreInfo) -> Objects:
     )
 
 
-def _image_paths(table: pa.Table, info: StoreInfo) -> list[str]:
+def image_paths(table: pa.Table, info: StoreInfo) -> list[str]:
+    """Path of each image by its image_index, with those in which nothing was found.
+
+    Raises:
+        ValueError: if the file lacks an image.
+    """
     paths = dict(info.images_without_objects)
     paths.update(zip(table["image_index"].to_pylist(), table["image"].to_pylist(), strict=True))
     if sorted(paths) != list(range(info.images_seen)):
@@ -312,4 +415,13 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
-__all__ = ["ObjectWriter", "StoreInfo", "read_info", "read_objects"]
+__all__ = [
+    "COLUMNS",
+    "ObjectWriter",
+    "StoreInfo",
+    "image_paths",
+    "read_batches",
+    "read_info",
+    "read_objects",
+    "read_table",
+]

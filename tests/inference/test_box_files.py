@@ -1,0 +1,269 @@
+"""Boxes of the user's own detector, from files: what is read, where it goes, and what is said of bad ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+import ssdir
+from ssdir.cli import app
+from ssdir.errors import InputError
+from ssdir.inference.box_files import BoxTable, read_boxes
+from ssdir.inference.describe import place
+from ssdir.inference.store import read_info, read_objects
+
+ROWS = [
+    {"image": "c.png", "x1": 1.0, "y1": 1.0, "x2": 20.0, "y2": 20.0, "score": 0.5, "class": "dog", "track_id": 8},
+    {"image": "a.png", "x1": 5.0, "y1": 5.0, "x2": 40.0, "y2": 40.0, "score": 0.75, "class": "cat", "track_id": 7},
+    {
+        "image": "a.png",
+        "x1": 70.0,
+        "y1": 40.0,
+        "x2": 120.0,
+        "y2": 90.0,
+        "score": 0.25,
+        "class": "dog",
+        "track_id": 9,
+    },
+]
+"""Of three photos of 90×60 px, of which b.png has none; the last box reaches over the edge."""
+
+
+@pytest.fixture
+def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in (("a", picture), ("b", np.zeros_like(picture)), ("c", picture[::-1])):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+def write_csv(folder: Path, rows: Any = ROWS, **names: str) -> Path:
+    path = folder / "boxes.csv"
+    lines = [",".join(names.get(name, name) for name in rows[0]), *(",".join(map(str, r.values())) for r in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_parquet(folder: Path) -> Path:
+    path = folder / "boxes.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+    return path
+
+
+def coco_parts() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    images = [{"id": 10 + number, "file_name": f"{name}.png"} for number, name in enumerate("abc")]
+    categories = [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}]
+    boxes = [
+        {
+            "image_id": 10 + "abc".index(row["image"][0]),
+            "bbox": [row["x1"], row["y1"], row["x2"] - row["x1"], row["y2"] - row["y1"]],
+            "score": row["score"],
+            "category_id": {"cat": 3, "dog": 5}[row["class"]],
+            "track_id": row["track_id"],
+            "segmentation": [[0, 0, 1, 1, 1, 0]],
+        }
+        for row in ROWS
+    ]
+    return {"images": images, "categories": categories}, boxes
+
+
+def write_coco(folder: Path) -> Path:
+    named, boxes = coco_parts()
+    (folder / "coco.json").write_text(json.dumps({**named, "annotations": boxes}))
+    return folder / "coco.json"
+
+
+def write_results(folder: Path) -> list[Path | str]:
+    named, boxes = coco_parts()
+    (folder / "results.json").write_text(json.dumps(boxes))
+    (folder / "instances.json").write_text(json.dumps(named))
+    return [folder / "results.json", "--annotations", folder / "instances.json"]
+
+
+def encode(*args: object) -> Any:
+    return CliRunner().invoke(app, ["encode", *(str(arg) for arg in args)])
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "csv": write_csv,
+    "parquet": write_parquet,
+    "coco": write_coco,
+    "results": write_results,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_kind_of_file_is_described_as_the_library_does(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path, kind: str
+) -> None:
+    given = WRITERS[kind](tmp_path)
+    out = tmp_path / "o.parquet"
+    options = given if isinstance(given, list) else [given]
+    result = encode(tiny_model_dir, photos, "--boxes", *options, "--out", out, "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    assert "1 images have no boxes" in result.stderr
+    objects, images = read_objects(out)
+    assert [Path(image).name for image in images] == ["a.png", "b.png", "c.png"]
+    assert objects.counts.tolist() == [2, 0, 1]
+    # The oracle: the same boxes, handed over as arrays.
+    corners = np.array([[row[name] for name in ("x1", "y1", "x2", "y2")] for row in ROWS])
+    arrays = [corners[[1, 2]], np.zeros((0, 4)), corners[[0]]]
+    expected = ssdir.load(tiny_model_dir, "cpu").encode(images, boxes=arrays, box_unit="pixels")
+    np.testing.assert_allclose(objects.z_where, expected.z_where, atol=1e-6)
+    assert objects.z_what is not None
+    np.testing.assert_allclose(objects.z_what, expected.z_what, rtol=1e-3, atol=1e-4)
+    assert objects.boxes_px((60, 90))[1].tolist() == pytest.approx([70, 40, 90, 60], abs=1e-3)
+    table = pq.read_table(out)
+    assert table["box_row"].to_pylist() == [1, 2, 0]
+    assert table["track_id"].to_pylist() == [7, 9, 8]
+    assert table["class"].to_pylist() == ["cat", "dog", "dog"]
+    assert table["score"].to_pylist() == [0.75, 0.25, 0.5]
+    assert "segmentation" not in table.column_names
+
+
+def test_described_again_are_the_same_objects(tiny_model_dir: Path, photos: Path, tmp_path: Path) -> None:
+    first, again = tmp_path / "first.parquet", tmp_path / "again.parquet"
+    assert encode(tiny_model_dir, photos, "--score-threshold", 0.7, "--out", first).exit_code == 0
+    assert encode(tiny_model_dir, photos, "--boxes", first, "--out", again).exit_code == 0
+    found, described = read_objects(first)[0], read_objects(again)[0]
+    assert len(found) > 0
+    assert described.image_index.tolist() == found.image_index.tolist()
+    np.testing.assert_allclose(described.z_where, found.z_where, atol=1e-5)
+    assert pq.read_table(again)["class"].equals(pq.read_table(first)["class"])
+    assert read_info(again).fingerprint == read_info(first).fingerprint
+
+
+@pytest.mark.parametrize("names", [("x", "y", "w", "h"), ("left", "top", "width", "height")])
+def test_width_and_height_and_relative_units(tmp_path: Path, names: tuple[str, ...]) -> None:
+    row = {"file_name": "000.png", **dict(zip(names, (0.1, 0.2, 0.3, 0.4), strict=True))}
+    table = read_boxes(write_csv(tmp_path, [row]), unit="relative")
+    np.testing.assert_allclose(table.boxes, [[0.1, 0.2, 0.4, 0.6]])
+    assert (table.unit, table.images, table.class_names, table.scores.tolist()) == (
+        "relative",
+        ["000.png"],
+        ["object"],
+        [1.0],
+    )
+
+
+def test_columns_that_are_also_ours_are_renamed(tmp_path: Path) -> None:
+    table = read_boxes(write_csv(tmp_path, track_id="z_depth"))
+    assert table.given.column_names == ["box_row", "given_z_depth"]
+
+
+def bad(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [ROWS[0], {**ROWS[1], **values}, ROWS[2]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"x2": 5.0}, {"x1": 95.0, "x2": 99.0}, {"y1": float("nan")}, {"y2": ""}],
+    ids=["no area", "outside", "nan", "missing"],
+)
+def test_boxes_without_area_are_skipped_by_their_row(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    boxes, out = write_csv(tmp_path, bad(values)), tmp_path / "o.parquet"
+    command = (tiny_model_dir, photos, "--boxes", boxes, "--out", out)
+    strict = encode(*command, "--strict")
+    assert strict.exit_code == 2
+    assert "row 1 of" in strict.stderr
+    assert not out.exists()
+    result = encode(*command)
+    assert result.exit_code == 0, result.output
+    assert "skipped: row 1 of" in result.stderr
+    assert "1 boxes skipped" in result.stdout
+    assert pq.read_table(out)["box_row"].to_pylist() == [2, 0]
+
+
+def test_images_that_are_not_given(tiny_model_dir: Path, photos: Path, tmp_path: Path) -> None:
+    boxes, out = write_csv(tmp_path), tmp_path / "o.parquet"
+    command = (tiny_model_dir, photos / "a.png", "--boxes", boxes, "--out", out)
+    assert "image 'c.png'" in encode(*command, "--strict").stderr
+    result = encode(*command)
+    assert result.exit_code == 0, result.output
+    assert "1 images of" in result.stderr
+    assert pq.read_table(out)["box_row"].to_pylist() == [1, 2]
+    nowhere = encode(tiny_model_dir, photos / "b.png", "--boxes", boxes, "--out", tmp_path / "n.parquet")
+    assert nowhere.exit_code == 2
+    assert "none of the 2 images" in nowhere.stderr
+
+
+def boxes_of(*images: str) -> BoxTable:
+    count = len(images)
+    zeros = np.zeros((count, 4))
+    labels, rows = np.zeros(count, np.int64), pa.table({"box_row": list(range(count))})
+    return BoxTable(Path("b"), list(images), zeros, "pixels", np.ones(count, np.float32), labels, ["object"], rows)
+
+
+def test_names_mean_the_file_whose_path_ends_with_them() -> None:
+    files = [Path("x/one/1.png"), Path("x/two/1.png"), Path("x/two/2.png")]
+    placed = place(boxes_of("two/1.png", "/moved/2.png", "one/1.png", "two/1.png", "three/2.png"), files)
+    assert {file: rows.tolist() for file, rows in placed.rows.items()} == {
+        files[1]: [0, 3],
+        files[2]: [1],
+        files[0]: [2],
+    }
+    assert placed.unknown == ["three/2.png"]
+    with pytest.raises(InputError, match="may be"):
+        place(boxes_of("1.png"), files)
+    with pytest.raises(InputError, match="name it in one way"):
+        place(boxes_of("2.png", "two/2.png"), files)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("b.csv", "", "is empty"),
+        ("b.csv", "image,x1,y1,x2,y2\n", "holds no boxes"),
+        ("b.csv", "image,x1,y1,x2\na,1,2,3\n", r"the box \(x1.*it has image, x1, y1, x2"),
+        ("b.csv", "frame,x1,y1,x2,y2\na,1,2,3,4\n", r"the image \(image, file_name.*it has frame"),
+        ("b.csv", "image,x1,y1,x2,y2\na,1,2,3,four\n", "column 'y2' .* other than numbers"),
+        ("b.csv", "image,x1,y1,x2,y2,score\na,1,2,3,4,7\n", r"row 0 .* score 7, expected 0 \.\.\. 1"),
+        ("b.csv", "image,x1\na,1,2,3\n", "not a CSV table"),
+        ("b.parquet", "no", "damaged or not Parquet"),
+        ("b.json", "[{", "not valid JSON"),
+        ("b.json", "[]", "by --annotations"),
+        ("b.json", "3", "not a COCO file"),
+        ("b.json", '{"images": [], "annotations": []}', "holds no boxes"),
+        (
+            "b.json",
+            '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}',
+            "box 0 .* no bbox of four",
+        ),
+        ("b.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}', "of image 1, which"),
+        ("b.txt", "1 2 3 4", "must be a .json"),
+    ],
+)
+def test_bad_files_are_told_in_a_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_boxes(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--boxes", "nope.csv"], "not there"),
+        (["--annotations", "i.json"], "--boxes"),
+        (["--boxes", "nope.csv", "--score-threshold", 0.5], "--score-threshold"),
+        (["--boxes", "nope.csv", "--engine", "onnx"], "exported models find objects only"),
+    ],
+)
+def test_options_that_do_not_fit(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    result = encode(tiny_model_dir, photos, "--out", tmp_path / "o.parquet", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "\n" not in result.stderr.strip()
