@@ -93,17 +93,16 @@ class FakeEncoder:
         self.class_names = ["object"]
         self.calls = 0
 
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        objects = Objects.cat([self.detections[int(number)] for number in _numbers(images)])
+        if not len(objects):
+            self.calls += 1
+            return Objects.empty(len(images))  # lacks z_what, as a lazy model's may
+        return self.describe(images, objects[objects.scores >= (score_threshold or self.score_threshold)])
+
+    def describe(self, images: Tensor, boxes: Objects) -> Objects:
         self.calls += 1
-        numbers = _numbers(images)
-        objects = boxes
-        if objects is None:
-            objects = Objects.cat([self.detections[int(number)] for number in numbers])
-            if not len(objects):
-                return Objects.empty(len(images))  # lacks z_what, as a lazy model's may
-            objects = objects[objects.scores >= (score_threshold or self.score_threshold)]
+        numbers, objects = _numbers(images), boxes
         z_what = self.code(objects.z_where, numbers[objects.image_index])
         return objects.replace(z_what=z_what, z_depth=objects.z_where[:, 1])
 

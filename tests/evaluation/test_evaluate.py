@@ -275,16 +275,19 @@ def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[
 
     class Module(nn.Module):
         image_size = SIZE
+        score_threshold = 0.5
 
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
 
-        def encode(
-            self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-        ) -> Objects:
+        def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
             modes.append((self.training, torch.is_grad_enabled()))
-            return inner.encode(images, score_threshold, boxes)
+            return inner.encode(images, score_threshold)
+
+        def describe(self, images: Tensor, boxes: Objects) -> Objects:
+            modes.append((self.training, torch.is_grad_enabled()))
+            return inner.describe(images, boxes)
 
         decode = staticmethod(inner.decode)
 

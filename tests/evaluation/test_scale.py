@@ -37,16 +37,17 @@ class FakeEncoder:
 
     class_names = ("object",)
     image_size = CANVAS
+    score_threshold = 0.5
 
     def __init__(self, brightness: float, size: float) -> None:
         g = torch.Generator().manual_seed(0)
         self._brightness = brightness * torch.randn(256, 8, generator=g)
         self._size = size * torch.randn(CANVAS + 1, 8, generator=g)
 
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        assert boxes is not None
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        raise NotImplementedError
+
+    def describe(self, images: Tensor, boxes: Objects) -> Objects:
         value = (images.amax(dim=(1, 2, 3)) * 255).round().long()
         side = (boxes.z_where[:, 2:].amax(dim=1) * CANVAS).round().long()
         return boxes.replace(z_what=7 + self._brightness[value] + self._size[side])

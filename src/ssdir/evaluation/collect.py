@@ -20,7 +20,7 @@ from ssdir.evaluation.probing import (
     TRUE_BOXES,
     LabelledLatents,
 )
-from ssdir.evaluation.protocols import Dataset, DrawsScenes, Model, PoolsFeatures, Progress
+from ssdir.evaluation.protocols import Dataset, DescribesBoxes, DrawsScenes, Model, PoolsFeatures, Progress
 from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.objects import Objects
@@ -133,7 +133,8 @@ class Collector:
     def _keep_codes(self, images: Tensor, objects: Objects, targets: Objects) -> None:
         crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
         self._codes[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
-        self._keep_latents(TRUE_BOXES, self._model.encode(images, boxes=targets))
+        if isinstance(self._model, DescribesBoxes):
+            self._keep_latents(TRUE_BOXES, self._model.describe(images, targets))
         self._keep_latents(LATENTS, objects)
         if isinstance(self._model, PoolsFeatures):
             self._codes[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
@@ -196,6 +197,7 @@ class Collector:
         return LabelledLatents(latents[match >= 0], categories[rows], longer_side, len(targets))
 
 
+@torch.no_grad()
 def collect(
     model: Model,
     dataset: Dataset,

@@ -17,11 +17,9 @@ from ssdir.evaluation.collect import Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, probe_metrics, property_metrics
-from ssdir.evaluation.protocols import Dataset, Model, Progress
+from ssdir.evaluation.protocols import Dataset, DescribesBoxes, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
-
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,10 @@ def evaluate(
         seeds: of the probes' training objects; figures are means over these.
         max_images: measure the first so many images of `test` only.
         max_train_images: probes learn from the first so many images of `train`.
-        glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics.
+        glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics, if the model
+            describes given boxes (`DescribesBoxes`).
         random_model: `model` with its what encoder re-initialised, for that floor.
-        score_threshold: the operating point; by default the model's, or 0.5.
+        score_threshold: the operating point; by default the model's.
         sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
             different image sizes compare; by default the model's.
         progress: called with (stage, done, total).
@@ -74,7 +73,7 @@ def evaluate(
     Raises:
         ValueError: if latents are not finite, images are not of the model's size, or there are none.
     """
-    threshold = _operating_threshold(model) if score_threshold is None else score_threshold
+    threshold = model.score_threshold if score_threshold is None else score_threshold
     device, categories = _device(model), len(test.category_names)
     gather = partial(
         collect,
@@ -91,7 +90,7 @@ def evaluate(
         if train is not None and (categories > 1 or tested.properties):
             trained = gather(train, draw=False, max_images=max_train_images, stage="train images")
         scale = {}
-        if glyphs is not None:
+        if glyphs is not None and isinstance(model, DescribesBoxes):
             scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
     # The fits are many and small: threads would gain little, and cost much where cores are shared.
     with threadpool_limits(1):
@@ -130,10 +129,6 @@ def _uncertainty(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, f
     predictors["score"] = None if objects.scores is None else -objects.scores
     known = {name: values for name, values in predictors.items() if values is not None}
     return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds)
-
-
-def _operating_threshold(model: Model) -> float:
-    return float(getattr(model, "score_threshold", DEFAULT_THRESHOLD))
 
 
 def _device(model: Model) -> torch.device:

@@ -86,7 +86,11 @@ def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_tr
         A fitted scikit-learn pipeline. If all labels are the same, it predicts that one.
     """
     drawn = _draw(len(train_latents), seed, max_train)
-    latents, labels = _array(train_latents)[drawn], train_labels.numpy()[drawn]
+    return fit_linear(_array(train_latents)[drawn], train_labels.numpy()[drawn])
+
+
+def fit_linear(latents: Array, labels: NDArray[np.int64]) -> Probe:
+    """Logistic regression (C = 1) on standardised latents (n, D), for labels (n,); see `fit_probe`."""
     several = len(np.unique(labels)) > 1
     classifier = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS) if several else DummyClassifier()
     return make_pipeline(StandardScaler(), classifier).fit(latents, labels)

@@ -20,10 +20,20 @@ class Model(Protocol):
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
 
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        """Objects of `images` (B, 3, H, W); with `boxes`, the latents of those, row by row."""
+    @property
+    def score_threshold(self) -> float:
+        """Least score of an object at the operating point; what precision and counts mean depends on it."""
+
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Objects of `images` (B, 3, H, W)."""
+
+
+@runtime_checkable
+class DescribesBoxes(Model, Protocol):
+    """A model that also tells the latents of given boxes: at the true ones, a ceiling."""
+
+    def describe(self, images: Tensor, boxes: Objects) -> Objects:
+        """`boxes` of `images` (B, 3, H, W) with their latents, row by row."""
 
 
 @runtime_checkable

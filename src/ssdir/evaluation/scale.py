@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssdir.data.images import Image8, resize
 from ssdir.data.scatter import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, fit_probes, mean_scores
-from ssdir.evaluation.protocols import Model, PoolsFeatures
+from ssdir.evaluation.protocols import DescribesBoxes, PoolsFeatures
 from ssdir.objects import Objects
 
 SIZE_BINS = ("small", "medium", "large")
@@ -89,7 +89,7 @@ def default_sizes(image_size: int) -> tuple[int, ...]:
 
 
 def same_instance_metrics(
-    model: Model,
+    model: DescribesBoxes,
     glyphs: Sequence[Image8],
     sizes_px: Sequence[int] | None = None,
     *,
@@ -168,7 +168,7 @@ def retrieval_at_1(queries: Tensor, gallery: Tensor) -> float:
 
 
 def _encode_sizes(
-    model: Model,
+    model: DescribesBoxes,
     glyphs: Sequence[Image8],
     sizes: tuple[int, ...],
     chunk: int,
@@ -179,7 +179,7 @@ def _encode_sizes(
     for start in range(0, len(glyphs), chunk):
         images, boxes = render_sizes(glyphs[start : start + chunk], sizes, model.image_size)
         images, boxes = images.to(device), boxes.to(device)
-        objects = model.encode(images, boxes=boxes)
+        objects = model.describe(images, boxes)
         if objects.z_what is None:
             raise ValueError("the model's objects have no z_what")
         latents.append(objects.z_what.cpu())
