@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 THREADS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo smoke test lint types check bench clean
+.PHONY: setup demo smoke test lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -31,8 +31,13 @@ types: setup
 test: lint types
 	$(VENV)/bin/python -m pytest
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict
+
 bench: setup
 	$(VENV)/bin/python benchmarks/speed.py --out results/bench/speed.json --force
+	$(VENV)/bin/python benchmarks/precision.py --out results/bench/precision.json --force
+	$(VENV)/bin/python benchmarks/models.py --out results/bench/models.json --chart docs/images/cost.png --force
 
 clean:
 	rm -rf $(VENV) demo runs build dist

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from ssdir.benchmark.memory import peak_megabytes
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.evaluation.provenance import provenance
-from ssdir.experiments.cost import peak_megabytes
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.ssd import SSD
 from ssdir.outputs import atomic_file

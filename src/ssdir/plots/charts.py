@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -139,6 +139,34 @@ def loss_curves(curves: Mapping[str, Curve], xlabel: str = "step") -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if number == 0 and any(lines):
             axes.legend(frameon=False)
+    return _png(figure)
+
+
+@rc_context(_STYLE)
+def line_panels(panels: Mapping[str, Mapping[str, Curve]], ylabel: str) -> bytes:
+    """Panels side by side, from zero up on one scale, each with a line for each name.
+
+    Args:
+        panels: by what x is, lines by name; a name has the same colour in all panels.
+        ylabel: what y is.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    figure = Figure(figsize=(3.4 * len(panels), 2.6), layout="constrained")
+    first = None
+    for number, (xlabel, lines) in enumerate(panels.items()):
+        first = axes = figure.add_subplot(1, len(panels), number + 1, xlabel=xlabel, sharey=first)
+        places = sorted({value for x, _ in lines.values() for value in x})
+        for name, (x, y) in lines.items():
+            index = names.index(name)
+            colour, marker = CLASS_COLOURS[index % len(CLASS_COLOURS)], _MARKERS[index % len(_MARKERS)]
+            axes.plot(x, y, label=name, markersize=4, color=colour, marker=marker)
+        axes.xaxis.set_major_locator(FixedLocator(places) if len(places) <= 6 else MaxNLocator(6, integer=True))
+        if number == 0:
+            axes.set_ylabel(ylabel)
+    if first is not None:
+        # Only now: a limit that is set keeps the panels after it from making room for their own lines.
+        first.set_ylim(bottom=0)
+        first.figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     return _png(figure)
 
 

@@ -1,0 +1,170 @@
+"""How long a large index takes to build and to ask, and how many of the nearest it finds.
+
+    python benchmarks/search.py --out FILE [--force] [--objects 1000000] [--codes OBJECTS.parquet]
+
+Codes are drawn around clusters, as codes of objects lie: 2,000 centres, and each object at a random distance from
+one. With `--codes`, those of a file of encoded objects, repeated with a little noise, are measured too. Exact
+answers come from comparing everything in NumPy. The load of the machine before is recorded: on a busy one,
+all takes longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ssdir.downstream.stored import read_stored
+from ssdir.errors import InputError
+from ssdir.evaluation.provenance import provenance
+from ssdir.inference.arrays import ObjectArrays
+from ssdir.inference.store import ObjectWriter
+from ssdir.outputs import atomic_file, claim
+from ssdir.search import Neighbours, ObjectFilter, ObjectIndex
+
+DIM, CENTRES, QUERIES, NEAREST = 64, 2000, 200, 10
+PER_IMAGE = 10
+FILTERS = {"half": 0.5, "hundredth": 0.99, "ten_thousandth": 0.9999}
+"""Least scores, by the share of objects that they leave."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write.")
+    parser.add_argument("--force", action="store_true", help="Replace an existing file.")
+    parser.add_argument("--objects", type=int, default=1_000_000, help="How many.")
+    parser.add_argument("--codes", type=Path, help="Encoded objects whose codes to repeat.")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    try:
+        claim(options.out, options.force)
+        metrics = {"clusters": measure(made_up(options.objects))}
+        if options.codes is not None:
+            metrics["repeated"] = measure(repeated(options.codes, options.objects))
+    except InputError as error:
+        parser.error(str(error))
+    config = {"objects": options.objects, "centres": CENTRES, "queries": QUERIES, "nearest": NEAREST}
+    wall = time.perf_counter() - started
+    with atomic_file(options.out, options.force) as file:
+        content = {"metrics": metrics, "provenance": provenance(config, 0, None, "cpu", wall)}
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    Console().print_json(json.dumps(metrics))
+
+
+def made_up(count: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(CENTRES, DIM)).astype(np.float32)
+    codes = centres[rng.integers(0, CENTRES, count)]
+    for start in range(0, count, 100_000):
+        part = codes[start : start + 100_000]
+        part += rng.uniform(0.1, 0.6, (len(part), 1)).astype(np.float32) * rng.normal(size=part.shape)
+    return codes
+
+
+def repeated(file: Path, count: int) -> NDArray[np.float32]:
+    codes = read_stored(file)[1]
+    rng = np.random.default_rng(0)
+    many = codes[rng.integers(0, len(codes), count)]
+    many += (0.2 * codes.std(axis=0) * rng.normal(size=many.shape)).astype(np.float32)
+    return many
+
+
+def measure(codes: NDArray[np.float32]) -> dict[str, Any]:
+    """Seconds to build; milliseconds of a query and of reading what was found; recall, also with filters."""
+    load = os.getloadavg()[0]
+    rng = np.random.default_rng(1)
+    queries = codes[rng.integers(0, len(codes), QUERIES)] + 0.05 * rng.normal(size=(QUERIES, codes.shape[1]))
+    queries = queries.astype(np.float32)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store(codes, folder / "objects.parquet")
+        started = time.perf_counter()
+        index = ObjectIndex.create(folder / "index", [folder / "objects.parquet"])
+        build = time.perf_counter() - started
+        times, found = ask(index, queries, None)
+        reading = [milliseconds(lambda each=each: each.table) for each in found]
+        scores = pq.read_table(folder / "objects.parquet", columns=["score"])["score"].to_numpy()
+        filtered: dict[str, float] = {}
+        for name, least in FILTERS.items():
+            slower, left = ask(index, queries, ObjectFilter(min_score=least))
+            filtered[f"query_ms_{name}"] = statistics.median(slower)
+            filtered[f"recall_at_10_{name}"] = recall(codes, queries, left, np.flatnonzero(scores >= least))
+        return {
+            "dim": codes.shape[1],
+            "load_before": load,
+            "build_seconds": build,
+            "query_ms": statistics.median(times),
+            "query_ms_slowest_in_20": statistics.quantiles(times, n=20)[-1],
+            "read_found_ms": statistics.median(reading),
+            "recall_at_10": recall(codes, queries, found, np.arange(len(codes))),
+            **filtered,
+        }
+
+
+def store(codes: NDArray[np.float32], path: Path) -> None:
+    """As `ssdir encode` would have written them."""
+    step, rng = 100_000, np.random.default_rng(2)
+    with ObjectWriter(path, "benchmark", ["object"], codes.shape[1]) as writer:
+        for start in range(0, len(codes), step):
+            part = codes[start : start + step]
+            images = -(-len(part) // PER_IMAGE)
+            found = ObjectArrays(
+                image_index=np.arange(len(part)) // PER_IMAGE,
+                batch_size=images,
+                z_where=np.full((len(part), 4), 0.5, dtype=np.float32),
+                scores=rng.uniform(0, 1, len(part)).astype(np.float32),
+                labels=np.zeros(len(part), dtype=np.int64),
+                z_what=part,
+                z_what_scale=None,
+                z_depth=None,
+                anchor_index=np.zeros(len(part), dtype=np.int64),
+            )
+            names = [f"{start + number}.png" for number in range(images)]
+            writer.write(found, names, [(128, 128)] * images)
+
+
+def ask(
+    index: ObjectIndex, queries: NDArray[np.float32], where: ObjectFilter | None
+) -> tuple[list[float], list[Neighbours]]:
+    """Milliseconds of each query, after ten that don't count, and what was found."""
+    for query in queries[:10]:
+        index.nearest(query, NEAREST, where)
+    found: list[Neighbours] = []
+    times = [
+        milliseconds(lambda query=query: found.extend(index.nearest(query, NEAREST, where))) for query in queries
+    ]
+    return times, found
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+def recall(
+    codes: NDArray[np.float32], queries: NDArray[np.float32], found: list[Neighbours], counted: NDArray[np.int64]
+) -> float:
+    """Share of the nearest of the objects that count, by comparing all of them, that were found."""
+    chosen = codes[counted]
+    lengths = np.linalg.norm(chosen, axis=1)
+    k, shares = min(NEAREST, len(counted)), []
+    for query, each in zip(queries, found, strict=True):
+        nearest = counted[np.argpartition(-(chosen @ query) / lengths, k - 1)[:k]]
+        shares.append(np.isin(nearest, each.rows).mean())
+    return float(np.mean(shares))
+
+
+if __name__ == "__main__":
+    main()

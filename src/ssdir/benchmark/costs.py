@@ -1,0 +1,269 @@
+"""What each thing that a model does costs, by number of objects and size of the images.
+
+How many objects a model describes is set: those with a detector are given boxes, the others always describe every
+cell. Weights don't matter to time and memory, so models are made anew, untrained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ssdir.benchmark.memory import growth_in_fresh_process
+from ssdir.benchmark.timing import Spread, in_turn, spread
+from ssdir.config import parse
+from ssdir.models.base import GenerativeModel, ObjectModel
+from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.inference_form import inference_form
+from ssdir.models.pooled_features import PooledFeatures
+from ssdir.models.registry import AnyModelConfig, build_model
+from ssdir.models.zoo import seeded
+from ssdir.objects import Objects
+from ssdir.ops.matching import assign_anchors
+from ssdir.plots.charts import line_panels
+
+BATCH, REPEATS = 8, 7
+
+STAGES = {
+    "detect": "find objects: backbone, heads, selection",
+    "encode": "backbone, and what the given objects look like",
+    "decode": "draw the objects, and the picture of them",
+    "reconstruct": "encode, then decode",
+    "train": "a step of the representation, backbone included",
+    "train_cached": "the same on features that were computed before",
+}
+"""What is measured, in this order, of the models that do it."""
+
+Step = Callable[[], object]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage of a model costs, on the CPU.
+
+    Attributes:
+        model: its name.
+        image_size: side of the images, in pixels.
+        objects: in each image; None where the model always describes every cell.
+        stage: one of `STAGES`.
+        parameters: how many the model has.
+        seconds: of an image.
+        memory_mb: what a batch adds to the peak of a fresh process, in MiB; None where it was not measured.
+    """
+
+    model: str
+    image_size: int
+    objects: int | None
+    stage: str
+    parameters: int
+    seconds: Spread
+    memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and the number of objects of each image; None leaves it to the model."""
+
+    name: str
+    config: AnyModelConfig
+    objects: int | None
+    batch: int = BATCH
+
+
+def measure_costs(
+    configs: Mapping[str, Sequence[AnyModelConfig]],
+    counts: Sequence[int],
+    *,
+    batch: int = BATCH,
+    repeats: int = REPEATS,
+    weighed: Sequence[str] = ("encode", "train"),
+    progress: Progress | None = None,
+) -> list[Cost]:
+    """Measures models against each other; all take turns.
+
+    Args:
+        configs: by name, the model, once for each size of images.
+        counts: objects of an image, for the models whose cost depends on them.
+        batch: images at once.
+        repeats: rounds, beside one to warm up.
+        weighed: stages whose memory is measured too, in a new process each, which takes seconds.
+        progress: called with (done, all, what of).
+    """
+    cases = [
+        Case(name, config, count, batch)
+        for name, sizes in configs.items()
+        for config in sizes
+        for count in (counts if isinstance(config, DetectedConfig) else [None])
+    ]
+    told = progress or (lambda done, total, what: None)
+    models = [untrained(case.config) for case in cases]
+    pairs = [(number, stage) for number, model in enumerate(models) for stage in _stages(model)]
+    steps = {f"{number} {stage}": _step(models[number], cases[number], stage) for number, stage in pairs}
+    seconds = in_turn(steps, repeats, lambda done, total: told(done, total, "timing"))
+    found = []
+    for done, (number, stage) in enumerate(pairs):
+        case = cases[number]
+        told(done, len(pairs), "weighing")
+        found.append(
+            Cost(
+                case.name,
+                case.config.image_size,
+                case.objects,
+                stage,
+                sum(p.numel() for p in models[number].parameters()),
+                spread(value / batch for value in seconds[f"{number} {stage}"]),
+                growth_in_fresh_process(_step_anew, case, stage) if stage in weighed else None,
+            )
+        )
+    return found
+
+
+def chart_of(costs: Sequence[Cost]) -> bytes:
+    """A PNG: encoding by objects, in each model's largest images, and by image size, with most objects."""
+    encode = [cost for cost in costs if cost.stage == "encode"]
+    models = {cost.model for cost in encode}
+    counts = sorted({cost.objects for cost in encode if cost.objects is not None}) or [0]
+    largest = {name: max(cost.image_size for cost in encode if cost.model == name) for name in models}
+    by_count: dict[str, tuple[list[float], list[float]]] = {}
+    by_size: dict[str, tuple[list[float], list[float]]] = {}
+    for cost in encode:
+        milliseconds = 1000 * cost.seconds.median
+        if cost.image_size == largest[cost.model]:
+            x, y = by_count.setdefault(cost.model, ([], []))
+            for count in counts if cost.objects is None else [cost.objects]:
+                x.append(count)
+                y.append(milliseconds)
+        if cost.objects in (None, counts[-1]):
+            x, y = by_size.setdefault(cost.model, ([], []))
+            x.append(cost.image_size)
+            y.append(milliseconds)
+    panels = {"objects in an image": by_count}
+    if any(len(x) > 1 for x, _ in by_size.values()):
+        panels[f"side of the image in px, {counts[-1]} objects"] = by_size
+    return line_panels(panels, "ms per image, encoding")
+
+
+def untrained(config: AnyModelConfig) -> ObjectModel:
+    """A class-agnostic model of a config, whose detector finds nothing.
+
+    Pretrained parts are not fetched: they cost nothing but the wait.
+    """
+    with seeded(0):
+        model = build_model(_without_pretrained(config), ["object"])
+        if isinstance(model, DetectedModel):
+            _see_nothing(model)
+        if isinstance(model, PooledFeatures):  # the only one that encodes nothing before it has seen objects
+            images = torch.rand(2, 3, config.image_size, config.image_size)
+            model.fit(model.pooled_features(images, _boxes(4, 2), model.config.pool_size), seed=0)
+        return model
+
+
+def _see_nothing(model: DetectedModel) -> None:
+    """Untrained detectors see objects everywhere, so many that suppressing them would be what takes the time."""
+    A = model.detector.config.anchors.num_per_cell
+    with torch.no_grad():
+        for head in model.detector.class_heads:
+            assert isinstance(head, nn.Conv2d)
+            assert head.bias is not None
+            head.bias.view(A, -1)[:, 1:] = -30
+
+
+def _without_pretrained(config: AnyModelConfig) -> AnyModelConfig:
+    if not isinstance(config, DetectedConfig) or not getattr(config.detector.backbone, "pretrained", False):
+        return config
+    backbone = config.detector.backbone.model_copy(update={"pretrained": False})
+    return config.model_copy(update={"detector": config.detector.model_copy(update={"backbone": backbone})})
+
+
+def resized(config: AnyModelConfig, size: int) -> AnyModelConfig:
+    """The model for images of another side, in pixels.
+
+    Raises:
+        InputError: if its other parts don't suit that.
+    """
+    values = config.model_dump()
+    where = values["detector"] if isinstance(config, DetectedConfig) else values
+    where["image_size"] = size
+    return parse(type(config), values, source=f"{config.kind} of {size} pixels")
+
+
+def _boxes(count: int, batch: int) -> Objects:
+    """So many random objects in each image of a batch."""
+    g = torch.Generator().manual_seed(0)
+    sides = 0.15 + 0.2 * torch.rand(batch * count, 2, generator=g)
+    centres = sides / 2 + (1 - sides) * torch.rand(batch * count, 2, generator=g)
+    image_index = torch.arange(batch).repeat_interleave(count)
+    return Objects(image_index, batch, torch.cat([centres, sides], dim=1))
+
+
+def _stages(model: ObjectModel) -> list[str]:
+    """Which of `STAGES` a model has."""
+    has = {"encode"}
+    if isinstance(model, DetectedModel):
+        has |= {"detect"}
+    if isinstance(model, GenerativeModel):
+        has |= {"decode", "reconstruct", "train"}
+    if isinstance(model, DetectedVAE):
+        has |= {"train_cached"}
+    return [stage for stage in STAGES if stage in has]
+
+
+def _step_anew(case: Case, stage: str) -> Step:
+    return _step(untrained(case.config), case, stage)
+
+
+def _step(model: ObjectModel, case: Case, stage: str) -> Step:
+    """What a stage does to a batch. Preparing it takes little memory, lest its own be hidden by that."""
+    size = case.config.image_size
+    images = torch.rand(case.batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    if stage.startswith("train"):
+        assert isinstance(model, GenerativeModel)
+        return _training_step(model, case, images, cached=stage == "train_cached")
+    # As `ssdir.load` does it.
+    fast = inference_form(model)
+    images = images.contiguous(memory_format=torch.channels_last)
+    given = None if case.objects is None else _boxes(case.objects, case.batch)
+    encode = partial(fast.encode, images, boxes=given)
+    if stage == "encode":
+        return encode
+    if stage == "detect":
+        assert isinstance(fast, DetectedModel)
+        return torch.no_grad()(partial(fast.detector.detect, images))
+    assert isinstance(fast, GenerativeModel)
+    if stage == "reconstruct":
+        return torch.no_grad()(lambda: fast.decode(encode()))
+    first = None if case.objects is None else _boxes(case.objects, 1)
+    objects = Objects.cat([fast.encode(images[:1], boxes=first)] * case.batch)
+    return torch.no_grad()(partial(fast.decode, objects))
+
+
+def _training_step(model: GenerativeModel, case: Case, images: Tensor, *, cached: bool) -> Step:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+
+    def step(loss: Callable[[], dict[str, Tensor]]) -> None:
+        model.train()
+        optimizer.zero_grad()
+        loss()["total"].backward()
+        optimizer.step()
+
+    if not isinstance(model, DetectedVAE) or case.objects is None:
+        return partial(step, partial(model.loss, images))
+    detected, given = model, _boxes(case.objects, case.batch)
+    objects = given.replace(anchor_index=assign_anchors(given.z_where, model.detector.anchors))
+
+    @torch.no_grad()
+    def features(batch: Tensor) -> list[Tensor]:
+        pyramid: list[Tensor] = detected.detector.backbone(batch)
+        return pyramid
+
+    if not cached:
+        return partial(step, lambda: detected.loss_of(images, objects, features(images)))
+    each = [features(image) for image in images.split(1)]
+    known = [torch.cat(level) for level in zip(*each, strict=True)]
+    return partial(step, lambda: detected.loss_of(images, objects, known))

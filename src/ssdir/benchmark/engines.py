@@ -1,0 +1,170 @@
+"""What can run a model's encoding, and how fast each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from ssdir.benchmark.timing import Spread, in_turn, ratio, spread
+from ssdir.data.glyphs import load_glyphs
+from ssdir.data.images import Image8, read_image
+from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
+from ssdir.inference.arrays import ObjectArrays
+from ssdir.inference.export import export_model
+from ssdir.inference.onnx_engine import OnnxEncoder
+from ssdir.inference.predictor import Predictor
+from ssdir.inference.quantize import quantize_encoder
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected import DetectedModel
+from ssdir.models.detected_vae import DetectedVAE
+from ssdir.objects import Objects
+
+PLAIN = "torch, as trained"
+ENGINES = {
+    PLAIN: "batch norm apart, channels first: the published code's form",
+    "torch": "as ssdir.load encodes",
+    "torch, bf16": "as ssdir.load(…, precision='bf16') encodes",
+    "torch.compile": "the former's backbone compiled",
+    "torch.compile, bf16": "both",
+    "ONNX Runtime": "as ssdir encode FILE.onnx",
+    "ONNX Runtime, int8": "of ssdir export --int8, calibrated by the same pictures",
+}
+"""In this order; models that can't be exported have the first ones only."""
+
+Encode = Callable[[], "Objects | ObjectArrays"]
+
+
+@dataclass(frozen=True)
+class EngineCost:
+    """How an engine encodes.
+
+    Attributes:
+        engine: one of `ENGINES`.
+        seconds: of an image.
+        speedup: how many times as fast as `PLAIN`, in the same rounds.
+        objects: found in an image, on average.
+    """
+
+    engine: str
+    seconds: Spread
+    speedup: Spread
+    objects: float
+
+
+def measure_engines(
+    model: ObjectModel,
+    pixels: Image8,
+    repeats: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[EngineCost]:
+    """Encodes the same images by every engine in turn, on the CPU.
+
+    Args:
+        model: what to encode with; on the CPU.
+        pixels: uint8 (B, S, S, 3) of the model's image size.
+        repeats: rounds, beside one to warm up.
+        on_progress: called with (rounds done, all rounds).
+    """
+    with _engines(model, pixels) as engines:
+        found = {name: len(encode()) / len(pixels) for name, encode in engines.items()}
+        seconds = in_turn(engines, repeats, on_progress)
+    return [
+        EngineCost(
+            name,
+            spread(value / len(pixels) for value in seconds[name]),
+            ratio(seconds[PLAIN], seconds[name]),
+            found[name],
+        )
+        for name in engines
+    ]
+
+
+@contextmanager
+def _engines(model: ObjectModel, pixels: Image8) -> Iterator[dict[str, Encode]]:
+    batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float() / 255
+    engines: dict[str, Encode] = {
+        PLAIN: lambda: model.eval().encode(batch),
+        "torch": _torch_engine(Predictor(model), batch),
+    }
+    if isinstance(model, DetectedModel):
+        engines["torch, bf16"] = _torch_engine(Predictor(model, precision="bf16"), batch)
+        engines["torch.compile"] = _torch_engine(_compiled(Predictor(model)), batch)
+        engines["torch.compile, bf16"] = _torch_engine(_compiled(Predictor(model, precision="bf16")), batch)
+    with TemporaryDirectory() as folder:
+        if isinstance(model, DetectedVAE):
+            engines |= {
+                name: _onnx_engine(file, pixels) for name, file in _exported(model, pixels, Path(folder)).items()
+            }
+        yield engines
+
+
+def _torch_engine(predictor: Predictor, batch: Tensor) -> Encode:
+    channels_last = batch.contiguous(memory_format=torch.channels_last)
+    return lambda: predictor.encode_batch(channels_last)
+
+
+def _compiled(predictor: Predictor) -> Predictor:
+    """Its backbone as one graph; selection depends on what is found, and stays as it is."""
+    encoder: Any = predictor.encoder
+    encoder.detector.backbone = torch.compile(encoder.detector.backbone)
+    return predictor
+
+
+def _exported(model: DetectedVAE, pixels: Image8, folder: Path) -> dict[str, Path]:
+    single, eight = folder / "encoder.onnx", folder / "int8.onnx"
+    export_model(model, single)
+    pictures = [folder / f"{number}.png" for number in range(len(pixels))]
+    for picture, image in zip(pictures, pixels, strict=True):
+        Image.fromarray(image).save(picture)
+    quantize_encoder(single, eight, pictures)
+    return {"ONNX Runtime": single, "ONNX Runtime, int8": eight}
+
+
+def _onnx_engine(file: Path, pixels: Image8) -> Encode:
+    encoder = OnnxEncoder(file, "cpu")
+    return lambda: encoder.encode_pixels(pixels)
+
+
+def scattered_pictures(size: int, count: int, seed: int = 0) -> Image8:
+    """Scattered digits, uint8 (count, size, size, 3)."""
+    glyphs, config = load_glyphs("digits", "train"), ScatterConfig(canvas=size)
+    grey = [scatter_image(glyphs, config, image_rng(seed, "train", index)).image for index in range(count)]
+    return np.stack([read_image(image) for image in grey])
+
+
+def find_about(model: DetectedModel, pixels: Image8, objects_per_image: float) -> None:
+    """Moves the bias of an untrained detector's first class, by bisection, until so many objects are present.
+
+    Args:
+        model: it is changed in place.
+        pixels: uint8 (B, S, S, 3) of the model's image size.
+        objects_per_image: about so many will be found in these: suppression makes steps.
+    """
+    detector = model.eval().detector
+    batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float() / 255
+    A = detector.config.anchors.num_per_cell
+    with torch.no_grad():
+        features = detector.backbone(batch)
+
+        def count(bias: float) -> float:
+            for head in detector.class_heads:
+                assert isinstance(head, torch.nn.Conv2d)
+                assert head.bias is not None
+                head.bias.view(A, -1)[:, 1] = bias
+            return len(detector.select(detector.heads(features))) / len(batch)
+
+        low, high = -30.0, 30.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (low, middle) if count(middle) > objects_per_image else (middle, high)
+        count(low)

@@ -1,0 +1,47 @@
+"""What models cost: counted, timed and weighed."""
+
+from __future__ import annotations
+
+from ssdir.benchmark.costs import STAGES, measure_costs
+from ssdir.models.registry import build_model
+from ssdir.training.recipe import read_recipe
+
+SMALL = ["model.detector.image_size=64", "model.consistency.weight=0"]
+
+
+def test_objects_cost_where_they_are_described_one_by_one() -> None:
+    configs = {
+        "SSDIR": [read_recipe("tiny", SMALL).model],
+        "PooledFeatures": [read_recipe("tiny-pooled", SMALL[:1]).model],
+        "SPACE": [read_recipe("space-64").model],
+    }
+    # On Linux, one count of a process's memory starts at the peak of the process that started it.
+    ballast = bytearray(b"x") * 800_000_000
+    costs = measure_costs(configs, (1, 40), batch=2, repeats=1, weighed=["train"])
+    assert len(ballast)
+    measured = {(cost.model, cost.objects, cost.stage): cost for cost in costs}
+    assert len(measured) == len(costs), "each once"
+    stages = {
+        name: [cost.stage for cost in costs if cost.model == name and cost.objects != 40] for name in configs
+    }
+    assert stages == {
+        "SSDIR": list(STAGES),
+        "PooledFeatures": ["detect", "encode"],
+        "SPACE": ["encode", "decode", "reconstruct", "train"],
+    }
+    assert {cost.objects for cost in costs if cost.model == "SPACE"} == {None}
+    expected = sum(p.numel() for p in build_model(configs["SSDIR"][0], ["object"]).parameters())
+    for cost in costs:
+        assert 0 < cost.seconds.min <= cost.seconds.median <= cost.seconds.max
+        assert (cost.memory_mb is not None) == (cost.stage == "train")
+        assert cost.model != "SSDIR" or cost.parameters == expected
+    few, many = (measured["SSDIR", count, "train"].memory_mb or 0 for count in (1, 40))
+    assert many > few > 5
+
+
+def test_sizes_of_images_are_measured_apart() -> None:
+    sizes = [read_recipe("tiny", [f"model.detector.image_size={size}"]).model for size in (64, 96)]
+    costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, weighed=[])
+    assert [(cost.image_size, cost.stage) for cost in costs] == [
+        (size, name) for size in (64, 96) for name in STAGES
+    ]
