@@ -1,0 +1,68 @@
+"""The objects of a picture, encoded by the model of an index."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssdir.errors import InputError
+from ssdir.inference.files import encode_files, load_encoder
+from ssdir.inference.store import ObjectWriter, comparable
+from ssdir.search.index import IndexInfo
+
+
+def encode_query(
+    info: IndexInfo,
+    image: str,
+    model: str | None = None,
+    score_threshold: float | None = None,
+    device: str | None = None,
+) -> pa.Table:
+    """The objects of a picture, by falling score, with the columns of stored ones.
+
+    Args:
+        info: of the index; tells the model.
+        image: path of the picture; `#K` at its end takes the Kth object only, from 0.
+        model: where the model is now; None if it is where the index says.
+        score_threshold: least score; None takes the model's.
+        device: see `load_encoder`.
+
+    Raises:
+        InputError: if the picture can't be read, it has no such object, or the model is gone or another.
+    """
+    path, number = split_query(image)
+    if not path.is_file():
+        raise InputError(f"picture '{path}' does not exist")
+    try:
+        encoder = load_encoder(model or info.model, None, device)
+    except InputError as error:
+        raise InputError(
+            f"the model of the index can't be loaded ({error}): tell where it is with --model"
+        ) from error
+    if not comparable(encoder, info):
+        raise InputError(
+            f"'{model or info.model}' is not the model of the index, or was trained again since: "
+            "encode the images again with it, or tell with --model where the former one is"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "query.parquet"
+        with ObjectWriter(file, info.model, encoder.class_names, info.latent_dim) as writer:
+            for batch in encode_files(encoder, [path], strict=True, score_threshold=score_threshold):
+                writer.write(batch.objects, batch.paths, batch.sizes)
+        found = pq.read_table(file).sort_by([("score", "descending")])
+    if number is None:
+        return found
+    if number >= len(found):
+        raise InputError(f"'{path}' has {len(found)} objects, there is no #{number}")
+    return found.slice(number, 1)
+
+
+def split_query(image: str) -> tuple[Path, int | None]:
+    """`IMAGE#K` as path and number; a `#` of the file's own name is left alone."""
+    if Path(image).exists():
+        return Path(image), None
+    path, mark, number = image.rpartition("#")
+    return (Path(path), int(number)) if mark and number.isdigit() else (Path(image), None)

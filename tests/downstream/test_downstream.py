@@ -1,0 +1,214 @@
+"""Classifying, grouping and finding odd objects: on codes whose answer is known, and as one types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner, Result
+
+from ssdir.cli import app
+from ssdir.downstream.classifier import Classifier, read_labels, try_out
+from ssdir.downstream.groups import group
+from ssdir.downstream.oddities import loneliness, oddness
+from ssdir.errors import InputError
+from ssdir.inference.arrays import ObjectArrays
+from ssdir.inference.store import ObjectWriter, read_objects
+
+DIM, COUNT = 6, 90
+
+
+def clouds(count: int = COUNT, groups: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Codes around a few directions, and which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, groups, count)
+    codes = 5 * np.eye(groups, DIM)[labels] + rng.normal(size=(count, DIM))
+    return codes.astype(np.float32), labels
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A file of objects in ten pictures; the class of each is its group."""
+    codes, labels = clouds()
+    paths = [tmp_path / f"{number}.png" for number in range(10)]
+    for path in paths:
+        Image.new("RGB", (50, 40), (200, 30, 60)).save(path)
+    found = ObjectArrays(
+        image_index=np.sort(np.random.default_rng(1).integers(0, 10, COUNT)),
+        batch_size=10,
+        z_where=np.full((COUNT, 4), 0.4, dtype=np.float32),
+        scores=np.full(COUNT, 0.9, dtype=np.float32),
+        labels=labels,
+        z_what=codes,
+        z_what_scale=None,
+        z_depth=None,
+        anchor_index=np.zeros(COUNT, dtype=np.int64),
+    )
+    with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM) as writer:
+        writer.write(found, paths, [(40, 50)] * 10)
+    return tmp_path / "objects.parquet"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -> None:
+    codes, labels = clouds(groups=groups)
+    names = [f"class {label}" for label in labels]
+    Classifier.fit(codes, names).save(tmp_path / "classifier.json")
+    predicted, chances = Classifier.load(tmp_path / "classifier.json").predict(codes)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(codes.astype(float), names)
+    assert predicted == probe.predict(codes).tolist()
+    np.testing.assert_allclose(chances, probe.predict_proba(codes).max(axis=1), rtol=1e-3)
+
+
+def test_held_out_objects_tell_codes_from_noise() -> None:
+    codes, labels = clouds(300)
+    names = [str(label) for label in labels]
+    trial = try_out(codes, names)
+    assert trial.accuracy is not None
+    assert trial.accuracy > 0.97
+    noise = try_out(np.random.default_rng(0).normal(size=(300, DIM)), names)
+    assert noise.accuracy is not None
+    assert abs(noise.accuracy - noise.floor) < 0.15, "nothing can be learned from noise, and nothing leaks"
+    assert trial.floor == max(np.bincount(labels)) / 300
+    assert try_out(codes[:3], ["a", "a", "b"]).accuracy is None
+
+
+def test_groups_are_found_and_counted() -> None:
+    codes, labels = clouds(400, groups=4)
+    found = group(codes)
+    assert found.count == 4
+    assert np.bincount(found.group).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
+    pairs = {(a, b) for a, b in zip(found.group.tolist(), labels.tolist(), strict=True)}
+    assert len(pairs) == 4, "each group is one cloud"
+    assert group(codes * np.random.default_rng(0).uniform(0.1, 9, (400, 1))).count == 4, "length does not matter"
+    assert group(codes, 7).count == 7
+    assert group(codes[:2]).count == 1
+
+
+def test_an_object_apart_is_the_loneliest() -> None:
+    codes, _ = clouds(200)
+    codes[17] = -5 * np.ones(DIM)
+    distance = loneliness(codes)
+    assert distance.argmax() == 17
+    similarity = codes @ codes.T / np.linalg.norm(codes, axis=1) / np.linalg.norm(codes, axis=1)[:, None]
+    np.fill_diagonal(similarity, -2)
+    expected = 1 - np.sort(similarity, axis=1)[:, ::-1][:, :10].mean(axis=1)
+    np.testing.assert_allclose(distance, expected, atol=1e-5)
+    np.testing.assert_allclose(oddness(np.array([1.0, 5, 2]), np.array([0.1, 0.3, 0.9])), [0, 0.75, 0.75])
+
+
+def test_fit_and_predict_from_a_few_labels(stored: Path, tmp_path: Path) -> None:
+    truth = pq.read_table(stored)["class"].to_pylist()
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label"])
+        writer.writerows((row, truth[row]) for row in range(0, COUNT, 4))
+    text = ok("classify", "fit", stored, "--labels", labels, "--out", tmp_path / "classifier.json")
+    assert "accuracy on held-out objects" in text
+    assert "next: ssdir classify predict" in text
+    out, sheet = tmp_path / "predicted.parquet", tmp_path / "predicted.png"
+    ok("classify", "predict", tmp_path / "classifier.json", stored, "--out", out, "--sheet", sheet)
+    table = pq.read_table(out)
+    right = [a == b for a, b in zip(table["predicted"].to_pylist(), truth, strict=True)]
+    assert np.mean(right) > 0.95
+    assert table["row"].to_pylist() == list(range(COUNT))
+    assert read_objects(stored)[0].z_what is not None
+    assert Image.open(sheet).width > 500
+    by_column = tmp_path / "by-column.json"
+    trial = json.loads(ok("classify", "fit", out, "--column", "predicted", "--out", by_column, "--json"))
+    assert sum(trial["counts"].values()) == COUNT
+
+
+def test_clusters_and_outliers_are_written_with_a_sheet(stored: Path, tmp_path: Path) -> None:
+    counts = json.loads(
+        ok("cluster", stored, "--out", tmp_path / "c.csv", "--sheet", tmp_path / "c.png", "--json")
+    )
+    assert len(counts) == 3
+    with (tmp_path / "c.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == COUNT == sum(counts.values())
+    assert Image.open(tmp_path / "c.png").height > 300
+    result = run("outliers", stored, "--out", tmp_path / "o.json", "--sheet", tmp_path / "o.png")
+    assert result.exit_code == 0
+    assert "ranked by the codes alone: " in result.stderr
+    ranked = json.loads((tmp_path / "o.json").read_text())
+    assert {"row", "oddness", "distance_to_others", "image"} <= ranked[0].keys()
+    assert "z_what" not in ranked[0]
+
+
+def test_what_a_model_cannot_draw_is_odd(tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    objects = tmp_path / "objects.parquet"
+    ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    ok("outliers", objects, "--out", tmp_path / "odd.csv", "--sheet", tmp_path / "odd.png")
+    with (tmp_path / "odd.csv").open() as file:
+        errors = [float(row["drawing_error"]) for row in csv.DictReader(file)]
+    assert all(0 < error < 1 for error in errors)
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("row,label\n0,a\n500,b\n")
+    out = tmp_path / "out.json"
+    cases = {
+        "give the labels": ("classify", "fit", stored, "--out", out),
+        "labels row 500, there are rows 0 ... 89": ("classify", "fit", stored, "--labels", bad, "--out", out),
+        "has no column 'clas'; did you mean 'class'?": (
+            "classify",
+            "fit",
+            stored,
+            "--column",
+            "clas",
+            "--out",
+            out,
+        ),
+        "all labelled objects are": ("classify", "fit", stored, "--column", "score", "--out", out),
+        "is not a classifier": ("classify", "predict", bad, stored, "--out", out),
+        "must end in one of": ("cluster", stored, "--out", tmp_path / "out.txt"),
+        "can't make 500 clusters": ("cluster", stored, "--out", out, "-k", 500),
+        "does not exist": ("outliers", tmp_path / "none.parquet", "--out", out),
+    }
+    for sentence, command in cases.items():
+        result = run(*command)
+        assert result.exit_code == 2, (sentence, result.output)
+        assert sentence in result.stderr.replace("\n", " ")
+    assert not out.exists()
+    for content, sentence in (("a,b\n1,2\n", "columns row and label"), ("row,label\n1,a\n1,b\n", "row 1 twice")):
+        bad.write_text(content)
+        with pytest.raises(InputError, match=sentence):
+            read_labels(bad, 10)
+
+
+def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, _ = clouds()
+    whole = loneliness(codes)
+    reports: list[tuple[int, int]] = []
+    monkeypatch.setattr("ssdir.downstream.oddities.AT_ONCE", 40)
+    np.testing.assert_allclose(
+        loneliness(codes, on_progress=lambda done, total: reports.append((done, total))), whole, atol=1e-12
+    )
+    assert reports == [(40, COUNT), (80, COUNT), (COUNT, COUNT)]
+    reports.clear()
+    group(codes, on_progress=lambda done, total: reports.append((done, total)))
+    assert [done for done, _ in reports] == list(range(17))
+    assert {total for _, total in reports} == {16}
