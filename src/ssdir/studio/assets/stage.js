@@ -1,0 +1,144 @@
+// A picture with boxes on it. `props.value`: {picture, width, height, crisp, boxes: [{z_where, title, colour}],
+// selected, editable, note}. Triggers 'pick' {row}, 'place' {row, z_where} and 'command' {name, row}.
+// Text only ever becomes text nodes: names of files and classes are not markup.
+const STEP = 1 / 128, HANDLE = 'handle';
+let drag = null, keepFocus = false, sentAt = 0;
+
+function make(tag, className, parent, text) {
+  const node = document.createElement(tag);
+  node.className = className;
+  if (text !== undefined) node.textContent = text;
+  parent.append(node);
+  return node;
+}
+
+function put(node, [cx, cy, w, h]) {
+  node.style.left = `${(cx - w / 2) * 100}%`;
+  node.style.top = `${(cy - h / 2) * 100}%`;
+  node.style.width = `${w * 100}%`;
+  node.style.height = `${h * 100}%`;
+}
+
+function inside([cx, cy, w, h]) {
+  w = Math.min(Math.max(w, 0.02), 1);
+  h = Math.min(Math.max(h, 0.02), 1);
+  return [Math.min(Math.max(cx, w / 2), 1 - w / 2), Math.min(Math.max(cy, h / 2), 1 - h / 2), w, h];
+}
+
+function render() {
+  const root = element.querySelector('.stage'), value = props.value;
+  if (!root || !value) return;
+  if (drag && root.contains(drag.node)) {
+    root.querySelector('img').src = value.picture;
+    return;
+  }
+  root.replaceChildren();
+  if (value.title) make('div', 'stage-title', root, value.title);
+  if (!value.picture) { make('p', 'empty', root, value.note); return; }
+  const frame = make('div', 'frame', root);
+  frame.style.aspectRatio = `${value.width} / ${value.height}`;
+  frame.style.maxWidth = `${640 * value.width / value.height}px`;
+  const picture = make('img', value.crisp ? 'crisp' : '', frame);
+  picture.src = value.picture;
+  picture.alt = value.alt || value.title || '';
+  picture.draggable = false;
+  // Large boxes first, so that small ones inside them can be clicked.
+  const order = value.boxes.map((_, row) => row)
+    .sort((a, b) => value.boxes[b].z_where[2] * value.boxes[b].z_where[3] - value.boxes[a].z_where[2] * value.boxes[a].z_where[3]);
+  for (const row of order) {
+    const { z_where, title, colour } = value.boxes[row], chosen = row === value.selected;
+    const box = make('button', `box${chosen ? ' chosen' : ''}${value.editable ? ' editable' : ''}`, frame);
+    box.type = 'button';
+    box.style.setProperty('--box', colour);
+    box.setAttribute('aria-label', title);
+    box.setAttribute('aria-pressed', chosen);
+    box.dataset.row = row;
+    box.title = title;
+    put(box, z_where);
+    make('span', 'tag', box, String(row + 1));
+    if (value.editable && chosen) make('span', HANDLE, box);
+    box.addEventListener('click', () => { if (!value.editable) choose(row); });
+    if (value.editable) {
+      box.addEventListener('pointerdown', (event) => start(event, box, row));
+      box.addEventListener('keydown', (event) => key(event, row));
+      box.addEventListener('click', (event) => { if (event.detail === 0) choose(row); });
+    }
+    if (chosen && keepFocus) box.focus({ preventScroll: true });
+  }
+  if (value.note) make('p', 'note', root, value.note);
+}
+
+function choose(row) {
+  keepFocus = true;
+  trigger('pick', { row });
+}
+
+function start(event, node, row) {
+  if (event.button !== 0) return;
+  event.preventDefault();
+  node.focus({ preventScroll: true });
+  const frame = node.parentElement.getBoundingClientRect();
+  drag = {
+    node, row, frame, moved: false, x: event.clientX, y: event.clientY,
+    resizing: event.target.classList.contains(HANDLE), from: [...props.value.boxes[row].z_where],
+  };
+  drag.now = drag.from;
+  node.setPointerCapture(event.pointerId);
+  node.onpointermove = move;
+  node.onpointerup = node.onpointercancel = stop;
+}
+
+function move(event) {
+  const right = (event.clientX - drag.x) / drag.frame.width, down = (event.clientY - drag.y) / drag.frame.height;
+  if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 3) return;
+  drag.moved = true;
+  const [cx, cy, w, h] = drag.from;
+  const wide = Math.max(w + right, 0.02), high = Math.max(h + down, 0.02);
+  drag.now = drag.resizing
+    ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high])
+    : inside([cx + right, cy + down, w, h]);
+  put(drag.node, drag.now);
+  if (performance.now() - sentAt > 100) {
+    sentAt = performance.now();
+    trigger('place', { row: drag.row, z_where: drag.now });
+  }
+}
+
+function stop() {
+  const { row, moved, now } = drag;
+  drag.node.onpointermove = drag.node.onpointerup = drag.node.onpointercancel = null;
+  drag = null;
+  keepFocus = true;
+  if (moved) trigger('place', { row, z_where: now });
+  else trigger('pick', { row });
+}
+
+function key(event, row) {
+  const step = STEP * (event.shiftKey ? 8 : 1), [cx, cy, w, h] = props.value.boxes[row].z_where;
+  const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+  const factors = { '+': 1.1, '=': 1.1, '-': 1 / 1.1 };
+  const commands = { Delete: 'remove', Backspace: 'remove', d: 'duplicate', f: 'front', b: 'back' };
+  const undo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'z';
+  if (undo) trigger('command', { name: event.shiftKey ? 'redo' : 'undo', row });
+  else if (event.ctrlKey || event.metaKey || event.altKey) return;
+  else if (event.key in moves) {
+    const [right, down] = moves[event.key];
+    place(row, [cx + right, cy + down, w, h]);
+  } else if (event.key in factors) place(row, [cx, cy, w * factors[event.key], h * factors[event.key]]);
+  else if (event.key in commands) trigger('command', { name: commands[event.key], row });
+  else return;
+  keepFocus = true;
+  event.preventDefault();
+}
+
+function place(row, z_where) {
+  const now = inside(z_where);
+  props.value.boxes[row].z_where = now;
+  trigger('place', { row, z_where: now });
+}
+
+element.addEventListener('focusout', (event) => {
+  if (event.relatedTarget && !element.contains(event.relatedTarget)) keepFocus = false;
+});
+watch('value', render);
+render();

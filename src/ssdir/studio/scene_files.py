@@ -1,0 +1,54 @@
+"""An edited scene as files: a picture, and its objects as Parquet or JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdir.inference.predictor import Predictor
+from ssdir.inference.store import ObjectWriter
+from ssdir.objects import Objects
+from ssdir.plots import to_png
+from ssdir.studio.views import pixels
+
+SCALE = 4
+"""Pixels a side that each of the model's becomes in a PNG: 128 are few for a slide."""
+
+
+def scene_png(predictor: Predictor, objects: Objects) -> bytes:
+    """What the model draws for objects of one picture, each of its pixels as a block of `SCALE`²."""
+    picture = pixels(predictor.decode(objects).reconstructions[0])
+    return to_png(np.ascontiguousarray(picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
+
+
+def scene_parquet(objects: Objects, name: str, size: tuple[int, int], predictor: Predictor) -> bytes:
+    """The objects as `ssdir encode` writes them, for a picture called `name` of `size` = (height, width)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scene.parquet"
+        about = (predictor.class_names, predictor.latent_dim, predictor.fingerprint)
+        with ObjectWriter(path, "studio", *about) as writer:
+            writer.write(objects, [name], [size])
+        return path.read_bytes()
+
+
+def scene_json(objects: Objects, name: str, size: tuple[int, int], class_names: Sequence[str]) -> bytes:
+    """The objects as JSON: box in pixels (xyxy) of the picture, class, score, depth and code of each."""
+    rows: list[dict[str, Any]] = []
+    fields = {
+        field: getattr(objects, field) for field in ("scores", "labels", "z_depth", "z_what", "z_what_scale")
+    }
+    values = {field: tensor.tolist() for field, tensor in fields.items() if tensor is not None}
+    boxes = objects.boxes_px(size).tolist()
+    for row in range(len(objects)):
+        entry: dict[str, Any] = {"box": boxes[row], "z_where": objects.z_where[row].tolist()}
+        if "labels" in values:
+            entry["class"] = class_names[values["labels"][row]]
+        entry |= {field.removesuffix("s"): each[row] for field, each in values.items() if field != "labels"}
+        rows.append(entry)
+    scene = {"image": name, "height": size[0], "width": size[1], "objects": rows}
+    return (json.dumps(scene, indent=2) + "\n").encode()

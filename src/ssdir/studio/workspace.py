@@ -1,0 +1,119 @@
+"""What one browser window is at: a picture, what the model made of it, and the edits since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssdir.data.images import Image8
+from ssdir.inference.predictor import Predictor
+from ssdir.objects import Objects
+from ssdir.studio.collection import Collection, ObjectMap
+from ssdir.studio.directions import LatentDirections
+from ssdir.studio.look import Look, look
+from ssdir.studio.samples import Sample
+from ssdir.studio.scene_editor import History
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """What all windows share.
+
+    Attributes:
+        name: of the model.
+        predictor: the model.
+        rivals: names of the models to compare it with.
+        samples: pictures to start with.
+        directions: knobs of the codes.
+        collection: objects to explore.
+        objects_map: their map.
+    """
+
+    name: str
+    predictor: Predictor
+    rivals: Sequence[str]
+    samples: Sequence[Sample]
+    directions: LatentDirections
+    collection: Collection
+    objects_map: ObjectMap
+    loaded: dict[str, Predictor] = field(default_factory=dict)
+
+    def rival(self, name: str) -> Predictor:
+        """A model to compare with, loaded when first asked for; only those in `rivals`."""
+        if name not in self.rivals:
+            raise KeyError(name)
+        if name not in self.loaded:
+            from ssdir.inference.predictor import check_draws, load
+
+            rival = load(name, self.predictor.device)
+            check_draws(rival.model)
+            self.loaded[name] = rival
+        return self.loaded[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """One window's picture and edits.
+
+    Attributes:
+        look: what the model made of the picture.
+        history: the scene and its edits.
+        seen_row: the object chosen in See.
+        row: the object chosen in Edit.
+    """
+
+    look: Look
+    history: History
+    seen_row: int | None = None
+    row: int | None = None
+
+    @classmethod
+    def open(cls, predictor: Predictor, image: Image8, name: str) -> Workspace:
+        """Starts with a picture; the first object is chosen."""
+        found = look(predictor, image, name)
+        first = 0 if len(found.objects) else None
+        return cls(found, History.of(found.objects), first, first)
+
+    @property
+    def objects(self) -> Objects:
+        """The scene as edited."""
+        return self.history.objects
+
+    @property
+    def stem(self) -> str:
+        """What to call files made of the picture."""
+        return Path(self.look.name).stem.replace(" ", "-") or "scene"
+
+    def edited(self, objects: Objects, title: str, row: int | None, going_on: bool = False) -> Workspace:
+        """The same window after an edit, with `row` chosen as far as there is such a row."""
+        return replace(self, history=self.history.do(objects, title, going_on), row=_within(row, len(objects)))
+
+    def at(self, history: History) -> Workspace:
+        """The same window at another state of the scene."""
+        return replace(self, history=history, row=_within(self.row, len(history.objects)))
+
+
+def _within(row: int | None, count: int) -> int | None:
+    if not count:
+        return None
+    return 0 if row is None else min(row, count - 1)
+
+
+def row_of(data: Mapping[str, Any], count: int) -> int | None:
+    """The row that an event from the browser names, if it is one of `count`."""
+    row = data.get("row")
+    return row if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < count else None
+
+
+def z_where_of(data: Mapping[str, Any]) -> torch.Tensor | None:
+    """The box that an event from the browser names, float (4,), if it is one."""
+    numbers = data.get("z_where")
+    if not isinstance(numbers, list) or len(numbers) != 4:
+        return None
+    if not all(isinstance(number, (int, float)) and abs(number) < 10 for number in numbers):
+        return None
+    return torch.tensor(numbers, dtype=torch.float32)

@@ -1,0 +1,78 @@
+"""A studio as users start it: the command, in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import ssdir
+from ssdir.inference.predictor import Predictor
+
+# Notes every address that the server's process connects to, then is the command.
+_WATCHED = """
+import os, socket, sys
+from ssdir.cli import main
+real = socket.socket.connect
+def connect(self, address):
+    with open(os.environ["CONNECTIONS"], "a") as file:
+        file.write(f"{address}\\n")
+    return real(self, address)
+socket.socket.connect = connect
+main()
+"""
+
+
+@dataclass
+class Running:
+    """A studio that answers."""
+
+    address: str
+    process: subprocess.Popen[str]
+    connections: Path
+    said: Path
+
+    def stop(self) -> str:
+        """Presses Ctrl-C; returns what it said."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+        return self.said.read_text()
+
+
+def start(folder: Path, *arguments: str) -> Running:
+    connections = folder / "connections"
+    connections.touch()
+    command = [sys.executable, "-c", _WATCHED, "studio", *arguments, "--port", "0", "--no-browser"]
+    source = str(Path(ssdir.__file__).parents[1])
+    environment = {**os.environ, "CONNECTIONS": str(connections), "PYTHONPATH": source}
+    said = folder / "said"
+    # A file: a pipe that nobody reads would hold the server up once it is full.
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
+        )
+    while process.poll() is None:
+        if found := re.search(r"studio: (http://127\.0\.0\.1:\d+)", said.read_text()):
+            return Running(found[1], process, connections, said)
+        time.sleep(0.1)
+    raise AssertionError(said.read_text())
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    pytest.importorskip("gradio", reason="the studio needs gradio")
+    studio = start(tmp_path_factory.mktemp("studio"))
+    yield studio
+    if studio.process.poll() is None:
+        studio.stop()
+
+
+@pytest.fixture(scope="session")
+def predictor() -> Predictor:
+    return ssdir.load("tiny-mnist", "cpu")

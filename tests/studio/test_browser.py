@@ -1,0 +1,212 @@
+"""The studio as a person uses it: a real browser that can reach nothing but this machine."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdir.inference.store import read_objects
+from ssdir.studio.samples import sample_pictures
+from studio.conftest import Running
+
+CHROMIUM = Path("/usr/bin/chromium")
+_REQUIRED = os.environ.get("SSDIR_REQUIRE_BROWSER") == "1"
+if not _REQUIRED:
+    pytest.importorskip("playwright", reason="browser tests need playwright")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists() and not _REQUIRED,
+    reason=f"no {CHROMIUM}: install chromium, or set SSDIR_REQUIRE_BROWSER=1 to fail without it",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield browser
+        browser.close()
+
+
+class Window:
+    """A page of the studio, and everything that it asked for or complained of."""
+
+    def __init__(self, browser: Any, running: Running, width: int = 1360) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        self.page.goto(running.address)
+        self.page.wait_for_selector("#see-objects .card", timeout=60_000)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+        if name == "Edit":
+            self.page.wait_for_selector("#edit-stage .box")
+
+    def until(self, condition: str, value: Any = None) -> None:
+        """Waits until a condition of JavaScript holds."""
+        self.page.wait_for_function(condition, arg=value, timeout=30_000)
+
+    def count(self, selector: str) -> int:
+        found: int = self.page.locator(selector).count()
+        return found
+
+    def wait_count(self, selector: str, count: int) -> None:
+        self.until("([s, n]) => document.querySelectorAll(s).length === n", [selector, count])
+
+    def place(self, selector: str) -> dict[str, float]:
+        """Where an element is, once it is there: a drawing made anew replaces its elements."""
+        seen = "(s) => document.querySelector(s)?.getBoundingClientRect().toJSON()"
+        found: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
+        return found
+
+    def wait_place(self, selector: str, x: float, y: float) -> None:
+        """Waits until an element's corner is at a place, give or take two pixels."""
+        found = "const r = document.querySelector(s)?.getBoundingClientRect()"
+        self.until(f"([s, x, y]) => {{ {found}; return r && Math.hypot(r.x - x, r.y - y) < 2 }}", [selector, x, y])
+
+    def drawing(self) -> str:
+        found: str = self.page.locator("#edit-stage img").get_attribute("src")
+        return found
+
+    def redrawn(self, before: str) -> None:
+        self.until("(b) => (document.querySelector('#edit-stage img')?.src ?? b) !== b", before)
+
+    def save(self, kind: str) -> bytes:
+        with self.page.expect_download(timeout=30_000) as download:
+            self.page.click(f"#save-{kind}")
+        return Path(download.value.path()).read_bytes()
+
+
+@pytest.fixture
+def window(browser: Any, running: Running) -> Iterator[Window]:
+    window = Window(browser, running)
+    yield window
+    window.page.close()
+
+
+def test_see_shows_what_was_found_and_asks_nobody_else(window: Window, running: Running) -> None:
+    found = window.count("#see-picture .box")
+    assert found > 1
+    assert window.count("#see-drawn .box") == window.count("#see-objects .card") == found
+    assert window.count("#see-objects .card:first-child img") == 3, "drawn, opacity, uncertainty"
+    window.page.locator("#see-objects .card").nth(1).click()
+    window.wait_count("#see-picture .box.chosen[data-row='1']", 1)
+    window.page.locator("#samples .card").nth(5).click()
+    window.until("() => document.querySelector('#see-picture .note').textContent.startsWith('sample 6')")
+    for tab in ("Edit", "Explore", "Compare", "See"):
+        window.tab(tab)
+    elsewhere = [url for url in window.asked if not url.startswith((running.address, "data:", "blob:"))]
+    assert elsewhere == []
+    assert window.complaints == []
+    assert [line for line in running.connections.read_text().splitlines() if "127.0.0.1" not in line] == []
+
+
+def test_a_picture_of_one_s_own_and_one_that_is_none(window: Window, tmp_path: Path) -> None:
+    sample = sample_pictures(8)[7].image
+    Image.fromarray(np.hstack([sample, sample * 0])).save(tmp_path / "<b>mine.png")
+    window.page.set_input_files("#upload input[type=file]", str(tmp_path / "<b>mine.png"))
+    window.until("() => document.querySelector('#see-picture .note').textContent.includes('mine.png')")
+    assert window.count("#see-picture .note b") == 0, "a file's name is text, not markup"
+    frame = window.place("#see-picture .frame")
+    assert frame["width"] / frame["height"] == pytest.approx(2, rel=0.01)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    window.page.set_input_files("#upload input[type=file]", str(tmp_path / "broken.png"))
+    window.page.get_by_text("'broken.png' is not an image").first.wait_for(timeout=30_000)
+
+
+def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
+    window.tab("Edit")
+    found = window.count("#edit-stage .box")
+    first, page = window.drawing(), window.page
+    box = "#edit-stage .box[data-row='0']"
+    start = window.place(box)
+    x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y + 40, steps=8)
+    page.mouse.up()
+    page.get_by_text("Moved object 1; 1 step to undo").wait_for(timeout=30_000)
+    window.wait_place(box, start["x"] - 60, start["y"] + 40)
+    window.redrawn(first)
+    page.click("#edit-duplicate")
+    window.wait_count("#edit-stage .box", found + 1)
+    page.locator("#edit-stage .box.chosen").focus()
+    page.keyboard.press("Delete")
+    window.wait_count("#edit-stage .box", found)
+    for left in ("2 steps", "1 step", "0 steps"):
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_text(f"; {left} to undo").wait_for(timeout=30_000)
+    window.until("(b) => document.querySelector('#edit-stage img')?.src === b", first)
+    page.locator("button:disabled", has_text="Undo").wait_for(timeout=30_000)
+
+
+def test_appearances_are_swapped_blended_and_turned(window: Window) -> None:
+    window.tab("Edit")
+    page = window.page
+    acts = {
+        "Swapped objects 1 and 2; 1 step": lambda: page.click("#edit-swap"),
+        "Blended object 1 with 2; 2 steps": lambda: page.locator("#edit-blend input[type=range]").fill("0.5"),
+        "Turned knobs of object 1; 3 steps": lambda: page.locator("#edit-knob-1 input[type=range]").fill("-3"),
+        "Brought object 1 to the front; 4 steps": lambda: page.click("#edit-front"),
+    }
+    for status, act in acts.items():
+        act()
+        page.get_by_text(status).wait_for(timeout=30_000)
+
+
+def test_scenes_are_saved_as_they_are_shown(window: Window, tmp_path: Path) -> None:
+    window.tab("Edit")
+    shown = window.count("#edit-stage .box")
+    window.page.click("#edit-remove")
+    window.wait_count("#edit-stage .box", shown - 1)
+    assert Image.open(io.BytesIO(window.save("PNG"))).size == (512, 512)
+    (tmp_path / "scene.parquet").write_bytes(window.save("Parquet"))
+    assert len(read_objects(tmp_path / "scene.parquet")[0]) == shown - 1
+    assert len(json.loads(window.save("JSON"))["objects"]) == shown - 1
+
+
+def test_explore_opens_the_neighbours_of_a_point_by_mouse_and_keyboard(window: Window) -> None:
+    window.tab("Explore")
+    canvas = window.page.locator("#explore-map .map-box > canvas")
+    canvas.focus()
+    window.page.keyboard.press("ArrowRight")
+    assert window.page.locator("#explore-map .tip").is_visible()
+    window.page.keyboard.press("Enter")
+    window.wait_count("#explore-nearest .card", 12)
+    first = window.page.locator("#explore-nearest .card").first
+    assert "this object" in first.inner_text()
+    assert first.locator(".mark").count() == 1
+    window.page.select_option("#explore-map select", "size")
+    assert window.count("#explore-map .ramp") == 1
+    size = window.place("#explore-map .map-box > canvas")
+    window.page.mouse.move(size["x"] + size["width"] / 2, size["y"] + size["height"] / 2)
+    window.page.mouse.wheel(0, -2000)
+
+
+def test_compare_shows_two_models_on_the_same_picture(window: Window) -> None:
+    window.tab("Compare")
+    window.page.locator("#compare-verdict strong").first.wait_for(timeout=30_000)
+    both, first, second = (int(n) for n in window.page.locator("#compare-verdict strong").all_inner_texts())
+    assert both + first == window.count("#compare-first-found .box")
+    assert both + second == window.count("#compare-second-found .box")
+    assert "tiny-digits" in window.page.locator("#compare-second-found .stage-title").inner_text()
+
+
+def test_a_narrow_window_needs_no_sideways_scrolling(browser: Any, running: Running) -> None:
+    window = Window(browser, running, width=390)
+    for tab in ("See", "Edit", "Explore", "Compare"):
+        window.tab(tab)
+        assert window.page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    window.page.close()

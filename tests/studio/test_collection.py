@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+
+from ssdir.errors import InputError
+from ssdir.inference.predictor import Predictor
+from ssdir.inference.store import ObjectWriter
+from ssdir.objects import Objects
+from ssdir.studio.collection import CROP_SIDE, collect_samples, map_objects, nearest, open_collection
+from ssdir.studio.samples import Sample, sample_pictures
+
+
+def test_the_nearest_are_scikit_learn_s() -> None:
+    codes = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    oracle = NearestNeighbors(n_neighbors=10, metric="cosine").fit(codes)
+    distances, neighbours = oracle.kneighbors(codes[[7]])
+    found, cosines = nearest(codes, 7, 9)
+    assert found.tolist() == neighbours[0, 1:].tolist()
+    np.testing.assert_allclose(cosines, 1 - distances[0, 1:], atol=1e-5)
+    assert len(nearest(codes[:3], 1)[0]) == 2
+
+
+def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
+    """A picture of four plain quarters: each object's crop has its quarter's colour, and no other."""
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[:64, :64], image[:64, 64:], image[64:, :64], image[64:, 64:] = 40, 90, 140, 190
+    collection = collect_samples(predictor, [Sample("quarters", image)])
+    D = predictor.latent_dim
+    objects = Objects(
+        torch.zeros(4, dtype=torch.int64),
+        1,
+        torch.tensor([[x, y, 0.4, 0.4] for y in (0.25, 0.75) for x in (0.25, 0.75)]),
+        z_what=torch.randn(4, D, generator=torch.Generator().manual_seed(0)),
+        z_depth=torch.zeros(4),
+    )
+    objects_map = map_objects(type(collection)(objects, ["quarters"], [image], ["object"]), predictor)
+    assert objects_map.crops.shape == (4, CROP_SIDE, CROP_SIDE, 3)
+    for row, shade in zip(objects_map.rows, objects_map.crops, strict=True):
+        assert np.unique(shade).tolist() == [(40, 90, 140, 190)[row]]
+    np.testing.assert_allclose(objects_map.sides, 0.4, rtol=1e-6)
+
+
+def test_the_map_of_the_samples_is_in_the_unit_square_and_knows_errors(predictor: Predictor) -> None:
+    collection = collect_samples(predictor, sample_pictures(3))
+    objects_map = map_objects(collection, predictor)
+    assert len(objects_map.rows) == len(collection.objects)
+    assert float(objects_map.points.min()) == 0
+    assert float(objects_map.points.max()) == pytest.approx(1)
+    assert 0 < float(objects_map.errors.mean()) < 0.15
+
+
+def stored(folder: Path, predictor: Predictor, names: list[str]) -> Path:
+    samples = sample_pictures(len(names))
+    path = folder / "objects.parquet"
+    with ObjectWriter(path, "tiny-mnist", predictor.class_names, predictor.latent_dim) as writer:
+        writer.write(predictor.encode([sample.image for sample in samples]), names, [(128, 128)] * len(names))
+    return path
+
+
+def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    (tmp_path / "photos").mkdir()
+    named, beside = tmp_path / "photos" / "named.png", tmp_path / "beside.png"
+    for path in (named, beside):
+        Image.fromarray(sample_pictures(1)[0].image).save(path)
+    collection = open_collection(
+        stored(tmp_path, predictor, [str(named), "/gone/beside.png", "lost.png"]), predictor
+    )
+    assert collection.sources == [named, beside, None]
+    assert collection.missing == 1
+    assert collection.picture(2) is None
+    objects_map = map_objects(collection, predictor)
+    lost = (collection.objects.image_index[torch.from_numpy(objects_map.rows)] == 2).numpy()
+    assert np.isnan(objects_map.errors[lost]).all()
+    assert not np.isnan(objects_map.errors[~lost]).any()
+
+
+def test_files_of_another_model_or_without_objects_are_refused(tmp_path: Path, predictor: Predictor) -> None:
+    path = tmp_path / "other.parquet"
+    with ObjectWriter(path, "other", ["object"], 3):
+        pass
+    with pytest.raises(InputError, match=r"codes of 3 numbers \(model other\)"):
+        open_collection(path, predictor)
+    path = tmp_path / "empty.parquet"
+    with ObjectWriter(path, "tiny-mnist", ["object"], predictor.latent_dim):
+        pass
+    with pytest.raises(InputError, match="holds no objects"):
+        open_collection(path, predictor)

@@ -1,0 +1,34 @@
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ssdir.cli import app
+
+pytest.importorskip("gradio", reason="the studio needs gradio")
+
+
+def fails(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["studio", *arguments, "--no-browser"])
+    assert result.exit_code == 2, result.output
+    return result.output
+
+
+def test_a_busy_port_is_one_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = fails("--port", str(port))
+    assert said.strip() == f"error: port {port} is in use: choose another with --port, or 0 for any free one"
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "no-such-model" in fails("no-such-model", "--port", "0")
+    assert "no-rival" in fails("--compare", "no-rival", "--port", "0")
+    assert "does not exist" in fails("--objects", str(tmp_path / "none.parquet"), "--port", "0")
+
+
+def test_it_cannot_be_shared() -> None:
+    assert "No such option" in fails("--share")

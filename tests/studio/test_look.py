@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssdir.errors import InputError
+from ssdir.inference.predictor import Predictor
+from ssdir.objects import Objects
+from ssdir.studio.look import appearance_spread, depth_ranks, look, open_picture
+from ssdir.studio.samples import sample_pictures
+
+
+def test_a_look_is_what_the_predictor_says_by_falling_score(predictor: Predictor) -> None:
+    sample = sample_pictures(1)[0]
+    seen = look(predictor, sample.image, sample.name)
+    assert seen.objects.scores is not None
+    assert len(seen.objects) > 1
+    assert bool((seen.objects.scores.diff() <= 0).all())
+    expected = predictor.encode(sample.image)
+    assert expected.scores is not None
+    torch.testing.assert_close(seen.objects.scores, expected.scores.sort(descending=True).values)
+    drawn = predictor.decode(expected).reconstructions[0]
+    squared = (drawn.permute(1, 2, 0).numpy() - sample.image / 255) ** 2
+    assert seen.error == pytest.approx(float(squared.mean()), rel=1e-3)
+
+
+def test_samples_are_the_same_each_time_and_do_not_depend_on_how_many() -> None:
+    few, many = sample_pictures(2), sample_pictures(4)
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(few, many, strict=False))
+    assert not np.array_equal(many[0].image, many[1].image)
+
+
+def test_the_spread_grows_with_sigma_and_is_nothing_without(predictor: Predictor) -> None:
+    sample = sample_pictures(1)[0]
+    objects = look(predictor, sample.image, sample.name).objects
+    assert objects.z_what_scale is not None
+    sure = objects.replace(z_what_scale=objects.z_what_scale * 0)
+    assert float(appearance_spread(predictor, sure).max()) < 1e-5
+    little = appearance_spread(predictor, objects)
+    much = appearance_spread(predictor, objects.replace(z_what_scale=objects.z_what_scale * 3))
+    assert little.shape == (len(objects), 32, 32)
+    assert bool((much.mean(dim=(1, 2)) > little.mean(dim=(1, 2))).all())
+    assert float(appearance_spread(predictor, objects.replace(z_what_scale=None)).max()) == 0
+    assert appearance_spread(predictor, objects[:0]).shape[0] == 0
+
+
+def test_the_nearest_object_is_the_one_of_the_largest_depth() -> None:
+    objects = Objects(
+        torch.zeros(3, dtype=torch.int64), 1, torch.full((3, 4), 0.5), z_depth=torch.tensor([0.5, 3.0, -1.0])
+    )
+    assert depth_ranks(objects) == [2, 1, 3]
+    assert depth_ranks(objects.replace(z_depth=None)) == []
+
+
+def test_pictures_are_reduced_and_refused_without_telling_their_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (2048, 512), "red").save(tmp_path / "wide.png")
+    assert open_picture(tmp_path / "wide.png").shape == (256, 1024, 3)
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(InputError, match=r"^'text\.png' is not an image"):
+        open_picture(tmp_path / "text.png")
+    Image.new("1", (10_000, 6_000)).save(tmp_path / "huge.png")
+    with pytest.raises(InputError, match=r"^'huge\.png' has 10000 x 6000 pixels"):
+        open_picture(tmp_path / "huge.png")

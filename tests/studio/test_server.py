@@ -1,0 +1,144 @@
+"""The studio from outside: what it answers, and what it must not."""
+
+import io
+import json
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from studio.conftest import Running, start
+
+pytest.importorskip("gradio", reason="the studio needs gradio")
+
+
+def fetch(address: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json", **named})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_files_of_this_machine_are_not_served(running: Running, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_text("a secret")
+    beside = running.connections
+    for path in (secret, beside, Path("/etc/passwd")):
+        for route in (f"/gradio_api/file={path}", f"/file={path}", f"/static/..{path}", f"/assets/../..{path}"):
+            status, text = fetch(running.address + route)
+            assert status in (403, 404), route
+            assert "a secret" not in text
+            assert "root:" not in text
+
+
+def call(running: Running, function: dict[str, Any], data: list[Any]) -> str:
+    """Calls a function as the page does; returns all that was answered."""
+    session = uuid.uuid4().hex
+    body = {"data": data, "fn_index": function["id"], "session_hash": session, "event_data": {"row": 0}}
+    if function["queue"] is False:
+        return fetch(running.address + "/gradio_api/run/predict", body)[1]
+    status, text = fetch(running.address + "/gradio_api/queue/join", body)
+    if status != 200:
+        return text
+    said = []
+    with urllib.request.urlopen(
+        f"{running.address}/gradio_api/queue/data?session_hash={session}", timeout=30
+    ) as stream:
+        for line in stream:
+            said.append(line.decode())
+            if "process_completed" in said[-1] or "unexpected_error" in said[-1]:
+                break
+    return "".join(said)
+
+
+def functions_with_inputs(running: Running) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """All functions that take something, and the one that takes a picture."""
+    config = json.loads(fetch(running.address + "/config")[1])
+    files = {part["id"] for part in config["components"] if part["type"] == "file"}
+    taking = [each for each in config["dependencies"] if files & set(each["inputs"])]
+    assert len(taking) == 1
+    return [each for each in config["dependencies"] if each["inputs"]], taking[0]
+
+
+def file_named(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
+
+
+def test_no_component_takes_a_file_or_an_address_that_a_request_names(running: Running, tmp_path: Path) -> None:
+    """Whatever component it is sent to: a slider that is sent a file would have it copied where it is served."""
+    secret = f"secret-{uuid.uuid4().hex}.png"
+    Image.new("RGB", (32, 32), "red").save(tmp_path / secret)
+    functions, _ = functions_with_inputs(running)
+    for named in (str(tmp_path / secret), "http://192.0.2.1/picture.png"):
+        for function in functions:
+            assert "data:image" not in call(running, function, [file_named(named)] * len(function["inputs"]))
+    assert not list(Path(tempfile.gettempdir()).glob(f"ssdir-studio-*/**/{secret}"))
+    assert "192.0.2.1" not in running.connections.read_text()
+
+
+def test_an_uploaded_picture_is_opened(running: Running) -> None:
+    """By the same way, so that the refusals above are not for a mistake in the request."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
+    uploaded = json.loads(upload(running, buffer.getvalue()))[0]
+    _, taking = functions_with_inputs(running)
+    assert "data:image" in call(running, taking, [file_named(uploaded), "tiny-digits"])
+
+
+def upload(running: Running, content: bytes) -> str:
+    head = b'--limit\r\nContent-Disposition: form-data; name="files"; filename="picture.png"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=limit"}
+    body = head + content + b"\r\n--limit--\r\n"
+    request = urllib.request.Request(running.address + "/gradio_api/upload", body, kind)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_no_function_is_offered_to_programs(running: Running) -> None:
+    offered = json.loads(fetch(running.address + "/gradio_api/info")[1])
+    assert offered == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+
+def test_other_names_get_no_answer_and_browsers_are_told_to_stay(running: Running) -> None:
+    assert fetch(running.address, Host="evil.example")[0] == 400
+    with urllib.request.urlopen(running.address, timeout=30) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    port = int(running.address.rsplit(":", 1)[1])
+    with socket.socket() as other:
+        other.settimeout(2)
+        assert other.connect_ex(("127.0.0.2", port)) != 0, "only 127.0.0.1 is listened on"
+
+
+def test_before_a_picture_is_open_buttons_say_so(running: Running) -> None:
+    functions, _ = functions_with_inputs(running)
+    config = json.loads(fetch(running.address + "/config")[1])
+    states = [part["id"] for part in config["components"] if part["type"] == "state"]
+    on_a_picture = [each for each in functions if len(each["inputs"]) == 1 and each["inputs"][0] in states]
+    assert len(on_a_picture) > 10
+    for function in on_a_picture:
+        assert "still being opened" in call(running, function, [None])
+
+
+def test_large_uploads_are_refused(running: Running) -> None:
+    with pytest.raises(urllib.error.URLError) as refused:
+        upload(running, bytes(26 * 2**20))
+    assert getattr(refused.value, "code", 413) == 413
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    studio = start(tmp_path)
+    assert "the studio is closed" in studio.stop()
+    assert studio.process.returncode == 0
