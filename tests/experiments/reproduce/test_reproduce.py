@@ -15,12 +15,13 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from ssdir.benchmark.costs import Cost
+from ssdir.benchmark.timing import spread
 from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
-from ssdir.experiments.cost import Cost
 from ssdir.experiments.reproduce import runner
-from ssdir.experiments.reproduce.command import reproduce
+from ssdir.experiments.reproduce.command import forecast, reproduce
 from ssdir.training.fit import train
 from ssdir.training.session import OutOfTime
 
@@ -101,6 +102,15 @@ def interrupted_at(call: int, error: type[BaseException]) -> Callable[..., Any]:
         return train(*arguments, **options)
 
     return training
+
+
+def test_a_picture_needs_one_seed_and_a_table_all(tmp_path: Path) -> None:
+    def trainings(*names: str) -> dict[str, int]:
+        runs, _ = forecast(names, "smoke", tmp_path, None)
+        return {run.group: run.trainings for run in runs}
+
+    assert trainings("figure2") == {"ssdir": 1, "spair": 1, "space": 1}
+    assert trainings("figure2", "scale")["ssdir"] == 2
 
 
 def test_each_number_tells_where_it_comes_from(place: Path) -> None:
@@ -202,13 +212,19 @@ def test_so_far_tells_what_there_is_and_what_is_missing(place: Path, tmp_path: P
     shutil.rmtree(run_folder(part, "glimpses-0"))
     reproduce(["table2"], str(part / "trial.yaml"), part / "results", part / "runs", so_far=True)
     assert [record["run"] for record in records_of(part, "table2")] == ["ssdir-0"]
-    assert "Glimpses-0 is not made yet" in (part / "results" / "trial" / "report.md").read_text()
+    assert "Not made yet: glimpses-0." in (part / "results" / "trial" / "report.md").read_text()
     assert not list((part / "runs" / "trial").glob("glimpses-*"))
 
 
 def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(configs: dict[str, Any], counts: tuple[int, ...]) -> dict[str, list[Cost]]:
-        return {name: [Cost(count, 1234567, 0.001, 0.0025 * count, 10) for count in counts] for name in configs}
+    def measured(configs: dict[str, Any], counts: tuple[int, ...]) -> list[Cost]:
+        seconds = {"encode": 0.001, "train": 0.0025}
+        return [
+            Cost(name, 64, count, stage, 1234567, spread([seconds[stage] * count]), 10)
+            for name in configs
+            for count in counts
+            for stage in seconds
+        ]
 
     monkeypatch.setattr(runner, "train", interrupted_at(1, AssertionError))
     monkeypatch.setattr(runner, "measure_costs", measured)
@@ -219,7 +235,7 @@ def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest
     assert "ms per image, training, 50 objects" in page
     assert "125.0" in page
     for record in records_of(tmp_path, "cost"):
-        assert [cost["objects"] for cost in record["cost"]["costs"]] == [5, 50]
+        assert [cost["objects"] for cost in record["cost"]["costs"]] == [5, 5, 50, 50]
 
 
 def test_without_time_nothing_is_begun(place: Path, tmp_path: Path) -> None:
@@ -254,6 +270,13 @@ def test_the_command_lists_what_it_would_do(place: Path, tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
     done = ssdir("scale", "--scale", place / "trial.yaml", "--runs", place / "runs", "--dry-run")
     assert "2 trainings, 0.0 s to go" in done.output
+    as_json = ssdir("all", "--scale", place / "trial.yaml", "--runs", tmp_path / "none", "--dry-run", "--json")
+    content = json.loads(as_json.stdout)
+    assert sum(run["trainings"] for run in content["runs"]) == 4
+    assert any("clevr" in sentence for sentence in content["left_out"])
+    alone = ssdir("all", "--scale", place / "trial.yaml", "--json")
+    assert alone.exit_code == 2
+    assert "--dry-run" in alone.output
 
 
 def test_the_command_says_how_it_ends(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) ->
     plan = read_plan(scale)
     runner = Runner(plan, runs / plan.name, data, Watch(), None)
     chosen = choose(plan, names)
-    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
+    jobs, left_out = _available(runner, _trainings(plan, chosen))
     guesses = runner.guess(jobs)
     forecasts = []
     for group in dict.fromkeys(job.group for job in jobs):
@@ -113,7 +113,7 @@ def reproduce(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
     runner = Runner(plan, runs / plan.name, data, watch, deadline)
-    jobs, left_out = _available(runner, jobs_of(plan, _with_trainings(chosen)))
+    jobs, left_out = _available(runner, _trainings(plan, chosen))
     for sentence in left_out:
         say(sentence)
     missing = {} if so_far else {job.slug: job for job in jobs}
@@ -122,7 +122,7 @@ def reproduce(
     guesses = {job.name: guess for job, guess in zip(jobs, runner.guess(jobs), strict=True)}
     with watch.over(guesses):
         while unwritten:
-            needed = {job.slug for job in jobs_of(plan, _with_trainings(unwritten[:1]))}
+            needed = {job.slug for job in _trainings(plan, unwritten[:1])}
             if needed & missing.keys():
                 # Where another process makes what is needed, this one goes on with what will be.
                 by_need = sorted(missing.values(), key=lambda job: job.slug not in needed)
@@ -134,9 +134,11 @@ def reproduce(
     return out / plan.name / REPORT
 
 
-def _with_trainings(names: Sequence[str]) -> list[str]:
-    """Those of some experiments that need trained models."""
-    return [name for name in names if EXPERIMENTS[name].trains]
+def _trainings(plan: Plan, names: Sequence[str]) -> list[Job]:
+    """The trainings that some experiments need."""
+    training = [name for name in names if EXPERIMENTS[name].trains]
+    every = {job.slug for job in jobs_of(plan, [name for name in training if EXPERIMENTS[name].every_seed])}
+    return [job for job in jobs_of(plan, training) if job.recipe.seed == 0 or job.slug in every]
 
 
 def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
@@ -148,10 +150,12 @@ def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str
 
 def _write_experiment(runner: Runner, name: str, folder: Path, so_far: bool = False) -> None:
     """Writes an experiment's results, and the report with it."""
-    jobs, left_out = _available(runner, jobs_of(runner.plan, [name]))
     experiment = EXPERIMENTS[name]
+    jobs = _trainings(runner.plan, [name]) if experiment.trains else jobs_of(runner.plan, [name])
+    jobs, left_out = _available(runner, jobs)
     if so_far and experiment.trains:
-        left_out += [f"{job.name} is not made yet" for job in jobs if not runner.is_made(job)]
+        unmade = [job.name for job in jobs if not runner.is_made(job)]
+        left_out += [f"not made yet: {', '.join(unmade)}"] if unmade else []
         jobs = [job for job in jobs if runner.is_made(job)]
     records = experiment.measure(runner, jobs, folder / FIGURES)
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ssdir.experiments.glossary import METRICS, MISSING
 from ssdir.experiments.paper import CRITERIA, DIFFERENCES, PROBE, quoted
@@ -48,6 +48,8 @@ class Experiment:
     """Of the metrics that are kept."""
     trains: ClassVar[bool] = True
     """Whether it needs trained models."""
+    every_seed: ClassVar[bool] = True
+    """Whether it needs all trainings of a run; else one is enough."""
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Records of its trained runs; pictures go to `figures`."""
@@ -163,19 +165,22 @@ def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
     costs = [method.first["cost"]["costs"] for method in methods]
     rows = [Row("parameters", "", [f"{each[0]['parameters']:,}" for each in costs])]
     counts = sorted({cost["objects"] for each in costs for cost in each if cost["objects"] is not None})
-    for name, label, factor, spec in (
-        ("encode_seconds", "ms per image, encoding", 1000, ".1f"),
-        ("train_seconds", "ms per image, training", 1000, ".1f"),
-        ("training_memory_mb", "MiB for a training step", 1, ".0f"),
+    for stage, label, show in (
+        ("encode", "ms per image, encoding", _milliseconds),
+        ("train", "ms per image, training", _milliseconds),
+        ("train", "MiB for a training step", lambda cost: f"{cost['memory_mb']:.0f}"),
     ):
         for count in counts or [None]:
-            of_count = [next((c for c in each if c["objects"] in (count, None)), None) for each in costs]
-            values = [
-                MISSING if cost is None or cost[name] is None else format(cost[name] * factor, spec)
-                for cost in of_count
+            shown = [
+                [show(c) for c in each if c["stage"] == stage and c["objects"] in (count, None)] for each in costs
             ]
+            values = [values[0] if values else MISSING for values in shown]
             rows.append(Row(label if count is None else f"{label}, {count} objects", "", values))
     return RowGroup("What they cost on the CPU, in batches of eight", rows)
+
+
+def _milliseconds(cost: dict[str, Any]) -> str:
+    return f"{1000 * cost['seconds']['median']:.1f}"
 
 
 class Table2(Experiment):

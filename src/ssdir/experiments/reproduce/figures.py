@@ -41,10 +41,12 @@ class Pictures(Experiment):
     scale: float
     wide: bool
 
+    every_seed: ClassVar = False
+
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Records that name their picture; one that could not be drawn names None."""
         records = []
-        for job in {job.group: job for job in reversed(jobs)}.values():
+        for job in jobs:
             png = runner.ensure_drawn(job, self.name, self.draw)
             record = make_record(job, runner.ensure_measured(job), ("detection/",))
             picture = None
@@ -53,7 +55,7 @@ class Pictures(Experiment):
                 with atomic_file(figures / f"{picture}.png", force=True) as temporary:
                     temporary.write_bytes(png)
             records.append({**record, "picture": picture})
-        return records[::-1]
+        return records
 
     def chapter(self, results: Results) -> Section:
         """The pictures, each under its method's name."""

@@ -18,6 +18,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from ssdir.benchmark.costs import STAGES, measure_costs
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.glyphs import load_glyphs
@@ -26,7 +27,6 @@ from ssdir.data.layouts import open_dataset, read_table
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.evaluation.provenance import provenance
-from ssdir.experiments.cost import measure_costs
 from ssdir.experiments.reproduce.plan import DataSpec, Job, MeasureConfig, Plan, expand, guess_seconds
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
@@ -251,17 +251,18 @@ class Runner:
         """What the models of some jobs cost, by group: `costs`, and their `provenance`."""
         configs = {job.group: job.recipe.model for job in jobs}
         settings = {group: config.model_dump(mode="json") for group, config in configs.items()}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        measured = json.dumps([settings, STAGES], sort_keys=True)
+        digest = hashlib.sha256(measured.encode()).hexdigest()[:12]
         file = self.runs / f"costs-{digest}.json"
         if not file.exists():
             self._check_time()
             started = time.perf_counter()
             with self.watch.stage("costs"):
-                costs = measure_costs(configs, COST_COUNTS)
+                costs = measure_costs({name: [config] for name, config in configs.items()}, COST_COUNTS)
             config = {"models": settings, "threads": torch.get_num_threads()}
             record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
             content = {
-                "costs": {name: [asdict(c) for c in each] for name, each in costs.items()},
+                "costs": {name: [asdict(cost) for cost in costs if cost.model == name] for name in configs},
                 "provenance": record,
             }
             with atomic_file(file) as temporary:
