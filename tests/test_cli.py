@@ -130,7 +130,7 @@ def test_encode_is_what_the_library_encodes(tiny_model_dir: Path, photos: Path, 
     np.testing.assert_allclose(objects.z_what.numpy(), expected.z_what.numpy(), rtol=1e-4, atol=1e-5)
     assert f"3 images, {len(objects)} objects, 0 skipped" in result.stdout
     assert "next: " in result.stdout
-    assert read_info(path).model == "tiny"
+    assert read_info(path).model == str(tiny_model_dir.resolve())
     assert files_in(out) == ["objects.parquet"]
 
 
@@ -340,7 +340,7 @@ def test_scatter_writes_a_data_set(digits: Path) -> None:
 def test_scatter_defaults_are_the_configs() -> None:
     import inspect
 
-    from ssdir.cli import scatter
+    from ssdir.commands.data import scatter
     from ssdir.data.scatter import ScatterConfig
 
     options = {name: parameter.default for name, parameter in inspect.signature(scatter).parameters.items()}
@@ -431,7 +431,7 @@ def test_record_files_must_be_unpacked(packed: Path, out: Path, command: list[st
 
 @pytest.fixture
 def few_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssdir.cli.MAX_GLYPHS", 20)
+    monkeypatch.setattr("ssdir.commands.evaluate.MAX_GLYPHS", 20)
 
 
 @pytest.mark.usefixtures("few_glyphs")
@@ -459,6 +459,24 @@ def test_evaluate_at_another_operating_point(agnostic_model_dir: Path, digits: P
     assert blind["metrics"]["detection/recall"] == 0 < lenient["metrics"]["detection/recall"]
     assert blind["metrics"]["detection/ap"] == lenient["metrics"]["detection/ap"]
     assert blind["provenance"]["config"]["score_threshold"] == 1
+
+
+@pytest.mark.usefixtures("few_glyphs")
+def test_an_exported_file_measures_as_the_model_it_came_from(
+    agnostic_model_dir: Path, digits: Path, out: Path
+) -> None:
+    file = out / "m.onnx"
+    ok("export", agnostic_model_dir, "--out", file)
+    limits = ("--max-images", "4", "--max-train-images", "8", "--score-threshold", "0.01", "--json")
+    reports = [json.loads(ok("evaluate", each, digits, *limits).stdout) for each in (agnostic_model_dir, file)]
+    model, own = (report["metrics"] for report in reports)
+    for name in ("detection/ap", "detection/recall", "probe/accuracy"):
+        assert own[name] == pytest.approx(model[name], abs=1e-3), name
+    # It neither draws, nor has features, nor describes boxes that are not its own.
+    missing = {"reconstruction/mse", "probe/pooled_features/accuracy", "probe/true_boxes/accuracy", "scale/drift"}
+    assert missing <= model.keys() - own.keys()
+    assert reports[1]["provenance"]["config"]["exported"]["precision"] == "float32"
+    assert "leave out --precision" in refused("evaluate", file, digits, "--precision", "bf16")
 
 
 @pytest.mark.usefixtures("few_glyphs")

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from ssdir.errors import InputError
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
+"""Documented for users in docs/interop.md."""
 
 
 class FriendlyGroup(TyperGroup):

@@ -1,1 +1,1 @@
-"""Commands of the command line that have a module of their own."""
+"""The commands of the command line, a module each; `ssdir.cli` registers them."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
+from ssdir.commands.options import AsJson
 from ssdir.console import EXIT_INTERRUPTED, EXIT_UNFINISHED, fail, next_step, say, stdout
+from ssdir.errors import InputError
 
 
 def reproduce(
@@ -31,14 +35,17 @@ def reproduce(
         bool, typer.Option("--so-far", help="Train nothing: write results and report of what there is.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the paper's tables and figures again: train what is missing, measure, write a report.
 
     Ends with exit code 3 when the minutes are over before the end.
     """
     if dry_run:
-        _list(experiments, scale, runs, data)
+        _list(experiments, scale, runs, data, as_json)
         return
+    if as_json:
+        raise InputError("--json is of the list that --dry-run prints; results are written as JSON anyway")
     from ssdir.experiments.reproduce.command import reproduce as run
     from ssdir.training.session import OutOfTime
 
@@ -51,11 +58,15 @@ def reproduce(
     say(f"report: {report}")
 
 
-def _list(experiments: list[str], scale: str, runs: Path, data: Path | None) -> None:
+def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:
     from ssdir.experiments.reproduce.command import forecast
     from ssdir.plots import format_seconds
 
     found, left_out = forecast(experiments, scale, runs, data)
+    if as_json:
+        listed = {"runs": [dataclasses.asdict(run) for run in found], "left_out": left_out}
+        typer.echo(json.dumps(listed, indent=2))
+        return
     table = Table("run", "preset", "data", "trainings", Column("time", justify="right"))
     for run in found:
         made = run.trainings - run.missing

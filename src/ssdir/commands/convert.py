@@ -1,0 +1,50 @@
+"""`ssdir convert`: encoded objects for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ssdir.commands.options import Force
+from ssdir.console import say
+from ssdir.errors import InputError
+from ssdir.outputs import claim
+
+SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz"}
+
+
+def convert(
+    objects: Annotated[Path, typer.Argument(metavar="OBJECTS", help="Parquet file that ssdir encode wrote.")],
+    to: Annotated[
+        Literal["coco", "csv", "fiftyone", "npz"],
+        typer.Option(help="COCO's results, CSV, FiftyOne's samples, or NumPy's arrays."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO file of the same images, whose ids the results are to have.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write encoded objects in the format of another tool; Parquet itself is read by pandas and Arrow."""
+    if out.suffix.lower() != SUFFIXES[to]:
+        raise InputError(f"output '{out}' must end in {SUFFIXES[to]} for --to {to}")
+    claim(out, force)
+    from ssdir.inference.formats import convert_objects, sidecar
+
+    if to == "coco":
+        claim(sidecar(out), force)
+    number = convert_objects(objects, to, out, annotations)
+    say(f"{number} objects as {to}: {out}")
+    say(f"next: {_use(to, out, annotations or sidecar(out))}")
+
+
+def _use(to: str, out: Path, ids: Path) -> str:
+    """How the other tool reads the file."""
+    return {
+        "coco": f"from pycocotools.coco import COCO; COCO({str(ids)!r}).loadRes({str(out)!r})",
+        "csv": f"import pandas; pandas.read_csv({str(out)!r})",
+        "fiftyone": f"add the samples of {out} to a FiftyOne dataset, see docs/interop.md",
+        "npz": f"import numpy; numpy.load({str(out)!r})",
+    }[to]

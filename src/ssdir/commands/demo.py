@@ -1,0 +1,21 @@
+"""`ssdir demo`: everything, small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import Force, Seed
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """See it work: a small model on scattered digits, from data to numbers and pictures."""
+    from ssdir.experiments.demo import run_demo
+
+    run_demo(out, seed=seed, force=force)

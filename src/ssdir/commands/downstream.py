@@ -1,0 +1,266 @@
+"""`ssdir classify fit`, `ssdir classify predict`, `ssdir cluster`, `ssdir outliers`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from ssdir.commands.options import AsJson, Force, Seed
+from ssdir.console import next_step, progress, say, stdout, warn
+from ssdir.errors import InputError
+from ssdir.outputs import atomic_file, claim
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from ssdir.search.crops import Tile
+
+Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
+Out = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
+Sheet = Annotated[Path | None, typer.Option(help="Picture to write, of the objects in their pictures.")]
+
+ROWS, COLUMNS = 12, 10
+"""Of a sheet."""
+
+classify_app = typer.Typer(help="Learn a classifier of objects from a few labelled ones.", no_args_is_help=True)
+
+
+@classify_app.command(epilog="Example: ssdir classify fit objects.parquet --labels labels.csv --out digits.json")
+def fit(
+    objects: Objects,
+    out: Annotated[Path, typer.Option(help="Classifier to write, as JSON.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with the columns row, from 0, and label: some of the objects.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Or a column of OBJECTS that holds the labels.")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Learn from labelled objects, and say how well it goes on held-out ones."""
+    if (labels is None) == (column is None):
+        raise InputError("give the labels, as a CSV by --labels or as a column of the objects by --column")
+    claim(out, force)
+    from ssdir.downstream.classifier import Classifier, read_labels, try_out
+    from ssdir.downstream.stored import read_stored
+    from ssdir.inference.store import read_info
+
+    table, codes = read_stored(objects, least=2)
+    if labels is not None:
+        rows, names = read_labels(labels, len(table))
+    else:
+        assert column is not None
+        rows, names = _labels_of(table, column, objects)
+    classifier = Classifier.fit(codes[rows], names, read_info(objects).fingerprint)
+    trial = try_out(codes[rows], names, seed)
+    classifier.save(out, force)
+    if as_json:
+        typer.echo(json.dumps(trial.__dict__, indent=2))
+        return
+    counted = Table("class", Column("labelled", justify="right"))
+    for name, count in trial.counts.items():
+        counted.add_row(escape(name), str(count))
+    stdout().print(counted)
+    if trial.accuracy is None:
+        say("a class has one labelled object only, so none could be held out: label more to know how well it goes")
+    else:
+        say(
+            f"accuracy on held-out objects: {trial.accuracy:.3f} ± {trial.spread:.3f} "
+            f"(the most frequent class alone: {trial.floor:.3f})"
+        )
+    next_step("classify", "predict", out, objects, "--out", "predicted.csv", "--sheet", "predicted.png")
+
+
+@classify_app.command(
+    epilog="Example: ssdir classify predict digits.json objects.parquet --out predicted.csv --sheet predicted.png"
+)
+def predict(
+    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="What ssdir classify fit wrote.")],
+    objects: Objects,
+    out: Out,
+    sheet: Sheet = None,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Add each object's class, and how probable it is."""
+    _check_outputs(out, sheet, force)
+    import numpy as np
+
+    from ssdir.downstream.classifier import Classifier
+    from ssdir.downstream.stored import read_stored, write_stored
+    from ssdir.inference.store import read_info
+
+    table, codes = read_stored(objects)
+    predicted, chances = Classifier.load(classifier).predict(codes, read_info(objects).fingerprint)
+    names = np.asarray(predicted, dtype=object)
+    write_stored(out, table, {"predicted": names, "probability": chances}, force)
+    classes = sorted(set(predicted))
+    if sheet is not None:
+        order = {name: np.flatnonzero(names == name) for name in classes}
+        best = {name: rows[np.argsort(-chances[rows])] for name, rows in order.items()}
+        _write_groups(sheet, force, table, best, lambda row: f"{chances[row]:.2f}")
+    counts = {name: int((names == name).sum()) for name in classes}
+    _show(counts, "class", as_json, out, sheet, objects)
+
+
+def cluster(
+    objects: Objects,
+    out: Out,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="How many clusters; by default as well separate as can be.")
+    ] = None,
+    sheet: Sheet = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Put objects that look alike into clusters, without any label."""
+    _check_outputs(out, sheet, force)
+    import numpy as np
+
+    from ssdir.downstream.groups import group
+    from ssdir.downstream.stored import read_stored, write_stored
+
+    table, codes = read_stored(objects, least=2)
+    if k is not None and k > len(table):
+        raise InputError(f"'{objects}' holds {len(table)} objects, they can't make {k} clusters")
+    with progress("clustering") as advance:
+        groups = group(codes, k, seed, advance)
+    write_stored(out, table, {"cluster": groups.group, "distance_to_center": groups.distance}, force)
+    members = {f"cluster {number}": np.flatnonzero(groups.group == number) for number in range(groups.count)}
+    if sheet is not None:
+        typical = {name: rows[np.argsort(groups.distance[rows])] for name, rows in members.items()}
+        _write_groups(sheet, force, table, typical, lambda row: f"row {row}")
+    _show({name: len(rows) for name, rows in members.items()}, "cluster", as_json, out, sheet, objects)
+
+
+def outliers(
+    objects: Objects,
+    out: Out,
+    model: Annotated[
+        str | None, typer.Option(help="The model that encoded, where it has moved since; else as the file says.")
+    ] = None,
+    codes_only: Annotated[
+        bool, typer.Option("--codes-only", help="Don't look at the pictures: how far from others is all.")
+    ] = False,
+    sheet: Sheet = None,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Rank objects by how odd they are: far from all others, and badly drawn by their model."""
+    _check_outputs(out, sheet, force)
+    import numpy as np
+
+    from ssdir.downstream.oddities import loneliness, oddness
+    from ssdir.downstream.stored import read_stored, write_stored
+
+    table, codes = read_stored(objects, least=2)
+    with progress("comparing") as advance:
+        measures = {"distance_to_others": loneliness(codes, on_progress=advance)}
+    if not codes_only:
+        errors = _drawing_errors(objects, model)
+        if errors is not None:
+            measures["drawing_error"] = errors
+    oddest = oddness(*measures.values())
+    order = np.argsort(-oddest, kind="stable")
+    write_stored(out, table, {"oddness": oddest, **measures}, force)
+    if sheet is not None:
+        ranked = {f"oddest {start + 1} …": order[start : start + COLUMNS] for start in range(0, 40, COLUMNS)}
+        usual = order[::-1][:COLUMNS]
+        _write_groups(sheet, force, table, {**ranked, "most ordinary": usual}, lambda row: f"row {row}")
+    top = order[:10].tolist()
+    if as_json:
+        typer.echo(json.dumps([{"row": row, "oddness": float(oddest[row])} for row in top], indent=2))
+        return
+    listed = Table(*(Column(name, justify="right") for name in ("row", "oddness", *measures)), "image")
+    for row in top:
+        values = [f"{values[row]:.3f}" for values in (oddest, *measures.values())]
+        listed.add_row(str(row), *values, escape(Path(table["image"][row].as_py()).name))
+    stdout().print(listed)
+    _tell(out, sheet)
+    next_step("index", objects, "--out", "index")
+
+
+def _drawing_errors(objects: Path, model: str | None) -> NDArray[np.float64] | None:
+    """None, and a warning, where the model or the pictures are not at hand; an error if that model was named."""
+    from ssdir.downstream.oddities import drawing_errors
+    from ssdir.inference.predictor import load
+    from ssdir.inference.store import comparable, read_info, read_objects
+
+    try:
+        info = read_info(objects)
+        predictor = load(model or info.model)
+        if not comparable(predictor, info):
+            raise InputError(f"'{model or info.model}' is not the model that encoded '{objects}'")
+        found, images = read_objects(objects)
+        with progress("drawing") as advance:
+            return drawing_errors(predictor, found, [Path(image) for image in images], advance)
+    except InputError as error:
+        if model is not None:
+            raise
+        warn(f"ranked by the codes alone: {error}")
+        return None
+
+
+def _labels_of(table: pa.Table, column: str, source: Path) -> tuple[NDArray[np.int64], list[str]]:
+    """Rows that have a label, and the labels."""
+    import numpy as np
+
+    from ssdir.errors import nearest
+
+    if column not in table.column_names:
+        raise InputError(f"'{source}' has no column '{column}'{nearest(column, table.column_names)}")
+    values = table[column].to_pylist()
+    rows = [row for row, value in enumerate(values) if value not in (None, "")]
+    if not rows:
+        raise InputError(f"the column '{column}' of '{source}' labels nothing")
+    return np.asarray(rows, dtype=np.int64), [str(values[row]) for row in rows]
+
+
+def _check_outputs(out: Path, sheet: Path | None, force: bool) -> None:
+    from ssdir.downstream.stored import check_writable
+
+    check_writable(out, force)
+    if sheet is not None:
+        claim(sheet, force)
+
+
+def _write_groups(sheet: Path, force: bool, table: pa.Table, groups: Any, caption: Any) -> None:
+    """A row for each group: its name, and its first objects."""
+    import numpy as np
+
+    from ssdir.plots.sheets import to_png
+    from ssdir.search.crops import Tile, read_crops, tile_sheet
+
+    rows: list[list[Tile]] = []
+    for name, members in [each for each in groups.items() if len(each[1])][:ROWS]:
+        shown = np.asarray(members)[:COLUMNS]
+        crops = read_crops(table.take(shown))
+        captions = [caption(row) for row in shown.tolist()]
+        captions[0] = f"{name}: {captions[0]}"
+        rows.append([Tile(crop, text) for crop, text in zip(crops, captions, strict=True)])
+    with atomic_file(sheet, force) as temporary:
+        temporary.write_bytes(to_png(tile_sheet(rows, ["object"])))
+
+
+def _show(counts: dict[str, int], what: str, as_json: bool, out: Path, sheet: Path | None, objects: Path) -> None:
+    if as_json:
+        typer.echo(json.dumps(counts, indent=2))
+        return
+    table = Table(what, Column("objects", justify="right"))
+    for name, count in counts.items():
+        table.add_row(escape(name), str(count))
+    stdout().print(table)
+    _tell(out, sheet)
+    next_step("outliers", objects, "--out", "odd.csv", "--sheet", "odd.png")
+
+
+def _tell(out: Path, sheet: Path | None) -> None:
+    say(f"{out}" if sheet is None else f"{out}; see {sheet}")

@@ -1,0 +1,121 @@
+"""`ssdir encode`: images to a file of objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from ssdir.commands.options import BatchSize, Device, Force, Precision
+from ssdir.console import next_step, progress, say, warn
+from ssdir.errors import InputError
+from ssdir.outputs import atomic_file, claim
+
+if TYPE_CHECKING:
+    from ssdir.inference.boxes import BoxUnit
+    from ssdir.inference.describe import PlacedBoxes
+    from ssdir.inference.files import EncodedBatch
+    from ssdir.inference.predictor import Predictor
+
+
+def encode(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A shipped model's name, a model's or run's folder, or a .onnx file."
+        ),
+    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, a row per object.")],
+    batch_size: BatchSize = 32,
+    score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 ... 1.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Describe these boxes instead of finding any: COCO .json, .csv or .parquet."),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="COCO file that names the images, where --boxes are COCO's results.")
+    ] = None,
+    box_unit: Annotated[
+        Literal["pixels", "relative"], typer.Option(help="Unit of the boxes of a .csv or .parquet table.")
+    ] = "pixels",
+    force: Force = False,
+    device: Device = None,
+    engine: Annotated[
+        Literal["torch", "onnx"] | None, typer.Option(help="What runs the model; by default as MODEL needs.")
+    ] = None,
+    precision: Precision = None,
+) -> None:
+    """Find the objects of images, with boxes, classes, scores, embeddings and depth, as Parquet.
+
+    With --boxes, describe those of your own detector or tracker instead.
+    """
+    claim(out, force)
+    told = annotations is not None or box_unit != "pixels"
+    if boxes is None and told:
+        raise InputError("--annotations and --box-unit tell of a file of boxes: give it by --boxes")
+    if boxes is not None:
+        _check_can_describe(model, engine, score_threshold)
+    from ssdir.data.images import find_images
+    from ssdir.inference.files import encode_files, load_encoder
+    from ssdir.inference.store import ObjectWriter
+
+    started = time.perf_counter()
+    files = find_images(paths)
+    placed = None if boxes is None else _place(boxes, annotations, box_unit, files)
+    encoder = load_encoder(model, engine, device, precision)
+    unreadable: list[str] = []
+    refused = 0
+    with progress("encoding") as advance, atomic_file(out, force) as temporary:
+        batches: Iterator[EncodedBatch[Any]]
+        if placed is None:
+            class_names, further = encoder.class_names, None
+            batches = encode_files(encoder, files, batch_size, strict, advance, score_threshold=score_threshold)
+        else:
+            from ssdir.inference.describe import describe_files
+
+            class_names, further = placed.table.class_names, placed.table.given.schema
+            batches = describe_files(cast("Predictor", encoder), placed, files, batch_size, strict, advance)
+        source = str(Path(model).resolve()) if Path(model).exists() else model
+        about = (class_names, encoder.latent_dim, encoder.fingerprint, further)
+        with ObjectWriter(temporary, source, *about) as writer:
+            for batch in batches:
+                writer.write(batch.objects, batch.paths, batch.sizes, batch.given)
+                unreadable += batch.skipped
+                refused += len(batch.refused)
+                for problem in (*batch.skipped, *batch.refused):
+                    warn(f"skipped: {problem}")
+        if len(unreadable) == len(files):
+            raise InputError(f"none of the {len(files)} images could be read; the last: {unreadable[-1]}")
+    seconds = time.perf_counter() - started
+    counts = f"{writer.images_seen} images, {writer.objects_written} objects, {len(unreadable)} skipped"
+    boxes_skipped = f", {refused} boxes skipped" if refused else ""
+    say(f"{counts}{boxes_skipped}, {seconds:.1f} s: {out}")
+    next_step("index", out, "--out", "index")
+
+
+def _check_can_describe(model: str, engine: str | None, score_threshold: float | None) -> None:
+    if score_threshold is not None:
+        raise InputError("--score-threshold chooses among found objects: leave it out where --boxes are given")
+    if engine == "onnx" or model.lower().endswith(".onnx"):
+        raise InputError(
+            "exported models find objects only: give the model itself, by name or folder, for --boxes"
+        )
+
+
+def _place(boxes: Path, annotations: Path | None, unit: BoxUnit, files: list[Path]) -> PlacedBoxes:
+    """Reads the boxes, and says where they and the images given don't meet."""
+    from ssdir.inference.box_files import read_boxes
+    from ssdir.inference.describe import place
+
+    placed = place(read_boxes(boxes, annotations, unit), files)
+    if placed.unknown:
+        number, first = len(placed.unknown), placed.unknown[0]
+        warn(f"{number} images of '{boxes}' are not among those given, their boxes are left out: '{first}' ...")
+    if placed.without:
+        warn(f"{len(placed.without)} images have no boxes in '{boxes}': '{placed.without[0]}' ...")
+    return placed

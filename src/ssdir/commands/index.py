@@ -1,0 +1,36 @@
+"""`ssdir index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import Force
+from ssdir.console import next_step, progress, say
+from ssdir.errors import InputError
+
+
+def index(
+    objects: Annotated[list[Path], typer.Argument(metavar="OBJECTS...", help="Files that ssdir encode wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    model: Annotated[
+        str | None, typer.Option(help="The model that encoded, where it has moved since; else as the files say.")
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,
+    force: Force = False,
+) -> None:
+    """Make encoded objects searchable: an index in a folder, without a server."""
+    from ssdir.search.index import ObjectIndex
+
+    if add and (force or model is not None):
+        raise InputError("--add goes with neither --force nor --model: it extends the index as it is")
+    with progress("reading objects") as advance:
+        if add:
+            made = ObjectIndex.open(out)
+            made.add(objects, advance)
+        else:
+            made = ObjectIndex.create(out, objects, model, force, advance)
+    say(f"{len(made):,} objects of {made.info.model}: {out}")
+    next_step("search", out, "IMAGE", "--sheet", "nearest.png")

@@ -1,0 +1,22 @@
+"""Arguments and options that several commands have, so that each reads the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's or run's folder.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Precision = Annotated[
+    Literal["single", "bf16"] | None,
+    typer.Option(help="Of the products in encoding; bf16 is fast where the hardware has it."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
+Vocabulary = Annotated[str | None, typer.Option(help="CLEVR's categories: shape, object or full.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

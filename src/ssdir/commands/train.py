@@ -1,0 +1,42 @@
+"""`ssdir train`: a detector, and the representation on top of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import Force
+from ssdir.console import EXIT_INTERRUPTED, fail, next_step, say
+from ssdir.errors import InputError
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with splits train and val.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. detector.lr=1e-3.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+) -> None:
+    """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
+    from ssdir.training.recipe import read_recipe
+
+    settings = read_recipe(recipe, overrides or [])
+    if not data.exists():
+        raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
+    from ssdir.data.layouts import find_layout
+    from ssdir.training.fit import train as fit
+
+    find_layout(data)
+
+    try:
+        summary = fit(settings, data, out, resume=resume, force=force)
+    except KeyboardInterrupt:
+        fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
+    for stage, seconds in summary.seconds.items():
+        say(f"{stage}: {seconds:.0f} s")
+    next_step("evaluate", summary.model_dir, data, "--out", "metrics.json")

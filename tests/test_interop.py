@@ -1,0 +1,156 @@
+"""The Python of docs/interop.md runs as it stands.
+
+FiftyOne is no dependency: its example runs against a stub that takes the arguments which FiftyOne's classes name.
+That it works with FiftyOne itself is not shown.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import supervision
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+import ssdir
+from fake_hub import Hub
+from ssdir.cli import app
+from ssdir.inference.store import read_info, read_objects
+
+PAGE = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding="utf-8")
+
+
+def block_with(word: str) -> str:
+    """The one block of Python that has a word."""
+    blocks = [
+        each for each in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if word in each
+    ]
+    assert len(blocks) == 1
+    return str(blocks[0])
+
+
+def run_block(word: str, **names: Any) -> dict[str, Any]:
+    exec(compile(block_with(word), f"interop.md, {word}", "exec"), names)
+    return names
+
+
+@pytest.fixture
+def work(
+    tiny_model_dir: Path, tmp_path: Path, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with the photos that the page has, encoded, and converted to every format by its commands."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    for name in "ab":
+        Image.fromarray(picture).save(f"photos/{name}.png")
+    steps = [["encode", str(tiny_model_dir), "photos/", "--score-threshold", "0.7", "--out", "objects.parquet"]]
+    steps += [
+        ["convert", "objects.parquet", "--to", kind, "--out", out]
+        for kind, out in re.findall(r"^ssdir convert objects\.parquet --to (\w+) --out (\S+)$", PAGE, re.MULTILINE)
+    ]
+    assert len(steps) == 5
+    for arguments in steps:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+    return tmp_path
+
+
+def test_every_block_of_python_is_run_by_a_test() -> None:
+    assert PAGE.count("```python\n") == len({block_with(word) for word in ("fiftyone", "box_unit", "push_to_hub")})
+
+
+def test_tables_are_read_as_it_says(work: Path) -> None:
+    rows = re.findall(r"^\| [^|]+ \| [^|]+ \| `([^`]+)`", PAGE, re.MULTILINE)
+    readers = [row for row in rows if '("' in row]
+    assert len(readers) == 6
+    objects = read_info("objects.parquet").objects
+    assert objects > 0
+    for reader in readers:
+        names: dict[str, Any] = {}
+        if reader.startswith("COCO"):
+            names["COCO"] = importlib.import_module("pycocotools.coco").COCO
+        else:
+            module = reader.partition("(")[0].rpartition(".")[0]
+            importlib.import_module(module)
+            names[module.partition(".")[0]] = importlib.import_module(module.partition(".")[0])
+        read = eval(reader, names)
+        if reader.startswith("COCO"):
+            assert len(read.anns) == objects
+        else:
+            assert len(read[0] if isinstance(read, tuple) else read["score"]) == objects
+
+
+def test_objects_go_on_in_memory(work: Path) -> None:
+    objects = read_objects("objects.parquet")[0]
+    height, width = 60, 90
+    assert "`objects.split()[0].to_supervision((height, width))`" in PAGE
+    assert len(objects.split()[0].to_supervision((height, width))) == int(objects.counts[0])
+    assert "`objects.to_arrow()`" in PAGE
+    assert objects.to_arrow().num_rows == len(objects)
+
+
+def test_own_boxes(picture: NDArray[np.uint8]) -> None:
+    corners = np.array([[5.0, 5, 40, 40], [10, 10, 60, 50]])
+    tracked = supervision.Detections(xyxy=corners[::-1], tracker_id=np.array([4, 9]))
+    names = run_block(
+        "box_unit", images=[picture, picture], arrays=[corners, corners[:1]], frame=picture, tracked=tracked
+    )
+    model = ssdir.load("tiny-digits")
+    expected = model.encode(picture, boxes=corners[::-1].copy(), box_unit="pixels").z_what
+    assert expected is not None
+    np.testing.assert_allclose(names["tracked"].data["z_what"], expected, atol=1e-4)
+
+
+def test_the_hub(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/digits").symlink_to(tiny_model_dir)
+    names = run_block("push_to_hub")
+    assert names["model"].class_names == ["cat", "dog", "eel"]
+    assert hub.asked[-1]["revision"] == "v1"
+
+
+def fiftyone_stub(samples: list[dict[str, Any]]) -> ModuleType:
+    """The four classes of the example, with the arguments that FiftyOne's documentation names."""
+    stub = ModuleType("fiftyone")
+
+    def detection(
+        *, label: str, bounding_box: list[float], confidence: float, **attributes: Any
+    ) -> dict[str, Any]:
+        return {"label": label, "bounding_box": bounding_box, "confidence": confidence, **attributes}
+
+    def detections(*, detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return detections
+
+    def sample(*, filepath: str, **fields: Any) -> dict[str, Any]:
+        return {"filepath": filepath, **fields}
+
+    class Dataset:
+        def __init__(self, name: str) -> None: ...
+
+        def add_sample(self, each: dict[str, Any]) -> None:
+            samples.append(each)
+
+    vars(stub).update(Detection=detection, Detections=detections, Sample=sample, Dataset=Dataset)
+    return stub
+
+
+def test_fiftyone_takes_the_samples(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[dict[str, Any]] = []
+    monkeypatch.setitem(sys.modules, "fiftyone", fiftyone_stub(samples))
+    run_block("fiftyone")
+    objects, images = read_objects("objects.parquet")
+    assert [sample["filepath"] for sample in samples] == images
+    found = [each for sample in samples for each in sample["objects"]]
+    assert [each["confidence"] for each in found] == pytest.approx(objects.scores.tolist())  # type: ignore[union-attr]
+    boxes = np.array([each["bounding_box"] for each in found])
+    np.testing.assert_allclose(boxes[:, 2:], objects.z_where[:, 2:], atol=1e-4)
+    assert all("_cls" not in each and len(each["z_what"]) == 8 for each in found)
