@@ -1,0 +1,87 @@
+"""Pages of the documentation that are made from what the package says itself; run by mkdocs-gen-files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import mkdocs_gen_files
+
+from ssdir.experiments.glossary import GROUPS
+
+ROOT = Path(__file__).parent.parent
+API = {
+    "inference": ("Loading and encoding", ["ssdir.inference.predictor", "ssdir.inference.store"]),
+    "objects": ("Objects", ["ssdir.objects"]),
+    "models": (
+        "Models",
+        [
+            *("ssdir.models.base", "ssdir.models.ssdir", "ssdir.models.glimpse_vae", "ssdir.models.detected_vae"),
+            *("ssdir.models.ssd", "ssdir.models.encoders", "ssdir.models.decoder", "ssdir.models.consistency"),
+            *("ssdir.models.space", "ssdir.models.spair", "ssdir.models.pooled_features"),
+        ],
+    ),
+    "ops": (
+        "Operations",
+        [
+            f"ssdir.ops.{name}"
+            for name in ("boxes", "anchors", "matching", "suppression", "glimpses", "pasting", "compositing")
+        ],
+    ),
+    "evaluation": (
+        "Evaluation",
+        [f"ssdir.evaluation.{name}" for name in ("evaluate", "detection", "probing", "scale", "segmentation")],
+    ),
+    "training": ("Training", ["ssdir.training.recipe", "ssdir.training.fit"]),
+}
+
+
+def main() -> None:
+    """Writes the quick start, the metrics, the model cards, the experiments' report and the API's pages."""
+    _write("index.md", _index())
+    _write("metrics.md", _metrics())
+    _write("models.md", _models())
+    _copy(ROOT / "results" / "cpu", "report")
+    for name, (title, modules) in API.items():
+        _write(f"api/{name}.md", "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)]))
+
+
+def _index() -> str:
+    """The README, whose links then start from the documents."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\(docs/", "](", text)
+
+
+def _metrics() -> str:
+    lines = [
+        "# Reading the metrics",
+        "",
+        "What `ssdir evaluate` and `ssdir reproduce` report, by the names in their JSON. Means over several",
+        "draws of the objects that a classifier learns from have a `…_std` beside them.",
+    ]
+    for group in GROUPS:
+        lines += ["", f"## {group.title}", "", "| name | | what it means |", "|---|---|---|"]
+        lines += [f"| `{metric.name}` | {metric.label} | {metric.meaning} |" for metric in group.metrics]
+    return "\n".join(lines)
+
+
+def _models() -> str:
+    cards = sorted((ROOT / "src" / "ssdir" / "weights").glob("*/README.md"))
+    lead = "# Models\n\nWhat ships with the package: `ssdir.load(name)`."
+    return "\n\n".join([lead, *(re.sub(r"^#", "##", card.read_text(encoding="utf-8")) for card in cards)])
+
+
+def _copy(report: Path, folder: str) -> None:
+    """The report that `ssdir reproduce` wrote, with its figures."""
+    _write(f"{folder}/index.md", (report / "report.md").read_text(encoding="utf-8"))
+    for figure in sorted((report / "figures").glob("*.png")):
+        with mkdocs_gen_files.open(f"{folder}/figures/{figure.name}", "wb") as page:
+            page.write(figure.read_bytes())
+
+
+def _write(name: str, text: str) -> None:
+    with mkdocs_gen_files.open(name, "w") as page:
+        page.write(text + "\n")
+
+
+main()
