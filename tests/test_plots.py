@@ -230,21 +230,6 @@ def test_bars_are_as_long_as_their_times() -> None:
     assert max(lengths) / min(lengths) == pytest.approx(4, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.97, "10 s"),
-        (59.7, "1 min 00 s"),
-        (271.2, "4 min 31 s"),
-        (7200, "2 h 00 min"),
-    ],
-)
-def test_seconds_in_words(seconds: float, text: str) -> None:
-    assert plots.format_seconds(seconds) == text
-
-
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 COLOUR_BLINDNESS = {
     "protanopia": """

@@ -3,7 +3,7 @@ from math import sqrt
 import torch
 from torchvision.ops import box_iou
 
-from ssdir.ops.anchors import level_anchors, level_iou
+from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors, level_iou
 from ssdir.ops.boxes import to_xyxy
 
 
@@ -44,3 +44,25 @@ def test_level_iou_is_the_best_of_all_anchors() -> None:
 
 def test_level_iou_of_no_boxes() -> None:
     assert level_iou(torch.zeros(0, 4), 4, 0.1, 0.2).shape == (0,)
+
+
+def test_a_box_takes_the_best_anchor_of_all_levels() -> None:
+    g = torch.Generator().manual_seed(1)
+    boxes = torch.cat([torch.rand(400, 2, generator=g), 0.03 + 0.7 * torch.rand(400, 2, generator=g) ** 2], dim=1)
+    levels = [
+        AnchorLevel(9, 0.06, 0.15, (0.7,)),
+        AnchorLevel(4, 0.15, 0.35, (0.7, 2.0)),
+        AnchorLevel(1, 0.35, 0.8),
+    ]
+    anchors = torch.cat([level_anchors(*level) for level in levels])
+    overlaps = box_iou(to_xyxy(boxes), to_xyxy(anchors))
+    assigned = assign_anchors(boxes, levels)
+    found = overlaps.gather(1, assigned[:, None])[:, 0]
+    torch.testing.assert_close(found, overlaps.amax(dim=1), rtol=0, atol=1e-6)
+    assert assign_anchors(boxes[:0], levels).shape == (0,)
+
+
+def test_a_box_within_many_anchors_takes_that_of_its_own_cell() -> None:
+    speck = torch.tensor([[0.61, 0.13, 0.01, 0.01]])
+    levels = [AnchorLevel(10, 0.5, 0.6), AnchorLevel(2, 0.8, 0.9)]
+    assert assign_anchors(speck, levels).tolist() == [2 * (1 * 10 + 6)]

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ssdir.objects import Objects
 from ssdir.ops.anchors import level_anchors
-from ssdir.ops.matching import assign_anchors, match_anchors
+from ssdir.ops.matching import match_anchors
 
 # Of irregular sizes: no two overlap an object equally.
 ANCHORS = torch.cat([level_anchors(6, 0.15, 0.3), level_anchors(3, 0.3, 0.6)])
@@ -75,14 +75,3 @@ def test_contested_anchor_goes_to_the_larger_overlap() -> None:
     for boxes in ([0.3, 0.35], [0.35, 0.3]):
         targets = Objects(torch.tensor([0, 0]), 1, torch.tensor([[0.5, 0.5, side, side] for side in boxes]))
         assert match_anchors(targets, anchor, 0.99).item() == boxes.index(0.35)
-
-
-def test_assign_picks_the_best_overlap_whatever_the_chunk() -> None:
-    boxes = scene(40, seed=3).z_where
-    expected = [max(range(len(ANCHORS)), key=lambda n: iou(box, ANCHORS[n])) for box in boxes]
-    overlap = [iou(box, ANCHORS[n]) for box, n in zip(boxes, expected, strict=True)]
-    for chunk in (7, 8192):
-        assigned = assign_anchors(boxes, ANCHORS, chunk=chunk)
-        found = [iou(box, ANCHORS[int(n)]) for box, n in zip(boxes, assigned, strict=True)]
-        assert found == pytest.approx(overlap, abs=1e-6)
-    assert assign_anchors(boxes[:0], ANCHORS).shape == (0,)

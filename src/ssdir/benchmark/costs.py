@@ -24,7 +24,6 @@ from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import AnyModelConfig, build_model
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
-from ssdir.ops.matching import assign_anchors
 from ssdir.plots.charts import line_panels
 
 BATCH, REPEATS = 8, 7
@@ -255,7 +254,7 @@ def _training_step(model: GenerativeModel, case: Case, images: Tensor, *, cached
     if not isinstance(model, DetectedVAE) or case.objects is None:
         return partial(step, partial(model.loss, images))
     detected, given = model, _boxes(case.objects, case.batch)
-    objects = given.replace(anchor_index=assign_anchors(given.z_where, model.detector.anchors))
+    objects = given.replace(anchor_index=model.detector.assign(given.z_where))
 
     @torch.no_grad()
     def features(batch: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from ssdir.commands.options import Force
 from ssdir.console import say
 from ssdir.errors import InputError
 from ssdir.outputs import claim
+from ssdir.wording import counted
 
 SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz"}
 
@@ -36,7 +37,7 @@ def convert(
     if to == "coco":
         claim(sidecar(out), force)
     number = convert_objects(objects, to, out, annotations)
-    say(f"{number} objects as {to}: {out}")
+    say(f"{counted(number, 'object')} as {to}: {out}")
     say(f"next: {_use(to, out, annotations or sidecar(out))}")
 
 

@@ -11,6 +11,7 @@ import typer
 from ssdir.commands.options import AsJson, Boxes, Force, Seed, Vocabulary
 from ssdir.console import EXIT_FAILED, next_step, progress, say, warn
 from ssdir.outputs import claim
+from ssdir.wording import counted
 
 
 def scatter(
@@ -50,7 +51,7 @@ def scatter(
     config = parse(ScatterConfig, values, source="ssdir data scatter")
     with progress("scattering") as advance:
         write_scatter(out, source, config, root=root, workers=workers, progress=advance, force=force)
-    say(f"{train + val + test} images in {out}")
+    say(f"{counted(train + val + test, 'image')} in {out}")
     next_step("train", "tiny", "--data", out, "--out", "runs/first")
 
 
@@ -109,7 +110,7 @@ def convert(
     for note in done.notes:
         warn(note)
     for split, images in done.images.items():
-        say(f"{split}: {images} images, {done.objects[split]} objects")
+        say(f"{split}: {counted(images, 'image')}, {counted(done.objects[split], 'object')}")
     say(f"{done.layout} written as {to}: {out}")
     next_step("data", "check", out)
 
@@ -132,5 +133,5 @@ def unpack(
     with progress("unpacking") as advance:
         objects = write(path, out, counts, force, advance)
     for split, number in objects.items():
-        say(f"{split}: {counts[split]} images, {number} objects")
+        say(f"{split}: {counted(counts[split], 'image')}, {counted(number, 'object')}")
     next_step("data", "check", out, "--split", next(iter(objects)))

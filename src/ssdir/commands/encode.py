@@ -13,6 +13,7 @@ from ssdir.commands.options import BatchSize, Device, Force, Precision
 from ssdir.console import next_step, progress, say, warn
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
+from ssdir.wording import counted
 
 if TYPE_CHECKING:
     from ssdir.inference.boxes import BoxUnit
@@ -92,9 +93,14 @@ def encode(
         if len(unreadable) == len(files):
             raise InputError(f"none of the {len(files)} images could be read; the last: {unreadable[-1]}")
     seconds = time.perf_counter() - started
-    counts = f"{writer.images_seen} images, {writer.objects_written} objects, {len(unreadable)} skipped"
-    boxes_skipped = f", {refused} boxes skipped" if refused else ""
-    say(f"{counts}{boxes_skipped}, {seconds:.1f} s: {out}")
+    counts = [
+        counted(writer.images_seen, "image"),
+        counted(writer.objects_written, "object"),
+        f"{len(unreadable)} skipped",
+        *([f"{counted(refused, 'box', 'boxes')} skipped"] if refused else []),
+        f"{seconds:.1f} s",
+    ]
+    say(f"{', '.join(counts)}: {out}")
     next_step("index", out, "--out", "index")
 
 
@@ -115,7 +121,7 @@ def _place(boxes: Path, annotations: Path | None, unit: BoxUnit, files: list[Pat
     placed = place(read_boxes(boxes, annotations, unit), files)
     if placed.unknown:
         number, first = len(placed.unknown), placed.unknown[0]
-        warn(f"{number} images of '{boxes}' are not among those given, their boxes are left out: '{first}' ...")
+        warn(f"left out are the boxes of {counted(number, 'image')} of '{boxes}' not given here: '{first}' ...")
     if placed.without:
-        warn(f"{len(placed.without)} images have no boxes in '{boxes}': '{placed.without[0]}' ...")
+        warn(f"no boxes in '{boxes}' for {counted(len(placed.without), 'image')}: '{placed.without[0]}' ...")
     return placed

@@ -10,6 +10,7 @@ import typer
 from ssdir.commands.options import Force
 from ssdir.console import next_step, progress, say
 from ssdir.errors import InputError
+from ssdir.wording import counted
 
 
 def index(
@@ -32,5 +33,5 @@ def index(
             made.add(objects, advance)
         else:
             made = ObjectIndex.create(out, objects, model, force, advance)
-    say(f"{len(made):,} objects of {made.info.model}: {out}")
+    say(f"{counted(len(made), 'object')} of {made.info.model}: {out}")
     next_step("search", out, "IMAGE", "--sheet", "nearest.png")

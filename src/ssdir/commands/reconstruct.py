@@ -11,6 +11,7 @@ from ssdir.commands.options import Device, Force, Model
 from ssdir.console import next_step, say
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
+from ssdir.wording import counted
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -41,5 +42,5 @@ def reconstruct(
     sheet = reconstruction_sheet(seen, objects, predictor.decode(objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
         Image.fromarray(sheet).save(temporary)
-    say(f"{len(files)} images, {len(objects)} objects: {out}")
+    say(f"{counted(len(files), 'image')}, {counted(len(objects), 'object')}: {out}")
     next_step("encode", model, *images, "--out", "objects.parquet")

@@ -60,7 +60,7 @@ def reproduce(
 
 def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:
     from ssdir.experiments.reproduce.command import forecast
-    from ssdir.plots import format_seconds
+    from ssdir.wording import format_seconds
 
     found, left_out = forecast(experiments, scale, runs, data)
     if as_json:

@@ -28,9 +28,9 @@ from ssdir.experiments.report import Report, Section, metrics_table
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.zoo import choose_device, load_model, random_encoder
 from ssdir.outputs import atomic_dir
-from ssdir.plots import format_seconds
 from ssdir.training.fit import RunSummary, train
 from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.wording import format_seconds
 
 PRESET = "demo"
 SOURCE = "digits"

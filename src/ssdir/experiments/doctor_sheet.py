@@ -15,6 +15,7 @@ from ssdir.data.images import read_image
 from ssdir.errors import InputError
 from ssdir.plots import Picture, contact_sheet
 from ssdir.plots.sheets import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
+from ssdir.wording import counted
 
 SHEET_IMAGES, SHEET_SUSPECTS = 24, 2
 _THUMBNAIL = 440
@@ -46,8 +47,7 @@ def draw_sheet(
         rows = np.flatnonzero((table.image == index) & ~table.ignored)
         boxes.append(table.boxes_px[rows] / table.image_sizes[index][[1, 0, 1, 0]])
         groups.append(group[split][rows])
-        number = f"{len(rows)} boxes" if len(rows) != 1 else "1 box"
-        captions.append(f"{Path(table.image_names[index]).name}: {number}")
+        captions.append(f"{Path(table.image_names[index]).name}: {counted(len(rows), 'box', 'boxes')}")
     seen = np.unique(np.concatenate([*groups, [0]])).tolist()
     place = np.zeros(len(legend), dtype=np.int64)
     place[seen] = np.arange(len(seen))

@@ -17,6 +17,7 @@ from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.wording import format_seconds
 
 SHARP = 1.6
 """Pixels of a chart per pixel of the page."""
@@ -155,7 +156,7 @@ def training_section(run: Path, stages: Mapping[str, str]) -> Section:
 
 def timing_section(seconds: Mapping[str, float]) -> Section:
     """Where the time went."""
-    text = f"{plots.format_seconds(sum(seconds.values()))} in all."
+    text = f"{format_seconds(sum(seconds.values()))} in all."
     figure = Figure(plots.timing_bar(seconds), "Time of each stage.", scale=SHARP)
     return Section("Where the time went", [text], figures=[figure])
 

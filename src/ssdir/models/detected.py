@@ -13,7 +13,6 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.ssd import SSD, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
-from ssdir.ops.matching import assign_anchors
 
 
 class DetectedConfig(Config):
@@ -78,7 +77,7 @@ class DetectedModel(ObjectModel):
         if boxes is None:
             objects = self.detector.select(self.detector.heads(features), score_threshold)
         else:
-            anchor_index = assign_anchors(boxes.z_where, self.detector.anchors)
+            anchor_index = self.detector.assign(boxes.z_where)
             objects = Objects(
                 boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
             ).replace(anchor_index=anchor_index)

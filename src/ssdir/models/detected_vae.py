@@ -30,7 +30,6 @@ from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
 from ssdir.ops.glimpses import crop_glimpses
-from ssdir.ops.matching import assign_anchors
 from ssdir.ops.precision import at_least_single
 
 
@@ -203,7 +202,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if int(kept.sum()) < 2:  # nothing to be told apart from
             return latents.z_what.sum() * 0
         first, moved = latents.z_what[kept], moved[kept]
-        moved = moved.replace(anchor_index=assign_anchors(moved.z_where, self.detector.anchors))
+        moved = moved.replace(anchor_index=self.detector.assign(moved.z_where))
         with torch.autocast(images.device.type, enabled=False):
             views = view_images(images, linear, offset, config.elastic)
             views = hide_patches(vary_strokes(views, config.thickness), config.patches)

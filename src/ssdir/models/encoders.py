@@ -150,5 +150,6 @@ class AlignedEncoder(nn.Module):
             inputs = self.inputs[level](feature)
             aligned.append(crop_glimpses(inputs, boxes[member], image_index[member], self.size))
             order.append(member)
-        outputs: Tensor = self.net(torch.cat(aligned)[torch.cat(order).argsort()])
+        # Codes are put in order, not what they are read from, which is far more to move.
+        outputs: Tensor = self.net(torch.cat(aligned))[torch.cat(order).argsort()]
         return outputs[:, :-1], outputs[:, -1]

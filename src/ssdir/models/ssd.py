@@ -15,7 +15,7 @@ from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
 from ssdir.objects import Objects
-from ssdir.ops.anchors import level_anchors
+from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.matching import match_anchors
 from ssdir.ops.precision import at_least_single
@@ -117,9 +117,11 @@ class SSD(nn.Module):
         self.class_heads.apply(init_xavier)
         self.box_heads.apply(init_xavier)
         self.feature_sizes = self.backbone.feature_sizes(config.image_size)
-        self.register_buffer("anchors", self._build_anchors(), persistent=False)
+        self.levels = self._anchor_levels()
+        anchors = torch.cat([level_anchors(*level) for level in self.levels])
+        self.register_buffer("anchors", anchors, persistent=False)
 
-    def _build_anchors(self) -> Tensor:
+    def _anchor_levels(self) -> list[AnchorLevel]:
         spec, size = self.config.anchors, self.config.image_size
         if len(spec.min_sizes) != len(self.feature_sizes):
             raise InputError(
@@ -127,9 +129,11 @@ class SSD(nn.Module):
                 f"got {len(spec.min_sizes)}"
             )
         levels = zip(self.feature_sizes, spec.min_sizes, spec.max_sizes, strict=True)
-        return torch.cat(
-            [level_anchors(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]
-        )
+        return [AnchorLevel(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]
+
+    def assign(self, boxes_cxcywh: Tensor) -> Tensor:
+        """Boxes float (M, 4), relative to the image, to the anchor that fits each, int64 (M,)."""
+        return assign_anchors(boxes_cxcywh, self.levels)
 
     @property
     def image_size(self) -> int:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class AnchorLevel(NamedTuple):
+    """One pyramid level's anchors; see `level_anchors`."""
+
+    feature_size: int
+    min_size: float
+    max_size: float
+    aspect_ratios: Sequence[float] = ()
 
 
 def anchor_shapes(
@@ -47,11 +57,8 @@ def level_iou(
 ) -> Tensor:
     """The largest IoU of each box with any of a level's anchors, without building these.
 
-    Of anchors of one shape, the one in the box's own cell overlaps it most: the overlap along an axis never grows
-    with the distance of the centres. So each shape is compared once, not once per cell.
-
     Args:
-        boxes_cxcywh: float (M, 4), centres in [0, 1].
+        boxes_cxcywh: float (M, 4).
         feature_size: as for the other arguments, see `level_anchors`.
         min_size: see there.
         max_size: see there.
@@ -60,10 +67,45 @@ def level_iou(
     Returns:
         float (M,).
     """
+    level = AnchorLevel(feature_size, min_size, max_size, aspect_ratios)
+    return _own_cell(boxes_cxcywh, level)[0].amax(dim=1)
+
+
+def assign_anchors(boxes_cxcywh: Tensor, levels: Sequence[AnchorLevel]) -> Tensor:
+    """The anchor that overlaps each box most, and so the level and cell that fit it.
+
+    Where several of one shape overlap it equally, as those do that it lies within, the one in its own cell.
+
+    Args:
+        boxes_cxcywh: float (M, 4).
+        levels: of the pyramid, in its order.
+
+    Returns:
+        int64 (M,): index into the levels' `level_anchors`, one after the other.
+    """
+    overlaps, anchors, first = [], [], 0
+    for level in levels:
+        overlap, cell = _own_cell(boxes_cxcywh, level)
+        A = overlap.shape[1]
+        overlaps.append(overlap)
+        anchors.append(first + cell[:, None] * A + torch.arange(A, device=cell.device))
+        first += level.feature_size**2 * A
+    best = torch.cat(overlaps, dim=1).argmax(dim=1, keepdim=True)
+    return torch.cat(anchors, dim=1).gather(1, best)[:, 0]
+
+
+def _own_cell(boxes_cxcywh: Tensor, level: AnchorLevel) -> tuple[Tensor, Tensor]:
+    """The IoU (M, A) of each box with the anchors of the cell that its centre is in, and that cell (M,).
+
+    Of anchors of one shape, none overlaps it more: the overlap along an axis never grows with the distance of the
+    centres. So each shape is compared once, not once per cell.
+    """
+    feature_size = level.feature_size
     center, sides = boxes_cxcywh[:, None, :2], boxes_cxcywh[:, None, 2:]
-    shapes = boxes_cxcywh.new_tensor(anchor_shapes(min_size, max_size, aspect_ratios))
+    shapes = boxes_cxcywh.new_tensor(anchor_shapes(*level[1:]))
     cell = (center * feature_size).floor().clamp(0, feature_size - 1)
     distance = (center - (cell + 0.5) / feature_size).abs()
     shared = ((sides + shapes) / 2 - distance).clamp(min=0).minimum(sides).minimum(shapes).prod(dim=-1)
     union = sides.prod(dim=-1) + shapes.prod(dim=-1) - shared
-    return (shared / union).amax(dim=1)
+    column, row = cell[:, 0].long().unbind(1)
+    return shared / union, row * feature_size + column

@@ -43,16 +43,3 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
             matches[image] = torch.where(row >= 0, row + first, -1)
         first += len(iou)
     return matches
-
-
-def assign_anchors(boxes_cxcywh: Tensor, anchors: Tensor, chunk: int = 8192) -> Tensor:
-    """The best-overlapping anchor of each box, int64 (M,): the cell and level that fit it.
-
-    Args:
-        boxes_cxcywh: float (M, 4).
-        anchors: float (N, 4), cxcywh.
-        chunk: boxes compared at once; bounds the memory.
-    """
-    corners = to_xyxy(anchors)
-    parts = [box_iou(to_xyxy(part), corners).argmax(dim=1) for part in boxes_cxcywh.split(chunk) if len(part)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=anchors.device)

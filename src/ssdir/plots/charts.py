@@ -15,6 +15,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssdir.wording import format_seconds
+
 Curve: TypeAlias = tuple[Sequence[float], Sequence[float]]
 """x and y, equally many."""
 
@@ -247,17 +249,6 @@ def timing_bar(seconds: Mapping[str, float]) -> bytes:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelbottom=False)
     return _png(figure)
-
-
-def format_seconds(seconds: float) -> str:
-    """Such as `3.2 s`, `48 s`, `4 min 31 s` or, from two hours on, `2 h 05 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds >= 7170:
-        hours, minutes = divmod(round(seconds / 60), 60)
-        return f"{hours} h {minutes:02d} min"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _png(figure: Figure) -> bytes:

@@ -12,6 +12,7 @@ from ssdir.inference.predictor import Predictor
 from ssdir.studio import components, views
 from ssdir.studio.look import Look, look
 from ssdir.studio.workspace import Studio, Workspace
+from ssdir.wording import counted
 
 
 class CompareTab:
@@ -65,7 +66,7 @@ class CompareTab:
 
 def _stages(name: str, seen: Look, predictor: Predictor) -> list[views.View]:
     names = views.object_names(seen.objects, predictor.class_names)
-    note = f"{len(seen.objects)} objects; mean squared error of the drawing {seen.error:.4f}"
+    note = f"{counted(len(seen.objects), 'object')}; mean squared error of the drawing {seen.error:.4f}"
     drawn = views.pixels(seen.scene.reconstructions[0])
     return [
         views.stage(f"{name}: found", seen.image, seen.objects, names, note=note),

@@ -20,6 +20,7 @@ from ssdir.plots import to_png
 from ssdir.plots.sheets import BOX_COLOURS
 from ssdir.studio.collection import CROP_SIDE, Collection, ObjectMap
 from ssdir.studio.look import Look, depth_ranks
+from ssdir.wording import counted
 
 View: TypeAlias = dict[str, Any]
 """What the JavaScript of a component (`assets/`) reads as `props.value`; its first lines say what is in it."""
@@ -75,7 +76,7 @@ def stage(
     ]
     return {
         "title": title,
-        "alt": f"{title}: {len(objects)} objects",
+        "alt": f"{title}: {counted(len(objects), 'object')}",
         "picture": data_uri(picture),
         "width": width,
         "height": height,

@@ -19,8 +19,8 @@ from ssdir.experiments.reproduce.records import Record, by_run, read_records, wr
 from ssdir.experiments.reproduce.runner import Runner
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.outputs import atomic_file
-from ssdir.plots import format_seconds
 from ssdir.training.recipe import STAGES
+from ssdir.wording import format_seconds
 
 ALL = "all"
 REPORT = "report.html"

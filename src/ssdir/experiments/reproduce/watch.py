@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ssdir.console import Advance, say
-from ssdir.plots import format_seconds
+from ssdir.wording import format_seconds
 
 
 class Watch:

@@ -1,0 +1,23 @@
+import pytest
+
+from ssdir.wording import counted, format_seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.97, "10 s"),
+        (59.7, "1 min 00 s"),
+        (271.2, "4 min 31 s"),
+        (7200, "2 h 00 min"),
+    ],
+)
+def test_seconds_in_words(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_one_is_not_told_as_many() -> None:
+    assert [counted(number, "image") for number in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
+    assert [counted(number, "box", "boxes") for number in (1, 2)] == ["1 box", "2 boxes"]
