@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 THREADS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup demo smoke test lint types docs bench clean
+.PHONY: setup browser demo smoke test lint types docs bench clean
 
 setup: $(STAMP)
 
@@ -13,6 +13,10 @@ $(STAMP): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
+
+# Debian's and Ubuntu's; what drives the studio in its tests.
+browser:
+	test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 demo: setup
 	$(VENV)/bin/ssdir demo --out demo --force
