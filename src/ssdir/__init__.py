@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ssdir.objects import Objects as Objects
     from ssdir.objects import Scene as Scene
 
-__version__ = metadata.version("ssdir")
+    __version__: str
 
-# Torch takes seconds to import: the public names are fetched on first use.
+# Torch takes seconds to import, the version's reader as long as all of the rest: names are fetched on first use.
 _EXPORTS = {
     "InputError": "ssdir.errors",
     "Objects": "ssdir.objects",
@@ -29,6 +29,10 @@ __all__ = ["InputError", "Objects", "Scene", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("ssdir")
     if name not in _EXPORTS:
         raise AttributeError(f"module 'ssdir' has no attribute '{name}'")
     return getattr(import_module(_EXPORTS[name]), name)

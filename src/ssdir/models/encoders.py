@@ -96,8 +96,8 @@ class AlignedEncoder(nn.Module):
     A departure from the paper, whose encoder reads the code off one cell, for all cells. The decoder draws in the
     box's frame, so a cell's code first has to undo where in the cell, and how large, the object is; sampling the
     features in the box's frame (RoIAlign) makes that unnecessary, and position and scale are gone from the input.
-    It is still one pass over the image: no glimpse of pixels is cut out or encoded, and an object costs a
-    thousandth of the image's features.
+    It is still one pass over the image: no glimpse of pixels is cut out or encoded, and an object costs
+    `align`² samples of the features and a small network over these.
 
     Args:
         channels: channels of each level of the feature maps.
