@@ -305,6 +305,18 @@ def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:
         assert ("missed" in verdict) == bool(misses), name
 
 
+def test_errors_by_sizes_and_grids_are_told_as_measured() -> None:
+    content = json.loads((ROOT / "results/cpu/figure4.json").read_text(encoding="utf-8"))
+    errors: dict[str, dict[str, str]] = {}
+    for record in content["records"]:
+        scatter = record["scatter"]
+        grids = f"grids {min(scatter['grids'])}–{max(scatter['grids'])}"
+        sides = f"{scatter['min_size']:.2f}–{scatter['max_size']:.2f}"
+        errors.setdefault(sides, {})[grids] = f"{record['metrics']['reconstruction/mse']:.4f}"
+    expected = [[sides, found["grids 2–5"], found["grids 4–6"]] for sides, found in errors.items()]
+    assert rows_after("### Which data are hard") == expected
+
+
 def test_departures_are_told_as_measured() -> None:
     content = json.loads((ROOT / "results/cpu/ablation.json").read_text(encoding="utf-8"))
     names = (("probe/accuracy", 3), ("reconstruction/mse", 4), ("scale/retrieval_at_1", 3))
