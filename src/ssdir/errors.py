@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Bad input from outside: says in one sentence what was wrong, where, and what to do."""
 
 
+class MissingSplitError(InputError):
+    """A split that a data set does not have, though it has others."""
+
+
 class EmptySplitError(InputError):
     """A split that is there, but has no images."""
 

@@ -171,10 +171,12 @@ def _splits(
 
     names, size = subject.class_names, subject.model.image_size
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
-    return (
-        open_dataset(data, test, classes, size, **kept),
-        None if train == "none" else open_dataset(data, train, classes, size, **kept),
-    )
+
+    def opened(split: str) -> ObjectDataset:
+        # Where training held out val, that is what to measure on, and nothing may be learned from it.
+        return open_dataset(data, split, classes, size, for_training=test == "val", **kept)
+
+    return opened(test), None if train == "none" else opened(train)
 
 
 def _read_options(

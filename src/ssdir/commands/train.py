@@ -14,7 +14,7 @@ from ssdir.errors import InputError
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="PRESET|FILE.yaml", help="See ssdir models.")],
-    data: Annotated[Path, typer.Option(help="Folder of a data set with splits train and val.")],
+    data: Annotated[Path, typer.Option(help="Folder of a data set with a split to train on.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. detector.lr=1e-3.")
@@ -29,14 +29,18 @@ def train(
     if not data.exists():
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
     from ssdir.data.layouts import find_layout
+    from ssdir.data.table_builder import find_name
     from ssdir.training.fit import train as fit
 
-    find_layout(data)
-
+    layout = find_layout(data)
+    divided = layout.held_out_of(data)
+    if divided is not None:
+        say(f"'{data}' has no split val: a tenth of {divided} is held out to validate on")
     try:
         summary = fit(settings, data, out, resume=resume, force=force)
     except KeyboardInterrupt:
         fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
     for stage, seconds in summary.seconds.items():
         say(f"{stage}: {seconds:.0f} s")
-    next_step("evaluate", summary.model_dir, data, "--out", "metrics.json")
+    measured = [] if find_name("test", layout.splits(data)) else ["--split", "val"]
+    next_step("evaluate", summary.model_dir, data, *measured, "--out", "metrics.json")

@@ -16,10 +16,11 @@ from ssdir.data.dataset import ObjectDataset, Transform
 from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
 from ssdir.data.multi_object import is_record_file
 from ssdir.data.split_files import find_folder, listing
+from ssdir.data.table_builder import SPLITS, find_name, hold_out, split_of
 from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
-from ssdir.errors import InputError, nearest
+from ssdir.errors import InputError, MissingSplitError, nearest
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,55 @@ class Layout:
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def read(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
-        """Reads what is annotated; an option that is None, or not given, is as the reader has it.
+        """Reads what is annotated.
+
+        Args:
+            root: folder of the data set.
+            split: which part of it; `train`, `val` and `test` also stand for the only one called like them, such
+                as train2017.
+            options: by name, a value of `options`; one that is None, or not given, is as the reader has it.
 
         Raises:
             InputError: if the layout has no such option or value, or the annotations are missing or broken.
         """
+        given = self._checked(root, options)
+        return self.reader(root, self._name(root, split), **given)
+
+    def read_for_training(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
+        """Reads as `read`, but `val` is held out of `train` where there is none: see `hold_out`.
+
+        Raises:
+            InputError: as `read`.
+        """
+        source = self.held_out_of(root) if split_of(split) in SPLITS else None
+        if source is None or split not in (source, "train", "val"):
+            return self.read(root, split, **options)
+        train, val = hold_out(self.read(root, source, **options), f"'{root}', split {source},")
+        return val if split == "val" else train
+
+    def held_out_of(self, root: Path) -> str | None:
+        """The split of which training holds out `val`; None where there is one, or nothing to train on.
+
+        Raises:
+            InputError: if what describes the splits is broken.
+        """
+        named = self.splits(root)
+        train = find_name("train", named)
+        if train is None or any(split_of(name) == "val" for name in named):
+            return None
+        # A data.yaml may name a val that is not where it says: that is a mistake to be told, not a split to make.
+        try:
+            self.reader(root, "val")
+        except InputError as error:
+            return train if isinstance(error, MissingSplitError) else None
+        return None
+
+    def _name(self, root: Path, split: str) -> str:
+        """What the folder calls a split."""
+        return (find_name(split, self.splits(root)) if split in SPLITS else None) or split
+
+    def _checked(self, root: Path, options: Mapping[str, str | None]) -> dict[str, str]:
+        """The options that are given, with values that the layout has."""
         given = {name: value for name, value in options.items() if value is not None}
         for name, value in given.items():
             if name not in self.options:
@@ -58,7 +103,7 @@ class Layout:
                 choices = self.options[name]
                 hint = nearest(str(value), choices) or f"; {self.name} has {', '.join(choices)}"
                 raise InputError(f"'{root}': unknown value '{value}' of option '{name}'{hint}")
-        return self.reader(root, split, **given)
+        return given
 
     def known(self, options: Mapping[str, str | None]) -> dict[str, str]:
         """Those of some options that the layout has."""
@@ -120,7 +165,7 @@ def find_layout(root: str | Path) -> Layout:
 
 
 def read_table(root: str | Path, split: str, **options: str | None) -> AnnotationTable:
-    """Reads what is annotated, whatever the layout.
+    """Reads what is annotated, whatever the layout: see `Layout.read`.
 
     Raises:
         InputError: as `find_layout` and `Layout.read`.
@@ -137,17 +182,20 @@ def open_dataset(
     preload: bool = False,
     min_side: float = 0.0,
     drop_empty: bool = False,
+    for_training: bool = False,
     **options: str | None,
 ) -> ObjectDataset:
     """Opens a split of a folder in any known layout.
 
-    For the arguments see `ObjectDataset` and `keep_readable`; `options` are the layout's, such as CLEVR's `boxes`
-    and `vocabulary`, see `Layout.read`.
+    For the arguments see `ObjectDataset` and `keep_readable`; with `for_training` it is read by
+    `Layout.read_for_training`. `options` are the layout's, such as CLEVR's `boxes` and `vocabulary`.
 
     Raises:
         InputError: as `read_table`, and as `ObjectDataset`; if no image is left.
     """
-    table = read_table(root, split, **options)
+    layout = find_layout(root)
+    read = layout.read_for_training if for_training else layout.read
+    table = read(Path(root), split, **options)
     if min_side or drop_empty:
         table = keep_readable(table, min_side, drop_empty)
         if not table.image_names:

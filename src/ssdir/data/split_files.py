@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdir.errors import InputError
+from ssdir.errors import InputError, MissingSplitError
 
 _MAX_LISTED = 8
 
@@ -43,7 +43,8 @@ def find_split(
         remark: what else to say if the file is not there.
 
     Raises:
-        InputError: if the folder or the file is missing.
+        MissingSplitError: if the file is missing.
+        InputError: if the folder is.
     """
     folder, name = find_folder(root), pattern.replace("*", split)
     path = folder / name
@@ -54,9 +55,9 @@ def find_split(
     return path
 
 
-def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> InputError:
+def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
     """The error that a data set has no such split, but others."""
-    return InputError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
+    return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
 
 
 def listing(folder: Path, root: Path) -> str:

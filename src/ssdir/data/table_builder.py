@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ SPLITS = ("train", "val", "test")
 
 # A division leaves at least one image for each of train, val and test.
 _FEWEST_TO_DIVIDE = 3
+_FEWEST_TO_HOLD_OUT = 2
 
 
 class TableBuilder:
@@ -120,14 +122,48 @@ def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
         )
     if len(keys) < _FEWEST_TO_DIVIDE:
         raise InputError(f"{where}: too few images to divide into train, val and test ({len(keys)}): ask for all")
-    ranked = sorted(keys, key=lambda key: hashlib.sha256(str(key).encode()).digest())
-    part = max(1, len(keys) // 10)
+    ranked, part = _by_hash(keys), _tenth(keys)
     return sorted({"val": ranked[:part], "test": ranked[part : 2 * part], "train": ranked[2 * part :]}[split])
+
+
+def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, AnnotationTable]:
+    """Divides a split for training, where there is none for validation: `train`, and a `val` of a tenth of it.
+
+    It is at least one image, and `divide` would have chosen the same. A note of `val` says where it is from.
+
+    Raises:
+        InputError: if there is but one image; it names `where`.
+    """
+    names = table.image_names
+    if len(names) < _FEWEST_TO_HOLD_OUT:
+        raise InputError(
+            f"{where} has one image, so none can be held out to validate on: add images, or a split val"
+        )
+    held = {*_by_hash(names)[: _tenth(names)]}
+    objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])
+    train, val = (table.subset(objects, np.flatnonzero(part)) for part in (~is_held, is_held))
+    note = f"{len(held)} of the {len(names)} images of {where}: there is no other val, so training leaves them out"
+    return train, replace(val, notes=(*val.notes, note))
+
+
+def _by_hash(keys: Sequence[Key]) -> list[Key]:
+    """In an order that their names alone decide."""
+    return sorted(keys, key=lambda key: hashlib.sha256(str(key).encode()).digest())
+
+
+def _tenth(keys: Sequence[Key]) -> int:
+    return max(1, len(keys) // 10)
 
 
 def split_of(name: str) -> str:
     """The split that a name stands for: `train` for train2017, `val` for valid; else the name itself."""
     return next((split for split in SPLITS if name.lower().startswith(split)), name)
+
+
+def find_name(split: str, names: Sequence[str]) -> str | None:
+    """What a split is called among names: as itself, or by the only one that stands for it."""
+    called = [name for name in names if split_of(name) == split]
+    return split if split in names else called[0] if len(called) == 1 else None
 
 
 def read_lines(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ from ssdir.data.check import Problem, Summary, summarise, usable_boxes
 from ssdir.data.check_images import scan_images
 from ssdir.data.check_splits import check_splits, main_split
 from ssdir.data.layouts import Layout, find_layout
+from ssdir.data.table_builder import find_name
 from ssdir.errors import EmptySplitError, InputError, nearest
 from ssdir.experiments.doctor_anchors import DetectorFit, fit_detector
 from ssdir.experiments.doctor_sheet import draw_sheet
@@ -56,6 +57,7 @@ class Diagnosis:
         detector: what its detector's anchors match; None if it has none.
         priors: size priors and grids, by preset: of models that learn without boxes. The preset itself, if it is
             of such a model, or else the `PRIOR_PRESETS`.
+        held_out: whether there is no split to validate on, so that training holds out a tenth.
     """
 
     root: str
@@ -69,6 +71,7 @@ class Diagnosis:
     image_size: int
     detector: DetectorFit | None
     priors: dict[str, PriorFit]
+    held_out: bool
 
     @property
     def summary(self) -> Summary:
@@ -87,7 +90,7 @@ class Diagnosis:
             "summary": dataclasses.asdict(self.summary),
             "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
         }
-        names = ("root", "split", "layout", "options", "preset", "image_size")
+        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out")
         plain = {name: getattr(self, name) for name in names}
         detector = {} if self.detector is None else self.detector.as_json()
         priors = {name: dataclasses.asdict(fit) for name, fit in self.priors.items()}
@@ -143,6 +146,7 @@ def diagnose(
         image_size=model.image_size,
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
+        held_out=layout.held_out_of(Path(root)) is not None,
     )
 
 
@@ -166,7 +170,9 @@ def _read_splits(
             if name == main:
                 raise
             (empty if isinstance(error, EmptySplitError) else unreadable).append(f"{name}: {error}")
+    train = find_name("train", splits)
     problems = [
+        Problem("no_training_split", True, "splits, but none to train on", tuple(splits if train is None else ())),
         Problem("unreadable_splits", True, "splits that can't be read", tuple(unreadable)),
         Problem("empty_splits", False, "splits without images", tuple(empty)),
     ]

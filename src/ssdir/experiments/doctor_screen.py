@@ -49,6 +49,7 @@ def _overview(diagnosis: Diagnosis) -> list[str]:
         f"images     {summary.images:,}, {sizes} px",
         f"objects    {summary.objects:,}; per image {counts}",
         *([f"           {'; '.join(passed)}"] if passed else []),
+        *(["validation no split val: training holds out a tenth of the images"] if diagnosis.held_out else []),
         f"overlap    {over['0.3']:.1%} of objects overlap another by IoU > 0.3, {over['0.5']:.1%} by > 0.5",
     ]
 

@@ -84,7 +84,8 @@ def train(
 
     Args:
         recipe: what to train, and how.
-        data: folder of a COCO data set with the splits train and val.
+        data: folder of a data set in any known layout, with a split to train on; without one to validate on, a
+            tenth of it is held out.
         out: the run's folder.
         stage: overrides the recipe's.
         resume: go on with an interrupted run from its last finished epoch.
@@ -154,6 +155,7 @@ def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
         min_side=recipe.min_side,
         drop_empty=recipe.drop_empty,
         transform=None,
+        for_training=True,
         **recipe.read_options,
     )
 

@@ -189,7 +189,7 @@ class Runner:
         return out
 
     def open(self, job: Job, split: str) -> ObjectDataset:
-        """A split as a job's model sees it."""
+        """A split as a job's training sees it."""
         recipe = job.recipe
         return open_dataset(
             self._place(job.data),
@@ -200,6 +200,7 @@ class Runner:
             False,
             recipe.min_side,
             recipe.drop_empty,
+            for_training=True,
             **recipe.read_options,
         )
 
@@ -243,7 +244,7 @@ class Runner:
         with self.watch.stage(f"{job.name}: drawing"):
             png = draw(measurement)
         if png is not None:
-            with atomic_file(file) as temporary:
+            with atomic_file(file, force=True) as temporary:  # Another process may have drawn it too.
                 temporary.write_bytes(png)
         return png
 
