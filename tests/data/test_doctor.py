@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -97,8 +98,11 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     recipe = read_recipe(out / "recommended.yaml")
     assert recipe.name == "pets"
     tiny = read_recipe("tiny")
-    for same in ("classes", "detector", "representation"):
-        assert getattr(recipe, same) == getattr(tiny, same)
+    assert recipe.classes == tiny.classes
+    # Six images are seen again and again, in all else as in the preset.
+    for stage in ("detector", "representation"):
+        changed = {"epochs": 200, "batch_size": 16}
+        assert getattr(recipe, stage) == getattr(tiny, stage).model_copy(update=changed)
     detector = recipe.model.detector
     better, now = found["recommended"], found["current"]
     assert detector.image_size == better["image_size"]
@@ -108,6 +112,18 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     assert detector.backbone == tiny.model.detector.backbone
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.width > 1000
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(20, 200), (310, 39), (3_000, 4), (4_000, None), (100_000, None)])
+def test_few_images_are_seen_more_often(
+    images: int, epochs: int | None, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diagnosis = diagnose(clean, None, "tiny")
+    summary = dataclasses.replace(diagnosis.summary, images=images)
+    monkeypatch.setitem(diagnosis.summaries, diagnosis.split, summary)
+    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    for stage in ("detector", "representation"):
+        assert recipe.get(stage, {}).get("epochs") == epochs
 
 
 @pytest.mark.parametrize(
