@@ -75,10 +75,9 @@ def test_seeds_draw_their_objects_and_repeat() -> None:
     assert scores["accuracy_std"] == pytest.approx(np.std(single))
 
 
-def test_max_train_bounds_the_objects() -> None:
-    train = blobs(0, 200)
-    probe = fit_probe(train.latents, train.labels, seed=0, max_train=50)
-    assert probe[0].n_samples_seen_ == 50
+def test_a_probe_learns_from_nine_tenths_of_all_objects() -> None:
+    train = blobs(0, 30_000)
+    assert fit_probe(train.latents, train.labels)[0].n_samples_seen_ == round(0.9 * len(train))
 
 
 def test_one_class_is_predicted() -> None:

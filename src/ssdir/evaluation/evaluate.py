@@ -16,7 +16,7 @@ from ssdir.evaluation.clusters import cluster_metrics
 from ssdir.evaluation.collect import Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
-from ssdir.evaluation.probing import LATENTS, probe_metrics, property_metrics
+from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, DescribesBoxes, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
@@ -98,9 +98,11 @@ def evaluate(
         metrics = _split_metrics(tested, categories, (side, side)) | scale
         if trained is not None:
             if categories > 1:
-                metrics |= probe_metrics(trained.codes, tested.codes, seeds)
-                metrics |= size_probe_metrics(trained.codes[LATENTS], tested.codes[LATENTS], seeds)
-                metrics |= _uncertainty(trained, tested, seeds)
+                known, unseen = trained.codes[LATENTS], tested.codes[LATENTS]
+                probes = fit_probes(known, seeds)
+                metrics |= probe_metrics(trained.codes, tested.codes, seeds, probes)
+                metrics |= size_probe_metrics(known, unseen, seeds, probes)
+                metrics |= _uncertainty(trained, tested, seeds, probes)
             metrics |= property_metrics(trained.properties, tested.properties, seeds)
     return Evaluation(metrics, tested, trained)
 
@@ -120,7 +122,7 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
     return metrics
 
 
-def _uncertainty(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
+def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:
     """Which of a split's objects a probe takes for another category, and what could have told."""
     matched = test.match >= 0
     objects = test.objects[matched]
@@ -128,7 +130,7 @@ def _uncertainty(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, f
     predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
     predictors["score"] = None if objects.scores is None else -objects.scores
     known = {name: values for name, values in predictors.items() if values is not None}
-    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds)
+    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds, probes)
 
 
 def _device(model: Model) -> torch.device:

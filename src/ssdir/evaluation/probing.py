@@ -22,7 +22,7 @@ Probe: TypeAlias = Pipeline
 Array: TypeAlias = NDArray[np.float64]
 
 DRAWN_SHARE = 0.9
-MAX_TRAIN = 20_000
+MAX_COMPONENTS_TRAIN = 20_000
 MAX_NEIGHBOUR_TRAIN = 10_000
 NEIGHBOURS = 10
 MAX_ITERATIONS = 2000
@@ -70,7 +70,7 @@ class LabelledLatents:
         return LabelledLatents(self.latents[mask], self.labels[mask], self.sizes[mask], int(mask.sum()))
 
 
-def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_train: int = MAX_TRAIN) -> Probe:
+def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0) -> Probe:
     """Logistic regression (C = 1) on standardised latents.
 
     The fit itself has no randomness. So that seeds show how much a figure depends on the objects it was
@@ -80,12 +80,11 @@ def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0, max_tr
         train_latents: float (n, D), n > 0.
         train_labels: int64 (n,).
         seed: which objects to draw.
-        max_train: most objects drawn.
 
     Returns:
         A fitted scikit-learn pipeline. If all labels are the same, it predicts that one.
     """
-    drawn = _draw(len(train_latents), seed, max_train)
+    drawn = _draw(len(train_latents), seed)
     return fit_linear(_array(train_latents)[drawn], train_labels.numpy()[drawn])
 
 
@@ -162,7 +161,7 @@ def reduce_size(
     Returns:
         Both splits with latents (n, size).
     """
-    drawn = train.latents.numpy()[_draw(len(train), seed, MAX_TRAIN)]
+    drawn = train.latents.numpy()[_draw(len(train), seed, MAX_COMPONENTS_TRAIN)]
     steps = [StandardScaler()] if standardise else []
     pca = make_pipeline(*steps, PCA(min(size, *drawn.shape), random_state=seed)).fit(drawn)
 
@@ -179,7 +178,10 @@ def reduce_size(
 
 
 def probe_metrics(
-    train: Mapping[str, LabelledLatents], test: Mapping[str, LabelledLatents], seeds: Sequence[int]
+    train: Mapping[str, LabelledLatents],
+    test: Mapping[str, LabelledLatents],
+    seeds: Sequence[int],
+    probes: Sequence[Probe] | None = None,
 ) -> dict[str, float]:
     """Probes of `z_what`, and of what it must be compared with.
 
@@ -190,13 +192,14 @@ def probe_metrics(
             lack. Floors of other sizes are reduced to that of `z_what`.
         test: the same names, of the split to score on.
         seeds: of the training objects drawn; mean and standard deviation are over these.
+        probes: of `z_what`, where they are fitted already.
 
     Returns:
         `probe/accuracy`, `precision`, `recall`, `f1`, `accuracy_end_to_end`, each with `…_std`;
         `probe/knn_accuracy`; and `probe/NAME/accuracy` and so on of the others, but for the end-to-end accuracy
         at true boxes, where none is missed, and by the largest overlap, where one may count several times.
     """
-    scores = mean_scores(fit_probes(train[LATENTS], seeds), test[LATENTS])
+    scores = mean_scores(fit_probes(train[LATENTS], seeds) if probes is None else probes, test[LATENTS])
     metrics = {f"probe/{name}": value for name, value in scores.items()}
     if len(train[LATENTS]) and len(test[LATENTS]):
         metrics["probe/knn_accuracy"] = knn_accuracy(train[LATENTS], test[LATENTS], seeds[0])
@@ -248,9 +251,9 @@ def _probe_accuracy(
     return {f"{prefix}/{name}": scores[name] for name in names}
 
 
-def _draw(n: int, seed: int, max_train: int) -> NDArray[np.int64]:
+def _draw(n: int, seed: int, most: int | None = None) -> NDArray[np.int64]:
     """Rows that a seed learns from, in order."""
-    count = min(max(1, round(DRAWN_SHARE * n)), max_train)
+    count = min(max(1, round(DRAWN_SHARE * n)), n if most is None else most)
     return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssdir.data.images import Image8, resize
 from ssdir.data.scatter import INK_THRESHOLD
-from ssdir.evaluation.probing import LabelledLatents, fit_probes, mean_scores
+from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
 from ssdir.evaluation.protocols import DescribesBoxes, PoolsFeatures
 from ssdir.objects import Objects
 
@@ -20,7 +20,9 @@ RETRIEVAL_FACTOR = 4
 _SAME = 1e-9
 
 
-def size_probe_metrics(train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int]) -> dict[str, float]:
+def size_probe_metrics(
+    train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int], probes: Sequence[Probe] | None = None
+) -> dict[str, float]:
     """Probe accuracy by size, and from one end of the sizes to the other.
 
     Small, medium and large are parted by the terciles, over `train`, of the true box's longer side.
@@ -29,6 +31,7 @@ def size_probe_metrics(train: LabelledLatents, test: LabelledLatents, seeds: Seq
         train: matched objects of the train split.
         test: matched objects of the test split.
         seeds: of the training objects drawn; figures are means over these.
+        probes: of all sizes, where they are fitted already.
 
     Returns:
         `scale/probe/accuracy_small`, `_medium`, `_large`: trained on all sizes, tested on one third.
@@ -39,14 +42,15 @@ def size_probe_metrics(train: LabelledLatents, test: LabelledLatents, seeds: Seq
         return {}
     terciles = train.sizes.quantile(train.sizes.new_tensor([1 / 3, 2 / 3]))
     known, unseen = torch.bucketize(train.sizes, terciles), torch.bucketize(test.sizes, terciles)
-    probes = fit_probes(train, seeds)
+    if probes is None:
+        probes = fit_probes(train, seeds)
     scores = {
         f"scale/probe/accuracy_{name}": mean_scores(probes, test[unseen == number])
         for number, name in enumerate(SIZE_BINS)
     }
     for name, source, goal in (("small_to_large", 0, 2), ("large_to_small", 2, 0)):
-        probes = fit_probes(train[known == source], seeds)
-        scores[f"scale/{name}/accuracy"] = mean_scores(probes, test[unseen == goal])
+        of_source = fit_probes(train[known == source], seeds)
+        scores[f"scale/{name}/accuracy"] = mean_scores(of_source, test[unseen == goal])
     return {name: values["accuracy"] for name, values in scores.items() if "accuracy" in values}
 
 

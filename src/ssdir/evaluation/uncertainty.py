@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ssdir.evaluation.probing import LabelledLatents, fit_probes
+from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes
 
 
 def uncertainty_metrics(
-    train: LabelledLatents, test: LabelledLatents, predictors: Mapping[str, Tensor], seeds: Sequence[int]
+    train: LabelledLatents,
+    test: LabelledLatents,
+    predictors: Mapping[str, Tensor],
+    seeds: Sequence[int],
+    probes: Sequence[Probe] | None = None,
 ) -> dict[str, float]:
     """How well something known of an object predicts that the linear probe is wrong about it.
 
@@ -22,6 +26,7 @@ def uncertainty_metrics(
         test: n matched objects to be wrong about.
         predictors: by name, float (n,), row-aligned with `test`: larger where an error is expected.
         seeds: of the training objects drawn; figures are means over these.
+        probes: where they are fitted already.
 
     Returns:
         `uncertainty/NAME_auroc`, the area under the ROC curve: 0.5 is chance, 1 is perfect. A predictor that is
@@ -36,7 +41,8 @@ def uncertainty_metrics(
             raise ValueError(f"{name} must be ({len(test)},), got {tuple(values.shape)}")
     if not len(test):
         return {}
-    probes = fit_probes(train, seeds)
+    if probes is None:
+        probes = fit_probes(train, seeds)
     latents, labels = test.latents.double().numpy(), test.labels.numpy()
     wrong = [probe.predict(latents) != labels for probe in probes]
     metrics = {}

@@ -11,21 +11,13 @@ from torch import Tensor
 from ssdir.config import Config
 from ssdir.models.background import LearnedBackground
 from ssdir.models.base import GenerativeModel
-from ssdir.models.consistency import (
-    ConsistencyConfig,
-    ProjectionHead,
-    hide_patches,
-    info_nce,
-    random_views,
-    vary_strokes,
-    view_images,
-    view_objects,
-)
+from ssdir.models.consistency import ConsistencyConfig, ProjectionHead, info_nce
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.encoders import LatentConfig
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.ssd import SSD
+from ssdir.models.views import second_view
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
@@ -197,20 +189,16 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
         config = self.config.consistency
         with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
-            linear, offset = random_views(len(images), config, images.device)
-            moved, kept = view_objects(latents, linear, offset, min_side=6 / self.image_size)
-        if int(kept.sum()) < 2:  # nothing to be told apart from
+            view = second_view(images, latents, config, min_side=6 / self.image_size)
+        if len(view.rows) < 2:  # nothing to be told apart from
             return latents.z_what.sum() * 0
-        first, moved = latents.z_what[kept], moved[kept]
-        moved = moved.replace(anchor_index=self.detector.assign(moved.z_where))
-        with torch.autocast(images.device.type, enabled=False):
-            views = view_images(images, linear, offset, config.elastic)
-            views = hide_patches(vary_strokes(views, config.thickness), config.patches)
+        moved = view.objects.replace(anchor_index=self.detector.assign(view.objects.z_where))
         with torch.no_grad():
-            features = self.detector.backbone(views) if self.reads_pyramid else []
-        second = self.infer(moved, views, features).z_what
+            features = self.detector.backbone(view.images) if self.reads_pyramid else []
+        second = self.infer(moved, view.images, features).z_what
         assert second is not None
-        return info_nce(self.projection(first), self.projection(second), config.temperature)
+        first = self.projection(latents.z_what[view.rows])
+        return info_nce(first, self.projection(second), config.temperature)
 
     def sample(self, latents: Objects) -> Objects:
         """Draws z_what and z_depth by the reparametrisation trick."""

@@ -216,6 +216,27 @@ def test_so_far_tells_what_there_is_and_what_is_missing(place: Path, tmp_path: P
     assert not list((part / "runs" / "trial").glob("glimpses-*"))
 
 
+def test_so_far_keeps_earlier_records_of_the_same_recipe_data_and_measurement_only(
+    place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "results", tmp_path / "results")
+    shutil.copytree(place / "runs" / "trial" / "data", tmp_path / "runs" / "trial" / "data")
+
+    def runs_kept(**changes: Any) -> list[str]:
+        (tmp_path / "trial.yaml").write_text(yaml.safe_dump(PLAN | changes))
+        shutil.copy(place / "results" / "trial" / "table2.json", tmp_path / "results" / "trial" / "table2.json")
+        reproduce(["table2"], str(tmp_path / "trial.yaml"), tmp_path / "results", tmp_path / "runs", so_far=True)
+        return [record["run"] for record in records_of(tmp_path, "table2")]
+
+    assert runs_kept() == ["ssdir-0", "glimpses-0"]
+    assert records_of(tmp_path, "table2") == records_of(place, "table2")
+    longer = {"like": "ssdir", "preset": "tiny-glimpses", "overrides": ["representation.epochs=2"]}
+    assert runs_kept(runs=PLAN["runs"] | {"glimpses": longer}) == ["ssdir-0"]
+    assert runs_kept(measure={**PLAN["measure"], "train_images": 8}) == []
+    other = {"source": "digits", "scatter": {**PLAN["data"]["digits"]["scatter"], "seed": 1}}
+    assert runs_kept(data=PLAN["data"] | {"digits": other}) == []
+
+
 def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(configs: dict[str, Any], counts: tuple[int, ...]) -> list[Cost]:
         seconds = {"encode": 0.001, "train": 0.0025}

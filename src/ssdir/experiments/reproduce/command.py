@@ -99,7 +99,8 @@ def reproduce(
         runs: gets a folder of the plan's name with data sets and trainings; what is there is used again.
         data: folder that holds what cannot be generated; experiments on what is missing are left out, and say so.
         minutes: nothing new is begun after so many.
-        so_far: train nothing; write results and report of what there is, which say what is missing.
+        so_far: train nothing; write results and report of what there is, which say what is missing. Records that
+            stand in `out` are kept where they are of the plan's very recipe, data and measurement.
 
     Returns:
         The report.
@@ -153,16 +154,28 @@ def _write_experiment(runner: Runner, name: str, folder: Path, so_far: bool = Fa
     experiment = EXPERIMENTS[name]
     jobs = _trainings(runner.plan, [name]) if experiment.trains else jobs_of(runner.plan, [name])
     jobs, left_out = _available(runner, jobs)
+    kept: list[Record] = []
     if so_far and experiment.trains:
-        unmade = [job.name for job in jobs if not runner.is_made(job)]
-        left_out += [f"not made yet: {', '.join(unmade)}"] if unmade else []
-        jobs = [job for job in jobs if runner.is_made(job)]
-    records = experiment.measure(runner, jobs, folder / FIGURES)
+        unmade = [job for job in jobs if not runner.is_made(job)]
+        kept = _earlier_records(runner, unmade, folder / f"{name}.json")
+        jobs = [job for job in jobs if job not in unmade]
+        missing = [job.name for job in unmade if job.name not in {record["run"] for record in kept}]
+        left_out += [f"not made yet: {', '.join(missing)}"] if missing else []
+    order = {job.name: number for number, job in enumerate(jobs_of(runner.plan, [name]))}
+    records = [*kept, *experiment.measure(runner, jobs, folder / FIGURES)]
+    records.sort(key=lambda record: order[record["run"]])
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []
     write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])
     report = _report(runner.plan, folder)
     _write(folder / "report.md", markdown(report))
     _write(folder / REPORT, report.html())
+
+
+def _earlier_records(runner: Runner, jobs: Sequence[Job], file: Path) -> list[Record]:
+    """Records of trainings that are not here, from the results that are about to be replaced."""
+    earlier = {record["run"]: record for record in (read_records(file)[0] if file.exists() else ())}
+    known = [job for job in jobs if job.name in earlier]
+    return [earlier[job.name] for job in known if runner.is_of(earlier[job.name], job)]
 
 
 def _report(plan: Plan, folder: Path) -> Report:

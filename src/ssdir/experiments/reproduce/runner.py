@@ -7,7 +7,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from ssdir.benchmark.costs import STAGES, measure_costs
 from ssdir.data.coco import write_scatter
@@ -33,7 +34,7 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import WEIGHTS_FILE, choose_device, load_model, random_encoder
 from ssdir.outputs import atomic_file
 from ssdir.training.fit import train
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, read_training
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, Recipe, read_training
 from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import has_ended
 
@@ -226,6 +227,23 @@ class Runner:
         """Whether a job is trained and measured."""
         return self.is_trained(job) and self.measured(job) is not None
 
+    def is_of(self, record: Mapping[str, Any], job: Job) -> bool:
+        """Whether a record of earlier results is what this job would be: same recipe, data and measurement."""
+        made = record["provenance"]
+        trained = (made.get("training") or {}).get("recipe")
+        if trained is None or made["config"] != self._measurement(job).config:
+            return False
+        try:
+            recipe = Recipe.model_validate(
+                trained
+            )  # What it does not name was not there yet, and is as by default.
+        except ValidationError:
+            return False
+        if recipe != job.recipe:
+            return False
+        self.ensure_data(job.data)
+        return bool(made["data_hash"] == fingerprint(self._measurement(job).test))
+
     def failure(self, job: Job) -> str | None:
         """Why a job could not be measured, in a sentence."""
         measured = self.measured(job)
@@ -337,6 +355,12 @@ class Measurement:
         """How it is measured."""
         return self.runner.plan.measure
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What stands for it in records."""
+        job, measure = self.job, self.settings.model_dump(mode="json")
+        return {"preset": job.preset, "measure": measure, "probes": job.probes}
+
     @cached_property
     def test(self) -> ObjectDataset:
         """The split that is measured."""
@@ -360,9 +384,8 @@ class Measurement:
             failure = {"failure": str(error)}
         job, device = self.job, model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        config = {"preset": job.preset, "measure": self.settings.model_dump(mode="json"), "probes": job.probes}
         seconds = time.perf_counter() - started
-        record = provenance(config, job.recipe.seed, fingerprint(self.test), name, seconds)
+        record = provenance(self.config, job.recipe.seed, fingerprint(self.test), name, seconds)
         training = read_training(self.runner.run_folder(job) / "model")
         return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
 

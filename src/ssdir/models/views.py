@@ -1,0 +1,257 @@
+"""Second views of objects, for the consistency term: what the same object may look like elsewhere.
+
+Either the whole image is seen again, zoomed, tilted and distorted; or each object is cut out, distorted by itself,
+and drawn where another object of the batch was, at that one's size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssdir.config import Config
+from ssdir.objects import Objects
+from ssdir.ops.boxes import clip_cxcywh, to_xyxy
+from ssdir.ops.compositing import composite_alpha
+from ssdir.ops.glimpses import crop_glimpses
+
+
+class ViewConfig(Config):
+    """How a second view differs.
+
+    Attributes:
+        places: `own` views the image as a whole. `others` makes new scenes of the batch's objects, over black:
+            each is drawn in the place and the size of another, so that neither tells which object it is.
+        zoom: largest change in size, as a factor; drawn log-uniformly between its inverse and itself. With
+            `others`, of the size that the object gets.
+        rotation: largest turn either way, in degrees.
+        shear: largest horizontal shear either way.
+        elastic: standard deviation of the shift of each point of a grid (elastic distortion: Simard et al. 2003),
+            10×10 over the image and relative to its side; with `others` 4×4 over each object, relative to its box.
+            In between, shifts are interpolated. Boxes don't follow.
+        thickness: largest share at which the view is mixed with its own dilation or erosion by one pixel, which
+            makes bright strokes thicker or thinner. With `others`, by a pixel of the 40 that an object has.
+        patches: rectangles of one grey, 3 to 11 % of the image's side, that hide parts of the view.
+        jitter: standard deviation of errors of boxes in the view, relative to their sides, as detectors make them.
+    """
+
+    places: Literal["own", "others"] = "own"
+    zoom: float = Field(1.6, ge=1)
+    rotation: float = Field(15.0, ge=0, le=90)
+    shear: float = Field(0.2, ge=0, le=1)
+    elastic: float = Field(0.0, ge=0, le=0.1)
+    thickness: float = Field(0.0, ge=0, le=1)
+    patches: int = Field(0, ge=0)
+    jitter: float = Field(0.0, ge=0, le=0.2)
+
+
+IMAGE_POINTS, OBJECT_POINTS = 10, 4
+PATCH_SIDES = (0.03, 0.11)
+CUT_OUT_SIZE = 40
+CUT_OUT_MARGIN = 1.25
+"""How much wider and higher a cut-out is than its box: in images, too, what is just outside is seen."""
+
+DEPTH_RANGE = 10.0
+"""Of the objects of new scenes: most of those that overlap are far enough apart for one to hide the other."""
+
+MAX_JITTER = 0.3
+
+
+@dataclass(frozen=True)
+class View:
+    """Objects seen again.
+
+    Attributes:
+        images: float (B, C, H, W).
+        objects: where they are in these, N objects.
+        rows: int64 (N,), which of the objects that the view was made of each one is.
+    """
+
+    images: Tensor
+    objects: Objects
+    rows: Tensor
+
+
+def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
+    """Shows the objects of some images again.
+
+    Args:
+        images: float (B, 3, H, W) in [0, 1], square.
+        objects: M objects of them, with z_where, ordered by image.
+        config: how the view differs.
+        min_side: least width and height, relative to the image, of an object that is seen again.
+    """
+    if config.places == "own" or not len(objects):
+        view = _image_again(images, objects, config, min_side)
+    else:
+        view = _in_other_places(images, objects, config, min_side)
+    moved = jitter_boxes(view.objects, config.jitter)
+    return View(hide_patches(view.images, config.patches), moved, view.rows)
+
+
+def _image_again(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
+    """The images as a whole, each by a map of its own."""
+    linear, offset = random_views(len(images), config, images.device)
+    moved, kept = view_objects(objects, linear, offset, min_side)
+    views = view_images(images, linear, offset, config.elastic)
+    return View(vary_strokes(views, config.thickness), moved[kept], kept.nonzero()[:, 0])
+
+
+def _in_other_places(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
+    """New scenes, in which each object has the place of another."""
+    M, size = len(objects), (images.shape[-2], images.shape[-1])
+    rows = torch.randperm(M, device=images.device)
+    linear, _ = random_views(M, config, images.device)
+    cut_outs, extent = cut_out(images, objects, linear, config.elastic)
+    cut_outs = vary_strokes(cut_outs, config.thickness)[rows]
+    longer = objects.z_where[:, 2:].amax(dim=1, keepdim=True) * linear.det().sqrt()[rows, None]
+    shape = extent[rows] / extent[rows].amax(dim=1, keepdim=True)
+    sides = (shape * longer).clamp(min=min_side, max=1)
+    half = sides / 2
+    center = torch.minimum(torch.maximum(objects.z_where[:, :2], half), 1 - half)
+    moved = Objects(objects.image_index, objects.batch_size, torch.cat([center, sides], dim=1))
+    seen = to_xyxy(torch.cat([center, sides * CUT_OUT_MARGIN], dim=1))
+    nearness = DEPTH_RANGE * torch.rand(M, device=images.device)
+    opaque = torch.ones_like(cut_outs[:, :1])
+    scenes, _ = composite_alpha(cut_outs, opaque, seen, nearness, objects.image_index, objects.batch_size, size)
+    return View(scenes, moved, rows)
+
+
+def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Objects with a margin around their boxes, each turned, sheared and distorted for itself.
+
+    Args:
+        images: float (B, C, H, W), square.
+        objects: M objects, with z_where.
+        linear: float (M, 2, 2), the map of each.
+        elastic: see `ViewConfig`.
+
+    Returns:
+        Pictures (M, C, 40, 40), and width and height (M, 2) of the new boxes, relative to the image. These bound
+        the mapped ellipses inscribed in the old ones (see `view_objects`); a picture is `CUT_OUT_MARGIN` as large.
+    """
+    margin = torch.cat([objects.z_where[:, :2], objects.z_where[:, 2:] * CUT_OUT_MARGIN], dim=1)
+    pictures = crop_glimpses(images, to_xyxy(margin), objects.image_index, CUT_OUT_SIZE)
+    sides = objects.z_where[:, 2:]
+    extent = (linear * sides[:, None, :]).norm(dim=2)
+    # From a place in the new box to one in the old box, each from -1 to 1.
+    back = torch.linalg.inv(linear) * extent[:, None, :] / sides[:, :, None]
+    grid = F.affine_grid(torch.cat([back, torch.zeros_like(back[:, :, :1])], dim=2), list(pictures.shape), False)
+    return F.grid_sample(pictures, distort(grid, elastic, OBJECT_POINTS), align_corners=False), extent
+
+
+def random_views(N: int, config: ViewConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Draws N affine maps, in coordinates from -1 to 1.
+
+    Returns:
+        linear (N, 2, 2) and offset (N, 2): a point p of the image is at linear · p + offset in the view.
+    """
+
+    def symmetric(extent: float) -> Tensor:
+        return (2 * torch.rand(N, device=device) - 1) * extent
+
+    zoom = torch.exp(symmetric(math.log(config.zoom)))
+    angle, shear = symmetric(math.radians(config.rotation)), symmetric(config.shear)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(N, 2, 2)
+    shearing = torch.eye(2, device=device).repeat(N, 1, 1)
+    shearing[:, 0, 1] = shear
+    offset = (2 * torch.rand(N, 2, device=device) - 1) * (zoom - 1).abs()[:, None]
+    return zoom[:, None, None] * rotation @ shearing, offset
+
+
+def view_images(images: Tensor, linear: Tensor, offset: Tensor, elastic: float = 0.0) -> Tensor:
+    """The views (B, C, H, W) of images (B, C, H, W); black where they see nothing.
+
+    Args:
+        images: float (B, C, H, W).
+        linear: float (B, 2, 2), see `random_views`.
+        offset: float (B, 2).
+        elastic: see `ViewConfig`.
+    """
+    inverse = torch.linalg.inv(linear)
+    theta = torch.cat([inverse, -inverse @ offset[:, :, None]], dim=2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, distort(grid, elastic, IMAGE_POINTS), align_corners=False)
+
+
+def distort(grid: Tensor, elastic: float, points: int) -> Tensor:
+    """Moves the places (N, H, W, 2), from -1 to 1, of a sampling grid: by `elastic`, at points × points of it."""
+    if not elastic:
+        return grid
+    # Twice: coordinates go from -1 to 1, shifts are relative to the side.
+    shifts = torch.randn(len(grid), 2, points, points, device=grid.device) * 2 * elastic
+    smooth = F.interpolate(shifts, size=grid.shape[1:3], mode="bicubic", align_corners=True)
+    return grid + smooth.permute(0, 2, 3, 1)
+
+
+def vary_strokes(images: Tensor, thickness: float) -> Tensor:
+    """Mixes each image (N, C, H, W) with its dilation or its erosion, at a share of up to `thickness`."""
+    if not thickness:
+        return images
+    share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) * thickness
+    return torch.lerp(images, torch.where(share > 0, _dilate(images), -_dilate(-images)), share.abs())
+
+
+def _dilate(images: Tensor) -> Tensor:
+    """The largest of 3×3 pixels, one axis after the other: `max_pool2d` takes several times as long on CPUs."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    across = torch.maximum(torch.maximum(padded[..., :-2], padded[..., 1:-1]), padded[..., 2:])
+    return torch.maximum(torch.maximum(across[..., :-2, :], across[..., 1:-1, :]), across[..., 2:, :])
+
+
+def hide_patches(images: Tensor, patches: int) -> Tensor:
+    """Covers each image (B, C, H, W) with `patches` rectangles of random place, size and grey."""
+    (B, _, H, W), device = images.shape, images.device
+    across = (torch.arange(W, device=device) + 0.5) / W
+    down = (torch.arange(H, device=device) + 0.5) / H
+    smallest, largest = PATCH_SIDES
+    for _ in range(patches):
+        half = (smallest + (largest - smallest) * torch.rand(B, 2, 1, device=device)) / 2
+        center = torch.rand(B, 2, 1, device=device)
+        columns = (across - center[:, 0]).abs() < half[:, 0]
+        rows = (down - center[:, 1]).abs() < half[:, 1]
+        hidden = (rows[:, :, None] & columns[:, None, :])[:, None]
+        images = torch.where(hidden, torch.rand(B, 1, 1, 1, device=device), images)
+    return images
+
+
+def jitter_boxes(objects: Objects, jitter: float) -> Objects:
+    """Objects whose boxes are off, in centre and size, by `jitter` of their sides (standard deviation)."""
+    if not jitter:
+        return objects
+    errors = (torch.randn_like(objects.z_where) * jitter).clamp(-MAX_JITTER, MAX_JITTER)
+    center, sides = objects.z_where[:, :2], objects.z_where[:, 2:]
+    moved = torch.cat([center + errors[:, :2] * sides, sides * (1 + errors[:, 2:])], dim=1)
+    return objects.replace(z_where=clip_cxcywh(moved))
+
+
+def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: float) -> tuple[Objects, Tensor]:
+    """Where the objects are in the views of their images, and which are well inside and not too small.
+
+    The new box bounds the ellipse inscribed in the old one: exact for a pure zoom, and closer to a turned
+    object's own box than the bounding box of the turned corners.
+
+    Args:
+        objects: with z_where.
+        linear: float (B, 2, 2).
+        offset: float (B, 2).
+        min_side: least width and height of a kept box, relative to the view.
+
+    Returns:
+        All objects with their new z_where, and a mask (M,) of those to compare.
+    """
+    map_of, shift = linear[objects.image_index], offset[objects.image_index]
+    center, size = objects.z_where[:, :2] * 2 - 1, objects.z_where[:, 2:]
+    moved = ((map_of @ center[:, :, None])[:, :, 0] + shift + 1) / 2
+    extent = (map_of * size[:, None, :]).norm(dim=2)
+    low, high = moved - extent / 2, moved + extent / 2
+    visible = (high.clamp(0, 1) - low.clamp(0, 1)) / extent
+    kept = (visible.prod(dim=1) > 0.9) & (extent > min_side).all(dim=1)
+    return objects.replace(z_where=clip_cxcywh(torch.cat([moved, extent], dim=1))), kept
