@@ -112,7 +112,7 @@ def rows_after(heading: str, page: str = "experiments") -> list[list[str]]:
 
 
 METHODS = {
-    "SSDIR, `tiny`": "reference/class-agnostic",
+    "SSDIR, `tiny`": "multi/ssdir",
     "GlimpseVAE, `tiny-glimpses`": "multi/glimpse-vae",
     "PooledFeatures, `tiny-pooled`": "multi/pooled-features",
     "SPACE, at 64×64": "multi/space",

@@ -82,7 +82,8 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
         progress=lambda *step: told.append(step),
     )
     assert all(math.isfinite(value) for value in metrics.values())
-    assert told == [(f"{name} images", done, 12) for name in ("test", "train") for done in (5, 10, 12)]
+    read = [(f"{name} images", done, 12) for name in ("test", "train") for done in (5, 10, 12)]
+    assert told == [*read, *(("probes", done, 6) for done in range(1, 7))]
     # Found are three of four, which the codes name without error.
     assert metrics["detection/recall"] == pytest.approx(0.75)
     assert metrics["detection/precision"] == 1
@@ -154,7 +155,11 @@ def test_max_train_images(data: tuple[FakeDataset, FakeDataset, dict[int, Object
     told: list[tuple[str, int, int]] = []
     model = FakeModel(found, blind)
     metrics_of(model, test, train, max_train_images=7, progress=lambda *step: told.append(step))
-    assert told[-1] == ("train images", 7, 7)
+    assert ("train images", 7, 7) in told
+    stages = [stage for stage, _, _ in told]
+    assert stages == sorted(stages, key=["test images", "train images", "probes"].index)
+    _, done, total = told[-1]
+    assert done == total > 1
 
 
 def test_masks_of_a_model_with_alpha() -> None:

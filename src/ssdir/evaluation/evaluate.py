@@ -100,7 +100,8 @@ def evaluate(
             if categories > 1:
                 known, unseen = trained.codes[LATENTS], tested.codes[LATENTS]
                 probes = fit_probes(known, seeds)
-                metrics |= probe_metrics(trained.codes, tested.codes, seeds, probes)
+                told = None if progress is None else partial(progress, "probes")
+                metrics |= probe_metrics(trained.codes, tested.codes, seeds, probes, told)
                 metrics |= size_probe_metrics(known, unseen, seeds, probes)
                 metrics |= _uncertainty(trained, tested, seeds, probes)
             metrics |= property_metrics(trained.properties, tested.properties, seeds)

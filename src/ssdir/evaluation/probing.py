@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -182,6 +182,7 @@ def probe_metrics(
     test: Mapping[str, LabelledLatents],
     seeds: Sequence[int],
     probes: Sequence[Probe] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Probes of `z_what`, and of what it must be compared with.
 
@@ -193,6 +194,7 @@ def probe_metrics(
         test: the same names, of the split to score on.
         seeds: of the training objects drawn; mean and standard deviation are over these.
         probes: of `z_what`, where they are fitted already.
+        progress: called with (done, total), of the names.
 
     Returns:
         `probe/accuracy`, `precision`, `recall`, `f1`, `accuracy_end_to_end`, each with `…_std`;
@@ -204,7 +206,10 @@ def probe_metrics(
     if len(train[LATENTS]) and len(test[LATENTS]):
         metrics["probe/knn_accuracy"] = knn_accuracy(train[LATENTS], test[LATENTS], seeds[0])
     size = train[LATENTS].latents.shape[1]
-    for name in sorted(train.keys() & test.keys() - {LATENTS}):
+    others = sorted(train.keys() & test.keys() - {LATENTS})
+    for number, name in enumerate(others, start=1):
+        if progress is not None:
+            progress(number, len(others) + 1)
         known, unseen = train[name], test[name]
         if name in _REDUCED and len(known) and size:
             # A pyramid's levels differ in scale; pixels share theirs, and some hardly vary.
@@ -212,6 +217,8 @@ def probe_metrics(
             known, unseen = reduce_size(known, unseen, size, standardise=standardise, seed=seeds[0])
         kept = PROBE_SCORES[:-1] if name in (TRUE_BOXES, LARGEST_OVERLAP) else PROBE_SCORES
         metrics |= _probe_accuracy(f"probe/{name}", known, unseen, seeds, kept)
+    if progress is not None:
+        progress(len(others) + 1, len(others) + 1)
     return metrics
 
 
