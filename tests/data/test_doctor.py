@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.config import presets
+from ssdir.data.coco_writer import write_scatter
+from ssdir.data.scatter import ScatterConfig
 from ssdir.experiments.doctor import diagnose, recommended_yaml, write_diagnosis
 from ssdir.experiments.doctor_screen import screen
 from ssdir.models.base import GenerativeModel
@@ -123,7 +125,25 @@ def test_few_images_are_seen_more_often(
     monkeypatch.setitem(diagnosis.summaries, diagnosis.split, summary)
     recipe = yaml.safe_load(recommended_yaml(diagnosis))
     for stage in ("detector", "representation"):
-        assert recipe.get(stage, {}).get("epochs") == epochs
+        own = getattr(read_recipe("tiny"), stage).epochs
+        assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
+
+
+@pytest.mark.parametrize(("grey", "places"), [(0, "others"), (90, "own")])
+def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
+    grey: int, places: str, tmp_path: Path
+) -> None:
+    config = ScatterConfig(canvas=64, train=4, val=0, test=0)
+    data = tmp_path / "digits"
+    write_scatter(data, "digits", config)
+    for path in (data / "train").glob("*.png"):
+        pixels = np.maximum(np.asarray(Image.open(path)), grey).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    diagnosis = diagnose(data, "train", "tiny")
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    assert diagnosis.on_black == (grey == 0)
+    assert read_recipe(path).model.consistency.places == places
 
 
 @pytest.mark.parametrize(

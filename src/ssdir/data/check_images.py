@@ -16,6 +16,8 @@ from ssdir.data.images import image_orientation, read_channels
 from ssdir.data.upright import is_ambiguous
 from ssdir.errors import InputError
 
+NEARLY_BLACK = 16
+
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -27,12 +29,14 @@ class ScannedImage:
         size: height and width in pixels, upright; None if it can't be read.
         content: names the pixels, so that copies in other formats are found too.
         orientation: that EXIF gives, 1 ... 8; the size is that of the image turned so.
+        black: the share of its pixels that are black, or nearly.
         error: why it can't be read.
     """
 
     size: tuple[int, int] | None = None
     content: str | None = None
     orientation: int = 1
+    black: float = 0.0
     error: str | None = None
 
 
@@ -101,4 +105,5 @@ def _scan(path: Path) -> ScannedImage:
         return ScannedImage(error=str(error))
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     digest.update(pixels.data)
-    return ScannedImage((pixels.shape[0], pixels.shape[1]), digest.hexdigest(), orientation)
+    black = float((pixels.max(axis=2) <= NEARLY_BLACK).mean())
+    return ScannedImage((pixels.shape[0], pixels.shape[1]), digest.hexdigest(), orientation, black)

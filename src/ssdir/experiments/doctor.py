@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from ssdir.errors import EmptySplitError, InputError, nearest
 from ssdir.experiments.doctor_anchors import DetectorFit, fit_detector
 from ssdir.experiments.doctor_sheet import draw_sheet
 from ssdir.models.detected import DetectedConfig
+from ssdir.models.detected_vae import DetectedVAEConfig
 from ssdir.models.size_priors import GridModelConfig, PriorFit, fit_prior
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.outputs import atomic_dir
@@ -42,6 +44,9 @@ PRIOR_PRESETS = ("space-64", "spair-64")
 LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 """So many images a stage should see, each as often as it takes, in batches of at most so many: half of what
 `clevr-128` sees of its 310. Fewer than sixty don't teach more by being seen more often."""
+
+WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
+"""For presets whose second views are over black, where the images are not."""
 
 CHECK_FILE, RECOMMENDED_FILE, SHEET_FILE = "check.json", "recommended.yaml", "sheet.png"
 
@@ -64,6 +69,7 @@ class Diagnosis:
         priors: size priors and grids, by preset: of models that learn without boxes. The preset itself, if it is
             of such a model, or else the `PRIOR_PRESETS`.
         held_out: whether there is no split to validate on, so that training holds out a tenth.
+        on_black: whether most of most images to learn from is black.
     """
 
     root: str
@@ -78,6 +84,7 @@ class Diagnosis:
     detector: DetectorFit | None
     priors: dict[str, PriorFit]
     held_out: bool
+    on_black: bool
 
     @property
     def summary(self) -> Summary:
@@ -96,7 +103,7 @@ class Diagnosis:
             "summary": dataclasses.asdict(self.summary),
             "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
         }
-        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out")
+        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out", "on_black")
         plain = {name: getattr(self, name) for name in names}
         detector = {} if self.detector is None else self.detector.as_json()
         priors = {name: dataclasses.asdict(fit) for name, fit in self.priors.items()}
@@ -153,6 +160,7 @@ def diagnose(
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
         held_out=layout.held_out_of(Path(root)) is not None,
+        on_black=median(scanned[path].black for path in tables[main].image_paths) > 0.5,
     )
 
 
@@ -192,7 +200,12 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
         comments, model = _detector_changes(diagnosis.detector, preset, split)
     else:
         comments, model = _prior_changes(diagnosis.priors[preset], preset, split)
-    stages = _stage_changes(read_recipe(preset), diagnosis.summary.images)
+    recipe = read_recipe(preset)
+    on_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
+    if on_black and not diagnosis.on_black:
+        model["consistency"] = WHOLE_VIEWS
+        comments.append("# Second views are of whole images: in others' places, objects would stand on black.")
+    stages = _stage_changes(recipe, diagnosis.summary.images)
     if stages:
         comments.append(
             f"# Epochs for {counted(diagnosis.summary.images, 'image')}: more are better, and take longer."
