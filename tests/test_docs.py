@@ -325,3 +325,54 @@ def test_departures_are_told_as_measured() -> None:
         for record in content["records"]
     ]
     assert rows_after("### What each departure buys") == expected
+
+
+REFERENCE = {
+    "AP50": (("detection/ap50", 3),),
+    "latents per true object": (("detection/latents_per_object", 3),),
+    "reconstruction MSE": (("reconstruction/mse", 4),),
+    "structural similarity (SSIM)": (("reconstruction/ssim", 3),),
+    "digit probe, conditional": (("probe/accuracy", 3),),
+    "digit probe, end to end": (("probe/accuracy_end_to_end", 3),),
+    "digit probe, codes at the true boxes": (("probe/true_boxes/accuracy", 3),),
+    "digit probe, small objects; large ones": (
+        ("scale/probe/accuracy_small", 3),
+        ("scale/probe/accuracy_large", 3),
+    ),
+    "a probe of small objects, tested on large ones; the reverse": (
+        ("scale/small_to_large/accuracy", 3),
+        ("scale/large_to_small/accuracy", 3),
+    ),
+    "the same digit found at 4 times the size": (("scale/retrieval_at_1", 3),),
+    "k-means clusters of codes: NMI with the digits": (("clusters/nmi", 3),),
+    "drift of a code from size to size": (("scale/drift", 3),),
+}
+
+
+def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
+    rows = {row[0]: row for row in rows_after("## MNIST, class-agnostic")}
+    assert list(rows) == list(REFERENCE)
+    for column, file in ((2, "reference/class-agnostic"), (4, "multi/ssdir")):
+        metrics = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
+        for name, keys in REFERENCE.items():
+            assert rows[name][column] == "; ".join(f"{metrics[key]:.{digits}f}" for key, digits in keys)
+
+
+@pytest.mark.parametrize(
+    ("file", "quote", "name", "digits"),
+    [
+        ("class-aware", r"\*\*Digit probe, conditional: ([0-9.]+), goal", "probe/accuracy", 3),
+        ("class-aware", r"End to end ([0-9.]+); AP50", "probe/accuracy_end_to_end", 3),
+        ("class-aware", r"over the ten classes ([0-9.]+), of", "detection/ap50", 3),
+        ("class-aware", r"of objects of any class ([0-9]\.[0-9]+)", "detection/ap50_class_agnostic", 3),
+        ("class-aware", r"know them too, ([0-9]\.[0-9]+) by", "probe/pooled_features/accuracy", 3),
+        ("supervised", r"names ([0-9.]+) of the test digits", "accuracy", 3),
+        ("supervised", r"test digits: ([0-9.]+) of the small third", "accuracy_small", 3),
+        ("supervised", r"([0-9.]+) of the large\. So", "accuracy_large", 3),
+    ],
+)
+def test_reference_runs_are_quoted_as_measured(file: str, quote: str, name: str, digits: int) -> None:
+    metrics = json.loads((ROOT / "results/reference" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
+    found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
+    assert found is not None
+    assert found[1] == f"{metrics[name]:.{digits}f}"
