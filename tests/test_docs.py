@@ -83,6 +83,14 @@ def test_readme_lists_every_preset(readme: str) -> None:
         ("single/spair", r"on one core, AP50 ([0-9.]+)", "detection/ap50", 3),
         ("single/spair", r"0\.990, count error ([0-9.]+), digit", "detection/count_error", 3),
         ("single/spair", r"digit probe ([0-9]\.[0-9]+)\.\n", "probe/accuracy", 3),
+        ("reference/class-aware", r"\*\*Digit probe, conditional: ([0-9.]+), goal", "probe/accuracy", 3),
+        ("reference/class-aware", r"End to end ([0-9.]+); AP50", "probe/accuracy_end_to_end", 3),
+        ("reference/class-aware", r"over the ten classes ([0-9.]+), of", "detection/ap50", 3),
+        ("reference/class-aware", r"of objects of any class ([0-9]\.[0-9]+)", "detection/ap50_class_agnostic", 3),
+        ("reference/class-aware", r"know them too, ([0-9]\.[0-9]+) by", "probe/pooled_features/accuracy", 3),
+        ("reference/supervised", r"names ([0-9.]+) of the test digits", "accuracy", 3),
+        ("reference/supervised", r"test digits: ([0-9.]+) of the small third", "accuracy_small", 3),
+        ("reference/supervised", r"([0-9.]+) of the large\. So", "accuracy_large", 3),
     ],
 )
 def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, digits: int) -> None:
@@ -356,23 +364,3 @@ def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
         metrics = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
         for name, keys in REFERENCE.items():
             assert rows[name][column] == "; ".join(f"{metrics[key]:.{digits}f}" for key, digits in keys)
-
-
-@pytest.mark.parametrize(
-    ("file", "quote", "name", "digits"),
-    [
-        ("class-aware", r"\*\*Digit probe, conditional: ([0-9.]+), goal", "probe/accuracy", 3),
-        ("class-aware", r"End to end ([0-9.]+); AP50", "probe/accuracy_end_to_end", 3),
-        ("class-aware", r"over the ten classes ([0-9.]+), of", "detection/ap50", 3),
-        ("class-aware", r"of objects of any class ([0-9]\.[0-9]+)", "detection/ap50_class_agnostic", 3),
-        ("class-aware", r"know them too, ([0-9]\.[0-9]+) by", "probe/pooled_features/accuracy", 3),
-        ("supervised", r"names ([0-9.]+) of the test digits", "accuracy", 3),
-        ("supervised", r"test digits: ([0-9.]+) of the small third", "accuracy_small", 3),
-        ("supervised", r"([0-9.]+) of the large\. So", "accuracy_large", 3),
-    ],
-)
-def test_reference_runs_are_quoted_as_measured(file: str, quote: str, name: str, digits: int) -> None:
-    metrics = json.loads((ROOT / "results/reference" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
-    found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
-    assert found is not None
-    assert found[1] == f"{metrics[name]:.{digits}f}"
