@@ -134,7 +134,7 @@ def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0
 
     Returns:
         Pictures (M, C, 40, 40), and width and height (M, 2) of the new boxes, relative to the image. These bound
-        the mapped ellipses inscribed in the old ones (see `view_objects`); pictures are `CUT_OUT_MARGIN` × as large.
+        the mapped ellipses inscribed in the old ones (see `view_objects`); pictures are `CUT_OUT_MARGIN` larger.
     """
     margin = torch.cat([objects.z_where[:, :2], objects.z_where[:, 2:] * CUT_OUT_MARGIN], dim=1)
     pictures = crop_glimpses(images, to_xyxy(margin), objects.image_index, CUT_OUT_SIZE)
