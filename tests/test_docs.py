@@ -364,3 +364,25 @@ def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
         metrics = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
         for name, keys in REFERENCE.items():
             assert rows[name][column] == "; ".join(f"{metrics[key]:.{digits}f}" for key, digits in keys)
+
+
+def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
+    groups = {
+        "SSDIR, `clevr-128`": "clevr",
+        "GlimpseVAE, on a detector of the same recipe": "clevr-glimpses",
+        "SPACE": "clevr-space",
+        "SPAIR": "clevr-spair",
+    }
+    properties = [f"properties/{name}/accuracy_end_to_end" for name in ("colour", "shape", "material", "size")]
+    names = ["masks/fg_ari", "masks/miou", "depth/order_accuracy", *properties]
+    found: dict[str, dict[str, float]] = {group: {} for group in groups.values()}
+    for file in ("masks", "properties", "depth"):
+        content = json.loads((ROOT / "results" / "cpu" / f"{file}.json").read_text(encoding="utf-8"))
+        for record in content["records"]:
+            if record["group"] in found:
+                found[record["group"]] |= record["metrics"]
+    rows = rows_after("### CLEVR, every method")
+    assert [row[0] for row in rows] == list(groups)
+    for name, *cells in rows:
+        metrics = found[groups[name]]
+        assert cells == [f"{metrics[key]:.3f}" if key in metrics else "–" for key in names]
