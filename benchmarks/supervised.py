@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.evaluation.provenance import provenance
-from ssdir.ops.boxes import to_xyxy
+from ssdir.ops.boxes import grow_boxes, to_xyxy
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.outputs import atomic_file, claim
 
@@ -34,8 +34,8 @@ def crops(split: ObjectDataset, images: int) -> tuple[Tensor, Tensor, Tensor]:
     for start in range(0, min(images, len(split)), READ_AT_ONCE):
         indices = range(start, min(start + READ_AT_ONCE, images, len(split)))
         pixels, objects = collate([split[index] for index in indices])
-        around = torch.cat([objects.z_where[:, :2], objects.z_where[:, 2:] * MARGIN], dim=1)
-        pictures = crop_glimpses(pixels[:, :1], to_xyxy(around), objects.image_index, SIZE)
+        around = to_xyxy(grow_boxes(objects.z_where, MARGIN))
+        pictures = crop_glimpses(pixels[:, :1], around, objects.image_index, SIZE)
         assert objects.labels is not None
         found.append(((255 * pictures).byte(), objects.labels, objects.z_where[:, 2:].amax(dim=1)))
     pictures, labels, sizes = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -7,6 +7,7 @@ from ssdir.ops.boxes import (
     clip_cxcywh,
     decode_boxes,
     encode_boxes,
+    grow_boxes,
     inside_windows,
     tight_boxes,
     to_cxcywh,
@@ -71,3 +72,9 @@ def test_parts_of_windows_lie_in_them(window: tuple[float, ...], part: tuple[flo
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     torch.testing.assert_close(inside_windows(windows, whole), windows, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(around_parts(placed, parts), windows, rtol=1e-2, atol=1e-3)
+
+
+def test_grown_boxes_keep_their_centre_and_have_more_room_on_each_side() -> None:
+    boxes = torch.tensor([[0.5, 0.4, 0.2, 0.1]])
+    grown = to_xyxy(grow_boxes(boxes, 1.5))
+    assert torch.allclose(grown, to_xyxy(boxes) + torch.tensor([[-0.05, -0.025, 0.05, 0.025]]))

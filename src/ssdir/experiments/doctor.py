@@ -201,8 +201,8 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     else:
         comments, model = _prior_changes(diagnosis.priors[preset], preset, split)
     recipe = read_recipe(preset)
-    on_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
-    if on_black and not diagnosis.on_black:
+    over_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
+    if over_black and not diagnosis.on_black:
         model["consistency"] = WHOLE_VIEWS
         comments.append("# Second views are of whole images: in others' places, objects would stand on black.")
     stages = _stage_changes(recipe, diagnosis.summary.images)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.objects import Objects
-from ssdir.ops.boxes import clip_cxcywh, to_xyxy
+from ssdir.ops.boxes import clip_cxcywh, grow_boxes, to_xyxy
 from ssdir.ops.compositing import composite_alpha
 from ssdir.ops.glimpses import crop_glimpses
 
@@ -116,7 +116,7 @@ def _in_other_places(images: Tensor, objects: Objects, config: ViewConfig, min_s
     half = sides / 2
     center = torch.minimum(torch.maximum(objects.z_where[:, :2], half), 1 - half)
     moved = Objects(objects.image_index, objects.batch_size, torch.cat([center, sides], dim=1))
-    seen = to_xyxy(torch.cat([center, sides * CUT_OUT_MARGIN], dim=1))
+    seen = to_xyxy(grow_boxes(moved.z_where, CUT_OUT_MARGIN))
     nearness = DEPTH_RANGE * torch.rand(M, device=images.device)
     opaque = torch.ones_like(cut_outs[:, :1])
     scenes, _ = composite_alpha(cut_outs, opaque, seen, nearness, objects.image_index, objects.batch_size, size)
@@ -136,10 +136,10 @@ def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0
         Pictures (M, C, 40, 40), and width and height (M, 2) of the new boxes, relative to the image. These bound
         the mapped ellipses inscribed in the old ones (see `view_objects`); pictures are `CUT_OUT_MARGIN` larger.
     """
-    margin = torch.cat([objects.z_where[:, :2], objects.z_where[:, 2:] * CUT_OUT_MARGIN], dim=1)
-    pictures = crop_glimpses(images, to_xyxy(margin), objects.image_index, CUT_OUT_SIZE)
+    around = to_xyxy(grow_boxes(objects.z_where, CUT_OUT_MARGIN))
+    pictures = crop_glimpses(images, around, objects.image_index, CUT_OUT_SIZE)
     sides = objects.z_where[:, 2:]
-    extent = (linear * sides[:, None, :]).norm(dim=2)
+    extent = _mapped_sides(linear, sides)
     # From a place in the new box to one in the old box, each from -1 to 1.
     back = torch.linalg.inv(linear) * extent[:, None, :] / sides[:, :, None]
     grid = F.affine_grid(torch.cat([back, torch.zeros_like(back[:, :, :1])], dim=2), list(pictures.shape), False)
@@ -250,8 +250,14 @@ def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: flo
     map_of, shift = linear[objects.image_index], offset[objects.image_index]
     center, size = objects.z_where[:, :2] * 2 - 1, objects.z_where[:, 2:]
     moved = ((map_of @ center[:, :, None])[:, :, 0] + shift + 1) / 2
-    extent = (map_of * size[:, None, :]).norm(dim=2)
+    extent = _mapped_sides(map_of, size)
     low, high = moved - extent / 2, moved + extent / 2
     visible = (high.clamp(0, 1) - low.clamp(0, 1)) / extent
     kept = (visible.prod(dim=1) > 0.9) & (extent > min_side).all(dim=1)
     return objects.replace(z_where=clip_cxcywh(torch.cat([moved, extent], dim=1))), kept
+
+
+def _mapped_sides(linear: Tensor, sides: Tensor) -> Tensor:
+    """Width and height (M, 2) of what bounds the mapped ellipses inscribed in boxes of these sides (M, 2)."""
+    mapped: Tensor = (linear * sides[:, None, :]).norm(dim=2)
+    return mapped

@@ -18,6 +18,11 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
+def grow_boxes(boxes_cxcywh: Tensor, factor: float) -> Tensor:
+    """Boxes (N, 4), cxcywh, about the same centres and `factor` times as wide and high."""
+    return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] * factor], dim=1)
+
+
 def with_area(boxes: Tensor, image_size: int) -> Tensor:
     """Boxes xyxy (M, 4) at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
     low, high = boxes[:, :2], boxes[:, 2:]
