@@ -70,16 +70,16 @@ def test_weights_out_of_reach_are_one_sentence(monkeypatch: pytest.MonkeyPatch) 
         build_backbone(TimmConfig(name="test_resnet", pretrained=True))
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        VGGConfig(),
-        ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=5),
-        TimmConfig(name="test_resnet", num_levels=2, top_down=5),
-    ],
-)
-def test_finer_clone_is_the_same_net_ending_a_level_earlier(config: Any) -> None:
-    backbone = build_backbone(config).eval().requires_grad_(False)
+FINER = {
+    "vgg": VGGConfig(),
+    "conv": ConvConfig(channels=(4, 6, 7, 8), num_levels=2, top_down=5),
+    "timm": TimmConfig(name="test_resnet", num_levels=2, top_down=5),
+}
+
+
+@pytest.mark.parametrize("kind", list(FINER))
+def test_finer_clone_is_the_same_net_ending_a_level_earlier(kind: str) -> None:
+    backbone = build_backbone(FINER[kind]).eval().requires_grad_(False)
     plain, finer = backbone.clone().eval(), backbone.clone(finer=True).eval()
     images = torch.rand(1, 3, 300, 300)
     features, copied, fine = backbone(images), plain(images), finer(images)
@@ -95,6 +95,19 @@ def test_finer_clone_is_the_same_net_ending_a_level_earlier(config: Any) -> None
         stages = backbone.bottom_up((images - backbone.mean) / backbone.std)
         assert torch.equal(fine[-1], stages[-2])
     assert all(p.grad is None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("kind", list(FINER))
+def test_clone_of_every_stage_halves_the_image_from_the_start(kind: str) -> None:
+    backbone = build_backbone(FINER[kind]).eval()
+    every, finer = backbone.clone(True, every_stage=True).eval(), backbone.clone(True).eval()
+    images = torch.rand(1, 3, 256, 256)
+    stages, fine = every(images), finer(images)
+    assert [feature.shape[1] for feature in stages] == every.channels
+    assert [feature.shape[-1] for feature in stages[:3]] == [128, 64, 32]
+    assert all(torch.equal(*pair) for pair in zip(stages[-len(fine) :], fine, strict=True))
+    torch.stack([feature.sum() for feature in stages]).sum().backward()
+    assert all(p.grad is not None for p in every.parameters())
 
 
 def test_finer_clone_needs_a_finer_stage() -> None:

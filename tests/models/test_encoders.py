@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,9 @@ def pyramid() -> list[Tensor]:
     return [torch.rand(2, c, n, n, generator=g) for c, n in zip(CHANNELS, SIDES, strict=True)]
 
 
-def aligned(size: int = 4) -> AlignedEncoder:
+def aligned(size: int = 4, **options: Any) -> AlignedEncoder:
     """Of two anchors per cell."""
-    config = EncoderConfig(latent_dim=3, align=size, hidden_channels=6, mlp_channels=8)
+    config = EncoderConfig(latent_dim=3, align=size, hidden_channels=6, mlp_channels=8, **options)
     return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], anchors_per_cell=2)
 
 
@@ -64,6 +66,30 @@ def test_objects_are_read_from_the_level_of_their_anchor() -> None:
         crop = crop_glimpses(projected, boxes[[m]], image_index[[m]], 4)
         expected = encoder.net(crop)[0]
         torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
+
+
+def test_objects_can_be_read_from_all_levels() -> None:
+    encoder, features = aligned(levels="all"), pyramid()
+    image_index, boxes = torch.tensor([1, 0]), torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3]])
+    what, depth = encoder(features, image_index, torch.tensor([0, 39]), boxes)
+    crops = [
+        crop_glimpses(project(feature), boxes, image_index, 4)
+        for project, feature in zip(encoder.inputs, features, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat([what, depth[:, None]], dim=1), encoder.net(crops[0] + crops[1]))
+    assert not torch.allclose(encoder.net(crops[0]), encoder.net(crops[0] + crops[1]))
+
+
+def test_each_halving_after_the_first_doubles_the_channels() -> None:
+    net = aligned(size=9, halvings=3).net
+    convolutions = [layer for layer in net if isinstance(layer, nn.Conv2d)]
+    assert [conv.out_channels for conv in convolutions] == [6, 12, 24]
+    assert net(torch.rand(5, 6, 9, 9)).shape == (5, 4)  # 9, 5, 3 and 2 samples to each side
+
+
+def test_only_boxes_have_levels_to_add() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.levels=all needs encoder\.align"):
+        EncoderConfig(levels="all")
 
 
 def test_codes_follow_the_box_and_not_its_place() -> None:

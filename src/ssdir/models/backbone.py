@@ -6,6 +6,7 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
@@ -92,20 +93,25 @@ class Backbone(nn.Module):
         """The pyramid of normalised images."""
         raise NotImplementedError
 
-    def clone(self, finer: bool = False) -> Backbone:
+    def clone(self, finer: bool = False, every_stage: bool = False) -> Backbone:
         """A trainable copy with the same weights.
 
         Args:
             finer: end one level earlier: as many levels, each one step finer, and no top-down pathway.
+            every_stage: with `finer`: not as many levels, but one for each stage, from the first that halves the
+                resolution on.
+
+        Raises:
+            InputError: if there is no stage finer than the pyramid.
         """
         copied = copy.deepcopy(self)
         copied.requires_grad_(True).train()
         if finer:
-            copied.shift_finer()
+            copied.shift_finer(every_stage)
         return copied
 
-    def shift_finer(self) -> None:
-        """Makes the pyramid one step finer, dropping what is then unused."""
+    def shift_finer(self, every_stage: bool) -> None:
+        """Makes the pyramid one step finer, dropping what is then unused; see `clone`."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -134,15 +140,17 @@ class VGG11Backbone(Backbone):
         for extra in self.extras:
             extra.apply(init_xavier)
 
-    def shift_finer(self) -> None:  # noqa: D102
+    def shift_finer(self, every_stage: bool) -> None:  # noqa: D102
         first, second = self.stages
         assert isinstance(first, nn.Sequential)
         layers = list(first)
-        pool = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][2]
-        cut = [nn.Sequential(*layers[: pool + 1]), nn.Sequential(*layers[pool + 1 :])]
-        self.stages = nn.ModuleList([*cut, second])
+        ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        starts = [0, *ends[:-1]] if every_stage else [0, ends[2]]
+        parts = [layers[start:end] for start, end in pairwise([*starts, len(layers)])]
+        self.stages = nn.ModuleList([*(nn.Sequential(*part) for part in parts), second])
         self.extras = self.extras[:-1]
-        self.channels = [256, 512, 512, 512, 256]
+        channels = [64, 128, 256, 512, 512, 512, 256]
+        self.channels = channels if every_stage else channels[2:]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         features = []
@@ -176,13 +184,15 @@ class TopDownBackbone(Backbone):
         """Features of every stage, fine to coarse."""
         raise NotImplementedError
 
-    def shift_finer(self) -> None:  # noqa: D102
+    def shift_finer(self, every_stage: bool) -> None:  # noqa: D102
         if self.num_levels + 1 > len(self.stage_channels):
             raise InputError(
                 f"an aligned encoder needs a stage finer than the pyramid: num_levels is {self.num_levels}, "
                 f"the backbone has {len(self.stage_channels)} stages"
             )
         self.stage_channels = self.stage_channels[:-1]
+        if every_stage:
+            self.num_levels = len(self.stage_channels)
         self.channels, self.top_down = self.stage_channels[-self.num_levels :], None
 
     def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
@@ -207,8 +217,8 @@ class ConvBackbone(TopDownBackbone):
             self.stages.append(nn.Sequential(*convs))
             previous = width
 
-    def shift_finer(self) -> None:  # noqa: D102
-        super().shift_finer()
+    def shift_finer(self, every_stage: bool) -> None:  # noqa: D102
+        super().shift_finer(every_stage)
         self.stages = self.stages[:-1]
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
@@ -235,10 +245,10 @@ class TimmBackbone(TopDownBackbone):
         self.name, self.net = config.name, net
         self.layout = "b h w c -> b c h w" if _channels_last(net) else "b c h w -> b c h w"
 
-    def shift_finer(self) -> None:  # noqa: D102
+    def shift_finer(self, every_stage: bool) -> None:  # noqa: D102
         import timm
 
-        super().shift_finer()
+        super().shift_finer(every_stage)
         # timm drops what comes after the last of `out_indices`.
         stages = tuple(range(len(self.stage_channels)))
         shorter = timm.create_model(self.name, pretrained=False, features_only=True, out_indices=stages)

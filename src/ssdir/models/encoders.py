@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, Self
 
 import torch
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssdir.config import Config
@@ -48,15 +50,26 @@ class EncoderConfig(LatentConfig):
     Attributes:
         align: 0 for the paper's encoder (1×1, then `num_hidden` 3×3 + ReLU, then 1×1, for every cell of each
             level, one latent per cell); k for an `AlignedEncoder` on k×k samples per box (one latent per object).
+        levels: which feature maps an aligned encoder samples for an object: `own`, that of the level which found
+            it, or `all` of them, added; with a copy of the backbone all the copy's stages, the finest too.
+        halvings: 3×3 convolutions of stride 2 in an aligned encoder; each after the first doubles the channels.
         num_hidden: 3×3 convolutions of the paper's encoder.
-        hidden_channels: channels after the 1×1, and of the 3×3 convolutions.
+        hidden_channels: channels after the 1×1, and of the (first) 3×3 convolution(s).
         mlp_channels: width of an aligned encoder's hidden layer.
     """
 
     align: int = Field(0, ge=0)
+    levels: Literal["own", "all"] = "own"
+    halvings: int = Field(1, ge=1)
     num_hidden: int = Field(3, ge=0)
     hidden_channels: int = Field(128, ge=1)
     mlp_channels: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _levels_of_boxes(self) -> Self:
+        if self.levels == "all" and not self.align:
+            raise ValueError("encoder.levels=all needs encoder.align: only in boxes can levels be added")
+        return self
 
 
 class PyramidEncoder(nn.Module):
@@ -116,16 +129,20 @@ class AlignedEncoder(nn.Module):
         anchors_per_cell: int,
     ) -> None:
         super().__init__()
-        self.size, width, hidden = config.align, config.hidden_channels, config.mlp_channels
+        self.size, self.levels = config.align, config.levels
+        width, hidden = config.hidden_channels, config.mlp_channels
         ends = torch.tensor(list(level_cells)).cumsum(0) * anchors_per_cell
         self.register_buffer("level_starts", ends[:-1], persistent=False)
         self.inputs = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        layers: list[nn.Module] = [nn.ReLU(inplace=True)]
+        side, widths = self.size, [width << max(0, halving - 1) for halving in range(config.halvings + 1)]
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+            side = (side + 1) // 2
         self.net = nn.Sequential(
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
+            *layers,
             nn.Flatten(),
-            nn.Linear(width * ((self.size + 1) // 2) ** 2, hidden),
+            nn.Linear(widths[-1] * side**2, hidden),
             nn.LayerNorm(hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, config.latent_dim + 1),
@@ -138,18 +155,22 @@ class AlignedEncoder(nn.Module):
         """Means of `z_what` (M, D) and `z_depth` (M,) of M objects.
 
         Args:
-            features: feature maps, each (B, C, h, w), one per level of the detector's pyramid.
+            features: feature maps, each (B, C, h, w); to read one's own, one per level of the detector's pyramid.
             image_index: int64 (M,).
-            anchor_index: int64 (M,), in the order of `SSD.anchors`; decides the level.
+            anchor_index: int64 (M,), in the order of `SSD.anchors`; decides which level is one's own.
             boxes: float (M, 4), xyxy relative to the image.
         """
+        inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
+        if self.levels == "all":
+            read = [crop_glimpses(level, boxes, image_index, self.size) for level in inputs]
+            outputs: Tensor = self.net(torch.stack(read).sum(dim=0))
+            return outputs[:, :-1], outputs[:, -1]
         object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
         aligned, order = [], []
-        for level, feature in enumerate(features):
+        for level, feature in enumerate(inputs):
             member = (object_level == level).nonzero()[:, 0]
-            inputs = self.inputs[level](feature)
-            aligned.append(crop_glimpses(inputs, boxes[member], image_index[member], self.size))
+            aligned.append(crop_glimpses(feature, boxes[member], image_index[member], self.size))
             order.append(member)
         # Codes are put in order, not what they are read from, which is far more to move.
-        outputs: Tensor = self.net(torch.cat(aligned))[torch.cat(order).argsort()]
+        outputs = self.net(torch.cat(aligned))[torch.cat(order).argsort()]
         return outputs[:, :-1], outputs[:, -1]

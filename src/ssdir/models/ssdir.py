@@ -37,7 +37,7 @@ class SSDIR(DetectedVAE):
         aligned = bool(config.encoder.align)
         self.backbone: Backbone | None = None
         if config.clone_backbone:
-            self.backbone = self.detector.backbone.clone(finer=aligned)
+            self.backbone = self.detector.backbone.clone(aligned, every_stage=config.encoder.levels == "all")
         channels = (self.backbone or self.detector.backbone).channels
         self.encoder: PyramidEncoder | AlignedEncoder
         if aligned:
