@@ -163,7 +163,10 @@ def test_what_is_encoded_can_be_decoded(boxes: str, behind: BackgroundConfig) ->
     assert not objects.labels.any()
     assert objects.z_where.min() >= 0
     assert objects.z_where.max() <= 1
-    for scene in (model.decode(objects), model(images)):
+    alone, redrawn = model.decode(objects), model.redraw(images, objects)
+    # Objects know nothing of what was behind them; the images do.
+    assert torch.equal(redrawn.reconstructions, alone.reconstructions) == (behind.num_components == 0)
+    for scene in (alone, redrawn, model(images)):
         assert scene.alpha is not None
         assert scene.reconstructions.shape == (3, 3, SIZE, SIZE)
         assert scene.reconstructions.min() >= 0

@@ -39,7 +39,7 @@ def reconstruct(
     check_draws(predictor.model)
     seen = predictor.prepare(files)
     objects = predictor.encode(seen, score_threshold)
-    sheet = reconstruction_sheet(seen, objects, predictor.decode(objects), predictor.class_names)
+    sheet = reconstruction_sheet(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
         Image.fromarray(sheet).save(temporary)
     say(f"{counted(len(files), 'image')}, {counted(len(objects), 'object')}: {out}")

@@ -31,8 +31,9 @@ def scenes_figure(
 ) -> Figure:
     """Images, what was found in them, and what the model draws of it."""
     batch, _ = collate([dataset[index] for index in images])
-    objects = model.encode(batch.to(model.device))
-    scene = model.decode(objects).to("cpu")
+    pixels = batch.to(model.device)
+    objects = model.encode(pixels)
+    scene = model.redraw(pixels, objects).to("cpu")
     sheet = plots.reconstruction_sheet(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
         plots.to_png(sheet),

@@ -194,9 +194,23 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         """
         return _to_cpu(check_draws(self.model).decode(objects.to(self.device)))
 
+    @torch.no_grad()
+    def redraw(self, seen: Tensor, objects: Objects) -> Scene:
+        """Draws objects again where they were found; with the background, of models that look for one.
+
+        Args:
+            seen: the images, as `prepare` returns them.
+            objects: what was found in them.
+
+        Raises:
+            InputError: if the model has no decoder.
+        """
+        return _to_cpu(check_draws(self.model).redraw(seen.to(self.device), objects.to(self.device)))
+
     def reconstruct(self, images: Images) -> Scene:
-        """Encodes and decodes: what the model makes of the images."""
-        return self.decode(self.encode(images))
+        """Encodes and draws again: what the model makes of the images."""
+        seen = self.prepare(images)
+        return self.redraw(seen, self.encode(seen))
 
     def prepare(self, images: Images) -> Tensor:
         """What the model sees of the images: float (B, 3, image_size, image_size) in [0, 1]."""

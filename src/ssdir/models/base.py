@@ -96,9 +96,13 @@ class GenerativeModel(ObjectModel):
         """Draws objects that have z_what and z_depth."""
         raise NotImplementedError
 
+    def redraw(self, images: Tensor, objects: Objects) -> Scene:
+        """Draws objects of images float (B, 3, H, W); over what is behind them, of models that look for it."""
+        return self.decode(objects)
+
     def forward(self, images: Tensor) -> Scene:
-        """Encodes and decodes: images float (B, 3, H, W) to what the model makes of them."""
-        return self.decode(self.encode(images))
+        """Encodes and draws again: images float (B, 3, H, W) to what the model makes of them."""
+        return self.redraw(images, self.encode(images))
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """Named terms of the training loss, in nats per image, and `total`.

@@ -196,7 +196,7 @@ class SPACE(GenerativeModel):
         Args:
             objects: the objects.
             background: float (B, 3, H, W), what to draw them over; None for black, since objects know nothing of
-                what was behind them (`forward` does).
+                what was behind them (`redraw` does).
         """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
@@ -216,10 +216,10 @@ class SPACE(GenerativeModel):
         return Scene(reconstructions, appearances, alpha, background)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Scene:
-        """Images float (B, 3, H, W) to what the model makes of them, fore- and background."""
+    def redraw(self, images: Tensor, objects: Objects) -> Scene:
+        """Draws objects over the background of images float (B, 3, H, W)."""
         behind = self.background(images, self.config.background_sigma, sample=False).pictures
-        return self.decode(self.encode(images), behind)
+        return self.decode(objects, behind)
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """The negative evidence lower bound, and the boundary loss; unsupervised, so `targets` are not used.

@@ -35,10 +35,10 @@ class SampleReconstructions(Callback):
         assert isinstance(pl_module, (LitModel, LitRepresentation))
         model = pl_module.model
         assert isinstance(model, GenerativeModel)
-        objects = model.encode(self.images.to(pl_module.device))
-        sheet = reconstruction_sheet(
-            self.images, objects.to("cpu"), model.decode(objects).to("cpu"), model.class_names
-        )
+        pixels = self.images.to(pl_module.device)
+        objects = model.encode(pixels)
+        scene = model.redraw(pixels, objects).to("cpu")
+        sheet = reconstruction_sheet(self.images, objects.to("cpu"), scene, model.class_names)
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(self.folder / f"epoch-{trainer.current_epoch:03d}.png")
         for logger in trainer.loggers:
