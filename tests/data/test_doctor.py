@@ -127,6 +127,7 @@ def test_few_images_are_seen_more_often(
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
+    assert recipe["model"].get("decoder") == (None if epochs is None else {"smooth_start": True})
 
 
 @pytest.mark.parametrize(("grey", "places"), [(0, "others"), (90, "own")])

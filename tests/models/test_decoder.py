@@ -42,6 +42,21 @@ def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
     return decoded
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_smooth_start_has_no_pattern_but_can_learn_any(norm: bool) -> None:
+    config = DecoderConfig(stem=8, grid=2, channels=(8, 6), norm=norm, smooth_start=True)
+    decoder = WhatDecoder(5, config)
+    pictures, _ = decoder(torch.randn(6, 5))
+    cells = pictures.unflatten(3, (2, 4)).unflatten(2, (2, 4))  # what each of 2×2 cells of the start became
+    torch.testing.assert_close(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
+    assert pictures.std() > 0.001
+    (pictures - torch.rand(6, 3, 8, 8)).square().sum().backward()
+    for doubling in decoder.doublings:
+        gradient = doubling.weight.grad
+        assert isinstance(gradient, Tensor)
+        assert gradient.std(dim=(2, 3)).max() > 0  # the four are free to differ
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("grid", [1, 2, 4])

@@ -207,9 +207,11 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
         comments.append("# Second views are of whole images: in others' places, objects would stand on black.")
     stages = _stage_changes(recipe, diagnosis.summary.images)
     if stages:
-        comments.append(
-            f"# Epochs for {counted(diagnosis.summary.images, 'image')}: more are better, and take longer."
-        )
+        images = counted(diagnosis.summary.images, "image")
+        comments.append(f"# Epochs for {images}: more are better, and take longer.")
+        if isinstance(recipe.model, DetectedVAEConfig):
+            model["decoder"] = {"smooth_start": True}
+            comments.append("# Drawings start smooth: few images would leave the patterns of another start.")
     name = Path(diagnosis.root).resolve().name or preset
     values = {"base": preset, "name": name, **diagnosis.options, "model": model, **stages}
     return "\n".join(comments) + "\n" + yaml.safe_dump(values, sort_keys=False, default_flow_style=None)

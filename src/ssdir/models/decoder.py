@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class DecoderConfig(Config):
         channels: output channels of each doubling; six of them end at 64×64, from a grid of 1.
         alpha: also decode the object's opacity; without it the paper's three channels.
         norm: layer normalisation before each ReLU of the doublings; the paper has none.
+        smooth_start: the four pixels that a doubling makes of one start equal ("ICNR", Aitken et al. 2017), and
+            come to differ only by what is seen. Without, patterns like a weave stay where images are few.
     """
 
     stem: int = Field(1024, ge=1)
@@ -33,6 +36,7 @@ class DecoderConfig(Config):
     channels: tuple[int, ...] = (512, 256, 128, 64, 32, 16)
     alpha: bool = False
     norm: bool = False
+    smooth_start: bool = False
 
     @property
     def size(self) -> int:
@@ -59,6 +63,11 @@ class WhatDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.channels if config.norm)
         self.head = nn.Conv2d(widths[-1], 4 if config.alpha else 3, 1)
         self.apply(init_xavier)
+        if config.smooth_start:
+            with torch.no_grad():
+                for doubling in self.doublings:
+                    assert isinstance(doubling, nn.ConvTranspose2d)
+                    doubling.weight.copy_(doubling.weight[..., :1, :1].expand_as(doubling.weight).clone())
 
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor | None]:
         """Appearances are premultiplied by alpha where there is one."""
