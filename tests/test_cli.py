@@ -134,6 +134,18 @@ def test_encode_is_what_the_library_encodes(tiny_model_dir: Path, photos: Path, 
     assert files_in(out) == ["objects.parquet"]
 
 
+def test_a_detector_that_finds_objects_everywhere_is_remarked_on(
+    tiny_model_dir: Path, photos: Path, out: Path
+) -> None:
+    few = ok("encode", tiny_model_dir, photos, "--out", out / "few.parquet", "--score-threshold", 0.7)
+    many = ok("encode", "tiny-digits", photos, "--out", out / "many.parquet", "--score-threshold", 0)
+    assert "detector" not in few.stderr
+    mean = len(read_objects(out / "many.parquet")[0]) / 3
+    assert mean > 100
+    assert f"{mean:.0f} objects in an image, in the mean" in many.stderr
+    assert "raise --score-threshold" in many.stderr
+
+
 def test_encode_skips_names_and_counts(tiny_model_dir: Path, photos: Path, out: Path) -> None:
     cut_short(photos / "c.png")
     result = ok("encode", tiny_model_dir, photos, "--out", out / "o.parquet")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ssdir.inference.files import EncodedBatch
     from ssdir.inference.predictor import Predictor
 
+SUSPICIOUS_OBJECTS = 100
+"""Objects in an image, in the mean, from which on it is asked whether the detector has learned."""
+
 
 def encode(
     model: Annotated[
@@ -101,6 +104,12 @@ def encode(
         f"{seconds:.1f} s",
     ]
     say(f"{', '.join(counts)}: {out}")
+    each = writer.objects_written / max(1, writer.images_seen)
+    if placed is None and each >= SUSPICIOUS_OBJECTS:
+        warn(
+            f"{each:.0f} objects in an image, in the mean: if there are not as many, the detector has learned too "
+            "little (raise detector.epochs) or accepts too much (raise --score-threshold)"
+        )
     next_step("index", out, "--out", "index")
 
 
