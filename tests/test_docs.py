@@ -65,6 +65,12 @@ def test_readme_lists_every_preset(readme: str) -> None:
         ("clevr/clevr-128", r"size ([0-9]\.[0-9]+),", "properties/size/accuracy", 3),
         ("clevr/clevr-128", r"colour ([0-9]\.[0-9]+),", "properties/colour/accuracy", 3),
         ("clevr/clevr-128", r"\*\*shape ([0-9]\.[0-9]+)\*\*", "properties/shape/accuracy", 3),
+        ("clevr/clevr-128", r"pooled features: ([0-9]\.[0-9]+); codes", "probe/pooled_features/accuracy", 3),
+        ("clevr/clevr-128", r"codes at the true boxes: ([0-9]\.[0-9]+)\)", "probe/true_boxes/accuracy", 3),
+        ("clevr/clevr-128", r"\*true\* boxes shape is known for ([0-9.]+),", "probe/true_boxes/accuracy", 3),
+        ("clevr/clevr-128", r"at the detector's for ([0-9.]+) \(", "probe/accuracy", 3),
+        ("clevr/all-levels", r"it is known for ([0-9.]+) at the true", "probe/true_boxes/accuracy", 3),
+        ("clevr/all-levels", r"but for ([0-9.]+) at the detector's", "probe/accuracy", 3),
         ("widerface/widerface-128", r"\*\*AP50 ([0-9.]+)\*\*", "detection/ap50", 3),
         ("widerface/widerface-128", r"([0-9.]+) AP for small faces", "detection/ap_small", 3),
         ("widerface/widerface-128", r"([0-9.]+) for large\)", "detection/ap_large", 3),
@@ -369,7 +375,8 @@ def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
 def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
     groups = {
         "SSDIR, `clevr-128`": "clevr",
-        "GlimpseVAE, on a detector of the same recipe": "clevr-glimpses",
+        "the same, objects read from all levels, no smooth start": "clevr-all-levels",
+        "GlimpseVAE, on the same detector": "clevr-glimpses",
         "SPACE": "clevr-space",
         "SPAIR": "clevr-spair",
     }
@@ -386,3 +393,18 @@ def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
     for name, *cells in rows:
         metrics = found[groups[name]]
         assert cells == [f"{metrics[key]:.3f}" if key in metrics else "–" for key in names]
+
+
+def test_methods_on_faces_are_compared_by_what_was_measured() -> None:
+    groups = {
+        "SSDIR, `widerface-128`": "faces",
+        "GlimpseVAE, on the same detector": "faces-glimpses",
+        "SPACE": "faces-space",
+        "SPAIR": "faces-spair",
+    }
+    metrics = cpu_metrics("figure2")
+    expected = [
+        [name, *(f"{metrics[group][key]:.3f}" for key in ("detection/ap50", "detection/recall"))]
+        for name, group in groups.items()
+    ]
+    assert rows_after("### WIDER FACE, every method") == expected

@@ -162,6 +162,14 @@ def per_cell() -> SSDIR:
     return SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
 
 
+def all_levels() -> SSDIR:
+    """Objects read from every stage of a copy of the backbone."""
+    encoder = EncoderConfig(latent_dim=8, align=8, levels="all", halvings=2, hidden_channels=8, mlp_channels=16)
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    config = SSDIRConfig(detector=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
+    return SSDIR(config, ["cat", "dog", "eel"])
+
+
 def glimpses() -> GlimpseVAE:
     encoder = GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
@@ -180,7 +188,7 @@ def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("build", [per_cell, glimpses])
+@pytest.mark.parametrize("build", [per_cell, all_levels, glimpses])
 def test_every_kind_and_option(
     build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:

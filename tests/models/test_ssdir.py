@@ -286,10 +286,10 @@ def training_step(model: SSDIR) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("align", [0, 4])
+@pytest.mark.parametrize("encoder", [{"align": 0}, {"align": 4}, {"align": 4, "levels": "all"}])
 @pytest.mark.parametrize("clone", [False, True])
-def test_a_step_changes_all_but_the_frozen_detector(clone: bool, align: int) -> None:
-    model = tiny_model(clone_backbone=clone, encoder={"align": align}).train()
+def test_a_step_changes_all_but_the_frozen_detector(clone: bool, encoder: dict[str, Any]) -> None:
+    model = tiny_model(clone_backbone=clone, encoder=encoder).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     training_step(model)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -30,6 +30,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {},
         {"alpha": False, "clone_backbone": True},
         {"encoder": {"align": 4}, "clone_backbone": True},
+        {"encoder": {"align": 4, "levels": "all"}, "clone_backbone": True},
         {"consistency": ConsistencyConfig(weight=1)},
         {"background": "learned"},
     ],
