@@ -58,6 +58,8 @@ def test_readme_lists_every_preset(readme: str) -> None:
     ("file", "quote", "name", "digits"),
     [
         ("clevr/clevr-128", r"AP50 ([0-9.]+) \(goal 0\.85\)", "detection/ap50", 3),
+        ("clevr/clevr-128", r"([0-9.]+) latents per true object, foreground", "detection/latents_per_object", 2),
+        ("clevr/clevr-128", r"which is what two of ([0-9]+) pairs are", "depth/pairs", 0),
         ("clevr/clevr-128", r"foreground ARI of the\s+masks from alpha ([0-9.]+)", "masks/fg_ari", 3),
         ("clevr/clevr-128", r"mIoU ([0-9.]+);", "masks/miou", 3),
         ("clevr/clevr-128", r"overlapping objects ([0-9]\.[0-9]+)", "depth/order_accuracy", 3),
@@ -104,6 +106,13 @@ def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, d
     found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
     assert found is not None
     assert found[1] == f"{metrics[name]:.{digits}f}"
+
+
+def test_the_time_of_clevr_is_told_as_measured() -> None:
+    provenance = json.loads((ROOT / "results/clevr/clevr-128.json").read_text(encoding="utf-8"))["provenance"]
+    minutes = sum(provenance["training"]["wall_seconds"].values()) / 60
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert f"own level): {minutes:.0f} minutes on one core" in text
 
 
 @pytest.mark.parametrize(
@@ -372,6 +381,17 @@ def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
             assert rows[name][column] == "; ".join(f"{metrics[key]:.{digits}f}" for key, digits in keys)
 
 
+def assert_told(
+    heading: str, groups: dict[str, str], names: list[str], measured: list[dict[str, dict[str, float]]]
+) -> None:
+    """The table behind a heading has a row for each group of runs, of what any experiment measured of it."""
+    expected = []
+    for row, group in groups.items():
+        metrics = {name: value for experiment in measured for name, value in experiment.get(group, {}).items()}
+        expected.append([row, *(f"{metrics[name]:.3f}" if name in metrics else "–" for name in names)])
+    assert rows_after(heading) == expected
+
+
 def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
     groups = {
         "SSDIR, `clevr-128`": "clevr",
@@ -382,17 +402,8 @@ def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
     }
     properties = [f"properties/{name}/accuracy_end_to_end" for name in ("colour", "shape", "material", "size")]
     names = ["masks/fg_ari", "masks/miou", "depth/order_accuracy", *properties]
-    found: dict[str, dict[str, float]] = {group: {} for group in groups.values()}
-    for file in ("masks", "properties", "depth"):
-        content = json.loads((ROOT / "results" / "cpu" / f"{file}.json").read_text(encoding="utf-8"))
-        for record in content["records"]:
-            if record["group"] in found:
-                found[record["group"]] |= record["metrics"]
-    rows = rows_after("### CLEVR, every method")
-    assert [row[0] for row in rows] == list(groups)
-    for name, *cells in rows:
-        metrics = found[groups[name]]
-        assert cells == [f"{metrics[key]:.3f}" if key in metrics else "–" for key in names]
+    measured = [cpu_metrics(experiment) for experiment in ("masks", "properties", "depth")]
+    assert_told("### CLEVR, every method", groups, names, measured)
 
 
 def test_methods_on_faces_are_compared_by_what_was_measured() -> None:
@@ -402,9 +413,5 @@ def test_methods_on_faces_are_compared_by_what_was_measured() -> None:
         "SPACE": "faces-space",
         "SPAIR": "faces-spair",
     }
-    metrics = cpu_metrics("figure2")
-    expected = [
-        [name, *(f"{metrics[group][key]:.3f}" for key in ("detection/ap50", "detection/recall"))]
-        for name, group in groups.items()
-    ]
-    assert rows_after("### WIDER FACE, every method") == expected
+    names = ["detection/ap50", "detection/recall"]
+    assert_told("### WIDER FACE, every method", groups, names, [cpu_metrics("figure2")])

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from ssdir.inference.predictor import Predictor
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
 from ssdir.models.presence import Schedule, constant
 from ssdir.models.space import SPACE, SPACEConfig
@@ -166,6 +167,8 @@ def test_what_is_encoded_can_be_decoded(boxes: str, behind: BackgroundConfig) ->
     alone, redrawn = model.decode(objects), model.redraw(images, objects)
     # Objects know nothing of what was behind them; the images do.
     assert torch.equal(redrawn.reconstructions, alone.reconstructions) == (behind.num_components == 0)
+    seen = Predictor(model).reconstruct(images).reconstructions
+    torch.testing.assert_close(seen, model(images).reconstructions, rtol=1e-4, atol=1e-5)
     for scene in (alone, redrawn, model(images)):
         assert scene.alpha is not None
         assert scene.reconstructions.shape == (3, 3, SIZE, SIZE)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torchvision.ops import box_iou
 
+from ssdir.models.backbone import ConvConfig
 from ssdir.models.detected_vae import LossConfig, elbo_terms
 from ssdir.models.encoders import EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
@@ -284,6 +285,21 @@ def training_step(model: SSDIR) -> None:
     torch.manual_seed(0)
     model.loss(noise(3))["total"].backward()
     optimizer.step()
+
+
+def test_all_levels_are_all_stages_of_the_copy() -> None:
+    frozen = tiny_model(encoder={"align": 4, "levels": "all"})
+    assert len(frozen.encoder.inputs) == 2  # without a copy, the detector's levels
+    deeper = {"backbone": ConvConfig(channels=(6, 8, 12, 16), num_levels=2, top_down=0)}
+    own, every = (
+        tiny_model(deeper, clone_backbone=True, encoder={"align": 4, "levels": levels})
+        for levels in ("own", "all")
+    )
+    assert own.backbone is not None
+    assert every.backbone is not None
+    assert own.backbone.channels == [8, 12]
+    assert every.backbone.channels == [6, 8, 12]
+    assert len(every.encoder.inputs) == 3
 
 
 @pytest.mark.parametrize("encoder", [{"align": 0}, {"align": 4}, {"align": 4, "levels": "all"}])

@@ -54,7 +54,7 @@ class EncoderConfig(LatentConfig):
             it, or `all` of them, added; with a copy of the backbone all the copy's stages, the finest too.
         halvings: 3×3 convolutions of stride 2 in an aligned encoder; each after the first doubles the channels.
         num_hidden: 3×3 convolutions of the paper's encoder.
-        hidden_channels: channels after the 1×1, and of the (first) 3×3 convolution(s).
+        hidden_channels: channels after the 1×1, and of the 3×3 convolutions; but see `halvings`.
         mlp_channels: width of an aligned encoder's hidden layer.
     """
 
@@ -164,13 +164,13 @@ class AlignedEncoder(nn.Module):
         if self.levels == "all":
             read = [crop_glimpses(level, boxes, image_index, self.size) for level in inputs]
             outputs: Tensor = self.net(torch.stack(read).sum(dim=0))
-            return outputs[:, :-1], outputs[:, -1]
-        object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
-        aligned, order = [], []
-        for level, feature in enumerate(inputs):
-            member = (object_level == level).nonzero()[:, 0]
-            aligned.append(crop_glimpses(feature, boxes[member], image_index[member], self.size))
-            order.append(member)
-        # Codes are put in order, not what they are read from, which is far more to move.
-        outputs = self.net(torch.cat(aligned))[torch.cat(order).argsort()]
+        else:
+            object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
+            members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
+            read = [
+                crop_glimpses(level, boxes[member], image_index[member], self.size)
+                for level, member in zip(inputs, members, strict=True)
+            ]
+            # Codes are put in order, not what they are read from, which is far more to move.
+            outputs = self.net(torch.cat(read))[torch.cat(members).argsort()]
         return outputs[:, :-1], outputs[:, -1]

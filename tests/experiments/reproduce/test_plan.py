@@ -74,9 +74,24 @@ def test_models_of_one_detector_share_it() -> None:
     assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
     assert keys["ssdir-0"] == keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"]
     assert keys["ssdir-0"] != keys["ssdir-aware-0"]
-    assert keys["clevr-0"] == keys["clevr-glimpses-0"]
+    assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-all-levels-0"]
+    assert keys["faces-0"] == keys["faces-glimpses-0"]
     assert keys["space-0"] is None
     assert len({keys[f"sizes-{number:02d}-0"] for number in range(8)}) == 8
+
+
+@pytest.mark.parametrize("ours", ["ssdir", "clevr", "faces"])
+def test_glimpses_differ_from_ssdir_in_the_encoder_alone(ours: str) -> None:
+    plan = read_plan("cpu")
+    recipes = []
+    for group in (ours, "glimpses" if ours == "ssdir" else f"{ours}-glimpses"):
+        recipe = expand(plan, group)[0].recipe.model_dump()
+        assert recipe.pop("name")
+        assert recipe["model"].pop("encoder")
+        for own in ("kind", "clone_backbone"):
+            recipe["model"].pop(own, None)
+        recipes.append(recipe)
+    assert recipes[0] == recipes[1]
 
 
 def test_a_run_may_be_like_another(tmp_path: Path) -> None:
