@@ -26,7 +26,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "figure2": Pictures(
         "Fig. 2: scenes, and single objects",
-        "Test images: the input, what was found, the reconstruction from the codes alone, and single objects.",
+        "Test images: the input, what was found, the reconstruction from the codes (by SPACE over the background "
+        "that it sees), and single objects.",
         name="figure2",
         draw=draw_scenes,
         alt="Input, boxes, reconstruction and single objects of test images",
