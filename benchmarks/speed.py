@@ -239,8 +239,7 @@ def engine_records(model: SSDIR, repeats: int) -> list[Record]:
 def training_record(model: SSDIR, repeats: int) -> Record:
     images = pictures()
     with torch.no_grad():
-        features = model.detector.backbone(images)
-        objects = model.training_objects(features)
+        objects, features = model.detector.find(images)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
@@ -275,7 +274,7 @@ def passes_record(model: SSDIR, repeats: int) -> Record:
     """The published training step evaluates the encoder four times; ours once."""
     images = pictures()
     with torch.no_grad():
-        objects = model.training_objects(model.detector.backbone(images))
+        objects = model.detector.detect(images)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
@@ -283,8 +282,7 @@ def passes_record(model: SSDIR, repeats: int) -> Record:
         def run() -> None:
             for number in range(passes):
                 with torch.no_grad():
-                    features = model.detector.backbone(images)
-                    model.training_objects(features)
+                    _, features = model.detector.find(images)
                 if number < passes - 1:
                     model.infer(objects, images, features)
             optimizer.zero_grad()

@@ -127,7 +127,14 @@ def test_few_images_are_seen_more_often(
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
-    assert recipe["model"].get("decoder") == (None if epochs is None else {"smooth_start": True})
+    assert recipe["model"]["detector"].get("refiner") == (None if epochs is None else {"copies": 3})
+    assert "decoder" not in recipe["model"], "tiny's drawings start smooth"
+
+
+def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
+    recipe = yaml.safe_load(recommended_yaml(diagnose(clean, None, "paper-clevr")))
+    assert recipe["model"]["decoder"] == {"smooth_start": True}
+    assert "refiner" not in recipe["model"]["detector"], "it has none"
 
 
 @pytest.mark.parametrize(("grey", "places"), [(0, "others"), (90, "own")])

@@ -43,6 +43,7 @@ from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.encoders import EncoderConfig
 from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
+from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.models.zoo import seeded
@@ -170,6 +171,20 @@ def all_levels() -> SSDIR:
     return SSDIR(config, ["cat", "dog", "eel"])
 
 
+def refined() -> SSDIR:
+    """Boxes get a second look, which moves and enlarges them, so that some overlap too much."""
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    encoder = EncoderConfig(latent_dim=8, align=4, hidden_channels=8, mlp_channels=16)
+    detector = detector_config(refiner=RefinerConfig(size=3, channels=8, hidden=8))
+    model = SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+    assert model.detector.refiner is not None
+    last = model.detector.refiner.net[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.normal_(last.weight)
+    nn.init.constant_(last.bias, 3.0)
+    return model
+
+
 def glimpses() -> GlimpseVAE:
     encoder = GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
@@ -188,7 +203,7 @@ def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("build", [per_cell, all_levels, glimpses])
+@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses])
 def test_every_kind_and_option(
     build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -197,6 +212,9 @@ def test_every_kind_and_option(
     pixels = np.stack([resize(image, 64, 64) for image in (picture, np.zeros_like(picture), picture[::-1])])
     expected = ObjectArrays.of(Predictor(model).encode_pixels(pixels))
     assert expected.counts.max() > 1
+    if model.detector.refiner is not None:
+        seen = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+        assert len(expected.scores) < len(model.detector.select(model.detector(seen)))
     if not model.config.detector.nms:
         assert expected.counts.max() == 7
     assert_same_objects(OnnxEncoder(path, "cpu").encode_pixels(pixels), expected)

@@ -31,7 +31,7 @@ def test_levels_are_the_last_stages(config: Any, sizes: list[int], channels: lis
 
 
 class Passing(Backbone):
-    def pyramid(self, images: Tensor) -> list[Tensor]:
+    def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:
         return [images]
 
 
@@ -95,6 +95,21 @@ def test_finer_clone_is_the_same_net_ending_a_level_earlier(kind: str) -> None:
         stages = backbone.bottom_up((images - backbone.mean) / backbone.std)
         assert torch.equal(fine[-1], stages[-2])
     assert all(p.grad is None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("kind", list(FINER))
+def test_the_finer_map_comes_before_the_same_pyramid(kind: str) -> None:
+    backbone = build_backbone(FINER[kind]).eval()
+    images = torch.rand(1, 3, 300, 300)
+    finer, *pyramid = backbone(images, finer=True)
+    assert all(torch.equal(*pair) for pair in zip(pyramid, backbone(images), strict=True))
+    assert torch.equal(finer, backbone.clone(finer=True).eval()(images)[0])
+    assert backbone.finer_channels == finer.shape[1]
+
+
+def test_a_pyramid_of_all_stages_has_no_finer_map() -> None:
+    assert build_backbone(ConvConfig(channels=(4, 6), num_levels=2)).finer_channels is None
+    assert build_backbone(FINER["vgg"]).clone(finer=True).finer_channels is None
 
 
 @pytest.mark.parametrize("kind", list(FINER))

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ssdir.ops.suppression import keep_best, suppress
+from ssdir.ops.suppression import keep_best, suppress, suppress_found
 
 
 def noise(B: int = 4, N: int = 60) -> tuple[Tensor, Tensor]:
@@ -32,6 +32,16 @@ def test_dense_suppression_is_the_greedy_one_in_each_image() -> None:
             for row in greedy(boxes[image], scores[image], iou_threshold, max_objects)
         ]
         assert selected.tolist() == expected
+
+
+def test_what_was_found_is_suppressed_again_image_by_image() -> None:
+    boxes, scores = noise(N=20)
+    scores = scores.abs().sort(dim=1, descending=True).values
+    image_index = torch.arange(4).repeat_interleave(20)
+    packed = boxes.flatten(0, 1), scores.flatten(), image_index
+    found = suppress_found(*packed, 0.3)
+    assert 4 < len(found) < 80
+    assert torch.equal(found, keep_best(*packed, 0.3, 200))
 
 
 def test_nothing_to_suppress() -> None:

@@ -45,6 +45,9 @@ LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 """So many images a stage should see, each as often as it takes, in batches of at most so many: half of what
 `clevr-128` sees of its 310. Fewer than sixty don't teach more by being seen more often."""
 
+MORE_COPIES = 3
+"""Boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
+
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """For presets whose second views are over black, where the images are not."""
 
@@ -209,9 +212,13 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     if stages:
         images = counted(diagnosis.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
-        if isinstance(recipe.model, DetectedVAEConfig):
+        if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.smooth_start:
             model["decoder"] = {"smooth_start": True}
             comments.append("# Drawings start smooth: few images would leave the patterns of another start.")
+        refiner = recipe.model.detector.refiner if isinstance(recipe.model, DetectedConfig) else None
+        if refiner is not None and refiner.copies < MORE_COPIES:
+            model["detector"]["refiner"] = {"copies": MORE_COPIES}
+            comments.append("# The second look at boxes learns from more of them, for few images have few.")
     name = Path(diagnosis.root).resolve().name or preset
     values = {"base": preset, "name": name, **diagnosis.options, "model": model, **stages}
     return "\n".join(comments) + "\n" + yaml.safe_dump(values, sort_keys=False, default_flow_style=None)

@@ -31,7 +31,7 @@ from ssdir.models.zoo import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
 from ssdir.ops.resize import resize_area
-from ssdir.ops.suppression import suppress
+from ssdir.ops.suppression import suppress, suppress_found
 
 if TYPE_CHECKING:
     import onnx
@@ -65,7 +65,7 @@ class ExportedEncoder(nn.Module):
         """
         detector = self.model.detector
         seen = resize_area(rearrange(images, "b h w c -> b c h w").float() / 255, self.model.image_size)
-        features = detector.backbone(seen)
+        maps, features = detector.read(seen)
         detections = detector.heads(features)
         confidence, labels = detections.class_logits.softmax(dim=-1)[..., 1:].max(dim=-1)
         z_where = clip_cxcywh(decode_boxes(detections.box_deltas, detector.anchors, detector.config.variances))
@@ -79,18 +79,33 @@ class ExportedEncoder(nn.Module):
         rows = image_index, anchor_index = selected.unbind(dim=1)
         B = images.shape[0]  # `len` would make it a constant of the graph.
         objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows], anchor_index=anchor_index)
+        if detector.refiner is not None:
+            objects = self._refined(objects, maps)
         what_loc, depth_loc = self.model.posterior(objects, seen, features)
         what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
+        assert objects.scores is not None
+        assert objects.labels is not None
+        assert objects.anchor_index is not None
         return (
-            image_index,
+            objects.image_index,
             objects.z_where,
-            confidence[rows],
-            labels[rows],
+            objects.scores,
+            objects.labels,
             what_loc,
             what_scale,
             depth_loc,
-            anchor_index,
+            objects.anchor_index,
         )
+
+    def _refined(self, objects: Objects, maps: list[Tensor]) -> Objects:
+        """As `SSD.find` refines them."""
+        detector = self.model.detector
+        assert detector.refiner is not None
+        assert objects.scores is not None
+        z_where = detector.refiner(maps, objects.z_where, objects.image_index)
+        threshold = detector.config.suppress_above
+        keep = suppress_found(to_xyxy(z_where), objects.scores, objects.image_index, threshold)
+        return objects.replace(z_where=z_where)[keep]
 
 
 def export_model(

@@ -74,6 +74,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: channels of each level, fine to coarse.
+        finer_channels: channels of the map one step finer than the pyramid; None where there is none.
     """
 
     mean: Tensor
@@ -82,15 +83,21 @@ class Backbone(nn.Module):
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
         self.channels = channels
+        self.finer_channels: int | None = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images float (B, 3, H, W) in [0, 1] to features, each (B, channels, h, w)."""
-        return self.pyramid((images - self.mean) / self.std)
+    def forward(self, images: Tensor, finer: bool = False) -> list[Tensor]:
+        """Images float (B, 3, H, W) in [0, 1] to features, each (B, channels, h, w).
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """The pyramid of normalised images."""
+        Args:
+            images: a batch.
+            finer: put the map with `finer_channels` before the pyramid.
+        """
+        return self.pyramid((images - self.mean) / self.std, finer)
+
+    def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:
+        """The pyramid of normalised images; see `forward`."""
         raise NotImplementedError
 
     def clone(self, finer: bool = False, every_stage: bool = False) -> Backbone:
@@ -130,6 +137,7 @@ class VGG11Backbone(Backbone):
 
     def __init__(self, config: VGGConfig) -> None:
         super().__init__(channels=[512, 512, 512, 256, 256])
+        self.finer_channels = 256
         weights = VGG11_BN_Weights.IMAGENET1K_V1 if config.pretrained else None
         layers = list(_fetch(lambda: vgg11_bn(weights=weights), "vgg11_bn").features)
         pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
@@ -151,10 +159,17 @@ class VGG11Backbone(Backbone):
         self.extras = self.extras[:-1]
         channels = [64, 128, 256, 512, 512, 512, 256]
         self.channels = channels if every_stage else channels[2:]
+        self.finer_channels = None
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
+    def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:  # noqa: D102
+        stages = [*self.stages, *self.extras]
+        if finer:
+            first = self.stages[0]
+            assert isinstance(first, nn.Sequential)
+            third = [index for index, layer in enumerate(first) if isinstance(layer, nn.MaxPool2d)][2]
+            stages[:1] = [first[: third + 1], first[third + 1 :]]
         features = []
-        for stage in (*self.stages, *self.extras):
+        for stage in stages:
             images = stage(images)
             features.append(images)
         return features
@@ -178,6 +193,7 @@ class TopDownBackbone(Backbone):
         kept = channels[-num_levels:]
         super().__init__(channels=[top_down] * num_levels if top_down else kept)
         self.num_levels, self.stage_channels = num_levels, channels
+        self.finer_channels = channels[-num_levels - 1] if num_levels < len(channels) else None
         self.top_down = FeaturePyramidNetwork(kept, top_down) if top_down else None
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:
@@ -194,13 +210,15 @@ class TopDownBackbone(Backbone):
         if every_stage:
             self.num_levels = len(self.stage_channels)
         self.channels, self.top_down = self.stage_channels[-self.num_levels :], None
+        self.finer_channels = None
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        features = self.bottom_up(images)[-self.num_levels :]
-        if self.top_down is None:
-            return features
-        named = self.top_down(OrderedDict((str(level), feature) for level, feature in enumerate(features)))
-        return list(named.values())
+    def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:  # noqa: D102
+        stages = self.bottom_up(images)
+        before, features = stages[: -self.num_levels], stages[-self.num_levels :]
+        if self.top_down is not None:
+            named = self.top_down(OrderedDict((str(level), feature) for level, feature in enumerate(features)))
+            features = list(named.values())
+        return [before[-1], *features] if finer else features
 
 
 class ConvBackbone(TopDownBackbone):

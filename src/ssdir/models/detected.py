@@ -73,10 +73,10 @@ class DetectedModel(ObjectModel):
         Returns:
             Objects with scores and labels (those of `boxes`, where given), anchor_index, and what `infer` adds.
         """
-        features = self.detector.backbone(images)
         if boxes is None:
-            objects = self.detector.select(self.detector.heads(features), score_threshold)
+            objects, features = self.detector.find(images, score_threshold)
         else:
+            features = self.detector.backbone(images)
             anchor_index = self.detector.assign(boxes.z_where)
             objects = Objects(
                 boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
@@ -92,11 +92,6 @@ class DetectedModel(ObjectModel):
             features: the detector's pyramid, each level (B, C, h, w).
         """
         raise NotImplementedError
-
-    @torch.no_grad()
-    def training_objects(self, features: list[Tensor]) -> Objects:
-        """The objects that the representation learns on: the detector's, frozen."""
-        return self.detector.select(self.detector.heads(features))
 
     @torch.no_grad()
     def pooled_features(self, images: Tensor, objects: Objects, size: int = 3) -> Tensor:

@@ -150,8 +150,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             See `loss_of`.
         """
         with torch.no_grad():
-            features = self.detector.backbone(images)
-            objects = self.training_objects(features)
+            objects, features = self.detector.find(images)
         return self.loss_of(images, objects, features)
 
     def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:

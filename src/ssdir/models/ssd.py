@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.models.refiner import BoxRefiner, RefinerConfig
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
@@ -60,6 +61,9 @@ class SSDConfig(Config):
         anchors: its default boxes.
         variances: divisors of centre offsets and log sizes in the box code.
         match_iou: least overlap of an anchor with the object that it learns.
+        box_beta: error, in units of the box code, from which on the loss of boxes is linear, not square. SSD's is
+            1; less asks for more precise boxes.
+        refiner: a second look at each box that was found, see `BoxRefiner`; none in the paper.
         score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
             implies that a foreground class wins, which is the paper's rule (eq. 4).
         nms: suppress overlapping detections; the paper's model returns them all, several per object.
@@ -72,6 +76,8 @@ class SSDConfig(Config):
     anchors: AnchorConfig = AnchorConfig()
     variances: tuple[float, float] = (0.1, 0.2)
     match_iou: float = Field(0.5, gt=0, lt=1)
+    box_beta: float = Field(1.0, gt=0)
+    refiner: RefinerConfig | None = None
     score_threshold: float = Field(0.5, ge=0, lt=1)
     nms: bool = True
     nms_threshold: float = Field(0.45, gt=0, le=1)
@@ -120,6 +126,16 @@ class SSD(nn.Module):
         self.levels = self._anchor_levels()
         anchors = torch.cat([level_anchors(*level) for level in self.levels])
         self.register_buffer("anchors", anchors, persistent=False)
+        self.refiner = None if config.refiner is None else self._build_refiner(config.refiner)
+
+    def _build_refiner(self, config: RefinerConfig) -> BoxRefiner:
+        finer = self.backbone.finer_channels
+        if finer is None:
+            raise InputError(
+                "detector.refiner needs a stage finer than the pyramid: lower detector.backbone.num_levels, or "
+                "give the backbone one stage more"
+            )
+        return BoxRefiner([finer, *self.backbone.channels], config, self.config.variances, self.config.box_beta)
 
     def _anchor_levels(self) -> list[AnchorLevel]:
         spec, size = self.config.anchors, self.config.image_size
@@ -195,26 +211,54 @@ class SSD(nn.Module):
         boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
         return keep[keep_best(boxes, scores[keep], image_index[keep], threshold, self.config.max_objects)]
 
+    def find(self, images: Tensor, score_threshold: float | None = None) -> tuple[Objects, list[Tensor]]:
+        """Detects the objects of images.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            score_threshold: overrides the config's.
+
+        Returns:
+            Objects as of `select`, their boxes refined where there is a refiner, and the feature pyramid.
+        """
+        maps, pyramid = self.read(images)
+        objects = self.select(self.heads(pyramid), score_threshold)
+        if self.refiner is not None:
+            z_where = self.refiner(maps, objects.z_where, objects.image_index)
+            assert objects.scores is not None
+            # Of an object found twice, both boxes now overlap more.
+            keep = self._keep(z_where, objects.scores, objects.image_index)
+            objects = objects.replace(z_where=z_where)[keep]
+        return objects, pyramid
+
+    def read(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What a refiner reads of images float (B, 3, H, W) in [0, 1], and the pyramid; alike without one."""
+        maps = self.backbone(images, finer=self.refiner is not None)
+        return maps, maps[-len(self.levels) :]
+
     def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-        """Detects the objects of images float (B, 3, H, W) in [0, 1]."""
-        return self.select(self(images), score_threshold)
+        """The objects of images; see `find`."""
+        return self.find(images, score_threshold)[0]
 
     def loss(self, images: Tensor, targets: Objects) -> dict[str, Tensor]:
         """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.
 
         Both are summed over anchors and divided by the number of matched anchors of the batch. A batch
-        without objects has only its hardest negatives, one per image.
+        without objects has only its hardest negatives, one per image. With a refiner, `refine` is its loss.
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
-        detections = self(images)
+        maps, pyramid = self.read(images)
+        detections = self.heads(pyramid)
         matches = match_anchors(targets, self.anchors, self.config.match_iou)
         positive = matches >= 0
         num_positive = positive.sum().clamp(min=1)
         rows = matches[positive]
         anchors = self.anchors.expand(len(matches), -1, -1)[positive]
         box_targets = encode_boxes(targets.z_where[rows], anchors, self.config.variances)
-        box_loss = F.smooth_l1_loss(detections.box_deltas[positive], box_targets, reduction="sum")
+        box_loss = F.smooth_l1_loss(
+            detections.box_deltas[positive], box_targets, beta=self.config.box_beta, reduction="sum"
+        )
 
         classes = torch.zeros_like(matches)
         classes[positive] = targets.labels[rows] + 1
@@ -223,7 +267,11 @@ class SSD(nn.Module):
         hard = _hardest(entropy.detach().masked_fill(positive, -1), positive.sum(dim=1))
         class_loss = (entropy * (positive | hard)).sum()
         losses = {"box": box_loss / num_positive, "class": class_loss / num_positive}
-        return {**losses, "total": losses["box"] + losses["class"]}
+        total = losses["box"] + losses["class"]
+        if self.refiner is not None:
+            losses["refine"] = self.refiner.loss(maps, targets)
+            total = total + self.refiner.config.weight * losses["refine"]
+        return {**losses, "total": total}
 
 
 def _hardest(negative_loss: Tensor, num_positive: Tensor) -> Tensor:

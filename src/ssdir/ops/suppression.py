@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+_NO_LIMIT = 2**31 - 1
+
 
 def keep_best(
     boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float, max_objects: int
@@ -57,3 +59,21 @@ def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: i
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
     """Its shape while a graph is traced: how many stay is known only when it runs."""
     return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(), 2), dtype=torch.int64)
+
+
+def suppress_found(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float) -> Tensor:
+    """`keep_best` on what `suppress` found, once its boxes have moved, by the same operator.
+
+    Args:
+        boxes: float (M, 4), xyxy, inside the unit square.
+        scores: float (M,), at least 0.
+        image_index: int64 (M,).
+        iou_threshold: see `keep_best`.
+
+    Returns:
+        int64: rows that stay, in the order that they have.
+    """
+    apart = boxes + 2 * image_index[:, None].to(boxes)  # Boxes of different images don't meet.
+    selected = suppress(apart[None], scores[None], iou_threshold, _NO_LIMIT)
+    rows: Tensor = selected[:, 1].sort().values
+    return rows

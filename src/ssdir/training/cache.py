@@ -106,9 +106,9 @@ def build_cache(
     device = model.device
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
-            features = model.detector.backbone(images.to(device))
+            found, features = model.detector.find(images.to(device))
             first = len(objects)
-            objects += model.training_objects(features).to("cpu").split()
+            objects += found.to("cpu").split()
             for level, feature in zip(levels, features, strict=False):
                 level[first : len(objects)] = feature.half().cpu().numpy()
             if progress is not None:

@@ -1,0 +1,117 @@
+"""Boxes set right in their own frame: a second look at what the detector found.
+
+SSD's heads read a box off one cell, at a stride of several pixels, so its sides are off by some hundredths of the
+object; what codes are read from, and what is drawn, is off with them. The second stage of two-stage detectors (Ren
+et al. 2015, here in its class-agnostic form, as in Cascade R-CNN: Cai & Vasconcelos 2018) sees each object at the
+same place and size, which few images suffice to learn. It is still one pass over the image: what it reads are the
+detector's own feature maps, and one more that is finer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssdir.config import Config
+from ssdir.models.backbone import init_xavier
+from ssdir.objects import Objects
+from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy
+from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.precision import at_least_single
+
+_LEAST_SIDE = 1e-3
+
+
+class RefinerConfig(Config):
+    """A second look at each box.
+
+    Attributes:
+        size: samples of each feature map along each side of the window around a box.
+        context: side of that window over the box's; beyond 1, for the true sides may lie outside the box.
+        channels: of the samples; of the convolution behind them, twice as many.
+        hidden: width of the hidden layer.
+        jitter: standard deviation by which the boxes that it learns from are off: of the centre, over the box's
+            sides, and of the sides' logarithms.
+        copies: such boxes of each true object.
+        weight: coefficient of its loss.
+    """
+
+    size: int = Field(7, ge=2)
+    context: float = Field(1.4, ge=1)
+    channels: int = Field(64, ge=1)
+    hidden: int = Field(256, ge=1)
+    jitter: float = Field(0.08, gt=0, lt=1)
+    copies: int = Field(3, ge=1)
+    weight: float = Field(1.0, gt=0)
+
+
+class BoxRefiner(nn.Module):
+    """Corrects boxes by what feature maps show in and around each.
+
+    Args:
+        channels: of each map that it reads.
+        config: sizes and options.
+        variances: of the box code in which it answers, see `encode_boxes`.
+        beta: of its smooth L1 loss.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], config: RefinerConfig, variances: tuple[float, float], beta: float
+    ) -> None:
+        super().__init__()
+        self.config, self.variances, self.beta = config, variances, beta
+        width = config.channels
+        self.inputs = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.net = nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(2 * width * ((config.size + 1) // 2) ** 2, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, 4),
+        )
+        self.apply(init_xavier)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # Before it has learned, boxes stay as they are.
+
+    def forward(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+        """Corrected boxes.
+
+        Args:
+            maps: feature maps, each (B, C, h, w).
+            z_where: float (M, 4), cxcywh relative to the image, of positive area.
+            image_index: int64 (M,).
+
+        Returns:
+            float (M, 4), row-aligned, inside the image and of positive area.
+        """
+        refined = clip_cxcywh(decode_boxes(self._deltas(maps, z_where, image_index), z_where, self.variances))
+        return torch.where((refined[:, 2:] > 0).all(dim=1, keepdim=True), refined, z_where)
+
+    def loss(self, maps: Sequence[Tensor], targets: Objects) -> Tensor:
+        """Smooth L1 of the correction of true boxes that are off, summed over sides, per box; 0 without boxes."""
+        true = targets.z_where.repeat(self.config.copies, 1)
+        if not len(true):
+            return maps[0].sum() * 0
+        image_index = targets.image_index.repeat(self.config.copies)
+        noise = torch.randn_like(true) * self.config.jitter
+        moved = torch.cat([true[:, :2] + noise[:, :2] * true[:, 2:], true[:, 2:] * noise[:, 2:].exp()], dim=1)
+        seen = clip_cxcywh(moved).clamp(min=_LEAST_SIDE)
+        wanted = encode_boxes(true, seen, self.variances)
+        deltas = self._deltas(maps, seen, image_index)
+        return F.smooth_l1_loss(deltas, wanted, beta=self.beta, reduction="sum") / len(true)
+
+    def _deltas(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+        windows = to_xyxy(grow_boxes(z_where, self.config.context))
+        read = [
+            crop_glimpses(project(feature), windows, image_index, self.config.size)
+            for project, feature in zip(self.inputs, maps, strict=True)
+        ]
+        deltas: Tensor = self.net(torch.stack(read).sum(dim=0))
+        return at_least_single(deltas)
