@@ -38,8 +38,8 @@ def test_heads_speak_for_the_anchor_of_the_same_index() -> None:
     torch.testing.assert_close(detector.anchors[index, :2], centre)
 
 
-def smooth_l1(x: float) -> float:
-    return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
+def smooth_l1(x: float, beta: float) -> float:
+    return 0.5 * x * x / beta if abs(x) < beta else abs(x) - 0.5 * beta
 
 
 def cross_entropy(logits: list[float], label: int) -> float:
@@ -62,15 +62,15 @@ def loss_by_loops(detector: SSD, detections: Detections, targets: Objects) -> tu
             class_loss += cross_entropy(logits, int(targets.labels[row]) + 1)
             wanted = encode_boxes(targets.z_where[row], detector.anchors[n], detector.config.variances)
             found = detections.box_deltas[image, n]
-            box_loss += sum(smooth_l1(d) for d in (found - wanted).tolist())
+            box_loss += sum(smooth_l1(d, detector.config.box_beta) for d in (found - wanted).tolist())
         class_loss += sum(sorted(negatives, reverse=True)[: max(1, 3 * num_positive)])
     total = max(1, int((matches >= 0).sum()))
     return box_loss / total, class_loss / total
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 5), (0, 0), (1, 1)])
-def test_loss_equals_loops(counts: tuple[int, ...]) -> None:
-    detector = tiny_detector()
+@pytest.mark.parametrize(("counts", "beta"), [((3, 0, 5), 1.0), ((3, 0, 5), 0.1), ((0, 0), 1.0), ((1, 1), 1.0)])
+def test_loss_equals_loops(counts: tuple[int, ...], beta: float) -> None:
+    detector = tiny_detector(box_beta=beta)
     images, targets = noise(len(counts)), truth(*counts)
     losses = detector.loss(images, targets)
     box, classes = loss_by_loops(detector, detector(images), targets)

@@ -74,7 +74,7 @@ def test_models_of_one_detector_share_it() -> None:
     assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
     assert keys["ssdir-0"] == keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"]
     assert keys["ssdir-0"] != keys["ssdir-aware-0"]
-    assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-all-levels-0"]
+    assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-own-level-0"]
     assert keys["faces-0"] == keys["faces-glimpses-0"]
     assert keys["space-0"] is None
     assert len({keys[f"sizes-{number:02d}-0"] for number in range(8)}) == 8
