@@ -90,6 +90,9 @@ def test_readme_lists_every_preset(readme: str) -> None:
         ("single/spair", r"on one core, AP50 ([0-9.]+)", "detection/ap50", 3),
         ("single/spair", r"0\.990, count error ([0-9.]+), digit", "detection/count_error", 3),
         ("single/spair", r"digit probe ([0-9]\.[0-9]+)\.\n", "probe/accuracy", 3),
+        ("reference/class-agnostic", r"over all overlaps is ([0-9.]+), not 0", "detection/ap", 3),
+        ("reference/ssd-boxes", r"over all overlaps is 0\.888, not ([0-9]\.[0-9]+),", "detection/ap", 3),
+        ("reference/class-agnostic", r"the same floor is ([0-9]\.[0-9]+)\.", "probe/pooled_features/accuracy", 3),
         ("reference/class-aware", r"\*\*Digit probe, conditional: ([0-9.]+), goal", "probe/accuracy", 3),
         ("reference/class-aware", r"End to end ([0-9.]+); AP50", "probe/accuracy_end_to_end", 3),
         ("reference/class-aware", r"over the ten classes ([0-9.]+), of", "detection/ap50", 3),
@@ -374,7 +377,7 @@ REFERENCE = {
 def test_the_reference_run_is_told_as_measured_beside_the_one_before() -> None:
     rows = {row[0]: row for row in rows_after("## MNIST, class-agnostic")}
     assert list(rows) == list(REFERENCE)
-    for column, file in ((2, "reference/class-agnostic"), (4, "multi/ssdir")):
+    for column, file in ((2, "reference/class-agnostic"), (4, "reference/ssd-boxes")):
         metrics = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))["metrics"]
         for name, keys in REFERENCE.items():
             assert rows[name][column] == "; ".join(f"{metrics[key]:.{digits}f}" for key, digits in keys)
