@@ -23,7 +23,13 @@ from ssdir.training.recipe import read_recipe
 
 SIZES, LATENT = (64, 128), 64
 COUNTS = (1, 5, 20, 50)
-PRESETS = {"SSDIR": "tiny", "GlimpseVAE": "tiny-glimpses", "SPAIR": "spair-64", "SPACE": "space-64"}
+PRESETS = {
+    "SSDIR": "tiny",
+    "SSDIR, SSD's boxes": "tiny",
+    "GlimpseVAE": "tiny-glimpses",
+    "SPAIR": "spair-64",
+    "SPACE": "space-64",
+}
 
 
 def config_of(name: str, size: int) -> AnyModelConfig:
@@ -35,6 +41,7 @@ def config_of(name: str, size: int) -> AnyModelConfig:
     ]
     sizes = {
         "SSDIR": detected,
+        "SSDIR, SSD's boxes": [*detected, "model.detector.refiner=null"],
         "GlimpseVAE": detected,
         "SPAIR": [f"model.image_size={size}", f"model.glimpses.latent_dim={LATENT}"],
         "SPACE": [f"model.image_size={size}", f"model.grid={size // 16}", f"model.latent_dim={LATENT}"],

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from ssdir.benchmark.costs import STAGES, measure_costs
+import pytest
+from torch import Tensor
+
+from ssdir.benchmark.costs import STAGES, Case, _step, measure_costs, untrained
+from ssdir.models.refiner import BoxRefiner
 from ssdir.models.registry import build_model
+from ssdir.objects import Scene
 from ssdir.training.recipe import read_recipe
 
 SMALL = ["model.detector.image_size=64", "model.consistency.weight=0"]
@@ -37,6 +42,24 @@ def test_objects_cost_where_they_are_described_one_by_one() -> None:
         assert cost.model != "SSDIR" or cost.parameters == expected
     few, many = (measured["SSDIR", count, "train"].memory_mb or 0 for count in (1, 40))
     assert many > few > 5
+
+
+def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = read_recipe("tiny", SMALL).model
+    looked: list[int] = []
+
+    def refine(self: BoxRefiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+        looked.append(len(z_where))
+        return z_where
+
+    monkeypatch.setattr(BoxRefiner, "forward", refine)
+    for stage in ("detect", "encode", "reconstruct", "decode"):
+        found = _step(untrained(config), Case("SSDIR", config, 30, batch=2), stage)()
+        objects = found.appearances if isinstance(found, Scene) else found
+        assert len(objects) == 60, stage
+    assert looked == [60, 60, 60, 30], "decoding prepares one image"
 
 
 def test_sizes_of_images_are_measured_apart() -> None:

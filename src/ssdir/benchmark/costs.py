@@ -22,6 +22,7 @@ from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.inference_form import inference_form
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import AnyModelConfig, build_model
+from ssdir.models.ssd import SSD, Detections
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
 from ssdir.plots.charts import line_panels
@@ -173,6 +174,26 @@ def _see_nothing(model: DetectedModel) -> None:
             head.bias.view(A, -1)[:, 1:] = -30
 
 
+def _find(detector: SSD, objects: Objects) -> None:
+    """Makes a detector that finds nothing, at its own cost, find given objects.
+
+    Random boxes overlap; so that none goes, they are not suppressed.
+    """
+    scored = objects.replace(
+        scores=torch.ones(len(objects)),
+        labels=torch.zeros(len(objects), dtype=torch.int64),
+        anchor_index=detector.assign(objects.z_where),
+    )
+    select = detector.select
+
+    def select_given(detections: Detections, score_threshold: float | None = None) -> Objects:
+        select(detections, score_threshold)
+        return scored
+
+    detector.select = select_given  # type: ignore[method-assign,assignment]
+    detector.config = detector.config.model_copy(update={"nms": False})
+
+
 def _without_pretrained(config: AnyModelConfig) -> AnyModelConfig:
     if not isinstance(config, DetectedConfig) or not getattr(config.detector.backbone, "pretrained", False):
         return config
@@ -227,8 +248,11 @@ def _step(model: ObjectModel, case: Case, stage: str) -> Step:
     # As `ssdir.load` does it.
     fast = inference_form(model)
     images = images.contiguous(memory_format=torch.channels_last)
-    given = None if case.objects is None else _boxes(case.objects, case.batch)
-    encode = partial(fast.encode, images, boxes=given)
+    if stage == "decode":
+        images = images[:1]
+    if isinstance(fast, DetectedModel) and case.objects is not None:
+        _find(fast.detector, _boxes(case.objects, len(images)))
+    encode = partial(fast.encode, images)
     if stage == "encode":
         return encode
     if stage == "detect":
@@ -237,8 +261,7 @@ def _step(model: ObjectModel, case: Case, stage: str) -> Step:
     assert isinstance(fast, GenerativeModel)
     if stage == "reconstruct":
         return torch.no_grad()(lambda: fast.decode(encode()))
-    first = None if case.objects is None else _boxes(case.objects, 1)
-    objects = Objects.cat([fast.encode(images[:1], boxes=first)] * case.batch)
+    objects = Objects.cat([encode()] * case.batch)
     return torch.no_grad()(partial(fast.decode, objects))
 
 
