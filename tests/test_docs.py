@@ -342,6 +342,13 @@ def test_errors_by_sizes_and_grids_are_told_as_measured() -> None:
     assert rows_after("### Which data are hard") == expected
 
 
+def test_what_int8_costs_refined_boxes_is_told_as_measured() -> None:
+    files = [ROOT / f"results/bench/tiny-mnist-{name}.json" for name in ("float32", "int8")]
+    before, after = (json.loads(file.read_text("utf-8"))["metrics"]["detection/ap"] for file in files)
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert f"overlaps from {before:.3f} to\n{after:.3f} (" in text
+
+
 def test_departures_are_told_as_measured() -> None:
     content = json.loads((ROOT / "results/cpu/ablation.json").read_text(encoding="utf-8"))
     names = (("probe/accuracy", 3), ("reconstruction/mse", 4), ("scale/retrieval_at_1", 3))

@@ -1,6 +1,6 @@
 """What each thing that a model does costs, by number of objects and size of the images.
 
-How many objects a model describes is set: those with a detector are given boxes, the others always describe every
+How many objects a model describes is set: those with a detector find given boxes, the others always describe every
 cell. Weights don't matter to time and memory, so models are made anew, untrained.
 """
 
