@@ -347,6 +347,8 @@ def test_what_int8_costs_refined_boxes_is_told_as_measured() -> None:
     before, after = (json.loads(file.read_text("utf-8"))["metrics"]["detection/ap"] for file in files)
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert f"overlaps from {before:.3f} to\n{after:.3f} (" in text
+    half = json.loads((ROOT / "results/bench/tiny-mnist-bf16.json").read_text("utf-8"))["metrics"]["detection/ap"]
+    assert f"In bfloat16 it is {half:.3f} (" in text
 
 
 def test_departures_are_told_as_measured() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -140,10 +140,8 @@ class VGG11Backbone(Backbone):
         self.finer_channels = 256
         weights = VGG11_BN_Weights.IMAGENET1K_V1 if config.pretrained else None
         layers = list(_fetch(lambda: vgg11_bn(weights=weights), "vgg11_bn").features)
-        pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        self.stages = nn.ModuleList(
-            [nn.Sequential(*layers[: pools[3] + 1]), nn.Sequential(*layers[pools[3] + 1 :])]
-        )
+        fourth = _pool_ends(layers)[3]
+        self.stages = nn.ModuleList([nn.Sequential(*layers[:fourth]), nn.Sequential(*layers[fourth:])])
         self.extras = nn.ModuleList([_extra(512, 256, 512), _extra(512, 128, 256), _extra(256, 128, 256, 0)])
         for extra in self.extras:
             extra.apply(init_xavier)
@@ -152,7 +150,7 @@ class VGG11Backbone(Backbone):
         first, second = self.stages
         assert isinstance(first, nn.Sequential)
         layers = list(first)
-        ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        ends = _pool_ends(layers)
         starts = [0, *ends[:-1]] if every_stage else [0, ends[2]]
         parts = [layers[start:end] for start, end in pairwise([*starts, len(layers)])]
         self.stages = nn.ModuleList([*(nn.Sequential(*part) for part in parts), second])
@@ -166,13 +164,18 @@ class VGG11Backbone(Backbone):
         if finer:
             first = self.stages[0]
             assert isinstance(first, nn.Sequential)
-            third = [index for index, layer in enumerate(first) if isinstance(layer, nn.MaxPool2d)][2]
-            stages[:1] = [first[: third + 1], first[third + 1 :]]
+            third = _pool_ends(first)[2]
+            stages[:1] = [first[:third], first[third:]]
         features = []
         for stage in stages:
             images = stage(images)
             features.append(images)
         return features
+
+
+def _pool_ends(layers: Iterable[nn.Module]) -> list[int]:
+    """For each max-pool, how many layers there are up to and with it."""
+    return [count for count, layer in enumerate(layers, 1) if isinstance(layer, nn.MaxPool2d)]
 
 
 def _extra(in_channels: int, hidden: int, out_channels: int, padding: int = 1) -> nn.Sequential:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
-from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.glimpses import crop_glimpses, crop_levels
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,7 @@ class AlignedEncoder(nn.Module):
         """
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
-            read = [crop_glimpses(level, boxes, image_index, self.size) for level in inputs]
-            outputs: Tensor = self.net(torch.stack(read).sum(dim=0))
+            outputs: Tensor = self.net(crop_levels(inputs, boxes, image_index, self.size))
         else:
             object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
             members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]

@@ -20,7 +20,7 @@ from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy
-from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.glimpses import crop_levels
 from ssdir.ops.precision import at_least_single
 
 _LEAST_SIDE = 1e-3
@@ -100,8 +100,7 @@ class BoxRefiner(nn.Module):
         if not len(true):
             return maps[0].sum() * 0
         image_index = targets.image_index.repeat(self.config.copies)
-        noise = torch.randn_like(true) * self.config.jitter
-        moved = torch.cat([true[:, :2] + noise[:, :2] * true[:, 2:], true[:, 2:] * noise[:, 2:].exp()], dim=1)
+        moved = decode_boxes(torch.randn_like(true), true, (self.config.jitter, self.config.jitter))
         seen = clip_cxcywh(moved).clamp(min=_LEAST_SIDE)
         wanted = encode_boxes(true, seen, self.variances)
         deltas = self._deltas(maps, seen, image_index)
@@ -109,9 +108,6 @@ class BoxRefiner(nn.Module):
 
     def _deltas(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
         windows = to_xyxy(grow_boxes(z_where, self.config.context))
-        read = [
-            crop_glimpses(project(feature), windows, image_index, self.config.size)
-            for project, feature in zip(self.inputs, maps, strict=True)
-        ]
-        deltas: Tensor = self.net(torch.stack(read).sum(dim=0))
+        inputs = [project(feature) for project, feature in zip(self.inputs, maps, strict=True)]
+        deltas: Tensor = self.net(crop_levels(inputs, windows, image_index, self.config.size))
         return at_least_single(deltas)

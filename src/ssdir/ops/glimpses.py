@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -35,6 +37,11 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
     rois = torch.cat([image_index[:, None].to(corners.dtype), corners], dim=1)
     glimpses: Tensor = roi_align(images, rois.to(images.dtype), output_size=size, aligned=True)
     return glimpses
+
+
+def crop_levels(levels: Sequence[Tensor], boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
+    """The sum of `crop_glimpses` of several feature maps, each (B, C, h, w), of the same images."""
+    return torch.stack([crop_glimpses(level, boxes, image_index, size) for level in levels]).sum(dim=0)
 
 
 def bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
