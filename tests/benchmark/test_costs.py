@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from ssdir.benchmark.costs import STAGES, Case, _step, measure_costs, untrained
-from ssdir.models.refiner import BoxRefiner
+from ssdir.models.refiner import Refiner
 from ssdir.models.registry import build_model
 from ssdir.objects import Scene
 from ssdir.training.recipe import read_recipe
@@ -50,11 +50,11 @@ def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
     config = read_recipe("tiny", SMALL).model
     looked: list[int] = []
 
-    def refine(self: BoxRefiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+    def refine(self: Refiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
         looked.append(len(z_where))
         return z_where
 
-    monkeypatch.setattr(BoxRefiner, "forward", refine)
+    monkeypatch.setattr(Refiner, "forward", refine)
     for stage in ("detect", "encode", "reconstruct", "decode"):
         found = _step(untrained(config), Case("SSDIR", config, 30, batch=2), stage)()
         objects = found.appearances if isinstance(found, Scene) else found

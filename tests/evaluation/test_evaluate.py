@@ -106,6 +106,27 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     assert "scale/retrieval_at_1" in metrics_of(model_on_glyphs, test, glyphs=glyphs)
 
 
+def test_what_a_detector_of_several_classes_names_is_a_floor(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    """It calls each category by another name, and takes the third object of each image for the other one."""
+    test, train, found = data
+    named = {}
+    for number, objects in found.items():
+        of = test if number < train.offset else train
+        truth = of.categories(number - of.offset)[: len(objects) - 1]
+        truth = torch.cat([truth, truth[:1]])  # The last one found is the first again.
+        wrong = (torch.arange(len(objects)) == 2).long()
+        named[number] = objects.replace(labels=2 - (truth + wrong) % 2) if len(objects) else objects
+    model = FakeDetector(named, blind)
+    assert "probe/labels/accuracy" not in metrics_of(model, test, train), "it says that it has one class"
+    model.class_names = ["neither", "b", "a"]
+    metrics = metrics_of(model, test, train)
+    assert metrics["probe/labels/accuracy"] == pytest.approx(2 / 3)
+    assert metrics["probe/labels/accuracy_end_to_end"] == pytest.approx(0.5)
+    assert metrics["probe/accuracy"] < 0.65
+
+
 def test_repeats_exactly(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     model = FakeDetector(found, blind)

@@ -9,6 +9,7 @@ from ssdir.ops.glimpses import crop_glimpses
 
 CHANNELS = (5, 7)
 SIDES = (4, 2)
+NUM_TOLD = 48
 
 
 def pyramid() -> list[Tensor]:
@@ -19,7 +20,8 @@ def pyramid() -> list[Tensor]:
 def aligned(size: int = 4, **options: Any) -> AlignedEncoder:
     """Of two anchors per cell."""
     config = EncoderConfig(latent_dim=3, align=size, hidden_channels=6, mlp_channels=8, **options)
-    return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], anchors_per_cell=2)
+    num_told = NUM_TOLD if config.second_look else 0
+    return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], 2, num_told)
 
 
 def test_cells_are_in_order_of_level_row_column() -> None:
@@ -85,6 +87,26 @@ def test_each_halving_after_the_first_doubles_the_channels() -> None:
     convolutions = [layer for layer in net if isinstance(layer, nn.Conv2d)]
     assert [conv.out_channels for conv in convolutions] == [6, 12, 24]
     assert net(torch.rand(5, 6, 9, 9)).shape == (5, 4)  # 9, 5, 3 and 2 samples to each side
+
+
+def test_what_the_detector_tells_of_an_object_joins_what_is_read() -> None:
+    features, told = pyramid(), torch.rand(3, NUM_TOLD, generator=torch.Generator().manual_seed(1))
+    image_index, anchor_index = torch.tensor([0, 1, 1]), torch.tensor([39, 0, 35])
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3], [0.4, 0.5, 0.9, 1.0]])
+    encoder = aligned(second_look=True)
+    assert encoder.told is not None
+    what, depth = encoder(features, image_index, anchor_index, boxes, told)
+    *reading, norm, activation, last = encoder.net
+    for m, level in enumerate([1, 0, 1]):
+        seen = crop_glimpses(encoder.inputs[level](features[level]), boxes[[m]], image_index[[m]], 4)
+        hidden = nn.Sequential(*reading)(seen) + told[m] @ encoder.told.weight.T
+        expected = last(activation(norm(hidden)))[0]
+        torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
+
+
+def test_only_boxes_get_a_second_look() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.second_look needs encoder\.align"):
+        EncoderConfig(second_look=True)
 
 
 def test_only_boxes_have_levels_to_add() -> None:

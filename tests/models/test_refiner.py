@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,25 +9,25 @@ from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.refiner import BoxRefiner, RefinerConfig
+from ssdir.models.refiner import Refiner, RefinerConfig
 from ssdir.models.ssd import SSD
 from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
 from ssdir.ops.boxes import decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.suppression import keep_best
 
-from .tiny import NAMES, SIZE, detector_config, noise, tiny_detector, tiny_model, truth
+from .tiny import NAMES, SIZE, assert_same_objects, detector_config, noise, tiny_detector, tiny_model, truth
 
 VARIANCES = (0.1, 0.2)
 SMALL = RefinerConfig(size=5, channels=8, hidden=32)
 
 
-def build(config: RefinerConfig = SMALL) -> BoxRefiner:
+def build(config: RefinerConfig = SMALL) -> Refiner:
     with seeded(0):
-        return BoxRefiner([3], config, VARIANCES, beta=0.1)
+        return Refiner([3], 1, config, VARIANCES, beta=0.1)
 
 
-def last_layer(refiner: BoxRefiner) -> nn.Linear:
+def last_layer(refiner: Refiner) -> nn.Linear:
     last = refiner.net[-1]
     assert isinstance(last, nn.Linear)
     return last
@@ -55,7 +57,7 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 def test_boxes_stay_as_they_are_before_it_has_learned() -> None:
     images, objects = rectangles(4, seed=0)
-    refined = build()([images], objects.z_where, objects.image_index)
+    refined, _ = build()([images], objects.z_where, objects.image_index)
     torch.testing.assert_close(refined, objects.z_where)
 
 
@@ -63,7 +65,7 @@ def test_corrections_are_in_the_code_of_each_box() -> None:
     refiner, deltas = build(), torch.tensor([0.5, -0.25, 0.3, -0.6])
     last_layer(refiner).bias.data.copy_(deltas)
     boxes = torch.tensor([[0.4, 0.5, 0.2, 0.4], [0.5, 0.6, 0.1, 0.1]])
-    refined = refiner([torch.rand(1, 3, 16, 16)], boxes, torch.zeros(2, dtype=torch.int64))
+    refined, _ = refiner([torch.rand(1, 3, 16, 16)], boxes, torch.zeros(2, dtype=torch.int64))
     torch.testing.assert_close(refined, decode_boxes(deltas.expand(2, 4), boxes, VARIANCES))
 
 
@@ -71,7 +73,7 @@ def test_no_box_leaves_the_image_or_loses_its_area() -> None:
     refiner = build()
     last_layer(refiner).bias.data.copy_(torch.tensor([20.0, 0, 0, 0]))  # two box widths to the right
     boxes = torch.tensor([[0.8, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2], [0.65, 0.5, 0.2, 0.2]])
-    refined = refiner([torch.rand(1, 3, 16, 16)], boxes, torch.zeros(3, dtype=torch.int64))
+    refined, _ = refiner([torch.rand(1, 3, 16, 16)], boxes, torch.zeros(3, dtype=torch.int64))
     assert torch.equal(refined[0], boxes[0]), "it would be gone, so it stays"
     torch.testing.assert_close(to_xyxy(refined[1:])[:, 2], torch.ones(2))
     assert (refined[1:, 2:] > 0).all()
@@ -84,11 +86,11 @@ def test_it_learns_to_correct_boxes_of_images_that_it_has_not_seen() -> None:
     torch.manual_seed(0)
     for _ in range(50):
         optimizer.zero_grad()
-        refiner.loss([images], objects).backward()
+        refiner.loss([images], objects)["refine"].backward()
         optimizer.step()
     images, objects = rectangles(64, seed=2)
     seen = shaken(objects.z_where, seed=3)
-    refined = refiner([images], seen, objects.image_index)
+    refined, _ = refiner([images], seen, objects.image_index)
     assert overlap(seen, objects.z_where) < 0.85
     assert overlap(refined, objects.z_where) > 0.88
 
@@ -97,7 +99,7 @@ def test_loss_is_the_smooth_l1_of_the_correction_per_box() -> None:
     refiner = build(SMALL.model_copy(update={"copies": 2}))
     images, objects = rectangles(3, seed=4)
     torch.manual_seed(5)
-    found = refiner.loss([images], objects).item()
+    found = refiner.loss([images], objects)["refine"].item()
     torch.manual_seed(5)
     moves = 0.08 * torch.randn(6, 4)
     true = torch.cat([objects.z_where, objects.z_where])
@@ -111,27 +113,105 @@ def test_loss_is_the_smooth_l1_of_the_correction_per_box() -> None:
 
 
 def test_loss_without_objects_is_zero() -> None:
-    assert build().loss([torch.rand(2, 3, 16, 16, requires_grad=True)], truth(0, 0)).item() == 0
+    assert build().loss([torch.rand(2, 3, 16, 16, requires_grad=True)], truth(0, 0))["refine"].item() == 0
 
 
 def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
-    detector = tiny_detector(refiner=SMALL)
+    detector = tiny_detector(refiner=SMALL.model_copy(update={"class_weight": 0}))
     assert detector.refiner is not None
     nn.init.normal_(last_layer(detector.refiner).weight)
     last_layer(detector.refiner).bias.data[2:] = 3.0  # larger, so that some overlap
     images = noise(2)
     selected = detector.select(detector(images))
-    found, pyramid = detector.find(images)
-    assert [feature.shape[-1] for feature in pyramid] == [16, 8]
+    found, maps = detector.find(images)
+    assert [feature.shape[-1] for feature in maps] == [32, 16, 8]
+    assert [feature.shape[-1] for feature in detector.pyramid(maps)] == [16, 8]
     finer = detector.backbone(images, finer=True)
     assert finer[0].shape[-1] == 32
-    moved = detector.refiner(finer, selected.z_where, selected.image_index)
+    moved, _ = detector.refiner(finer, selected.z_where, selected.image_index)
     assert selected.scores is not None
     keep = keep_best(to_xyxy(moved), selected.scores, selected.image_index, 0.45, 200)
     assert len(keep) < len(selected), "none was found twice"
     torch.testing.assert_close(found.z_where, moved[keep])
     assert not torch.allclose(found.z_where, selected.z_where[keep])
     assert torch.equal(found.scores, selected.scores[keep])  # type: ignore[arg-type]
+    assert torch.equal(found.labels, selected.labels[keep])  # type: ignore[arg-type]
+
+
+def test_a_detector_names_what_it_finds_anew() -> None:
+    detector = tiny_detector(refiner=SMALL)
+    assert detector.refiner is not None
+    last = last_layer(detector.refiner)
+    nn.init.normal_(last.weight[4:], std=3.0)  # Boxes stay where they are.
+    images = noise(2)
+    detections = detector(images)
+    selected = detector.select(detections)
+    found = detector.detect(images)
+    assert found.scores is not None
+    assert found.labels is not None
+    assert len(NAMES) > 1
+    maps = detector.read(images)
+    _, logits = detector.refiner(maps, selected.z_where, selected.image_index)
+    assert logits is not None
+    background = detections.class_logits.softmax(dim=2)[selected.image_index, selected.anchor_index][:, 0]
+    torch.testing.assert_close(selected.scores, 1 - background)
+    chances = (1 - background[:, None]) * logits.softmax(dim=1)
+    unsure = chances.amax(dim=1) < detector.config.score_threshold
+    assert 0 < unsure.sum() < len(selected)
+    assert not torch.equal(chances.argmax(dim=1), selected.labels), "names are the first look's"
+    best, labels = chances[~unsure].max(dim=1)
+    order = keep_best(
+        to_xyxy(selected.z_where[~unsure]),
+        best,
+        selected.image_index[~unsure],
+        detector.config.suppress_above,
+        200,
+    )
+    torch.testing.assert_close(found.scores, best[order])
+    assert torch.equal(found.labels, labels[order])
+
+
+def test_what_is_found_at_a_threshold_is_what_a_lower_one_finds_above_it() -> None:
+    detector = tiny_detector(refiner=SMALL)
+    assert detector.refiner is not None
+    nn.init.normal_(last_layer(detector.refiner).weight[4:], std=3.0)
+    more = detector.detect(noise(2), score_threshold=0.2)
+    assert more.scores is not None
+    for threshold in (0.4, 0.7):
+        found = detector.detect(noise(2), score_threshold=threshold)
+        assert 0 < len(found) < len(more)
+        assert_same_objects(found, more[more.scores >= threshold])
+
+
+def test_names_are_learned_at_boxes_that_are_off() -> None:
+    """Bright rectangles and dim ones."""
+    images, objects = rectangles(96, seed=6)
+    labels = torch.arange(96) % 2
+    images = images * (1 - 0.5 * labels.view(-1, 1, 1, 1))
+    with seeded(0):
+        refiner = Refiner([3], 2, SMALL, VARIANCES, beta=0.1)
+    optimizer = torch.optim.AdamW(refiner.parameters(), lr=5e-3)
+    torch.manual_seed(0)
+    rows, unseen = torch.arange(64), torch.arange(64, 96)
+    targets = Objects(rows, 64, objects.z_where[rows], labels=labels[rows])
+    assert refiner.loss([images[rows]], targets)["name"].item() == pytest.approx(math.log(2)), (
+        "it knows nothing yet"
+    )
+    for _ in range(30):
+        optimizer.zero_grad()
+        refiner.loss([images[rows]], targets)["name"].backward()
+        optimizer.step()
+    _, logits = refiner([images], shaken(objects.z_where, seed=7)[unseen], unseen)
+    assert logits is not None
+    assert (logits.argmax(dim=1) == labels[unseen]).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("num_classes", "weight"), [(1, 1.0), (3, 0.0)])
+def test_where_there_is_nothing_to_name_the_first_look_s_names_stay(num_classes: int, weight: float) -> None:
+    refiner = Refiner([3], num_classes, SMALL.model_copy(update={"class_weight": weight}), VARIANCES, beta=0.1)
+    images, objects = rectangles(2, seed=0)
+    assert refiner([images], objects.z_where, objects.image_index)[1] is None
+    assert set(refiner.loss([images], objects)) == {"refine"}
 
 
 def test_codes_are_read_from_refined_boxes() -> None:
@@ -145,10 +225,10 @@ def test_codes_are_read_from_refined_boxes() -> None:
 
 
 def test_loss_of_a_detector_counts_and_reaches_its_refiner() -> None:
-    config = SMALL.model_copy(update={"weight": 2.5})
+    config = SMALL.model_copy(update={"weight": 2.5, "class_weight": 0.5})
     detector = tiny_detector(refiner=config).train()
     losses = detector.loss(noise(2), truth(6, 6))
-    total = losses["box"] + losses["class"] + 2.5 * losses["refine"]
+    total = losses["box"] + losses["class"] + 2.5 * losses["refine"] + 0.5 * losses["name"]
     torch.testing.assert_close(losses["total"], total)
     nn.init.normal_(last_layer(detector.refiner).weight)  # type: ignore[arg-type]
     detector.loss(noise(2), truth(6, 6))["total"].backward()

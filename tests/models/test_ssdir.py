@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torchvision.ops import box_iou
 
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.detected_vae import LossConfig, elbo_terms
-from ssdir.models.encoders import EncoderConfig
+from ssdir.models.encoders import AlignedEncoder, EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
+from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
@@ -22,6 +23,11 @@ from ssdir.ops.compositing import LEAST_OPACITY
 from ssdir.training.recipe import read_recipe
 
 from .tiny import NAMES, assert_same_objects, noise, tiny_model, truth
+
+SECOND_LOOK = {
+    "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32, class_weight=0)},
+    "encoder": {"align": 4, "second_look": True},
+}
 
 
 def test_encode_finds_objects_with_latents() -> None:
@@ -72,7 +78,13 @@ def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"encoder": {"align": 4}}, {"clone_backbone": True, "encoder": {"align": 4}}]
+    "options",
+    [
+        {},
+        {"encoder": {"align": 4}},
+        {"clone_backbone": True, "encoder": {"align": 4}},
+        {"clone_backbone": True, **SECOND_LOOK},
+    ],
 )
 def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
     model, images, boxes = tiny_model(**options), noise(3), truth(2, 0, 4)
@@ -92,6 +104,28 @@ def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
         single = boxes[[m]].replace(image_index=torch.zeros(1, dtype=torch.int64), batch_size=1)
         alone = model.encode(images[image][None], boxes=single)
         torch.testing.assert_close(alone.z_what[0], objects.z_what[m], rtol=1e-3, atol=1e-4)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
+    model, images = tiny_model(clone_backbone=clone, **SECOND_LOOK), noise(2)
+    encoder, refiner = model.encoder, model.detector.refiner
+    assert isinstance(encoder, AlignedEncoder)
+    assert encoder.told is not None
+    assert refiner is not None
+    linear = encoder.net[encoder.num_reading - 1]
+    assert isinstance(linear, nn.Linear)
+    nn.init.zeros_(linear.weight)  # Nothing else is read.
+    objects = model.encode(images)
+    seen = refiner.describe(model.detector.read(images), objects.z_where, objects.image_index)
+    expected = encoder.net[encoder.num_reading :](seen @ encoder.told.weight.T)[:, :-1]
+    assert len(expected) > 3
+    torch.testing.assert_close(objects.z_what, expected)
+
+
+def test_without_a_refiner_there_is_no_second_look() -> None:
+    with pytest.raises(ValueError, match=r"encoder\.second_look needs detector\.refiner"):
+        tiny_model(encoder={"align": 4, "second_look": True})
 
 
 def test_detections_given_as_boxes_with_their_anchors_decode_to_themselves() -> None:

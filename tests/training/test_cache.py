@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.data.layouts import open_dataset
+from ssdir.models.backbone import ConvConfig
+from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import Batch, CachedDataset, build_cache, cache_key, collate_cached
 from ssdir.training.recipe import Recipe
@@ -142,6 +144,27 @@ def test_cloned_backbone_needs_detections_alone(
     assert cache_key(clone, val) != cache_key(model, val)
     losses = clone.loss_of(batch.images, batch.objects, batch.features)
     assert torch.isfinite(losses["total"])
+
+
+def test_a_copy_that_reads_the_detector_too_needs_its_features(
+    recipe: Recipe, val: ObjectDataset, model: SSDIR, tmp_path: Path
+) -> None:
+    # Of a network of three stages, so that there is one finer than the pyramid.
+    small = recipe.model.detector
+    detector = small.model_copy(
+        update={
+            "refiner": RefinerConfig(size=3, channels=8, hidden=8),
+            "backbone": ConvConfig(channels=(8, 16, 16), num_levels=len(small.anchors.min_sizes), top_down=16),
+        }
+    )
+    encoder = recipe.model.encoder.model_copy(update={"align": 4, "second_look": True})
+    changes = {"detector": detector, "encoder": encoder, "clone_backbone": True}
+    both = SSDIR(recipe.model.model_copy(update=changes), ["object"]).eval()
+    batch = everything(build_cache(both, val, tmp_path, limit_mb=100))
+    with torch.no_grad():
+        expected = both.encode(batch.images).z_what
+        found = both.infer(batch.objects, batch.images, batch.features).z_what
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)  # The cache is in half precision.
 
 
 def test_progress_counts_images(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssdir.data.dataset import collate
 from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
+    LABELS,
     LARGEST_OVERLAP,
     LATENTS,
     POOLED_FEATURES,
@@ -20,7 +22,15 @@ from ssdir.evaluation.probing import (
     TRUE_BOXES,
     LabelledLatents,
 )
-from ssdir.evaluation.protocols import Dataset, DescribesBoxes, DrawsScenes, Model, PoolsFeatures, Progress
+from ssdir.evaluation.protocols import (
+    Dataset,
+    DescribesBoxes,
+    DrawsScenes,
+    Model,
+    NamesClasses,
+    PoolsFeatures,
+    Progress,
+)
 from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.objects import Objects
@@ -138,6 +148,9 @@ class Collector:
         self._keep_latents(LATENTS, objects)
         if isinstance(self._model, PoolsFeatures):
             self._codes[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
+        names = self._model.class_names if isinstance(self._model, NamesClasses) else ()
+        if len(names) > 1 and objects.labels is not None:
+            self._codes[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
         if self._random_model is not None:
             _, found = self._detect(self._random_model, images)
             self._keep(RANDOM_ENCODER, found)
@@ -162,7 +175,7 @@ class Collector:
         kept = {name: Objects.cat(parts) for name, parts in self._objects.items()}
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
-        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES)}
+        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS)}
         matches[TRUE_BOXES] = torch.arange(len(targets))
         if RANDOM_ENCODER in kept:
             matches[RANDOM_ENCODER] = match_greedy(kept[RANDOM_ENCODER], targets)

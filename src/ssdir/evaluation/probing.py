@@ -32,6 +32,7 @@ LATENTS = "z_what"
 TRUE_BOXES = "true_boxes"
 RAW_PIXELS = "raw_pixels"
 POOLED_FEATURES = "pooled_features"
+LABELS = "labels"
 RANDOM_ENCODER = "random_encoder"
 LARGEST_OVERLAP = "largest_overlap"
 PROBE_SCORES = ("accuracy", "precision", "recall", "f1", "accuracy_end_to_end")
@@ -189,8 +190,9 @@ def probe_metrics(
     Args:
         train: by name: `z_what`, `true_boxes` (`z_what` at the true boxes, a ceiling), `largest_overlap`
             (`z_what` of every object that overlaps a true one, labelled by the one that it overlaps most, as in
-            the paper) and the floors `raw_pixels`, `pooled_features`, `random_encoder`; all but the first may
-            lack. Floors of other sizes are reduced to that of `z_what`.
+            the paper) and the floors `raw_pixels`, `pooled_features`, `labels` (the class that a detector of
+            several names, one-hot) and `random_encoder`; all but the first may lack. Pixels and features are
+            reduced to the size of `z_what`.
         test: the same names, of the split to score on.
         seeds: of the training objects drawn; mean and standard deviation are over these.
         probes: of `z_what`, where they are fitted already.

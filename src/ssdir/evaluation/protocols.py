@@ -52,6 +52,15 @@ class PoolsFeatures(Protocol):
         """The detector's features (M, F) inside each object's box."""
 
 
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A model whose objects have labels: what it takes each for."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """What the labels stand for; one name, where it does not tell objects apart."""
+
+
 class Dataset(Protocol):
     """Images with their true objects."""
 

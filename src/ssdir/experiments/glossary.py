@@ -198,6 +198,11 @@ GROUPS = (
                 "A floor: what any detector offers without SSDIR, pooled in each box, at the same size.",
             ),
             Metric(
+                "probe/labels/accuracy",
+                "the class that the detector names",
+                "A floor, of detectors that are told classes: what they know before there are codes.",
+            ),
+            Metric(
                 "probe/random_encoder/accuracy",
                 "codes of an untrained encoder",
                 "A floor: all but the detector has its initial weights.",

@@ -65,9 +65,9 @@ class ExportedEncoder(nn.Module):
         """
         detector = self.model.detector
         seen = resize_area(rearrange(images, "b h w c -> b c h w").float() / 255, self.model.image_size)
-        maps, features = detector.read(seen)
-        detections = detector.heads(features)
-        confidence, labels = detections.class_logits.softmax(dim=-1)[..., 1:].max(dim=-1)
+        maps = detector.read(seen)
+        detections = detector.heads(detector.pyramid(maps))
+        confidence, labels = detector.confidence(detections.class_logits)
         z_where = clip_cxcywh(decode_boxes(detections.box_deltas, detector.anchors, detector.config.variances))
         present = (confidence >= score_threshold) & (z_where[..., 2:] > 0).all(dim=-1)
         selected = suppress(
@@ -80,8 +80,9 @@ class ExportedEncoder(nn.Module):
         B = images.shape[0]  # `len` would make it a constant of the graph.
         objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows], anchor_index=anchor_index)
         if detector.refiner is not None:
-            objects = self._refined(objects, maps)
-        what_loc, depth_loc = self.model.posterior(objects, seen, features)
+            objects = detector.look_again(maps, objects)
+            objects = objects[self._keep(objects, score_threshold)]
+        what_loc, depth_loc = self.model.posterior(objects, seen, maps)
         what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
         assert objects.scores is not None
         assert objects.labels is not None
@@ -97,15 +98,12 @@ class ExportedEncoder(nn.Module):
             objects.anchor_index,
         )
 
-    def _refined(self, objects: Objects, maps: list[Tensor]) -> Objects:
-        """As `SSD.find` refines them."""
-        detector = self.model.detector
-        assert detector.refiner is not None
+    def _keep(self, objects: Objects, score_threshold: Tensor) -> Tensor:
+        """Rows that survive the second look, in the order of `SSD.find`."""
         assert objects.scores is not None
-        z_where = detector.refiner(maps, objects.z_where, objects.image_index)
-        threshold = detector.config.suppress_above
-        keep = suppress_found(to_xyxy(z_where), objects.scores, objects.image_index, threshold)
-        return objects.replace(z_where=z_where)[keep]
+        scores = torch.where(objects.scores >= score_threshold, objects.scores, -1.0)
+        threshold = self.model.detector.config.suppress_above
+        return suppress_found(to_xyxy(objects.z_where), scores, objects.image_index, threshold)
 
 
 def export_model(

@@ -122,12 +122,12 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def feature_sizes(self, image_size: int) -> list[int]:
-        """Cells along each side of each level for square images of `image_size` pixels."""
+    def feature_sizes(self, image_size: int, finer: bool = False) -> list[int]:
+        """Cells along each side of each map that `forward` returns for square images of `image_size` pixels."""
         was_training = self.training
         self.eval()
         blank = torch.zeros(1, 3, image_size, image_size, device=self.mean.device)
-        sizes = [feature.shape[-1] for feature in self(blank)]
+        sizes = [feature.shape[-1] for feature in self(blank, finer)]
         self.train(was_training)
         return sizes
 

@@ -76,7 +76,7 @@ class DetectedModel(ObjectModel):
         if boxes is None:
             objects, features = self.detector.find(images, score_threshold)
         else:
-            features = self.detector.backbone(images)
+            features = self.detector.read(images)
             anchor_index = self.detector.assign(boxes.z_where)
             objects = Objects(
                 boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
@@ -89,7 +89,7 @@ class DetectedModel(ObjectModel):
         Args:
             objects: with anchor_index.
             images: float (B, 3, H, W) in [0, 1].
-            features: the detector's pyramid, each level (B, C, h, w).
+            features: what the detector read, see `SSD.read`.
         """
         raise NotImplementedError
 

@@ -99,7 +99,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         raise NotImplementedError
 
     @property
-    def reads_pyramid(self) -> bool:
+    def reads_detector(self) -> bool:
         """Whether `posterior` reads the frozen detector's features."""
         return False
 
@@ -109,7 +109,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         Args:
             objects: with anchor_index.
             images: float (B, 3, H, W).
-            features: the detector's pyramid; read only where `reads_pyramid`.
+            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
         """
         if objects.anchor_index is None:
             raise ValueError("objects need anchor_index: which cell each comes from")
@@ -159,7 +159,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         Args:
             images: float (B, 3, H, W) in [0, 1].
             objects: detections with anchor_index.
-            features: the detector's pyramid; unused unless `reads_pyramid`.
+            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
 
         Returns:
             The four terms of eq. 7, in nats per image, `consistency` if it has a weight, `total`, their
@@ -193,7 +193,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             return latents.z_what.sum() * 0
         moved = view.objects.replace(anchor_index=self.detector.assign(view.objects.z_where))
         with torch.no_grad():
-            features = self.detector.backbone(view.images) if self.reads_pyramid else []
+            features = self.detector.read(view.images) if self.reads_detector else []
         second = self.infer(moved, view.images, features).z_what
         assert second is not None
         first = self.projection(latents.z_what[view.rows])

@@ -53,6 +53,8 @@ class EncoderConfig(LatentConfig):
         levels: which feature maps an aligned encoder samples for an object: `own`, that of the level which found
             it, or `all` of them, added; with a copy of the backbone all the copy's stages, the finest too.
         halvings: 3×3 convolutions of stride 2 in an aligned encoder; each after the first doubles the channels.
+        second_look: an aligned encoder also reads what the frozen detector's refiner saw of each object, which
+            knows what the detector was taught, such as classes.
         num_hidden: 3×3 convolutions of the paper's encoder.
         hidden_channels: channels after the 1×1, and of the 3×3 convolutions; but see `halvings`.
         mlp_channels: width of an aligned encoder's hidden layer.
@@ -61,14 +63,17 @@ class EncoderConfig(LatentConfig):
     align: int = Field(0, ge=0)
     levels: Literal["own", "all"] = "own"
     halvings: int = Field(1, ge=1)
+    second_look: bool = False
     num_hidden: int = Field(3, ge=0)
     hidden_channels: int = Field(128, ge=1)
     mlp_channels: int = Field(256, ge=1)
 
     @model_validator(mode="after")
-    def _levels_of_boxes(self) -> Self:
+    def _needs_boxes(self) -> Self:
         if self.levels == "all" and not self.align:
             raise ValueError("encoder.levels=all needs encoder.align: only in boxes can levels be added")
+        if self.second_look and not self.align:
+            raise ValueError("encoder.second_look needs encoder.align: it is a look at boxes, not at cells")
         return self
 
 
@@ -117,6 +122,7 @@ class AlignedEncoder(nn.Module):
         config: sizes and options.
         level_cells: cells of each level of the detector's pyramid, to tell an anchor's level.
         anchors_per_cell: A.
+        num_told: size F of what the frozen detector tells of an object; 0 for nothing.
     """
 
     level_starts: Tensor
@@ -127,6 +133,7 @@ class AlignedEncoder(nn.Module):
         config: EncoderConfig,
         level_cells: Sequence[int],
         anchors_per_cell: int,
+        num_told: int = 0,
     ) -> None:
         super().__init__()
         self.size, self.levels = config.align, config.levels
@@ -139,10 +146,11 @@ class AlignedEncoder(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
             side = (side + 1) // 2
+        layers += [nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden)]
+        self.num_reading = len(layers)  # The layers of `net` before what is told joins.
+        self.told = nn.Linear(num_told, hidden, bias=False) if num_told else None
         self.net = nn.Sequential(
             *layers,
-            nn.Flatten(),
-            nn.Linear(widths[-1] * side**2, hidden),
             nn.LayerNorm(hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, config.latent_dim + 1),
@@ -150,7 +158,12 @@ class AlignedEncoder(nn.Module):
         self.apply(init_xavier)
 
     def forward(
-        self, features: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor, boxes: Tensor
+        self,
+        features: Sequence[Tensor],
+        image_index: Tensor,
+        anchor_index: Tensor,
+        boxes: Tensor,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Means of `z_what` (M, D) and `z_depth` (M,) of M objects.
 
@@ -159,17 +172,28 @@ class AlignedEncoder(nn.Module):
             image_index: int64 (M,).
             anchor_index: int64 (M,), in the order of `SSD.anchors`; decides which level is one's own.
             boxes: float (M, 4), xyxy relative to the image.
+            told: float (M, F), what the frozen detector tells of each; see `EncoderConfig.second_look`.
         """
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
-            outputs: Tensor = self.net(crop_levels(inputs, boxes, image_index, self.size))
-        else:
-            object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
-            members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
-            read = [
-                crop_glimpses(level, boxes[member], image_index[member], self.size)
-                for level, member in zip(inputs, members, strict=True)
-            ]
-            # Codes are put in order, not what they are read from, which is far more to move.
-            outputs = self.net(torch.cat(read))[torch.cat(members).argsort()]
+            return self._means(crop_levels(inputs, boxes, image_index, self.size), told)
+        object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
+        members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
+        read = [
+            crop_glimpses(level, boxes[member], image_index[member], self.size)
+            for level, member in zip(inputs, members, strict=True)
+        ]
+        by_level = torch.cat(members)
+        what_loc, depth_loc = self._means(torch.cat(read), None if told is None else told[by_level])
+        # Codes are put in order, not what they are read from, which is far more to move.
+        order = by_level.argsort()
+        return what_loc[order], depth_loc[order]
+
+    def _means(self, samples: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Means of `z_what` and `z_depth` of what was sampled, (M, C, k, k), and told."""
+        hidden: Tensor = self.net[: self.num_reading](samples)
+        if self.told is not None:
+            assert told is not None
+            hidden = hidden + self.told(told)
+        outputs: Tensor = self.net[self.num_reading :](hidden)
         return outputs[:, :-1], outputs[:, -1]

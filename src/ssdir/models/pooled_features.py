@@ -68,7 +68,7 @@ class PooledFeatures(DetectedModel):
         Args:
             objects: any.
             images: not read.
-            features: the detector's pyramid, each level (B, C, h, w).
+            features: what the detector read, see `SSD.read`.
 
         Raises:
             InputError: if the components have not been fitted.
@@ -78,7 +78,7 @@ class PooledFeatures(DetectedModel):
                 "this PooledFeatures model is a detector only, its principal components are not fitted: "
                 "go on with its training (ssdir train --resume) and take the run's model"
             )
-        pooled = pool_pyramid(features, objects, self.config.pool_size)
+        pooled = pool_pyramid(self.detector.pyramid(features), objects, self.config.pool_size)
         return objects.replace(z_what=(pooled - self.mean) / self.scale @ self.components.T)
 
     def fit(self, pooled: Tensor, seed: int) -> float:

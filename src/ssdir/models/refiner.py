@@ -1,4 +1,4 @@
-"""Boxes set right in their own frame: a second look at what the detector found.
+"""A second look at what the detector found: boxes set right, and named, in their own frame.
 
 SSD's heads read a box off one cell, at a stride of several pixels, so its sides are off by some hundredths of the
 object; what codes are read from, and what is drawn, is off with them. The second stage of two-stage detectors (Ren
@@ -37,7 +37,8 @@ class RefinerConfig(Config):
         jitter: standard deviation by which the boxes that it learns from are off: of the centre, over the box's
             sides, and of the sides' logarithms.
         copies: such boxes of each true object.
-        weight: coefficient of its loss.
+        weight: coefficient of its boxes' loss.
+        class_weight: coefficient of the loss of its classes; with 0, or one class, the first look's stay.
     """
 
     size: int = Field(7, ge=2)
@@ -47,23 +48,31 @@ class RefinerConfig(Config):
     jitter: float = Field(0.08, gt=0, lt=1)
     copies: int = Field(3, ge=1)
     weight: float = Field(1.0, gt=0)
+    class_weight: float = Field(1.0, ge=0)
 
 
-class BoxRefiner(nn.Module):
-    """Corrects boxes by what feature maps show in and around each.
+class Refiner(nn.Module):
+    """Corrects boxes, and tells their classes, by what feature maps show in and around each.
 
     Args:
         channels: of each map that it reads.
+        num_classes: K, the foreground classes.
         config: sizes and options.
         variances: of the box code in which it answers, see `encode_boxes`.
         beta: of its smooth L1 loss.
     """
 
     def __init__(
-        self, channels: Sequence[int], config: RefinerConfig, variances: tuple[float, float], beta: float
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        config: RefinerConfig,
+        variances: tuple[float, float],
+        beta: float,
     ) -> None:
         super().__init__()
         self.config, self.variances, self.beta = config, variances, beta
+        self.num_named = num_classes if num_classes > 1 and config.class_weight else 0
         width = config.channels
         self.inputs = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.net = nn.Sequential(
@@ -73,15 +82,17 @@ class BoxRefiner(nn.Module):
             nn.Flatten(),
             nn.Linear(2 * width * ((config.size + 1) // 2) ** 2, config.hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(config.hidden, 4),
+            nn.Linear(config.hidden, 4 + self.num_named),
         )
         self.apply(init_xavier)
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)  # Before it has learned, boxes stay as they are.
 
-    def forward(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
-        """Corrected boxes.
+    def forward(
+        self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Corrected boxes, and their classes.
 
         Args:
             maps: feature maps, each (B, C, h, w).
@@ -89,25 +100,52 @@ class BoxRefiner(nn.Module):
             image_index: int64 (M,).
 
         Returns:
-            float (M, 4), row-aligned, inside the image and of positive area.
+            float (M, 4), row-aligned, inside the image and of positive area; and float (M, K), the logits of the
+            foreground classes, or None where it tells none.
         """
-        refined = clip_cxcywh(decode_boxes(self._deltas(maps, z_where, image_index), z_where, self.variances))
-        return torch.where((refined[:, 2:] > 0).all(dim=1, keepdim=True), refined, z_where)
+        deltas, class_logits = self._look(maps, z_where, image_index)
+        refined = clip_cxcywh(decode_boxes(deltas, z_where, self.variances))
+        refined = torch.where((refined[:, 2:] > 0).all(dim=1, keepdim=True), refined, z_where)
+        return refined, class_logits if self.num_named else None
 
-    def loss(self, maps: Sequence[Tensor], targets: Objects) -> Tensor:
-        """Smooth L1 of the correction of true boxes that are off, summed over sides, per box; 0 without boxes."""
-        true = targets.z_where.repeat(self.config.copies, 1)
-        if not len(true):
-            return maps[0].sum() * 0
-        image_index = targets.image_index.repeat(self.config.copies)
+    def loss(self, maps: Sequence[Tensor], targets: Objects) -> dict[str, Tensor]:
+        """Of true boxes that are off, per box; 0 without boxes.
+
+        Returns:
+            `refine`: smooth L1 of the corrections, summed over sides; `name`, where it tells classes: their
+            cross-entropy.
+        """
+        copies = self.config.copies
+        true = targets.z_where.repeat(copies, 1)
         moved = decode_boxes(torch.randn_like(true), true, (self.config.jitter, self.config.jitter))
         seen = clip_cxcywh(moved).clamp(min=_LEAST_SIDE)
         wanted = encode_boxes(true, seen, self.variances)
-        deltas = self._deltas(maps, seen, image_index)
-        return F.smooth_l1_loss(deltas, wanted, beta=self.beta, reduction="sum") / len(true)
+        deltas, class_logits = self._look(maps, seen, targets.image_index.repeat(copies))
+        count = max(1, len(true))
+        losses = {"refine": F.smooth_l1_loss(deltas, wanted, beta=self.beta, reduction="sum") / count}
+        if self.num_named:
+            assert targets.labels is not None
+            entropy = F.cross_entropy(class_logits, targets.labels.repeat(copies), reduction="sum")
+            losses["name"] = entropy / count
+        return losses
 
-    def _deltas(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+    def describe(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+        """What it sees in and around each box, before it answers.
+
+        Args:
+            maps: see `forward`.
+            z_where: see `forward`.
+            image_index: see `forward`.
+
+        Returns:
+            float (M, hidden).
+        """
         windows = to_xyxy(grow_boxes(z_where, self.config.context))
         inputs = [project(feature) for project, feature in zip(self.inputs, maps, strict=True)]
-        deltas: Tensor = self.net(crop_levels(inputs, windows, image_index, self.config.size))
-        return at_least_single(deltas)
+        seen: Tensor = self.net[:-1](crop_levels(inputs, windows, image_index, self.config.size))
+        return seen
+
+    def _look(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrections (M, 4), and class logits (M, K or 0)."""
+        outputs = at_least_single(self.net[-1](self.describe(maps, z_where, image_index)))
+        return outputs[:, :4], outputs[:, 4:]

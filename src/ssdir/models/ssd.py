@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
-from ssdir.models.refiner import BoxRefiner, RefinerConfig
+from ssdir.models.refiner import Refiner, RefinerConfig
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
@@ -63,7 +63,7 @@ class SSDConfig(Config):
         match_iou: least overlap of an anchor with the object that it learns.
         box_beta: error, in units of the box code, from which on the loss of boxes is linear, not square. SSD's is
             1; less asks for more precise boxes.
-        refiner: a second look at each box that was found, see `BoxRefiner`; none in the paper.
+        refiner: a second look at each box that was found, see `Refiner`; none in the paper.
         score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
             implies that a foreground class wins, which is the paper's rule (eq. 4).
         nms: suppress overlapping detections; the paper's model returns them all, several per object.
@@ -108,6 +108,10 @@ class SSD(nn.Module):
     Args:
         config: its parts.
         class_names: the K foreground classes; `["object"]` for a class-agnostic detector.
+
+    Attributes:
+        feature_sizes: cells along each side of each level of the pyramid.
+        map_shapes: (C, h, w) of each map that `read` returns.
     """
 
     anchors: Tensor
@@ -122,20 +126,29 @@ class SSD(nn.Module):
         self.box_heads = nn.ModuleList(nn.Conv2d(c, A * 4, 3, padding=1) for c in channels)
         self.class_heads.apply(init_xavier)
         self.box_heads.apply(init_xavier)
-        self.feature_sizes = self.backbone.feature_sizes(config.image_size)
+        self.refiner = None if config.refiner is None else self._build_refiner(config.refiner)
+        sides = self.backbone.feature_sizes(config.image_size, finer=self.refiner is not None)
+        self.feature_sizes = sides[-len(channels) :]
+        self.map_shapes = self._map_shapes(sides)
         self.levels = self._anchor_levels()
         anchors = torch.cat([level_anchors(*level) for level in self.levels])
         self.register_buffer("anchors", anchors, persistent=False)
-        self.refiner = None if config.refiner is None else self._build_refiner(config.refiner)
 
-    def _build_refiner(self, config: RefinerConfig) -> BoxRefiner:
+    def _build_refiner(self, config: RefinerConfig) -> Refiner:
         finer = self.backbone.finer_channels
         if finer is None:
             raise InputError(
                 "detector.refiner needs a stage finer than the pyramid: lower detector.backbone.num_levels, or "
                 "give the backbone one stage more"
             )
-        return BoxRefiner([finer, *self.backbone.channels], config, self.config.variances, self.config.box_beta)
+        maps, K = [finer, *self.backbone.channels], len(self.class_names)
+        return Refiner(maps, K, config, self.config.variances, self.config.box_beta)
+
+    def _map_shapes(self, sides: list[int]) -> list[tuple[int, int, int]]:
+        channels, finer = self.backbone.channels, self.backbone.finer_channels
+        if self.refiner is not None and finer is not None:
+            channels = [finer, *channels]
+        return [(C, side, side) for C, side in zip(channels, sides, strict=True)]
 
     def _anchor_levels(self) -> list[AnchorLevel]:
         spec, size = self.config.anchors, self.config.image_size
@@ -186,7 +199,7 @@ class SSD(nn.Module):
             Objects with scores (β), labels and anchor_index, ordered by image, then by falling score.
         """
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
-        confidence, labels = detections.class_logits.softmax(dim=-1)[..., 1:].max(dim=-1)
+        confidence, labels = self.confidence(detections.class_logits)
         present = confidence >= threshold
         if presence == "sample":
             present &= torch.bernoulli(confidence).bool()
@@ -194,7 +207,7 @@ class SSD(nn.Module):
         scores = confidence[present]
         z_where = decode_boxes(detections.box_deltas[present], self.anchors[anchor_index], self.config.variances)
         z_where = clip_cxcywh(z_where)
-        keep = self._keep(z_where, scores, image_index)
+        keep = self._keep(z_where, scores, image_index, threshold)
         return Objects(
             image_index=image_index[keep],
             batch_size=len(confidence),
@@ -204,9 +217,24 @@ class SSD(nn.Module):
             anchor_index=anchor_index[keep],
         )
 
-    def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor) -> Tensor:
+    def confidence(self, class_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads say of each anchor.
+
+        Args:
+            class_logits: float (..., K+1).
+
+        Returns:
+            Scores (...): the best class's chance, or, where a refiner tells classes, the chance of any; and the
+            best class, int64 (...).
+        """
+        chances = class_logits.softmax(dim=-1)
+        best, labels = chances[..., 1:].max(dim=-1)
+        named_later = self.refiner is not None and self.refiner.num_named > 0
+        return 1 - chances[..., 0] if named_later else best, labels
+
+    def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor, least: float) -> Tensor:
         """Rows that survive: by falling score within each image, at most `max_objects`, of positive area."""
-        keep = (z_where[:, 2:] > 0).all(dim=1).nonzero()[:, 0]
+        keep = ((z_where[:, 2:] > 0).all(dim=1) & (scores >= least)).nonzero()[:, 0]
         # One object has one latent: suppression ignores the class.
         boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
         return keep[keep_best(boxes, scores[keep], image_index[keep], threshold, self.config.max_objects)]
@@ -219,22 +247,47 @@ class SSD(nn.Module):
             score_threshold: overrides the config's.
 
         Returns:
-            Objects as of `select`, their boxes refined where there is a refiner, and the feature pyramid.
+            Objects as of `select`, seen a second time where there is a refiner, and what was read, see `read`.
         """
-        maps, pyramid = self.read(images)
-        objects = self.select(self.heads(pyramid), score_threshold)
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        maps = self.read(images)
+        detections = self.heads(self.pyramid(maps))
+        objects = self.select(detections, threshold)
         if self.refiner is not None:
-            z_where = self.refiner(maps, objects.z_where, objects.image_index)
+            objects = self.look_again(maps, objects)
             assert objects.scores is not None
             # Of an object found twice, both boxes now overlap more.
-            keep = self._keep(z_where, objects.scores, objects.image_index)
-            objects = objects.replace(z_where=z_where)[keep]
-        return objects, pyramid
+            objects = objects[self._keep(objects.z_where, objects.scores, objects.image_index, threshold)]
+        return objects, maps
 
-    def read(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What a refiner reads of images float (B, 3, H, W) in [0, 1], and the pyramid; alike without one."""
-        maps = self.backbone(images, finer=self.refiner is not None)
-        return maps, maps[-len(self.levels) :]
+    def look_again(self, maps: list[Tensor], objects: Objects) -> Objects:
+        """What the refiner makes of objects.
+
+        Args:
+            maps: what it reads, see `read`.
+            objects: with scores, see `confidence`, and labels.
+
+        Returns:
+            The same objects, row-aligned, with corrected boxes; where the refiner tells classes, with its
+            `labels`, and the chance of each class in its score.
+        """
+        assert self.refiner is not None
+        z_where, named = self.refiner(maps, objects.z_where, objects.image_index)
+        objects = objects.replace(z_where=z_where)
+        if named is None:
+            return objects
+        assert objects.scores is not None
+        share, labels = named.softmax(dim=1).max(dim=1)
+        return objects.replace(scores=objects.scores * share, labels=labels)
+
+    def read(self, images: Tensor) -> list[Tensor]:
+        """Images float (B, 3, H, W) in [0, 1] to feature maps: the pyramid, before it one finer for a refiner."""
+        maps: list[Tensor] = self.backbone(images, finer=self.refiner is not None)
+        return maps
+
+    def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+        """The feature pyramid among what `read` returns."""
+        return maps[-len(self.levels) :]
 
     def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
         """The objects of images; see `find`."""
@@ -244,12 +297,12 @@ class SSD(nn.Module):
         """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.
 
         Both are summed over anchors and divided by the number of matched anchors of the batch. A batch
-        without objects has only its hardest negatives, one per image. With a refiner, `refine` is its loss.
+        without objects has only its hardest negatives, one per image. With a refiner, its own are there too.
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
-        maps, pyramid = self.read(images)
-        detections = self.heads(pyramid)
+        maps = self.read(images)
+        detections = self.heads(self.pyramid(maps))
         matches = match_anchors(targets, self.anchors, self.config.match_iou)
         positive = matches >= 0
         num_positive = positive.sum().clamp(min=1)
@@ -269,8 +322,10 @@ class SSD(nn.Module):
         losses = {"box": box_loss / num_positive, "class": class_loss / num_positive}
         total = losses["box"] + losses["class"]
         if self.refiner is not None:
-            losses["refine"] = self.refiner.loss(maps, targets)
+            losses |= self.refiner.loss(maps, targets)
             total = total + self.refiner.config.weight * losses["refine"]
+            if "name" in losses:
+                total = total + self.refiner.config.class_weight * losses["name"]
         return {**losses, "total": total}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import model_validator
 from torch import Tensor
 
 from ssdir.models.backbone import Backbone
@@ -25,6 +26,12 @@ class SSDIRConfig(DetectedVAEConfig):
     clone_backbone: bool = False
     encoder: EncoderConfig = EncoderConfig()
 
+    @model_validator(mode="after")
+    def _second_look_needs_a_refiner(self) -> Self:
+        if self.encoder.second_look and self.detector.refiner is None:
+            raise ValueError("encoder.second_look needs detector.refiner: nothing else looks a second time")
+        return self
+
 
 class SSDIR(DetectedVAE):
     """What and depth are read from feature maps: the detector's, or a copy's that is trained."""
@@ -42,21 +49,30 @@ class SSDIR(DetectedVAE):
         self.encoder: PyramidEncoder | AlignedEncoder
         if aligned:
             cells = [side**2 for side in self.detector.feature_sizes]
-            self.encoder = AlignedEncoder(channels, config.encoder, cells, config.detector.anchors.num_per_cell)
+            anchors_per_cell = config.detector.anchors.num_per_cell
+            refiner = config.detector.refiner if config.encoder.second_look else None
+            told = refiner.hidden if refiner is not None else 0
+            self.encoder = AlignedEncoder(channels, config.encoder, cells, anchors_per_cell, told)
         else:
             self.encoder = PyramidEncoder(channels, config.encoder)
 
     @property
-    def reads_pyramid(self) -> bool:
-        """Unless it trains a copy of the backbone."""
-        return self.backbone is None
+    def reads_detector(self) -> bool:
+        """Unless it trains a copy of the backbone, and reads nothing beside it."""
+        return self.backbone is None or self.config.encoder.second_look
 
     def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Means of `z_what` (M, D) and `z_depth` (M,)."""
         assert objects.anchor_index is not None
-        pyramid = features if self.backbone is None else self.backbone(images)
+        pyramid = self.detector.pyramid(features) if self.backbone is None else self.backbone(images)
         if isinstance(self.encoder, AlignedEncoder):
-            what_loc, depth_loc = self.encoder(pyramid, objects.image_index, objects.anchor_index, objects.boxes)
+            told = None
+            if self.config.encoder.second_look:
+                assert self.detector.refiner is not None
+                told = self.detector.refiner.describe(features, objects.z_where, objects.image_index)
+            what_loc, depth_loc = self.encoder(
+                pyramid, objects.image_index, objects.anchor_index, objects.boxes, told
+            )
             return what_loc, depth_loc
         dense = self.encoder(pyramid)
         cell = objects.anchor_index // self.config.detector.anchors.num_per_cell

@@ -66,14 +66,15 @@ def suppress_found(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_thres
 
     Args:
         boxes: float (M, 4), xyxy, inside the unit square.
-        scores: float (M,), at least 0.
+        scores: float (M,); negative where there is no detection any more.
         image_index: int64 (M,).
         iou_threshold: see `keep_best`.
 
     Returns:
-        int64: rows that stay, in the order that they have.
+        int64: rows that stay, ordered by image, then by falling score.
     """
     apart = boxes + 2 * image_index[:, None].to(boxes)  # Boxes of different images don't meet.
-    selected = suppress(apart[None], scores[None], iou_threshold, _NO_LIMIT)
-    rows: Tensor = selected[:, 1].sort().values
-    return rows
+    rows = suppress(apart[None], scores[None], iou_threshold, _NO_LIMIT)[:, 1]
+    place = torch.arange(rows.shape[0], device=rows.device)  # ONNX has no stable sort.
+    ordered: Tensor = rows[(_NO_LIMIT * image_index[rows] + place).argsort()]
+    return ordered

@@ -1,7 +1,7 @@
 """Frozen features, computed once and read back.
 
 What the frozen detector makes of an image does not change from epoch to epoch. Its detections are kept, and
-its feature pyramid where the encoders read it; the rest of a training step costs only encoders and decoder.
+its feature maps where the encoders read them; the rest of a training step costs only encoders and decoder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Batch:
     Attributes:
         images: float (B, 3, H, W) in [0, 1].
         objects: the frozen detector's detections.
-        features: its pyramid, float, each (B, C, h, w); empty where the model trains its own backbone.
+        features: what it read, see `SSD.read`, float; empty where the model reads nothing of it.
     """
 
     images: Tensor
@@ -68,7 +68,7 @@ def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
     """Names what the cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
     digest.update(model.config.detector.model_dump_json().encode())
-    digest.update(b"pyramid" if model.reads_pyramid else b"detections")
+    digest.update(b"maps" if model.reads_detector else b"detections")
     for name, tensor in model.detector.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -95,7 +95,7 @@ def build_cache(
         batch_size: images at a time.
         progress: called with (images done, images in all).
     """
-    shapes = _level_shapes(model) if model.reads_pyramid else []
+    shapes = model.detector.map_shapes if model.reads_detector else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
     if target is not None and (target / "complete.json").exists():
@@ -117,11 +117,6 @@ def build_cache(
         _finish(target, objects, levels)
         return _read(dataset, target, len(shapes))
     return CachedDataset(dataset, objects, levels)
-
-
-def _level_shapes(model: DetectedVAE) -> list[tuple[int, int, int]]:
-    backbone = model.detector.backbone
-    return [(c, n, n) for c, n in zip(backbone.channels, model.detector.feature_sizes, strict=True)]
 
 
 def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.ndarray:

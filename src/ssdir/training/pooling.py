@@ -66,8 +66,8 @@ def gather_features(
     parts: list[Tensor] = []
     found = 0
     for images, _ in DataLoader(Subset(dataset, order.tolist()), batch_size=batch_size, collate_fn=collate):
-        objects, features = model.detector.find(images.to(model.device))
-        parts.append(pool_pyramid(features, objects, model.config.pool_size).cpu())
+        objects, maps = model.detector.find(images.to(model.device))
+        parts.append(pool_pyramid(model.detector.pyramid(maps), objects, model.config.pool_size).cpu())
         found += len(parts[-1])
         if on_progress is not None:
             on_progress(min(found, most), most)

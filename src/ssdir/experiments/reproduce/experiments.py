@@ -204,6 +204,7 @@ class Table2(Experiment):
             ("The paper's labels: the object of largest overlap, however little", "largest_overlap"),
             ("Ceiling: codes at the true boxes", "true_boxes"),
             ("Floor: the detector's pooled features", "pooled_features"),
+            ("Floor: the class that the detector names", "labels"),
             ("Floor: an untrained encoder", "random_encoder"),
             ("Floor: pixels in the box", "raw_pixels"),
         ):
