@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torchvision.ops import box_iou
 
+from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
+from ssdir.models.consistency import ConsistencyConfig
 from ssdir.models.detected_vae import LossConfig, elbo_terms
 from ssdir.models.encoders import AlignedEncoder, EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
@@ -22,7 +24,7 @@ from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.compositing import LEAST_OPACITY
 from ssdir.training.recipe import read_recipe
 
-from .tiny import NAMES, assert_same_objects, noise, tiny_model, truth
+from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model, truth
 
 SECOND_LOOK = {
     "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32, class_weight=0)},
@@ -288,6 +290,56 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
         torch.testing.assert_close(losses[name], value)
     expected = 3 * terms["nll_image"] + 5 * terms["nll_objects"] + 7 * terms["kl_what"] + 11 * terms["kl_depth"]
     torch.testing.assert_close(losses["total"], expected)
+
+
+@pytest.mark.parametrize("consistency", [ConsistencyConfig(), ConsistencyConfig(weight=2, places="others")])
+def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyConfig) -> None:
+    model = tiny_model(loss=LossConfig(classes=3), consistency=consistency, encoder={"align": 4})
+    assert model.classifier is not None
+    images = noise(2)
+    with torch.no_grad():
+        torch.manual_seed(5)
+        losses = model.loss(images)
+        torch.manual_seed(5)
+        latents = model.encode(images)
+        views = [model.sample(latents)]
+        if consistency.weight:
+            again, rows = model.seen_again(images, latents)
+            assert not torch.equal(rows, torch.arange(len(rows)))
+            views.append(again.replace(labels=latents.labels[rows]))  # type: ignore[index]
+        codes, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("z_what", "labels"))
+        expected = -model.classifier(codes).log_softmax(dim=1).gather(1, labels[:, None]).mean()
+    assert len(labels.unique()) > 1
+    torch.testing.assert_close(losses["classes"], expected)
+    per_image = len(latents) / 2
+    rest = 10 * losses["nll_image"] + 10 * losses["nll_objects"] + losses["kl_what"] + losses["kl_depth"]
+    rest = rest + 2 * per_image * losses.get("consistency", torch.tensor(0.0))
+    torch.testing.assert_close(losses["total"], rest + 3 * per_image * expected)
+
+
+def test_codes_learn_the_detector_s_classes_where_asked() -> None:
+    loss = LossConfig(image=0, objects=0, kl_what=0, kl_depth=0, classes=1)
+    model = tiny_model(loss=loss, clone_backbone=True, encoder={"align": 4}).train()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    torch.manual_seed(0)
+    history = []
+    for _ in range(25):
+        losses = model.loss(noise(3))
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        history.append(losses["classes"].item())
+    assert history[-1] < 0.5 * history[0]
+    with torch.no_grad():
+        nothing = model.encode(noise(2), score_threshold=1.1)
+        features = model.detector.read(noise(2))
+        assert model.loss_of(noise(2), nothing, features)["classes"] == 0
+
+
+def test_one_class_is_none_to_learn() -> None:
+    config = SSDIRConfig(detector=detector_config(), loss=LossConfig(classes=1))
+    with pytest.raises(InputError, match=r"loss\.classes needs a detector of several classes"):
+        SSDIR(config, ["object"])
 
 
 def test_samples_have_the_posteriors_moments() -> None:

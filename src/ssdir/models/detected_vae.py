@@ -6,9 +6,11 @@ from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssdir.config import Config
+from ssdir.errors import InputError
 from ssdir.models.background import LearnedBackground
 from ssdir.models.base import GenerativeModel
 from ssdir.models.consistency import ConsistencyConfig, ProjectionHead, info_nce
@@ -33,6 +35,9 @@ class LossConfig(Config):
         objects: α_rec, of the mean over objects of each one's negative log-likelihood.
         kl_what: α_what.
         kl_depth: α_depth.
+        classes: of the cross-entropy of the class that the detector names, read off `z_what` by a linear layer,
+            per object; 0 leaves it out. The paper has none. With it, codes know the detector's classes: use it
+            where they should, and not to compare what representations learn by themselves.
         shared_pixels: counts each pixel in the objects' likelihoods by the object's share in it, see
             `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
     """
@@ -41,6 +46,7 @@ class LossConfig(Config):
     objects: float = Field(10.0, ge=0)
     kl_what: float = Field(1.0, ge=0)
     kl_depth: float = Field(1.0, ge=0)
+    classes: float = Field(0.0, ge=0)
     shared_pixels: bool = False
 
 
@@ -93,6 +99,11 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         self.decoder = WhatDecoder(self.latent_dim, config.decoder)
         self.background = LearnedBackground() if config.background == "learned" else None
         self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
+        self.classifier = nn.Linear(self.latent_dim, len(self.class_names)) if config.loss.classes else None
+        if self.classifier is not None and len(self.class_names) < 2:
+            raise InputError(
+                "loss.classes needs a detector of several classes: pass classes=all, or loss.classes=0"
+            )
 
     def build_encoder(self) -> None:
         """Makes what `posterior` needs."""
@@ -162,11 +173,12 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
 
         Returns:
-            The four terms of eq. 7, in nats per image, `consistency` if it has a weight, `total`, their
-            weighted sum, and `mse`.
+            The four terms of eq. 7, in nats per image, `consistency` and `classes`, in nats per object, if they
+            have a weight, `total`, their weighted sum, and `mse`.
         """
         latents = self.infer(objects, images, features)
-        scene = self.decode(self.sample(latents))
+        sampled = self.sample(latents)
+        scene = self.decode(sampled)
         weights = self.config.loss
         terms = elbo_terms(images, latents, scene, self.config.encoder, weights.shared_pixels)
         total = (
@@ -175,29 +187,46 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             + weights.kl_what * terms["kl_what"]
             + weights.kl_depth * terms["kl_depth"]
         )
+        per_image, seen = len(latents) / latents.batch_size, [sampled]
         if self.projection is not None:
-            terms["consistency"] = self.consistency(images, latents)
-            per_image = len(latents) / latents.batch_size
+            again, rows = self.seen_again(images, latents)
+            assert latents.z_what is not None
+            assert again.z_what is not None
+            terms["consistency"] = self.agreement(latents.z_what[rows], again.z_what)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
+            seen.append(again)
+        if self.classifier is not None:
+            terms["classes"] = self.class_loss(Objects.cat(seen))
+            total = total + weights.classes * per_image * terms["classes"]
         mse = (scene.reconstructions.detach() - images).square().mean()
         return {**terms, "total": total, "mse": mse}
 
-    def consistency(self, images: Tensor, latents: Objects) -> Tensor:
-        """How well objects are told apart by their codes in another view of their images, in nats per object."""
-        if self.projection is None or latents.z_what is None:
-            raise ValueError("the consistency term needs consistency.weight > 0 and latents with z_what")
+    def seen_again(self, images: Tensor, latents: Objects) -> tuple[Objects, Tensor]:
+        """Some of a batch's objects in a second view, with codes, and which each of them is, int64 (N,)."""
         config = self.config.consistency
         with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
             view = second_view(images, latents, config, min_side=6 / self.image_size)
-        if len(view.rows) < 2:  # nothing to be told apart from
-            return latents.z_what.sum() * 0
-        moved = view.objects.replace(anchor_index=self.detector.assign(view.objects.z_where))
+        labels = None if latents.labels is None else latents.labels[view.rows]
+        anchor_index = self.detector.assign(view.objects.z_where)
+        moved = view.objects.replace(anchor_index=anchor_index, labels=labels)
         with torch.no_grad():
             features = self.detector.read(view.images) if self.reads_detector else []
-        second = self.infer(moved, view.images, features).z_what
-        assert second is not None
-        first = self.projection(latents.z_what[view.rows])
-        return info_nce(first, self.projection(second), config.temperature)
+        return self.infer(moved, view.images, features), view.rows
+
+    def agreement(self, first: Tensor, second: Tensor) -> Tensor:
+        """How well objects are told apart by their codes in two views, both float (N, D), in nats per object."""
+        if self.projection is None:
+            raise ValueError("the consistency term needs consistency.weight > 0")
+        if len(first) < 2:  # nothing to be told apart from
+            return first.sum() * 0
+        return info_nce(self.projection(first), self.projection(second), self.config.consistency.temperature)
+
+    def class_loss(self, objects: Objects) -> Tensor:
+        """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
+        if self.classifier is None or objects.z_what is None or objects.labels is None:
+            raise ValueError("the class loss needs loss.classes > 0 and objects with z_what and labels")
+        logits = at_least_single(self.classifier(objects.z_what))
+        return F.cross_entropy(logits, objects.labels, reduction="sum") / max(1, len(objects))
 
     def sample(self, latents: Objects) -> Objects:
         """Draws z_what and z_depth by the reparametrisation trick."""

@@ -116,6 +116,21 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Untrained models at the plan's sizes, by the number of objects in each image. Memory is what a training "
         "step adds to the peak of a fresh process.",
     ),
+    "classes": Comparison(
+        "What do codes know of the classes that their detector was told?",
+        "Models on one and the same class-aware detector. Codes may read what its second look at each box saw "
+        "(`encoder.second_look`), and may be taught the classes that it names (`loss.classes`): both leak its "
+        "labels into the codes on purpose.",
+        metrics=(
+            "probe/labels/accuracy",
+            "probe/accuracy",
+            "probe/accuracy_end_to_end",
+            "probe/knn_accuracy",
+            "clusters/accuracy",
+            "scale/retrieval_at_1",
+            "reconstruction/mse",
+        ),
+    ),
     "ablation": Comparison(
         "What does each departure from the paper buy?",
         "Models on one and the same detector, each without one of our departures; the last has the paper's parts.",
