@@ -361,6 +361,33 @@ def test_departures_are_told_as_measured() -> None:
     assert rows_after("### What each departure buys") == expected
 
 
+def test_what_codes_know_of_classes_is_told_as_measured() -> None:
+    names = ("probe/accuracy", "probe/knn_accuracy", "clusters/accuracy", "scale/retrieval_at_1")
+    content = json.loads((ROOT / "results/cpu/classes.json").read_text(encoding="utf-8"))
+    expected = [
+        [
+            record["label"],
+            *(f"{record['metrics'][name]:.3f}" for name in names),
+            f"{record['metrics']['reconstruction/mse']:.4f}",
+        ]
+        for record in content["records"]
+    ]
+    heading = "### What codes know of classes"
+    assert rows_after(heading) == expected
+    table2 = cpu_metrics("table2")
+    told = {
+        r"detector names (0\.\d+) of": cpu_metrics("classes")["aware-short"]["probe/labels/accuracy"],
+        r"pooled features know (0\.\d+) of": table2["pooled-aware"]["probe/accuracy"],
+        r"three epochs, (0\.\d+)\.": table2["ssdir-aware"]["probe/accuracy"],
+        r"of the same keeps (0\.\d+),": table2["ssdir-aware"]["probe/random_encoder/accuracy"],
+    }
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
+    for quote, value in told.items():
+        found = re.search(quote, text)
+        assert found is not None, quote
+        assert found[1] == f"{value:.3f}", quote
+
+
 REFERENCE = {
     "AP50": (("detection/ap50", 3),),
     "latents per true object": (("detection/latents_per_object", 3),),

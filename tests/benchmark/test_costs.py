@@ -50,9 +50,11 @@ def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
     config = read_recipe("tiny", SMALL).model
     looked: list[int] = []
 
-    def refine(self: Refiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+    def refine(
+        self: Refiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         looked.append(len(z_where))
-        return z_where
+        return z_where, None
 
     monkeypatch.setattr(Refiner, "forward", refine)
     for stage in ("detect", "encode", "reconstruct", "decode"):
