@@ -273,17 +273,23 @@ def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
         tiny_model(alpha=False, loss=LossConfig(shared_pixels=True))
 
 
+def loss_and_its_sample(model: SSDIR, images: Tensor) -> tuple[dict[str, Tensor], Objects, Objects]:
+    """The loss, and the latents and the sample that it was of; what is drawn next is what the loss drew next."""
+    torch.manual_seed(5)
+    losses = model.loss(images)
+    torch.manual_seed(5)
+    latents = model.encode(images)
+    return losses, latents, model.sample(latents)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
     loss = LossConfig(image=3, objects=5, kl_what=7, kl_depth=11, shared_pixels=shared)
     model = tiny_model(loss=loss)
     images = noise(2)
     with torch.no_grad():
-        torch.manual_seed(5)
-        losses = model.loss(images)
-        torch.manual_seed(5)
-        latents = model.encode(images)
-        scene = model.decode(model.sample(latents))
+        losses, latents, sampled = loss_and_its_sample(model, images)
+        scene = model.decode(sampled)
         terms = elbo_terms(images, latents, scene, model.config.encoder, shared)
     assert len(latents) > 0
     for name, value in terms.items():
@@ -298,11 +304,8 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
     assert model.classifier is not None
     images = noise(2)
     with torch.no_grad():
-        torch.manual_seed(5)
-        losses = model.loss(images)
-        torch.manual_seed(5)
-        latents = model.encode(images)
-        views = [model.sample(latents)]
+        losses, latents, sampled = loss_and_its_sample(model, images)
+        views = [sampled]
         if consistency.weight:
             again, rows = model.seen_again(images, latents)
             assert not torch.equal(rows, torch.arange(len(rows)))

@@ -126,29 +126,25 @@ class SSD(nn.Module):
         self.box_heads = nn.ModuleList(nn.Conv2d(c, A * 4, 3, padding=1) for c in channels)
         self.class_heads.apply(init_xavier)
         self.box_heads.apply(init_xavier)
-        self.refiner = None if config.refiner is None else self._build_refiner(config.refiner)
+        read = channels if config.refiner is None else [self._finer_channels(), *channels]
+        self.refiner = None
+        if config.refiner is not None:
+            self.refiner = Refiner(read, K, config.refiner, config.variances, config.box_beta)
         sides = self.backbone.feature_sizes(config.image_size, finer=self.refiner is not None)
+        self.map_shapes = [(C, side, side) for C, side in zip(read, sides, strict=True)]
         self.feature_sizes = sides[-len(channels) :]
-        self.map_shapes = self._map_shapes(sides)
         self.levels = self._anchor_levels()
         anchors = torch.cat([level_anchors(*level) for level in self.levels])
         self.register_buffer("anchors", anchors, persistent=False)
 
-    def _build_refiner(self, config: RefinerConfig) -> Refiner:
+    def _finer_channels(self) -> int:
         finer = self.backbone.finer_channels
         if finer is None:
             raise InputError(
                 "detector.refiner needs a stage finer than the pyramid: lower detector.backbone.num_levels, or "
                 "give the backbone one stage more"
             )
-        maps, K = [finer, *self.backbone.channels], len(self.class_names)
-        return Refiner(maps, K, config, self.config.variances, self.config.box_beta)
-
-    def _map_shapes(self, sides: list[int]) -> list[tuple[int, int, int]]:
-        channels, finer = self.backbone.channels, self.backbone.finer_channels
-        if self.refiner is not None and finer is not None:
-            channels = [finer, *channels]
-        return [(C, side, side) for C, side in zip(channels, sides, strict=True)]
+        return finer
 
     def _anchor_levels(self) -> list[AnchorLevel]:
         spec, size = self.config.anchors, self.config.image_size
