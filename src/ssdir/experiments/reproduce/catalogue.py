@@ -119,7 +119,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "classes": Comparison(
         "What do codes know of the classes that their detector was told?",
         "Models on one and the same class-aware detector. Codes may read what its second look at each box saw "
-        "(`encoder.second_look`), and may be taught the classes that it names (`loss.classes`): both leak its "
+        "(encoder.second_look), and may be taught the classes that it names (loss.classes): both leak its "
         "labels into the codes on purpose.",
         metrics=(
             "probe/labels/accuracy",
