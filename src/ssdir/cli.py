@@ -5,6 +5,7 @@ Commands live in `ssdir.commands`. Whatever needs torch is imported inside them,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
 from ssdir.commands.studio import studio
 from ssdir.commands.train import train
-from ssdir.console import FriendlyGroup, end_cleanly_when_terminated
+from ssdir.console import PLAIN_HELP, FriendlyGroup, end_cleanly_when_terminated
 
 app = typer.Typer(
     cls=FriendlyGroup,
@@ -32,9 +33,14 @@ app = typer.Typer(
     epilog="Start with: ssdir demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=PLAIN_HELP,
 )
-data_app = typer.Typer(help="Make, check and convert data sets.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+data_app = typer.Typer(
+    cls=FriendlyGroup,
+    help="Make, check and convert data sets.",
+    no_args_is_help=True,
+    rich_markup_mode=PLAIN_HELP,
+)
 
 
 def main() -> None:
@@ -67,19 +73,28 @@ data_app.command(epilog="Example: ssdir data convert photos/voc --to coco --out 
 data_app.command(
     epilog="Example: ssdir data unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000"
 )(data.unpack)
-app.command(epilog="Example: ssdir train tiny seed=1 --data data/digits --out runs/digits")(train)
-app.command(epilog="Example: ssdir encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet")(encode)
-app.command(epilog="Example: ssdir reconstruct tiny-digits photo.jpg --out sheet.png")(reconstruct)
-app.command(epilog="Example: ssdir evaluate tiny-digits data/digits --out metrics.json")(evaluate)
-app.command(epilog="Example: ssdir convert objects.parquet --to coco --out results.json")(convert)
-app.command(epilog="Example: ssdir models --json")(models)
-app.command(epilog="Example: ssdir demo --out demo")(demo)
-app.command(epilog="Example: ssdir export tiny-digits --out tiny-digits.onnx")(export)
-app.command(epilog="Example: ssdir bench tiny-digits --objects 1,10,50 --out bench.json")(bench)
-app.command(epilog="Example: ssdir index objects.parquet --out index")(index)
-app.command(epilog="Example: ssdir search index photo.jpg#0 -k 8 --sheet nearest.png")(search)
-app.add_typer(classify_app, name="classify")
-app.command(epilog="Example: ssdir cluster objects.parquet --out clusters.csv --sheet clusters.png")(cluster)
-app.command(epilog="Example: ssdir outliers objects.parquet --out odd.csv --sheet odd.png")(outliers)
-app.command(epilog="Example: ssdir studio tiny-mnist")(studio)
-app.command(epilog="Example: ssdir reproduce table2 --scale smoke --dry-run")(reproduce)
+
+
+def _register(section: str, command: Callable[..., None], example: str) -> None:
+    """Adds a command to a section of the help, which has them in the order of their registration."""
+    app.command(rich_help_panel=section, epilog=f"Example: ssdir {example}")(command)
+
+
+_START, _TRAIN, _USE, _LOOK = "Start", "Train and measure", "Use a model", "Look into objects"
+_register(_START, demo, "demo --out demo")
+_register(_START, models, "models --json")
+_register(_START, studio, "studio tiny-mnist")
+app.add_typer(data_app, name="data", rich_help_panel=_TRAIN)
+_register(_TRAIN, train, "train tiny seed=1 --data data/digits --out runs/digits")
+_register(_TRAIN, evaluate, "evaluate tiny-digits data/digits --out metrics.json")
+_register(_TRAIN, reproduce, "reproduce table2 --scale smoke --dry-run")
+_register(_TRAIN, bench, "bench tiny-digits --objects 1,10,50 --out bench.json")
+_register(_USE, encode, "encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet")
+_register(_USE, reconstruct, "reconstruct tiny-digits photo.jpg --out sheet.png")
+_register(_USE, convert, "convert objects.parquet --to coco --out results.json")
+_register(_USE, export, "export tiny-digits --out tiny-digits.onnx")
+_register(_LOOK, index, "index objects.parquet --out index")
+_register(_LOOK, search, "search index photo.jpg#0 -k 8 --sheet nearest.png")
+_register(_LOOK, cluster, "cluster objects.parquet --out clusters.csv --sheet clusters.png")
+_register(_LOOK, outliers, "outliers objects.parquet --out odd.csv --sheet odd.png")
+app.add_typer(classify_app, name="classify", rich_help_panel=_LOOK)

@@ -21,8 +21,28 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """Documented for users in docs/interop.md."""
 
 
+PLAIN_HELP = None
+"""Typer's markup mode: with the other, help imports what draws its boxes, which takes longer than all the rest."""
+
+_WHOLE_SENTENCE = 1000
+
+
 class FriendlyGroup(TyperGroup):
-    """Turns what a user can mend into one line and an exit code; bugs keep their traceback."""
+    """Turns what a user can mend into one line and an exit code; bugs keep their traceback.
+
+    Its help has commands in sections, those that they are registered for as their `rich_help_panel`.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the sections into the help."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            rows = sections.setdefault(getattr(command, "rich_help_panel", None) or "Commands", [])
+            rows.append((name, command.get_short_help_str(_WHOLE_SENTENCE)))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
