@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from ssdir.evaluation.collect import Collector
-from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS
+from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
 from ssdir.objects import Objects
 
 from .fakes import SIZE, FakeModel, boxes_to_objects
@@ -37,3 +37,23 @@ def test_the_papers_labels_count_parts_of_objects_too() -> None:
     assert codes[LATENTS].labels.tolist() == [7]
     assert codes[LARGEST_OVERLAP].labels.tolist() == [7, 8, 8]
     assert len(codes[LARGEST_OVERLAP].latents) == 3
+
+
+def test_codes_only_keeps_the_same_codes_and_ranks_and_draws_nothing() -> None:
+    targets = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]])
+    found = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]], scores=torch.tensor([0.9, 0.2]))
+    model, fresh = FakeModel({0: found}, lambda z_where, _: z_where), FakeModel({}, lambda z_where, _: -z_where)
+    whole, codes_only = (Collector(model, 0.5, fresh, codes_only=wanted) for wanted in (False, True))
+    for collector in (whole, codes_only):
+        collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
+    assert whole.draws
+    assert not codes_only.draws
+    everything, codes = whole.finish(), codes_only.finish()
+    assert len(everything.ranked) == 2
+    assert len(codes.ranked) == 1
+    assert everything.reconstruction
+    assert not codes.reconstruction
+    for name, expected in everything.codes.items():
+        assert torch.equal(codes.codes[name].latents, expected.latents)
+    # The untrained encoder is asked for the very boxes that the model found, and need find none itself.
+    assert torch.equal(codes.codes[RANDOM_ENCODER].latents, -codes.codes[LATENTS].latents)

@@ -21,7 +21,7 @@ from ssdir.outputs import atomic_file, claim
 if TYPE_CHECKING:
     from ssdir.data.dataset import ObjectDataset
     from ssdir.data.images import Image8
-    from ssdir.evaluation.protocols import Model
+    from ssdir.evaluation.protocols import DescribesBoxes, Model
 
 
 # The same-object metrics compare every glyph with every other.
@@ -45,7 +45,7 @@ class _Subject:
     class_names: list[str]
     config: dict[str, Any]
     training: dict[str, Any] | None = None
-    random_model: Model | None = None
+    random_model: DescribesBoxes | None = None
     device: str = "cpu"
 
 

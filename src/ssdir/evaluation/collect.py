@@ -74,15 +74,22 @@ class Collector:
     Args:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
-        random_model: a copy whose what encoder is untrained; a floor.
-        draw: also decode, and measure reconstructions and masks, if the model draws (`DrawsScenes`).
+        random_model: a copy whose what encoder is untrained; a floor, of the boxes that `model` finds.
+        codes_only: keep what probes learn from: rank no detections below the threshold, and draw nothing. Else
+            reconstructions and masks are measured too, if the model draws (`DrawsScenes`).
     """
 
     def __init__(
-        self, model: Model, threshold: float, random_model: Model | None = None, *, draw: bool = True
+        self,
+        model: Model,
+        threshold: float,
+        random_model: DescribesBoxes | None = None,
+        *,
+        codes_only: bool = False,
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._drawing = model if draw and isinstance(model, DrawsScenes) else None
+        self._ranked_from = threshold if codes_only else min(RANKING_THRESHOLD, threshold)
+        self._drawing = model if not codes_only and isinstance(model, DrawsScenes) else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
         self._codes: dict[str, list[Tensor]] = defaultdict(list)
@@ -122,7 +129,9 @@ class Collector:
         side = self._model.image_size
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
-        ranked, objects = self._detect(self._model, images)
+        # Suppression goes by score, so what is found below the operating point changes nothing above it.
+        ranked = self._model.encode(images, score_threshold=self._ranked_from)
+        objects = ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
         if self._drawing is not None:
             scene = self._drawing.decode(objects)
             self._reconstruction.update(images, objects, scene)
@@ -134,11 +143,6 @@ class Collector:
         self._categories.append(categories.cpu())
         for name, values in (attributes or {}).items():
             self._attributes[name].append(values.cpu())
-
-    def _detect(self, model: Model, images: Tensor) -> tuple[Objects, Objects]:
-        """The ranked objects, and those of them at the operating point: suppression goes by score."""
-        ranked = model.encode(images, score_threshold=min(RANKING_THRESHOLD, self._threshold))
-        return ranked, ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
 
     def _keep_codes(self, images: Tensor, objects: Objects, targets: Objects) -> None:
         crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
@@ -152,9 +156,7 @@ class Collector:
         if len(names) > 1 and objects.labels is not None:
             self._codes[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
         if self._random_model is not None:
-            _, found = self._detect(self._random_model, images)
-            self._keep(RANDOM_ENCODER, found)
-            self._keep_latents(RANDOM_ENCODER, found)
+            self._keep_latents(RANDOM_ENCODER, self._random_model.describe(images, objects))
 
     def _keep_latents(self, name: str, objects: Objects) -> None:
         parts = self._codes[name]
@@ -175,10 +177,8 @@ class Collector:
         kept = {name: Objects.cat(parts) for name, parts in self._objects.items()}
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
-        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS)}
+        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS, RANDOM_ENCODER)}
         matches[TRUE_BOXES] = torch.arange(len(targets))
-        if RANDOM_ENCODER in kept:
-            matches[RANDOM_ENCODER] = match_greedy(kept[RANDOM_ENCODER], targets)
         codes = {
             name: self._labelled(name, rows, targets) for name, rows in matches.items() if name in self._codes
         }
@@ -216,8 +216,8 @@ def collect(
     dataset: Dataset,
     threshold: float,
     *,
-    random_model: Model | None = None,
-    draw: bool = True,
+    random_model: DescribesBoxes | None = None,
+    codes_only: bool = False,
     batch_size: int = 32,
     max_images: int | None = None,
     device: torch.device | None = None,
@@ -231,7 +231,7 @@ def collect(
         dataset: images with true objects and categories.
         threshold: least score of an object at the operating point.
         random_model: see `Collector`.
-        draw: see `Collector`.
+        codes_only: see `Collector`.
         batch_size: images at once.
         max_images: at most so many; None takes all.
         device: the model's.
@@ -244,7 +244,7 @@ def collect(
     total = len(dataset) if max_images is None else min(len(dataset), max_images)
     if not total:
         raise ValueError(f"{stage}: expected at least one, got none")
-    collector = Collector(model, threshold, random_model, draw=draw)
+    collector = Collector(model, threshold, random_model, codes_only=codes_only)
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])

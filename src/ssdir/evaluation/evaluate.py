@@ -47,7 +47,7 @@ def evaluate(
     max_images: int | None = None,
     max_train_images: int = 4000,
     glyphs: Sequence[Image8] | None = None,
-    random_model: Model | None = None,
+    random_model: DescribesBoxes | None = None,
     score_threshold: float | None = None,
     sizes_in_px: int | None = None,
     progress: Progress | None = None,
@@ -88,7 +88,7 @@ def evaluate(
         tested = gather(test, max_images=max_images, stage="test images")
         trained = None
         if train is not None and (categories > 1 or tested.properties):
-            trained = gather(train, draw=False, max_images=max_train_images, stage="train images")
+            trained = gather(train, codes_only=True, max_images=max_train_images, stage="train images")
         scale = {}
         if glyphs is not None and isinstance(model, DescribesBoxes):
             scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)

@@ -233,6 +233,10 @@ def test_so_far_keeps_earlier_records_of_the_same_recipe_data_and_measurement_on
     longer = {"like": "ssdir", "preset": "tiny-glimpses", "overrides": ["representation.epochs=2"]}
     assert runs_kept(runs=PLAN["runs"] | {"glimpses": longer}) == ["ssdir-0"]
     assert runs_kept(measure={**PLAN["measure"], "train_images": 8}) == []
+    fewer = {**PLAN["runs"]["ssdir"], "train_images": 8}  # glimpses is like it, in this too.
+    assert runs_kept(runs=PLAN["runs"] | {"ssdir": fewer}) == []
+    same = {**PLAN["runs"]["glimpses"], "train_images": PLAN["measure"]["train_images"]}
+    assert runs_kept(runs=PLAN["runs"] | {"ssdir": fewer, "glimpses": same}) == ["glimpses-0"]
     other = {"source": "digits", "scatter": {**PLAN["data"]["digits"]["scatter"], "seed": 1}}
     assert runs_kept(data=PLAN["data"] | {"digits": other}) == []
 

@@ -76,7 +76,7 @@ def draw_scenes(measurement: Measurement) -> bytes | None:
     model = measurement.load()
     if not isinstance(model, GenerativeModel):
         return None
-    shown = [index for index in measurement.settings.shown if index < len(measurement.test)]
+    shown = [index for index in measurement.job.measure.shown if index < len(measurement.test)]
     return scenes_figure(model, measurement.test, shown).png
 
 
@@ -88,8 +88,8 @@ def draw_embedding(measurement: Measurement) -> bytes | None:
         model,
         test,
         model.score_threshold,
-        draw=False,
-        max_images=measurement.settings.test_images,
+        codes_only=True,
+        max_images=measurement.job.measure.test_images,
         device=model.device,
     )
     found = split.codes[LATENTS]

@@ -60,6 +60,7 @@ class RunPlan(Config):
         seeds: how many trainings, of seeds 0, 1, ....
         label: what it is called in tables; by default its model's name.
         probes: whether categories are probed, which takes longer than all else that is measured.
+        train_images: of how many training images the probes learn; by default as the plan measures.
     """
 
     like: str | None = None
@@ -69,6 +70,7 @@ class RunPlan(Config):
     seeds: int = Field(1, ge=1)
     label: str = ""
     probes: bool = True
+    train_images: int | None = Field(None, ge=1)
 
 
 class MeasureConfig(Config):
@@ -168,6 +170,7 @@ class Job:
         recipe: what is trained.
         preset: where the recipe starts from.
         data: what it is trained and measured on.
+        measure: how it is measured.
         probes: whether categories are probed.
     """
 
@@ -176,6 +179,7 @@ class Job:
     recipe: Recipe
     preset: str
     data: DataSpec
+    measure: MeasureConfig
     probes: bool
 
     @property
@@ -251,12 +255,14 @@ def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
 
 def expand(plan: Plan, group: str) -> list[Job]:
     """The trainings of one run of the plan."""
-    run = plan.runs[group]
+    run, measure = plan.runs[group], plan.measure
+    if run.train_images is not None:
+        measure = measure.model_copy(update={"train_images": run.train_images})
     jobs = []
     for data in _variations(run.data, plan.data[run.data]):
         for seed in range(run.seeds):
             recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
-            jobs.append(Job(group, run.label or recipe.model.kind, recipe, run.preset, data, run.probes))
+            jobs.append(Job(group, run.label or recipe.model.kind, recipe, run.preset, data, measure, run.probes))
     return jobs
 
 

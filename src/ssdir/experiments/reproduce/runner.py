@@ -28,7 +28,7 @@ from ssdir.data.layouts import open_dataset, read_table
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.evaluation.provenance import provenance
-from ssdir.experiments.reproduce.plan import DataSpec, Job, MeasureConfig, Plan, expand, guess_seconds
+from ssdir.experiments.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import WEIGHTS_FILE, choose_device, load_model, random_encoder
@@ -347,19 +347,14 @@ class Measurement:
         weights = self.runner.run_folder(self.job) / "model" / WEIGHTS_FILE
         digest = hashlib.sha256(weights.read_bytes())
         digest.update(fingerprint(self.test).encode())
-        digest.update(json.dumps([MEASURES, self.settings.model_dump(mode="json"), self.job.probes]).encode())
+        digest.update(json.dumps([MEASURES, self.job.measure.model_dump(mode="json"), self.job.probes]).encode())
         return digest.hexdigest()[:12]
-
-    @property
-    def settings(self) -> MeasureConfig:
-        """How it is measured."""
-        return self.runner.plan.measure
 
     @property
     def config(self) -> dict[str, Any]:
         """What stands for it in records."""
-        job, measure = self.job, self.settings.model_dump(mode="json")
-        return {"preset": job.preset, "measure": measure, "probes": job.probes}
+        job = self.job
+        return {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
 
     @cached_property
     def test(self) -> ObjectDataset:
@@ -390,7 +385,7 @@ class Measurement:
         return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
 
     def _evaluate(self, model: ObjectModel, progress: Any) -> dict[str, float]:
-        job, settings = self.job, self.settings
+        job, settings = self.job, self.job.measure
         return evaluate(
             model,
             self.test,
