@@ -196,7 +196,8 @@ def vary_strokes(images: Tensor, thickness: float) -> Tensor:
     if not thickness:
         return images
     share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) * thickness
-    return torch.lerp(images, torch.where(share > 0, _dilate(images), -_dilate(-images)), share.abs())
+    thicker = torch.where(share > 0, 1.0, -1.0)  # Erosion is dilation of the negative.
+    return torch.lerp(images, thicker * _dilate(thicker * images), share.abs())
 
 
 def _dilate(images: Tensor) -> Tensor:
