@@ -243,6 +243,16 @@ def test_max_images(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -
     assert told == [("test images", 5, 5)]
 
 
+def test_images_that_probes_learn_from_are_not_drawn(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, train, found = data
+    model, drawn = FakeModel(found, blind), []
+    monkeypatch.setattr(model, "decode", lambda objects: drawn.append(objects) or FakeModel.decode(model, objects))
+    metrics_of(model, test, train, batch_size=12)
+    assert len(drawn) == 1
+
+
 def test_nothing_found(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     none = {number: boxes_to_objects([]) for number in found}
