@@ -67,6 +67,17 @@ def test_the_plan_for_cpus_keeps_its_times() -> None:
     assert sum(minutes(plan, list(plan.experiments))) <= 8 * 60
 
 
+def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
+    runs = MINIMAL["runs"] | {"more": {"like": "base", "train_images": 300}}
+    cost = {"measure": 10, "probes": 0.1}
+    experiments = {"table2": [*MINIMAL["experiments"]["table2"], "more"]}
+    changes = {"runs": runs, "cost": cost, "measure": {"train_images": 100}, "experiments": experiments}
+    plan = read_plan(written(tmp_path, **changes))
+    base, more = (expand(plan, group)[0] for group in ("base", "more"))
+    guesses = [guess_seconds(plan, job, n, own_detector=False) for job in (base, more) for n in (50, 1000, None)]
+    assert guesses == [15, 20, 20, 15, 40, 40]
+
+
 def test_models_of_one_detector_share_it() -> None:
     plan = read_plan("cpu")
     keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}

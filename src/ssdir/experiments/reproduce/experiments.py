@@ -60,9 +60,18 @@ class Experiment:
         raise NotImplementedError
 
     def paragraphs(self, results: Results) -> list[str]:
-        """The text, and what was left out."""
+        """The text, what probes learned from, and what was left out."""
         sentences = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in results.left_out]
-        return [self.text, *([" ".join(sentences)] if sentences else [])]
+        return [f"{self.text}{_probed(results.records)}", *([" ".join(sentences)] if sentences else [])]
+
+
+def _probed(records: Sequence[Record]) -> str:
+    """How many images probes learned from, as experiments need not agree on it; nothing where there were none."""
+    probed = [record for record in records if "probe/accuracy" in record["metrics"]]
+    counts = sorted({record["provenance"]["config"]["measure"]["train_images"] for record in probed})
+    if not counts:
+        return ""
+    return f" Probes learn from the objects of {' or '.join(f'{count:,}' for count in counts)} training images."
 
 
 @dataclass(frozen=True)

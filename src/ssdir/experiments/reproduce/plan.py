@@ -97,14 +97,14 @@ class CostConfig(Config):
     Attributes:
         detector: by preset, of a training image, in each epoch of the detector's stage.
         representation: likewise.
-        probes: of measuring a run with probes.
-        measure: of one without.
+        measure: of measuring a run.
+        probes: of probes, for each image that they learn from.
     """
 
     detector: dict[str, float] = Field(default_factory=dict)
     representation: dict[str, float] = Field(default_factory=dict)
-    probes: float = 100
     measure: float = 20
+    probes: float = 0.03
 
 
 class Plan(Config):
@@ -290,7 +290,11 @@ def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector:
     each = cost.representation.get(job.preset, 0.0) * recipe.representation.epochs
     if own_detector:
         each += cost.detector.get(job.preset, 0.0) * recipe.detector.epochs
-    return each * (num_images or 0) + (cost.probes if job.probes else cost.measure)
+    seconds = each * (num_images or 0) + cost.measure
+    if job.probes:
+        read = job.measure.train_images
+        seconds += cost.probes * (read if num_images is None else min(read, num_images))
+    return seconds
 
 
 def _digest(values: Any) -> str:
