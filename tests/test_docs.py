@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,17 @@ def test_the_order_of_methods_is_as_measured() -> None:
     ours = table2["ssdir"]
     assert ceiling == f"{ours['probe/true_boxes/accuracy']:.3f}"
     assert detector == f"{ours['probe/true_boxes/accuracy'] - ours['probe/accuracy']:.3f}"
+    records = json.loads((ROOT / "results/cpu/table2.json").read_text(encoding="utf-8"))["records"]
+    spreads = [
+        statistics.pstdev(record["metrics"]["probe/accuracy"] for record in records if record["group"] == group)
+        for group in ("ssdir", "glimpses")
+    ]
+    told_spreads = re.findall(r"standard deviations over seeds are (0\.\d+) and (0\.\d+)\.", text)
+    assert told_spreads == [tuple(f"{spread:.3f}" for spread in spreads)]
+    reference = json.loads((ROOT / "results/reference/class-agnostic.json").read_text(encoding="utf-8"))
+    assert re.findall(r"half as many objects again gets (0\.\d+)\.", text) == [
+        f"{reference['metrics']['probe/accuracy']:.3f}"
+    ]
 
 
 def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:

@@ -25,22 +25,10 @@ from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
 from ssdir.commands.studio import studio
 from ssdir.commands.train import train
-from ssdir.console import PLAIN_HELP, FriendlyGroup, end_cleanly_when_terminated
+from ssdir.console import command_group, end_cleanly_when_terminated
 
-app = typer.Typer(
-    cls=FriendlyGroup,
-    help="Images in, decodable object embeddings out.",
-    epilog="Start with: ssdir demo",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=PLAIN_HELP,
-)
-data_app = typer.Typer(
-    cls=FriendlyGroup,
-    help="Make, check and convert data sets.",
-    no_args_is_help=True,
-    rich_markup_mode=PLAIN_HELP,
-)
+app = command_group("Images in, decodable object embeddings out.", epilog="Start with: ssdir demo")
+data_app = command_group("Make, check and convert data sets.")
 
 
 def main() -> None:
@@ -65,36 +53,44 @@ def _root(
 ) -> None: ...
 
 
-data_app.command(epilog="Example: ssdir data scatter --out data/digits --train 2000 --val 200 --test 500")(
-    data.scatter
-)
-data_app.command(epilog="Example: ssdir data check data/digits --out check")(data.check)
-data_app.command(epilog="Example: ssdir data convert photos/voc --to coco --out photos/coco")(data.convert)
-data_app.command(
-    epilog="Example: ssdir data unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000"
-)(data.unpack)
+_SECTIONS: dict[str, dict[Callable[..., None], str]] = {
+    "Start": {
+        demo: "demo --out demo",
+        models: "models --json",
+        studio: "studio tiny-mnist",
+    },
+    "Train and measure": {
+        train: "train tiny seed=1 --data data/digits --out runs/digits",
+        evaluate: "evaluate tiny-digits data/digits --out metrics.json",
+        reproduce: "reproduce table2 --scale smoke --dry-run",
+        bench: "bench tiny-digits --objects 1,10,50 --out bench.json",
+    },
+    "Use a model": {
+        encode: "encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet",
+        reconstruct: "reconstruct tiny-digits photo.jpg --out sheet.png",
+        convert: "convert objects.parquet --to coco --out results.json",
+        export: "export tiny-digits --out tiny-digits.onnx",
+    },
+    "Look into objects": {
+        index: "index objects.parquet --out index",
+        search: "search index photo.jpg#0 -k 8 --sheet nearest.png",
+        cluster: "cluster objects.parquet --out clusters.csv --sheet clusters.png",
+        outliers: "outliers objects.parquet --out odd.csv --sheet odd.png",
+    },
+}
+"""Of the help, with an example of each command; Typer lists groups of commands last in theirs."""
 
+_DATA: dict[Callable[..., None], str] = {
+    data.scatter: "scatter --out data/digits --train 2000 --val 200 --test 500",
+    data.check: "check data/digits --out check",
+    data.convert: "convert photos/voc --to coco --out photos/coco",
+    data.unpack: "unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000",
+}
 
-def _register(section: str, command: Callable[..., None], example: str) -> None:
-    """Adds a command to a section of the help, which has them in the order of their registration."""
-    app.command(rich_help_panel=section, epilog=f"Example: ssdir {example}")(command)
-
-
-_START, _TRAIN, _USE, _LOOK = "Start", "Train and measure", "Use a model", "Look into objects"
-_register(_START, demo, "demo --out demo")
-_register(_START, models, "models --json")
-_register(_START, studio, "studio tiny-mnist")
-app.add_typer(data_app, name="data", rich_help_panel=_TRAIN)
-_register(_TRAIN, train, "train tiny seed=1 --data data/digits --out runs/digits")
-_register(_TRAIN, evaluate, "evaluate tiny-digits data/digits --out metrics.json")
-_register(_TRAIN, reproduce, "reproduce table2 --scale smoke --dry-run")
-_register(_TRAIN, bench, "bench tiny-digits --objects 1,10,50 --out bench.json")
-_register(_USE, encode, "encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet")
-_register(_USE, reconstruct, "reconstruct tiny-digits photo.jpg --out sheet.png")
-_register(_USE, convert, "convert objects.parquet --to coco --out results.json")
-_register(_USE, export, "export tiny-digits --out tiny-digits.onnx")
-_register(_LOOK, index, "index objects.parquet --out index")
-_register(_LOOK, search, "search index photo.jpg#0 -k 8 --sheet nearest.png")
-_register(_LOOK, cluster, "cluster objects.parquet --out clusters.csv --sheet clusters.png")
-_register(_LOOK, outliers, "outliers objects.parquet --out odd.csv --sheet odd.png")
-app.add_typer(classify_app, name="classify", rich_help_panel=_LOOK)
+for _section, _examples in _SECTIONS.items():
+    for _command, _example in _examples.items():
+        app.command(rich_help_panel=_section, epilog=f"Example: ssdir {_example}")(_command)
+for _command, _example in _DATA.items():
+    data_app.command(epilog=f"Example: ssdir data {_example}")(_command)
+app.add_typer(data_app, name="data", rich_help_panel="Train and measure")
+app.add_typer(classify_app, name="classify", rich_help_panel="Look into objects")

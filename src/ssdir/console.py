@@ -21,9 +21,6 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """Documented for users in docs/interop.md."""
 
 
-PLAIN_HELP = None
-"""Typer's markup mode: with the other, help imports what draws its boxes, which takes longer than all the rest."""
-
 _WHOLE_SENTENCE = 1000
 
 
@@ -38,7 +35,7 @@ class FriendlyGroup(TyperGroup):
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
-            rows = sections.setdefault(getattr(command, "rich_help_panel", None) or "Commands", [])
+            rows = sections.setdefault(command.rich_help_panel or "Commands", [])
             rows.append((name, command.get_short_help_str(_WHOLE_SENTENCE)))
         for section, rows in sections.items():
             with formatter.section(section):
@@ -63,6 +60,18 @@ class FriendlyGroup(TyperGroup):
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             fail("error: the accelerator is out of memory: use a smaller batch size", EXIT_FAILED)
+
+
+def command_group(about: str, epilog: str | None = None) -> typer.Typer:
+    """A group of commands whose help is plain text: importing what draws boxes takes longer than all the rest."""
+    return typer.Typer(
+        cls=FriendlyGroup,
+        help=about,
+        epilog=epilog,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
 
 def end_cleanly_when_terminated() -> None:

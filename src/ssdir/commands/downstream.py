@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson, Force, Seed
-from ssdir.console import PLAIN_HELP, FriendlyGroup, next_step, progress, say, stdout, warn
+from ssdir.console import command_group, next_step, progress, say, stdout, warn
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -29,12 +29,7 @@ Sheet = Annotated[Path | None, typer.Option(help="Picture to write, of the objec
 ROWS, COLUMNS = 12, 10
 """Of a sheet."""
 
-classify_app = typer.Typer(
-    cls=FriendlyGroup,
-    help="Learn a classifier of objects from a few labelled ones.",
-    no_args_is_help=True,
-    rich_markup_mode=PLAIN_HELP,
-)
+classify_app = command_group("Learn a classifier of objects from a few labelled ones.")
 
 
 @classify_app.command(epilog="Example: ssdir classify fit objects.parquet --labels labels.csv --out digits.json")
