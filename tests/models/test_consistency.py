@@ -10,19 +10,33 @@ import torch
 from ssdir.models.consistency import info_nce
 
 
-def test_info_nce_is_the_loop_over_rows() -> None:
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_info_nce_is_the_loop_over_rows(decoupled: bool) -> None:
     torch.manual_seed(0)
     first, second = torch.randn(5, 3), torch.randn(5, 3)
     total = 0.0
     for one, other in ((first, second), (second, first)):
         for i in range(5):
             cosines = [torch.cosine_similarity(one[i], other[j], dim=0).item() / 0.2 for j in range(5)]
-            total -= math.log(math.exp(cosines[i]) / sum(math.exp(c) for c in cosines)) / 10
-    assert info_nce(first, second, 0.2).item() == pytest.approx(total, rel=1e-5)
+            among = [c for j, c in enumerate(cosines) if not (decoupled and j == i)]
+            total -= math.log(math.exp(cosines[i]) / sum(math.exp(c) for c in among)) / 10
+    assert info_nce(first, second, 0.2, decoupled).item() == pytest.approx(total, rel=1e-5)
 
 
 def test_partners_are_rewarded_and_nothing_is_worth_nothing() -> None:
     codes = torch.eye(6)
     assert info_nce(codes, codes, 0.1) < 0.01
     assert info_nce(codes, codes.roll(1, 0), 0.1) > 5
-    assert info_nce(torch.zeros(0, 4), torch.zeros(0, 4), 0.1) == 0
+    for lone in (torch.zeros(0, 4), codes[:1]):
+        assert info_nce(lone, lone, 0.1) == 0
+        assert info_nce(lone, lone, 0.1, decoupled=True) == 0
+
+
+def test_decoupled_pairs_that_are_found_with_ease_still_pull() -> None:
+    codes = torch.eye(6)
+    pulls = []
+    for decoupled in (False, True):
+        seen = codes.clone().requires_grad_()
+        info_nce(seen, (codes + 0.2 * codes.roll(1, 0)).detach(), 0.1, decoupled).backward()
+        pulls.append(seen.grad.norm().item())
+    assert pulls[1] > 50 * pulls[0]

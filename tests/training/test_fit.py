@@ -30,8 +30,10 @@ from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detect
 
 @pytest.fixture(scope="session")
 def augmented(recipe: Recipe) -> Recipe:
-    """Draws random numbers wherever training can."""
-    return recipe.model_copy(update={"augment": AugmentConfig(zoom_out=0.5, photometric=0.5)})
+    """Draws random numbers wherever training can; each stage by an optimiser of its own."""
+    muon = recipe.representation.model_copy(update={"optimizer": "muon"})
+    augment = AugmentConfig(zoom_out=0.5, photometric=0.5)
+    return recipe.model_copy(update={"augment": augment, "representation": muon})
 
 
 @pytest.fixture(scope="session")

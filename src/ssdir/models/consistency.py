@@ -3,10 +3,12 @@
 A departure from the paper, which only hopes that codes are scale-invariant. Objects are shown a second time (see
 `models.views`), and a contrastive loss (InfoNCE: van den Oord et al. 2018; with a projection head as in SimCLR:
 Chen et al. 2020) asks that an object's two codes find each other among those of all objects of the batch. No label
-is used.
+is used. Decoupled (Yeh et al. 2022), an object's own pair is not among those that it is told from.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from pydantic import Field
@@ -24,10 +26,12 @@ class ConsistencyConfig(ViewConfig):
     Attributes:
         weight: coefficient of the term, per object and in nats; 0 leaves it out.
         temperature: of the softmax over the batch's objects.
+        decoupled: whether an object's second view is left out of those that it is told from.
     """
 
     weight: float = Field(0.0, ge=0)
     temperature: float = Field(0.2, gt=0)
+    decoupled: bool = False
 
 
 class ProjectionHead(nn.Sequential):
@@ -44,19 +48,22 @@ class ProjectionHead(nn.Sequential):
 
 
 @in_full_precision
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool = False) -> Tensor:
     """Mean over rows of -log of the chance that a row finds its partner among all rows, both ways.
 
     Args:
         first: float (M, D), compared by cosine.
         second: float (M, D), row-aligned.
         temperature: divisor of the cosines.
+        decoupled: whether the partner is left out of what it is told from: odds then, not chances, and a partner
+            that is found with ease still pulls. May be negative.
 
     Returns:
-        A scalar; 0 without rows.
+        A scalar; 0 where there is nothing to be told apart: fewer than two rows.
     """
-    if not len(first):
-        return first.sum()
+    if len(first) < 2:
+        return first.sum() * 0
     logits = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature
-    partner = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+    own = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    among = logits.masked_fill(own, -math.inf) if decoupled else logits
+    return ((among.logsumexp(0) + among.logsumexp(1)) / 2 - logits.diagonal()).mean()

@@ -78,10 +78,7 @@ class LitStage(lightning.LightningModule):
                 parameter.grad = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True
-        )
+        optimizer = _optimizer([p for p in self.parameters() if p.requires_grad], self.config)
         if self.config.schedule == "constant":
             return optimizer
         steps = max(2, int(self.trainer.estimated_stepping_batches))
@@ -120,6 +117,17 @@ class LitRepresentation(LitStage):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: D102
         return Batch(batch.images.to(device), batch.objects.to(device), [f.to(device) for f in batch.features])
+
+
+def _optimizer(parameters: list[nn.Parameter], config: StageConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    from timm.optim import Muon
+
+    muon: torch.optim.Optimizer = Muon(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+    )
+    return muon
 
 
 def _batch_size(batch: Any) -> int:

@@ -29,7 +29,9 @@ class StageConfig(Config):
     Attributes:
         epochs: passes over the training split.
         batch_size: images per step.
-        lr: Adam's (peak) learning rate.
+        optimizer: `adamw`, which is Adam without `weight_decay`, or `muon` (Jordan et al. 2024), whose steps of
+            matrices and of convolutions' weights are orthogonal; those of biases and norms are AdamW's.
+        lr: (peak) learning rate; Muon's steps are scaled to be as large as Adam's usually are (Liu et al. 2025).
         weight_decay: decoupled weight decay.
         schedule: `constant`, as in the paper, or `one_cycle`: warm up, then anneal to zero.
         grad_clip: largest norm of the gradient; null for none.
@@ -37,6 +39,7 @@ class StageConfig(Config):
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(32, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(5e-4, gt=0, lt=10)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "one_cycle"] = "constant"

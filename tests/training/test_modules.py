@@ -1,0 +1,42 @@
+"""Steps of the optimisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssdir.training.modules import LitStage
+from ssdir.training.recipe import StageConfig
+
+LR = 0.01
+
+
+class LitNet(LitStage):
+    """One step of a convolution."""
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__(config, seed=0)
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(8, 24, 3)
+
+    def step(self) -> dict[str, Tensor]:
+        """By how much each parameter changes, in learning rates."""
+        before = {name: tensor.detach().clone() for name, tensor in self.net.named_parameters()}
+        optimizer = self.configure_optimizers()
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        self.net(torch.randn(2, 8, 6, 6)).square().sum().backward()
+        optimizer.step()
+        return {name: (tensor.detach() - before[name]) / LR for name, tensor in self.net.named_parameters()}
+
+
+def test_muons_steps_are_orthogonal_and_as_large_as_adams_usually_are() -> None:
+    step = LitNet(StageConfig(optimizer="muon", lr=LR)).step()
+    lengths = torch.linalg.svdvals(step["weight"].flatten(1)) / (0.2 * 72**0.5)  # Adam's have an RMS of 0.2
+    assert lengths.min() > 0.8
+    assert lengths.max() < 1.2
+    torch.testing.assert_close(step["bias"].abs(), torch.ones(24), rtol=1e-3, atol=0)
+
+
+def test_adams_first_step_is_a_sign() -> None:
+    for change in LitNet(StageConfig(optimizer="adamw", lr=LR)).step().values():
+        torch.testing.assert_close(change.abs(), torch.ones_like(change), rtol=1e-3, atol=0)
