@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import floor, log
 from typing import Any
@@ -19,6 +19,7 @@ from ssdir.models.encoders import AlignedEncoder, EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
 from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.views import second_view
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.compositing import LEAST_OPACITY
@@ -273,13 +274,24 @@ def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
         tiny_model(alpha=False, loss=LossConfig(shared_pixels=True))
 
 
-def loss_and_its_sample(model: SSDIR, images: Tensor) -> tuple[dict[str, Tensor], Objects, Objects]:
-    """The loss, and the latents and the sample that it was of; what is drawn next is what the loss drew next."""
+@dataclass
+class Drawn:
+    """A loss, and what it was of."""
+
+    losses: dict[str, Tensor]
+    latents: Objects
+    again: Objects | None
+    rows: Tensor
+    sampled: Objects
+
+
+def loss_and_its_sample(model: SSDIR, images: Tensor) -> Drawn:
     torch.manual_seed(5)
     losses = model.loss(images)
     torch.manual_seed(5)
-    latents = model.encode(images)
-    return losses, latents, model.sample(latents)
+    objects, features = model.detector.find(images)
+    latents, again, rows = model.infer_twice(objects, images, features)
+    return Drawn(losses, latents, again, rows, model.sample(latents))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -288,10 +300,11 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
     model = tiny_model(loss=loss)
     images = noise(2)
     with torch.no_grad():
-        losses, latents, sampled = loss_and_its_sample(model, images)
-        scene = model.decode(sampled)
+        drawn = loss_and_its_sample(model, images)
+        losses, latents, scene = drawn.losses, drawn.latents, model.decode(drawn.sampled)
         terms = elbo_terms(images, latents, scene, model.config.encoder, shared)
     assert len(latents) > 0
+    torch.testing.assert_close(latents.z_what, model.encode(images).z_what)
     for name, value in terms.items():
         torch.testing.assert_close(losses[name], value)
     expected = 3 * terms["nll_image"] + 5 * terms["nll_objects"] + 7 * terms["kl_what"] + 11 * terms["kl_depth"]
@@ -304,12 +317,12 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
     assert model.classifier is not None
     images = noise(2)
     with torch.no_grad():
-        losses, latents, sampled = loss_and_its_sample(model, images)
-        views = [sampled]
+        drawn = loss_and_its_sample(model, images)
+        losses, latents, rows, views = drawn.losses, drawn.latents, drawn.rows, [drawn.sampled]
         if consistency.weight:
-            again, rows = model.seen_again(images, latents)
+            assert drawn.again is not None
             assert not torch.equal(rows, torch.arange(len(rows)))
-            views.append(again.replace(labels=latents.labels[rows]))  # type: ignore[index]
+            views.append(drawn.again.replace(labels=latents.labels[rows]))  # type: ignore[index]
         codes, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("z_what", "labels"))
         expected = -model.classifier(codes).log_softmax(dim=1).gather(1, labels[:, None]).mean()
     assert len(labels.unique()) > 1
@@ -318,6 +331,42 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
     rest = 10 * losses["nll_image"] + 10 * losses["nll_objects"] + losses["kl_what"] + losses["kl_depth"]
     rest = rest + 2 * per_image * losses.get("consistency", torch.tensor(0.0))
     torch.testing.assert_close(losses["total"], rest + 3 * per_image * expected)
+
+
+@pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": {"align": 4}}, SECOND_LOOK])
+def test_second_views_are_read_as_images_by_themselves(parts: dict[str, Any]) -> None:
+    model, images = tiny_model(consistency=ConsistencyConfig(weight=1), **parts), noise(3)
+    with torch.no_grad():
+        objects, features = model.detector.find(images)
+        torch.manual_seed(1)
+        latents, again, rows = model.infer_twice(objects, images, features)
+        torch.manual_seed(1)
+        view = second_view(images, objects, model.config.consistency, min_side=6 / model.image_size)
+        moved = view.objects.replace(anchor_index=model.detector.assign(view.objects.z_where))
+        expected = model.infer(moved, view.images, model.detector.read(view.images))
+        as_they_are = model.infer(objects, images, features)
+    assert again is not None
+    assert len(again) == len(rows) > 3
+    assert torch.equal(rows, view.rows)
+    for one, other in ((latents, as_they_are), (again, expected)):
+        for name in ("z_what", "z_depth"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
+    parts: dict[str, Any] = {"consistency": ConsistencyConfig(weight=1, places="others"), "encoder": {"align": 4}}
+    model, images = tiny_model(clone_backbone=True, **parts), noise(4)
+    assert model.backbone is not None
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        objects, features = model.detector.find(images)
+        model.train()
+        latents, _, _ = model.infer_twice(objects, images, features)
+        after = model.eval().infer(objects, images, features)
+    assert norms
+    torch.testing.assert_close(after.z_what, latents.z_what, atol=0.02, rtol=0.02)
 
 
 def test_codes_learn_the_detector_s_classes_where_asked() -> None:

@@ -176,7 +176,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             The four terms of eq. 7, in nats per image, `consistency` and `classes`, in nats per object, if they
             have a weight, `total`, their weighted sum, and `mse`.
         """
-        latents = self.infer(objects, images, features)
+        latents, again, rows = self.infer_twice(objects, images, features)
         sampled = self.sample(latents)
         scene = self.decode(sampled)
         weights = self.config.loss
@@ -188,8 +188,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             + weights.kl_depth * terms["kl_depth"]
         )
         per_image, seen = len(latents) / latents.batch_size, [sampled]
-        if self.projection is not None:
-            again, rows = self.seen_again(images, latents)
+        if again is not None:
             assert latents.z_what is not None
             assert again.z_what is not None
             terms["consistency"] = self.agreement(latents.z_what[rows], again.z_what)
@@ -201,17 +200,37 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         mse = (scene.reconstructions.detach() - images).square().mean()
         return {**terms, "total": total, "mse": mse}
 
-    def seen_again(self, images: Tensor, latents: Objects) -> tuple[Objects, Tensor]:
-        """Some of a batch's objects in a second view, with codes, and which each of them is, int64 (N,)."""
-        config = self.config.consistency
+    def infer_twice(
+        self, objects: Objects, images: Tensor, features: list[Tensor]
+    ) -> tuple[Objects, Objects | None, Tensor]:
+        """Codes of objects as they are and, where there is a consistency term, of some in a second view.
+
+        Args:
+            objects: see `infer`.
+            images: likewise.
+            features: likewise.
+
+        Returns:
+            The objects with codes; those of the second view, None without one; and which object each of these is,
+            int64 (N,).
+        """
+        if self.projection is None:
+            return self.infer(objects, images, features), None, objects.image_index[:0]
         with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
-            view = second_view(images, latents, config, min_side=6 / self.image_size)
-        labels = None if latents.labels is None else latents.labels[view.rows]
+            view = second_view(images, objects, self.config.consistency, min_side=6 / self.image_size)
+        labels = None if objects.labels is None else objects.labels[view.rows]
         anchor_index = self.detector.assign(view.objects.z_where)
         moved = view.objects.replace(anchor_index=anchor_index, labels=labels)
-        with torch.no_grad():
-            features = self.detector.read(view.images) if self.reads_detector else []
-        return self.infer(moved, view.images, features), view.rows
+        read: list[Tensor] = []
+        if self.reads_detector:
+            with torch.no_grad():
+                again = self.detector.read(view.images)
+            read = [torch.cat([one, two.to(one)]) for one, two in zip(features, again, strict=True)]
+        # At once: batch norm would make something else of each view by itself, and of images later a mean of both.
+        both = self.infer(Objects.cat([objects, moved]), torch.cat([images, view.images]), read)
+        first = torch.arange(len(both), device=both.device) < len(objects)
+        latents = both[first].replace(batch_size=objects.batch_size)
+        return latents, both[~first], view.rows
 
     def agreement(self, first: Tensor, second: Tensor) -> Tensor:
         """How well objects are told apart by their codes in two views, both float (N, D), in nats per object."""
@@ -219,7 +238,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             raise ValueError("the consistency term needs consistency.weight > 0")
         if len(first) < 2:  # nothing to be told apart from
             return first.sum() * 0
-        return info_nce(self.projection(first), self.projection(second), self.config.consistency.temperature)
+        config = self.config.consistency
+        return info_nce(self.projection(first), self.projection(second), config.temperature, config.decoupled)
 
     def class_loss(self, objects: Objects) -> Tensor:
         """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
