@@ -128,3 +128,20 @@ def test_clone_of_every_stage_halves_the_image_from_the_start(kind: str) -> None
 def test_finer_clone_needs_a_finer_stage() -> None:
     with pytest.raises(InputError, match="needs a stage finer than the pyramid: num_levels is 2"):
         build_backbone(ConvConfig(channels=(4, 6), num_levels=2)).clone(finer=True)
+
+
+@pytest.mark.parametrize("config", [VGGConfig(), ConvConfig(channels=(6, 8, 8), num_levels=2, top_down=0)])
+def test_first_batch_norm_learns_what_single_precision_makes_of_one_colour(config: Any) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(config).train()
+    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    black = torch.zeros(1, 3, 300, 300)
+    means = []
+    for bf16 in (False, True):
+        for norm in norms:
+            norm.reset_running_stats()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            features = backbone(black)
+        means.append(norms[0].running_mean.clone())
+    assert features[-1].dtype == torch.bfloat16
+    torch.testing.assert_close(means[1], means[0], rtol=1e-6, atol=1e-6)

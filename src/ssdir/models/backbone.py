@@ -18,6 +18,7 @@ from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
 from ssdir.config import Config
 from ssdir.errors import InputError, nearest
+from ssdir.ops.precision import in_full_precision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -132,6 +133,17 @@ class Backbone(nn.Module):
         return sizes
 
 
+@in_full_precision
+def _in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
+    """The first layers of a net whose others may multiply in bfloat16.
+
+    There, all of a large area of one colour would get the same error, large beside what some channels vary by.
+    Batch norm would learn it, and a model that is used in single precision afterwards would miss it.
+    """
+    features: Tensor = first(images)
+    return features
+
+
 class VGG11Backbone(Backbone):
     """VGG11-BN cut after its 4th and 5th max-pool, and three extra levels (paper §3.1)."""
 
@@ -161,11 +173,14 @@ class VGG11Backbone(Backbone):
 
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:  # noqa: D102
         stages = [*self.stages, *self.extras]
+        first = self.stages[0]
+        assert isinstance(first, nn.Sequential)
         if finer:
-            first = self.stages[0]
-            assert isinstance(first, nn.Sequential)
             third = _pool_ends(first)[2]
-            stages[:1] = [first[:third], first[third:]]
+            stages[:1] = [first[1:third], first[third:]]
+        else:
+            stages[0] = first[1:]
+        images = _in_single_precision(images, first[0])
         features = []
         for stage in stages:
             images = stage(images)
@@ -243,10 +258,10 @@ class ConvBackbone(TopDownBackbone):
         self.stages = self.stages[:-1]
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        features = []
-        for stage in self.stages:
-            images = stage(images)
-            features.append(images)
+        first, *others = self.stages
+        features = [_in_single_precision(images, first)]
+        for stage in others:
+            features.append(stage(features[-1]))
         return features
 
 
