@@ -72,7 +72,7 @@ def main() -> None:
         encode_record(model, repeats),
         *(objects_record(build, repeats) for build in (model, glimpse_model())),
         *engine_records(model, repeats),
-        *(compositor_record(batch, repeats) for batch in (1, BATCH)),
+        *(compositor_record(batch, 10 * repeats) for batch in (1, BATCH)),  # milliseconds each
         many_objects_record(),
         training_record(model, repeats),
         passes_record(model, repeats),
