@@ -172,17 +172,15 @@ class VGG11Backbone(Backbone):
         self.finer_channels = None
 
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:  # noqa: D102
-        stages = [*self.stages, *self.extras]
-        first = self.stages[0]
+        first, *others = self.stages
         assert isinstance(first, nn.Sequential)
+        images, first = _in_single_precision(images, first[0]), first[1:]
+        parts = [first]
         if finer:
             third = _pool_ends(first)[2]
-            stages[:1] = [first[1:third], first[third:]]
-        else:
-            stages[0] = first[1:]
-        images = _in_single_precision(images, first[0])
+            parts = [first[:third], first[third:]]
         features = []
-        for stage in stages:
+        for stage in [*parts, *others, *self.extras]:
             images = stage(images)
             features.append(images)
         return features

@@ -228,9 +228,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             read = [torch.cat([one, two.to(one)]) for one, two in zip(features, again, strict=True)]
         # At once: batch norm would make something else of each view by itself, and of images later a mean of both.
         both = self.infer(Objects.cat([objects, moved]), torch.cat([images, view.images]), read)
-        first = torch.arange(len(both), device=both.device) < len(objects)
-        latents = both[first].replace(batch_size=objects.batch_size)
-        return latents, both[~first], view.rows
+        latents = both[: len(objects)].replace(batch_size=objects.batch_size)
+        return latents, both[len(objects) :], view.rows
 
     def agreement(self, first: Tensor, second: Tensor) -> Tensor:
         """How well objects are told apart by their codes in two views, both float (N, D), in nats per object."""
