@@ -57,6 +57,13 @@ def test_what_breaks_the_contract_is_named(changes: dict[str, Any], message: str
         good.replace(**changes)
 
 
+def test_values_on_an_accelerator_are_not_waited_for() -> None:
+    backwards = torch.tensor([1, 0])
+    with pytest.raises(ValueError, match="must not decrease"):
+        Objects(backwards, 2, torch.rand(2, 4))
+    assert len(Objects(backwards.to("meta"), 2, torch.rand(2, 4, device="meta"))) == 2  # has no values at all
+
+
 def test_boxes_are_clipped_corners() -> None:
     z_where = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.9, 0.4, 0.4]])
     objects = Objects(torch.tensor([0, 0]), 1, z_where)

@@ -47,8 +47,8 @@ class Objects:
         source_index: int64 (M,), for ground truth: which source glyph or asset the object shows.
 
     Raises:
-        ValueError: if a field's shape or dtype, or the order of images, breaks the above. Ranges of floats are the
-            maker's promise: to look at them would have to wait for the accelerator.
+        ValueError: if a field's shape or dtype, or on the CPU the order of images, breaks the above. The rest is
+            the maker's promise: to look at values would have to wait for the accelerator.
     """
 
     image_index: Tensor
@@ -73,7 +73,8 @@ class Objects:
                 raise ValueError(f"{name} must be {kind}, got {tensor.dtype}")
         if self.z_where.shape[1] != 4:
             raise ValueError(f"z_where must be (M, 4), got {tuple(self.z_where.shape)}")
-        if torch.compiler.is_exporting():  # There are no values to look at while a graph is traced.
+        # There are no values while a graph is traced, and those on an accelerator would have to be waited for.
+        if torch.compiler.is_exporting() or self.device.type != "cpu":
             return
         if M and (int(self.image_index[0]) < 0 or int(self.image_index[-1]) >= self.batch_size):
             raise ValueError(

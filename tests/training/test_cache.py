@@ -15,7 +15,8 @@ from ssdir.data.layouts import open_dataset
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR
-from ssdir.training.cache import Batch, CachedDataset, build_cache, cache_key, collate_cached
+from ssdir.training.cache import build_cache, cache_key
+from ssdir.training.loading import Batch, CachedDataset, collate_cached
 from ssdir.training.recipe import Recipe
 
 from .common import SIZE

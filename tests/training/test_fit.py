@@ -19,11 +19,11 @@ from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.errors import InputError
 from ssdir.models.backbone import TimmConfig
-from ssdir.models.zoo import load_model
+from ssdir.models.zoo import choose_device, device_name, load_model
 from ssdir.training.fit import train
+from ssdir.training.loading import EpochShuffle
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
-from ssdir.training.stage import EpochShuffle
 
 from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
 
@@ -58,6 +58,7 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record is not None
     assert record["recipe"] == augmented.model_dump(mode="json")
     assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
+    assert record["device"] == device_name(choose_device())
     assert read_training(tmp_path) is None
 
 

@@ -147,19 +147,16 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
         assert isinstance(encoder, OnnxEncoder)
         config = {"exported": dataclasses.asdict(encoder.exported)}
         return _Subject(OnnxModel(encoder), encoder.class_names, config, device=device or "cpu")
-    import torch
-
-    from ssdir.models.zoo import find_model, random_encoder
+    from ssdir.models.zoo import device_name, find_model, random_encoder
     from ssdir.training.recipe import read_training
 
-    on_gpu = encoder.device.type == "cuda"
     return _Subject(
         encoder.encoder,
         encoder.class_names,
         {"model_config": encoder.model.config.model_dump(mode="json")},
         read_training(find_model(model)),
         random_encoder(encoder.model, seed),
-        torch.cuda.get_device_name(encoder.device) if on_gpu else encoder.device.type,
+        device_name(encoder.device),
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,6 +27,8 @@ Sample: TypeAlias = tuple[Tensor, Objects]
 Transform: TypeAlias = Callable[[Tensor, Objects], Sample]
 Classes: TypeAlias = str | Sequence[str]
 """`all`, `object`, or a list of names."""
+
+_IMAGES_PER_JOB = 32
 
 
 class ObjectDataset(Dataset[Sample]):
@@ -86,7 +89,7 @@ class ObjectDataset(Dataset[Sample]):
         self._labels = torch.from_numpy(label_of[table.category[kept]])
         self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
         self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
-        self._preloaded = [self._read(i) for i in range(len(self))] if preload else None
+        self._preloaded = self._read_all() if preload else None
 
     def with_transform(self, transform: Transform | None) -> ObjectDataset:
         """The same data set with another transform; images in memory are shared, not read again."""
@@ -103,8 +106,7 @@ class ObjectDataset(Dataset[Sample]):
 
     def image(self, index: int) -> Tensor:
         """An image uint8 (3, H, W), without the transform."""
-        pixels = self._read(index) if self._preloaded is None else self._preloaded[index]
-        channels = torch.from_numpy(pixels).permute(2, 0, 1)
+        channels = torch.from_numpy(self.pixels(index)).permute(2, 0, 1)
         # Always a copy: what a caller does to it must not reach the preloaded image.
         return (
             channels.repeat(3, 1, 1)
@@ -112,13 +114,26 @@ class ObjectDataset(Dataset[Sample]):
             else channels.clone(memory_format=torch.contiguous_format)
         )
 
+    def pixels(self, index: int) -> Image8:
+        """An image uint8 (H, W, 3), or (H, W, 1) where it is grey, without the transform; not to be written to."""
+        return self._read(index) if self._preloaded is None else self._preloaded[index]
+
     def objects(self, index: int) -> Objects:
         """The true objects of an image, without the transform."""
         rows = self._rows(index)
+        return self._objects(rows, torch.zeros_like(self._labels[rows]), 1)
+
+    def all_objects(self) -> Objects:
+        """The true objects of all images, without the transform."""
+        counts = torch.from_numpy(np.diff(self._starts))
+        image_index = torch.repeat_interleave(torch.arange(len(self)), counts)
+        return self._objects(slice(None), image_index, len(self))
+
+    def _objects(self, rows: slice, image_index: Tensor, batch_size: int) -> Objects:
         labels = self._labels[rows]
         return Objects(
-            image_index=torch.zeros_like(labels),
-            batch_size=1,
+            image_index=image_index,
+            batch_size=batch_size,
             z_where=self._z_where[rows],
             labels=labels,
             z_depth=None if self._draw_order is None else self._draw_order[rows].float(),
@@ -162,6 +177,13 @@ class ObjectDataset(Dataset[Sample]):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         return slice(int(self._starts[index]), int(self._starts[index + 1]))
+
+    def _read_all(self) -> list[Image8]:
+        """Decodes all images, on all cores."""
+        starts = range(0, len(self), _IMAGES_PER_JOB)
+        runs = [range(start, min(start + _IMAGES_PER_JOB, len(self))) for start in starts]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [image for run in pool.map(lambda run: [self._read(i) for i in run], runs) for image in run]
 
     def _read(self, index: int) -> Image8:
         """Decodes an image: uint8 (H, W, 1 or 3)."""

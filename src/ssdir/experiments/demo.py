@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssdir.console import next_step, progress, say
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import ObjectDataset, fingerprint
@@ -26,7 +24,7 @@ from ssdir.experiments import sections
 from ssdir.experiments.glossary import Metric
 from ssdir.experiments.report import Report, Section, metrics_table
 from ssdir.models.detected_vae import DetectedVAE
-from ssdir.models.zoo import choose_device, load_model, random_encoder
+from ssdir.models.zoo import choose_device, device_name, load_model, random_encoder
 from ssdir.outputs import atomic_dir
 from ssdir.training.fit import RunSummary, train
 from ssdir.training.recipe import Recipe, read_recipe
@@ -200,9 +198,8 @@ def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
 
 
 def _provenance(recipe: Recipe, test: ObjectDataset, model: DetectedVAE, seconds: float) -> dict[str, Any]:
-    device = model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return provenance(recipe.model_dump(mode="json"), recipe.seed, fingerprint(test), name, seconds)
+    device = device_name(model.device)
+    return provenance(recipe.model_dump(mode="json"), recipe.seed, fingerprint(test), device, seconds)
 
 
 def _tidy(folder: Path, summary: RunSummary) -> None:

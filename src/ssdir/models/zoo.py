@@ -135,6 +135,11 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
+def device_name(device: torch.device) -> str:
+    """What to call a device in a record: a GPU's product, else its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def find_model(name_or_dir: str | Path) -> Path:
     """The folder of a shipped model's name, of a model, of a training run that holds one, or of one of the Hub.
 

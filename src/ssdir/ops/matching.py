@@ -25,21 +25,22 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
     Returns:
         int64 (B, N): row of `targets`, or -1 for background.
     """
-    B, N = targets.batch_size, anchors.shape[0]
-    matches = torch.full((B, N), -1, dtype=torch.int64, device=anchors.device)
-    if not len(targets):
-        return matches
+    B, N, M = targets.batch_size, anchors.shape[0], len(targets)
+    if not M:
+        return torch.full((B, N), -1, dtype=torch.int64, device=anchors.device)
     overlaps = box_iou(to_xyxy(targets.z_where), to_xyxy(anchors))
-    first = 0
-    for image, iou in enumerate(overlaps.split(targets.counts.tolist())):
-        if len(iou):
-            best_iou, best_row = iou.max(dim=0)
-            row = torch.where(best_iou >= iou_threshold, best_row, -1)
-            forced_iou, forced_anchor = iou.max(dim=1)
-            # Of objects that share their best anchor, the one with the larger overlap.
-            claim = iou.new_zeros(N).scatter_reduce(0, forced_anchor, forced_iou, "amax")
-            winner = (forced_iou == claim[forced_anchor]).nonzero()[:, 0]
-            row[forced_anchor[winner]] = winner
-            matches[image] = torch.where(row >= 0, row + first, -1)
-        first += len(iou)
-    return matches
+    image, counts = targets.image_index, targets.counts
+    first = counts.cumsum(0) - counts
+    place = torch.arange(M, device=image.device) - first[image]
+    # Without a loop over images, for each of whose steps a GPU would have to be told.
+    padded = overlaps.new_full((B, int(counts.max()), N), -1)
+    padded[image, place] = overlaps
+    best_iou, best = padded.max(dim=1)
+    matches = torch.where(best_iou >= iou_threshold, best + first[:, None], -1).flatten()
+    forced_iou, forced_anchor = overlaps.max(dim=1)
+    claimed = image * N + forced_anchor
+    # Of objects that share their best anchor, the one with the larger overlap.
+    claim = overlaps.new_zeros(B * N).scatter_reduce(0, claimed, forced_iou, "amax")
+    rows = torch.where(forced_iou == claim[claimed], torch.arange(M, device=image.device), -1)
+    forced = torch.full_like(matches, -1).scatter_reduce(0, claimed, rows, "amax")
+    return torch.where(forced >= 0, forced, matches).view(B, N)

@@ -10,58 +10,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from ssdir.data.dataset import ObjectDataset, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.objects import Objects
+from ssdir.training.loading import CachedDataset, make_loader
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
 
 Progress = Callable[[int, int], None]
-Sample = tuple[Tensor, Objects, list[Tensor]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch for the representation's stage.
-
-    Attributes:
-        images: float (B, 3, H, W) in [0, 1].
-        objects: the frozen detector's detections.
-        features: what it read, see `SSD.read`, float; empty where the model reads nothing of it.
-    """
-
-    images: Tensor
-    objects: Objects
-    features: list[Tensor]
-
-
-class CachedDataset(Dataset[Sample]):
-    """A data set with the frozen detector's outputs for each image."""
-
-    def __init__(self, dataset: ObjectDataset, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
-        self.dataset, self.objects, self.levels = dataset, objects, levels
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, _ = self.dataset[index]
-        return image, self.objects[index], [torch.from_numpy(np.array(level[index])) for level in self.levels]
-
-
-def collate_cached(samples: Sequence[Sample]) -> Batch:
-    """Stacks samples of a `CachedDataset`."""
-    images, objects = collate([(image, detected) for image, detected, _ in samples])
-    features = [torch.stack(level).float() for level in zip(*(sample[2] for sample in samples), strict=True)]
-    return Batch(images, objects, features)
 
 
 def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
@@ -95,15 +56,16 @@ def build_cache(
         batch_size: images at a time.
         progress: called with (images done, images in all).
     """
-    shapes = model.detector.map_shapes if model.reads_detector else []
+    device = model.device
+    # A GPU makes maps anew in the time of copying them from the host, and 50,000 images' are 100 GB.
+    shapes = model.detector.map_shapes if model.reads_detector and device.type == "cpu" else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
     if target is not None and (target / "complete.json").exists():
         return _read(dataset, target, len(shapes))
     levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
     objects: list[Objects] = []
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
-    device = model.device
+    loader = make_loader(dataset, batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
             found, features = model.detector.find(images.to(device))

@@ -15,7 +15,7 @@ import lightning
 import torch
 import yaml
 
-from ssdir.data.dataset import ObjectDataset, collate, fingerprint
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
@@ -27,7 +27,7 @@ from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model
 from ssdir.models.ssd import SSD
 from ssdir.models.zoo import choose_device, load_model, save_model
-from ssdir.training.cache import build_cache, collate_cached, remove_cache
+from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector
 from ssdir.training.modules import LitModel, LitRepresentation
@@ -207,7 +207,6 @@ def _train_whole(
         stage,
         train_split,
         splits["val"],
-        collate,
         recipe,
         recipe.representation,
         folder,
@@ -222,7 +221,7 @@ def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path,
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitModel(model, recipe.detector, recipe.seed)
-    fit_stage(stage, train_split, splits["val"], collate, recipe, recipe.detector, out / "detector", [], session)
+    fit_stage(stage, train_split, splits["val"], recipe, recipe.detector, out / "detector", [], session)
     whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
     save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
 
@@ -265,7 +264,6 @@ def _train_vae(
         stage,
         cached["train"],
         cached["val"],
-        collate_cached,
         recipe,
         recipe.representation,
         folder,

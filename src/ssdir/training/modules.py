@@ -13,7 +13,7 @@ from ssdir.models.base import GenerativeModel
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects
-from ssdir.training.cache import Batch
+from ssdir.training.loading import Batch
 from ssdir.training.recipe import StageConfig
 
 
@@ -55,11 +55,12 @@ class LitStage(lightning.LightningModule):
 
     def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> None:
         """Shows each term of a training step in the progress bar, and logs each one's mean over the epoch."""
-        for name, value in losses.items():
-            if not torch.isfinite(value):
+        finite = torch.stack([value.detach().isfinite() for value in losses.values()]).tolist()  # waits once
+        for (name, value), counts in zip(losses.items(), finite, strict=True):
+            if not counts:
                 continue
             self.log(f"{split}/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
-            if split == "train":
+            if split == "train" and self.trainer.progress_bar_callback is not None:
                 self.log(name, value.detach(), prog_bar=True, logger=False, batch_size=batch_size)
         if split == "train":
             for name in ("skipped_steps", "empty_batches"):
@@ -113,7 +114,11 @@ class LitRepresentation(LitStage):
         self.model = model
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        return self.model.loss_of(batch.images, batch.objects, batch.features)
+        features = batch.features
+        if not features and self.model.reads_detector:
+            with torch.no_grad():
+                features = self.model.detector.read(batch.images)
+        return self.model.loss_of(batch.images, batch.objects, features)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: D102
         return Batch(batch.images.to(device), batch.objects.to(device), [f.to(device) for f in batch.features])

@@ -114,15 +114,20 @@ def read_training(model: Path) -> dict[str, Any] | None:
         model: folder of the model.
 
     Returns:
-        `recipe`, and `wall_seconds` of each stage; None if the folder is in no run.
+        `recipe`, `wall_seconds` of each stage, and the last one's `device`, where it is known; None if the folder
+        is in no run.
     """
     run = model.resolve().parent
     if not (run / RECIPE_FILE).is_file():
         return None
-    summaries = {stage: run / stage / SUMMARY_FILE for stage in STAGES}
-    seconds = {
-        stage: round(json.loads(file.read_text(encoding="utf-8"))["wall_seconds"], 1)
-        for stage, file in summaries.items()
-        if file.is_file()
+    files = {stage: run / stage / SUMMARY_FILE for stage in STAGES}
+    summaries = {
+        stage: json.loads(file.read_text(encoding="utf-8")) for stage, file in files.items() if file.is_file()
     }
-    return {"recipe": yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8")), "wall_seconds": seconds}
+    seconds = {stage: round(summary["wall_seconds"], 1) for stage, summary in summaries.items()}
+    devices = [summary["device"] for summary in summaries.values() if "device" in summary]
+    return {
+        "recipe": yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8")),
+        "wall_seconds": seconds,
+        **({"device": devices[-1]} if devices else {}),
+    }

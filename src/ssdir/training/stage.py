@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
-from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ssdir.data.dataset import ObjectDataset
+from ssdir.models.zoo import choose_device, device_name
+from ssdir.training.loading import CachedDataset, EpochShuffle, make_loader
 from ssdir.training.modules import LitStage
 from ssdir.training.precision import trainer_precision
 from ssdir.training.recipe import Recipe, StageConfig
@@ -22,32 +23,10 @@ from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import stage_seconds, write_summary
 
 
-class EpochShuffle(Sampler[int]):
-    """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
-        self.generator = torch.Generator()
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
-        self.generator.manual_seed(self.seed * 100_003 + epoch)
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Any:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
-
-
 def fit_stage(
     stage: LitStage,
-    train_split: Dataset[Any],
-    val_split: Dataset[Any],
-    collate_fn: Any,
+    train_split: ObjectDataset | CachedDataset,
+    val_split: ObjectDataset | CachedDataset,
     recipe: Recipe,
     config: StageConfig,
     folder: Path,
@@ -60,7 +39,6 @@ def fit_stage(
         stage: what to train; on the host afterwards.
         train_split: shuffled anew each epoch, by the recipe's seed.
         val_split: measured after each epoch.
-        collate_fn: makes batches of either split.
         recipe: of the run.
         config: of the stage.
         folder: the stage's, within the run's.
@@ -72,20 +50,10 @@ def fit_stage(
     """
     started = time.perf_counter()
     before = stage_seconds(folder.parent, folder.name)
-    sampler = EpochShuffle(len(train_split), recipe.seed)  # type: ignore[arg-type]
-    loaders = [
-        DataLoader(
-            split,
-            batch_size=config.batch_size,
-            sampler=sampler if training else None,
-            collate_fn=collate_fn,
-            num_workers=recipe.workers,
-            persistent_workers=False,
-            # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
-            generator=sampler.generator if training else torch.Generator(),
-        )
-        for split, training in ((train_split, True), (val_split, False))
-    ]
+    sampler = EpochShuffle(len(train_split), recipe.seed)
+    device = choose_device()
+    train_loader = make_loader(train_split, config.batch_size, device, sampler, recipe.workers)
+    val_loader = make_loader(val_split, config.batch_size, device, None, recipe.workers)
     bars = [] if session.progress else [_progress_bar()]
     callbacks = [*callbacks, *session.callbacks(folder.name)]
     checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
@@ -111,7 +79,7 @@ def fit_stage(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
             trainer.fit(
-                stage, loaders[0], loaders[1], ckpt_path=last if last.exists() else None, weights_only=False
+                stage, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=False
             )
     except SystemExit:
         if not trainer.interrupted:
@@ -122,7 +90,7 @@ def fit_stage(
     if trainer.current_epoch < config.epochs:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
-    write_summary(folder, before + time.perf_counter() - started, ended=True, **_counts(stage))
+    write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage))
     if stage.skipped_steps or stage.empty_batches:
         Console(stderr=True).print(
             f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
@@ -139,7 +107,7 @@ class _Timer(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LitStage)
         seconds = self.before + time.perf_counter() - self.started
-        write_summary(self.folder, seconds, ended=False, **_counts(pl_module))
+        write_summary(self.folder, seconds, ended=False, **_notes(pl_module))
 
 
 def _csv_logger(folder: Path) -> CSVLogger:
@@ -170,5 +138,9 @@ def _progress_bar() -> Callback:
     return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
 
 
-def _counts(stage: LitStage) -> dict[str, int]:
-    return {"skipped_steps": stage.skipped_steps, "empty_batches": stage.empty_batches}
+def _notes(stage: LitStage) -> dict[str, int | str]:
+    return {
+        "skipped_steps": stage.skipped_steps,
+        "empty_batches": stage.empty_batches,
+        "device": device_name(choose_device()),
+    }

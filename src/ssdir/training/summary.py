@@ -10,16 +10,16 @@ from ssdir.outputs import atomic_file
 from ssdir.training.recipe import SUMMARY_FILE
 
 
-def write_summary(folder: Path, seconds: float, *, ended: bool, **counts: float) -> None:
+def write_summary(folder: Path, seconds: float, *, ended: bool, **notes: float | str) -> None:
     """Writes a stage's summary.
 
     Args:
         folder: of the stage.
         seconds: wall-clock, over all its sessions.
         ended: whether it need not be gone on with.
-        counts: whatever else the stage notes.
+        notes: whatever else is to be known of it.
     """
-    summary = {"ended": ended, "wall_seconds": seconds, **counts}
+    summary = {"ended": ended, "wall_seconds": seconds, **notes}
     with atomic_file(folder / SUMMARY_FILE, force=True) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 

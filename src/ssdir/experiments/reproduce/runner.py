@@ -31,7 +31,7 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.experiments.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
-from ssdir.models.zoo import WEIGHTS_FILE, choose_device, load_model, random_encoder
+from ssdir.models.zoo import WEIGHTS_FILE, choose_device, device_name, load_model, random_encoder
 from ssdir.outputs import atomic_file
 from ssdir.training.fit import train
 from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, Recipe, read_training
@@ -378,9 +378,8 @@ class Measurement:
         except ValueError as error:
             failure = {"failure": str(error)}
         job, device = self.job, model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         seconds = time.perf_counter() - started
-        record = provenance(self.config, job.recipe.seed, fingerprint(self.test), name, seconds)
+        record = provenance(self.config, job.recipe.seed, fingerprint(self.test), device_name(device), seconds)
         training = read_training(self.runner.run_folder(job) / "model")
         return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
 
