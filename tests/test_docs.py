@@ -264,6 +264,29 @@ def test_engines_are_what_was_measured() -> None:
     assert rows_after("## Engines", "speed") == expected
 
 
+def test_figures_of_the_gpu_are_what_was_measured() -> None:
+    content = measured("gpu")
+    shares = ("share_of_products", "share_of_copies", "gpu_busy")
+    assert rows_after("## On a GPU", "speed") == [
+        [
+            record["name"],
+            f"{record['images_per_second']['median']:.0f}",
+            *(f"{100 * record[share]:.0f} %" for share in shares),
+            str(record["launches"]),
+        ]
+        for record in content["records"]
+    ]
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    products, copies = (content["rates"][name] / 1e12 for name in ("flop_per_second", "bytes_per_second"))
+    assert f"{products:.0f} TFLOP/s of products" in text
+    assert f"copies {copies:.2f} TB/s" in text
+    encoding, *training = (f"{100 * record['gpu_busy']:.0f} %" for record in content["records"][3:])
+    assert (
+        f"encoding is {encoding} busy; a training step of the paper's 32 images is {' and '.join(training)} busy"
+        in text
+    )
+
+
 def test_losses_of_precision_are_what_was_measured() -> None:
     names = ("detection/ap", "probe/accuracy", "probe/accuracy_end_to_end")
     expected = []

@@ -1,0 +1,287 @@
+"""What a GPU makes of the paper's model: images per second, beside what the GPU itself can do.
+
+    python benchmarks/gpu.py --out FILE [--force] [--device cuda]
+
+For encoding, and for a training step of each stage: images per second; the share of the GPU's matrix products and
+copies per second, both measured here, that the step's own arithmetic and traffic come to; the time that kernels
+run over the time that passes; and which kernels take it. Arithmetic is counted by torch (products and
+convolutions), traffic as what each operator reads and writes if nothing is kept in between, an upper bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssdir.benchmark.engines import find_about, scattered_pictures
+from ssdir.benchmark.timing import spread
+from ssdir.data.coco import write_scatter
+from ssdir.data.layouts import open_dataset
+from ssdir.data.scatter import ScatterConfig
+from ssdir.errors import InputError
+from ssdir.evaluation.provenance import provenance
+from ssdir.models.inference_form import in_bfloat16, inference_form
+from ssdir.models.ssdir import SSDIR
+from ssdir.models.zoo import choose_device, seeded
+from ssdir.outputs import atomic_file, claim
+from ssdir.training.loading import CachedDataset, EpochShuffle, ResidentDataset, make_loader
+from ssdir.training.modules import LitModel, LitRepresentation, LitStage
+from ssdir.training.recipe import Recipe, read_recipe
+
+PRESET = "paper-mnist"
+CANVAS, IMAGES = 512, 512
+OBJECTS_PER_IMAGE = 10
+BATCHES = (1, 8, 32, 128)
+SIDE = 8192
+SHOWN_KERNELS = 8
+Record = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write.")
+    parser.add_argument("--force", action="store_true", help="Replace an existing file.")
+    parser.add_argument("--device", default="cuda", help="Another than cuda shows whether it runs.")
+    parser.add_argument("--quick", action="store_true", help="Few repeats: does it run?")
+    options = parser.parse_args()
+    try:
+        claim(options.out, options.force)
+        device = choose_device(options.device)
+    except InputError as error:
+        parser.error(str(error))
+    started, repeats = time.perf_counter(), 2 if options.quick else 20
+    rates = measure_rates(device, 256 if options.quick else SIDE)
+    model = paper_model(device)
+    records = [
+        *(encode_record(model, batch, rates, repeats) for batch in (BATCHES[:2] if options.quick else BATCHES)),
+        *training_records(model, rates, repeats, 16 if options.quick else IMAGES),
+    ]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    config = {"preset": PRESET, "repeats": repeats, "quick": options.quick}
+    wall = time.perf_counter() - started
+    content = {"rates": rates, "records": records, "provenance": provenance(config, 0, None, name, wall)}
+    with atomic_file(options.out, options.force) as file:
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    show(rates, records)
+
+
+# The GPU ---------------------------------------------------------------------------------------------------
+
+
+def measure_rates(device: torch.device, side: int) -> dict[str, float]:
+    """Products in bfloat16 per second, of large square matrices, and bytes read and written by large copies."""
+    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    products = seconds_of(lambda: left @ right, device, 10)
+    source = torch.empty(4 * side**2 * 4, device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    copies = seconds_of(lambda: target.copy_(source), device, 10)
+    return {
+        "flop_per_second": 2 * side**3 / min(products),
+        "bytes_per_second": 2 * source.numel() / min(copies),
+    }
+
+
+def seconds_of(step: Callable[[], object], device: torch.device, repeats: int, calls: int = 5) -> list[float]:
+    """Seconds of a step, each a mean over `calls` in a row, after some that are not counted."""
+    for _ in range(3):
+        step()
+    found = []
+    for _ in range(repeats):
+        wait(device)
+        started = time.perf_counter()
+        for _ in range(calls):
+            step()
+        wait(device)
+        found.append((time.perf_counter() - started) / calls)
+    return found
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# What is measured ------------------------------------------------------------------------------------------
+
+
+def paper_model(device: torch.device) -> SSDIR:
+    """The paper's model, untrained, whose detector finds about ten objects in a picture."""
+    recipe = read_recipe(PRESET)
+    with seeded(0):
+        model = SSDIR(recipe.model, [str(digit) for digit in range(10)]).eval()
+    find_about(model, scattered_pictures(recipe.model.image_size, 8), OBJECTS_PER_IMAGE)
+    return model.to(device)
+
+
+def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: int) -> Record:
+    encoder = in_bfloat16(inference_form(model))
+    pixels = torch.from_numpy(scattered_pictures(model.image_size, batch)).to(model.device)
+    images = pixels.permute(0, 3, 1, 2).float().div_(255)  # its memory stays channels-last
+    return describe(f"encode, batch {batch}", lambda: encoder.encode(images), batch, model.device, rates, repeats)
+
+
+def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
+    """A step of each stage, batches included, as `training.stage` has them."""
+    recipe, device = read_recipe(PRESET), model.device
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "data"
+        write_scatter(folder, "digits", ScatterConfig(canvas=CANVAS, train=images, val=0, test=0), workers=8)
+        split = open_dataset(folder, "train", "all", model.image_size, preload=True)
+    detector = LitModel(model.detector, recipe.detector, 0)
+    records = [stage_record("detector, training step", detector, split, recipe, rates, repeats)]
+    objects = []
+    with torch.no_grad():
+        for batch, _ in make_loader(split, 32, device):
+            objects += model.detector.find(batch.to(device))[0].to("cpu").split()
+    model.train()
+    stage = LitRepresentation(model, recipe.representation, 0)
+    kept = CachedDataset(split, objects, [])
+    records.append(stage_record("representation, training step", stage, kept, recipe, rates, repeats))
+    return records
+
+
+def stage_record(
+    name: str, stage: LitStage, split: Any, recipe: Recipe, rates: dict[str, float], repeats: int
+) -> Record:
+    config = stage.config
+    device = next(stage.parameters()).device
+    stage.train().requires_grad_(True)
+    if isinstance(stage, LitRepresentation):
+        stage.model.detector.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], config.lr, fused=True)
+    batch_size = min(config.batch_size, len(split))
+    held, order = ResidentDataset(split, device), list(EpochShuffle(len(split), 0))
+    place = 0
+
+    def step() -> None:
+        nonlocal place
+        if place + batch_size > len(order):
+            place = 0
+        batch = held.__getitems__(order[place : place + batch_size])
+        place += batch_size
+        precise = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
+        with precise:
+            total = stage.compute_losses(batch)["total"]
+        optimizer.zero_grad()
+        total.backward()
+        stage.configure_gradient_clipping(optimizer)
+        optimizer.step()
+
+    return describe(f"{name}, batch {batch_size}", step, batch_size, device, rates, repeats)
+
+
+def describe(
+    name: str,
+    step: Callable[[], object],
+    images: int,
+    device: torch.device,
+    rates: dict[str, float],
+    repeats: int,
+) -> Record:
+    """All that is told of a step over so many images."""
+    seconds = seconds_of(step, device, repeats)
+    with FlopCounterMode(display=False) as arithmetic:
+        step()
+    with Traffic() as traffic:
+        step()
+    kernels = kernel_seconds(step, device)
+    middle = spread(seconds).median
+    flop, moved, running = float(arithmetic.get_total_flops()), float(traffic.bytes), sum(kernels.values())
+    longest = sorted(kernels.items(), key=lambda item: -item[1])[:SHOWN_KERNELS]
+    record = {
+        "name": name,
+        "images_per_second": asdict(spread(images / each for each in seconds)),
+        "seconds": middle,
+        "share_of_products": flop / middle / rates["flop_per_second"],
+        "share_of_copies": moved / middle / rates["bytes_per_second"],
+        "gpu_busy": running / middle,
+        "kernels": [{"name": kernel[:80], "share": each / max(running, 1e-12)} for kernel, each in longest],
+        "launches": count_launches(step, device),
+    }
+    print(json.dumps({key: value for key, value in record.items() if key != "kernels"}), flush=True)
+    return record
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes that operators read and write; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        if not func.is_view:
+            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+def _profiled(step: Callable[[], object], device: torch.device, calls: int) -> list[tuple[str, float]]:
+    """Kernels (and copies) that ran, and the seconds of each."""
+    if device.type != "cuda":
+        return []
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(calls):
+            step()
+        wait(device)
+    events = [
+        event
+        for event in profiler.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    ]
+    return [(event.name, event.time_range.elapsed_us() / 1e6) for event in events]
+
+
+def kernel_seconds(step: Callable[[], object], device: torch.device, calls: int = 5) -> dict[str, float]:
+    """Seconds of each kernel in one step."""
+    found: dict[str, float] = defaultdict(float)
+    for name, seconds in _profiled(step, device, calls):
+        found[name] += seconds / calls
+    return found
+
+
+def count_launches(step: Callable[[], object], device: torch.device) -> int:
+    """How many kernels and copies a step has the GPU run."""
+    return len(_profiled(step, device, 1))
+
+
+# Telling ---------------------------------------------------------------------------------------------------
+
+
+def show(rates: dict[str, float], records: list[Record]) -> None:
+    console = Console()
+    products, copies = (rates[name] / 1e12 for name in ("flop_per_second", "bytes_per_second"))
+    console.print(f"products {products:.0f} TFLOP/s, copies {copies:.2f} TB/s")
+    table = Table("", "images/s", "of products", "of copies", "GPU busy", "kernels")
+    for record in records:
+        table.add_row(
+            record["name"],
+            f"{record['images_per_second']['median']:.0f}",
+            f"{record['share_of_products']:.0%}",
+            f"{record['share_of_copies']:.0%}",
+            f"{record['gpu_busy']:.0%}",
+            str(record["launches"]),
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
