@@ -305,9 +305,9 @@ def test_the_time_of_an_edit_is_what_was_measured() -> None:
     assert sentence in (ROOT / "docs/studio.md").read_text(encoding="utf-8")
 
 
-def cpu_metrics(experiment: str) -> dict[str, dict[str, float]]:
+def cpu_metrics(experiment: str, scale: str = "cpu") -> dict[str, dict[str, float]]:
     """Means over seeds of each run's metrics, as `ssdir reproduce --scale cpu` wrote them."""
-    content = json.loads((ROOT / f"results/cpu/{experiment}.json").read_text(encoding="utf-8"))
+    content = json.loads((ROOT / f"results/{scale}/{experiment}.json").read_text(encoding="utf-8"))
     groups: dict[str, list[dict[str, float]]] = {}
     for record in content["records"]:
         groups.setdefault(record["group"], []).append(record["metrics"])
@@ -373,6 +373,48 @@ def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:
         assert ("missed" in verdict) == bool(misses), name
 
 
+def test_what_muon_buys_is_told_as_measured() -> None:
+    names = {
+        "digit probe, class-agnostic, conditional": ("ssdir", "probe/accuracy"),
+        "the same, end to end": ("ssdir", "probe/accuracy_end_to_end"),
+        "the same, codes at the true boxes": ("ssdir", "probe/true_boxes/accuracy"),
+        "digits found, of all": ("ssdir", "detection/recall"),
+        "a probe of small objects, tested on large ones": ("ssdir", "scale/small_to_large/accuracy"),
+        "the reverse": ("ssdir", "scale/large_to_small/accuracy"),
+        "drift of a code from size to size": ("ssdir", "scale/drift"),
+        "GlimpseVAE, conditional": ("glimpses", "probe/accuracy"),
+    }
+    scales = [(cpu_metrics("table2", scale), cpu_metrics("scale", scale)) for scale in ("adamw", "cpu")]
+    expected = [
+        [
+            row,
+            *(f"{(scale if name.startswith('scale/') else table2)[group][name]:.3f}" for table2, scale in scales),
+        ]
+        for row, (group, name) in names.items()
+    ]
+    assert rows_after("### What Muon buys") == expected
+
+
+def test_the_scale_of_the_paper_is_told_as_measured() -> None:
+    table2, scale = cpu_metrics("table2", "paper"), cpu_metrics("scale", "paper")["better"]
+    agnostic, aware = table2["better"], table2["better-aware"]
+    measured = [
+        [aware["probe/accuracy"]],
+        [aware["probe/accuracy_end_to_end"]],
+        [agnostic["probe/accuracy"]],
+        [agnostic["probe/accuracy_end_to_end"]],
+        [aware["probe/labels/accuracy"]],
+        [aware["probe/random_encoder/accuracy"]],
+        [scale["scale/small_to_large/accuracy"], scale["scale/large_to_small/accuracy"]],
+    ]
+    rows = rows_after("## The scale `paper`")
+    assert [row[2] for row in rows] == ["; ".join(f"{value:.3f}" for value in values) for values in measured]
+    for (_, goal, _, verdict, _), values in zip(rows, measured, strict=True):
+        misses = [float(goal[2:]) - value for value in values if goal and value < float(goal[2:])]
+        told = "**missed** by " + "; ".join(f"{miss:.3f}" for miss in misses) if misses else "met"
+        assert verdict == (told if goal else "")
+
+
 def test_errors_by_sizes_and_grids_are_told_as_measured() -> None:
     content = json.loads((ROOT / "results/cpu/figure4.json").read_text(encoding="utf-8"))
     errors: dict[str, dict[str, str]] = {}
@@ -417,9 +459,9 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     ]
     heading = "### What codes know of classes"
     assert rows_after(heading) == expected
-    table2 = cpu_metrics("table2")
+    table2, classes = cpu_metrics("table2"), cpu_metrics("classes")["aware-short"]
     told = {
-        r"detector names (0\.\d+) of": cpu_metrics("classes")["aware-short"]["probe/labels/accuracy"],
+        r"detector names (0\.\d+) of": classes["probe/labels/accuracy"],
         r"pooled features know (0\.\d+) of": table2["pooled-aware"]["probe/accuracy"],
         r"three epochs, (0\.\d+)\.": table2["ssdir-aware"]["probe/accuracy"],
         r"of the same keeps (0\.\d+),": table2["ssdir-aware"]["probe/random_encoder/accuracy"],

@@ -37,11 +37,12 @@ API = {
 
 
 def main() -> None:
-    """Writes the quick start, the metrics, the model cards, the experiments' report and the API's pages."""
+    """Writes the quick start, the metrics, the model cards, the experiments' reports and the API's pages."""
     _write("index.md", _index())
     _write("metrics.md", _metrics())
     _write("models.md", _models())
     _copy(ROOT / "results" / "cpu", "report")
+    _copy(ROOT / "results" / "paper", "report-paper")
     for name, (title, modules) in API.items():
         _write(f"api/{name}.md", "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)]))
 

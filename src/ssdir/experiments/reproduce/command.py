@@ -211,14 +211,19 @@ def _runs_section(records: Sequence[Record]) -> Section:
     for run in by_run(trained.values(), lambda record: record["group"]):
         seconds = [each["provenance"]["training"]["wall_seconds"] for each in run.records]
         times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in STAGES]
-        first, devices = run.first["provenance"], {each["provenance"]["device"] for each in run.records}
+        first, measured_on = run.first["provenance"], {each["provenance"]["device"] for each in run.records}
+        # Runs from before their device was noted were trained where they were measured.
+        trained_on = {
+            each["provenance"]["training"].get("device", each["provenance"]["device"]) for each in run.records
+        }
         measuring = format_seconds(sum(each["provenance"]["wall_seconds"] for each in run.records))
-        values = [first["config"]["preset"], str(len(run.records)), *times, measuring, ", ".join(sorted(devices))]
+        devices = [", ".join(sorted(names)) for names in (trained_on, measured_on)]
+        values = [first["config"]["preset"], str(len(run.records)), *times, devices[0], measuring, devices[1]]
         rows.append(Row(run.first["group"], f"{run.name}, on {run.first['data']}, {first['data_hash']}", values))
     versions = [
         f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
     ]
-    header = ["run", "preset", "trainings", *STAGES, "measuring", "device"]
+    header = ["run", "preset", "trainings", *STAGES, "trained on", "measuring", "measured on"]
     caption = "Times are sums over trainings. Runs on one detector share it: its time counts for each of them."
     text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
     return Section("Where the numbers come from", [text], table=Table(header, [RowGroup("", rows)], caption))
