@@ -407,6 +407,11 @@ def test_the_scale_of_the_paper_is_told_as_measured() -> None:
         [aware["probe/random_encoder/accuracy"]],
         [scale["scale/small_to_large/accuracy"], scale["scale/large_to_small/accuracy"]],
     ]
+    told = [f"{values[0]:.3f}" for values in (measured[2], measured[3], measured[0])]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(
+        r"names (0\.\d+) of the digits that are found, (0\.\d+) of\s+all; class-aware (0\.\d+),", readme
+    ) == [tuple(told)]
     rows = rows_after("## The scale `paper`")
     assert [row[2] for row in rows] == ["; ".join(f"{value:.3f}" for value in values) for values in measured]
     for (_, goal, _, verdict, _), values in zip(rows, measured, strict=True):
