@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdir.benchmark.engines import find_about, scattered_pictures
+from ssdir.benchmark.engines import preset_model, scattered_pictures
 from ssdir.benchmark.timing import spread
 from ssdir.data.coco import write_scatter
 from ssdir.data.layouts import open_dataset
@@ -39,7 +39,7 @@ from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.models.inference_form import in_bfloat16, inference_form
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import choose_device, seeded
+from ssdir.models.zoo import choose_device, device_name
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.loading import CachedDataset, EpochShuffle, ResidentDataset, make_loader
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
@@ -68,15 +68,18 @@ def main() -> None:
         parser.error(str(error))
     started, repeats = time.perf_counter(), 2 if options.quick else 20
     rates = measure_rates(device, 256 if options.quick else SIDE)
-    model = paper_model(device)
+    model = preset_model(PRESET, OBJECTS_PER_IMAGE).to(device)
     records = [
         *(encode_record(model, batch, rates, repeats) for batch in (BATCHES[:2] if options.quick else BATCHES)),
         *training_records(model, rates, repeats, 16 if options.quick else IMAGES),
     ]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     config = {"preset": PRESET, "repeats": repeats, "quick": options.quick}
     wall = time.perf_counter() - started
-    content = {"rates": rates, "records": records, "provenance": provenance(config, 0, None, name, wall)}
+    content = {
+        "rates": rates,
+        "records": records,
+        "provenance": provenance(config, 0, None, device_name(device), wall),
+    }
     with atomic_file(options.out, options.force) as file:
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     show(rates, records)
@@ -119,15 +122,6 @@ def wait(device: torch.device) -> None:
 
 
 # What is measured ------------------------------------------------------------------------------------------
-
-
-def paper_model(device: torch.device) -> SSDIR:
-    """The paper's model, untrained, whose detector finds about ten objects in a picture."""
-    recipe = read_recipe(PRESET)
-    with seeded(0):
-        model = SSDIR(recipe.model, [str(digit) for digit in range(10)]).eval()
-    find_about(model, scattered_pictures(recipe.model.image_size, 8), OBJECTS_PER_IMAGE)
-    return model.to(device)
 
 
 def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: int) -> Record:

@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from ssdir.benchmark.engines import PLAIN, find_about, measure_engines, scattered_pictures
+from ssdir.benchmark.engines import PLAIN, measure_engines, preset_model, scattered_pictures
 from ssdir.benchmark.memory import peak_bytes
 from ssdir.benchmark.timing import Spread, in_turn, is_worse, ratio, spread
 from ssdir.data.glyphs import load_glyphs
@@ -66,7 +66,7 @@ def main() -> None:
         parser.error(str(error))
     started = time.perf_counter()
     repeats = 2 if options.quick else 9
-    model = paper_model()
+    model = preset_model(PRESET, OBJECTS_PER_IMAGE)
     before = last_records(options.out)
     records = [
         encode_record(model, repeats),
@@ -121,15 +121,6 @@ def spreads(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 # The model -------------------------------------------------------------------------------------------------
-
-
-def paper_model() -> SSDIR:
-    """The paper's model, untrained, whose detector finds about ten objects in a picture."""
-    recipe = read_recipe(PRESET)
-    with seeded(0):
-        model = SSDIR(recipe.model, [str(digit) for digit in range(10)]).eval()
-    find_about(model, scattered_pictures(CANVAS, BATCH), OBJECTS_PER_IMAGE)
-    return model
 
 
 def glimpse_model() -> DetectedVAE:

@@ -305,9 +305,9 @@ def test_the_time_of_an_edit_is_what_was_measured() -> None:
     assert sentence in (ROOT / "docs/studio.md").read_text(encoding="utf-8")
 
 
-def cpu_metrics(experiment: str, scale: str = "cpu") -> dict[str, dict[str, float]]:
-    """Means over seeds of each run's metrics, as `ssdir reproduce --scale cpu` wrote them."""
-    content = json.loads((ROOT / f"results/{scale}/{experiment}.json").read_text(encoding="utf-8"))
+def run_metrics(experiment: str, folder: str = "cpu") -> dict[str, dict[str, float]]:
+    """Means over seeds of each run's metrics, as `ssdir reproduce` wrote them into a folder of results."""
+    content = json.loads((ROOT / f"results/{folder}/{experiment}.json").read_text(encoding="utf-8"))
     groups: dict[str, list[dict[str, float]]] = {}
     for record in content["records"]:
         groups.setdefault(record["group"], []).append(record["metrics"])
@@ -318,7 +318,7 @@ def cpu_metrics(experiment: str, scale: str = "cpu") -> dict[str, dict[str, floa
 
 
 def test_the_order_of_methods_is_as_measured() -> None:
-    table2 = cpu_metrics("table2")
+    table2 = run_metrics("table2")
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split("The paper's order of methods")[1]
     groups = {"SSDIR": "ssdir", "GlimpseVAE": "glimpses", "SPAIR": "spair", "SPACE": "space"}
     told = {name: float(value) for name, value in re.findall(r"(SSDIR|GlimpseVAE|SPAIR|SPACE) (0\.\d+)", text)[:4]}
@@ -341,8 +341,8 @@ def test_the_order_of_methods_is_as_measured() -> None:
 
 
 def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:
-    table2, scale = cpu_metrics("table2"), cpu_metrics("scale")["ssdir"]
-    masks, properties = cpu_metrics("masks")["clevr"], cpu_metrics("properties")["clevr"]
+    table2, scale = run_metrics("table2"), run_metrics("scale")["ssdir"]
+    masks, properties = run_metrics("masks")["clevr"], run_metrics("properties")["clevr"]
     ours = table2["ssdir"]
     error_ratio = (1 - ours["probe/accuracy"]) / (1 - ours["probe/pooled_features/accuracy"])
     measured = [
@@ -352,7 +352,7 @@ def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:
         [("<", 0.5, error_ratio)],
         [(">", 0.93, scale["scale/small_to_large/accuracy"]), (">", 0.93, scale["scale/large_to_small/accuracy"])],
         [(">", 0.8, scale["scale/retrieval_at_1"]), ("", 0.0, scale["scale/pooled_features/retrieval_at_1"])],
-        [(">", 0.9, cpu_metrics("depth")["clevr"]["depth/order_accuracy"])],
+        [(">", 0.9, run_metrics("depth")["clevr"]["depth/order_accuracy"])],
         [(">", 0.9, masks["masks/fg_ari"]), (">", 0.7, masks["masks/miou"])],
         [
             (">", goal, properties[f"properties/{name}/accuracy"])
@@ -384,7 +384,7 @@ def test_what_muon_buys_is_told_as_measured() -> None:
         "drift of a code from size to size": ("ssdir", "scale/drift"),
         "GlimpseVAE, conditional": ("glimpses", "probe/accuracy"),
     }
-    scales = [(cpu_metrics("table2", scale), cpu_metrics("scale", scale)) for scale in ("adamw", "cpu")]
+    scales = [(run_metrics("table2", scale), run_metrics("scale", scale)) for scale in ("adamw", "cpu")]
     expected = [
         [
             row,
@@ -396,7 +396,7 @@ def test_what_muon_buys_is_told_as_measured() -> None:
 
 
 def test_the_scale_of_the_paper_is_told_as_measured() -> None:
-    table2, scale = cpu_metrics("table2", "paper"), cpu_metrics("scale", "paper")["better"]
+    table2, scale = run_metrics("table2", "paper"), run_metrics("scale", "paper")["better"]
     agnostic, aware = table2["better"], table2["better-aware"]
     measured = [
         [aware["probe/accuracy"]],
@@ -412,7 +412,17 @@ def test_the_scale_of_the_paper_is_told_as_measured() -> None:
     assert re.findall(
         r"names (0\.\d+) of the digits that are found, (0\.\d+) of\s+all; class-aware (0\.\d+),", readme
     ) == [tuple(told)]
+    records = json.loads((ROOT / "results/paper/table2.json").read_text(encoding="utf-8"))["records"]
+    seconds = {
+        record["group"]: sum(record["provenance"]["training"]["wall_seconds"].values()) for record in records
+    }
+    assert re.findall(r"in (\w+) minutes of one GPU", readme) == ["five"]
+    assert round(seconds["better"] / 60) == 5
     rows = rows_after("## The scale `paper`")
+    assert [row[4] for row in rows if row[4]] == [f"{seconds[group]:.0f}" for group in ("better-aware", "better")]
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    between = aware["probe/accuracy"] - agnostic["probe/accuracy"]
+    assert f"what still parts the two is {between:.3f}," in text
     assert [row[2] for row in rows] == ["; ".join(f"{value:.3f}" for value in values) for values in measured]
     for (_, goal, _, verdict, _), values in zip(rows, measured, strict=True):
         misses = [float(goal[2:]) - value for value in values if goal and value < float(goal[2:])]
@@ -464,7 +474,7 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     ]
     heading = "### What codes know of classes"
     assert rows_after(heading) == expected
-    table2, classes = cpu_metrics("table2"), cpu_metrics("classes")["aware-short"]
+    table2, classes = run_metrics("table2"), run_metrics("classes")["aware-short"]
     told = {
         r"detector names (0\.\d+) of": classes["probe/labels/accuracy"],
         r"pooled features know (0\.\d+) of": table2["pooled-aware"]["probe/accuracy"],
@@ -530,7 +540,7 @@ def test_methods_on_clevr_are_compared_by_what_was_measured() -> None:
     }
     properties = [f"properties/{name}/accuracy_end_to_end" for name in ("colour", "shape", "material", "size")]
     names = ["masks/fg_ari", "masks/miou", "depth/order_accuracy", *properties]
-    measured = [cpu_metrics(experiment) for experiment in ("masks", "properties", "depth")]
+    measured = [run_metrics(experiment) for experiment in ("masks", "properties", "depth")]
     assert_told("### CLEVR, every method", groups, names, measured)
 
 
@@ -552,4 +562,4 @@ def test_methods_on_faces_are_compared_by_what_was_measured() -> None:
         "SPAIR": "faces-spair",
     }
     names = ["detection/ap50", "detection/recall"]
-    assert_told("### WIDER FACE, every method", groups, names, [cpu_metrics("figure2")])
+    assert_told("### WIDER FACE, every method", groups, names, [run_metrics("figure2")])

@@ -95,7 +95,20 @@ class Objects:
         """Selects rows by mask (M,), by index, or by slice; the batch size stays."""
         if not isinstance(index, (Tensor, slice)):
             index = torch.as_tensor(index, dtype=torch.int64)
-        return self.replace(**{name: tensor[index] for name, tensor in self._tensors().items()})
+        return self.replace(**self._selected(index))
+
+    def regrouped(self, rows: Tensor, image_index: Tensor, batch_size: int) -> Self:
+        """Selects rows as the objects of other images.
+
+        Args:
+            rows: int64 (N,).
+            image_index: int64 (N,), the new image of each, never decreasing.
+            batch_size: number of new images.
+        """
+        return self.replace(**{**self._selected(rows), "image_index": image_index, "batch_size": batch_size})
+
+    def _selected(self, index: Tensor | slice) -> dict[str, Tensor]:
+        return {name: tensor[index] for name, tensor in self._tensors().items()}
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,10 @@ from ssdir.inference.quantize import quantize_encoder
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected import DetectedModel
 from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
+from ssdir.training.recipe import read_recipe
 
 PLAIN = "torch, as trained"
 ENGINES = {
@@ -140,6 +143,16 @@ def scattered_pictures(size: int, count: int, seed: int = 0) -> Image8:
     glyphs, config = load_glyphs("digits", "train"), ScatterConfig(canvas=size)
     grey = [scatter_image(glyphs, config, image_rng(seed, "train", index)).image for index in range(count)]
     return np.stack([read_image(image) for image in grey])
+
+
+def preset_model(preset: str, objects_per_image: float) -> SSDIR:
+    """A preset's SSDIR of ten classes, untrained, whose detector finds about so many objects in a picture."""
+    config = read_recipe(preset).model
+    assert isinstance(config, SSDIRConfig)
+    with seeded(0):
+        model = SSDIR(config, [str(digit) for digit in range(10)])
+    find_about(model, scattered_pictures(config.image_size, 8), objects_per_image)
+    return model
 
 
 def find_about(model: DetectedModel, pixels: Image8, objects_per_image: float) -> None:

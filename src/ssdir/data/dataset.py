@@ -180,8 +180,8 @@ class ObjectDataset(Dataset[Sample]):
 
     def _read_all(self) -> list[Image8]:
         """Decodes all images, on all cores."""
-        starts = range(0, len(self), _IMAGES_PER_JOB)
-        runs = [range(start, min(start + _IMAGES_PER_JOB, len(self))) for start in starts]
+        every = range(len(self))
+        runs = [every[start : start + _IMAGES_PER_JOB] for start in every[::_IMAGES_PER_JOB]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [image for run in pool.map(lambda run: [self._read(i) for i in run], runs) for image in run]
 

@@ -57,7 +57,7 @@ def build_cache(
         progress: called with (images done, images in all).
     """
     device = model.device
-    # A GPU makes maps anew in the time of copying them from the host, and 50,000 images' are 100 GB.
+    # For a GPU, maps would have to come from the host in each step; it reads them anew instead.
     shapes = model.detector.map_shapes if model.reads_detector and device.type == "cpu" else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -128,7 +128,7 @@ class ResidentDataset(Dataset[Any]):
 
     def __init__(self, split: ObjectDataset | CachedDataset, device: torch.device) -> None:
         dataset = _images_of(split)
-        if dataset.transform is not None or (isinstance(split, CachedDataset) and split.levels):
+        if not _never_changes(split):
             raise ValueError("a split with a transform, or with maps, can't be held on a device")
         self.device, self.images = device, _hold(dataset, device)
         self._make: Callable[[Tensor, Objects], Any]
@@ -138,12 +138,7 @@ class ResidentDataset(Dataset[Any]):
             objects, self._make = dataset.all_objects(), _as_pair
         self._counts = objects.counts.numpy()
         self._starts = np.cumsum(self._counts) - self._counts
-        named = {field.name: getattr(objects, field.name) for field in fields(objects)}
-        self._columns = {
-            name: values.to(device)
-            for name, values in named.items()
-            if isinstance(values, Tensor) and name != "image_index"
-        }
+        self._objects = objects.to(device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -160,8 +155,7 @@ class ResidentDataset(Dataset[Any]):
         )
         pixels = self.images[chosen_].permute(0, 3, 1, 2).float().div_(255)
         images = pixels.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        columns = {name: values[rows_] for name, values in self._columns.items()}
-        return self._make(images, Objects(image_index=index_, batch_size=len(chosen), **columns))
+        return self._make(images, self._objects.regrouped(rows_, index_, len(chosen)))
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -180,12 +174,15 @@ def _images_of(split: ObjectDataset | CachedDataset) -> ObjectDataset:
     return split.dataset if isinstance(split, CachedDataset) else split
 
 
+def _never_changes(split: ObjectDataset | CachedDataset) -> bool:
+    """Whether images are the same in each epoch, and all that comes with them is objects."""
+    return _images_of(split).transform is None and not (isinstance(split, CachedDataset) and split.levels)
+
+
 def _fits(split: ObjectDataset | CachedDataset, device: torch.device) -> bool:
     """Whether a split can be held on a device, and may."""
     dataset = _images_of(split)
-    if device.type != "cuda" or dataset.transform is not None or dataset.image_size is None:
-        return False
-    if isinstance(split, CachedDataset) and split.levels:
+    if device.type != "cuda" or dataset.image_size is None or not _never_changes(split):
         return False
     free, _ = torch.cuda.mem_get_info(device)
     return 3 * dataset.image_size**2 * len(dataset) < MEMORY_SHARE * free
@@ -193,10 +190,9 @@ def _fits(split: ObjectDataset | CachedDataset, device: torch.device) -> bool:
 
 def _hold(dataset: ObjectDataset, device: torch.device) -> Tensor:
     """All images, uint8 (N, H, W, C): C is 1 if all are grey, else 3."""
-    runs = [range(i, min(i + _IMAGES_AT_ONCE, len(dataset))) for i in range(0, len(dataset), _IMAGES_AT_ONCE)]
-    parts = []
-    for run in runs:
-        images = [dataset.pixels(index) for index in run]
+    every, parts = range(len(dataset)), []
+    for start in every[::_IMAGES_AT_ONCE]:
+        images = [dataset.pixels(index) for index in every[start : start + _IMAGES_AT_ONCE]]
         channels = max(image.shape[2] for image in images)
         stacked = np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in images])
         parts.append(torch.from_numpy(stacked).to(device))
