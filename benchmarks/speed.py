@@ -32,10 +32,11 @@ from torch.nn.functional import affine_grid, grid_sample
 from ssdir.benchmark.engines import PLAIN, measure_engines, preset_model, scattered_pictures
 from ssdir.benchmark.memory import peak_bytes
 from ssdir.benchmark.timing import Spread, in_turn, is_worse, ratio, spread
+from ssdir.console import warn
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
 from ssdir.errors import InputError
-from ssdir.evaluation.provenance import provenance
+from ssdir.evaluation.provenance import other_cpu, provenance
 from ssdir.inference.export import export_model
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
@@ -93,10 +94,14 @@ def main() -> None:
 
 
 def last_records(file: Path) -> dict[str, Record]:
-    """By name, what the file that is to be replaced holds."""
+    """By name, what the file that is to be replaced holds, if it is of such a CPU."""
     if not file.is_file():
         return {}
-    return {entry["name"]: entry for entry in json.loads(file.read_text(encoding="utf-8"))["records"]}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if difference := other_cpu(content["provenance"]):
+        warn(difference)
+        return {}
+    return {entry["name"]: entry for entry in content["records"]}
 
 
 def slower(records: list[Record], before: dict[str, Record]) -> set[str]:

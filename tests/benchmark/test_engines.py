@@ -92,6 +92,11 @@ def test_bench_writes_what_it_measured(tmp_path: Path, uncompiled: None) -> None
     out.write_text(json.dumps(report))
     again = bench("space-64", *quick, "--out", out, "--force")
     assert again.stdout.count("slower") == sum(row["model"] == "space-64" for row in report["costs"])
+    report["provenance"]["cpu"] = "abacus"
+    out.write_text(json.dumps(report))
+    elsewhere = bench("space-64", *quick, "--out", out, "--force")
+    assert "slower" not in elsewhere.stdout
+    assert "of another CPU (abacus; this one: " in elsewhere.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ssdir.models.zoo import choose_device, device_name, load_model
 from ssdir.training.fit import train
 from ssdir.training.loading import EpochShuffle
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
+from ssdir.training.precision import trainer_precision
 from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
 
 from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
@@ -59,6 +60,7 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record["recipe"] == augmented.model_dump(mode="json")
     assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
     assert record["device"] == device_name(choose_device())
+    assert record["precision"] == trainer_precision(augmented)
     assert read_training(tmp_path) is None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
+from ssdir.training import muon
 from ssdir.training.modules import LitStage
 from ssdir.training.recipe import StageConfig
 
@@ -35,6 +38,23 @@ def test_muons_steps_are_orthogonal_and_as_large_as_adams_usually_are() -> None:
     assert lengths.min() > 0.8
     assert lengths.max() < 1.2
     torch.testing.assert_close(step["bias"].abs(), torch.ones(24), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("has_instructions", "least", "most"), [(True, 1e-4, 1e-2), (False, 0.0, 1e-6)])
+def test_muons_steps_are_of_the_precision_that_the_cpu_multiplies_in(
+    has_instructions: bool, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "multiplies_bf16", lambda: has_instructions)
+    lit = LitNet(StageConfig(optimizer="muon", lr=LR))
+    orthogonalize = timm_muon.zeropower_via_newtonschulz
+    step = lit.step()["weight"].flatten(1)
+    assert timm_muon.zeropower_via_newtonschulz is orthogonalize
+    gradient = lit.net.weight.grad
+    assert gradient is not None
+    coefficients = timm_muon.resolve_ns_coefficients("quintic", timm_muon._COEFFICIENTS)
+    exact = -orthogonalize(gradient.flatten(1).double(), 5, coefficients, dtype=torch.float64)
+    off = (step.double() / step.norm() - exact / exact.norm()).square().mean().sqrt()
+    assert least <= off <= most
 
 
 def test_adams_first_step_is_a_sign() -> None:

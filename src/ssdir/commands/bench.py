@@ -13,7 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson, BatchSize, Force
-from ssdir.console import next_step, progress, stdout
+from ssdir.console import next_step, progress, stdout, warn
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -143,12 +143,19 @@ def _report(
 
 
 def _last(out: Path | None) -> dict[str, Any] | None:
-    """What the file that is to be replaced holds, if it is one of ours."""
+    """What the file that is to be replaced holds, if it is one of ours, and of such a CPU."""
+    from ssdir.evaluation.provenance import other_cpu
+
     try:
         content = json.loads(out.read_text(encoding="utf-8")) if out is not None and out.is_file() else None
     except ValueError:
         return None
-    return content if isinstance(content, dict) and "costs" in content else None
+    if not isinstance(content, dict) or "costs" not in content:
+        return None
+    if difference := other_cpu(content.get("provenance", {})):
+        warn(difference)
+        return None
+    return content
 
 
 def _show(report: dict[str, Any], before: dict[str, Any] | None) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
+from ssdir.ops.precision import multiplies_bf16
+
 _PACKAGES = {
     "ssdir": "ssdir",
     "torch": "torch",
@@ -30,7 +34,7 @@ def provenance(
         wall_seconds: how long the measurement took.
 
     Returns:
-        `config`, `seed`, `data_hash`, `versions`, `platform`, `device`, `cpu_count`, `wall_seconds`.
+        `config`, `seed`, `data_hash`, `versions`, `platform`, `device`, `cpu_count`, `cpu`, `wall_seconds`.
     """
     versions = {name: version(package) for name, package in _PACKAGES.items()}
     return {
@@ -41,5 +45,23 @@ def provenance(
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
         "cpu_count": os.cpu_count(),
+        "cpu": cpu_kind(),
         "wall_seconds": round(wall_seconds, 3),
     }
+
+
+def cpu_kind() -> str:
+    """What decides how fast the CPU multiplies: the instructions that torch uses, such as `AVX512, bfloat16`."""
+    return torch.backends.cpu.get_cpu_capability() + (", bfloat16" if multiplies_bf16() else "")
+
+
+def other_cpu(before: Mapping[str, Any]) -> str | None:
+    """Says that figures of speed are of another kind of CPU than this one; None if not, or if it is not known.
+
+    Args:
+        before: what `provenance` made then.
+    """
+    kind = before.get("cpu")
+    if kind in (None, cpu_kind()):
+        return None
+    return f"nothing is compared: what was measured before is of another CPU ({kind}; this one: {cpu_kind()})"

@@ -175,6 +175,7 @@ def provenance_section(provenance: Mapping[str, Any]) -> Section:
         "device": provenance.get("device"),
         "platform": provenance.get("platform"),
         "CPU cores": provenance.get("cpu_count"),
+        "CPU": provenance.get("cpu"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
     }
     config = yaml.safe_dump(provenance.get("config", {}), sort_keys=False, allow_unicode=True)

@@ -1,4 +1,4 @@
-"""Which operations may not be done in half precision."""
+"""Which operations may not be done in half precision, and where it is worth having."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ R = TypeVar("R")
 def at_least_single(tensor: Tensor) -> Tensor:
     """A tensor of half precision (float16, bfloat16) as float32; any other as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16 products; emulated, they are far slower than others."""
+    # Torch names the instructions since 2.10; before, single precision is the safe answer.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def in_full_precision(operation: Callable[P, R]) -> Callable[P, R]:

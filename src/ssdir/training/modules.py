@@ -127,9 +127,9 @@ class LitRepresentation(LitStage):
 def _optimizer(parameters: list[nn.Parameter], config: StageConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    from timm.optim import Muon
+    from ssdir.training.muon import PortableMuon  # timm takes a second to import
 
-    muon: torch.optim.Optimizer = Muon(
+    muon: torch.optim.Optimizer = PortableMuon(
         parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
     return muon

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from ssdir.models.detected import DetectedConfig
+from ssdir.ops.precision import multiplies_bf16
 from ssdir.training.recipe import Recipe
 
 
@@ -20,10 +21,3 @@ def trainer_precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed"]:
     if asked == "auto":
         asked = "bf16" if torch.cuda.is_available() or multiplies_bf16() else "single"
     return "bf16-mixed" if asked == "bf16" else "32-true"
-
-
-def multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products; emulated, they are slower than single precision."""
-    # Torch names the instructions since 2.10; before, single precision is the safe answer.
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -114,8 +114,8 @@ def read_training(model: Path) -> dict[str, Any] | None:
         model: folder of the model.
 
     Returns:
-        `recipe`, `wall_seconds` of each stage, and the last one's `device`, where it is known; None if the folder
-        is in no run.
+        `recipe`, `wall_seconds` of each stage, and, where they are known, the `device` of the last one and the
+        `precision` that it was trained in, as Lightning calls it; None if the folder is in no run.
     """
     run = model.resolve().parent
     if not (run / RECIPE_FILE).is_file():
@@ -125,9 +125,9 @@ def read_training(model: Path) -> dict[str, Any] | None:
         stage: json.loads(file.read_text(encoding="utf-8")) for stage, file in files.items() if file.is_file()
     }
     seconds = {stage: round(summary["wall_seconds"], 1) for stage, summary in summaries.items()}
-    devices = [summary["device"] for summary in summaries.values() if "device" in summary]
+    notes = {name: note for summary in summaries.values() for name, note in summary.items()}
     return {
         "recipe": yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8")),
         "wall_seconds": seconds,
-        **({"device": devices[-1]} if devices else {}),
+        **{name: notes[name] for name in ("device", "precision") if name in notes},
     }
