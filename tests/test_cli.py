@@ -336,6 +336,14 @@ def test_reconstruct(tiny_model_dir: Path, photos: Path, out: Path, threshold: f
     assert files_in(out) == ["sheet.png"]
 
 
+def test_of_many_images_some_are_drawn(
+    tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["ssdir.commands.reconstruct"], "MOST_IMAGES", 1)
+    said = ok("reconstruct", tiny_model_dir, photos, "--out", out / "sheet.png").stdout
+    assert f"1 image of {len(list(photos.glob('*.png')))}, evenly chosen" in said
+
+
 def test_reconstruct_refusals(tiny_model_dir: Path, photos: Path, out: Path) -> None:
     command = ["reconstruct", tiny_model_dir, photos]
     assert "must end in" in refused(*command, "--out", out / "sheet.txt")

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,17 +19,21 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
-def claim(path: str | Path, force: bool = False) -> None:
+def claim(path: str | Path, force: bool = False, suffixes: Sequence[str] = ()) -> None:
     """Checks, before any work is done, that an output can be written; writes nothing itself.
 
     Args:
         path: the file or folder to come.
         force: an existing one may be replaced.
+        suffixes: what its name may end in, in lower case; none: in anything.
 
     Raises:
-        InputError: if it exists (without `force`), or no such path can be made.
+        InputError: if it exists (without `force`), ends in none of `suffixes`, or no such path can be made.
     """
     path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        endings = suffixes[0] if len(suffixes) == 1 else f"one of {', '.join(suffixes)}"
+        raise InputError(f"output '{path}' must end in {endings}")
     if os.path.lexists(path) and not force:
         raise InputError(f"output '{path}' exists already: choose another, or replace it with --force")
     ancestor = path.absolute().parent

@@ -1,4 +1,5 @@
 import json
+import os
 
 import cv2
 import numpy as np
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate, fingerprint
 from ssdir.data.glyphs import load_glyphs
-from ssdir.data.layouts import open_dataset
+from ssdir.data.layouts import open_dataset, read_table
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
+from ssdir.data.table_builder import SPLITS
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 
@@ -202,6 +204,15 @@ def test_boxes_are_cleaned_at_reading(small):
         data[3]
 
 
+def test_crowds_are_no_objects_but_known(small):
+    data = open_dataset(small, "train", classes=["dog", "cat"])
+    crowd = data.ignored(0)
+    assert crowd.boxes_px((20, 40)).round().tolist() == [[1, 1, 10, 10]]
+    assert crowd.labels.tolist() == [1]
+    assert [len(data.ignored(index)) for index in (1, 2)] == [0, 0]
+    assert len(open_dataset(small, "train", classes=["dog"]).ignored(0)) == 0
+
+
 def test_class_agnostic_labels_keep_the_categories(small):
     data = open_dataset(small, "train", classes="object")
     assert data.class_names == ["object"]
@@ -290,10 +301,51 @@ def test_large_jpegs_are_squashed_like_any_image(tmp_path):
     assert len(objects) == 0
 
 
+@pytest.mark.parametrize(("width", "height"), [(1208, 1153), (640, 525), (640, 625)])
+def test_jpegs_are_not_refused_for_what_decoding_at_a_smaller_scale_rounds(tmp_path, width, height):
+    root = write_coco(tmp_path, [(1, height, width)], [])
+    Image.new("RGB", (width, height)).save(root / "train" / "1.png", "JPEG")
+    assert open_dataset(root, "train", image_size=128)[0][0].shape == (3, 128, 128)
+    Image.new("RGB", (width, 300)).save(root / "train" / "1.png", "JPEG")
+    with pytest.raises(InputError, match=f"{width} x 300 pixels, but annotated as {width} x {height}"):
+        open_dataset(root, "train", image_size=128)[0]
+
+
 def test_images_are_also_found_below_images(small):
     (small / "images").mkdir()
     (small / "train").rename(small / "images" / "train")
     assert open_dataset(small, "train")[0][0].shape == (3, 20, 40)
+    (small / "images" / "train" / "1.png").unlink()
+    assert open_dataset(small, "train")[1][0].shape == (3, 30, 30)
+
+
+def test_absolute_names_are_taken_as_they_are(small, tmp_path):
+    elsewhere = tmp_path / "elsewhere.png"
+    (small / "train" / "1.png").rename(elsewhere)
+    edit(small / "annotations" / "instances_train.json", lambda c: c["images"][0].update(file_name=str(elsewhere)))
+    assert [open_dataset(small, "train")[i][0].shape[1] for i in range(2)] == [20, 30]
+
+
+def test_a_byte_order_mark_is_no_mistake(small):
+    path = small / "annotations" / "instances_train.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(open_dataset(small, "train")) == 3
+
+
+def test_names_may_be_any_bytes(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    for place in ("images", "labels"):
+        (tmp_path / place).mkdir()
+    for each in (name, "a.png", "b.png"):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / each)
+        (tmp_path / "labels" / each).with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert {image for split in SPLITS for image in read_table(tmp_path, split).image_names} == {
+        f"images/{each}" for each in (name, "a.png", "b.png")
+    }
+    before = fingerprint(open_dataset(tmp_path, "all"))
+    (tmp_path / "images" / name).rename(tmp_path / "images" / os.fsdecode(b"caf\xe8.png"))
+    (tmp_path / "labels" / name).with_suffix(".txt").rename(tmp_path / "labels" / os.fsdecode(b"caf\xe8.txt"))
+    assert fingerprint(open_dataset(tmp_path, "all")) != before
 
 
 def test_fingerprints_follow_the_data_and_the_settings(small):

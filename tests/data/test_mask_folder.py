@@ -85,6 +85,13 @@ def test_objects_say_what_masks_can_not(tmp_path):
     assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15], [0, 0, 0, 0]]
 
 
+def test_blank_lines_and_a_byte_order_mark_say_nothing(tmp_path):
+    write(tmp_path, "train", {"a": MASK}, {"a": []})
+    path = tmp_path / "objects" / "train.jsonl"
+    path.write_text(path.read_text() + "\n \n", encoding="utf-8-sig")
+    assert len(read_mask_folder(tmp_path, "train").image) == 0
+
+
 def test_given_boxes_are_taken(tmp_path):
     write(tmp_path, "train", {"a": MASK}, {"a": [{"value": 1, "box": [1, 2, 3, 4.5]}, {"value": 7}]})
     assert read_mask_folder(tmp_path, "train").boxes_px.tolist() == [[1, 2, 3, 4.5], [10, 5, 25, 15]]
@@ -140,6 +147,7 @@ def test_images_in_folders_of_a_split_are_found(tmp_path):
 def test_masks_without_an_image_are_noted(tmp_path):
     write(tmp_path, "train", {"a": MASK, "b": MASK})
     (tmp_path / "images/train/b.png").unlink()
+    (tmp_path / "masks/train/._a.png").write_bytes(b"macOS")
     table = read_mask_folder(tmp_path, "train")
     assert table.notes == ("masks without an image, passed over: 1",)
     assert table.image_names == ["images/train/a.png"]

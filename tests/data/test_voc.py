@@ -58,6 +58,13 @@ def test_a_golden_sample_is_read(golden):
     assert len(table.notes) == 2
 
 
+def test_what_macos_leaves_beside_files_is_passed_over(golden):
+    for name in ("Annotations/._a.xml", "ImageSets/Main/._train.txt", "JPEGImages/._a.png"):
+        (golden / name).write_bytes(b"\x00\x05\x16\x07")
+    assert voc_splits(golden) == ["train", "val"]
+    assert read_voc(golden, "train").category_names == ["bird", "cat", "dog"]
+
+
 def test_splits_agree_on_the_classes(golden):
     table = read_voc(golden, "val")
     assert table.category_names == ["bird", "cat", "dog"]

@@ -185,6 +185,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path)
         "all labelled objects are": ("classify", "fit", stored, "--column", "score", "--out", out),
         "is not a classifier": ("classify", "predict", bad, stored, "--out", out),
         "must end in one of": ("cluster", stored, "--out", tmp_path / "out.txt"),
+        "sheet.jpg' must end in .png": ("cluster", stored, "--out", out, "--sheet", tmp_path / "sheet.jpg"),
         "can't make 500 clusters": ("cluster", stored, "--out", out, "-k", 500),
         "does not exist": ("outliers", tmp_path / "none.parquet", "--out", out),
     }

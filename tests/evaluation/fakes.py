@@ -56,6 +56,7 @@ class FakeDataset:
     ) -> None:
         self.known: dict[str, list[Tensor]] = {}
         self.masks: list[Tensor | None] = [None] * len(targets)
+        self.crowds = [Objects.empty(1)] * len(targets)
         self.targets, self._categories, self.category_names = list(targets), list(categories), list(names)
         self.class_names, self.offset = ["object"], offset
 
@@ -72,6 +73,9 @@ class FakeDataset:
 
     def attributes(self, index: int) -> dict[str, Tensor]:
         return {name: values[index] for name, values in self.known.items()}
+
+    def ignored(self, index: int) -> Objects:
+        return self.crowds[index]
 
     def mask(self, index: int) -> Tensor | None:
         return self.masks[index]

@@ -18,7 +18,7 @@ SIZE = (320, 240)
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
-def pycocotools_ap(predictions: Objects, targets: Objects) -> dict[str, float]:
+def pycocotools_ap(predictions: Objects, targets: Objects, ignored: Objects | None = None) -> dict[str, float]:
     """The reference implementation's numbers."""
 
     def rows(objects: Objects) -> list[dict[str, object]]:
@@ -44,10 +44,11 @@ def pycocotools_ap(predictions: Objects, targets: Objects) -> dict[str, float]:
 
     assert targets.labels is not None
     assert predictions.scores is not None
+    crowds = [] if ignored is None else [{**row, "iscrowd": 1} for row in rows(ignored)]
     truth = COCO()
     truth.dataset = {
         "images": [{"id": image} for image in range(targets.batch_size)],
-        "annotations": rows(targets),
+        "annotations": [{**row, "id": number} for number, row in enumerate([*rows(targets), *crowds], start=1)],
         "categories": [{"id": label} for label in targets.labels.unique().tolist()],
     }
     scores = predictions.scores.tolist()
@@ -80,6 +81,35 @@ def test_average_precision_is_pycocotools(seed: int, classes: int) -> None:
         return
     one_class = [objects.replace(labels=0 * objects.image_index) for objects in (predictions, targets)]
     assert agnostic == pytest.approx(pycocotools_ap(*one_class)["detection/ap50"], abs=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_what_is_found_in_ignored_regions_counts_as_in_pycocotools(classes: int) -> None:
+    targets, ignored = random_objects(3, 20, 6, classes=classes), random_objects(4, 20, 4, classes=classes)
+    assert ignored.scores is None
+    inside = ignored.replace(z_where=ignored.z_where * torch.tensor([1, 1, 0.6, 0.6]))
+    found = Objects.cat([jittered(targets, 3, noise=0.1), jittered(inside, 5, noise=0.02)])
+    image_index = found.image_index % 20
+    order = image_index.argsort(stable=True)
+    predictions = found.regrouped(order, image_index[order], 20)
+    metrics = detection_metrics(predictions, targets, SIZE, ignored)
+    metrics.pop("detection/ap50_class_agnostic", None)
+    expected = pycocotools_ap(predictions, targets, ignored)
+    assert metrics == pytest.approx(expected, abs=1e-5)
+    assert metrics["detection/ap"] > detection_metrics(predictions, targets, SIZE)["detection/ap"] + 0.01
+
+
+def test_the_operating_point_excuses_what_lies_in_ignored_regions() -> None:
+    targets = boxes_to_objects([[0, 0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6]])
+    crowd = boxes_to_objects([[0.4, 0.4, 1, 1]])
+    # Right; right, and in the crowd; excused; a quarter in the crowd; nowhere.
+    found = boxes_to_objects(
+        [[0, 0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6], [0.8, 0.8, 0.9, 0.9], [0.3, 0.3, 0.5, 0.5], [0, 0.7, 0.1, 0.9]]
+    )
+    metrics = operating_metrics(found, targets, ignored=crowd)
+    assert metrics["detection/precision"] == pytest.approx(2 / 4)
+    assert metrics["detection/recall"] == 1
+    assert metrics["detection/count_error"] == 2
 
 
 def test_labels_count_unless_agnostic() -> None:

@@ -67,6 +67,20 @@ def data() -> tuple[FakeDataset, FakeDataset, dict[int, Objects]]:
     return test, train, {**found, **found_in_train}
 
 
+def test_what_is_found_in_crowds_is_no_mistake(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
+    model = FakeEncoder(found, blind)
+    before = metrics_of(model, test)
+    for number in range(1, len(test)):  # The third object of each image is not annotated, but in a crowd.
+        crowd = test.targets[number][[2]]
+        test.targets[number] = test.targets[number][[0, 1, 3]]
+        test._categories[number] = test._categories[number][[0, 1, 3]]
+        test.crowds[number] = crowd.replace(z_where=crowd.z_where * torch.tensor([1, 1, 1.2, 1.2]))
+    assert metrics_of(model, test)["detection/precision"] == before["detection/precision"] == 1
+    test.crowds = [Objects.empty(1)] * len(test)
+    assert metrics_of(model, test)["detection/precision"] == pytest.approx(2 / 3)
+
+
 def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
     test, train, found = data
     model = FakeDetector(found, TruthCode(test, train))

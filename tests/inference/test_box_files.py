@@ -160,6 +160,20 @@ def test_columns_that_are_also_ours_are_renamed(tmp_path: Path) -> None:
     assert table.given.column_names == ["box_row", "given_z_depth"]
 
 
+def test_lists_of_other_tools_are_left_out(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.Table.from_pylist([{**row, "embedding": [1.0, 2.0]} for row in ROWS]), tmp_path / "b.parquet"
+    )
+    assert read_boxes(tmp_path / "b.parquet").given.column_names == ["box_row", "track_id"]
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = write_coco(tmp_path)
+    expected = read_boxes(path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert np.array_equal(read_boxes(path).boxes, expected.boxes)
+
+
 def bad(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [ROWS[0], {**ROWS[1], **values}, ROWS[2]]
 
@@ -230,6 +244,7 @@ def test_names_mean_the_file_whose_path_ends_with_them() -> None:
         ("b.csv", "image,x1,y1,x2,y2\na,1,2,3,four\n", "column 'y2' .* other than numbers"),
         ("b.csv", "image,x1,y1,x2,y2,score\na,1,2,3,4,7\n", r"row 0 .* score 7, expected 0 \.\.\. 1"),
         ("b.csv", "image,x1\na,1,2,3\n", "not a CSV table"),
+        ("b.csv", "image,x1,y1,x2,y2,score,score\na,1,2,3,4,1,1\n", "two columns 'score'"),
         ("b.parquet", "no", "damaged or not Parquet"),
         ("b.json", "[{", "not valid JSON"),
         ("b.json", "[]", "by --annotations"),

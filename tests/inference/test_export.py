@@ -111,6 +111,7 @@ def test_onnx_finds_what_torch_finds(shipped_onnx: Path, digits: list[Path]) -> 
 
 def test_images_of_any_size_are_resized_inside(shipped_onnx: Path, digits: list[Path]) -> None:
     encoder, model = OnnxEncoder(shipped_onnx, "cpu"), ssdir.load(SHIPPED, "cpu")
+    assert encoder.device == "cpu"
     for path in digits:
         found = encoder.encode_pixels(read_image(path)[None])
         expected = ObjectArrays.of(model.encode(path))

@@ -64,7 +64,7 @@ def test_results_take_the_ids_of_a_data_set(stored: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "not a COCO file"),
+        ("{", "not valid JSON at line 1"),
         ('{"images": [], "categories": []}', "no image 'x.png'"),
         (
             '{"images": [{"id": 1, "file_name": "p/x.png"}, {"id": 2, "file_name": "q/x.png"}], "categories": []}',

@@ -56,9 +56,10 @@ def bench(
     All variants take turns; times are medians with the smallest and largest repeat. With --out and --force, what
     got slower than in the file that is replaced is marked.
     """
-    for file in (out, chart):
-        if file is not None:
-            claim(file, force)
+    if out is not None:
+        claim(out, force)
+    if chart is not None:
+        claim(chart, force, (".png",))
     counts = _numbers(objects, "--objects")
     from ssdir.benchmark.costs import STAGES, chart_of, measure_costs, resized
     from ssdir.benchmark.engines import measure_engines, scattered_pictures

@@ -229,7 +229,7 @@ def _check_outputs(out: Path, sheet: Path | None, force: bool) -> None:
 
     check_writable(out, force)
     if sheet is not None:
-        claim(sheet, force)
+        claim(sheet, force, (".png",))
 
 
 def _write_groups(sheet: Path, force: bool, table: pa.Table, groups: Any, caption: Any) -> None:

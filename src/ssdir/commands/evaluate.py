@@ -56,7 +56,7 @@ def evaluate(
             metavar="MODEL", help="A shipped model's name, a model's or run's folder, or a .onnx file."
         ),
     ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a COCO data set.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a data set, in any layout.")],
     out: Annotated[Path | None, typer.Option(help="JSON file to write: metrics and provenance.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
     train_split: Annotated[str, typer.Option(help="Split that probes learn from, or none.")] = "train",
@@ -146,7 +146,7 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
 
         assert isinstance(encoder, OnnxEncoder)
         config = {"exported": dataclasses.asdict(encoder.exported)}
-        return _Subject(OnnxModel(encoder), encoder.class_names, config, device=device or "cpu")
+        return _Subject(OnnxModel(encoder), encoder.class_names, config, device=encoder.device)
     from ssdir.models.zoo import device_name, find_model, random_encoder
     from ssdir.training.recipe import read_training
 

@@ -9,11 +9,13 @@ import typer
 
 from ssdir.commands.options import Device, Force, Model
 from ssdir.console import next_step, say
-from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 from ssdir.wording import counted
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+MOST_IMAGES = 64
+"""Rows of a sheet: more would be neither looked at, nor be a picture that every format can hold."""
 
 
 def reconstruct(
@@ -24,17 +26,19 @@ def reconstruct(
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Draw images beside what the model makes of them: boxes, reconstruction, single objects."""
-    claim(out, force)
-    if out.suffix.lower() not in PICTURE_SUFFIXES:
-        raise InputError(f"output '{out}' must end in one of {', '.join(PICTURE_SUFFIXES)}")
+    """Draw images beside what the model makes of them: boxes, reconstruction, single objects.
+
+    Of many images, 64 are drawn, evenly chosen.
+    """
+    claim(out, force, PICTURE_SUFFIXES)
     from PIL import Image
 
     from ssdir.data.images import find_images
     from ssdir.inference.predictor import check_draws, load
     from ssdir.plots import reconstruction_sheet
 
-    files = find_images(images)
+    found = find_images(images)
+    files = found[:: -(-len(found) // MOST_IMAGES)]
     predictor = load(model, device)
     check_draws(predictor.model)
     seen = predictor.prepare(files)
@@ -42,5 +46,6 @@ def reconstruct(
     sheet = reconstruction_sheet(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
         Image.fromarray(sheet).save(temporary)
-    say(f"{counted(len(files), 'image')}, {counted(len(objects), 'object')}: {out}")
+    some = "" if len(files) == len(found) else f" of {len(found)}, evenly chosen"
+    say(f"{counted(len(files), 'image')}{some}, {counted(len(objects), 'object')}: {out}")
     next_step("encode", model, *images, "--out", "objects.parquet")

@@ -54,7 +54,7 @@ def search(
     if (image is None) == (row is None):
         raise InputError("give a picture to search by, or --row for an object of the index")
     if sheet is not None:
-        claim(sheet, force)
+        claim(sheet, force, (".png",))
     from ssdir.search.index import ObjectFilter, ObjectIndex
 
     opened = ObjectIndex.open(index)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
-from ssdir.data.json_stream import stream_json
+from ssdir.data.json_files import stream_json
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.data.split_files import find_split, list_splits

@@ -7,13 +7,13 @@ their numbers, the first tenth is test, the second val, the rest train; the vari
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.json_files import read_json
 from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
 from ssdir.data.split_files import find_folder, missing_split
 from ssdir.errors import EmptySplitError, InputError
@@ -121,12 +121,7 @@ def _read_image(root: Path, path: Path, variant: str) -> MaskedImage:
 
 
 def _entries(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON at line {error.lineno} ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
+    content = read_json(path)
     entries = content.get("objects") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{path} has no list 'objects': these are not CLEVRTEX metadata")

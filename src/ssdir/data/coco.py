@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
+from ssdir.data.json_files import read_json
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import check_names
 from ssdir.data.upright import turn_upright
@@ -40,7 +41,7 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
     """
     folder = Path(root)
     path = find_split(root, _ANNOTATIONS, split)
-    content, name = read_json(path), str(path)
+    content, name = _read_object(path), str(path)
     try:
         categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
         images, annotations = content["images"], content["annotations"]
@@ -67,12 +68,12 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         check_names(names[0], name)
     if min(min(size) for size in sizes) < 1:
         raise InputError(f"{name}: an image has no width or no height")
-    place = _image_folder(folder, split, names[1][0])
+    place = _image_folder(folder, split, names[1])
     table = AnnotationTable(
         root=folder,
         sources=(path,),
         category_names=names[0],
-        image_names=[f"{place}/{name}" if place else name for name in names[1]],
+        image_names=[f"{place}/{name}" if place and not Path(name).is_absolute() else name for name in names[1]],
         image_sizes=image_sizes,
         image=_references(annotations, "image_id", image_of, name),
         category=_references(annotations, "category_id", category_of, name),
@@ -125,25 +126,19 @@ def _optional_column(annotations: list[dict[str, Any]], key: str) -> NDArray[np.
     return np.array([entry[key] for entry in annotations], dtype=np.int64)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     """Reads a JSON object; InputError names the line of a mistake."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON at line {error.lineno} ({error.msg})") from None
-    except RecursionError:
-        raise InputError(f"{path}: not COCO annotations (lists within lists, too deep to read)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not COCO annotations (a {type(content).__name__} instead of an object)")
     return content
 
 
-def _image_folder(root: Path, split: str, file_name: str) -> str:
-    """Where under the root the split's images are; if the first is nowhere, the standard place."""
+def _image_folder(root: Path, split: str, file_names: Sequence[str]) -> str:
+    """Where under the root the split's images are: there, where the first found is; else the usual place."""
     candidates = (split, f"images/{split}", "images", "")
-    return next((folder for folder in candidates if (root / folder / file_name).is_file()), candidates[0])
+    places = (place for name in file_names for place in candidates if (root / place / name).is_file())
+    return next(places, candidates[0])
 
 
-__all__ = ["coco_splits", "is_coco", "read_coco", "read_json", "write_scatter"]
+__all__ = ["coco_splits", "is_coco", "read_coco", "write_scatter"]

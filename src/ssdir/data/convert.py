@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from xml.etree import ElementTree
@@ -174,7 +174,7 @@ def _file_names(tables: Mapping[str, AnnotationTable], one_folder: bool) -> dict
             return path.name
         parts = [part for part in path.parts if part != path.anchor]
         stems = (f"{split}_{path.stem}", f"{split}_{'_'.join(parts).removesuffix(path.suffix)}")
-        candidates = (*stems, *(f"{stems[0]}_{n}" for n in range(2, len(used) + 3)))
+        candidates = chain(stems, (f"{stems[0]}_{n}" for n in count(2)))
         free = next(stem for stem in candidates if key(split, f"{stem}.x") not in used)
         used.add(key(split, f"{free}.x"))
         return free + path.suffix

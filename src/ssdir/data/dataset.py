@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import Image8, read_channels, resize, resize_nearest
+from ssdir.data.images import image_size as size_of_image
 from ssdir.data.masks import read_mask
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
@@ -77,13 +78,13 @@ class ObjectDataset(Dataset[Sample]):
         self.image_paths = table.image_paths
 
         boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
-        usable = has_area & ~table.ignored
+        chosen, usable = label_of[table.category] >= 0, has_area & ~table.ignored
         self.dropped_boxes = int((~usable).sum())
-        kept = np.flatnonzero(usable & (label_of[table.category] >= 0))
-        kept = kept[np.argsort(table.image[kept], kind="stable")]
-        counts = np.bincount(table.image[kept], minlength=len(self.file_names))
+        kept, self._starts = _by_image(table, chosen & usable)
         self._kept = kept
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        ignored, self._ignored_starts = _by_image(table, chosen & has_area & table.ignored)
+        self._ignored_z_where = to_cxcywh(torch.from_numpy(boxes[ignored])).float()
+        self._ignored_labels = torch.from_numpy(label_of[table.category[ignored]])
         self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
         self._categories = torch.from_numpy(table.category[kept])
         self._labels = torch.from_numpy(label_of[table.category[kept]])
@@ -129,6 +130,12 @@ class ObjectDataset(Dataset[Sample]):
         image_index = torch.repeat_interleave(torch.arange(len(self)), counts)
         return self._objects(slice(None), image_index, len(self))
 
+    def ignored(self, index: int) -> Objects:
+        """Regions of an image that are annotated as no object, such as crowds: finding them is no mistake."""
+        rows = self._rows(index, self._ignored_starts)
+        labels = self._ignored_labels[rows]
+        return Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
+
     def _objects(self, rows: slice, image_index: Tensor, batch_size: int) -> Objects:
         labels = self._labels[rows]
         return Objects(
@@ -172,11 +179,12 @@ class ObjectDataset(Dataset[Sample]):
             mask[values == value] = number
         return torch.from_numpy(mask)
 
-    def _rows(self, index: int) -> slice:
+    def _rows(self, index: int, starts: NDArray[np.int64] | None = None) -> slice:
+        starts = self._starts if starts is None else starts
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
-        return slice(int(self._starts[index]), int(self._starts[index + 1]))
+        return slice(int(starts[index]), int(starts[index + 1]))
 
     def _read_all(self) -> list[Image8]:
         """Decodes all images, on all cores."""
@@ -189,12 +197,15 @@ class ObjectDataset(Dataset[Sample]):
         """Decodes an image: uint8 (H, W, 1 or 3)."""
         height, width = (int(side) for side in self.image_sizes[index])
         size = self.image_size
-        # The shorter side must not fall below `size` while decoding.
+        # While decoding, the shorter side must not fall below `size`, but by what is rounded.
         max_side = None if size is None else -(-size * max(height, width) // min(height, width))
-        image = read_channels(self.image_paths[index], max_side)
-        if not same_shape((image.shape[0], image.shape[1]), (height, width)):
-            shape = f"{image.shape[1]} x {image.shape[0]}"
-            raise InputError(f"{self.image_paths[index]}: {shape} pixels, but annotated as {width} x {height}")
+        path = self.image_paths[index]
+        image = read_channels(path, max_side)
+        # A JPEG that is decoded at a smaller scale is rounded twice: what is odd then, the header may set right.
+        if not same_shape((image.shape[0], image.shape[1]), (height, width)) and not same_shape(
+            stored := size_of_image(path), (height, width)
+        ):
+            raise InputError(f"{path}: {stored[1]} x {stored[0]} pixels, but annotated as {width} x {height}")
         return image if size is None else resize(image, size, size)
 
 
@@ -227,7 +238,7 @@ def fingerprint(dataset: ObjectDataset) -> str:
         digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
     for path, name in zip(dataset.image_paths, dataset.file_names, strict=True):
         try:
-            digest.update(f"{name}\0{os.stat(path).st_size}\0".encode())
+            digest.update(os.fsencode(f"{name}\0{os.stat(path).st_size}\0"))  # Names may be any bytes.
         except OSError:
             raise InputError(f"image '{path}' is missing") from None
     # What only evaluation reads, and most data lack: hashes of those stay as they are.
@@ -238,8 +249,16 @@ def fingerprint(dataset: ObjectDataset) -> str:
             digest.update(f"{name}\0".encode() + np.ascontiguousarray(values).tobytes())
     for name in table.mask_names or ():
         file = table.root / name
-        digest.update(f"{name}\0{file.stat().st_size if file.exists() else None}\0".encode())
+        digest.update(os.fsencode(f"{name}\0{file.stat().st_size if file.exists() else None}\0"))
     return digest.hexdigest()[:16]
+
+
+def _by_image(table: AnnotationTable, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The chosen rows of a table, image by image, and where each image's begin and the last one's end."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(table.image[rows], kind="stable")]
+    counts = np.bincount(table.image[rows], minlength=len(table.image_names))
+    return rows, np.concatenate([[0], np.cumsum(counts)])
 
 
 def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tuple[NDArray[np.int64], list[str]]:

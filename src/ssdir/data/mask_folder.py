@@ -19,7 +19,7 @@ from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.masked_images import Box, MaskedImage, MaskedObject, Names, build_table
-from ssdir.data.split_files import find_folder, missing_split
+from ssdir.data.split_files import find_folder, missing_split, visible
 from ssdir.data.table_builder import SPLITS, divide
 from ssdir.data.yolo_folder import list_images
 from ssdir.errors import InputError
@@ -104,7 +104,7 @@ def _images(root: Path, split: str, notes: list[str]) -> Iterator[MaskedImage]:
             raise InputError(f"{path} has no line for image '{name}': if it has no objects, say \"objects\": []")
         image_name, mask_name = (base / name).relative_to(root), (masks / mask).relative_to(root)
         yield MaskedImage(image_name.as_posix(), mask_name.as_posix(), None if told is None else told[name])
-    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in masks.rglob("*.png"))
+    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in visible(masks.rglob("*.png")))
     if lone:
         notes.append(f"masks without an image, passed over: {lone}")
 
@@ -113,8 +113,10 @@ def _lines(path: Path) -> Iterator[tuple[str, list[MaskedObject]]]:
     """The images' names and objects that a file tells of."""
     seen: set[str] = set()
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
                 where = f"{path}: line {number}"
                 name, objects = _parse_line(line, where)
                 if name in seen:

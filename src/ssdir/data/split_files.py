@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssdir.errors import InputError, MissingSplitError
@@ -26,8 +26,13 @@ def find_folder(root: str | Path) -> Path:
 def list_splits(root: str | Path, pattern: str) -> list[str]:
     """The splits that have a file: what stands for the `*` of, say, `annotations/instances_*.json`."""
     prefix, suffix = Path(pattern).name.split("*")
-    found = (Path(root) / pattern).parent.glob(Path(pattern).name)
+    found = visible((Path(root) / pattern).parent.glob(Path(pattern).name))
     return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """Sorted, without hidden files: macOS leaves a `._name` beside each name on foreign disks."""
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def find_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +149,7 @@ def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, Annot
 
 def _by_hash(keys: Sequence[Key]) -> list[Key]:
     """In an order that their names alone decide."""
-    return sorted(keys, key=lambda key: hashlib.sha256(str(key).encode()).digest())
+    return sorted(keys, key=lambda key: hashlib.sha256(os.fsencode(str(key))).digest())
 
 
 def _tenth(keys: Sequence[Key]) -> int:

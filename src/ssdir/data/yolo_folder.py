@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssdir.data.images import IMAGE_SUFFIXES
-from ssdir.data.split_files import missing_split
+from ssdir.data.split_files import missing_split, visible
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
 
@@ -258,7 +258,8 @@ def orphans_of(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[
             continue
         known = labels.keys() | {label_file(image) for image in list_images(place)}
         folder = label_file(place / "any.jpg").parent
-        orphans += [path for path in folder.rglob("*.txt") if path not in known and path.name != "classes.txt"]
+        files = visible(folder.rglob("*.txt"))
+        orphans += [path for path in files if path not in known and path.name != "classes.txt"]
     return sorted(orphans)
 
 

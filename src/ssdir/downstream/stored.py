@@ -45,9 +45,7 @@ def read_stored(path: str | Path, least: int = 1) -> tuple[pa.Table, NDArray[np.
 
 def check_writable(path: Path, force: bool) -> None:
     """Raises InputError, before any work is done, if a table can't be written there."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"output '{path}' must end in one of {', '.join(SUFFIXES)}")
-    claim(path, force)
+    claim(path, force, SUFFIXES)
 
 
 def write_stored(

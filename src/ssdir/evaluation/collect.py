@@ -49,6 +49,7 @@ class Split:
         ranked: detections at a low threshold, for average precision.
         objects: those at the operating threshold, with z_what.
         targets: true objects.
+        ignored: regions in which finding something is neither right nor wrong.
         match: int64 (M,), the target of each of `objects`, or -1.
         codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
@@ -60,6 +61,7 @@ class Split:
     ranked: Objects
     objects: Objects
     targets: Objects
+    ignored: Objects
     match: Tensor
     codes: dict[str, LabelledLatents]
     properties: dict[str, LabelledLatents]
@@ -108,6 +110,7 @@ class Collector:
         categories: Tensor,
         attributes: Mapping[str, Tensor] | None = None,
         masks: Sequence[Tensor | None] = (),
+        ignored: Objects | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -117,6 +120,7 @@ class Collector:
             categories: int64 (T,), what each of them is.
             attributes: by name, int64 (T,), what else is known of them; the same names in each batch.
             masks: of each image, see `MaskMeter`; none at all where nothing is known.
+            ignored: see `Split`; None for no such region.
 
         Raises:
             ValueError: if images or masks are not of the model's size, or categories or attributes not one for
@@ -140,6 +144,7 @@ class Collector:
         self._keep("ranked", ranked.replace(z_what=None, z_what_scale=None))
         self._keep("objects", objects)
         self._keep("targets", targets)
+        self._keep("ignored", Objects.empty(len(images)) if ignored is None else ignored)
         self._categories.append(categories.cpu())
         for name, values in (attributes or {}).items():
             self._attributes[name].append(values.cpu())
@@ -187,6 +192,7 @@ class Collector:
             ranked=kept["ranked"],
             objects=objects,
             targets=targets,
+            ignored=kept["ignored"],
             match=match,
             codes=codes,
             properties={
@@ -252,7 +258,8 @@ def collect(
         known = [dataset.attributes(row) for row in rows]
         attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
         masks = [dataset.mask(row) for row in rows] if collector.draws else []
-        collector.add(images.to(device), targets.to(device), categories, attributes, masks)
+        ignored = Objects.cat([dataset.ignored(row) for row in rows])
+        collector.add(images.to(device), targets.to(device), categories, attributes, masks, ignored)
         if progress is not None:
             progress(stage, rows.stop, total)
     return collector.finish()

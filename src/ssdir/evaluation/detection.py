@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from ssdir.evaluation.matching import best_target, match_greedy
+from ssdir.evaluation.matching import best_target, match_greedy, paired_share, pairs_within_images
 from ssdir.objects import Objects
 
 _AP_NAMES = {
@@ -24,7 +24,9 @@ _IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
 _RECALL_THRESHOLDS: list[float] = np.linspace(0, 1, 101).tolist()
 
 
-def detection_metrics(predictions: Objects, targets: Objects, image_size: tuple[int, int]) -> dict[str, float]:
+def detection_metrics(
+    predictions: Objects, targets: Objects, image_size: tuple[int, int], ignored: Objects | None = None
+) -> dict[str, float]:
     """COCO average precision, pooled over all images (Lin et al. 2014; at most 100 objects an image).
 
     Small, medium and large are COCO's areas (below 32², up to 96², above; in pixels of `image_size`).
@@ -34,30 +36,36 @@ def detection_metrics(predictions: Objects, targets: Objects, image_size: tuple[
         predictions: ranked objects, kept at a low score threshold; without scores all rank the same.
         targets: true objects of the same images.
         image_size: (height, width) in pixels.
+        ignored: regions of the same images in which finding something is neither right nor wrong, COCO's crowds.
 
     Returns:
         `detection/ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; with several classes also
         `detection/ap50_class_agnostic`. What no true object defines is left out.
     """
-    agnostic = _average_precision(_without_labels(predictions), _without_labels(targets), image_size)
+    ignored = Objects.empty(targets.batch_size) if ignored is None else ignored
+    found, true, crowds = (_without_labels(objects) for objects in (predictions, targets, ignored))
+    agnostic = _average_precision(found, true, crowds, image_size)
     if predictions.labels is None or targets.labels is None:
         return agnostic
     labels = torch.cat([predictions.labels, targets.labels])
     if bool((labels == labels[:1]).all()):
         return agnostic
-    metrics = _average_precision(predictions, targets, image_size)
+    metrics = _average_precision(predictions, targets, ignored, image_size)
     if "detection/ap50" in agnostic:
         metrics["detection/ap50_class_agnostic"] = agnostic["detection/ap50"]
     return metrics
 
 
-def operating_metrics(objects: Objects, targets: Objects, iou_threshold: float = 0.5) -> dict[str, float]:
+def operating_metrics(
+    objects: Objects, targets: Objects, iou_threshold: float = 0.5, ignored: Objects | None = None
+) -> dict[str, float]:
     """Counts at the threshold that a user would run the model with.
 
     Args:
         objects: the objects that the model returns.
         targets: true objects of the same images.
         iou_threshold: smallest IoU of a match.
+        ignored: see `detection_metrics`: what matches nothing, but lies in one of these by as much, doesn't count.
 
     Returns:
         `detection/count_error`: mean over images of |predicted - true|.
@@ -66,7 +74,13 @@ def operating_metrics(objects: Objects, targets: Objects, iou_threshold: float =
         `detection/recall` and `detection/precision`, by one-to-one matching.
         A ratio without anything to count is 0.
     """
-    matched = int((match_greedy(objects, targets, iou_threshold) >= 0).sum())
+    found = match_greedy(objects, targets, iou_threshold) >= 0
+    if ignored is not None:
+        rows, regions = pairs_within_images(objects, ignored)
+        excused = rows[paired_share(objects.boxes[rows], ignored.boxes[regions]) >= iou_threshold]
+        counts = torch.ones_like(found).index_fill(0, excused, False) | found
+        objects, found = objects[counts], found[counts]
+    matched = int(found.sum())
     best = best_target(objects, targets, iou_threshold)
     covering = best[best >= 0]
     difference = int((objects.counts - targets.counts).abs().sum())
@@ -86,12 +100,24 @@ def _without_labels(objects: Objects) -> Objects:
     return objects.replace(labels=torch.zeros_like(objects.image_index))
 
 
-def _average_precision(predictions: Objects, targets: Objects, image_size: tuple[int, int]) -> dict[str, float]:
+def _average_precision(
+    predictions: Objects, targets: Objects, ignored: Objects, image_size: tuple[int, int]
+) -> dict[str, float]:
     metric = MeanAveragePrecision(
         iou_thresholds=_IOU_THRESHOLDS, rec_thresholds=_RECALL_THRESHOLDS, backend="faster_coco_eval"
     )
     metric.warn_on_many_detections = False
-    metric.update(_as_dicts(predictions, image_size, scored=True), _as_dicts(targets, image_size, scored=False))
+    true, crowds = (_as_dicts(objects, image_size, scored=False) for objects in (targets, ignored))
+    metric.update(
+        _as_dicts(predictions, image_size, scored=True),
+        [
+            {
+                **{name: torch.cat([each[name], crowd[name]]) for name in each},
+                "iscrowd": torch.arange(len(each["labels"]) + len(crowd["labels"])) >= len(each["labels"]),
+            }
+            for each, crowd in zip(true, crowds, strict=True)
+        ],
+    )
     values = metric.compute()
     found = {name: float(values[key]) for key, name in _AP_NAMES.items()}
     return {name: value for name, value in found.items() if value >= 0}  # -1: undefined

@@ -111,8 +111,8 @@ def evaluate(
 def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
     """What one split defines by itself."""
     metrics = {
-        **detection_metrics(split.ranked, split.targets, image_size),
-        **operating_metrics(split.objects, split.targets),
+        **detection_metrics(split.ranked, split.targets, image_size, split.ignored),
+        **operating_metrics(split.objects, split.targets, ignored=split.ignored),
         **split.reconstruction,
         **split.masks,
         **depth_metrics(split.objects, split.targets, split.match),

@@ -34,11 +34,15 @@ def pairs_within_images(first: Objects, second: Objects) -> tuple[Tensor, Tensor
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union (P,) of row-aligned boxes (P, 4), xyxy; 0 where both are empty."""
-    low = torch.maximum(boxes[:, :2], others[:, :2])
-    high = torch.minimum(boxes[:, 2:], others[:, 2:])
-    intersection = (high - low).clamp_min(0).prod(dim=1)
+    intersection = _intersection(boxes, others)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (others[:, 2:] - others[:, :2]).prod(dim=1)
     return intersection / (areas - intersection).clamp_min(torch.finfo(boxes.dtype).tiny)
+
+
+def paired_share(boxes: Tensor, others: Tensor) -> Tensor:
+    """How much of each box, 0 ... 1, lies in its row of others: (P,), of boxes (P, 4), xyxy."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return _intersection(boxes, others) / areas.clamp_min(torch.finfo(boxes.dtype).tiny)
 
 
 def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
@@ -90,3 +94,9 @@ def best_target(predictions: Objects, targets: Objects, iou_threshold: float = 0
     best = torch.full((len(predictions),), -1, dtype=torch.int64, device=predictions.device)
     best[rows[chosen]] = columns[chosen]
     return best
+
+
+def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    low = torch.maximum(boxes[:, :2], others[:, :2])
+    high = torch.minimum(boxes[:, 2:], others[:, 2:])
+    return (high - low).clamp_min(0).prod(dim=1)

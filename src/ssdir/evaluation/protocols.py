@@ -80,5 +80,8 @@ class Dataset(Protocol):
     def attributes(self, index: int, /) -> Mapping[str, Tensor]:
         """What else is known of these objects, by name, int64 (n,) each; empty without any."""
 
+    def ignored(self, index: int, /) -> Objects:
+        """Regions of an image, with batch size 1, in which finding something is neither right nor wrong."""
+
     def mask(self, index: int, /) -> Tensor | None:
         """Which object each pixel shows, int64 (H, W): i + 1 is object i, 0 the background; None if not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ssdir.data.json_files import read_json
 from ssdir.errors import InputError
 from ssdir.inference.boxes import BoxUnit
 from ssdir.inference.store import COLUMNS, METADATA_KEY, read_info
@@ -112,7 +113,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_coco(path: Path, annotations: str | Path | None) -> pa.Table:
-    content = _read_json(path)
+    content = read_json(path)
     whole = content
     if isinstance(content, list):
         if annotations is None:
@@ -120,7 +121,7 @@ def _read_coco(path: Path, annotations: str | Path | None) -> pa.Table:
                 f"boxes '{path}' are COCO's results, which don't name their images: "
                 "give the COCO file that does by --annotations"
             )
-        whole = _read_json(Path(annotations))
+        whole = read_json(Path(annotations))
     elif annotations is not None:
         raise InputError(f"boxes '{path}' name their images themselves: leave out the annotations")
     source = path if annotations is None else Path(annotations)
@@ -153,18 +154,12 @@ def _coco_row(number: int, box: Any, images: Mapping[Any, str], names: Mapping[A
     return {**kept, "image": images[image], **category, **dict(zip(XYWH[0], (x, y, w, h), strict=True))}
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"'{path}' can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' is not valid JSON ({error})") from None
-
-
 def _table_of(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:
     if not len(table):
         raise InputError(f"boxes '{source}' holds no boxes")
+    twice = next((name for name, number in Counter(table.column_names).items() if number > 1), None)
+    if twice is not None:
+        raise InputError(f"boxes '{source}' has two columns '{twice}': remove one of them")
     image = _first(table, IMAGE)
     corners = next((names for names in (*XYXY, *XYWH) if set(names) <= set(table.column_names)), None)
     if image is None or corners is None:
@@ -191,10 +186,10 @@ def _table_of(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:
 
 
 def _given(table: pa.Table, used: set[str]) -> pa.Table:
-    """The other columns; those that ssdir has too are named `given_…`."""
+    """The other columns, but for lists and the like; those that ssdir has too are named `given_…`."""
     kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(len(table)))}
     for name in table.column_names:
-        if name not in used:
+        if name not in used and not pa.types.is_nested(table.schema.field(name).type):
             own = name in COLUMNS or name in kept
             kept[f"given_{name}" if own else name] = table[name]
     return pa.table(kept)

@@ -10,13 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from ssdir.data.json_files import read_json
 from ssdir.errors import InputError
-from ssdir.inference.store import StoreInfo, image_paths, read_table
+from ssdir.inference.store import BOX_COLUMNS, StoreInfo, image_paths, read_table
 from ssdir.outputs import atomic_file
 
 FORMATS = ("coco", "csv", "fiftyone", "npz")
-
-_CORNERS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
 def convert_objects(path: str | Path, to: str, out: str | Path, annotations: str | Path | None = None) -> int:
@@ -160,16 +159,14 @@ def _column(table: pa.Table, name: str) -> Any:
 
 def _corners(table: pa.Table) -> Any:
     """Boxes (M, 4), xyxy in pixels, as float64, so that differences are exact."""
-    return np.stack([table[name].to_numpy() for name in _CORNERS], axis=1).astype(np.float64)
+    return np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1).astype(np.float64)
 
 
 def _known_ids(path: Path, images: list[str], class_names: list[str]) -> tuple[list[int], list[int]]:
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         by_name = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
         categories = {str(category["name"]): int(category["id"]) for category in content["categories"]}
-    except OSError as error:
-        raise InputError(f"'{path}' can't be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"'{path}' is not a COCO file with images and categories") from None
     if len(by_name) < len(content["images"]):

@@ -18,6 +18,10 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 class OnnxEncoder:
     """An encoder that `ssdir export` wrote.
 
+    Attributes:
+        exported: what the file says of itself.
+        device: where it runs: cpu or cuda.
+
     Args:
         path: the file.
         device: cpu or cuda; None takes the best that the installed ONNX Runtime has.
@@ -28,7 +32,7 @@ class OnnxEncoder:
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        self._session = _open(Path(path), device)
+        self._session, self.device = _open(Path(path), device)
         header = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if header is None:
             raise InputError(f"'{path}' is an ONNX file that ssdir did not write: make one with ssdir export")
@@ -69,8 +73,8 @@ class OnnxEncoder:
         return ObjectArrays(batch_size=len(pixels), **dict(zip(ENCODER_OUTPUTS, found, strict=True)))
 
 
-def _open(path: Path, device: str | None) -> Any:
-    """An `onnxruntime.InferenceSession`."""
+def _open(path: Path, device: str | None) -> tuple[Any, str]:
+    """An `onnxruntime.InferenceSession`, and the device that was chosen."""
     try:
         import onnxruntime
     except ImportError:
@@ -84,7 +88,7 @@ def _open(path: Path, device: str | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # Errors alone: what it fuses or not is no news to a user.
     try:
-        return onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]])
+        return onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]]), chosen
     except Exception as error:  # ONNX Runtime has an exception of its own for each way of being damaged.
         if type(error).__module__.startswith("onnxruntime"):
             raise InputError(f"'{path}' is damaged or not an ONNX file") from error

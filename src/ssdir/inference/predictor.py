@@ -192,7 +192,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         Raises:
             InputError: if the model has no decoder.
         """
-        return _to_cpu(check_draws(self.model).decode(objects.to(self.device)))
+        return check_draws(self.model).decode(objects.to(self.device)).to("cpu")
 
     @torch.no_grad()
     def redraw(self, seen: Tensor, objects: Objects) -> Scene:
@@ -205,7 +205,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         Raises:
             InputError: if the model has no decoder.
         """
-        return _to_cpu(check_draws(self.model).redraw(seen.to(self.device), objects.to(self.device)))
+        return check_draws(self.model).redraw(seen.to(self.device), objects.to(self.device)).to("cpu")
 
     def reconstruct(self, images: Images) -> Scene:
         """Encodes and draws again: what the model makes of the images."""
@@ -272,15 +272,6 @@ def _checked(image: Tensor) -> Tensor:
     if not (low >= 0 and high <= 1):
         raise InputError(f"tensor: float images must be within [0, 1], got {low:g} ... {high:g}")
     return image
-
-
-def _to_cpu(scene: Scene) -> Scene:
-    return Scene(
-        scene.reconstructions.cpu(),
-        scene.appearances.cpu(),
-        None if scene.alpha is None else scene.alpha.cpu(),
-        None if scene.background is None else scene.background.cpu(),
-    )
 
 
 __all__ = ["Predictor", "choose_device", "load"]

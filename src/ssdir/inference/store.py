@@ -33,7 +33,7 @@ _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 _NULLABLE = ("z_what_scale", "z_depth")
 """Columns of nulls where the model that encoded has no such thing."""
 
-_BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class ObjectWriter:
             "image_index": index + self.images_seen,
             "image_height": height_width[:, 0],
             "image_width": height_width[:, 1],
-            **dict(zip(_BOX_COLUMNS, boxes_px.T, strict=True)),
+            **dict(zip(BOX_COLUMNS, boxes_px.T, strict=True)),
             "class": np.asarray(self.class_names, dtype=object)[objects.labels],
             "label": objects.labels,
             "score": objects.scores,
@@ -337,7 +337,7 @@ def _schema(latent_dim: int) -> pa.Schema:
         "image_index": pa.int64(),
         "image_height": pa.int32(),
         "image_width": pa.int32(),
-        **dict.fromkeys(_BOX_COLUMNS, pa.float32()),
+        **dict.fromkeys(BOX_COLUMNS, pa.float32()),
         "class": pa.string(),
         "label": pa.int32(),
         "score": pa.float32(),

@@ -1,7 +1,9 @@
-"""Reading JSON files that are larger than memory should hold."""
+"""Reading JSON files: whole, or, where they are larger than memory should hold, one by one."""
 
 from __future__ import annotations
 
+import codecs
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +17,24 @@ _MAX_DEPTH = 1000
 """Brackets open at once. The parser's memory grows with the square of this, so a file of brackets takes all."""
 
 
+def read_json(path: Path) -> Any:
+    """Reads a file at once; one that begins with a byte order mark, as some editors write it, too.
+
+    Raises:
+        InputError: if the file can't be read, or isn't JSON; names the line of the mistake.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON at line {error.lineno} ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON (lists within lists, too deep to read)") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    except ValueError as error:  # bytes that are not UTF-8, numbers of too many digits
+        raise InputError(f"{path}: not readable ({error})") from None
+
+
 def stream_json(path: Path, prefix: str) -> Iterator[Any]:
     """Yields the values at `prefix`, such as "scenes.item" for the entries of a top-level list "scenes".
 
@@ -23,6 +43,8 @@ def stream_json(path: Path, prefix: str) -> Iterator[Any]:
     """
     try:
         with path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
             yield from ijson.items(_Shallow(file), prefix, use_float=True, buf_size=_CHUNK)
     except _TooDeepError:
         raise InputError(

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ssdir.data.json_stream import stream_json
+from ssdir.data.json_files import read_json, stream_json
 from ssdir.errors import InputError
 
 
@@ -13,6 +13,13 @@ def test_items_come_one_by_one_and_numbers_are_floats(tmp_path):
     assert items == [{"a": 1.5}, [], "x"]
     assert isinstance(items[0]["a"], float)
     assert list(stream_json(path, "none.item")) == []
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"items": [1]}', encoding="utf-8-sig")
+    assert list(stream_json(path, "items.item")) == [1.0]
+    assert read_json(path) == {"items": [1]}
 
 
 def test_items_before_a_mistake_are_handed_out(tmp_path):
