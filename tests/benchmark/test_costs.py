@@ -64,6 +64,15 @@ def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
     assert looked == [60, 60, 60, 30], "decoding prepares one image"
 
 
+@pytest.mark.parametrize(
+    "overrides", [["model.encoder.second_look=true", "model.loss.classes=1"], ["model.clone_backbone=false"]]
+)
+def test_models_that_read_what_the_refiner_reads_are_trained_too(overrides: list[str]) -> None:
+    config = read_recipe("tiny", [*SMALL, *overrides]).model
+    for stage in ("train", "train_cached"):
+        _step(untrained(config), Case("SSDIR", config, 3, batch=2), stage)()
+
+
 def test_sizes_of_images_are_measured_apart() -> None:
     sizes = [read_recipe("tiny", [f"model.detector.image_size={size}"]).model for size in (64, 96)]
     costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, weighed=[])

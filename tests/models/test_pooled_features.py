@@ -55,6 +55,17 @@ def test_codes_are_principal_components_of_standardised_features() -> None:
     assert int(model.num_fitted) == 48
 
 
+def test_codes_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
+    images, boxes = noise(2), truth(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = fitted.encode(images, boxes=boxes).z_what
+    whole = fitted.encode(images, boxes=boxes).z_what
+    assert half is not None
+    assert whole is not None
+    assert half.dtype == torch.float32
+    assert (half - whole).abs().mean() < 0.1 * whole.abs().mean()
+
+
 def test_it_finds_what_its_detector_finds_and_knows_neither_depth_nor_spread(fitted: PooledFeatures) -> None:
     images = noise(3)
     objects, detected = fitted.encode(images), fitted.detector.detect(images)

@@ -183,6 +183,21 @@ def test_resumed_training_equals_uninterrupted(
     assert last[0] == last[1]
 
 
+def test_resumed_training_with_workers_equals_uninterrupted(
+    augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, handler = augmented.model_copy(update={"workers": 1}), signal.getsignal(signal.SIGINT)
+    train(recipe, scattered, tmp_path / "whole", stage="detector")
+    with monkeypatch.context() as patch:
+        patch.setattr(LitModel, "training_step", interrupt_at(epoch=1, batch=2))
+        with pytest.raises(INTERRUPTED):
+            train(recipe, scattered, tmp_path / "run", stage="detector")
+    signal.signal(signal.SIGINT, handler)
+    train(recipe, scattered, tmp_path / "run", stage="detector", resume=True)
+    whole, resumed = (load_model(tmp_path / name / "detector" / "model").state_dict() for name in ("whole", "run"))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
 def test_interruption_reaches_the_caller_and_leaves_ctrl_c_working(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

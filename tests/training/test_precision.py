@@ -19,7 +19,7 @@ def test_auto_takes_bfloat16_where_it_is_not_emulated(
     has_instructions: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: has_instructions)
+    monkeypatch.setattr(precision, "multiplies_bf16", {"cpu": has_instructions}.get)
     assert trainer_precision(Recipe()) == expected
 
 

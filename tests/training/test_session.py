@@ -106,4 +106,8 @@ def test_what_decides_a_detector() -> None:
     assert settings == detector_settings(read_recipe("tiny-glimpses", ["model.detector.nms=false"]))
     assert settings != detector_settings(read_recipe("tiny", ["classes=all"]))
     assert settings != detector_settings(read_recipe("tiny", ["augment.flip=0.5"]))
+    assert settings != detector_settings(read_recipe("tiny", ["precision=single"]))
+    assert settings == detector_settings(read_recipe("tiny", ["workers=2"]))
+    read = [detector_settings(read_recipe("tiny", ["augment.flip=0.5", f"workers={n}"])) for n in (0, 1, 2)]
+    assert read[0] != read[1] != read[2]
     assert detector_settings(read_recipe("space-64")) is None

@@ -18,7 +18,7 @@ from ssdir.benchmark.timing import Spread, in_turn, spread
 from ssdir.config import parse
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected import DetectedConfig, DetectedModel
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.inference_form import inference_form
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import AnyModelConfig, build_model
@@ -150,12 +150,13 @@ def chart_of(costs: Sequence[Cost]) -> bytes:
 
 
 def untrained(config: AnyModelConfig) -> ObjectModel:
-    """A class-agnostic model of a config, whose detector finds nothing.
+    """A model of a config, whose detector finds nothing; class-agnostic, unless it is to learn classes.
 
     Pretrained parts are not fetched: they cost nothing but the wait.
     """
     with seeded(0):
-        model = build_model(_without_pretrained(config), ["object"])
+        names = ["one", "other"] if isinstance(config, DetectedVAEConfig) and config.loss.classes else ["object"]
+        model = build_model(_without_pretrained(config), names)
         if isinstance(model, DetectedModel):
             _see_nothing(model)
         if isinstance(model, PooledFeatures):  # the only one that encodes nothing before it has seen objects
@@ -219,7 +220,8 @@ def _boxes(count: int, batch: int) -> Objects:
     sides = 0.15 + 0.2 * torch.rand(batch * count, 2, generator=g)
     centres = sides / 2 + (1 - sides) * torch.rand(batch * count, 2, generator=g)
     image_index = torch.arange(batch).repeat_interleave(count)
-    return Objects(image_index, batch, torch.cat([centres, sides], dim=1))
+    labels = torch.zeros_like(image_index)
+    return Objects(image_index, batch, torch.cat([centres, sides], dim=1), labels=labels)
 
 
 def _stages(model: ObjectModel) -> list[str]:
@@ -281,8 +283,7 @@ def _training_step(model: GenerativeModel, case: Case, images: Tensor, *, cached
 
     @torch.no_grad()
     def features(batch: Tensor) -> list[Tensor]:
-        pyramid: list[Tensor] = detected.detector.backbone(batch)
-        return pyramid
+        return detected.detector.read(batch)
 
     if not cached:
         return partial(step, lambda: detected.loss_of(images, objects, features(images)))

@@ -16,6 +16,7 @@ from ssdir.errors import InputError
 from ssdir.models.detected import DetectedConfig, DetectedModel, pool_pyramid
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects
+from ssdir.ops.precision import in_full_precision
 
 
 class PooledFeaturesConfig(DetectedConfig):
@@ -79,7 +80,7 @@ class PooledFeatures(DetectedModel):
                 "go on with its training (ssdir train --resume) and take the run's model"
             )
         pooled = pool_pyramid(self.detector.pyramid(features), objects, self.config.pool_size)
-        return objects.replace(z_what=(pooled - self.mean) / self.scale @ self.components.T)
+        return objects.replace(z_what=_project(pooled, self.mean, self.scale, self.components))
 
     def fit(self, pooled: Tensor, seed: int) -> float:
         """Fits the principal components of standardised features.
@@ -109,3 +110,8 @@ class PooledFeatures(DetectedModel):
         self.components[: pca.n_components_] = torch.from_numpy(pca.components_).to(self.components)
         self.num_fitted.fill_(len(pooled))
         return float(pca.explained_variance_ratio_.sum())
+
+
+@in_full_precision
+def _project(pooled: Tensor, mean: Tensor, scale: Tensor, components: Tensor) -> Tensor:
+    return (pooled - mean) / scale @ components.T

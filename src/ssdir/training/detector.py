@@ -24,6 +24,10 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
     if not isinstance(recipe.model, DetectedConfig):
         return None
     settings = recipe.model_dump(mode="json", include=_DECIDING)
+    if recipe.precision != "auto":
+        settings["precision"] = recipe.precision
+    if recipe.workers and any(settings["augment"].values()):  # Each worker draws its own random numbers.
+        settings["workers"] = recipe.workers
     return {**settings, "model": recipe.model.detector.model_dump(mode="json", exclude=_SELECTION)}
 
 

@@ -111,6 +111,7 @@ def make_loader(
         sampler=sampler,
         collate_fn=collate_fn,
         num_workers=workers,
+        pin_memory=device.type == "cuda" and source is split,
         # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
         generator=torch.Generator() if sampler is None else sampler.generator,
     )
@@ -185,6 +186,7 @@ def _fits(split: ObjectDataset | CachedDataset, device: torch.device) -> bool:
     if device.type != "cuda" or dataset.image_size is None or not _never_changes(split):
         return False
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, but unused
     return 3 * dataset.image_size**2 * len(dataset) < MEMORY_SHARE * free
 
 

@@ -20,7 +20,8 @@ from ssdir.training.recipe import StageConfig
 class LitStage(lightning.LightningModule):
     """What both stages share: optimiser, schedule, logging, and what happens to a step gone wrong.
 
-    A step whose loss or gradient is not finite changes no weight; it is counted in `skipped_steps` and shown.
+    A step whose loss or gradient is not finite changes no weight; it is counted in `skipped_steps` and shown. (The
+    running statistics of batch norm have seen its images by then.)
     Batches without a single object are counted in `empty_batches`.
 
     Args:

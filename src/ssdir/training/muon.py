@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from timm.optim import Muon
 from timm.optim import muon as timm_muon
-from torch import nn
 
 from ssdir.ops.precision import multiplies_bf16
 
@@ -17,13 +16,13 @@ from ssdir.ops.precision import multiplies_bf16
 class PortableMuon(Muon):  # type: ignore[misc]  # timm has no types
     """timm's Muon, whose steps are made orthogonal in a precision that the processor multiplies in.
 
-    timm always takes bfloat16. A CPU without instructions for it emulates these products, hundreds of times slower
-    than those in single precision, and would spend nine tenths of a training on them.
+    timm always takes bfloat16. A CPU without instructions for it emulates these products, far slower than those in
+    single precision, and would spend most of a training on them.
     """
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step of all parameters."""
-        if _has_fast_bf16(self.param_groups[0]["params"][0]):
+        if multiplies_bf16(self.param_groups[0]["params"][0].device.type):
             return super().step(closure)
         # The precision is an argument of the function that makes steps orthogonal, but none that timm passes on.
         orthogonalize = timm_muon.zeropower_via_newtonschulz
@@ -32,7 +31,3 @@ class PortableMuon(Muon):  # type: ignore[misc]  # timm has no types
             return super().step(closure)
         finally:
             timm_muon.zeropower_via_newtonschulz = orthogonalize
-
-
-def _has_fast_bf16(parameter: nn.Parameter) -> bool:
-    return parameter.device.type != "cpu" or multiplies_bf16()

@@ -19,5 +19,6 @@ def trainer_precision(recipe: Recipe) -> Literal["32-true", "bf16-mixed"]:
     """
     asked = recipe.precision if isinstance(recipe.model, DetectedConfig) else "single"
     if asked == "auto":
-        asked = "bf16" if torch.cuda.is_available() or multiplies_bf16() else "single"
+        device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        asked = "bf16" if multiplies_bf16(device_type) else "single"
     return "bf16-mixed" if asked == "bf16" else "32-true"

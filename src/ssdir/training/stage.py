@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
@@ -74,6 +76,9 @@ def fit_stage(
         use_distributed_sampler=False,
     )
     last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        # Workers are asked for their first images before Lightning says which epoch it goes on with.
+        sampler.set_epoch(torch.load(last, map_location="cpu", weights_only=False)["epoch"] + 1)
     handler = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
@@ -90,12 +95,22 @@ def fit_stage(
     if trainer.current_epoch < config.epochs:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
+    stage.trainer = None
+    del trainer, train_loader, val_loader
+    _free(device)
     write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage, precision))
     if stage.skipped_steps or stage.empty_batches:
         Console(stderr=True).print(
             f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
             f"{stage.empty_batches} batches had no object"
         )
+
+
+def _free(device: torch.device) -> None:
+    """Gives a GPU back what a stage held there, a split's images too: the next one asks how much is free."""
+    if device.type == "cuda":
+        gc.collect()  # The trainer and its loops hold each other.
+        torch.cuda.empty_cache()
 
 
 class _Timer(Callback):
