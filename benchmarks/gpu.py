@@ -132,7 +132,7 @@ def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: in
 
 
 def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
-    """A step of each stage, batches included, as `training.stage` has them."""
+    """A step of each stage, batches included, as `training.stage` has them; without what a training logs of it."""
     recipe, device = read_recipe(PRESET), model.device
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
@@ -141,6 +141,7 @@ def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images
     detector = LitModel(model.detector, recipe.detector, 0)
     records = [stage_record("detector, training step", detector, split, recipe, rates, repeats)]
     objects = []
+    model.eval()
     with torch.no_grad():
         for batch, _ in make_loader(split, 32, device):
             objects += model.detector.find(batch.to(device))[0].to("cpu").split()

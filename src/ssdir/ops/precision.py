@@ -21,7 +21,7 @@ def at_least_single(tensor: Tensor) -> Tensor:
 def multiplies_bf16(device_type: str = "cpu") -> bool:
     """Whether a CPU or GPU has instructions for bfloat16 products; emulated, they are far slower than others."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Torch names the instructions since 2.10; before, single precision is the safe answer.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -44,9 +44,9 @@ class LitStage(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor | None:  # noqa: D102
         losses = self.compute_losses(batch)
-        self.log_losses("train", losses, _batch_size(batch))
+        finite = self.log_losses("train", losses, _batch_size(batch))
         self.empty_batches += not _num_objects(batch)
-        if not torch.isfinite(losses["total"]):
+        if not finite["total"]:
             self.skipped_steps += 1
             return None
         return losses["total"]
@@ -54,11 +54,16 @@ class LitStage(lightning.LightningModule):
     def validation_step(self, batch: Any, batch_index: int) -> None:  # noqa: D102
         self.log_losses("val", self.compute_losses(batch), _batch_size(batch))
 
-    def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> None:
-        """Shows each term of a training step in the progress bar, and logs each one's mean over the epoch."""
-        finite = torch.stack([value.detach().isfinite() for value in losses.values()]).tolist()  # waits once
-        for (name, value), counts in zip(losses.items(), finite, strict=True):
-            if not counts:
+    def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> dict[str, bool]:
+        """Shows each term of a training step in the progress bar, and logs each one's mean over the epoch.
+
+        Returns:
+            Which terms are finite; the others are left out.
+        """
+        flags = torch.stack([value.detach().isfinite() for value in losses.values()]).tolist()  # waits once
+        finite = dict(zip(losses, flags, strict=True))
+        for name, value in losses.items():
+            if not finite[name]:
                 continue
             self.log(f"{split}/{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch_size)
             if split == "train" and self.trainer.progress_bar_callback is not None:
@@ -67,6 +72,7 @@ class LitStage(lightning.LightningModule):
             for name in ("skipped_steps", "empty_batches"):
                 if count := getattr(self, name):
                     self.log(f"train/{name}", float(count), prog_bar=True, batch_size=batch_size)
+        return finite
 
     def configure_gradient_clipping(  # noqa: D102
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
