@@ -99,6 +99,14 @@ def test_nothing_found_at_all(path: Path) -> None:
     assert objects.z_what.shape == (0, LATENT_DIM)
 
 
+def test_the_names_of_very_many_empty_images_are_read_back(path: Path) -> None:
+    name, number = f"{'x' * 1_000_000}.png", 110
+    with ObjectWriter(path, "tiny", CLASSES, LATENT_DIM) as writer:
+        writer.write(Objects.empty(number), [name] * number, [(9, 9)] * number)
+    assert path.stat().st_size > 100_000_000
+    assert read_info(path).images_seen == number
+
+
 def test_no_images(path: Path) -> None:
     write(path)
     assert read_objects(path)[1] == []

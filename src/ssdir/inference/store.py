@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 METADATA_KEY = b"ssdir"
 ROW_GROUP = 8192
+FOOTER_LIMIT = 2**31 - 1
+"""Most bytes of the metadata: there are the names of images without objects, and Arrow's limit is a million."""
 
 _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 _NULLABLE = ("z_what_scale", "z_depth")
@@ -283,7 +285,7 @@ def read_batches(path: str | Path, rows: int = ROW_GROUP) -> Iterator[pa.RecordB
 
 def _open(path: str | Path, info: StoreInfo) -> pq.ParquetFile:
     """A file that has all columns of `ObjectWriter`, and maybe more, such as a class that was predicted since."""
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=FOOTER_LIMIT)
     kinds = _columns(file.schema_arrow)
     # Types of lists may be equal and have other hashes, so that sets of them don't compare.
     if any(kinds.get(name) != kind for name, kind in _columns(_schema(info.latent_dim)).items()):
@@ -301,7 +303,8 @@ def read_info(path: str | Path) -> StoreInfo:
     if not path.is_file():
         raise InputError(f"'{path}' is a folder, not a file" if path.is_dir() else f"'{path}' does not exist")
     try:
-        footer = pq.read_metadata(path)
+        with pq.ParquetFile(path, thrift_string_size_limit=FOOTER_LIMIT) as file:
+            footer = file.metadata
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"'{path}' is damaged or not a Parquet file ({_first_line(error)})") from error
     raw = (footer.metadata or {}).get(METADATA_KEY)
