@@ -480,6 +480,9 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
         r"pooled features know (0\.\d+) of": table2["pooled-aware"]["probe/accuracy"],
         r"three epochs, (0\.\d+)\.": table2["ssdir-aware"]["probe/accuracy"],
         r"of the same keeps (0\.\d+),": table2["ssdir-aware"]["probe/random_encoder/accuracy"],
+        r"which names (0\.\d+) here": run_metrics("classes")["aware-muon"]["probe/labels/accuracy"],
+        r"here: (0\.\d+) with its second look": run_metrics("classes")["aware-muon"]["probe/accuracy"],
+        r"second look, (0\.\d+) without": run_metrics("classes")["aware-muon-taught"]["probe/accuracy"],
     }
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
     for quote, value in told.items():

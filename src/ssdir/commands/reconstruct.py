@@ -28,7 +28,7 @@ def reconstruct(
 ) -> None:
     """Draw images beside what the model makes of them: boxes, reconstruction, single objects.
 
-    Of many images, 64 are drawn, evenly chosen.
+    Of many images, at most 64 are drawn, evenly chosen.
     """
     claim(out, force, PICTURE_SUFFIXES)
     from PIL import Image

@@ -74,6 +74,8 @@ def operating_metrics(
         `detection/recall` and `detection/precision`, by one-to-one matching.
         A ratio without anything to count is 0.
     """
+    best = best_target(objects, targets, iou_threshold)
+    covering = best[best >= 0]
     found = match_greedy(objects, targets, iou_threshold) >= 0
     if ignored is not None:
         rows, regions = pairs_within_images(objects, ignored)
@@ -81,8 +83,6 @@ def operating_metrics(
         counts = torch.ones_like(found).index_fill(0, excused, False) | found
         objects, found = objects[counts], found[counts]
     matched = int(found.sum())
-    best = best_target(objects, targets, iou_threshold)
-    covering = best[best >= 0]
     difference = int((objects.counts - targets.counts).abs().sum())
     return {
         "detection/count_error": _ratio(difference, targets.batch_size),

@@ -55,11 +55,12 @@ class ReconstructionMeter:
         """The means so far.
 
         Returns:
-            `reconstruction/mse`: mean over pixels and channels, intensities in [0, 1], then over images.
+            `reconstruction/mse`: mean over pixels and channels, intensities in [0, 1], then over images. What a
+            model draws of objects alone is compared: with a learned background, but not with one that it infers.
             `reconstruction/psnr`: in dB, mean over images, at most 100 for each.
             `reconstruction/ssim`: mean over images (Wang et al. 2004, Gaussian window).
             `reconstruction/object_mse`: the image inside each object's box, resized to the appearance's
-            side S, against the appearance; mean over objects. Left out without objects.
+            side S, against the appearance, over black; mean over objects. Left out without objects.
         """
         metrics = {name: total / self._images for name, total in self._sums.items() if self._images}
         if len(self.object_errors):

@@ -80,13 +80,13 @@ GROUPS = (
             Metric(
                 "reconstruction/mse",
                 "MSE of images",
-                "Mean squared error of the redrawn image, intensities in [0, 1]. Lower is better.",
+                "Mean squared error of the image drawn from its objects, intensities in [0, 1]. Lower is better.",
                 spec=".4f",
             ),
             Metric(
                 "reconstruction/object_mse",
                 "MSE of objects",
-                "The same inside each object's box, drawn alone.",
+                "The same inside each object's box, drawn alone, over black.",
                 spec=".4f",
             ),
             Metric(
