@@ -281,10 +281,7 @@ def _training_step(model: GenerativeModel, case: Case, images: Tensor, *, cached
     detected, given = model, _boxes(case.objects, case.batch)
     objects = given.replace(anchor_index=model.detector.assign(given.z_where))
 
-    @torch.no_grad()
-    def features(batch: Tensor) -> list[Tensor]:
-        return detected.detector.read(batch)
-
+    features = torch.no_grad()(model.detector.read)
     if not cached:
         return partial(step, lambda: detected.loss_of(images, objects, features(images)))
     each = [features(image) for image in images.split(1)]

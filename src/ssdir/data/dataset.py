@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, read_channels, resize, resize_nearest
-from ssdir.data.images import image_size as size_of_image
+from ssdir.data.images import Image8, image_size, read_channels, resize, resize_nearest
 from ssdir.data.masks import read_mask
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
@@ -203,7 +202,7 @@ class ObjectDataset(Dataset[Sample]):
         image = read_channels(path, max_side)
         # A JPEG that is decoded at a smaller scale is rounded twice: what is odd then, the header may set right.
         if not same_shape((image.shape[0], image.shape[1]), (height, width)) and not same_shape(
-            stored := size_of_image(path), (height, width)
+            stored := image_size(path), (height, width)
         ):
             raise InputError(f"{path}: {stored[1]} x {stored[0]} pixels, but annotated as {width} x {height}")
         return image if size is None else resize(image, size, size)

@@ -133,7 +133,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             problem = f"no image matches the pattern '{given}'"
         else:
             raise InputError(f"'{given}' does not exist")
-        images = [match for match in matches if _is_image_name(match) and match.is_file()]
+        images = [match for match in matches if is_image_name(match) and match.is_file()]
         if not images:
             raise InputError(f"{problem} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         found.update(dict.fromkeys(images))
@@ -159,7 +159,8 @@ def resize(image: Image8, height: int, width: int) -> Image8:
     return image.reshape(height, width, channels)
 
 
-def _is_image_name(path: Path) -> bool:
+def is_image_name(path: Path) -> bool:
+    """Whether a file is called as images are, and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 

@@ -79,7 +79,7 @@ def _folders(root: Path) -> list[str]:
     images = find_folder(root) / "images"
     if not images.is_dir():
         raise InputError(f"'{root}' has no folder images/")
-    return sorted(path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in visible(images.iterdir()) if path.is_dir())
 
 
 def _objects_path(root: Path, split: str) -> Path:

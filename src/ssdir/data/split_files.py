@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ssdir.errors import InputError, MissingSplitError
@@ -30,9 +30,9 @@ def list_splits(root: str | Path, pattern: str) -> list[str]:
     return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
 
 
-def visible(paths: Iterable[Path]) -> list[Path]:
-    """Sorted, without hidden files: macOS leaves a `._name` beside each name on foreign disks."""
-    return sorted(path for path in paths if not path.name.startswith("."))
+def visible(paths: Iterable[Path]) -> Iterator[Path]:
+    """Leaves out hidden files: macOS puts a `._name` beside each name on foreign disks."""
+    return (path for path in paths if not path.name.startswith("."))
 
 
 def find_split(

@@ -18,7 +18,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.images import IMAGE_SUFFIXES, image_orientation, image_size
+from ssdir.data.images import image_orientation, image_size, is_image_name
 from ssdir.data.split_files import find_folder, find_split, list_splits, visible
 from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_lines, read_names
 from ssdir.data.upright import Box, refers_to_stored, turn_box, turned_note
@@ -50,7 +50,7 @@ class _Annotation:
 def is_voc(root: str | Path) -> bool:
     """Whether a folder has Pascal VOC's layout."""
     folder = Path(root)
-    return (folder / "JPEGImages").is_dir() and bool(visible((folder / "Annotations").glob("*.xml")))
+    return (folder / "JPEGImages").is_dir() and any(visible((folder / "Annotations").glob("*.xml")))
 
 
 def voc_splits(root: str | Path) -> list[str]:
@@ -151,7 +151,7 @@ def _read_annotations(root: Path, stems: Iterable[str] | None) -> dict[str, _Ann
     """Those that are there of the named images; of all, if none are named."""
     folder = root / "Annotations"
     if stems is None:
-        paths = visible(folder.glob("*.xml"))
+        paths = sorted(visible(folder.glob("*.xml")))
     else:
         paths = [path for path in (folder / f"{stem}.xml" for stem in stems) if path.is_file()]
     return {path.stem: _read_annotation(path) for path in paths}
@@ -215,7 +215,7 @@ def _images_by_stem(root: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise InputError(f"'{root}' has no JPEGImages/")
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if is_image_name(path):
             images.setdefault(path.stem, []).append(path)
     return images
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ssdir.data.images import IMAGE_SUFFIXES
+from ssdir.data.images import is_image_name
 from ssdir.data.split_files import missing_split, visible
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
@@ -159,7 +159,7 @@ def _split_folder(folder: Path) -> Path:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in visible(root.iterdir()) if path.is_dir())
 
 
 def label_folders(root: Path) -> list[Path]:
@@ -217,11 +217,7 @@ def list_images(place: Path) -> list[Path]:
         raise InputError(
             f"'{place}' does not exist: it should be a folder of images, or a text file that lists some"
         )
-    images = sorted(
-        path
-        for path in place.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    images = sorted(path for path in place.rglob("*") if is_image_name(path) and path.is_file())
     if not images:
         raise InputError(f"'{place}' has no images")
     return images

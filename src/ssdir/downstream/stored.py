@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ssdir.errors import InputError
-from ssdir.inference.store import FOOTER_LIMIT, read_info
+from ssdir.inference.store import open_parquet, read_info
 from ssdir.outputs import atomic_file, claim
 
 SUFFIXES = (".parquet", ".csv", ".json")
@@ -34,8 +34,7 @@ def read_stored(path: str | Path, least: int = 1) -> tuple[pa.Table, NDArray[np.
     """
     info = read_info(path)
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=FOOTER_LIMIT)
-        table = file.read()
+        table = open_parquet(path).read()
         codes = table["z_what"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"'{path}' is damaged: encode the images again") from error

@@ -107,28 +107,28 @@ def _average_precision(
         iou_thresholds=_IOU_THRESHOLDS, rec_thresholds=_RECALL_THRESHOLDS, backend="faster_coco_eval"
     )
     metric.warn_on_many_detections = False
-    true, crowds = (_as_dicts(objects, image_size, scored=False) for objects in (targets, ignored))
-    metric.update(
-        _as_dicts(predictions, image_size, scored=True),
-        [
-            {
-                **{name: torch.cat([each[name], crowd[name]]) for name in each},
-                "iscrowd": torch.arange(len(each["labels"]) + len(crowd["labels"])) >= len(each["labels"]),
-            }
-            for each, crowd in zip(true, crowds, strict=True)
-        ],
-    )
+    true, crowds = _as_dicts(targets, image_size, crowd=False), _as_dicts(ignored, image_size, crowd=True)
+    annotated = [
+        {name: torch.cat([values, crowd[name]]) for name, values in each.items()}
+        for each, crowd in zip(true, crowds, strict=True)
+    ]
+    metric.update(_as_dicts(predictions, image_size), annotated)
     values = metric.compute()
     found = {name: float(values[key]) for key, name in _AP_NAMES.items()}
     return {name: value for name, value in found.items() if value >= 0}  # -1: undefined
 
 
-def _as_dicts(objects: Objects, image_size: tuple[int, int], *, scored: bool) -> list[dict[str, Tensor]]:
+def _as_dicts(
+    objects: Objects, image_size: tuple[int, int], *, crowd: bool | None = None
+) -> list[dict[str, Tensor]]:
+    """Those of each image, as torchmetrics takes them: with scores, or, annotated, whether they are crowds."""
     dicts = []
     for image in objects.detach().to("cpu").split():
         labels = torch.zeros_like(image.image_index) if image.labels is None else image.labels
         entry = {"boxes": image.boxes_px(image_size), "labels": labels}
-        if scored:
+        if crowd is None:
             entry["scores"] = torch.ones(len(image)) if image.scores is None else image.scores
+        else:
+            entry["iscrowd"] = torch.full_like(labels, crowd)
         dicts.append(entry)
     return dicts

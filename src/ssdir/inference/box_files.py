@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ssdir.data.json_files import read_json
 from ssdir.errors import InputError
 from ssdir.inference.boxes import BoxUnit
-from ssdir.inference.store import COLUMNS, METADATA_KEY, read_info
+from ssdir.inference.store import COLUMNS, METADATA_KEY, open_parquet, read_info
 
 IMAGE = ("image", "file_name", "filename", "image_path", "path")
 CLASS = ("class", "class_name", "category", "label", "class_id", "category_id")
@@ -107,7 +106,7 @@ def _read_csv(path: Path) -> pa.Table:
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read()
+        return open_parquet(path).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"boxes '{path}' is damaged or not Parquet ({str(error).splitlines()[0]})") from None
 

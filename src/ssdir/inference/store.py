@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 METADATA_KEY = b"ssdir"
 ROW_GROUP = 8192
-FOOTER_LIMIT = 2**31 - 1
-"""Most bytes of the metadata: there are the names of images without objects, and Arrow's limit is a million."""
+_FOOTER_LIMIT = 2**31 - 1
+"""Most bytes of the metadata, where the images without objects are named: Arrow's own is 100 MB."""
 
 _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 _NULLABLE = ("z_what_scale", "z_depth")
@@ -285,12 +285,17 @@ def read_batches(path: str | Path, rows: int = ROW_GROUP) -> Iterator[pa.RecordB
 
 def _open(path: str | Path, info: StoreInfo) -> pq.ParquetFile:
     """A file that has all columns of `ObjectWriter`, and maybe more, such as a class that was predicted since."""
-    file = pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=FOOTER_LIMIT)
+    file = open_parquet(path)
     kinds = _columns(file.schema_arrow)
     # Types of lists may be equal and have other hashes, so that sets of them don't compare.
     if any(kinds.get(name) != kind for name, kind in _columns(_schema(info.latent_dim)).items()):
         raise InputError(f"'{path}' has other columns than ssdir writes")
     return file
+
+
+def open_parquet(path: str | Path) -> pq.ParquetFile:
+    """A file whose pages are checked when they are read, and whose metadata may be as long as ours."""
+    return pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT)
 
 
 def read_info(path: str | Path) -> StoreInfo:
@@ -303,7 +308,7 @@ def read_info(path: str | Path) -> StoreInfo:
     if not path.is_file():
         raise InputError(f"'{path}' is a folder, not a file" if path.is_dir() else f"'{path}' does not exist")
     try:
-        with pq.ParquetFile(path, thrift_string_size_limit=FOOTER_LIMIT) as file:
+        with open_parquet(path) as file:
             footer = file.metadata
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"'{path}' is damaged or not a Parquet file ({_first_line(error)})") from error

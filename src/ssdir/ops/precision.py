@@ -18,6 +18,7 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+@functools.cache
 def multiplies_bf16(device_type: str = "cpu") -> bool:
     """Whether a CPU or GPU has instructions for bfloat16 products; emulated, they are far slower than others."""
     if device_type == "cuda":

@@ -53,7 +53,7 @@ def fit_stage(
     started = time.perf_counter()
     before = stage_seconds(folder.parent, folder.name)
     sampler = EpochShuffle(len(train_split), recipe.seed)
-    device, precision = choose_device(), trainer_precision(recipe)
+    device = choose_device()
     train_loader = make_loader(train_split, config.batch_size, device, sampler, recipe.workers)
     val_loader = make_loader(val_split, config.batch_size, device, None, recipe.workers)
     bars = [] if session.progress else [_progress_bar()]
@@ -63,8 +63,8 @@ def fit_stage(
         max_epochs=config.epochs,
         accelerator="auto",
         devices=1,
-        precision=precision,
-        callbacks=[checkpoints, *bars, _Timer(folder, started, before, precision), *callbacks],
+        precision=trainer_precision(recipe),
+        callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
         enable_progress_bar=bool(bars),
         logger=[
             _csv_logger(folder),
@@ -78,7 +78,7 @@ def fit_stage(
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         # Workers are asked for their first images before Lightning says which epoch it goes on with.
-        sampler.set_epoch(torch.load(last, map_location="cpu", weights_only=False)["epoch"] + 1)
+        sampler.set_epoch(torch.load(last, mmap=True, weights_only=False)["epoch"] + 1)
     handler = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
@@ -95,10 +95,10 @@ def fit_stage(
     if trainer.current_epoch < config.epochs:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
+    write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage))
     stage.trainer = None
     del trainer, train_loader, val_loader
     _free(device)
-    write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage, precision))
     if stage.skipped_steps or stage.empty_batches:
         Console(stderr=True).print(
             f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
@@ -116,13 +116,13 @@ def _free(device: torch.device) -> None:
 class _Timer(Callback):
     """Adds up the wall-clock time of a stage over its sessions."""
 
-    def __init__(self, folder: Path, started: float, before: float, precision: str) -> None:
-        self.folder, self.started, self.before, self.precision = folder, started, before, precision
+    def __init__(self, folder: Path, started: float, before: float) -> None:
+        self.folder, self.started, self.before = folder, started, before
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LitStage)
         seconds = self.before + time.perf_counter() - self.started
-        write_summary(self.folder, seconds, ended=False, **_notes(pl_module, self.precision))
+        write_summary(self.folder, seconds, ended=False, **_notes(pl_module))
 
 
 def _csv_logger(folder: Path) -> CSVLogger:
@@ -153,10 +153,10 @@ def _progress_bar() -> Callback:
     return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
 
 
-def _notes(stage: LitStage, precision: str) -> dict[str, int | str]:
+def _notes(stage: LitStage) -> dict[str, int | str]:
     return {
         "skipped_steps": stage.skipped_steps,
         "empty_batches": stage.empty_batches,
         "device": device_name(choose_device()),
-        "precision": precision,
+        "precision": stage.trainer.precision,
     }
