@@ -280,11 +280,17 @@ def test_figures_of_the_gpu_are_what_was_measured() -> None:
     products, copies = (content["rates"][name] / 1e12 for name in ("flop_per_second", "bytes_per_second"))
     assert f"{products:.0f} TFLOP/s of products" in text
     assert f"copies {copies:.2f} TB/s" in text
-    encoding, *training = (f"{100 * record['gpu_busy']:.0f} %" for record in content["records"][3:])
-    assert (
-        f"encoding is {encoding} busy; a training step of the paper's 32 images is {' and '.join(training)} busy"
-        in text
+    busy = {record["name"]: record["gpu_busy"] for record in content["records"]}
+    assert busy["encode, batch 512"] >= 0.9
+    assert f"in batches of 512 images, {100 * busy['encode, batch 512']:.0f} %" in text
+    by_32, by_128 = (
+        " and ".join(
+            f"{100 * busy[f'{stage}, training step, batch {size}']:.0f} %"
+            for stage in ("detector", "representation")
+        )
+        for size in (32, 128)
     )
+    assert f"paper's 32 images is {by_32} busy, one of 128 images {by_128}" in " ".join(text.split())
 
 
 def test_losses_of_precision_are_what_was_measured() -> None:
