@@ -146,7 +146,7 @@ def change_object(key, value):
         (lambda s: s.pop("image_filename"), "scene 1 has no valid 'image_filename' (it is missing)"),
         (lambda s: s.pop("objects"), "scene 1 has no valid 'objects' (it is missing)"),
         (lambda s: s.update(objects=["cube"]), "scene 1, object 0 has no valid '3d_coords'"),
-        (lambda s: s.update(image_filename="no.png"), "images/val/no.png', which does not exist"),
+        (lambda s: s.update(image_filename="no.png"), "images/val/no.png' does not exist"),
         (lambda s: s.update(image_filename="CLEVR_val_000000.png"), "which an earlier scene is for too"),
         (change_object("3d_coords", None), "scene 1, object 1 has no valid '3d_coords' (it is missing)"),
         (change_object("3d_coords", [1, 2]), "scene 1, object 1: '3d_coords' must be three numbers, got [1, 2]"),
@@ -183,7 +183,7 @@ def test_resized_images_are_refused(golden, tmp_path):
 def test_broken_files_are_named(golden, tmp_path):
     root = write_clevr(tmp_path, golden[1])
     (root / "images/val/CLEVR_val_000001.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"scene 1 is for image '.*000001\.png', which is not readable"):
+    with pytest.raises(InputError, match=r"scene 1 is for an image that can't be read: '.*000001\.png' is not"):
         read_clevr(root, "val")
     path = root / "scenes" / "CLEVR_val_scenes.json"
     lines = path.read_text().splitlines()
@@ -212,7 +212,7 @@ def test_missing_folders_and_splits(golden, tmp_path):
     ("spoil", "message"),
     [
         (lambda path: path.unlink(), "does not exist"),
-        (lambda path: path.write_bytes(b"no image"), "is not readable"),
+        (lambda path: path.write_bytes(b"no image"), "is not an image in a known format"),
         (
             lambda path: Image.new("L", (8, 8)).save(path),
             "must be 8-bit grey, 16-bit grey or palette, 120 x 80 pixels",

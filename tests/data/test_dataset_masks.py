@@ -113,7 +113,7 @@ def test_broken_masks_are_named(tmp_path):
     with pytest.raises(InputError, match=r"mask0.png'"):
         data.mask(0)
     (tmp_path / "mask0.png").unlink()
-    with pytest.raises(InputError, match=r"mask0.png' of .* does not exist"):
+    with pytest.raises(InputError, match=r"the mask of .* can't be read: '.*mask0.png' does not exist"):
         data.mask(0)
 
 

@@ -156,8 +156,8 @@ def test_masks_without_an_image_are_noted(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda mask: mask.unlink(), "a.png' of images/train/a.png does not exist"),
-        (lambda mask: mask.write_bytes(b"no image"), "a.png' is not readable"),
+        (lambda mask: mask.unlink(), "the mask of images/train/a.png can't be read: "),
+        (lambda mask: mask.write_bytes(b"no image"), "a.png' is not an image in a known format"),
         (lambda mask: Image.new("L", (8, 8)).save(mask), "16-bit grey or palette, 30 x 20 pixels as its image"),
         (lambda mask: Image.new("RGB", SIZE[::-1]).save(mask), "16-bit grey or palette, 30 x 20 pixels"),
         (

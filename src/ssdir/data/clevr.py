@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
+from ssdir.data.images import image_size
 from ssdir.data.json_files import stream_json
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
@@ -141,7 +141,11 @@ def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
         if name in seen:
             raise InputError(f"{where} is for {name}, which an earlier scene is for too: remove one of them")
         seen.add(name)
-        yield _parse_scene(entry, name, _image_size(folder / name, where), where)
+        try:
+            size = image_size(folder / name)
+        except InputError as error:
+            raise InputError(f"{where} is for an image that can't be read: {error}") from None
+        yield _parse_scene(entry, name, size, where)
     if not seen:
         raise InputError(f"{path}: there are no scenes in it, the list 'scenes' is empty or missing")
 
@@ -248,17 +252,6 @@ def _attribute(item: Any, attribute: str, place: str) -> int:
         hint = nearest(value, known) or f"; CLEVR has {', '.join(known)}"
         raise InputError(f"{place}: unknown {key} '{value}'{hint}")
     return known.index(value)
-
-
-def _image_size(path: Path, where: str) -> tuple[int, int]:
-    """Height and width, from the file's header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise InputError(f"{where} is for image '{path}', which does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{where} is for image '{path}', which is not readable ({error})") from None
 
 
 def _mask_name(image_name: str) -> str:

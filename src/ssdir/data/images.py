@@ -72,7 +72,7 @@ def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
         _check_size(source, "PIL image")
         image = _decode(source, "PIL image", max_side)
     elif isinstance(source, (str, Path)):
-        with _open(source) as opened:
+        with open_image(source) as opened:
             _decode_smaller(opened, max_side)
             image = _decode(opened, str(source), max_side)
     else:
@@ -96,7 +96,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: if the file is missing, or no image.
     """
-    with _open(path) as image:
+    with open_image(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -107,7 +107,7 @@ def image_orientation(path: str | Path) -> int:
     Raises:
         InputError: as `image_size`.
     """
-    with _open(path) as image:
+    with open_image(path) as image:
         return _orientation(image)
 
 
@@ -165,8 +165,12 @@ def is_image_name(path: Path) -> bool:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image file; Pillow's own pixel limit, lower than ours, is lifted for the moment."""
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Opens an image file, undecoded; Pillow's own pixel limit, lower than ours, is lifted for the moment.
+
+    Raises:
+        InputError: if it is missing, no image, or has more than `MAX_PIXELS`.
+    """
     path = Path(path)
     if not path.is_file():
         problem = "is a folder, not an image" if path.is_dir() else "does not exist"

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
+from ssdir.data.images import open_image
 from ssdir.errors import InputError
 
 IndexMask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
@@ -28,12 +28,12 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
         InputError: if it is missing, damaged, of another size than its image, or a picture in colour.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mask = np.asarray(image)
         if mask.dtype == np.bool_:
             mask = mask.astype(np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"mask '{path}' of {image_name} does not exist") from None
+    except InputError as error:
+        raise InputError(f"the mask of {image_name} can't be read: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"mask '{path}' is not readable ({error})") from None
     if mask.shape != size or mask.dtype not in (np.uint8, np.uint16):
