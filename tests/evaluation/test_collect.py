@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
-from ssdir.evaluation.collect import Collector
+from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
+from ssdir.models.backbone import Backbone, ConvConfig
+from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.encoders import EncoderConfig
+from ssdir.models.registry import build_model
+from ssdir.models.ssd import AnchorConfig, SSDConfig
+from ssdir.models.ssdir import SSDIRConfig
+from ssdir.models.zoo import random_encoder
 from ssdir.objects import Objects
 
-from .fakes import SIZE, FakeModel, boxes_to_objects
+from .fakes import SIZE, FakeDataset, FakeModel, boxes_to_objects
 
 
 def test_images_without_objects_take_no_field_away() -> None:
@@ -57,3 +66,34 @@ def test_codes_only_keeps_the_same_codes_and_ranks_and_draws_nothing() -> None:
         assert torch.equal(codes.codes[name].latents, expected.latents)
     # The untrained encoder is asked for the very boxes that the model found, and need find none itself.
     assert torch.equal(codes.codes[RANDOM_ENCODER].latents, -codes.codes[LATENTS].latents)
+
+
+def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _small_model()
+    fresh = random_encoder(model)
+    read: list[int] = []
+    forward = Backbone.forward
+
+    def noted(self: Backbone, images: Tensor, finer: bool = False) -> list[Tensor]:
+        read.append(len(images))
+        return forward(self, images, finer)
+
+    monkeypatch.setattr(Backbone, "forward", noted)
+    true = boxes_to_objects([[0, 0, 0.4, 0.4]], labels=torch.tensor([0]))
+    data = FakeDataset([true] * 5, [torch.tensor([1])] * 5, ["one", "two"])
+    codes = collect(model, data, 0.0, random_model=fresh, batch_size=4).codes
+    # By the detector's backbone, the model's copy of it, and the copy of the untrained encoder: both batches.
+    assert read == [4] * 3 + [1] * 3
+    images = torch.stack([data[i][0] for i in range(5)]).float() / 255
+    targets = Objects.cat([true] * 5)
+    assert torch.allclose(codes["true_boxes"].latents, model.describe(images, targets).z_what, atol=1e-5)
+
+
+def _small_model() -> DetectedVAE:
+    backbone = ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=4)
+    anchors = AnchorConfig(min_sizes=(16, 32), max_sizes=(32, 48), aspect_ratios=(0.5,))
+    detector = SSDConfig(image_size=SIZE, backbone=backbone, anchors=anchors, max_objects=5)
+    config = SSDIRConfig(detector=detector, encoder=EncoderConfig(latent_dim=6), clone_backbone=True)
+    model = build_model(config, ["object"]).eval()
+    assert isinstance(model, DetectedVAE)
+    return model

@@ -1,11 +1,20 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdir.errors import InputError
-from ssdir.models.backbone import Backbone, ConvConfig, TimmConfig, TopDownBackbone, VGGConfig, build_backbone
+from ssdir.models.backbone import (
+    Backbone,
+    ConvConfig,
+    TimmConfig,
+    TopDownBackbone,
+    VGGConfig,
+    build_backbone,
+    reading_once,
+)
 
 
 def test_vgg_has_the_papers_pyramid() -> None:
@@ -75,6 +84,33 @@ FINER = {
     "conv": ConvConfig(channels=(4, 6, 7, 8), num_levels=2, top_down=5),
     "timm": TimmConfig(name="test_resnet", num_levels=2, top_down=5),
 }
+
+
+@pytest.mark.parametrize("kind", list(FINER))
+def test_a_batch_is_read_once_within_a_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = build_backbone(FINER[kind]).eval()
+    other = backbone.clone().eval()
+    images, later = torch.rand(2, 1, 3, 300, 300)
+    read: list[Tensor] = []
+    monkeypatch.setattr(type(backbone), "pyramid", _noting(type(backbone).pyramid, read))
+    first = backbone(images)
+    with reading_once(nn.ModuleList([backbone]), nn.ModuleList([backbone, other])):
+        for _ in range(2):
+            assert all(torch.equal(one, two) for one, two in zip(backbone(images), first, strict=True))
+            assert len(backbone(images, finer=True)) == len(first) + 1
+            assert not torch.equal(backbone(later)[0], first[0])
+            other(images)
+    assert len(read) == 1 + 4
+    backbone(images)
+    assert len(read) == 1 + 4 + 1  # nothing is remembered afterwards
+
+
+def _noting(pyramid: Callable[..., list[Tensor]], read: list[Tensor]) -> Callable[..., list[Tensor]]:
+    def noted(self: Backbone, images: Tensor, finer: bool = False) -> list[Tensor]:
+        read.append(images)
+        return pyramid(self, images, finer)
+
+    return noted
 
 
 @pytest.mark.parametrize("kind", list(FINER))

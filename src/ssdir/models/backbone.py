@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -142,6 +143,37 @@ def _in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
     """
     features: Tensor = first(images)
     return features
+
+
+@contextmanager
+def reading_once(*models: nn.Module) -> Iterator[None]:
+    """Within the block, a backbone of these models that is given images again returns what it made of them.
+
+    To ask several things of one batch. Neither the images nor the maps may change meanwhile.
+
+    Args:
+        models: backbones that they share are one.
+    """
+    backbones = {part for model in models for part in model.modules() if isinstance(part, Backbone)}
+    for backbone in backbones:
+        backbone.forward = _remembering(backbone.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for backbone in backbones:
+            del backbone.forward  # the class's again
+
+
+def _remembering(forward: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
+    kept: dict[tuple[int, bool], tuple[Tensor, list[Tensor]]] = {}
+
+    def remembered(images: Tensor, finer: bool = False) -> list[Tensor]:
+        # Images are kept too: of a tensor that is gone, another could have the number.
+        if (id(images), finer) not in kept:
+            kept[id(images), finer] = images, forward(images, finer)
+        return kept[id(images), finer][1]
+
+    return remembered
 
 
 class VGG11Backbone(Backbone):

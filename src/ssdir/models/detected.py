@@ -100,7 +100,7 @@ class DetectedModel(ObjectModel):
         Returns:
             float (M, F), see `pool_pyramid`.
         """
-        return pool_pyramid(self.detector.backbone(images), objects, size)
+        return pool_pyramid(self.detector.pyramid(self.detector.read(images)), objects, size)
 
 
 def pool_pyramid(features: Sequence[Tensor], objects: Objects, size: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -238,14 +237,14 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
-    """A floor: the same detector with what and depth encoders as they were before training.
+    """A floor: the same detector, shared, with what and depth encoders as they were before training.
 
     None for models that find objects by the same weights that encode them, or learn no weights to encode them.
     """
     if not isinstance(model, DetectedVAE):
         return None
     with seeded(seed):
-        fresh = type(model)(model.config, model.class_names, detector=copy.deepcopy(model.detector))
+        fresh = type(model)(model.config, model.class_names, detector=model.detector)
     return fresh.to(model.device).eval()
 
 
