@@ -1,5 +1,7 @@
 import json
 import os
+import shutil
+from multiprocessing import get_context
 
 import cv2
 import numpy as np
@@ -10,10 +12,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
+from ssdir.data import dataset
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate, fingerprint
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.layouts import open_dataset, read_table
+from ssdir.data.processes import run_jobs
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
 from ssdir.data.table_builder import SPLITS
 from ssdir.errors import InputError
@@ -259,6 +263,23 @@ def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
         image.zero_()
         assert torch.equal(preloaded[i][0], lazy[i][0])
     assert preloaded._preloaded[0].shape == (48, 48, 1)
+
+
+@pytest.mark.skipif(get_context().get_start_method() != "fork", reason="read by threads")
+def test_many_images_are_read_by_processes(folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(folder, tmp_path / "data")
+    plain, used = open_dataset(folder, "val", image_size=48, preload=True), []
+    monkeypatch.setattr(dataset, "_MANY_CORES", 1)
+    monkeypatch.setattr(dataset, "_MANY_IMAGES", len(plain))
+    monkeypatch.setattr(dataset, "_IMAGES_PER_JOB", 2)
+    monkeypatch.setattr(dataset.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(dataset, "run_jobs", lambda *args: used.append(args[2]) or run_jobs(*args))
+    read = open_dataset(folder, "val", image_size=48, preload=True)
+    assert used == [3]
+    assert all(torch.equal(read[i][0], plain[i][0]) for i in range(len(plain)))
+    read.image_paths[-1].write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"{read.file_names[-1]}' is not an image"):
+        open_dataset(folder, "val", image_size=48, preload=True)
 
 
 @pytest.mark.parametrize("preload", [True, False])

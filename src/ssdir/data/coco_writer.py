@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +13,7 @@ from typing import Any, TypeAlias
 import cv2
 
 from ssdir.data.glyphs import SPLITS, Glyphs, Split, load_glyphs
+from ssdir.data.processes import run_jobs
 from ssdir.data.scatter import ScatterConfig, ScatteredImage, image_rng, scatter_image
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
@@ -63,7 +62,7 @@ def write_scatter(
 
 @dataclass(frozen=True)
 class _Writer:
-    """What a process needs to generate images; `run` does one job."""
+    """What generates images, in `run_jobs`."""
 
     folder: Path
     glyphs: dict[Split, Glyphs]
@@ -91,39 +90,12 @@ class _Writer:
         return annotations
 
 
-_worker: _Writer | None = None
-
-
-def _start_worker(writer: _Writer) -> None:
-    global _worker
-    _worker = writer
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and it ends us.
-
-
-def _run_in_worker(job: _Job) -> list[_Entries]:
-    assert _worker is not None
-    return _worker.run(job)
-
-
-def _run_jobs(writer: _Writer, workers: int) -> Generator[list[_Entries], None, None]:
-    """The jobs' results, in order."""
-    if workers <= 1:
-        yield from map(writer.run, writer.jobs())
-        return
-    executor = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(writer,))
-    try:
-        yield from executor.map(_run_in_worker, writer.jobs())
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
 def _write_images(writer: _Writer, source: str, workers: int, progress: Callable[[int, int], None] | None) -> None:
     total, done = sum(writer.config.count(split) for split in SPLITS), 0
     collected: dict[Split, list[_Entries]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         (writer.folder / split).mkdir()
-    with closing(_run_jobs(writer, workers)) as results:
+    with closing(run_jobs(writer, writer.jobs(), workers)) as results:
         for (split, start, stop), per_image in zip(writer.jobs(), results, strict=True):
             collected[split] += per_image
             done += stop - start

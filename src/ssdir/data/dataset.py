@@ -8,6 +8,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +22,7 @@ from torch.utils.data import Dataset
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import Image8, image_size, read_channels, resize, resize_nearest
 from ssdir.data.masks import read_mask
+from ssdir.data.processes import run_jobs
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -29,6 +33,9 @@ Classes: TypeAlias = str | Sequence[str]
 """`all`, `object`, or a list of names."""
 
 _IMAGES_PER_JOB = 32
+# Threads wait for each other: from four cores on, processes are faster. Not where one would start by importing the
+# user's script anew.
+_MANY_CORES, _MANY_IMAGES = 4, 5000
 
 
 class ObjectDataset(Dataset[Sample]):
@@ -187,10 +194,14 @@ class ObjectDataset(Dataset[Sample]):
 
     def _read_all(self) -> list[Image8]:
         """Decodes all images, on all cores."""
-        every = range(len(self))
+        every, cores = range(len(self)), os.cpu_count() or 1
         runs = [every[start : start + _IMAGES_PER_JOB] for start in every[::_IMAGES_PER_JOB]]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [image for run in pool.map(lambda run: [self._read(i) for i in run], runs) for image in run]
+        work = _Decoding(self)
+        if cores >= _MANY_CORES and len(self) >= _MANY_IMAGES and get_context().get_start_method() == "fork":
+            with closing(run_jobs(work, runs, cores)) as results:
+                return [image for images in results for image in images]
+        with ThreadPoolExecutor(cores) as pool:
+            return [image for images in pool.map(work.run, runs) for image in images]
 
     def _read(self, index: int) -> Image8:
         """Decodes an image: uint8 (H, W, 1 or 3)."""
@@ -206,6 +217,16 @@ class ObjectDataset(Dataset[Sample]):
         ):
             raise InputError(f"{path}: {stored[1]} x {stored[0]} pixels, but annotated as {width} x {height}")
         return image if size is None else resize(image, size, size)
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """What decodes images, in `run_jobs`."""
+
+    dataset: ObjectDataset
+
+    def run(self, indices: range) -> list[Image8]:
+        return [self.dataset._read(index) for index in indices]
 
 
 def collate(samples: Sequence[Sample]) -> Sample:

@@ -1,0 +1,53 @@
+"""Work on many images, spread over processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import cv2
+
+JobT = TypeVar("JobT", contravariant=True)
+ResultT = TypeVar("ResultT", covariant=True)
+
+
+class Work(Protocol[JobT, ResultT]):
+    """What each process gets once."""
+
+    def run(self, job: JobT, /) -> ResultT:
+        """Does one job."""
+
+
+def run_jobs(work: Work[JobT, ResultT], jobs: Sequence[JobT], processes: int) -> Generator[ResultT, None, None]:
+    """The results of jobs, in their order.
+
+    Args:
+        work: what does them.
+        jobs: what is to be done; those that were not begun when the generator is closed never are.
+        processes: how many do it; 1 is this one.
+    """
+    if processes <= 1:
+        yield from map(work.run, jobs)
+        return
+    executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(work,))
+    try:
+        yield from executor.map(_run, jobs)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+_work: Work[Any, Any] | None = None
+
+
+def _start(work: Work[Any, Any]) -> None:
+    global _work
+    _work = work
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and it ends us.
+
+
+def _run(job: Any) -> Any:
+    assert _work is not None
+    return _work.run(job)
