@@ -100,9 +100,12 @@ def test_a_batch_is_read_once_within_a_block(kind: str, monkeypatch: pytest.Monk
             assert len(backbone(images, finer=True)) == len(first) + 1
             assert not torch.equal(backbone(later)[0], first[0])
             other(images)
-    assert len(read) == 1 + 4
+        with torch.autocast("cpu", torch.bfloat16):
+            backbone(images)
+        assert backbone(images)[0].dtype == torch.float32
+    assert len(read) == 1 + 5
     backbone(images)
-    assert len(read) == 1 + 4 + 1  # nothing is remembered afterwards
+    assert len(read) == 1 + 5 + 1  # nothing is remembered afterwards
 
 
 def _noting(pyramid: Callable[..., list[Tensor]], read: list[Tensor]) -> Callable[..., list[Tensor]]:

@@ -165,13 +165,14 @@ def reading_once(*models: nn.Module) -> Iterator[None]:
 
 
 def _remembering(forward: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
-    kept: dict[tuple[int, bool], tuple[Tensor, list[Tensor]]] = {}
+    kept: dict[tuple[int, bool, bool], tuple[Tensor, list[Tensor]]] = {}
 
     def remembered(images: Tensor, finer: bool = False) -> list[Tensor]:
-        # Images are kept too: of a tensor that is gone, another could have the number.
-        if (id(images), finer) not in kept:
-            kept[id(images), finer] = images, forward(images, finer)
-        return kept[id(images), finer][1]
+        asked = (id(images), finer, torch.is_autocast_enabled(images.device.type))
+        if asked not in kept:
+            # Images are kept too: of a tensor that is gone, another could have the number.
+            kept[asked] = images, forward(images, finer)
+        return kept[asked][1]
 
     return remembered
 
