@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,13 +30,13 @@ from ssdir.data.glyphs import Split, load_glyphs
 from ssdir.data.images import find_images, read_image, resize
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
 from ssdir.errors import InputError
+from ssdir.inference import quantize
 from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.export import OPSET, export_model
 from ssdir.inference.exported import ENCODER_OUTPUTS, ExportedModel
 from ssdir.inference.files import encode_files, load_encoder
 from ssdir.inference.onnx_engine import OnnxEncoder
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.quantize import quantize_encoder
 from ssdir.inference.store import read_objects
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
@@ -263,18 +264,17 @@ def test_torch_program(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
 # Eight bits ----------------------------------------------------------------------------------------------
 
 
+def scatter(split: Split, count: int) -> NDArray[np.uint8]:
+    glyphs, config = load_glyphs("digits", split), ScatterConfig(canvas=128)
+    grey = [scatter_image(glyphs, config, image_rng(0, split, index)).image for index in range(count)]
+    return np.stack([read_image(image) for image in grey])
+
+
 def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
-    glyphs = {split: load_glyphs("digits", split) for split in ("train", "test")}
-
-    def scatter(split: Split, count: int) -> NDArray[np.uint8]:
-        config = ScatterConfig(canvas=128)
-        grey = [scatter_image(glyphs[split], config, image_rng(0, split, index)).image for index in range(count)]
-        return np.stack([read_image(image) for image in grey])
-
     for index, image in enumerate(scatter("train", 24)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     path = tmp_path / "int8.onnx"
-    quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
+    quantize.quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
     assert path.stat().st_size < 0.6 * shipped_onnx.stat().st_size
     single, eight = OnnxEncoder(shipped_onnx, "cpu"), OnnxEncoder(path, "cpu")
     assert eight.exported == replace(single.exported, precision="int8")
@@ -295,6 +295,40 @@ def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
     assert 0 < np.median(relative) < 0.1
 
 
+def test_int8_leaves_first_convolutions_until_the_same_is_found(
+    shipped_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(scatter("train", 1)[0]).save(tmp_path / "a.png")
+    answers = iter([False, True])
+    monkeypatch.setattr(quantize, "agree", lambda *found: next(answers))
+    path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
+    images = find_images([tmp_path])
+    assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(2, agrees=True)
+    # A convolution in int8 has its weights dequantised.
+    nodes = onnx.load(path).graph.node
+    eight = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    single = [node.name for node in nodes if node.op_type == "Conv" and node.input[1] not in eight]
+    assert single == [node.name for node in onnx.load(shipped_onnx).graph.node if node.op_type == "Conv"][:2]
+    monkeypatch.setattr(quantize, "agree", lambda *found: False)
+    path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
+    assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(4, agrees=False)
+
+
+def test_what_agrees_in_int8() -> None:
+    def found(boxes: list[list[float]], images: list[int]) -> ObjectArrays:
+        return ObjectArrays(np.array(images), 2, np.array(boxes, np.float32).reshape(-1, 4))
+
+    none, one = found([], []), found([[0.5, 0.5, 0.4, 0.4]], [0])
+    assert quantize.agree([one, none], [one, none])
+    assert quantize.agree([none], [none])
+    assert not quantize.agree([none], [one])
+    assert not quantize.agree([one], [none])
+    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4]], [1])])  # in another image
+    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.1, 0.1]], [0, 0])])  # a phantom
+    assert not quantize.agree([one], [found([[0.52, 0.5, 0.4, 0.4]], [0])])  # 0.90 IoU
+    assert quantize.agree([one], [found([[0.501, 0.5, 0.4, 0.4]], [0])])
+
+
 def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
     out = tmp_path / "m.onnx"
     assert "--calibrate go together" in refused("export", SHIPPED, "--out", out, "--int8")
@@ -304,7 +338,7 @@ def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
     assert "contains no images" in refused("export", SHIPPED, "--out", out, *eight)
     Image.new("RGB", (64, 64)).save(tmp_path / "blank.png")
     with pytest.raises(InputError, match="finds nothing in the 1 images to calibrate by"):
-        quantize_encoder(shipped_onnx, out, [tmp_path / "blank.png"])
+        quantize.quantize_encoder(shipped_onnx, out, [tmp_path / "blank.png"])
     assert not out.exists()
 
 

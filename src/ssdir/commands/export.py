@@ -46,13 +46,20 @@ def export(
     from ssdir.models.zoo import load_model, read_description
 
     images = find_images([calibrate]) if calibrate is not None else []
-    loaded = load_model(model)
+    loaded, quantized = load_model(model), None
     with atomic_file(out, force) as temporary:
         export_model(loaded, temporary, part, read_description(model), pt2=file_format == "torch")
         if int8:
             from ssdir.inference.quantize import quantize_encoder
 
-            quantize_encoder(temporary, temporary, images)
+            quantized = quantize_encoder(temporary, temporary, images)
     say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")
+    if quantized is not None and quantized.in_single:
+        say(f"its first {quantized.in_single} convolutions stay in single precision: int8 showed other objects")
+    if quantized is not None and not quantized.agrees:
+        say(
+            f"on the images in '{calibrate}' it finds other objects than in single precision: measure what that "
+            "costs with ssdir evaluate"
+        )
     if file_format == "onnx" and part == "encoder":
         next_step("encode", out, "photos/", "--out", "objects.parquet")
