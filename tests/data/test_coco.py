@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-from multiprocessing import get_context
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate, fingerprint
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.layouts import open_dataset, read_table
-from ssdir.data.processes import run_jobs
+from ssdir.data.processes import run_jobs, starts_by_fork
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
 from ssdir.data.table_builder import SPLITS
 from ssdir.errors import InputError
@@ -265,7 +264,7 @@ def test_preloading_changes_nothing_and_is_safe_from_callers(folder):
     assert preloaded._preloaded[0].shape == (48, 48, 1)
 
 
-@pytest.mark.skipif(get_context().get_start_method() != "fork", reason="read by threads")
+@pytest.mark.skipif(not starts_by_fork(), reason="read by threads")
 def test_many_images_are_read_by_processes(folder, tmp_path, monkeypatch):
     folder = shutil.copytree(folder, tmp_path / "data")
     plain, used = open_dataset(folder, "val", image_size=48, preload=True), []

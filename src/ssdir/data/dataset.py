@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch.utils.data import Dataset
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import Image8, image_size, read_channels, resize, resize_nearest
 from ssdir.data.masks import read_mask
-from ssdir.data.processes import run_jobs
+from ssdir.data.processes import run_jobs, starts_by_fork
 from ssdir.errors import InputError, nearest
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -197,7 +196,7 @@ class ObjectDataset(Dataset[Sample]):
         every, cores = range(len(self)), os.cpu_count() or 1
         runs = [every[start : start + _IMAGES_PER_JOB] for start in every[::_IMAGES_PER_JOB]]
         work = _Decoding(self)
-        if cores >= _MANY_CORES and len(self) >= _MANY_IMAGES and get_context().get_start_method() == "fork":
+        if cores >= _MANY_CORES and len(self) >= _MANY_IMAGES and starts_by_fork():
             with closing(run_jobs(work, runs, cores)) as results:
                 return [image for images in results for image in images]
         with ThreadPoolExecutor(cores) as pool:

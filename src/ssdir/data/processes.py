@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_all_start_methods, get_start_method
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -36,6 +37,14 @@ def run_jobs(work: Work[JobT, ResultT], jobs: Sequence[JobT], processes: int) ->
         yield from executor.map(_run, jobs)
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def starts_by_fork() -> bool:
+    """Whether a new process is a copy of this one, and does not import the user's script anew.
+
+    Asking does not settle it: the user may still choose.
+    """
+    return (get_start_method(allow_none=True) or get_all_start_methods()[0]) == "fork"
 
 
 _work: Work[Any, Any] | None = None
