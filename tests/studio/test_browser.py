@@ -76,6 +76,23 @@ class Window:
         found = "const r = document.querySelector(s)?.getBoundingClientRect()"
         self.until(f"([s, x, y]) => {{ {found}; return r && Math.hypot(r.x - x, r.y - y) < 2 }}", [selector, x, y])
 
+    def movable(self, dx: float, dy: float) -> int:
+        """The row of an object that nothing lies on, and that has room to be dragged so far."""
+        row: int = self.page.evaluate(
+            """([dx, dy]) => {
+                const stage = document.querySelector('#edit-stage img').getBoundingClientRect();
+                const free = [...document.querySelectorAll('#edit-stage .box')].find((box) => {
+                    const r = box.getBoundingClientRect();
+                    const hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
+                    return hit.closest('.box') === box && r.left + dx > stage.left && r.right + dx < stage.right
+                        && r.top + dy > stage.top && r.bottom + dy < stage.bottom;
+                });
+                return Number(free.dataset.row);
+            }""",
+            [dx, dy],
+        )
+        return row
+
     def drawing(self) -> str:
         found: str = self.page.locator("#edit-stage img").get_attribute("src")
         return found
@@ -130,14 +147,15 @@ def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     window.tab("Edit")
     found = window.count("#edit-stage .box")
     first, page = window.drawing(), window.page
-    box = "#edit-stage .box[data-row='0']"
+    row = window.movable(-60, 40)
+    box = f"#edit-stage .box[data-row='{row}']"
     start = window.place(box)
     x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x - 60, y + 40, steps=8)
     page.mouse.up()
-    page.get_by_text("Moved object 1; 1 step to undo").wait_for(timeout=30_000)
+    page.get_by_text(f"Moved object {row + 1}; 1 step to undo").wait_for(timeout=30_000)
     window.wait_place(box, start["x"] - 60, start["y"] + 40)
     window.redrawn(first)
     page.click("#edit-duplicate")
