@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ class Window:
         seen = "(s) => document.querySelector(s)?.getBoundingClientRect().toJSON()"
         found: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
         return found
+
+    def settle(self, selector: str) -> None:
+        """Waits until an element stays where it is: what is above it may still grow."""
+        place, since = self.place(selector), time.monotonic()
+        while time.monotonic() - since < 1:
+            self.page.wait_for_timeout(100)
+            if (now := self.place(selector)) != place:
+                place, since = now, time.monotonic()
 
     def wait_place(self, selector: str, x: float, y: float) -> None:
         """Waits until an element's corner is at a place, give or take two pixels."""
@@ -147,6 +156,7 @@ def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     window.tab("Edit")
     found = window.count("#edit-stage .box")
     first, page = window.drawing(), window.page
+    window.settle("#edit-stage img")
     row = window.movable(-60, 40)
     box = f"#edit-stage .box[data-row='{row}']"
     start = window.place(box)
