@@ -153,23 +153,26 @@ def test_masks_without_an_image_are_noted(tmp_path):
     assert table.image_names == ["images/train/a.png"]
 
 
+UNREAD = r"the mask of images/train/a\.png can't be read: '.*masks/train/a\.png'"
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda mask: mask.unlink(), "the mask of images/train/a.png can't be read: "),
-        (lambda mask: mask.write_bytes(b"no image"), "a.png' is not an image in a known format"),
+        (lambda mask: mask.unlink(), rf"{UNREAD} does not exist"),
+        (lambda mask: mask.write_bytes(b"no image"), rf"{UNREAD} is not an image in a known format"),
         (lambda mask: Image.new("L", (8, 8)).save(mask), "16-bit grey or palette, 30 x 20 pixels as its image"),
         (lambda mask: Image.new("RGB", SIZE[::-1]).save(mask), "16-bit grey or palette, 30 x 20 pixels"),
         (
             lambda mask: Image.new("L", SIZE[::-1], 3).save(mask),
-            "has a value 3, for which images/train/a.png has no",
+            r"has a value 3, for which images/train/a\.png has no",
         ),
     ],
 )
 def test_bad_masks_are_named(tmp_path, spoil, message):
     write(tmp_path, "train", {"a": MASK}, {"a": [{"value": 1}, {"value": 7}]})
     spoil(tmp_path / "masks/train/a.png")
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=message):
         read_mask_folder(tmp_path, "train")
 
 

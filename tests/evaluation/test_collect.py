@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
+from ssdir.evaluation.scale import same_instance_metrics
 from ssdir.models.backbone import Backbone, ConvConfig
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.encoders import EncoderConfig
@@ -84,6 +86,10 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     codes = collect(model, data, 0.0, random_model=fresh, batch_size=4).codes
     # By the detector's backbone, the model's copy of it, and the copy of the untrained encoder: both batches.
     assert read == [4] * 3 + [1] * 3
+    read.clear()
+    glyphs = [np.full((8, 8), 255, np.uint8), np.full((8, 4), 255, np.uint8)]
+    same_instance_metrics(model, glyphs, batch_size=10)
+    assert read == [10] * 2
     images = torch.stack([data[i][0] for i in range(5)]).float() / 255
     targets = Objects.cat([true] * 5)
     assert torch.allclose(codes["true_boxes"].latents, model.describe(images, targets).z_what, atol=1e-5)

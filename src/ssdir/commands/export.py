@@ -54,12 +54,15 @@ def export(
 
             quantized = quantize_encoder(temporary, temporary, images)
     say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")
-    if quantized is not None and quantized.in_single:
-        say(f"its first {quantized.in_single} convolutions stay in single precision: int8 showed other objects")
-    if quantized is not None and not quantized.agrees:
-        say(
-            f"on the images in '{calibrate}' it finds other objects than in single precision: measure what that "
-            "costs with ssdir evaluate"
-        )
+    if quantized is not None:
+        if quantized.in_single:
+            say(
+                f"its first {quantized.in_single} convolutions stay in single precision: int8 showed other objects"
+            )
+        if not quantized.agrees:
+            say(
+                f"on the images in '{calibrate}' it finds other objects than in single precision: measure what "
+                "that costs with ssdir evaluate"
+            )
     if file_format == "onnx" and part == "encoder":
         next_step("encode", out, "photos/", "--out", "objects.parquet")

@@ -62,7 +62,7 @@ def write_scatter(
 
 @dataclass(frozen=True)
 class _Writer:
-    """What generates images, in `run_jobs`."""
+    """What a process needs to generate images; `run` does one job."""
 
     folder: Path
     glyphs: dict[Split, Glyphs]
@@ -95,8 +95,9 @@ def _write_images(writer: _Writer, source: str, workers: int, progress: Callable
     collected: dict[Split, list[_Entries]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         (writer.folder / split).mkdir()
-    with closing(run_jobs(writer, writer.jobs(), workers)) as results:
-        for (split, start, stop), per_image in zip(writer.jobs(), results, strict=True):
+    jobs = writer.jobs()
+    with closing(run_jobs(writer.run, jobs, workers)) as results:
+        for (split, start, stop), per_image in zip(jobs, results, strict=True):
             collected[split] += per_image
             done += stop - start
             if progress is not None:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,8 +31,8 @@ Classes: TypeAlias = str | Sequence[str]
 """`all`, `object`, or a list of names."""
 
 _IMAGES_PER_JOB = 32
-# Threads wait for each other: from four cores on, processes are faster. Not where one would start by importing the
-# user's script anew.
+# Many threads wait for each other, so processes read then; but not where one would start by importing the user's
+# script anew.
 _MANY_CORES, _MANY_IMAGES = 4, 5000
 
 
@@ -195,12 +194,14 @@ class ObjectDataset(Dataset[Sample]):
         """Decodes all images, on all cores."""
         every, cores = range(len(self)), os.cpu_count() or 1
         runs = [every[start : start + _IMAGES_PER_JOB] for start in every[::_IMAGES_PER_JOB]]
-        work = _Decoding(self)
         if cores >= _MANY_CORES and len(self) >= _MANY_IMAGES and starts_by_fork():
-            with closing(run_jobs(work, runs, cores)) as results:
+            with closing(run_jobs(self._read_some, runs, cores)) as results:
                 return [image for images in results for image in images]
         with ThreadPoolExecutor(cores) as pool:
-            return [image for images in pool.map(work.run, runs) for image in images]
+            return [image for images in pool.map(self._read_some, runs) for image in images]
+
+    def _read_some(self, indices: range) -> list[Image8]:
+        return [self._read(index) for index in indices]
 
     def _read(self, index: int) -> Image8:
         """Decodes an image: uint8 (H, W, 1 or 3)."""
@@ -216,16 +217,6 @@ class ObjectDataset(Dataset[Sample]):
         ):
             raise InputError(f"{path}: {stored[1]} x {stored[0]} pixels, but annotated as {width} x {height}")
         return image if size is None else resize(image, size, size)
-
-
-@dataclass(frozen=True)
-class _Decoding:
-    """What decodes images, in `run_jobs`."""
-
-    dataset: ObjectDataset
-
-    def run(self, indices: range) -> list[Image8]:
-        return [self.dataset._read(index) for index in indices]
 
 
 def collate(samples: Sequence[Sample]) -> Sample:

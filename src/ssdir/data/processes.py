@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_all_start_methods, get_start_method
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
-JobT = TypeVar("JobT", contravariant=True)
-ResultT = TypeVar("ResultT", covariant=True)
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 
-class Work(Protocol[JobT, ResultT]):
-    """What each process gets once."""
-
-    def run(self, job: JobT, /) -> ResultT:
-        """Does one job."""
-
-
-def run_jobs(work: Work[JobT, ResultT], jobs: Sequence[JobT], processes: int) -> Generator[ResultT, None, None]:
+def run_jobs(
+    work: Callable[[JobT], ResultT], jobs: Sequence[JobT], processes: int
+) -> Generator[ResultT, None, None]:
     """The results of jobs, in their order.
 
     Args:
-        work: what does them.
+        work: does one; each process gets it once.
         jobs: what is to be done; those that were not begun when the generator is closed never are.
         processes: how many do it; 1 is this one.
     """
     if processes <= 1:
-        yield from map(work.run, jobs)
+        yield from map(work, jobs)
         return
     executor = ProcessPoolExecutor(processes, initializer=_start, initargs=(work,))
     try:
@@ -47,10 +42,10 @@ def starts_by_fork() -> bool:
     return (get_start_method(allow_none=True) or get_all_start_methods()[0]) == "fork"
 
 
-_work: Work[Any, Any] | None = None
+_work: Callable[[Any], Any] | None = None
 
 
-def _start(work: Work[Any, Any]) -> None:
+def _start(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     cv2.setNumThreads(0)
@@ -59,4 +54,4 @@ def _start(work: Work[Any, Any]) -> None:
 
 def _run(job: Any) -> Any:
     assert _work is not None
-    return _work.run(job)
+    return _work(job)

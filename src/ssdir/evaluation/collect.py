@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ssdir.data.dataset import collate
@@ -252,8 +252,6 @@ def collect(
     if not total:
         raise ValueError(f"{stage}: expected at least one, got none")
     collector = Collector(model, threshold, random_model, codes_only=codes_only)
-    asked: tuple[object, ...] = (model, random_model)
-    readers = [reader for reader in asked if isinstance(reader, nn.Module)]
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])
@@ -262,7 +260,7 @@ def collect(
         attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
         masks = [dataset.mask(row) for row in rows] if collector.draws else []
         ignored = Objects.cat([dataset.ignored(row) for row in rows])
-        with reading_once(*readers):
+        with reading_once(model, random_model):
             collector.add(images.to(device), targets.to(device), categories, attributes, masks, ignored)
         if progress is not None:
             progress(stage, rows.stop, total)

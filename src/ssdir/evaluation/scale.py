@@ -13,6 +13,7 @@ from ssdir.data.images import Image8, resize
 from ssdir.data.scatter import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
 from ssdir.evaluation.protocols import DescribesBoxes, PoolsFeatures
+from ssdir.models.backbone import reading_once
 from ssdir.objects import Objects
 
 SIZE_BINS = ("small", "medium", "large")
@@ -183,12 +184,13 @@ def _encode_sizes(
     for start in range(0, len(glyphs), chunk):
         images, boxes = render_sizes(glyphs[start : start + chunk], sizes, model.image_size)
         images, boxes = images.to(device), boxes.to(device)
-        objects = model.describe(images, boxes)
-        if objects.z_what is None:
-            raise ValueError("the model's objects have no z_what")
-        latents.append(objects.z_what.cpu())
-        if isinstance(model, PoolsFeatures):
-            pooled.append(model.pooled_features(images, boxes).cpu())
+        with reading_once(model):
+            objects = model.describe(images, boxes)
+            if objects.z_what is None:
+                raise ValueError("the model's objects have no z_what")
+            latents.append(objects.z_what.cpu())
+            if isinstance(model, PoolsFeatures):
+                pooled.append(model.pooled_features(images, boxes).cpu())
     shape = (len(glyphs), len(sizes), -1)
     return torch.cat(latents).view(shape), torch.cat(pooled).view(shape) if pooled else None
 

@@ -94,17 +94,14 @@ def agree(expected: Sequence[ObjectArrays], found: Sequence[ObjectArrays]) -> bo
     At most 2 % more or fewer; more than 98 % found again with an IoU above 0.5, and a mean IoU above 0.95.
     """
     num_expected, num_found = (sum(map(len, batches)) for batches in (expected, found))
-    overlaps = [np.zeros(0)]
-    for one, other in zip(expected, found, strict=True):
-        if len(one) and len(other):
-            same_image = one.image_index[:, None] == other.image_index
-            iou = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy() * same_image
-            overlaps.append(iou.max(axis=1))
-        else:
-            overlaps.append(np.zeros(len(one)))
-    overlap = np.concatenate(overlaps)
-    if not len(overlap):
+    if not num_expected:
         return not num_found
+    overlaps = []
+    for one, other in zip(expected, found, strict=True):
+        same_image = one.image_index[:, None] == other.image_index
+        iou = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy() * same_image
+        overlaps.append(iou.max(axis=1, initial=0))
+    overlap = np.concatenate(overlaps)
     close = abs(num_found - num_expected) <= 0.02 * num_expected
     return bool(close and (overlap > 0.5).mean() > 0.98 and overlap.mean() > 0.95)
 

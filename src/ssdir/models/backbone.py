@@ -146,15 +146,16 @@ def _in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
 
 
 @contextmanager
-def reading_once(*models: nn.Module) -> Iterator[None]:
+def reading_once(*models: object) -> Iterator[None]:
     """Within the block, a backbone of these models that is given images again returns what it made of them.
 
     To ask several things of one batch. Neither the images nor the maps may change meanwhile.
 
     Args:
-        models: backbones that they share are one.
+        models: backbones that they share are one; what is no module has none.
     """
-    backbones = {part for model in models for part in model.modules() if isinstance(part, Backbone)}
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    backbones = {part for module in modules for part in module.modules() if isinstance(part, Backbone)}
     for backbone in backbones:
         backbone.forward = _remembering(backbone.forward)  # type: ignore[method-assign]
     try:
