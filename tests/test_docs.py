@@ -51,6 +51,12 @@ def test_readme_quotes_what_was_measured(readme: str, row: str, column: int) -> 
     assert cell[0] == f"{metrics[name]:.{digits}f}"
 
 
+def test_readme_says_for_how_long_the_shipped_model_trained(readme: str) -> None:
+    content = json.loads((ROOT / "results/reference/tiny-mnist.json").read_text(encoding="utf-8"))
+    minutes, seconds = divmod(round(sum(content["provenance"]["training"]["wall_seconds"].values())), 60)
+    assert f"| training alone: {minutes} min {seconds} s of an H200 |" in readme
+
+
 def test_readme_lists_every_preset(readme: str) -> None:
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", readme, re.MULTILINE)
     assert sorted(listed) == presets()
