@@ -81,14 +81,17 @@ def test_counts_include_images_without_objects() -> None:
 def test_selecting_keeps_rows_aligned() -> None:
     objects = sample(2, 0, 3)
     mask = torch.tensor([True, False, False, True, True])
-    for index in (mask, mask.nonzero()[:, 0], [0, 3, 4]):
+    rows = mask.nonzero()[:, 0]
+    for index in (mask, mask.numpy(), mask.tolist(), rows, rows.numpy(), rows.tolist()):
         chosen = objects[index]
         assert chosen.batch_size == 3
         assert chosen.counts.tolist() == [1, 0, 2]
         for name in FULL:
             assert torch.equal(getattr(chosen, name), getattr(objects, name)[mask])
     assert len(objects[1:3]) == 2
-    assert len(objects[[]]) == 0
+    assert len(objects[[]]) == len(objects[np.zeros(0, dtype=np.int64)]) == 0
+    with pytest.raises(TypeError, match="not by one number"):
+        objects[3]  # type: ignore[index]
 
 
 def test_cat_inverts_split() -> None:
@@ -113,6 +116,8 @@ def test_to_changes_the_dtype_of_floats_alone() -> None:
     assert objects.image_index.dtype == torch.int64
     assert objects.labels is not None
     assert objects.labels.dtype == torch.int64
+    many = sample(*[1] * 3000)
+    assert torch.equal(many.to(torch.bfloat16).image_index, many.image_index)  # which counts to 256
 
 
 def test_detach_leaves_the_graph() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -91,10 +92,17 @@ class Objects:
     def __len__(self) -> int:
         return self.image_index.shape[0]
 
-    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Self:
-        """Selects rows by mask (M,), by index, or by slice; the batch size stays."""
+    def __getitem__(self, index: Tensor | NDArray[Any] | slice | Sequence[int] | Sequence[bool]) -> Self:
+        """Selects rows by mask (M,), by numbers, or by slice; the batch size stays.
+
+        Raises:
+            TypeError: for a single number: one object is a batch of rows too, `objects[i : i + 1]`.
+        """
         if not isinstance(index, (Tensor, slice)):
-            index = torch.as_tensor(index, dtype=torch.int64)
+            empty = isinstance(index, Sequence) and not len(index)
+            index = torch.as_tensor(index, dtype=torch.int64 if empty else None)
+        if isinstance(index, Tensor) and not index.ndim:
+            raise TypeError("objects are selected by a mask, a slice or a list of rows, not by one number")
         return self.replace(**self._selected(index))
 
     def regrouped(self, rows: Tensor, image_index: Tensor, batch_size: int) -> Self:
@@ -133,10 +141,11 @@ class Objects:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Moves every tensor to a device; a dtype applies to the floating point ones."""
-        moved = {name: tensor.to(*args, **kwargs) for name, tensor in self._tensors().items()}
-        for name in moved.keys() - set(_FLOAT_FIELDS):
-            moved[name] = moved[name].to(torch.int64)
-        return self.replace(**moved)
+        tensors = self._tensors()
+        moved = {name: tensor.to(*args, **kwargs) for name, tensor in tensors.items() if name in _FLOAT_FIELDS}
+        # Half precision cannot count beyond a few hundred, so numbers never pass through it.
+        device = moved["z_where"].device
+        return self.replace(**{name: tensor.to(device) for name, tensor in tensors.items()} | moved)
 
     def detach(self) -> Self:
         """Cuts every tensor off the autograd graph."""
