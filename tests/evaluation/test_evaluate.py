@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.objects import Objects
 
@@ -120,6 +121,29 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
     assert "scale/retrieval_at_1" in metrics_of(model_on_glyphs, test, glyphs=glyphs)
 
 
+def test_categories_that_do_not_occur_count_for_nothing(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    test, train, found = data
+    model = FakeEncoder(found, TruthCode(test, train))
+    before = metrics_of(model, test, train)
+    for each in (test, train):
+        each.category_names = ["a", "b", "c", "d", "e"]
+    assert metrics_of(model, test, train) == before
+    for each in (test, train):
+        each._categories = [torch.zeros_like(values) for values in each._categories]
+    assert not [name for name in metrics_of(model, test, train) if name.startswith(("probe/", "clusters/"))]
+
+
+def test_splits_that_number_categories_differently_are_refused(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
+) -> None:
+    test, train, found = data
+    train.category_names = ["b", "a"]
+    with pytest.raises(InputError, match=r"differently \(b, a; a, b\)"):
+        evaluate(FakeEncoder(found, blind), test, train)
+
+
 def test_what_a_detector_of_several_classes_names_is_a_floor(
     data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
 ) -> None:
@@ -175,14 +199,9 @@ def test_the_operating_point_is_the_models(data: tuple[FakeDataset, FakeDataset,
     assert lenient["detection/ap"] == strict["detection/ap"] > 0.7
 
 
-def test_without_train_or_categories_there_is_no_probe(
-    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
-) -> None:
-    test, train, found = data
+def test_without_train_there_is_no_probe(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    test, _, found = data
     assert not [name for name in metrics_of(FakeModel(found, blind), test) if name.startswith("probe/")]
-    test.category_names = ["a"]
-    metrics = metrics_of(FakeModel(found, blind), test, train)
-    assert not [name for name in metrics if name.startswith(("probe/", "clusters/"))]
 
 
 def test_max_train_images(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
@@ -242,7 +261,7 @@ def test_properties_are_probed_like_categories(
     assert metrics["properties/colour/accuracy_end_to_end"] == pytest.approx(0.75)
     # One pass over each split, however many attributes; and they need no second category.
     calls = model.calls
-    test.category_names = ["a"]
+    test._categories = [torch.zeros_like(values) for values in test._categories]
     alone = metrics_of(model, test, train)
     assert model.calls == 2 * calls
     assert not [name for name in alone if name.startswith("probe/")]

@@ -59,7 +59,9 @@ def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a data set, in any layout.")],
     out: Annotated[Path | None, typer.Option(help="JSON file to write: metrics and provenance.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
-    train_split: Annotated[str, typer.Option(help="Split that probes learn from, or none.")] = "train",
+    train_split: Annotated[
+        str, typer.Option(help="Split that probes learn from: another one, or none.")
+    ] = "train",
     max_images: Annotated[int | None, typer.Option(min=1, help="Measure the first N images only.")] = None,
     max_train_images: Annotated[int, typer.Option(min=1, help="Probes learn from the first N.")] = 4000,
     score_threshold: Annotated[
@@ -163,7 +165,10 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
 def _splits(
     subject: _Subject, data: Path, test: str, train: str, kept: dict[str, Any]
 ) -> tuple[ObjectDataset, ObjectDataset | None]:
-    """The test and the train split as the model sees them: its image size, its classes."""
+    """The test and the train split as the model sees them: its image size, its classes.
+
+    There is no train split where it has images of the test split: probes would be told what they are asked.
+    """
     from ssdir.data.layouts import open_dataset
 
     names, size = subject.class_names, subject.model.image_size
@@ -173,7 +178,11 @@ def _splits(
         # Where training held out val, that is what to measure on, and nothing may be learned from it.
         return open_dataset(data, split, classes, size, for_training=test == "val", **kept)
 
-    return opened(test), None if train == "none" else opened(train)
+    measured, learned = opened(test), None if train == "none" else opened(train)
+    if learned is None or set(learned.image_paths).isdisjoint(measured.image_paths):
+        return measured, learned
+    warn(f"no probes: they would learn from images of '{test}', which are measured; see --split and --train-split")
+    return measured, None
 
 
 def _read_options(

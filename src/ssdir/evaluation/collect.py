@@ -50,6 +50,7 @@ class Split:
         ranked: detections at a low threshold, for average precision.
         objects: those at the operating threshold, with z_what.
         targets: true objects.
+        categories: int64 (T,), what each of them is.
         ignored: regions in which finding something is neither right nor wrong.
         match: int64 (M,), the target of each of `objects`, or -1.
         codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
@@ -62,6 +63,7 @@ class Split:
     ranked: Objects
     objects: Objects
     targets: Objects
+    categories: Tensor
     ignored: Objects
     match: Tensor
     codes: dict[str, LabelledLatents]
@@ -193,6 +195,7 @@ class Collector:
             ranked=kept["ranked"],
             objects=objects,
             targets=targets,
+            categories=torch.cat(self._categories),
             ignored=kept["ignored"],
             match=match,
             codes=codes,

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 
 from ssdir.data.images import Image8
+from ssdir.errors import InputError
 from ssdir.evaluation.clusters import cluster_metrics
 from ssdir.evaluation.collect import Split, collect
 from ssdir.evaluation.depth import depth_metrics
@@ -72,9 +73,15 @@ def evaluate(
 
     Raises:
         ValueError: if latents are not finite, images are not of the model's size, or there are none.
+        InputError: if `train` numbers its categories differently from `test`.
     """
+    if train is not None and list(train.category_names) != list(test.category_names):
+        raise InputError(
+            "the splits to learn and to measure probes on number their categories differently "
+            f"({', '.join(train.category_names)}; {', '.join(test.category_names)}): give both the same list"
+        )
     threshold = model.score_threshold if score_threshold is None else score_threshold
-    device, categories = _device(model), len(test.category_names)
+    device = _device(model)
     gather = partial(
         collect,
         model,
@@ -86,6 +93,8 @@ def evaluate(
     )
     with _measuring(model, random_model):
         tested = gather(test, max_images=max_images, stage="test images")
+        # Of the categories that the annotations name, many may not occur, or not be asked for.
+        categories = len(tested.categories.unique())
         trained = None
         if train is not None and (categories > 1 or tested.properties):
             trained = gather(train, codes_only=True, max_images=max_train_images, stage="train images")
