@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdir.config import presets
+from ssdir.models.base import GenerativeModel
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.detected_vae import DetectedVAEConfig
 from ssdir.models.registry import build_model
@@ -60,13 +61,30 @@ def test_preset_without_a_detector_takes_a_step(name: str) -> None:
     recipe = read_recipe(name)
     torch.manual_seed(0)
     images = torch.rand(2, 3, recipe.model.image_size, recipe.model.image_size)
-    model = build_model(recipe.model, ["object"]).train()
+    model = build_model(recipe.model, NAMES).train()
+    assert model.class_names == ["object"]  # whatever the data's classes are
     model.loss(images)  # on wheels, if it has any, not everything is trained yet
     model.step += 10_000
     loss = model.loss(images)["total"]
     assert torch.isfinite(loss)
     parts = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert parts <= {name.split(".")[0] for name in step(model, loss)}
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-glimpses", "tiny-pooled", "spair-64", "space-64"])
+def test_images_of_another_size_are_refused(name: str) -> None:
+    recipe = read_recipe(name)
+    model, side = build_model(recipe.model, NAMES).eval(), recipe.model.image_size
+    images = torch.rand(2, 3, side, side + 32)
+    calls: list[Callable[[], object]] = [
+        lambda: model.encode(images),
+        lambda: model.describe(images, truth(3, 2)),
+    ]
+    if isinstance(model, GenerativeModel):
+        calls.append(lambda: model.loss(images))
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"must be \(B, 3, {side}, {side}\), got \(2, 3, {side}, "):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -81,12 +81,21 @@ class ObjectModel(nn.Module):
         Returns:
             Objects with scores and labels (those of `boxes`, where given), z_what and anchor_index; of generative
             models z_what are posterior means, and there are z_what_scale and z_depth.
+
+        Raises:
+            ValueError: if the images are not of the model's size.
         """
         raise NotImplementedError
 
     def describe(self, images: Tensor, boxes: Objects) -> Objects:
         """The latents of given boxes: `encode` without finding any, row by row."""
         return self.encode(images, boxes=boxes)
+
+
+def check_size(images: Tensor, side: int) -> None:
+    """Raises ValueError for images other than (B, 3, side, side): a grid made for others would misplace boxes."""
+    if tuple(images.shape[1:]) != (3, side, side):
+        raise ValueError(f"images must be (B, 3, {side}, {side}), got {tuple(images.shape)}")
 
 
 class GenerativeModel(ObjectModel):

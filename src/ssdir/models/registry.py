@@ -64,10 +64,10 @@ def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | 
 
     Args:
         config: the model's.
-        class_names: what its labels will index.
+        class_names: what its labels will index; models without a detector tell no classes apart, and have one name.
         detector: a trained one to build on, for the models that have one.
     """
     model_class = MODELS[config.kind]
     if issubclass(model_class, DetectedModel) and isinstance(config, DetectedConfig):
         return model_class(config, class_names, detector)
-    return model_class(config, class_names)
+    return model_class(config, ["object"])

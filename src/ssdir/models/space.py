@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import GenerativeModel
+from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
 from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
@@ -176,6 +176,7 @@ class SPACE(GenerativeModel):
             Objects with scores (presence probabilities) and labels (or those of `boxes`), z_what (posterior
             means), z_what_scale, z_depth and anchor_index, the cell.
         """
+        check_size(images, self.image_size)
         posterior = self.grid_encoder(images)
         if boxes is None:
             threshold = self.config.score_threshold if score_threshold is None else score_threshold
@@ -232,6 +233,7 @@ class SPACE(GenerativeModel):
             `nll`, `kl_present`, `kl_where`, `kl_depth`, `kl_what`, `kl_background` and `boundary`, in nats per
             image, averaged over the batch; `total`, their sum, and `mse` of the drawn sample.
         """
+        check_size(images, self.image_size)
         step = int(self.step)
         if self.training:
             self.step += 1

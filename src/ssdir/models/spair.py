@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import GenerativeModel
+from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.count_prior import count_prior_kl
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.presence import Schedule, constant
@@ -147,6 +147,7 @@ class SPAIR(GenerativeModel):
             Objects with scores (probability of presence) and labels (0), those of `boxes` where given, z_what,
             z_what_scale, z_depth (a logit) and anchor_index (the cell).
         """
+        check_size(images, self.image_size)
         cells = self.cells(images, self.backbone(images), temperature=None)
         if boxes is not None:
             return self._encode_boxes(images, cells, boxes)
@@ -252,6 +253,7 @@ class SPAIR(GenerativeModel):
             `nll_image`, `kl_where`, `kl_what`, `kl_depth` (these three count where an object is present),
             `kl_present`, `total`, their weighted sum, and `mse`.
         """
+        check_size(images, self.image_size)
         step = int(self.step)
         if self.training:
             self.step += 1

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.models.base import check_size
 from ssdir.models.refiner import Refiner, RefinerConfig
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
@@ -167,7 +168,7 @@ class SSD(nn.Module):
 
     def forward(self, images: Tensor) -> Detections:
         """Images float (B, 3, H, W) in [0, 1] to raw detections."""
-        return self.heads(self.backbone(images))
+        return self.heads(self.pyramid(self.read(images)))
 
     def heads(self, features: list[Tensor]) -> Detections:
         """The pyramid's features to raw detections of all N anchors."""
@@ -277,7 +278,12 @@ class SSD(nn.Module):
         return objects.replace(scores=objects.scores * share, labels=labels)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """Images float (B, 3, H, W) in [0, 1] to feature maps: the pyramid, before it one finer for a refiner."""
+        """Images float (B, 3, H, W) in [0, 1] to feature maps: the pyramid, before it one finer for a refiner.
+
+        Raises:
+            ValueError: if the images are not of the detector's size.
+        """
+        check_size(images, self.image_size)
         maps: list[Tensor] = self.backbone(images, finer=self.refiner is not None)
         return maps
 
