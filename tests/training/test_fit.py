@@ -259,6 +259,13 @@ def test_weights_out_of_reach_leave_no_folder(
     ):
         train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    # Nor do they take one away.
+    (tmp_path / "run" / "detector").mkdir(parents=True)
+    (tmp_path / "run" / "detector" / "summary.json").write_text(json.dumps({"ended": True}))
+    (tmp_path / "run" / "recipe.yaml").touch()
+    with pytest.raises(InputError, match="could not be fetched"):
+        train(wanting, scattered, tmp_path / "run", force=True)
+    assert (tmp_path / "run" / "detector" / "summary.json").exists()
 
 
 def test_force_replaces_a_run(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:

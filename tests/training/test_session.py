@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def assert_same_weights(first: Path, second: Path) -> None:
     ours, theirs = weights(first), weights(second)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,14 @@ def test_a_session_tells_of_every_step(
     assert "Epoch" not in "".join(capfd.readouterr())
 
 
+def test_a_session_that_is_over_with_what_was_asked_for_has_ended(
+    recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    short = changed(recipe, "detector", epochs=1)
+    over = Session(deadline=time.monotonic())
+    assert train(short, scattered, tmp_path / "run", stage="detector", session=over).seconds.keys() == {"detector"}
+
+
 def test_with_anothers_detector_a_run_is_as_with_its_own(
     run: Path, recipe: Recipe, scattered: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +103,9 @@ def test_other_models_and_other_selections_share_a_detector(
 def test_detectors_of_other_settings_or_data_are_refused(
     run: Path, recipe: Recipe, scattered: Path, deserted: Path, tmp_path: Path
 ) -> None:
+    """And what was there before is still there."""
+    shutil.copytree(run, tmp_path / "run")
+    before = files_of(tmp_path / "run")
     for other in (changed(recipe, "detector", lr=1e-3), recipe.model_copy(update={"seed": 1})):
         with pytest.raises(InputError, match="another recipe"):
             train(other, scattered, tmp_path / "run", detector=run, force=True)
@@ -99,6 +115,9 @@ def test_detectors_of_other_settings_or_data_are_refused(
     (tmp_path / "unfinished" / "detector" / "summary.json").write_text(json.dumps({"ended": False}))
     with pytest.raises(InputError, match="no trained detector"):
         train(recipe, scattered, tmp_path / "run", detector=tmp_path / "unfinished", force=True)
+    with pytest.raises(InputError, match="and to give it"):
+        train(recipe, scattered, tmp_path / "run", detector=tmp_path / "run", force=True)
+    assert files_of(tmp_path / "run") == before
 
 
 def test_what_decides_a_detector() -> None:

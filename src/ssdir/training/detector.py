@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,38 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
     return {**settings, "model": recipe.model.detector.model_dump(mode="json", exclude=_SELECTION)}
 
 
-def adopt_detector(run: Path, recipe: Recipe, out: Path) -> None:
-    """Gives a run the trained detector of another one: afterwards it is as if it had trained it itself.
+def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None:
+    """Whether a run has a detector that another one can adopt.
 
     Args:
         run: folder of a run whose detector is trained.
-        recipe: of the run to be; what its detector returns, such as the least score, is as it says.
-        out: its folder, with `data.json`.
+        recipe: of the run to be.
+        data_hash: the fingerprint of its training data.
+        out: its folder, which may not be there.
 
     Raises:
-        InputError: if `run` has no trained detector, or it was trained by other settings or on other data.
+        InputError: if `run` has no trained detector, or it was trained by other settings or on other data; or if it
+            is the run to be.
     """
-    source = run / "detector"
+    if run.resolve() == out.resolve():
+        raise InputError(f"'{run}' is to have the detector, and to give it: name another run's")
     if not has_ended(run, "detector"):
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
     if detector_settings(read_recipe(run / RECIPE_FILE)) != detector_settings(recipe):
         raise InputError(f"'{run}' has a detector of another recipe than '{out}' asks for: train one for it")
-    if (run / DATA_FILE).read_bytes() != (out / DATA_FILE).read_bytes():
+    if json.loads((run / DATA_FILE).read_text(encoding="utf-8"))["fingerprint"] != data_hash:
         raise InputError(f"'{run}' has a detector of other data than those of '{out}': train one for it")
+
+
+def adopt_detector(run: Path, recipe: Recipe, out: Path) -> None:
+    """Gives a run the trained detector of another one: afterwards it is as if it had trained it itself.
+
+    Args:
+        run: folder of a run that `check_detector` has found fit.
+        recipe: of the run to be; what its detector returns, such as the least score, is as it says.
+        out: its folder.
+    """
+    source = run / "detector"
     trained = load_model(source / "model")
     assert isinstance(trained, DetectedModel)
     assert isinstance(recipe.model, DetectedConfig)

@@ -29,7 +29,7 @@ from ssdir.models.ssd import SSD
 from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
-from ssdir.training.detector import adopt_detector
+from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.modules import LitModel, LitRepresentation
 from ssdir.training.pooling import fit_components
 from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe
@@ -106,10 +106,15 @@ def train(
             f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
             f"{', '.join(measured)}): give both the same list, or train with classes=object"
         )
-    if detector is None and not has_ended(out, "detector"):
+    # What may fail comes first: with force, a finished run is deleted.
+    data_hash = fingerprint(splits["train"])
+    lacks_detector = "detector" in stages and (not has_ended(out, "detector") or (force and not resume))
+    if detector is None and lacks_detector:
         _fetch_weights(recipe)
-    _prepare(recipe, fingerprint(splits["train"]), out, resume=resume, force=force)
-    if detector is not None and "detector" in stages and not has_ended(out, "detector"):
+    if detector is not None and lacks_detector:
+        check_detector(detector, recipe, data_hash, out)
+    _prepare(recipe, data_hash, out, resume=resume, force=force)
+    if detector is not None and lacks_detector:
         adopt_detector(detector, recipe, out)
     lightning.seed_everything(recipe.seed, verbose=False)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -117,7 +122,7 @@ def train(
     class_names = splits["train"].class_names
     if "detector" in stages and not has_ended(out, "detector"):
         _train_detector(recipe, splits, out, session)
-        if session.is_over:
+        if session.is_over and "representation" in stages:
             raise OutOfTime(f"'{out}': its detector is trained")
     if "representation" in stages and not has_ended(out, "representation"):
         if "detector" not in recipe.stages:
