@@ -39,6 +39,24 @@ def test_levels_are_the_last_stages(config: Any, sizes: list[int], channels: lis
     assert [feature.shape[1] for feature in features] == backbone.channels == channels
 
 
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "levit_128s"])
+def test_transformers_are_made_for_the_images_of_the_detector(name: str) -> None:
+    config = TimmConfig(name=name, num_levels=1, top_down=0)
+    backbone = build_backbone(config, 128).eval()
+    images = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        (features,) = backbone(images)
+        assert [features.shape[-1]] == backbone.feature_sizes(128)
+        assert features.shape[1] == backbone.channels[0]
+        finer = backbone.clone(finer=True).eval()
+        assert finer(images)[-1].shape[-1] >= features.shape[-1]
+
+
+def test_what_takes_no_images_of_a_size_is_told() -> None:
+    with pytest.raises(InputError, match=r"'efficientformer_l1' takes no images of 128×128 pixels"):
+        build_backbone(TimmConfig(name="efficientformer_l1"), 128).feature_sizes(128)
+
+
 class Passing(Backbone):
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:
         return [images]

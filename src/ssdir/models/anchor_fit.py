@@ -57,7 +57,8 @@ def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
     backbone = config.backbone
     if isinstance(backbone, VGGConfig | TimmConfig):
         backbone = backbone.model_copy(update={"pretrained": False})  # The grid needs no weights.
-    return build_backbone(backbone).feature_sizes(image_size or config.image_size)
+    size = image_size or config.image_size
+    return build_backbone(backbone, size).feature_sizes(size)
 
 
 def match_levels(boxes_cxcywh: Tensor, anchors: AnchorConfig, cells: Sequence[int], image_size: int) -> Tensor:

@@ -298,16 +298,23 @@ class ConvBackbone(TopDownBackbone):
 
 
 class TimmBackbone(TopDownBackbone):
-    """Any timm model with `features_only`."""
+    """Any timm model with `features_only`.
 
-    def __init__(self, config: TimmConfig) -> None:
+    Args:
+        config: which.
+        image_size: side of the images. Transformers by windows or patches are made for it; None for their own.
+    """
+
+    def __init__(self, config: TimmConfig, image_size: int | None = None) -> None:
         import timm
 
         if not timm.is_model(config.name):
             raise InputError(f"timm has no model '{config.name}'{nearest(config.name, timm.list_models())}")
+        known = timm.get_pretrained_cfg(config.name)
+        bound = image_size is not None and known is not None and known.fixed_input_size
+        self.options = {"features_only": True, **({"img_size": image_size} if bound else {})}
         net = _fetch(
-            lambda: timm.create_model(config.name, pretrained=config.pretrained, features_only=True),
-            config.name,
+            lambda: timm.create_model(config.name, pretrained=config.pretrained, **self.options), config.name
         )
         super().__init__(list(net.feature_info.channels()), config.num_levels, config.top_down)
         self.name, self.net = config.name, net
@@ -319,10 +326,19 @@ class TimmBackbone(TopDownBackbone):
         super().shift_finer(every_stage)
         # timm drops what comes after the last of `out_indices`.
         stages = tuple(range(len(self.stage_channels)))
-        shorter = timm.create_model(self.name, pretrained=False, features_only=True, out_indices=stages)
+        shorter = timm.create_model(self.name, pretrained=False, out_indices=stages, **self.options)
         trained = self.net.state_dict()
         shorter.load_state_dict({name: trained[name] for name in shorter.state_dict()})
         self.net = shorter
+
+    def feature_sizes(self, image_size: int, finer: bool = False) -> list[int]:  # noqa: D102
+        try:
+            return super().feature_sizes(image_size, finer)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(
+                f"timm's '{self.name}' takes no images of {image_size}×{image_size} pixels ({error}): choose another "
+                "backbone, or the image_size that it was made for"
+            ) from error
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         return [rearrange(feature, self.layout) for feature in self.net(images)]
@@ -349,15 +365,15 @@ def _fetch(build: Callable[[], Any], name: str) -> Any:
         hub.setLevel(level)
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone that a config describes."""
+def build_backbone(config: BackboneConfig, image_size: int | None = None) -> Backbone:
+    """The backbone that a config describes, for square images of `image_size` pixels, where that matters."""
     match config:
         case VGGConfig():
             return VGG11Backbone(config)
         case ConvConfig():
             return ConvBackbone(config)
         case TimmConfig():
-            return TimmBackbone(config)
+            return TimmBackbone(config, image_size)
 
 
 def init_xavier(module: nn.Module) -> None:

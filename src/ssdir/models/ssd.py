@@ -120,7 +120,7 @@ class SSD(nn.Module):
     def __init__(self, config: SSDConfig, class_names: list[str]) -> None:
         super().__init__()
         self.config, self.class_names = config, list(class_names)
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, config.image_size)
         A, K = config.anchors.num_per_cell, len(self.class_names)
         channels = self.backbone.channels
         self.class_heads = nn.ModuleList(nn.Conv2d(c, A * (K + 1), 3, padding=1) for c in channels)

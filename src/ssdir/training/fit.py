@@ -146,7 +146,7 @@ def _fetch_weights(recipe: Recipe) -> None:
     if isinstance(recipe.model, DetectedConfig):
         backbone = recipe.model.detector.backbone
         if getattr(backbone, "pretrained", False):
-            build_backbone(backbone)
+            build_backbone(backbone, recipe.model.image_size)
 
 
 def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
