@@ -298,6 +298,11 @@ def test_images_without_objects_are_black(counts: tuple[int, ...]) -> None:
         assert bool(pictures[image].any()) == bool(coverage[image].any()) == bool(count)
 
 
+def test_no_image_has_no_canvas() -> None:
+    nothing = torch.zeros(0, 3, 4, 4), torch.zeros(0, 4)
+    assert paste_sum(*nothing, [], (6, 8)).shape == (0, 3, 6, 8)
+
+
 def test_order_of_an_images_objects_does_not_matter() -> None:
     given_ = layers(counts=(3, 2))
     order = torch.tensor([2, 0, 1, 4, 3])

@@ -34,6 +34,16 @@ def test_dense_suppression_is_the_greedy_one_in_each_image() -> None:
         assert selected.tolist() == expected
 
 
+def test_what_stays_does_not_depend_on_the_images_place_in_the_batch() -> None:
+    """Of tight clusters, whose overlaps lie close to the threshold."""
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        low = torch.rand(1, 2, generator=rng) * 0.9 + 0.01 * torch.rand(40, 2, generator=rng)
+        boxes, scores = torch.cat([low, low + 0.03], dim=1), torch.rand(40, generator=rng)
+        first, late = (keep_best(boxes, scores, torch.full((40,), place), 0.45, 200) for place in (0, 511))
+        assert torch.equal(first, late)
+
+
 def test_what_was_found_is_suppressed_again_image_by_image() -> None:
     boxes, scores = noise(N=20)
     boxes, scores, image_index = boxes.flatten(0, 1), scores.flatten(), torch.arange(4).repeat_interleave(20)

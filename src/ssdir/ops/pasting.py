@@ -44,6 +44,8 @@ def paste_sum(
     Returns:
         float (B, C, H, W). Memory grows with M·C·S·W at most, not with M·C·H·W.
     """
+    if not counts:
+        return appearances.new_zeros(0, appearances.shape[1], *size)
     regions = _regions(boxes, counts, size, appearances.shape[-1]) if boxes.device.type == "cpu" else []
     if regions and _regions_are_cheaper(regions, appearances.shape[1], appearances.shape[-1], size):
         return _sum_of_regions(appearances, boxes, regions, (len(counts), *size), antialias)

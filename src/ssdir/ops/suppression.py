@@ -25,8 +25,10 @@ def keep_best(
         int64: rows that stay, ordered by image, then by falling score.
     """
     if iou_threshold < 1:
-        # In one pass over all images, but image by image from a thousand boxes on, where that is faster.
-        keep: Tensor = batched_nms(boxes, scores, image_index, iou_threshold)
+        # In one pass over all images, but image by image from a thousand boxes on, where that is faster. The pass
+        # moves each image's boxes away from the others': in single precision, the later the coarser.
+        precise = torch.float32 if boxes.device.type == "mps" else torch.float64
+        keep: Tensor = batched_nms(boxes.to(precise), scores.to(precise), image_index, iou_threshold)
     else:
         keep = torch.arange(len(scores), device=scores.device)
     keep = keep[scores[keep].argsort(descending=True, stable=True)]
