@@ -17,7 +17,6 @@ from ssdir.models.space import SPACE, SPACEConfig
 from ssdir.models.space_background import BackgroundConfig, SceneMixture
 from ssdir.models.space_foreground import (
     boundary_ring,
-    where_from_windows,
     windows_from_where,
 )
 from ssdir.models.zoo import load_model, save_model, seeded
@@ -74,13 +73,6 @@ def test_windows_against_hand_computed_values() -> None:
     expected = [0.75 + tanh(0.5) / 2, 0.25 - tanh(0.5) / 2, 0.25, 0.75]  # the second cell is to the right
     torch.testing.assert_close(windows[1], torch.tensor(expected))
     torch.testing.assert_close(windows[2], torch.tensor([0.25, 0.75, 0.5, 0.5]))
-
-
-def test_windows_come_back_as_where() -> None:
-    where = 1.5 * torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(0))
-    windows = windows_from_where(where, grid=4, min_side=1e-3)
-    back = where_from_windows(windows, torch.arange(16), grid=4)
-    torch.testing.assert_close(back, where, rtol=1e-3, atol=1e-4)
 
 
 def test_no_window_vanishes() -> None:

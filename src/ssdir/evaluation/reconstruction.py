@@ -40,11 +40,11 @@ class ReconstructionMeter:
         ssim = structural_similarity_index_measure(scene.reconstructions, images, data_range=1.0, reduction="none")
         assert isinstance(ssim, Tensor)
         for name, values in zip(self._sums, (mse, psnr, ssim), strict=True):
-            self._sums[name] += float(values.sum(dtype=torch.float64))
+            self._sums[name] += float(values.cpu().sum(dtype=torch.float64))
         self._images += len(images)
         size = scene.appearances.shape[-1]
         glimpses = crop_glimpses(images, objects.boxes, objects.image_index, size)
-        self._object_errors.append(_mse(scene.appearances, glimpses).cpu())
+        self._object_errors.append(_mse(scene.appearances, glimpses))
 
     @property
     def object_errors(self) -> Tensor:
@@ -69,5 +69,5 @@ class ReconstructionMeter:
 
 
 def _mse(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared error of each image, float64 (B,)."""
-    return (first - second).square().flatten(1).mean(dim=1, dtype=torch.float64)
+    """Mean squared error of each image, float64 (B,), on the host: Apple's GPUs have no such numbers."""
+    return (first - second).square().flatten(1).cpu().mean(dim=1, dtype=torch.float64)

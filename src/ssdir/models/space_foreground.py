@@ -148,13 +148,6 @@ def windows_from_where(where: Tensor, grid: int, min_side: float) -> Tensor:
     return torch.cat([(centers + where[..., 2:].tanh()) / grid, sides], dim=-1)
 
 
-def where_from_windows(windows: Tensor, cell: Tensor, grid: int) -> Tensor:
-    """Inverse of `windows_from_where`: raw (M, 4) of windows (M, 4), cxcywh, that belong to cells (M,)."""
-    centers = torch.stack([cell % grid, cell // grid], dim=-1) + 0.5
-    shifts = windows[..., :2] * grid - centers
-    return torch.cat([windows[..., 2:].logit(), shifts.atanh()], dim=-1)
-
-
 def boundary_ring(size: int, share: float) -> Tensor:
     """A frame of ones (1, 1, size, size), `share` of the side wide, around zeros."""
     width = max(1, round(share * size))

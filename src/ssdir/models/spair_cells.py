@@ -255,7 +255,7 @@ class SequentialCells(nn.Module):
         offset = (boxes_cxcywh[..., :2] - corners) / self.cell
         size = boxes_cxcywh[..., 2:] / self.anchor
         shares = [_shrink(offset, self.config.offset_range), _shrink(size, self.config.size_range)]
-        return torch.logit(torch.cat(shares, dim=-1).double()).to(offset).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return torch.logit(torch.cat(shares, dim=-1)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def cell_of(self, boxes_cxcywh: Tensor) -> Tensor:
         """The raster index (M,) of the cell that each box (M, 4) has its centre in."""
