@@ -115,7 +115,7 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
         assert metrics[f"probe/{floor}/accuracy"] < 0.85
         assert metrics[f"probe/{floor}/accuracy_end_to_end"] < 0.65
     assert {"detection/ap", "reconstruction/mse", "reconstruction/object_mse"} <= set(metrics)
-    assert "scale/probe/accuracy_small" in metrics
+    assert {"scale/probe/accuracy_small", "scale/object_mse_small"} <= set(metrics)
 
     assert "scale/drift" not in metrics
     assert "scale/retrieval_at_1" in metrics_of(model_on_glyphs, test, glyphs=glyphs)

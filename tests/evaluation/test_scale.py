@@ -14,6 +14,7 @@ from ssdir.evaluation.scale import (
     render_sizes,
     retrieval_at_1,
     same_instance_metrics,
+    size_error_metrics,
     size_probe_metrics,
 )
 from ssdir.objects import Objects, Scene
@@ -182,6 +183,16 @@ def test_terciles_are_those_of_train() -> None:
     large = large[large.sizes > 0.8]
     metrics = size_probe_metrics(train, large, (0,))
     assert set(metrics) == {"scale/probe/accuracy_large", "scale/small_to_large/accuracy"}
+
+
+def test_errors_of_each_third_of_sizes() -> None:
+    sizes = torch.tensor([0.3, 0.1, 0.9, 0.2, 0.8, 0.4])
+    errors = torch.tensor([3.0, 1.0, 8.0, 2.0, 9.0, 4.0], dtype=torch.float64)
+    means = {"small": 1.5, "medium": 3.5, "large": 8.5}
+    expected = {f"scale/object_mse_{name}": value for name, value in means.items()}
+    assert size_error_metrics(errors, sizes) == expected
+    assert size_error_metrics(errors[:0], sizes[:0]) == {}
+    assert size_error_metrics(errors[:1], sizes[:1]).keys() == {"scale/object_mse_small"}
 
 
 def test_no_objects_no_figures() -> None:

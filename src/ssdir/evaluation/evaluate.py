@@ -19,7 +19,7 @@ from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, DescribesBoxes, Model, Progress
-from ssdir.evaluation.scale import same_instance_metrics, size_probe_metrics
+from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
 
 
@@ -126,6 +126,8 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
         **split.masks,
         **depth_metrics(split.objects, split.targets, split.match),
     }
+    if len(split.object_errors):
+        metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.codes[LATENTS].sizes)
     if categories > 1:
         latents = split.codes[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)

@@ -41,7 +41,7 @@ def size_probe_metrics(
     """
     if not len(train) or not len(test):
         return {}
-    terciles = train.sizes.quantile(train.sizes.new_tensor([1 / 3, 2 / 3]))
+    terciles = _terciles(train.sizes)
     known, unseen = torch.bucketize(train.sizes, terciles), torch.bucketize(test.sizes, terciles)
     if probes is None:
         probes = fit_probes(train, seeds)
@@ -53,6 +53,27 @@ def size_probe_metrics(
         of_source = fit_probes(train[known == source], seeds)
         scores[f"scale/{name}/accuracy"] = mean_scores(of_source, test[unseen == goal])
     return {name: values["accuracy"] for name, values in scores.items() if "accuracy" in values}
+
+
+def size_error_metrics(object_errors: Tensor, sizes: Tensor) -> dict[str, float]:
+    """How far the drawings of small, middling and large objects are off.
+
+    Args:
+        object_errors: float (n,), mean squared error of each matched object, see `ReconstructionMeter`.
+        sizes: float (n,), longer side of its true box; small, medium and large are parted by their terciles.
+
+    Returns:
+        `scale/object_mse_small`, `_medium`, `_large`; nothing without objects, and no bin that has none.
+    """
+    if not len(sizes):
+        return {}
+    bins = torch.bucketize(sizes, _terciles(sizes))
+    chosen = {name: object_errors[bins == number] for number, name in enumerate(SIZE_BINS)}
+    return {f"scale/object_mse_{name}": float(errors.mean()) for name, errors in chosen.items() if len(errors)}
+
+
+def _terciles(sizes: Tensor) -> Tensor:
+    return sizes.quantile(sizes.new_tensor([1 / 3, 2 / 3]))
 
 
 def render_sizes(glyph_images: Sequence[Image8], sizes_px: Sequence[int], canvas: int) -> tuple[Tensor, Objects]:

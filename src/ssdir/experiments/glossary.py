@@ -238,6 +238,9 @@ GROUPS = (
             Metric("scale/probe/accuracy_small", "Accuracy on small objects", "Trained on all sizes."),
             Metric("scale/probe/accuracy_medium", "Accuracy on middling objects"),
             Metric("scale/probe/accuracy_large", "Accuracy on large objects"),
+            Metric("scale/object_mse_small", "MSE of small objects", "Drawn alone, over black.", spec=".4f"),
+            Metric("scale/object_mse_medium", "MSE of middling objects", spec=".4f"),
+            Metric("scale/object_mse_large", "MSE of large objects", spec=".4f"),
         ),
     ),
     MetricGroup(
