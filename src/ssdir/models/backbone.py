@@ -336,8 +336,8 @@ class TimmBackbone(TopDownBackbone):
             return super().feature_sizes(image_size, finer)
         except (AssertionError, RuntimeError) as error:
             raise InputError(
-                f"timm's '{self.name}' takes no images of {image_size}×{image_size} pixels ({error}): choose another "
-                "backbone, or the image_size that it was made for"
+                f"timm's '{self.name}' takes no images of {image_size}×{image_size} pixels ({error}): choose "
+                "another backbone, or the image_size that it was made for"
             ) from error
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102

@@ -64,7 +64,7 @@ def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | 
 
     Args:
         config: the model's.
-        class_names: what its labels will index; models without a detector tell no classes apart, and have one name.
+        class_names: what its labels will index; models without a detector tell no classes apart.
         detector: a trained one to build on, for the models that have one.
     """
     model_class = MODELS[config.kind]

@@ -42,8 +42,8 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
         out: its folder, which may not be there.
 
     Raises:
-        InputError: if `run` has no trained detector, or it was trained by other settings or on other data; or if it
-            is the run to be.
+        InputError: if `run` has no trained detector, or it was trained by other settings or on other data; or
+            if it is the run to be.
     """
     if run.resolve() == out.resolve():
         raise InputError(f"'{run}' is to have the detector, and to give it: name another run's")
