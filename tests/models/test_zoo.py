@@ -74,6 +74,15 @@ def test_files_are_json_and_safetensors_alone(saved: Path) -> None:
     assert header["description"] == "a test"
 
 
+def test_what_is_no_model_is_told_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(InputError, match="is a file: give a model's folder"):
+        load_model(tmp_path / "model.onnx")
+    (tmp_path / "run" / "detector").mkdir(parents=True)
+    with pytest.raises(InputError, match="is a training that has not ended: go on with ssdir train and --resume"):
+        load_model(tmp_path / "run")
+
+
 def test_a_run_folder_is_taken_for_the_model_in_it(saved: Path) -> None:
     assert load_model(saved.parent).class_names == NAMES
 

@@ -144,4 +144,5 @@ def test_a_number_behind_the_picture_is_its_object(tmp_path: Path) -> None:
     (tmp_path / "odd#3").touch()
     assert split_query(f"{tmp_path}/odd#3") == (tmp_path / "odd#3", None)
     assert split_query(f"{tmp_path}/odd#3#12") == (tmp_path / "odd#3", 12)
-    assert split_query("a.png#x") == (Path("a.png#x"), None)
+    for name in ("a.png#x", "a.png#²"):
+        assert split_query(name) == (Path(name), None)

@@ -222,7 +222,10 @@ def test_stages_can_be_run_one_by_one(run: Path, augmented: Recipe, scattered: P
     out = tmp_path / "run"
     with pytest.raises(InputError, match="has no trained detector"):
         train(augmented, scattered, out, stage="representation")
-    assert set(train(augmented, scattered, out, stage="detector", resume=True).seconds) == {"detector"}
+    assert not out.exists()
+    assert set(train(augmented, scattered, out, stage="detector").seconds) == {"detector"}
+    with pytest.raises(InputError, match="then this with --resume"):  # not anew: the detector is needed
+        train(augmented, scattered, out, stage="representation", force=True)
     train(augmented, scattered, out, stage="representation", resume=True)
     whole, staged = (load_model(folder).state_dict() for folder in (run, out))
     assert all(torch.equal(staged[name], tensor) for name, tensor in whole.items())
@@ -236,7 +239,11 @@ def test_existing_folders_are_safe(run: Path, augmented: Recipe, scattered: Path
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="is not a training run"):
         train(augmented, scattered, tmp_path, force=True)
+    (tmp_path / "recipe.yaml").write_text("base: tiny")  # anyone's
+    with pytest.raises(InputError, match="is not a training run: use a new --out"):
+        train(augmented, scattered, tmp_path, force=True)
     assert (tmp_path / "thesis.txt").exists()
+    assert (tmp_path / "recipe.yaml").read_text() == "base: tiny"
     assert load_model(run).class_names == ["object"]
 
 
@@ -271,9 +278,11 @@ def test_weights_out_of_reach_leave_no_folder(
 def test_force_replaces_a_run(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
     out, short = tmp_path / "run", changed(recipe, "detector", epochs=1)
     train(short, scattered, out, stage="detector")
-    (out / "leftover").touch()
+    (out / "notes.txt").touch()
+    (out / "detector" / "leftover").touch()
     train(changed(short, "detector", lr=1e-3), scattered, out, stage="detector", force=True)
-    assert not (out / "leftover").exists()
+    assert not (out / "detector" / "leftover").exists()
+    assert (out / "notes.txt").exists()
     assert read_recipe(out / "recipe.yaml").detector.lr == 1e-3
 
 

@@ -151,6 +151,10 @@ def find_model(name_or_dir: str | Path) -> Path:
     if str(name_or_dir) in shipped:
         return shipped[str(name_or_dir)]
     folder = Path(name_or_dir)
+    if folder.is_file():
+        raise InputError(
+            f"'{name_or_dir}' is a file: give a model's folder (exported files are for ssdir encode and evaluate)"
+        )
     if not folder.is_dir():
         hint = nearest(str(name_or_dir), shipped)
         names = ", ".join(shipped) or "none"
@@ -160,6 +164,8 @@ def find_model(name_or_dir: str | Path) -> Path:
     if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
         folder = folder / "model"
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing and (folder / "detector").is_dir():
+        raise InputError(f"'{folder}' is a training that has not ended: go on with ssdir train and --resume")
     if missing:
         raise InputError(f"'{folder}' is not a model folder: it has no {' and no '.join(missing)}")
     return folder

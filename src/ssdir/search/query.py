@@ -65,4 +65,4 @@ def split_query(image: str) -> tuple[Path, int | None]:
     if Path(image).exists():
         return Path(image), None
     path, mark, number = image.rpartition("#")
-    return (Path(path), int(number)) if mark and number.isdigit() else (Path(image), None)
+    return (Path(path), int(number)) if mark and number.isdecimal() else (Path(image), None)

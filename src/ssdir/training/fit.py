@@ -89,7 +89,7 @@ def train(
         out: the run's folder.
         stage: overrides the recipe's.
         resume: go on with an interrupted run from its last finished epoch.
-        force: replace an existing run.
+        force: replace an existing run; other files in its folder stay.
         detector: folder of a run whose trained detector to build on instead of training one, see `adopt_detector`.
         session: how this session is watched, and when it must end.
 
@@ -108,7 +108,13 @@ def train(
         )
     # What may fail comes first: with force, a finished run is deleted.
     data_hash = fingerprint(splits["train"])
-    lacks_detector = "detector" in stages and (not has_ended(out, "detector") or (force and not resume))
+    has_detector = has_ended(out, "detector") and (resume or not force)
+    if "detector" in recipe.stages and "detector" not in stages and not has_detector:
+        raise InputError(
+            f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first, then this with "
+            "--resume"
+        )
+    lacks_detector = "detector" in stages and not has_detector
     if detector is None and lacks_detector:
         _fetch_weights(recipe)
     if detector is not None and lacks_detector:
@@ -127,8 +133,6 @@ def train(
     if "representation" in stages and not has_ended(out, "representation"):
         if "detector" not in recipe.stages:
             _train_whole(recipe, data, splits, out, session)
-        elif not has_ended(out, "detector"):
-            raise InputError(f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first")
         else:
             _train_representation(recipe, data, splits, class_names, out, session)
     return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
@@ -183,14 +187,25 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
             raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
         return
     if out.exists() and any(out.iterdir()):
+        if not _is_run(out):
+            raise InputError(f"'{out}' holds files, and is not a training run: use a new --out")
         if not force:
             raise InputError(f"'{out}' exists: pass --resume to go on with it, or --force to replace it")
-        if not file.exists():
-            raise InputError(f"'{out}' is not a training run (it has no recipe.yaml), so it is not replaced")
-        shutil.rmtree(out)
+        for folder in (out / name for name in (*STAGES, "model")):
+            if folder.exists():
+                shutil.rmtree(folder)
     out.mkdir(parents=True, exist_ok=True)
     data_file.write_text(json.dumps({"fingerprint": data_hash}) + "\n", encoding="utf-8")
     file.write_text(text, encoding="utf-8")
+
+
+def _is_run(out: Path) -> bool:
+    """Whether a folder is a training's: a recipe alone may be anyone's."""
+    try:
+        known = json.loads((out / DATA_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (out / RECIPE_FILE).is_file() and isinstance(known, dict) and "fingerprint" in known
 
 
 def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:
