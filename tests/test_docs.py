@@ -508,12 +508,17 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     ]
     heading = "### What codes know of classes"
     assert rows_after(heading) == expected
-    table2, classes = run_metrics("table2"), run_metrics("classes")["aware-short"]
+    before, classes = run_metrics("table2", "adamw"), run_metrics("classes")["aware-short"]
+    now = run_metrics("table2")
     told = {
         r"detector names (0\.\d+) of": classes["probe/labels/accuracy"],
-        r"pooled features know (0\.\d+) of": table2["pooled-aware"]["probe/accuracy"],
-        r"three epochs, (0\.\d+)\.": table2["ssdir-aware"]["probe/accuracy"],
-        r"of the same keeps (0\.\d+),": table2["ssdir-aware"]["probe/random_encoder/accuracy"],
+        r"pooled features know (0\.\d+) of": before["pooled-aware"]["probe/accuracy"],
+        r"by AdamW, (0\.\d+) \(`results/adamw": before["ssdir-aware"]["probe/accuracy"],
+        r"of the same keeps (0\.\d+),": before["ssdir-aware"]["probe/random_encoder/accuracy"],
+        r"by 21,000 images, (0\.\d+)\.": now["ssdir-aware"]["probe/accuracy"],
+        r"Their detector names (0\.\d+) of": now["ssdir-aware"]["probe/labels/accuracy"],
+        r"features know (0\.\d+), and": now["pooled-aware"]["probe/accuracy"],
+        r"reads its second look (0\.\d+)\.": now["ssdir-aware"]["probe/random_encoder/accuracy"],
         r"which names (0\.\d+) here": run_metrics("classes")["aware-muon"]["probe/labels/accuracy"],
         r"here: (0\.\d+) with its second look": run_metrics("classes")["aware-muon"]["probe/accuracy"],
         r"second look, (0\.\d+) without": run_metrics("classes")["aware-muon-taught"]["probe/accuracy"],
