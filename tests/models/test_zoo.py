@@ -78,9 +78,12 @@ def test_what_is_no_model_is_told_for_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     with pytest.raises(InputError, match="is a file: give a model's folder"):
         load_model(tmp_path / "model.onnx")
-    (tmp_path / "run" / "detector").mkdir(parents=True)
-    with pytest.raises(InputError, match="is a training that has not ended: go on with ssdir train and --resume"):
-        load_model(tmp_path / "run")
+    for stage in ("detector", "representation"):  # SPAIR's and SPACE's have the latter alone
+        (tmp_path / stage / stage).mkdir(parents=True)
+        with pytest.raises(
+            InputError, match="is a training that has not ended: go on with ssdir train and --resume"
+        ):
+            load_model(tmp_path / stage)
 
 
 def test_a_run_folder_is_taken_for_the_model_in_it(saved: Path) -> None:

@@ -224,7 +224,7 @@ def test_stages_can_be_run_one_by_one(run: Path, augmented: Recipe, scattered: P
         train(augmented, scattered, out, stage="representation")
     assert not out.exists()
     assert set(train(augmented, scattered, out, stage="detector").seconds) == {"detector"}
-    with pytest.raises(InputError, match="then this with --resume"):  # not anew: the detector is needed
+    with pytest.raises(InputError, match=r"--force would delete the detector of .* then this with --resume"):
         train(augmented, scattered, out, stage="representation", force=True)
     train(augmented, scattered, out, stage="representation", resume=True)
     whole, staged = (load_model(folder).state_dict() for folder in (run, out))
@@ -267,8 +267,10 @@ def test_weights_out_of_reach_leave_no_folder(
         train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # Nor do they take one away.
-    (tmp_path / "run" / "detector").mkdir(parents=True)
+    (tmp_path / "run" / "detector" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "detector" / "model" / "config.json").touch()
     (tmp_path / "run" / "detector" / "summary.json").write_text(json.dumps({"ended": True}))
+    (tmp_path / "run" / "data.json").write_text(json.dumps({"fingerprint": "that"}))
     (tmp_path / "run" / "recipe.yaml").touch()
     with pytest.raises(InputError, match="could not be fetched"):
         train(wanting, scattered, tmp_path / "run", force=True)

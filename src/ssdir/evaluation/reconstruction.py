@@ -8,6 +8,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ssdir.objects import Objects, Scene
 from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.precision import widest
 
 _PSNR_LIMIT_DB = 100.0
 
@@ -69,5 +70,5 @@ class ReconstructionMeter:
 
 
 def _mse(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared error of each image, float64 (B,), on the host: Apple's GPUs have no such numbers."""
-    return (first - second).square().flatten(1).cpu().mean(dim=1, dtype=torch.float64)
+    """Mean squared error of each image, float64 (B,), on the host."""
+    return (first - second).square().flatten(1).mean(dim=1, dtype=widest(first.device)).cpu().double()

@@ -18,6 +18,11 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The most precise numbers that a device has: double precision, but on Apple's GPUs."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @functools.cache
 def multiplies_bf16(device_type: str = "cpu") -> bool:
     """Whether a CPU or GPU has instructions for bfloat16 products; emulated, they are far slower than others."""

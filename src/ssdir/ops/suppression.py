@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from ssdir.ops.precision import widest
+
 _NO_LIMIT = 2**31 - 1
 
 
@@ -27,7 +29,7 @@ def keep_best(
     if iou_threshold < 1:
         # In one pass over all images, but image by image from a thousand boxes on, where that is faster. The pass
         # moves each image's boxes away from the others': in single precision, the later the coarser.
-        precise = torch.float32 if boxes.device.type == "mps" else torch.float64
+        precise = widest(boxes.device)
         keep: Tensor = batched_nms(boxes.to(precise), scores.to(precise), image_index, iou_threshold)
     else:
         keep = torch.arange(len(scores), device=scores.device)

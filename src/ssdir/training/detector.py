@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from ssdir.errors import InputError
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.registry import build_model
 from ssdir.models.zoo import load_model, save_model
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, SUMMARY_FILE, Recipe, read_recipe
+from ssdir.training.recipe import RECIPE_FILE, SUMMARY_FILE, Recipe, read_fingerprint, read_recipe
 from ssdir.training.summary import has_ended
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
@@ -51,7 +50,7 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
     if detector_settings(read_recipe(run / RECIPE_FILE)) != detector_settings(recipe):
         raise InputError(f"'{run}' has a detector of another recipe than '{out}' asks for: train one for it")
-    if json.loads((run / DATA_FILE).read_text(encoding="utf-8"))["fingerprint"] != data_hash:
+    if read_fingerprint(run) != data_hash:
         raise InputError(f"'{run}' has a detector of other data than those of '{out}': train one for it")
 
 

@@ -32,7 +32,7 @@ from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.modules import LitModel, LitRepresentation
 from ssdir.training.pooling import fit_components
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe
+from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, read_fingerprint
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
 from ssdir.training.stage import fit_stage
 from ssdir.training.summary import has_ended, stage_seconds
@@ -108,19 +108,22 @@ def train(
         )
     # What may fail comes first: with force, a finished run is deleted.
     data_hash = fingerprint(splits["train"])
-    has_detector = has_ended(out, "detector") and (resume or not force)
-    if "detector" in recipe.stages and "detector" not in stages and not has_detector:
+    had_detector = has_ended(out, "detector")
+    lacks_detector = "detector" in recipe.stages and (not had_detector or (force and not resume))
+    if lacks_detector and "detector" not in stages:
         raise InputError(
-            f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first, then this with "
-            "--resume"
+            f"--force would delete the detector of '{out}', which this stage needs: leave it out, then this with "
+            "--resume builds on it"
+            if had_detector
+            else f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first, then this "
+            "with --resume"
         )
-    lacks_detector = "detector" in stages and not has_detector
-    if detector is None and lacks_detector:
+    if lacks_detector and detector is None:
         _fetch_weights(recipe)
-    if detector is not None and lacks_detector:
+    if lacks_detector and detector is not None:
         check_detector(detector, recipe, data_hash, out)
     _prepare(recipe, data_hash, out, resume=resume, force=force)
-    if detector is not None and lacks_detector:
+    if lacks_detector and detector is not None:
         adopt_detector(detector, recipe, out)
     lightning.seed_everything(recipe.seed, verbose=False)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -183,11 +186,12 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
             raise InputError(
                 f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"
             )
-        if json.loads(data_file.read_text(encoding="utf-8"))["fingerprint"] != data_hash:
+        if read_fingerprint(out) != data_hash:
             raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
         return
     if out.exists() and any(out.iterdir()):
-        if not _is_run(out):
+        # A recipe alone may be anyone's.
+        if not file.is_file() or read_fingerprint(out) is None:
             raise InputError(f"'{out}' holds files, and is not a training run: use a new --out")
         if not force:
             raise InputError(f"'{out}' exists: pass --resume to go on with it, or --force to replace it")
@@ -197,15 +201,6 @@ def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: 
     out.mkdir(parents=True, exist_ok=True)
     data_file.write_text(json.dumps({"fingerprint": data_hash}) + "\n", encoding="utf-8")
     file.write_text(text, encoding="utf-8")
-
-
-def _is_run(out: Path) -> bool:
-    """Whether a folder is a training's: a recipe alone may be anyone's."""
-    try:
-        known = json.loads((out / DATA_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (out / RECIPE_FILE).is_file() and isinstance(known, dict) and "fingerprint" in known
 
 
 def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:

@@ -107,6 +107,16 @@ def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
     return parse(Recipe, values, source=str(name_or_file))
 
 
+def read_fingerprint(run: Path) -> str | None:
+    """The fingerprint of the data that a run was started on; None where the folder is no run's."""
+    try:
+        values = json.loads((run / DATA_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = values.get("fingerprint") if isinstance(values, dict) else None
+    return None if known is None else str(known)
+
+
 def read_training(model: Path) -> dict[str, Any] | None:
     """How the model in a run's folder was trained, for the record beside its figures.
 

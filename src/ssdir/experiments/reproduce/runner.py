@@ -34,7 +34,7 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.zoo import WEIGHTS_FILE, choose_device, device_name, load_model, random_encoder
 from ssdir.outputs import atomic_file
 from ssdir.training.fit import train
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, Recipe, read_training
+from ssdir.training.recipe import RECIPE_FILE, Recipe, read_fingerprint, read_training
 from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import has_ended
 
@@ -318,8 +318,7 @@ class Runner:
         return images[:: max(1, len(images) // count)][:count]
 
     def _check_data(self, job: Job, data: Path) -> None:
-        stored = json.loads((self.run_folder(job) / DATA_FILE).read_text(encoding="utf-8"))["fingerprint"]
-        if stored != fingerprint(self.open(job, job.data.plan.train)):
+        if read_fingerprint(self.run_folder(job)) != fingerprint(self.open(job, job.data.plan.train)):
             raise InputError(
                 f"'{self.run_folder(job)}' was trained on other data than are in '{data}' now: remove the run to "
                 "train it again"
