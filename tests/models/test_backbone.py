@@ -15,6 +15,7 @@ from ssdir.models.backbone import (
     build_backbone,
     reading_once,
 )
+from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
 
 
 def test_vgg_has_the_papers_pyramid() -> None:
@@ -50,6 +51,9 @@ def test_transformers_are_made_for_the_images_of_the_detector(name: str) -> None
         assert features.shape[1] == backbone.channels[0]
         finer = backbone.clone(finer=True).eval()
         assert finer(images)[-1].shape[-1] >= features.shape[-1]
+        anchors = AnchorConfig(min_sizes=(32,), max_sizes=(64,))
+        detector = SSD(SSDConfig(image_size=128, backbone=config, anchors=anchors), ["object"]).eval()
+        assert detector.detect(images, score_threshold=0.0).batch_size == 1
 
 
 def test_what_takes_no_images_of_a_size_is_told() -> None:
