@@ -527,7 +527,9 @@ def test_evaluate_prints_json(agnostic_model_dir: Path, digits: Path) -> None:
 def test_nothing_is_probed_on_images_that_the_probe_learned_from(agnostic_model_dir: Path, digits: Path) -> None:
     result = ok("evaluate", agnostic_model_dir, digits, "--split", "train", "--max-images", "2", "--json")
     assert "no probes: they would learn from images of 'train'" in " ".join(result.stderr.split())
-    assert not any(name.startswith("probe/") for name in json.loads(result.stdout)["metrics"])
+    report = json.loads(result.stdout)
+    assert not any(name.startswith("probe/") for name in report["metrics"])
+    assert report["provenance"]["config"]["train_split"] == "none"
 
 
 def test_evaluate_refusals(agnostic_model_dir: Path, tiny_model_dir: Path, digits: Path, out: Path) -> None:

@@ -115,7 +115,8 @@ def evaluate(
             max_images=max_images,
             max_train_images=max_train_images,
         ).metrics
-    options: dict[str, Any] = {"split": split, "train_split": train_split, "max_images": max_images}
+    learned_from = "none" if train is None else train_split
+    options: dict[str, Any] = {"split": split, "train_split": learned_from, "max_images": max_images}
     options |= {"model": Path(model).name, "max_train_images": max_train_images, "precision": precision}
     options |= {"score_threshold": score_threshold, **kept}
     report = {"metrics": metrics, "provenance": _provenance(subject, test, options, seed, started)}
