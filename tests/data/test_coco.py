@@ -409,7 +409,7 @@ def edit(path, change):
         (lambda c: c.pop("images"), "key 'images' is missing"),
         (lambda c: c.update(annotations=None), "not COCO annotations"),
         (lambda c: c.update(annotations=[[]]), "not COCO annotations"),
-        (lambda c: c["images"][0].pop("width"), "key 'width' is missing"),
+        (lambda c: c["images"][0].pop("width"), "image 1 has no width"),
         (lambda c: c["images"][0].update(width=0), "no width"),
         (lambda c: c["images"][1].update(id=1), "share an id"),
         (lambda c: c.update(images=[], annotations=[]), "empty"),
@@ -467,3 +467,10 @@ def test_boxes_that_are_not_finite_are_dropped(tmp_path):
     root = write_coco(tmp_path, [(1, 9, 9)], [(1, 10, [float("nan"), 0, 3, 3]), (1, 10, [0, 0, float("inf"), 3])])
     data = open_dataset(root, "train")
     assert (data.dropped_boxes, len(data.objects(0))) == (2, 0)
+
+
+@pytest.mark.parametrize(("key", "index"), [("file_name", 1), ("height", 2), ("width", 0)])
+def test_an_image_without_a_key_is_named(small, key, index):
+    edit(small / "annotations" / "instances_train.json", lambda c: c["images"][index].pop(key))
+    with pytest.raises(InputError, match=f"image {index + 1} has no {key}"):
+        open_dataset(small, "train")

@@ -47,10 +47,10 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         images, annotations = content["images"], content["annotations"]
         category_of = {entry["id"]: i for i, entry in enumerate(categories)}
         image_of = {entry["id"]: i for i, entry in enumerate(images)}
-        sizes = [(int(entry["height"]), int(entry["width"])) for entry in images]
+        sizes = [tuple(int(_value(entry, key, "image")) for key in ("height", "width")) for entry in images]
         names = (
-            [str(entry["name"]) for entry in categories],
-            [str(entry["file_name"]) for entry in images],
+            [str(_value(entry, "name", "category")) for entry in categories],
+            [str(_value(entry, "file_name", "image")) for entry in images],
         )
         crowd = [bool(entry.get("iscrowd", 0)) for entry in annotations]
         difficult, draw_order, source_index = (
@@ -85,6 +85,12 @@ def read_coco(root: str | Path, split: str) -> AnnotationTable:
         info=content["info"] if isinstance(content.get("info"), dict) else {},
     )
     return turn_upright(table)
+
+
+def _value(entry: dict[str, Any], key: str, what: str) -> Any:
+    if key not in entry:
+        raise ValueError(f"{what} {entry['id']} has no {key}")
+    return entry[key]
 
 
 def _references(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from ssdir.data.folders import files_below
 from ssdir.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def read_image(source: ImageSource, max_side: int | None = None) -> Image8:
 
     Raises:
         InputError: if the file is missing, empty, damaged, no image, or has more than `MAX_PIXELS`, or
-            the array's or tensor's shape, dtype or range is none of the above.
+            the array's or tensor's shape, dtype or range, or the source itself, is none of the above.
     """
     image = read_channels(source, max_side)
     if image.shape[2] == 3:
@@ -75,8 +76,10 @@ def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
         with open_image(source) as opened:
             _decode_smaller(opened, max_side)
             image = _decode(opened, str(source), max_side)
-    else:
+    elif hasattr(source, "detach"):  # A tensor, told without importing torch.
         image = _shrink(_from_tensor(source), max_side)
+    else:
+        raise InputError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
     return np.require(image, requirements=["C", "W"])
 
 
@@ -118,7 +121,8 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     Hidden files are skipped. A file that is named itself is taken whatever its suffix.
 
     Raises:
-        InputError: for a path that does not exist, a folder without images, a pattern without matches.
+        InputError: for a path that does not exist, a folder that can't be read or has no images, a pattern
+            without matches.
     """
     found: dict[Path, None] = {}
     for given in paths:
@@ -127,7 +131,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             found[path] = None
             continue
         if path.is_dir():
-            matches, problem = sorted(path.rglob("*")), f"folder '{path}' contains no images"
+            matches, problem = files_below(path), f"folder '{path}' contains no images"
         elif glob.has_magic(str(given)):
             matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
             problem = f"no image matches the pattern '{given}'"

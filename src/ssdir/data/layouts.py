@@ -13,9 +13,9 @@ from ssdir.data.clevr import EXTENTS, VOCABULARIES, clevr_splits, is_clevr, read
 from ssdir.data.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
 from ssdir.data.coco import coco_splits, is_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
+from ssdir.data.folders import find_folder, listing
 from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
 from ssdir.data.multi_object import is_record_file
-from ssdir.data.split_files import find_folder, listing
 from ssdir.data.table_builder import SPLITS, find_name, hold_out, split_of
 from ssdir.data.voc import is_voc, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits

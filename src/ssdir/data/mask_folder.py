@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import files_below, find_folder, visible
 from ssdir.data.masked_images import Box, MaskedImage, MaskedObject, Names, build_table
-from ssdir.data.split_files import find_folder, missing_split, visible
+from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, divide
 from ssdir.data.yolo_folder import list_images
 from ssdir.errors import InputError
@@ -104,7 +105,8 @@ def _images(root: Path, split: str, notes: list[str]) -> Iterator[MaskedImage]:
             raise InputError(f"{path} has no line for image '{name}': if it has no objects, say \"objects\": []")
         image_name, mask_name = (base / name).relative_to(root), (masks / mask).relative_to(root)
         yield MaskedImage(image_name.as_posix(), mask_name.as_posix(), None if told is None else told[name])
-    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in visible(masks.rglob("*.png")))
+    found = (mask for mask in visible(files_below(masks)) if mask.suffix == ".png")
+    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in found)
     if lone:
         notes.append(f"masks without an image, passed over: {lone}")
 

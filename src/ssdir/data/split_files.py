@@ -1,26 +1,12 @@
-"""Looking for a data set's folder and for the file of a split, and saying what is there instead."""
+"""Looking for the file of a split, and saying what is there instead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ssdir.errors import InputError, MissingSplitError
-
-_MAX_LISTED = 8
-
-
-def find_folder(root: str | Path) -> Path:
-    """The folder of a data set.
-
-    Raises:
-        InputError: if it does not exist, or is a file.
-    """
-    folder = Path(root)
-    if not folder.is_dir():
-        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
-        raise InputError(f"data folder '{root}' {what}")
-    return folder
+from ssdir.data.folders import find_folder, listing, visible
+from ssdir.errors import MissingSplitError
 
 
 def list_splits(root: str | Path, pattern: str) -> list[str]:
@@ -28,11 +14,6 @@ def list_splits(root: str | Path, pattern: str) -> list[str]:
     prefix, suffix = Path(pattern).name.split("*")
     found = visible((Path(root) / pattern).parent.glob(Path(pattern).name))
     return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
-
-
-def visible(paths: Iterable[Path]) -> Iterator[Path]:
-    """Leaves out hidden files: macOS puts a `._name` beside each name on foreign disks."""
-    return (path for path in paths if not path.name.startswith("."))
 
 
 def find_split(
@@ -63,13 +44,3 @@ def find_split(
 def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
     """The error that a data set has no such split, but others."""
     return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
-
-
-def listing(folder: Path, root: Path) -> str:
-    """Says what is in a folder below the root, as far as a sentence has room for it."""
-    name = "it" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-    if not folder.is_dir():
-        return f"{name} does not exist"
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return f"{name} has {', '.join(names[:_MAX_LISTED]) or 'nothing'}{more}"

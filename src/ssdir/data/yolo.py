@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import find_folder
 from ssdir.data.images import image_size
-from ssdir.data.split_files import find_folder
 from ssdir.data.table_builder import SPLITS, TableBuilder, read_lines
 from ssdir.data.yolo_folder import (
     MAX_UNNAMED,

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from ssdir.data.folders import files_below, visible
 from ssdir.data.images import is_image_name
-from ssdir.data.split_files import missing_split, visible
+from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
 
@@ -217,7 +218,7 @@ def list_images(place: Path) -> list[Path]:
         raise InputError(
             f"'{place}' does not exist: it should be a folder of images, or a text file that lists some"
         )
-    images = sorted(path for path in place.rglob("*") if is_image_name(path) and path.is_file())
+    images = [path for path in files_below(place) if is_image_name(path) and path.is_file()]
     if not images:
         raise InputError(f"'{place}' has no images")
     return images
@@ -254,7 +255,7 @@ def orphans_of(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[
             continue
         known = labels.keys() | {label_file(image) for image in list_images(place)}
         folder = label_file(place / "any.jpg").parent
-        files = visible(folder.rglob("*.txt"))
+        files = (path for path in visible(files_below(folder)) if path.suffix == ".txt")
         orphans += [path for path in files if path not in known and path.name != "classes.txt"]
     return sorted(orphans)
 

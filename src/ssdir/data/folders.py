@@ -1,0 +1,57 @@
+"""What lies in folders of images and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ssdir.errors import InputError
+
+_MAX_LISTED = 8
+
+
+def find_folder(root: str | Path) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        InputError: if it does not exist, or is a file.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file, not the folder of a data set" if folder.is_file() else "does not exist"
+        raise InputError(f"data folder '{root}' {what}")
+    return folder
+
+
+def visible(paths: Iterable[Path]) -> Iterator[Path]:
+    """Leaves out hidden files: macOS puts a `._name` beside each name on foreign disks."""
+    return (path for path in paths if not path.name.startswith("."))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, sorted; none where there is no such folder.
+
+    Links to other folders are not followed.
+
+    Raises:
+        InputError: if one of the folders can't be read: `Path.rglob` would leave out what is in it without a word.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"folder '{error.filename}' can't be read ({(error.strerror or str(error)).lower()})")
+
+    if not folder.is_dir():
+        return []
+    return sorted(Path(at, name) for at, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
+def listing(folder: Path, root: Path) -> str:
+    """Says what is in a folder below the root, as far as a sentence has room for it."""
+    name = "it" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+    if not folder.is_dir():
+        return f"{name} does not exist"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{name} has {', '.join(names[:_MAX_LISTED]) or 'nothing'}{more}"

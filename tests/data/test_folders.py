@@ -1,0 +1,46 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ssdir.data.folders import files_below
+from ssdir.data.images import find_images
+from ssdir.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/x.png", "a/y.png", "z.png", "a/deep/w.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    (tmp_path / "notes.txt").touch()
+    return tmp_path
+
+
+def test_files_are_those_that_pathlib_finds(folder: Path) -> None:
+    assert files_below(folder) == sorted(path for path in folder.rglob("*") if path.is_file())
+    assert files_below(folder / "none") == []
+    assert find_images([folder]) == [path for path in files_below(folder) if path.suffix == ".png"]
+
+
+def test_links_to_folders_are_not_followed(folder: Path) -> None:
+    (folder / "a" / "loop").symlink_to(folder)
+    assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "z.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the system's answer: root may read anything."""
+    scandir: Callable[[Any], Iterator[Any]] = os.scandir
+
+    def refuse(path: Any) -> Iterator[Any]:
+        if Path(path).name == "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"folder '.*a' can't be read \(permission denied\)"):
+        find_images([folder])
