@@ -135,3 +135,30 @@ def test_command(stored: Path, tmp_path: Path) -> None:
     assert run("--to", "coco", "--out", out, "--force").exit_code == 0
     stored.write_bytes(b"no Parquet")
     assert "not a Parquet file" in run("--to", "csv", "--out", tmp_path / "x.csv").stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "category"), [(["face"], {"id": 5, "name": "face"}), (["cat", "dog"], {"id": 7, "name": "object"})]
+)
+def test_objects_without_classes_take_the_ids_of_images(
+    tmp_path: Path, names: list[str], category: dict[str, Any]
+) -> None:
+    stored, annotations, out = (tmp_path / name for name in ("o.parquet", "instances.json", "results.json"))
+    with ObjectWriter(stored, "m", ["object"], 2) as writer:
+        zero, one = np.zeros(1, dtype=np.int64), np.ones(1, np.float32)
+        box = np.array([[0.5, 0.5, 0.2, 0.2]], np.float32)
+        writer.write(
+            ObjectArrays(zero, 1, box, one, zero, np.ones((1, 2), np.float32), None, one, zero),
+            ["x.png"],
+            [(9, 9)],
+        )
+    categories = [{"id": 5 + i, "name": name} for i, name in enumerate(names)]
+    annotations.write_text(json.dumps({"images": [{"id": 70, "file_name": "x.png"}], "categories": categories}))
+    result = CliRunner().invoke(
+        app, ["convert", str(stored), "--to", "coco", "--out", str(out), "--annotations", str(annotations)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "useCats = 0" in result.output
+    row = json.loads(out.read_text())[0]
+    assert (row["image_id"], row["category_id"]) == (70, category["id"])
+    assert json.loads(sidecar(out).read_text())["categories"] == [category]

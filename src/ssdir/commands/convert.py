@@ -33,11 +33,14 @@ def convert(
         raise InputError(f"output '{out}' must end in {SUFFIXES[to]} for --to {to}")
     claim(out, force)
     from ssdir.inference.formats import convert_objects, sidecar
+    from ssdir.inference.store import read_info
 
     if to == "coco":
         claim(sidecar(out), force)
     number = convert_objects(objects, to, out, annotations)
     say(f"{counted(number, 'object')} as {to}: {out}")
+    if annotations is not None and read_info(objects).class_names == ["object"]:
+        say("the model knows no classes: compare boxes alone (of pycocotools, COCOeval's params.useCats = 0)")
     say(f"next: {_use(to, out, annotations or sidecar(out))}")
 
 

@@ -68,21 +68,22 @@ def coco_results(
         table: see `read_table`.
         info: what the file says of itself.
         images: path of each image.
-        annotations: COCO file to take ids from, images by file name and categories by name. Without, images count
-            from 1 in the order of the store, categories from 1 in that of the model's classes.
+        annotations: COCO file to take ids from, images by file name and categories by name. Objects of a model
+            that knows no classes are of its only category, or of a new one, `object`. Without the file, images
+            count from 1 in the order of the store, categories from 1 in that of the model's classes.
 
     Returns:
         The list of detections, and `images` and `categories` in the form of COCO's data sets.
     """
     if annotations is None:
         image_ids = list(range(1, len(images) + 1))
-        category_ids = list(range(1, len(info.class_names) + 1))
+        categories = [{"id": i, "name": name} for i, name in enumerate(info.class_names, start=1)]
     else:
-        image_ids, category_ids = _known_ids(Path(annotations), images, info.class_names)
+        image_ids, categories = _known_ids(Path(annotations), images, info.class_names)
     boxes = _corners(table)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
     results = [
-        {"image_id": image_ids[image], "category_id": category_ids[label], "bbox": bbox, "score": score}
+        {"image_id": image_ids[image], "category_id": categories[label]["id"], "bbox": bbox, "score": score}
         for image, label, bbox, score in zip(
             table["image_index"].to_pylist(),
             table["label"].to_pylist(),
@@ -93,7 +94,7 @@ def coco_results(
     ]
     ids = {
         "images": [{"id": i, "file_name": path} for i, path in zip(image_ids, images, strict=True)],
-        "categories": [{"id": i, "name": name} for i, name in zip(category_ids, info.class_names, strict=True)],
+        "categories": categories,
     }
     return results, ids
 
@@ -162,7 +163,7 @@ def _corners(table: pa.Table) -> Any:
     return np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1).astype(np.float64)
 
 
-def _known_ids(path: Path, images: list[str], class_names: list[str]) -> tuple[list[int], list[int]]:
+def _known_ids(path: Path, images: list[str], class_names: list[str]) -> tuple[list[int], list[dict[str, Any]]]:
     content = read_json(path)
     try:
         by_name = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
@@ -174,12 +175,16 @@ def _known_ids(path: Path, images: list[str], class_names: list[str]) -> tuple[l
     unknown = next((image for image in images if Path(image).name not in by_name), None)
     if unknown is not None:
         raise InputError(f"'{path}' has no image '{Path(unknown).name}': encode the images of that data set")
-    if class_names == ["object"] and "object" not in categories:
-        raise InputError(f"the model knows no classes, those of '{path}' can't be told: leave out --annotations")
+    image_ids = [by_name[Path(image).name] for image in images]
+    if class_names == ["object"]:
+        if len(categories) == 1:
+            class_names = list(categories)
+        else:
+            categories.setdefault("object", max(categories.values(), default=0) + 1)
     missing = next((name for name in class_names if name not in categories), None)
     if missing is not None:
         raise InputError(f"'{path}' has no category '{missing}', which the model has")
-    return [by_name[Path(image).name] for image in images], [categories[name] for name in class_names]
+    return image_ids, [{"id": categories[name], "name": name} for name in class_names]
 
 
 def _write_json(content: object, path: Path) -> None:
