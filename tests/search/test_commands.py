@@ -90,6 +90,7 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
     cases = {
         "give a picture": ("search", index),
         "does not exist": ("search", index, tmp_path / "none.png"),
+        "is a folder: give one picture": ("search", index, photos),
         "there is no #99": ("search", index, f"{photos / 'a.png'}#99", "--score-threshold", 0.7),
         "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
         "is not the model of the index": ("search", index, photos / "a.png", "--model", agnostic_model_dir),
@@ -146,3 +147,14 @@ def test_a_number_behind_the_picture_is_its_object(tmp_path: Path) -> None:
     assert split_query(f"{tmp_path}/odd#3#12") == (tmp_path / "odd#3", 12)
     for name in ("a.png#x", "a.png#²"):
         assert split_query(name) == (Path(name), None)
+
+
+def test_what_was_asked_for_is_called_by_its_number(index: Path, photos: Path) -> None:
+    picture = photos / "a.png"
+    assert "#1: " in ok("search", index, f"{picture}#1", "--score-threshold", 0.7)
+    assert "#0: " not in ok("search", index, f"{picture}#1", "--score-threshold", 0.7)
+    assert "row 2: " in ok("search", index, "--row", 2)
+    every = json.loads(ok("search", index, picture, "--score-threshold", 0.7, "--json"))
+    assert [answer["asked"]["number"] for answer in every] == list(range(len(every)))
+    one = json.loads(ok("search", index, f"{picture}#1", "--score-threshold", 0.7, "--json"))
+    assert one[0]["asked"]["number"] == 1

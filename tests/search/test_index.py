@@ -101,8 +101,8 @@ def test_models_of_the_same_classes_and_sizes_are_told_apart(make_objects: MakeO
     with pytest.raises(InputError, match="trained again"):
         ObjectIndex.create(tmp_path / "mixed", [ours, again])
     assert len(ObjectIndex.open(tmp_path / "index")) == 60
-    index.add([ours, unknown])
-    assert len(index) == 180
+    index.add([unknown])
+    assert len(index) == 120
 
 
 def test_damage_inside_a_file_is_one_sentence_and_leaves_nothing(
@@ -188,3 +188,28 @@ def test_what_is_no_index_is_said_in_a_sentence(make_objects: MakeObjects, tmp_p
     with pytest.raises(InputError, match="holds no objects"):
         ObjectIndex.create(tmp_path / "empty", [make_objects("none.parquet", count=0)])
     assert not (tmp_path / "empty").exists()
+
+
+def test_the_same_objects_are_not_added_twice(make_objects: MakeObjects, tmp_path: Path) -> None:
+    one, other = make_objects(), make_objects("other.parquet", seed=1)
+    with pytest.raises(InputError, match="given twice"):
+        ObjectIndex.create(tmp_path / "index", [one, other, one])
+    index = ObjectIndex.create(tmp_path / "index", [one])
+    with pytest.raises(InputError, match=r"has objects of '.*objects.parquet' already, such as one of '.*-0.png'"):
+        index.add([other, one])
+    assert len(index) == 60
+    index.add([other])
+    assert len(index) == 120
+
+
+def test_other_boxes_of_the_same_images_are_added(make_objects: MakeObjects, tmp_path: Path) -> None:
+    index = ObjectIndex.create(tmp_path / "index", [make_objects()])
+    other = make_objects("objects.parquet", seed=1)
+    index.add([other])
+    assert len(index) == 120
+
+
+def test_limits_that_no_size_keeps(make_objects: MakeObjects, tmp_path: Path) -> None:
+    index = ObjectIndex.create(tmp_path / "index", [make_objects()])
+    with pytest.raises(InputError, match=r"no size is at least 0.5 and at most 0.4"):
+        index.nearest(np.ones(DIM), where=ObjectFilter(min_size=0.5, max_size=0.4))

@@ -62,7 +62,7 @@ def search(
     where.sql(opened.info.class_names)  # A wrong class is to be told before a model is loaded.
     if image is None:
         assert row is not None
-        asked = opened.rows([row])
+        asked, names = opened.rows([row]), [f"row {row}"]
         # An object is not its own neighbour.
         found = [each[each.rows != row][:k] for each in opened.nearest(_codes(asked), k + 1, where)]
     else:
@@ -70,15 +70,16 @@ def search(
 
         asked = encode_query(opened.info, image, model, score_threshold, device)
         found = opened.nearest(_codes(asked), k, where)
+        names = [f"#{number}" for number in asked["number"].to_pylist()]
     if sheet is not None and found:
-        _write_sheet(sheet, force, opened, asked, found)
+        _write_sheet(sheet, force, opened, asked, names, found)
     if as_json:
         records = [
             {"asked": _record(asked, number), "nearest": _records(each)} for number, each in enumerate(found)
         ]
         typer.echo(json.dumps(records, indent=2))
         return
-    _print(opened, asked, found)
+    _print(opened, asked, names, found)
     if not found:
         say("nothing was found in the picture, so there is nothing to compare: try a lower --score-threshold")
     elif sheet is not None:
@@ -108,14 +109,14 @@ def _records(found: Neighbours) -> list[dict[str, Any]]:
     ]
 
 
-def _print(index: ObjectIndex, asked: pa.Table, found: list[Neighbours]) -> None:
+def _print(index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Neighbours]) -> None:
     several = len(index.info.class_names) > 1
-    for number, each in enumerate(found):
+    for number, (name, each) in enumerate(zip(names, found, strict=True)):
         of = _record(asked, number)
         named = f"{of['class']}, " if several else ""
-        title = f"#{number}: {named}score {of['score']:.2f}, in {Path(of['image']).name}"
-        right = [Column(name, justify="right") for name in ("row", "similarity")]
-        numbers = [Column(name, justify="right") for name in ("score", "size")]
+        title = f"{name}: {named}score {of['score']:.2f}, in {Path(of['image']).name}"
+        right = [Column(header, justify="right") for header in ("row", "similarity")]
+        numbers = [Column(header, justify="right") for header in ("score", "size")]
         table = Table(
             *right, *(["class"] if several else []), *numbers, "image", title=escape(title), title_justify="left"
         )
@@ -125,17 +126,19 @@ def _print(index: ObjectIndex, asked: pa.Table, found: list[Neighbours]) -> None
         stdout().print(table)
 
 
-def _write_sheet(path: Path, force: bool, index: ObjectIndex, asked: pa.Table, found: list[Neighbours]) -> None:
+def _write_sheet(
+    path: Path, force: bool, index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Neighbours]
+) -> None:
     from ssdir.plots.sheets import to_png
     from ssdir.search.crops import Tile, read_crops, tile_sheet
 
     rows = []
-    for number, (crop, each) in enumerate(zip(read_crops(asked, index.image_path), found, strict=True)):
+    for name, crop, each in zip(names, read_crops(asked, index.image_path), found, strict=True):
         crops = read_crops(each.table, index.image_path)
         near = [
             Tile(part, f"{similarity:.3f}  row {row}", 1)
             for part, similarity, row in zip(crops, each.similarity.tolist(), each.rows.tolist(), strict=True)
         ]
-        rows.append([Tile(crop, f"#{number}"), *near])
+        rows.append([Tile(crop, name), *near])
     with atomic_file(path, force) as temporary:
         temporary.write_bytes(to_png(tile_sheet(rows, ["asked for", "nearest"])))

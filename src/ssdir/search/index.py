@@ -33,6 +33,7 @@ LEAST_PROBED = 24
 """Partitions that are looked into, where all objects count. A filter leaves fewer in each, and the nearest of them
 lie further apart: as many more partitions are looked into, up to all (`benchmarks/search.py` measures recall)."""
 
+_PLACE = ("image", "box_x1", "box_y1", "box_x2", "box_y2")
 _KEPT = (
     *("image", "image_index", "image_height", "image_width", "box_x1", "box_y1", "box_x2", "box_y2"),
     *("class", "label", "score", "z_what", "z_depth"),
@@ -59,8 +60,10 @@ class ObjectFilter:
         """The filter in SQL, made of numbers only: names are looked up, and never become part of it.
 
         Raises:
-            InputError: if there is no class of a name, or a limit is not a number.
+            InputError: if there is no class of a name, a limit is not a number, or no size is within the limits.
         """
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise InputError(f"no size is at least {self.min_size:g} and at most {self.max_size:g}")
         parts = []
         if self.classes:
             unknown = [name for name in self.classes if name not in class_names]
@@ -155,8 +158,12 @@ class ObjectIndex:
             on_progress: called with objects done, of how many, and what is being done.
 
         Raises:
-            InputError: if a file is missing, damaged or of another model, or holds no objects; as `atomic_dir`.
+            InputError: if a file is missing, damaged, of another model or given twice, or holds no objects; as
+                `atomic_dir`.
         """
+        for number, file in enumerate(files):
+            if Path(file) in map(Path, files[:number]):
+                raise InputError(f"'{file}' is given twice")
         infos = [read_info(file) for file in files]
         one = infos[0]
         info = IndexInfo(model or one.model, one.class_names, one.latent_dim, str(Path.cwd()), one.fingerprint)
@@ -204,9 +211,10 @@ class ObjectIndex:
             on_progress: as of `create`.
 
         Raises:
-            InputError: as `create`.
+            InputError: as `create`; if the index has objects of a file already: of the same box in the same image.
         """
         _check_same_model(self.info, [read_info(file) for file in files], files)
+        self._check_new(files)
         version = self._table.version
         try:
             _write(self._table.add, files, self.info.latent_dim, len(self), on_progress)
@@ -215,6 +223,19 @@ class ObjectIndex:
             self._table.restore(version)
             raise
         self._count = int(self._table.count_rows())
+
+    def _check_new(self, files: Sequence[str | Path]) -> None:
+        """Refuses objects that the index has already: each would be nearest to its double."""
+        had = self._table.search().select(list(_PLACE)).to_arrow()
+        for file in files:
+            for batch in read_batches(file):
+                same_images = had.filter(pc.is_in(had["image"], batch.column("image")))
+                double = _places(same_images) & _places(pa.Table.from_batches([batch]))
+                if double:
+                    raise InputError(
+                        f"the index has objects of '{file}' already, such as one of '{min(double)[0]}': "
+                        "add files of new images only"
+                    )
 
     def nearest(
         self, z_what: NDArray[np.floating[Any]], k: int = 10, where: ObjectFilter | None = None
@@ -349,6 +370,11 @@ def _batches(files: Sequence[str | Path], first: int) -> Iterator[pa.RecordBatch
             fields = _schema(batch.schema.field("z_what").type.list_size)
             yield pa.RecordBatch.from_arrays([number, *columns, _sizes(batch)], schema=fields)
             first += len(batch)
+
+
+def _places(table: pa.Table) -> set[tuple[Any, ...]]:
+    """Image and box of each object."""
+    return set(zip(*(table[name].to_pylist() for name in _PLACE), strict=True))
 
 
 def _sizes(batch: pa.RecordBatch) -> pa.Array:

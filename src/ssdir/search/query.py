@@ -21,7 +21,7 @@ def encode_query(
     score_threshold: float | None = None,
     device: str | None = None,
 ) -> pa.Table:
-    """The objects of a picture, by falling score, with the columns of stored ones.
+    """The objects of a picture, by falling score, with the columns of stored ones and their `number`, from 0.
 
     Args:
         info: of the index; tells the model.
@@ -35,7 +35,8 @@ def encode_query(
     """
     path, number = split_query(image)
     if not path.is_file():
-        raise InputError(f"picture '{path}' does not exist")
+        problem = "is a folder: give one picture of it" if path.is_dir() else "does not exist"
+        raise InputError(f"picture '{path}' {problem}")
     try:
         encoder = load_encoder(model or info.model, None, device)
     except InputError as error:
@@ -53,6 +54,7 @@ def encode_query(
             for batch in encode_files(encoder, [path], strict=True, score_threshold=score_threshold):
                 writer.write(batch.objects, batch.paths, batch.sizes)
         found = pq.read_table(file).sort_by([("score", "descending")])
+    found = found.append_column("number", pa.array(range(len(found)), pa.int64()))
     if number is None:
         return found
     if number >= len(found):
