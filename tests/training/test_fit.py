@@ -211,6 +211,25 @@ def test_interruption_reaches_the_caller_and_leaves_ctrl_c_working(
         signal.signal(signal.SIGINT, handler)
 
 
+def test_results_alone_go_to_stdout_and_lightnings_advice_nowhere(
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(LitModel, "training_step", interrupt_at(epoch=1, batch=1))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, scattered, tmp_path / "run", stage="detector")
+    train(recipe, scattered, tmp_path / "run", stage="detector", resume=True)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Epoch 2" in said.err
+    assert not [str(warning.message) for warning in recwarn if "log" in str(warning.message)]
+
+
 def test_ended_stages_are_not_repeated(run: Path, augmented: Recipe, scattered: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
     result = train(augmented, scattered, run, resume=True)

@@ -23,7 +23,7 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
-    from ssdir.training.recipe import read_recipe
+    from ssdir.training.recipe import RECIPE_FILE, read_recipe
 
     settings = read_recipe(recipe, overrides or [])
     if not data.exists():
@@ -39,8 +39,14 @@ def train(
     try:
         summary = fit(settings, data, out, resume=resume, force=force)
     except KeyboardInterrupt:
+        if not (out / RECIPE_FILE).exists():
+            raise
         fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
     for stage, seconds in summary.seconds.items():
         say(f"{stage}: {seconds:.0f} s")
+    if not summary.model_dir.exists():  # A detector alone is not a model yet.
+        rest = [override for override in overrides or [] if not override.startswith("stage=")]
+        next_step("train", recipe, *rest, "stage=representation", "--data", data, "--out", out, "--resume")
+        return
     measured = [] if find_name("test", layout.splits(data)) else ["--split", "val"]
     next_step("evaluate", summary.model_dir, data, *measured, "--out", "metrics.json")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 import time
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
@@ -23,6 +26,12 @@ from ssdir.training.precision import trainer_precision
 from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import stage_seconds, write_summary
+
+LOG_EVERY = 20
+"""Steps from one row of metrics.csv to the next."""
+
+# Lightning's advice on workers, which a recipe settles, and on the older logs of a resumed run, which are kept.
+_BESIDE_THE_POINT = ".*num_workers|.*does not have many workers|.*LeafSpec|.*Previous log files"
 
 
 def fit_stage(
@@ -71,7 +80,7 @@ def fit_stage(
             TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard"),
         ],
         num_sanity_val_steps=0,
-        log_every_n_steps=20,
+        log_every_n_steps=max(1, min(LOG_EVERY, len(train_loader))),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -82,7 +91,7 @@ def fit_stage(
     handler = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*num_workers|.*does not have many workers|.*LeafSpec")
+            warnings.filterwarnings("ignore", message=_BESIDE_THE_POINT)
             trainer.fit(
                 stage, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=False
             )
@@ -132,11 +141,22 @@ def _csv_logger(folder: Path) -> CSVLogger:
     if metrics.exists():
         sessions = sorted(folder.glob("metrics.*.csv"))
         metrics.rename(folder / f"metrics.{len(sessions)}.csv")
-    return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=20)
+    return CSVLogger(folder.parent, name=folder.name, version="", flush_logs_every_n_steps=LOG_EVERY)
 
 
 class _PlainProgressBar(TQDMProgressBar):
-    """For piped output: a line now and then, and the terms of the loss alone."""
+    """For piped output: a line now and then, and the terms of the loss alone.
+
+    Lightning's bars go to what is stdout when they are made; results alone should go there.
+    """
+
+    def init_train_tqdm(self) -> Tqdm:
+        with redirect_stdout(sys.stderr):
+            return super().init_train_tqdm()
+
+    def init_validation_tqdm(self) -> Tqdm:
+        with redirect_stdout(sys.stderr):
+            return super().init_validation_tqdm()
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
@@ -150,7 +170,9 @@ class _RichProgressBar(RichProgressBar):
 
 
 def _progress_bar() -> Callback:
-    return _RichProgressBar() if Console().is_terminal else _PlainProgressBar(refresh_rate=50)
+    if Console(stderr=True).is_terminal:
+        return _RichProgressBar(console_kwargs={"stderr": True})
+    return _PlainProgressBar(refresh_rate=50)
 
 
 def _notes(stage: LitStage) -> dict[str, int | str]:
