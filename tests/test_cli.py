@@ -180,13 +180,18 @@ def test_encode_without_any_readable_image(tiny_model_dir: Path, tmp_path: Path,
     (tmp_path / "a.png").write_text("no image")
     result = run("encode", tiny_model_dir, tmp_path / "a.png", "--out", out / "o.parquet")
     assert result.exit_code == 2
-    assert "error: none of the 1 images could be read" in result.stderr
+    assert "a.png' is not an image in a known format" in result.stderr
+    (tmp_path / "b.png").write_text("nor is this")
+    result = run("encode", tiny_model_dir, tmp_path, "--out", out / "o.parquet")
+    assert "error: none of the 2 images could be read; the last: " in result.stderr
     assert not out.exists()
 
 
 def test_encode_without_objects(tiny_model_dir: Path, photos: Path, out: Path) -> None:
     result = ok("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--score-threshold", 1)
     assert "3 images, 0 objects" in result.stdout
+    assert "ssdir index" not in result.stdout
+    assert "try a lower --score-threshold" in result.stdout
     assert read_objects(out / "o.parquet")[0].batch_size == 3
 
 
@@ -202,7 +207,6 @@ def test_encode_keeps_an_existing_output(tiny_model_dir: Path, photos: Path, tmp
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--score-threshold", "1.5", "within 0 ... 1"),
         ("--device", "toaster", "unknown device 'toaster'"),
         ("--device", "cuda:99", "not available"),
     ],
@@ -212,6 +216,14 @@ def test_encode_bad_options(
 ) -> None:
     command = ["encode", tiny_model_dir, photos, "--out", out / "o.parquet"]
     assert sentence in refused(*command, option, value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "evaluate"])
+def test_a_threshold_out_of_range_is_refused(command: str, tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    result = run(command, tiny_model_dir, photos, "--out", out / "o", "--score-threshold", "1.5")
+    assert result.exit_code == 2
+    assert "Invalid value for '--score-threshold'" in result.stderr
     assert not out.exists()
 
 
@@ -348,8 +360,23 @@ def test_reconstruct_refusals(tiny_model_dir: Path, photos: Path, out: Path) -> 
     command = ["reconstruct", tiny_model_dir, photos]
     assert "must end in" in refused(*command, "--out", out / "sheet.txt")
     (photos / "b.png").write_bytes(b"")
-    assert "b.png" in refused(*command, "--out", out / "sheet.png")
+    assert "b.png" in refused(*command, "--out", out / "sheet.png", "--strict")
+    for name in ("a.png", "c.png"):
+        (photos / name).write_bytes(b"")
+    assert "none of the 3 images could be read" in refused(*command, "--out", out / "sheet.png")
     assert not out.exists()
+
+
+def test_reconstruct_skips_what_it_cannot_read(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    command = ["reconstruct", tiny_model_dir, photos, "--score-threshold", 0.7]
+    cut_short(photos / "c.png")
+    result = ok(*command, "--out", out / "two.png")
+    assert "c.png" in result.stderr
+    assert "2 images, " in result.stdout
+    assert "1 skipped" in result.stdout
+    (photos / "c.png").unlink()
+    ok(*command, "--out", out / "both.png")
+    assert (out / "two.png").read_bytes() == (out / "both.png").read_bytes()
 
 
 # data scatter and evaluate -------------------------------------------------------------------------------
@@ -538,6 +565,8 @@ def test_evaluate_refusals(agnostic_model_dir: Path, tiny_model_dir: Path, digit
     assert "instances_tset.json" in refused(
         "evaluate", agnostic_model_dir, digits, "--out", path, "--split", "tset"
     )
+    assert "tell by --split" in refused("evaluate", agnostic_model_dir, digits, "--split", "tset")
+    assert "or none" in refused("evaluate", agnostic_model_dir, digits, "--train-split", "trian")
     assert "unknown class 'cat'" in refused("evaluate", tiny_model_dir, digits, "--out", path)
     assert not out.exists()
 
@@ -598,6 +627,9 @@ def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeyp
 
     fake_fit(monkeypatch, train)
     command = ["train", recipe, "stage=detector", "detector.lr=1e-2", "--data", digits, "--out", out]
+    rest = f"stage=representation --data {digits} --out {out} --resume"
+    assert f"next: ssdir train {recipe} detector.lr=1e-2 {rest}" in ok(*command, "--resume").stdout
+    (out / "model").mkdir(parents=True)
     assert f"next: ssdir evaluate {out / 'model'}" in ok(*command, "--resume").stdout
     ((settings, data, folder), options) = calls[0]
     assert (settings.seed, settings.stage, settings.detector.lr) == (3, "detector", 0.01)
@@ -611,6 +643,11 @@ def test_interrupted_training_says_how_to_go_on(
         raise KeyboardInterrupt
 
     fake_fit(monkeypatch, train)
+    before = run("train", recipe, "--data", digits, "--out", out)
+    assert before.exit_code == 130
+    assert "no unfinished output was kept" in before.stderr
+    out.mkdir()
+    (out / "recipe.yaml").touch()
     result = run("train", recipe, "--data", digits, "--out", out)
     assert result.exit_code == 130
     assert "--resume" in result.stderr

@@ -158,3 +158,8 @@ def test_scene_moves_what_it_has() -> None:
     scene = Scene(torch.rand(1, 3, 4, 4), torch.rand(2, 3, 2, 2)).to("meta")
     assert scene.reconstructions.device.type == scene.appearances.device.type == "meta"
     assert scene.alpha is None
+
+
+def test_repr_is_a_line_that_tells_what_is_known() -> None:
+    objects = Objects(torch.tensor([0, 2]), 3, torch.ones(2, 4), z_what=torch.ones(2, 8))
+    assert repr(objects) == "Objects(2 in 3 images: z_where (2, 4), z_what (2, 8); cpu)"

@@ -28,7 +28,7 @@ _TENSOR_SHAPES: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Objects:
     """The objects of a batch of images, packed: M rows, no padding.
 
@@ -91,6 +91,14 @@ class Objects:
 
     def __len__(self) -> int:
         return self.image_index.shape[0]
+
+    def __repr__(self) -> str:
+        known = [
+            name if tensor.ndim == 1 else f"{name} {tuple(tensor.shape)}"
+            for name, tensor in self._tensors().items()
+            if name != "image_index"
+        ]
+        return f"Objects({len(self)} in {self.batch_size} images: {', '.join(known)}; {self.device})"
 
     def __getitem__(self, index: Tensor | NDArray[Any] | slice | Sequence[int] | Sequence[bool]) -> Self:
         """Selects rows by mask (M,), by numbers, or by slice; the batch size stays.

@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_reconstruct(predictor: Predictor, picture: Picture, threshold: float) -
 def test_no_images(predictor: Predictor, images: list[Path]) -> None:
     with pytest.raises(InputError, match="no images"):
         predictor.encode(images)
+
+
+@pytest.mark.parametrize("image", [3, None, {"image": 1}, [None]])
+def test_what_is_no_image(predictor: Predictor, image: Any) -> None:
+    with pytest.raises(InputError, match="an image must be a path, PIL image, array or tensor, got "):
+        predictor.encode(image)
+
+
+def test_repr_is_a_line(predictor: Predictor) -> None:
+    assert repr(predictor) == "Predictor(SSDIR: 64 px, 8 latents, 3 classes; cpu)"
 
 
 @pytest.mark.parametrize("value", [-0.5, 2.0, float("nan")])

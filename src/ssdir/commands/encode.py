@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from ssdir.commands.options import BatchSize, Device, Force, Precision
+from ssdir.commands.options import BatchSize, Device, Force, Precision, ScoreThreshold, Strict
 from ssdir.console import next_step, progress, say, warn
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
@@ -35,8 +35,8 @@ def encode(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write, a row per object.")],
     batch_size: BatchSize = 32,
-    score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 ... 1.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    score_threshold: ScoreThreshold = None,
+    strict: Strict = False,
     boxes: Annotated[
         Path | None,
         typer.Option(help="Describe these boxes instead of finding any: COCO .json, .csv or .parquet."),
@@ -58,14 +58,14 @@ def encode(
 
     With --boxes, describe those of your own detector or tracker instead.
     """
-    claim(out, force)
+    claim(out, force, (".parquet",))
     told = annotations is not None or box_unit != "pixels"
     if boxes is None and told:
         raise InputError("--annotations and --box-unit tell of a file of boxes: give it by --boxes")
     if boxes is not None:
         _check_can_describe(model, engine, score_threshold)
     from ssdir.data.images import find_images
-    from ssdir.inference.files import encode_files, load_encoder
+    from ssdir.inference.files import encode_files, load_encoder, none_readable
     from ssdir.inference.store import ObjectWriter
 
     started = time.perf_counter()
@@ -94,7 +94,7 @@ def encode(
                 for problem in (*batch.skipped, *batch.refused):
                     warn(f"skipped: {problem}")
         if len(unreadable) == len(files):
-            raise InputError(f"none of the {len(files)} images could be read; the last: {unreadable[-1]}")
+            raise InputError(none_readable(unreadable))
     seconds = time.perf_counter() - started
     counts = [
         counted(writer.images_seen, "image"),
@@ -110,7 +110,10 @@ def encode(
             f"{each:.0f} objects in an image, in the mean: if there are not as many, the detector has learned too "
             "little (raise detector.epochs) or accepts too much (raise --score-threshold)"
         )
-    next_step("index", out, "--out", "index")
+    if writer.objects_written:
+        next_step("index", out, "--out", "index")
+    elif placed is None:
+        say("nothing was found: try a lower --score-threshold")
 
 
 def _check_can_describe(model: str, engine: str | None, score_threshold: float | None) -> None:

@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from ssdir.commands.options import AsJson, BatchSize, Boxes, Device, Force, Precision, Seed, Vocabulary
+from ssdir.commands.options import (
+    AsJson,
+    BatchSize,
+    Boxes,
+    Device,
+    Force,
+    Precision,
+    ScoreThreshold,
+    Seed,
+    Vocabulary,
+)
 from ssdir.console import next_step, progress, say, stdout, warn
-from ssdir.errors import InputError
+from ssdir.errors import InputError, MissingSplitError
 from ssdir.outputs import atomic_file, claim
 
 if TYPE_CHECKING:
@@ -64,9 +74,7 @@ def evaluate(
     ] = "train",
     max_images: Annotated[int | None, typer.Option(min=1, help="Measure the first N images only.")] = None,
     max_train_images: Annotated[int, typer.Option(min=1, help="Probes learn from the first N.")] = 4000,
-    score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
-    ] = None,
+    score_threshold: ScoreThreshold = None,
     min_side: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out objects below this share of the image.")
     ] = None,
@@ -175,11 +183,15 @@ def _splits(
     names, size = subject.class_names, subject.model.image_size
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
 
-    def opened(split: str) -> ObjectDataset:
+    def opened(split: str, otherwise: str) -> ObjectDataset:
         # Where training held out val, that is what to measure on, and nothing may be learned from it.
-        return open_dataset(data, split, classes, size, for_training=test == "val", **kept)
+        try:
+            return open_dataset(data, split, classes, size, for_training=test == "val", **kept)
+        except MissingSplitError as error:
+            raise InputError(f"{error}; {otherwise}") from None
 
-    measured, learned = opened(test), None if train == "none" else opened(train)
+    measured = opened(test, "tell by --split which one to measure")
+    learned = None if train == "none" else opened(train, "tell by --train-split what probes learn from, or none")
     if learned is None or set(learned.image_paths).isdisjoint(measured.image_paths):
         return measured, learned
     warn(f"no probes: they would learn from images of '{test}', which are measured; see --split and --train-split")

@@ -19,4 +19,8 @@ Precision = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
 Vocabulary = Annotated[str | None, typer.Option(help="CLEVR's categories: shape, object or full.")]
+ScoreThreshold = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

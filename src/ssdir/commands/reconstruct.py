@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Device, Force, Model
-from ssdir.console import next_step, say
+from ssdir.commands.options import Device, Force, Model, ScoreThreshold, Strict
+from ssdir.console import next_step, say, warn
+from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 from ssdir.wording import counted
 
@@ -22,7 +23,8 @@ def reconstruct(
     model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders or 'patterns*'.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],
-    score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 ... 1.")] = None,
+    score_threshold: ScoreThreshold = None,
+    strict: Strict = False,
     force: Force = False,
     device: Device = None,
 ) -> None:
@@ -31,9 +33,11 @@ def reconstruct(
     Of many images, at most 64 are drawn, evenly chosen.
     """
     claim(out, force, PICTURE_SUFFIXES)
+    import numpy as np
     from PIL import Image
 
     from ssdir.data.images import find_images
+    from ssdir.inference.files import none_readable, read_batches
     from ssdir.inference.predictor import check_draws, load
     from ssdir.plots import reconstruction_sheet
 
@@ -41,11 +45,18 @@ def reconstruct(
     files = found[:: -(-len(found) // MOST_IMAGES)]
     predictor = load(model, device)
     check_draws(predictor.model)
-    seen = predictor.prepare(files)
+    batches = list(read_batches(files, predictor.image_size, predictor.batch_size, strict))
+    skipped = [problem for batch in batches for problem in batch.skipped]
+    if len(skipped) == len(files):
+        raise InputError(none_readable(skipped))
+    for problem in skipped:
+        warn(f"skipped: {problem}")
+    seen = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
     objects = predictor.encode(seen, score_threshold)
     sheet = reconstruction_sheet(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
         Image.fromarray(sheet).save(temporary)
     some = "" if len(files) == len(found) else f" of {len(found)}, evenly chosen"
-    say(f"{counted(len(files), 'image')}{some}, {counted(len(objects), 'object')}: {out}")
+    left_out = f", {len(skipped)} skipped" if skipped else ""
+    say(f"{counted(len(seen), 'image')}{some}, {counted(len(objects), 'object')}{left_out}: {out}")
     next_step("encode", model, *images, "--out", "objects.parquet")

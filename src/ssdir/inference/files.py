@@ -149,6 +149,13 @@ def encode_files(
         yield EncodedBatch(chunk.paths, chunk.sizes, objects, chunk.skipped)
 
 
+def none_readable(problems: Sequence[str]) -> str:
+    """The error where no image of several could be read, or of one: what was wrong with each."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"none of the {len(problems)} images could be read; the last: {problems[-1]}"
+
+
 @dataclass(frozen=True)
 class ReadBatch:
     """Some images of a larger run, as a model sees them.

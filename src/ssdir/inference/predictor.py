@@ -23,6 +23,7 @@ from ssdir.models.hub import fetch_model
 from ssdir.models.inference_form import in_bfloat16, inference_form
 from ssdir.models.zoo import choose_device, load_model, save_model, weights_fingerprint
 from ssdir.objects import Objects, Scene
+from ssdir.wording import counted
 
 if TYPE_CHECKING:
     from ssdir.inference.boxes import GivenBoxes
@@ -90,6 +91,11 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         self._encoder = inference_form(self.model)
         if precision == "bf16":
             in_bfloat16(self._encoder)
+
+    def __repr__(self) -> str:
+        classes = counted(len(self.class_names), "class", "classes")
+        about = f"{self.image_size} px, {self.latent_dim} latents, {classes}; {self.device}"
+        return f"Predictor({self.model.config.kind}: {about})"
 
     @property
     def encoder(self) -> ObjectModel:
