@@ -105,12 +105,19 @@ def test_help_has_every_command_in_a_section_with_all_that_it_says_of_itself() -
     assert "..." not in ok("--help").stdout.partition("Start:")[2]
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
+@pytest.mark.parametrize(
+    ("command", "slow"),
+    [
+        ("--help", {"torch", "lightning", "pyarrow", "pydantic", "numpy", "PIL", "rich.markdown"}),
+        ("models", {"torch", "lightning", "pyarrow"}),
+    ],
+)
+def test_what_needs_no_torch_imports_none(command: str, slow: set[str]) -> None:
     code = (
         "import sys, ssdir.cli\n"
-        "try: ssdir.cli.app(['--help'])\n"
+        f"try: ssdir.cli.app(['{command}'])\n"
         "except SystemExit: pass\n"
-        "slow = {'torch', 'lightning', 'pyarrow', 'pydantic', 'numpy', 'PIL', 'rich.markdown'}\n"
+        f"slow = {slow}\n"
         "heavy = slow & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -321,6 +328,20 @@ def test_a_stopped_process_leaves_nothing(
     assert process.returncode == 130
     assert errors == "interrupted: no unfinished output was kept\n"
     assert not out.exists()
+
+
+def test_stopped_before_the_commands_are_there() -> None:
+    stopped = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'ssdir.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from ssdir.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", stopped], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted: no unfinished output was kept\n")
 
 
 def test_bugs_keep_their_traceback(
@@ -657,7 +678,7 @@ def test_interrupted_training_says_how_to_go_on(
 
 
 def test_models() -> None:
-    from ssdir.models.zoo import list_models
+    from ssdir.models.shipped import list_models
 
     listed = json.loads(ok("models", "--json").stdout)
     assert listed["presets"] == presets()

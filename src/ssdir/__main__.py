@@ -1,5 +1,18 @@
-"""`python -m ssdir`, where the command is not on the path."""
+"""The command `ssdir`; `python -m ssdir`, where it is not on the path."""
 
-from ssdir.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Entry point. Ctrl-C ends even the import of the commands without a traceback."""
+    try:
+        from ssdir.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: no unfinished output was kept\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

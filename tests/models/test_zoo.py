@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ssdir.errors import InputError
 from ssdir.models.consistency import ConsistencyConfig
-from ssdir.models.zoo import list_models, load_model, random_encoder, save_model, seeded, weights_fingerprint
+from ssdir.models.shipped import list_models
+from ssdir.models.zoo import load_model, random_encoder, save_model, seeded, weights_fingerprint
 
 from .tiny import NAMES, assert_same_objects, noise, tiny_model
 
@@ -181,6 +182,7 @@ def test_shipped_models_load() -> None:
         used = {name: tensor.numel() for name, tensor in model.state_dict().items()}
         assert sum(n for name, n in used.items() if not name.startswith("projection")) == card.parameters
         assert model.class_names == card.classes
+        assert (model.image_size, model.latent_dim) == (card.image_size, card.latent_dim)
 
 
 @pytest.mark.parametrize("align", [0, 4])

@@ -113,7 +113,8 @@ def _numbers(text: str, option: str) -> list[int]:
 def _open(name: str) -> ObjectModel:
     """A trained model, or a preset's, untrained, with a detector that finds something."""
     from ssdir.config import presets
-    from ssdir.models.zoo import list_models, load_model
+    from ssdir.models.shipped import list_models
+    from ssdir.models.zoo import load_model
 
     if name not in presets() or name in {card.name for card in list_models()}:
         return load_model(name)

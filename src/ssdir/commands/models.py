@@ -16,7 +16,7 @@ from ssdir.console import next_step, say, stdout
 def models(as_json: AsJson = False) -> None:
     """List the models and the training presets that ship with ssdir."""
     from ssdir.config import presets
-    from ssdir.models.zoo import list_models
+    from ssdir.models.shipped import list_models
 
     cards = list_models()
     if as_json:

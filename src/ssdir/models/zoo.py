@@ -1,4 +1,4 @@
-"""Saving, loading, and the models that ship inside the package."""
+"""Saving and loading models: shipped ones by name, others by folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,10 @@ from ssdir.models.base import ObjectModel
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.hub import fetch_model, is_on_hub
 from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
+from ssdir.models.shipped import CONFIG_FILE, WEIGHTS_FILE, shipped_models
 
 FORMAT = 1
-WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 DEVICES = ("cpu", "cuda", "mps")
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What `ssdir models` shows of a shipped model."""
-
-    name: str
-    description: str
-    parameters: int
-    image_size: int
-    latent_dim: int
-    classes: list[str]
-    path: Path
 
 
 def save_model(model: ObjectModel, folder: str | Path, description: str = "", *, half: bool = False) -> None:
@@ -58,6 +44,8 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         "description": description,
         "ssdir_version": metadata.version("ssdir"),
         "class_names": model.class_names,
+        "image_size": model.image_size,
+        "latent_dim": model.latent_dim,
         "config": model.config.model_dump(mode="json"),
     }
     weights = {
@@ -207,33 +195,6 @@ def _checked_config(header: dict[str, Any], folder: Path) -> AnyModelConfig:
     return parse(CONFIGS[header["model"]], values, source=str(folder / CONFIG_FILE))
 
 
-def shipped_models() -> dict[str, Path]:
-    """Folders of the models inside the package, by name."""
-    root = Path(str(resources.files("ssdir") / "weights"))
-    return {path.name: path for path in sorted(root.glob("*")) if (path / CONFIG_FILE).is_file()}
-
-
-def list_models() -> list[ModelCard]:
-    """What ships, without loading weights into models."""
-    cards = []
-    for name, path in shipped_models().items():
-        header = _read_header(path)
-        config = _checked_config(header, path)
-        sizes = [tensor.numel() for tensor in load_file(path / WEIGHTS_FILE).values()]
-        cards.append(
-            ModelCard(
-                name=name,
-                description=header["description"],
-                parameters=sum(sizes),
-                image_size=config.image_size,
-                latent_dim=config.latent_dim,
-                classes=header["class_names"],
-                path=path,
-            )
-        )
-    return cards
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draws inside the block depend on `seed` alone, and leave torch's generator as it was."""
@@ -255,15 +216,12 @@ def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
 
 
 __all__ = [
-    "ModelCard",
     "choose_device",
     "find_model",
-    "list_models",
     "load_model",
     "random_encoder",
     "read_description",
     "save_model",
     "seeded",
-    "shipped_models",
     "weights_fingerprint",
 ]

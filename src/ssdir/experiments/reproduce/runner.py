@@ -31,7 +31,8 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.experiments.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
-from ssdir.models.zoo import WEIGHTS_FILE, choose_device, device_name, load_model, random_encoder
+from ssdir.models.shipped import WEIGHTS_FILE
+from ssdir.models.zoo import choose_device, device_name, load_model, random_encoder
 from ssdir.outputs import atomic_file
 from ssdir.training.fit import train
 from ssdir.training.recipe import RECIPE_FILE, Recipe, read_fingerprint, read_training
