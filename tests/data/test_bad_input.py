@@ -135,6 +135,16 @@ def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> N
             find_layout(wrong)
 
 
+def test_a_folder_beside_data_sets_is_not_told_the_folder_of_them_all(tmp_path: Path) -> None:
+    (tmp_path / "all" / "mnist").mkdir(parents=True)
+    for name in ("one", "other"):
+        for part in ("images", "labels"):
+            (tmp_path / "all" / name / part).mkdir(parents=True)
+        (tmp_path / "all" / name / "labels" / "0.txt").touch()
+    with pytest.raises(InputError, match=r"; it has nothing\)$"):
+        find_layout(tmp_path / "all" / "mnist")
+
+
 def test_boxes_beyond_all_images_are_named(tmp_path: Path) -> None:
     write_as_widerface(tmp_path)
     path = tmp_path / "wider_face_split" / "wider_face_train_bbx_gt.txt"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -154,14 +155,24 @@ def find_layout(root: str | Path) -> Layout:
     records = next((path for path in sorted(folder.iterdir()) if is_record_file(path)), None)
     if records is not None:
         return find_layout(records)
-    around = (*sorted(path for path in folder.iterdir() if path.is_dir()), folder.resolve().parent)
-    near = next(
-        (f"; '{path}' looks like one" for path in around if any(layout.recognises(path) for layout in LAYOUTS)), ""
-    )
+    near = next((f"; '{path}' looks like one" for path in _around(folder) if _is_known(path)), "")
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
     raise InputError(
         f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)}){near}"
     )
+
+
+def _is_known(folder: Path) -> bool:
+    return any(layout.recognises(folder) for layout in LAYOUTS)
+
+
+def _around(folder: Path) -> Iterator[Path]:
+    """The folders in a folder, and the one that it is in, unless that is one of several data sets."""
+    yield from sorted(path for path in folder.iterdir() if path.is_dir())
+    parent = folder.resolve().parent
+    with suppress(OSError):  # It may not be ours to list.
+        if not any(_is_known(path) for path in parent.iterdir() if path.is_dir()):
+            yield parent
 
 
 def read_table(root: str | Path, split: str, **options: str | None) -> AnnotationTable:

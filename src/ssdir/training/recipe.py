@@ -33,7 +33,9 @@ class StageConfig(Config):
             matrices and of convolutions' weights are orthogonal; those of biases and norms are AdamW's.
         lr: (peak) learning rate; Muon's steps are scaled to be as large as Adam's usually are (Liu et al. 2025).
         weight_decay: decoupled weight decay.
-        schedule: `constant`, as in the paper, or `one_cycle`: warm up, then anneal to zero.
+        schedule: `constant`, as in the paper, or `one_cycle`: warm up, then anneal to zero. It is torch's
+            `OneCycleLR`, which also moves AdamW's first beta (of Muon: of what is no matrix), from 0.95 to 0.85
+            at the largest rate.
         grad_clip: largest norm of the gradient; null for none.
     """
 

@@ -32,11 +32,14 @@ MINIMAL = {
 
 def minutes(plan: Plan, experiments: list[str]) -> list[float]:
     seen: set[str | None] = {None}
+    trained: set[str] = set()
     guesses = []
     for job in jobs_of(plan, experiments):
         images = job.data.plan.scatter.train if job.data.plan.source else IMAGES_OF_FOLDERS
-        guesses.append(guess_seconds(plan, job, images, own_detector=job.detector_key not in seen) / 60)
+        left = None if job.slug in trained else images
+        guesses.append(guess_seconds(plan, job, left, own_detector=job.detector_key not in seen) / 60)
         seen.add(job.detector_key)
+        trained.add(job.slug)
     return guesses
 
 
@@ -52,7 +55,8 @@ def test_every_plan_holds_together(scale: str) -> None:
     assert plan.name == scale
     assert set(plan.experiments) <= set(EXPERIMENTS)
     jobs = jobs_of(plan, plan.experiments)
-    assert len({job.slug for job in jobs}) == len(jobs)
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert len({job.slug for job in jobs if job.trained_as == job.group}) == len({job.slug for job in jobs})
     used = {group for groups in plan.experiments.values() for group in groups}
     assert used == set(plan.runs), "every run serves an experiment"
     for job in jobs:
@@ -116,6 +120,22 @@ def test_a_run_may_be_like_another(tmp_path: Path) -> None:
     assert (base.label, first.label) == ("the base", "SSDIR")
 
 
+def test_trainings_of_another_run_are_measured_otherwise(tmp_path: Path) -> None:
+    runs = MINIMAL["runs"] | {
+        "all": {"of": "base", "train_images": 300},
+        "again": {"of": "all", "label": "again"},
+        "like-all": {"like": "all", "overrides": ["representation.epochs=3"]},
+    }
+    plan = read_plan(written(tmp_path, runs=runs))
+    base, same, again, other = (expand(plan, group)[0] for group in ("base", "all", "again", "like-all"))
+    assert base.slug == same.slug == again.slug != other.slug
+    assert len({base.name, same.name, again.name, other.name}) == 4
+    assert same.recipe == base.recipe
+    assert (base.label, same.label, again.label, other.label) == ("the base", "the base", "again", "SSDIR")
+    assert [job.measure.train_images for job in (base, same, again, other)] == [4000, 300, 300, 300]
+    assert other.recipe.representation.epochs == 3
+
+
 def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
     def of(**changes: object) -> Job:
         return jobs_of(read_plan(written(tmp_path, **changes)), ["table2"])[0]
@@ -134,6 +154,11 @@ def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
         ({"experiments": {"table2": ["basis"]}}, "needs run 'basis'"),
         ({"runs": {"base": {"like": "base"}}}, "run 'base' is not a run to be like"),
         ({"runs": {"base": {"like": "nobody"}}}, "run 'nobody' is not a run"),
+        ({"runs": {"base": {"of": "nobody"}}}, "run 'nobody' is not a run"),
+        (
+            {"runs": MINIMAL["runs"] | {"x": {"of": "base", "preset": "tiny"}}},
+            "trained as 'base': leave out its 'pre",
+        ),
         ({"data": {"digits": {"source": "digits", "folder": "clevr"}}}, "either a source"),
         ({"colour": 1}, "unknown key 'colour'"),
     ],

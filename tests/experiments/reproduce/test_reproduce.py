@@ -51,11 +51,13 @@ PLAN: dict[str, Any] = {
     "runs": {
         "ssdir": {"preset": "tiny", "data": "digits", "overrides": SMALL},
         "glimpses": {"like": "ssdir", "preset": "tiny-glimpses", "overrides": ["model.encoder.glimpse_size=16"]},
+        "fewer": {"of": "ssdir", "train_images": 8},
         "sizes": {"like": "ssdir", "data": "sizes", "probes": False},
         "clevr": {"like": "ssdir", "data": "clevr"},
     },
     "experiments": {
         "table2": ["ssdir", "glimpses"],
+        "probes": ["ssdir", "fewer"],
         "figure2": ["ssdir", "clevr"],
         "figure3": ["ssdir"],
         "figure4": ["sizes"],
@@ -73,6 +75,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "trial.yaml").write_text(yaml.safe_dump(PLAN))
     run_in(folder)
     return folder
+
+
+KEPT = ("detection/recall", "probe/accuracy")
+"""What probes have no part in, and what they have."""
 
 
 def run_in(folder: Path, *names: str, minutes: float | None = None, runs: str = "runs") -> Path:
@@ -135,6 +141,18 @@ def test_one_detector_is_shared(place: Path) -> None:
     assert detector
     assert all(torch.equal(own[name], shared[name]) for name in detector)
     assert not (run_folder(place, "glimpses-0") / "detector" / "metrics.csv").exists()
+
+
+def test_trainings_of_another_run_are_only_measured_otherwise(place: Path) -> None:
+    as_trained, fewer = records_of(place, "probes")
+    assert (as_trained["run"], fewer["run"]) == ("ssdir-0", "fewer-0")
+    assert as_trained == records_of(place, "table2")[0]
+    assert not list((place / "runs" / "trial").glob("fewer-*"))
+    read = [record["provenance"]["config"]["measure"]["train_images"] for record in (as_trained, fewer)]
+    assert read == [16, 8]
+    same, other = ([record["metrics"][name] for record in (as_trained, fewer)] for name in KEPT)
+    assert same[0] == same[1]
+    assert other[0] != other[1]
 
 
 def test_the_report_has_our_numbers_beside_the_papers(place: Path) -> None:

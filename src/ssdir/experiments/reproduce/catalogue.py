@@ -24,6 +24,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "say whether its detector knew the digits' classes. A class-aware detector has learned them from labels, "
         "so its features know them before any representation is learned: see the floors.",
     ),
+    "probes": Table2(
+        "Table 2 again, by probes that learn from all images",
+        "The paper's classifier learned from all training images. Those of Table 2 above learn from a part of "
+        "them, so that every method can be measured in hours. Here they learn from all that detector and codes "
+        "learned from, as do its floors.",
+    ),
     "figure2": Pictures(
         "Fig. 2: scenes, and single objects",
         "Test images: the input, what was found, the reconstruction from the codes (by SPACE over the background "

@@ -70,13 +70,15 @@ def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) ->
     chosen = choose(plan, names)
     jobs, left_out = _available(runner, _trainings(plan, chosen))
     guesses = runner.guess(jobs)
-    forecasts = []
+    forecasts, counted = [], set[str]()
     for group in dict.fromkeys(job.group for job in jobs):
         own = [(job, seconds) for job, seconds in zip(jobs, guesses, strict=True) if job.group == group]
-        missing = sum(not runner.is_trained(job) for job, _ in own)
+        trainings = {job.slug: job for job, _ in own if job.slug not in counted}
+        counted |= trainings.keys()
+        missing = sum(not runner.is_trained(job) for job in trainings.values())
         seconds = sum(seconds for _, seconds in own)
         first = own[0][0]
-        forecasts.append(Forecast(group, first.preset, first.data.name, len(own), missing, seconds))
+        forecasts.append(Forecast(group, first.preset, first.data.name, len(trainings), missing, seconds))
     return forecasts, left_out
 
 
@@ -117,19 +119,19 @@ def reproduce(
     jobs, left_out = _available(runner, _trainings(plan, chosen))
     for sentence in left_out:
         say(sentence)
-    missing = {} if so_far else {job.slug: job for job in jobs}
+    missing = {} if so_far else {job.name: job for job in jobs}
     # Costs are measured last, when no training of this process is left.
     unwritten = sorted(chosen, key=lambda name: not EXPERIMENTS[name].trains)
     guesses = {job.name: guess for job, guess in zip(jobs, runner.guess(jobs), strict=True)}
     with watch.over(guesses):
         while unwritten:
-            needed = {job.slug for job in _trainings(plan, unwritten[:1])}
+            needed = {job.name for job in _trainings(plan, unwritten[:1])}
             if needed & missing.keys():
                 # Where another process makes what is needed, this one goes on with what will be.
-                by_need = sorted(missing.values(), key=lambda job: job.slug not in needed)
+                by_need = sorted(missing.values(), key=lambda job: job.name not in needed)
                 with runner.claim(by_need) as job, watch.run(job.name):
                     runner.ensure_ready(job)
-                del missing[job.slug]
+                del missing[job.name]
             else:
                 _write_experiment(runner, unwritten.pop(0), out / plan.name, so_far)
     return out / plan.name / REPORT
@@ -138,8 +140,8 @@ def reproduce(
 def _trainings(plan: Plan, names: Sequence[str]) -> list[Job]:
     """The trainings that some experiments need."""
     training = [name for name in names if EXPERIMENTS[name].trains]
-    every = {job.slug for job in jobs_of(plan, [name for name in training if EXPERIMENTS[name].every_seed])}
-    return [job for job in jobs_of(plan, training) if job.recipe.seed == 0 or job.slug in every]
+    every = {job.name for job in jobs_of(plan, [name for name in training if EXPERIMENTS[name].every_seed])}
+    return [job for job in jobs_of(plan, training) if job.recipe.seed == 0 or job.name in every]
 
 
 def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:

@@ -54,6 +54,7 @@ class RunPlan(Config):
 
     Attributes:
         like: another run, whose values hold where this one has none, and whose overrides come first.
+        of: another run, whose trainings these are: only measured, labelled or counted otherwise.
         preset: the recipe.
         overrides: its changes, `key=value`.
         data: what it is trained and measured on.
@@ -64,6 +65,7 @@ class RunPlan(Config):
     """
 
     like: str | None = None
+    of: str | None = None
     preset: str = ""
     overrides: tuple[str, ...] = ()
     data: str = ""
@@ -166,6 +168,7 @@ class Job:
 
     Attributes:
         group: the plan's name of the run; its jobs differ in seed, or in variation of the data.
+        trained_as: the run whose trainings these are: the same, or that which it is `of`.
         label: what it is called in tables.
         recipe: what is trained.
         preset: where the recipe starts from.
@@ -175,6 +178,7 @@ class Job:
     """
 
     group: str
+    trained_as: str
     label: str
     recipe: Recipe
     preset: str
@@ -189,8 +193,9 @@ class Job:
 
     @property
     def slug(self) -> str:
-        """Folder of the run: another recipe or other data, another folder."""
-        return f"{self.name}-{_digest([self.recipe.model_dump(mode='json'), self.data.slug])}"
+        """Folder of the training: another recipe or other data, another folder."""
+        name = f"{self.trained_as}{self.data.variation}-{self.recipe.seed}"
+        return f"{name}-{_digest([self.recipe.model_dump(mode='json'), self.data.slug])}"
 
     @property
     def model(self) -> str:
@@ -237,12 +242,19 @@ def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, 
     """A run's values after those of the run that it is like."""
     own = runs.get(name)
     if not isinstance(own, dict) or name in below:
-        raise InputError(f"{source}: run '{name}' is not a run to be like")
-    if "like" not in own:
+        raise InputError(f"{source}: run '{name}' is not a run to be like, or of")
+    trained = sorted({"like", "preset", "data", "overrides"} & {*own})
+    if "of" in own and trained:
+        raise InputError(f"{source}: run '{name}' is trained as '{own['of']}': leave out its '{trained[0]}'")
+    other = own.get("of", own.get("like"))
+    if other is None:
         return own
-    base = _inherit(own["like"], runs, source, (*below, name))
+    base = _inherit(other, runs, source, (*below, name))
     overrides = [*base.get("overrides", ()), *own.get("overrides", ())]
-    return {**merge({key: value for key, value in base.items() if key != "label"}, own), "overrides": overrides}
+    if "of" in own:
+        return {**merge(base, own), "overrides": overrides, "of": base.get("of", other)}
+    kept = {key: value for key, value in base.items() if key not in ("label", "of")}
+    return {**merge(kept, own), "overrides": overrides}
 
 
 def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
@@ -262,7 +274,8 @@ def expand(plan: Plan, group: str) -> list[Job]:
     for data in _variations(run.data, plan.data[run.data]):
         for seed in range(run.seeds):
             recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
-            jobs.append(Job(group, run.label or recipe.model.kind, recipe, run.preset, data, measure, run.probes))
+            label = run.label or recipe.model.kind
+            jobs.append(Job(group, run.of or group, label, recipe, run.preset, data, measure, run.probes))
     return jobs
 
 

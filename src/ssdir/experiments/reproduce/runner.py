@@ -85,7 +85,7 @@ class Runner:
         return len(read_table(self._place(spec), spec.plan.train).image_names)
 
     def guess(self, jobs: Sequence[Job]) -> list[float]:
-        """Seconds that each job still takes; a detector counts for the first that needs it."""
+        """Seconds that each job still takes; a training, or a detector, counts for the first that needs it."""
         seen: set[str] = set()
         guesses = []
         for job in jobs:
@@ -93,10 +93,12 @@ class Runner:
             own = key is not None and key not in seen and not has_ended(self.run_folder(job), "detector")
             if key is not None:
                 seen.add(key)
-            if self.is_trained(job):
-                guesses.append(
-                    0.0 if self.measured(job) else guess_seconds(self.plan, job, None, own_detector=False)
-                )
+            begun, trained = job.slug in seen, self.is_trained(job)
+            seen.add(job.slug)
+            if trained and self.measured(job):
+                guesses.append(0.0)
+            elif trained or begun:
+                guesses.append(guess_seconds(self.plan, job, None, own_detector=False))
             else:
                 guesses.append(guess_seconds(self.plan, job, self.num_images(job.data), own_detector=own))
         return guesses
@@ -251,7 +253,7 @@ class Runner:
         return None if measured is None or "failure" not in measured else f"{job.name}: {measured['failure']}"
 
     def _measurement(self, job: Job) -> Measurement:
-        return self._measurements.setdefault(job.slug, Measurement(self, job))
+        return self._measurements.setdefault(job.name, Measurement(self, job))
 
     def ensure_drawn(self, job: Job, name: str, draw: Callable[[Measurement], bytes | None]) -> bytes | None:
         """A picture of a trained job, drawn if need be; None where there is too little to draw."""
