@@ -61,6 +61,13 @@ def test_pages_are_made_from_what_the_package_says(site: Path) -> None:
     assert "z_what_scale" in (site / "api" / "objects" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere_in_the_repository_too(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
 def commands_of(page: Path) -> list[list[str]]:
     """The arguments of each `ssdir` in the page's blocks of shell."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
