@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssdir.data.annotations import AnnotationTable, keep_readable
-from ssdir.data.dataset import ObjectDataset
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.training.recipe import read_recipe
 
 from .real import real_data
@@ -42,19 +43,34 @@ def table() -> AnnotationTable:
 def test_objects_too_small_in_either_direction_go(table: AnnotationTable) -> None:
     kept = keep_readable(table, 0.04, drop_empty=False)
     assert kept.image_names == table.image_names
-    assert kept.image.tolist() == [0, 2]
-    assert kept.category.tolist() == [1, 0]
-    assert kept.depth is not None
-    assert kept.depth.tolist() == [1.5, 3.5]
-    assert kept.attributes is not None
-    assert kept.attributes["pose"].tolist() == [4, 6]
-    assert [len(ObjectDataset(kept).objects(i)) for i in range(3)] == [1, 0, 0]
-    assert len(keep_readable(table, 0.0, drop_empty=False).image) == 4
+    assert kept.image.tolist() == [1, 0, 0, 2]
+    assert kept.ignored.tolist() == [True, False, True, True]
+    data = ObjectDataset(kept)
+    assert [len(data.objects(i)) for i in range(3)] == [1, 0, 0]
+    assert data.categories(0).tolist() == [1]
+    assert data.attributes(0)["pose"].tolist() == [4]
+    assert [len(data.ignored(i)) for i in range(3)] == [1, 1, 1]
+    assert data.ignored(1).boxes.numpy() == pytest.approx(np.array([[0.1, 0.05, 0.13, 0.45]]))
+    assert not keep_readable(table, 0.0, drop_empty=False).ignored[:3].any()
+
+
+def test_what_is_too_small_does_not_change_what_a_run_was_trained_on(
+    table: AnnotationTable, tmp_path: Path
+) -> None:
+    table = replace(table, root=tmp_path)
+    for name in (*table.image_names, *(table.mask_names or ())):
+        (tmp_path / name).touch()
+    without = table.subset(np.array([1, 3]), np.arange(3))
+    assert fingerprint(ObjectDataset(keep_readable(table, 0.04, drop_empty=False))) == fingerprint(
+        ObjectDataset(without)
+    )
+    assert fingerprint(ObjectDataset(table)) != fingerprint(ObjectDataset(without))
 
 
 def test_images_left_without_objects_go_if_asked(table: AnnotationTable) -> None:
     kept = keep_readable(table, 0.04, drop_empty=True)
-    assert (kept.image_names, kept.mask_names, kept.image.tolist()) == (["one.png"], ["m1"], [0])
+    assert (kept.image_names, kept.mask_names, kept.image.tolist()) == (["one.png"], ["m1"], [0, 0])
+    assert kept.ignored.tolist() == [False, True]
     assert len(kept.image_sizes) == 1
 
 

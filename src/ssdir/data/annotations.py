@@ -24,7 +24,8 @@ class AnnotationTable:
         image: int64 (N,), the image of each object, in any order.
         category: int64 (N,).
         boxes_px: float (N, 4), xyxy, as annotated: not clipped, and with or without area.
-        ignored: bool (N,), what counts as no object: crowd regions, or those that the data set calls invalid.
+        ignored: bool (N,), what counts as no object: crowd regions, what the data set calls invalid, and what is
+            `too_small`.
         difficult: bool (N,), or None where the layout has no such flag.
         draw_order: int64 (N,), larger is nearer.
         source_index: int64 (N,), which asset the object shows.
@@ -34,6 +35,7 @@ class AnnotationTable:
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
         mask_value: int64 (N,).
+        too_small: bool (N,), what `keep_readable` has made ignored; None where it was not asked.
         info: what the data set says of itself, by name.
         notes: what the reader met and mended or passed over, as sentences that name file and line.
         sizes_from_files: the annotations give no sizes of images, `image_sizes` are those of the files.
@@ -57,6 +59,7 @@ class AnnotationTable:
     attribute_names: dict[str, list[str]] | None = None
     mask_names: list[str] | None = None
     mask_value: NDArray[np.int64] | None = None
+    too_small: NDArray[np.bool_] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sizes_from_files: bool = False
@@ -85,11 +88,13 @@ class AnnotationTable:
         )
 
 
-_OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visible", "mask_value")
+_OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visible", "mask_value", "too_small")
 
 
 def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
     """Leaves out objects too small to learn from, and images without any.
+
+    They become ignored: nothing is learned of them, and finding one is neither right nor wrong.
 
     Args:
         table: what is annotated.
@@ -98,10 +103,12 @@ def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> 
     """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
     large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
+    small = has_area & ~large & ~table.ignored
     images = np.arange(len(table.image_names))
     if drop_empty:
         images = np.unique(table.image[large & ~table.ignored])
-    return table.subset(np.flatnonzero(large | table.ignored), images)
+    marked = replace(table, ignored=table.ignored | small, too_small=small)
+    return marked.subset(np.flatnonzero(has_area | table.ignored), images)
 
 
 def clip_boxes(

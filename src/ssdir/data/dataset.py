@@ -135,7 +135,7 @@ class ObjectDataset(Dataset[Sample]):
         return self._objects(slice(None), image_index, len(self))
 
     def ignored(self, index: int) -> Objects:
-        """Regions of an image that are annotated as no object, such as crowds: finding them is no mistake."""
+        """Regions of an image that count as no object, crowds or what is too small: finding them is no mistake."""
         rows = self._rows(index, self._ignored_starts)
         labels = self._ignored_labels[rows]
         return Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
@@ -242,6 +242,8 @@ def fingerprint(dataset: ObjectDataset) -> str:
         InputError: if an image file is missing.
     """
     table = dataset.table
+    if table.too_small is not None:  # Nothing is learned of it: to a run, data are the same with and without.
+        table = table.subset(np.flatnonzero(~table.too_small), np.arange(len(table.image_names)))
     digest = hashlib.sha256(json.dumps([table.category_names, dataset.image_size, dataset.classes]).encode())
     columns = (table.image, table.category, table.boxes_px, table.ignored, table.draw_order, table.source_index)
     for column in columns:
