@@ -207,6 +207,7 @@ def test_encode_keeps_an_existing_output(tiny_model_dir: Path, photos: Path, tmp
     path.write_text("precious")
     assert "--force" in refused("encode", tiny_model_dir, photos, "--out", path)
     assert path.read_text() == "precious"
+    assert "must end in .parquet" in refused("encode", tiny_model_dir, photos, "--out", tmp_path / "o.csv")
     ok("encode", tiny_model_dir, photos, "--out", path, "--force")
     assert len(read_objects(path)[1]) == 3
 

@@ -43,6 +43,8 @@ def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Pa
     assert not loaded.training
     assert loaded.class_names == NAMES
     assert loaded.config == model.config
+    header = json.loads((tmp_path / "deep" / "model" / "config.json").read_text())
+    assert (header["image_size"], header["latent_dim"]) == (model.image_size, model.latent_dim)
     objects = model.encode(images)
     assert len(objects) > 0
     assert_same_objects(loaded.encode(images), objects, atol=0)
