@@ -129,6 +129,7 @@ def test_trainings_of_another_run_are_measured_otherwise(tmp_path: Path) -> None
     plan = read_plan(written(tmp_path, runs=runs))
     base, same, again, other = (expand(plan, group)[0] for group in ("base", "all", "again", "like-all"))
     assert base.slug == same.slug == again.slug != other.slug
+    assert [job.trained_as for job in (base, same, again, other)] == ["base", "base", "base", "like-all"]
     assert len({base.name, same.name, again.name, other.name}) == 4
     assert same.recipe == base.recipe
     assert (base.label, same.label, again.label, other.label) == ("the base", "the base", "again", "SSDIR")
