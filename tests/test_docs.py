@@ -360,6 +360,7 @@ def test_goals_of_the_cpu_scale_are_held_against_what_was_measured() -> None:
     error_ratio = (1 - ours["probe/accuracy"]) / (1 - ours["probe/pooled_features/accuracy"])
     measured = [
         [(">", 0.985, table2["ssdir-aware"]["probe/accuracy"])],
+        [(">", 0.985, run_metrics("probes")["ssdir-aware-all"]["probe/accuracy"])],
         [(">", 0.975, ours["probe/accuracy"])],
         [(">", 0.95, ours["probe/accuracy_end_to_end"])],
         [("<", 0.5, error_ratio)],
@@ -509,7 +510,7 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     heading = "### What codes know of classes"
     assert rows_after(heading) == expected
     before, classes = run_metrics("table2", "adamw"), run_metrics("classes")["aware-short"]
-    now = run_metrics("table2")
+    now, every = run_metrics("table2"), run_metrics("probes")["ssdir-aware-all"]
     told = {
         r"detector names (0\.\d+) of": classes["probe/labels/accuracy"],
         r"pooled features know (0\.\d+) of": before["pooled-aware"]["probe/accuracy"],
@@ -522,12 +523,24 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
         r"which names (0\.\d+) here": run_metrics("classes")["aware-muon"]["probe/labels/accuracy"],
         r"here: (0\.\d+) with its second look": run_metrics("classes")["aware-muon"]["probe/accuracy"],
         r"second look, (0\.\d+) without": run_metrics("classes")["aware-muon-taught"]["probe/accuracy"],
+        r"end to end (0\.\d+), and 0": every["probe/accuracy_end_to_end"],
+        r"and (0\.\d+) by the paper's way": every["probe/largest_overlap/accuracy"],
+        r"pooled features to (0\.\d+),": every["probe/pooled_features/accuracy"],
+        r"untrained encoder to (0\.\d+)\.": every["probe/random_encoder/accuracy"],
+        r"by then, (0\.\d+) against": every["probe/accuracy"],
+        r"by then, 0\.985 against (0\.\d+)\.": every["probe/labels/accuracy"],
     }
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
     for quote, value in told.items():
         found = re.search(quote, text)
         assert found is not None, quote
         assert found[1] == f"{value:.3f}", quote
+    records = json.loads((ROOT / "results/cpu/probes.json").read_text(encoding="utf-8"))["records"]
+    spread = statistics.pstdev(record["metrics"]["probe/accuracy"] for record in records)
+    assert f"they have {every['probe/accuracy']:.4f} ± {spread:.4f}, end to end" in text
+    whole = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    fewer = now["ssdir-aware"]["probe/accuracy"]
+    assert f"trainings of Table 2 have {every['probe/accuracy']:.4f} instead of {fewer:.4f}." in whole
 
 
 REFERENCE = {
