@@ -6,13 +6,15 @@ import functools
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 
 from ssdir.studio.views import View
 
-P = ParamSpec("P")
+if TYPE_CHECKING:
+    from ssdir.studio.workspace import Workspace
+
 R = TypeVar("R")
 
 
@@ -54,14 +56,40 @@ def _component(kind: str, value: View, elem_id: str, look: str = "", **props: An
     )
 
 
-def once_open(handler: Callable[P, R]) -> Callable[P, R]:
-    """A handler whose first argument is the window's `Workspace`: until there is one, a sentence says so."""
+def once_open(handler: Callable[..., R]) -> Callable[..., R]:
+    """A handler whose first argument is the window's `Workspace`: until there is one, a sentence says so.
+
+    It gets the window as the last edit left it, whatever it was when the event began.
+    """
 
     @functools.wraps(handler)
-    def handle(*args: P.args, **kwargs: P.kwargs) -> R:
-        if args[0] is None:
-            problem = "The picture is still being opened: try again, or load the page anew."
-            raise gr.Error(problem, print_exception=False)
-        return handler(*args, **kwargs)
+    def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> R:
+        with _opened(workspace).turn.lock:
+            now = _opened(workspace).latest
+        return handler(now, *args, **kwargs)
 
     return handle
+
+
+def in_turn(handler: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """`once_open` for what changes the window, and returns it first: one at a time, so that no change is lost.
+
+    A drag sends places as it goes; a command that follows at once would else start from the scene before the last.
+    """
+
+    @functools.wraps(handler)
+    def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> list[Any]:
+        turn = _opened(workspace).turn
+        with turn.lock:
+            outputs = handler(_opened(workspace).latest, *args, **kwargs)
+            turn.latest = outputs[0]
+        return outputs
+
+    return handle
+
+
+def _opened(workspace: Workspace | None) -> Workspace:
+    if workspace is None:
+        problem = "The picture is still being opened: try again, or load the page anew."
+        raise gr.Error(problem, print_exception=False)
+    return workspace

@@ -101,25 +101,23 @@ class EditTab:
 
     def _listen(self) -> None:
         state, everything = self.workspace, [self.workspace, *self.outputs]
-        self.stage.pick(components.once_open(self._pick), state, everything, **_QUIET)
-        self.cards.pick(components.once_open(self._pick), state, everything, **_QUIET)
-        self.stage.place(
-            components.once_open(self._place), state, everything, trigger_mode="always_last", **_QUIET
-        )
-        self.stage.command(components.once_open(self._key), state, everything, **_QUIET)
+        self.stage.pick(components.in_turn(self._pick), state, everything, **_QUIET)
+        self.cards.pick(components.in_turn(self._pick), state, everything, **_QUIET)
+        self.stage.place(components.in_turn(self._place), state, everything, trigger_mode="always_last", **_QUIET)
+        self.stage.command(components.in_turn(self._key), state, everything, **_QUIET)
         for name, button in self.commands.items():
-            button.click(components.once_open(self._run(name)), state, everything, **_QUIET)
-        self.undo.click(components.once_open(self._history("undo")), state, everything, **_QUIET)
-        self.redo.click(components.once_open(self._history("redo")), state, everything, **_QUIET)
-        self.restart.click(components.once_open(self._start_over), state, everything, **_QUIET)
-        self.swap.click(components.once_open(self._swap), [state, self.other], everything, **_QUIET)
+            button.click(components.in_turn(self._run(name)), state, everything, **_QUIET)
+        self.undo.click(components.in_turn(self._history("undo")), state, everything, **_QUIET)
+        self.redo.click(components.in_turn(self._history("redo")), state, everything, **_QUIET)
+        self.restart.click(components.in_turn(self._start_over), state, everything, **_QUIET)
+        self.swap.click(components.in_turn(self._swap), [state, self.other], everything, **_QUIET)
         # What a hand is on is left alone: only the rest is shown anew.
         still = {"trigger_mode": "always_last", **_QUIET}
         blending = [state, *self.changing, *self.knobs]
-        self.blend.input(components.once_open(self._blend), [state, self.other, self.blend], blending, **still)
+        self.blend.input(components.in_turn(self._blend), [state, self.other, self.blend], blending, **still)
         turning = [state, *self.changing]
         for knob in self.knobs:
-            knob.input(components.once_open(self._turn), [state, *self.knobs], turning, **still)
+            knob.input(components.in_turn(self._turn), [state, *self.knobs], turning, **still)
         for kind, button in self.saves.items():
             button.click(components.once_open(self._save(kind)), state, self.saver, **_QUIET)
 

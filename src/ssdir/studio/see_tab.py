@@ -30,7 +30,7 @@ class SeeTab:
         self.outputs = [self.picture, self.drawn, self.cards]
         for part in self.outputs:
             part.pick(
-                components.once_open(self._pick),
+                components.in_turn(self._pick),
                 workspace,
                 [workspace, *self.outputs],
                 show_progress="hidden",

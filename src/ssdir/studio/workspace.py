@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,19 @@ class Studio:
         return self.loaded[name]
 
 
+@dataclass(eq=False)
+class Turn:
+    """What the events of one window share: they may overlap, and each must see what the one before it left.
+
+    Attributes:
+        lock: held while an edit is made.
+        latest: the window after the last edit; None before the first.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    latest: Workspace | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Workspace:
     """One window's picture and edits.
@@ -64,12 +78,14 @@ class Workspace:
         history: the scene and its edits.
         seen_row: the object chosen in See.
         row: the object chosen in Edit.
+        turn: whose it is; the same before and after an edit.
     """
 
     look: Look
     history: History
     seen_row: int | None = None
     row: int | None = None
+    turn: Turn = field(default_factory=Turn, repr=False)
 
     @classmethod
     def open(cls, predictor: Predictor, image: Image8, name: str) -> Workspace:
@@ -77,6 +93,11 @@ class Workspace:
         found = look(predictor, image, name)
         first = 0 if len(found.objects) else None
         return cls(found, History.of(found.objects), first, first)
+
+    @property
+    def latest(self) -> Workspace:
+        """The same window after the last edit, which an event that began before it has not seen."""
+        return self.turn.latest or self
 
     @property
     def objects(self) -> Objects:

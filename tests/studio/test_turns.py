@@ -1,0 +1,71 @@
+"""Events of one window that overlap: each sees what the one before it left."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+
+gr = pytest.importorskip("gradio")
+
+from ssdir.objects import Objects  # noqa: E402
+from ssdir.studio import components, scene_editor  # noqa: E402
+from ssdir.studio.look import Look  # noqa: E402
+from ssdir.studio.scene_editor import History  # noqa: E402
+from ssdir.studio.workspace import Workspace  # noqa: E402
+
+
+@pytest.fixture
+def window() -> Workspace:
+    objects = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
+    return Workspace(cast("Look", None), History.of(objects), row=0)
+
+
+def started(handler: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=handler, args=arguments)
+    thread.start()
+    return thread
+
+
+def test_of_edits_that_overlap_none_is_lost(window: Workspace) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def move(now: Workspace) -> list[Any]:
+        begun.set()
+        assert go_on.wait(10)
+        moved = scene_editor.place(now.objects, 0, torch.tensor([0.3, 0.3, 0.2, 0.2]))
+        return [now.edited(moved, "moved", 0)]
+
+    def duplicate(now: Workspace) -> list[Any]:
+        return [now.edited(scene_editor.duplicate(now.objects, 0), "duplicated", 1)]
+
+    first = started(components.in_turn(move), window)
+    assert begun.wait(10)
+    second = started(components.in_turn(duplicate), window)  # It began before the move was drawn.
+    second.join(0.2)
+    assert second.is_alive(), "it waits for the move"
+    go_on.set()
+    first.join(10)
+    second.join(10)
+    seen: list[Workspace] = []
+    components.once_open(seen.append)(window)
+    assert [step.title for step in seen[0].history.past[1:]] == ["moved"]
+    assert seen[0].history.present.title == "duplicated"
+    assert len(seen[0].objects) == 2
+    assert seen[0].objects.z_where[0].tolist() == pytest.approx([0.3, 0.3, 0.2, 0.2])
+
+
+def test_an_edit_gone_wrong_is_none_and_holds_nobody_up(window: Workspace) -> None:
+    def fail(now: Workspace) -> list[Any]:
+        raise ValueError("no such object")
+
+    with pytest.raises(ValueError, match="no such object"):
+        components.in_turn(fail)(window)
+    assert components.in_turn(lambda now: [now])(window) == [window]
+
+
+@pytest.mark.parametrize("wrap", [components.once_open, components.in_turn])
+def test_before_a_picture_is_open_a_sentence_says_so(wrap: Callable[..., Any]) -> None:
+    with pytest.raises(gr.Error, match="still being opened"):
+        wrap(lambda now: [now])(None)
