@@ -109,6 +109,18 @@ def test_readme_lists_every_preset(readme: str) -> None:
             "scale/large_to_small/accuracy",
             3,
         ),
+        ("reference/class-agnostic-muon", r"other work\): conditional ([0-9.]+),", "probe/accuracy", 3),
+        ("reference/class-agnostic-muon", r"end to end\n([0-9.]+), at the true", "probe/accuracy_end_to_end", 3),
+        ("reference/class-agnostic-muon", r"at the true boxes ([0-9.]+), small", "probe/true_boxes/accuracy", 3),
+        (
+            "reference/class-agnostic-muon",
+            r"small digits from large ones ([0-9.]+);",
+            "scale/large_to_small/accuracy",
+            3,
+        ),
+        ("reference/class-agnostic-muon", r"; AP over all overlaps ([0-9.]+), MSE", "detection/ap", 3),
+        ("reference/class-agnostic-muon", r"overlaps 0\.922, MSE ([0-9]\.[0-9]+)\.", "reconstruction/mse", 4),
+        ("reference/class-agnostic-muon", r"all of them, one training has \[([0-9.]+)\]", "probe/accuracy", 3),
         ("reference/class-aware", r"\*\*Digit probe, conditional: ([0-9.]+), goal", "probe/accuracy", 3),
         ("reference/class-aware", r"End to end ([0-9.]+); AP50", "probe/accuracy_end_to_end", 3),
         ("reference/class-aware", r"over the ten classes ([0-9.]+), of", "detection/ap50", 3),
@@ -124,6 +136,15 @@ def test_experiments_quote_what_was_measured(file: str, quote: str, name: str, d
     found = re.search(quote, (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8"))
     assert found is not None
     assert found[1] == f"{metrics[name]:.{digits}f}"
+
+
+def test_the_time_and_the_miss_of_the_run_by_muon_are_told_as_measured() -> None:
+    content = json.loads((ROOT / "results/reference/class-agnostic-muon.json").read_text(encoding="utf-8"))
+    minutes = sum(content["provenance"]["training"]["wall_seconds"].values()) / 60
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert f"probes of all 21,000; {minutes:.0f} minutes of training on one core" in text
+    assert f": still {0.975 - content['metrics']['probe/accuracy']:.3f} below the goal." in text
+    assert content["provenance"]["config"]["measure"]["train_images"] == 21_000
 
 
 def test_the_time_of_clevr_is_told_as_measured() -> None:
