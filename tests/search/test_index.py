@@ -198,6 +198,8 @@ def test_the_same_objects_are_not_added_twice(make_objects: MakeObjects, tmp_pat
     with pytest.raises(InputError, match=r"has objects of '.*objects.parquet' already, such as one of '.*-0.png'"):
         index.add([other, one])
     assert len(index) == 60
+    with pytest.raises(InputError, match="given twice"):
+        index.add([other, other])
     index.add([other])
     assert len(index) == 120
 

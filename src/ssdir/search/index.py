@@ -161,9 +161,7 @@ class ObjectIndex:
             InputError: if a file is missing, damaged, of another model or given twice, or holds no objects; as
                 `atomic_dir`.
         """
-        for number, file in enumerate(files):
-            if Path(file) in map(Path, files[:number]):
-                raise InputError(f"'{file}' is given twice")
+        _check_given_once(files)
         infos = [read_info(file) for file in files]
         one = infos[0]
         info = IndexInfo(model or one.model, one.class_names, one.latent_dim, str(Path.cwd()), one.fingerprint)
@@ -214,6 +212,7 @@ class ObjectIndex:
             InputError: as `create`; if the index has objects of a file already: of the same box in the same image.
         """
         _check_same_model(self.info, [read_info(file) for file in files], files)
+        _check_given_once(files)
         self._check_new(files)
         version = self._table.version
         try:
@@ -234,7 +233,7 @@ class ObjectIndex:
                 if double:
                     raise InputError(
                         f"the index has objects of '{file}' already, such as one of '{min(double)[0]}': "
-                        "add files of new images only"
+                        "add what is new only"
                     )
 
     def nearest(
@@ -370,6 +369,12 @@ def _batches(files: Sequence[str | Path], first: int) -> Iterator[pa.RecordBatch
             fields = _schema(batch.schema.field("z_what").type.list_size)
             yield pa.RecordBatch.from_arrays([number, *columns, _sizes(batch)], schema=fields)
             first += len(batch)
+
+
+def _check_given_once(files: Sequence[str | Path]) -> None:
+    for number, file in enumerate(files):
+        if Path(file) in map(Path, files[:number]):
+            raise InputError(f"'{file}' is given twice")
 
 
 def _places(table: pa.Table) -> set[tuple[Any, ...]]:
