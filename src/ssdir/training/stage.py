@@ -30,8 +30,9 @@ from ssdir.training.summary import stage_seconds, write_summary
 LOG_EVERY = 20
 """Steps from one row of metrics.csv to the next."""
 
-# Lightning's advice on workers, which a recipe settles, and on the older logs of a resumed run, which are kept.
-_BESIDE_THE_POINT = ".*num_workers|.*does not have many workers|.*LeafSpec|.*Previous log files"
+# Lightning's advice on workers, which a recipe settles; on what a resumed run finds, which is kept; and on the
+# detector, which is frozen in evaluation mode.
+_BESIDE_THE_POINT = ".*(num_workers|many workers|LeafSpec|Previous log files|exists and is not empty|in eval mode)"
 
 
 def fit_stage(
