@@ -6,7 +6,7 @@ import glob
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -137,7 +137,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             problem = f"no image matches the pattern '{given}'"
         else:
             raise InputError(f"'{given}' does not exist")
-        images = [match for match in matches if is_image_name(match) and match.is_file()]
+        images = only_images(matches)
         if not images:
             raise InputError(f"{problem} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
         found.update(dict.fromkeys(images))
@@ -161,6 +161,11 @@ def resize(image: Image8, height: int, width: int) -> Image8:
     if shrunk != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return image.reshape(height, width, channels)
+
+
+def only_images(paths: Iterable[Path]) -> list[Path]:
+    """The image files among some paths, by their names."""
+    return [path for path in paths if is_image_name(path) and path.is_file()]
 
 
 def is_image_name(path: Path) -> bool:

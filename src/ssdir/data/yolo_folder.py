@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssdir.data.folders import files_below, visible
-from ssdir.data.images import is_image_name
+from ssdir.data.images import only_images
 from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
 from ssdir.errors import InputError
@@ -218,7 +218,7 @@ def list_images(place: Path) -> list[Path]:
         raise InputError(
             f"'{place}' does not exist: it should be a folder of images, or a text file that lists some"
         )
-    images = [path for path in files_below(place) if is_image_name(path) and path.is_file()]
+    images = only_images(files_below(place))
     if not images:
         raise InputError(f"'{place}' has no images")
     return images
