@@ -551,7 +551,8 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
         r"by then, (0\.\d+) against": every["probe/accuracy"],
         r"by then, 0\.985 against (0\.\d+)\.": every["probe/labels/accuracy"],
     }
-    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
+    whole = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    text = whole.split(heading)[1]
     for quote, value in told.items():
         found = re.search(quote, text)
         assert found is not None, quote
@@ -559,7 +560,6 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     records = json.loads((ROOT / "results/cpu/probes.json").read_text(encoding="utf-8"))["records"]
     spread = statistics.pstdev(record["metrics"]["probe/accuracy"] for record in records)
     assert f"they have {every['probe/accuracy']:.4f} ± {spread:.4f}, end to end" in text
-    whole = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     fewer = now["ssdir-aware"]["probe/accuracy"]
     assert f"trainings of Table 2 have {every['probe/accuracy']:.4f} instead of {fewer:.4f}." in whole
 

@@ -64,8 +64,9 @@ def once_open(handler: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(handler)
     def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> R:
-        with _opened(workspace).turn.lock:
-            now = _opened(workspace).latest
+        window = _opened(workspace)
+        with window.turn.lock:
+            now = window.latest
         return handler(now, *args, **kwargs)
 
     return handle
@@ -79,10 +80,10 @@ def in_turn(handler: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 
     @functools.wraps(handler)
     def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> list[Any]:
-        turn = _opened(workspace).turn
-        with turn.lock:
-            outputs = handler(_opened(workspace).latest, *args, **kwargs)
-            turn.latest = outputs[0]
+        window = _opened(workspace)
+        with window.turn.lock:
+            outputs = handler(window.latest, *args, **kwargs)
+            window.turn.latest = outputs[0]
         return outputs
 
     return handle
