@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from ssdir import console
+from ssdir import errors
 from ssdir.cli import app
 
 ROOT: Any = get_command(app)
@@ -90,7 +90,7 @@ def test_every_command_says_what_comes_next(path: tuple[str, ...], command: Any)
 def test_exit_codes_are_documented() -> None:
     page = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding="utf-8")
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    codes = {value for name, value in vars(console).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert documented == {0, *codes}
 
 

@@ -2,6 +2,8 @@
 
 import sys
 
+from ssdir.errors import EXIT_INTERRUPTED, INTERRUPTED
+
 
 def main() -> None:
     """Entry point. Ctrl-C ends even the import of the commands without a traceback."""
@@ -10,8 +12,8 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: no unfinished output was kept\n")
-        sys.exit(130)
+        sys.stderr.write(f"{INTERRUPTED}\n")
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

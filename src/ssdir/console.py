@@ -15,11 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ssdir.errors import InputError
-
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
-"""Documented for users in docs/interop.md."""
-
+from ssdir.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, INTERRUPTED, InputError
 
 _WHOLE_SENTENCE = 1000
 
@@ -48,7 +44,7 @@ class FriendlyGroup(TyperGroup):
         except InputError as error:
             fail(f"error: {error}", EXIT_BAD_INPUT)
         except KeyboardInterrupt:
-            fail("interrupted: no unfinished output was kept", EXIT_INTERRUPTED)
+            fail(INTERRUPTED, EXIT_INTERRUPTED)
         except MemoryError:
             fail("error: out of memory: use smaller images or a smaller batch size", EXIT_FAILED)
         except OSError as error:

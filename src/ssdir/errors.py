@@ -1,9 +1,14 @@
-"""Errors that a user caused and can mend: shown as one sentence, without a traceback."""
+"""Errors that a user caused and can mend, shown as one sentence, without a traceback; and how commands end."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
+"""Documented for users in docs/interop.md."""
+
+INTERRUPTED = "interrupted: no unfinished output was kept"
 
 
 class InputError(ValueError):

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from ssdir.commands.options import AsJson, Boxes, Force, Seed, Vocabulary
-from ssdir.console import EXIT_FAILED, next_step, progress, say, warn
+from ssdir.console import next_step, progress, say, warn
+from ssdir.errors import EXIT_FAILED
 from ssdir.outputs import claim
 from ssdir.wording import counted
 

@@ -11,8 +11,8 @@ import typer
 from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson
-from ssdir.console import EXIT_INTERRUPTED, EXIT_UNFINISHED, fail, next_step, say, stdout
-from ssdir.errors import InputError
+from ssdir.console import fail, next_step, say, stdout
+from ssdir.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, InputError
 
 
 def reproduce(

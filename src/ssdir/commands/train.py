@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.options import Force
-from ssdir.console import EXIT_INTERRUPTED, fail, next_step, say
-from ssdir.errors import InputError
+from ssdir.console import fail, next_step, say
+from ssdir.errors import EXIT_INTERRUPTED, InputError
 
 
 def train(
