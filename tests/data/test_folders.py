@@ -44,3 +44,10 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"folder '.*a' can't be read \(permission denied\)"):
         find_images([folder])
+
+
+def test_folders_and_broken_links_are_no_images_whatever_they_are_called(folder: Path) -> None:
+    (folder / "album.png").mkdir()
+    (folder / "gone.png").symlink_to("nowhere.png")
+    assert find_images([folder / "*.png"]) == [folder / "z.png"]
+    assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "z.png"]
