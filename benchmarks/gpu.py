@@ -14,8 +14,8 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,7 +40,9 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.models.inference_form import in_bfloat16, inference_form
 from ssdir.models.ssdir import SSDIR
 from ssdir.models.zoo import choose_device, device_name
+from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
+from ssdir.training.graphs import DenseGraphs
 from ssdir.training.loading import CachedDataset, EpochShuffle, ResidentDataset, make_loader
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage
 from ssdir.training.recipe import read_recipe
@@ -129,11 +131,19 @@ def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: in
     encoder = in_bfloat16(inference_form(model))
     pixels = torch.from_numpy(scattered_pictures(model.image_size, batch)).to(model.device)
     images = pixels.permute(0, 3, 1, 2).float().div_(255)  # its memory stays channels-last
-    return describe(f"encode, batch {batch}", lambda: encoder.encode(images), batch, model.device, rates, repeats)
+
+    def step() -> object:
+        return encoder.encode(images)
+
+    work = count_work(step)
+    return describe(f"encode, batch {batch}", step, batch, work, model.device, rates, repeats)
 
 
 def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
-    """A step of each stage, batches included, as `training.stage` has them; without what a training logs of it."""
+    """A step of each stage, batches included, as `training.stage` has them; without what a training logs of it.
+
+    Each by CUDA graphs, as trainings go, and kernel by kernel.
+    """
     recipe, device = read_recipe(PRESET), model.device
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
@@ -141,24 +151,37 @@ def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images
         split = open_dataset(folder, "train", "all", model.image_size, preload=True)
     batches = [batch for batch in TRAINING_BATCHES if batch <= images] or [images]
     detector = LitModel(model.detector, recipe.detector, 0)
-    records = [
-        stage_record("detector, training step", detector, split, batch, rates, repeats) for batch in batches
-    ]
+    records = stage_records("detector, training step", detector, split, batches, rates, repeats)
     objects = []
     model.eval()
     with torch.no_grad():
         for batch, _ in make_loader(split, 32, device):
-            objects += model.detector.find(batch.to(device))[0].to("cpu").split()
+            objects.append(model.detector.find(batch.to(device))[0].to("cpu"))
     model.train()
     stage = LitRepresentation(model, recipe.representation, 0)
-    kept = CachedDataset(split, objects, [])
-    return records + [
-        stage_record("representation, training step", stage, kept, batch, rates, repeats) for batch in batches
+    kept = CachedDataset(split, Objects.cat(objects), [])
+    return records + stage_records("representation, training step", stage, kept, batches, rates, repeats)
+
+
+def stage_records(
+    name: str, stage: LitStage, split: Any, batches: Sequence[int], rates: dict[str, float], repeats: int
+) -> list[Record]:
+    ways = (True, False) if next(stage.parameters()).is_cuda else (False,)
+    return [
+        stage_record(name, stage, split, batch, by_graphs, rates, repeats)
+        for by_graphs in ways
+        for batch in batches
     ]
 
 
 def stage_record(
-    name: str, stage: LitStage, split: Any, batch_size: int, rates: dict[str, float], repeats: int
+    name: str,
+    stage: LitStage,
+    split: Any,
+    batch_size: int,
+    by_graphs: bool,
+    rates: dict[str, float],
+    repeats: int,
 ) -> Record:
     device = next(stage.parameters()).device
     stage.train().requires_grad_(True)
@@ -168,40 +191,56 @@ def stage_record(
     held, order = ResidentDataset(split, device), list(EpochShuffle(len(split), 0))
     place = 0
 
+    def precise() -> AbstractContextManager[object]:
+        return torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
+
     def step() -> None:
         nonlocal place
         if place + batch_size > len(order):
             place = 0
         batch = held.__getitems__(order[place : place + batch_size])
         place += batch_size
-        precise = torch.autocast(device.type, torch.bfloat16) if device.type == "cuda" else nullcontext()
-        with precise:
-            total = stage.compute_losses(batch)["total"]
+        with precise():
+            losses = stage.compute_losses(batch)
         optimizer.zero_grad()
-        total.backward()
-        stage.configure_gradient_clipping(optimizer)
+        losses["total"].backward()
+        stage.check_step(losses)
         optimizer.step()
 
-    return describe(f"{name}, batch {batch_size}", step, batch_size, device, rates, repeats)
+    work, graphs = count_work(step), DenseGraphs()
+    if by_graphs:
+        with precise():
+            graphs.capture(stage, batch_size)
+    how = "" if by_graphs else ", kernel by kernel"
+    try:
+        return describe(f"{name}, batch {batch_size}{how}", step, batch_size, work, device, rates, repeats)
+    finally:
+        graphs.release()
+
+
+def count_work(step: Callable[[], object]) -> tuple[float, float]:
+    """Operations, and bytes moved, of a step that goes kernel by kernel: those of a graph are not seen."""
+    with FlopCounterMode(display=False) as arithmetic:
+        step()
+    with Traffic() as traffic:
+        step()
+    return float(arithmetic.get_total_flops()), float(traffic.bytes)
 
 
 def describe(
     name: str,
     step: Callable[[], object],
     images: int,
+    work: tuple[float, float],
     device: torch.device,
     rates: dict[str, float],
     repeats: int,
 ) -> Record:
     """All that is told of a step over so many images."""
     seconds = seconds_of(step, device, repeats)
-    with FlopCounterMode(display=False) as arithmetic:
-        step()
-    with Traffic() as traffic:
-        step()
     kernels = kernel_seconds(step, device)
     middle = spread(seconds).median
-    flop, moved, running = float(arithmetic.get_total_flops()), float(traffic.bytes), sum(kernels.values())
+    (flop, moved), running = work, sum(kernels.values())
     longest = sorted(kernels.items(), key=lambda item: -item[1])[:SHOWN_KERNELS]
     record = {
         "name": name,

@@ -337,7 +337,7 @@ def compositor_record(batch_size: int, repeats: int) -> Record:
     appearances, objects = objects_to_compose(batch_size)
     boxes = to_xyxy(objects.z_where)
     assert objects.z_depth is not None
-    place = (boxes, objects.z_depth, objects.image_index, batch_size, (CANVAS, CANVAS))
+    place = (boxes, objects.z_depth, objects.image_index, objects.per_image, (CANVAS, CANVAS))
 
     def product() -> Tensor:
         with torch.inference_mode():
@@ -372,7 +372,13 @@ def many_objects_record() -> Record:
         g = torch.Generator().manual_seed(0)
         side = torch.full((count, 2), 0.1)
         z_where = torch.cat([0.1 + 0.8 * torch.rand(count, 2, generator=g), side], dim=1)
-        place = (to_xyxy(z_where), torch.zeros(count), torch.zeros(count, dtype=torch.int64), 1, (1024, 1024))
+        place = (
+            to_xyxy(z_where),
+            torch.zeros(count),
+            torch.zeros(count, dtype=torch.int64),
+            [count],
+            (1024, 1024),
+        )
         appearances = torch.rand(count, 3, SIDE, SIDE, generator=g)
 
         def compose(given: Tensor = appearances, where: Any = place) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -140,7 +141,16 @@ class Objects:
     @property
     def counts(self) -> Tensor:
         """Objects per image, int64 (B,)."""
-        return torch.bincount(self.image_index, minlength=self.batch_size)
+        # Unlike bincount, this waits for no device.
+        return self.image_index.new_zeros(self.batch_size).scatter_add(
+            0, self.image_index, torch.ones_like(self.image_index)
+        )
+
+    @cached_property
+    def per_image(self) -> list[int]:
+        """`counts` as the host knows them: a device is waited for once, also for what `replace` makes of these."""
+        counts: list[int] = self.counts.tolist()
+        return counts
 
     def boxes_px(self, size: tuple[int, int]) -> Tensor:
         """Boxes (M, 4), xyxy in pixels of an image of `size` = (height, width)."""
@@ -161,12 +171,15 @@ class Objects:
 
     def replace(self, **changes: Any) -> Self:
         """Returns a copy with fields replaced (and validated)."""
-        return replace(self, **changes)
+        copied = replace(self, **changes)
+        if "per_image" in vars(self) and not {"image_index", "batch_size"} & changes.keys():
+            vars(copied)["per_image"] = self.per_image
+        return copied
 
     def split(self) -> list[Self]:
         """One `Objects` per image, each with batch size 1."""
         parts = []
-        for chunk in torch.arange(len(self), device=self.device).split(self.counts.tolist()):
+        for chunk in torch.arange(len(self), device=self.device).split(self.per_image):
             part = self[chunk]
             parts.append(part.replace(image_index=torch.zeros_like(part.image_index), batch_size=1))
         return parts

@@ -122,7 +122,7 @@ def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
     nn.init.normal_(last_layer(detector.refiner).weight)
     last_layer(detector.refiner).bias.data[2:] = 3.0  # larger, so that some overlap
     images = noise(2)
-    selected = detector.select(detector(images))
+    selected = detector.select(detector(images)[1])
     found, maps = detector.find(images)
     assert [feature.shape[-1] for feature in maps] == [32, 16, 8]
     assert [feature.shape[-1] for feature in detector.pyramid(maps)] == [16, 8]
@@ -144,7 +144,7 @@ def test_a_detector_names_what_it_finds_anew() -> None:
     last = last_layer(detector.refiner)
     nn.init.normal_(last.weight[4:], std=3.0)  # Boxes stay where they are.
     images = noise(2)
-    detections = detector(images)
+    _, detections = detector(images)
     selected = detector.select(detections)
     found = detector.detect(images)
     assert found.scores is not None

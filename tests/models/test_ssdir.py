@@ -134,7 +134,7 @@ def test_without_a_refiner_there_is_no_second_look() -> None:
 def test_detections_given_as_boxes_with_their_anchors_decode_to_themselves() -> None:
     model, images = tiny_model(), noise(2)
     objects = model.encode(images)
-    deltas = model.detector(images).box_deltas[objects.image_index, objects.anchor_index]
+    deltas = model.detector(images)[1].box_deltas[objects.image_index, objects.anchor_index]
     decoded = decode_boxes(deltas, model.detector.anchors[objects.anchor_index], (0.1, 0.2))
     torch.testing.assert_close(to_xyxy(decoded).clamp(0, 1), objects.boxes)
 

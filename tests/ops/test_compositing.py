@@ -20,16 +20,19 @@ from ssdir.ops.compositing import (
     pixel_owners,
     pixel_shares,
 )
-from ssdir.ops.pasting import paste_sum, tent_weights
+from ssdir.ops.pasting import GROUP_SIZE, paste_sum, tent_weights
 
 HEIGHT, WIDTH, SIDE = 33, 40, 6
 
 
-@pytest.fixture(autouse=True, params=["regions", "product"], scope="module")
+@pytest.fixture(autouse=True, params=["regions", "product", "groups"], scope="module")
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything here holds for both ways of pasting."""
+    """Everything here holds for all ways of pasting, that of GPUs too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pasting, "CALL_COST", {"regions": -1e15, "product": 1e15}[request.param])
+        patch.setattr(pasting, "CALL_COST", -1e15 if request.param == "regions" else 1e15)
+        if request.param == "groups":
+            patch.setattr(pasting, "_sum_as_product", pasting._sum_of_groups)
+            patch.setattr(pasting, "GROUP_SIZE", 2)  # so that there are groups that are full, and more than one
         yield
 
 
@@ -54,18 +57,20 @@ class Layers:
     image_index: Tensor
     batch_size: int = 3
 
+    @property
+    def counts(self) -> list[int]:
+        return torch.bincount(self.image_index, minlength=self.batch_size).tolist()
+
     def weighted(self, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor:
-        return composite_weighted(
-            self.appearances, self.boxes, self.z_depth, self.image_index, self.batch_size, size
-        )
+        return composite_weighted(self.appearances, self.boxes, self.z_depth, self.image_index, self.counts, size)
 
     def merged(self, size: tuple[int, int] = (HEIGHT, WIDTH)) -> tuple[Tensor, Tensor]:
         return composite_alpha(
-            self.appearances, self.alpha, self.boxes, self.z_depth, self.image_index, self.batch_size, size
+            self.appearances, self.alpha, self.boxes, self.z_depth, self.image_index, self.counts, size
         )
 
     def owners(self, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor:
-        return pixel_owners(self.alpha, self.boxes, self.z_depth, self.image_index, self.batch_size, size)
+        return pixel_owners(self.alpha, self.boxes, self.z_depth, self.image_index, self.counts, size)
 
 
 def layers(seed: int = 0, counts: tuple[int, ...] = (2, 0, 3), side: int = SIDE, min_box: float = 0.2) -> Layers:
@@ -348,7 +353,8 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("kind", ["weighted", "alpha"])
-def test_no_object_has_a_canvas_of_its_own(kind: str) -> None:
+def test_no_object_has_a_canvas_of_its_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasting, "GROUP_SIZE", GROUP_SIZE)
     M, H, W = 30, 256, 256
     given_ = layers(counts=(M // 2, M // 2), side=32)
     with LargestTensor() as largest:
@@ -360,7 +366,7 @@ def test_no_object_has_a_canvas_of_its_own(kind: str) -> None:
 def test_of_what_two_cover_the_nearer_has_the_larger_share(near: int) -> None:
     depth = [3.0 * (row == near) for row in range(2)]
     pair = one_box(LEFT, RIGHT, depth=depth, colours=[RED, GREEN], side=30)
-    arguments = (pair.boxes, pair.z_depth, pair.image_index, 1, (60, 60))
+    arguments = (pair.boxes, pair.z_depth, pair.image_index, pair.counts, (60, 60))
     shares = pixel_shares(pair.alpha, *arguments)[:, 0]
     expected = 1 / (1 + torch.exp(torch.tensor([-3.0 if near == 0 else 3.0, 3.0 if near == 0 else -3.0])))
     # The boxes share a third of each: the last ten columns of the left one, the first ten of the right one.

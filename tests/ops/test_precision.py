@@ -22,7 +22,7 @@ def test_a_scene_is_pasted_in_single_precision_under_autocast() -> None:
     g = torch.Generator().manual_seed(0)
     alpha = torch.rand(2, 1, 8, 8, generator=g)
     appearances = torch.rand(2, 3, 8, 8, generator=g) * alpha
-    place = (BOXES, torch.tensor([0.5, -0.5]), IMAGE_INDEX, 2, (64, 64))
+    place = (BOXES, torch.tensor([0.5, -0.5]), IMAGE_INDEX, [1, 1], (64, 64))
     expected, _ = composite_alpha(appearances.bfloat16().float(), alpha.bfloat16().float(), *place)
     with torch.autocast("cpu", torch.bfloat16):
         scene, coverage = composite_alpha(appearances.bfloat16(), alpha.bfloat16(), *place)

@@ -84,7 +84,7 @@ def segment(objects: Objects, scene: Scene) -> Tensor:
     H, W = scene.reconstructions.shape[-2:]
     z_depth = torch.zeros_like(objects.z_where[:, 0]) if objects.z_depth is None else objects.z_depth
     boxes = with_area(objects.boxes, max(H, W))
-    owners = pixel_owners(scene.alpha, boxes, z_depth, objects.image_index, objects.batch_size, (H, W))
+    owners = pixel_owners(scene.alpha, boxes, z_depth, objects.image_index, objects.per_image, (H, W))
     first = objects.counts.cumsum(0) - objects.counts
     return torch.where(owners < 0, 0, owners - first[:, None, None] + 1)
 

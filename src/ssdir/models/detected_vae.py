@@ -139,7 +139,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         size = (self.image_size, self.image_size)
         appearances, alpha = self.decoder(objects.z_what)
         boxes = with_area(objects.boxes, self.image_size)
-        place = (boxes, objects.z_depth, objects.image_index, objects.batch_size, size)
+        place = (boxes, objects.z_depth, objects.image_index, objects.per_image, size)
         if alpha is None:
             reconstructions = composite_weighted(appearances, *place)
         else:
@@ -176,6 +176,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             The four terms of eq. 7, in nats per image, `consistency` and `classes`, in nats per object, if they
             have a weight, `total`, their weighted sum, and `mse`.
         """
+        _ = objects.per_image  # Now, while a GPU has next to nothing to be waited for.
         latents, again, rows = self.infer_twice(objects, images, features)
         sampled = self.sample(latents)
         scene = self.decode(sampled)
@@ -228,8 +229,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             read = [torch.cat([one, two.to(one)]) for one, two in zip(features, again, strict=True)]
         # At once: batch norm would make something else of each view by itself, and of images later a mean of both.
         both = self.infer(Objects.cat([objects, moved]), torch.cat([images, view.images]), read)
-        latents = both[: len(objects)].replace(batch_size=objects.batch_size)
-        return latents, both[len(objects) :], view.rows
+        first, second = both[: len(objects)], both[len(objects) :]
+        latents = objects.replace(z_what=first.z_what, z_what_scale=first.z_what_scale, z_depth=first.z_depth)
+        return latents, second, view.rows
 
     def agreement(self, first: Tensor, second: Tensor) -> Tensor:
         """How well objects are told apart by their codes in two views, both float (N, D), in nats per object."""
@@ -287,7 +289,9 @@ def elbo_terms(
         size = (images.shape[-2], images.shape[-1])
         boxes = with_area(latents.boxes, size[0])
         assert latents.z_depth is not None
-        per_pixel = per_pixel * pixel_shares(scene.alpha, boxes, latents.z_depth, latents.image_index, B, size)
+        per_pixel = per_pixel * pixel_shares(
+            scene.alpha, boxes, latents.z_depth, latents.image_index, latents.per_image, size
+        )
     per_object = per_pixel.sum(dim=(1, 2, 3))
     share = 1 / latents.counts[latents.image_index]
     return {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from einops import rearrange
@@ -17,8 +16,7 @@ from ssdir.models.backbone import init_xavier
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
 
 
-@dataclass(frozen=True)
-class Posterior:
+class Posterior(NamedTuple):
     """Dense parameters for every cell of the pyramid; it never leaves models and losses.
 
     Attributes:

@@ -210,7 +210,7 @@ class SPACE(GenerativeModel):
             appearances, alpha = sample_glimpses(layers, parts, own, self.config.glimpse_size).split([3, 1], dim=1)
         boxes = to_xyxy(_with_area(objects.z_where, self.image_size))
         nearness = self.config.depth_sharpness * objects.z_depth.sigmoid()
-        place = (boxes, nearness, objects.image_index, objects.batch_size, (self.image_size, self.image_size))
+        place = (boxes, nearness, objects.image_index, objects.per_image, (self.image_size, self.image_size))
         reconstructions, coverage = composite_alpha(appearances, alpha, *place)
         if background is not None:
             reconstructions = reconstructions + (1 - coverage) * background
@@ -246,7 +246,8 @@ class SPACE(GenerativeModel):
         behind = self.background(images, self.config.background_sigma)
         with torch.autocast(images.device.type, enabled=False):
             gate = presence[:, None, None, None]
-            place = (windows, nearness, image_index, len(images), (self.image_size, self.image_size))
+            counts = [len(windows) // len(images)] * len(images)  # Every cell is drawn.
+            place = (windows, nearness, image_index, counts, (self.image_size, self.image_size))
             foreground, coverage = composite_alpha(appearances * gate, alpha * gate, *place)
             kl_what = normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1)
             terms = {

@@ -215,7 +215,7 @@ class SPAIR(GenerativeModel):
             parts, own = self._tight_parts(appearances), torch.arange(len(objects), device=alpha.device)
             windows = around_parts(windows, parts)
             pictures = sample_glimpses(pictures, parts, own, self.config.glimpses.size)
-        drawn = self._render(appearances, alpha, present, objects.z_depth, windows, objects.counts.tolist())
+        drawn = self._render(appearances, alpha, present, objects.z_depth, windows, objects.per_image)
         return Scene(drawn, pictures[:, :3], pictures[:, 3:])
 
     def _render(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -90,8 +89,7 @@ class SSDConfig(Config):
         return self.nms_threshold if self.nms else 1.0
 
 
-@dataclass(frozen=True)
-class Detections:
+class Detections(NamedTuple):
     """Raw outputs of the heads for all anchors.
 
     Attributes:
@@ -166,9 +164,13 @@ class SSD(nn.Module):
         """Side of the square input, in pixels."""
         return self.config.image_size
 
-    def forward(self, images: Tensor) -> Detections:
-        """Images float (B, 3, H, W) in [0, 1] to raw detections."""
-        return self.heads(self.pyramid(self.read(images)))
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Detections]:
+        """Images float (B, 3, H, W) in [0, 1] to what is read of them, see `read`, and raw detections.
+
+        All that has the same shapes for every batch, whatever is in the images.
+        """
+        maps = self.read(images)
+        return maps, self.heads(self.pyramid(maps))
 
     def heads(self, features: list[Tensor]) -> Detections:
         """The pyramid's features to raw detections of all N anchors."""
@@ -247,8 +249,7 @@ class SSD(nn.Module):
             Objects as of `select`, seen a second time where there is a refiner, and what was read, see `read`.
         """
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
-        maps = self.read(images)
-        detections = self.heads(self.pyramid(maps))
+        maps, detections = self(images)
         objects = self.select(detections, threshold)
         if self.refiner is not None:
             objects = self.look_again(maps, objects)
@@ -303,20 +304,20 @@ class SSD(nn.Module):
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
-        maps = self.read(images)
-        detections = self.heads(self.pyramid(maps))
+        # First what the host has to wait for: by then, a GPU has nothing else to do.
         matches = match_anchors(targets, self.anchors, self.config.match_iou)
         positive = matches >= 0
+        image, anchor = positive.nonzero(as_tuple=True)
+        maps, detections = self(images)
         num_positive = positive.sum().clamp(min=1)
-        rows = matches[positive]
-        anchors = self.anchors.expand(len(matches), -1, -1)[positive]
-        box_targets = encode_boxes(targets.z_where[rows], anchors, self.config.variances)
+        rows = matches[image, anchor]
+        box_targets = encode_boxes(targets.z_where[rows], self.anchors[anchor], self.config.variances)
         box_loss = F.smooth_l1_loss(
-            detections.box_deltas[positive], box_targets, beta=self.config.box_beta, reduction="sum"
+            detections.box_deltas[image, anchor], box_targets, beta=self.config.box_beta, reduction="sum"
         )
 
         classes = torch.zeros_like(matches)
-        classes[positive] = targets.labels[rows] + 1
+        classes[image, anchor] = targets.labels[rows] + 1
         entropy = F.cross_entropy(detections.class_logits.flatten(0, 1), classes.flatten(), reduction="none")
         entropy = entropy.view_as(classes)
         hard = _hardest(entropy.detach().masked_fill(positive, -1), positive.sum(dim=1))

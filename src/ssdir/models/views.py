@@ -119,7 +119,7 @@ def _in_other_places(images: Tensor, objects: Objects, config: ViewConfig, min_s
     seen = to_xyxy(grow_boxes(moved.z_where, CUT_OUT_MARGIN))
     nearness = DEPTH_RANGE * torch.rand(M, device=images.device)
     opaque = torch.ones_like(cut_outs[:, :1])
-    scenes, _ = composite_alpha(cut_outs, opaque, seen, nearness, objects.image_index, objects.batch_size, size)
+    scenes, _ = composite_alpha(cut_outs, opaque, seen, nearness, objects.image_index, objects.per_image, size)
     return View(scenes, moved, rows)
 
 

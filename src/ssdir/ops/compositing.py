@@ -25,7 +25,7 @@ def composite_weighted(
     boxes: Tensor,
     z_depth: Tensor,
     image_index: Tensor,
-    batch_size: int,
+    counts: list[int],
     size: tuple[int, int],
 ) -> Tensor:
     """The paper's merge: a sum weighted by softmaxed depth, divided by the image's maximum.
@@ -35,14 +35,13 @@ def composite_weighted(
         boxes: float (M, 4), xyxy relative to the image.
         z_depth: float (M,), larger is nearer.
         image_index: int64 (M,), never decreasing.
-        batch_size: images B.
+        counts: objects of each of the B images.
         size: (H, W).
 
     Returns:
         float (B, 3, H, W) in [0, 1].
     """
-    weights = image_softmax(z_depth, image_index, batch_size)
-    counts = torch.bincount(image_index, minlength=batch_size).tolist()
+    weights = image_softmax(z_depth, image_index, len(counts))
     canvas = paste_sum(appearances * weights[:, None, None, None], boxes, counts, size)
     return canvas / canvas.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
 
@@ -54,7 +53,7 @@ def composite_alpha(
     boxes: Tensor,
     z_depth: Tensor,
     image_index: Tensor,
-    batch_size: int,
+    counts: list[int],
     size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """The per-pixel merge: where objects overlap, the nearer opaque one is seen.
@@ -69,14 +68,13 @@ def composite_alpha(
         boxes: float (M, 4), xyxy relative to the image.
         z_depth: float (M,), larger is nearer.
         image_index: int64 (M,), never decreasing.
-        batch_size: images B.
+        counts: objects of each of the B images.
         size: (H, W).
 
     Returns:
         reconstructions (B, 3, H, W) over black and coverage (B, 1, H, W), the opacity of all objects together.
     """
-    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None, None]
-    counts = torch.bincount(image_index, minlength=batch_size).tolist()
+    weights = _depth_weights(z_depth, image_index, len(counts))[:, None, None, None]
     layers = torch.cat([appearances * weights, alpha * weights, alpha], dim=1)
     pasted = paste_sum(layers, boxes, counts, size, antialias=True)
     colour, weighted_alpha, total_alpha = pasted.split([3, 1, 1], dim=1)
@@ -90,7 +88,7 @@ def pixel_owners(
     boxes: Tensor,
     z_depth: Tensor,
     image_index: Tensor,
-    batch_size: int,
+    counts: list[int],
     size: tuple[int, int],
     min_coverage: float = 0.5,
 ) -> Tensor:
@@ -104,7 +102,7 @@ def pixel_owners(
         boxes: float (M, 4), xyxy relative to the image, with positive area.
         z_depth: float (M,), larger is nearer.
         image_index: int64 (M,), never decreasing.
-        batch_size: images B.
+        counts: objects of each of the B images.
         size: (H, W).
         min_coverage: least coverage of a pixel that belongs to an object.
 
@@ -116,10 +114,10 @@ def pixel_owners(
     extent = boxes[:, 2:] - boxes[:, :2]
     across = tent_weights(boxes[:, 0], extent[:, 0], W, S, antialias=True).transpose(1, 2)
     down = tent_weights(boxes[:, 1], extent[:, 1], H, S, antialias=True)
-    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None]
-    owners = image_index.new_full((batch_size, H, W), -1)
+    weights = _depth_weights(z_depth, image_index, len(counts))[:, None, None]
+    owners = image_index.new_full((len(counts), H, W), -1)
     first = 0
-    for image, n in enumerate(torch.bincount(image_index, minlength=batch_size).tolist()):
+    for image, n in enumerate(counts):
         if n:
             rows = slice(first, first + n)
             pasted = torch.bmm(torch.bmm(down[rows], alpha[rows, 0]), across[rows])
@@ -140,7 +138,7 @@ def pixel_shares(
     boxes: Tensor,
     z_depth: Tensor,
     image_index: Tensor,
-    batch_size: int,
+    counts: list[int],
     size: tuple[int, int],
 ) -> Tensor:
     """How much of each pixel in its box an object shows, beside the others: w a / Σ w a, in the object's frame.
@@ -150,15 +148,14 @@ def pixel_shares(
         boxes: float (M, 4), xyxy relative to the image, with positive area.
         z_depth: float (M,), larger is nearer.
         image_index: int64 (M,), never decreasing.
-        batch_size: images B.
+        counts: objects of each of the B images.
         size: (H, W).
 
     Returns:
         float (M, 1, S, S) in (0, 1], 1 where no other object is; without gradient.
     """
     (H, W), S = size, alpha.shape[-1]
-    weights = _depth_weights(z_depth, image_index, batch_size)[:, None, None, None]
-    counts = torch.bincount(image_index, minlength=batch_size).tolist()
+    weights = _depth_weights(z_depth, image_index, len(counts))[:, None, None, None]
     shown = crop_glimpses(paste_sum(alpha * weights, boxes, counts, size, antialias=True), boxes, image_index, S)
     # What pasting and cropping make of the object alone: both blur.
     extent = boxes[:, 2:] - boxes[:, :2]

@@ -33,7 +33,7 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
     first = counts.cumsum(0) - counts
     place = torch.arange(M, device=image.device) - first[image]
     # Without a loop over images, for each of whose steps a GPU would have to be told.
-    padded = overlaps.new_full((B, int(counts.max()), N), -1)
+    padded = overlaps.new_full((B, max(targets.per_image), N), -1)
     padded[image, place] = overlaps
     best_iou, best = padded.max(dim=1)
     matches = torch.where(best_iou >= iou_threshold, best + first[:, None], -1).flatten()

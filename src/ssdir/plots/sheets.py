@@ -202,7 +202,7 @@ class _Layout:
 
     @classmethod
     def of(cls, objects: Objects, max_objects: int, cell: int, *, captioned: bool) -> _Layout:
-        most = min(max_objects, max(objects.counts.tolist(), default=0))
+        most = min(max_objects, max(objects.per_image, default=0))
         font = max(9, cell // 15)
         return cls(cell, max(2, ceil(most / 2)), font, font + 4 if captioned else 0)
 

@@ -64,17 +64,19 @@ def build_cache(
     if target is not None and (target / "complete.json").exists():
         return _read(dataset, target, len(shapes))
     levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
-    objects: list[Objects] = []
+    parts: list[Objects] = []
+    done = 0
     loader = make_loader(dataset, batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
             found, features = model.detector.find(images.to(device))
-            first = len(objects)
-            objects += found.to("cpu").split()
+            parts.append(found.to("cpu"))
             for level, feature in zip(levels, features, strict=False):
-                level[first : len(objects)] = feature.half().cpu().numpy()
+                level[done : done + len(images)] = feature.half().cpu().numpy()
+            done += len(images)
             if progress is not None:
-                progress(len(objects), len(dataset))
+                progress(done, len(dataset))
+    objects = Objects.cat(parts)
     if target is not None:
         _finish(target, objects, levels)
         return _read(dataset, target, len(shapes))
@@ -89,21 +91,20 @@ def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.nda
     return np.lib.format.open_memmap(target / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape)
 
 
-def _finish(target: Path, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
+def _finish(target: Path, objects: Objects, levels: Sequence[np.ndarray]) -> None:
     for level in levels:
         if isinstance(level, np.memmap):
             level.flush()
-    packed = Objects.cat(objects)
-    tensors = {name: tensor.numpy() for name in DETECTED if (tensor := getattr(packed, name)) is not None}
+    tensors = {name: tensor.numpy() for name in DETECTED if (tensor := getattr(objects, name)) is not None}
     np.savez(target / "objects.npz", **tensors)
     # Written last: a cache without it was interrupted, and is built again.
-    (target / "complete.json").write_text(json.dumps({"images": len(objects)}), encoding="utf-8")
+    (target / "complete.json").write_text(json.dumps({"images": objects.batch_size}), encoding="utf-8")
 
 
 def _read(dataset: ObjectDataset, target: Path, num_levels: int) -> CachedDataset:
     with np.load(target / "objects.npz") as stored:
         tensors = {name: torch.from_numpy(stored[name]) for name in stored.files}
-    objects = Objects(batch_size=len(dataset), **tensors).split()
+    objects = Objects(batch_size=len(dataset), **tensors)
     levels = [np.load(target / f"level{level}.npy", mmap_mode="r") for level in range(num_levels)]
     return CachedDataset(dataset, objects, levels)
 

@@ -270,7 +270,14 @@ def _train_vae(
     """Trains encoders and decoder on the frozen detector's objects."""
     with session.watching("running the frozen detector once over the data") as progress:
         cached = {
-            split: build_cache(model, dataset, folder / CACHE, limit_mb=recipe.cache_limit_mb, progress=progress)
+            split: build_cache(
+                model,
+                dataset,
+                folder / CACHE,
+                limit_mb=recipe.cache_limit_mb,
+                batch_size=2 * recipe.representation.batch_size,  # There is room, without gradients.
+                progress=progress,
+            )
             for split, dataset in splits.items()
         }
     stage = LitRepresentation(model, recipe.representation, recipe.seed)

@@ -42,19 +42,23 @@ class CachedDataset(Dataset[CachedSample]):
 
     Args:
         dataset: the images, without transform.
-        objects: the detections of each.
+        objects: the detections in all of its images.
         levels: what the detector read of all of them, each (N, C, h, w); none where that is not kept.
     """
 
-    def __init__(self, dataset: ObjectDataset, objects: list[Objects], levels: Sequence[np.ndarray]) -> None:
+    def __init__(self, dataset: ObjectDataset, objects: Objects, levels: Sequence[np.ndarray]) -> None:
         self.dataset, self.objects, self.levels = dataset, objects, levels
+        self._ends = np.cumsum(objects.per_image)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> CachedSample:
         image, _ = self.dataset[index]
-        return image, self.objects[index], [torch.from_numpy(np.array(level[index])) for level in self.levels]
+        end = int(self._ends[index])
+        rows = torch.arange(end - self.objects.per_image[index], end)
+        objects = self.objects.regrouped(rows, torch.zeros_like(rows), 1)
+        return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
 
 
 def collate_cached(samples: Sequence[CachedSample]) -> Batch:
@@ -134,7 +138,7 @@ class ResidentDataset(Dataset[Any]):
         self.device, self.images = device, _hold(dataset, device)
         self._make: Callable[[Tensor, Objects], Any]
         if isinstance(split, CachedDataset):
-            objects, self._make = Objects.cat(split.objects), _as_batch
+            objects, self._make = split.objects, _as_batch
         else:
             objects, self._make = dataset.all_objects(), _as_pair
         self._counts = objects.counts.numpy()

@@ -30,6 +30,8 @@ class LitStage(lightning.LightningModule):
             uninterrupted one.
     """
 
+    model: SSD | GenerativeModel
+
     def __init__(self, config: StageConfig, seed: int) -> None:
         super().__init__()
         self.config, self.seed = config, seed
@@ -42,26 +44,46 @@ class LitStage(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:  # noqa: D102
         torch.manual_seed(self.seed * 100_003 + self.current_epoch)
 
-    def training_step(self, batch: Any, batch_index: int) -> Tensor | None:  # noqa: D102
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:  # noqa: D102
         losses = self.compute_losses(batch)
-        finite = self.log_losses("train", losses, _batch_size(batch))
+        self._step_losses = {name: value.detach() for name, value in losses.items()}
+        self._step_images = _batch_size(batch)
         self.empty_batches += not _num_objects(batch)
-        if not finite["total"]:
-            self.skipped_steps += 1
-            return None
         return losses["total"]
 
     def validation_step(self, batch: Any, batch_index: int) -> None:  # noqa: D102
-        self.log_losses("val", self.compute_losses(batch), _batch_size(batch))
+        losses = self.compute_losses(batch)
+        self._log_losses("val", losses, _are_finite(losses), _batch_size(batch))
 
-    def log_losses(self, split: str, losses: dict[str, Tensor], batch_size: int) -> dict[str, bool]:
-        """Shows each term of a training step in the progress bar, and logs each one's mean over the epoch.
+    def configure_gradient_clipping(  # noqa: D102
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        finite = self.check_step(self._step_losses)
+        self._log_losses("train", self._step_losses, finite, self._step_images)
+
+    def check_step(self, losses: dict[str, Tensor]) -> dict[str, bool]:
+        """Clips the gradients of a step, or drops them where it went wrong.
+
+        Losses and gradients are looked at together, after both: the host waits for a GPU once.
+
+        Args:
+            losses: of the step, `total` among them.
 
         Returns:
-            Which terms are finite; the others are left out.
+            Which losses are finite.
         """
-        flags = torch.stack([value.detach().isfinite() for value in losses.values()]).tolist()  # waits once
-        finite = dict(zip(losses, flags, strict=True))
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        finite = _are_finite({**losses, "norm": norm})
+        if not (finite["total"] and finite["norm"]):
+            self.skipped_steps += 1
+            for parameter in parameters:
+                parameter.grad = None
+        return finite
+
+    def _log_losses(self, split: str, losses: dict[str, Tensor], finite: dict[str, bool], batch_size: int) -> None:
+        """Shows finite terms of a training step in the progress bar, and logs their means over the epoch."""
         for name, value in losses.items():
             if not finite[name]:
                 continue
@@ -72,18 +94,6 @@ class LitStage(lightning.LightningModule):
             for name in ("skipped_steps", "empty_batches"):
                 if count := getattr(self, name):
                     self.log(f"train/{name}", float(count), prog_bar=True, batch_size=batch_size)
-        return finite
-
-    def configure_gradient_clipping(  # noqa: D102
-        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
-    ) -> None:
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if not torch.isfinite(norm):
-            self.skipped_steps += 1
-            for parameter in parameters:
-                parameter.grad = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:  # noqa: D102
         optimizer = _optimizer([p for p in self.parameters() if p.requires_grad], self.config)
@@ -116,6 +126,8 @@ class LitModel(LitStage):
 class LitRepresentation(LitStage):
     """Trains what and depth encoders and the decoder on the frozen detector's objects."""
 
+    model: DetectedVAE
+
     def __init__(self, model: DetectedVAE, config: StageConfig, seed: int) -> None:
         super().__init__(config, seed)
         self.model = model
@@ -140,6 +152,12 @@ def _optimizer(parameters: list[nn.Parameter], config: StageConfig) -> torch.opt
         parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
     return muon
+
+
+def _are_finite(values: dict[str, Tensor]) -> dict[str, bool]:
+    """Which of some scalars are finite; a device is waited for once."""
+    flags = torch.stack([value.detach().float() for value in values.values()]).isfinite().tolist()
+    return dict(zip(values, flags, strict=True))
 
 
 def _batch_size(batch: Any) -> int:

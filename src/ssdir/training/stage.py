@@ -20,6 +20,7 @@ from rich.console import Console
 
 from ssdir.data.dataset import ObjectDataset
 from ssdir.models.zoo import choose_device, device_name
+from ssdir.training.graphs import DenseGraphs, has_graphs
 from ssdir.training.loading import CachedDataset, EpochShuffle, make_loader
 from ssdir.training.modules import LitStage
 from ssdir.training.precision import trainer_precision
@@ -68,6 +69,9 @@ def fit_stage(
     val_loader = make_loader(val_split, config.batch_size, device, None, recipe.workers)
     bars = [] if session.progress else [_progress_bar()]
     callbacks = [*callbacks, *session.callbacks(folder.name)]
+    graphs = DenseGraphs()
+    if has_graphs(device) and len(train_split) >= config.batch_size:
+        callbacks.append(_Graphs(graphs, config.batch_size))
     checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -102,6 +106,8 @@ def fit_stage(
         # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
+    finally:
+        graphs.release()
     if trainer.current_epoch < config.epochs:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
@@ -121,6 +127,18 @@ def _free(device: torch.device) -> None:
     if device.type == "cuda":
         gc.collect()  # The trainer and its loops hold each other.
         torch.cuda.empty_cache()
+
+
+class _Graphs(Callback):
+    """Captures a stage before its loaders start threads, which must not use the GPU meanwhile."""
+
+    def __init__(self, graphs: DenseGraphs, batch_size: int) -> None:
+        self.graphs, self.batch_size = graphs, batch_size
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, LitStage)
+        with trainer.precision_plugin.forward_context():
+            self.graphs.capture(pl_module, self.batch_size)
 
 
 class _Timer(Callback):

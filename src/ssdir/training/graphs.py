@@ -1,0 +1,177 @@
+"""CUDA graphs: what is the same in every step of a training is launched at once, not kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ssdir.models.backbone import Backbone
+from ssdir.models.encoders import PyramidEncoder
+from ssdir.models.ssd import SSD
+from ssdir.objects import Objects
+from ssdir.training.loading import Batch
+from ssdir.training.modules import LitRepresentation, LitStage
+
+Capture: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], Callable[..., Any]]
+
+
+def has_graphs(device: torch.device) -> bool:
+    """Whether a device replays graphs."""
+    return device.type == "cuda"
+
+
+class DenseGraphs:
+    """Graphs of the parts of a stage whose shapes depend on nothing but the batch size.
+
+    A training step is hundreds of kernels, which the host launches more slowly than a GPU runs them. Those of
+    backbones, heads and the encoder over all cells can be launched as one; what follows them has a row per object.
+    Batches of another size than was captured, and those of validation, go the usual way.
+
+    Args:
+        capture: makes the graph of a module for given arguments, and returns what replays it.
+
+    Attributes:
+        parts: modules whose `forward` is replaced until `release`.
+    """
+
+    def __init__(self, capture: Capture | None = None) -> None:
+        self._capture = capture or _capture
+        self.parts: list[nn.Module] = []
+
+    def capture(self, stage: LitStage, batch_size: int) -> None:
+        """Captures a stage in training, for batches of `batch_size` images.
+
+        To be called where its weights will stay, in the precision of its steps, while no other thread uses the
+        GPU. It leaves weights, statistics of batch norm and the state of random numbers as they were.
+        """
+        device = next(stage.parameters()).device
+        buffers = [buffer.clone() for buffer in stage.buffers()]
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), _without_cache(device.type):
+            stage.train()
+            for call in _calls_of(stage, _blank_batch(stage, batch_size, device)):
+                with torch.set_grad_enabled(call.learns):
+                    replay = _Replay(call, self._capture)
+                call.module.forward = replay
+                self.parts.append(call.module)
+        with torch.no_grad():
+            for buffer, before in zip(stage.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+
+    def release(self) -> None:
+        """Gives the modules their own `forward` again, and the GPU the graphs' memory."""
+        for module in self.parts:
+            del module.forward  # the class's again
+        self.parts.clear()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How a step calls a module; `learns` is whether with gradients."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    learns: bool
+
+
+class _Replay:
+    """A module's forward by graph, for inputs like those of the call that it was captured with."""
+
+    def __init__(self, call: _Call, capture: Capture) -> None:
+        self.module, self.plain = call.module, call.module.forward
+        self.wanted = self._signature(call.args, call.options)
+        sample = tree_map(lambda each: each.detach().clone().requires_grad_(each.requires_grad), call.args)
+        self.replay = capture(_Part(call.module, call.options), sample)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self._signature(args, options) != self.wanted:
+            return self.plain(*args, **options)
+        outputs = self.replay(*args)
+        # Each replay writes into the same memory. What has a gradient is used up before the next, by the step.
+        return outputs if torch.is_grad_enabled() else tree_map(torch.clone, outputs)
+
+    def _signature(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+        device_type = next(self.module.parameters()).device.type
+        tensors = tree_leaves(args)
+        return (
+            self.module.training,
+            torch.is_grad_enabled(),
+            torch.is_autocast_enabled(device_type),
+            options,
+            [(tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad) for tensor in tensors],
+        )
+
+
+class _Part(nn.Module):
+    """A module with the options that it is called with."""
+
+    def __init__(self, module: nn.Module, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.module, self.plain, self.options = module, module.forward, options
+        self.training = module.training
+
+    def forward(self, *args: Any) -> Any:
+        return self.plain(*args, **self.options)
+
+
+def _capture(part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
+    replay: Callable[..., Any] = torch.cuda.make_graphed_callables(part, args, allow_unused_input=True)
+    return replay
+
+
+def _dense_parts(stage: LitStage) -> Sequence[nn.Module]:
+    """The modules to capture: none lies within another."""
+    model = stage.model
+    if isinstance(model, SSD):
+        return [model]
+    if not isinstance(stage, LitRepresentation):
+        return []
+    return [part for part in stage.modules() if isinstance(part, (Backbone, PyramidEncoder))]
+
+
+def _calls_of(stage: LitStage, batch: Any) -> list[_Call]:
+    """How a step calls the parts to capture, in order; of those that it calls twice, the first time."""
+    calls: dict[nn.Module, _Call] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        calls.setdefault(module, _Call(module, args, options, torch.is_grad_enabled()))
+
+    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in _dense_parts(stage)]
+    try:
+        if hooks:
+            stage.compute_losses(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(calls.values())
+
+
+def _blank_batch(stage: LitStage, batch_size: int, device: torch.device) -> Any:
+    """Black images with an object each."""
+    side = stage.model.image_size
+    images = torch.zeros(batch_size, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    every = torch.arange(batch_size, device=device)
+    boxes = torch.tensor([[0.5, 0.5, 0.3, 0.3]], device=device).expand(batch_size, -1).contiguous()
+    none = torch.zeros_like(every)
+    objects = Objects(every, batch_size, boxes, scores=torch.ones(batch_size, device=device), labels=none)
+    if not isinstance(stage, LitRepresentation):
+        return images, objects
+    return Batch(images, objects.replace(anchor_index=stage.model.detector.assign(boxes)), [])
+
+
+@contextmanager
+def _without_cache(device_type: str) -> Iterator[None]:
+    """Keeps autocast, if it is on, from keeping weights in half precision: a graph has to make them each time."""
+    with torch.autocast(
+        device_type,
+        torch.get_autocast_dtype(device_type),
+        enabled=torch.is_autocast_enabled(device_type),
+        cache_enabled=False,
+    ):
+        yield

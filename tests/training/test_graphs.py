@@ -1,0 +1,201 @@
+"""CUDA graphs of a stage's dense parts: what is captured, when it is replayed, and that steps stay the same."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.models.consistency import ConsistencyConfig
+from ssdir.models.spair import SPAIR, SPAIRConfig
+from ssdir.models.ssdir import SSDIR
+from ssdir.models.zoo import load_model, seeded
+from ssdir.training import graphs as graphs_module
+from ssdir.training import stage as stages
+from ssdir.training.fit import train
+from ssdir.training.graphs import DenseGraphs
+from ssdir.training.loading import Batch
+from ssdir.training.modules import LitModel, LitRepresentation, LitStage
+from ssdir.training.recipe import Recipe, StageConfig
+
+B = 4
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on NVIDIA GPUs")
+
+
+class OnHost:
+    """In place of a graph: counts replays by module, and returns the same memory each time, as graphs do."""
+
+    def __init__(self) -> None:
+        self.replays: Counter[str] = Counter()
+
+    def __call__(self, part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
+        kept: list[Any] = []
+
+        def replay(*given: Any) -> Any:
+            self.replays[type(part.module).__name__] += 1
+            outputs = part(*given)
+            if torch.is_grad_enabled():
+                return outputs
+            kept.append(tree_map(torch.clone, outputs))
+            return tree_map(lambda first, now: first.copy_(now), kept[0], outputs)
+
+        return replay
+
+
+def aligned(model: SSDIR) -> SSDIR:
+    """The same detector, and what `tiny` has: a trained copy of its backbone, and a second view of each image."""
+    encoder = model.config.encoder.model_copy(update={"align": 4})
+    config = model.config.model_copy(
+        update={"encoder": encoder, "clone_backbone": True, "consistency": ConsistencyConfig(weight=10)}
+    )
+    with seeded(0):
+        return SSDIR(config, model.class_names, detector=copy.deepcopy(model.detector))
+
+
+def detector_stage(model: SSDIR) -> LitStage:
+    return LitModel(copy.deepcopy(model.detector).requires_grad_(True), StageConfig(), 0)
+
+
+def cells_stage(model: SSDIR) -> LitStage:
+    return LitRepresentation(copy.deepcopy(model), StageConfig(), 0)
+
+
+def aligned_stage(model: SSDIR) -> LitStage:
+    return LitRepresentation(aligned(model), StageConfig(), 0)
+
+
+STAGES: list[tuple[Callable[[SSDIR], LitStage], dict[str, int]]] = [
+    (detector_stage, {"SSD": 1}),
+    (cells_stage, {"ConvBackbone": 1, "PyramidEncoder": 1}),
+    (aligned_stage, {"ConvBackbone": 1}),
+]
+
+
+def batches_of(stage: LitStage, split: ObjectDataset, sizes: list[int], device: str = "cpu") -> list[Any]:
+    """Batches of these sizes, as the stage wants them."""
+    made, first = [], 0
+    for size in sizes:
+        images, targets = collate([split[index] for index in range(first, first + size)])
+        first += size
+        images, targets = images.to(device), targets.to(device)
+        if isinstance(stage, LitRepresentation):
+            anchor_index = stage.model.detector.assign(targets.z_where)
+            made.append(Batch(images, targets.replace(anchor_index=anchor_index), []))
+        else:
+            made.append((images, targets))
+    return made
+
+
+def steps(stage: LitStage, batches: list[Any]) -> list[dict[str, Tensor]]:
+    """Losses of one step each, and the weights and statistics afterwards."""
+    optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], 1e-2)
+    stage.train()
+    found = []
+    torch.manual_seed(1)
+    for batch in batches:
+        losses = stage.compute_losses(batch)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        stage.check_step(losses)
+        optimizer.step()
+        found.append({name: value.detach() for name, value in losses.items()})
+    return [*found, {name: value.clone() for name, value in stage.state_dict().items()}]
+
+
+@pytest.mark.parametrize(("make", "replays"), STAGES)
+def test_steps_by_graphs_are_the_same_steps(
+    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR, val: ObjectDataset
+) -> None:
+    batches = batches_of(make(model), val, [B, B, B - 1])
+    plain = steps(make(model), batches)
+    stage, on_host = make(model), OnHost()
+    DenseGraphs(on_host).capture(stage, B)
+    found = steps(stage, batches)
+    for expected, got in zip(plain, found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    # The last batch is smaller.
+    assert on_host.replays == {name: 2 * count for name, count in replays.items()}
+
+
+@pytest.mark.parametrize(("make", "replays"), STAGES)
+def test_capturing_leaves_everything_as_it_was(
+    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR
+) -> None:
+    stage, graphs = make(model), DenseGraphs(OnHost())
+    before, numbers = copy.deepcopy(stage.state_dict()), torch.get_rng_state()
+    graphs.capture(stage, B)
+    torch.testing.assert_close(stage.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert all(parameter.grad is None for parameter in stage.parameters())
+    assert sum("forward" in vars(module) for module in stage.modules()) == len(replays)
+    graphs.release()
+    assert not any("forward" in vars(module) for module in stage.modules())
+
+
+def test_validation_goes_the_usual_way(model: SSDIR, val: ObjectDataset) -> None:
+    stage, on_host = detector_stage(model), OnHost()
+    DenseGraphs(on_host).capture(stage, B)
+    with torch.no_grad():
+        stage.eval().compute_losses(*batches_of(stage, val, [B]))
+    assert not on_host.replays
+
+
+def test_what_a_frozen_part_returned_outlives_its_next_replay(model: SSDIR, val: ObjectDataset) -> None:
+    stage, on_host = cells_stage(model), OnHost()
+    DenseGraphs(on_host).capture(stage, B)
+    assert isinstance(stage, LitRepresentation)
+    first, second = (batch.images for batch in batches_of(stage, val, [B, B]))
+    with torch.no_grad():
+        maps = stage.model.detector.read(first)
+        kept = [level.clone() for level in maps]
+        stage.model.detector.read(second)
+    assert on_host.replays == {"ConvBackbone": 2}
+    for level, before in zip(maps, kept, strict=True):
+        assert torch.equal(level, before)
+
+
+def test_models_without_dense_parts_have_no_graphs() -> None:
+    graphs = DenseGraphs(OnHost())
+    graphs.capture(LitModel(SPAIR(SPAIRConfig(), ["object"]), StageConfig(), 0), B)
+    assert not graphs.parts
+
+
+def test_a_training_by_graphs_is_the_same_training(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(recipe, scattered, tmp_path / "plain")
+    on_host = OnHost()
+    monkeypatch.setattr(stages, "has_graphs", lambda device: True)
+    monkeypatch.setattr(graphs_module, "_capture", on_host)
+    train(recipe, scattered, tmp_path / "by graphs")
+    # Three epochs of four steps in either stage; the frozen backbone's maps are kept.
+    assert on_host.replays == {"SSD": 12, "PyramidEncoder": 12}
+    plain, replayed = (load_model(tmp_path / name / "model").state_dict() for name in ("plain", "by graphs"))
+    torch.testing.assert_close(replayed, plain, rtol=0, atol=0)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("make", "replays"), STAGES)
+def test_a_gpu_replays_the_same_steps(
+    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR, val: ObjectDataset
+) -> None:
+    found = []
+    for by_graphs in (False, True):
+        stage, graphs = make(model).to("cuda"), DenseGraphs()
+        if by_graphs:
+            graphs.capture(stage, B)
+            assert len(graphs.parts) == len(replays)
+        whole, smaller = batches_of(stage, val, [B, B - 1], "cuda")
+        found.append([float(losses["total"]) for losses in steps(stage, [*[whole] * 4, smaller])[:-1]])
+        graphs.release()
+    plain, replayed = found
+    assert replayed == pytest.approx(plain, rel=5e-3), "a GPU sums in no certain order"
+    assert plain[3] < 0.99 * plain[0], "the steps learn"
