@@ -32,8 +32,11 @@ LOG_EVERY = 20
 """Steps from one row of metrics.csv to the next."""
 
 # Lightning's advice on workers, which a recipe settles; on what a resumed run finds, which is kept; and on the
-# detector, which is frozen in evaluation mode.
-_BESIDE_THE_POINT = ".*(num_workers|many workers|LeafSpec|Previous log files|exists and is not empty|in eval mode)"
+# detector, which is frozen in evaluation mode. And torch's on the stream on which graphs are captured.
+_BESIDE_THE_POINT = (
+    "(?s).*(num_workers|many workers|LeafSpec|Previous log files|exists and is not empty|in eval mode"
+    "|AccumulateGrad node's stream)"
+)
 
 
 def fit_stage(
