@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.models.consistency import ConsistencyConfig
+from ssdir.models.encoders import PyramidEncoder
 from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.models.zoo import load_model, seeded
@@ -138,6 +139,41 @@ def test_capturing_leaves_everything_as_it_was(
     assert sum("forward" in vars(module) for module in stage.modules()) == len(replays)
     graphs.release()
     assert not any("forward" in vars(module) for module in stage.modules())
+
+
+class SecondFails(OnHost):
+    """A GPU that captures a part, and then can't another one."""
+
+    def __call__(self, part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
+        if isinstance(part.module, PyramidEncoder):
+            part(*args)
+            raise RuntimeError("operation not permitted when stream is capturing\nMore of it.")
+        return super().__call__(part, args)
+
+
+def test_without_a_graph_the_stage_is_as_it_was(model: SSDIR) -> None:
+    stage, graphs = cells_stage(model), DenseGraphs(SecondFails())
+    before = copy.deepcopy(stage.state_dict())
+    with pytest.raises(RuntimeError, match="capturing"):
+        graphs.capture(stage, B)
+    assert not graphs.parts
+    assert not any("forward" in vars(module) for module in stage.modules())
+    torch.testing.assert_close(stage.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_training_goes_on_where_nothing_can_be_captured(
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(stages, "has_graphs", lambda device: True)
+    monkeypatch.setattr(graphs_module, "_capture", SecondFails())
+    train(recipe, scattered, tmp_path / "run")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "kernel by kernel: operation not permitted when stream is capturing" in told
+    assert "More of it" not in told
 
 
 def test_validation_goes_the_usual_way(model: SSDIR, val: ObjectDataset) -> None:

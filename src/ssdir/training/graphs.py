@@ -49,19 +49,28 @@ class DenseGraphs:
 
         To be called where its weights will stay, in the precision of its steps, while no other thread uses the
         GPU. It leaves weights, statistics of batch norm and the state of random numbers as they were.
+
+        Raises:
+            RuntimeError: torch's, where a module does what no graph can hold, as to look at a value, or where
+                there is no memory for it. Nothing is captured then.
         """
         device = next(stage.parameters()).device
         buffers = [buffer.clone() for buffer in stage.buffers()]
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), _without_cache(device.type):
-            stage.train()
-            for call in _calls_of(stage, _blank_batch(stage, batch_size, device)):
-                with torch.set_grad_enabled(call.learns):
-                    replay = _Replay(call, self._capture)
-                call.module.forward = replay
-                self.parts.append(call.module)
-        with torch.no_grad():
-            for buffer, before in zip(stage.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), _without_cache(device.type):
+                stage.train()
+                for call in _calls_of(stage, _blank_batch(stage, batch_size, device)):
+                    with torch.set_grad_enabled(call.learns):
+                        replay = _Replay(call, self._capture)
+                    call.module.forward = replay
+                    self.parts.append(call.module)
+        except RuntimeError:
+            self.release()
+            raise
+        finally:
+            with torch.no_grad():
+                for buffer, before in zip(stage.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
 
     def release(self) -> None:
         """Gives the modules their own `forward` again, and the GPU the graphs' memory."""

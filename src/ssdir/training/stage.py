@@ -133,15 +133,24 @@ def _free(device: torch.device) -> None:
 
 
 class _Graphs(Callback):
-    """Captures a stage before its loaders start threads, which must not use the GPU meanwhile."""
+    """Captures a stage before its loaders start threads, which must not use the GPU meanwhile.
+
+    A backbone of anyone's may do what no graph can hold: then the stage is trained without.
+    """
 
     def __init__(self, graphs: DenseGraphs, batch_size: int) -> None:
         self.graphs, self.batch_size = graphs, batch_size
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, LitStage)
-        with trainer.precision_plugin.forward_context():
-            self.graphs.capture(pl_module, self.batch_size)
+        try:
+            with trainer.precision_plugin.forward_context():
+                self.graphs.capture(pl_module, self.batch_size)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            Console(stderr=True).print(
+                f"a CUDA graph could not be captured, so steps go kernel by kernel: {reason}", markup=False
+            )
 
 
 class _Timer(Callback):
