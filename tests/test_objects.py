@@ -75,6 +75,17 @@ def test_boxes_are_clipped_corners() -> None:
 def test_counts_include_images_without_objects() -> None:
     assert sample(2, 0, 3, 0).counts.tolist() == [2, 0, 3, 0]
     assert Objects.empty(3).counts.tolist() == [0, 0, 0]
+
+
+def test_counts_known_to_the_host_stay_those_of_the_objects() -> None:
+    objects = sample(2, 0, 3)
+    assert objects.per_image == [2, 0, 3]
+    assert objects.replace(z_where=objects.z_where / 2).per_image is objects.per_image, "counted once"
+    assert objects[:4].per_image == [2, 0, 2]
+    assert objects.replace(batch_size=4).per_image == [2, 0, 3, 0]
+    last = torch.full_like(objects.image_index, 2)
+    assert objects.replace(image_index=last).per_image == [0, 0, 5]
+    assert objects.regrouped(torch.tensor([4, 0]), torch.tensor([0, 1]), 2).per_image == [1, 1]
     assert len(Objects.empty(3)) == 0
 
 

@@ -179,8 +179,10 @@ def test_a_training_goes_on_where_nothing_can_be_captured(
 def test_validation_goes_the_usual_way(model: SSDIR, val: ObjectDataset) -> None:
     stage, on_host = detector_stage(model), OnHost()
     DenseGraphs(on_host).capture(stage, B)
+    batches = batches_of(stage, val, [B])
     with torch.no_grad():
-        stage.eval().compute_losses(*batches_of(stage, val, [B]))
+        stage.compute_losses(*batches)
+    stage.eval().compute_losses(*batches)
     assert not on_host.replays
 
 
@@ -209,12 +211,20 @@ def test_a_training_by_graphs_is_the_same_training(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(recipe, scattered, tmp_path / "plain")
-    on_host = OnHost()
+    on_host, released = OnHost(), []
+
+    class Watched(DenseGraphs):
+        def release(self) -> None:
+            released.append([type(part).__name__ for part in self.parts])
+            super().release()
+
+    monkeypatch.setattr(stages, "DenseGraphs", Watched)
     monkeypatch.setattr(stages, "has_graphs", lambda device: True)
     monkeypatch.setattr(graphs_module, "_capture", on_host)
     train(recipe, scattered, tmp_path / "by graphs")
     # Three epochs of four steps in either stage; the frozen backbone's maps are kept.
     assert on_host.replays == {"SSD": 12, "PyramidEncoder": 12}
+    assert released == [["SSD"], ["ConvBackbone", "PyramidEncoder"]]
     plain, replayed = (load_model(tmp_path / name / "model").state_dict() for name in ("plain", "by graphs"))
     torch.testing.assert_close(replayed, plain, rtol=0, atol=0)
 
