@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typer.main import get_command
@@ -22,6 +23,7 @@ from data.records import entity_masks, example, write_records
 from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.inference.store import ObjectWriter, read_info, read_objects
+from ssdir.models.backbone import ConvBackbone
 
 Picture = NDArray[np.uint8]
 
@@ -516,6 +518,32 @@ def test_record_files_must_be_unpacked(packed: Path, out: Path, command: list[st
 @pytest.fixture
 def few_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssdir.commands.evaluate.MAX_GLYPHS", 20)
+
+
+def test_evaluate_reads_each_image_once(
+    agnostic_model_dir: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    pyramid = ConvBackbone.pyramid
+
+    def counted(self: ConvBackbone, images: torch.Tensor, finer: bool = False) -> list[torch.Tensor]:
+        read.append(len(images))
+        return pyramid(self, images, finer)
+
+    monkeypatch.setattr(ConvBackbone, "pyramid", counted)
+    monkeypatch.setattr("ssdir.commands.evaluate._unseen_glyphs", lambda *args: None)
+    ok(
+        "evaluate",
+        agnostic_model_dir,
+        digits,
+        "--out",
+        out / "m.json",
+        "--max-images",
+        "4",
+        "--train-split",
+        "none",
+    )
+    assert read.count(4) == 1, "codes and floors are of what the detector read"
 
 
 @pytest.mark.usefixtures("few_glyphs")

@@ -166,7 +166,7 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
         encoder.class_names,
         {"model_config": encoder.model.config.model_dump(mode="json")},
         read_training(find_model(model)),
-        random_encoder(encoder.model, seed),
+        random_encoder(encoder.encoder, seed),  # on the same detector: what it reads is read once
         device_name(encoder.device),
     )
 
