@@ -512,10 +512,17 @@ def test_the_papers_own_model_is_told_as_measured() -> None:
     rows = rows_after("### The paper's own model")
     assert [row[1] for row in rows] == [f"{content['metrics'][name]:.3f}" for name in names]
     made = content["provenance"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    own = content["metrics"]["probe/largest_overlap/accuracy"]
+    assert f"its own model, trained here for six minutes, {own:.3f}." in " ".join(readme.split())
+    assert round(sum(made["training"]["wall_seconds"].values()) / 60) == 6
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split("### The paper's own model")[1]
     assert f"{sum(made['training']['wall_seconds'].values()):.0f} seconds" in text
     assert f"on {made['config']['max_images']} test images" in text
     assert f"learn from {made['config']['max_train_images']:,} images" in text
+    assert f"0.979 is missed, by {0.9789 - content['metrics']['probe/largest_overlap/accuracy']:.3f}**" in text
+    assert f"{content['metrics']['probe/pooled_features/accuracy']:.3f}." in text
+    assert round(1 / (1 - content["metrics"]["detection/recall"])) == 11
 
 
 def test_errors_by_sizes_and_grids_are_told_as_measured() -> None:
