@@ -372,13 +372,8 @@ def many_objects_record() -> Record:
         g = torch.Generator().manual_seed(0)
         side = torch.full((count, 2), 0.1)
         z_where = torch.cat([0.1 + 0.8 * torch.rand(count, 2, generator=g), side], dim=1)
-        place = (
-            to_xyxy(z_where),
-            torch.zeros(count),
-            torch.zeros(count, dtype=torch.int64),
-            [count],
-            (1024, 1024),
-        )
+        image_index = torch.zeros(count, dtype=torch.int64)
+        place = (to_xyxy(z_where), torch.zeros(count), image_index, [count], (1024, 1024))
         appearances = torch.rand(count, 3, SIDE, SIDE, generator=g)
 
         def compose(given: Tensor = appearances, where: Any = place) -> object:

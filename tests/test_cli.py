@@ -532,17 +532,8 @@ def test_evaluate_reads_each_image_once(
 
     monkeypatch.setattr(ConvBackbone, "pyramid", counted)
     monkeypatch.setattr("ssdir.commands.evaluate._unseen_glyphs", lambda *args: None)
-    ok(
-        "evaluate",
-        agnostic_model_dir,
-        digits,
-        "--out",
-        out / "m.json",
-        "--max-images",
-        "4",
-        "--train-split",
-        "none",
-    )
+    options = ["--out", out / "metrics.json", "--max-images", "4", "--train-split", "none"]
+    ok("evaluate", agnostic_model_dir, digits, *options)
     assert read.count(4) == 1, "codes and floors are of what the detector read"
 
 

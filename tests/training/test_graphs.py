@@ -19,7 +19,6 @@ from ssdir.models.encoders import PyramidEncoder
 from ssdir.models.spair import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.models.zoo import load_model, seeded
-from ssdir.training import graphs as graphs_module
 from ssdir.training import stage as stages
 from ssdir.training.fit import train
 from ssdir.training.graphs import DenseGraphs
@@ -169,7 +168,7 @@ def test_a_training_goes_on_where_nothing_can_be_captured(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(stages, "has_graphs", lambda device: True)
-    monkeypatch.setattr(graphs_module, "_capture", SecondFails())
+    monkeypatch.setattr(stages, "DenseGraphs", lambda: DenseGraphs(SecondFails()))
     train(recipe, scattered, tmp_path / "run")
     told = " ".join(capsys.readouterr().err.split())
     assert "kernel by kernel: operation not permitted when stream is capturing" in told
@@ -218,9 +217,8 @@ def test_a_training_by_graphs_is_the_same_training(
             released.append([type(part).__name__ for part in self.parts])
             super().release()
 
-    monkeypatch.setattr(stages, "DenseGraphs", Watched)
+    monkeypatch.setattr(stages, "DenseGraphs", lambda: Watched(on_host))
     monkeypatch.setattr(stages, "has_graphs", lambda device: True)
-    monkeypatch.setattr(graphs_module, "_capture", on_host)
     train(recipe, scattered, tmp_path / "by graphs")
     # Three epochs of four steps in either stage; the frozen backbone's maps are kept.
     assert on_host.replays == {"SSD": 12, "PyramidEncoder": 12}

@@ -21,6 +21,11 @@ from ssdir.training.modules import LitRepresentation, LitStage
 Capture: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], Callable[..., Any]]
 
 
+def _capture(part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
+    replay: Callable[..., Any] = torch.cuda.make_graphed_callables(part, args, allow_unused_input=True)
+    return replay
+
+
 def has_graphs(device: torch.device) -> bool:
     """Whether a device replays graphs."""
     return device.type == "cuda"
@@ -40,8 +45,8 @@ class DenseGraphs:
         parts: modules whose `forward` is replaced until `release`.
     """
 
-    def __init__(self, capture: Capture | None = None) -> None:
-        self._capture = capture or _capture
+    def __init__(self, capture: Capture = _capture) -> None:
+        self._capture = capture
         self.parts: list[nn.Module] = []
 
     def capture(self, stage: LitStage, batch_size: int) -> None:
@@ -127,11 +132,6 @@ class _Part(nn.Module):
 
     def forward(self, *args: Any) -> Any:
         return self.plain(*args, **self.options)
-
-
-def _capture(part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
-    replay: Callable[..., Any] = torch.cuda.make_graphed_callables(part, args, allow_unused_input=True)
-    return replay
 
 
 def _dense_parts(stage: LitStage) -> Sequence[nn.Module]:
