@@ -136,11 +136,8 @@ class _Part(nn.Module):
 
 def _dense_parts(stage: LitStage) -> Sequence[nn.Module]:
     """The modules to capture: none lies within another."""
-    model = stage.model
-    if isinstance(model, SSD):
-        return [model]
-    if not isinstance(stage, LitRepresentation):
-        return []
+    if isinstance(stage.model, SSD):
+        return [stage.model]
     return [part for part in stage.modules() if isinstance(part, (Backbone, PyramidEncoder))]
 
 
