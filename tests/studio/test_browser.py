@@ -180,6 +180,29 @@ def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     page.locator("button:disabled", has_text="Undo").wait_for(timeout=30_000)
 
 
+def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Window) -> None:
+    window.tab("Edit")
+    window.settle("#edit-stage img")
+    row, page = window.movable(-60, 40), window.page
+    box = f"#edit-stage .box[data-row='{row}']"
+    start, side = window.place(box), window.place("#edit-stage img")["width"]
+    network = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow)
+    x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 7):  # Over half a second: the first place is answered, and a later one is on its way.
+        page.mouse.move(x - 10 * step, y + 40 / 6 * step)
+        page.wait_for_timeout(150)
+    page.mouse.up()
+    for _ in range(3):
+        page.locator(box).press("ArrowRight")
+    page.wait_for_timeout(2500)
+    window.wait_place(box, start["x"] - 60 + 3 * side / 128, start["y"] + 40)
+    page.get_by_text(f"Moved object {row + 1}; 1 step to undo").wait_for(timeout=30_000)
+
+
 def test_appearances_are_swapped_blended_and_turned(window: Window) -> None:
     window.tab("Edit")
     page = window.page

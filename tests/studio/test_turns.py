@@ -13,7 +13,7 @@ from ssdir.objects import Objects  # noqa: E402
 from ssdir.studio import components, scene_editor  # noqa: E402
 from ssdir.studio.look import Look  # noqa: E402
 from ssdir.studio.scene_editor import History  # noqa: E402
-from ssdir.studio.workspace import Workspace  # noqa: E402
+from ssdir.studio.workspace import Turn, Workspace, place_of  # noqa: E402
 
 
 @pytest.fixture
@@ -63,6 +63,17 @@ def test_an_edit_gone_wrong_is_none_and_holds_nobody_up(window: Workspace) -> No
     with pytest.raises(ValueError, match="no such object"):
         components.in_turn(fail)(window)
     assert components.in_turn(lambda now: [now])(window) == [window]
+
+
+def test_a_place_on_the_way_that_a_later_one_overtook_does_not_count() -> None:
+    turn, heeded = Turn(), []
+    for sent, last in ((100, False), (300, True), (200, False), (250, True), (400, False)):
+        data = {"row": 0, "z_where": [0.5, 0.5, 0.1, 0.1], "sent": sent, "last": last}
+        place = place_of(data, 1)
+        assert place is not None
+        heeded.append(turn.heeds(place))
+    assert heeded == [True, True, False, True, True], "where a drag ends always counts"
+    assert turn.placed == 400
 
 
 @pytest.mark.parametrize("wrap", [components.once_open, components.in_turn])

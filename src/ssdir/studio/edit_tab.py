@@ -13,7 +13,7 @@ import torch
 
 from ssdir.objects import Objects, Scene
 from ssdir.studio import components, scene_editor, scene_files, views
-from ssdir.studio.workspace import Studio, Workspace, row_of, z_where_of
+from ssdir.studio.workspace import Studio, Workspace, place_of, row_of
 
 _HELP = (
     "Drag an object, or its corner. With the keyboard: Tab to it, arrows move (Shift: further), + and − resize, "
@@ -21,6 +21,8 @@ _HELP = (
 )
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 """An edit takes less time than a place in Gradio's queue."""
+_EACH: dict[str, Any] = {"trigger_mode": "multiple", **_QUIET}
+"""None is lost while another is on its way; by Gradio's `always_last` the first's data would be sent again."""
 _SAVED: dict[str, tuple[str, str]] = {
     "PNG": (".png", "image/png"),
     "Parquet": (".parquet", "application/vnd.apache.parquet"),
@@ -101,16 +103,16 @@ class EditTab:
 
     def _listen(self) -> None:
         state, everything = self.workspace, [self.workspace, *self.outputs]
-        self.stage.pick(components.in_turn(self._pick), state, everything, **_QUIET)
-        self.cards.pick(components.in_turn(self._pick), state, everything, **_QUIET)
-        self.stage.place(components.in_turn(self._place), state, everything, trigger_mode="always_last", **_QUIET)
-        self.stage.command(components.in_turn(self._key), state, everything, **_QUIET)
+        self.stage.pick(components.in_turn(self._pick), state, everything, **_EACH)
+        self.cards.pick(components.in_turn(self._pick), state, everything, **_EACH)
+        self.stage.place(components.in_turn(self._place), state, everything, **_EACH)
+        self.stage.command(components.in_turn(self._key), state, everything, **_EACH)
         for name, button in self.commands.items():
-            button.click(components.in_turn(self._run(name)), state, everything, **_QUIET)
-        self.undo.click(components.in_turn(self._history("undo")), state, everything, **_QUIET)
-        self.redo.click(components.in_turn(self._history("redo")), state, everything, **_QUIET)
-        self.restart.click(components.in_turn(self._start_over), state, everything, **_QUIET)
-        self.swap.click(components.in_turn(self._swap), [state, self.other], everything, **_QUIET)
+            button.click(components.in_turn(self._run(name)), state, everything, **_EACH)
+        self.undo.click(components.in_turn(self._history("undo")), state, everything, **_EACH)
+        self.redo.click(components.in_turn(self._history("redo")), state, everything, **_EACH)
+        self.restart.click(components.in_turn(self._start_over), state, everything, **_EACH)
+        self.swap.click(components.in_turn(self._swap), [state, self.other], everything, **_EACH)
         # What a hand is on is left alone: only the rest is shown anew.
         still = {"trigger_mode": "always_last", **_QUIET}
         blending = [state, *self.changing, *self.knobs]
@@ -165,6 +167,7 @@ class EditTab:
             selected=workspace.row,
             proportions=workspace.look.image,
             editable=True,
+            placed=workspace.turn.placed,
             note=_HELP if names else "The scene is empty: undo, or start over.",
         )
         steps = len(history.past)
@@ -192,11 +195,13 @@ class EditTab:
         return self._shown(replace(workspace, row=workspace.row if row is None else row))
 
     def _place(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
-        row, z_where = row_of(event._data, len(workspace.objects)), z_where_of(event._data)
-        if row is None or z_where is None:
+        place = place_of(event._data, len(workspace.objects))
+        if place is None:
             return self._shown(workspace)
-        chosen = workspace.row == row
-        placed = scene_editor.place(workspace.objects, row, z_where)
+        if not workspace.turn.heeds(place):
+            return self._shown(workspace)
+        row, chosen = place.row, workspace.row == place.row
+        placed = scene_editor.place(workspace.objects, row, place.z_where)
         workspace = workspace.edited(placed, f"moved object {row + 1}", row, going_on=True)
         # While the chosen object is dragged, nothing about it but its place changes.
         return [workspace, *(self._show_moved(workspace) if chosen else self.show(workspace))]

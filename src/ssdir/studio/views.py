@@ -55,6 +55,7 @@ def stage(
     selected: int | None = None,
     proportions: Image8 | None = None,
     editable: bool = False,
+    placed: float = 0,
     note: str = "",
 ) -> View:
     """A picture with its objects' boxes.
@@ -67,6 +68,7 @@ def stage(
         selected: the row that stands out.
         proportions: a picture whose proportions to take; models draw squares.
         editable: whether boxes can be dragged.
+        placed: when the browser sent the last place that is shown.
         note: below it.
     """
     height, width = (picture if proportions is None else proportions).shape[:2]
@@ -84,6 +86,7 @@ def stage(
         "boxes": boxes,
         "selected": selected,
         "editable": editable,
+        "placed": placed,
         "note": note,
     }
 

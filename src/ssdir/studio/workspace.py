@@ -63,10 +63,18 @@ class Turn:
     Attributes:
         lock: held while an edit is made.
         latest: the window after the last edit; None before the first.
+        placed: when the browser sent the last place of an object that was heeded, in its own milliseconds.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     latest: Workspace | None = None
+    placed: float = 0
+
+    def heeds(self, place: Place) -> bool:
+        """Notes a place; one on the way that a later place overtook does not count."""
+        overtaken = place.sent < self.placed
+        self.placed = max(place.sent, self.placed)
+        return place.last or not overtaken
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +138,28 @@ def row_of(data: Mapping[str, Any], count: int) -> int | None:
     return row if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < count else None
 
 
-def z_where_of(data: Mapping[str, Any]) -> torch.Tensor | None:
-    """The box that an event from the browser names, float (4,), if it is one."""
-    numbers = data.get("z_where")
-    if not isinstance(numbers, list) or len(numbers) != 4:
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where an object was put by hand.
+
+    Attributes:
+        row: the object.
+        z_where: float (4,).
+        sent: when, in the browser's milliseconds.
+        last: of a drag, or of its own; not one on the way there.
+    """
+
+    row: int
+    z_where: torch.Tensor
+    sent: float
+    last: bool
+
+
+def place_of(data: Mapping[str, Any], count: int) -> Place | None:
+    """The place that an event from the browser names, if it is one and of one of `count` objects."""
+    row, numbers, sent = row_of(data, count), data.get("z_where"), data.get("sent")
+    if row is None or not isinstance(sent, (int, float)) or not isinstance(numbers, list) or len(numbers) != 4:
         return None
     if not all(isinstance(number, (int, float)) and abs(number) < 10 for number in numbers):
         return None
-    return torch.tensor(numbers, dtype=torch.float32)
+    return Place(row, torch.tensor(numbers, dtype=torch.float32), sent, data.get("last") is True)

@@ -1,8 +1,9 @@
 // A picture with boxes on it. `props.value`: {picture, width, height, crisp, boxes: [{z_where, title, colour}],
-// selected, editable, note}. Triggers 'pick' {row}, 'place' {row, z_where} and 'command' {name, row}.
+// selected, editable, placed, note}. Triggers 'pick' {row}, 'place' {row, z_where, sent, last} and 'command' {name, row}.
 // Text only ever becomes text nodes: names of files and classes are not markup.
 const STEP = 1 / 128, HANDLE = 'handle';
-let drag = null, keepFocus = false, sentAt = 0;
+// `placing`: the last place sent; until a value is `placed` as late, the box stays where the hand has put it.
+let drag = null, keepFocus = false, placing = null, answered = true;
 
 function make(tag, className, parent, text) {
   const node = document.createElement(tag);
@@ -28,6 +29,10 @@ function inside([cx, cy, w, h]) {
 function render() {
   const root = element.querySelector('.stage'), value = props.value;
   if (!root || !value) return;
+  answered = true;
+  if (placing && value.placed < placing.sent && placing.row in (value.boxes ?? [])) {
+    value.boxes[placing.row].z_where = placing.z_where;
+  } else placing = null;
   if (drag && root.contains(drag.node)) {
     root.querySelector('img').src = value.picture;
     return;
@@ -83,6 +88,7 @@ function start(event, node, row) {
     resizing: event.target.classList.contains(HANDLE), from: [...props.value.boxes[row].z_where],
   };
   drag.now = drag.from;
+  answered = true;
   node.setPointerCapture(event.pointerId);
   node.onpointermove = move;
   node.onpointerup = node.onpointercancel = stop;
@@ -98,10 +104,8 @@ function move(event) {
     ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high])
     : inside([cx + right, cy + down, w, h]);
   put(drag.node, drag.now);
-  if (performance.now() - sentAt > 100) {
-    sentAt = performance.now();
-    trigger('place', { row: drag.row, z_where: drag.now });
-  }
+  // On the way only as often as it is drawn; the last place of all is sent whatever is still on its way.
+  if (answered && performance.now() - (placing?.sent ?? 0) > 100) place(drag.row, drag.now, false);
 }
 
 function stop() {
@@ -109,7 +113,7 @@ function stop() {
   drag.node.onpointermove = drag.node.onpointerup = drag.node.onpointercancel = null;
   drag = null;
   keepFocus = true;
-  if (moved) trigger('place', { row, z_where: now });
+  if (moved) place(row, now, true);
   else trigger('pick', { row });
 }
 
@@ -123,18 +127,19 @@ function key(event, row) {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (event.key in moves) {
     const [right, down] = moves[event.key];
-    place(row, [cx + right, cy + down, w, h]);
-  } else if (event.key in factors) place(row, [cx, cy, w * factors[event.key], h * factors[event.key]]);
+    place(row, inside([cx + right, cy + down, w, h]), true);
+  } else if (event.key in factors) place(row, inside([cx, cy, w * factors[event.key], h * factors[event.key]]), true);
   else if (event.key in commands) trigger('command', { name: commands[event.key], row });
   else return;
   keepFocus = true;
   event.preventDefault();
 }
 
-function place(row, z_where) {
-  const now = inside(z_where);
-  props.value.boxes[row].z_where = now;
-  trigger('place', { row, z_where: now });
+function place(row, z_where, last) {
+  answered = false;
+  placing = { row, z_where, sent: performance.now(), last };
+  props.value.boxes[row].z_where = z_where;
+  trigger('place', placing);
 }
 
 element.addEventListener('focusout', (event) => {
