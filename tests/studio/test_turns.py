@@ -9,9 +9,11 @@ import torch
 
 gr = pytest.importorskip("gradio")
 
+from ssdir.inference.predictor import load  # noqa: E402
 from ssdir.objects import Objects  # noqa: E402
 from ssdir.studio import components, scene_editor  # noqa: E402
 from ssdir.studio.look import Look  # noqa: E402
+from ssdir.studio.samples import sample_pictures  # noqa: E402
 from ssdir.studio.scene_editor import History  # noqa: E402
 from ssdir.studio.workspace import Turn, Workspace, place_of  # noqa: E402
 
@@ -20,6 +22,10 @@ from ssdir.studio.workspace import Turn, Workspace, place_of  # noqa: E402
 def window() -> Workspace:
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
     return Workspace(cast("Look", None), History.of(objects), row=0)
+
+
+def shown(now: Workspace) -> list[Any]:
+    return [now]
 
 
 def started(handler: Callable[..., Any], *arguments: Any) -> threading.Thread:
@@ -40,9 +46,9 @@ def test_of_edits_that_overlap_none_is_lost(window: Workspace) -> None:
     def duplicate(now: Workspace) -> list[Any]:
         return [now.edited(scene_editor.duplicate(now.objects, 0), "duplicated", 1)]
 
-    first = started(components.in_turn(move), window)
+    first = started(components.in_turn(move, shown), window)
     assert begun.wait(10)
-    second = started(components.in_turn(duplicate), window)  # It began before the move was drawn.
+    second = started(components.in_turn(duplicate, shown), window)  # It began before the move was drawn.
     second.join(0.2)
     assert second.is_alive(), "it waits for the move"
     go_on.set()
@@ -61,8 +67,8 @@ def test_an_edit_gone_wrong_is_none_and_holds_nobody_up(window: Workspace) -> No
         raise ValueError("no such object")
 
     with pytest.raises(ValueError, match="no such object"):
-        components.in_turn(fail)(window)
-    assert components.in_turn(lambda now: [now])(window) == [window]
+        components.in_turn(fail, shown)(window)
+    assert components.in_turn(shown, shown)(window) == [window]
 
 
 def test_a_place_on_the_way_that_a_later_one_overtook_does_not_count() -> None:
@@ -76,7 +82,33 @@ def test_a_place_on_the_way_that_a_later_one_overtook_does_not_count() -> None:
     assert turn.placed == 400
 
 
-@pytest.mark.parametrize("wrap", [components.once_open, components.in_turn])
+def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
+    predictor, (first, second) = load("tiny-digits", "cpu"), sample_pictures(2)
+    before = Workspace.open(predictor, first.image, "first")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def remove(now: Workspace) -> list[Any]:
+        begun.set()
+        assert go_on.wait(10)
+        return [now.edited(scene_editor.remove(now.objects, 0), "removed", 0)]
+
+    removing = components.in_turn(remove, shown)
+    edit = started(removing, before)
+    assert begun.wait(10)
+    opening = started(Workspace.open, predictor, second.image, "second", before)
+    opening.join(1)
+    assert opening.is_alive(), "the edit that had begun is made first"
+    go_on.set()
+    edit.join(10)
+    opening.join(10)
+    after = before.latest
+    assert after.look.name == "second"
+    assert removing(before) == [after], "sent before the window showed the second"
+    assert after.latest is after
+    assert not after.history.past
+
+
+@pytest.mark.parametrize("wrap", [components.once_open, lambda handler: components.in_turn(handler, shown)])
 def test_before_a_picture_is_open_a_sentence_says_so(wrap: Callable[..., Any]) -> None:
     with pytest.raises(gr.Error, match="still being opened"):
         wrap(lambda now: [now])(None)

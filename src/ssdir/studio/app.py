@@ -53,24 +53,24 @@ def build_app(studio: Studio) -> gr.Blocks:
         def show(now: Workspace, rival: str | None) -> list[Any]:
             return [now, *see.show(now), *edit.show(now), *compare.show(now, rival)]
 
-        def pick(row: int, rival: str | None) -> list[Any]:
-            now = Workspace.open(studio.predictor, samples[row].image, samples[row].name)
+        def pick(row: int, before: Workspace | None, rival: str | None) -> list[Any]:
+            now = Workspace.open(studio.predictor, samples[row].image, samples[row].name, before)
             return [{**shown, "selected": row}, *show(now, rival)]
 
         def begin(rival: str | None) -> list[Any]:
-            return pick(0, rival)
+            return pick(0, None, rival)
 
-        def picked(rival: str | None, event: gr.EventData) -> list[Any]:
-            return pick(row_of(event._data, len(samples)) or 0, rival)
+        def picked(before: Workspace | None, rival: str | None, event: gr.EventData) -> list[Any]:
+            return pick(row_of(event._data, len(samples)) or 0, before, rival)
 
-        def opened(path: str, rival: str | None) -> list[Any]:
+        def opened(path: str, before: Workspace | None, rival: str | None) -> list[Any]:
             try:
-                now = Workspace.open(studio.predictor, open_picture(path), Path(path).name)
+                now = Workspace.open(studio.predictor, open_picture(path), Path(path).name, before)
             except InputError as error:
                 raise gr.Error(str(error), title="Not opened", print_exception=False) from None
             return [None, shown, *show(now, rival)]
 
         app.load(begin, compare.rival, [picker, *everything], **_QUIET)
-        picker.pick(picked, compare.rival, [picker, *everything], **_QUIET)
-        upload.upload(opened, [upload, compare.rival], [upload, picker, *everything], **_QUIET)
+        picker.pick(picked, [workspace, compare.rival], [picker, *everything], **_QUIET)
+        upload.upload(opened, [upload, workspace, compare.rival], [upload, picker, *everything], **_QUIET)
     return app

@@ -72,17 +72,24 @@ def once_open(handler: Callable[..., R]) -> Callable[..., R]:
     return handle
 
 
-def in_turn(handler: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+def in_turn(handler: Callable[..., list[Any]], show: Callable[[Workspace], list[Any]]) -> Callable[..., list[Any]]:
     """`once_open` for what changes the window, and returns it first: one at a time, so that no change is lost.
 
     A drag sends places as it goes; a command that follows at once would else start from the scene before the last.
+
+    Args:
+        handler: makes the change.
+        show: the same outputs of a window as it is, for events of a picture that is no longer open.
     """
 
     @functools.wraps(handler)
     def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> list[Any]:
         window = _opened(workspace)
         with window.turn.lock:
-            outputs = handler(window.latest, *args, **kwargs)
+            now = window.latest
+            if now.look is not window.look:
+                return show(now)
+            outputs = handler(now, *args, **kwargs)
             window.turn.latest = outputs[0]
         return outputs
 

@@ -103,23 +103,25 @@ class EditTab:
 
     def _listen(self) -> None:
         state, everything = self.workspace, [self.workspace, *self.outputs]
-        self.stage.pick(components.in_turn(self._pick), state, everything, **_EACH)
-        self.cards.pick(components.in_turn(self._pick), state, everything, **_EACH)
-        self.stage.place(components.in_turn(self._place), state, everything, **_EACH)
-        self.stage.command(components.in_turn(self._key), state, everything, **_EACH)
+        self.stage.pick(components.in_turn(self._pick, self._shown), state, everything, **_EACH)
+        self.cards.pick(components.in_turn(self._pick, self._shown), state, everything, **_EACH)
+        self.stage.place(components.in_turn(self._place, self._shown), state, everything, **_EACH)
+        self.stage.command(components.in_turn(self._key, self._shown), state, everything, **_EACH)
         for name, button in self.commands.items():
-            button.click(components.in_turn(self._run(name)), state, everything, **_EACH)
-        self.undo.click(components.in_turn(self._history("undo")), state, everything, **_EACH)
-        self.redo.click(components.in_turn(self._history("redo")), state, everything, **_EACH)
-        self.restart.click(components.in_turn(self._start_over), state, everything, **_EACH)
-        self.swap.click(components.in_turn(self._swap), [state, self.other], everything, **_EACH)
+            button.click(components.in_turn(self._run(name), self._shown), state, everything, **_EACH)
+        self.undo.click(components.in_turn(self._history("undo"), self._shown), state, everything, **_EACH)
+        self.redo.click(components.in_turn(self._history("redo"), self._shown), state, everything, **_EACH)
+        self.restart.click(components.in_turn(self._start_over, self._shown), state, everything, **_EACH)
+        self.swap.click(components.in_turn(self._swap, self._shown), [state, self.other], everything, **_EACH)
         # What a hand is on is left alone: only the rest is shown anew.
         still = {"trigger_mode": "always_last", **_QUIET}
         blending = [state, *self.changing, *self.knobs]
-        self.blend.input(components.in_turn(self._blend), [state, self.other, self.blend], blending, **still)
+        self.blend.input(
+            components.in_turn(self._blend, self._blended), [state, self.other, self.blend], blending, **still
+        )
         turning = [state, *self.changing]
         for knob in self.knobs:
-            knob.input(components.in_turn(self._turn), [state, *self.knobs], turning, **still)
+            knob.input(components.in_turn(self._turn, self._turned), [state, *self.knobs], turning, **still)
         for kind, button in self.saves.items():
             button.click(components.once_open(self._save(kind)), state, self.saver, **_QUIET)
 
@@ -190,6 +192,12 @@ class EditTab:
     def _shown(self, workspace: Workspace) -> list[Any]:
         return [workspace, *self.show(workspace)]
 
+    def _blended(self, workspace: Workspace) -> list[Any]:
+        return [workspace, *self._show_changing(workspace), *self._knobs(workspace)]
+
+    def _turned(self, workspace: Workspace) -> list[Any]:
+        return [workspace, *self._show_changing(workspace)]
+
     def _pick(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
         row = row_of(event._data, len(workspace.objects))
         return self._shown(replace(workspace, row=workspace.row if row is None else row))
@@ -248,7 +256,7 @@ class EditTab:
             start = history.past[-1].objects if history.present.title == title else history.objects
             blended = scene_editor.blend_appearance(start, row, other, min(max(share, 0), 1))
             workspace = workspace.edited(blended, title, row, going_on=True)
-        return [workspace, *self._show_changing(workspace), *self._knobs(workspace)]
+        return self._blended(workspace)
 
     def _turn(self, workspace: Workspace, *settings: float) -> list[Any]:
         row, codes = workspace.row, workspace.objects.z_what
@@ -256,7 +264,7 @@ class EditTab:
             turned = self.studio.directions.turn(codes[row], torch.tensor(settings, dtype=codes.dtype))
             changed = scene_editor.set_appearance(workspace.objects, row, turned)
             workspace = workspace.edited(changed, f"turned knobs of object {row + 1}", row, going_on=True)
-        return [workspace, *self._show_changing(workspace)]
+        return self._turned(workspace)
 
     def _save(self, kind: str) -> Callable[[Workspace], views.View]:
         suffix, mime = _SAVED[kind]

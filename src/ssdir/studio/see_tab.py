@@ -30,7 +30,7 @@ class SeeTab:
         self.outputs = [self.picture, self.drawn, self.cards]
         for part in self.outputs:
             part.pick(
-                components.in_turn(self._pick),
+                components.in_turn(self._pick, self._shown),
                 workspace,
                 [workspace, *self.outputs],
                 show_progress="hidden",
@@ -64,5 +64,7 @@ class SeeTab:
 
     def _pick(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
         row = row_of(event._data, len(workspace.look.objects))
-        workspace = replace(workspace, seen_row=row)
+        return self._shown(replace(workspace, seen_row=row))
+
+    def _shown(self, workspace: Workspace) -> list[Any]:
         return [workspace, *self.show(workspace)]

@@ -86,7 +86,7 @@ class Workspace:
         history: the scene and its edits.
         seen_row: the object chosen in See.
         row: the object chosen in Edit.
-        turn: whose it is; the same before and after an edit.
+        turn: whose it is; the same before and after an edit, and for each picture that the window opens.
     """
 
     look: Look
@@ -96,11 +96,21 @@ class Workspace:
     turn: Turn = field(default_factory=Turn, repr=False)
 
     @classmethod
-    def open(cls, predictor: Predictor, image: Image8, name: str) -> Workspace:
-        """Starts with a picture; the first object is chosen."""
-        found = look(predictor, image, name)
-        first = 0 if len(found.objects) else None
-        return cls(found, History.of(found.objects), first, first)
+    def open(cls, predictor: Predictor, image: Image8, name: str, before: Workspace | None = None) -> Workspace:
+        """Starts with a picture; the first object is chosen.
+
+        Args:
+            predictor: the model.
+            image: the picture.
+            name: its name.
+            before: the window as it was, if it had a picture: edits of that are made before, or not at all.
+        """
+        turn = Turn() if before is None else before.turn
+        with turn.lock:
+            found = look(predictor, image, name)
+            first = 0 if len(found.objects) else None
+            turn.latest = cls(found, History.of(found.objects), first, first, turn)
+        return turn.latest
 
     @property
     def latest(self) -> Workspace:
