@@ -252,7 +252,7 @@ def test_compare_shows_two_models_on_the_same_picture(window: Window) -> None:
     both, first, second = (int(n) for n in window.page.locator("#compare-verdict strong").all_inner_texts())
     assert both + first == window.count("#compare-first-found .box")
     assert both + second == window.count("#compare-second-found .box")
-    assert "tiny-digits" in window.page.locator("#compare-second-found .stage-title").inner_text()
+    assert "tiny-mnist" in window.page.locator("#compare-second-found .stage-title").inner_text()
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(browser: Any, running: Running) -> None:

@@ -5,11 +5,17 @@ import pytest
 import torch
 from PIL import Image
 
+import ssdir
+from ssdir.commands.studio import DEFAULT_MODEL
+from ssdir.data.glyphs import load_glyphs
+from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
 from ssdir.errors import InputError
+from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
+from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.look import appearance_spread, depth_ranks, look, open_picture
-from ssdir.studio.samples import sample_pictures
+from ssdir.studio.samples import NUM_SHOWN, sample_pictures
 
 
 def test_a_look_is_what_the_predictor_says_by_falling_score(predictor: Predictor) -> None:
@@ -30,6 +36,21 @@ def test_samples_are_the_same_each_time_and_do_not_depend_on_how_many() -> None:
     few, many = sample_pictures(2), sample_pictures(4)
     assert all(np.array_equal(one.image, other.image) for one, other in zip(few, many, strict=False))
     assert not np.array_equal(many[0].image, many[1].image)
+
+
+def test_the_studio_opens_with_a_model_that_knows_its_samples() -> None:
+    predictor, wrong, digits = ssdir.load(DEFAULT_MODEL, "cpu"), 0, 0
+    for number, sample in enumerate(sample_pictures(NUM_SHOWN)):
+        config, rng = ScatterConfig(grids=(2, 3, 4), seed=1), image_rng(1, "test", number)
+        true = scatter_image(load_glyphs("digits", "test"), config, rng)
+        assert np.array_equal(true.image, sample.image[..., 0])
+        found = look(predictor, sample.image, sample.name).objects
+        boxes = to_cxcywh(torch.from_numpy(true.boxes_px) / 128)
+        target = Objects(torch.zeros(len(boxes), dtype=torch.int64), 1, boxes)
+        matched = int((match_greedy(found, target) >= 0).sum())
+        wrong += len(found) + len(target) - 2 * matched
+        digits += len(target)
+    assert wrong <= 0.1 * digits
 
 
 def test_the_spread_grows_with_sigma_and_is_nothing_without(predictor: Predictor) -> None:

@@ -10,11 +10,14 @@ import typer
 from ssdir.console import progress, say
 from ssdir.errors import InputError
 
+DEFAULT_MODEL = "tiny-digits"
+"""What was trained on such pictures as the samples."""
+
 
 def studio(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="A shipped model's name, or a model's or run's folder.")
-    ] = "tiny-mnist",
+    ] = DEFAULT_MODEL,
     objects: Annotated[
         Path | None, typer.Option(help="What ssdir encode wrote, to explore; else the samples' objects.")
     ] = None,
