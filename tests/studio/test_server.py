@@ -92,7 +92,7 @@ def test_an_uploaded_picture_is_opened(running: Running) -> None:
     Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
     uploaded = json.loads(upload(running, buffer.getvalue()))[0]
     _, taking = functions_with_inputs(running)
-    assert "data:image" in call(running, taking, [file_named(uploaded), None, "tiny-digits"])
+    assert "data:image" in call(running, taking, [file_named(uploaded), None, "tiny-mnist"])
 
 
 def upload(running: Running, content: bytes) -> str:
