@@ -556,6 +556,23 @@ def test_departures_are_told_as_measured() -> None:
         for record in content["records"]
     ]
     assert rows_after("### What each departure buys") == expected
+    metrics = run_metrics("ablation")
+    base = metrics["short"]
+    lost = {group: f"{base['probe/accuracy'] - of['probe/accuracy']:.3f}" for group, of in metrics.items()}
+    error = {group: of["reconstruction/mse"] / base["reconstruction/mse"] for group, of in metrics.items()}
+    text = " ".join((ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split())
+    again, there = (metrics[group]["scale/retrieval_at_1"] for group in ("short", "own-places"))
+    for quote in (
+        f"at 4 times the size {again:.3f} of the time instead of {there:.3f}, and the error is smaller",
+        f"**Consistency** buys {lost['no-consistency']} of the probe",
+        f"and the probe {lost['all-detections']} lower.",
+        f"buy {lost['paper-weights']} of the probe, and cost pixels",
+        f"256 latents instead of 64 buy {lost['small-code']}.",
+        f"the merge without it has {error['weighted']:.1f} times the error.",
+    ):
+        assert quote in text
+    assert [round(error[group]) for group in ("cells", "all-detections")] == [5, 4]
+    assert 1 < error["one-start"] < 1.1
 
 
 def test_what_codes_know_of_classes_is_told_as_measured() -> None:

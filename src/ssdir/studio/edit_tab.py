@@ -103,15 +103,18 @@ class EditTab:
 
     def _listen(self) -> None:
         state, everything = self.workspace, [self.workspace, *self.outputs]
-        self.stage.pick(components.in_turn(self._pick, self._shown), state, everything, **_EACH)
-        self.cards.pick(components.in_turn(self._pick, self._shown), state, everything, **_EACH)
-        self.stage.place(components.in_turn(self._place, self._shown), state, everything, **_EACH)
-        self.stage.command(components.in_turn(self._key, self._shown), state, everything, **_EACH)
-        for name, button in self.commands.items():
-            button.click(components.in_turn(self._run(name), self._shown), state, everything, **_EACH)
-        self.undo.click(components.in_turn(self._history("undo"), self._shown), state, everything, **_EACH)
-        self.redo.click(components.in_turn(self._history("redo"), self._shown), state, everything, **_EACH)
-        self.restart.click(components.in_turn(self._start_over, self._shown), state, everything, **_EACH)
+        edits: list[tuple[Callable[..., Any], Callable[..., list[Any]]]] = [
+            (self.stage.pick, self._pick),
+            (self.cards.pick, self._pick),
+            (self.stage.place, self._place),
+            (self.stage.command, self._key),
+            *((button.click, self._run(name)) for name, button in self.commands.items()),
+            (self.undo.click, self._history("undo")),
+            (self.redo.click, self._history("redo")),
+            (self.restart.click, self._start_over),
+        ]
+        for listen, edit in edits:
+            listen(components.in_turn(edit, self._shown), state, everything, **_EACH)
         self.swap.click(components.in_turn(self._swap, self._shown), [state, self.other], everything, **_EACH)
         # What a hand is on is left alone: only the rest is shown anew.
         still = {"trigger_mode": "always_last", **_QUIET}
@@ -204,9 +207,7 @@ class EditTab:
 
     def _place(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
         place = place_of(event._data, len(workspace.objects))
-        if place is None:
-            return self._shown(workspace)
-        if not workspace.turn.heeds(place):
+        if place is None or not workspace.turn.heeds(place):
             return self._shown(workspace)
         row, chosen = place.row, workspace.row == place.row
         placed = scene_editor.place(workspace.objects, row, place.z_where)

@@ -109,8 +109,8 @@ class Workspace:
         with turn.lock:
             found = look(predictor, image, name)
             first = 0 if len(found.objects) else None
-            turn.latest = cls(found, History.of(found.objects), first, first, turn)
-        return turn.latest
+            opened = turn.latest = cls(found, History.of(found.objects), first, first, turn)
+        return opened
 
     @property
     def latest(self) -> Workspace:

@@ -2,8 +2,7 @@
 // selected, editable, placed, note}. Triggers 'pick' {row}, 'place' {row, z_where, sent, last} and 'command' {name, row}.
 // Text only ever becomes text nodes: names of files and classes are not markup.
 const STEP = 1 / 128, HANDLE = 'handle';
-// `placing`: the last place sent; until a value is `placed` as late, the box stays where the hand has put it.
-let drag = null, keepFocus = false, placing = null, answered = true;
+let drag = null, keepFocus = false, placing = null;
 
 function make(tag, className, parent, text) {
   const node = document.createElement(tag);
@@ -26,13 +25,15 @@ function inside([cx, cy, w, h]) {
   return [Math.min(Math.max(cx, w / 2), 1 - w / 2), Math.min(Math.max(cy, h / 2), 1 - h / 2), w, h];
 }
 
+// Of the last place sent: until a value is `placed` as late, the box stays where the hand has put it.
+function onItsWay() {
+  return placing !== null && props.value.placed < placing.sent;
+}
+
 function render() {
   const root = element.querySelector('.stage'), value = props.value;
   if (!root || !value) return;
-  answered = true;
-  if (placing && value.placed < placing.sent && placing.row in (value.boxes ?? [])) {
-    value.boxes[placing.row].z_where = placing.z_where;
-  } else placing = null;
+  if (onItsWay() && placing.row in value.boxes) value.boxes[placing.row].z_where = placing.z_where;
   if (drag && root.contains(drag.node)) {
     root.querySelector('img').src = value.picture;
     return;
@@ -88,7 +89,6 @@ function start(event, node, row) {
     resizing: event.target.classList.contains(HANDLE), from: [...props.value.boxes[row].z_where],
   };
   drag.now = drag.from;
-  answered = true;
   node.setPointerCapture(event.pointerId);
   node.onpointermove = move;
   node.onpointerup = node.onpointercancel = stop;
@@ -105,7 +105,7 @@ function move(event) {
     : inside([cx + right, cy + down, w, h]);
   put(drag.node, drag.now);
   // On the way only as often as it is drawn; the last place of all is sent whatever is still on its way.
-  if (answered && performance.now() - (placing?.sent ?? 0) > 100) place(drag.row, drag.now, false);
+  if (!onItsWay() && performance.now() - (placing?.sent ?? 0) > 100) place(drag.row, drag.now, false);
 }
 
 function stop() {
@@ -136,7 +136,6 @@ function key(event, row) {
 }
 
 function place(row, z_where, last) {
-  answered = false;
   placing = { row, z_where, sent: performance.now(), last };
   props.value.boxes[row].z_where = z_where;
   trigger('place', placing);
