@@ -188,6 +188,10 @@ def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Wi
     start, side = window.place(box), window.place("#edit-stage img")["width"]
     network = page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
+    places: list[dict[str, Any]] = []
+    page.on(
+        "request", lambda request: "z_where" in (request.post_data or "") and places.append(request.post_data_json)
+    )
     network.send("Network.emulateNetworkConditions", slow)
     x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
     page.mouse.move(x, y)
@@ -196,11 +200,29 @@ def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Wi
         page.mouse.move(x - 10 * step, y + 40 / 6 * step)
         page.wait_for_timeout(150)
     page.mouse.up()
+    page.evaluate(
+        """(s) => {
+            const look = () => window.seen.push(document.querySelector(s)?.getBoundingClientRect().toJSON());
+            window.seen = [];
+            setInterval(look, 20);
+        }""",
+        box,
+    )
     for _ in range(3):
         page.locator(box).press("ArrowRight")
     page.wait_for_timeout(2500)
-    window.wait_place(box, start["x"] - 60 + 3 * side / 128, start["y"] + 40)
+    end = {"x": start["x"] - 60 + 3 * side / 128, "y": start["y"] + 40}
+    window.wait_place(box, end["x"], end["y"])
+    for seen in page.evaluate("window.seen"):
+        assert seen["x"] < end["x"] + 2, "it never goes back to where it was on the way"
+        assert abs(seen["y"] - end["y"]) < 2
+    ends = [place["event_data"]["last"] for place in places]
+    assert ends == [False] * (len(ends) - 4) + [True] * 4
     page.get_by_text(f"Moved object {row + 1}; 1 step to undo").wait_for(timeout=30_000)
+    stage = window.place("#edit-stage img")
+    centre_x, centre_y, width, height = json.loads(window.save("JSON"))["objects"][row]["z_where"]
+    assert stage["x"] + (centre_x - width / 2) * side == pytest.approx(end["x"], abs=2), "saved as shown"
+    assert stage["y"] + (centre_y - height / 2) * side == pytest.approx(end["y"], abs=2)
 
 
 def test_appearances_are_swapped_blended_and_turned(window: Window) -> None:
