@@ -152,12 +152,11 @@ def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images
     batches = [batch for batch in TRAINING_BATCHES if batch <= images] or [images]
     detector = LitModel(model.detector, recipe.detector, 0)
     records = stage_records("detector, training step", detector, split, batches, rates, repeats)
+    # The true boxes: what an untrained detector finds says nothing of how many objects there are.
     objects = []
-    model.eval()
-    with torch.no_grad():
-        for batch, _ in make_loader(split, 32, device):
-            objects.append(model.detector.find(batch.to(device))[0].to("cpu"))
-    model.train()
+    for _, targets in make_loader(split, 32, device):
+        anchor_index = model.detector.assign(targets.z_where.to(device)).to("cpu")
+        objects.append(targets.replace(anchor_index=anchor_index))
     stage = LitRepresentation(model, recipe.representation, 0)
     kept = CachedDataset(split, Objects.cat(objects), [])
     return records + stage_records("representation, training step", stage, kept, batches, rates, repeats)

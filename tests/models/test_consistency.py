@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
 
-from ssdir.models.consistency import info_nce
+from ssdir.models.consistency import agreement, info_nce
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
@@ -40,3 +41,19 @@ def test_decoupled_pairs_that_are_found_with_ease_still_pull() -> None:
         info_nce(seen, (codes + 0.2 * codes.roll(1, 0)).detach(), 0.1, decoupled).backward()
         pulls.append(seen.grad.norm().item())
     assert pulls[1] > 50 * pulls[0]
+
+
+def test_every_pair_of_views_is_told_apart_by_the_objects_that_both_show() -> None:
+    torch.manual_seed(0)
+    rows = [torch.arange(7), torch.tensor([4, 2, 6, 0, 1]), torch.tensor([1, 5, 4, 6]), torch.tensor([3, 0, 2])]
+    codes = [torch.randn(len(shown), 4) for shown in rows]
+    losses = []
+    for first, second in combinations(range(4), 2):
+        here = {number: code for number, code in zip(rows[first].tolist(), codes[first], strict=True)}
+        there = {number: code for number, code in zip(rows[second].tolist(), codes[second], strict=True)}
+        both = sorted(here.keys() & there.keys())
+        pair = ([here[number] for number in both], [there[number] for number in both])
+        losses.append(info_nce(*(torch.stack(each) if each else torch.zeros(0, 4) for each in pair), 0.2).item())
+    found = agreement(codes[0], list(zip(codes[1:], rows[1:], strict=True)), 0.2)
+    assert found.item() == pytest.approx(sum(losses) / 6, rel=1e-5)
+    assert losses[-1] == 0  # The last two have no object in common.

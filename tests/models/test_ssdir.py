@@ -19,7 +19,7 @@ from ssdir.models.encoders import AlignedEncoder, EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
 from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.views import second_view
+from ssdir.models.views import View, second_view
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.compositing import LEAST_OPACITY
@@ -280,8 +280,7 @@ class Drawn:
 
     losses: dict[str, Tensor]
     latents: Objects
-    again: Objects | None
-    rows: Tensor
+    views: list[View]
     sampled: Objects
 
 
@@ -290,8 +289,8 @@ def loss_and_its_sample(model: SSDIR, images: Tensor) -> Drawn:
     losses = model.loss(images)
     torch.manual_seed(5)
     objects, features = model.detector.find(images)
-    latents, again, rows = model.infer_twice(objects, images, features)
-    return Drawn(losses, latents, again, rows, model.sample(latents))
+    latents, views = model.infer_in_views(objects, images, features)
+    return Drawn(losses, latents, views, model.sample(latents))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -311,19 +310,26 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
     torch.testing.assert_close(losses["total"], expected)
 
 
-@pytest.mark.parametrize("consistency", [ConsistencyConfig(), ConsistencyConfig(weight=2, places="others")])
+@pytest.mark.parametrize(
+    "consistency",
+    [
+        ConsistencyConfig(),
+        ConsistencyConfig(weight=2, places="others"),
+        ConsistencyConfig(weight=2, views=2, places="others"),
+    ],
+)
 def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyConfig) -> None:
     model = tiny_model(loss=LossConfig(classes=3), consistency=consistency, encoder={"align": 4})
     assert model.classifier is not None
     images = noise(2)
     with torch.no_grad():
         drawn = loss_and_its_sample(model, images)
-        losses, latents, rows, views = drawn.losses, drawn.latents, drawn.rows, [drawn.sampled]
-        if consistency.weight:
-            assert drawn.again is not None
-            assert not torch.equal(rows, torch.arange(len(rows)))
-            views.append(drawn.again.replace(labels=latents.labels[rows]))  # type: ignore[index]
-        codes, labels = (torch.cat([getattr(view, name) for view in views]) for name in ("z_what", "labels"))
+        losses, latents, seen = drawn.losses, drawn.latents, [drawn.sampled]
+        assert len(drawn.views) == (consistency.views if consistency.weight else 0)
+        for view in drawn.views:
+            assert not torch.equal(view.rows, torch.arange(len(view.rows)))
+            seen.append(view.objects.replace(labels=latents.labels[view.rows]))  # type: ignore[index]
+        codes, labels = (torch.cat([getattr(objects, name) for objects in seen]) for name in ("z_what", "labels"))
         expected = -model.classifier(codes).log_softmax(dim=1).gather(1, labels[:, None]).mean()
     assert len(labels.unique()) > 1
     torch.testing.assert_close(losses["classes"], expected)
@@ -333,22 +339,24 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
     torch.testing.assert_close(losses["total"], rest + 3 * per_image * expected)
 
 
+@pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": {"align": 4}}, SECOND_LOOK])
-def test_second_views_are_read_as_images_by_themselves(parts: dict[str, Any]) -> None:
-    model, images = tiny_model(consistency=ConsistencyConfig(weight=1), **parts), noise(3)
+def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], views: int) -> None:
+    model, images = tiny_model(consistency=ConsistencyConfig(weight=1, views=views), **parts), noise(3)
     with torch.no_grad():
         objects, features = model.detector.find(images)
         torch.manual_seed(1)
-        latents, again, rows = model.infer_twice(objects, images, features)
+        latents, seen = model.infer_in_views(objects, images, features)
         torch.manual_seed(1)
-        view = second_view(images, objects, model.config.consistency, min_side=6 / model.image_size)
-        moved = view.objects.replace(anchor_index=model.detector.assign(view.objects.z_where))
-        expected = model.infer(moved, view.images, model.detector.read(view.images))
-        as_they_are = model.infer(objects, images, features)
-    assert again is not None
-    assert len(again) == len(rows) > 3
-    assert torch.equal(rows, view.rows)
-    for one, other in ((latents, as_they_are), (again, expected)):
+        read = [(latents, model.infer(objects, images, features))]
+        assert len(seen) == views
+        for again in seen:
+            view = second_view(images, objects, model.config.consistency, min_side=6 / model.image_size)
+            moved = view.objects.replace(anchor_index=model.detector.assign(view.objects.z_where))
+            read.append((again.objects, model.infer(moved, view.images, model.detector.read(view.images))))
+            assert len(again.objects) == len(again.rows) > 3
+            assert torch.equal(again.rows, view.rows)
+    for one, other in read:
         for name in ("z_what", "z_depth"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-4, rtol=1e-4)
 
@@ -363,7 +371,7 @@ def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
     with torch.no_grad():
         objects, features = model.detector.find(images)
         model.train()
-        latents, _, _ = model.infer_twice(objects, images, features)
+        latents, _ = model.infer_in_views(objects, images, features)
         after = model.eval().infer(objects, images, features)
     assert norms
     torch.testing.assert_close(after.z_what, latents.z_what, atol=0.02, rtol=0.02)

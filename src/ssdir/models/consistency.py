@@ -1,14 +1,17 @@
 """The consistency term: the same object, seen again in another size, tilt and hand, keeps its code.
 
-A departure from the paper, which only hopes that codes are scale-invariant. Objects are shown a second time (see
-`models.views`), and a contrastive loss (InfoNCE: van den Oord et al. 2018; with a projection head as in SimCLR:
-Chen et al. 2020) asks that an object's two codes find each other among those of all objects of the batch. No label
-is used. Decoupled (Yeh et al. 2022), an object's own pair is not among those that it is told from.
+A departure from the paper, which only hopes that codes are scale-invariant. Objects are shown again (see
+`models.views`), once or more often, and a contrastive loss (InfoNCE: van den Oord et al. 2018; with a projection
+head as in SimCLR: Chen et al. 2020) asks that two codes of an object find each other among those of all objects of
+the batch. No label is used. Decoupled (Yeh et al. 2022), an object's own pair is not among those that it is told
+from.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from pydantic import Field
@@ -21,15 +24,17 @@ from ssdir.ops.precision import in_full_precision
 
 
 class ConsistencyConfig(ViewConfig):
-    """The second view, and how codes are compared.
+    """The further views, and how codes are compared.
 
     Attributes:
         weight: coefficient of the term, per object and in nats; 0 leaves it out.
+        views: how often an object is seen again; each view is compared with each other, and with what is there.
         temperature: of the softmax over the batch's objects.
-        decoupled: whether an object's second view is left out of those that it is told from.
+        decoupled: whether an object's other view is left out of those that it is told from.
     """
 
     weight: float = Field(0.0, ge=0)
+    views: int = Field(1, ge=1)
     temperature: float = Field(0.2, gt=0)
     decoupled: bool = False
 
@@ -67,3 +72,24 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool 
     own = torch.eye(len(first), dtype=torch.bool, device=first.device)
     among = logits.masked_fill(own, -math.inf) if decoupled else logits
     return ((among.logsumexp(0) + among.logsumexp(1)) / 2 - logits.diagonal()).mean()
+
+
+def agreement(
+    codes: Tensor, again: Sequence[tuple[Tensor, Tensor]], temperature: float, decoupled: bool = False
+) -> Tensor:
+    """How well objects are told apart by their codes in several views: the mean of `info_nce` over pairs of views.
+
+    Args:
+        codes: float (M, D), of all objects as they are.
+        again: of each further view, codes (N, D), N differing, and which object each is of, int64 (N,).
+        temperature: see `info_nce`.
+        decoupled: likewise.
+
+    Returns:
+        A scalar, in nats per object.
+    """
+    pairs = [(codes[rows], seen) for seen, rows in again]
+    for (first, first_rows), (second, second_rows) in combinations(again, 2):
+        here, there = (first_rows[:, None] == second_rows).nonzero(as_tuple=True)
+        pairs.append((first[here], second[there]))
+    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in pairs]).mean()

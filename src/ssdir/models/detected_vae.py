@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Literal, Self
 
 import torch
@@ -13,13 +15,13 @@ from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.background import LearnedBackground
 from ssdir.models.base import GenerativeModel
-from ssdir.models.consistency import ConsistencyConfig, ProjectionHead, info_nce
+from ssdir.models.consistency import ConsistencyConfig, ProjectionHead, agreement
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.encoders import LatentConfig
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.ssd import SSD
-from ssdir.models.views import second_view
+from ssdir.models.views import View, second_view
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
@@ -177,7 +179,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             have a weight, `total`, their weighted sum, and `mse`.
         """
         _ = objects.per_image  # Now, while a GPU has next to nothing to be waited for.
-        latents, again, rows = self.infer_twice(objects, images, features)
+        latents, views = self.infer_in_views(objects, images, features)
         sampled = self.sample(latents)
         scene = self.decode(sampled)
         weights = self.config.loss
@@ -188,23 +190,20 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             + weights.kl_what * terms["kl_what"]
             + weights.kl_depth * terms["kl_depth"]
         )
-        per_image, seen = len(latents) / latents.batch_size, [sampled]
-        if again is not None:
-            assert latents.z_what is not None
-            assert again.z_what is not None
-            terms["consistency"] = self.agreement(latents.z_what[rows], again.z_what)
+        per_image = len(latents) / latents.batch_size
+        if views:
+            terms["consistency"] = self.agreement(latents, views)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
-            seen.append(again)
         if self.classifier is not None:
-            terms["classes"] = self.class_loss(Objects.cat(seen))
+            terms["classes"] = self.class_loss(Objects.cat([sampled, *(view.objects for view in views)]))
             total = total + weights.classes * per_image * terms["classes"]
         mse = (scene.reconstructions.detach() - images).square().mean()
         return {**terms, "total": total, "mse": mse}
 
-    def infer_twice(
+    def infer_in_views(
         self, objects: Objects, images: Tensor, features: list[Tensor]
-    ) -> tuple[Objects, Objects | None, Tensor]:
-        """Codes of objects as they are and, where there is a consistency term, of some in a second view.
+    ) -> tuple[Objects, list[View]]:
+        """Codes of objects as they are and, where there is a consistency term, of some in further views.
 
         Args:
             objects: see `infer`.
@@ -212,35 +211,47 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             features: likewise.
 
         Returns:
-            The objects with codes; those of the second view, None without one; and which object each of these is,
-            int64 (N,).
+            The objects with codes; and the further views, whose objects have codes too.
         """
         if self.projection is None:
-            return self.infer(objects, images, features), None, objects.image_index[:0]
+            return self.infer(objects, images, features), []
+        config = self.config.consistency
         with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
-            view = second_view(images, objects, self.config.consistency, min_side=6 / self.image_size)
-        labels = None if objects.labels is None else objects.labels[view.rows]
-        anchor_index = self.detector.assign(view.objects.z_where)
-        moved = view.objects.replace(anchor_index=anchor_index, labels=labels)
+            views = [
+                second_view(images, objects, config, min_side=6 / self.image_size) for _ in range(config.views)
+            ]
+        moved = [
+            view.objects.replace(
+                anchor_index=self.detector.assign(view.objects.z_where),
+                labels=None if objects.labels is None else objects.labels[view.rows],
+            )
+            for view in views
+        ]
+        seen = torch.cat([view.images for view in views])
         read: list[Tensor] = []
         if self.reads_detector:
             with torch.no_grad():
-                again = self.detector.read(view.images)
-            read = [torch.cat([one, two.to(one)]) for one, two in zip(features, again, strict=True)]
-        # At once: batch norm would make something else of each view by itself, and of images later a mean of both.
-        both = self.infer(Objects.cat([objects, moved]), torch.cat([images, view.images]), read)
-        first, second = both[: len(objects)], both[len(objects) :]
+                again = self.detector.read(seen)
+            read = [torch.cat([one, more.to(one)]) for one, more in zip(features, again, strict=True)]
+        # At once: batch norm would make something else of each view by itself, and of images later a mean of all.
+        every = self.infer(Objects.cat([objects, *moved]), torch.cat([images, seen]), read)
+        starts = [0, *accumulate(len(each) for each in (objects, *moved))]
+        parts = [every[start:end] for start, end in pairwise(starts)]
+        first = parts[0]
         latents = objects.replace(z_what=first.z_what, z_what_scale=first.z_what_scale, z_depth=first.z_depth)
-        return latents, second, view.rows
+        return latents, [replace(view, objects=part) for view, part in zip(views, parts[1:], strict=True)]
 
-    def agreement(self, first: Tensor, second: Tensor) -> Tensor:
-        """How well objects are told apart by their codes in two views, both float (N, D), in nats per object."""
-        if self.projection is None:
-            raise ValueError("the consistency term needs consistency.weight > 0")
-        if len(first) < 2:  # nothing to be told apart from
-            return first.sum() * 0
-        config = self.config.consistency
-        return info_nce(self.projection(first), self.projection(second), config.temperature, config.decoupled)
+    def agreement(self, latents: Objects, views: list[View]) -> Tensor:
+        """How well objects are told apart by their codes in views of `infer_in_views`, in nats per object."""
+        if self.projection is None or latents.z_what is None:
+            raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
+        if min(len(objects) for objects in (latents, *(view.objects for view in views))) < 2:
+            return latents.z_what.sum() * 0  # nothing to be told apart from
+        config, again = self.config.consistency, []
+        for view in views:
+            assert view.objects.z_what is not None
+            again.append((self.projection(view.objects.z_what), view.rows))
+        return agreement(self.projection(latents.z_what), again, config.temperature, config.decoupled)
 
     def class_loss(self, objects: Objects) -> Tensor:
         """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
