@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ssdir.config import presets
+from ssdir.experiments.reproduce.records import read_records
 
 ROOT = Path(__file__).parent.parent
 QUOTED = {
@@ -577,18 +578,19 @@ def test_departures_are_told_as_measured() -> None:
 
 def test_what_codes_know_of_classes_is_told_as_measured() -> None:
     names = ("probe/accuracy", "probe/knn_accuracy", "clusters/accuracy", "scale/retrieval_at_1")
-    content = json.loads((ROOT / "results/cpu/classes.json").read_text(encoding="utf-8"))
+    folders = [ROOT / "results" / name for name in ("adamw", "cpu")]
+    records = [record for folder in folders for record in read_records(folder / "classes.json")[0]]
     expected = [
         [
             record["label"],
             *(f"{record['metrics'][name]:.3f}" for name in names),
             f"{record['metrics']['reconstruction/mse']:.4f}",
         ]
-        for record in content["records"]
+        for record in records
     ]
     heading = "### What codes know of classes"
     assert rows_after(heading) == expected
-    before, classes = run_metrics("table2", "adamw"), run_metrics("classes")["aware-short"]
+    before, classes = run_metrics("table2", "adamw"), run_metrics("classes", "adamw")["aware-short"]
     now, every = run_metrics("table2"), run_metrics("probes")["ssdir-aware-all"]
     told = {
         r"detector names (0\.\d+) of": classes["probe/labels/accuracy"],

@@ -82,6 +82,16 @@ def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) ->
     assert guesses == [15, 20, 20, 15, 40, 40]
 
 
+def test_a_run_may_take_longer_than_others_of_its_preset(tmp_path: Path) -> None:
+    wide: dict[str, object] = {"like": "base", "overrides": ["model.encoder.hidden_channels=128"]}
+    runs = MINIMAL["runs"] | {"wide": wide, "wide-again": {"of": "wide", "label": "again"}}
+    cost = {"measure": 10, "probes": 0, "representation": {"tiny": 0.1, "wide": 0.3}}
+    experiments = {"table2": [*MINIMAL["experiments"]["table2"], "wide", "wide-again"]}
+    plan = read_plan(written(tmp_path, runs=runs, cost=cost, experiments=experiments))
+    jobs = [expand(plan, group)[0] for group in ("base", "other", "wide", "wide-again")]
+    assert [guess_seconds(plan, job, 100, own_detector=False) for job in jobs] == [20, 30, 40, 40]
+
+
 def test_models_of_one_detector_share_it() -> None:
     plan = read_plan("cpu")
     keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}

@@ -98,7 +98,7 @@ class CostConfig(Config):
 
     Attributes:
         detector: by preset, of a training image, in each epoch of the detector's stage.
-        representation: likewise.
+        representation: likewise; by run, where its overrides make it another.
         measure: of measuring a run.
         probes: of probes, for each image that they learn from.
     """
@@ -300,7 +300,8 @@ def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector:
         own_detector: whether it trains its detector.
     """
     cost, recipe = plan.cost, job.recipe
-    each = cost.representation.get(job.preset, 0.0) * recipe.representation.epochs
+    each = cost.representation.get(job.trained_as, cost.representation.get(job.preset, 0.0))
+    each *= recipe.representation.epochs
     if own_detector:
         each += cost.detector.get(job.preset, 0.0) * recipe.detector.epochs
     seconds = each * (num_images or 0) + cost.measure
