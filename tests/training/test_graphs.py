@@ -209,6 +209,8 @@ def test_models_without_dense_parts_have_no_graphs() -> None:
 def test_a_training_by_graphs_is_the_same_training(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # In bfloat16 a CPU's kept maps are of another type than those read anew, which is all that a GPU's stage has.
+    recipe = recipe.model_copy(update={"precision": "single"})
     train(recipe, scattered, tmp_path / "plain")
     on_host, released = OnHost(), []
 

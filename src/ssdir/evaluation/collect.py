@@ -177,7 +177,7 @@ class Collector:
         self._objects[name].append(objects.detach().to("cpu"))
 
     def finish(self) -> Split:
-        """Matches the whole split.
+        """Matches the whole split, and gives up what was added: pooled features alone can take gigabytes.
 
         Raises:
             ValueError: if a latent or feature is not finite.
@@ -187,10 +187,11 @@ class Collector:
         match = match_greedy(objects, targets)
         matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS, RANDOM_ENCODER)}
         matches[TRUE_BOXES] = torch.arange(len(targets))
-        codes = {
-            name: self._labelled(name, rows, targets) for name, rows in matches.items() if name in self._codes
-        }
-        codes[LARGEST_OVERLAP] = self._labelled(LATENTS, best_target(objects, targets, ANY_OVERLAP), targets)
+        overlapped = best_target(objects, targets, ANY_OVERLAP)
+        codes = {LARGEST_OVERLAP: self._labelled(LATENTS, self._codes[LATENTS], overlapped, targets)}
+        for name, rows in matches.items():
+            if name in self._codes:
+                codes[name] = self._labelled(name, self._codes.pop(name), rows, targets)
         return Split(
             ranked=kept["ranked"],
             objects=objects,
@@ -208,16 +209,17 @@ class Collector:
             masks=self._masks.compute(),
         )
 
-    def _labelled(self, name: str, match: Tensor, targets: Objects) -> LabelledLatents:
-        parts = [part for part in self._codes[name] if len(part)]
-        latents = torch.cat(parts) if parts else torch.zeros(0, 0)
-        broken = int((~latents.isfinite()).any(dim=1).sum())
+    def _labelled(self, name: str, parts: list[Tensor], match: Tensor, targets: Objects) -> LabelledLatents:
+        parts = [part for part in parts if len(part)]
+        broken = sum(int((~part.isfinite()).any(dim=1).sum()) for part in parts)
         if broken:
-            raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(latents)} objects")
+            raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(match)} objects")
+        kept = [part[rows >= 0] for part, rows in zip(parts, match.split([len(p) for p in parts]), strict=True)]
+        latents = torch.cat(kept) if kept else torch.zeros(0, 0)
         rows = match[match >= 0]
         longer_side = targets.z_where[rows, 2:].amax(dim=1)
         categories = torch.cat(self._categories)
-        return LabelledLatents(latents[match >= 0], categories[rows], longer_side, len(targets))
+        return LabelledLatents(latents, categories[rows], longer_side, len(targets))
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0) -> Pro
         A fitted scikit-learn pipeline. If all labels are the same, it predicts that one.
     """
     drawn = _draw(len(train_latents), seed)
-    return fit_linear(_array(train_latents)[drawn], train_labels.numpy()[drawn])
+    return fit_linear(_array(train_latents[drawn]), train_labels.numpy()[drawn])
 
 
 def fit_linear(latents: Array, labels: NDArray[np.int64]) -> Probe:
@@ -123,7 +123,7 @@ def knn_accuracy(train: LabelledLatents, test: LabelledLatents, seed: int = 0) -
     drawn = _draw(len(train), seed, MAX_NEIGHBOUR_TRAIN)
     neighbours = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(drawn)), algorithm="brute")
     model = make_pipeline(StandardScaler(), neighbours)
-    model.fit(_array(train.latents)[drawn], train.labels.numpy()[drawn])
+    model.fit(_array(train.latents[drawn]), train.labels.numpy()[drawn])
     return float(accuracy_score(test.labels.numpy(), model.predict(_array(test.latents))))
 
 
