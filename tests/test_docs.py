@@ -352,6 +352,12 @@ def run_metrics(experiment: str, folder: str = "cpu") -> dict[str, dict[str, flo
     }
 
 
+def accuracies_of(experiment: str, group: str, folder: str = "cpu") -> list[float]:
+    """The probe's accuracy of each training of a run."""
+    records = read_records(ROOT / f"results/{folder}/{experiment}.json")[0]
+    return [record["metrics"]["probe/accuracy"] for record in records if record["group"] == group]
+
+
 def test_the_order_of_methods_is_as_measured() -> None:
     table2 = run_metrics("table2")
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split("The paper's order of methods")[1]
@@ -362,11 +368,7 @@ def test_the_order_of_methods_is_as_measured() -> None:
     ours = table2["ssdir"]
     assert ceiling == f"{ours['probe/true_boxes/accuracy']:.3f}"
     assert detector == f"{ours['probe/true_boxes/accuracy'] - ours['probe/accuracy']:.3f}"
-    records = json.loads((ROOT / "results/cpu/table2.json").read_text(encoding="utf-8"))["records"]
-    spreads = [
-        statistics.pstdev(record["metrics"]["probe/accuracy"] for record in records if record["group"] == group)
-        for group in ("ssdir", "glimpses")
-    ]
+    spreads = [statistics.pstdev(accuracies_of("table2", group)) for group in ("ssdir", "glimpses")]
     told_spreads = re.findall(r"standard deviations over seeds are (0\.\d+) and (0\.\d+)\.", text)
     assert told_spreads == [tuple(f"{spread:.3f}" for spread in spreads)]
     reference = json.loads((ROOT / "results/reference/class-agnostic.json").read_text(encoding="utf-8"))
@@ -471,9 +473,7 @@ def test_the_scale_of_the_paper_is_told_as_measured() -> None:
         told_so = "**missed** by " + "; ".join(f"{miss:.3f}" for miss in misses) if misses else "met"
         assert verdict == (told_so if goal else "")
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split("## The scale `paper`")[1]
-    accuracies: dict[str, list[float]] = {}
-    for record in records:
-        accuracies.setdefault(record["group"], []).append(record["metrics"]["probe/accuracy"])
+    accuracies = {group: accuracies_of("table2", group, "paper") for group in groups}
     assert [len(accuracies[group]) for group in groups] == [3, 3, 1]
     said = {
         r"three seeds, ± (0\.\d+)": f"{statistics.pstdev(accuracies['better-taught']):.4f}",
@@ -619,10 +619,7 @@ def test_what_codes_know_of_classes_is_told_as_measured() -> None:
         found = re.search(quote, text)
         assert found is not None, quote
         assert found[1] == f"{value:.3f}", quote
-    records = json.loads((ROOT / "results/cpu/probes.json").read_text(encoding="utf-8"))["records"]
-    spread = statistics.pstdev(
-        record["metrics"]["probe/accuracy"] for record in records if record["group"] == "ssdir-aware-all"
-    )
+    spread = statistics.pstdev(accuracies_of("probes", "ssdir-aware-all"))
     assert f"they have {every['probe/accuracy']:.4f} ± {spread:.4f}, end to end" in text
     fewer = now["ssdir-aware"]["probe/accuracy"]
     assert f"trainings of Table 2 have {every['probe/accuracy']:.4f} instead of {fewer:.4f}." in whole
@@ -643,14 +640,10 @@ def test_what_more_of_everything_buys_is_told_as_measured() -> None:
         [row, *(f"{scale[group][name]:.3f}" for group in ("ssdir", "ssdir-more"))] for row, name in names.items()
     ]
     assert rows_after(heading) == expected
-    records = [
-        record
-        for record in read_records(ROOT / "results/cpu/probes.json")[0]
-        if record["group"] == "ssdir-more-all"
-    ]
-    assert len(records) == 3
-    every = run_metrics("probes")["ssdir-more-all"]
-    spread = statistics.pstdev(record["metrics"]["probe/accuracy"] for record in records)
+    accuracies = accuracies_of("probes", "ssdir-more-all")
+    assert len(accuracies) == 3
+    every, aware = (run_metrics("probes")[group] for group in ("ssdir-more-all", "ssdir-aware-all"))
+    spread = statistics.pstdev(accuracies)
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").split(heading)[1]
     for quote in (
         f"**{every['probe/accuracy']:.4f} ± {spread:.4f}**, conditional",
@@ -663,6 +656,7 @@ def test_what_more_of_everything_buys_is_told_as_measured() -> None:
         assert quote in text, quote
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"from 21,000 images of 128×128: {every['probe/accuracy']:.3f} class-agnostic" in readme
+    assert f"resultscpuprobesjson), and {aware['probe/accuracy']:.3f} class-aware." in readme
 
 
 REFERENCE = {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import floor, log
 from typing import Any
 
@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.consistency import ConsistencyConfig
+from ssdir.models.consistency import ConsistencyConfig, info_nce
 from ssdir.models.detected_vae import LossConfig, elbo_terms
 from ssdir.models.encoders import AlignedEncoder, EncoderConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
@@ -337,6 +337,23 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
     rest = 10 * losses["nll_image"] + 10 * losses["nll_objects"] + losses["kl_what"] + losses["kl_depth"]
     rest = rest + 2 * per_image * losses.get("consistency", torch.tensor(0.0))
     torch.testing.assert_close(losses["total"], rest + 3 * per_image * expected)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_consistency_compares_the_codes_of_one_object(views: int) -> None:
+    consistency = ConsistencyConfig(weight=2, views=views, places="others", temperature=0.3, decoupled=True)
+    model = tiny_model(consistency=consistency, encoder={"align": 4})
+    assert model.projection is not None
+    with torch.no_grad():
+        drawn = loss_and_its_sample(model, noise(2))
+        codes = [model.projection(drawn.latents.z_what)]
+        for view in drawn.views:  # Each has all objects, in an order of its own.
+            order = view.rows.argsort()
+            assert not torch.equal(order, torch.arange(len(order)))
+            codes.append(model.projection(view.objects.z_what)[order])
+        pairs = [info_nce(one, other, 0.3, decoupled=True) for one, other in combinations(codes, 2)]
+    assert len(codes[0]) > 3
+    torch.testing.assert_close(drawn.losses["consistency"], torch.stack(pairs).mean())
 
 
 @pytest.mark.parametrize("views", [1, 3])
