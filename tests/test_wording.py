@@ -1,6 +1,6 @@
 import pytest
 
-from ssdir.wording import counted, format_seconds
+from ssdir.wording import counted, format_seconds, quote
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,17 @@ def test_seconds_in_words(seconds: float, text: str) -> None:
 def test_one_is_not_told_as_many() -> None:
     assert [counted(number, "image") for number in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
     assert [counted(number, "box", "boxes") for number in (1, 2)] == ["1 box", "2 boxes"]
+
+
+def test_values_are_quoted_short_and_printable():
+    assert quote("cat") == "'cat'"
+    assert quote(None) == "None"
+    assert quote("a\nb\ud800") == "'a\\nb\\\\ud800'" or quote("a\nb\ud800") == "'a\\nb\\ud800'"
+    long = quote("x" * 1000 + "end")
+    assert len(long) <= 60
+    assert " … " in long
+    assert long.endswith("end'")
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    assert len(quote(deep)) <= 60

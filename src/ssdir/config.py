@@ -10,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ssdir.documents import MAX_YAML_BYTES, parse_yaml, read_text
 from ssdir.errors import InputError, nearest
+from ssdir.wording import quote
 
 
 class Config(BaseModel):
@@ -22,32 +23,43 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-C = TypeVar("C", bound=Config)
+class Record(BaseModel):
+    """Base of what a file says of itself: frozen, strictly typed, and further keys are passed over."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def parse(config_class: type[C], values: Mapping[str, Any], *, source: str) -> C:
+C = TypeVar("C", bound=BaseModel)
+
+
+def parse(config_class: type[C], values: Any, *, source: str) -> C:
     """Validates `values` as a `config_class`.
 
     Raises:
-        InputError: naming the first offending key by its dotted path, and the nearest known key.
+        InputError: if they are no mapping, or not as the class has them: it names the first offending key by its
+            dotted path, and the nearest known key.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{source}: expected keys and values, got {quote(values)}")
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
         raise InputError(_sentence(config_class, values, error, source)) from None
 
 
-def _sentence(config_class: type[Config], values: Mapping[str, Any], error: ValidationError, source: str) -> str:
+def _sentence(
+    config_class: type[BaseModel], values: Mapping[str, Any], error: ValidationError, source: str
+) -> str:
     first = error.errors()[0]
     path = _written_path(first["loc"], values, missing=first["type"] == "missing")
     dotted = ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         known = _keys(config_class, [str(part) for part in path[:-1]])
         hint = nearest(str(path[-1]), known) or (f"; known keys: {', '.join(known)}" if known else "")
-        return f"{source}: unknown key '{dotted}'{hint}"
+        return f"{source}: unknown key {quote(dotted)}{hint}"
     message = first["msg"].removeprefix("Value error, ")
     where = f"'{dotted}': " if dotted else ""
-    got = "" if isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+    got = "" if isinstance(first["input"], Mapping) else f" (got {quote(first['input'])})"
     return f"{source}: {where}{message}{got}"
 
 
@@ -63,7 +75,7 @@ def _written_path(location: tuple[int | str, ...], values: Any, *, missing: bool
     return [*path, location[-1]] if missing else path
 
 
-def _keys(config_class: type[Config], path: list[str]) -> list[str]:
+def _keys(config_class: type[BaseModel], path: list[str]) -> list[str]:
     """The field names of the config found by following `path` from `config_class`."""
     current: Any = config_class
     for part in path:
@@ -98,22 +110,18 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
     """
     name = str(name_or_file)
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"config file '{path}' does not exist")
-        try:
-            values = read_yaml(path.read_text(encoding="utf-8"), name)
-        except UnicodeDecodeError:
-            raise InputError(f"config file '{path}' is not UTF-8 text") from None
+        if not Path(name).is_file():
+            raise InputError(f"config file '{name}' does not exist")
+        values = parse_values(read_text(name, MAX_YAML_BYTES), name)
     elif name in presets():
         text = (resources.files("ssdir") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        values = read_yaml(text, name)
+        values = parse_values(text, name)
     else:
         hint = nearest(name, presets())
-        raise InputError(f"unknown preset '{name}'{hint}; presets: {', '.join(presets())} (or a .yaml file)")
+        raise InputError(f"unknown preset {quote(name)}{hint}; presets: {', '.join(presets())} (or a .yaml file)")
     if base := values.pop("base", None):
-        if base not in presets() or base == name:
-            raise InputError(f"{name}: base '{base}' is not another preset{nearest(str(base), presets())}")
+        if not isinstance(base, str) or base not in presets() or base == name:
+            raise InputError(f"{name}: base {quote(base)} is not another preset{nearest(str(base), presets())}")
         values = merge(read_values(str(base)), values)
     for override in overrides:
         values = merge(values, _override(override))
@@ -129,39 +137,30 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def read_yaml(text: str, source: str) -> dict[str, Any]:
-    """Keys and values of a YAML text; InputError names the line of a mistake."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise InputError(f"{source}: not valid YAML{where}") from None
+def parse_values(text: str, source: str) -> dict[str, Any]:
+    """Keys and values of a YAML text.
+
+    Raises:
+        InputError: as `parse_yaml`; if it holds no keys and values, or a key is not text.
+    """
+    values = parse_yaml(text, source)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected keys and values, got a {type(values).__name__}")
+    if wrong := [key for key in values if not isinstance(key, str)]:
+        raise InputError(f"{source}: unknown key {quote(wrong[0])}: keys are names")
     return values
 
 
 def _override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise InputError(f"override '{text}' must look like key=value, for example seed=1")
+        raise InputError(f"override {quote(text)} must look like key=value, for example seed=1")
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"override '{text}' must look like key=value, and the value be valid YAML") from None
-    if isinstance(parsed, str):
-        parsed = _number(parsed)
+        parsed: Any = parse_yaml(value, "")
+    except InputError:
+        raise InputError(f"override {quote(text)} must look like key=value, and the value be valid YAML") from None
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return dict(parsed)
-
-
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads 5e-4 as a string; users mean the number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -109,12 +109,17 @@ def stdout() -> Console:
 
 def say(text: str) -> None:
     """Prints a line of results, as it is."""
-    stdout().print(text, markup=False, soft_wrap=True)
+    stdout().print(_encodable(text), markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Prints a line to stderr, as it is."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(_encodable(text), markup=False, soft_wrap=True)
+
+
+def _encodable(text: str) -> str:
+    """Names of files may be any bytes: what is no text is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -1,6 +1,29 @@
-"""How numbers are told in sentences."""
+"""How numbers and values are written in sentences."""
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+_QUOTED = 60
+
+
+def printable(text: str) -> str:
+    """Text that any terminal and file can take: what is no Unicode character, or ends a line, is escaped."""
+    encoded = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in encoded)
+
+
+def quote(value: Any, limit: int = _QUOTED) -> str:
+    """A value from outside as a sentence quotes it: text in quotation marks, shortened, and printable.
+
+    Such as `'cat'`, `None` or `[1, 2, 3 … 7]`: of more than `limit` characters, beginning and end remain.
+    """
+    text = printable(f"'{value}'" if isinstance(value, str) else reprlib.repr(value))
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    return f"{text[: limit - tail - 3]} … {text[-tail:]}"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -4,8 +4,8 @@ import yaml
 from PIL import Image
 
 from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.table_builder import read_lines
 from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
+from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 from .real import real_data

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
 from ssdir.data.images import image_size
-from ssdir.data.json_files import stream_json
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.data.split_files import find_split, list_splits
+from ssdir.documents import stream_json
 from ssdir.errors import InputError, nearest
 
 ATTRIBUTES: dict[str, list[str]] = {

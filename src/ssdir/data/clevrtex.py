@@ -14,9 +14,9 @@ from typing import Any
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder
-from ssdir.data.json_files import read_json
 from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
 from ssdir.data.split_files import missing_split
+from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
 
 # There are others beside these: depth, albedo, normals, shadows.

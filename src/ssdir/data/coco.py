@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.coco_writer import write_scatter
-from ssdir.data.json_files import read_json
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import check_names
 from ssdir.data.upright import turn_upright
+from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
 
 _ANNOTATIONS = "annotations/instances_*.json"

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 Key = TypeVar("Key", bound=str | Path)
@@ -165,20 +166,6 @@ def find_name(split: str, names: Sequence[str]) -> str | None:
     """What a split is called among names: as itself, or by the only one that stands for it."""
     called = [name for name in names if split_of(name) == split]
     return split if split in names else called[0] if len(called) == 1 else None
-
-
-def read_lines(path: Path) -> list[str]:
-    """A text file's lines, stripped.
-
-    Raises:
-        InputError: if it is not readable, or not text.
-    """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except FileNotFoundError:
-        raise InputError(f"'{path}' does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as text ({error})") from None
 
 
 def read_names(path: Path) -> list[str]:

@@ -21,8 +21,9 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder, visible
 from ssdir.data.images import image_orientation, image_size, is_image_name
 from ssdir.data.split_files import find_split, list_splits
-from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_lines, read_names
+from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_names
 from ssdir.data.upright import Box, refers_to_stored, turn_box, turned_note
+from ssdir.documents import read_lines
 from ssdir.errors import EmptySplitError, InputError, nearest
 
 _LISTS = "ImageSets/Main/*.txt"

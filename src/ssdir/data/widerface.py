@@ -14,7 +14,8 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import IMAGE_SUFFIXES, image_size
 from ssdir.data.split_files import find_split, list_splits
-from ssdir.data.table_builder import TableBuilder, read_lines
+from ssdir.data.table_builder import TableBuilder
+from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 _BOXES = "wider_face_split/wider_face_*_bbx_gt.txt"

@@ -18,7 +18,7 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder
 from ssdir.data.images import image_size
-from ssdir.data.table_builder import SPLITS, TableBuilder, read_lines
+from ssdir.data.table_builder import SPLITS, TableBuilder
 from ssdir.data.yolo_folder import (
     MAX_UNNAMED,
     YoloFolder,
@@ -31,6 +31,7 @@ from ssdir.data.yolo_folder import (
     relative_name,
     split_images,
 )
+from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 # Boxes may reach out of their image, but none is twice as far from its corner as it is large: that is pixels.

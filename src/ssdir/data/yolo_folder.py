@@ -11,7 +11,8 @@ import yaml
 from ssdir.data.folders import files_below, visible
 from ssdir.data.images import only_images
 from ssdir.data.split_files import missing_split
-from ssdir.data.table_builder import SPLITS, check_names, divide, read_lines, read_names, split_of
+from ssdir.data.table_builder import SPLITS, check_names, divide, read_names, split_of
+from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 MAX_UNNAMED = 100_000

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from ssdir.data.json_files import read_json
+from ssdir.documents import read_json
 from ssdir.errors import InputError
 from ssdir.inference.boxes import BoxUnit
 from ssdir.inference.store import COLUMNS, METADATA_KEY, open_parquet, read_info

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from ssdir.data.json_files import read_json
+from ssdir.documents import read_json
 from ssdir.errors import InputError
 from ssdir.inference.store import BOX_COLUMNS, StoreInfo, image_paths, read_table
 from ssdir.outputs import atomic_file

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ssdir.config import Config, merge, parse, read_yaml
+from ssdir.config import Config, merge, parse, parse_values
 from ssdir.data.scatter import ScatterConfig
+from ssdir.documents import MAX_YAML_BYTES, read_text
 from ssdir.errors import InputError, nearest
 from ssdir.models.detected import DetectedConfig
 from ssdir.training.detector import detector_settings
@@ -227,11 +228,11 @@ def read_plan(scale: str) -> Plan:
     elif scale.endswith((".yaml", ".yml")):
         if not Path(scale).is_file():
             raise InputError(f"plan '{scale}' does not exist")
-        text = Path(scale).read_text(encoding="utf-8")
+        text = read_text(scale, MAX_YAML_BYTES)
     else:
         known = f"scales: {', '.join(SCALES)} (or a .yaml file)"
         raise InputError(f"unknown scale '{scale}'{nearest(scale, SCALES)}; {known}")
-    values = {"name": Path(scale).stem, **read_yaml(text, scale)}
+    values = {"name": Path(scale).stem, **parse_values(text, scale)}
     runs = values.get("runs")
     if isinstance(runs, dict):
         values["runs"] = {name: _inherit(name, runs, scale) for name in runs}
