@@ -25,7 +25,7 @@ from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
 from ssdir.commands.studio import studio
 from ssdir.commands.train import train
-from ssdir.console import command_group, end_cleanly_when_terminated
+from ssdir.console import command_group, end_cleanly_when_terminated, escape_what_streams_lack
 
 app = command_group("Images in, decodable object embeddings out.", epilog="Start with: ssdir demo")
 data_app = command_group("Make, check and convert data sets.")
@@ -34,6 +34,7 @@ data_app = command_group("Make, check and convert data sets.")
 def main() -> None:
     """Entry point of the command `ssdir`."""
     end_cleanly_when_terminated()
+    escape_what_streams_lack()
     app()
 
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import errno
+import io
+import re
 import shlex
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from ssdir.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, INTERRUPTED, InputError
+from ssdir.wording import printable
 
 _WHOLE_SENTENCE = 1000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters other than tabs and line breaks."""
+_SECONDS_UNTIL_SHOWN, _SECONDS_BETWEEN = 2.0, 0.2
 
 
 class FriendlyGroup(TyperGroup):
@@ -79,6 +87,13 @@ def end_cleanly_when_terminated() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+def escape_what_streams_lack() -> None:
+    """Characters that the terminal's encoding lacks are printed escaped, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class Advance(Protocol):
     """Reports progress: how many are done, of how many, and at what."""
 
@@ -102,6 +117,47 @@ def progress(stage: str) -> Iterator[Advance]:
         yield advance
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to read its bytes. Where that takes long, stderr shows the share read, if it is a terminal."""
+    raw = _WatchedFile(path) if sys.stderr.isatty() else io.FileIO(path)
+    try:
+        with io.BufferedReader(raw) as file:
+            yield file
+    finally:
+        if isinstance(raw, _WatchedFile):
+            raw.clear()
+
+
+class _WatchedFile(io.FileIO):
+    """Writes to stderr, now and then, how much of the file has been read."""
+
+    read = io.RawIOBase.read  # type: ignore[assignment]  # which calls `readinto`, as FileIO's does not
+    readall = io.RawIOBase.readall
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._label = f"reading {printable(path.name)[:60]}"
+        self._size = max(path.stat().st_size, 1)
+        self._next = time.monotonic() + _SECONDS_UNTIL_SHOWN
+        self._shown = ""
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _SECONDS_BETWEEN
+            self._shown = f"{self._label}: {100 * self.tell() // self._size} %"
+            sys.stderr.write(f"\r{self._shown}")
+            sys.stderr.flush()
+        return count
+
+    def clear(self) -> None:
+        """Takes the line away again."""
+        if self._shown:
+            sys.stderr.write(f"\r{' ' * len(self._shown)}\r")
+            sys.stderr.flush()
+
+
 def stdout() -> Console:
     """Where results go."""
     return Console(highlight=False)
@@ -118,8 +174,9 @@ def warn(text: str) -> None:
 
 
 def _encodable(text: str) -> str:
-    """Names of files may be any bytes: what is no text is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Names of files may be any bytes: what is no text, or would steer the terminal, is escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def fail(text: str, code: int) -> NoReturn:

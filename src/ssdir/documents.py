@@ -12,6 +12,7 @@ from typing import IO, Any
 import ijson
 import yaml
 
+from ssdir.console import reading
 from ssdir.errors import InputError
 from ssdir.wording import quote
 
@@ -113,7 +114,7 @@ def stream_json(path: Path, prefix: str) -> Iterator[Any]:
         InputError: if the file can't be read, or isn't JSON; names the line of the mistake.
     """
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
                 file.seek(0)
             yield from ijson.items(_Shallow(file), prefix, use_float=True, buf_size=_CHUNK)

@@ -1,0 +1,59 @@
+"""What the command line prints: any text, and how much of a large file has been read."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssdir import console
+from ssdir.documents import stream_json
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_file_that_takes_long_shows_its_share_on_a_terminal_and_clears_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(console, "_SECONDS_UNTIL_SHOWN", 0.0)
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN", 0.0)
+    file = tmp_path / "scenes.json"
+    file.write_text('{"scenes": [' + ", ".join(["1234567890"] * 10_000) + "]}")
+    assert sum(1 for _ in stream_json(file, "scenes.item")) == 10_000
+    shown = terminal.getvalue().split("\r")
+    shares = [int(text.removeprefix("reading scenes.json: ").removesuffix(" %")) for text in shown[1:-2]]
+    assert shares[0] < 50
+    assert shares[-1] == 100
+    assert shares == sorted(shares)
+    assert set(shown[-2]) == {" "}
+    assert shown[-1] == ""
+
+
+def test_a_quick_or_piped_reading_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "scenes.json"
+    file.write_text('{"scenes": [1, 2]}')
+    for stream in (_Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with console.reading(file) as opened:
+            assert opened.read() == file.read_bytes()
+        assert stream.getvalue() == ""
+
+
+def test_what_is_no_text_or_steers_the_terminal_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("a\udcff \x1b[2J b\x07 ±\N{NO-BREAK SPACE}0")
+    assert capsys.readouterr().out == "a\\udcff \\x1b[2J b\\x07 ±\N{NO-BREAK SPACE}0\n"
+
+
+def test_a_stream_that_lacks_characters_gets_them_escaped() -> None:
+    program = "from ssdir import console; console.escape_what_streams_lack(); print('π'); console.say('π')"
+    command = [sys.executable, "-X", "utf8=0", "-c", program]
+    done = subprocess.run(command, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert done.stdout == b"\\u03c0\n\\u03c0\n"
