@@ -30,6 +30,25 @@ _MAX_DEPTH = 1000
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
+def read_bytes(path: str | Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """Reads a file whole, and shows progress where it takes long.
+
+    Raises:
+        InputError: if the file is missing, not readable, or has more than `limit` bytes.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise InputError(f"'{path}' is too large to be read ({size:,} bytes; the limit is {limit:,})")
+        with reading(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f"'{path}' does not exist") from None
+    except OSError as error:
+        raise InputError(f"'{path}' can't be read ({(error.strerror or str(error)).lower()})") from None
+
+
 def read_text(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
     """Reads a text file: UTF-8, or UTF-16 where a byte order mark says so.
 
@@ -38,18 +57,9 @@ def read_text(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
         limit: most bytes that it may have.
 
     Raises:
-        InputError: if the file is missing, not readable, too large, or not text.
+        InputError: as `read_bytes`, and if the file is not text.
     """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise InputError(f"'{path}' is too large to be read ({size:,} bytes; the limit is {limit:,})")
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"'{path}' does not exist") from None
-    except OSError as error:
-        raise InputError(f"'{path}' can't be read ({(error.strerror or str(error)).lower()})") from None
+    raw = read_bytes(path, limit)
     encoding = "utf-16" if raw.startswith(_UTF16) else "utf-8-sig"
     try:
         return raw.decode(encoding)
