@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssdir.data.dataset import collate
+from ssdir.evaluation.detection import RANKING_THRESHOLD
 from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
     LABELS,
@@ -37,7 +38,6 @@ from ssdir.models.backbone import reading_once
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 
-RANKING_THRESHOLD = 0.05
 ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
 

@@ -10,6 +10,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from ssdir.evaluation.matching import best_target, match_greedy, paired_share, pairs_within_images
 from ssdir.objects import Objects
 
+RANKING_THRESHOLD = 0.05
+"""Least score of a detection that average precision ranks."""
+
 _AP_NAMES = {
     "map": "detection/ap",
     "map_50": "detection/ap50",
