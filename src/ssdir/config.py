@@ -18,9 +18,9 @@ from ssdir.wording import quote
 
 
 class Config(BaseModel):
-    """Base of every config: unknown keys are errors, values are frozen and validated."""
+    """Base of every config: unknown keys are errors, values are frozen and validated, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Record(BaseModel):

@@ -19,6 +19,7 @@ from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
 from ssdir.config import Config
 from ssdir.errors import InputError, nearest
+from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH, Widths
 from ssdir.ops.precision import in_full_precision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,10 +44,10 @@ class ConvConfig(Config):
     """
 
     kind: Literal["conv"] = "conv"
-    channels: tuple[int, ...] = (24, 48, 96, 128, 128)
-    convs_per_stage: int = Field(2, ge=1)
-    num_levels: int = Field(3, ge=1)
-    top_down: int = Field(96, ge=0)
+    channels: Widths = (24, 48, 96, 128, 128)
+    convs_per_stage: int = Field(2, ge=1, le=MAX_STAGES)
+    num_levels: int = Field(3, ge=1, le=MAX_STAGES)
+    top_down: int = Field(96, ge=0, le=MAX_WIDTH)
 
 
 class TimmConfig(Config):
@@ -60,10 +61,10 @@ class TimmConfig(Config):
     """
 
     kind: Literal["timm"] = "timm"
-    name: str = "resnet18"
+    name: str = Field("resnet18", max_length=200)
     pretrained: bool = False
-    num_levels: int = Field(3, ge=1)
-    top_down: int = Field(128, ge=0)
+    num_levels: int = Field(3, ge=1, le=MAX_STAGES)
+    top_down: int = Field(128, ge=0, le=MAX_WIDTH)
 
 
 BackboneConfig = Annotated[VGGConfig | ConvConfig | TimmConfig, Field(discriminator="kind")]

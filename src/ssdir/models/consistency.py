@@ -34,7 +34,7 @@ class ConsistencyConfig(ViewConfig):
     """
 
     weight: float = Field(0.0, ge=0)
-    views: int = Field(1, ge=1)
+    views: int = Field(1, ge=1, le=100)
     temperature: float = Field(0.2, gt=0)
     decoupled: bool = False
 

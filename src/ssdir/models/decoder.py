@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
+from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_WIDTH, HiddenWidths
 from ssdir.ops.precision import at_least_single
 
 
@@ -31,12 +32,18 @@ class DecoderConfig(Config):
             come to differ only by what is seen. Without, patterns like a weave stay where images are few.
     """
 
-    stem: int = Field(1024, ge=1)
+    stem: int = Field(1024, ge=1, le=MAX_WIDTH)
     grid: Literal[1, 2, 4, 8] = 1
-    channels: tuple[int, ...] = (512, 256, 128, 64, 32, 16)
+    channels: HiddenWidths = (512, 256, 128, 64, 32, 16)
     alpha: bool = False
     norm: bool = False
     smooth_start: bool = False
+
+    @model_validator(mode="after")
+    def _size_is_bounded(self) -> Self:
+        if self.size > MAX_DECODED_SIDE:
+            raise ValueError(f"objects of {self.size} pixels would be decoded, at most {MAX_DECODED_SIDE} can be")
+        return self
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
+from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
 
 
@@ -37,7 +38,7 @@ class LatentConfig(Config):
         depth_scale: standard deviation of `z_depth`.
     """
 
-    latent_dim: int = Field(64, ge=1)
+    latent_dim: int = Field(64, ge=1, le=MAX_WIDTH)
     what_scale: float = Field(0.1, gt=0)
     depth_scale: float = Field(0.1, gt=0)
 
@@ -58,13 +59,13 @@ class EncoderConfig(LatentConfig):
         mlp_channels: width of an aligned encoder's hidden layer.
     """
 
-    align: int = Field(0, ge=0)
+    align: int = Field(0, ge=0, le=64)
     levels: Literal["own", "all"] = "own"
-    halvings: int = Field(1, ge=1)
+    halvings: int = Field(1, ge=1, le=6)
     second_look: bool = False
-    num_hidden: int = Field(3, ge=0)
-    hidden_channels: int = Field(128, ge=1)
-    mlp_channels: int = Field(256, ge=1)
+    num_hidden: int = Field(3, ge=0, le=MAX_STAGES)
+    hidden_channels: int = Field(128, ge=1, le=MAX_WIDTH)
+    mlp_channels: int = Field(256, ge=1, le=MAX_WIDTH)
 
     @model_validator(mode="after")
     def _needs_boxes(self) -> Self:

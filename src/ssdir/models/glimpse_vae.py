@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ssdir.models.backbone import init_xavier
 from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.encoders import LatentConfig
+from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_WIDTH, Widths
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 
@@ -28,9 +29,9 @@ class GlimpseEncoderConfig(LatentConfig):
         mlp_channels: width of the hidden layer behind them.
     """
 
-    glimpse_size: int = Field(64, ge=4)
-    channels: tuple[int, ...] = Field((32, 64, 128, 128), min_length=1)
-    mlp_channels: int = Field(256, ge=1)
+    glimpse_size: int = Field(64, ge=4, le=MAX_DECODED_SIDE)
+    channels: Widths = (32, 64, 128, 128)
+    mlp_channels: int = Field(256, ge=1, le=MAX_WIDTH)
 
 
 class GlimpseVAEConfig(DetectedVAEConfig):

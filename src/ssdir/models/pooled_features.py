@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssdir.errors import InputError
 from ssdir.models.detected import DetectedConfig, DetectedModel, pool_pyramid
+from ssdir.models.sizes import MAX_WIDTH
 from ssdir.models.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.ops.precision import in_full_precision
@@ -29,9 +30,9 @@ class PooledFeaturesConfig(DetectedConfig):
     """
 
     kind: Literal["PooledFeatures"] = "PooledFeatures"
-    latent_dim: int = Field(256, ge=1)
-    pool_size: int = Field(3, ge=1)
-    fit_objects: int = Field(20_000, ge=2)
+    latent_dim: int = Field(256, ge=1, le=MAX_WIDTH)
+    pool_size: int = Field(3, ge=1, le=64)
+    fit_objects: int = Field(20_000, ge=2, le=10_000_000)
 
 
 class PooledFeatures(DetectedModel):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbone import init_xavier
+from ssdir.models.sizes import MAX_WIDTH
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy
 from ssdir.ops.glimpses import crop_levels
@@ -41,12 +42,12 @@ class RefinerConfig(Config):
         class_weight: coefficient of the loss of its classes; with 0, or one class, the first look's stay.
     """
 
-    size: int = Field(7, ge=2)
-    context: float = Field(1.4, ge=1)
-    channels: int = Field(64, ge=1)
-    hidden: int = Field(256, ge=1)
+    size: int = Field(7, ge=2, le=64)
+    context: float = Field(1.4, ge=1, le=100)
+    channels: int = Field(64, ge=1, le=MAX_WIDTH)
+    hidden: int = Field(256, ge=1, le=MAX_WIDTH)
     jitter: float = Field(0.08, gt=0, lt=1)
-    copies: int = Field(3, ge=1)
+    copies: int = Field(3, ge=1, le=1000)
     weight: float = Field(1.0, gt=0)
     class_weight: float = Field(1.0, ge=0)
 

@@ -15,6 +15,7 @@ from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
 from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
+from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
 from ssdir.models.space_background import BackgroundConfig, BackgroundDraw, build_background
 from ssdir.models.space_foreground import (
     GlimpseEncoder,
@@ -75,15 +76,15 @@ class SPACEConfig(Config):
     """
 
     kind: Literal["SPACE"] = "SPACE"
-    image_size: int = Field(128, ge=8)
-    grid: int = Field(8, ge=1)
-    encoder_channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    feature_dim: int = Field(128, ge=1)
-    latent_dim: int = Field(32, ge=1)
-    glimpse_size: int = Field(32, ge=4)
-    glimpse_channels: tuple[int, ...] = (16, 32, 64, 128)
-    glimpse_hidden: int = Field(256, ge=1)
-    decoder_channels: tuple[int, ...] = (256, 128, 128, 64, 32, 16)
+    image_size: int = Field(128, ge=8, le=MAX_SIDE)
+    grid: int = Field(8, ge=1, le=128)
+    encoder_channels: Widths = (16, 32, 64, 128, 256)
+    feature_dim: int = Field(128, ge=1, le=MAX_WIDTH)
+    latent_dim: int = Field(32, ge=1, le=MAX_WIDTH)
+    glimpse_size: int = Field(32, ge=4, le=MAX_DECODED_SIDE)
+    glimpse_channels: Widths = (16, 32, 64, 128)
+    glimpse_hidden: int = Field(256, ge=1, le=MAX_WIDTH)
+    decoder_channels: Widths = (256, 128, 128, 64, 32, 16)
     decoder_mixing: bool = True
     foreground_sigma: float = Field(0.15, gt=0)
     background_sigma: float = Field(0.15, gt=0)
@@ -120,6 +121,12 @@ class SPACEConfig(Config):
             raise ValueError(
                 f"decoder_channels must be a start and a doubling each up to glimpse_size, {self.glimpse_size}, "
                 f"got {len(self.decoder_channels)} entries"
+            )
+        for layer, channels in enumerate(self.encoder_channels, start=1):
+            check_map(channels, self.image_size / 2 ** min(layer, self.num_halvings), self.image_size)
+        for layer, channels in enumerate(self.background.encoder_channels, start=1):
+            check_map(
+                channels * max(1, self.background.num_components), self.image_size / 2**layer, self.image_size
             )
         return self
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob, normal_kl
+from ssdir.models.sizes import MAX_WIDTH, Widths
 from ssdir.models.space_networks import SubpixelDecoder, positive, strided
 
 
@@ -31,14 +32,14 @@ class BackgroundConfig(Config):
         broadcast_channels: of the four 3×3 convolutions of the spatial broadcast decoder of components, for K > 1.
     """
 
-    num_components: int = Field(5, ge=0)
-    mask_dim: int = Field(32, ge=1)
-    component_dim: int = Field(32, ge=1)
-    encoder_channels: tuple[int, ...] = (64, 64, 64, 64)
-    feature_dim: int = Field(64, ge=1)
-    hidden_dim: int = Field(64, ge=1)
-    decoder_channels: tuple[int, ...] = (256, 256, 256, 128, 64, 64, 16, 16)
-    broadcast_channels: int = Field(32, ge=1)
+    num_components: int = Field(5, ge=0, le=64)
+    mask_dim: int = Field(32, ge=1, le=MAX_WIDTH)
+    component_dim: int = Field(32, ge=1, le=MAX_WIDTH)
+    encoder_channels: Widths = (64, 64, 64, 64)
+    feature_dim: int = Field(64, ge=1, le=MAX_WIDTH)
+    hidden_dim: int = Field(64, ge=1, le=MAX_WIDTH)
+    decoder_channels: Widths = Field((256, 256, 256, 128, 64, 64, 16, 16), max_length=13)
+    broadcast_channels: int = Field(32, ge=1, le=1024)
 
 
 @dataclass(frozen=True)

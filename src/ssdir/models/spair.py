@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdir.config import Config
@@ -14,6 +14,7 @@ from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.count_prior import count_prior_kl
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.presence import Schedule, constant
+from ssdir.models.sizes import MAX_SIDE, check_map
 from ssdir.models.spair_cells import Cells, CellsConfig, SequentialCells
 from ssdir.models.spair_parts import (
     GlimpseConfig,
@@ -32,6 +33,9 @@ from ssdir.ops.pasting import paste_sum
 IMPORTANCE_FLOOR = 0.01
 # Cells that are less present than this are not drawn in training: nobody sees them, and most cells are so.
 DRAWN_FROM = 0.01
+
+MAX_GRID = 64
+"""Most cells along each side."""
 
 
 class SPAIRPriorConfig(Config):
@@ -84,7 +88,7 @@ class SPAIRConfig(Config):
     """
 
     kind: Literal["SPAIR"] = "SPAIR"
-    image_size: int = Field(64, ge=8)
+    image_size: int = Field(64, ge=8, le=MAX_SIDE)
     grid: GridConfig = GridConfig()
     cells: CellsConfig = CellsConfig()
     glimpses: GlimpseConfig = GlimpseConfig()
@@ -98,6 +102,20 @@ class SPAIRConfig(Config):
     boxes: Literal["window", "tight"] = "tight"
     tight_threshold: float = Field(0.3, gt=0, lt=1)
     tight_margin: float = Field(0.15, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _grid_is_bounded(self) -> Self:
+        cells = -(-self.image_size // self.grid.pixels_per_cell)
+        if cells > MAX_GRID:
+            raise ValueError(
+                f"images of {self.image_size} pixels would have {cells} cells along each side, at most {MAX_GRID} "
+                "can be read one after another: raise grid.strides"
+            )
+        pixels = 1
+        for channels, stride in zip(self.grid.channels, self.grid.strides, strict=True):
+            pixels *= stride
+            check_map(channels, self.image_size / pixels, self.image_size)
+        return self
 
     @property
     def latent_dim(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssdir.config import Config
 from ssdir.models.presence import sample_relaxed_bernoulli
+from ssdir.models.sizes import MAX_WIDTH, HiddenWidths
 from ssdir.models.spair_parts import LOGIT_LIMIT, GlimpseConfig, GlimpseEncoder, mlp, squash
 from ssdir.ops.boxes import to_xyxy
 from ssdir.ops.glimpses import sample_glimpses
@@ -31,9 +32,9 @@ class CellsConfig(Config):
         where_scale_init: standard deviation of box logits before training.
     """
 
-    lookback: int = Field(1, ge=0)
-    lateral: tuple[int, ...] = (100, 100)
-    passed: int = Field(100, ge=0)
+    lookback: int = Field(1, ge=0, le=8)
+    lateral: HiddenWidths = (100, 100)
+    passed: int = Field(100, ge=0, le=MAX_WIDTH)
     anchor: float = Field(24.0, gt=0)
     offset_range: tuple[float, float] = (-0.5, 1.5)
     size_range: tuple[float, float] = (0.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, Self, TypeAlias
 
 from einops import rearrange
 from pydantic import Field, model_validator
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
+from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_STAGES, MAX_WIDTH, HiddenWidths, Widths
 
 # Logits are kept within these, so that no sigmoid saturates for good.
 LOGIT_LIMIT = 10.0
+
+
+Sides: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=MAX_STAGES)]
 
 
 class GridConfig(Config):
@@ -26,9 +30,9 @@ class GridConfig(Config):
         strides: their strides.
     """
 
-    channels: tuple[int, ...] = (32, 64, 128, 128)
-    kernels: tuple[int, ...] = (4, 4, 4, 1)
-    strides: tuple[int, ...] = (3, 2, 2, 1)
+    channels: Widths = (32, 64, 128, 128)
+    kernels: Sides = (4, 4, 4, 1)
+    strides: Sides = (3, 2, 2, 1)
 
     @model_validator(mode="after")
     def _as_many_of_each(self) -> Self:
@@ -92,10 +96,10 @@ class GlimpseConfig(Config):
         latent_dim: size D of `z_what`.
     """
 
-    size: int = Field(14, ge=2)
-    channels: tuple[int, ...] = (16, 32)
-    hidden: int = Field(128, ge=1)
-    latent_dim: int = Field(50, ge=1)
+    size: int = Field(14, ge=2, le=MAX_DECODED_SIDE)
+    channels: Widths = (16, 32)
+    hidden: int = Field(128, ge=1, le=MAX_WIDTH)
+    latent_dim: int = Field(50, ge=1, le=MAX_WIDTH)
 
 
 class GlimpseEncoder(nn.Module):
@@ -132,7 +136,7 @@ class SPAIRDecoderConfig(Config):
         alpha_bias: added to them: objects start opaque.
     """
 
-    hidden: tuple[int, ...] = (128, 256)
+    hidden: HiddenWidths = (128, 256)
     colour_scale: float = 2.0
     colour_bias: float = 0.0
     alpha_scale: float = 0.1

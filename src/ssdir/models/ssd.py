@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
 import torch
 from einops import rearrange
@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.errors import InputError
-from ssdir.models.backbone import BackboneConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.models.backbone import BackboneConfig, ConvConfig, VGGConfig, build_backbone, init_xavier
 from ssdir.models.base import check_size
 from ssdir.models.refiner import Refiner, RefinerConfig
+from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
@@ -23,6 +24,12 @@ from ssdir.ops.precision import at_least_single
 from ssdir.ops.suppression import keep_best
 
 NEGATIVES_PER_POSITIVE = 3
+
+MAX_ANCHORS = 1 << 22
+"""Most default boxes of an image."""
+
+
+Sizes: TypeAlias = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_STAGES)]
 
 
 class AnchorConfig(Config):
@@ -34,9 +41,9 @@ class AnchorConfig(Config):
         aspect_ratios: width / height of further anchors per cell.
     """
 
-    min_sizes: tuple[float, ...] = (32, 80, 153, 207, 261)
-    max_sizes: tuple[float, ...] = (80, 153, 207, 261, 315)
-    aspect_ratios: tuple[float, ...] = ()
+    min_sizes: Sizes = (32, 80, 153, 207, 261)
+    max_sizes: Sizes = (80, 153, 207, 261, 315)
+    aspect_ratios: Sizes = ()
 
     @model_validator(mode="after")
     def _check(self) -> AnchorConfig:
@@ -71,7 +78,7 @@ class SSDConfig(Config):
         max_objects: most detections kept per image.
     """
 
-    image_size: int = Field(300, ge=16, le=4096)
+    image_size: int = Field(300, ge=16, le=MAX_SIDE)
     backbone: BackboneConfig = VGGConfig()
     anchors: AnchorConfig = AnchorConfig()
     variances: tuple[float, float] = (0.1, 0.2)
@@ -81,7 +88,16 @@ class SSDConfig(Config):
     score_threshold: float = Field(0.5, ge=0, lt=1)
     nms: bool = True
     nms_threshold: float = Field(0.45, gt=0, le=1)
-    max_objects: int = Field(200, ge=1)
+    max_objects: int = Field(200, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _maps_fit_in_memory(self) -> Self:
+        if isinstance(self.backbone, ConvConfig):
+            for stage, channels in enumerate(self.backbone.channels, start=1):
+                in_pyramid = stage > len(self.backbone.channels) - self.backbone.num_levels
+                widest = max(channels, self.backbone.top_down if in_pyramid else 0)
+                check_map(widest, self.image_size / 2**stage, self.image_size)
+        return self
 
     @property
     def suppress_above(self) -> float:
@@ -117,6 +133,7 @@ class SSD(nn.Module):
 
     def __init__(self, config: SSDConfig, class_names: list[str]) -> None:
         super().__init__()
+        check_class_names(class_names)
         self.config, self.class_names = config, list(class_names)
         self.backbone = build_backbone(config.backbone, config.image_size)
         A, K = config.anchors.num_per_cell, len(self.class_names)
@@ -151,6 +168,12 @@ class SSD(nn.Module):
             raise InputError(
                 f"anchors.min_sizes must have {len(self.feature_sizes)} entries, one per pyramid level, "
                 f"got {len(spec.min_sizes)}"
+            )
+        count = spec.num_per_cell * sum(cells**2 for cells in self.feature_sizes)
+        if count > MAX_ANCHORS:
+            raise InputError(
+                f"images of {size} pixels would have {count:,} anchors, more than {MAX_ANCHORS:,}: use smaller "
+                "images, or a backbone of more stages"
             )
         levels = zip(self.feature_sizes, spec.min_sizes, spec.max_sizes, strict=True)
         return [AnchorLevel(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]

@@ -42,12 +42,12 @@ class ViewConfig(Config):
     """
 
     places: Literal["own", "others"] = "own"
-    zoom: float = Field(1.6, ge=1)
+    zoom: float = Field(1.6, ge=1, le=100)
     rotation: float = Field(15.0, ge=0, le=90)
     shear: float = Field(0.2, ge=0, le=1)
     elastic: float = Field(0.0, ge=0, le=0.1)
     thickness: float = Field(0.0, ge=0, le=1)
-    patches: int = Field(0, ge=0)
+    patches: int = Field(0, ge=0, le=1000)
     jitter: float = Field(0.0, ge=0, le=0.2)
 
 

@@ -42,13 +42,14 @@ def in_full_precision(operation: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(operation)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        if not torch.is_autocast_enabled(tensors[0].device.type):
+        device = tensors[0].device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):  # Of meta tensors, autocast knows nothing.
             return operation(*args, **kwargs)
         single = [at_least_single(value) if isinstance(value, Tensor) else value for value in args]
         named = {
             name: at_least_single(value) if isinstance(value, Tensor) else value for name, value in kwargs.items()
         }
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return operation(*single, **named)  # type: ignore[arg-type]
 
     return wrapped
