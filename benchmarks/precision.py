@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import fingerprint
-from ssdir.data.images import find_images
+from ssdir.data.image_files import find_images
 from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig
 from ssdir.evaluation.evaluate import evaluate

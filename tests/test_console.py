@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from ssdir import console
 from ssdir.documents import stream_json
+from ssdir.errors import InputWarning
 
 
 class _Terminal(io.StringIO):
@@ -57,3 +59,14 @@ def test_a_stream_that_lacks_characters_gets_them_escaped() -> None:
     command = [sys.executable, "-X", "utf8=0", "-c", program]
     done = subprocess.run(command, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
     assert done.stdout == b"\\u03c0\n\\u03c0\n"
+
+
+def test_input_warnings_are_lines_and_many_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.warnings_as_lines():
+        for number in range(12):
+            warnings.warn(f"picture {number} is dark", InputWarning, stacklevel=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: picture 0 is dark"
+    assert lines[9:] == ["warning: picture 9 is dark", "warning: 2 more warnings like these"]
+    with console.warnings_as_lines(), pytest.warns(DeprecationWarning, match="old"):
+        warnings.warn("old", DeprecationWarning, stacklevel=1)

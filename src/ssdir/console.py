@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,11 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ssdir.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, INTERRUPTED, InputError
-from ssdir.wording import printable
+from ssdir.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, INTERRUPTED, InputError, InputWarning
+from ssdir.wording import counted, printable
 
 _WHOLE_SENTENCE = 1000
+_MOST_WARNINGS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters other than tabs and line breaks."""
 _SECONDS_UNTIL_SHOWN, _SECONDS_BETWEEN = 2.0, 0.2
@@ -48,7 +50,8 @@ class FriendlyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         try:
-            return super().invoke(ctx)
+            with warnings_as_lines():
+                return super().invoke(ctx)
         except InputError as error:
             fail(f"error: {error}", EXIT_BAD_INPUT)
         except KeyboardInterrupt:
@@ -76,6 +79,32 @@ def command_group(about: str, epilog: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Prints each `InputWarning` as a line on stderr; of many, the first ones and the number of the others."""
+    usual, count = warnings.showwarning, 0
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        nonlocal count
+        if not issubclass(category, InputWarning):
+            usual(message, category, *where, **more)
+            return
+        count += 1
+        if count <= _MOST_WARNINGS:
+            warn(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        # Remarks on metadata that nothing here reads.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            if count > _MOST_WARNINGS:
+                warn(f"warning: {counted(count - _MOST_WARNINGS, 'more warning')} like these")
 
 
 def end_cleanly_when_terminated() -> None:

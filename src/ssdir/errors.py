@@ -23,6 +23,10 @@ class EmptySplitError(InputError):
     """A split that is there, but has no images."""
 
 
+class InputWarning(UserWarning):
+    """Something in the input was passed over, or may not be meant as it was read; commands print it as a line."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""``."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ssdir.data.folders import files_below
-from ssdir.data.images import find_images
+from ssdir.data.image_files import find_images
 from ssdir.errors import InputError
 
 
@@ -27,8 +27,23 @@ def test_files_are_those_that_pathlib_finds(folder: Path) -> None:
     assert find_images([folder]) == [path for path in files_below(folder) if path.suffix == ".png"]
 
 
-def test_links_to_folders_are_not_followed(folder: Path) -> None:
+def test_links_to_folders_elsewhere_are_followed_once(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "deep").mkdir()
+    for name in ("u.png", "deep/v.png"):
+        Image.new("RGB", (4, 4)).save(elsewhere / name)
+    (elsewhere / "deep" / "back").symlink_to(elsewhere)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "linked twice").symlink_to(elsewhere / "deep")
+    names = [path.relative_to(folder).as_posix() for path in find_images([folder])]
+    assert names == ["a/deep/w.png", "a/y.png", "b/x.png", "linked/deep/v.png", "linked/u.png", "z.png"]
+
+
+def test_a_link_to_a_folder_above_is_no_endless_way(folder: Path) -> None:
     (folder / "a" / "loop").symlink_to(folder)
+    (folder / "c").symlink_to(folder / "b")
     assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "z.png"]
 
 
@@ -46,8 +61,9 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest
         find_images([folder])
 
 
-def test_folders_and_broken_links_are_no_images_whatever_they_are_called(folder: Path) -> None:
+def test_a_folder_is_no_image_whatever_it_is_called_and_a_broken_link_is(folder: Path) -> None:
     (folder / "album.png").mkdir()
     (folder / "gone.png").symlink_to("nowhere.png")
-    assert find_images([folder / "*.png"]) == [folder / "z.png"]
-    assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "z.png"]
+    assert find_images([folder / "z*.png"]) == [folder / "z.png"]
+    # Reading it says that it leads nowhere.
+    assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "gone.png", "z.png"]

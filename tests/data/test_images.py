@@ -1,5 +1,8 @@
 import io
+import struct
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -11,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from ssdir.data import images
-from ssdir.data.images import find_images, image_size, read_channels, read_image, resize, to_tensor
-from ssdir.errors import InputError
+from ssdir.data.image_files import find_images
+from ssdir.data.images import _PixelBudget, image_size, read_channels, read_image, resize, shrink, to_tensor
+from ssdir.errors import InputError, InputWarning
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -115,25 +119,88 @@ def test_turns_images_upright(tmp_path, orientation, suffix):
 
 def test_reads_one_pixel(tmp_path):
     Image.fromarray(RGB[:1, :1]).save(tmp_path / "a.png")
-    image = read_image(tmp_path / "a.png", max_side=32)
+    image = read_image(tmp_path / "a.png")
     assert np.array_equal(image, RGB[:1, :1])
-    assert torch.allclose(to_tensor(image, 5), torch.from_numpy(image / 255).float().permute(2, 0, 1))
+    assert torch.allclose(to_tensor(resize(image, 5, 5)), torch.from_numpy(image / 255).float().permute(2, 0, 1))
 
 
-def test_max_side_reduces_while_decoding(tmp_path):
+def test_shrinking_keeps_proportions():
     large = cv2.resize(SMOOTH, (900, 600), interpolation=cv2.INTER_LINEAR)
-    for name in ("a.jpg", "a.png"):
-        Image.fromarray(large).save(tmp_path / name)
-        reduced = read_image(tmp_path / name, max_side=90)
-        assert reduced.shape == (60, 90, 3)
-        assert np.abs(reduced.astype(int) - SMOOTH).mean() < 3
-    assert read_image(tmp_path / "a.jpg", max_side=2000).shape == (600, 900, 3)
-    assert read_image(tmp_path / "a.jpg", max_side=1).shape == (1, 1, 3)
+    reduced = shrink(large, 90)
+    assert reduced.shape == (60, 90, 3)
+    assert np.abs(reduced.astype(int) - SMOOTH).mean() < 3
+    assert shrink(large, 900) is large
+    assert shrink(large, 1).shape == (1, 1, 3)
 
 
-def test_max_side_applies_to_every_source():
-    for source in (SMOOTH, Image.fromarray(SMOOTH), torch.from_numpy(SMOOTH).permute(2, 0, 1)):
-        assert read_image(source, max_side=45).shape == (30, 45, 3)
+def save_white_is_zero(path, values, bits):
+    """A TIFF whose smallest value is white, written tag by tag: Pillow writes none of 16 bits."""
+    height, width = values.shape
+    tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 0), (273, 4, 0), (277, 3, 1)]
+    tags += [(278, 3, height), (279, 4, values.nbytes)] + ([(339, 3, 3)] if bits == 32 else [])
+    offset = 8 + 2 + 12 * len(tags) + 4
+    entries = [(tag, kind, offset if tag == 273 else value) for tag, kind, value in tags]
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    path.write_bytes(header + body + struct.pack("<I", 0) + values.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype", "largest"), [(8, np.uint8, 255), (16, np.uint16, 65535), (32, np.float32, 1)]
+)
+def test_white_is_zero_at_any_depth(tmp_path, bits, dtype, largest):
+    stored = (largest - GREY * (largest / 255)).astype(dtype)
+    save_white_is_zero(tmp_path / "a.tif", stored, bits)
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - grey3(GREY)).max() <= 1
+
+
+def test_what_16_bits_leave_unused_is_remarked_on(tmp_path):
+    values = np.linspace(0, 4095, 200, dtype=np.uint16).reshape(10, 20)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with pytest.warns(InputWarning, match=r"a\.png: uses 12 of its 16 bits, and so is read 16 times darker"):
+        assert read_image(tmp_path / "a.png").max() == 4095 // 257 + 1
+    with pytest.warns(InputWarning, match="uses 12 of its 16 bits"):
+        read_image(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(values * np.uint16(16))
+        read_image(np.zeros((3, 3), np.uint16))
+
+
+def test_values_beyond_16_bits_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: its values reach from 0 to 70000"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_large_images_are_decoded_in_strips(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssdir.data.images._STRIP_PIXELS", 100)
+    transparent = np.dstack([SMOOTH, SMOOTH[..., 0]])
+    for name, pixels in (("a.png", transparent), ("b.png", SMOOTH), ("c.png", SMOOTH[..., 0])):
+        Image.fromarray(pixels).save(tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            black = Image.new("RGB", image.size)
+            black.paste(image.convert("RGB"), mask=image if image.mode == "RGBA" else None)
+        assert np.array_equal(read_image(tmp_path / name), np.asarray(black))
+
+
+def test_threads_decode_no_more_pixels_than_one_image_may_have(tmp_path, monkeypatch):
+    Image.fromarray(SMOOTH).save(tmp_path / "a.png")
+    budget, most = _PixelBudget(2 * SMOOTH.shape[0] * SMOOTH.shape[1] + 1), []
+    monkeypatch.setattr("ssdir.data.images._DECODING", budget)
+    turn = images._turn
+
+    def slow(*args):
+        most.append(budget.used)
+        time.sleep(0.02)
+        return turn(*args)
+
+    monkeypatch.setattr("ssdir.data.images._turn", slow)
+    with ThreadPoolExecutor(6) as pool:
+        read = list(pool.map(read_image, [tmp_path / "a.png"] * 12))
+    assert all(np.array_equal(each, SMOOTH) for each in read)
+    assert SMOOTH.shape[0] * SMOOTH.shape[1] < max(most) <= budget.limit
+    assert budget.used == 0
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (12, 20, 1)])
@@ -156,7 +223,7 @@ def test_leaves_a_callers_array_and_image_alone():
     read_image(array)[:] = 0
     assert np.array_equal(array, RGB)
     picture = Image.fromarray(RGB)
-    read_image(picture, max_side=4)
+    read_image(picture)[:] = 0
     assert np.array_equal(np.asarray(picture), RGB)
 
 
@@ -244,10 +311,41 @@ def test_find_images_takes_files_folders_and_patterns(tmp_path):
         (tmp_path / name).touch()
     everything = [tmp_path / name for name in ("a.JPG", "b.png", "sub/c.webp", "sub/deep/d.tiff")]
     assert find_images([tmp_path]) == everything
-    assert find_images([str(tmp_path / "*")]) == everything[:2]
+    assert find_images([str(tmp_path / "*")]) == everything
+    assert find_images([str(tmp_path / "*.*")]) == everything[:2]
     assert find_images([str(tmp_path / "**" / "*.webp")]) == everything[2:3]
     assert find_images([tmp_path / "odd.dat"]) == [tmp_path / "odd.dat"]
     assert find_images([tmp_path / "b.png", tmp_path]) == [everything[1], everything[0], *everything[2:]]
+
+
+def test_what_pillow_reads_is_read_and_other_pictures_are_counted(tmp_path):
+    kinds = {
+        "a.jpg": "JPEG",
+        "b.jfif": "JPEG",
+        "c.jpe": "JPEG",
+        "d.jp2": "JPEG2000",
+        "e.tga": "TGA",
+        "f.dib": "DIB",
+    }
+    for name, kind in kinds.items():
+        Image.fromarray(SMOOTH).save(tmp_path / name, kind)
+    for name in ("g.heic", "h.NEF", "i.heic", "notes.txt", ".j.heic"):
+        (tmp_path / name).write_bytes(b"?")
+    with pytest.warns(InputWarning, match=r"^3 pictures passed over.*\(\.heic, \.nef; the first is '.*g\.heic'\)"):
+        found = find_images([tmp_path])
+    assert [path.name for path in found] == [*kinds]
+    for path in found:
+        assert np.abs(read_image(path).astype(int) - SMOOTH).mean() < 2
+    for path in found:
+        path.unlink()
+    with pytest.raises(InputError, match="no images; 3 pictures of a kind that is not read"):
+        find_images([tmp_path])
+
+
+def test_an_image_by_two_names_of_its_path_is_one(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["a.png", tmp_path, tmp_path / "a.png"]) == [Path("a.png")]
 
 
 def test_find_images_prefers_a_file_to_a_pattern(tmp_path):
@@ -280,7 +378,7 @@ def test_resizing_keeps_flat_colours(height, width, size, channels):
 
 
 def test_to_tensor_is_a_square_in_the_unit_range():
-    tensor = to_tensor(np.dstack([SMOOTH[..., :2], np.full((60, 90), 255, np.uint8)]), 30)
+    tensor = to_tensor(resize(np.dstack([SMOOTH[..., :2], np.full((60, 90), 255, np.uint8)]), 30, 30))
     assert tensor.shape == (3, 30, 30)
     assert tensor.dtype == torch.float32
     assert tensor.is_contiguous()

@@ -27,7 +27,8 @@ from typer.testing import CliRunner
 import ssdir
 from ssdir.cli import app
 from ssdir.data.glyphs import Split, load_glyphs
-from ssdir.data.images import find_images, read_image, resize
+from ssdir.data.image_files import find_images
+from ssdir.data.images import read_image, resize
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
 from ssdir.errors import InputError
 from ssdir.inference import quantize

@@ -75,9 +75,12 @@ def test_the_nearest_object_is_the_one_of_the_largest_depth() -> None:
     assert depth_ranks(objects.replace(z_depth=None)) == []
 
 
-def test_pictures_are_reduced_and_refused_without_telling_their_folder(tmp_path: Path) -> None:
+def test_pictures_are_shown_reduced_and_refused_without_naming_their_folder(
+    tmp_path: Path, predictor: Predictor
+) -> None:
     Image.new("RGB", (2048, 512), "red").save(tmp_path / "wide.png")
-    assert open_picture(tmp_path / "wide.png").shape == (256, 1024, 3)
+    seen = look(predictor, open_picture(tmp_path / "wide.png"), "wide.png")
+    assert (seen.picture.shape, seen.image.shape) == ((512, 2048, 3), (256, 1024, 3))
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"^'text\.png' is not an image"):
         open_picture(tmp_path / "text.png")

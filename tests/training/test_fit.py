@@ -70,9 +70,9 @@ def test_augmentation_does_not_read_the_images_again(
 ) -> None:
     reads: list[str] = []
 
-    def counted(path: Path, max_side: int | None = None) -> Image8:
+    def counted(path: Path) -> Image8:
         reads.append(str(path))
-        return read_channels(path, max_side)
+        return read_channels(path)
 
     monkeypatch.setattr("ssdir.data.dataset.read_channels", counted)
     monkeypatch.setattr("ssdir.training.fit.fit_stage", lambda *args: None)

@@ -64,7 +64,7 @@ def encode(
         raise InputError("--annotations and --box-unit tell of a file of boxes: give it by --boxes")
     if boxes is not None:
         _check_can_describe(model, engine, score_threshold)
-    from ssdir.data.images import find_images
+    from ssdir.data.image_files import find_images
     from ssdir.inference.files import encode_files, load_encoder, none_readable
     from ssdir.inference.store import ObjectWriter
 

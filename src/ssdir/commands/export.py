@@ -41,7 +41,7 @@ def export(
         raise InputError("--int8 and --calibrate go together: name a folder of images like those to come")
     if int8 and (file_format, part) != ("onnx", "encoder"):
         raise InputError("--int8 is for encoders in ONNX: leave out --format and --part")
-    from ssdir.data.images import find_images
+    from ssdir.data.image_files import find_images
     from ssdir.inference.export import export_model
     from ssdir.models.zoo import load_model, read_description
 

@@ -36,7 +36,7 @@ def reconstruct(
     import numpy as np
     from PIL import Image
 
-    from ssdir.data.images import find_images
+    from ssdir.data.image_files import find_images
     from ssdir.inference.files import none_readable, read_batches
     from ssdir.inference.predictor import check_draws, load
     from ssdir.plots import reconstruction_sheet

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, image_size, read_channels, resize, resize_nearest
+from ssdir.data.images import Image8, read_channels, resize, resize_nearest
 from ssdir.data.masks import read_mask
 from ssdir.data.processes import run_jobs, starts_by_fork
 from ssdir.errors import InputError, nearest
@@ -207,15 +207,12 @@ class ObjectDataset(Dataset[Sample]):
         """Decodes an image: uint8 (H, W, 1 or 3)."""
         height, width = (int(side) for side in self.image_sizes[index])
         size = self.image_size
-        # While decoding, the shorter side must not fall below `size`, but by what is rounded.
-        max_side = None if size is None else -(-size * max(height, width) // min(height, width))
         path = self.image_paths[index]
-        image = read_channels(path, max_side)
-        # A JPEG that is decoded at a smaller scale is rounded twice: what is odd then, the header may set right.
-        if not same_shape((image.shape[0], image.shape[1]), (height, width)) and not same_shape(
-            stored := image_size(path), (height, width)
-        ):
-            raise InputError(f"{path}: {stored[1]} x {stored[0]} pixels, but annotated as {width} x {height}")
+        image = read_channels(path)
+        if not same_shape((image.shape[0], image.shape[1]), (height, width)):
+            raise InputError(
+                f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but annotated as {width} x {height}"
+            )
         return image if size is None else resize(image, size, size)
 
 

@@ -33,7 +33,8 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def files_below(folder: Path) -> list[Path]:
     """The files in a folder and its subfolders, sorted; none where there is no such folder.
 
-    Links to other folders are not followed.
+    Links to folders elsewhere are followed. A folder that lies within the tree itself is searched under its own
+    name only, so no file comes twice and a link to a folder above it is no endless way.
 
     Raises:
         InputError: if one of the folders can't be read: `Path.rglob` would leave out what is in it without a word.
@@ -44,7 +45,16 @@ def files_below(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         return []
-    return sorted(Path(at, name) for at, _, names in os.walk(folder, onerror=refuse) for name in names)
+    files, searched = list[Path](), [folder.resolve()]
+    for at, names, own in os.walk(folder, onerror=refuse, followlinks=True):
+        files += [Path(at, name) for name in own]
+        for name in sorted(name for name in names if Path(at, name).is_symlink()):
+            target = Path(at, name).resolve()
+            if any(target.is_relative_to(known) or known.is_relative_to(target) for known in searched):
+                names.remove(name)
+            else:
+                searched.append(target)
+    return sorted(files)
 
 
 def listing(folder: Path, root: Path) -> str:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdir.data.images import Image8, find_images, read_image
+from ssdir.data.image_files import find_images
+from ssdir.data.images import Image8, read_image, shrink
 from ssdir.errors import InputError, nearest
 
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -208,6 +209,6 @@ def _folder_split(name: str) -> Split:
 
 
 def _read_glyph(path: Path) -> Image8:
-    grey: Image8 = cv2.cvtColor(read_image(path, _MAX_GLYPH_SIDE), cv2.COLOR_RGB2GRAY)
+    grey: Image8 = cv2.cvtColor(shrink(read_image(path), _MAX_GLYPH_SIDE), cv2.COLOR_RGB2GRAY)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return 255 - grey if border.mean() > 127 else grey

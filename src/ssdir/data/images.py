@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import struct
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from ssdir.data.folders import files_below
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,30 +24,31 @@ Image8: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
 
 MAX_PIXELS = 200_000_000
-"""Larger images are refused: decoding one takes up to about 10 bytes per pixel."""
+"""Larger images are refused. Decoding takes about 8 bytes per pixel; threads together decode no more at once."""
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
+_STRIP_PIXELS = 1 << 22
+_FEW_BITS = 14
+"""An image of 16 bits whose values all have so few is remarked on."""
 
 # What Pillow's decoders raise for damaged files, besides OSError.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_MAX_16_BIT = 65535
+_PHOTOMETRIC = 262
 _PIXEL_LIMIT_LOCK = threading.Lock()
 
 
-def read_image(source: ImageSource, max_side: int | None = None) -> Image8:
+def read_image(source: ImageSource) -> Image8:
     """Reads an image as 8-bit RGB.
 
     Files and PIL images may be grey, palette, RGB, CMYK, 16-bit (divided by 257) or animated (the first
     frame counts), and are turned upright as their EXIF orientation says. Transparent pixels are composited
-    over black, the background of all our data.
+    over black, the background of all our data. What 16-bit images leave unused of their range is an
+    `InputWarning`.
 
     Args:
         source: a file's path; a PIL image; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
             uint16, bool, or floats in [0, 1]; or a tensor (1 | 3 | 4, H, W) of the same.
-        max_side: if given, the image is reduced until its longer side is at most this many pixels; JPEGs
-            are already decoded at a smaller scale, which saves time and memory.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -58,29 +57,45 @@ def read_image(source: ImageSource, max_side: int | None = None) -> Image8:
         InputError: if the file is missing, empty, damaged, no image, or has more than `MAX_PIXELS`, or
             the array's or tensor's shape, dtype or range, or the source itself, is none of the above.
     """
-    image = read_channels(source, max_side)
+    image = read_channels(source)
     if image.shape[2] == 3:
         return image
     rgb: Image8 = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return rgb
 
 
-def read_channels(source: ImageSource, max_side: int | None = None) -> Image8:
+def read_channels(source: ImageSource) -> Image8:
     """Like `read_image`, but grey images stay one channel: uint8 (H, W, 1) or (H, W, 3)."""
     if isinstance(source, np.ndarray):
-        image = _shrink(_from_array(source, "array"), max_side)
+        image = _from_array(source, "array")
     elif isinstance(source, Image.Image):
         _check_size(source, "PIL image")
-        image = _decode(source, "PIL image", max_side)
+        image = _decode(source, "PIL image")
     elif isinstance(source, (str, Path)):
         with open_image(source) as opened:
-            _decode_smaller(opened, max_side)
-            image = _decode(opened, str(source), max_side)
-    elif hasattr(source, "detach"):  # A tensor, told without importing torch.
-        image = _shrink(_from_tensor(source), max_side)
+            image = _decode(opened, str(source))
+    elif hasattr(source, "detach"):  # A tensor, recognised without importing torch.
+        image = _from_tensor(source)
     else:
         raise InputError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
     return np.require(image, requirements=["C", "W"])
+
+
+def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8]:
+    """Reads an image as every model sees it: whole, then resized in one step, whatever it comes in.
+
+    Args:
+        source: see `read_image`.
+        side: of the square, in pixels.
+
+    Returns:
+        The upright image's (height, width) in pixels, and uint8 (side, side, 3), RGB.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    image = read_image(source)
+    return (image.shape[0], image.shape[1]), resize(image, side, side)
 
 
 def resize_nearest(mask: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
@@ -114,42 +129,18 @@ def image_orientation(path: str | Path) -> int:
         return _orientation(image)
 
 
-def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Resolves files, folders and glob patterns to image files, each once, in the order given.
-
-    Folders are searched with their subfolders, sorted, for `IMAGE_SUFFIXES`; so are a pattern's matches.
-    Hidden files are skipped. A file that is named itself is taken whatever its suffix.
-
-    Raises:
-        InputError: for a path that does not exist, a folder that can't be read or has no images, a pattern
-            without matches.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_file():
-            found[path] = None
-            continue
-        if path.is_dir():
-            matches, problem = files_below(path), f"folder '{path}' contains no images"
-        elif glob.has_magic(str(given)):
-            matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
-            problem = f"no image matches the pattern '{given}'"
-        else:
-            raise InputError(f"'{given}' does not exist")
-        images = only_images(matches)
-        if not images:
-            raise InputError(f"{problem} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-        found.update(dict.fromkeys(images))
-    return list(found)
-
-
-def to_tensor(image: Image8, size: int) -> Tensor:
-    """Squashes an image uint8 (H, W, 3) to a square: float (3, size, size) in [0, 1]."""
+def to_tensor(pixels: Image8) -> Tensor:
+    """An image uint8 (H, W, C) as float (C, H, W) in [0, 1]."""
     import torch
 
-    squashed = resize(image, size, size)
-    return torch.from_numpy(squashed).permute(2, 0, 1).contiguous().float().div_(255)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def shrink(image: Image8, max_side: int) -> Image8:
+    """Reduces (H, W, C) until its longer side is at most `max_side` pixels; proportions stay, to a pixel."""
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    return image if scale >= 1 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def resize(image: Image8, height: int, width: int) -> Image8:
@@ -161,16 +152,6 @@ def resize(image: Image8, height: int, width: int) -> Image8:
     if shrunk != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return image.reshape(height, width, channels)
-
-
-def only_images(paths: Iterable[Path]) -> list[Path]:
-    """The image files among some paths, by their names."""
-    return [path for path in paths if is_image_name(path) and path.is_file()]
-
-
-def is_image_name(path: Path) -> bool:
-    """Whether a file is called as images are, and is not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 @contextmanager
@@ -185,8 +166,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         problem = "is a folder, not an image" if path.is_dir() else "does not exist"
         raise InputError(f"'{path}' {problem}")
     try:
-        with _PIXEL_LIMIT_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _PIXEL_LIMIT_LOCK:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 image = Image.open(path)
@@ -210,38 +190,81 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise InputError(f"{name}: {width} x {height} is too large an image (limit: {MAX_PIXELS:,} pixels)")
 
 
-def _decode_smaller(image: Image.Image, max_side: int | None) -> None:
-    """Tells a JPEG decoder to skip detail that `max_side` would throw away; other formats ignore it."""
-    if max_side is not None and max(image.size) > max_side:
-        scale = max_side / max(image.size)
-        image.draft(None, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+class _PixelBudget:
+    """Lets threads decode images at the same time as long as these have at most `limit` pixels together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Waits until so many pixels more may be decoded; an image that is larger than the limit goes alone."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
+            self.used += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.used -= pixels
+                self.changed.notify_all()
 
 
-def _decode(image: Image.Image, name: str, max_side: int | None) -> Image8:
+_DECODING = _PixelBudget(MAX_PIXELS)
+
+
+def _decode(image: Image.Image, name: str) -> Image8:
     orientation = _orientation(image)
     try:
-        pixels = _to_uint8(image, name)
+        with _DECODING.of(image.width * image.height):
+            image.load()  # Of a TIFF this may change the size: Pillow turns it upright.
+            return _turn(_to_uint8(image, name), orientation)
     except InputError:
         raise
     except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: the image is damaged or cut short ({error})") from None
-    return _turn(_shrink(pixels, max_side), orientation)
 
 
 def _to_uint8(image: Image.Image, name: str) -> Image8:
     """Decodes to uint8 (H, W, 1) or (H, W, 3)."""
-    if image.mode in _WIDE_MODES:
-        wide = np.asarray(image)
-        return _from_array(np.clip(wide, 0, 65535).astype(np.uint16), name)
+    if image.mode in _WIDE_MODES or image.mode == "F":
+        return _from_array(_wide(image, name), name)
+    grey = image.mode in ("1", "L") and not image.has_transparency_data
+    pixels = np.empty((image.height, image.width, 1 if grey else 3), dtype=np.uint8)
+    # In strips, so that a large image is not in memory several times over.
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        part = image if rows >= image.height else image.crop((0, top, image.width, bottom))
+        pixels[top : top + rows] = np.asarray(_over_black(part).convert("L" if grey else "RGB")).reshape(
+            -1, image.width, pixels.shape[2]
+        )
+    return pixels
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    transparent, black = image.convert("RGBA"), Image.new("RGB", image.size)
+    black.paste(transparent, mask=transparent)
+    return black
+
+
+def _wide(image: Image.Image, name: str) -> NDArray[np.generic]:
+    """The values of a grey image of more than 8 bits: uint16 or float (H, W), larger is brighter."""
+    values = np.asarray(image)
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
     if image.mode == "F":
-        return _from_array(np.asarray(image), name)
-    if image.has_transparency_data:
-        transparent = image.convert("RGBA")
-        image = Image.new("RGB", image.size)
-        image.paste(transparent, mask=transparent)
-    elif image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))[..., None]
-    return np.asarray(image.convert("RGB"))
+        # Pillow turns round only what has 8 bits or less.
+        return 1 - values if white_is_zero else values
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _MAX_16_BIT:
+        raise InputError(
+            f"{name}: its values reach from {low} to {high}, those of 16 bits from 0 to {_MAX_16_BIT}"
+        )
+    wide = values.astype(np.uint16)
+    return _MAX_16_BIT - wide if white_is_zero else wide
 
 
 def _from_tensor(tensor: Tensor) -> Image8:
@@ -271,6 +294,12 @@ def _scale_to_uint8(array: NDArray[np.generic], name: str) -> Image8:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         scale = 1 / 257
+        bits = int(array.max()).bit_length()
+        if 0 < bits <= _FEW_BITS:
+            # Microscopes and thermal cameras store 10 to 14 bits in files of 16.
+            darker = f"{2 ** (16 - bits)} times darker than it may be meant"
+            message = f"{name}: uses {bits} of its 16 bits, and so is read {darker}: scale its values"
+            warnings.warn(message, InputWarning, stacklevel=2)
     elif np.issubdtype(array.dtype, np.floating):
         array, scale = array.astype(np.float32), 255.0
         low, high = float(array.min()), float(array.max())
@@ -280,16 +309,6 @@ def _scale_to_uint8(array: NDArray[np.generic], name: str) -> Image8:
         raise InputError(f"{name}: images must be uint8, uint16, bool or floats in [0, 1], got {array.dtype}")
     scaled: Image8 = cv2.convertScaleAbs(array, alpha=scale)
     return scaled.reshape(array.shape)
-
-
-def _shrink(image: Image8, max_side: int | None) -> Image8:
-    height, width = image.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
-        return image
-    if max_side < 1:
-        raise ValueError(f"max_side must be at least 1, got {max_side}")
-    scale = max_side / max(height, width)
-    return resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def _orientation(image: Image.Image) -> int:

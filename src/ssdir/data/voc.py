@@ -19,7 +19,8 @@ from defusedxml.ElementTree import parse as parse_xml
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder, visible
-from ssdir.data.images import image_orientation, image_size, is_image_name
+from ssdir.data.image_files import is_image_name
+from ssdir.data.images import image_orientation, image_size
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import SPLITS, TableBuilder, divide, read_names
 from ssdir.data.upright import Box, refers_to_stored, turn_box, turned_note

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.images import IMAGE_SUFFIXES, image_size
+from ssdir.data.image_files import IMAGE_SUFFIXES
+from ssdir.data.images import image_size
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import TableBuilder
 from ssdir.documents import read_lines

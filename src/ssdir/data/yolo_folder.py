@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from ssdir.data.darknet import find_darknet, find_named, read_darknet
+from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, visible
-from ssdir.data.images import only_images
+from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
+from ssdir.data.path_ends import PathEnds
 from ssdir.data.split_files import missing_split
-from ssdir.data.table_builder import SPLITS, check_names, divide, read_names, split_of
-from ssdir.documents import read_lines
-from ssdir.errors import InputError
+from ssdir.data.table_builder import SPLITS, divide, read_names, split_of
+from ssdir.data.yolo_yaml import SPLIT_KEYS, DataYaml, find_yaml, read_data_yaml
+from ssdir.documents import read_text
+from ssdir.errors import EmptySplitError, InputError
+from ssdir.wording import counted, quote
 
-MAX_UNNAMED = 100_000
-"""So many classes may be called by their numbers; more are a mistake in the labels."""
+# Where tools write the classes' names: LabelImg, CVAT, Roboflow.
+NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
-_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of images, or a text file that lists some.
+
+    Attributes:
+        path: where it is, or should be.
+        named_by: what names it, for messages; empty if the folder speaks for itself.
+    """
+
+    path: Path
+    named_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,139 +44,127 @@ class YoloFolder:
         root: its folder.
         described_by: the file that names the classes, if any.
         names: of the classes, or None if they only have numbers.
-        splits: the folders, or lists of images, of each.
+        base: the folder that the places' paths start from; labels are looked for within it.
+        splits: the places of each.
         undivided: the folder of all images, where there are no splits.
-        keypoints: how many numbers follow the box in a label of poses.
+        keypoints: how many numbers follow the box in a label of poses; None if nothing says so.
+        loose: images that lie beside the folders of splits.
     """
 
     root: Path
     described_by: Path | None
     names: list[str] | None
-    splits: dict[str, list[Path]] = field(default_factory=dict)
+    base: Path
+    splits: dict[str, list[Place]] = field(default_factory=dict)
     undivided: Path | None = None
-    keypoints: int = 0
+    keypoints: int | None = None
+    loose: Sequence[Path] = ()
 
 
 def describe(root: Path) -> YoloFolder:
-    """Reads the `data.yaml`, or looks at the folders.
+    """Reads the `data.yaml` or `obj.data`, or looks at the folders.
 
     Raises:
-        InputError: if the `data.yaml` or the list of classes is broken.
+        InputError: if what describes the data set, or the list of classes, is broken.
     """
-    path = find_yaml(root)
-    return _from_folders(root) if path is None else _from_yaml(root, path)
+    if (path := find_yaml(root)) is not None:
+        return _from_yaml(root, read_data_yaml(path))
+    if (path := find_darknet(root)) is not None:
+        return _from_darknet(root, path)
+    return _from_folders(root)
 
 
-def find_yaml(root: Path) -> Path | None:
-    """A file of one of the usual names, or the only one that names classes and a split."""
-    usual = next((root / name for name in _YAML_NAMES if (root / name).is_file()), None)
-    if usual is not None:
-        return usual
-    candidates = []
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue
-        if isinstance(content, dict) and {"names", "nc"} & content.keys() and {*SPLITS} & content.keys():
-            candidates.append(path)
-    return candidates[0] if len(candidates) == 1 else None
+def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
+    ends, places = PathEnds(root), dict[str, list[Place]]()
+    for key, entries in content.entries.items():
+        several = [_resolve(content, key, entry, ends) for entry in entries]
+        # Other keys that begin like a split may be anything.
+        if key in SPLIT_KEYS or all(place.path.exists() for place in several):
+            places[key] = several
+    return YoloFolder(
+        root, content.file, content.names, content.base, _by_split(places), keypoints=content.keypoints
+    )
 
 
-def _from_yaml(root: Path, path: Path) -> YoloFolder:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}: not valid YAML{line}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must be a mapping with train, val and names")
-    base = path.parent / str(content.get("path") or "")
-    # Published files name a folder of the machine they were made on, or of the tool that downloads them.
-    base = base if base.is_dir() else path.parent
-    splits = {}
-    for name in SPLITS:
-        entries = content.get(name)
-        if entries:
-            entries = entries if isinstance(entries, list) else [entries]
-            splits[name] = [_resolve(base, entry, f"{path}: {name}") for entry in entries]
-    if not splits:
-        raise InputError(f"{path} says neither where train nor val nor test is")
-    return YoloFolder(root, path, _yaml_names(content, path), splits, keypoints=_yaml_keypoints(content, path))
-
-
-def _resolve(base: Path, entry: Any, where: str) -> Path:
-    if not isinstance(entry, str):
-        raise InputError(f"{where} must be a folder, a list of folders or a text file, got {entry!r:.60}")
-    place = base / entry
+def _resolve(content: DataYaml, key: str, entry: str, ends: PathEnds) -> Place:
+    named_by = f"{content.file}: {key} names {quote(entry)}"
+    path = content.base / entry
+    if path.exists():
+        return Place(path, named_by)
     # A common exporter writes '../train/images' for what is in 'train/images'.
-    inside = base / entry.removeprefix("../")
-    return inside if not place.exists() and inside.exists() else place
+    inside = content.base / entry.removeprefix("../")
+    if inside.exists():
+        return Place(inside, named_by)
+    return Place(ends.find_folder(entry) or ends.find_file(entry) or path, named_by)
 
 
-def _is_yaml(path: Path | None) -> bool:
-    return path is not None and path.suffix in (".yaml", ".yml")
+def _from_darknet(root: Path, path: Path) -> YoloFolder:
+    content = read_darknet(path)
+    places = {
+        key: [Place(find_named(path, key, entry), f"{path}: {key} names {quote(entry)}")]
+        for key, entry in content.entries.items()
+    }
+    return YoloFolder(root, path, content.names, root, _by_split(places))
 
 
-def _yaml_names(content: dict[str, Any], path: Path) -> list[str] | None:
-    names, count = content.get("names"), content.get("nc")
-    if names is None:
-        if isinstance(count, int) and not 0 < count <= MAX_UNNAMED:
-            raise InputError(f"{path}: nc must be 1 ... {MAX_UNNAMED}, got {count}")
-        return [str(i) for i in range(count)] if isinstance(count, int) else None
-    if isinstance(names, dict):
-        try:
-            names = {int(key): name for key, name in names.items()}
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: the keys of names must be the classes' numbers") from None
-        if sorted(names) != list(range(len(names))):
-            raise InputError(f"{path}: the keys of names must be 0 ... {len(names) - 1}, each once")
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list):
-        raise InputError(f"{path}: names must be a list, or a mapping from number to name, got {names!r:.60}")
-    names = [str(name) for name in names]
-    check_names(names, str(path))
-    if count is not None and count != len(names):
-        listed = f"{len(names)} ({names[0]} ... {names[-1]})"
-        raise InputError(f"{path}: nc is {count!r:.20}, but names has {listed}: correct one of them")
-    return names
+def _by_split(places: dict[str, list[Place]]) -> dict[str, list[Place]]:
+    """The places by the split that a name stands for; names that stand for the same one are kept.
+
+    `train2014` beside `train2017` are two splits, but `val` and `valid` that lead to the same images are one.
+    """
+    splits: dict[str, list[Place]] = {}
+    for name, several in places.items():
+        split = split_of(name)
+        others = [other for other in places if split_of(other) == split]
+        paths = [place.path for place in several]
+        if all([place.path for place in places[other]] == paths for other in others):
+            splits[split] = several
+        else:
+            splits[name] = several
+    return splits
 
 
-def _yaml_keypoints(content: dict[str, Any], path: Path) -> int:
-    shape = content.get("kpt_shape")
-    if shape is None:
-        return 0
-    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(side, int) for side in shape)):
-        raise InputError(f"{path}: kpt_shape must be [number of keypoints, 2 or 3], got {shape!r:.60}")
-    return int(shape[0] * shape[1])
+# Folders --------------------------------------------------------------------------------------------------
 
 
 def _from_folders(root: Path) -> YoloFolder:
-    path = next((p for p in (root / "classes.txt", root / "labels" / "classes.txt") if p.is_file()), None)
-    names = None if path is None else read_names(path)
     images = root / "images"
-    folders = _subfolders(images) if images.is_dir() else _subfolders(root)
+    above = images if images.is_dir() else root
+    folders = {path.name: path for path in _subfolders(above)}
     if not images.is_dir():
-        folders = [folder / "images" for folder in folders if (folder / "images").is_dir()]
-    stands_for = [split_of(_split_folder(folder).name) for folder in folders]
-    if images.is_dir() and not {*stands_for} & {*SPLITS}:
-        return YoloFolder(root, path, names, undivided=images)
-    splits = {}
-    for name, folder in zip(stands_for, folders, strict=True):
-        # train2014 beside train2017 keep their own names.
-        splits[name if stands_for.count(name) == 1 else _split_folder(folder).name] = [folder]
-    return YoloFolder(root, path, names, splits)
+        inner = {name: folder / "images" for name, folder in folders.items() if (folder / "images").is_dir()}
+        folders = inner or {name: folder for name, folder in folders.items() if split_of(name) in SPLITS}
+    is_divided = any(split_of(name) in SPLITS for name in folders) or (folders and not images.is_dir())
+    places = {name: [Place(folder)] for name, folder in folders.items()} if is_divided else {}
+    described_by = _names_file(root, [above, *(folder for folder in folders.values())])
+    names = None if described_by is None else read_names(described_by)
+    if not is_divided:
+        return YoloFolder(root, described_by, names, root, undivided=above)
+    loose = [path for path in _sorted_files(above) if is_image_name(path)]
+    return YoloFolder(root, described_by, names, root, _by_split(places), loose=loose)
 
 
-def _split_folder(folder: Path) -> Path:
-    return folder.parent if folder.name == "images" else folder
+def _names_file(root: Path, image_folders: Sequence[Path]) -> Path | None:
+    """The file of the classes' names: in the root, or where labels are; several must have the same names.
+
+    Raises:
+        InputError: if they don't.
+    """
+    labels = [label_file(folder / "any", root).parent for folder in image_folders]
+    folders = dict.fromkeys([root, root / "labels", *labels, *image_folders])
+    found = [folder / name for folder in folders for name in NAMES_FILES if (folder / name).is_file()]
+    for other in found[1:]:
+        if read_names(other) != read_names(found[0]):
+            raise InputError(f"{found[0]} and {other} name other classes: keep one of them")
+    return found[0] if found else None
 
 
 def _subfolders(root: Path) -> list[Path]:
     return sorted(path for path in visible(root.iterdir()) if path.is_dir())
+
+
+def _sorted_files(folder: Path) -> list[Path]:
+    return sorted(path for path in visible(folder.iterdir()) if path.is_file())
 
 
 def label_folders(root: Path) -> list[Path]:
@@ -176,12 +179,13 @@ def label_folders(root: Path) -> list[Path]:
 # Images ---------------------------------------------------------------------------------------------------
 
 
-def all_images(found: YoloFolder) -> list[Path]:
-    """The images of all splits that are there."""
-    places = (
-        [found.undivided] if found.undivided else [place for several in found.splits.values() for place in several]
-    )
-    return [image for place in places if place.exists() for image in list_images(place)]
+def all_images(found: YoloFolder) -> Iterator[Path]:
+    """The images of all splits that can be read."""
+    places = [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
+    for place in places:
+        faults = Faults(str(found.root))  # Of other splits than the one to read: reading those says so.
+        with faults.collecting():
+            yield from _images_of(place, found.root, faults, [])
 
 
 def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
@@ -191,76 +195,132 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
         InputError: if there is no such split, or a folder, list or image is missing, or has no images.
     """
     if found.undivided is not None:
-        by_name = {relative_name(image, found.root): image for image in list_images(found.undivided)}
+        images = _images_of(Place(found.undivided), found.root, Faults(""), notes)
+        by_name = {relative_name(image, found.root): image for image in images}
         return [by_name[name] for name in divide(list(by_name), split, f"'{found.root}'")]
     places = found.splits.get(split) or [
-        place for several in found.splits.values() for place in several if _split_folder(place).name == split
+        place
+        for several in found.splits.values()
+        for place in several
+        if split in (place.path.name, place.path.parent.name)[: 2 if place.path.name == "images" else 1]
     ]
     if not places:
-        where = (
-            "name its folder in data.yaml" if _is_yaml(found.described_by) else "give it a folder, or a data.yaml"
-        )
+        is_yaml = found.described_by is not None and found.described_by.suffix in (".yaml", ".yml")
+        where = "name its folder in data.yaml" if is_yaml else "give it a folder, or a data.yaml"
         raise missing_split(found.root, split, list(found.splits), where)
-    same = [name for name, others in found.splits.items() if name != split and others == places]
+    paths = [place.path for place in places]
+    same = [
+        name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths
+    ]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
-    listed = [image for place in places for image in list_images(place)]
-    images = list(dict.fromkeys(listed))
+    if found.loose:
+        first = f"'{relative_name(found.loose[0], found.root)}'"
+        notes.append(f"images beside the folders of the splits, passed over: {len(found.loose)} ({first})")
+    return _images_once(found, split, places, notes)
+
+
+def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: list[str]) -> list[Path]:
+    """The images of places, each once."""
+    faults = Faults(f"'{found.root}', split {split}")
+    listed = list[Path]()
+    for place in places:
+        listed += _images_of(place, found.root, faults, notes)
+    faults.stop_at_any()
+    images = list({os.path.abspath(path): path for path in reversed(listed)}.values())[::-1]
     if len(images) < len(listed):
         notes.append(f"images that are in {split} more than once, taken once: {len(listed) - len(images)}")
+    inside = [os.path.abspath(folder) for folder in (found.root, found.base)]
+    outside = [path for path in images if not any(Path(os.path.abspath(path)).is_relative_to(at) for at in inside)]
+    if outside:
+        notes.append(f"images outside of the data set's folder, read all the same: {len(outside)} ('{outside[0]}')")
     return images
 
 
 def list_images(place: Path) -> list[Path]:
-    """The images in a folder, sorted, or those that a text file lists."""
-    if place.is_file():
-        return _listed_images(place)
-    if not place.is_dir():
-        raise InputError(
-            f"'{place}' does not exist: it should be a folder of images, or a text file that lists some"
-        )
-    images = only_images(files_below(place))
+    """The images in a folder and its subfolders, sorted.
+
+    Raises:
+        InputError: if there is no such folder, or it has no images.
+    """
+    return _images_of(Place(place), place, Faults(""), [])
+
+
+def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
+    """The images in a folder, sorted, or those that a text file lists; adds to the faults and the notes."""
+    path = place.path
+    if path.is_file():
+        return _listed_images(path, root, faults, notes)
+    if not path.is_dir():
+        what = f"{place.named_by}, but '{path}'" if place.named_by else f"'{path}'"
+        raise InputError(f"{what} does not exist: it should be a folder of images, or a text file that lists some")
+    files = files_below(path)
+    images, others = only_images(files), unreadable_pictures(files)
     if not images:
-        raise InputError(f"'{place}' has no images")
+        detail = f", only {counted(len(others), 'picture')} of a kind that is not read" if others else ""
+        raise EmptySplitError(f"'{path}' has no images{detail}")
+    if others:
+        notes.append(f"pictures of a kind that is not read, passed over: {len(others)} ('{others[0]}')")
     return images
 
 
-def _listed_images(path: Path) -> list[Path]:
-    images = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line:
+def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
+    images, ends, moved = [], PathEnds(root), list[str]()
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
             continue
-        image = path.parent / line
-        if not image.is_file():
-            raise InputError(f"{path}: line {number} lists image '{line:.100}', which does not exist")
-        images.append(image)
+        # A name may begin or end with a blank, but rather the line does.
+        named = next((name for name in (line.strip(), line) if (path.parent / name).is_file()), None)
+        if named is not None:
+            images.append(path.parent / named)
+        elif (found := ends.find_file(line.strip())) is not None:
+            images.append(found)
+            moved.append(f"{path}: line {number}, {quote(line.strip())} is '{relative_name(found, root)}'")
+        else:
+            faults.add(f"{path}: line {number} lists image {quote(line.strip())}, which does not exist")
+            images.append(path.parent / "missing")
     if not images:
-        raise InputError(f"{path} lists no images")
+        raise EmptySplitError(f"{path} lists no images")
+    if moved:
+        notes.append(f"listed images that are elsewhere, matched by the end of their paths: {len(moved)} ({moved[0]})")
     return images
 
 
-def label_file(image: Path) -> Path:
-    """In `labels` for the last `images` on the way; beside the image, if there is none."""
+def label_file(image: Path, base: Path) -> Path:
+    """In `labels` for the last `images` on the way from the data set's folder, if it is there; else beside the image.
+
+    Where there is neither, it is the former. Folders above the data set's own are not looked at.
+    """
+    image, base = image.absolute(), base.absolute()
     parts = list(image.parent.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts) / f"{image.stem}.txt"
+    above = len(os.path.commonpath([image.parent, base]).split(os.sep)) if False else _common(parts, base.parts)
+    below = parts[above:]
+    beside = image.parent / f"{image.stem}.txt"
+    if "images" not in below:
+        return beside
+    parts[above + len(below) - 1 - below[::-1].index("images")] = "labels"
+    apart = Path(*parts) / beside.name
+    return beside if beside.is_file() and not apart.is_file() else apart
+
+
+def _common(parts: Sequence[str], others: Sequence[str]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others)))
 
 
 def orphans_of(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[Path]:
     """Label files in the split's folders whose image is not there."""
-    places = [found.undivided] if found.undivided is not None else found.splits.get(split, [])
+    places = [found.undivided] if found.undivided is not None else [p.path for p in found.splits.get(split, [])]
     orphans = []
     for place in places:
-        if not place.is_dir() or "images" not in place.parts:
+        if not place.is_dir():
             continue
-        known = labels.keys() | {label_file(image) for image in list_images(place)}
-        folder = label_file(place / "any.jpg").parent
-        files = (path for path in visible(files_below(folder)) if path.suffix == ".txt")
-        orphans += [path for path in files if path not in known and path.name != "classes.txt"]
+        known = labels.keys() | {label_file(image, found.base) for image in only_images(files_below(place))}
+        folder = label_file(place / "any.jpg", found.base).parent
+        files = (path for path in visible(files_below(folder)) if path.suffix.lower() == ".txt")
+        orphans += [path for path in files if path not in known and path.name not in NAMES_FILES]
     return sorted(orphans)
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """As the table names an image; absolute, where a `data.yaml` leads out of the root."""
+    """As the table names an image; absolute, where it is not below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())

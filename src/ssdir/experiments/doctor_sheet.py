@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.check import box_flags
-from ssdir.data.images import read_image
+from ssdir.data.images import read_image, shrink
 from ssdir.errors import InputError
 from ssdir.plots import Picture, contact_sheet
 from ssdir.plots.sheets import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
@@ -41,7 +41,7 @@ def draw_sheet(
     for split, index in _chosen(tables, flags, main):
         table = tables[split]
         try:
-            pictures.append(read_image(table.image_paths[index], _THUMBNAIL))
+            pictures.append(shrink(read_image(table.image_paths[index]), _THUMBNAIL))
         except InputError:
             continue
         rows = np.flatnonzero((table.image == index) & ~table.ignored)

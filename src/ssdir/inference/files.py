@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, Ty
 
 import numpy as np
 
-from ssdir.data.images import Image8, image_size, read_image, resize
+from ssdir.data.images import Image8, read_square
 from ssdir.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,18 +209,9 @@ class _Read:
 
 def _read(path: Path, size: int) -> _Read:
     try:
-        return _Read(path, *read_file(path, size))
+        return _Read(path, *read_square(path, size))
     except InputError as error:
         return _Read(path, problem=str(error))
-
-
-def read_file(path: Path, size: int) -> tuple[tuple[int, int], Image8]:
-    """A file's upright (height, width), and what the model sees of it; large JPEGs are decoded reduced."""
-    height, width = image_size(path)
-    longer, shorter = max(height, width), max(min(height, width), 1)
-    # As in ObjectDataset: the shorter side must not fall below the model's while decoding.
-    pixels = read_image(path, max_side=-(-size * longer // shorter))
-    return (height, width), resize(pixels, size, size)
 
 
 def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]:

@@ -13,10 +13,10 @@ from einops import rearrange
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
-from ssdir.data.images import Image8, ImageSource, image_size, read_image, to_tensor
+from ssdir.data.images import Image8, ImageSource, image_size, read_image, read_square, to_tensor
 from ssdir.errors import InputError
 from ssdir.inference.boxes import BoxUnit, as_objects
-from ssdir.inference.files import Precision, check_threshold, chunks, read_file
+from ssdir.inference.files import Precision, check_threshold, chunks
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected import DetectedModel
 from ssdir.models.hub import fetch_model
@@ -241,9 +241,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         size = self.image_size
         if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, size, size):
             return _checked(source.detach().float().cpu())
-        if isinstance(source, (str, Path)):
-            return to_tensor(read_file(Path(source), size)[1], size)
-        return to_tensor(read_image(source), size)
+        return to_tensor(read_square(source, size)[1])
 
 
 def check_draws(model: ObjectModel) -> GenerativeModel:

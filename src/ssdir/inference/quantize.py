@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torchvision.ops import box_iou
 
-from ssdir.data.images import Image8
+from ssdir.data.images import Image8, read_square
 from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.export import quiet
 from ssdir.inference.exported import METADATA_KEY, ExportedModel
-from ssdir.inference.files import chunks, read_file
+from ssdir.inference.files import chunks
 from ssdir.inference.onnx_engine import OnnxEncoder
 
 MAX_IMAGES = 128
@@ -69,7 +69,8 @@ def quantize_encoder(
     encoder = OnnxEncoder(path, "cpu")
     chosen = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))]
     batches = [
-        np.stack([read_file(image, encoder.image_size)[1] for image in chunk]) for chunk in chunks(chosen, _BATCH)
+        np.stack([read_square(image, encoder.image_size)[1] for image in chunk])
+        for chunk in chunks(chosen, _BATCH)
     ]
     found = [encoder.encode_pixels(batch) for batch in batches]
     # The encoder of objects sees none in an empty batch, and would have no range.

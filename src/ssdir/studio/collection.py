@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from ssdir.data.images import Image8, read_image
+from ssdir.data.images import Image8, read_image, shrink
 from ssdir.errors import InputError
 from ssdir.inference.predictor import Predictor
 from ssdir.inference.store import read_info, read_objects
@@ -187,6 +187,6 @@ def _find(name: str, folder: Path) -> Path | None:
 @lru_cache(maxsize=32)
 def _read_if_possible(path: Path) -> Image8 | None:
     try:
-        return read_image(path, SHOWN_SIDE)
+        return shrink(read_image(path), SHOWN_SIDE)
     except InputError:
         return None

@@ -56,7 +56,7 @@ class CompareTab:
             rival = self.studio.rival(name)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        mine, other = workspace.look, look(rival, workspace.look.image, workspace.look.name)
+        mine, other = workspace.look, look(rival, workspace.look.picture, workspace.look.name)
         return [
             _verdict(mine, other),
             *_stages(self.studio.name, mine, self.studio.predictor),

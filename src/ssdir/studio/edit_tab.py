@@ -272,7 +272,7 @@ class EditTab:
 
         def save(workspace: Workspace) -> views.View:
             objects, predictor, name = workspace.objects, self.studio.predictor, workspace.look.name
-            size = workspace.look.image.shape[:2]
+            size = workspace.look.picture.shape[:2]
             if kind == "PNG":
                 content = scene_files.scene_png(predictor, objects)
             elif kind == "Parquet":

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssdir.data.images import Image8, image_size, read_image
+from ssdir.data.images import Image8, image_size, read_image, shrink
 from ssdir.errors import InputError
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects, Scene
@@ -17,7 +17,7 @@ MAX_PIXELS = 50_000_000
 """Larger pictures are refused: a browser's tab should not take a gigabyte for one."""
 
 SHOWN_SIDE = 1024
-"""Pictures are reduced to this, in pixels, before anything else: models see less of them anyway."""
+"""Longest side, in pixels, in which pictures are shown; models are given the whole picture."""
 
 NUM_SAMPLES = 8
 
@@ -28,13 +28,15 @@ class Look:
 
     Attributes:
         name: of the picture.
-        image: uint8 (H, W, 3).
+        picture: uint8 (H, W, 3), whole.
+        image: the same as it is shown, at most `SHOWN_SIDE` a side.
         seen: float (3, S, S) in [0, 1], what the model saw of it.
         objects: by falling score, batch size 1.
         scene: what the model draws for them.
     """
 
     name: str
+    picture: Image8
     image: Image8
     seen: Tensor
     objects: Objects
@@ -46,17 +48,17 @@ class Look:
         return float((self.scene.reconstructions[0] - self.seen).square().mean())
 
 
-def look(predictor: Predictor, image: Image8, name: str) -> Look:
+def look(predictor: Predictor, picture: Image8, name: str) -> Look:
     """Encodes and decodes one picture, uint8 (H, W, 3)."""
-    seen = predictor.prepare(image)
+    seen = predictor.prepare(picture)
     objects = predictor.encode_batch(seen)
     if objects.scores is not None:
         objects = objects[objects.scores.argsort(descending=True, stable=True)]
-    return Look(name, image, seen[0], objects, predictor.decode(objects))
+    return Look(name, picture, shrink(picture, SHOWN_SIDE), seen[0], objects, predictor.decode(objects))
 
 
 def open_picture(path: str | Path) -> Image8:
-    """Reads a picture that a user handed over, reduced to `SHOWN_SIDE`.
+    """Reads a picture that a user handed over.
 
     Raises:
         InputError: if it is none, or has more than `MAX_PIXELS`; the sentence names the file, not its folder.
@@ -66,7 +68,7 @@ def open_picture(path: str | Path) -> Image8:
         height, width = image_size(path)
         if height * width > MAX_PIXELS:
             raise InputError(f"'{path}' has {width} x {height} pixels: at most {MAX_PIXELS:,} are taken")
-        return read_image(path, SHOWN_SIDE)
+        return read_image(path)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from None
 
