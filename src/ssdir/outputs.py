@@ -168,11 +168,18 @@ def _sentences(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        code = error.errno if isinstance(error, OSError) else None
-        # Libraries with writers of their own keep only the message.
-        if code in _NO_SPACE or "No space left on device" in str(error):
-            raise InputError(f"output '{path}' was not written: the disk is full") from error
-        if code in _NOT_ALLOWED:
-            where = f" ('{error.filename}')" if isinstance(error, OSError) and error.filename else ""
-            raise InputError(f"output '{path}' was not written: no permission to write{where}") from error
+        if (reason := why_not_written(error)) is not None:
+            raise InputError(f"output '{path}' was not written: {reason}") from error
         raise
+
+
+def why_not_written(error: Exception) -> str | None:
+    """What an error of writing says of the disk; None if it says nothing of it."""
+    code = error.errno if isinstance(error, OSError) else None
+    # Libraries with writers of their own keep only the message.
+    if code in _NO_SPACE or "No space left on device" in str(error):
+        return "the disk is full"
+    if code in _NOT_ALLOWED:
+        where = f" ('{error.filename}')" if isinstance(error, OSError) and error.filename else ""
+        return f"no permission to write{where}"
+    return None
