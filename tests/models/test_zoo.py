@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from ssdir.errors import InputError
 from ssdir.models.consistency import ConsistencyConfig
 from ssdir.models.shipped import list_models
+from ssdir.models.ssd import SSD
 from ssdir.models.zoo import load_model, random_encoder, save_model, seeded, weights_fingerprint
 
-from .tiny import NAMES, assert_same_objects, noise, tiny_model
+from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,57 @@ def one_level_too_few(folder: Path) -> None:
     file.write_text(json.dumps(header))
 
 
+def set_in_config(path: str, value: Any) -> Callable[[Path], None]:
+    """Changes one value of the config, by its dotted path."""
+
+    def edit(folder: Path) -> None:
+        file = folder / "config.json"
+        header = json.loads(file.read_text())
+        *parents, last = path.split(".")
+        inner = header
+        for part in parents:
+            inner = inner[part]
+        inner[last] = value
+        file.write_text(json.dumps(header))
+
+    return edit
+
+
+CHANNELS, MIN_SIZES = "config.detector.backbone.channels", "config.detector.anchors.min_sizes"
+
+
+def spoil_weight(value: float) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        weights["decoder.stem.bias"][1] = value
+        save_file(weights, file)
+
+    return spoil
+
+
+def whole_numbers(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["decoder.stem.bias"] = weights["decoder.stem.bias"].long()
+    save_file(weights, file)
+
+
+def rewrite_weights_header(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Changes the JSON at the beginning of the safetensors file, and none of the weights."""
+
+    def rewrite(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        raw = file.read_bytes()
+        size = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + size])
+        change(header)
+        text = json.dumps(header).encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + size :])
+
+    return rewrite
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
@@ -148,14 +201,73 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing tensor": (drop_weight, "does not fit.*decoder.stem.weight"),
     "foreign tensor": (add_weight, "does not fit.*foreign"),
     "other shape": (reshape_weight, "does not fit.*decoder.stem.bias"),
-    "garbage config": (lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
-    "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not valid JSON"),
+    "garbage config": (lambda f: (f / "config.json").write_text("{"), "not valid JSON at line 1"),
+    "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not UTF-8 text"),
     "list config": (lambda f: (f / "config.json").write_text("[]"), "is not the config of an ssdir model"),
     "other model": (edit_header(model="BERT"), "is not the config of an ssdir model"),
     "number for config": (edit_header(config=3), "config"),
     "later format": (edit_header(format=99), "has format 99, this ssdir reads 1: update ssdir"),
-    "no class names": (edit_header(class_names=[]), "class_names must be a list of names"),
+    "no class names": (edit_header(class_names=[]), "must be from 1 to 65,536 class names, got 0"),
     "unknown option": (edit_config, "unknown key 'encoder.latent_dims'; did you mean 'latent_dim'"),
+    "deep config": (
+        lambda f: (f / "config.json").write_text('{"a":' * 200_000),
+        "not valid JSON .*too deep",
+    ),
+    "empty config": (lambda f: (f / "config.json").write_text(""), "not valid JSON"),
+    "number for a class": (edit_header(class_names=["cat", 3, "eel"]), "class_names.1.*valid string.*got 3"),
+    "one class twice": (edit_header(class_names=["cat", "eel", "cat"]), "two classes are called 'cat'"),
+    "half a character": (edit_header(class_names=["cat", "d\ud83d", "eel"]), "half of a surrogate pair"),
+    "long class name": (edit_header(class_names=["cat", "d" * 5000, "eel"]), "1,000 characters, got 'ddd.{1,60}$"),
+    "no class": (edit_header(class_names=["", "dog", "eel"]), "class names must have from 1 to"),
+    "fewer classes": (edit_header(class_names=["cat", "dog"]), "does not fit.*class_heads"),
+    "other image size": (edit_header(image_size=32), "image_size and latent_dim are 32 and 6, but 64 and 6"),
+    "true for a size": (edit_header(image_size=True), "image_size.*valid integer"),
+    "ten million latents": (
+        set_in_config("config.encoder.latent_dim", 10**7),
+        "latent_dim.*less than or equal to",
+    ),
+    "negative channels": (
+        set_in_config(CHANNELS, [8, -12, 16]),
+        "greater than or equal",
+    ),
+    "no channels": (set_in_config(CHANNELS, []), "at least 1 item"),
+    "ten thousand stages": (set_in_config(CHANNELS, [8] * 10_000), "at most 32 items"),
+    "other channels": (set_in_config(CHANNELS, [8, 12, 16_000]), "does not fit"),
+    "huge images": (set_in_config("config.detector.image_size", 10**9), "image_size.*less than or equal to 4096"),
+    "huge feature maps": (
+        set_in_config("config.detector", {"image_size": 4096, "backbone": {"kind": "conv", "channels": [9000]}}),
+        "more than 268,435,456 values",
+    ),
+    "huge decoded objects": (
+        set_in_config("config.decoder.channels", [12] * 20),
+        "objects of 1048576 pixels would be decoded, at most 1024 can be",
+    ),
+    "anchors that are no number": (
+        set_in_config(MIN_SIZES, [float("nan"), 8]),
+        "finite",
+    ),
+    "weight that is no number": (
+        spoil_weight(float("nan")),
+        "holds NaN or infinity .in tensor 'decoder.st",
+    ),
+    "infinite weight": (spoil_weight(float("inf")), "holds NaN or infinity .in tensor 'decoder.st"),
+    "whole numbers for weights": (whole_numbers, "does not fit.*decoder.stem.bias' is of type I64"),
+    "shape beyond the file": (
+        rewrite_weights_header(lambda header: header["decoder.stem.bias"].update(shape=[10**12])),
+        "is damaged or not a safetensors file",
+    ),
+    "offsets beyond the file": (
+        rewrite_weights_header(lambda header: header["decoder.stem.bias"].update(data_offsets=[0, 10**15])),
+        "is damaged or not a safetensors file",
+    ),
+    "no type": (
+        rewrite_weights_header(lambda header: header["decoder.stem.bias"].update(dtype="F31")),
+        "is damaged or not a safetensors file",
+    ),
+    "length beyond the file": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}"),
+        "is damaged or not a safetensors file",
+    ),
     "fewer anchors": (one_level_too_few, "one per pyramid level"),
 }
 
@@ -169,6 +281,23 @@ def test_damaged_and_foreign_files_are_one_sentence(damage: str, saved: Path, tm
     with pytest.raises(InputError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_sizes_are_compared_before_anything_is_built(saved: Path, tmp_path: Path) -> None:
+    """The config asks for 2 GB of channels, within its bounds; the file has none of them."""
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    set_in_config(CHANNELS, [8, 12, 16_384])(folder)
+    set_in_config("config.detector.backbone.convs_per_stage", 2)(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="does not fit"):
+        load_model(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_class_names_are_checked_before_a_training() -> None:
+    with pytest.raises(InputError, match="two classes are called 'cat': rename one of them"):
+        SSD(detector_config(), ["cat", "dog", "cat"])
 
 
 def test_unknown_names_are_one_sentence(tmp_path: Path) -> None:

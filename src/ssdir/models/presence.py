@@ -25,8 +25,8 @@ class Schedule(Config):
         to_step: where it arrives; equal to `from_step` for a jump.
     """
 
-    start: float
-    end: float
+    start: float = Field(ge=-1e6, le=1e6)
+    end: float = Field(ge=-1e6, le=1e6)
     from_step: int = Field(0, ge=0)
     to_step: int = Field(0, ge=0)
 

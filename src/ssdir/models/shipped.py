@@ -1,16 +1,49 @@
-"""The models inside the package: where and what they are, told without torch, which takes seconds to import."""
+"""The header of a model's folder, and the models inside the package, read without importing torch (slow)."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from pydantic import Field
 from safetensors import safe_open
 
+from ssdir.config import Record, parse
+from ssdir.documents import read_json
+from ssdir.errors import InputError
+from ssdir.models.sizes import check_class_names
+from ssdir.wording import quote
+
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+FORMAT = 1
+
+_MAX_CONFIG_BYTES = 1 << 27
+
+
+class ModelHeader(Record):
+    """What `config.json` says of a model.
+
+    Attributes:
+        format: of the folder.
+        model: the model's class.
+        description: one line for `ssdir models`.
+        class_names: what labels index.
+        image_size: side of the square input, in pixels.
+        latent_dim: size of the embedding.
+        config: the model's own.
+    """
+
+    format: int
+    model: str
+    description: str = Field("", max_length=10_000)
+    class_names: list[str]
+    image_size: int
+    latent_dim: int
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,19 +65,39 @@ def shipped_models() -> dict[str, Path]:
     return {path.name: path for path in sorted(root.glob("*")) if (path / CONFIG_FILE).is_file()}
 
 
+def read_header(folder: Path) -> ModelHeader:
+    """What the config of a model's folder says.
+
+    Raises:
+        InputError: if the file can't be read, or is not the config of a model of this version.
+    """
+    path = folder / CONFIG_FILE
+    values = read_json(path, _MAX_CONFIG_BYTES)
+    if not isinstance(values, dict) or not {"format", "model", "config"} <= values.keys():
+        raise InputError(f"'{path}' is not the config of an ssdir model")
+    if values["format"] != FORMAT:
+        raise InputError(f"'{path}' has format {quote(values['format'])}, this ssdir reads {FORMAT}: update ssdir")
+    header = parse(ModelHeader, values, source=f"'{path}'")
+    try:
+        check_class_names(header.class_names)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+    return header
+
+
 def list_models() -> list[ModelCard]:
     """What ships, from the headers of its files."""
     cards = []
     for name, path in shipped_models().items():
-        header = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        header = read_header(path)
         cards.append(
             ModelCard(
                 name=name,
-                description=header["description"],
+                description=header.description,
                 parameters=_count_weights(path / WEIGHTS_FILE),
-                image_size=header["image_size"],
-                latent_dim=header["latent_dim"],
-                classes=header["class_names"],
+                image_size=header.image_size,
+                latent_dim=header.latent_dim,
+                classes=header.class_names,
                 path=path,
             )
         )

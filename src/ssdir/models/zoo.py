@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ssdir.config import parse
+from ssdir.documents import json_text
 from ssdir.errors import InputError, nearest
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.models.hub import fetch_model, is_on_hub
 from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
-from ssdir.models.shipped import CONFIG_FILE, WEIGHTS_FILE, shipped_models
+from ssdir.models.shipped import CONFIG_FILE, FORMAT, WEIGHTS_FILE, ModelHeader, read_header, shipped_models
+from ssdir.models.weights import check_header, load_weights
+from ssdir.wording import printable, quote
 
-FORMAT = 1
 DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -54,7 +53,7 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
     }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
-    (folder / CONFIG_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json_text(header), encoding="utf-8")
 
 
 def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> ObjectModel:
@@ -67,22 +66,28 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
         InputError: for an unknown name, or a folder with missing, foreign or damaged files.
     """
     folder = find_model(name_or_dir)
-    header = _read_header(folder)
+    header = read_header(folder)
     config = _checked_config(header, folder)
-    model = build_model(config, list(header["class_names"]))
-    try:
-        weights = load_file(folder / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"'{folder / WEIGHTS_FILE}' is damaged or not a safetensors file ({error})") from None
-    expected = _lasting(model)
-    wrong = [
-        name for name, tensor in expected.items() if name not in weights or weights[name].shape != tensor.shape
-    ]
-    if wrong or weights.keys() - expected.keys():
-        name = wrong[0] if wrong else min(weights.keys() - expected.keys())
-        raise InputError(f"'{folder / WEIGHTS_FILE}' does not fit '{CONFIG_FILE}' beside it: see tensor '{name}'")
+    weights_file = folder / WEIGHTS_FILE
+    # Compared before anything takes memory: what a config asks for need not be what is there.
+    with torch.device("meta"):  # Tensors have shapes there, and no memory.
+        expected = _lasting(_build(config, header.class_names, folder / CONFIG_FILE))
+    check_header(weights_file, expected, CONFIG_FILE)
+    weights = load_weights(weights_file)
+    model = _build(config, header.class_names, folder / CONFIG_FILE)
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
+
+
+def _build(config: AnyModelConfig, class_names: list[str], source: Path) -> ObjectModel:
+    """Builds a model; what torch's and timm's layers refuse becomes one sentence."""
+    try:
+        return build_model(config, class_names)
+    except InputError as error:
+        raise InputError(f"'{source}': {error}") from None
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = printable(str(error).strip().split("\n")[0])[:200]
+        raise InputError(f"'{source}' describes a model whose parts don't fit together ({reason})") from None
 
 
 def _lasting(model: ObjectModel) -> dict[str, Tensor]:
@@ -133,12 +138,10 @@ def find_model(name_or_dir: str | Path) -> Path:
     Raises:
         InputError: if there is none; as `fetch_model` for names that begin with `hf://`.
     """
-    if is_on_hub(str(name_or_dir)):
-        return fetch_model(str(name_or_dir))
     shipped = shipped_models()
     if str(name_or_dir) in shipped:
         return shipped[str(name_or_dir)]
-    folder = Path(name_or_dir)
+    folder = fetch_model(str(name_or_dir)) if is_on_hub(str(name_or_dir)) else Path(name_or_dir)
     if folder.is_file():
         raise InputError(
             f"'{name_or_dir}' is a file: give a model's folder (exported files are for ssdir encode and evaluate)"
@@ -161,38 +164,28 @@ def find_model(name_or_dir: str | Path) -> Path:
 
 def read_description(name_or_dir: str | Path) -> str:
     """The line that `save_model` was given for a model; see `load_model`."""
-    return str(_read_header(find_model(name_or_dir)).get("description", ""))
+    return read_header(find_model(name_or_dir)).description
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is not valid JSON ({error})") from None
-    if (
-        not isinstance(header, dict)
-        or header.get("model") not in CONFIGS
-        or not isinstance(header.get("config"), dict)
-    ):
-        raise InputError(f"'{path}' is not the config of an ssdir model")
-    if header.get("format") != FORMAT:
-        raise InputError(f"'{path}' has format {header.get('format')}, this ssdir reads {FORMAT}: update ssdir")
-    names = header.get("class_names")
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise InputError(f"'{path}': class_names must be a list of names")
-    return header
-
-
-def _checked_config(header: dict[str, Any], folder: Path) -> AnyModelConfig:
-    values = {**header["config"], "kind": header["model"]}
+def _checked_config(header: ModelHeader, folder: Path) -> AnyModelConfig:
+    source = str(folder / CONFIG_FILE)
+    if header.model not in CONFIGS:
+        raise InputError(f"'{source}' is not the config of an ssdir model: 'model' is {quote(header.model)}")
+    values = {**header.config, "kind": header.model}
     # The weights are in the folder: never fetch ImageNet's only to overwrite them.
     if isinstance(values.get("detector"), dict) and isinstance(values["detector"].get("backbone"), dict):
         backbone = {**values["detector"]["backbone"], "pretrained": False}
         if backbone.get("kind") == "conv":
             del backbone["pretrained"]
         values["detector"] = {**values["detector"], "backbone": backbone}
-    return parse(CONFIGS[header["model"]], values, source=str(folder / CONFIG_FILE))
+    config = parse(CONFIGS[header.model], values, source=source)
+    sizes = (config.image_size, config.latent_dim)
+    if sizes != (header.image_size, header.latent_dim):
+        raise InputError(
+            f"{source}: image_size and latent_dim are {header.image_size} and {header.latent_dim}, but "
+            f"{sizes[0]} and {sizes[1]} in its 'config'"
+        )
+    return config
 
 
 @contextmanager
