@@ -15,7 +15,16 @@ from PIL import Image, ImageOps
 
 from ssdir.data import images
 from ssdir.data.image_files import find_images
-from ssdir.data.images import _PixelBudget, image_size, read_channels, read_image, resize, shrink, to_tensor
+from ssdir.data.images import (
+    _PixelBudget,
+    image_size,
+    read_channels,
+    read_image,
+    read_square,
+    resize,
+    shrink,
+    to_tensor,
+)
 from ssdir.errors import InputError, InputWarning
 
 RNG = np.random.default_rng(0)
@@ -191,16 +200,18 @@ def test_threads_decode_no_more_pixels_than_one_image_may_have(tmp_path, monkeyp
     turn = images._turn
 
     def slow(*args):
-        most.append(budget.used)
+        most.append(budget.in_use)
         time.sleep(0.02)
         return turn(*args)
 
     monkeypatch.setattr("ssdir.data.images._turn", slow)
     with ThreadPoolExecutor(6) as pool:
         read = list(pool.map(read_image, [tmp_path / "a.png"] * 12))
+        squares = list(pool.map(lambda path: read_square(path, 8)[1], [tmp_path / "a.png"] * 12))
     assert all(np.array_equal(each, SMOOTH) for each in read)
+    assert all(np.array_equal(each, resize(SMOOTH, 8, 8)) for each in squares)
     assert SMOOTH.shape[0] * SMOOTH.shape[1] < max(most) <= budget.limit
-    assert budget.used == 0
+    assert budget.in_use == 0
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (12, 20, 1)])

@@ -6,7 +6,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -94,8 +94,9 @@ def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8
     Raises:
         InputError: as `read_image`.
     """
-    image = read_image(source)
-    return (image.shape[0], image.shape[1]), resize(image, side, side)
+    with _DECODING.until_the_end():
+        image = read_image(source)
+        return (image.shape[0], image.shape[1]), resize(image, side, side)
 
 
 def resize_nearest(mask: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
@@ -177,7 +178,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             raise InputError(f"'{path}' may not be read (permission denied)") from None
         kind = "an image in a known format" if path.stat().st_size else "an image: the file is empty"
         raise InputError(f"'{path}' is not {kind}") from None
-    with image:
+    with closing(image):  # Leaving `with image` would keep the pixels until they are collected.
         _check_size(image, str(path))
         yield image
 
@@ -194,21 +195,38 @@ class _PixelBudget:
     """Lets threads decode images at the same time as long as these have at most `limit` pixels together."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-        self.changed = threading.Condition()
+        self.limit, self.in_use = limit, 0
+        self._changed, self._thread = threading.Condition(), threading.local()
 
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
         """Waits until so many pixels more may be decoded; an image that is larger than the limit goes alone."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
-            self.used += pixels
+        with self._changed:
+            self._changed.wait_for(lambda: not self.in_use or self.in_use + pixels <= self.limit)
+            self.in_use += pixels
         try:
             yield
         finally:
-            with self.changed:
-                self.used -= pixels
-                self.changed.notify_all()
+            kept = getattr(self._thread, "kept", None)
+            if kept is None:
+                self._release(pixels)
+            else:
+                kept.append(pixels)
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """What the thread decodes in the block counts until its end: resizing needs the whole image, too."""
+        kept = self._thread.kept = []
+        try:
+            yield
+        finally:
+            self._thread.kept = None
+            self._release(sum(kept))
+
+    def _release(self, pixels: int) -> None:
+        with self._changed:
+            self.in_use -= pixels
+            self._changed.notify_all()
 
 
 _DECODING = _PixelBudget(MAX_PIXELS)
