@@ -31,7 +31,7 @@ _FEW_BITS = 14
 """An image of 16 bits whose values all have so few is remarked on."""
 
 # What Pillow's decoders raise for damaged files, besides OSError.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError, struct.error)
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _MAX_16_BIT = 65535
 _PHOTOMETRIC = 262
