@@ -68,13 +68,13 @@ def read_text(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
         raise InputError(f"'{path}' is not UTF-8 text (line {line}): save it as UTF-8") from None
 
 
-def read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | Path, limit: int = MAX_TEXT_BYTES) -> list[str]:
     """Reads the lines of a text file, without the white space around them.
 
     Raises:
         InputError: as `read_text`.
     """
-    return [line.strip() for line in read_text(path).split("\n")]
+    return [line.strip() for line in read_text(path, limit).split("\n")]
 
 
 # JSON -----------------------------------------------------------------------------------------------------

@@ -118,10 +118,6 @@ BOX = "<object><name>cat</name><bndbox>{}</bndbox></object>"
             "bndbox/ymax must be a number .got 'nan'",
         ),
         (
-            f"<annotation>{BOX.format('<xmin>9</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>')}</annotation>",
-            r"its box ends before it begins \(9, 1 ... 2, 2\)",
-        ),
-        (
             "<annotation><size><width>61</width><height>40</height></size></annotation>",
             r"says its image is 61 x 40, but .*b\.png' is 60 x 40",
         ),
@@ -154,8 +150,7 @@ def test_missing_images_lists_and_annotations(golden, tmp_path):
     with pytest.raises(InputError, match="no image 'x'"):
         read_voc(golden, "train")
     (golden / "ImageSets" / "Main" / "train.txt").write_text("c\n")
-    with pytest.raises(InputError, match="none of the 1 images of train has an XML file"):
-        read_voc(golden, "train")
+    assert len(read_voc(golden, "train").image) == 0  # Other splits have XML files.
     (golden / "ImageSets" / "Main" / "train.txt").write_text("\n")
     with pytest.raises(InputError, match="the split is empty"):
         read_voc(golden, "train")

@@ -18,9 +18,9 @@ from ssdir.data.folders import find_folder, listing
 from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
 from ssdir.data.multi_object import is_record_file
 from ssdir.data.table_builder import SPLITS, find_name, hold_out, split_of
-from ssdir.data.voc import is_voc, read_voc, voc_splits
+from ssdir.data.voc import is_voc, is_voc_beside, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
-from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
+from ssdir.data.yolo import is_darknet, is_yolo, is_yolo_beside, read_yolo, yolo_splits
 from ssdir.errors import InputError, MissingSplitError, nearest
 
 
@@ -131,8 +131,11 @@ LAYOUTS = (
     ),
     Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
     Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
+    Layout("Darknet", "obj.data that has train and names", is_darknet, read_yolo, yolo_splits),
     Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, read_clevrtex, clevrtex_splits),
     Layout("index masks", "images/ and masks/", is_mask_folder, read_mask_folder, mask_folder_splits),
+    Layout("VOC beside images", "*.xml beside images", is_voc_beside, read_voc, voc_splits),
+    Layout("YOLO beside images", "*.txt beside images", is_yolo_beside, read_yolo, yolo_splits),
 )
 """In the order in which they are tried."""
 

@@ -1,132 +1,146 @@
-"""YOLO folders: a text file of boxes beside each image, in `labels/` where the image is in `images/`.
+"""YOLO folders: a text file of boxes for each image, in `labels/` where the image is in `images/`, or beside it.
 
-Either a `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, several, or a text file that
-lists images) and what the classes are called (`names`: a list, or a mapping from number to name). Or there is
-none, and the folders themselves tell: `images/<split>/` and `labels/<split>/`, or `<split>/images/` and
-`<split>/labels/`, where a folder such as `train2017` or `valid` is the split whose name it starts with; and
-`classes.txt` has the names, or the classes are called by their numbers.
+A `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, several, or a text file that lists
+images) and what the classes are called (`names`: a list, or a mapping from number to name); or Darknet's
+`obj.data` does. Without either, the folders are the splits: `images/<split>/` and `labels/<split>/`, or
+`<split>/images/` and `<split>/labels/`, or `<split>/` with both, where a folder such as `train2017` or `valid` is
+the split whose name it starts with; and `classes.txt` has the names, or the classes are called by their numbers.
 
-Images that lie in `images/` without any such folder are divided: see `table_builder.divide`.
+Images that lie in `images/`, or with their labels in the folder itself, are divided: see `table_builder.divide`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.folders import find_folder
+from ssdir.data.beside import labels_beside
+from ssdir.data.darknet import find_darknet
+from ssdir.data.faults import Faults
+from ssdir.data.folders import files_below, find_folder
 from ssdir.data.images import image_size
 from ssdir.data.table_builder import SPLITS, TableBuilder
 from ssdir.data.yolo_folder import (
-    MAX_UNNAMED,
     YoloFolder,
     all_images,
     describe,
-    find_yaml,
     label_file,
     label_folders,
     orphans_of,
     relative_name,
     split_images,
 )
+from ssdir.data.yolo_lines import (
+    SCORED_BOX,
+    Box,
+    find_keypoints,
+    parse_box,
+    parse_class,
+    parse_numbers,
+    parse_unnamed_class,
+)
+from ssdir.data.yolo_yaml import find_yaml
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
-# Boxes may reach out of their image, but none is twice as far from its corner as it is large: that is pixels.
-_LARGEST = 2.0
-
-# Broken images named in one sentence.
-_MAX_TOLD = 10
+_MAX_LABEL_BYTES = 1 << 24
+# So many text files are opened to see whether they are labels.
+_MAX_TRIED = 100
 
 
 def is_yolo(root: str | Path) -> bool:
     """Whether a folder has YOLO's layout."""
     folder = Path(root)
-    return find_yaml(folder) is not None or any(any(labels.rglob("*.txt")) for labels in label_folders(folder))
+    if find_yaml(folder) is not None:
+        return True
+    return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
+
+
+def is_darknet(root: str | Path) -> bool:
+    """Whether a folder has Darknet's `obj.data`."""
+    return find_darknet(Path(root)) is not None
+
+
+def is_yolo_beside(root: str | Path) -> bool:
+    """Whether a folder, or those in it, have images with YOLO's labels beside them."""
+    return any(_holds_a_label(path) for path in islice(labels_beside(Path(root), ".txt"), _MAX_TRIED))
+
+
+def _holds_a_label(path: Path) -> bool:
+    """Whether the first line of a text file is a box, and not a caption or whatever may lie beside an image."""
+    try:
+        first = next((line.split() for line in read_lines(path, _MAX_LABEL_BYTES) if line), [])
+        parse_numbers(first, "")
+        parse_unnamed_class(first[0], "")
+    except InputError:
+        return False
+    return True
 
 
 def yolo_splits(root: str | Path) -> list[str]:
-    """The splits whose images are there; train, val and test, where the images are to be divided.
+    """The splits that are named, there or not; train, val and test, where the images are to be divided.
 
     Raises:
-        InputError: if there is a `data.yaml` that can't be read.
+        InputError: if what describes the data set can't be read.
     """
     found = describe(Path(root))
-    if found.undivided is not None:
-        return list(SPLITS)
-    return [name for name, places in found.splits.items() if all(place.exists() for place in places)]
+    return list(SPLITS) if found.undivided is not None else list(found.splits)
 
 
 def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. An image without a label file has no objects; how many there are is noted.
 
     Boxes are taken to refer to the picture as seen, turned as its EXIF orientation says. They are kept as
-    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken; a
-    sixth number, the confidence in predicted boxes, is not.
+    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken; of a
+    pose its box; a sixth number, the confidence in predicted boxes, is not.
 
     Raises:
-        InputError: if a folder, file or listed image is missing, images can't be read, or none has a label file;
-            if the `data.yaml` is broken; if a line has too few numbers, an unknown class or no relative
-            coordinates (it names file and line).
+        InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
+            data set has a label file; if the `data.yaml` is broken; if a line has too few numbers, an unknown
+            class or no relative coordinates. It names files and lines, up to ten faults at once.
     """
     folder = find_folder(root)
     found, notes = describe(folder), list[str]()
     images = split_images(found, split, notes)
-    lines = _LabelLines()
-    names = found.names if found.names is not None else _numbers(found, lines)
-    rows, labels, unlabelled, extra = TableBuilder(names), dict[Path, Path](), list[Path](), 0
-    broken: list[str] = []
+    faults = Faults(f"'{root}', split {split}")
+    lines = _LabelLines(found, faults)
+    rows, labels, unlabelled = TableBuilder(lines.names), dict[Path, Path](), list[Path]()
     for image in images:
-        try:
-            height, width = image_size(image)
-        except InputError as error:
-            broken.append(str(error))
-            continue
-        label = label_file(image)
+        label = label_file(image, found.base)
         if label in labels:
-            raise InputError(
-                f"'{image}' and '{labels[label]}' share the label file '{label}': rename one of the two"
-            )
+            faults.add(f"'{image}' and '{labels[label]}' share the label file '{label}': rename one of the two")
+            continue
         labels[label] = image
-        rows.add_image(relative_name(image, folder), (height, width))
+        try:
+            size = image_size(image)
+        except InputError as error:
+            faults.add(f"{error}: mend it, or remove it and its labels")
+            continue
+        rows.add_image(relative_name(image, folder), size)
         if not label.is_file():
             unlabelled.append(image)
             continue
-        for number, line in enumerate(lines.take(label), start=1):
-            values = line.split()
-            if not values:
-                continue
-            where = f"{label}: line {number}"
-            x1, y1, x2, y2 = _parse_box(values, found.keypoints, where)
-            category = _parse_class(values[0], names, found.described_by, where)
-            rows.add_object(category, (x1 * width, y1 * height, x2 * width, y2 * height))
-            extra += len(values) == 6
-    if broken:
-        raise InputError(_told(broken))
-    if len(unlabelled) == len(images):
-        expected = label_file(images[0])
-        raise InputError(
-            f"'{root}': none of the {len(images)} images of {split} has a label file ('{expected}', ...)"
-        )
-    notes += _notes(unlabelled, extra, orphans_of(found, split, labels))
+        for category, box in lines.objects(label):
+            rows.add_object(category, [side * scale for side, scale in zip(box, size[::-1] * 2, strict=True)])
+    if len(unlabelled) == len(images) and not _has_labels(found):
+        expected = label_file(images[0], found.base)
+        faults.add(f"'{root}': none of its images, {len(images)} in {split}, has a label file ('{expected}', ...)")
+    faults.stop_at_any()
+    notes += [*_notes(unlabelled, orphans_of(found, split, labels)), *lines.notes()]
     sources = [label for label in labels if label.is_file()]
     return rows.build(
         folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
     )
 
 
-def _told(broken: Sequence[str]) -> str:
-    """All that can't be read in one sentence, so that nobody mends a folder picture by picture."""
-    if len(broken) == 1:
-        return f"{broken[0]}: mend it, or remove it and its labels"
-    more = f"; and {len(broken) - _MAX_TOLD} more" if len(broken) > _MAX_TOLD else ""
-    listed = "; ".join(broken[:_MAX_TOLD])
-    return f"{len(broken)} images can't be read, mend them, or remove them and their labels: {listed}{more}"
+def _has_labels(found: YoloFolder) -> bool:
+    """Whether any image of any split has a label file."""
+    return any(label_file(image, found.base).is_file() for image in all_images(found))
 
 
-def _notes(unlabelled: Sequence[Path], extra: int, orphans: Sequence[Path]) -> list[str]:
+def _notes(unlabelled: Sequence[Path], orphans: Sequence[Path]) -> list[str]:
     notes = []
     if unlabelled:
         notes.append(
@@ -134,87 +148,89 @@ def _notes(unlabelled: Sequence[Path], extra: int, orphans: Sequence[Path]) -> l
         )
     if orphans:
         notes.append(f"label files without an image, passed over: {len(orphans)} ('{orphans[0]}')")
-    if extra:
-        notes.append(f"lines with a sixth number (a confidence?), which was passed over: {extra}")
     return notes
 
 
-# Lines ----------------------------------------------------------------------------------------------------
-# Parsed here, not by supervision: its reader names neither file nor line, takes any class number, and loads a
-# whole folder at once.
-
-
-def _parse_box(values: list[str], keypoints: int, where: str) -> tuple[float, float, float, float]:
-    """The relative xyxy of a line's box, or around its polygon."""
-    if len(values) < 5:
-        raise InputError(f"{where} must be class, x_center, y_center, width, height: 5 numbers, got {len(values)}")
-    try:
-        numbers = [float(value) for value in values[1:]]
-    except ValueError as error:
-        raise InputError(f"{where}: not a number ({error})") from None
-    if keypoints and len(values) == 5 + keypoints:
-        numbers = numbers[:4]
-    bad = next(
-        (number for number in numbers[: 4 if len(values) == 6 else None] if not abs(number) <= _LARGEST), None
-    )
-    if bad is not None:
-        raise InputError(f"{where}: coordinates must be relative to the image's size, 0 ... 1, got {bad:g}")
-    if len(numbers) <= 5:
-        x, y, w, h = numbers[:4]
-        if min(w, h) < 0:
-            raise InputError(f"{where}: width and height must not be negative, got {w:g} x {h:g}")
-        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
-    if len(numbers) % 2:
-        raise InputError(
-            f"{where}: a polygon must be class, then pairs of x and y, got {len(numbers)} coordinates"
-        )
-    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
-
-
-def _class_number(text: str, where: str) -> int:
-    try:
-        value = int(float(text))
-    except (ValueError, OverflowError):
-        raise InputError(f"{where}: the class must be a whole number, got '{text:.40}'") from None
-    if value >= MAX_UNNAMED:
-        raise InputError(
-            f"{where}: class {value:.6g} is out of range ({MAX_UNNAMED} classes may go without names)"
-        )
-    return value
-
-
-def _parse_class(text: str, names: list[str], described_by: Path | None, where: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value.is_integer():
-        raise InputError(f"{where}: the class must be a whole number, got '{text:.40}'")
-    if not 0 <= value < len(names):
-        source = f"{described_by} names {len(names)}" if described_by else "numbers start at 0"
-        raise InputError(f"{where}: class {value:.0f} is out of range ({source})")
-    return int(value)
-
-
 class _LabelLines:
-    """The lines of label files, each read once: without names, all are read for the classes' numbers first."""
+    """The lines of the label files of a data set; a file that must be read ahead is read once all the same.
 
-    def __init__(self) -> None:
+    Without names, all label files of all splits are read for the classes' numbers first. If nothing says whether
+    lines longer than a box are poses or polygons, all files are read once the first such line comes.
+
+    Attributes:
+        names: of the classes.
+    """
+
+    def __init__(self, found: YoloFolder, faults: Faults) -> None:
+        self._found, self._faults = found, faults
         self._kept: dict[Path, list[str]] = {}
+        self._taken: set[Path] = set()
+        self._keypoints = found.keypoints
+        self._num_scored = self._num_poses = self._num_ambiguous = 0
+        self.names = found.names if found.names is not None else self._numbers()
+        described_by = found.described_by
+        self._source = f"{described_by} names {len(self.names)}" if described_by else "numbers start at 0"
 
-    def keep(self, label: Path) -> list[str]:
-        self._kept[label] = read_lines(label) if label.is_file() else []
+    def objects(self, label: Path) -> Iterator[tuple[int, Box]]:
+        """The class and the relative xyxy of each line; lines that are broken are added to the faults."""
+        lines = list[str]()
+        with self._faults.collecting():
+            lines = self._kept.pop(label) if label in self._kept else read_lines(label, _MAX_LABEL_BYTES)
+        self._taken.add(label)
+        for values, where in _rows(label, lines):
+            try:
+                numbers = parse_numbers(values, where)
+                if len(numbers) > SCORED_BOX and self._keypoints is None:
+                    self._keypoints = 0  # Whatever comes of it, it is asked once.
+                    self._keypoints, self._num_ambiguous = find_keypoints(self._long_rows(label, lines))
+                box = parse_box(numbers, self._keypoints or 0, where)
+                category = parse_class(values[0], len(self.names), self._source, where)
+            except InputError as error:
+                self._faults.add(str(error))
+                continue
+            self._num_scored += len(numbers) == SCORED_BOX
+            self._num_poses += (
+                len(numbers) > SCORED_BOX and self._found.keypoints is None and bool(self._keypoints)
+            )
+            yield category, box
+
+    def notes(self) -> list[str]:
+        """What was passed over in the lines, or made out of their form."""
+        counts = {
+            "lines with a sixth number (a confidence?), which was passed over": self._num_scored,
+            "poses by the form of their lines, as nothing gives kpt_shape; boxes were taken": self._num_poses,
+            "lines that might be poses, but most are polygons; tight boxes were taken": self._num_ambiguous,
+        }
+        return [f"{what}: {number}" for what, number in counts.items() if number]
+
+    def _numbers(self) -> list[str]:
+        """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
+        largest = -1
+        for label in self._label_files():
+            with self._faults.collecting():
+                for values, where in _rows(label, self._keep(label)):
+                    largest = max(largest, parse_unnamed_class(values[0], where))
+        return [str(i) for i in range(largest + 1)]
+
+    def _long_rows(self, label: Path, lines: list[str]) -> Iterator[tuple[list[float], str]]:
+        """The numbers of the lines that are longer than a box: of this file, and of those not read yet."""
+        for other in [label, *(path for path in self._label_files() if path not in self._taken)]:
+            for values, where in _rows(other, lines if other == label else self._keep(other)):
+                if len(values) > 1 + SCORED_BOX:
+                    with Faults("").collecting():  # A broken line is named when it is read.
+                        yield parse_numbers(values, where), where
+
+    def _label_files(self) -> list[Path]:
+        return sorted({label_file(image, self._found.base) for image in all_images(self._found)})
+
+    def _keep(self, label: Path) -> list[str]:
+        if label not in self._kept:
+            self._kept[label] = read_lines(label, _MAX_LABEL_BYTES) if label.is_file() else []
         return self._kept[label]
 
-    def take(self, label: Path) -> list[str]:
-        return self._kept.pop(label) if label in self._kept else read_lines(label)
 
-
-def _numbers(found: YoloFolder, lines: _LabelLines) -> list[str]:
-    """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
-    largest = -1
-    for label in sorted({label_file(image) for image in all_images(found)}):
-        for number, line in enumerate(lines.keep(label), start=1):
-            if line:
-                largest = max(largest, _class_number(line.split()[0], f"{label}: line {number}"))
-    return [str(i) for i in range(largest + 1)]
+def _rows(label: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """What is in each line of a label file that is not empty, and file and line."""
+    for number, line in enumerate(lines, start=1):
+        if line:
+            yield line.split(), f"{label}: line {number}"

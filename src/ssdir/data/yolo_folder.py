@@ -79,7 +79,7 @@ def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
     for key, entries in content.entries.items():
         several = [_resolve(content, key, entry, ends) for entry in entries]
         # Other keys that begin like a split may be anything.
-        if key in SPLIT_KEYS or all(place.path.exists() for place in several):
+        if key in SPLIT_KEYS or all(os.path.exists(place.path) for place in several):
             places[key] = several
     return YoloFolder(
         root, content.file, content.names, content.base, _by_split(places), keypoints=content.keypoints
@@ -89,11 +89,11 @@ def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
 def _resolve(content: DataYaml, key: str, entry: str, ends: PathEnds) -> Place:
     named_by = f"{content.file}: {key} names {quote(entry)}"
     path = content.base / entry
-    if path.exists():
+    if os.path.exists(path):
         return Place(path, named_by)
     # A common exporter writes '../train/images' for what is in 'train/images'.
     inside = content.base / entry.removeprefix("../")
-    if inside.exists():
+    if os.path.exists(inside):
         return Place(inside, named_by)
     return Place(ends.find_folder(entry) or ends.find_file(entry) or path, named_by)
 
@@ -134,9 +134,9 @@ def _from_folders(root: Path) -> YoloFolder:
     if not images.is_dir():
         inner = {name: folder / "images" for name, folder in folders.items() if (folder / "images").is_dir()}
         folders = inner or {name: folder for name, folder in folders.items() if split_of(name) in SPLITS}
-    is_divided = any(split_of(name) in SPLITS for name in folders) or (folders and not images.is_dir())
+    is_divided = bool(folders) and (not images.is_dir() or any(split_of(name) in SPLITS for name in folders))
     places = {name: [Place(folder)] for name, folder in folders.items()} if is_divided else {}
-    described_by = _names_file(root, [above, *(folder for folder in folders.values())])
+    described_by = _names_file(root, [above, *folders.values()])
     names = None if described_by is None else read_names(described_by)
     if not is_divided:
         return YoloFolder(root, described_by, names, root, undivided=above)
@@ -176,12 +176,19 @@ def label_folders(root: Path) -> list[Path]:
     return [path / "labels" for path in _subfolders(root) if (path / "images").is_dir()]
 
 
+def _folder_name(place: Place) -> str:
+    """What the folder of a split is called: `train` for `train/images`."""
+    return (place.path.parent if place.path.name == "images" else place.path).name
+
+
 # Images ---------------------------------------------------------------------------------------------------
 
 
 def all_images(found: YoloFolder) -> Iterator[Path]:
     """The images of all splits that can be read."""
-    places = [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
+    places = (
+        [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
+    )
     for place in places:
         faults = Faults(str(found.root))  # Of other splits than the one to read: reading those says so.
         with faults.collecting():
@@ -199,19 +206,14 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
         by_name = {relative_name(image, found.root): image for image in images}
         return [by_name[name] for name in divide(list(by_name), split, f"'{found.root}'")]
     places = found.splits.get(split) or [
-        place
-        for several in found.splits.values()
-        for place in several
-        if split in (place.path.name, place.path.parent.name)[: 2 if place.path.name == "images" else 1]
+        place for several in found.splits.values() for place in several if _folder_name(place) == split
     ]
     if not places:
         is_yaml = found.described_by is not None and found.described_by.suffix in (".yaml", ".yml")
         where = "name its folder in data.yaml" if is_yaml else "give it a folder, or a data.yaml"
         raise missing_split(found.root, split, list(found.splits), where)
     paths = [place.path for place in places]
-    same = [
-        name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths
-    ]
+    same = [name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
     if found.loose:
@@ -227,13 +229,18 @@ def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: 
     for place in places:
         listed += _images_of(place, found.root, faults, notes)
     faults.stop_at_any()
-    images = list({os.path.abspath(path): path for path in reversed(listed)}.values())[::-1]
+    once: dict[str, Path] = {}
+    for path in listed:
+        once.setdefault(os.path.abspath(path), path)
+    images = list(once.values())
     if len(images) < len(listed):
         notes.append(f"images that are in {split} more than once, taken once: {len(listed) - len(images)}")
     inside = [os.path.abspath(folder) for folder in (found.root, found.base)]
     outside = [path for path in images if not any(Path(os.path.abspath(path)).is_relative_to(at) for at in inside)]
     if outside:
-        notes.append(f"images outside of the data set's folder, read all the same: {len(outside)} ('{outside[0]}')")
+        notes.append(
+            f"images outside of the data set's folder, read all the same: {len(outside)} ('{outside[0]}')"
+        )
     return images
 
 
@@ -249,9 +256,9 @@ def list_images(place: Path) -> list[Path]:
 def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
     """The images in a folder, sorted, or those that a text file lists; adds to the faults and the notes."""
     path = place.path
-    if path.is_file():
+    if os.path.isfile(path):
         return _listed_images(path, root, faults, notes)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         what = f"{place.named_by}, but '{path}'" if place.named_by else f"'{path}'"
         raise InputError(f"{what} does not exist: it should be a folder of images, or a text file that lists some")
     files = files_below(path)
@@ -265,46 +272,51 @@ def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> li
 
 
 def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
-    images, ends, moved = [], PathEnds(root), list[str]()
+    images, ends, moved, num_missing = list[Path](), PathEnds(root), list[str](), 0
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
+        listed = line.strip()
+        if not listed:
             continue
         # A name may begin or end with a blank, but rather the line does.
-        named = next((name for name in (line.strip(), line) if (path.parent / name).is_file()), None)
-        if named is not None:
-            images.append(path.parent / named)
-        elif (found := ends.find_file(line.strip())) is not None:
+        here = next((name for name in (listed, line) if os.path.isfile(path.parent / name)), None)
+        if here is not None:
+            images.append(path.parent / here)
+        elif (found := ends.find_file(listed)) is not None:
             images.append(found)
-            moved.append(f"{path}: line {number}, {quote(line.strip())} is '{relative_name(found, root)}'")
+            moved.append(f"{path}: line {number}, {quote(listed)} is '{relative_name(found, root)}'")
         else:
-            faults.add(f"{path}: line {number} lists image {quote(line.strip())}, which does not exist")
-            images.append(path.parent / "missing")
-    if not images:
+            faults.add(f"{path}: line {number} lists image {quote(listed)}, which does not exist")
+            num_missing += 1
+    if not images and not num_missing:
         raise EmptySplitError(f"{path} lists no images")
     if moved:
-        notes.append(f"listed images that are elsewhere, matched by the end of their paths: {len(moved)} ({moved[0]})")
+        notes.append(
+            f"listed images that are elsewhere, matched by the end of their paths: {len(moved)} ({moved[0]})"
+        )
     return images
 
 
 def label_file(image: Path, base: Path) -> Path:
-    """In `labels` for the last `images` on the way from the data set's folder, if it is there; else beside the image.
+    """Where the labels of an image are: in `labels` for the last `images` on the way to it, or beside it.
 
-    Where there is neither, it is the former. Folders above the data set's own are not looked at.
+    Where there are both or neither, it is the former. Folders above the data set's own are not looked at.
     """
-    image, base = image.absolute(), base.absolute()
-    parts = list(image.parent.parts)
-    above = len(os.path.commonpath([image.parent, base]).split(os.sep)) if False else _common(parts, base.parts)
-    below = parts[above:]
-    beside = image.parent / f"{image.stem}.txt"
-    if "images" not in below:
+    parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
+    absolute = image.parent.absolute().parts
+    shared = _num_shared(absolute, base.absolute().parts)
+    above = max(0, shared - (len(absolute) - len(parts)))
+    if "images" not in parts[above:]:
         return beside
-    parts[above + len(below) - 1 - below[::-1].index("images")] = "labels"
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     apart = Path(*parts) / beside.name
     return beside if beside.is_file() and not apart.is_file() else apart
 
 
-def _common(parts: Sequence[str], others: Sequence[str]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others)))
+def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
+    """How many parts two paths have in common, from the first on."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
+    )
 
 
 def orphans_of(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[Path]:

@@ -1,0 +1,88 @@
+"""Darknet's layout: `obj.data` names lists of images (`train.txt`) and a file of class names (`obj.names`).
+
+Lists name images as seen from Darknet's own folder, such as `data/obj_train_data/a.png`; here they are matched by
+the end of their paths. The labels are YOLO's, beside the images.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdir.data.path_ends import PathEnds
+from ssdir.data.table_builder import read_names
+from ssdir.documents import read_lines
+from ssdir.errors import InputError
+from ssdir.wording import quote
+
+# A file of keys and values has a few lines; so does nothing else that is called *.data.
+_MAX_BYTES = 1 << 16
+_SPLIT_KEYS = ("train", "valid", "val", "test")
+
+
+@dataclass(frozen=True)
+class Darknet:
+    """What an `obj.data` says.
+
+    Attributes:
+        file: itself.
+        names: of the classes.
+        entries: by key, the list of a split's images.
+    """
+
+    file: Path
+    names: list[str]
+    entries: dict[str, str]
+
+
+def find_darknet(root: Path) -> Path | None:
+    """The only file `*.data` of a folder that names classes and a split."""
+    found = []
+    for path in sorted(root.glob("*.data")):
+        try:
+            values = _read_values(path)
+        except InputError:  # Anything may be called so.
+            continue
+        if "names" in values and values.keys() & {*_SPLIT_KEYS}:
+            found.append(path)
+    return found[0] if len(found) == 1 else None
+
+
+def read_darknet(path: Path) -> Darknet:
+    """Reads an `obj.data` and the names that it leads to.
+
+    Raises:
+        InputError: if it or the file of names can't be read, or they disagree on the number of classes.
+    """
+    values = _read_values(path)
+    names_file = find_named(path, "names", values["names"])
+    names = read_names(names_file)
+    count = values.get("classes", "")
+    if count and count != str(len(names)):
+        raise InputError(
+            f"{path}: classes is {quote(count)}, but {names_file} has {len(names)}: correct one of them"
+        )
+    return Darknet(path, names, {key: values[key] for key in _SPLIT_KEYS if values.get(key)})
+
+
+def find_named(file: Path, key: str, entry: str) -> Path:
+    """The file that a key of `obj.data` names: from its folder, or by the end of its path.
+
+    Raises:
+        InputError: if there is none.
+    """
+    path = file.parent / entry
+    if os.path.isfile(path):
+        return path
+    found = PathEnds(file.parent).find_file(entry)
+    if found is None:
+        raise InputError(f"{file}: {key} names {quote(entry)}, but '{path}' does not exist")
+    return found
+
+
+def _read_values(path: Path) -> dict[str, str]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path} is too large for Darknet's keys and values")
+    pairs = (line.partition("=") for line in read_lines(path) if line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}

@@ -1,0 +1,47 @@
+"""Collecting everything that is wrong with a data set, so that it can be mended at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ssdir.errors import InputError
+
+_MAX_NAMED = 10
+
+
+class Faults:
+    """What is wrong, as sentences: the first ten are kept, and all are counted."""
+
+    def __init__(self, where: str) -> None:
+        """Starts without faults; `where` is the data set as a message calls it."""
+        self._where = where
+        self._first: list[str] = []
+        self._count = 0
+
+    def add(self, sentence: str) -> None:
+        """Adds a fault."""
+        self._count += 1
+        if len(self._first) < _MAX_NAMED:
+            self._first.append(sentence)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Adds the `InputError` that is raised within, and goes on after it."""
+        try:
+            yield
+        except InputError as error:
+            self.add(str(error))
+
+    def stop_at_any(self) -> None:
+        """Ends the reading if anything is wrong.
+
+        Raises:
+            InputError: that names up to ten faults, and counts the rest.
+        """
+        if self._count == 1:
+            raise InputError(self._first[0])
+        if self._count:
+            more = self._count - len(self._first)
+            rest = f"; and {more:,} more" if more else ""
+            raise InputError(f"{self._where}: {self._count:,} faults: {'; '.join(self._first)}{rest}")

@@ -1,0 +1,93 @@
+"""Paths that were written on another machine, or from another folder, matched to files by how they end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ssdir.data.folders import files_below
+
+# Such folders are in every split, so they say nothing about which one is meant.
+_IN_EVERY_SPLIT = frozenset({"images", "labels"})
+
+
+class PathEnds:
+    """The files and folders of a data set by the ends of their paths.
+
+    Of `/home/ann/pets/train/images/a.png`, the file `train/images/a.png` below the root has the same end. It is
+    meant if no other file's end agrees as far, and a folder agrees that tells splits apart, not just `images`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Remembers the root; its files are listed once they are needed."""
+        self.root = root
+
+    def find_file(self, name: str) -> Path | None:
+        """The file that a path means; None if there is none, or several agree as far."""
+        parts = path_parts(name)
+        found = _longest_end(parts, self._files)
+        if found is None:
+            return None
+        path, length = found
+        lies_in_root = path.parts[:-1] in ((), ("images",))
+        whole = length == len(parts)
+        return self.root / path if whole or lies_in_root or _tells_apart(parts[-length:-1]) else None
+
+    def find_folder(self, name: str) -> Path | None:
+        """The folder that a path means; None if there is none, or several agree as far."""
+        parts = path_parts(name)
+        found = _longest_end(parts, self._folders)
+        if found is None:
+            return None
+        path, length = found
+        return self.root / path if length == len(parts) or _tells_apart(parts[-length:]) else None
+
+    @cached_property
+    def _files(self) -> dict[str, list[PurePosixPath]]:
+        """By name, the files relative to the root."""
+        return _by_name({PurePosixPath(path.relative_to(self.root)) for path in files_below(self.root)})
+
+    @cached_property
+    def _folders(self) -> dict[str, list[PurePosixPath]]:
+        """By name, the folders that hold files, relative to the root."""
+        files = [path for several in self._files.values() for path in several]
+        return _by_name({folder for path in files for folder in path.parents if folder.parts})
+
+
+def path_parts(name: str) -> tuple[str, ...]:
+    """The parts of a relative or absolute path as any system writes it, without drive, `.` and `..`."""
+    path = PureWindowsPath(name) if "\\" in name else PurePosixPath(name)
+    return tuple(part for part in path.parts if part not in (path.anchor, ".", ".."))
+
+
+def _by_name(paths: set[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
+    by_name = defaultdict(list)
+    for path in paths:
+        by_name[path.name].append(path)
+    return dict(by_name)
+
+
+def _longest_end(
+    parts: tuple[str, ...], by_name: dict[str, list[PurePosixPath]]
+) -> tuple[PurePosixPath, int] | None:
+    """The one path that agrees with the most last parts, and with how many."""
+    candidates = by_name.get(parts[-1], []) if parts else []
+    lengths = [_common_end(parts, path.parts) for path in candidates]
+    longest = max(lengths, default=0)
+    if lengths.count(longest) != 1:
+        return None
+    return candidates[lengths.index(longest)], longest
+
+
+def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    length = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _tells_apart(folders: tuple[str, ...]) -> bool:
+    return any(name.lower() not in _IN_EVERY_SPLIT for name in folders)
