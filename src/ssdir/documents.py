@@ -302,6 +302,26 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotation marks whatever text YAML 1.1 or the core schema of 1.2 would take for something else."""
+
+
+for _first, _resolvers in _CoreLoader.yaml_implicit_resolvers.items():
+    for _tag, _pattern_of_tag in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern_of_tag, [_first])
+
+
+def yaml_text(values: Any, flow: bool | None = False) -> str:
+    """Writes YAML that any loader reads back as it was, keys in their order.
+
+    Args:
+        values: plain values in dictionaries and lists.
+        flow: write lists and dictionaries in brackets; None does so for the innermost ones.
+    """
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=flow)
+    return text
+
+
 def json_text(value: Any, indent: int | None = 2) -> str:
     """Writes JSON as the standard has it, ending in a line break: NaN and infinity, which it lacks, are refused.
 

@@ -35,12 +35,14 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def deserted(scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images, but nobody has annotated any object."""
+    """The same images, but nobody has annotated any object, except in the first image of each split."""
     folder = tmp_path_factory.mktemp("data") / "deserted"
     shutil.copytree(scattered, folder)
     for file in (folder / "annotations").iterdir():
         content = json.loads(file.read_text())
-        file.write_text(json.dumps({**content, "annotations": []}))
+        first = [image["id"] for image in content["images"][:1]]
+        kept = [entry for entry in content["annotations"] if entry["image_id"] in first]
+        file.write_text(json.dumps({**content, "annotations": kept}))
     return folder
 
 

@@ -100,7 +100,7 @@ def test_incomplete_cache_is_built_again(model: SSDIR, val: ObjectDataset, tmp_p
     folder = tmp_path / cache_key(model, val)
     (folder / "complete.json").unlink()
     (folder / "level0.npy").write_bytes(b"cut off")
-    (folder / "objects.npz").unlink()
+    (folder / "objects.safetensors").unlink()
     assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
 
 

@@ -44,6 +44,11 @@ def train(
         fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
     for stage, seconds in summary.seconds.items():
         say(f"{stage}: {seconds:.0f} s")
+    if summary.kept_epoch is not None and summary.kept_ap50 is not None:
+        say(
+            f"detector: kept is epoch {summary.kept_epoch} (the first is 0), with AP50 {summary.kept_ap50:.3f} on "
+            "the split to validate on"
+        )
     if not summary.model_dir.exists():  # A detector alone is not a model yet.
         rest = [override for override in overrides or [] if not override.startswith("stage=")]
         next_step("train", recipe, *rest, "stage=representation", "--data", data, "--out", out, "--resume")

@@ -7,7 +7,7 @@ All of it follows from the annotations and the image files alone. What a detecto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes
+from ssdir.wording import counted
 
 SIZE_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of a box's longer side, relative to its image's, after the squash to a square."""
@@ -51,6 +52,24 @@ class Problem:
     stops: bool
     sentence: str
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Which objects of a split are learned; see the `Recipe` of a training.
+
+    Attributes:
+        classes: `all`, `object`, or the names of the classes to learn.
+        min_side: objects narrower or lower than this share of the image are not learned.
+        needs_objects: whether there must be any: models without a detector learn from images alone.
+    """
+
+    classes: str | Sequence[str] = "all"
+    min_side: float = 0.0
+    needs_objects: bool = True
+
+
+EVERYTHING = Learned()
 
 
 @dataclass(frozen=True)
@@ -158,18 +177,52 @@ def overlaps(
     return nearest, earlier
 
 
-def check_annotations(table: AnnotationTable, image_size: int) -> list[Problem]:
+def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> Problem | None:
+    """What stops the training of a detector: no image has an object that it could learn.
+
+    Both `ssdir data check` and training ask this.
+
+    Args:
+        table: what is annotated.
+        learned: which objects are to be learned.
+
+    Returns:
+        The problem, whose names say what there is instead; None if there is such an object, or if none is needed.
+    """
+    if not learned.needs_objects:
+        return None
+    rows, boxes = usable_boxes(table)
+    large = (boxes[:, 2:] - boxes[:, :2] >= learned.min_side).all(axis=1)
+    chosen = np.ones(len(rows), dtype=np.bool_)
+    if not isinstance(learned.classes, str):
+        wanted = [i for i, name in enumerate(table.category_names) if name in learned.classes]
+        chosen = np.isin(table.category[rows], wanted)
+    if (large & chosen).any():
+        return None
+    small = 0 if table.too_small is None else int(table.too_small.sum())
+    counts = {
+        "of crowds and the like": int(table.ignored.sum()) - small,
+        "smaller than min_side": int((~large).sum()) + small,
+        "of other classes than asked for": int((large & ~chosen).sum()),
+        "without area or outside of their image": len(table.image) - len(rows) - int(table.ignored.sum()),
+    }
+    instead = [f"{counted(number, 'box', 'boxes')} {what}" for what, number in counts.items() if number]
+    sentence = "there is nothing to learn: no image has an object"
+    return Problem("no_objects", True, sentence, tuple(instead) or ("no box is annotated",))
+
+
+def check_annotations(table: AnnotationTable, image_size: int, learned: Learned = EVERYTHING) -> list[Problem]:
     """Looks for broken and suspicious boxes and classes; reads no image.
 
     Args:
         table: what is annotated.
         image_size: side of the square that images are squashed to.
+        learned: which objects are to be learned.
     """
-    rows, _ = usable_boxes(table)
     problems = [*_box_problems(table, image_size), *_class_problems(table)]
-    if not len(rows):
-        why = "there is nothing to learn: no image has an object"
-        problems.insert(0, Problem("no_objects", True, why, (str(table.root),)))
+    nothing = nothing_to_learn(table, learned)
+    if nothing is not None:
+        problems.insert(0, nothing)
     if table.notes:
         problems.append(Problem("notes", False, "remarks of the layout's reader", tuple(table.notes)))
     return problems

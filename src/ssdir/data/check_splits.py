@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.check import Problem, check_annotations, usable_boxes
+from ssdir.data.check import EVERYTHING, Learned, Problem, check_annotations, usable_boxes
 from ssdir.data.check_images import ScannedImage, check_images
 
 # An image's name tells its split by its folder; what these name does not.
@@ -20,7 +20,11 @@ _OF_THE_MAIN_SPLIT = {"unused_classes", "rare_classes"}
 
 
 def check_splits(
-    tables: Mapping[str, AnnotationTable], main: str, scanned: Mapping[Path, ScannedImage], image_size: int
+    tables: Mapping[str, AnnotationTable],
+    main: str,
+    scanned: Mapping[Path, ScannedImage],
+    image_size: int,
+    learned: Learned = EVERYTHING,
 ) -> list[Problem]:
     """Problems of one or several splits, each kind once.
 
@@ -29,8 +33,11 @@ def check_splits(
         main: the split to learn from, which alone must show all classes.
         scanned: what came of decoding the images, by path.
         image_size: side of the square that images are squashed to.
+        learned: which objects are to be learned.
     """
-    found = [problem for split in tables for problem in _check_split(tables, split, main, scanned, image_size)]
+    found = [
+        problem for split in tables for problem in _check_split(tables, split, main, scanned, image_size, learned)
+    ]
     found += [*_classes_apart(tables, main), *_shared_images(tables, scanned)]
     by_kind: dict[str, list[Problem]] = defaultdict(list)
     for problem in found:
@@ -47,11 +54,12 @@ def _check_split(
     main: str,
     scanned: Mapping[Path, ScannedImage],
     image_size: int,
+    learned: Learned,
 ) -> list[Problem]:
     table = tables[split]
     problems = []
     images = [scanned[path] for path in table.image_paths]
-    for problem in [*check_images(table, images), *check_annotations(table, image_size)]:
+    for problem in [*check_images(table, images), *check_annotations(table, image_size, learned)]:
         if split != main and problem.kind in _OF_THE_MAIN_SPLIT:
             continue
         if split != main and problem.kind == "no_objects":

@@ -8,25 +8,25 @@ it looks.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image
 
 from ssdir.config import presets
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.check import Problem, Summary, summarise, usable_boxes
+from ssdir.data.check import Problem, Summary, nothing_to_learn, summarise, usable_boxes
 from ssdir.data.check_images import scan_images
 from ssdir.data.check_splits import check_splits, main_split
 from ssdir.data.layouts import Layout, find_layout
 from ssdir.data.table_builder import find_name
+from ssdir.data.transforms import AugmentConfig
+from ssdir.documents import json_text, yaml_text
 from ssdir.errors import EmptySplitError, InputError, nearest
 from ssdir.experiments.doctor_anchors import DetectorFit, fit_detector
 from ssdir.experiments.doctor_sheet import draw_sheet
@@ -47,6 +47,15 @@ LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 
 MORE_COPIES = 3
 """Boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
+
+AUGMENTED = {"flip": 0.5, "photometric": 0.5, "zoom_out": 0.3, "iou_crop": 0.5}
+"""Where images are few and the preset has no augmentation; without `flip` where a mirrored object may be of
+another class, and without `photometric` where images are mostly black."""
+
+LEAST_PATIENCE, PATIENT_SHARE = 10, 0.25
+"""Epochs without a better one after which training stops: at least so many, and this share of all."""
+
+_SIDES = {"left", "right"}
 
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """For presets whose second views are over black, where the images are not."""
@@ -73,6 +82,7 @@ class Diagnosis:
             of such a model, or else the `PRIOR_PRESETS`.
         held_out: whether there is no split to validate on, so that training holds out a tenth.
         on_black: whether most of most images to learn from is black.
+        validates: whether the split to validate on has an object, so that epochs can be compared.
     """
 
     root: str
@@ -88,6 +98,7 @@ class Diagnosis:
     priors: dict[str, PriorFit]
     held_out: bool
     on_black: bool
+    validates: bool
 
     @property
     def summary(self) -> Summary:
@@ -106,7 +117,7 @@ class Diagnosis:
             "summary": dataclasses.asdict(self.summary),
             "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
         }
-        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out", "on_black")
+        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out", "on_black", "validates")
         plain = {name: getattr(self, name) for name in names}
         detector = {} if self.detector is None else self.detector.as_json()
         priors = {name: dataclasses.asdict(fit) for name, fit in self.priors.items()}
@@ -135,12 +146,13 @@ def diagnose(
     """
     if preset not in presets():
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
-    model = read_recipe(preset).model
+    recipe = read_recipe(preset)
+    model = recipe.model
     layout = find_layout(root)
     tables, main, problems = _read_splits(layout, Path(root), split, options)
     paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
-    problems += check_splits(tables, main, scanned, model.image_size)
+    problems += check_splits(tables, main, scanned, model.image_size, recipe.learned)
     summaries = {name: summarise(table) for name, table in tables.items()}
     rows, corners = usable_boxes(tables[main])
     boxes, image_index = to_cxcywh(torch.from_numpy(corners)), tables[main].image[rows]
@@ -164,7 +176,24 @@ def diagnose(
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
         held_out=layout.held_out_of(Path(root)) is not None,
         on_black=median(scanned[path].black for path in tables[main].image_paths) > 0.5,
+        validates=_validates(layout, Path(root), tables, recipe, options),
     )
+
+
+def _validates(
+    layout: Layout,
+    root: Path,
+    tables: Mapping[str, AnnotationTable],
+    recipe: Recipe,
+    options: Mapping[str, str | None],
+) -> bool:
+    """Whether the split that training validates on can be read and has an object."""
+    name = find_name("val", list(tables))
+    try:
+        table = layout.read_for_training(root, "val", **options) if name is None else tables[name]
+    except InputError:
+        return False
+    return nothing_to_learn(table, recipe.learned) is None
 
 
 def _read_splits(
@@ -208,7 +237,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     if over_black and not diagnosis.on_black:
         model["consistency"] = WHOLE_VIEWS
         comments.append("# Second views are of whole images: in others' places, objects would stand on black.")
-    stages = _stage_changes(recipe, diagnosis.summary.images)
+    stages = _stage_changes(recipe, diagnosis)
     if stages:
         images = counted(diagnosis.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
@@ -219,20 +248,39 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
         if refiner is not None and refiner.copies < MORE_COPIES:
             model["detector"]["refiner"] = {"copies": MORE_COPIES}
             comments.append("# The second look at boxes learns from more of them, for few images have few.")
+        if "augment" in stages:
+            comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
+        if "keep" in stages.get("detector", {}):
+            comments.append("# Kept is the epoch of the largest AP50 on the validation split.")
     name = Path(diagnosis.root).resolve().name or preset
     values = {"base": preset, "name": name, **diagnosis.options, "model": model, **stages}
-    return "\n".join(comments) + "\n" + yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+    return "\n".join(comments) + "\n" + yaml_text(values, flow=None)
 
 
-def _stage_changes(recipe: Recipe, images: int) -> dict[str, Any]:
-    """What to change of the stages, so that few images are seen often enough."""
-    changes = {}
+def _stage_changes(recipe: Recipe, diagnosis: Diagnosis) -> dict[str, Any]:
+    """What to change so that few images are seen often enough, and are not learned by heart."""
+    changes: dict[str, Any] = {}
     for name in recipe.stages:
         stage: StageConfig = getattr(recipe, name)
-        epochs = min(MOST_EPOCHS, math.ceil(LEAST_SEEN / max(1, images)))
+        epochs = min(MOST_EPOCHS, math.ceil(LEAST_SEEN / max(1, diagnosis.summary.images)))
         if epochs > stage.epochs:
             changes[name] = {"epochs": epochs, "batch_size": min(stage.batch_size, SMALL_BATCH)}
+    if "detector" not in changes:
+        return changes
+    if recipe.augment == AugmentConfig():
+        names = [name for name, count in diagnosis.summary.classes.items() if count]
+        changes = {"augment": _augmentation(names, diagnosis.on_black), **changes}
+    if diagnosis.validates:
+        patience = max(LEAST_PATIENCE, round(PATIENT_SHARE * changes["detector"]["epochs"]))
+        changes["detector"] |= {"keep": "best", "patience": patience}
     return changes
+
+
+def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:
+    """Augmentation for few images; characters, digits and sides may not be mirrored."""
+    mirrored = any(len(name) == 1 or name.isdigit() or _SIDES & set(name.lower().split()) for name in class_names)
+    left_out = [name for name, is_out in (("flip", mirrored), ("photometric", on_black)) if is_out]
+    return {name: share for name, share in AUGMENTED.items() if name not in left_out}
 
 
 def _detector_changes(fit: DetectorFit, preset: str, split: str) -> tuple[list[str], dict[str, Any]]:
@@ -266,8 +314,7 @@ def _prior_changes(fit: PriorFit, preset: str, split: str) -> tuple[list[str], d
 def write_diagnosis(diagnosis: Diagnosis, out: Path, force: bool = False) -> None:
     """Writes `check.json`, `recommended.yaml` and `sheet.png` into a folder, all or nothing."""
     with atomic_dir(out, force) as folder:
-        text = json.dumps(diagnosis.as_json(), indent=2) + "\n"
-        (folder / CHECK_FILE).write_text(text, encoding="utf-8")
+        (folder / CHECK_FILE).write_text(json_text(diagnosis.as_json()), encoding="utf-8")
         (folder / RECOMMENDED_FILE).write_text(recommended_yaml(diagnosis), encoding="utf-8")
         classes = [name for name, count in diagnosis.summary.classes.items() if count]
         sheet = draw_sheet(diagnosis.tables, diagnosis.split, classes, diagnosis.image_size)

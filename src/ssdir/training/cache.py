@@ -7,22 +7,40 @@ its feature maps where the encoders read them; the rest of a training step costs
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from ssdir.config import Record, parse
+from ssdir.console import warn
 from ssdir.data.dataset import ObjectDataset, fingerprint
+from ssdir.documents import json_text, read_json
+from ssdir.errors import InputError
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.objects import Objects
 from ssdir.training.loading import CachedDataset, make_loader
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
 
+COMPLETE_FILE, OBJECTS_FILE = "complete.json", "objects.safetensors"
+
 Progress = Callable[[int, int], None]
+
+_CHUNK = 1 << 24
+
+
+class _Complete(Record):
+    """What is written once a cache is complete: the checksum of each of its files."""
+
+    checksums: dict[str, int] = Field(max_length=100)
 
 
 def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
@@ -51,7 +69,8 @@ def build_cache(
         model: on the device to compute on; its detector is in evaluation mode.
         dataset: without augmentation.
         folder: where features larger than `limit_mb` are written, in a subfolder named by `cache_key`; a complete
-            one is read back, and one for other weights or data is never touched or used.
+            one is read back, a damaged one is made anew with a warning, and one for other weights or data is never
+            touched or used.
         limit_mb: features up to this size stay in memory.
         batch_size: images at a time.
         progress: called with (images done, images in all).
@@ -61,8 +80,12 @@ def build_cache(
     shapes = model.detector.map_shapes if model.reads_detector and device.type == "cpu" else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
-    if target is not None and (target / "complete.json").exists():
-        return _read(dataset, target, len(shapes))
+    if target is not None and (target / COMPLETE_FILE).exists():
+        try:
+            return _read(dataset, target, shapes)
+        except InputError as error:
+            warn(f"warning: the cache of the detector's features is made anew: {error}")
+            (target / COMPLETE_FILE).unlink()
     levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
     parts: list[Objects] = []
     done = 0
@@ -79,7 +102,7 @@ def build_cache(
     objects = Objects.cat(parts)
     if target is not None:
         _finish(target, objects, levels)
-        return _read(dataset, target, len(shapes))
+        return _read(dataset, target, shapes)
     return CachedDataset(dataset, objects, levels)
 
 
@@ -88,24 +111,58 @@ def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.nda
     if target is None:
         return np.empty(shape, dtype=np.float16)
     target.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(target / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape)
+    path = target / _level_file(level)
+    levels = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # Writing to mapped memory that has no place on the disk kills the process.
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return levels
+
+
+def _level_file(level: int) -> str:
+    return f"level{level}.npy"
 
 
 def _finish(target: Path, objects: Objects, levels: Sequence[np.ndarray]) -> None:
     for level in levels:
         if isinstance(level, np.memmap):
             level.flush()
-    tensors = {name: tensor.numpy() for name in DETECTED if (tensor := getattr(objects, name)) is not None}
-    np.savez(target / "objects.npz", **tensors)
+    tensors = {name: tensor for name in DETECTED if (tensor := getattr(objects, name)) is not None}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target / OBJECTS_FILE)
+    names = [OBJECTS_FILE, *(_level_file(level) for level in range(len(levels)))]
     # Written last: a cache without it was interrupted, and is built again.
-    (target / "complete.json").write_text(json.dumps({"images": objects.batch_size}), encoding="utf-8")
+    text = json_text({"checksums": {name: _checksum(target / name) for name in names}})
+    (target / COMPLETE_FILE).write_text(text, encoding="utf-8")
 
 
-def _read(dataset: ObjectDataset, target: Path, num_levels: int) -> CachedDataset:
-    with np.load(target / "objects.npz") as stored:
-        tensors = {name: torch.from_numpy(stored[name]) for name in stored.files}
-    objects = Objects(batch_size=len(dataset), **tensors)
-    levels = [np.load(target / f"level{level}.npy", mmap_mode="r") for level in range(num_levels)]
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]]) -> CachedDataset:
+    """A cache from the disk, where its features stay.
+
+    Raises:
+        InputError: if a file is missing, damaged, or not what is expected.
+    """
+    file = target / COMPLETE_FILE
+    checksums = parse(_Complete, read_json(file), source=f"'{file}'").checksums
+    for name in (OBJECTS_FILE, *(_level_file(level) for level in range(len(shapes)))):
+        path = target / name
+        if not path.is_file() or _checksum(path) != checksums.get(name):
+            raise InputError(f"'{path}' is missing, cut or damaged")
+    try:
+        objects = Objects(batch_size=len(dataset), **load_file(target / OBJECTS_FILE))
+        levels = [np.load(target / _level_file(level), mmap_mode="r") for level in range(len(shapes))]
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise InputError(f"'{target}' is damaged ({error})") from None
+    if any(found.shape != (len(dataset), *shape) for found, shape in zip(levels, shapes, strict=True)):
+        raise InputError(f"'{target}' is of other images")
     return CachedDataset(dataset, objects, levels)
 
 

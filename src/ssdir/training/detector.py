@@ -10,13 +10,13 @@ from ssdir.errors import InputError
 from ssdir.models.detected import DetectedConfig, DetectedModel
 from ssdir.models.registry import build_model
 from ssdir.models.zoo import load_model, save_model
-from ssdir.training.recipe import RECIPE_FILE, SUMMARY_FILE, Recipe, read_fingerprint, read_recipe
+from ssdir.training.recipe import SUMMARY_FILE, Recipe, read_fingerprint, read_run_recipe
 from ssdir.training.summary import has_ended
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
 """What a trained detector returns; its loss does not know them."""
 
-_DECIDING = {"seed", "classes", "boxes", "vocabulary", "min_side", "drop_empty", "augment", "detector"}
+_DECIDING = {"seed", "classes", "boxes", "vocabulary", "outside", "min_side", "drop_empty", "augment", "detector"}
 
 
 def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
         raise InputError(f"'{run}' is to have the detector, and to give it: name another run's")
     if not has_ended(run, "detector"):
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
-    if detector_settings(read_recipe(run / RECIPE_FILE)) != detector_settings(recipe):
+    if detector_settings(read_run_recipe(run)) != detector_settings(recipe):
         raise InputError(f"'{run}' has a detector of another recipe than '{out}' asks for: train one for it")
     if read_fingerprint(run) != data_hash:
         raise InputError(f"'{run}' has a detector of other data than those of '{out}': train one for it")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +11,9 @@ from pathlib import Path
 
 import lightning
 import torch
-import yaml
 
+from ssdir.console import warn
+from ssdir.data.check import nothing_to_learn
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.layouts import open_dataset
 from ssdir.data.transforms import build_augmentation
@@ -32,7 +31,9 @@ from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.modules import LitModel, LitRepresentation
 from ssdir.training.pooling import fit_components
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, read_fingerprint
+from ssdir.training.recipe import STAGES, Recipe, read_summary
+from ssdir.training.run_folder import check_folder, locked, prepare_folder, resumable
+from ssdir.training.selection import BestEpoch, check_measurable
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
 from ssdir.training.stage import fit_stage
 from ssdir.training.summary import has_ended, stage_seconds
@@ -48,10 +49,14 @@ class RunSummary:
     Attributes:
         model_dir: folder that `ssdir.load` takes.
         seconds: wall-clock seconds of each stage that has run, over all resumed sessions.
+        kept_epoch: the epoch of the detector that was kept, counted from 0; None where epochs are not measured.
+        kept_ap50: its AP50 on the validation split.
     """
 
     model_dir: Path
     seconds: dict[str, float]
+    kept_epoch: int | None = None
+    kept_ap50: float | None = None
 
 
 @contextmanager
@@ -94,8 +99,9 @@ def train(
         session: how this session is watched, and when it must end.
 
     Raises:
-        InputError: if `out` exists and neither resume nor force is set, if the data cannot be read, if the run to
-            resume was started from another recipe, or if `detector` has no such detector.
+        InputError: if `out` exists and neither resume nor force is set, if the data cannot be read or have nothing
+            to learn, if the run to resume was started from another recipe, is damaged, or is being trained by
+            another process, if `detector` has no such detector, or if the disk is full.
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
@@ -106,6 +112,10 @@ def train(
             f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
             f"{', '.join(measured)}): give both the same list, or train with classes=object"
         )
+    if (problem := nothing_to_learn(splits["train"].table, recipe.learned)) is not None:
+        raise InputError(f"'{data}', split train: {problem.sentence} ({'; '.join(problem.names)})")
+    if "detector" in stages and recipe.detector.measures_epochs:
+        check_measurable(splits["val"])
     # What may fail comes first: with force, a finished run is deleted.
     data_hash = fingerprint(splits["train"])
     had_detector = has_ended(out, "detector")
@@ -122,9 +132,27 @@ def train(
         _fetch_weights(recipe)
     if lacks_detector and detector is not None:
         check_detector(detector, recipe, data_hash, out)
-    _prepare(recipe, data_hash, out, resume=resume, force=force)
-    if lacks_detector and detector is not None:
-        adopt_detector(detector, recipe, out)
+    check_folder(recipe, data_hash, out, resume=resume, force=force)
+    with resumable(out), locked(out):
+        check_folder(recipe, data_hash, out, resume=resume, force=force)
+        prepare_folder(recipe, data_hash, out, resume=resume)
+        if lacks_detector and detector is not None:
+            adopt_detector(detector, recipe, out)
+        _train_stages(recipe, stages, data, splits, out, session)
+    kept = read_summary(out, "detector")
+    seconds = {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)}
+    return RunSummary(out / "model", seconds, kept.kept_epoch, kept.kept_ap50)
+
+
+def _train_stages(
+    recipe: Recipe,
+    stages: tuple[str, ...],
+    data: Path,
+    splits: dict[str, ObjectDataset],
+    out: Path,
+    session: Session,
+) -> None:
+    """Trains the stages that have not ended."""
     lightning.seed_everything(recipe.seed, verbose=False)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -138,7 +166,6 @@ def train(
             _train_whole(recipe, data, splits, out, session)
         else:
             _train_representation(recipe, data, splits, class_names, out, session)
-    return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
 
 
 def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
@@ -170,37 +197,6 @@ def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
         for_training=True,
         **recipe.read_options,
     )
-
-
-def _prepare(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
-    """Makes the run's folder, or checks that it is the run to go on with."""
-    file, data_file = out / RECIPE_FILE, out / DATA_FILE
-    if out.is_file():
-        raise InputError(f"'{out}' is a file: --out takes the folder of a run")
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    if file.exists() and resume:
-        stored = yaml.safe_load(file.read_text(encoding="utf-8"))
-        current = yaml.safe_load(text)
-        changed = [key for key in current if key != "stage" and stored.get(key) != current[key]]
-        if changed:
-            raise InputError(
-                f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"
-            )
-        if read_fingerprint(out) != data_hash:
-            raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
-        return
-    if out.exists() and any(out.iterdir()):
-        # A recipe alone may be anyone's.
-        if not file.is_file() or read_fingerprint(out) is None:
-            raise InputError(f"'{out}' holds files, and is not a training run: use a new --out")
-        if not force:
-            raise InputError(f"'{out}' exists: pass --resume to go on with it, or --force to replace it")
-        for folder in (out / name for name in (*STAGES, "model")):
-            if folder.exists():
-                shutil.rmtree(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    data_file.write_text(json.dumps({"fingerprint": data_hash}) + "\n", encoding="utf-8")
-    file.write_text(text, encoding="utf-8")
 
 
 def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:
@@ -236,7 +232,8 @@ def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path,
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.detector, train_split.class_names)
     stage = LitModel(model, recipe.detector, recipe.seed)
-    fit_stage(stage, train_split, splits["val"], recipe, recipe.detector, out / "detector", [], session)
+    selection = BestEpoch(splits["val"], recipe.detector) if recipe.detector.measures_epochs else None
+    fit_stage(stage, train_split, splits["val"], recipe, recipe.detector, out / "detector", [], session, selection)
     whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
     save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
 
@@ -280,6 +277,11 @@ def _train_vae(
             )
             for split, dataset in splits.items()
         }
+    if not len(cached["train"].objects):
+        warn(
+            "warning: the detector detects nothing in the training split, so the representation learns nothing: "
+            "train the detector longer, or lower model.detector.score_threshold"
+        )
     stage = LitRepresentation(model, recipe.representation, recipe.seed)
     samples = SampleReconstructions(splits["val"], folder / "samples")
     fit_stage(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ssdir.config import Config, parse, read_values
+from ssdir.config import Config, Record, parse, parse_values, read_values
+from ssdir.data.check import Learned
 from ssdir.data.transforms import AugmentConfig
+from ssdir.documents import MAX_YAML_BYTES, read_json, read_text
+from ssdir.errors import InputError
 from ssdir.models.detected import DetectedConfig
 from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
@@ -19,7 +20,7 @@ from ssdir.models.ssdir import SSDIRConfig
 Stage = Literal["all", "detector", "representation"]
 Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
-READ_OPTIONS = ("boxes", "vocabulary")
+READ_OPTIONS = ("boxes", "vocabulary", "outside")
 RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 
 
@@ -37,15 +38,27 @@ class StageConfig(Config):
             `OneCycleLR`, which also moves AdamW's first beta (of Muon: of what is no matrix), from 0.95 to 0.85
             at the largest rate.
         grad_clip: largest norm of the gradient; null for none.
+        keep: of the detector: `last` keeps the weights of the last epoch, `best` those of the epoch with the
+            largest AP50 on the validation split, of several equal ones the first. Few images are soon learned by
+            heart: a detector then gets worse on others while its training loss falls.
+        patience: of the detector: training stops once AP50 on the validation split has not exceeded its largest
+            value for so many epochs; null never stops early.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int = Field(10, ge=1, le=10**6)
+    batch_size: int = Field(32, ge=1, le=2**16)
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(5e-4, gt=0, lt=10)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1e3)
     schedule: Literal["constant", "one_cycle"] = "constant"
-    grad_clip: float | None = Field(None, gt=0)
+    grad_clip: float | None = Field(None, gt=0, allow_inf_nan=False)
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = Field(None, ge=1)
+
+    @property
+    def measures_epochs(self) -> bool:
+        """Whether AP50 of the validation split is measured after each epoch."""
+        return self.keep == "best" or self.patience is not None
 
 
 class Recipe(Config):
@@ -60,6 +73,7 @@ class Recipe(Config):
         boxes: for data whose layout has several: in CLEVR of `whole` objects or of their `visible` parts; null for
             the layout's default.
         vocabulary: what categories name, likewise: in CLEVR `shape`, `object`, or `full` descriptions.
+        outside: whether to `read` COCO's pictures that are not in the data set's folder, or to `leave` them out.
         min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
         drop_empty: images without objects are left out.
         model: the model; `model.kind` says which, SSDIR where it is left out.
@@ -72,12 +86,13 @@ class Recipe(Config):
         workers: processes that load images; 0 loads in the main one.
     """
 
-    name: str = "custom"
-    seed: int = Field(0, ge=0)
+    name: str = Field("custom", max_length=200)
+    seed: int = Field(0, ge=0, lt=2**32)
     stage: Stage = "all"
-    classes: Literal["all", "object"] | tuple[str, ...] = "object"
+    classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
     boxes: str | None = None
     vocabulary: str | None = None
+    outside: str | None = None
     min_side: float = Field(0.0, ge=0, lt=1)
     drop_empty: bool = False
     model: AnyModelConfig = SSDIRConfig()
@@ -85,13 +100,26 @@ class Recipe(Config):
     detector: StageConfig = StageConfig()
     representation: StageConfig = StageConfig()
     precision: Precision = "auto"
-    cache_limit_mb: int = Field(2048, ge=0)
-    workers: int = Field(0, ge=0)
+    cache_limit_mb: int = Field(2048, ge=0, le=2**24)
+    workers: int = Field(0, ge=0, le=256)
+
+    @model_validator(mode="after")
+    def _only_detectors_are_measured(self) -> Self:
+        if self.representation.measures_epochs:
+            raise ValueError(
+                "representation.keep and representation.patience: only a detector's epochs are measured"
+            )
+        return self
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that the model has."""
         return STAGES if isinstance(self.model, DetectedConfig) else STAGES[1:]
+
+    @property
+    def learned(self) -> Learned:
+        """Which objects of the data are learned."""
+        return Learned(self.classes, self.min_side, needs_objects=isinstance(self.model, DetectedConfig))
 
     @property
     def read_options(self) -> dict[str, str | None]:
@@ -109,18 +137,55 @@ def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
     return parse(Recipe, values, source=str(name_or_file))
 
 
+class RunData(Record):
+    """What `data.json` in the folder of a run says of its training data."""
+
+    fingerprint: str
+
+
+class StageSummary(Record):
+    """What `summary.json` in the folder of a stage says.
+
+    Attributes:
+        ended: whether the stage has ended.
+        wall_seconds: over all its sessions.
+        device: on which the last session ran.
+        precision: of the last session, as Lightning calls it.
+        kept_epoch: the epoch whose weights were kept, where epochs are measured; the first one is 0, as in
+            metrics.csv.
+        kept_ap50: its AP50 on the validation split.
+    """
+
+    ended: bool = False
+    wall_seconds: float = Field(0.0, ge=0)
+    device: str | None = None
+    precision: str | None = None
+    kept_epoch: int | None = None
+    kept_ap50: float | None = None
+
+
+def read_summary(run: Path, stage: str) -> StageSummary:
+    """The summary of a run's stage; the default one if the stage has not run.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = run / stage / SUMMARY_FILE
+    return parse(StageSummary, read_json(file), source=f"'{file}'") if file.is_file() else StageSummary()
+
+
 def read_fingerprint(run: Path) -> str | None:
-    """The fingerprint of the data that a run was started on; None where the folder is no run's."""
-    try:
-        values = json.loads((run / DATA_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = values.get("fingerprint") if isinstance(values, dict) else None
-    return None if known is None else str(known)
+    """The fingerprint of the data that a run was started on; None if the folder has no such file.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = run / DATA_FILE
+    return parse(RunData, read_json(file), source=f"'{file}'").fingerprint if file.is_file() else None
 
 
 def read_training(model: Path) -> dict[str, Any] | None:
-    """How the model in a run's folder was trained, for the record beside its figures.
+    """How the model in a run's folder was trained, for the record beside its metrics.
 
     Args:
         model: folder of the model.
@@ -128,18 +193,36 @@ def read_training(model: Path) -> dict[str, Any] | None:
     Returns:
         `recipe`, `wall_seconds` of each stage, and, where they are known, the `device` of the last one and the
         `precision` that it was trained in, as Lightning calls it; None if the folder is in no run.
+
+    Raises:
+        InputError: if a file of the run is damaged.
     """
     run = model.resolve().parent
-    if not (run / RECIPE_FILE).is_file():
+    file = run / RECIPE_FILE
+    if not file.is_file():
         return None
-    files = {stage: run / stage / SUMMARY_FILE for stage in STAGES}
-    summaries = {
-        stage: json.loads(file.read_text(encoding="utf-8")) for stage, file in files.items() if file.is_file()
+    summaries = {stage: read_summary(run, stage) for stage in STAGES if (run / stage / SUMMARY_FILE).is_file()}
+    notes = {
+        name: note
+        for summary in summaries.values()
+        for name in ("device", "precision")
+        if (note := getattr(summary, name)) is not None
     }
-    seconds = {stage: round(summary["wall_seconds"], 1) for stage, summary in summaries.items()}
-    notes = {name: note for summary in summaries.values() for name, note in summary.items()}
     return {
-        "recipe": yaml.safe_load((run / RECIPE_FILE).read_text(encoding="utf-8")),
-        "wall_seconds": seconds,
-        **{name: notes[name] for name in ("device", "precision") if name in notes},
+        "recipe": parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'"),
+        "wall_seconds": {stage: round(summary.wall_seconds, 1) for stage, summary in summaries.items()},
+        **notes,
     }
+
+
+def read_run_recipe(run: Path) -> Recipe:
+    """The recipe that a run was started from.
+
+    Raises:
+        InputError: if the file is missing, empty or damaged.
+    """
+    file = run / RECIPE_FILE
+    values = parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'")
+    if not values:
+        raise InputError(f"'{file}' is empty, so the run can't go on: use a new --out")
+    return parse(Recipe, values, source=f"'{file}'")

@@ -13,23 +13,28 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
 from ssdir.data.dataset import ObjectDataset
 from ssdir.models.zoo import choose_device, device_name
+from ssdir.training.checkpoints import PlainCheckpoints, run_key
 from ssdir.training.graphs import DenseGraphs, has_graphs
 from ssdir.training.loading import CachedDataset, EpochShuffle, make_loader
 from ssdir.training.modules import LitStage
 from ssdir.training.precision import trainer_precision
-from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.recipe import Recipe, StageConfig, read_fingerprint
+from ssdir.training.selection import BestEpoch
 from ssdir.training.session import OutOfTime, Session
 from ssdir.training.summary import stage_seconds, write_summary
 
 LOG_EVERY = 20
 """Steps from one row of metrics.csv to the next."""
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+"""Within the folder of a stage."""
 
 # Lightning's advice on workers, which a recipe settles; on what a resumed run finds, which is kept; and on the
 # detector, which is frozen in evaluation mode. And torch's on the stream on which graphs are captured.
@@ -48,6 +53,7 @@ def fit_stage(
     folder: Path,
     callbacks: list[Callback],
     session: Session,
+    selection: BestEpoch | None = None,
 ) -> None:
     """Runs one stage from its last checkpoint, if there is one, and notes its wall-clock time.
 
@@ -60,8 +66,10 @@ def fit_stage(
         folder: the stage's, within the run's.
         callbacks: beside those of this module and of the session.
         session: how this session is watched, and when it must end.
+        selection: chooses the epoch that is kept; None keeps the last one.
 
     Raises:
+        InputError: if the checkpoint to go on from is damaged, or of another run; if the disk is full.
         OutOfTime: if the session's deadline came before the stage's last epoch.
     """
     started = time.perf_counter()
@@ -70,18 +78,23 @@ def fit_stage(
     device = choose_device()
     train_loader = make_loader(train_split, config.batch_size, device, sampler, recipe.workers)
     val_loader = make_loader(val_split, config.batch_size, device, None, recipe.workers)
-    bars = [] if session.progress else [_progress_bar()]
-    callbacks = [*callbacks, *session.callbacks(folder.name)]
+    callbacks = [*callbacks, *([] if selection is None else [selection]), *session.callbacks(folder.name)]
     graphs = DenseGraphs()
     if has_graphs(device) and len(train_split) >= config.batch_size:
         callbacks.append(_Graphs(graphs, config.batch_size))
-    checkpoints = ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+    last = folder / CHECKPOINT
+    checkpoints = PlainCheckpoints(run_key(recipe, read_fingerprint(folder.parent), folder.name))
+    if last.exists():
+        # Workers are asked for their first images before Lightning says which epoch it goes on with.
+        sampler.set_epoch(int(checkpoints.load_checkpoint(last)["epoch"]) + 1)
+    bars = [] if session.progress else [_progress_bar()]
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator="auto",
         devices=1,
         precision=trainer_precision(recipe),
-        callbacks=[checkpoints, *bars, _Timer(folder, started, before), *callbacks],
+        plugins=[checkpoints],
+        callbacks=[*bars, _Timer(folder, started, before), *callbacks, _SaveLast(last)],
         enable_progress_bar=bool(bars),
         logger=[
             _csv_logger(folder),
@@ -92,29 +105,17 @@ def fit_stage(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        # Workers are asked for their first images before Lightning says which epoch it goes on with.
-        sampler.set_epoch(torch.load(last, mmap=True, weights_only=False)["epoch"] + 1)
-    handler = signal.getsignal(signal.SIGINT)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=_BESIDE_THE_POINT)
-            trainer.fit(
-                stage, train_loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=False
-            )
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
+        _fit(trainer, stage, train_loader, val_loader, last if last.exists() else None)
     finally:
         graphs.release()
-    if trainer.current_epoch < config.epochs:
+    has_stopped = selection is not None and selection.has_stopped
+    if trainer.current_epoch < config.epochs and not has_stopped:
         raise OutOfTime(f"'{folder.parent}', {folder.name}: {trainer.current_epoch} of {config.epochs} epochs")
     stage.cpu()
-    write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage))
+    if selection is not None:
+        selection.restore(stage)
+    write_summary(folder, before + time.perf_counter() - started, ended=True, **_notes(stage, selection))
     stage.trainer = None
     del trainer, train_loader, val_loader
     _free(device)
@@ -123,6 +124,23 @@ def fit_stage(
             f"{folder.name}: {stage.skipped_steps} steps were skipped (loss or gradient not finite), "
             f"{stage.empty_batches} batches had no object"
         )
+
+
+def _fit(
+    trainer: lightning.Trainer, stage: LitStage, train_loader: Any, val_loader: Any, checkpoint: Path | None
+) -> None:
+    """Has Lightning train, with Ctrl-C as everywhere else."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_BESIDE_THE_POINT)
+            trainer.fit(stage, train_loader, val_loader, ckpt_path=checkpoint)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Lightning answers Ctrl-C by ending the process, and has it ignored from then on.
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 def _free(device: torch.device) -> None:
@@ -151,6 +169,16 @@ class _Graphs(Callback):
             Console(stderr=True).print(
                 f"a CUDA graph could not be captured, so steps go kernel by kernel: {reason}", markup=False
             )
+
+
+class _SaveLast(Checkpoint):
+    """Saves a checkpoint after each epoch, in the place of the one before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 class _Timer(Callback):
@@ -206,8 +234,9 @@ def _progress_bar() -> Callback:
     return _PlainProgressBar(refresh_rate=50)
 
 
-def _notes(stage: LitStage) -> dict[str, int | str]:
+def _notes(stage: LitStage, selection: BestEpoch | None = None) -> dict[str, float | str | None]:
     return {
+        **({} if selection is None else selection.notes),
         "skipped_steps": stage.skipped_steps,
         "empty_batches": stage.empty_batches,
         "device": device_name(choose_device()),
