@@ -339,11 +339,12 @@ def test_images_are_also_found_below_images(small):
     assert open_dataset(small, "train")[1][0].shape == (3, 30, 30)
 
 
-def test_absolute_names_are_taken_as_they_are(small, tmp_path):
-    elsewhere = tmp_path / "elsewhere.png"
-    (small / "train" / "1.png").rename(elsewhere)
-    edit(small / "annotations" / "instances_train.json", lambda c: c["images"][0].update(file_name=str(elsewhere)))
+def test_whole_paths_within_the_folder_are_taken_as_they_are(small):
+    moved = small / "elsewhere.png"
+    (small / "train" / "1.png").rename(moved)
+    edit(small / "annotations" / "instances_train.json", lambda c: c["images"][0].update(file_name=str(moved)))
     assert [open_dataset(small, "train")[i][0].shape[1] for i in range(2)] == [20, 30]
+    assert read_table(small, "train").notes == ()
 
 
 def test_a_byte_order_mark_is_no_mistake(small):
@@ -402,16 +403,30 @@ def edit(path, change):
         (lambda c: c["annotations"][1].update(category_id=7), "annotation 1 is for unknown category 7"),
         (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "annotation 1 has no bbox"),
         (lambda c: c["annotations"][1].pop("bbox"), "annotation 1 has no bbox"),
-        (lambda c: c["annotations"][1].update(bbox=7), "annotation 1 has no bbox"),
+        (lambda c: c["annotations"][1].update(bbox=7), "annotation 1 has bbox 7, expected a list or null"),
         (lambda c: c["annotations"][1].update(bbox=[7]), "annotation 1 has no bbox"),
-        (lambda c: c["annotations"][1].update(bbox=[1, 2, None, 4]), "annotation 1 has no bbox"),
+        (
+            lambda c: c["annotations"][1].update(bbox=[1, 2, "3", 4]),
+            r"annotation 1 has bbox\[2\] '3', expected a number",
+        ),
+        (
+            lambda c: c["annotations"][1].update(iscrowd="0"),
+            "annotation 1 has iscrowd '0', expected true or false",
+        ),
+        (lambda c: c["annotations"][1].update(iscrowd=2), "annotation 1 has iscrowd 2, expected 0 or 1"),
+        (lambda c: c["annotations"][1].update(image_id="1"), "annotation 1 is for unknown image '1'"),
+        (lambda c: c["annotations"][1].pop("image_id"), "annotation 1 has no image_id"),
+        (lambda c: c["annotations"][1].update(segmentation="x", bbox=None), "neither polygons nor run lengths"),
+        (lambda c: c["images"][0].update(width="40"), "image 1 has width '40', expected a number"),
+        (lambda c: c["images"][0].update(file_name=None), "image 1 has file_name None, expected text"),
+        (lambda c: c["categories"][0].update(name=None), "category 20 has name None, expected text"),
         (lambda c: c["categories"][1].update(name=c["categories"][0]["name"]), "two classes are called"),
-        (lambda c: c.pop("images"), "key 'images' is missing"),
+        (lambda c: c.pop("images"), "it has no images"),
         (lambda c: c.update(annotations=None), "not COCO annotations"),
         (lambda c: c.update(annotations=[[]]), "not COCO annotations"),
         (lambda c: c["images"][0].pop("width"), "image 1 has no width"),
-        (lambda c: c["images"][0].update(width=0), "no width"),
-        (lambda c: c["images"][1].update(id=1), "share an id"),
+        (lambda c: c["images"][0].update(width=0), r"image 1 has no size in pixels \(width 0, height 20\)"),
+        (lambda c: c["images"][1].update(id=1), "two images share the id 1"),
         (lambda c: c.update(images=[], annotations=[]), "empty"),
     ],
 )
@@ -430,7 +445,7 @@ def test_invalid_json_names_the_line(small):
     with pytest.raises(InputError, match="line 2"):
         open_dataset(small, "train")
     path.write_text("[]")
-    with pytest.raises(InputError, match="a list instead"):
+    with pytest.raises(InputError, match="it is a list, expected an object"):
         open_dataset(small, "train")
 
 

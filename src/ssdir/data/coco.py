@@ -1,150 +1,153 @@
-"""COCO folders: `annotations/instances_<split>.json`, and images in `<split>/`, `images/<split>/` or `images/`."""
+"""COCO folders: a JSON per split, or one for all, and the pictures that it names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.coco_file import read_coco_file
+from ssdir.data.coco_folder import NAMED_BY_SPLIT, Pictures, loose_files, split_files
 from ssdir.data.coco_writer import write_scatter
-from ssdir.data.split_files import find_split, list_splits
+from ssdir.data.faults import Faults
+from ssdir.data.folders import find_folder, listing
+from ssdir.data.images import image_size
+from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import check_names
 from ssdir.data.upright import turn_upright
-from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
+from ssdir.wording import quote
 
-_ANNOTATIONS = "annotations/instances_*.json"
+OUTSIDE = ("leave", "read")
+"""What to do with pictures that are not in the data set's folder."""
 
 
 def is_coco(root: str | Path) -> bool:
-    """Whether a folder has COCO's layout."""
-    return bool(coco_splits(root))
+    """Whether a folder has COCO files that are named as such."""
+    return bool(split_files(Path(root)))
+
+
+def is_loose_coco(root: str | Path) -> bool:
+    """Whether a folder has COCO files of other names."""
+    return bool(loose_files(Path(root)))
 
 
 def coco_splits(root: str | Path) -> list[str]:
-    """The splits that have annotations."""
-    return list_splits(root, _ANNOTATIONS)
+    """The splits that have annotations; `all` is that of a single file which does not name one."""
+    return list(_files(Path(root)))
 
 
-def read_coco(root: str | Path, split: str) -> AnnotationTable:
+def read_coco(root: str | Path, split: str, outside: str = "leave") -> AnnotationTable:
     """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
 
     Boxes refer to the upright picture, unless the size given is that of the picture as stored, on its side: then
-    they are turned, and the table has the upright size (see `upright`).
+    they are turned, and the table has the upright size (see `upright`). Sizes that are not given are those of the
+    pictures; so are boxes that are not given those of the outlines.
+
+    Args:
+        root: folder of the data set.
+        split: one of `coco_splits`.
+        outside: whether to "read" pictures that are not in the folder, or "leave" them out.
 
     Raises:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
     """
-    folder = Path(root)
-    path = find_split(root, _ANNOTATIONS, split)
-    content, name = _read_object(path), str(path)
-    try:
-        categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
-        images, annotations = content["images"], content["annotations"]
-        category_of = {entry["id"]: i for i, entry in enumerate(categories)}
-        image_of = {entry["id"]: i for i, entry in enumerate(images)}
-        sizes = [tuple(int(_value(entry, key, "image")) for key in ("height", "width")) for entry in images]
-        names = (
-            [str(_value(entry, "name", "category")) for entry in categories],
-            [str(_value(entry, "file_name", "image")) for entry in images],
-        )
-        crowd = [bool(entry.get("iscrowd", 0)) for entry in annotations]
-        difficult, draw_order, source_index = (
-            _optional_column(annotations, key) for key in ("difficult", "draw_order", "source_index")
-        )
-        image_sizes = np.array(sizes, dtype=np.int64)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        problem = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{name}: not COCO annotations ({problem})") from None
-    if not images:
-        raise EmptySplitError(f"{name}: the split is empty, it has no images")
-    if len(image_of) < len(images) or len(category_of) < len(categories):
-        raise InputError(f"{name}: two images or two categories share an id")
-    if categories:
-        check_names(names[0], name)
-    if min(min(size) for size in sizes) < 1:
-        raise InputError(f"{name}: an image has no width or no height")
-    place = _image_folder(folder, split, names[1])
+    folder = find_folder(root)
+    files = _files(folder)
+    file = read_coco_file(_file_of(folder, split, files))
+    if not file.file_names:
+        raise EmptySplitError(f"{file.path}: the split is empty, it has no images")
+    if file.boxes is None:
+        raise InputError(f"{file.path}: not COCO annotations (it has images, but no annotations)")
+    if file.category_names:
+        check_names(file.category_names, str(file.path))
+    pictures = Pictures(folder, file.path, split)
+    names = pictures.find(file.file_names)
+    optional = file.boxes.optional
+    left_out = pictures.outside if outside == "leave" else []
     table = AnnotationTable(
         root=folder,
-        sources=(path,),
-        category_names=names[0],
-        image_names=[f"{place}/{name}" if place and not Path(name).is_absolute() else name for name in names[1]],
-        image_sizes=image_sizes,
-        image=_references(annotations, "image_id", image_of, name),
-        category=_references(annotations, "category_id", category_of, name),
-        boxes_px=_boxes(annotations, name),
-        ignored=np.array(crowd, dtype=np.bool_),
-        difficult=None if difficult is None else difficult != 0,
-        draw_order=draw_order,
-        source_index=source_index,
-        info=content["info"] if isinstance(content.get("info"), dict) else {},
+        sources=(file.path,),
+        category_names=file.category_names,
+        image_names=names,
+        image_sizes=file.image_sizes,
+        image=file.boxes.image,
+        category=file.boxes.category,
+        boxes_px=file.boxes.boxes_px,
+        ignored=file.boxes.crowd,
+        info=file.info,
+        notes=(*file.notes, *_notes(pictures, left_out)),
+        difficult=None if "difficult" not in optional else optional["difficult"] != 0,
+        draw_order=optional.get("draw_order"),
+        source_index=optional.get("source_index"),
     )
-    return turn_upright(table)
+    if left_out:
+        inside = np.flatnonzero(~np.isin(file.file_names, left_out))
+        if not len(inside):
+            raise InputError(f"{file.path}: every picture lies outside of '{root}' ({_outside(left_out)})")
+        table = table.subset(np.arange(len(table.image)), inside)
+    return turn_upright(_with_sizes(table, file.path))
 
 
-def _value(entry: dict[str, Any], key: str, what: str) -> Any:
-    if key not in entry:
-        raise ValueError(f"{what} {entry['id']} has no {key}")
-    return entry[key]
+def _files(root: Path) -> dict[str, Path]:
+    return split_files(root) or loose_files(root)
 
 
-def _references(
-    annotations: list[dict[str, Any]], key: str, positions: dict[Any, int], name: str
-) -> NDArray[np.int64]:
-    """Where the annotations' ids point to."""
-    column = np.empty(len(annotations), dtype=np.int64)
-    for i, entry in enumerate(annotations):
-        value = entry.get(key)
-        position = positions.get(value) if isinstance(value, str | int | float) else None
-        if position is None:
-            what = key.removesuffix("_id")
-            raise InputError(f"{name}: annotation {entry.get('id', i)} is for unknown {what} {value!r:.60}")
-        column[i] = position
-    return column
+def _file_of(root: Path, split: str, files: Mapping[str, Path]) -> Path:
+    """The file of a split.
+
+    Raises:
+        MissingSplitError: if there is none.
+    """
+    if split not in files:
+        name = NAMED_BY_SPLIT.replace("*", split)
+        found = list(files) or [f"none: {listing((root / name).parent, root)}"]
+        raise missing_split(root, split, found, f"{name} is missing")
+    return files[split]
 
 
-def _boxes(annotations: list[dict[str, Any]], name: str) -> NDArray[np.float64]:
-    """The boxes as xyxy (N, 4)."""
-    boxes = np.empty((len(annotations), 4))
-    for i, entry in enumerate(annotations):
-        box = entry.get("bbox")
-        # NumPy would spread a single number over the row.
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)):
-            problem = f"annotation {entry.get('id', i)} has no bbox of four numbers (got {box})"
-            raise InputError(f"{name}: {problem}")
+def _notes(pictures: Pictures, left_out: list[str]) -> list[str]:
+    notes = []
+    if pictures.elsewhere:
+        number, first = len(pictures.elsewhere), pictures.elsewhere[0]
+        notes.append(
+            f"pictures named as in another place, and taken by the end of their names: {number} ({first})"
+        )
+    if left_out:
+        notes.append(f"pictures outside of the data set, left out: {len(left_out)} ({_outside(left_out)})")
+    elif pictures.outside:
+        notes.append(f"pictures outside of the data set: {len(pictures.outside)} ({quote(pictures.outside[0])})")
+    return notes
+
+
+def _outside(names: list[str]) -> str:
+    return f"{quote(names[0])}; to read them, set outside to read"
+
+
+def _with_sizes(table: AnnotationTable, source: Path) -> AnnotationTable:
+    """Sizes of the pictures where the file gives none."""
+    unknown = np.flatnonzero(table.image_sizes[:, 0] == 0)
+    if not len(unknown):
+        return table
+    sizes, faults = table.image_sizes.copy(), Faults(str(source), of_one_file=True)
+    for image in unknown.tolist():
         try:
-            boxes[i] = box
-        except OverflowError:
-            boxes[i] = np.nan  # No box in any image: left out, and counted.
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
+            sizes[image] = image_size(table.root / table.image_names[image])
+        except InputError as error:
+            faults.add(
+                f"image {quote(table.image_names[image])} has no size, and no picture to take it from ({error})"
+            )
+    faults.stop_at_any()
+    note = f"images without a size, which is taken from the picture: {len(unknown)} "
+    return replace(
+        table,
+        image_sizes=sizes,
+        notes=(*table.notes, note + f"({table.image_names[unknown[0]]})"),
+        sizes_from_files=len(unknown) == len(sizes),
+    )
 
 
-def _optional_column(annotations: list[dict[str, Any]], key: str) -> NDArray[np.int64] | None:
-    """The values of a key that every annotation has, else None."""
-    if not annotations or not all(isinstance(entry.get(key), int) for entry in annotations):
-        return None
-    return np.array([entry[key] for entry in annotations], dtype=np.int64)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; InputError names the line of a mistake."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not COCO annotations (a {type(content).__name__} instead of an object)")
-    return content
-
-
-def _image_folder(root: Path, split: str, file_names: Sequence[str]) -> str:
-    """Where under the root the split's images are: there, where the first found is; else the usual place."""
-    candidates = (split, f"images/{split}", "images", "")
-    places = (place for name in file_names for place in candidates if (root / place / name).is_file())
-    return next(places, candidates[0])
-
-
-__all__ = ["coco_splits", "is_coco", "read_coco", "write_scatter"]
+__all__ = ["OUTSIDE", "coco_splits", "is_coco", "is_loose_coco", "read_coco", "write_scatter"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import image_size
 from ssdir.data.layouts import Layout, find_layout
-from ssdir.data.table_builder import SPLITS, split_of
+from ssdir.data.table_builder import SPLITS, stand_for
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.outputs import atomic_dir
 
@@ -106,7 +106,7 @@ def _read_splits(
 ) -> dict[str, AnnotationTable]:
     """The tables by the splits' names in the new data set."""
     found = layout.splits(root)
-    stands_for = [split_of(name) for name in found]
+    stands_for = stand_for(found)
     tables = {}
     for name, split in zip(found, stands_for, strict=True):
         new = split if stands_for.count(split) == 1 else name

@@ -13,9 +13,14 @@ _MAX_NAMED = 10
 class Faults:
     """What is wrong, as sentences: the first ten are kept, and all are counted."""
 
-    def __init__(self, where: str) -> None:
-        """Starts without faults; `where` is the data set as a message calls it."""
-        self._where = where
+    def __init__(self, where: str, of_one_file: bool = False) -> None:
+        """Starts without faults.
+
+        Args:
+            where: the data set or file as a message calls it.
+            of_one_file: the sentences don't name `where`, so that one alone needs it before it.
+        """
+        self._where, self._of_one_file = where, of_one_file
         self._first: list[str] = []
         self._count = 0
 
@@ -40,7 +45,7 @@ class Faults:
             InputError: that names up to ten faults, and counts the rest.
         """
         if self._count == 1:
-            raise InputError(self._first[0])
+            raise InputError(f"{self._where}: {self._first[0]}" if self._of_one_file else self._first[0])
         if self._count:
             more = self._count - len(self._first)
             rest = f"; and {more:,} more" if more else ""

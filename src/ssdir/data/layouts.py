@@ -12,12 +12,12 @@ from typing import Literal
 from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.clevr import EXTENTS, VOCABULARIES, clevr_splits, is_clevr, read_clevr
 from ssdir.data.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
-from ssdir.data.coco import coco_splits, is_coco, read_coco
+from ssdir.data.coco import OUTSIDE, coco_splits, is_coco, is_loose_coco, read_coco
 from ssdir.data.dataset import ObjectDataset, Transform
 from ssdir.data.folders import find_folder, listing
 from ssdir.data.mask_folder import is_mask_folder, mask_folder_splits, read_mask_folder
 from ssdir.data.multi_object import is_record_file
-from ssdir.data.table_builder import SPLITS, find_name, hold_out, split_of
+from ssdir.data.table_builder import SPLITS, find_name, hold_out, stand_for
 from ssdir.data.voc import is_voc, is_voc_beside, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_darknet, is_yolo, is_yolo_beside, read_yolo, yolo_splits
@@ -50,7 +50,7 @@ class Layout:
         Args:
             root: folder of the data set.
             split: which part of it; `train`, `val` and `test` also stand for the only one called like them, such
-                as train2017.
+                as train2017, and `train` for the only one there is, whatever it is called.
             options: by name, a value of `options`; one that is None, or not given, is as the reader has it.
 
         Raises:
@@ -65,7 +65,7 @@ class Layout:
         Raises:
             InputError: as `read`.
         """
-        source = self.held_out_of(root) if split_of(split) in SPLITS else None
+        source = self.held_out_of(root)
         if source is None or split not in (source, "train", "val"):
             return self.read(root, split, **options)
         train, val = hold_out(self.read(root, source, **options), f"'{root}', split {source},")
@@ -79,7 +79,7 @@ class Layout:
         """
         named = self.splits(root)
         train = find_name("train", named)
-        if train is None or any(split_of(name) == "val" for name in named):
+        if train is None or "val" in stand_for(named):
             return None
         # A data.yaml may name a val that is not where it says: that is a mistake to be told, not a split to make.
         try:
@@ -121,7 +121,14 @@ LAYOUTS = (
         clevr_splits,
         {"boxes": EXTENTS, "vocabulary": tuple(VOCABULARIES)},
     ),
-    Layout("COCO", "annotations/instances_*.json", is_coco, read_coco, coco_splits),
+    Layout(
+        "COCO",
+        "annotations/instances_*.json, or _annotations.coco.json beside the pictures of each split",
+        is_coco,
+        read_coco,
+        coco_splits,
+        {"outside": OUTSIDE},
+    ),
     Layout(
         "WIDER FACE",
         "wider_face_split/wider_face_*_bbx_gt.txt",
@@ -136,6 +143,15 @@ LAYOUTS = (
     Layout("index masks", "images/ and masks/", is_mask_folder, read_mask_folder, mask_folder_splits),
     Layout("VOC beside images", "*.xml beside images", is_voc_beside, read_voc, voc_splits),
     Layout("YOLO beside images", "*.txt beside images", is_yolo_beside, read_yolo, yolo_splits),
+    # Last: a JSON may also lie beside the files of another layout.
+    Layout(
+        "COCO",
+        "a .json with images and annotations, in the folder, in annotations/ or in each split's",
+        is_loose_coco,
+        read_coco,
+        coco_splits,
+        {"outside": OUTSIDE},
+    ),
 )
 """In the order in which they are tried."""
 

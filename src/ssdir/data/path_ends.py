@@ -61,6 +61,11 @@ def path_parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in path.parts if part not in (path.anchor, ".", ".."))
 
 
+def is_whole_path(name: str) -> bool:
+    """Whether a path says where it begins: at the root of a file system, or of a drive."""
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+
+
 def _by_name(paths: set[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
     by_name = defaultdict(list)
     for path in paths:

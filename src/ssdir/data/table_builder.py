@@ -162,9 +162,15 @@ def split_of(name: str) -> str:
     return next((split for split in SPLITS if name.lower().startswith(split)), name)
 
 
+def stand_for(names: Sequence[str]) -> list[str]:
+    """What each of all splits' names stands for: see `split_of`. An only split of another name is `train`."""
+    splits = [split_of(name) for name in names]
+    return ["train"] if len(splits) == 1 and splits[0] not in SPLITS else splits
+
+
 def find_name(split: str, names: Sequence[str]) -> str | None:
-    """What a split is called among names: as itself, or by the only one that stands for it."""
-    called = [name for name in names if split_of(name) == split]
+    """What a split is called among all splits' names: as itself, or by the only one that stands for it."""
+    called = [name for name, stands_for in zip(names, stand_for(names), strict=True) if stands_for == split]
     return split if split in names else called[0] if len(called) == 1 else None
 
 
