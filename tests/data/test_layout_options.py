@@ -86,9 +86,9 @@ def test_what_a_layout_does_not_know_can_be_dropped(clevr, coco):
 
 def test_recipes_have_every_option_of_every_layout():
     assert {name for layout in LAYOUTS for name in layout.options} == set(READ_OPTIONS)
-    recipe = read_recipe("tiny", ["boxes=visible", "vocabulary=full"])
-    assert recipe.read_options == {"boxes": "visible", "vocabulary": "full"}
-    assert Recipe().read_options == {"boxes": None, "vocabulary": None}
+    recipe = read_recipe("tiny", ["boxes=visible", "vocabulary=full", "outside=read"])
+    assert recipe.read_options == {"boxes": "visible", "vocabulary": "full", "outside": "read"}
+    assert Recipe().read_options == {"boxes": None, "vocabulary": None, "outside": None}
 
 
 def test_a_check_recommends_what_it_looked_at(clevr, tmp_path):
@@ -97,9 +97,9 @@ def test_a_check_recommends_what_it_looked_at(clevr, tmp_path):
     assert diagnosis.as_json()["options"] == {"boxes": "visible", "vocabulary": "object"}
     path = tmp_path / "recipe.yaml"
     path.write_text(recommended_yaml(diagnosis))
-    assert read_recipe(path).read_options == {"boxes": "visible", "vocabulary": "object"}
+    assert read_recipe(path).read_options == {"boxes": "visible", "vocabulary": "object", "outside": None}
     path.write_text(recommended_yaml(diagnose(clevr, "val", "tiny")))
-    assert read_recipe(path).read_options == {"boxes": None, "vocabulary": None}
+    assert read_recipe(path).read_options == dict.fromkeys(READ_OPTIONS)
 
 
 def test_a_conversion_writes_what_was_asked_for(clevr, tmp_path):

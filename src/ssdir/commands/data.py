@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import AsJson, Boxes, Force, Seed, Vocabulary
+from ssdir.commands.options import AsJson, Boxes, Force, Outside, Seed, Vocabulary
 from ssdir.console import next_step, progress, say, warn
 from ssdir.errors import EXIT_FAILED
 from ssdir.outputs import claim
@@ -62,6 +62,7 @@ def check(
     preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
+    outside: Outside = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make: all findings, a recipe, a picture.")] = None,
     as_json: AsJson = False,
     force: Force = False,
@@ -76,7 +77,7 @@ def check(
     from ssdir.experiments.doctor_screen import screen
 
     with progress("reading images") as advance:
-        diagnosis = diagnose(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary)
+        diagnosis = diagnose(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary, outside=outside)
     if out is not None:
         write_diagnosis(diagnosis, out, force)
     if as_json:
@@ -101,13 +102,15 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
+    outside: Outside = None,
     force: Force = False,
 ) -> None:
     """Write a data set in another layout: all splits, the images copied as they are."""
     from ssdir.data.convert import convert as write
 
+    options = {"boxes": boxes, "vocabulary": vocabulary, "outside": outside}
     with progress("converting") as advance:
-        done = write(path, to, out, force, advance, boxes=boxes, vocabulary=vocabulary)
+        done = write(path, to, out, force, advance, **options)
     for note in done.notes:
         warn(note)
     for split, images in done.images.items():

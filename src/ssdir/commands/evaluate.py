@@ -19,6 +19,7 @@ from ssdir.commands.options import (
     Boxes,
     Device,
     Force,
+    Outside,
     Precision,
     ScoreThreshold,
     Seed,
@@ -83,6 +84,7 @@ def evaluate(
     ] = None,
     boxes: Boxes = None,
     vocabulary: Vocabulary = None,
+    outside: Outside = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -93,7 +95,7 @@ def evaluate(
 ) -> None:
     """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
 
-    What is left out, boxes and vocabulary are by default as in the training of the model.
+    What is left out, boxes, vocabulary and outside are by default as in the training of the model.
     """
     if out is not None:
         claim(out, force)
@@ -106,7 +108,7 @@ def evaluate(
         subject.training,
         data,
         {"min_side": min_side, "drop_empty": drop_empty},
-        {"boxes": boxes, "vocabulary": vocabulary},
+        {"boxes": boxes, "vocabulary": vocabulary, "outside": outside},
     )
     test, train = _splits(subject, data, split, train_split, kept)
     with progress("evaluating") as advance:

@@ -19,6 +19,9 @@ Precision = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
 Vocabulary = Annotated[str | None, typer.Option(help="CLEVR's categories: shape, object or full.")]
+Outside = Annotated[
+    str | None, typer.Option(help="COCO's pictures that are not in the data set's folder: leave or read.")
+]
 ScoreThreshold = Annotated[
     float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
 ]
