@@ -92,6 +92,11 @@ def test_bench_writes_what_it_measured(tmp_path: Path, uncompiled: None) -> None
     out.write_text(json.dumps(report))
     again = bench("space-64", *quick, "--out", out, "--force")
     assert again.stdout.count("slower") == sum(row["model"] == "space-64" for row in report["costs"])
+    out.write_text('{"costs": [{"model": 3}], "provenance": {}}')
+    damaged = bench("space-64", *quick, "--out", out, "--force")
+    assert damaged.exit_code == 0
+    assert "nothing is compared with what is replaced" in damaged.stderr
+    assert "'costs.0.model'" in damaged.stderr
     report["provenance"]["cpu"] = "abacus"
     out.write_text(json.dumps(report))
     elsewhere = bench("space-64", *quick, "--out", out, "--force")

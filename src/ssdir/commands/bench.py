@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,12 +13,14 @@ from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson, BatchSize, Force
 from ssdir.console import next_step, progress, stdout, warn
+from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
 if TYPE_CHECKING:
     from ssdir.benchmark.costs import Cost
     from ssdir.benchmark.engines import EngineCost
+    from ssdir.benchmark.stored import StoredBench
     from ssdir.models.base import ObjectModel
     from ssdir.models.registry import AnyModelConfig
 
@@ -86,7 +87,7 @@ def bench(
             pixels = scattered_pictures(model.image_size, batch_size)
             compared[name] = measure_engines(model, pixels, repeats, advance)
     report = _report(costs, compared, {"models": models, "batch_size": batch_size, "repeats": repeats}, started)
-    text = json.dumps(report, indent=2) + "\n"
+    text = json_text(report)
     if out is not None:
         with atomic_file(out, force) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -144,23 +145,26 @@ def _report(
     }
 
 
-def _last(out: Path | None) -> dict[str, Any] | None:
+def _last(out: Path | None) -> StoredBench | None:
     """What the file that is to be replaced holds, if it is one of ours, and of such a CPU."""
+    from ssdir.benchmark.stored import StoredBench
+    from ssdir.config import parse
     from ssdir.evaluation.provenance import other_cpu
 
+    if out is None or not out.is_file():
+        return None
     try:
-        content = json.loads(out.read_text(encoding="utf-8")) if out is not None and out.is_file() else None
-    except ValueError:
+        content = parse(StoredBench, read_json(out), source=f"'{out}'")
+    except InputError as error:
+        warn(f"nothing is compared with what is replaced: {error}")
         return None
-    if not isinstance(content, dict) or "costs" not in content:
-        return None
-    if difference := other_cpu(content.get("provenance", {})):
+    if difference := other_cpu(content.provenance.model_dump()):
         warn(difference)
         return None
     return content
 
 
-def _show(report: dict[str, Any], before: dict[str, Any] | None) -> None:
+def _show(report: dict[str, Any], before: StoredBench | None) -> None:
     """For each model and size, a table of stages; then one of engines for each model."""
     slower = _slower(report, before)
     for name, size in dict.fromkeys((row["model"], row["image_size"]) for row in report["costs"]):
@@ -190,9 +194,10 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["image_size"], row["objects"], row["stage"]
 
 
-def _slower(report: dict[str, Any], before: dict[str, Any] | None) -> set[tuple[Any, ...]]:
+def _slower(report: dict[str, Any], before: StoredBench | None) -> set[tuple[Any, ...]]:
     from ssdir.benchmark.timing import Spread, is_worse
 
-    old = {_key(row): Spread(**row["seconds"]) for row in (before or {}).get("costs", [])}
+    earlier = [] if before is None else [cost.model_dump() for cost in before.costs]
+    old = {_key(row): Spread(**row["seconds"]) for row in earlier}
     now = {_key(row): Spread(**row["seconds"]) for row in report["costs"]}
     return {key for key in now.keys() & old.keys() if is_worse(now[key], old[key])}

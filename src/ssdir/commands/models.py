@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import typer
 from rich.markup import escape
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from ssdir.commands.options import AsJson
 from ssdir.console import next_step, say, stdout
+from ssdir.documents import json_text
 
 
 def models(as_json: AsJson = False) -> None:
@@ -21,7 +21,7 @@ def models(as_json: AsJson = False) -> None:
     cards = list_models()
     if as_json:
         listed = [{**dataclasses.asdict(card), "path": str(card.path)} for card in cards]
-        typer.echo(json.dumps({"models": listed, "presets": presets()}, indent=2))
+        typer.echo(json_text({"models": listed, "presets": presets()}), nl=False)
         return
     table = Table("model", "parameters", "image", "z_what", "classes", "description")
     for card in cards:

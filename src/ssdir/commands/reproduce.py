@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson
 from ssdir.console import fail, next_step, say, stdout
+from ssdir.documents import json_text
 from ssdir.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, InputError
 
 
@@ -65,7 +65,7 @@ def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_
     found, left_out = forecast(experiments, scale, runs, data)
     if as_json:
         listed = {"runs": [dataclasses.asdict(run) for run in found], "left_out": left_out}
-        typer.echo(json.dumps(listed, indent=2))
+        typer.echo(json_text(listed), nl=False)
         return
     table = Table("run", "preset", "data", "trainings", Column("time", justify="right"))
     for run in found:

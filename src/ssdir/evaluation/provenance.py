@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -48,6 +49,11 @@ def provenance(
         "cpu": cpu_kind(),
         "wall_seconds": round(wall_seconds, 3),
     }
+
+
+def with_undefined_as_null(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON has them, which lacks NaN and infinity: None where a metric is undefined."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def cpu_kind() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,9 +16,10 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.layouts import open_dataset
 from ssdir.data.scatter import ScatterConfig
+from ssdir.documents import json_text
 from ssdir.evaluation.evaluate import Evaluation, evaluate
 from ssdir.evaluation.probing import LATENTS
-from ssdir.evaluation.provenance import provenance
+from ssdir.evaluation.provenance import provenance, with_undefined_as_null
 from ssdir.experiments import sections
 from ssdir.experiments.glossary import Metric
 from ssdir.experiments.report import Report, Section, metrics_table
@@ -89,8 +89,8 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
             [_numbers(metrics, recipe), *pictures, times, sections.provenance_section(record)],
         )
         (folder / "report.html").write_text(report.html(), encoding="utf-8")
-        text = json.dumps({"metrics": metrics, "provenance": record}, indent=2)
-        (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        text = json_text({"metrics": with_undefined_as_null(metrics), "provenance": record})
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
         _tidy(folder, summary)
     say(", ".join(f"{metric.label} {metric.value(metrics)}" for metric in HEADLINE))
     say(f"report: {out / 'report.html'}")

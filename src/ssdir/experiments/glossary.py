@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,11 +31,12 @@ class Metric:
     unit: str = ""
     paper: str = ""
 
-    def value(self, metrics: Mapping[str, float]) -> str:
-        """The metric's value, with its standard deviation where there is one."""
-        if self.name not in metrics:
+    def value(self, metrics: Mapping[str, float | None]) -> str:
+        """The metric's value, with its standard deviation where there is one; a dash where it is undefined."""
+        value = metrics.get(self.name)
+        if value is None or not math.isfinite(value):
             return MISSING
-        text = format(metrics[self.name], self.spec)
+        text = format(value, self.spec)
         if (deviation := metrics.get(f"{self.name}_std")) is not None:
             text = f"{text} ±\N{NO-BREAK SPACE}{format(deviation, self.spec)}"
         return f"{text}\N{NO-BREAK SPACE}{self.unit}".rstrip()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ssdir.experiments.glossary import GROUPS, MISSING, MetricGroup
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIGNATURE, _PNG_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 24
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Report:
 
 
 def metrics_table(
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float | None],
     groups: Sequence[MetricGroup] = GROUPS,
     *,
     paper: bool = True,
@@ -163,9 +163,14 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     return Table([], [RowGroup("", rows)])
 
 
+def is_png(picture: bytes) -> bool:
+    """Whether bytes begin as a PNG does, up to its width and height."""
+    return len(picture) >= _PNG_HEADER_BYTES and picture.startswith(_PNG_SIGNATURE)
+
+
 def _png_size(png: bytes) -> tuple[int, int]:
     """Width and height in pixels, from the header."""
-    if not png.startswith(_PNG_SIGNATURE):
+    if not is_png(png):
         raise ValueError("expected a PNG, got something else")
     width, height = struct.unpack(">II", png[16:24])
     return width, height

@@ -172,6 +172,16 @@ def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
         ),
         ({"data": {"digits": {"source": "digits", "folder": "clevr"}}}, "either a source"),
         ({"colour": 1}, "unknown key 'colour'"),
+        ({"name": "../../elsewhere"}, "'name': String should match pattern.*got '../../elsewhere'"),
+        ({"runs": {"../base": {"preset": "tiny", "data": "digits"}}}, "should match pattern"),
+        ({"runs": {"base": {"like": ["base"]}}}, "run 'base' must name the run that it is like"),
+        ({"runs": {"a": {**MINIMAL["runs"]["base"], "overrides": 3}, "base": {"like": "a"}}}, "'overrides'.*list"),
+        ({"runs": {"base": {**MINIMAL["runs"]["base"], "seeds": 10**9}}}, "seeds.*less than or equal to 1000"),
+        ({"measure": {"shown": [-1]}}, "measure.shown.0.*greater than or equal to 0"),
+        (
+            {"data": {"digits": {"source": "digits", "vary": {"seed": list(range(40)), "canvas": [64] * 40}}}},
+            "vary makes 1,600 data sets, at most 1,000",
+        ),
     ],
 )
 def test_plans_that_do_not_hold_together(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:

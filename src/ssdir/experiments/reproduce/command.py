@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssdir.console import say
 from ssdir.errors import InputError, nearest
+from ssdir.experiments.glossary import MISSING
 from ssdir.experiments.paper import PROBE, quoted
 from ssdir.experiments.report import Report, Row, RowGroup, Section, Table
 from ssdir.experiments.report_markdown import FIGURES, markdown
@@ -220,7 +221,8 @@ def _runs_section(records: Sequence[Record]) -> Section:
         }
         measuring = format_seconds(sum(each["provenance"]["wall_seconds"] for each in run.records))
         devices = [", ".join(sorted(names)) for names in (trained_on, measured_on)]
-        values = [first["config"]["preset"], str(len(run.records)), *times, devices[0], measuring, devices[1]]
+        preset = str(first["config"].get("preset", MISSING))
+        values = [preset, str(len(run.records)), *times, devices[0], measuring, devices[1]]
         rows.append(Row(run.first["group"], f"{run.name}, on {run.first['data']}, {first['data_hash']}", values))
     versions = [
         f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())

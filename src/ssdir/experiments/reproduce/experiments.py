@@ -67,8 +67,9 @@ class Experiment:
 
 def _probed(records: Sequence[Record]) -> str:
     """How many images probes learned from, as experiments need not agree on it; nothing where there were none."""
-    probed = [record for record in records if "probe/accuracy" in record["metrics"]]
-    counts = sorted({record["provenance"]["config"]["measure"]["train_images"] for record in probed})
+    probed = [record for record in records if record["metrics"].get("probe/accuracy") is not None]
+    settings = [record["provenance"]["config"].get("measure", {}) for record in probed]
+    counts = sorted({each["train_images"] for each in settings if "train_images" in each})
     if not counts:
         return ""
     return f" Probes learn from the objects of {' or '.join(f'{count:,}' for count in counts)} training images."
@@ -171,13 +172,13 @@ class CostTable(Table1):
 
 def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
     """Parameters, and time and memory with few and with many objects."""
-    costs = [method.first["cost"]["costs"] for method in methods]
-    rows = [Row("parameters", "", [f"{each[0]['parameters']:,}" for each in costs])]
+    costs = [method.first["cost"]["costs"] if method.first.get("cost") else [] for method in methods]
+    rows = [Row("parameters", "", [f"{each[0]['parameters']:,}" if each else MISSING for each in costs])]
     counts = sorted({cost["objects"] for each in costs for cost in each if cost["objects"] is not None})
     for stage, label, show in (
         ("encode", "ms per image, encoding", _milliseconds),
         ("train", "ms per image, training", _milliseconds),
-        ("train", "MiB for a training step", lambda cost: f"{cost['memory_mb']:.0f}"),
+        ("train", "MiB for a training step", _mebibytes),
     ):
         for count in counts or [None]:
             shown = [
@@ -186,6 +187,10 @@ def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
             values = [values[0] if values else MISSING for values in shown]
             rows.append(Row(label if count is None else f"{label}, {count} objects", "", values))
     return RowGroup("What they cost on the CPU, in batches of eight", rows)
+
+
+def _mebibytes(cost: dict[str, Any]) -> str:
+    return MISSING if cost["memory_mb"] is None else f"{cost['memory_mb']:.0f}"
 
 
 def _milliseconds(cost: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from ssdir import plots
+from ssdir.documents import read_bytes
+from ssdir.errors import InputError
 from ssdir.evaluation.collect import collect
 from ssdir.evaluation.probing import LATENTS
-from ssdir.experiments.report import Figure, Section
+from ssdir.experiments.report import Figure, Section, is_png
 from ssdir.experiments.reproduce.experiments import Experiment, Results
 from ssdir.experiments.reproduce.plan import Job
 from ssdir.experiments.reproduce.records import Record, Trainings, by_run, make_record
@@ -61,14 +63,26 @@ class Pictures(Experiment):
         """The pictures, each under its method's name."""
         figures = []
         for record in results.records:
-            if record["picture"] is None:
+            if record.get("picture") is None:
                 continue
             name = Trainings([record]).name
-            png = (results.figures / f"{record['picture']}.png").read_bytes()
+            png = read_picture(results.figures / f"{record['picture']}.png")
             caption = f"{name}, on {record['data']}."
             alt = f"{self.alt}: {name}, on {record['data']}."
             figures.append(Figure(png, alt, caption, self.scale, self.wide, record["picture"]))
         return Section(self.title, self.paragraphs(results), figures=figures)
+
+
+def read_picture(file: Path) -> bytes:
+    """The bytes of a PNG that a report refers to.
+
+    Raises:
+        InputError: if it is missing, or something else.
+    """
+    png = read_bytes(file)
+    if not is_png(png):
+        raise InputError(f"'{file}' is not a PNG picture: restore it, or remove it to have it drawn again")
+    return png
 
 
 def draw_scenes(measurement: Measurement) -> bytes | None:
@@ -116,11 +130,14 @@ class Surface(Experiment):
 
     def chapter(self, results: Results) -> Section:
         """A panel for each set of grids."""
-        scatters = [record["scatter"] for record in results.records]
+        records = [record for record in results.records if record.get("scatter")]
+        if not records:
+            return Section(self.title, self.paragraphs(results))
+        scatters = [record["scatter"] for record in records]
         lows, highs = (sorted({scatter[name] for scatter in scatters}) for name in ("min_size", "max_size"))
         grids = list(dict.fromkeys(tuple(scatter["grids"]) for scatter in scatters))
         panels = {grid: np.full((len(lows), len(highs)), np.nan) for grid in grids}
-        for cell in by_run(results.records, lambda record: str(record["scatter"])):
+        for cell in by_run(records, lambda record: str(record["scatter"])):
             where = cell.first["scatter"]
             value = cell.mean(self.metric)
             place = lows.index(where["min_size"]), highs.index(where["max_size"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -20,8 +21,14 @@ from ssdir.errors import InputError, nearest
 from ssdir.models.detected import DetectedConfig
 from ssdir.training.detector import detector_settings
 from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.wording import quote
 
 SCALES = ("smoke", "cpu", "paper")
+
+FileName: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
+"""A name that files and folders get: never a path out of their folder."""
+
+_MAX_VARIATIONS = 1000
 
 
 class DataPlan(Config):
@@ -47,6 +54,9 @@ class DataPlan(Config):
     def _one_of_two(self) -> Self:
         if (self.source is None) == (self.folder is None):
             raise ValueError("a data set has either a source (to scatter) or a folder")
+        count = math.prod(len(values) for values in self.vary.values())
+        if count > _MAX_VARIATIONS:
+            raise ValueError(f"vary makes {count:,} data sets, at most {_MAX_VARIATIONS:,} are made")
         return self
 
 
@@ -70,7 +80,7 @@ class RunPlan(Config):
     preset: str = ""
     overrides: tuple[str, ...] = ()
     data: str = ""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1, le=1000)
     label: str = ""
     probes: bool = True
     train_images: int | None = Field(None, ge=1)
@@ -90,8 +100,8 @@ class MeasureConfig(Config):
     train_images: int = Field(4000, ge=1)
     test_images: int | None = Field(None, ge=1)
     glyphs: int = Field(500, ge=2)
-    sizes_in_px: int = Field(128, ge=16)
-    shown: tuple[int, ...] = (0, 1, 2)
+    sizes_in_px: int = Field(128, ge=16, le=100_000)
+    shown: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), max_length=64)
 
 
 class CostConfig(Config):
@@ -123,12 +133,12 @@ class Plan(Config):
         experiments: by name, the runs that each needs.
     """
 
-    name: str
+    name: FileName
     about: str
     measure: MeasureConfig = MeasureConfig()
     cost: CostConfig = CostConfig()
-    data: dict[str, DataPlan]
-    runs: dict[str, RunPlan]
+    data: dict[FileName, DataPlan]
+    runs: dict[FileName, RunPlan]
     experiments: dict[str, tuple[str, ...]]
 
     @model_validator(mode="after")
@@ -243,19 +253,28 @@ def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, 
     """A run's values after those of the run that it is like."""
     own = runs.get(name)
     if not isinstance(own, dict) or name in below:
-        raise InputError(f"{source}: run '{name}' is not a run to be like, or of")
+        raise InputError(f"{source}: run {quote(name)} is not a run to be like, or of")
     trained = sorted({"like", "preset", "data", "overrides"} & {*own})
     if "of" in own and trained:
         raise InputError(f"{source}: run '{name}' is trained as '{own['of']}': leave out its '{trained[0]}'")
     other = own.get("of", own.get("like"))
     if other is None:
         return own
+    if not isinstance(other, str):
+        raise InputError(f"{source}: run '{name}' must name the run that it is like, or of, got {quote(other)}")
     base = _inherit(other, runs, source, (*below, name))
-    overrides = [*base.get("overrides", ()), *own.get("overrides", ())]
+    overrides = [change for values in (base, own) for change in _listed(values, "overrides", name, source)]
     if "of" in own:
         return {**merge(base, own), "overrides": overrides, "of": base.get("of", other)}
     kept = {key: value for key, value in base.items() if key not in ("label", "of")}
     return {**merge(kept, own), "overrides": overrides}
+
+
+def _listed(run: Mapping[str, Any], key: str, name: str, source: str) -> list[Any]:
+    values = run.get(key, [])
+    if not isinstance(values, list):
+        raise InputError(f"{source}: '{key}' of run '{name}' must be a list, got {quote(values)}")
+    return values
 
 
 def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ssdir.config import C, parse
+from ssdir.documents import json_text, read_json
+from ssdir.errors import InputError
 from ssdir.experiments.glossary import MISSING
 from ssdir.experiments.reproduce.plan import Job
+from ssdir.experiments.reproduce.stored import StoredResults
 from ssdir.outputs import atomic_file
 
 Record: TypeAlias = dict[str, Any]
@@ -38,16 +41,34 @@ def make_record(job: Job, measured: Mapping[str, Any], prefixes: Sequence[str]) 
 
 def write_records(file: Path, records: Iterable[Record], left_out: Sequence[str]) -> None:
     """Writes an experiment's results, a record in a line."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-    text = f'{{"left_out": {json.dumps(list(left_out), ensure_ascii=False)},\n"records": [\n{lines}\n]}}\n'
+    lines = ",\n".join(json_text(record, None).strip() for record in records)
+    text = f'{{"left_out": {json_text(list(left_out), None).strip()},\n"records": [\n{lines}\n]}}\n'
     with atomic_file(file, force=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_records(file: Path) -> tuple[list[Record], list[str]]:
-    """The records of an experiment, and what was left out."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    """The records of an experiment, and what was left out.
+
+    Raises:
+        InputError: if the file is damaged, or holds something else.
+    """
+    content = read_stored(StoredResults, file)
     return content["records"], content["left_out"]
+
+
+def read_stored(kind: type[C], file: Path) -> dict[str, Any]:
+    """What a file of results holds, once it has been checked to be of a kind.
+
+    Raises:
+        InputError: if it is not; it says how to go on.
+    """
+    content: dict[str, Any] = read_json(file)
+    try:
+        parse(kind, content, source=f"'{file}'")
+    except InputError as error:
+        raise InputError(f"{error}: restore the file, or remove it to have it made again") from None
+    return content
 
 
 @dataclass(frozen=True)
@@ -72,8 +93,9 @@ class Trainings:
         return f"{self.first['label']}, {told}" if told else str(self.first["label"])
 
     def values(self, metric: str) -> list[float]:
-        """Of the trainings that have it."""
-        return [record["metrics"][metric] for record in self.records if metric in record["metrics"]]
+        """Of the trainings that have it; it may be undefined for some."""
+        values = [record["metrics"].get(metric) for record in self.records]
+        return [value for value in values if value is not None]
 
     def mean(self, metric: str) -> float | None:
         """Mean over trainings."""

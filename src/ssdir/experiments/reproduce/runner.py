@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -25,10 +24,13 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.glyphs import load_glyphs
 from ssdir.data.images import Image8
 from ssdir.data.layouts import open_dataset, read_table
+from ssdir.documents import json_text, read_yaml
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
-from ssdir.evaluation.provenance import provenance
+from ssdir.evaluation.provenance import provenance, with_undefined_as_null
 from ssdir.experiments.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
+from ssdir.experiments.reproduce.records import read_stored
+from ssdir.experiments.reproduce.stored import StoredMeasurement, StoredModelCosts
 from ssdir.experiments.reproduce.watch import Watch
 from ssdir.models.base import ObjectModel
 from ssdir.models.shipped import WEIGHTS_FILE
@@ -112,7 +114,7 @@ class Runner:
         folder = self.run_folder(job)
         if not all(has_ended(folder, stage) for stage in job.recipe.stages):
             return False
-        stored = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+        stored = read_yaml(folder / RECIPE_FILE)
         return bool(stored == job.recipe.model_dump(mode="json"))
 
     @contextmanager
@@ -211,8 +213,7 @@ class Runner:
     def measured(self, job: Job) -> dict[str, Any] | None:
         """What was measured of a trained job; None if it is to be measured (again)."""
         file = self._measurement(job).file("metrics.json")
-        content: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        return content
+        return read_stored(StoredMeasurement, file) if file.exists() else None
 
     def ensure_measured(self, job: Job) -> dict[str, Any]:
         """Metrics and provenance of a trained job, measured if need be."""
@@ -223,7 +224,7 @@ class Runner:
         with self.watch.stage(f"{job.name}: measuring") as advance:
             content = measurement.measure(lambda stage, done, total: advance(done, total, stage))
         with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(content, 1), encoding="utf-8")
         return content
 
     def is_made(self, job: Job) -> bool:
@@ -288,8 +289,8 @@ class Runner:
                 "provenance": record,
             }
             with atomic_file(file) as temporary:
-                temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        stored = json.loads(file.read_text(encoding="utf-8"))
+                temporary.write_text(json_text(content, None), encoding="utf-8")
+        stored = read_stored(StoredModelCosts, file)
         return {
             name: {"costs": each, "provenance": stored["provenance"]} for name, each in stored["costs"].items()
         }
@@ -374,12 +375,12 @@ class Measurement:
 
     def measure(self, progress: Any) -> dict[str, Any]:
         """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken codes."""
-        started, model, failure, metrics = time.perf_counter(), self.load(), {}, {}
+        started, device, failure, metrics = time.perf_counter(), choose_device(), {}, {}
         try:
-            metrics = self._evaluate(model, progress)
+            metrics = with_undefined_as_null(self._evaluate(self.load(), progress))
         except ValueError as error:
             failure = {"failure": str(error)}
-        job, device = self.job, model.device
+        job = self.job
         seconds = time.perf_counter() - started
         record = provenance(self.config, job.recipe.seed, fingerprint(self.test), device_name(device), seconds)
         training = read_training(self.runner.run_folder(job) / "model")
