@@ -115,7 +115,7 @@ def measure(codes: NDArray[np.float32]) -> dict[str, Any]:
 def store(codes: NDArray[np.float32], path: Path) -> None:
     """As `ssdir encode` would have written them."""
     step, rng = 100_000, np.random.default_rng(2)
-    with ObjectWriter(path, "benchmark", ["object"], codes.shape[1]) as writer:
+    with ObjectWriter(path, "benchmark", ["object"], codes.shape[1], "benchmark") as writer:
         for start in range(0, len(codes), step):
             part = codes[start : start + step]
             images = -(-len(part) // PER_IMAGE)
@@ -128,7 +128,7 @@ def store(codes: NDArray[np.float32], path: Path) -> None:
                 z_what=part,
                 z_what_scale=None,
                 z_depth=None,
-                anchor_index=np.zeros(len(part), dtype=np.int64),
+                anchor_index=np.arange(len(part)),
             )
             names = [f"{start + number}.png" for number in range(images)]
             writer.write(found, names, [(128, 128)] * images)

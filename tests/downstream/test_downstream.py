@@ -53,7 +53,7 @@ def stored(tmp_path: Path) -> Path:
         z_depth=None,
         anchor_index=np.zeros(COUNT, dtype=np.int64),
     )
-    with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM) as writer:
+    with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM, "weights") as writer:
         writer.write(found, paths, [(40, 50)] * 10)
     return tmp_path / "objects.parquet"
 
@@ -72,7 +72,7 @@ def ok(*arguments: object) -> str:
 def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -> None:
     codes, labels = clouds(groups=groups)
     names = [f"class {label}" for label in labels]
-    Classifier.fit(codes, names).save(tmp_path / "classifier.json")
+    Classifier.fit(codes, names, "weights").save(tmp_path / "classifier.json")
     predicted, chances = Classifier.load(tmp_path / "classifier.json").predict(codes)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(codes.astype(float), names)
     assert predicted == probe.predict(codes).tolist()
@@ -150,7 +150,7 @@ def test_clusters_and_outliers_are_written_with_a_sheet(stored: Path, tmp_path: 
     assert Image.open(tmp_path / "c.png").height > 300
     result = run("outliers", stored, "--out", tmp_path / "o.json", "--sheet", tmp_path / "o.png")
     assert result.exit_code == 0
-    assert "ranked by the codes alone: " in result.stderr
+    assert "ranked by the embeddings alone: " in result.stderr
     ranked = json.loads((tmp_path / "o.json").read_text())
     assert {"row", "oddness", "distance_to_others", "image"} <= ranked[0].keys()
     assert "z_what" not in ranked[0]

@@ -33,7 +33,7 @@ def stored(tmp_path: Path) -> Path:
         z_depth=np.array([1, 2, 3], np.float32),
         anchor_index=np.array([7, 8, 9]),
     )
-    with ObjectWriter(path, "m", ["cat", "dog"], 2) as writer:
+    with ObjectWriter(path, "m", ["cat", "dog"], 2, "weights") as writer:
         writer.write(objects, IMAGES, SIZES)
     return path
 
@@ -116,7 +116,7 @@ def test_csv_has_a_column_per_coordinate(stored: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["coco", "csv", "fiftyone", "npz"])
 def test_nothing_found(tmp_path: Path, to: str) -> None:
     path = tmp_path / "objects.parquet"
-    with ObjectWriter(path, "m", ["cat"], 2) as writer:
+    with ObjectWriter(path, "m", ["cat"], 2, "weights") as writer:
         writer.write(ObjectArrays.empty(1), ["a.png"], [(5, 5)])
     assert convert_objects(path, to, tmp_path / "out") == 0
 
@@ -144,7 +144,7 @@ def test_objects_without_classes_take_the_ids_of_images(
     tmp_path: Path, names: list[str], category: dict[str, Any]
 ) -> None:
     stored, annotations, out = (tmp_path / name for name in ("o.parquet", "instances.json", "results.json"))
-    with ObjectWriter(stored, "m", ["object"], 2) as writer:
+    with ObjectWriter(stored, "m", ["object"], 2, "weights") as writer:
         zero, one = np.zeros(1, dtype=np.int64), np.ones(1, np.float32)
         box = np.array([[0.5, 0.5, 0.2, 0.2]], np.float32)
         writer.write(

@@ -24,7 +24,7 @@ def make_objects(tmp_path: Path) -> MakeObjects:
         count: int = 60,
         seed: int = 0,
         names: list[str] = NAMES,
-        fingerprint: str = "",
+        fingerprint: str = "weights",
     ) -> Path:
         rng = np.random.default_rng(seed)
         paths = [tmp_path / f"{name}-{number}.png" for number in range(10)]
@@ -43,7 +43,7 @@ def make_objects(tmp_path: Path) -> MakeObjects:
             z_what=(centres[labels] + rng.normal(size=(count, DIM))).astype(np.float32),
             z_what_scale=None,
             z_depth=None,
-            anchor_index=np.zeros(count, dtype=np.int64),
+            anchor_index=np.arange(count),
         )
         path = tmp_path / name
         with ObjectWriter(path, "tiny", names, DIM, fingerprint) as writer:

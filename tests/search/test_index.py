@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import ssdir.search.index as index_module
 from ssdir.errors import InputError
 from ssdir.search import ObjectFilter, ObjectIndex
+from ssdir.search.table import sole_writer
 
 from .conftest import DIM, MakeObjects
 
@@ -81,8 +86,8 @@ def test_objects_are_added_behind_the_others(make_objects: MakeObjects, tmp_path
 
 def test_an_index_keeps_to_one_model(make_objects: MakeObjects, tmp_path: Path) -> None:
     index = ObjectIndex.create(tmp_path / "index", [make_objects()])
-    other = make_objects("other.parquet", names=["eel", "fox"])
-    with pytest.raises(InputError, match="codes of different models can't be compared"):
+    other = make_objects("other.parquet", names=["eel", "fox"], fingerprint="other")
+    with pytest.raises(InputError, match=r"\(model 'tiny'\) don't go together: embeddings of different models"):
         index.add([other])
     with pytest.raises(InputError, match="different models"):
         ObjectIndex.create(tmp_path / "mixed", [make_objects(), other])
@@ -94,15 +99,15 @@ def test_an_index_keeps_to_one_model(make_objects: MakeObjects, tmp_path: Path) 
 def test_models_of_the_same_classes_and_sizes_are_told_apart(make_objects: MakeObjects, tmp_path: Path) -> None:
     ours = make_objects("ours.parquet", fingerprint="aa")
     again = make_objects("again.parquet", fingerprint="bb")
-    unknown = make_objects("unknown.parquet")
     index = ObjectIndex.create(tmp_path / "index", [ours])
     with pytest.raises(InputError, match="trained again"):
         index.add([again])
     with pytest.raises(InputError, match="trained again"):
         ObjectIndex.create(tmp_path / "mixed", [ours, again])
     assert len(ObjectIndex.open(tmp_path / "index")) == 60
-    index.add([unknown])
-    assert len(index) == 120
+    classes = make_objects("classes.parquet", fingerprint="aa", names=["eel", "fox"])
+    with pytest.raises(InputError, match="has other classes than the index"):
+        index.add([classes])
 
 
 def test_damage_inside_a_file_is_one_sentence_and_leaves_nothing(
@@ -179,15 +184,56 @@ def test_what_is_no_index_is_said_in_a_sentence(make_objects: MakeObjects, tmp_p
         ObjectIndex.open(tmp_path / "none")
     with pytest.raises(InputError, match="is not an index"):
         ObjectIndex.open(tmp_path)
-    index = ObjectIndex.create(tmp_path / "index", [make_objects()])
-    (index.path / "ssdir.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged: make it again"):
-        ObjectIndex.open(index.path)
+    ObjectIndex.create(tmp_path / "index", [make_objects()])
     with pytest.raises(InputError, match="exists already"):
         ObjectIndex.create(tmp_path / "index", [make_objects()])
     with pytest.raises(InputError, match="holds no objects"):
         ObjectIndex.create(tmp_path / "empty", [make_objects("none.parquet", count=0)])
     assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"class_names": "cat"}, "'class_names': Input should be a valid list"),
+        ({"latent_dim": "8"}, "'latent_dim': "),
+        ({"latent_dim": 10**9}, "'latent_dim': "),
+        ({"folder": 3}, "'folder': "),
+        ({"checksums": []}, "'checksums': "),
+        ({"fingerprint": None}, "'fingerprint': "),
+        ("{", "not valid JSON"),
+        ("[" * 99_999, "too deep"),
+        ("[]", "expected keys and values"),
+        ({"format": 1}, "is of another ssdir: make it again"),
+    ],
+)
+def test_a_header_of_wrong_types_is_one_sentence(
+    make_objects: MakeObjects, tmp_path: Path, change: object, sentence: str
+) -> None:
+    header = ObjectIndex.create(tmp_path / "index", [make_objects()]).path / "ssdir.json"
+    whole = json.loads(header.read_text())
+    header.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=sentence):
+        ObjectIndex.open(tmp_path / "index")
+
+
+def test_any_damage_to_an_index_is_noticed(make_objects: MakeObjects, tmp_path: Path) -> None:
+    """Lance itself answers from most damaged files, or panics."""
+    index = ObjectIndex.create(tmp_path / "index", [make_objects()])
+    files = [path for path in index.path.glob("objects.lance/**/*") if path.is_file()]
+    files = [path for path in files if path.name != "latest_version_hint.json"]
+    assert {".lance", ".manifest"} <= {path.suffix for path in files}
+    for path in files:
+        whole = path.read_bytes()
+        for changed in (whole[:-1], whole[: len(whole) // 2], bytes([whole[0] ^ 1]) + whole[1:]):
+            path.write_bytes(changed)
+            with pytest.raises(InputError, match=rf"is damaged: make it again .*{path.name}' has changed"):
+                ObjectIndex.open(index.path)
+        path.unlink()
+        with pytest.raises(InputError, match=rf"{path.name}' is missing"):
+            ObjectIndex.open(index.path)
+        path.write_bytes(whole)
+    assert len(ObjectIndex.open(index.path)) == 60
 
 
 def test_the_same_objects_are_not_added_twice(make_objects: MakeObjects, tmp_path: Path) -> None:
@@ -197,11 +243,106 @@ def test_the_same_objects_are_not_added_twice(make_objects: MakeObjects, tmp_pat
     index = ObjectIndex.create(tmp_path / "index", [one])
     with pytest.raises(InputError, match=r"has objects of '.*objects.parquet' already, such as one of '.*-0.png'"):
         index.add([other, one])
-    assert len(index) == 60
+    assert len(index) == len(ObjectIndex.open(tmp_path / "index")) == 60
     with pytest.raises(InputError, match="given twice"):
         index.add([other, other])
     index.add([other])
-    assert len(index) == 120
+    assert len(index) == len(ObjectIndex.open(tmp_path / "index")) == 120
+    assert index.rows([119])["row"].to_pylist() == [119]
+
+
+def with_paths(file: Path, out: Path, change: Callable[[str], str]) -> Path:
+    table = pq.ParquetFile(file).read()
+    images = pa.array([change(image) for image in table["image"].to_pylist()])
+    pq.write_table(table.set_column(0, table.schema.field("image"), images), out)
+    return out
+
+
+def test_doubles_are_refused_whatever_their_pictures_are_called(
+    make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    one = make_objects()
+    again = {
+        "copy": lambda image: image,
+        "relative": lambda image: Path(image).name,
+        "dotted": lambda image: f"../{tmp_path.name}/{Path(image).name}",
+        "linked": lambda image: str(tmp_path / "link" / Path(image).name),
+    }
+    index = ObjectIndex.create(tmp_path / "index", [one])
+    for name, change in again.items():
+        double = with_paths(one, tmp_path / f"{name}.parquet", change)
+        with pytest.raises(InputError, match=rf"'{double}' has objects of '{one}' again, such as one of "):
+            ObjectIndex.create(tmp_path / "doubles", [one, double])
+        with pytest.raises(InputError, match="the index has objects of"):
+            index.add([double])
+    assert not (tmp_path / "doubles").exists()
+    assert len(index) == 60
+    others = with_paths(one, tmp_path / "others.parquet", lambda image: image.replace("-", "-other-"))
+    assert len(ObjectIndex.create(tmp_path / "both", [one, others])) == 120
+
+
+def test_an_object_that_is_twice_in_a_file_is_refused(make_objects: MakeObjects, tmp_path: Path) -> None:
+    table = pq.read_table(make_objects())
+    pq.write_table(pa.concat_tables([table, table]), tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match=r"row 60 of .* is the same object of '.*-0.png' as a row before it"):
+        ObjectIndex.create(tmp_path / "index", [tmp_path / "twice.parquet"])
+
+
+def test_pictures_of_objects_added_in_another_folder_are_found(
+    make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both folders have pictures of the same relative names."""
+    for number, folder in enumerate(("here", "there")):
+        (tmp_path / folder).mkdir()
+        for image in range(10):
+            Image.new("RGB", (200, 100), (number, image, 0)).save(tmp_path / folder / f"{image}.png")
+    relative = {
+        folder: with_paths(
+            make_objects(seed=seed), tmp_path / f"{folder}.parquet", lambda image: image.rpartition("-")[2]
+        )
+        for seed, folder in enumerate(("here", "there"))
+    }
+    monkeypatch.chdir(tmp_path / "here")
+    index = ObjectIndex.create(tmp_path / "index", [relative["here"]])
+    monkeypatch.chdir(tmp_path / "there")
+    index.add([relative["there"]])
+    for row, folder in ((0, "here"), (60, "there")):
+        picture = index.image_path(index.rows([row])["image"][0].as_py())
+        assert picture == tmp_path / folder / "0.png"
+
+
+def test_one_command_at_a_time_writes_to_an_index(make_objects: MakeObjects, tmp_path: Path) -> None:
+    one, other = make_objects(), make_objects("other.parquet", seed=1)
+    index, late = ObjectIndex.create(tmp_path / "index", [one]), ObjectIndex.open(tmp_path / "index")
+    with sole_writer(index.path):
+        with pytest.raises(InputError, match=r"another command is writing to '.*index': wait until it has ended"):
+            index.add([other])
+        with pytest.raises(InputError, match="another command is writing"):
+            ObjectIndex.create(index.path, [one], force=True)
+    index.add([other])
+    # Opened before the other was added: its rows follow those all the same.
+    late.add([make_objects("third.parquet", seed=2)])
+    assert late.rows(range(180))["row"].to_pylist() == list(range(180))
+    with pytest.raises(InputError, match="the index has objects of"):
+        index.add([make_objects("third.parquet", seed=2)])
+
+
+def test_embeddings_without_a_direction_are_refused(make_objects: MakeObjects, tmp_path: Path) -> None:
+    file = make_objects()
+    table = pq.ParquetFile(file).read()
+    codes = table["z_what"].to_pylist()
+    codes[7] = [0.0] * DIM
+    kind = table.schema.field("z_what")
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("z_what"), kind, pa.array(codes, kind.type)), file
+    )
+    with pytest.raises(InputError, match=r"row 7 of .* has a z_what of zeros"):
+        ObjectIndex.create(tmp_path / "index", [file])
+    index = ObjectIndex.create(tmp_path / "index", [make_objects("other.parquet")])
+    with pytest.raises(InputError, match="not finite"):
+        index.nearest(np.full(DIM, np.nan))
 
 
 def test_other_boxes_of_the_same_images_are_added(make_objects: MakeObjects, tmp_path: Path) -> None:

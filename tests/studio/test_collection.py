@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
+import ssdir
 from ssdir.errors import InputError
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.inference.store import ObjectWriter
 from ssdir.objects import Objects
@@ -56,7 +58,7 @@ def test_the_map_of_the_samples_is_in_the_unit_square_and_knows_errors(predictor
 def stored(folder: Path, predictor: Predictor, names: list[str]) -> Path:
     samples = sample_pictures(len(names))
     path = folder / "objects.parquet"
-    with ObjectWriter(path, "tiny-mnist", predictor.class_names, predictor.latent_dim) as writer:
+    with ObjectWriter(path, "m", predictor.class_names, predictor.latent_dim, predictor.fingerprint) as writer:
         writer.write(predictor.encode([sample.image for sample in samples]), names, [(128, 128)] * len(names))
     return path
 
@@ -69,7 +71,8 @@ def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
     for path in (named, beside):
         Image.fromarray(sample_pictures(1)[0].image).save(path)
     collection = open_collection(
-        stored(tmp_path, predictor, [str(named), "/gone/beside.png", "lost.png"]), predictor
+        stored(tmp_path, predictor, [str(named), "/gone/beside.png", "lost.png"]),
+        Identity.of("tiny-mnist", predictor),
     )
     assert collection.sources == [named, beside, None]
     assert collection.missing == 1
@@ -81,13 +84,16 @@ def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
 
 
 def test_files_of_another_model_or_without_objects_are_refused(tmp_path: Path, predictor: Predictor) -> None:
-    path = tmp_path / "other.parquet"
-    with ObjectWriter(path, "other", ["object"], 3):
-        pass
-    with pytest.raises(InputError, match=r"codes of 3 numbers \(model other\)"):
-        open_collection(path, predictor)
-    path = tmp_path / "empty.parquet"
-    with ObjectWriter(path, "tiny-mnist", ["object"], predictor.latent_dim):
+    """Both shipped models have embeddings of the same size."""
+    identity, path = Identity.of("tiny-mnist", predictor), tmp_path / "objects.parquet"
+    other = ssdir.load("tiny-digits", "cpu")
+    assert other.latent_dim == predictor.latent_dim
+    with ObjectWriter(path, "tiny-digits", other.class_names, other.latent_dim, other.fingerprint) as writer:
+        images = [sample.image for sample in sample_pictures(2)]
+        writer.write(other.encode(images), ["a.png", "b.png"], [(128, 128)] * 2)
+    with pytest.raises(InputError, match=r"\(model 'tiny-digits'\) and 'tiny-mnist' don't go together"):
+        open_collection(path, identity)
+    with ObjectWriter(path, "m", ["object"], predictor.latent_dim, predictor.fingerprint):
         pass
     with pytest.raises(InputError, match="holds no objects"):
-        open_collection(path, predictor)
+        open_collection(path, identity)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import read_objects
+from ssdir.inference.store import read_info, read_objects
 from ssdir.studio import scene_editor
 from ssdir.studio.look import look
 from ssdir.studio.samples import sample_pictures
@@ -17,9 +18,12 @@ from ssdir.studio.scene_files import SCALE, scene_json, scene_parquet, scene_png
 def test_an_edited_scene_comes_back_from_parquet_and_json(tmp_path: Path, predictor: Predictor) -> None:
     objects = look(predictor, sample_pictures(1)[0].image, "sample").objects
     edited = scene_editor.duplicate(scene_editor.remove(objects, 0), 1)
-    (tmp_path / "scene.parquet").write_bytes(scene_parquet(edited, "photo.jpg", (200, 300), predictor))
+    (tmp_path / "scene.parquet").write_bytes(
+        scene_parquet(edited, "photo.jpg", (200, 300), Identity.of("tiny-mnist", predictor))
+    )
     back, images = read_objects(tmp_path / "scene.parquet")
     assert images == ["photo.jpg"]
+    assert read_info(tmp_path / "scene.parquet").model == "tiny-mnist"
     for name, values in edited._tensors().items():
         assert torch.equal(getattr(back, name), values), name
     scene = json.loads(scene_json(edited, "photo.jpg", (200, 300), predictor.class_names))
@@ -42,7 +46,9 @@ def test_the_png_is_the_drawing_in_blocks(predictor: Predictor) -> None:
 
 def test_an_emptied_scene_is_a_file_too(tmp_path: Path, predictor: Predictor) -> None:
     empty = look(predictor, sample_pictures(1)[0].image, "sample").objects[:0]
-    (tmp_path / "scene.parquet").write_bytes(scene_parquet(empty, "photo.jpg", (200, 300), predictor))
+    (tmp_path / "scene.parquet").write_bytes(
+        scene_parquet(empty, "photo.jpg", (200, 300), Identity.of("tiny-mnist", predictor))
+    )
     assert len(read_objects(tmp_path / "scene.parquet")[0]) == 0
     assert json.loads(scene_json(empty, "photo.jpg", (200, 300), ["object"]))["objects"] == []
     assert not np.array(Image.open(io.BytesIO(scene_png(predictor, empty)))).any()

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import Force
-from ssdir.console import say
+from ssdir.commands.options import Encoder, Force
+from ssdir.console import say, warn
 from ssdir.errors import InputError
 from ssdir.outputs import claim
 from ssdir.wording import counted
@@ -26,6 +26,7 @@ def convert(
     annotations: Annotated[
         Path | None, typer.Option(help="COCO file of the same images, whose ids the results are to have.")
     ] = None,
+    model: Encoder = None,
     force: Force = False,
 ) -> None:
     """Write encoded objects in the format of another tool; Parquet itself is read by pandas and Arrow."""
@@ -33,13 +34,18 @@ def convert(
         raise InputError(f"output '{out}' must end in {SUFFIXES[to]} for --to {to}")
     claim(out, force)
     from ssdir.inference.formats import convert_objects, sidecar
+    from ssdir.inference.identity import Identity
     from ssdir.inference.store import read_info
 
     if to == "coco":
         claim(sidecar(out), force)
-    number = convert_objects(objects, to, out, annotations)
+    identity = None if model is None else Identity.load(model)
+    info = read_info(objects, identity)
+    number = convert_objects(objects, to, out, annotations, identity)
+    if info.images_seen is None:
+        warn(f"rows of '{objects}' were selected since it was encoded: images without objects are not known")
     say(f"{counted(number, 'object')} as {to}: {out}")
-    if annotations is not None and read_info(objects).class_names == ["object"]:
+    if annotations is not None and info.class_names == ["object"]:
         say("the model knows no classes: compare boxes alone (of pycocotools, COCOeval's params.useCats = 0)")
     say(f"next: {_use(to, out, annotations or sidecar(out))}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ssdir.commands.options import AsJson, Force, Seed
+from ssdir.commands.options import AsJson, Encoder, Force, Seed
 from ssdir.console import command_group, next_step, progress, say, stdout, warn
+from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from ssdir.downstream.stored import Stored
+    from ssdir.inference.identity import Identity
     from ssdir.search.crops import Tile
 
 Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
@@ -40,6 +42,7 @@ def fit(
         Path | None, typer.Option(help="CSV with the columns row, from 0, and label: some of the objects.")
     ] = None,
     column: Annotated[str | None, typer.Option(help="Or a column of OBJECTS that holds the labels.")] = None,
+    model: Encoder = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     force: Force = False,
@@ -50,19 +53,19 @@ def fit(
     claim(out, force)
     from ssdir.downstream.classifier import Classifier, read_labels, try_out
     from ssdir.downstream.stored import read_stored
-    from ssdir.inference.store import read_info
 
-    table, codes = read_stored(objects, least=2)
+    stored = read_stored(objects, 2, _identity(model))
     if labels is not None:
-        rows, names = read_labels(labels, len(table))
+        rows, names = read_labels(labels, len(stored.table))
     else:
         assert column is not None
-        rows, names = _labels_of(table, column, objects)
-    classifier = Classifier.fit(codes[rows], names, read_info(objects).fingerprint)
-    trial = try_out(codes[rows], names, seed)
+        rows, names = _labels_of(stored.table, column, objects)
+    z_what = stored.z_what[rows]
+    classifier = Classifier.fit(z_what, names, stored.info.fingerprint)
+    trial = try_out(z_what, names, seed)
     classifier.save(out, force)
     if as_json:
-        typer.echo(json.dumps(trial.__dict__, indent=2))
+        typer.echo(json_text(trial.__dict__), nl=False)
         return
     counted = Table("class", Column("labelled", justify="right"))
     for name, count in trial.counts.items():
@@ -86,6 +89,7 @@ def predict(
     objects: Objects,
     out: Out,
     sheet: Sheet = None,
+    model: Encoder = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -95,17 +99,18 @@ def predict(
 
     from ssdir.downstream.classifier import Classifier
     from ssdir.downstream.stored import read_stored, write_stored
-    from ssdir.inference.store import read_info
+    from ssdir.inference.identity import check_comparable
 
-    table, codes = read_stored(objects)
-    predicted, chances = Classifier.load(classifier).predict(codes, read_info(objects).fingerprint)
+    loaded, stored = Classifier.load(classifier), read_stored(objects, identity=_identity(model))
+    check_comparable(stored.info, f"'{objects}' (model '{stored.info.model}')", loaded, f"'{classifier}'")
+    predicted, chances = loaded.predict(stored.z_what)
     names = np.asarray(predicted, dtype=object)
-    write_stored(out, table, {"predicted": names, "probability": chances}, force)
+    write_stored(out, stored, {"predicted": names, "probability": chances}, force)
     classes = sorted(set(predicted))
     if sheet is not None:
         order = {name: np.flatnonzero(names == name) for name in classes}
         best = {name: rows[np.argsort(-chances[rows])] for name, rows in order.items()}
-        _write_groups(sheet, force, table, best, lambda row: f"{chances[row]:.2f}")
+        _write_groups(sheet, force, objects, stored, best, lambda row: f"{chances[row]:.2f}")
     counts = {name: int((names == name).sum()) for name in classes}
     _show(counts, "class", as_json, out, sheet, objects)
 
@@ -117,36 +122,35 @@ def cluster(
         int | None, typer.Option("-k", min=1, help="How many clusters; by default as well separate as can be.")
     ] = None,
     sheet: Sheet = None,
+    model: Encoder = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Put objects that look alike into clusters, without any label."""
+    """Group objects that look alike."""
     _check_outputs(out, sheet, force)
     import numpy as np
 
     from ssdir.downstream.groups import group
     from ssdir.downstream.stored import read_stored, write_stored
 
-    table, codes = read_stored(objects, least=2)
-    if k is not None and k > len(table):
-        raise InputError(f"'{objects}' holds {len(table)} objects, they can't make {k} clusters")
+    stored = read_stored(objects, 2, _identity(model))
+    if k is not None and k > len(stored.table):
+        raise InputError(f"'{objects}' holds {len(stored.table)} objects, they can't make {k} clusters")
     with progress("clustering") as advance:
-        groups = group(codes, k, seed, advance)
-    write_stored(out, table, {"cluster": groups.group, "distance_to_center": groups.distance}, force)
+        groups = group(stored.z_what, k, seed, advance)
+    write_stored(out, stored, {"cluster": groups.group, "distance_to_center": groups.distance}, force)
     members = {f"cluster {number}": np.flatnonzero(groups.group == number) for number in range(groups.count)}
     if sheet is not None:
         typical = {name: rows[np.argsort(groups.distance[rows])] for name, rows in members.items()}
-        _write_groups(sheet, force, table, typical, lambda row: f"row {row}")
+        _write_groups(sheet, force, objects, stored, typical, lambda row: f"row {row}")
     _show({name: len(rows) for name, rows in members.items()}, "cluster", as_json, out, sheet, objects)
 
 
 def outliers(
     objects: Objects,
     out: Out,
-    model: Annotated[
-        str | None, typer.Option(help="The model that encoded, where it has moved since; else as the file says.")
-    ] = None,
+    model: Encoder = None,
     codes_only: Annotated[
         bool, typer.Option("--codes-only", help="Don't look at the pictures: how far from others is all.")
     ] = False,
@@ -161,52 +165,73 @@ def outliers(
     from ssdir.downstream.oddities import loneliness, oddness
     from ssdir.downstream.stored import read_stored, write_stored
 
-    table, codes = read_stored(objects, least=2)
+    stored = read_stored(objects, 2, _identity(model))
     with progress("comparing") as advance:
-        measures = {"distance_to_others": loneliness(codes, on_progress=advance)}
+        measures = {"distance_to_others": loneliness(stored.z_what, on_progress=advance)}
     if not codes_only:
-        errors = _drawing_errors(objects, model)
+        errors = _drawing_errors(objects, stored, model)
         if errors is not None:
             measures["drawing_error"] = errors
     oddest = oddness(*measures.values())
     order = np.argsort(-oddest, kind="stable")
-    write_stored(out, table, {"oddness": oddest, **measures}, force)
+    write_stored(out, stored, {"oddness": oddest, **measures}, force)
     if sheet is not None:
         ranked = {f"oddest {start + 1} …": order[start : start + COLUMNS] for start in range(0, 40, COLUMNS)}
         usual = order[::-1][:COLUMNS]
-        _write_groups(sheet, force, table, {**ranked, "most ordinary": usual}, lambda row: f"row {row}")
+        shown = {**ranked, "most ordinary": usual}
+        _write_groups(sheet, force, objects, stored, shown, lambda row: f"row {row}")
     top = order[:10].tolist()
     if as_json:
-        typer.echo(json.dumps([{"row": row, "oddness": float(oddest[row])} for row in top], indent=2))
+        typer.echo(json_text([{"row": row, "oddness": float(oddest[row])} for row in top]), nl=False)
         return
     listed = Table(*(Column(name, justify="right") for name in ("row", "oddness", *measures)), "image")
     for row in top:
         values = [f"{values[row]:.3f}" for values in (oddest, *measures.values())]
-        listed.add_row(str(row), *values, escape(Path(table["image"][row].as_py()).name))
+        listed.add_row(str(row), *values, escape(Path(stored.table["image"][row].as_py()).name))
     stdout().print(listed)
     _tell(out, sheet)
     next_step("index", objects, "--out", "index")
 
 
-def _drawing_errors(objects: Path, model: str | None) -> NDArray[np.float64] | None:
+def _identity(model: str | None) -> Identity | None:
+    from ssdir.inference.identity import Identity
+
+    return None if model is None else Identity.load(model)
+
+
+def _drawing_errors(objects: Path, stored: Stored, model: str | None) -> NDArray[np.float64] | None:
     """None, and a warning, where the model or the pictures are not at hand; an error if that model was named."""
+    import numpy as np
+
     from ssdir.downstream.oddities import drawing_errors
+    from ssdir.inference.columns import numbers
+    from ssdir.inference.identity import Identity
     from ssdir.inference.predictor import load
-    from ssdir.inference.store import comparable, read_info, read_objects
+    from ssdir.inference.store import read_table, to_objects
 
     try:
-        info = read_info(objects)
-        predictor = load(model or info.model)
-        if not comparable(predictor, info):
-            raise InputError(f"'{model or info.model}' is not the model that encoded '{objects}'")
-        found, images = read_objects(objects)
+        predictor = load(stored.info.model)
+        table, info = read_table(objects, Identity.of(stored.info.model, predictor))
+        found, images = to_objects(table, info)
         with progress("drawing") as advance:
-            return drawing_errors(predictor, found, [Path(image) for image in images], advance)
+            by_image = drawing_errors(predictor, found, [_picture(objects, image) for image in images], advance)
     except InputError as error:
         if model is not None:
             raise
-        warn(f"ranked by the codes alone: {error}")
+        warn(f"ranked by the embeddings alone: {error}")
         return None
+    # The objects were sorted by image: back to the rows that they are of.
+    order = np.argsort(numbers(table["image_index"]), kind="stable")
+    errors = np.empty_like(by_image)
+    errors[order] = by_image
+    return errors
+
+
+def _picture(objects: Path, image: str) -> Path:
+    """Where a picture of a file of objects is."""
+    from ssdir.inference.store import find_picture
+
+    return find_picture(image, ".", objects.parent, beside=objects.parent)
 
 
 def _labels_of(table: pa.Table, column: str, source: Path) -> tuple[NDArray[np.int64], list[str]]:
@@ -218,7 +243,7 @@ def _labels_of(table: pa.Table, column: str, source: Path) -> tuple[NDArray[np.i
     if column not in table.column_names:
         raise InputError(f"'{source}' has no column '{column}'{nearest(column, table.column_names)}")
     values = table[column].to_pylist()
-    rows = [row for row, value in enumerate(values) if value not in (None, "")]
+    rows = [row for row, value in enumerate(values) if value not in (None, "") and value == value]  # NaN is not
     if not rows:
         raise InputError(f"the column '{column}' of '{source}' labels nothing")
     return np.asarray(rows, dtype=np.int64), [str(values[row]) for row in rows]
@@ -232,7 +257,7 @@ def _check_outputs(out: Path, sheet: Path | None, force: bool) -> None:
         claim(sheet, force, (".png",))
 
 
-def _write_groups(sheet: Path, force: bool, table: pa.Table, groups: Any, caption: Any) -> None:
+def _write_groups(sheet: Path, force: bool, objects: Path, stored: Stored, groups: Any, caption: Any) -> None:
     """A row for each group: its name, and its first objects."""
     import numpy as np
 
@@ -242,7 +267,7 @@ def _write_groups(sheet: Path, force: bool, table: pa.Table, groups: Any, captio
     rows: list[list[Tile]] = []
     for name, members in [each for each in groups.items() if len(each[1])][:ROWS]:
         shown = np.asarray(members)[:COLUMNS]
-        crops = read_crops(table.take(shown))
+        crops = read_crops(stored.table.take(shown), lambda image: _picture(objects, image))
         captions = [caption(row) for row in shown.tolist()]
         captions[0] = f"{name}: {captions[0]}"
         rows.append([Tile(crop, text) for crop, text in zip(crops, captions, strict=True)])
@@ -252,7 +277,7 @@ def _write_groups(sheet: Path, force: bool, table: pa.Table, groups: Any, captio
 
 def _show(counts: dict[str, int], what: str, as_json: bool, out: Path, sheet: Path | None, objects: Path) -> None:
     if as_json:
-        typer.echo(json.dumps(counts, indent=2))
+        typer.echo(json_text(counts), nl=False)
         return
     table = Table(what, Column("objects", justify="right"))
     for name, count in counts.items():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Force
+from ssdir.commands.options import Encoder, Force
 from ssdir.console import next_step, progress, say
 from ssdir.errors import InputError
 from ssdir.wording import counted
@@ -16,21 +16,19 @@ from ssdir.wording import counted
 def index(
     objects: Annotated[list[Path], typer.Argument(metavar="OBJECTS...", help="Files that ssdir encode wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
-    model: Annotated[
-        str | None, typer.Option(help="The model that encoded, where it has moved since; else as the files say.")
-    ] = None,
+    model: Encoder = None,
     add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,
     force: Force = False,
 ) -> None:
     """Make encoded objects searchable: an index in a folder, without a server."""
     from ssdir.search.index import ObjectIndex
 
-    if add and (force or model is not None):
-        raise InputError("--add goes with neither --force nor --model: it extends the index as it is")
+    if add and force:
+        raise InputError("--add goes without --force: it extends the index as it is")
     with progress("reading objects") as advance:
         if add:
             made = ObjectIndex.open(out)
-            made.add(objects, advance)
+            made.add(objects, advance, model)
         else:
             made = ObjectIndex.create(out, objects, model, force, advance)
     say(f"{counted(len(made), 'object')} of {made.info.model}: {out}")

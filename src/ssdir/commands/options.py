@@ -26,4 +26,12 @@ ScoreThreshold = Annotated[
     float | None, typer.Option(min=0, max=1, help="Least score of an object; by default the model's.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The model that encoded, where it has moved since or the file no longer names it; it must be theirs.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

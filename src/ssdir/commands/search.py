@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson, Device, Force
 from ssdir.console import next_step, say, stdout
+from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -77,7 +77,7 @@ def search(
         records = [
             {"asked": _record(asked, number), "nearest": _records(each)} for number, each in enumerate(found)
         ]
-        typer.echo(json.dumps(records, indent=2))
+        typer.echo(json_text(records), nl=False)
         return
     _print(opened, asked, names, found)
     if not found:

@@ -12,13 +12,20 @@ import pyarrow.csv
 
 from ssdir.documents import read_json
 from ssdir.errors import InputError
+from ssdir.inference.identity import Identity
 from ssdir.inference.store import BOX_COLUMNS, StoreInfo, image_paths, read_table
 from ssdir.outputs import atomic_file
 
 FORMATS = ("coco", "csv", "fiftyone", "npz")
 
 
-def convert_objects(path: str | Path, to: str, out: str | Path, annotations: str | Path | None = None) -> int:
+def convert_objects(
+    path: str | Path,
+    to: str,
+    out: str | Path,
+    annotations: str | Path | None = None,
+    identity: Identity | None = None,
+) -> int:
     """Writes a file of `ssdir encode` in another format, whole or not at all.
 
     Args:
@@ -26,6 +33,7 @@ def convert_objects(path: str | Path, to: str, out: str | Path, annotations: str
         to: one of `FORMATS`.
         out: file to write or replace; COCO results get their ids beside them, see `sidecar`.
         annotations: for COCO results, the COCO file whose ids of images and categories they are to have.
+        identity: of the model that encoded, where the file no longer names it, see `read_info`.
 
     Returns:
         The number of objects.
@@ -37,7 +45,7 @@ def convert_objects(path: str | Path, to: str, out: str | Path, annotations: str
         raise InputError(f"unknown format '{to}': expected one of {', '.join(FORMATS)}")
     if annotations is not None and to != "coco":
         raise InputError("annotations give COCO results their ids: leave them out for other formats")
-    table, info = read_table(path)
+    table, info = read_table(path, identity)
     images = image_paths(table, info)
     with atomic_file(out, force=True) as temporary:
         if to == "coco":

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +16,18 @@ import pyarrow.parquet as pq
 
 from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
+from ssdir.inference.columns import BOX_COLUMNS, COLUMNS, check_values, conform, numbers, objects_schema, to_array
+from ssdir.inference.identity import Identity
+from ssdir.inference.store_info import (
+    IMAGES_KEY,
+    METADATA_KEY,
+    StoreInfo,
+    damaged,
+    identity_metadata,
+    images_metadata,
+    open_parquet,
+    read_info,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,69 +35,9 @@ if TYPE_CHECKING:
 
     from ssdir.objects import Objects
 
-FORMAT = 1
-METADATA_KEY = b"ssdir"
 ROW_GROUP = 8192
-_FOOTER_LIMIT = 2**31 - 1
-"""Most bytes of the metadata, where the images without objects are named: Arrow's own is 100 MB."""
 
 _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
-_NULLABLE = ("z_what_scale", "z_depth")
-"""Columns of nulls where the model that encoded has no such thing."""
-
-BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """What a file of objects says of itself.
-
-    Attributes:
-        model: the model, as `ssdir.load` takes it: a shipped one's name, or a folder or file.
-        objects: rows of the file.
-        class_names: the classes that the column `label` indexes.
-        latent_dim: size D of `z_what`.
-        fingerprint: digest of the model's weights; empty where it isn't known.
-        ssdir_version: what wrote the file.
-        images_seen: number of images, with those in which nothing was found.
-        images_without_objects: path of each of the latter, by its image_index.
-    """
-
-    model: str
-    objects: int
-    class_names: list[str]
-    latent_dim: int
-    fingerprint: str
-    ssdir_version: str
-    images_seen: int
-    images_without_objects: dict[int, str]
-
-
-class CodeMaker(Protocol):
-    """A model, or what was made by one, as far as it tells whose codes they are."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """The model's classes."""
-
-    @property
-    def latent_dim(self) -> int:
-        """Size D of its `z_what`."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of its weights; empty where it isn't known."""
-
-
-def comparable(one: CodeMaker, other: CodeMaker) -> bool:
-    """Whether codes are of one model: of others, even of the same sizes, they mean nothing to each other.
-
-    Where a digest isn't known, as in files of an earlier ssdir, classes and sizes decide. Where it is, classes
-    don't count: boxes of another detector bring their own.
-    """
-    if one.fingerprint and other.fingerprint:
-        return one.fingerprint == other.fingerprint
-    return (list(one.class_names), one.latent_dim) == (list(other.class_names), other.latent_dim)
 
 
 class ObjectWriter:
@@ -96,7 +46,7 @@ class ObjectWriter:
     Columns: `image` (path), `image_index`, `image_height`, `image_width` (px, of the upright original),
     `box_x1` … `box_y2` (float32, px of the original), `class`, `label`, `score`, `z_where` (4 float32, cxcywh
     relative to the image), `z_what` and `z_what_scale` (D float32), `z_depth`, `anchor_index`. `z_what_scale` and
-    `z_depth` are null where the model has none. The metadata key `ssdir` holds `StoreInfo` as JSON.
+    `z_depth` are null where the model has none. The schema's metadata tells the model, see `METADATA_KEY`.
 
     Args:
         path: the file to write; see `atomic_file`.
@@ -113,16 +63,18 @@ class ObjectWriter:
         model: str,
         class_names: Sequence[str],
         latent_dim: int,
-        fingerprint: str = "",
+        fingerprint: str,
         given: pa.Schema | None = None,
     ) -> None:
         self.model, self.class_names, self.latent_dim = model, list(class_names), latent_dim
-        self.fingerprint = fingerprint
+        identity = Identity(
+            model=model, class_names=self.class_names, latent_dim=latent_dim, fingerprint=fingerprint
+        )
         self.images_seen = self.objects_written = 0
         self._without_objects: dict[int, str] = {}
         self._buffer: list[pa.Table] = []
-        self._schema = _schema(latent_dim)
-        whole = self._schema if given is None else pa.schema([*self._schema, *given])
+        self._schema = objects_schema(latent_dim)
+        whole = pa.schema([*self._schema, *(given or ())], metadata=identity_metadata(identity))
         self._file = pq.ParquetWriter(path, whole, compression="zstd", write_page_checksum=True)
 
     def write(
@@ -142,6 +94,7 @@ class ObjectWriter:
 
         Raises:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
+            InputError: if a value is not finite, or outside its range.
         """
         if not objects.batch_size == len(images) == len(sizes):
             raise ValueError(
@@ -168,17 +121,8 @@ class ObjectWriter:
     def close(self) -> None:
         """Writes what is left, and the metadata."""
         self._flush()
-        header = {
-            "format": FORMAT,
-            "model": self.model,
-            "class_names": self.class_names,
-            "latent_dim": self.latent_dim,
-            "fingerprint": self.fingerprint,
-            "ssdir_version": metadata.version("ssdir"),
-            "images_seen": self.images_seen,
-            "images_without_objects": self._without_objects,
-        }
-        self._file.add_key_value_metadata({METADATA_KEY: json.dumps(header).encode()})
+        images = images_metadata(self.objects_written, self.images_seen, self._without_objects)
+        self._file.add_key_value_metadata({IMAGES_KEY: images})
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -227,209 +171,201 @@ class ObjectWriter:
         arrays = [
             pa.nulls(len(objects), field.type)
             if columns[field.name] is None
-            else _array(columns[field.name], field.type)
+            else to_array(columns[field.name], field.type)
             for field in self._schema
         ]
-        return pa.table(arrays, schema=self._schema)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        check_values(batch, self.class_names, " as the model encoded it")
+        return pa.Table.from_batches([batch])
 
 
-def read_objects(path: str | Path) -> tuple[Objects, list[str]]:
+def read_objects(path: str | Path, identity: Identity | None = None) -> tuple[Objects, list[str]]:
     """Reads a file of objects back.
+
+    Args:
+        path: the file.
+        identity: of the model that the objects are to go with, see `read_info`.
 
     Returns:
         The objects as they were encoded, bit by bit, and the path of each image of the batch, with those in
-        which nothing was found. Columns of nulls are fields that are None.
+        which nothing was detected; see `read_table`. Rows are sorted by image. Columns of nulls are fields that
+        are None.
 
     Raises:
-        InputError: if the file is missing, damaged, or something else's.
+        InputError: if the file is missing, damaged, something else's, or of another model.
     """
-    table, info = read_table(path)
-    with _damaged(path):
-        return _objects(table, info), image_paths(table, info)
+    return to_objects(*read_table(path, identity))
 
 
-def read_table(path: str | Path) -> tuple[pa.Table, StoreInfo]:
-    """Reads a file of objects as it is: the columns of `ObjectWriter`, without torch.
+def to_objects(table: pa.Table, info: StoreInfo) -> tuple[Objects, list[str]]:
+    """The objects of a table that `read_table` has read, sorted by image (stably), and the path of each image."""
+    images = image_paths(table, info)
+    order = np.argsort(numbers(table["image_index"]), kind="stable")
+    return _objects(table.take(order), len(images)), images
+
+
+def read_table(path: str | Path, identity: Identity | None = None) -> tuple[pa.Table, StoreInfo]:
+    """Reads a file of objects without torch: the columns of `ObjectWriter`, checked.
+
+    Where rows were left out or added since the images were encoded, images without objects are not known: images
+    are then those of the rows, and `image_index` counts them in the order in which they come.
+
+    Args:
+        path: the file.
+        identity: see `read_info`.
 
     Raises:
         InputError: as `read_objects`.
     """
-    info = read_info(path)
-    with _damaged(path):
+    info = read_info(path, identity)
+    schema = objects_schema(info.latent_dim)
+    batches = [conformed for _, conformed in _batches(path, info, ROW_GROUP)]
+    table = pa.Table.from_batches(batches, schema)
+    for field in schema:
+        if nulls := table[field.name].null_count % max(1, len(table)):
+            raise InputError(f"'{path}' is damaged ({nulls} of {len(table)} values of '{field.name}' are null)")
+    if info.images_seen is None:
+        return _renumbered(table, info)
+    _check_images(table, info, path)
+    return table, info
+
+
+def read_rows(path: str | Path, identity: Identity | None = None) -> tuple[pa.Table, StoreInfo]:
+    """Reads the rows of a file as they are, with all columns: those of `ObjectWriter`, checked, come first.
+
+    Args:
+        path: the file.
+        identity: see `read_info`.
+
+    Raises:
+        InputError: as `read_objects`.
+    """
+    info = read_info(path, identity)
+    schema = objects_schema(info.latent_dim)
+    read = list(_batches(path, info, ROW_GROUP, columns=None))
+    table = pa.Table.from_batches([conformed for _, conformed in read], schema)
+    if read:
+        whole = pa.Table.from_batches([batch for batch, _ in read])
+        # Where pandas keeps the numbers of rows that it has selected.
+        further = [name for name in whole.column_names if name not in COLUMNS and "__index_level_" not in name]
+        for name in further:
+            table = table.append_column(whole.schema.field(name), whole[name])
+    return table, info
+
+
+def read_batches(
+    path: str | Path, rows: int = ROW_GROUP, identity: Identity | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Reads a file of objects in pieces, with the columns of `ObjectWriter`, checked, in bounded memory.
+
+    Raises:
+        InputError: as `read_objects`.
+    """
+    info = read_info(path, identity)
+    for _, conformed in _batches(path, info, rows):
+        yield conformed
+
+
+def _batches(
+    path: str | Path, info: StoreInfo, rows: int, columns: Sequence[str] | None = tuple(COLUMNS)
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Pieces as they are in the file, and as `ObjectWriter` has them."""
+    first = 0
+    with damaged(path):
         # Not read_table: it would add columns for folders named like partitions (`year=2024`).
-        names = _schema(info.latent_dim).names
-        return _open(path, info).read(names).select(names), info
+        for batch in open_parquet(path).iter_batches(rows, columns=columns):
+            yield batch, conform(batch, info, path, first)
+            first += len(batch)
 
 
-@contextmanager
-def _damaged(path: str | Path) -> Iterator[None]:
-    """What can't be read becomes one sentence."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{path}' is damaged ({_first_line(error)})") from error
-
-
-def read_batches(path: str | Path, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
-    """Reads a file of objects in pieces, with the columns of `ObjectWriter`, in bounded memory.
-
-    Raises:
-        InputError: as `read_objects`.
-    """
-    info = read_info(path)
-    with _damaged(path):
-        yield from _open(path, info).iter_batches(rows, columns=_schema(info.latent_dim).names)
-
-
-def _open(path: str | Path, info: StoreInfo) -> pq.ParquetFile:
-    """A file that has all columns of `ObjectWriter`, and maybe more, such as a class that was predicted since."""
-    file = open_parquet(path)
-    kinds = _columns(file.schema_arrow)
-    # Types of lists may be equal and have other hashes, so that sets of them don't compare.
-    if any(kinds.get(name) != kind for name, kind in _columns(_schema(info.latent_dim)).items()):
-        raise InputError(f"'{path}' has other columns than ssdir writes")
-    return file
-
-
-def open_parquet(path: str | Path) -> pq.ParquetFile:
-    """A file whose pages are checked when they are read, and whose metadata may be as long as ours."""
-    return pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT)
-
-
-def read_info(path: str | Path) -> StoreInfo:
-    """What a file of objects says of itself, without reading the objects.
-
-    Raises:
-        InputError: as `read_objects`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"'{path}' is a folder, not a file" if path.is_dir() else f"'{path}' does not exist")
-    try:
-        with open_parquet(path) as file:
-            footer = file.metadata
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"'{path}' is damaged or not a Parquet file ({_first_line(error)})") from error
-    raw = (footer.metadata or {}).get(METADATA_KEY)
-    if raw is None:
-        raise InputError(f"'{path}' is a Parquet file that ssdir did not write")
-    try:
-        return _info(json.loads(raw), footer.num_rows, path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{path}' is damaged: its metadata can't be read") from error
-
-
-def _info(header: Mapping[str, Any], objects: int, path: Path) -> StoreInfo:
-    if header["format"] != FORMAT:
-        raise InputError(f"'{path}' has format {header['format']}, this ssdir reads {FORMAT}: update ssdir")
-    return StoreInfo(
-        model=str(header["model"]),
-        objects=objects,
-        class_names=[str(name) for name in header["class_names"]],
-        latent_dim=int(header["latent_dim"]),
-        fingerprint=str(header.get("fingerprint", "")),
-        ssdir_version=str(header["ssdir_version"]),
-        images_seen=int(header["images_seen"]),
-        images_without_objects={int(i): str(image) for i, image in header["images_without_objects"].items()},
+def _renumbered(table: pa.Table, info: StoreInfo) -> tuple[pa.Table, StoreInfo]:
+    """The images of the rows alone, counted as they come."""
+    coded = table["image"].combine_chunks().dictionary_encode()
+    column = table.schema.get_field_index("image_index")
+    index = coded.indices.cast(pa.int64())
+    return table.set_column(column, table.schema.field(column), index), replace(
+        info, images_seen=len(coded.dictionary), images_without_objects={}
     )
 
 
-def _schema(latent_dim: int) -> pa.Schema:
-    latent = pa.list_(pa.float32(), latent_dim)
-    columns: dict[str, pa.DataType] = {
-        "image": pa.string(),
-        "image_index": pa.int64(),
-        "image_height": pa.int32(),
-        "image_width": pa.int32(),
-        **dict.fromkeys(BOX_COLUMNS, pa.float32()),
-        "class": pa.string(),
-        "label": pa.int32(),
-        "score": pa.float32(),
-        "z_where": pa.list_(pa.float32(), 4),
-        "z_what": latent,
-        "z_what_scale": latent,
-        "z_depth": pa.float32(),
-        "anchor_index": pa.int32(),
-    }
-    return pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, kind in columns.items()])
+def _check_images(table: pa.Table, info: StoreInfo, path: str | Path) -> None:
+    """Checks that each image of a file has one index and one path, and none is missing."""
+    pairs = table.group_by(["image_index", "image"]).aggregate([])
+    indices = set(pairs["image_index"].to_pylist())
+    if len(indices) < len(pairs):
+        raise InputError(f"'{path}' is damaged (two images have the same image_index)")
+    named = indices | set(info.images_without_objects)
+    if named != set(range(info.images_seen or 0)):
+        raise InputError(f"'{path}' is damaged (it tells of {info.images_seen} images, and names others)")
 
 
-COLUMNS = frozenset(_schema(1).names)
-"""What `ObjectWriter` names its columns."""
-
-
-def _columns(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Names and types: which columns may be null has changed over time."""
-    return {field.name: field.type for field in schema}
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    """Numbers, names, or vectors (M, D) as an Arrow array."""
-    if not pa.types.is_fixed_size_list(kind):
-        return pa.array(values, type=kind) if values.dtype == object else pa.array(values).cast(kind)
-    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind)
-
-
-def _objects(table: pa.Table, info: StoreInfo) -> Objects:
+def _objects(table: pa.Table, batch_size: int) -> Objects:
     import torch
 
     from ssdir.objects import Objects
 
-    def numbers(name: str, dtype: torch.dtype) -> Tensor:
-        column = table[name].combine_chunks()
-        if not pa.types.is_fixed_size_list(column.type):
-            return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).to(dtype)
-        flat = column.flatten().to_numpy(zero_copy_only=False).copy()
-        return torch.from_numpy(flat).to(dtype).reshape(len(table), column.type.list_size)
+    def tensor(name: str, dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(numbers(table[name]).copy()).to(dtype)
 
     def nullable(name: str) -> Tensor | None:
-        nulls = table[name].null_count
-        if nulls not in (0, len(table)):
-            raise ValueError(f"{nulls} of {len(table)} values of '{name}' are null")
-        return None if nulls else numbers(name, torch.float32)
+        return None if table[name].null_count else tensor(name, torch.float32)
 
     return Objects(
-        image_index=numbers("image_index", torch.int64),
-        batch_size=info.images_seen,
-        z_where=numbers("z_where", torch.float32),
-        scores=numbers("score", torch.float32),
-        labels=numbers("label", torch.int64),
-        z_what=numbers("z_what", torch.float32),
+        image_index=tensor("image_index", torch.int64),
+        batch_size=batch_size,
+        z_where=tensor("z_where", torch.float32),
+        scores=tensor("score", torch.float32),
+        labels=tensor("label", torch.int64),
+        z_what=tensor("z_what", torch.float32),
         z_what_scale=nullable("z_what_scale"),
         z_depth=nullable("z_depth"),
-        anchor_index=numbers("anchor_index", torch.int64),
+        anchor_index=tensor("anchor_index", torch.int64),
     )
 
 
 def image_paths(table: pa.Table, info: StoreInfo) -> list[str]:
-    """Path of each image by its image_index, with those in which nothing was found.
+    """Path of each image by its image_index, with those in which nothing was detected.
 
-    Raises:
-        ValueError: if the file lacks an image.
+    Args:
+        table: see `read_table`.
+        info: what `read_table` returned with it.
     """
+    pairs = table.group_by(["image_index", "image"]).aggregate([])
     paths = dict(info.images_without_objects)
-    paths.update(zip(table["image_index"].to_pylist(), table["image"].to_pylist(), strict=True))
-    if sorted(paths) != list(range(info.images_seen)):
-        raise ValueError(f"it has {len(paths)} of {info.images_seen} images")
-    return [paths[index] for index in range(info.images_seen)]
+    paths.update(zip(pairs["image_index"].to_pylist(), pairs["image"].to_pylist(), strict=True))
+    return [paths[index] for index in range(len(paths))]
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Path:
+    """Where a stored image is.
+
+    Args:
+        image: path as stored; a relative one may start from any of the folders.
+        folders: where it may start from, the likeliest first.
+        beside: a folder that may hold the picture itself, wherever it was before.
+
+    Returns:
+        The first of these that is a file; if none is, the path from the first folder.
+    """
+    tried = [Path(folder) / image for folder in folders]
+    if beside is not None:
+        tried.append(Path(beside) / Path(image).name)
+    return next((path for path in tried if path.is_file()), tried[0])
 
 
 __all__ = [
+    "BOX_COLUMNS",
     "COLUMNS",
+    "METADATA_KEY",
     "ObjectWriter",
     "StoreInfo",
+    "find_picture",
     "image_paths",
+    "open_parquet",
     "read_batches",
     "read_info",
     "read_objects",
+    "read_rows",
     "read_table",
+    "to_objects",
 ]

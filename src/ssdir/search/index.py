@@ -1,29 +1,37 @@
-"""An index of encoded objects: which are nearest to a code, by the cosine of their `z_what`."""
+"""An index of encoded objects: which are nearest to an embedding, by the cosine of their `z_what`."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ssdir.errors import InputError, nearest
-from ssdir.inference.store import StoreInfo, comparable, read_batches, read_info
+from ssdir.errors import InputError
+from ssdir.inference.identity import Identity, check_comparable
+from ssdir.inference.store import StoreInfo, find_picture, read_info
 from ssdir.outputs import atomic_dir
-
-OnProgress: TypeAlias = Callable[[int, int, str], None]
-
-FORMAT = 1
-FORMAT_FILE = "ssdir.json"
-TABLE = "objects"
+from ssdir.search.doubles import PLACE
+from ssdir.search.filters import ObjectFilter
+from ssdir.search.rows import INDEXED, OnProgress, Rows, write_rows
+from ssdir.search.table import (
+    FORMAT_FILE,
+    TABLE,
+    IndexInfo,
+    connect,
+    lance,
+    read_header,
+    sole_writer,
+    write_header,
+)
+from ssdir.wording import quote
 
 EXACT_UP_TO = 50_000
 """Rows up to which every one is compared: that takes milliseconds, and no part of the answer is missed."""
@@ -32,71 +40,6 @@ PROBED_SHARE = 0.04
 LEAST_PROBED = 24
 """Partitions that are looked into, where all objects count. A filter leaves fewer in each, and the nearest of them
 lie further apart: as many more partitions are looked into, up to all (`benchmarks/search.py` measures recall)."""
-
-_PLACE = ("image", "box_x1", "box_y1", "box_x2", "box_y2")
-_KEPT = (
-    *("image", "image_index", "image_height", "image_width", "box_x1", "box_y1", "box_x2", "box_y2"),
-    *("class", "label", "score", "z_what", "z_depth"),
-)
-
-
-@dataclass(frozen=True)
-class ObjectFilter:
-    """Which objects count.
-
-    Attributes:
-        classes: names of classes; empty for all.
-        min_score: least score.
-        min_size: least longer side, relative to the image's longer side.
-        max_size: largest.
-    """
-
-    classes: tuple[str, ...] = ()
-    min_score: float | None = None
-    min_size: float | None = None
-    max_size: float | None = None
-
-    def sql(self, class_names: Sequence[str]) -> str | None:
-        """The filter in SQL, made of numbers only: names are looked up, and never become part of it.
-
-        Raises:
-            InputError: if there is no class of a name, a limit is not a number, or no size is within the limits.
-        """
-        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
-            raise InputError(f"no size is at least {self.min_size:g} and at most {self.max_size:g}")
-        parts = []
-        if self.classes:
-            unknown = [name for name in self.classes if name not in class_names]
-            if unknown:
-                raise InputError(f"the index has no class '{unknown[0]}'{nearest(unknown[0], class_names)}")
-            labels = sorted(class_names.index(name) for name in self.classes)
-            parts.append(f"label IN ({', '.join(map(str, labels))})")
-        limits = (("score", ">=", self.min_score), ("size", ">=", self.min_size), ("size", "<=", self.max_size))
-        for column, sign, limit in limits:
-            if limit is not None:
-                if not math.isfinite(limit):
-                    raise InputError(f"the limit of {column} must be a number, got {limit}")
-                parts.append(f"{column} {sign} {float(limit)!r}")
-        return " AND ".join(parts) or None
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What an index holds.
-
-    Attributes:
-        model: the model that made the codes, as `ssdir.load` takes it.
-        class_names: its classes.
-        latent_dim: size D of `z_what`.
-        folder: what the images' relative paths start from.
-        fingerprint: digest of the model's weights; empty where it isn't known.
-    """
-
-    model: str
-    class_names: list[str]
-    latent_dim: int
-    folder: str
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,27 +96,30 @@ class ObjectIndex:
         Args:
             path: the folder to make.
             files: of one model.
-            model: the model, as `ssdir.load` takes it; by default as the files say.
+            model: the model, as `ssdir.load` takes it, where it has moved or the files no longer name it; it is
+                loaded, and must be theirs.
             force: replace an existing index.
             on_progress: called with objects done, of how many, and what is being done.
 
         Raises:
-            InputError: if a file is missing, damaged, of another model or given twice, or holds no objects; as
-                `atomic_dir`.
+            InputError: if a file is missing, damaged or of another model, or holds no objects; if an object is
+                given twice, see `Places`; as `atomic_dir`.
         """
+        path = Path(path)
         _check_given_once(files)
-        infos = [read_info(file) for file in files]
-        one = infos[0]
-        info = IndexInfo(model or one.model, one.class_names, one.latent_dim, str(Path.cwd()), one.fingerprint)
+        identity = None if model is None else Identity.load(model)
+        infos = [read_info(file, identity) for file in files]
+        about = {name: getattr(infos[0], name) for name in Identity.model_fields}
+        info = IndexInfo(**about, folder=str(Path.cwd()))
         _check_same_model(info, infos, files)
         if not sum(each.objects for each in infos):
             raise InputError(f"'{files[0]}' holds no objects: nothing can be searched for")
-        with atomic_dir(path, force) as folder:
-            database = _connect(folder)
-            table = _write(partial(database.create_table, TABLE), files, info.latent_dim, 0, on_progress)
+        replaced = sole_writer(path) if force and (path / FORMAT_FILE).is_file() else nullcontext()
+        with replaced, lance(path, "made"), atomic_dir(path, force) as folder:
+            database = connect(folder)
+            table = write_rows(partial(database.create_table, TABLE), Rows(files, info, identity), on_progress)
             _sort_into_partitions(table, on_progress)
-            header = {"format": FORMAT, **asdict(info)}
-            (folder / FORMAT_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            write_header(folder, info)
         return cls.open(path)
 
     @classmethod
@@ -184,57 +130,42 @@ class ObjectIndex:
             InputError: if there is none, or it is damaged.
         """
         path = Path(path)
-        file = path / FORMAT_FILE
-        if not file.is_file():
-            problem = "is not an index" if path.exists() else "does not exist"
-            raise InputError(f"'{path}' {problem}: make one with ssdir index OBJECTS.parquet --out {path}")
-        try:
-            header = json.loads(file.read_text(encoding="utf-8"))
-            if header.pop("format") != FORMAT:
-                raise InputError(f"'{path}' is of another ssdir: make it again with ssdir index --force")
-            return cls(path, IndexInfo(**header), _connect(path).open_table(TABLE))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"'{path}' is damaged: make it again with ssdir index --force") from error
+        info = read_header(path)
+        with lance(path, "opened"):
+            return cls(path, info, connect(path).open_table(TABLE))
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, files: Sequence[str | Path], on_progress: OnProgress | None = None) -> None:
+    def add(
+        self, files: Sequence[str | Path], on_progress: OnProgress | None = None, model: str | None = None
+    ) -> None:
         """Adds the objects of more files of the same model.
 
         Args:
             files: that `ssdir encode` wrote.
             on_progress: as of `create`.
+            model: as of `create`.
 
         Raises:
-            InputError: as `create`; if the index has objects of a file already: of the same box in the same image.
+            InputError: as `create`; if the index has an object already; if another command is writing to it.
         """
-        _check_same_model(self.info, [read_info(file) for file in files], files)
+        identity = None if model is None else Identity.load(model)
+        _check_same_model(self.info, [read_info(file, identity) for file in files], files)
         _check_given_once(files)
-        self._check_new(files)
-        version = self._table.version
-        try:
-            _write(self._table.add, files, self.info.latent_dim, len(self), on_progress)
-            _sort_into_partitions(self._table, on_progress)
-        except BaseException:
-            self._table.restore(version)
-            raise
-        self._count = int(self._table.count_rows())
-
-    def _check_new(self, files: Sequence[str | Path]) -> None:
-        """Refuses objects that the index has already: each would be nearest to its double."""
-        had = self._table.search().select(list(_PLACE)).to_arrow()
-        for file in files:
-            for batch in read_batches(file):
-                same_images = had.filter(pc.is_in(had["image"], batch.column("image")))
-                double = _places(same_images) & _places(pa.Table.from_batches([batch]))
-                if double:
-                    raise InputError(
-                        f"the index has objects of '{file}' already, such as one of '{min(double)[0]}': "
-                        "add what is new only"
-                    )
+        with sole_writer(self.path), lance(self.path, "extended"):
+            self._table.checkout_latest()
+            version, first = self._table.version, int(self._table.count_rows())
+            rows = Rows(files, self.info, identity, first)
+            rows.places.add(self._table.search().select(list(PLACE)).to_arrow(), INDEXED, self.image_path)
+            try:
+                write_rows(self._table.add, rows, on_progress)
+                _sort_into_partitions(self._table, on_progress)
+            except BaseException:
+                self._table.restore(version)
+                raise
+            write_header(self.path, self.info)
+            self._count = int(self._table.count_rows())
 
     def nearest(
         self, z_what: NDArray[np.floating[Any]], k: int = 10, where: ObjectFilter | None = None
@@ -252,17 +183,20 @@ class ObjectIndex:
             One for each code, with fewer than `k` rows where fewer count.
 
         Raises:
-            InputError: if the codes have another size; as `ObjectFilter.sql`.
+            InputError: if the codes have another size, or are not finite; as `ObjectFilter.sql`.
         """
         codes = np.atleast_2d(np.asarray(z_what, dtype=np.float32))
+        if not np.isfinite(codes).all():
+            raise InputError("an embedding to search for holds numbers that are not finite")
         if codes.shape[1] != self.info.latent_dim:
             raise InputError(
                 f"codes of {codes.shape[1]} numbers don't fit an index of {self.info.latent_dim}: "
                 "they are of another model"
             )
         condition = (where or ObjectFilter()).sql(self.info.class_names)
-        probed = self._probed(condition)
-        return [self._nearest(code, k, condition, probed) for code in codes]
+        with lance(self.path, "searched"):
+            probed = self._probed(condition)
+            return [self._nearest(code, k, condition, probed) for code in codes]
 
     def rows(self, rows: Sequence[int]) -> pa.Table:
         """The objects of some rows, in their order.
@@ -274,17 +208,17 @@ class ObjectIndex:
         for row in rows:
             if not 0 <= row < count:
                 raise InputError(f"the index has rows 0 ... {count - 1}, not {row}")
-        if not len(rows):
-            return self._table.search().limit(0).to_arrow()
-        # Rows are only ever appended, so that their numbers are where they lie: none is searched for.
-        found = self._table.take_offsets(list(rows)).to_arrow()
+        with lance(self.path, "read"):
+            if not len(rows):
+                return self._table.search().limit(0).to_arrow()
+            # Rows are only ever appended, so that their numbers are where they lie: none is searched for.
+            found = self._table.take_offsets(list(rows)).to_arrow()
         place = {row: number for number, row in enumerate(found["row"].to_pylist())}
         return found.take([place[row] for row in rows])
 
     def image_path(self, image: str) -> Path:
-        """Where a picture should be: as it was given, or from the folder where the index was made."""
-        path = Path(image)
-        return path if path.exists() else Path(self.info.folder) / path
+        """Where a picture should be: from the folder where the index was made, or from the current one."""
+        return find_picture(image, self.info.folder, ".")
 
     def _probed(self, condition: str | None) -> int | None:
         """Partitions to look into, so that about as many objects are compared with a filter as without."""
@@ -307,86 +241,10 @@ class ObjectIndex:
         return Neighbours(found["row"].to_numpy(), similarity, self.rows)
 
 
-def _connect(folder: Path) -> Any:
-    try:
-        import lancedb
-    except ImportError as error:
-        raise InputError("to search, LanceDB is needed: pip install 'ssdir[search]'") from error
-    return lancedb.connect(folder)
-
-
-def _schema(latent_dim: int) -> pa.Schema:
-    kinds = {
-        **dict.fromkeys(("row", "image_index"), pa.int64()),
-        **dict.fromkeys(("image", "class"), pa.string()),
-        **dict.fromkeys(("image_height", "image_width", "label"), pa.int32()),
-        **dict.fromkeys(("box_x1", "box_y1", "box_x2", "box_y2", "score", "size", "z_depth"), pa.float32()),
-        "z_what": pa.list_(pa.float32(), latent_dim),
-    }
-    return pa.schema([pa.field(name, kinds[name]) for name in ("row", *_KEPT, "size")])
-
-
-def _write(
-    write: Callable[[pa.RecordBatchReader], Any],
-    files: Sequence[str | Path],
-    latent_dim: int,
-    first: int,
-    on_progress: OnProgress | None,
-) -> Any:
-    """Gives the files' objects to one of LanceDB's writers, as the index holds them, numbered from `first`.
-
-    Raises:
-        InputError: as `read_batches`.
-    """
-    total = sum(read_info(file).objects for file in files)
-    raised: list[InputError] = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        done = 0
-        try:
-            for batch in _batches(files, first):
-                yield batch
-                done += len(batch)
-                if on_progress is not None:
-                    on_progress(done, total, "reading objects")
-        except InputError as error:  # LanceDB makes an error of its own of it.
-            raised.append(error)
-            raise
-
-    try:
-        return write(pa.RecordBatchReader.from_batches(_schema(latent_dim), batches()))
-    except RuntimeError:
-        if raised:
-            raise raised[0] from None
-        raise
-
-
-def _batches(files: Sequence[str | Path], first: int) -> Iterator[pa.RecordBatch]:
-    for file in files:
-        for batch in read_batches(file):
-            number = pa.array(np.arange(first, first + len(batch)))
-            columns = [batch.column(name) for name in _KEPT]
-            fields = _schema(batch.schema.field("z_what").type.list_size)
-            yield pa.RecordBatch.from_arrays([number, *columns, _sizes(batch)], schema=fields)
-            first += len(batch)
-
-
 def _check_given_once(files: Sequence[str | Path]) -> None:
     for number, file in enumerate(files):
         if Path(file) in map(Path, files[:number]):
             raise InputError(f"'{file}' is given twice")
-
-
-def _places(table: pa.Table) -> set[tuple[Any, ...]]:
-    """Image and box of each object."""
-    return set(zip(*(table[name].to_pylist() for name in _PLACE), strict=True))
-
-
-def _sizes(batch: pa.RecordBatch) -> pa.Array:
-    """The boxes' longer sides, relative to the images' longer sides."""
-    sides = [pc.subtract(batch.column(f"box_{axis}2"), batch.column(f"box_{axis}1")) for axis in "xy"]
-    image = pc.max_element_wise(batch.column("image_height"), batch.column("image_width"))
-    return pc.divide(pc.max_element_wise(*sides), image.cast(pa.float32()))
 
 
 def _partitions(count: int) -> int:
@@ -408,12 +266,13 @@ def _sort_into_partitions(table: Any, on_progress: OnProgress | None) -> None:
 
 def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo], files: Sequence[str | Path]) -> None:
     for other, file in zip(others, files, strict=True):
-        if not comparable(other, info):
-            raise InputError(
-                f"'{file}' is of the model '{other.model}', the index of '{info.model}': "
-                "codes of different models can't be compared, nor those of one that was trained again"
-            )
+        check_comparable(
+            other, f"'{file}' (model {quote(other.model)})", info, f"the index (model {quote(info.model)})"
+        )
         if list(other.class_names) != list(info.class_names):
             raise InputError(
                 f"'{file}' has other classes than the index: make an index of its own for each detector"
             )
+
+
+__all__ = ["IndexInfo", "Neighbours", "ObjectFilter", "ObjectIndex"]

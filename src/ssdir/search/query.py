@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from ssdir.errors import InputError
 from ssdir.inference.files import encode_files, load_encoder
-from ssdir.inference.store import ObjectWriter, comparable
-from ssdir.search.index import IndexInfo
+from ssdir.inference.identity import check_comparable
+from ssdir.inference.store import ObjectWriter
+from ssdir.search.table import IndexInfo
 
 
 def encode_query(
@@ -24,7 +25,7 @@ def encode_query(
     """The objects of a picture, by falling score, with the columns of stored ones and their `number`, from 0.
 
     Args:
-        info: of the index; tells the model.
+        info: of the index, which names the model.
         image: path of the picture; `#K` at its end takes the Kth object only, from 0.
         model: where the model is now; None if it is where the index says.
         score_threshold: least score; None takes the model's.
@@ -41,16 +42,12 @@ def encode_query(
         encoder = load_encoder(model or info.model, None, device)
     except InputError as error:
         raise InputError(
-            f"the model of the index can't be loaded ({error}): tell where it is with --model"
+            f"the model of the index can't be loaded ({error}): say where it is with --model"
         ) from error
-    if not comparable(encoder, info):
-        raise InputError(
-            f"'{model or info.model}' is not the model of the index, or was trained again since: "
-            "encode the images again with it, or tell with --model where the former one is"
-        )
+    check_comparable(encoder, f"'{model or info.model}'", info, "the index")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "query.parquet"
-        with ObjectWriter(file, info.model, encoder.class_names, info.latent_dim) as writer:
+        with ObjectWriter(file, info.model, encoder.class_names, info.latent_dim, encoder.fingerprint) as writer:
             for batch in encode_files(encoder, [path], strict=True, score_threshold=score_threshold):
                 writer.write(batch.objects, batch.paths, batch.sizes)
         found = pq.read_table(file).sort_by([("score", "descending")])

@@ -63,8 +63,10 @@ def build_app(studio: Studio) -> gr.Blocks:
         def picked(before: Workspace | None, rival: str | None, event: gr.EventData) -> list[Any]:
             return pick(row_of(event._data, len(samples)) or 0, before, rival)
 
-        def opened(path: str, before: Workspace | None, rival: str | None) -> list[Any]:
+        def opened(path: str | None, before: Workspace | None, rival: str | None) -> list[Any]:
             try:
+                if not path:
+                    raise InputError("no picture was uploaded")
                 now = Workspace.open(studio.predictor, open_picture(path), Path(path).name, before)
             except InputError as error:
                 raise gr.Error(str(error), title="Not opened", print_exception=False) from None

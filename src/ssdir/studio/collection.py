@@ -1,4 +1,4 @@
-"""A data set's objects as one set to explore: their codes on a map, their crops, and who is like whom."""
+"""A data set's objects as one set to explore: their embeddings on a map, their crops, and who is like whom."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from sklearn.cluster import KMeans
 
 from ssdir.data.images import Image8, read_image, shrink
 from ssdir.errors import InputError
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import read_info, read_objects
+from ssdir.inference.store import find_picture, read_table, to_objects
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.plots import MIN_TSNE_POINTS, Embedding, tsne
@@ -84,22 +85,21 @@ def collect_samples(predictor: Predictor, samples: Sequence[Sample]) -> Collecti
     return Collection(predictor.encode(images), names, images, predictor.class_names)
 
 
-def open_collection(path: str | Path, predictor: Predictor) -> Collection:
-    """A file of objects that `ssdir encode` wrote, with the pictures that are found: as named there, or beside it.
+def open_collection(path: str | Path, identity: Identity) -> Collection:
+    """A file of objects that `ssdir encode` wrote, with its pictures where they are: as named there, or beside it.
+
+    Args:
+        path: the file.
+        identity: of the studio's model, which must be the file's.
 
     Raises:
-        InputError: if the file can't be read, has no objects, or codes of another size than the model's.
+        InputError: if the file can't be read, has no objects, or is of another model.
     """
     path = Path(path)
-    info = read_info(path)
-    if info.latent_dim != predictor.latent_dim:
-        raise InputError(
-            f"'{path}' holds codes of {info.latent_dim} numbers (model {info.model}), the model's have "
-            f"{predictor.latent_dim}: name the model that encoded it"
-        )
-    objects, names = read_objects(path)
-    if not len(objects):
-        raise InputError(f"'{path}' holds no objects: encode pictures in which something is found")
+    table, info = read_table(path, identity)
+    if not len(table):
+        raise InputError(f"'{path}' holds no objects: encode pictures in which something is detected")
+    objects, names = to_objects(table, info)
     sources = [_find(name, path.parent) for name in names]
     return Collection(objects, [Path(name).name for name in names], sources, info.class_names)
 
@@ -180,8 +180,8 @@ def _errors(
 
 
 def _find(name: str, folder: Path) -> Path | None:
-    candidates = (Path(name), folder / name, folder / Path(name).name)
-    return next((path.absolute() for path in candidates if path.is_file()), None)
+    path = find_picture(name, ".", folder, beside=folder)
+    return path.absolute() if path.is_file() else None
 
 
 @lru_cache(maxsize=32)

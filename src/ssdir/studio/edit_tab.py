@@ -13,7 +13,7 @@ import torch
 
 from ssdir.objects import Objects, Scene
 from ssdir.studio import components, scene_editor, scene_files, views
-from ssdir.studio.workspace import Studio, Workspace, place_of, row_of
+from ssdir.studio.workspace import Studio, Workspace, number_of, place_of, row_of
 
 _HELP = (
     "Drag an object, or its corner. With the keyboard: Tab to it, arrows move (Shift: further), + and − resize, "
@@ -216,7 +216,8 @@ class EditTab:
         return [workspace, *(self._show_moved(workspace) if chosen else self.show(workspace))]
 
     def _key(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
-        name, row = event._data.get("name"), row_of(event._data, len(workspace.objects))
+        data = event._data if isinstance(event._data, dict) else {}
+        name, row = str(data.get("name")), row_of(data, len(workspace.objects))
         if name in ("undo", "redo"):
             return self._history(name)(workspace)
         if name not in _COMMANDS or row is None:
@@ -242,26 +243,28 @@ class EditTab:
         found = workspace.look.objects
         return self._shown(workspace.edited(found, "started over", workspace.row))
 
-    def _swap(self, workspace: Workspace, other: int | None) -> list[Any]:
-        row, count = workspace.row, len(workspace.objects)
-        if row is None or other is None or not 0 <= other < count:
+    def _swap(self, workspace: Workspace, chosen: Any) -> list[Any]:
+        row, other = workspace.row, row_of(chosen, len(workspace.objects))
+        if row is None or other is None:
             return self._shown(workspace)
         swapped = scene_editor.swap_appearances(workspace.objects, row, other)
         return self._shown(workspace.edited(swapped, f"swapped objects {row + 1} and {other + 1}", row))
 
-    def _blend(self, workspace: Workspace, other: int | None, share: float) -> list[Any]:
+    def _blend(self, workspace: Workspace, chosen: Any, sent: Any) -> list[Any]:
         row, history = workspace.row, workspace.history
-        if row is not None and other is not None and 0 <= other < len(workspace.objects):
+        other, share = row_of(chosen, len(workspace.objects)), number_of(sent, 0, 1)
+        if row is not None and other is not None and share is not None:
             title = f"blended object {row + 1} with {other + 1}"
             # While the slider moves, shares are of what the object was before.
             start = history.past[-1].objects if history.present.title == title else history.objects
-            blended = scene_editor.blend_appearance(start, row, other, min(max(share, 0), 1))
+            blended = scene_editor.blend_appearance(start, row, other, share)
             workspace = workspace.edited(blended, title, row, going_on=True)
         return self._blended(workspace)
 
-    def _turn(self, workspace: Workspace, *settings: float) -> list[Any]:
+    def _turn(self, workspace: Workspace, *sent: Any) -> list[Any]:
         row, codes = workspace.row, workspace.objects.z_what
-        if row is not None and codes is not None:
+        settings = [number for each in sent if (number := number_of(each, -4, 4)) is not None]
+        if row is not None and codes is not None and len(settings) == len(sent):
             turned = self.studio.directions.turn(codes[row], torch.tensor(settings, dtype=codes.dtype))
             changed = scene_editor.set_appearance(workspace.objects, row, turned)
             workspace = workspace.edited(changed, f"turned knobs of object {row + 1}", row, going_on=True)
@@ -276,7 +279,7 @@ class EditTab:
             if kind == "PNG":
                 content = scene_files.scene_png(predictor, objects)
             elif kind == "Parquet":
-                content = scene_files.scene_parquet(objects, name, size, predictor)
+                content = scene_files.scene_parquet(objects, name, size, self.studio.identity)
             else:
                 content = scene_files.scene_json(objects, name, size, predictor.class_names)
             source = f"data:{mime};base64,{base64.b64encode(content).decode()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import check_draws, load
 from ssdir.models.shipped import list_models
 from ssdir.models.zoo import find_model
@@ -37,13 +38,12 @@ def open_studio(
     advance(0, 3, "loading the model")
     predictor = load(model, device)
     check_draws(predictor.model)
+    identity = Identity.of(model, predictor)
     for rival in rivals:
         find_model(rival)
     advance(1, 3, "finding the objects")
     samples = sample_pictures()
-    collection = collect_samples(predictor, samples)
-    if objects is not None:
-        collection = open_collection(objects, predictor)
+    collection = collect_samples(predictor, samples) if objects is None else open_collection(objects, identity)
     advance(2, 3, "mapping the objects")
     objects_map = map_objects(collection, predictor)
     shipped = [card.name for card in list_models() if card.name != model]
@@ -51,6 +51,7 @@ def open_studio(
     assert codes is not None
     return Studio(
         name=Path(model).name,
+        identity=identity,
         predictor=predictor,
         rivals=list(dict.fromkeys([*rivals, *shipped])),
         samples=samples,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ssdir.documents import json_text
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.inference.store import ObjectWriter
 from ssdir.objects import Objects
@@ -26,12 +27,12 @@ def scene_png(predictor: Predictor, objects: Objects) -> bytes:
     return to_png(np.ascontiguousarray(picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
 
 
-def scene_parquet(objects: Objects, name: str, size: tuple[int, int], predictor: Predictor) -> bytes:
+def scene_parquet(objects: Objects, name: str, size: tuple[int, int], identity: Identity) -> bytes:
     """The objects as `ssdir encode` writes them, for a picture called `name` of `size` = (height, width)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.parquet"
-        about = (predictor.class_names, predictor.latent_dim, predictor.fingerprint)
-        with ObjectWriter(path, "studio", *about) as writer:
+        about = (identity.model, identity.class_names, identity.latent_dim, identity.fingerprint)
+        with ObjectWriter(path, *about) as writer:
             writer.write(objects, [name], [size])
         return path.read_bytes()
 
@@ -51,4 +52,4 @@ def scene_json(objects: Objects, name: str, size: tuple[int, int], class_names: 
         entry |= {field.removesuffix("s"): each[row] for field, each in values.items() if field != "labels"}
         rows.append(entry)
     scene = {"image": name, "height": size[0], "width": size[1], "objects": rows}
-    return (json.dumps(scene, indent=2) + "\n").encode()
+    return json_text(scene).encode()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from ssdir.data.images import Image8
+from ssdir.errors import InputError
+from ssdir.inference.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.studio.collection import Collection, ObjectMap
@@ -18,6 +20,9 @@ from ssdir.studio.directions import LatentDirections
 from ssdir.studio.look import Look, look
 from ssdir.studio.samples import Sample
 from ssdir.studio.scene_editor import History
+from ssdir.wording import quote
+
+_HUGE = 1e18
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,7 @@ class Studio:
 
     Attributes:
         name: of the model.
+        identity: of the model, for files of objects.
         predictor: the model.
         rivals: names of the models to compare it with.
         samples: pictures to start with.
@@ -35,6 +41,7 @@ class Studio:
     """
 
     name: str
+    identity: Identity
     predictor: Predictor
     rivals: Sequence[str]
     samples: Sequence[Sample]
@@ -46,7 +53,7 @@ class Studio:
     def rival(self, name: str) -> Predictor:
         """A model to compare with, loaded when first asked for; only those in `rivals`."""
         if name not in self.rivals:
-            raise KeyError(name)
+            raise InputError(f"{quote(name)} is none of the models to compare with")
         if name not in self.loaded:
             from ssdir.inference.predictor import check_draws, load
 
@@ -142,10 +149,16 @@ def _within(row: int | None, count: int) -> int | None:
     return 0 if row is None else min(row, count - 1)
 
 
-def row_of(data: Mapping[str, Any], count: int) -> int | None:
+def row_of(data: Any, count: int) -> int | None:
     """The row that an event from the browser names, if it is one of `count`."""
-    row = data.get("row")
+    row = data.get("row") if isinstance(data, Mapping) else data
     return row if isinstance(row, int) and not isinstance(row, bool) and 0 <= row < count else None
+
+
+def number_of(value: Any, low: float, high: float) -> float | None:
+    """The number that a control of the browser sends, within limits; None if it is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _HUGE
+    return min(max(float(value), low), high) if is_number else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +178,13 @@ class Place:
     last: bool
 
 
-def place_of(data: Mapping[str, Any], count: int) -> Place | None:
+def place_of(data: Any, count: int) -> Place | None:
     """The place that an event from the browser names, if it is one and of one of `count` objects."""
-    row, numbers, sent = row_of(data, count), data.get("z_where"), data.get("sent")
-    if row is None or not isinstance(sent, (int, float)) or not isinstance(numbers, list) or len(numbers) != 4:
+    row = row_of(data, count)
+    if row is None or not isinstance(data, Mapping):
+        return None
+    numbers, sent = data.get("z_where"), number_of(data.get("sent"), 0, _HUGE)
+    if sent is None or not isinstance(numbers, list) or len(numbers) != 4:
         return None
     if not all(isinstance(number, (int, float)) and abs(number) < 10 for number in numbers):
         return None
