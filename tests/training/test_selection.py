@@ -1,0 +1,183 @@
+"""Which epoch of the detector is kept: on data that it learns by heart, not the last one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ssdir.data.coco import write_scatter
+from ssdir.data.dataset import collate
+from ssdir.data.layouts import open_dataset
+from ssdir.data.scatter import ScatterConfig
+from ssdir.errors import InputError
+from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
+from ssdir.models.zoo import load_model
+from ssdir.training.fit import train
+from ssdir.training.modules import LitModel, LitStage
+from ssdir.training.recipe import Recipe, read_recipe, read_summary
+from ssdir.training.selection import BestEpoch
+from ssdir.training.stage import CHECKPOINT
+
+from .common import INTERRUPTED, SIZE, changed
+
+EPOCHS, PATIENCE = 20, 5
+
+
+@pytest.fixture(scope="session")
+def misplaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight training images whose boxes are off by up to half their size: what is learned by heart is wrong."""
+    folder = tmp_path_factory.mktemp("data") / "misplaced"
+    write_scatter(folder, "digits", ScatterConfig(canvas=SIZE, grids=(2,), train=8, val=24, test=0))
+    file = folder / "annotations" / "instances_train.json"
+    content, rng = json.loads(file.read_text()), np.random.default_rng(0)
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        across, down = rng.uniform(-0.5, 0.5, 2).tolist()
+        entry["bbox"] = [x + across * width, y + down * height, width, height]
+    file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def overfitting(recipe: Recipe) -> Recipe:
+    stage = {"epochs": EPOCHS, "batch_size": 4, "lr": 5e-3, "schedule": "constant", "grad_clip": None}
+    return changed(recipe, "detector", **stage, keep="best", patience=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def chosen(overfitting: Recipe, misplaced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The detector alone."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "chosen"
+    train(overfitting, misplaced, out, stage="detector")
+    return out
+
+
+def column(run: Path, name: str) -> list[float]:
+    with (run / "detector" / "metrics.csv").open() as stream:
+        return [float(row[name]) for row in csv.DictReader(stream) if row[name]]
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """The detector's; the representation beside it is untrained yet."""
+    return load_model(run / "detector" / "model").detector.state_dict()
+
+
+def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, misplaced: Path) -> None:
+    measured = column(chosen, "val/ap50")
+    best = int(np.argmax(measured))
+    assert 0 < best < len(measured) - 1
+    assert len(measured) == best + 1 + PATIENCE < EPOCHS, "it stops once AP50 no longer rises"
+    learned = column(chosen, "train/total")
+    assert learned[-1] < learned[best], "the training loss still fell"
+    summary = read_summary(chosen, "detector")
+    assert (summary.ended, summary.kept_epoch) == (True, best)
+    assert summary.kept_ap50 == pytest.approx(measured[best])
+    split = open_dataset(misplaced, "val", "object", SIZE)
+    images, targets = collate([split[index] for index in range(len(split))])
+    with torch.no_grad():
+        found = load_model(chosen / "detector" / "model").detector.detect(images, RANKING_THRESHOLD)
+    metrics = detection_metrics(found, targets, (SIZE, SIZE))
+    assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), "the saved weights are that epoch's"
+
+
+def test_the_kept_weights_are_those_that_so_many_epochs_give(
+    chosen: Path, overfitting: Recipe, misplaced: Path, tmp_path: Path
+) -> None:
+    best = read_summary(chosen, "detector").kept_epoch
+    assert best is not None
+    short = changed(overfitting, "detector", epochs=best + 1, keep="last", patience=None)
+    train(short, misplaced, tmp_path / "run", stage="detector")
+    assert read_summary(tmp_path / "run", "detector").kept_ap50 is None, "nothing is measured unless asked for"
+    expected = weights(tmp_path / "run")
+    assert all(torch.equal(expected[name], tensor) for name, tensor in weights(chosen).items())
+
+
+@pytest.mark.parametrize("epoch", ["before the best", "after it"])
+def test_a_resumed_run_chooses_the_same_epoch(
+    epoch: str, chosen: Path, overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = read_summary(chosen, "detector").kept_epoch
+    assert best is not None
+    stop_in = best - 1 if epoch == "before the best" else best + 3
+    handler, step = signal.getsignal(signal.SIGINT), LitStage.training_step
+
+    def interrupted(self: LitStage, batch: Any, batch_index: int) -> Tensor:
+        if self.current_epoch == stop_in:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LitModel, "training_step", interrupted)
+        with pytest.raises(INTERRUPTED):
+            train(overfitting, misplaced, tmp_path / "run", stage="detector")
+    signal.signal(signal.SIGINT, handler)
+    train(overfitting, misplaced, tmp_path / "run", stage="detector", resume=True)
+    expected, resumed = read_summary(chosen, "detector"), read_summary(tmp_path / "run", "detector")
+    assert (resumed.kept_epoch, resumed.kept_ap50) == (expected.kept_epoch, expected.kept_ap50)
+    whole = weights(chosen)
+    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_a_run_that_had_stopped_trains_no_further(
+    chosen: Path, overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the process had been killed after the last checkpoint, before the summary."""
+    out, epochs = tmp_path / "run", list[int]()
+    (out / "detector" / "checkpoints").mkdir(parents=True)
+    for name in ("recipe.yaml", "data.json", Path("detector") / CHECKPOINT):
+        (out / name).write_bytes((chosen / name).read_bytes())
+    monkeypatch.setattr(LitModel, "on_train_epoch_start", lambda self: epochs.append(self.current_epoch))
+    train(overfitting, misplaced, out, stage="detector", resume=True)
+    assert epochs == []
+    whole = weights(chosen)
+    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(out).items())
+
+
+def test_patience_alone_keeps_the_last_epoch(
+    overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([0.2, 0.5, 0.4, 0.5, 0.9])
+    monkeypatch.setattr(BestEpoch, "_measure", lambda self, *args: next(measured))
+    patient = changed(overfitting, "detector", keep="last", patience=2)
+    train(patient, misplaced, tmp_path / "run", stage="detector")
+    summary = read_summary(tmp_path / "run", "detector")
+    assert (summary.kept_epoch, summary.kept_ap50) == (3, 0.5), "an equal AP50 is no better one"
+
+
+def test_epochs_can_be_compared_only_on_objects(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    """And what was there before is still there."""
+    data = tmp_path / "data"
+    data.symlink_to(scattered, target_is_directory=True)
+    short = changed(recipe, "detector", epochs=1)
+    train(short, data, tmp_path / "run", stage="detector")
+    data.unlink()
+    shutil.copytree(scattered, data)
+    file = data / "annotations" / "instances_val.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "annotations": []}))
+    measuring = changed(recipe, "detector", epochs=1, keep="best")
+    with pytest.raises(InputError, match=r"the split to validate on has no object, .* detector\.keep=last"):
+        train(measuring, data, tmp_path / "run", stage="detector", force=True)
+    assert read_summary(tmp_path / "run", "detector").ended
+    train(short, data, tmp_path / "other", stage="detector")  # As before, where nothing is compared.
+
+
+def test_recipes_say_which_epoch_is_kept() -> None:
+    assert read_recipe("tiny", ["detector.keep=best", "detector.patience=3"]).detector.measures_epochs
+    assert not read_recipe("tiny").detector.measures_epochs
+    for key, value in (("representation.keep", "best"), ("representation.patience", "3")):
+        with pytest.raises(InputError, match="only a detector's epochs are measured"):
+            read_recipe("tiny", [f"{key}={value}"])
+    with pytest.raises(InputError, match=r"'detector\.keep'"):
+        read_recipe("tiny", ["detector.keep=first"])
+    with pytest.raises(InputError, match=r"'detector\.patience'"):
+        read_recipe("tiny", ["detector.patience=0"])
