@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
-from xml.etree import ElementTree
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
+from ssdir.data.copy_names import class_names, copy_names
 from ssdir.data.images import image_size
+from ssdir.data.layout_writers import voc_boxes, write_coco, write_data_yaml, write_voc, write_yolo, yolo_lines
 from ssdir.data.layouts import Layout, find_layout
 from ssdir.data.table_builder import SPLITS, stand_for
 from ssdir.errors import EmptySplitError, InputError
@@ -56,7 +54,8 @@ def convert(
     COCO gets all objects as annotated: ignored ones as crowds, and what the table knows besides as further keys.
     YOLO and VOC get boxes clipped to their image, without those that then have no area, and without ignored
     objects, for which they have no flag; VOC's are whole pixels. YOLO has no flag for difficult objects either.
-    What is left out is counted in the notes. A split such as `train2017` is written as `train`.
+    What is left out is counted in the notes, as are images and classes whose names could not be read again and are
+    changed. A split such as `train2017` is written as `train`.
 
     Args:
         root: a folder in any layout of `LAYOUTS`.
@@ -78,12 +77,17 @@ def convert(
         done = Conversion(layout.name)
         tables = _read_splits(layout, folder, target, done, options)
         names = list(dict.fromkeys(name for table in tables.values() for name in table.category_names))
-        file_names = _file_names(tables, one_folder=target == "voc")
+        file_names, renamed = copy_names(tables, one_folder=target == "voc", any_suffix=target == "coco")
+        written_names, renamed_classes = (names, []) if target == "coco" else class_names(names)
+        for what, changes in (("images", renamed), ("classes", renamed_classes)):
+            if changes:
+                why = "as two would share a name or a name can't be kept"
+                done.notes.append(f"{what} renamed, {why}: {len(changes)} ({changes[0]})")
         total = sum(len(table.image_names) for table in tables.values())
         written = 0
         for split, table in tables.items():
-            fitted = _fit_to_images(_renumber(table, names))
-            kept = fitted if target == "coco" else _without_unflagged(fitted, split, target, done)
+            fitted = replace(_fit_to_images(_renumber(table, names)), category_names=written_names)
+            kept = _expressible(fitted, split, target, done)
             for path, copy in zip(kept.image_paths, file_names[split], strict=True):
                 _copy(path, made / _image_folder(target, split) / copy)
                 written += 1
@@ -92,9 +96,9 @@ def convert(
             _WRITERS[target](made, split, kept, file_names[split])
             done.images[split], done.objects[split] = len(kept.image_names), len(kept.image)
         if target == "yolo":
-            _write_data_yaml(made, list(tables), names)
+            write_data_yaml(made, list(tables), written_names)
         elif target == "voc":
-            (made / "classes.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+            (made / "classes.txt").write_text("".join(f"{name}\n" for name in written_names), "utf-8")
     return done
 
 
@@ -143,8 +147,13 @@ def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
     return replace(table, image_sizes=sizes, boxes_px=table.boxes_px * scale)
 
 
-def _without_unflagged(table: AnnotationTable, split: str, target: Target, done: Conversion) -> AnnotationTable:
+def _expressible(table: AnnotationTable, split: str, target: Target, done: Conversion) -> AnnotationTable:
     """Boxes clipped; what the target can't express is left out, and counted."""
+    images = np.arange(len(table.image_names))
+    if target == "coco":
+        finite = np.isfinite(table.boxes_px).all(axis=1)
+        _count(done, split, {"boxes that are not finite, left out": int((~finite).sum())})
+        return table.subset(np.flatnonzero(finite), images)
     sizes = table.image_sizes[table.image]
     relative, has_area = clip_boxes(table.boxes_px, sizes)
     kept = has_area & ~table.ignored
@@ -154,32 +163,33 @@ def _without_unflagged(table: AnnotationTable, split: str, target: Target, done:
     }
     if target == "yolo" and table.difficult is not None:
         lost["difficult objects, written as any other"] = int((table.difficult & kept).sum())
+    clipped = replace(table, boxes_px=relative * sizes[:, [1, 0, 1, 0]]).subset(np.flatnonzero(kept), images)
+    first = _first_of_each(clipped, target)
+    lost["objects whose class and box, as written, another of their image has, left out"] = len(
+        clipped.image
+    ) - len(first)
+    _count(done, split, lost)
+    return clipped.subset(first, images)
+
+
+def _first_of_each(table: AnnotationTable, target: Target) -> NDArray[np.int64]:
+    """The rows without those that would be written as an earlier one of their image: readers leave these out."""
+    written: list[Any] = (
+        yolo_lines(table) if target == "yolo" else [tuple(box) for box in voc_boxes(table).tolist()]
+    )
+    difficult = (
+        itertools.repeat(False) if table.difficult is None or target == "yolo" else table.difficult.tolist()
+    )
+    rows: dict[tuple[Any, ...], int] = {}
+    for row, key in enumerate(
+        zip(table.image.tolist(), table.category.tolist(), written, difficult, strict=False)
+    ):
+        rows.setdefault(key, row)
+    return np.array([*rows.values()], dtype=np.int64)
+
+
+def _count(done: Conversion, split: str, lost: Mapping[str, int]) -> None:
     done.notes += [f"{split}: {what}: {number}" for what, number in lost.items() if number]
-    clipped = replace(table, boxes_px=relative * sizes[:, [1, 0, 1, 0]])
-    return clipped.subset(np.flatnonzero(kept), np.arange(len(table.image_names)))
-
-
-def _file_names(tables: Mapping[str, AnnotationTable], one_folder: bool) -> dict[str, list[str]]:
-    """What the copies are called: as the images, or if two would share a name, with what tells them apart."""
-
-    def key(split: str, name: str) -> tuple[str, str]:
-        return "" if one_folder else split, Path(name).stem.casefold()
-
-    shared = Counter(key(split, name) for split, table in tables.items() for name in table.image_names)
-    used = {which for which, number in shared.items() if number == 1}
-
-    def free_name(split: str, name: str) -> str:
-        path = Path(name)
-        if shared[key(split, name)] == 1:
-            return path.name
-        parts = [part for part in path.parts if part != path.anchor]
-        stems = (f"{split}_{path.stem}", f"{split}_{'_'.join(parts).removesuffix(path.suffix)}")
-        candidates = chain(stems, (f"{stems[0]}_{n}" for n in count(2)))
-        free = next(stem for stem in candidates if key(split, f"{stem}.x") not in used)
-        used.add(key(split, f"{free}.x"))
-        return free + path.suffix
-
-    return {split: [free_name(split, name) for name in table.image_names] for split, table in tables.items()}
 
 
 def _image_folder(target: Target, split: str) -> str:
@@ -191,122 +201,8 @@ def _copy(path: Path, copy: Path) -> None:
     shutil.copyfile(path, copy)
 
 
-# What is written ------------------------------------------------------------------------------------------
-
-
-def _rows_of_images(table: AnnotationTable) -> Iterator[NDArray[np.int64]]:
-    """The objects of each image, in their order."""
-    order = np.argsort(table.image, kind="stable")
-    counts = np.bincount(table.image, minlength=len(table.image_names))
-    return iter(np.split(order, np.cumsum(counts)[:-1]))
-
-
-def _write_coco(folder: Path, split: str, table: AnnotationTable, file_names: Sequence[str]) -> None:
-    sizes = zip(file_names, table.image_sizes.tolist(), strict=True)
-    content = {
-        "info": dict(table.info),
-        "licenses": [],
-        "categories": [
-            {"id": i, "name": name, "supercategory": ""} for i, name in enumerate(table.category_names, start=1)
-        ],
-        "images": [
-            {"id": i, "file_name": name, "width": width, "height": height}
-            for i, (name, (height, width)) in enumerate(sizes, start=1)
-        ],
-        "annotations": list(_coco_annotations(table)),
-    }
-    path = folder / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content), "utf-8")
-
-
-def _coco_annotations(table: AnnotationTable) -> Iterator[dict[str, Any]]:
-    columns = {
-        "draw_order": table.draw_order,
-        "source_index": table.source_index,
-        "difficult": None if table.difficult is None else table.difficult.astype(np.int64),
-        "depth": table.depth,
-        "visible": table.visible,
-    }
-    known = {name: column.tolist() for name, column in columns.items() if column is not None}
-    ids = count(1)
-    for image, rows in enumerate(_rows_of_images(table), start=1):
-        for row in rows.tolist():
-            x1, y1, x2, y2 = table.boxes_px[row].tolist()
-            yield {
-                "id": next(ids),
-                "image_id": image,
-                "category_id": int(table.category[row]) + 1,
-                "bbox": [round(value, 6) for value in (x1, y1, x2 - x1, y2 - y1)],
-                "area": round((x2 - x1) * (y2 - y1), 6),
-                "iscrowd": int(table.ignored[row]),
-                **{name: column[row] for name, column in known.items()},
-                **_attributes(table, row),
-            }
-
-
-def _attributes(table: AnnotationTable, row: int) -> dict[str, dict[str, str]]:
-    if table.attributes is None or table.attribute_names is None:
-        return {}
-    names = table.attribute_names
-    return {"attributes": {name: names[name][int(column[row])] for name, column in table.attributes.items()}}
-
-
-def _write_yolo(folder: Path, split: str, table: AnnotationTable, file_names: Sequence[str]) -> None:
-    labels = folder / "labels" / split
-    labels.mkdir(parents=True)
-    height_width = table.image_sizes[table.image]
-    x1, y1, x2, y2 = (table.boxes_px / height_width[:, [1, 0, 1, 0]]).T
-    boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
-    for name, rows in zip(file_names, _rows_of_images(table), strict=True):
-        lines = [f"{table.category[row]} {' '.join(f'{v:.8g}' for v in boxes[row])}\n" for row in rows]
-        (labels / f"{Path(name).stem}.txt").write_text("".join(lines), "utf-8")
-
-
-def _write_data_yaml(folder: Path, splits: Sequence[str], names: Sequence[str]) -> None:
-    # No `path`: then the tools that read it take the folder of the file itself.
-    content = {**{split: f"images/{split}" for split in splits}, "names": dict(enumerate(names))}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(text, "utf-8")
-
-
-def _write_voc(folder: Path, split: str, table: AnnotationTable, file_names: Sequence[str]) -> None:
-    annotations, lists = folder / "Annotations", folder / "ImageSets" / "Main"
-    for made in (annotations, lists):
-        made.mkdir(parents=True, exist_ok=True)
-    for image, (name, rows) in enumerate(zip(file_names, _rows_of_images(table), strict=True)):
-        path = annotations / f"{Path(name).stem}.xml"
-        tree = ElementTree.ElementTree(_voc_annotation(table, image, name, rows.tolist()))
-        ElementTree.indent(tree)
-        tree.write(path, encoding="utf-8")
-    (lists / f"{split}.txt").write_text("".join(f"{Path(name).stem}\n" for name in file_names), "utf-8")
-
-
-def _voc_annotation(table: AnnotationTable, image: int, name: str, rows: list[int]) -> ElementTree.Element:
-    height, width = table.image_sizes[image].tolist()
-    root = ElementTree.Element("annotation")
-    _add(root, {"folder": "JPEGImages", "filename": name})
-    _add(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
-    _add(root, {"segmented": 0})
-    for row in rows:
-        x1, y1, x2, y2 = (round(value) for value in table.boxes_px[row].tolist())
-        x1, y1 = min(x1, width - 1), min(y1, height - 1)
-        item = ElementTree.SubElement(root, "object")
-        difficult = 0 if table.difficult is None else int(table.difficult[row])
-        _add(item, {"name": table.category_names[int(table.category[row])], "difficult": difficult})
-        # From pixel 1, and with the last pixel, of which there is at least one.
-        box = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": max(x2, x1 + 1), "ymax": max(y2, y1 + 1)}
-        _add(ElementTree.SubElement(item, "bndbox"), box)
-    return root
-
-
-def _add(element: ElementTree.Element, texts: Mapping[str, object]) -> None:
-    for tag, text in texts.items():
-        ElementTree.SubElement(element, tag).text = str(text)
-
-
 _WRITERS: dict[Target, Callable[[Path, str, AnnotationTable, Sequence[str]], None]] = {
-    "coco": _write_coco,
-    "yolo": _write_yolo,
-    "voc": _write_voc,
+    "coco": write_coco,
+    "yolo": write_yolo,
+    "voc": write_voc,
 }
