@@ -143,17 +143,32 @@ def change_object(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("image_filename"), "scene 1 has no valid 'image_filename' (it is missing)"),
-        (lambda s: s.pop("objects"), "scene 1 has no valid 'objects' (it is missing)"),
-        (lambda s: s.update(objects=["cube"]), "scene 1, object 0 has no valid '3d_coords'"),
+        (lambda s: s.pop("image_filename"), "scene 1: 'image_filename': Field required"),
+        (lambda s: s.pop("objects"), "scene 1: 'objects': Field required"),
+        (lambda s: s.update(objects=None), "scene 1: 'objects': Input should be a valid list (got None)"),
+        (lambda s: s.update(objects=["cube"]), "scene 1: 'objects.0': "),
         (lambda s: s.update(image_filename="no.png"), "images/val/no.png' does not exist"),
+        (
+            lambda s: s.update(image_filename="../../secret.png"),
+            "must be a file in the folder of the data",
+        ),
+        (lambda s: s.update(image_filename="/etc/passwd"), "must be a file in the folder of the data"),
+        (
+            lambda s: s.update(image_filename="a\0b.png"),
+            "in the folder of the data set (got 'a\\x00b",
+        ),
         (lambda s: s.update(image_filename="CLEVR_val_000000.png"), "which an earlier scene is for too"),
-        (change_object("3d_coords", None), "scene 1, object 1 has no valid '3d_coords' (it is missing)"),
-        (change_object("3d_coords", [1, 2]), "scene 1, object 1: '3d_coords' must be three numbers, got [1, 2]"),
-        (change_object("pixel_coords", [1, 2, "x"]), "'pixel_coords' must be three numbers"),
+        (change_object("3d_coords", None), "scene 1: 'objects.1.3d_coords': Field required"),
+        (change_object("3d_coords", [1, 2]), "'objects.1.3d_coords': List should have at least 3 items"),
+        (change_object("3d_coords", ["1", "2", "3"]), "'objects.1.3d_coords.0': Input should be a valid number"),
+        (change_object("3d_coords", [1, 2, 10**400]), "not valid JSON at line 1 (parse error: integer overflow)"),
+        (change_object("pixel_coords", [1, 2, "x"]), "'objects.1.pixel_coords.2': Input should be a valid number"),
+        (change_object("pixel_coords", [1, 2, 1e300]), "'objects.1.pixel_coords.2': Input should be less than"),
         (change_object("pixel_coords", [1, 2, float("nan")]), "not valid JSON at line"),
+        (change_object("rotation", True), "'objects.1.rotation': Input should be a valid number"),
+        (change_object("shape", "cube" * 1000), "unknown shape 'cubecube"),
         (change_object("3d_coords", [1, 2, -0.7]), "object 1 stands below the ground"),
-        (change_object("rotation", "much"), "object 1 has no valid 'rotation' (got 'much')"),
+        (change_object("rotation", "much"), "'objects.1.rotation': Input should be a valid number"),
         (change_object("shape", "cubes"), "unknown shape 'cubes'; did you mean 'cube'?"),
         (change_object("color", "turquoise-ish"), "unknown color 'turquoise-ish'; CLEVR has gray, red"),
         (
@@ -172,6 +187,19 @@ def test_bad_scenes_are_named(golden, tmp_path, change, message):
         read_clevr(root, "val")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_all_faults_are_named_at_once(golden, tmp_path):
+    scenes = [golden[1][0] | {"image_filename": f"{i}.png"} for i in range(13)]
+    root = write_clevr(tmp_path, scenes)
+    path = root / "scenes" / "CLEVR_val_scenes.json"
+    content = json.loads(path.read_text())
+    for number in range(1, 13):
+        content["scenes"][number]["image_filename"] = f"../{number}.png"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"CLEVR_val_scenes\.json: 12 faults: .*scene 1: .*; and 2 more$"):
+        read_clevr(root, "val")
 
 
 def test_resized_images_are_refused(golden, tmp_path):

@@ -11,19 +11,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from ssdir.config import Record, parse
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.cameras import Camera, largest_error_px, recover_camera
+from ssdir.data.faults import Faults
 from ssdir.data.images import image_size
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
+from ssdir.data.names import InsideName
 from ssdir.data.solids import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.documents import stream_json
 from ssdir.errors import InputError, nearest
+from ssdir.wording import quote
 
 ATTRIBUTES: dict[str, list[str]] = {
     "size": ["large", "small"],
@@ -48,6 +53,29 @@ EXTENTS: tuple[str, ...] = get_args(Extent)
 
 # `pixel_coords` are rounded to whole pixels: a camera that fits misses none by more than half of one.
 _MAX_ERROR_PX = 1.0
+
+
+Coordinate: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+Point: TypeAlias = Annotated[list[Coordinate], Field(min_length=3, max_length=3)]
+
+
+class _ObjectEntry(Record):
+    """An object as the file has it."""
+
+    size: str
+    color: str
+    material: str
+    shape: str
+    rotation: Coordinate
+    point: Point = Field(alias="3d_coords")
+    pixel_coords: Point
+
+
+class _SceneEntry(Record):
+    """A scene as the file has it. Index masks have no more than 65,535 values."""
+
+    image_filename: InsideName
+    objects: list[_ObjectEntry] = Field(max_length=65_535)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +118,9 @@ def read_clevr(
     of which nothing is seen keeps its row and has a box without area. `draw_order` is by depth, farthest first.
 
     Raises:
-        InputError: if a folder, file or image is missing, the JSON is invalid or not CLEVR's, the
-            `pixel_coords` don't fit the images, or there are no masks for `boxes="visible"`.
+        InputError: if a folder, file or image is missing or outside of the data set, the JSON is invalid or not
+            CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `boxes="visible"`. It names
+            the first ten faults, and counts all.
     """
     folder = Path(root)
     has_masks = (folder / "masks" / split).is_dir()
@@ -135,19 +164,31 @@ def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
     folder = Path(root)
     path = _find_scenes(folder, split)
     seen: set[str] = set()
-    for number, entry in enumerate(stream_json(path, "scenes.item")):
-        where = f"{path}: scene {number}"
-        name = f"images/{split}/{_value(entry, 'image_filename', str, where)}"
-        if name in seen:
-            raise InputError(f"{where} is for {name}, which an earlier scene is for too: remove one of them")
-        seen.add(name)
-        try:
-            size = image_size(folder / name)
-        except InputError as error:
-            raise InputError(f"{where} is for an image that can't be read: {error}") from None
-        yield _parse_scene(entry, name, size, where)
-    if not seen:
+    faults, count = Faults(str(path)), 0
+    for number, values in enumerate(stream_json(path, "scenes.item")):
+        where, scene = f"{path}: scene {number}", None
+        with faults.collecting():
+            entry = parse(_SceneEntry, values, source=where)
+            name = f"images/{split}/{entry.image_filename}"
+            if name in seen:
+                raise InputError(
+                    f"{where} is for {quote(name)}, which an earlier scene is for too: remove one of them"
+                )
+            seen.add(name)
+            scene = _parse_scene(entry, name, _size_of(folder / name, where), where)
+        if scene is not None:
+            yield scene
+        count += 1
+    faults.stop_at_any()
+    if not count:
         raise InputError(f"{path}: there are no scenes in it, the list 'scenes' is empty or missing")
+
+
+def _size_of(image: Path, where: str) -> tuple[int, int]:
+    try:
+        return image_size(image)
+    except InputError as error:
+        raise InputError(f"{where} is for an image that can't be read: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,24 +228,24 @@ def _find_scenes(root: Path, split: str) -> Path:
     return find_split(root, _SCENES, split, remark="CLEVR publishes none for its test split")
 
 
-def _parse_scene(entry: dict[str, Any], name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
-    objects = _value(entry, "objects", list, where)
-    places = [f"{where}, object {i}" for i in range(len(objects))]
-    points = _vectors(objects, "3d_coords", places)
-    pixel_coords = _vectors(objects, "pixel_coords", places)
-    attributes = np.zeros((len(objects), len(ATTRIBUTES)), dtype=np.int64)
-    rotations = np.zeros(len(objects))
-    for i, (item, place) in enumerate(zip(objects, places, strict=True)):
-        attributes[i] = [_attribute(item, attribute, place) for attribute in ATTRIBUTES]
-        rotations[i] = _value(item, "rotation", (int, float), place)
-        if points[i, 2] <= 0:
+def _parse_scene(entry: _SceneEntry, name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
+    for number, item in enumerate(entry.objects):
+        if item.point[2] <= 0:
             raise InputError(
-                f"{place} stands below the ground (3d_coords {points[i].tolist()}): z must be above 0"
+                f"{where}, object {number} stands below the ground (3d_coords {item.point}): z must be above 0"
             )
+    rows = [
+        [_attribute(item, attribute, f"{where}, object {number}") for attribute in ATTRIBUTES]
+        for number, item in enumerate(entry.objects)
+    ]
+    attributes = np.array(rows, dtype=np.int64).reshape(-1, len(ATTRIBUTES))
+    points = np.array([item.point for item in entry.objects], dtype=np.float64).reshape(-1, 3)
+    pixel_coords = np.array([item.pixel_coords for item in entry.objects], dtype=np.float64).reshape(-1, 3)
     camera = _fit_camera(points, pixel_coords, image_size, where)
     shapes = np.array(ATTRIBUTES["shape"])[attributes[:, list(ATTRIBUTES).index("shape")]]
     # Objects stand on the ground, so the height of the centre is half the size. `rotation` is drawn as degrees
     # in [0, 360), but the generator hands it to Blender as it is, which takes radians.
+    rotations = np.array([item.rotation for item in entry.objects], dtype=np.float64)
     solids = Solids(shapes, points, points[:, 2], rotations)
     return ClevrScene(name, camera, solids, pixel_coords[:, 2], attributes)
 
@@ -223,34 +264,12 @@ def _fit_camera(
     return camera
 
 
-def _value(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind):
-        got = "it is missing" if value is None else f"got {value!r:.60}"
-        raise InputError(f"{where} has no valid '{key}' ({got}): these are not CLEVR scenes")
-    return value
-
-
-def _vectors(objects: list[Any], key: str, places: list[str]) -> NDArray[np.float64]:
-    """A key's three numbers of every object, (M, 3)."""
-    vectors = np.zeros((len(objects), 3))
-    for i, (item, place) in enumerate(zip(objects, places, strict=True)):
-        value = _value(item, key, list, place)
-        try:
-            vectors[i] = np.array(value, dtype=np.float64).reshape(3)
-        except (TypeError, ValueError):
-            vectors[i] = np.nan
-        if not np.isfinite(vectors[i]).all():
-            raise InputError(f"{place}: '{key}' must be three numbers, got {value!r:.60}")
-    return vectors
-
-
-def _attribute(item: Any, attribute: str, place: str) -> int:
+def _attribute(item: _ObjectEntry, attribute: str, place: str) -> int:
     key = "color" if attribute == "colour" else attribute
-    value, known = _value(item, key, str, place), ATTRIBUTES[attribute]
+    value, known = getattr(item, key), ATTRIBUTES[attribute]
     if value not in known:
-        hint = nearest(value, known) or f"; CLEVR has {', '.join(known)}"
-        raise InputError(f"{place}: unknown {key} '{value}'{hint}")
+        hint = nearest(value[:100], known) or f"; CLEVR has {', '.join(known)}"
+        raise InputError(f"{place}: unknown {key} {quote(value)}{hint}")
     return known.index(value)
 
 

@@ -1,0 +1,26 @@
+"""Names of files as the files of a data set give them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name leads to a file below the folder that it is relative to, without leaving it on the way."""
+    parts = re.split(r"[/\\]", name)
+    whole = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    return bool(name) and "\0" not in name and ".." not in parts and not whole
+
+
+def _check_inside(name: str) -> str:
+    if not is_inside(name):
+        raise ValueError("must be a file in the folder of the data set")
+    return name
+
+
+InsideName: TypeAlias = Annotated[str, Field(max_length=1000), AfterValidator(_check_inside)]
+"""The name of a file below a folder of the data set; files elsewhere are not read."""
