@@ -7,22 +7,28 @@ annotated size tells the two apart, it decides; where it can't, boxes are taken 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import TypeAlias
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable, same_shape
 from ssdir.data.images import image_orientation, image_size
 from ssdir.errors import InputError
 
+Number = TypeVar("Number", float, NDArray[np.float64])
 Box: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 
 
-def turn_box(box: Sequence[float], size: Sequence[int], orientation: int) -> Box:
-    """A box of an image as stored, in the upright image of the given (height, width)."""
+def turn_box(
+    box: Iterable[Number], size: Sequence[int], orientation: int
+) -> tuple[Number, Number, Number, Number]:
+    """A box of an image as stored, or columns of them, in the upright image of the given (height, width)."""
     height, width = size
     x1, y1, x2, y2 = box
     if orientation >= 5:
@@ -47,17 +53,70 @@ def is_ambiguous(upright: Size, orientation: int) -> bool:
     return orientation in (2, 3, 4) or (orientation >= 5 and upright[0] == upright[1])
 
 
+def orientation_of_boxes(annotated: Size, upright: Size, path: Path) -> int:
+    """The EXIF orientation by which boxes must be turned to fit the upright image: 1 is not at all.
+
+    Args:
+        annotated: (height, width) that the boxes refer to.
+        upright: that of the upright image.
+        path: the image, whose header is read if the two differ.
+
+    Raises:
+        InputError: if the image can't be read.
+    """
+    if annotated == upright:
+        return 1
+    orientation = image_orientation(path)
+    return orientation if refers_to_stored(annotated, upright, orientation) else 1
+
+
+def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
+    """Boxes (n, 4), xyxy in pixels of an image of the annotated (height, width), in those of the upright image.
+
+    The image may be a larger or smaller copy of the one annotated, or that one as stored, on its side.
+
+    Raises:
+        InputError: if it has other proportions, or can't be read.
+    """
+    if (orientation := orientation_of_boxes(annotated, upright, path)) != 1:
+        annotated = annotated[::-1]
+        boxes = np.stack(turn_box(boxes.T, annotated, orientation), axis=1)
+    return boxes * _scale(annotated, upright, path)
+
+
+def fit_to_annotation(
+    boxes: NDArray[np.float64], upright: Size, annotated: Size, path: Path
+) -> NDArray[np.float64]:
+    """The reverse of `fit_to_picture`: boxes of the upright image in pixels of the one annotated.
+
+    Raises:
+        InputError: as `fit_to_picture`.
+    """
+    orientation = orientation_of_boxes(annotated, upright, path)
+    seen = annotated if orientation == 1 else annotated[::-1]
+    boxes = boxes / _scale(seen, upright, path)
+    if orientation == 1:
+        return boxes
+    # All turns are their own reverse but those by a quarter, which are each other's.
+    reverse = {6: 8, 8: 6}.get(orientation, orientation)
+    return np.stack(turn_box(boxes.T, annotated, reverse), axis=1)
+
+
+def _scale(annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
+    """What xyxy is multiplied with."""
+    if not same_shape(upright, annotated):
+        has, says = (f"{width} x {height}" for height, width in (upright, annotated))
+        raise InputError(f"'{path}' has {has} pixels, but is annotated as {says}: use the image annotated")
+    (height, width), (old_height, old_width) = upright, annotated
+    return np.array([width / old_width, height / old_height] * 2)
+
+
 def turn_upright(table: AnnotationTable) -> AnnotationTable:
     """Turns the boxes that refer to images as stored; reads the images' headers, and passes over missing ones."""
     orientations = np.ones(len(table.image_names), dtype=np.int64)
-    for i, path in enumerate(table.image_paths):
-        height, width = table.image_sizes[i].tolist()
-        try:
-            orientation = image_orientation(path)
-            if orientation >= 5 and refers_to_stored((height, width), image_size(path), orientation):
-                orientations[i] = orientation
-        except InputError:  # Whoever reads the image will say what is wrong with it.
-            continue
+    for i, (path, (height, width)) in enumerate(zip(table.image_paths, table.image_sizes.tolist(), strict=True)):
+        with suppress(InputError):  # Whoever reads the image will say what is wrong with it.
+            orientations[i] = orientation_of_boxes((height, width), image_size(path), path)
     turned = orientations != 1
     if not turned.any():
         return table

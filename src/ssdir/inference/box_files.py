@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,11 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from ssdir.documents import read_json
+from ssdir.data.coco_file import read_coco_boxes
 from ssdir.errors import InputError
+from ssdir.inference.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
 from ssdir.inference.boxes import BoxUnit
 from ssdir.inference.store import COLUMNS, METADATA_KEY, open_parquet, read_info
-
-IMAGE = ("image", "file_name", "filename", "image_path", "path")
-CLASS = ("class", "class_name", "category", "label", "class_id", "category_id")
-SCORE = ("score", "confidence", "conf")
-XYXY = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("box_x1", "box_y1", "box_x2", "box_y2"))
-XYWH = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height"))
-"""Names of columns, the first that a table has; documented for users in docs/interop.md."""
 
 BOX_ROW = "box_row"
 NO_CLASS = "object"
@@ -35,13 +28,16 @@ class BoxTable:
 
     Attributes:
         source: the file.
-        images: name or path of each box's image.
+        images: name or path of each box's image; empty where it is missing.
         boxes: float64 (n, 4), xyxy in `unit`, as they are in the file; NaN where it has none.
         unit: "pixels" or "relative".
         scores: float32 (n,), in [0, 1]; 1 where the file has none.
         labels: int64 (n,), which of `class_names`.
         class_names: the file's classes; "object" alone where it has none.
         given: the column `box_row`, from 0, and those of the file that say something else, row-aligned.
+        sizes: int64 (n, 2), the (height, width) of the image that a box in pixels refers to; 0 where the file does
+            not say: then it is the image's own.
+        missing: by row, what it lacks: such rows are no boxes.
     """
 
     source: Path
@@ -52,6 +48,8 @@ class BoxTable:
     labels: NDArray[np.int64]
     class_names: list[str]
     given: pa.Table
+    sizes: NDArray[np.int64]
+    missing: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_boxes(path: str | Path, annotations: str | Path | None = None, unit: BoxUnit = "pixels") -> BoxTable:
@@ -59,7 +57,7 @@ def read_boxes(path: str | Path, annotations: str | Path | None = None, unit: Bo
 
     Args:
         path: `.json`, COCO's results, or a COCO file with images and annotations; `.csv` or `.parquet`, a table
-            with columns named as in `IMAGE`, `XYXY` or `XYWH`, and maybe `SCORE` and `CLASS`.
+            with columns as in `ssdir.inference.box_columns`.
         annotations: for COCO's results, the COCO file that names their images.
         unit: of a table's boxes. COCO's and those of `ssdir encode` are in pixels.
 
@@ -73,17 +71,17 @@ def read_boxes(path: str | Path, annotations: str | Path | None = None, unit: Bo
     if annotations is not None and suffix != ".json":
         raise InputError(f"annotations name the images of COCO's results: leave them out for '{path}'")
     if suffix == ".json":
-        return _table_of(_read_coco(path, annotations), path, _pixels_only(unit, path))
+        return _of_coco(path, annotations, _pixels_only(unit, path))
     if suffix == ".csv":
-        return _table_of(_read_csv(path), path, unit)
+        return _of_table(_read_csv(path), path, unit)
     if suffix == ".parquet":
         table = _read_parquet(path)
         if METADATA_KEY in (table.schema.metadata or {}):
             read_info(path)
-            used = {"image", "class", "score", *XYXY[2]}
+            used = {"image", "class", "score", "image_height", "image_width", *XYXY[-1]}
             table = table.select([name for name in table.column_names if name in used or name not in COLUMNS])
             unit = _pixels_only(unit, path)
-        return _table_of(table, path, unit)
+        return _of_table(table, path, unit)
     raise InputError(f"boxes '{path}' must be a .json (COCO), .csv or .parquet file")
 
 
@@ -96,11 +94,14 @@ def _pixels_only(unit: BoxUnit, path: Path) -> BoxUnit:
 def _read_csv(path: Path) -> pa.Table:
     if not path.stat().st_size:
         raise InputError(f"boxes '{path}' is empty")
-    # Names such as 000123 are not numbers.
-    names = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys((*IMAGE, *CLASS), pa.string()))
     try:
-        return pyarrow.csv.read_csv(path, convert_options=names)
-    except (pa.ArrowException, OSError) as error:
+        with pyarrow.csv.open_csv(path) as file:
+            names = file.schema.names
+        # Names such as 000123 are not numbers.
+        as_text = [name for name in names if normal_name(name) in (*IMAGE, *CLASS)]
+        options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
+        return pyarrow.csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"boxes '{path}' is not a CSV table ({str(error).splitlines()[0]})") from None
 
 
@@ -111,103 +112,99 @@ def _read_parquet(path: Path) -> pa.Table:
         raise InputError(f"boxes '{path}' is damaged or not Parquet ({str(error).splitlines()[0]})") from None
 
 
-def _read_coco(path: Path, annotations: str | Path | None) -> pa.Table:
-    content = read_json(path)
-    whole = content
-    if isinstance(content, list):
-        if annotations is None:
-            raise InputError(
-                f"boxes '{path}' are COCO's results, which don't name their images: "
-                "give the COCO file that does by --annotations"
-            )
-        whole = read_json(Path(annotations))
-    elif annotations is not None:
-        raise InputError(f"boxes '{path}' name their images themselves: leave out the annotations")
-    source = path if annotations is None else Path(annotations)
-    try:
-        images = {each["id"]: str(each["file_name"]) for each in whole["images"]}
-        names = {each["id"]: str(each["name"]) for each in whole.get("categories", [])}
-        boxes = content if isinstance(content, list) else content["annotations"]
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"'{source}' is not a COCO file with images and annotations") from None
-    rows = [_coco_row(number, box, images, names, path) for number, box in enumerate(boxes)]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    try:
-        return pa.table({name: [row.get(name) for row in rows] for name in columns})
-    except pa.ArrowException as error:
-        raise InputError(f"boxes '{path}' mix kinds of values ({str(error).splitlines()[0]})") from None
-
-
-def _coco_row(number: int, box: Any, images: Mapping[Any, str], names: Mapping[Any, str], path: Path) -> Any:
-    """A box as a row of a table; lists and objects, such as outlines, are left out."""
-    try:
-        image, (x, y, w, h) = box["image_id"], (float(value) for value in box["bbox"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"box {number} of '{path}' has no image_id, or no bbox of four numbers") from None
-    if image not in images:
-        raise InputError(f"box {number} of '{path}' is of image {image!r}, which the annotations don't have")
-    kept = {name: value for name, value in box.items() if not isinstance(value, (list, dict))}
-    category = (
-        {} if "category_id" not in box else {"class": names.get(box["category_id"], str(box["category_id"]))}
+def _of_coco(path: Path, annotations: str | Path | None, unit: BoxUnit) -> BoxTable:
+    file = read_coco_boxes(path, annotations)
+    boxes = file.boxes
+    if boxes is None or not len(boxes.image):
+        raise InputError(f"boxes '{path}' holds no boxes")
+    columns = list(dict.fromkeys(name for row in boxes.others for name in row))
+    others = {name: _column([row.get(name) for row in boxes.others], name, path) for name in columns}
+    has_classes = (boxes.category >= 0).any()
+    classes = [file.category_names[i] if i >= 0 else None for i in boxes.category.tolist()]
+    return _box_table(
+        source=path,
+        images=[file.file_names[i] for i in boxes.image.tolist()],
+        boxes=boxes.boxes_px,
+        unit=unit,
+        scores=boxes.scores,
+        classes=classes if has_classes else None,
+        sizes=file.image_sizes[boxes.image],
+        given={name: column for name, column in others.items() if name != "score"},
     )
-    return {**kept, "image": images[image], **category, **dict(zip(XYWH[0], (x, y, w, h), strict=True))}
 
 
-def _table_of(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:
+def _column(values: list[Any], name: str, path: Path) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"boxes '{path}' have values of several kinds as '{name}' ({reason})") from None
+
+
+def _of_table(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:
+    columns = BoxColumns.of(table, source)
     if not len(table):
         raise InputError(f"boxes '{source}' holds no boxes")
-    twice = next((name for name, number in Counter(table.column_names).items() if number > 1), None)
-    if twice is not None:
-        raise InputError(f"boxes '{source}' has two columns '{twice}': remove one of them")
-    image = _first(table, IMAGE)
-    corners = next((names for names in (*XYXY, *XYWH) if set(names) <= set(table.column_names)), None)
-    if image is None or corners is None:
-        wanted = f"the image ({', '.join(IMAGE)})" if image is None else "the box (x1, y1, x2, y2 or x, y, w, h)"
-        raise InputError(f"boxes '{source}' has no columns for {wanted}: it has {', '.join(table.column_names)}")
-    boxes = np.stack([_numbers(table, name, source) for name in corners], axis=1)
-    if corners in XYWH:
-        boxes[:, 2:] += boxes[:, :2]
-    score, kind = _first(table, SCORE), _first(table, CLASS)
-    names = [NO_CLASS] * len(table) if kind is None else [str(value) for value in table[kind].to_pylist()]
-    class_names = list(dict.fromkeys(names))
-    number = {name: label for label, name in enumerate(class_names)}
-    used = {image, *corners} | {name for name in (score, kind) if name is not None and name in COLUMNS}
-    return BoxTable(
-        source,
-        [str(name) for name in table[image].to_pylist()],
-        boxes,
-        unit,
-        np.ones(len(table), np.float32) if score is None else _scores(table, score, source),
-        np.asarray([number[name] for name in names], dtype=np.int64),
-        class_names,
-        _given(table, used),
+    used = columns.used(own=COLUMNS)
+    given = {name: table[name] for name in table.column_names if name not in used}
+    return _box_table(
+        source=source,
+        images=columns.texts(columns.image),
+        boxes=columns.boxes(),
+        unit=unit,
+        scores=None if columns.score is None else columns.numbers(columns.score),
+        classes=None if columns.category is None else columns.texts(columns.category),
+        sizes=columns.sizes(),
+        given={name: column for name, column in given.items() if not pa.types.is_nested(column.type)},
     )
 
 
-def _given(table: pa.Table, used: set[str]) -> pa.Table:
-    """The other columns, but for lists and the like; those that ssdir has too are named `given_…`."""
-    kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(len(table)))}
-    for name in table.column_names:
-        if name not in used and not pa.types.is_nested(table.schema.field(name).type):
-            own = name in COLUMNS or name in kept
-            kept[f"given_{name}" if own else name] = table[name]
-    return pa.table(kept)
+def _box_table(
+    source: Path,
+    images: Sequence[str | None],
+    boxes: NDArray[np.float64],
+    unit: BoxUnit,
+    scores: NDArray[np.float64] | None,
+    classes: Sequence[str | None] | None,
+    sizes: NDArray[np.int64],
+    given: Mapping[str, pa.Array],
+) -> BoxTable:
+    """A table whose rows may lack something: None, or NaN."""
+    missing = {row: "image" for row, image in enumerate(images) if not image}
+    missing |= dict.fromkeys(np.flatnonzero(np.isnan(boxes).any(axis=1)).tolist(), "box")
+    if scores is not None:
+        missing = {**dict.fromkeys(np.flatnonzero(np.isnan(scores)).tolist(), "score"), **missing}
+    if classes is not None:
+        missing = {**{row: "class" for row, name in enumerate(classes) if not name}, **missing}
+    if len(missing) == len(images):
+        raise InputError(f"boxes '{source}' holds no boxes: row 0 has no {missing[0]}, and so on")
+    names = [NO_CLASS] * len(images) if classes is None else [name or "" for name in classes]
+    class_names = list(dict.fromkeys(name for row, name in enumerate(names) if row not in missing))
+    number = {name: label for label, name in enumerate(class_names)}
+    return BoxTable(
+        source=source,
+        images=[image or "" for image in images],
+        boxes=boxes,
+        unit=unit,
+        scores=np.ones(len(images), np.float32) if scores is None else _checked(scores, source),
+        labels=np.asarray([number.get(name, 0) for name in names], dtype=np.int64),
+        class_names=class_names,
+        given=_renamed(given, len(images)),
+        sizes=sizes,
+        missing=missing,
+    )
 
 
-def _first(table: pa.Table, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in table.column_names), None)
-
-
-def _numbers(table: pa.Table, name: str, source: Path) -> NDArray[np.float64]:
-    try:
-        return np.array(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
-    except pa.ArrowException:
-        raise InputError(f"column '{name}' of '{source}' holds something other than numbers") from None
-
-
-def _scores(table: pa.Table, name: str, source: Path) -> NDArray[np.float32]:
-    scores = _numbers(table, name, source)
-    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+def _checked(scores: NDArray[np.float64], source: Path) -> NDArray[np.float32]:
+    wrong = np.flatnonzero((scores < 0) | (scores > 1))
     if len(wrong):
-        raise InputError(f"row {wrong[0]} of '{source}' has {name} {scores[wrong[0]]:g}, expected 0 ... 1")
-    return scores.astype(np.float32)
+        raise InputError(f"row {wrong[0]} of '{source}' has score {scores[wrong[0]]:g}, expected 0 ... 1")
+    return np.nan_to_num(scores, nan=0.0).astype(np.float32)
+
+
+def _renamed(given: Mapping[str, Any], count: int) -> pa.Table:
+    """The columns that go along; those that ssdir has too are named `given_…`."""
+    kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(count))}
+    for name, column in given.items():
+        kept[f"given_{name}" if name in COLUMNS or name in kept else name] = column
+    return pa.table(kept)
