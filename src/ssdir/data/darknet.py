@@ -36,8 +36,8 @@ class Darknet:
     entries: dict[str, str]
 
 
-def find_darknet(root: Path) -> Path | None:
-    """The only file `*.data` of a folder that names classes and a split."""
+def find_darknets(root: Path) -> list[Path]:
+    """The files `*.data` of a folder that name classes and a split."""
     found = []
     for path in sorted(root.glob("*.data")):
         try:
@@ -46,7 +46,7 @@ def find_darknet(root: Path) -> Path | None:
             continue
         if "names" in values and values.keys() & {*_SPLIT_KEYS}:
             found.append(path)
-    return found[0] if len(found) == 1 else None
+    return found
 
 
 def read_darknet(path: Path) -> Darknet:

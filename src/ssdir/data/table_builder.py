@@ -14,6 +14,7 @@ import numpy as np
 from ssdir.data.annotations import AnnotationTable
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
+from ssdir.wording import quote
 
 Key = TypeVar("Key", bound=str | Path)
 
@@ -23,6 +24,8 @@ SPLITS = ("train", "val", "test")
 # A division leaves at least one image for each of train, val and test.
 _FEWEST_TO_DIVIDE = 3
 _FEWEST_TO_HOLD_OUT = 2
+
+_MAX_NAMES_BYTES = 1 << 22
 
 
 class TableBuilder:
@@ -180,7 +183,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: as `read_lines`; if there are none, or two are the same.
     """
-    names = [line for line in read_lines(path) if line]
+    names = [line for line in read_lines(path, _MAX_NAMES_BYTES) if line]
     check_names(names, str(path))
     return names
 
@@ -189,6 +192,8 @@ def check_names(names: Sequence[str], where: str) -> None:
     """InputError if there are no class names, or two are the same."""
     if not names:
         raise InputError(f"{where}: there are no class names")
-    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if repeated is not None:
-        raise InputError(f"{where}: two classes are called '{repeated}': give each a name of its own")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"{where}: two classes are called {quote(name)}: give each a name of its own")
+        seen.add(name)

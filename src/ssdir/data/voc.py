@@ -70,7 +70,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
 
     Raises:
         InputError: if a folder or image is missing, or no image at all has an XML file; if an XML file is broken,
-            has a size other than the image's, an object without name or box, or a class that `classes.txt` has not.
+            has a size other than the image's, an object without name or box, or a class that `classes.txt` lacks.
             It names up to ten faults at once.
     """
     found = describe(root)

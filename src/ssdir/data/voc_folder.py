@@ -58,7 +58,10 @@ def describe(root: str | Path) -> VocFolder:
     for path in only_images(files):
         images.setdefault(_name(path, images_in), []).append(path)
     xml = [path for path in visible(files_below(annotations_in)) if path.suffix.lower() == ".xml"]
-    annotations = {_name(path, annotations_in): path for path in xml}
+    annotations: dict[str, Path] = {}
+    for path in xml:
+        if (other := annotations.setdefault(_name(path, annotations_in), path)) != path:
+            raise InputError(f"'{other}' and '{path}' are both of the image '{path.stem}': keep one")
     folders, loose = ({}, []) if apart else _folders(images)
     lone = [path for name, path in annotations.items() if name not in images]
     passed_over = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.beside import labels_beside
-from ssdir.data.darknet import find_darknet
+from ssdir.data.darknet import find_darknets
 from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, find_folder
 from ssdir.data.images import image_size
@@ -28,7 +28,7 @@ from ssdir.data.yolo_folder import (
     describe,
     label_file,
     label_folders,
-    orphans_of,
+    passed_over,
     relative_name,
     split_images,
 )
@@ -41,7 +41,7 @@ from ssdir.data.yolo_lines import (
     parse_numbers,
     parse_unnamed_class,
 )
-from ssdir.data.yolo_yaml import find_yaml
+from ssdir.data.yolo_yaml import find_yamls
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
@@ -53,14 +53,14 @@ _MAX_TRIED = 100
 def is_yolo(root: str | Path) -> bool:
     """Whether a folder has YOLO's layout."""
     folder = Path(root)
-    if find_yaml(folder) is not None:
+    if find_yamls(folder):
         return True
     return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
 
 
 def is_darknet(root: str | Path) -> bool:
     """Whether a folder has Darknet's `obj.data`."""
-    return find_darknet(Path(root)) is not None
+    return bool(find_darknets(Path(root)))
 
 
 def is_yolo_beside(root: str | Path) -> bool:
@@ -128,7 +128,11 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         expected = label_file(images[0], found.base)
         faults.add(f"'{root}': none of its images, {len(images)} in {split}, has a label file ('{expected}', ...)")
     faults.stop_at_any()
-    notes += [*_notes(unlabelled, orphans_of(found, split, labels)), *lines.notes()]
+    if unlabelled:
+        notes.append(
+            f"images without a label file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
+        )
+    notes += [*passed_over(found, split, labels), *lines.notes()]
     sources = [label for label in labels if label.is_file()]
     return rows.build(
         folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
@@ -138,17 +142,6 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
 def _has_labels(found: YoloFolder) -> bool:
     """Whether any image of any split has a label file."""
     return any(label_file(image, found.base).is_file() for image in all_images(found))
-
-
-def _notes(unlabelled: Sequence[Path], orphans: Sequence[Path]) -> list[str]:
-    notes = []
-    if unlabelled:
-        notes.append(
-            f"images without a label file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
-        )
-    if orphans:
-        notes.append(f"label files without an image, passed over: {len(orphans)} ('{orphans[0]}')")
-    return notes
 
 
 class _LabelLines:

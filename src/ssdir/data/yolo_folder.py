@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssdir.data.darknet import find_darknet, find_named, read_darknet
+from ssdir.data.darknet import find_darknets, find_named, read_darknet
 from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, visible
 from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
 from ssdir.data.path_ends import PathEnds
 from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, divide, read_names, split_of
-from ssdir.data.yolo_yaml import SPLIT_KEYS, DataYaml, find_yaml, read_data_yaml
+from ssdir.data.yolo_yaml import SPLIT_KEYS, DataYaml, find_yamls, read_data_yaml
 from ssdir.documents import read_text
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.wording import counted, quote
@@ -30,10 +31,12 @@ class Place:
     Attributes:
         path: where it is, or should be.
         named_by: what names it, for messages; empty if the folder speaks for itself.
+        is_matched: it is not where it is said to be, but has the same end.
     """
 
     path: Path
     named_by: str = ""
+    is_matched: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,17 @@ def describe(root: Path) -> YoloFolder:
     """Reads the `data.yaml` or `obj.data`, or looks at the folders.
 
     Raises:
-        InputError: if what describes the data set, or the list of classes, is broken.
+        InputError: if what describes the data set, or the list of classes, is broken, or there are several.
     """
-    if (path := find_yaml(root)) is not None:
-        return _from_yaml(root, read_data_yaml(path))
-    if (path := find_darknet(root)) is not None:
-        return _from_darknet(root, path)
-    return _from_folders(root)
+    files = find_yamls(root) or find_darknets(root)
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise InputError(f"'{root}' is described by several files ({names}): keep one of them there")
+    if not files:
+        return _from_folders(root)
+    return (
+        _from_darknet(root, files[0]) if files[0].suffix == ".data" else _from_yaml(root, read_data_yaml(files[0]))
+    )
 
 
 def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
@@ -95,7 +102,8 @@ def _resolve(content: DataYaml, key: str, entry: str, ends: PathEnds) -> Place:
     inside = content.base / entry.removeprefix("../")
     if os.path.exists(inside):
         return Place(inside, named_by)
-    return Place(ends.find_folder(entry) or ends.find_file(entry) or path, named_by)
+    matched = ends.find_folder(entry) or ends.find_file(entry)
+    return Place(path, named_by) if matched is None else Place(matched, named_by, is_matched=True)
 
 
 def _from_darknet(root: Path, path: Path) -> YoloFolder:
@@ -227,7 +235,11 @@ def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: 
     faults = Faults(f"'{found.root}', split {split}")
     listed = list[Path]()
     for place in places:
-        listed += _images_of(place, found.root, faults, notes)
+        if place.is_matched:
+            notes.append(f"{place.named_by}, matched with '{place.path}' by the end of the path")
+        # The only place of a split may be empty, which is an error of its own kind.
+        with faults.collecting() if len(places) > 1 else nullcontext():
+            listed += _images_of(place, found.root, faults, notes)
     faults.stop_at_any()
     once: dict[str, Path] = {}
     for path in listed:
@@ -319,18 +331,30 @@ def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
     )
 
 
-def orphans_of(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[Path]:
-    """Label files in the split's folders whose image is not there."""
+def passed_over(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[str]:
+    """Counts, in words, the text files in the split's folders that no image takes its labels from."""
     places = [found.undivided] if found.undivided is not None else [p.path for p in found.splits.get(split, [])]
-    orphans = []
+    lone, second = list[Path](), list[Path]()
     for place in places:
         if not place.is_dir():
             continue
-        known = labels.keys() | {label_file(image, found.base) for image in only_images(files_below(place))}
+        files = files_below(place)
+        images = only_images(files)
+        known = labels.keys() | {label_file(image, found.base) for image in images}
         folder = label_file(place / "any.jpg", found.base).parent
-        files = (path for path in visible(files_below(folder)) if path.suffix.lower() == ".txt")
-        orphans += [path for path in files if path not in known and path.name not in NAMES_FILES]
-    return sorted(orphans)
+        texts = [path for path in (files if folder == place else files_below(folder)) if _is_text(path)]
+        lone += [path for path in texts if path not in known]
+        beside = {image.with_suffix(".txt") for image in images} if folder != place else set()
+        second += [path for path in files if path in beside and path not in known]
+    counts = {
+        "label files without an image": lone,
+        "text files beside images that have their labels elsewhere": second,
+    }
+    return [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in counts.items() if paths]
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and path.name not in NAMES_FILES and not path.name.startswith(".")
 
 
 def relative_name(path: Path, root: Path) -> str:

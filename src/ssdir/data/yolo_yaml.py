@@ -67,10 +67,10 @@ class DataYaml(BaseModel):
     keypoints: int | None
 
 
-def find_yaml(root: Path) -> Path | None:
-    """A file of one of the usual names, or the only one that names classes and a split."""
-    usual = next((root / name for name in _YAML_NAMES if (root / name).is_file()), None)
-    if usual is not None:
+def find_yamls(root: Path) -> list[Path]:
+    """The files of the usual names; if there are none, those that name classes and a split."""
+    usual = [root / name for name in _YAML_NAMES if (root / name).is_file()]
+    if usual:
         return usual
     candidates = []
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
@@ -80,7 +80,7 @@ def find_yaml(root: Path) -> Path | None:
             continue
         if isinstance(content, dict) and {"names", "nc"} & content.keys() and {*SPLITS} & content.keys():
             candidates.append(path)
-    return candidates[0] if len(candidates) == 1 else None
+    return candidates
 
 
 def read_data_yaml(path: Path) -> DataYaml:
