@@ -1,5 +1,9 @@
 import json
 import re
+import resource
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -189,22 +193,39 @@ LINE = '{"image": "a.png", "objects": [{"value": 1}, %s]}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "line 1 is not of the form"),
-        ("[1]", "line 1 is not of the form"),
-        ('{"image": "a.png"}', "line 1 is not of the form"),
-        ('{"image": "a.png", "objects": {}}', "line 1 is not of the form"),
+        ("{", "line 1: not valid JSON"),
+        ("[" * 100_000, "line 1: not valid JSON (lists within lists, too deep to read)"),
+        ("[1]", "line 1: expected keys and values, got [1]"),
+        ("\x00", "line 1: not valid JSON"),
+        ('{"image": "a.png"}', "line 1: 'objects': Field required"),
+        ('{"image": "a.png", "objects": {}}', "line 1: 'objects': Input should be a valid list"),
         ('{"image": "b.png", "objects": []}', "is about image 'b.png', which"),
+        ('{"image": "../../b.png", "objects": []}', "is about image '../../b.png', which"),
         ('{"image": "a.png", "objects": []}\n' * 2, "line 2 is about image 'a.png', as an earlier line"),
         ("", "has no line for image 'a.png'"),
-        (LINE % "3", "line 1, object 1 must be an object with 'value', got 3"),
-        (LINE % '{"value": 0}', "object 1: 'value' must be a whole number from 1 on, got 0"),
-        (LINE % '{"value": true}', "'value' must be a whole number"),
+        (LINE % "3", "line 1: 'objects.1': "),
+        (LINE % '{"value": 0}', "'objects.1.value': Input should be greater than or equal to 1 (got 0)"),
+        (LINE % '{"value": 100000000}', "'objects.1.value': Input should be less than or equal to 65535"),
+        (LINE % '{"value": true}', "'objects.1.value': Input should be a valid integer (got True)"),
         (LINE % '{"value": 1}', "line 1: two objects have the same value"),
-        (LINE % '{"value": 7, "category": 3}', "'category' must be a name, got 3"),
-        (LINE % '{"value": 7, "attributes": {"a": 1}}', "'attributes' must be names by name"),
-        (LINE % '{"value": 7, "depth": NaN}', "'depth' must be a number, got nan"),
-        (LINE % '{"value": 7, "box": [1, 2, 3]}', "'box' must be four numbers"),
-        (LINE % '{"value": 7, "box": [1, 2, 3, Infinity]}', "'box' must be four numbers"),
+        (LINE % '{"value": 7, "category": 3}', "'objects.1.category': Input should be a valid string (got 3)"),
+        (LINE % '{"value": 7, "category": ""}', "'objects.1.category': String should have at least 1 character"),
+        (
+            LINE % ('{"value": 7, "category": "%s"}' % ("x" * 5000)),
+            "'objects.1.category': String should have at most",
+        ),
+        (LINE % '{"value": 7, "category": "\\ud83d"}', "half of a surrogate pair"),
+        (
+            LINE % '{"value": 7, "attributes": {"a": 1}}',
+            "'objects.1.attributes.a': Input should be a valid",
+        ),
+        (LINE % '{"value": 7, "depth": NaN}', "'objects.1.depth': Input should be a finite number (got nan)"),
+        (LINE % '{"value": 7, "box": [1, 2, 3]}', "'objects.1.box': List should have at least 4 items"),
+        (LINE % '{"value": 7, "box": [1, 2, 3, Infinity]}', "'objects.1.box.3': Input should be a finite number"),
+        (
+            LINE % '{"value": 7, "box": [1, 2, 3, null]}',
+            "box.3': Input should be a valid number (got None)",
+        ),
     ],
 )
 def test_bad_lines_are_named(tmp_path, text, message):
@@ -215,6 +236,67 @@ def test_bad_lines_are_named(tmp_path, text, message):
         read_mask_folder(tmp_path, "train")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_lines_of_another_encoding_are_refused(tmp_path):
+    write(tmp_path, "train", {"a": MASK}, {})
+    path = tmp_path / "objects/train.jsonl"
+    path.write_text('{"image": "a.png", "objects": []}', encoding="utf-16")
+    with pytest.raises(InputError, match=r"train\.jsonl: line 1 is not UTF-8 text: save the file"):
+        read_mask_folder(tmp_path, "train")
+    path.write_bytes(b'{"image": "a.png", "objects": [{"value": 1, "category": "caf\xe9"}, {"value": 7}]}')
+    with pytest.raises(InputError, match=r"train\.jsonl: line 1 is not UTF-8 text: save the file"):
+        read_mask_folder(tmp_path, "train")
+
+
+def test_all_faults_are_named_at_once(tmp_path):
+    write(tmp_path, "train", {f"{i:02d}": MASK for i in range(12)}, {})
+    (tmp_path / "objects/train.jsonl").write_text("?\n" * 12)
+    with pytest.raises(InputError, match=r"train\.jsonl: 12 faults: .*line 1: .*line 10: .*; and 2 more$"):
+        read_mask_folder(tmp_path, "train")
+    (tmp_path / "objects/train.jsonl").unlink()
+    for i in (3, 5):
+        (tmp_path / f"masks/train/{i:02d}.png").unlink()
+    with pytest.raises(InputError, match=r"2 faults: the mask of images/train/03\.png.*; the mask of .*/05"):
+        read_mask_folder(tmp_path, "train")
+
+
+def grey_png(values, bits):
+    """A grey PNG of so many bits for each pixel, by the standard (chunks, and rows without a filter)."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape
+    binary = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    rows = np.packbits(binary.reshape(height, -1).astype(np.uint8), axis=1)
+    data = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(("bits", "values"), [(2, [1, 3]), (4, [1, 7]), (8, [1, 7])])
+def test_grey_values_of_few_bits_are_those_in_the_file(tmp_path, bits, values):
+    write(tmp_path, "train", {"a": MASK})
+    mask = np.where(MASK == 7, values[1], MASK)
+    (tmp_path / "masks/train/a.png").write_bytes(grey_png(mask, bits))
+    table = read_mask_folder(tmp_path, "train")
+    assert table.mask_value.tolist() == values
+    assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15]]
+
+
+def test_a_mask_of_another_size_is_not_decoded(tmp_path):
+    """Twelve thousand pixels square: 144 million of zeros in a file of 140 kB."""
+    write(tmp_path, "train", {"a": MASK})
+    Image.new("L", (12_000, 12_000)).save(tmp_path / "masks/train/a.png")
+    tracemalloc.start()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="30 x 20 pixels as its image"):
+        read_mask_folder(tmp_path, "train")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_missing_splits_and_images(tmp_path):

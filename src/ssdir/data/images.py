@@ -6,7 +6,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -230,6 +230,16 @@ class _PixelBudget:
 
 
 _DECODING = _PixelBudget(MAX_PIXELS)
+
+
+def decoding(pixels: int) -> AbstractContextManager[None]:
+    """A block that begins once an image of so many pixels may be decoded beside those of other threads."""
+    return _DECODING.of(pixels)
+
+
+def counting_pixels() -> AbstractContextManager[None]:
+    """A block until whose end all that the thread decodes counts as decoded, for what is made of it at once."""
+    return _DECODING.until_the_end()
 
 
 def _decode(image: Image.Image, name: str) -> Image8:

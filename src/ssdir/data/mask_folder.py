@@ -1,6 +1,6 @@
 """Folders of images with index masks: `images/<split>/`, `masks/<split>/`, and optionally `objects/<split>.jsonl`.
 
-A mask has the name of its image, as PNG. The objects' file has a line per image, and tells what a mask can't:
+A mask has the name of its image, as PNG. The objects' file has a line per image, with what a mask can't hold:
 
     {"image": "000000.png", "objects": [{"value": 1, "category": "cube", "attributes": {"colour": "red"},
                                          "depth": 9.3, "box": [10, 20, 30, 40]}]}
@@ -11,19 +11,25 @@ lie in `images/` itself are divided into splits (see `table_builder.divide`); th
 
 from __future__ import annotations
 
-import json
-import math
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeAlias
 
+from pydantic import Field
+
+from ssdir.config import Record, parse
+from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, find_folder, visible
-from ssdir.data.masked_images import Box, MaskedImage, MaskedObject, Names, build_table
+from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
 from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, divide
 from ssdir.data.yolo_folder import list_images
+from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
+from ssdir.wording import quote
 
 
 def is_mask_folder(root: str | Path) -> bool:
@@ -73,7 +79,7 @@ def line_of(name: str, objects: list[MaskedObject]) -> str:
         }
         for item in objects
     ]
-    return json.dumps({"image": name, "objects": entries}, ensure_ascii=False) + "\n"
+    return json_text({"image": name, "objects": entries}, indent=None)
 
 
 def _folders(root: Path) -> list[str]:
@@ -87,90 +93,103 @@ def _objects_path(root: Path, split: str) -> Path:
     return root / "objects" / f"{split or 'all'}.jsonl"
 
 
-def _images(root: Path, split: str, notes: list[str]) -> Iterator[MaskedImage]:
-    """The images of a split with what is told of their objects; adds to the notes."""
+def _images(root: Path, split: str, notes: list[str]) -> list[MaskedImage]:
+    """The images of a split with what is known of their objects; adds to the notes."""
     base, masks = root / "images" / split, root / "masks" / split
     names = [image.relative_to(base).as_posix() for image in list_images(base)]
     path = _objects_path(root, split)
-    told = dict(_lines(path)) if path.is_file() else None
-    unknown = sorted({*(told or {})} - {*names})
-    if unknown:
-        raise InputError(f"{path} is about image '{unknown[0]}', which '{base}' does not have")
-    image_of: dict[str, str] = {}
+    faults = Faults(str(path if path.is_file() else base))
+    known = _read_objects(path, faults) if path.is_file() else None
+    faults.stop_at_any()
+    for name in sorted({*(known or {})} - {*names}):
+        faults.add(f"{path} is about image {quote(name)}, which '{base}' does not have")
+    images, image_of = [], dict[str, str]()
     for name in names:
         mask = Path(name).with_suffix(".png").as_posix()
         if image_of.setdefault(mask, name) != name:
-            raise InputError(f"{base}: {image_of[mask]} and {name} would share a mask: rename one of them")
-        if told is not None and name not in told:
-            raise InputError(f"{path} has no line for image '{name}': if it has no objects, say \"objects\": []")
+            faults.add(f"{base}: {image_of[mask]} and {name} would share a mask: rename one of them")
+        if known is not None and name not in known:
+            faults.add(f"{path} has no line for image '{name}': if it has no objects, say \"objects\": []")
+            continue
         image_name, mask_name = (base / name).relative_to(root), (masks / mask).relative_to(root)
-        yield MaskedImage(image_name.as_posix(), mask_name.as_posix(), None if told is None else told[name])
+        objects = None if known is None else known[name]
+        images.append(MaskedImage(image_name.as_posix(), mask_name.as_posix(), objects))
+    faults.stop_at_any()
     found = (mask for mask in visible(files_below(masks)) if mask.suffix == ".png")
     lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in found)
     if lone:
         notes.append(f"masks without an image, passed over: {lone}")
+    return images
 
 
-def _lines(path: Path) -> Iterator[tuple[str, list[MaskedObject]]]:
-    """The images' names and objects that a file tells of."""
-    seen: set[str] = set()
+# The file of objects ---------------------------------------------------------------------------------------
+
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
+Coordinate: TypeAlias = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+_MAX_VALUE = 65_535
+"""Masks have at most 16 bits."""
+
+_MAX_LINE_BYTES = 1 << 26
+
+
+class _ObjectEntry(Record):
+    """An object as the file has it."""
+
+    value: int = Field(ge=1, le=_MAX_VALUE)
+    category: Name = "object"
+    attributes: dict[Name, Name] = Field(default_factory=dict)
+    depth: Coordinate | None = None
+    box: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = None
+
+    def as_object(self) -> MaskedObject:
+        """With its box as a tuple."""
+        box = None if self.box is None else (self.box[0], self.box[1], self.box[2], self.box[3])
+        return MaskedObject(self.value, self.category, self.attributes, self.depth, box)
+
+
+class _LineEntry(Record):
+    """An image as the file has it."""
+
+    image: str
+    objects: list[_ObjectEntry] = Field(max_length=_MAX_VALUE)
+
+
+def _read_objects(path: Path, faults: Faults) -> dict[str, list[MaskedObject]]:
+    """The objects that a file has, by the name of their image."""
+    known: dict[str, list[MaskedObject]] = {}
+    for number, line in enumerate(_raw_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        with faults.collecting():
+            entry = parse(_LineEntry, parse_json(_decode(line, where), where), source=where)
+            if entry.image in known:
+                raise InputError(
+                    f"{where} is about image {quote(entry.image)}, as an earlier line: remove one of them"
+                )
+            known[entry.image] = [item.as_object() for item in entry.objects]
+            if len({item.value for item in entry.objects}) < len(entry.objects):
+                raise InputError(f"{where}: two objects have the same value")
+    return known
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, without a byte order mark."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}: line {number}"
-                name, objects = _parse_line(line, where)
-                if name in seen:
-                    raise InputError(f"{where} is about image '{name}', as an earlier line: remove one of them")
-                seen.add(name)
-                yield name, objects
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
+        with reading(path) as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
+            while line := file.readline(_MAX_LINE_BYTES + 1):
+                if len(line) > _MAX_LINE_BYTES:
+                    raise InputError(f"{path}: a line has more than {_MAX_LINE_BYTES:,} bytes, as no image needs")
+                yield line
+    except OSError as error:
+        raise InputError(f"'{path}' can't be read ({(error.strerror or str(error)).lower()})") from None
 
 
-def _parse_line(line: str, where: str) -> tuple[str, list[MaskedObject]]:
+def _decode(line: bytes, where: str) -> str:
     try:
-        content = json.loads(line)
-        name, entries = content["image"], content["objects"]
-        if not (isinstance(name, str) and isinstance(entries, list)):
-            raise TypeError
-        objects = [_parse_object(entry, f"{where}, object {i}") for i, entry in enumerate(entries)]
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f'{where} is not of the form {{"image": "name", "objects": [...]}}') from None
-    values = [item.value for item in objects]
-    if len({*values}) < len(values):
-        raise InputError(f"{where}: two objects have the same value")
-    return name, objects
-
-
-def _parse_object(entry: Any, where: str) -> MaskedObject:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} must be an object with 'value', got {entry!r:.60}")
-    value, category = entry.get("value"), entry.get("category", "object")
-    attributes, depth = entry.get("attributes", {}), entry.get("depth")
-    # In Python, true is the number 1.
-    if type(value) is not int or value < 1:
-        raise InputError(f"{where}: 'value' must be a whole number from 1 on, got {value!r:.60}")
-    if not isinstance(category, str) or not category:
-        raise InputError(f"{where}: 'category' must be a name, got {category!r:.60}")
-    if not (isinstance(attributes, dict) and all(isinstance(name, str) for name in attributes.values())):
-        raise InputError(f"{where}: 'attributes' must be names by name, got {attributes!r:.60}")
-    if depth is not None and not _is_number(depth):
-        raise InputError(f"{where}: 'depth' must be a number, got {depth!r:.60}")
-    return MaskedObject(value, category, attributes, depth, _parse_box(entry.get("box"), where))
-
-
-def _parse_box(box: Any, where: str) -> Box | None:
-    if box is None:
-        return None
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
-        raise InputError(f"{where}: 'box' must be four numbers, x1, y1, x2, y2, got {box!r:.60}")
-    x1, y1, x2, y2 = (float(side) for side in box)
-    return x1, y1, x2, y2
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from None

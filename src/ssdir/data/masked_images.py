@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.images import image_size
+from ssdir.data.faults import Faults
+from ssdir.data.images import counting_pixels, image_size
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.errors import InputError
 
@@ -99,10 +100,9 @@ def build_table(
 
     Raises:
         InputError: if an image or a mask that is needed is missing or damaged, they differ in size, or a mask has
-            a value for which there is no object.
+            a value for which there is no object; it names the first ten of these faults, and counts all.
     """
-    with ThreadPoolExecutor() as pool:
-        read = list(pool.map(lambda image: _read(root, image), images))
+    read = _read_all(root, images)
     objects = [item for _, own in read for item in own]
     counts = [len(own) for _, own in read]
     categories, attributes = names.categories, names.attributes
@@ -132,8 +132,32 @@ def build_table(
     )
 
 
+def _read_all(root: Path, images: Sequence[MaskedImage]) -> list[tuple[tuple[int, int], list[MaskedObject]]]:
+    def attempt(image: MaskedImage) -> tuple[tuple[int, int], list[MaskedObject]] | InputError:
+        try:
+            return _read(root, image)
+        except InputError as error:
+            return error
+
+    faults = Faults(f"'{root}'")
+    read = []
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(attempt, images):
+            if isinstance(result, InputError):
+                faults.add(str(result))
+            else:
+                read.append(result)
+    faults.stop_at_any()
+    return read
+
+
 def _read(root: Path, image: MaskedImage) -> tuple[tuple[int, int], list[MaskedObject]]:
     """An image's height and width, and its objects with their boxes."""
+    with counting_pixels():
+        return _read_counted(root, image)
+
+
+def _read_counted(root: Path, image: MaskedImage) -> tuple[tuple[int, int], list[MaskedObject]]:
     size = image_size(root / image.name)
     if image.objects is not None and all(item.box is not None for item in image.objects):
         if not (root / image.mask_name).is_file():

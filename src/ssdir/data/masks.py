@@ -7,17 +7,26 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
-from ssdir.data.images import open_image
+from ssdir.data.images import decoding, open_image
 from ssdir.errors import InputError
 
 IndexMask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W): 0 is background."""
 
+_MODES = frozenset({"1", "L", "P", "I;16", "I;16B", "I;16L", "I;16N"})
+_SCALES = {"L;2": 85, "L;4": 17}
+"""By which Pillow multiplies grey values of two or four bits, so that they reach 255."""
+
+_STRIP_PIXELS = 1 << 22
+
 
 def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
-    """Reads a mask: grey values as they are, of a palette the indices and not the colours.
+    """Reads a mask: grey values as they are in the file, of a palette the indices and not the colours.
+
+    It is compared with its image before it is decoded.
 
     Args:
         path: the mask's file.
@@ -29,18 +38,31 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
     """
     try:
         with open_image(path) as image:
-            mask = np.asarray(image)
-        if mask.dtype == np.bool_:
-            mask = mask.astype(np.uint8)
+            if image.size != size[::-1] or image.mode not in _MODES:
+                raise _UnfitError
+            scale = _grey_scale(image)
+            with decoding(image.width * image.height):
+                mask = np.asarray(image)
     except InputError as error:
         raise InputError(f"the mask of {image_name} can't be read: {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"mask '{path}' is not readable ({error})") from None
-    if mask.shape != size or mask.dtype not in (np.uint8, np.uint16):
+    except _UnfitError:
         raise InputError(
             f"mask '{path}' must be 8-bit grey, 16-bit grey or palette, {size[1]} x {size[0]} pixels as its image"
-        )
-    return mask
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"mask '{path}' is not readable ({error})") from None
+    mask = mask.astype(np.uint16) if mask.dtype.itemsize == 2 else mask.astype(np.uint8, copy=False)
+    return mask // mask.dtype.type(scale) if scale > 1 else mask
+
+
+def _grey_scale(image: Image.Image) -> int:
+    """By what Pillow multiplies the grey values of a file."""
+    tiles = getattr(image, "tile", None)  # Of files only; its last part says how pixels are stored.
+    return _SCALES.get(str(tiles[0][3]), 1) if tiles else 1
+
+
+class _UnfitError(Exception):
+    """A mask has another size than its image, or colours."""
 
 
 def mask_boxes(mask: IndexMask, num_objects: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -51,8 +73,12 @@ def mask_boxes(mask: IndexMask, num_objects: int) -> tuple[NDArray[np.float64], 
         of pixels (M,).
     """
     boxes = np.zeros((num_objects, 4))
-    pixels = np.bincount(mask.ravel(), minlength=num_objects + 1)[1 : num_objects + 1].astype(np.float64)
-    for i, found in enumerate(ndimage.find_objects(mask.astype(np.int32), num_objects)):
+    flat = mask.ravel()
+    pixels = np.zeros(num_objects)
+    for start in range(0, len(flat), _STRIP_PIXELS):  # `bincount` takes eight bytes for each pixel.
+        counts = np.bincount(flat[start : start + _STRIP_PIXELS], minlength=num_objects + 1)
+        pixels += counts[1 : num_objects + 1]
+    for i, found in enumerate(ndimage.find_objects(mask, num_objects)):
         if found is not None:
             rows, columns = found
             boxes[i] = columns.start, rows.start, columns.stop, rows.stop
