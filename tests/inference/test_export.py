@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +277,7 @@ def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
     quantize.quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
     assert path.stat().st_size < 0.6 * shipped_onnx.stat().st_size
     single, eight = OnnxEncoder(shipped_onnx, "cpu"), OnnxEncoder(path, "cpu")
-    assert eight.exported == replace(single.exported, precision="int8")
+    assert eight.exported == single.exported.model_copy(update={"precision": "int8"})
 
     pixels = scatter("test", 12)
     expected, found = single.encode_pixels(pixels), eight.encode_pixels(pixels)
@@ -442,7 +441,7 @@ def test_wrong_files(tmp_path: Path, digits: list[Path], tiny_model_dir: Path) -
     assert "ssdir did not write" in complaint(tmp_path / "foreign.onnx")
     foreign.metadata_props.add(key="ssdir", value='{"format": 1}')
     onnx.save(foreign, tmp_path / "headless.onnx")
-    assert "metadata can't be read" in complaint(tmp_path / "headless.onnx")
+    assert "its metadata: 'part': Field required" in complaint(tmp_path / "headless.onnx")
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "foreign.onnx").read_bytes()[:40])
     assert "damaged or not an ONNX file" in complaint(tmp_path / "cut.onnx")
     assert "does not exist" in complaint(tmp_path / "none.onnx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -158,7 +157,7 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
         from ssdir.inference.onnx_model import OnnxModel
 
         assert isinstance(encoder, OnnxEncoder)
-        config = {"exported": dataclasses.asdict(encoder.exported)}
+        config = {"exported": encoder.exported.model_dump()}
         return _Subject(OnnxModel(encoder), encoder.class_names, config, device=encoder.device)
     from ssdir.models.zoo import device_name, find_model, random_encoder
     from ssdir.training.recipe import read_training

@@ -92,3 +92,28 @@ class ObjectArrays:
     def counts(self) -> Integers:
         """Objects per image, int64 (B,)."""
         return np.bincount(self.image_index, minlength=self.batch_size)
+
+    def problem(self, num_classes: int, latent_dim: int) -> str | None:
+        """What is wrong with these objects, as the end of a sentence; None if nothing is.
+
+        Args:
+            num_classes: of the model K.
+            latent_dim: size D of its `z_what`.
+        """
+        count = len(self)
+        sizes = {"z_where": (count, 4), "z_what": (count, latent_dim), "z_what_scale": (count, latent_dim)}
+        for name, values in vars(self).items():
+            if not isinstance(values, np.ndarray):
+                continue
+            if values.shape != sizes.get(name, (count,)):
+                return f"{name} has the shape {values.shape}, expected {sizes.get(name, (count,))}"
+            if not np.isfinite(values).all():
+                return f"{name} holds a number that is not finite"
+        if count and (self.image_index.min() < 0 or self.image_index.max() >= self.batch_size):
+            return f"image_index is outside 0 ... {self.batch_size - 1}"
+        if (np.diff(self.image_index) < 0).any():
+            return "image_index decreases"
+        for name, values, most in (("labels", self.labels, num_classes - 1), ("scores", self.scores, 1)):
+            if values is not None and ((values < 0) | (values > most)).any():
+                return f"{name} holds a value outside 0 ... {most}"
+        return "z_where has a negative size" if (self.z_where[:, 2:] < 0).any() else None

@@ -168,13 +168,14 @@ def _trace(model: DetectedVAE, part: Part) -> ExportedProgram:
 def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> onnx.ModelProto:
     from onnx import numpy_helper
 
-    inputs, outputs = (ENCODER_INPUTS, ENCODER_OUTPUTS) if part == "encoder" else (DECODER_INPUTS, DECODER_OUTPUTS)
+    inputs = list(ENCODER_INPUTS if part == "encoder" else DECODER_INPUTS)
+    outputs = list(ENCODER_OUTPUTS if part == "encoder" else DECODER_OUTPUTS)
     written = torch.onnx.export(
         program,
         dynamo=True,
         opset_version=OPSET,
-        input_names=list(inputs),
-        output_names=list(outputs),
+        input_names=inputs,
+        output_names=outputs,
         custom_translation_table={torch.ops.ssdir.suppress.default: _suppress_in_onnx},
         verbose=False,
     )

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import Field
+
+from ssdir.config import Record, parse
+from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
+from ssdir.inference.identity import ClassNames, Fingerprint, LatentDim
+from ssdir.wording import quote
 
 FORMAT = 1
 METADATA_KEY = "ssdir"
 
 Part: TypeAlias = Literal["encoder", "decoder"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
-ENCODER_INPUTS = ("images", "score_threshold")
-ENCODER_OUTPUTS = (
-    "image_index",
-    "z_where",
-    "scores",
-    "labels",
-    "z_what",
-    "z_what_scale",
-    "z_depth",
-    "anchor_index",
-)
+# Type and number of dimensions of each.
+ENCODER_INPUTS = {"images": ("uint8", 4), "score_threshold": ("float", 0)}
+ENCODER_OUTPUTS = {
+    "image_index": ("int64", 1),
+    "z_where": ("float", 2),
+    "scores": ("float", 1),
+    "labels": ("int64", 1),
+    "z_what": ("float", 2),
+    "z_what_scale": ("float", 2),
+    "z_depth": ("float", 1),
+    "anchor_index": ("int64", 1),
+}
 DECODER_INPUTS = ("z_what",)
 DECODER_OUTPUTS = ("appearances", "alpha")
 
 
-@dataclass(frozen=True)
-class ExportedModel:
+class ExportedModel(Record):
     """Metadata of an exported model.
 
     Attributes:
-        part: `encoder`, images to objects, or `decoder`, codes to appearances.
+        part: `encoder`, images to objects, or `decoder`, embeddings to appearances.
         kind: the model's class.
         description: one line, as `ssdir models` shows it.
         class_names: what `labels` index.
@@ -44,27 +50,27 @@ class ExportedModel:
         max_objects: most objects per image.
         ssdir_version: what wrote the file.
         precision: of the convolutions.
-        fingerprint: digest of the model's weights, before they became 8-bit integers; empty where it isn't known.
+        fingerprint: digest of the model's weights, before they became 8-bit integers.
         format: version of these names.
     """
 
     part: Part
     kind: str
     description: str
-    class_names: list[str]
-    image_size: int
-    latent_dim: int
-    score_threshold: float
-    nms_threshold: float
-    max_objects: int
+    class_names: ClassNames
+    image_size: Annotated[int, Field(ge=1, le=8192)]
+    latent_dim: LatentDim
+    score_threshold: Share
+    nms_threshold: Share
+    max_objects: Annotated[int, Field(ge=1, le=1_000_000)]
     ssdir_version: str
     precision: Literal["float32", "int8"] = "float32"
-    fingerprint: str = ""
+    fingerprint: Fingerprint
     format: int = FORMAT
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
-        return json.dumps(asdict(self))
+        return json_text(self.model_dump(), None)
 
     @classmethod
     def from_json(cls, text: str, source: str) -> ExportedModel:
@@ -73,12 +79,10 @@ class ExportedModel:
         Raises:
             InputError: if it is damaged, or of another format, naming `source`.
         """
-        try:
-            values: dict[str, Any] = {"fingerprint": "", **json.loads(text)}
-            if values["format"] != FORMAT:
-                raise InputError(
-                    f"'{source}' has format {values['format']}, this ssdir reads {FORMAT}: update ssdir"
-                )
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise InputError(f"'{source}' is damaged: its metadata can't be read; export it again") from None
+        where = f"'{source}' is damaged: export it again; its metadata"
+        values = parse_json(text, where)
+        if isinstance(values, Mapping) and values.get("format", FORMAT) != FORMAT:
+            raise InputError(
+                f"'{source}' has format {quote(values['format'])}, this ssdir reads {FORMAT}: update ssdir"
+            )
+        return parse(cls, values, source=where)

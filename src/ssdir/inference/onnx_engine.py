@@ -10,7 +10,8 @@ import numpy as np
 from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
-from ssdir.inference.exported import ENCODER_OUTPUTS, METADATA_KEY, ExportedModel
+from ssdir.inference.exported import ENCODER_INPUTS, ENCODER_OUTPUTS, METADATA_KEY, ExportedModel
+from ssdir.wording import printable
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -28,19 +29,24 @@ class OnnxEncoder:
 
     Raises:
         InputError: if ONNX Runtime is not installed, the file is missing, damaged, something else's, or a decoder,
-            or the device isn't there.
+            or the device isn't there. Nothing in the file is run before that is known.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        self._session, self.device = _open(Path(path), device)
-        header = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if header is None:
-            raise InputError(f"'{path}' is an ONNX file that ssdir did not write: make one with ssdir export")
-        self.exported = ExportedModel.from_json(header, str(path))
-        if self.exported.part != "encoder":
-            raise InputError(
-                f"'{path}' holds a {self.exported.part}, which finds no objects: export with --part encoder"
-            )
+        self.path = Path(path)
+        self._session, self.device = _open(self.path, device)
+        try:
+            header = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            if header is None:
+                raise InputError(f"'{path}' is an ONNX file that ssdir did not write: make one with ssdir export")
+            self.exported = ExportedModel.from_json(header, str(path))
+            if self.exported.part != "encoder":
+                raise InputError(
+                    f"'{path}' holds a {self.exported.part}, which finds no objects: export with --part encoder"
+                )
+            _check_signature(self._session, path)
+        except UnicodeDecodeError:
+            raise InputError(f"'{path}' is damaged: its metadata is not UTF-8 text; export it again") from None
 
     @property
     def class_names(self) -> list[str]:
@@ -59,18 +65,30 @@ class OnnxEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the weights that were exported; empty in files of an ssdir that didn't write it."""
+        """Digest of the weights that were exported."""
         return self.exported.fingerprint
 
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectArrays:
-        """Finds the objects of images uint8 (B, H, W, 3), RGB, in one go; H and W may be any, and B may be 0."""
+        """Finds the objects of images uint8 (B, H, W, 3), RGB, in one go; H and W may be any, and B may be 0.
+
+        Raises:
+            InputError: if the file can't be run, or what comes out is not what an encoder gives, such as NaN.
+        """
         if not len(pixels):
             return ObjectArrays.empty(0)
         feed: dict[str, Any] = {"images": pixels}
         if score_threshold is not None:
             feed["score_threshold"] = np.asarray(score_threshold, dtype=np.float32)
-        found = self._session.run(list(ENCODER_OUTPUTS), feed)
-        return ObjectArrays(batch_size=len(pixels), **dict(zip(ENCODER_OUTPUTS, found, strict=True)))
+        try:
+            found = self._session.run(list(ENCODER_OUTPUTS), feed)
+        except _errors() as error:
+            raise InputError(f"'{self.path}' can't be run: {_reason(error)}") from error
+        if wrong := _wrong_dtype(found):
+            raise InputError(f"'{self.path}' gave wrong objects: {wrong}")
+        objects = ObjectArrays(batch_size=len(pixels), **dict(zip(ENCODER_OUTPUTS, found, strict=True)))
+        if problem := objects.problem(len(self.class_names), self.latent_dim):
+            raise InputError(f"'{self.path}' gave wrong objects: {problem}; export the model again")
+        return objects
 
 
 def _open(path: Path, device: str | None) -> tuple[Any, str]:
@@ -86,10 +104,54 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     if chosen not in available:
         raise InputError(f"device '{chosen}' is not one that ONNX Runtime has here: {' or '.join(available)}")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # Errors alone: what it fuses or not is no news to a user.
+    options.log_severity_level = 4  # What goes wrong becomes one sentence, by its exception.
     try:
-        return onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]]), chosen
-    except Exception as error:  # ONNX Runtime has an exception of its own for each way of being damaged.
-        if type(error).__module__.startswith("onnxruntime"):
-            raise InputError(f"'{path}' is damaged or not an ONNX file") from error
-        raise
+        # Its own fallback prints, and runs on another device than was asked for.
+        session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]], enable_fallback=0)
+    except _errors() as error:
+        raise InputError(f"'{path}' is damaged or not an ONNX file ({_reason(error)})") from error
+    return session, chosen
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions, with no base in common; a damaged name in its message can't be decoded."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (*own, UnicodeDecodeError)
+
+
+def _reason(error: Exception) -> str:
+    """The end of ONNX Runtime's message, which begins with its name and a code."""
+    return printable(str(error).strip().splitlines()[0].rpartition(" : ")[2])[:160]
+
+
+def _check_signature(session: Any, path: str | Path) -> None:
+    """Checks the names, types and dimensions of inputs and outputs, so that a foreign graph is never run."""
+    given = {value.name: value for value in (*session.get_inputs(), *session.get_overridable_initializers())}
+    required = {value.name for value in session.get_inputs()}
+    made = {value.name: value for value in session.get_outputs()}
+    for what, values, expected in (("inputs", given, ENCODER_INPUTS), ("outputs", made, ENCODER_OUTPUTS)):
+        if set(values) != set(expected):
+            names = ", ".join(sorted(map(printable, values)))[:160] or "none"
+            raise InputError(
+                f"'{path}' is no encoder of ssdir: its {what} are {names}; expected {', '.join(expected)}"
+            )
+        for name, (dtype, dims) in expected.items():
+            shape = values[name].shape
+            if values[name].type != f"tensor({dtype})" or (shape and len(shape) != dims):
+                raise InputError(
+                    f"'{path}' is no encoder of ssdir: {name} is {values[name].type} with {len(shape)} "
+                    f"dimensions, expected tensor({dtype}) with {dims}"
+                )
+    if "score_threshold" in required:
+        raise InputError(f"'{path}' is no encoder of ssdir: score_threshold has no default")
+
+
+def _wrong_dtype(found: list[Any]) -> str | None:
+    """The first output that is not the array that the file declares, as the end of a sentence."""
+    for values, (name, (dtype, dims)) in zip(found, ENCODER_OUTPUTS.items(), strict=True):
+        wanted = np.dtype("float32" if dtype == "float" else dtype)
+        if not isinstance(values, np.ndarray) or values.dtype != wanted or values.ndim != dims:
+            return f"{name} is no {wanted} array with {dims} dimensions"
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -130,7 +130,7 @@ def _quantize(
     finally:
         onnxruntime.set_default_logger_severity(_WARNINGS)
     proto = onnx.load(out)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: replace(exported, precision="int8").to_json()})
+    onnx.helper.set_model_props(proto, {METADATA_KEY: exported.model_copy(update={"precision": "int8"}).to_json()})
     onnx.save(proto, str(out))
 
 
