@@ -33,6 +33,7 @@ def convert(
     if out.suffix.lower() != SUFFIXES[to]:
         raise InputError(f"output '{out}' must end in {SUFFIXES[to]} for --to {to}")
     claim(out, force)
+    from ssdir.inference.coco_results import CLASS_AGNOSTIC
     from ssdir.inference.formats import convert_objects, sidecar
     from ssdir.inference.identity import Identity
     from ssdir.inference.store import read_info
@@ -45,8 +46,11 @@ def convert(
     if info.images_seen is None:
         warn(f"rows of '{objects}' were selected since it was encoded: images without objects are not known")
     say(f"{counted(number, 'object')} as {to}: {out}")
-    if annotations is not None and info.class_names == ["object"]:
-        say("the model knows no classes: compare boxes alone (of pycocotools, COCOeval's params.useCats = 0)")
+    if annotations is not None and info.class_names == CLASS_AGNOSTIC:
+        say(
+            "the model knows no classes, so all objects have the id of one category of the annotations: compare "
+            "boxes alone (of pycocotools, COCOeval's params.useCats = 0)"
+        )
     say(f"next: {_use(to, out, annotations or sidecar(out))}")
 
 

@@ -59,12 +59,12 @@ def orientation_of_boxes(annotated: Size, upright: Size, path: Path) -> int:
     Args:
         annotated: (height, width) that the boxes refer to.
         upright: that of the upright image.
-        path: the image, whose header is read if the two differ.
+        path: the image, whose header is read where the two sizes leave it open.
 
     Raises:
         InputError: if the image can't be read.
     """
-    if annotated == upright:
+    if annotated == upright or (same_shape(upright, annotated) and annotated != upright[::-1]):
         return 1
     orientation = image_orientation(path)
     return orientation if refers_to_stored(annotated, upright, orientation) else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from ssdir.documents import read_json
+from ssdir.documents import json_text
 from ssdir.errors import InputError
+from ssdir.inference.coco_results import coco_results, corners
 from ssdir.inference.identity import Identity
-from ssdir.inference.store import BOX_COLUMNS, StoreInfo, image_paths, read_table
+from ssdir.inference.store import StoreInfo, find_picture, image_paths, read_table
 from ssdir.outputs import atomic_file
 
 FORMATS = ("coco", "csv", "fiftyone", "npz")
@@ -50,11 +50,12 @@ def convert_objects(
     with atomic_file(out, force=True) as temporary:
         if to == "coco":
             results, ids = coco_results(table, info, images, annotations)
-            _write_json(results, temporary)
+            _write_json(results, temporary, path)
             with atomic_file(sidecar(out), force=True) as beside:
-                _write_json(ids, beside)
+                _write_json(ids, beside, path)
         elif to == "fiftyone":
-            _write_json(fiftyone_samples(table, images), temporary)
+            pictures = [str(find_picture(image, Path.cwd(), Path(path).absolute().parent)) for image in images]
+            _write_json(fiftyone_samples(table, pictures), temporary, path)
         elif to == "npz":
             _write_npz(table, info, images, temporary)
         else:
@@ -67,46 +68,6 @@ def sidecar(out: str | Path) -> Path:
     return Path(out).with_suffix(".ids.json")
 
 
-def coco_results(
-    table: pa.Table, info: StoreInfo, images: list[str], annotations: str | Path | None = None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Detections as COCO's results have them: bbox is xywh in pixels, counted from 0.
-
-    Args:
-        table: see `read_table`.
-        info: what the file says of itself.
-        images: path of each image.
-        annotations: COCO file to take ids from, images by file name and categories by name. Objects of a model
-            that knows no classes are of its only category, or of a new one, `object`. Without the file, images
-            count from 1 in the order of the store, categories from 1 in that of the model's classes.
-
-    Returns:
-        The list of detections, and `images` and `categories` in the form of COCO's data sets.
-    """
-    if annotations is None:
-        image_ids = list(range(1, len(images) + 1))
-        categories = [{"id": i, "name": name} for i, name in enumerate(info.class_names, start=1)]
-    else:
-        image_ids, categories = _known_ids(Path(annotations), images, info.class_names)
-    boxes = _corners(table)
-    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
-    results = [
-        {"image_id": image_ids[image], "category_id": categories[label]["id"], "bbox": bbox, "score": score}
-        for image, label, bbox, score in zip(
-            table["image_index"].to_pylist(),
-            table["label"].to_pylist(),
-            xywh,
-            table["score"].to_pylist(),
-            strict=True,
-        )
-    ]
-    ids = {
-        "images": [{"id": i, "file_name": path} for i, path in zip(image_ids, images, strict=True)],
-        "categories": categories,
-    }
-    return results, ids
-
-
 def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
     """The `samples` of FiftyOne's `FiftyOneDataset` layout, in which every class is named by `_cls`.
 
@@ -114,7 +75,7 @@ def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
     """
     detections: list[list[dict[str, Any]]] = [[] for _ in images]
     scale = np.stack([table[name].to_numpy() for name in ("image_width", "image_height")] * 2, axis=1)
-    relative = _corners(table) / scale
+    relative = corners(table) / scale
     for box, row in zip(relative.tolist(), table.to_pylist(), strict=True):
         detections[row["image_index"]].append(
             {
@@ -166,34 +127,8 @@ def _column(table: pa.Table, name: str) -> Any:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
 
 
-def _corners(table: pa.Table) -> Any:
-    """Boxes (M, 4), xyxy in pixels, as float64, so that differences are exact."""
-    return np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1).astype(np.float64)
-
-
-def _known_ids(path: Path, images: list[str], class_names: list[str]) -> tuple[list[int], list[dict[str, Any]]]:
-    content = read_json(path)
+def _write_json(content: object, path: Path, what: str | Path) -> None:
     try:
-        by_name = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
-        categories = {str(category["name"]): int(category["id"]) for category in content["categories"]}
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"'{path}' is not a COCO file with images and categories") from None
-    if len(by_name) < len(content["images"]):
-        raise InputError(f"'{path}' has images of the same name in several folders: ids can't be told by name")
-    unknown = next((image for image in images if Path(image).name not in by_name), None)
-    if unknown is not None:
-        raise InputError(f"'{path}' has no image '{Path(unknown).name}': encode the images of that data set")
-    image_ids = [by_name[Path(image).name] for image in images]
-    if class_names == ["object"]:
-        if len(categories) == 1:
-            class_names = list(categories)
-        else:
-            categories.setdefault("object", max(categories.values(), default=0) + 1)
-    missing = next((name for name in class_names if name not in categories), None)
-    if missing is not None:
-        raise InputError(f"'{path}' has no category '{missing}', which the model has")
-    return image_ids, [{"id": categories[name], "name": name} for name in class_names]
-
-
-def _write_json(content: object, path: Path) -> None:
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        path.write_text(json_text(content, None), encoding="utf-8")
+    except ValueError:
+        raise InputError(f"'{what}' holds numbers that are not finite, which JSON has no place for") from None
