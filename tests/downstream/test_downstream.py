@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from ssdir.downstream.groups import group
 from ssdir.downstream.oddities import loneliness, oddness
 from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
-from ssdir.inference.store import ObjectWriter, read_objects
+from ssdir.inference.store import ObjectWriter, read_info, read_objects
 
 DIM, COUNT = 6, 90
 
@@ -51,7 +52,7 @@ def stored(tmp_path: Path) -> Path:
         z_what=codes,
         z_what_scale=None,
         z_depth=None,
-        anchor_index=np.zeros(COUNT, dtype=np.int64),
+        anchor_index=np.arange(COUNT),
     )
     with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM, "weights") as writer:
         writer.write(found, paths, [(40, 50)] * 10)
@@ -213,3 +214,185 @@ def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest
     group(codes, on_progress=lambda done, total: reports.append((done, total)))
     assert [done for done, _ in reports] == list(range(17))
     assert {total for _, total in reports} == {16}
+
+
+def classifier_file(path: Path, **changes: object) -> Path:
+    """Two classes told apart by the first number of the embedding."""
+    weights = np.zeros((2, DIM))
+    weights[:, 0] = [-1, 1]
+    values = {
+        "format": 1,
+        "classes": ["low", "high"],
+        "fingerprint": "weights",
+        "mean": [0.0] * DIM,
+        "scale": [1.0] * DIM,
+        "weights": weights.tolist(),
+        "bias": [0.0, 0.0],
+        **changes,
+    }
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    return path
+
+
+def test_a_classifier_made_by_hand_predicts(tmp_path: Path) -> None:
+    codes = np.zeros((3, DIM))
+    codes[:, 0] = [-2, 0, 2]
+    predicted, chances = Classifier.load(classifier_file(tmp_path / "c.json")).predict(codes)
+    assert [predicted[0], predicted[2]] == ["low", "high"]
+    # Logits are -2 and 2, and even at 0.
+    np.testing.assert_allclose(chances, [1 / (1 + np.exp(-4)), 0.5, 1 / (1 + np.exp(-4))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"format": 2}, "is of another ssdir"),
+        ({"format": None}, "'format': Field required"),
+        ({"classes": ["low"]}, "'classes': "),
+        ({"classes": ["low", "low"]}, "classes has a name twice"),
+        ({"classes": "low"}, "'classes': "),
+        ({"fingerprint": ""}, "'fingerprint': "),
+        ({"mean": []}, "'mean': "),
+        ({"mean": [float("nan")] * DIM}, "'mean.0': "),
+        ({"mean": ["0"] * DIM}, "'mean.0': "),
+        ({"scale": [0.0] * DIM}, "'scale.0': "),
+        ({"scale": [1.0]}, "scale must have 6 numbers like mean, got 1"),
+        ({"weights": [[1.0] * DIM]}, "weights must have 2 rows of 6 numbers"),
+        ({"weights": [[1.0] * DIM, [1.0]]}, "weights must have 2 rows of 6 numbers"),
+        ({"weights": [1.0, 2.0]}, "'weights.0': "),
+        ({"bias": [float("inf"), 0]}, "'bias.0': "),
+        ({"bias": [1.0]}, "bias must have 2 numbers, one for each class, got 1"),
+    ],
+)
+def test_a_classifier_of_wrong_shape_is_one_sentence(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence) as error:
+        Classifier.load(classifier_file(tmp_path / "c.json", **changes))
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 99_999, '"a"', "\udcff"])
+def test_what_is_no_classifier_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match="is not a classifier of ssdir classify fit"):
+        Classifier.load(tmp_path / "c.json")
+
+
+def test_embeddings_of_other_weights_are_refused(stored: Path, tmp_path: Path) -> None:
+    other = classifier_file(tmp_path / "c.json", fingerprint="others")
+    result = run("classify", "predict", other, stored, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2
+    assert "c.json' don't go together: embeddings of different models" in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("row", ["1e3", "-1", "9" * 30, "9" * 5000, "x", ""])
+def test_labels_of_rows_that_are_not_there(tmp_path: Path, row: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"row,label\n0,a\n{row},b\n")
+    with pytest.raises(InputError, match=r"labels row|must be a CSV") as error:
+        read_labels(tmp_path / "labels.csv", 10)
+    assert len(str(error.value)) < 300
+
+
+def test_a_label_that_is_missing_is_no_label(stored: Path, tmp_path: Path) -> None:
+    """A column of numbers in pandas has NaN where there is none."""
+    frame = pandas.read_parquet(stored)
+    frame["mine"] = [float(row % 2) if row < 10 else float("nan") for row in range(COUNT)]
+    frame.to_parquet(tmp_path / "labelled.parquet")
+    out = tmp_path / "c.json"
+    trial = json.loads(
+        ok("classify", "fit", tmp_path / "labelled.parquet", "--column", "mine", "--out", out, "--json")
+    )
+    assert trial["counts"] == {"0.0": 5, "1.0": 5}
+
+
+def test_rows_that_pandas_selected_go_through_every_command(stored: Path, tmp_path: Path) -> None:
+    frame = pandas.read_parquet(stored)
+    kept = frame[frame["label"] < 2].sort_values("image", ascending=False)
+    selected = tmp_path / "selected.parquet"
+    kept.to_parquet(selected)
+    assert 10 < len(kept) < COUNT
+    counts = json.loads(ok("cluster", selected, "--out", tmp_path / "c.parquet", "--json", "-k", 2))
+    assert sum(counts.values()) == len(kept)
+    # What a command has written keeps the model, too, and no numbers of rows of pandas.
+    again = pq.read_table(tmp_path / "c.parquet")
+    assert not [name for name in again.column_names if "index_level" in name]
+    assert again["class"].to_pylist() == kept["class"].tolist()
+    ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--codes-only")
+    ok("index", tmp_path / "c.parquet", "--out", tmp_path / "index")
+    assert json.loads(ok("search", tmp_path / "index", "--row", 0, "--json"))
+
+
+def test_drawing_errors_stay_with_their_rows(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """In another order of the rows, each object has the error that it had."""
+    for name, pixels in (("a", picture), ("b", picture[:, ::-1])):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png")
+    objects, shuffled = tmp_path / "objects.parquet", tmp_path / "shuffled.parquet"
+    ok(
+        "encode",
+        tiny_model_dir,
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        "--out",
+        objects,
+        "--score-threshold",
+        0.7,
+    )
+    frame = pandas.read_parquet(objects)
+    order = np.random.default_rng(0).permutation(len(frame))
+    frame.iloc[order].to_parquet(shuffled)
+    errors = []
+    for path in (objects, shuffled):
+        ok("outliers", path, "--out", path.with_suffix(".csv"))
+        errors.append(pandas.read_csv(path.with_suffix(".csv"))["drawing_error"].to_numpy())
+    assert len(errors[0]) > 5
+    assert len(np.unique(errors[0])) > 5
+    np.testing.assert_allclose(errors[1], errors[0][order], rtol=1e-6)
+
+
+def test_a_lost_model_is_named_on_the_command_line(
+    tiny_model_dir: Path, agnostic_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """As DuckDB writes: all that the file says of itself is gone."""
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    objects, lost = tmp_path / "objects.parquet", tmp_path / "lost.parquet"
+    ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    pq.write_table(pq.read_table(objects).replace_schema_metadata(None), lost)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("row,label\n0,a\n1,b\n2,a\n")
+    classifier = classifier_file(tmp_path / "c.json", fingerprint=read_info(objects).fingerprint)
+    values = json.loads(classifier.read_text())
+    for name in ("mean", "scale"):
+        values[name] += [1.0, 1.0]
+    values["weights"] = [[*row, 0.0, 0.0] for row in values["weights"]]
+    classifier.write_text(json.dumps(values))
+    out = tmp_path / "out"
+    commands = [
+        ("index", lost, "--out", out / "index"),
+        ("cluster", lost, "--out", out / "c.parquet", "-k", 2),
+        ("outliers", lost, "--out", out / "o.csv"),
+        ("classify", "fit", lost, "--labels", labels, "--out", out / "fitted.json"),
+        ("classify", "predict", classifier, lost, "--out", out / "p.csv"),
+        ("convert", lost, "--to", "coco", "--out", out / "r.json"),
+    ]
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 2, command
+        assert "name the model with --model" in result.stderr.replace("\n", " ")
+        assert not out.exists()
+    for command in commands:
+        ok(*command, "--model", tiny_model_dir)
+    assert read_info(out / "c.parquet").fingerprint == read_info(objects).fingerprint
+    result = run(*commands[0], "--force", "--model", agnostic_model_dir)
+    assert "is wrong: label must be within 0 ... 0" in result.stderr.replace("\n", " ") or (
+        "class is not the name of the label" in result.stderr.replace("\n", " ")
+    )
+    # A file that names its model goes with no other.
+    for command in commands:
+        again = [objects if part == lost else part for part in command]
+        result = run(*again, "--force", "--model", agnostic_model_dir)
+        assert result.exit_code == 2
+        assert "don't go together" in result.stderr.replace("\n", " ")
