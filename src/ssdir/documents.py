@@ -62,10 +62,14 @@ def read_text(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
     raw = read_bytes(path, limit)
     encoding = "utf-16" if raw.startswith(_UTF16) else "utf-8-sig"
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"'{path}' is not UTF-8 text (line {line}): save it as UTF-8") from None
+    if (place := text.find("\0")) >= 0:  # Of another encoding, or no text.
+        line = text.count("\n", 0, place) + 1
+        raise InputError(f"'{path}' is not UTF-8 text (line {line}): save it as UTF-8")
+    return text
 
 
 def read_lines(path: str | Path, limit: int = MAX_TEXT_BYTES) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from ssdir.wording import quote
+
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """Documented for users in docs/interop.md."""
 
@@ -30,4 +32,4 @@ class InputWarning(UserWarning):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""``."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    return f"; did you mean {quote(matches[0])}?" if matches else ""

@@ -14,6 +14,7 @@ from ssdir.data.split_files import find_split, list_splits, missing_split
 from ssdir.data.table_builder import SPLITS, divide, split_of
 from ssdir.documents import read_lines, read_text
 from ssdir.errors import EmptySplitError, InputError
+from ssdir.wording import quote
 
 LISTS = "ImageSets/Main/*.txt"
 
@@ -179,5 +180,5 @@ def find_image(found: VocFolder, name: str, file_name: str) -> Path:
         return named[0]
     if candidates:
         names = ", ".join(path.name for path in candidates)
-        raise InputError(f"'{found.images_in}' has several images called '{name}' ({names}): keep one")
-    raise InputError(f"'{found.images_in}' has no image '{name}', which its list or annotation names")
+        raise InputError(f"'{found.images_in}' has several images called {quote(name)} ({names}): keep one")
+    raise InputError(f"'{found.images_in}' has no image {quote(name)}, which its list or annotation names")

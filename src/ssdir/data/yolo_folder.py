@@ -24,6 +24,10 @@ from ssdir.wording import counted, quote
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
+# Paths in messages are useless if cut, but some are no paths at all.
+_MAX_SHOWN = 300
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder of images, or a text file that lists some.
@@ -271,7 +275,8 @@ def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> li
     if os.path.isfile(path):
         return _listed_images(path, root, faults, notes)
     if not os.path.isdir(path):
-        what = f"{place.named_by}, but '{path}'" if place.named_by else f"'{path}'"
+        shown = quote(str(path), _MAX_SHOWN)
+        what = f"{place.named_by}, but {shown}" if place.named_by else shown
         raise InputError(f"{what} does not exist: it should be a folder of images, or a text file that lists some")
     files = files_below(path)
     images, others = only_images(files), unreadable_pictures(files)
