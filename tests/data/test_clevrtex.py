@@ -176,6 +176,23 @@ def test_a_part_of_the_data_set_is_read_and_said_to_be_one(ten):
     )
 
 
+def test_all_faults_are_named_at_once(ten):
+    beside(ten, 2, ".json").write_text("[]")
+    beside(ten, 3, "_flat.png").unlink()
+    with pytest.raises(InputError, match=r"2 faults: .*000002\.json: expected .*; .*000003.* has no mask"):
+        read_clevrtex(ten, "train")
+
+
+def test_objects_of_the_variant_vbg_need_colours(tmp_path):
+    write(tmp_path, 0, "vbg")
+    path = beside(tmp_path, 0, ".json", "vbg")
+    content = json.loads(path.read_text())
+    del content["objects"][1]["color"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="object 1 has no 'color', as the objects of this variant do"):
+        read_clevrtex(tmp_path, "all")
+
+
 def change_object(key, value):
     def change(content):
         content["objects"][1][key] = value
@@ -186,13 +203,19 @@ def change_object(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("objects"), "has no list 'objects': these are not CLEVRTEX metadata"),
-        (lambda c: c.update(objects=["cube"]), "object 0 must be an object, got 'cube'"),
-        (change_object("shape", None), "object 1 has no valid 'shape' (got None)"),
-        (change_object("material", 3), "object 1 has no valid 'material' (got 3)"),
-        (change_object("pixel_coords", [1, 2]), "object 1: 'pixel_coords' must be three numbers, got [1, 2]"),
-        (change_object("pixel_coords", [1, 2, float("nan")]), "'pixel_coords' must be three numbers"),
-        (change_object("index", 0), "object 1: 'index' must be a whole number from 1 on, got 0"),
+        (lambda c: c.pop("objects"), "'objects': Field required"),
+        (lambda c: c.update(objects={"0": "cube"}), "'objects': Input should be a valid list"),
+        (lambda c: c.update(objects=["cube"]), "'objects.0': "),
+        (change_object("shape", None), "'objects.1.shape': Input should be a valid string (got None)"),
+        (change_object("shape", ""), "'objects.1.shape': String should have at least 1 character"),
+        (change_object("material", 3), "'objects.1.material': Input should be a valid string (got 3)"),
+        (change_object("pixel_coords", [1, 2]), "'objects.1.pixel_coords': List should have at least 3 items"),
+        (change_object("pixel_coords", [1, 2, "3"]), "'objects.1.pixel_coords.2': Input should be a valid number"),
+        (change_object("pixel_coords", [1, 2, float("nan")]), "'objects.1.pixel_coords.2': Input should be "),
+        (change_object("pixel_coords", [1, 2, 10**400]), "'objects.1.pixel_coords.2': "),
+        (change_object("index", 0), "'objects.1.index': Input should be greater than or equal to 1 (got 0)"),
+        (change_object("index", 10**9), "'objects.1.index': Input should be less than or equal to 65535"),
+        (change_object("index", True), "'objects.1.index': Input should be a valid integer (got True)"),
         (change_object("index", 1), "two objects have the same index"),
     ],
 )

@@ -1,5 +1,7 @@
 import gzip
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,10 @@ def test_mnist_is_read_from_plain_files(tmp_path, mnist_arrays):
         (gzip.compress(b"\0\0\x08\x03 short"), "idx file of bytes"),
         (gzip.compress(idx(np.zeros((5, 28, 28), np.uint8))[:-1]), "cut short"),
         (gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)))[:-12], "not a readable idx"),
+        (gzip.compress(idx(np.zeros((5, 28, 28), np.uint8)) + b"x"), "longer than its 5 x 28 x 28 bytes"),
+        (gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12), "4294967295 x 4294967295 .*at most 600,000,000 bytes"),
+        (gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 10**6, 28, 28)), "at most 600,000,000 bytes"),
+        (gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 5, 0, 28)), "sides of 1 ... 256"),
         (gzip.compress(idx(np.zeros((4, 28, 28), np.uint8))), "4 images but 5 labels"),
     ],
 )
@@ -114,6 +120,29 @@ def test_damaged_mnist_is_named(mnist_root, content, message):
     (mnist_root / "MNIST/raw/t10k-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(InputError, match=message):
         load_glyphs("mnist", "test", mnist_root)
+
+
+def test_no_more_is_decompressed_than_the_sizes_say(mnist_root):
+    """128 MiB of zeros behind a header of five images."""
+    file = mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+    squeeze = zlib.compressobj(wbits=31)
+    with file.open("wb") as stream:
+        stream.write(squeeze.compress(idx(np.zeros((5, 28, 28), np.uint8))))
+        for _ in range(8):
+            stream.write(squeeze.compress(bytes(1 << 24)))
+        stream.write(squeeze.flush())
+    tracemalloc.start()
+    with pytest.raises(InputError, match="longer than its 5 x 28 x 28 bytes"):
+        load_glyphs("mnist", "test", mnist_root)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_labels_are_digits(tmp_path, mnist_arrays):
+    for name, array in mnist_arrays.items():
+        (tmp_path / name).write_bytes(idx(np.full_like(array, 10) if array.ndim == 1 else array))
+    with pytest.raises(InputError, match=r"t10k-labels-idx1-ubyte: a label is 10, but digits are 0 \.\.\. 9"):
+        load_glyphs("mnist", "test", tmp_path)
 
 
 def test_missing_mnist_says_what_was_looked_for(tmp_path):

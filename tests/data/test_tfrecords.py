@@ -2,6 +2,8 @@ import gzip
 import os
 import re
 import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -77,6 +79,29 @@ def test_a_length_beyond_reason_is_refused(tmp_path):
     path.write_bytes(length + struct.pack("<I", masked_crc32c(length)))
     with pytest.raises(InputError, match="more than any that ssdir reads"):
         list(read_records(path))
+
+
+def test_very_many_zeros_are_refused_at_its_first_bytes(tmp_path):
+    path = tmp_path / "a.tfrecords"
+    squeeze = zlib.compressobj(wbits=31)
+    with path.open("wb") as stream:
+        for _ in range(8):
+            stream.write(squeeze.compress(bytes(1 << 24)))
+        stream.write(squeeze.flush())
+    tracemalloc.start()
+    with pytest.raises(InputError, match="not a TFRecord file"):
+        list(read_records(path))
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.ones(11, dtype=np.int64), np.ones(11, dtype=np.float32), [b""] * 51])
+def test_records_of_very_many_values_are_refused(monkeypatch, value):
+    monkeypatch.setattr("ssdir.data.tfrecords._MAX_NUMBERS", 10)
+    monkeypatch.setattr("ssdir.data.tfrecords._MAX_STRINGS_BYTES", 100)
+    assert len(parse_example(example(a=value[1:] if len(value) < 50 else [b"x"] * 10), "record 0")["a"]) == 10
+    with pytest.raises(InputError, match="record 0 has more values in one feature than any data set"):
+        parse_example(example(a=value), "record 0")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -7,14 +7,17 @@ their numbers, the first tenth is test, the second val, the rest train; the vari
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field
+
+from ssdir.config import Record, parse
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.faults import Faults
 from ssdir.data.folders import find_folder
-from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
+from ssdir.data.masked_images import MAX_VALUE, Coordinate, MaskedImage, MaskedObject, Name, Names, build_table
 from ssdir.data.split_files import missing_split
 from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
@@ -26,6 +29,23 @@ _PLACES = ("", "*/", "*/*/")
 _UNDIVIDED = "outd"
 # Elsewhere the metadata have colours too, but textures hide them.
 _COLOURED = "vbg"
+
+
+class _ObjectEntry(Record):
+    """An object as the metadata have it; without an index, its place in the list is its value in the mask."""
+
+    size: Name
+    material: Name
+    shape: Name
+    color: Name | None = None
+    index: int | None = Field(None, ge=1, le=MAX_VALUE)
+    pixel_coords: Annotated[list[Coordinate], Field(min_length=3, max_length=3)]
+
+
+class _Metadata(Record):
+    """What lies beside an image."""
+
+    objects: list[_ObjectEntry] = Field(max_length=MAX_VALUE)
 
 
 def is_clevrtex(root: str | Path) -> bool:
@@ -46,18 +66,20 @@ def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
     The names of categories and attributes are those of all images, whatever the split; so all metadata are read.
 
     Raises:
-        InputError: if there is no such split; an image, mask or metadata file is missing or broken; images of more
-            than one variant are there.
+        InputError: if there is no such split; an image, mask or metadata file is missing or broken (it names the
+            first ten, and counts all); images of more than one variant are there.
     """
     folder = Path(root)
     variant, images, notes = _find_images(folder)
     wanted = {*_divide(sorted(images), variant, split, folder)}
-    names, kept = Names(), []
+    names, kept, faults = Names(), [], Faults(f"'{root}'")
     for number, path in sorted(images.items()):
-        image = _read_image(folder, path, variant)
-        names.add(image)
-        if number in wanted:
-            kept.append(image)
+        with faults.collecting():
+            image = _read_image(folder, path, variant)
+            names.add(image)
+            if number in wanted:
+                kept.append(image)
+    faults.stop_at_any()
     sources = [_beside(folder / image.name, ".json") for image in kept]
     return build_table(folder, sources, kept, names, notes)
 
@@ -106,12 +128,12 @@ def _divide(numbers: list[int], variant: str, split: str, root: Path) -> list[in
 
 
 def _read_image(root: Path, path: Path, variant: str) -> MaskedImage:
-    """An image, and the objects that its metadata tell of."""
+    """An image, and the objects that its metadata list."""
     metadata, mask = _beside(path, ".json"), _beside(path, "_flat.png")
     for file, what in ((metadata, "metadata"), (mask, "mask")):
         if not file.is_file():
             raise InputError(f"image '{path}' has no {what} '{file.name}' beside it: unpack the archive again")
-    entries = _entries(metadata)
+    entries = parse(_Metadata, read_json(metadata), source=str(metadata)).objects
     objects = [
         _parse_object(entry, position, variant, f"{metadata}: object {position - 1}")
         for position, entry in enumerate(entries, start=1)
@@ -121,35 +143,14 @@ def _read_image(root: Path, path: Path, variant: str) -> MaskedImage:
     return MaskedImage(path.relative_to(root).as_posix(), mask.relative_to(root).as_posix(), objects)
 
 
-def _entries(path: Path) -> list[Any]:
-    content = read_json(path)
-    entries = content.get("objects") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise InputError(f"{path} has no list 'objects': these are not CLEVRTEX metadata")
-    return entries
-
-
-def _parse_object(entry: Any, position: int, variant: str, where: str) -> MaskedObject:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} must be an object, got {entry!r:.60}")
-    keys = {"size": "size", "material": "material", "shape": "shape"}
+def _parse_object(entry: _ObjectEntry, position: int, variant: str, where: str) -> MaskedObject:
+    attributes = {"size": entry.size, "material": entry.material, "shape": entry.shape}
     if variant == _COLOURED:
-        keys["colour"] = "color"
-    for key in keys.values():
-        if not isinstance(entry.get(key), str):
-            raise InputError(f"{where} has no valid '{key}' (got {entry.get(key)!r:.60})")
-    index = entry.get("index", position)
-    if type(index) is not int or index < 1:
-        raise InputError(f"{where}: 'index' must be a whole number from 1 on, got {index!r:.60}")
-    attributes = {name: entry[key] for name, key in keys.items()}
-    return MaskedObject(index, entry["shape"], attributes, _depth(entry.get("pixel_coords"), where))
-
-
-def _depth(coords: Any, where: str) -> float:
-    numbers = coords if isinstance(coords, list) else []
-    if len(numbers) != 3 or not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-        raise InputError(f"{where}: 'pixel_coords' must be three numbers, got {coords!r:.60}")
-    return float(numbers[2])
+        if entry.color is None:
+            raise InputError(f"{where} has no 'color', as the objects of this variant do")
+        attributes["colour"] = entry.color
+    value = position if entry.index is None else entry.index
+    return MaskedObject(value, entry.shape, attributes, entry.pixel_coords[2])
 
 
 def _beside(image: Path, suffix: str) -> Path:

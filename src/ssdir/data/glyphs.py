@@ -30,6 +30,9 @@ _DIGITS_SHARES = (0.60, 0.15, 0.25)
 _FOLDER_SHARES = (0.70, 0.10, 0.20)
 # The last twelfth of MNIST's 60,000 training digits, 5,000, is for validation.
 _MNIST_VAL_DIVISOR = 12
+_MAX_DIGIT = 9
+# The largest data set in this format, EMNIST, has 547 MB.
+_MAX_IDX_BYTES = 600_000_000
 _MNIST_FILES = {"train": "train", "test": "t10k"}
 # Larger glyph images are reduced at reading: scattered, they'd seldom be larger.
 _MAX_GLYPH_SIDE = 256
@@ -129,7 +132,10 @@ def _load_mnist(split: Split, root: Path | None) -> Glyphs:
         root = _download_mnist()
     part = _MNIST_FILES["test" if split == "test" else "train"]
     images = _read_idx(_find_idx(root, f"{part}-images-idx3-ubyte"), ndim=3)
-    labels = _read_idx(_find_idx(root, f"{part}-labels-idx1-ubyte"), ndim=1).astype(np.int64)
+    labels_file = _find_idx(root, f"{part}-labels-idx1-ubyte")
+    labels = _read_idx(labels_file, ndim=1).astype(np.int64)
+    if len(labels) and labels.max() > _MAX_DIGIT:
+        raise InputError(f"{labels_file}: a label is {labels.max()}, but digits are 0 ... {_MAX_DIGIT}")
     if len(images) != len(labels):
         raise InputError(f"MNIST in '{root}' is damaged: {len(images)} images but {len(labels)} labels")
     indices = np.arange(len(images), dtype=np.int64)
@@ -139,8 +145,9 @@ def _load_mnist(split: Split, root: Path | None) -> Glyphs:
         first_val = len(images) - len(images) // _MNIST_VAL_DIVISOR
         indices = indices[:first_val] if split == "train" else indices[first_val:]
         indices_in_source = indices
-    digits = [str(digit) for digit in range(10)]
-    return Glyphs(list(images[indices]), labels[indices], digits, "mnist", indices_in_source)
+    digits = [str(digit) for digit in range(_MAX_DIGIT + 1)]
+    kept = slice(indices[0], indices[-1] + 1) if len(indices) else slice(0)  # a view, no copy
+    return Glyphs(list(images[kept]), labels[kept], digits, "mnist", indices_in_source)
 
 
 def _download_mnist() -> Path:
@@ -168,16 +175,32 @@ def _find_idx(root: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, ndim: int) -> Image8:
-    """Reads an idx file of unsigned bytes: magic 00 00 08 ndim, big-endian int32 sizes, data."""
+    """Reads an idx file of unsigned bytes: magic 00 00 08 ndim, big-endian int32 sizes, data.
+
+    No more is decompressed than the sizes say, and no more than the limit.
+    """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _idx_shape(file.read(4 * (ndim + 1)), ndim, path)
+            data = file.read(math.prod(shape) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a readable idx file ({error})") from None
-    header = 4 * (ndim + 1)
-    shape = [int.from_bytes(data[start : start + 4], "big") for start in range(4, header, 4)]
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) != header + math.prod(shape):
-        raise InputError(f"{path}: not an idx file of bytes with {ndim} dimensions, or cut short")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    if len(data) != math.prod(shape):
+        raise InputError(f"{path}: cut short, or longer than its {' x '.join(map(str, shape))} bytes")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def _idx_shape(header: bytes, ndim: int, path: Path) -> list[int]:
+    if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < 4 * (ndim + 1):
+        raise InputError(f"{path}: not an idx file of bytes with {ndim} dimensions")
+    shape = [int.from_bytes(header[start : start + 4], "big") for start in range(4, len(header), 4)]
+    fits = all(1 <= side <= _MAX_GLYPH_SIDE for side in shape[1:])
+    if not fits or math.prod(shape) > _MAX_IDX_BYTES:
+        raise InputError(
+            f"{path}: says that it has {' x '.join(map(str, shape))} bytes, but glyphs have sides of "
+            f"1 ... {_MAX_GLYPH_SIDE} and together at most {_MAX_IDX_BYTES:,} bytes"
+        )
+    return shape
 
 
 def _load_folder(folder: Path, split: Split) -> Glyphs:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, find_folder, visible
-from ssdir.data.masked_images import MaskedImage, MaskedObject, Names, build_table
+from ssdir.data.masked_images import MAX_VALUE, Coordinate, MaskedImage, MaskedObject, Name, Names, build_table
 from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, divide
 from ssdir.data.yolo_folder import list_images
@@ -124,19 +124,13 @@ def _images(root: Path, split: str, notes: list[str]) -> list[MaskedImage]:
 
 # The file of objects ---------------------------------------------------------------------------------------
 
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
-Coordinate: TypeAlias = Annotated[float, Field(ge=-1e9, le=1e9)]
-
-_MAX_VALUE = 65_535
-"""Masks have at most 16 bits."""
-
 _MAX_LINE_BYTES = 1 << 26
 
 
 class _ObjectEntry(Record):
     """An object as the file has it."""
 
-    value: int = Field(ge=1, le=_MAX_VALUE)
+    value: int = Field(ge=1, le=MAX_VALUE)
     category: Name = "object"
     attributes: dict[Name, Name] = Field(default_factory=dict)
     depth: Coordinate | None = None
@@ -152,7 +146,7 @@ class _LineEntry(Record):
     """An image as the file has it."""
 
     image: str
-    objects: list[_ObjectEntry] = Field(max_length=_MAX_VALUE)
+    objects: list[_ObjectEntry] = Field(max_length=MAX_VALUE)
 
 
 def _read_objects(path: Path, faults: Faults) -> dict[str, list[MaskedObject]]:

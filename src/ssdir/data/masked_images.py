@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.faults import Faults
@@ -19,6 +20,12 @@ from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.errors import InputError
 
 Box: TypeAlias = tuple[float, float, float, float]
+
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
+Coordinate: TypeAlias = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+MAX_VALUE = 65_535
+"""Largest value of an index mask, which has at most 16 bits."""
 
 
 @dataclass(frozen=True)

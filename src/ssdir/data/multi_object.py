@@ -20,6 +20,9 @@ from ssdir.data.masks import mask_boxes
 from ssdir.data.tfrecords import Example, parse_example, read_records
 from ssdir.errors import InputError
 
+_MAX_ENTITIES = 255
+"""Masks are written with 8 bits; the data sets have up to 11 entities."""
+
 Attributes: TypeAlias = dict[str, list[str]]
 """By name, the name of the value of each entity."""
 
@@ -92,7 +95,7 @@ def _parse_scene(example: Example, source: _Source, where: str) -> Scene:
         raise InputError(f"{where}: {_sizes('image', image, source)}")
     masks = _pixels(example, "mask", where)
     count = masks.size // pixels
-    if masks.size % pixels or count < source.background:
+    if masks.size % pixels or not source.background <= count <= _MAX_ENTITIES:
         raise InputError(f"{where}: {_sizes('mask', masks, source)}")
     masks = masks.reshape(*source.size, count).transpose(2, 0, 1) if source.entities_last else masks
     masks = masks.reshape(count, *source.size)
@@ -149,7 +152,7 @@ def _column(example: Example, name: str, count: int, where: str) -> NDArray[np.f
     """A number per entity."""
     values = example.get(name)
     if values is None or values.size != count or not np.isfinite(values).all():
-        got = "it is missing" if values is None else f"got {values.size}"
+        got = "it is missing" if values is None else f"got {values.size:,}"
         raise InputError(f"{where} must have {count} numbers '{name}', as many as masks ({got})")
     return values.astype(np.float64)
 

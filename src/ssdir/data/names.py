@@ -8,12 +8,16 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
 
+_LONGEST_PART = 255
+"""Most bytes of the name of a file or folder, on all common file systems."""
+
 
 def is_inside(name: str) -> bool:
     """Whether a name leads to a file below the folder that it is relative to, without leaving it on the way."""
     parts = re.split(r"[/\\]", name)
     whole = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
-    return bool(name) and "\0" not in name and ".." not in parts and not whole
+    short = all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_PART for part in parts)
+    return bool(name) and "\0" not in name and ".." not in parts and not whole and short
 
 
 def _check_inside(name: str) -> str:

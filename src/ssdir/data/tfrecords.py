@@ -25,8 +25,11 @@ from ssdir.errors import InputError
 Example: TypeAlias = dict[str, "NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]"]
 """By name: bytes (one string after the other) as uint8, numbers as float32 or int64; flat."""
 
-MAX_RECORD_BYTES = 1 << 30
-"""Longer records are taken for nonsense."""
+MAX_RECORD_BYTES = 1 << 26
+"""Longer records are taken for nonsense: those of the data sets have up to 4 MB."""
+
+_MAX_STRINGS_BYTES = 1 << 24
+_MAX_NUMBERS = 1_000_000
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LANE_BYTES = 256
@@ -69,6 +72,8 @@ def parse_example(record: bytes, where: str) -> Example:
         values = {entry.key: _values(entry.value) for entry in entries}
     except (DecodeError, UnicodeDecodeError):
         raise InputError(f"{where} is not a tf.train.Example") from None
+    except _TooManyValuesError:
+        raise InputError(f"{where} has more values in one feature than any data set that ssdir reads") from None
     return {name: value for name, value in values.items() if value.size}
 
 
@@ -150,9 +155,15 @@ def _length(header: bytes, where: str, first: bool) -> int:
 # The messages of a tf.train.Example ------------------------------------------------------------------------
 
 
+class _TooManyValuesError(Exception):
+    """A feature would take far more memory than its bytes."""
+
+
 def _values(feature: Any) -> NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]:
     if feature.bytes_list:
         return _joined(feature.bytes_list)
+    if max(len(feature.float_list.value), len(feature.int64_list.value)) > _MAX_NUMBERS:
+        raise _TooManyValuesError
     if feature.float_list.value:
         return np.array(feature.float_list.value, dtype=np.float32)
     return np.array(feature.int64_list.value, dtype=np.int64)
@@ -167,6 +178,8 @@ def _joined(serialised: bytes) -> NDArray[np.uint8]:
     flat = np.frombuffer(serialised, dtype=np.uint8)
     if len(flat) % 3 == 0 and (flat[::3] == 0x0A).all() and (flat[1::3] == 1).all():
         return flat[2::3]
+    if len(flat) > _MAX_STRINGS_BYTES:
+        raise _TooManyValuesError
     return np.frombuffer(b"".join(_message("BytesList").FromString(serialised).value), dtype=np.uint8)
 
 
