@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "latin.json").write_bytes('{"items": ["é"]}'.encode("latin-1"))
     with pytest.raises(InputError, match="line 1 "):
         list(stream_json(tmp_path / "latin.json", "items.item"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    for read in (read_text, lambda path: list(stream_json(path, "items.item"))):
+        with pytest.raises(InputError, match=r"pipe\.json.*a pipe or a device, not a file"):
+            read(path)
 
 
 def test_a_file_of_brackets_does_not_take_all_memory(tmp_path):

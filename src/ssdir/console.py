@@ -148,7 +148,13 @@ def progress(stage: str) -> Iterator[Advance]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file to read its bytes. Where that takes long, stderr shows the share read, if it is a terminal."""
+    """Opens a file to read its bytes. Where that takes long, stderr shows the share read, if it is a terminal.
+
+    Raises:
+        OSError: if it can't be opened, or is a pipe or a device, of which no end may ever come.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
     raw = _WatchedFile(path) if sys.stderr.isatty() else io.FileIO(path)
     try:
         with io.BufferedReader(raw) as file:
