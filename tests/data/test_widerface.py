@@ -118,6 +118,10 @@ def test_no_image_at_all_is_an_error(tmp_path):
     [
         ("a.jpg\n2\n1 1 5 5 0 0 0 0 0 0\na.jpg\n", "line 4 should be a face, 10 whole numbers.*'a.jpg'"),
         ("a.jpg\n1\n1 1 5 5 0 0 0 0 0\n", "line 3 should be a face"),
+        ("a.jpg\n1\n1 1 5 1_0 0 0 0 0 0 0\n", "line 3 should be a face"),
+        (f"a.jpg\n1\n1 1 5 {'9' * 5000} 0 0 0 0 0 0\n", "line 3 should be a face.{1,200}$"),
+        (f"a.jpg\n{'9' * 5000}\n", "line 2 should be the number of faces of 'a.jpg', got '999.{1,80}$"),
+        ("a.jpg\n999999999\n1 1 5 5 0 0 0 0 0 0\n", "line 2 says that 'a.jpg' has 999999999 faces, but it"),
         ("a.jpg\n1\n1 1 5 5.5 0 0 0 0 0 0\n", "line 3 should be a face"),
         ("a.jpg\n1\n1 1 5 5 0 0 0 0 3 0\n", "line 3: occlusion must be 0 ... 2, got 3"),
         ("a.jpg\n1\n1 1 5 5 0 0 0 2 0 0\n", "line 3: invalid must be 0 ... 1, got 2"),
@@ -133,6 +137,22 @@ def test_broken_lines_are_named(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_widerface(root, "train")
     assert "wider_face_train_bbx_gt.txt" in str(caught.value)
+
+
+def test_all_faults_are_named_at_once(tmp_path):
+    text = "a.jpg\n12\n" + "1 1 5 5 0 0 0 0 9 0\n" * 12 + "b.jpg\n1\n1 1 5 5 0 0 0 7 0 0\n"
+    with pytest.raises(InputError, match=r"13 faults: .*line 3: occlusion.*line 12: occlusion.*; and 3 more$"):
+        read_widerface(write_widerface(tmp_path, text, names=["a.jpg"]), "train")
+
+
+@pytest.mark.parametrize("name", ["../../../secret.jpg", "/etc/secret.jpg", "x" * 300 + ".jpg"])
+def test_images_outside_are_counted_and_not_read(tmp_path, name):
+    root = write_widerface(tmp_path / "set", f"a.jpg\n0\n{name}\n1\n1 1 5 5 0 0 0 0 0 0\n", names=["a.jpg"])
+    (tmp_path / "secret.jpg").write_bytes((root / "WIDER_train/images/a.jpg").read_bytes())
+    table = read_widerface(root, "train")
+    assert table.image_names == ["WIDER_train/images/a.jpg"]
+    assert len(table.image) == 0
+    assert "1 of 2 images lie outside of the data set and were not read (first: '" in table.notes[0]
 
 
 def test_missing_splits_and_broken_images(golden, tmp_path):

@@ -7,17 +7,21 @@ each image its name, the number of faces, and a line per face,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.faults import Faults
 from ssdir.data.image_files import IMAGE_SUFFIXES
 from ssdir.data.images import image_size
+from ssdir.data.names import is_inside
 from ssdir.data.split_files import find_split, list_splits
 from ssdir.data.table_builder import TableBuilder
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
+from ssdir.wording import quote
 
 _BOXES = "wider_face_split/wider_face_*_bbx_gt.txt"
 
@@ -36,6 +40,9 @@ _COLUMNS = ("x", "y", "w", "h", "blur", "expression", "illumination", "invalid",
 
 
 _MAX_PIXEL = 1_000_000
+
+_COUNT = re.compile(r"[0-9]{1,9}")
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -68,43 +75,57 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
 
     Raises:
         InputError: if a folder or file is missing, or all of the images are; if one is no image, or is named
-            twice; if a line is not what it should be (it names the line).
+            twice; if a line is not what it should be. It names the first ten of these lines, and counts all.
     """
     folder = Path(root)
     path = find_split(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
-    rows, missing = TableBuilder(["face"], ATTRIBUTES), []
+    rows, faults = TableBuilder(["face"], ATTRIBUTES), Faults(str(path))
     lines: dict[str, int] = {}
-    for entry in _read_entries(path):
+    missing, outside = list[_Entry](), list[_Entry]()
+    for entry in _read_entries(path, faults):
         if entry.name in lines:
-            raise InputError(
-                f"{path}: line {entry.line} names '{entry.name}' again (first in line {lines[entry.name]}): "
+            faults.add(
+                f"{path}: line {entry.line} names {quote(entry.name)} again (first in line {lines[entry.name]}): "
                 "remove one of the two entries"
             )
+            continue
         lines[entry.name] = entry.line
         name = f"WIDER_{split}/images/{entry.name}"
-        if not (folder / name).is_file():
+        if not is_inside(entry.name):
+            outside.append(entry)
+        elif not (folder / name).is_file():
             missing.append(entry)
-            continue
-        rows.add_image(name, image_size(folder / name))
-        for face in entry.faces:
-            x, y, w, h = (face[column] for column in _COLUMNS[:4])
-            attributes = [face[attribute] for attribute in ATTRIBUTES]
-            rows.add_object(0, (x, y, x + w, y + h), ignored=face["invalid"] == 1, attributes=attributes)
+        else:
+            with faults.collecting():
+                rows.add_image(name, image_size(folder / name))
+                _add_faces(rows, entry)
+    faults.stop_at_any()
     if not len(rows):
         what = (
             f"none of its {len(lines)} images is in '{_images(folder, split)}'" if lines else "it names no images"
         )
         raise InputError(f"{path}: {what}")
-    notes = []
-    if missing:
-        first = f"'{missing[0].name}', line {missing[0].line}"
-        notes.append(
-            f"{path}: {len(missing)} of {len(lines)} images are not there and were skipped (first: {first})"
+    notes = [
+        f"{path}: {len(entries)} of {len(lines)} images {problem} (first: {quote(entries[0].name)}, line "
+        f"{entries[0].line})"
+        for entries, problem in (
+            (missing, "are not there and were skipped"),
+            (outside, "lie outside of the data set and were not read"),
         )
+        if entries
+    ]
     return rows.build(folder, [path], notes, sizes_from_files=True)
 
 
-def _read_entries(path: Path) -> Iterator[_Entry]:
+def _add_faces(rows: TableBuilder, entry: _Entry) -> None:
+    for face in entry.faces:
+        x, y, w, h = (face[column] for column in _COLUMNS[:4])
+        attributes = [face[attribute] for attribute in ATTRIBUTES]
+        rows.add_object(0, (x, y, x + w, y + h), ignored=face["invalid"] == 1, attributes=attributes)
+
+
+def _read_entries(path: Path, faults: Faults) -> Iterator[_Entry]:
+    """The images of a file. Lines that are no face are added to the faults; after any other fault, the rest is."""
     lines = read_lines(path)
     at = 0
     while at < len(lines):
@@ -113,12 +134,22 @@ def _read_entries(path: Path) -> Iterator[_Entry]:
             at += 1
             continue
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{path}: line {at + 1} should name an image, got '{name:.60}'")
+            faults.add(f"{path}: line {at + 1} should name an image, got {quote(name)}")
+            return
         count = lines[at + 1] if at + 1 < len(lines) else ""
-        if not count.isdecimal():
-            raise InputError(f"{path}: line {at + 2} should be the number of faces of '{name}', got '{count:.60}'")
+        if not _COUNT.fullmatch(count):
+            faults.add(f"{path}: line {at + 2} should be the number of faces of {quote(name)}, got {quote(count)}")
+            return
         first, after = at + 2, at + 2 + int(count)
-        faces = [_parse_face(lines, i, f"{path}: line {i + 1}") for i in range(first, after)]
+        if after > len(lines):
+            faults.add(
+                f"{path}: line {at + 2} says that {quote(name)} has {count} faces, but the file ends before"
+            )
+            return
+        faces = []
+        for number in range(first, after):
+            with faults.collecting():
+                faces.append(_parse_face(lines[number], f"{path}: line {number + 1}"))
         if len(faces) == 1 and not any(faces[0].values()):
             faces = []
         if first == after and after < len(lines) and _is_zero_line(lines[after]):
@@ -127,16 +158,15 @@ def _read_entries(path: Path) -> Iterator[_Entry]:
         at = after
 
 
-def _parse_face(lines: list[str], at: int, where: str) -> dict[str, int]:
-    line = lines[at] if at < len(lines) else ""
-    try:
-        face = dict(zip(_COLUMNS, map(int, line.split()), strict=True))
-    except ValueError:
+def _parse_face(line: str, where: str) -> dict[str, int]:
+    parts = line.split()
+    if len(parts) != len(_COLUMNS) or not all(_WHOLE.fullmatch(part) for part in parts):
         expected = f"{len(_COLUMNS)} whole numbers ({' '.join(_COLUMNS)})"
-        raise InputError(f"{where} should be a face, {expected}, got '{line:.60}'") from None
+        raise InputError(f"{where} should be a face, {expected}, got {quote(line)}")
+    face = dict(zip(_COLUMNS, map(int, parts), strict=True))
     if max(abs(face[column]) for column in _COLUMNS[:4]) > _MAX_PIXEL:
         raise InputError(
-            f"{where}: its box is beyond all images, more than {_MAX_PIXEL:,} pixels, got '{line:.60}'"
+            f"{where}: its box is beyond all images, more than {_MAX_PIXEL:,} pixels, got {quote(line)}"
         )
     for column in _COLUMNS[4:]:
         largest = len(ATTRIBUTES.get(column, ("no", "yes"))) - 1
