@@ -121,7 +121,7 @@ def test_no_image_at_all_is_an_error(tmp_path):
         ("a.jpg\n1\n1 1 5 1_0 0 0 0 0 0 0\n", "line 3 should be a face"),
         (f"a.jpg\n1\n1 1 5 {'9' * 5000} 0 0 0 0 0 0\n", "line 3 should be a face.{1,200}$"),
         (f"a.jpg\n{'9' * 5000}\n", "line 2 should be the number of faces of 'a.jpg', got '999.{1,80}$"),
-        ("a.jpg\n999999999\n1 1 5 5 0 0 0 0 0 0\n", "line 2 says that 'a.jpg' has 999999999 faces, but it"),
+        ("a.jpg\n999999999\n1 1 5 5 0 0 0 0 0 0\n", "line 2 says that 'a.jpg' has 999999999 faces, but the"),
         ("a.jpg\n1\n1 1 5 5.5 0 0 0 0 0 0\n", "line 3 should be a face"),
         ("a.jpg\n1\n1 1 5 5 0 0 0 0 3 0\n", "line 3: occlusion must be 0 ... 2, got 3"),
         ("a.jpg\n1\n1 1 5 5 0 0 0 2 0 0\n", "line 3: invalid must be 0 ... 1, got 2"),
