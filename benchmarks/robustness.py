@@ -1,0 +1,130 @@
+"""Malformed inputs by seed, and kills: what ssdir makes of them.
+
+At least 500 damaged inputs of all formats that ssdir reads, each run through a command that reads it within limits
+of time and memory; at least 50 kills of commands that write; and what else may go wrong from outside: full disks, two
+commands at once, many clients, many images. The goal, and how to read the result: docs/robustness.md.
+
+Run: python benchmarks/robustness.py --out results/robustness.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from campaign.clients import try_clients
+from campaign.inputs import Campaign, Case, Finding, cases_of, summarise
+from campaign.kills import Killer
+from campaign.kills import summarise as summarise_kills
+from campaign.places import Trial, can_mount, memory_of_many, try_disks, try_two_at_once
+from campaign.runner import warm_up
+from campaign.verdict import ACCEPTED, OUTCOMES, SENTENCE
+
+from ssdir.evaluation.provenance import provenance
+from ssdir.outputs import atomic_file
+
+PARTS = ("inputs", "kills", "disks", "two", "clients", "memory")
+
+
+def try_inputs(campaign: Campaign, cases: Sequence[Case], *, show_all: bool) -> dict[str, Any]:
+    """The damaged inputs; prints what went wrong as it comes."""
+    findings: list[Finding] = []
+    for finding in campaign.run(cases):
+        findings.append(finding)
+        if show_all or finding.outcome not in (ACCEPTED, SENTENCE):
+            print(f"{finding.outcome}: {finding.format}/{finding.kind}/{finding.number}: {finding.command}")
+            print(f"    {finding.detail}", flush=True)
+    return {**summarise(findings), "refused_undamaged": campaign.refused}
+
+
+def try_kills(campaign: Campaign, total: int) -> dict[str, Any]:
+    """The kills."""
+    killer = Killer(campaign.folder / "kills", campaign.base, campaign.seed, campaign.workers)
+    kills = []
+    for kill in killer.run(total):
+        kills.append(kill)
+        print(
+            f"kill {kill.number}: {kill.command}, {kill.signal} at {kill.share}: {kill.outcome} {kill.detail}",
+            flush=True,
+        )
+    return summarise_kills(kills)
+
+
+def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Counts of trials, and each that went wrong."""
+    found = Counter(trial.outcome for trial in trials)
+    failures = [vars(trial) for trial in trials if trial.outcome not in (ACCEPTED, SENTENCE)]
+    for failure in failures:
+        print(failure, flush=True)
+    return {"tried": len(trials), **{name: found[name] for name in OUTCOMES}, "failures": failures}
+
+
+def run(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """All parts that are asked for."""
+    campaign = Campaign(scratch, arguments.seed, arguments.workers)
+    campaign.prepare()
+    cases = cases_of(arguments.inputs, arguments.only)
+    if arguments.case:
+        name, kind, number = arguments.case.rsplit("/", 2)
+        cases = [Case(name, kind, int(number))]
+    result: dict[str, Any] = {}
+    if "inputs" in arguments.parts:
+        result["inputs"] = try_inputs(campaign, cases, show_all=arguments.list)
+    if "kills" in arguments.parts:
+        result["kills"] = try_kills(campaign, arguments.kills)
+    if "disks" in arguments.parts:
+        reason = can_mount(scratch)
+        trials = [] if reason else list(try_disks(scratch, campaign.base, arguments.workers))
+        result["disks"] = {"skipped": reason} if reason else try_places(trials)
+    if "two" in arguments.parts:
+        result["two_at_once"] = try_places(list(try_two_at_once(scratch, campaign.base)))
+    if "clients" in arguments.parts:
+        result["studio"] = try_clients(scratch)
+    if "memory" in arguments.parts:
+        result["memory"] = memory_of_many(scratch, campaign.base)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="JSON file to write, replaced if it exists")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--inputs", type=int, default=600)
+    parser.add_argument("--kills", type=int, default=56)
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="FORMAT", help="formats of inputs; by default all"
+    )
+    parser.add_argument("--case", help="one input, such as 'COCO/cut/0'")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--workers", type=int, default=2, help="commands at once")
+    parser.add_argument("--list", action="store_true", help="print what came of every input")
+    arguments = parser.parse_args()
+    if arguments.only or arguments.case:
+        arguments.parts = ("inputs",)
+    started = time.perf_counter()
+    warm_up()
+    with tempfile.TemporaryDirectory(prefix="ssdir-robustness-", ignore_cleanup_errors=True) as scratch:
+        result = run(arguments, Path(scratch))
+    config = {name: getattr(arguments, name) for name in ("inputs", "kills", "workers")}
+    seconds = time.perf_counter() - started
+    record = provenance({**config, "parts": list(arguments.parts)}, arguments.seed, None, "cpu", seconds)
+    text = json.dumps({**result, "provenance": record}, indent=1) + "\n"
+    if arguments.out:
+        with atomic_file(arguments.out, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for name, part in result.items():
+        print(f"{name}: {json.dumps(part.get('total', {key: part[key] for key in part if key != 'failures'}))}")
+    print(f"{seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
