@@ -1,12 +1,13 @@
 """The Python of docs/interop.md runs as it stands.
 
-FiftyOne is no dependency: its example runs against a stub that takes the arguments which FiftyOne's classes name.
-That it works with FiftyOne itself is not shown.
+FiftyOne is no dependency: here its first example runs against a stub that takes the arguments which FiftyOne's
+classes name. `test_interop_fiftyone.py` runs both with FiftyOne itself.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import supervision
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
@@ -64,7 +66,9 @@ def work(
 
 
 def test_every_block_of_python_is_run_by_a_test() -> None:
-    assert PAGE.count("```python\n") == len({block_with(word) for word in ("fiftyone", "box_unit", "push_to_hub")})
+    assert PAGE.count("```python\n") == len(
+        {block_with(word) for word in ("COCOeval", "fo.Dataset", "compute_similarity", "box_unit", "push_to_hub")}
+    )
 
 
 def test_tables_are_read_as_it_says(work: Path) -> None:
@@ -86,6 +90,35 @@ def test_tables_are_read_as_it_says(work: Path) -> None:
             assert len(read.anns) == objects
         else:
             assert len(read[0] if isinstance(read, tuple) else read["score"]) == objects
+
+
+def test_pycocotools_measures_what_was_converted(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of annotations that are the objects found, in classes of their own, precision by boxes alone is 1."""
+    objects, images = read_objects("objects.parquet")
+    boxes = objects.boxes_px((60, 90)).double()
+    content = {
+        "images": [
+            {"id": f"i{i}", "file_name": image, "height": 60, "width": 90} for i, image in enumerate(images)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(["cat", "dog", "eel", "fox"])],
+        "annotations": [
+            {"id": i + 1, "image_id": f"i{image}", "category_id": 3, "iscrowd": 0, "area": (w * h)}
+            | {"bbox": [x1, y1, w, h]}
+            for i, (image, (x1, y1, w, h)) in enumerate(
+                zip(
+                    objects.image_index.tolist(),
+                    torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist(),
+                    strict=True,
+                )
+            )
+        ],
+    }
+    Path("instances.json").write_text(json.dumps(content))
+    command = next(line for line in PAGE.splitlines() if line.endswith("--annotations instances.json"))
+    result = CliRunner().invoke(app, command.split()[1:])
+    assert result.exit_code == 0, result.output
+    names = run_block("COCOeval")
+    assert names["measured"].stats[:2].tolist() == pytest.approx([1, 1])
 
 
 def test_objects_go_on_in_memory(work: Path) -> None:
@@ -146,9 +179,9 @@ def fiftyone_stub(samples: list[dict[str, Any]]) -> ModuleType:
 def test_fiftyone_takes_the_samples(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples: list[dict[str, Any]] = []
     monkeypatch.setitem(sys.modules, "fiftyone", fiftyone_stub(samples))
-    run_block("fiftyone")
+    run_block("fo.Dataset")
     objects, images = read_objects("objects.parquet")
-    assert [sample["filepath"] for sample in samples] == images
+    assert [sample["filepath"] for sample in samples] == [str(work / image) for image in images]
     found = [each for sample in samples for each in sample["objects"]]
     assert [each["confidence"] for each in found] == pytest.approx(objects.scores.tolist())  # type: ignore[union-attr]
     boxes = np.array([each["bounding_box"] for each in found])
