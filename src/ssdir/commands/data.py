@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ import typer
 
 from ssdir.commands.options import AsJson, Boxes, Force, Outside, Seed, Vocabulary
 from ssdir.console import next_step, progress, say, warn
+from ssdir.documents import json_text
 from ssdir.errors import EXIT_FAILED
 from ssdir.outputs import claim
 from ssdir.wording import counted
@@ -81,7 +81,7 @@ def check(
     if out is not None:
         write_diagnosis(diagnosis, out, force)
     if as_json:
-        typer.echo(json.dumps(diagnosis.as_json(), indent=2))
+        typer.echo(json_text(diagnosis.as_json()), nl=False)
     else:
         for line in screen(diagnosis):
             say(line)

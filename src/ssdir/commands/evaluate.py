@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from ssdir.commands.options import (
     Vocabulary,
 )
 from ssdir.console import next_step, progress, say, stdout, warn
+from ssdir.documents import json_text
 from ssdir.errors import InputError, MissingSplitError
 from ssdir.outputs import atomic_file, claim
 
@@ -100,6 +101,7 @@ def evaluate(
         claim(out, force)
     from ssdir.evaluation.evaluate import evaluate as measure
     from ssdir.evaluation.protocols import DrawsScenes
+    from ssdir.evaluation.provenance import with_undefined_as_null
 
     subject = _load(model, device, precision, seed)
     started = time.perf_counter()
@@ -128,18 +130,21 @@ def evaluate(
     options: dict[str, Any] = {"split": split, "train_split": learned_from, "max_images": max_images}
     options |= {"model": Path(model).name, "max_train_images": max_train_images, "precision": precision}
     options |= {"score_threshold": score_threshold, **kept}
-    report = {"metrics": metrics, "provenance": _provenance(subject, test, options, seed, started)}
+    report = {
+        "metrics": with_undefined_as_null(metrics),
+        "provenance": _provenance(subject, test, options, seed, started),
+    }
     if out is not None:
         with atomic_file(out, force) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(report), encoding="utf-8")
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        typer.echo(json_text(report), nl=False)
         return
     if kept["min_side"] and min_side is None:
         say(f"objects under {kept['min_side']:.0%} of the image are left out, as in training; see --min-side")
     table = Table("metric", Column("value", justify="right"))
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(name, f"{value:.4f}" if math.isfinite(value) else "undefined")
     stdout().print(table)
     if isinstance(subject.model, DrawsScenes):
         next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")

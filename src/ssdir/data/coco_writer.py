@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import cv2
 from ssdir.data.glyphs import SPLITS, Glyphs, Split, load_glyphs
 from ssdir.data.processes import run_jobs
 from ssdir.data.scatter import ScatterConfig, ScatteredImage, image_rng, scatter_image
+from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
 
@@ -105,7 +105,9 @@ def _write_images(writer: _Writer, source: str, workers: int, progress: Callable
     class_names = next(iter(writer.glyphs.values())).class_names
     for split, per_image in collected.items():
         content = _coco_json(per_image, class_names, source, writer.config)
-        (writer.folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), "utf-8")
+        (writer.folder / "annotations" / f"instances_{split}.json").write_text(
+            json_text(content, indent=None), "utf-8"
+        )
 
 
 def _coco_json(
