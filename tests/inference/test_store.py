@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -228,6 +229,7 @@ def test_damaged_metadata_is_one_sentence(path: Path, key: str, value: object, s
     table = pq.ParquetFile(path).read()
     text = value if isinstance(value, str) else json.dumps(value)
     about = {**table.schema.metadata, key.encode(): text.encode()}
+    about[b"ssdir.images.crc32"] = str(zlib.crc32(about[b"ssdir.images"])).encode()
     del about[b"PANDAS_ATTRS"]
     pq.write_table(table.replace_schema_metadata(about), path)
     with pytest.raises(InputError, match=sentence):
@@ -241,6 +243,19 @@ def test_metadata_that_names_two_models_is_damage(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata(about), path)
     with pytest.raises(InputError, match="its metadata names two models"):
         read_info(path)
+
+
+@pytest.mark.parametrize("key", [b"ssdir.images", b"ssdir.images.crc32"])
+def test_names_of_images_that_have_changed_are_damage(path: Path, key: bytes) -> None:
+    """No page of the file holds the path of an image without objects, so no page's checksum covers it."""
+    write(path, make_objects([0], 2))
+    table = pq.ParquetFile(path).read()
+    about = table.schema.metadata
+    for changed in ({key: about[key].replace(b"1", b"2")}, {key + b"x": about[key]}):
+        kept = {name: value for name, value in about.items() if name != key}
+        pq.write_table(table.replace_schema_metadata({**kept, **changed}), path)
+        with pytest.raises(InputError, match="its metadata of the images has changed"):
+            read_info(path)
 
 
 def test_metadata_that_is_no_text_is_one_sentence(path: Path) -> None:
@@ -442,6 +457,9 @@ def test_pictures_are_looked_for_by_name_then_in_folders(tmp_path: Path, monkeyp
     assert find_picture("/gone/b.png", ".", "there") == Path("/gone/b.png")
     assert find_picture("/gone/b.png", ".", beside="there") == Path("there/b.png")
     assert find_picture("gone.png", "there", ".") == Path("there/gone.png")
+    # Names that no file system takes.
+    assert find_picture("x" * 5000, ".") == Path("x" * 5000)
+    assert find_picture("a\0b.png", ".", beside="there") == Path("a\0b.png")
 
 
 def test_damage_never_goes_unnoticed(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -56,7 +57,7 @@ class Identity(Record):
     @classmethod
     def of(cls, model: str, maker: Maker) -> Identity:
         """The identity of a loaded model, under the name or path that it was loaded by."""
-        source = str(Path(model).resolve()) if Path(model).exists() else model
+        source = str(Path(model).resolve()) if os.path.exists(model) else model
         return cls(
             model=source,
             class_names=list(maker.class_names),

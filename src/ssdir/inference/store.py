@@ -19,7 +19,6 @@ from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.columns import BOX_COLUMNS, COLUMNS, check_values, conform, numbers, objects_schema, to_array
 from ssdir.inference.identity import Identity
 from ssdir.inference.store_info import (
-    IMAGES_KEY,
     METADATA_KEY,
     StoreInfo,
     damaged,
@@ -121,8 +120,9 @@ class ObjectWriter:
     def close(self) -> None:
         """Writes what is left, and the metadata."""
         self._flush()
-        images = images_metadata(self.objects_written, self.images_seen, self._without_objects)
-        self._file.add_key_value_metadata({IMAGES_KEY: images})
+        self._file.add_key_value_metadata(
+            images_metadata(self.objects_written, self.images_seen, self._without_objects)
+        )
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -350,7 +350,7 @@ def find_picture(image: str, *folders: str | Path, beside: str | Path | None = N
     tried = [Path(folder) / image for folder in folders]
     if beside is not None:
         tried.append(Path(beside) / Path(image).name)
-    return next((path for path in tried if path.is_file()), tried[0])
+    return next((path for path in tried if os.path.isfile(path)), tried[0])
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ METADATA_KEY = b"ssdir"
 """Of the schema's metadata: `Identity` as JSON, with the format. Arrow keeps it when rows are selected."""
 IMAGES_KEY = b"ssdir.images"
 """Of the file's metadata only, for it tells of all rows: `_Images` as JSON."""
+_SUM_KEY = b"ssdir.images.crc32"
+"""Of the bytes under `IMAGES_KEY`, which no page's checksum covers."""
 PANDAS_KEY = b"PANDAS_ATTRS"
 """Where pandas keeps `DataFrame.attrs`: the same as under `METADATA_KEY`, for pandas drops other metadata."""
 _FOOTER_LIMIT = 2**31 - 1
@@ -58,7 +61,7 @@ class StoreInfo:
         """What a file with the same rows says of itself, as a schema's metadata."""
         about = identity_metadata(Identity(**{name: getattr(self, name) for name in Identity.model_fields}))
         if self.images_seen is not None:
-            about[IMAGES_KEY] = images_metadata(self.objects, self.images_seen, self.images_without_objects)
+            about |= images_metadata(self.objects, self.images_seen, self.images_without_objects)
         return about
 
 
@@ -85,10 +88,11 @@ def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
     }
 
 
-def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> bytes:
-    """What stands under `IMAGES_KEY`."""
+def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict[bytes, bytes]:
+    """Metadata that tells the images, for a file."""
     about = {"objects": objects, "images_seen": seen, "images_without_objects": without}
-    return json_text(about, None).encode()
+    text = json_text(about, None).encode()
+    return {IMAGES_KEY: text, _SUM_KEY: str(zlib.crc32(text)).encode()}
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:
@@ -167,10 +171,12 @@ def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
 
 def _images(about: Mapping[bytes, bytes], rows: int, path: Path) -> _Images | None:
     """What a file says of its images; None where that is not known, or no longer right."""
-    if IMAGES_KEY not in about:
+    if not {IMAGES_KEY, _SUM_KEY} & set(about):
         return None
-    source = f"'{path}' is damaged: its metadata"
-    images = parse(_Images, parse_json(about[IMAGES_KEY], source), source=source)
+    source, text = f"'{path}' is damaged: its metadata", about.get(IMAGES_KEY, b"")
+    if str(zlib.crc32(text)).encode() != about.get(_SUM_KEY):
+        raise InputError(f"{source} of the images has changed")
+    images = parse(_Images, parse_json(text, source), source=source)
     if images.objects != rows:
         return None
     # Before anything of such a size is made.
@@ -186,6 +192,6 @@ def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"'{path}' is {problem} ({reason})") from error

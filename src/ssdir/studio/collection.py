@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -181,7 +182,7 @@ def _errors(
 
 def _find(name: str, folder: Path) -> Path | None:
     path = find_picture(name, ".", folder, beside=folder)
-    return path.absolute() if path.is_file() else None
+    return path.absolute() if os.path.isfile(path) else None
 
 
 @lru_cache(maxsize=32)
