@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -142,15 +143,16 @@ def find_model(name_or_dir: str | Path) -> Path:
     if str(name_or_dir) in shipped:
         return shipped[str(name_or_dir)]
     folder = fetch_model(str(name_or_dir)) if is_on_hub(str(name_or_dir)) else Path(name_or_dir)
-    if folder.is_file():
+    # Unlike Path's, these take names that are too long for any file.
+    if os.path.isfile(folder):
         raise InputError(
             f"'{name_or_dir}' is a file: give a model's folder (exported files are for ssdir encode and evaluate)"
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         hint = nearest(str(name_or_dir), shipped)
         names = ", ".join(shipped) or "none"
         raise InputError(
-            f"no model folder '{name_or_dir}', nor a shipped model of that name{hint}; shipped: {names}"
+            f"no model folder {quote(str(name_or_dir), 200)}, nor a shipped model of that name{hint}; shipped: {names}"
         )
     if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
         folder = folder / "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def tile_sheet(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int 
 
 
 def _read(path: Path) -> Picture | None:
+    if not os.path.isfile(path):  # A stored path may be longer than any file's.
+        return None
     try:
         return read_image(path)
     except InputError:
