@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.data.coco_writer import write_scatter
 from ssdir.data.scatter import ScatterConfig
+from ssdir.data.transforms import AugmentConfig
 from ssdir.experiments.doctor import diagnose, recommended_yaml, write_diagnosis
 from ssdir.experiments.doctor_screen import screen
 from ssdir.models.base import GenerativeModel
@@ -102,9 +104,10 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     tiny = read_recipe("tiny")
     assert recipe.classes == tiny.classes
     # Six images are seen again and again, in all else as in the preset.
-    for stage in ("detector", "representation"):
-        changed = {"epochs": 200, "batch_size": 16}
-        assert getattr(recipe, stage) == getattr(tiny, stage).model_copy(update=changed)
+    often = {"epochs": 200, "batch_size": 16}
+    assert recipe.representation == tiny.representation.model_copy(update=often)
+    assert recipe.detector == tiny.detector.model_copy(update={**often, "keep": "best", "patience": 50})
+    assert recipe.augment == AugmentConfig(flip=0.5, photometric=0.5, zoom_out=0.3, iou_crop=0.5)
     detector = recipe.model.detector
     better, now = found["recommended"], found["current"]
     assert detector.image_size == better["image_size"]
@@ -127,8 +130,45 @@ def test_few_images_are_seen_more_often(
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
+    measured = {} if epochs is None else {"keep": "best", "patience": max(10, round(epochs / 4))}
+    assert {key: recipe.get("detector", {}).get(key) for key in measured} == measured
+    assert ("augment" in recipe) == (epochs is not None)
     assert recipe["model"]["detector"].get("refiner") == (None if epochs is None else {"copies": 3})
     assert "decoder" not in recipe["model"], "tiny's drawings start smooth"
+
+
+@pytest.mark.parametrize(
+    ("names", "flip"),
+    [
+        (("cat", "dog"), 0.5),
+        (("cat", "7"), 0),
+        (("a", "b"), 0),
+        (("left arrow", "right arrow"), 0),
+        (("copyright", "cleft"), 0.5),
+    ],
+)
+def test_what_changes_in_a_mirror_is_not_mirrored(names: tuple[str, str], flip: float, tmp_path: Path) -> None:
+    boxes = [(i, names[i % 2], (20, 20, 40, 30)) for i in range(4)]
+    data = write_folder(tmp_path / "data", [(f"{i}.png", noise(80, 80, i)) for i in range(4)], boxes, names)
+    assert yaml.safe_load(recommended_yaml(diagnose(data, None, "tiny")))["augment"].get("flip", 0) == flip
+
+
+def test_a_preset_with_augmentation_keeps_its_own(clean: Path) -> None:
+    assert "augment" not in yaml.safe_load(recommended_yaml(diagnose(clean, None, "clevr-128")))
+    assert read_recipe("clevr-128").augment.iou_crop > 0
+
+
+def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: Path, tmp_path: Path) -> None:
+    classes = ["cat", "dog"]
+    data = tmp_path / "pets"
+    shutil.copytree(clean, data)
+    assert diagnose(data, None, "tiny").validates, "a tenth of the images will be held out"
+    write_folder(data, [("x.png", noise(60, 90, 7))], [], classes, "val")
+    diagnosis = diagnose(data, None, "tiny")
+    assert not diagnosis.validates
+    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    assert "keep" not in recipe["detector"]
+    assert "augment" in recipe
 
 
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
@@ -152,6 +192,9 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
     path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
     assert diagnosis.on_black == (grey == 0)
     assert read_recipe(path).model.consistency.places == places
+    augment = read_recipe(path).augment
+    assert (augment.photometric > 0) == (grey > 0), "what is black stays black"
+    assert augment.flip == 0, "digits are not mirrored"
 
 
 @pytest.mark.parametrize(

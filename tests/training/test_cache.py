@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +116,68 @@ def test_interrupted_cache_is_not_taken_for_complete(model: SSDIR, val: ObjectDa
         build_cache(model, val, tmp_path, limit_mb=0, batch_size=5, progress=interrupt)
     expected = build_cache(model, val, tmp_path, limit_mb=100)
     assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), everything(expected))
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "level cut": lambda folder: (folder / "level0.npy").write_bytes((folder / "level0.npy").read_bytes()[:-7]),
+    "level of other numbers": lambda folder: flip(folder / "level1.npy"),
+    "level missing": lambda folder: (folder / "level1.npy").unlink(),
+    "objects empty": lambda folder: (folder / "objects.safetensors").write_bytes(b""),
+    "objects of other numbers": lambda folder: flip(folder / "objects.safetensors"),
+    "note empty": lambda folder: (folder / "complete.json").write_bytes(b""),
+    "note of another version": lambda folder: (folder / "complete.json").write_text('{"images": 16}'),
+    "note of other types": lambda folder: (folder / "complete.json").write_text('{"checksums": [1]}'),
+    "a pickle": lambda folder: np.save(folder / "level0.npy", np.array([{}], dtype=object), allow_pickle=True),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_made_anew_with_a_warning(
+    damage: str, model: SSDIR, val: ObjectDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = everything(build_cache(model, val, tmp_path, limit_mb=0))
+    assert capsys.readouterr().err == ""
+    DAMAGE[damage](tmp_path / cache_key(model, val))
+    assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the cache of the detector's features is made anew: ")
+    assert said.count("\n") == 1
+    build_cache(model, val, tmp_path, limit_mb=0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_cache_of_other_shapes_is_made_anew(
+    model: SSDIR, val: ObjectDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if another version had written it under the same name, whole."""
+    folder = tmp_path / cache_key(model, val)
+    expected = everything(build_cache(model, val, tmp_path, limit_mb=0))
+    level = np.load(folder / "level0.npy")
+    np.save(folder / "level0.npy", level[:, :1])
+    note = json.loads((folder / "complete.json").read_text())
+    note["checksums"]["level0.npy"] = zlib.crc32((folder / "level0.npy").read_bytes())
+    (folder / "complete.json").write_text(json.dumps(note))
+    assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't reserve room on a disk")
+def test_room_on_the_disk_is_reserved_before_memory_is_mapped(
+    model: SSDIR, val: ObjectDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing to mapped memory on a full disk would kill the process."""
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_cache(model, val, tmp_path, limit_mb=0)
 
 
 def test_key_follows_weights_options_and_data(

@@ -25,7 +25,9 @@ from .common import changed
 
 SOURCE = Path(__file__).parents[2] / "src" / "ssdir"
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+plain = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+)
 nested = st.recursive(
     plain,
     lambda inner: (
@@ -38,7 +40,9 @@ nested = st.recursive(
 
 
 @given(values=st.dictionaries(st.text(st.characters(codec="utf-8")), nested, max_size=3))
-def test_plain_values_come_back_as_they_were(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_plain_values_come_back_as_they_were(
+    values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     file = tmp_path_factory.getbasetemp() / "values.ckpt"
     write_checkpoint(file, values, "key")
     assert repr(read_checkpoint(file, "key")) == repr(values)
@@ -169,7 +173,9 @@ def test_what_a_checkpoint_belongs_to(recipe: Recipe) -> None:
 
 def test_nothing_that_ships_can_unpickle() -> None:
     """`allow_pickle` is False unless given, and torch's own loader is not used at all."""
-    unsafe = re.compile(r"pickle\.loads?\(|torch\.load\(|allow_pickle=True|joblib|weights_only=False|import pickle")
+    unsafe = re.compile(
+        r"pickle\.loads?\(|torch\.load\(|allow_pickle=True|joblib|weights_only=False|import pickle"
+    )
     found = [
         f"{path.relative_to(SOURCE)}: {line.strip()}"
         for path in sorted(SOURCE.rglob("*.py"))

@@ -178,7 +178,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "mkdir", no_permission)
-    with pytest.raises(InputError, match=r"training can't write to '.*run': no permission to write \('somewhere'\)"):
+    with pytest.raises(
+        InputError, match=r"training can't write to '.*run': no permission to write \('somewhere'\)"
+    ):
         train(recipe, scattered, tmp_path / "run")
 
 

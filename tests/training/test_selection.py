@@ -87,7 +87,9 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, mispla
     with torch.no_grad():
         found = load_model(chosen / "detector" / "model").detector.detect(images, RANKING_THRESHOLD)
     metrics = detection_metrics(found, targets, (SIZE, SIZE))
-    assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), "the saved weights are that epoch's"
+    assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), (
+        "the saved weights are that epoch's"
+    )
 
 
 def test_the_kept_weights_are_those_that_so_many_epochs_give(

@@ -94,8 +94,9 @@ def resumable(out: Path) -> Iterator[None]:
     """Says why a run could not be written, and that it can be resumed."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        reason = why_not_written(error)
+    except (OSError, SafetensorError, InputError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        reason = why_not_written(cause) if isinstance(cause, Exception) else None
         if reason is None:
             raise
         raise InputError(

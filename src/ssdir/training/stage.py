@@ -217,6 +217,12 @@ class _PlainProgressBar(TQDMProgressBar):
         with redirect_stdout(sys.stderr):
             return super().init_validation_tqdm()
 
+    def on_exception(self, *args: Any) -> None:
+        """Ends the line of the bar, so that the error has its own."""
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
+
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
 
