@@ -98,7 +98,7 @@ def test_a_recipe_of_an_earlier_version_can_be_resumed(
     del values["detector"]["keep"], values["detector"]["patience"], values["representation"]["keep"]
     file.write_text(yaml.safe_dump(values))
     train(changed(recipe, "detector", epochs=1), scattered, tmp_path / "run", stage="detector", resume=True)
-    with pytest.raises(InputError, match="from another recipe .*'detector'"):
+    with pytest.raises(InputError, match=r"from another recipe .*'detector'"):
         train(changed(recipe, "detector", epochs=2), scattered, tmp_path / "run", stage="detector", resume=True)
 
 

@@ -26,7 +26,7 @@ BOX = [16, 16, 24, 24]
 
 
 def write(root: Path, split: str, annotations: list[dict[str, Any]], images: int = 4) -> None:
-    """A COCO split of noise, with the classes cat and dog; box, class 1 and image 0 unless an annotation says so."""
+    """A COCO split of noise; an annotation is `BOX`, a cat and in the first image, unless it says otherwise."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / split).mkdir()
     for i in range(images):
