@@ -26,12 +26,12 @@ from ssdir.data.yolo_folder import (
     YoloFolder,
     all_images,
     describe,
-    label_file,
     label_folders,
-    passed_over,
+    places_of,
     relative_name,
     split_images,
 )
+from ssdir.data.yolo_labels import label_file, passed_over
 from ssdir.data.yolo_lines import (
     SCORED_BOX,
     Box,
@@ -132,7 +132,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         notes.append(
             f"images without a label file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
         )
-    notes += [*passed_over(found, split, labels), *lines.notes()]
+    notes += [*passed_over(places_of(found, split), found.base, labels), *lines.notes()]
     sources = [label for label in labels if label.is_file()]
     return rows.build(
         folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True

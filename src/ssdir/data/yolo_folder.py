@@ -15,14 +15,11 @@ from ssdir.data.image_files import is_image_name, only_images, unreadable_pictur
 from ssdir.data.path_ends import PathEnds
 from ssdir.data.split_files import missing_split
 from ssdir.data.table_builder import SPLITS, divide, read_names, split_of
+from ssdir.data.yolo_labels import NAMES_FILES, label_file
 from ssdir.data.yolo_yaml import SPLIT_KEYS, DataYaml, find_yamls, read_data_yaml
 from ssdir.documents import read_text
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.wording import counted, quote
-
-# Where tools write the classes' names: LabelImg, CVAT, Roboflow.
-NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
-
 
 # Paths in messages are useless if cut, but some are no paths at all.
 _MAX_SHOWN = 300
@@ -313,53 +310,11 @@ def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> 
     return images
 
 
-def label_file(image: Path, base: Path) -> Path:
-    """Where the labels of an image are: in `labels` for the last `images` on the way to it, or beside it.
-
-    Where there are both or neither, it is the former. Folders above the data set's own are not looked at.
-    """
-    parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
-    absolute = image.parent.absolute().parts
-    shared = _num_shared(absolute, base.absolute().parts)
-    above = max(0, shared - (len(absolute) - len(parts)))
-    if "images" not in parts[above:]:
-        return beside
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    apart = Path(*parts) / beside.name
-    return beside if beside.is_file() and not apart.is_file() else apart
-
-
-def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
-    """How many parts two paths have in common, from the first on."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
+def places_of(found: YoloFolder, split: str) -> list[Path]:
+    """Where the images of a split are."""
+    return (
+        [found.undivided] if found.undivided is not None else [place.path for place in found.splits.get(split, [])]
     )
-
-
-def passed_over(found: YoloFolder, split: str, labels: dict[Path, Path]) -> list[str]:
-    """Counts, in words, the text files in the split's folders that no image takes its labels from."""
-    places = [found.undivided] if found.undivided is not None else [p.path for p in found.splits.get(split, [])]
-    lone, second = list[Path](), list[Path]()
-    for place in places:
-        if not place.is_dir():
-            continue
-        files = files_below(place)
-        images = only_images(files)
-        known = labels.keys() | {label_file(image, found.base) for image in images}
-        folder = label_file(place / "any.jpg", found.base).parent
-        texts = [path for path in (files if folder == place else files_below(folder)) if _is_text(path)]
-        lone += [path for path in texts if path not in known]
-        beside = {image.with_suffix(".txt") for image in images} if folder != place else set()
-        second += [path for path in files if path in beside and path not in known]
-    counts = {
-        "label files without an image": lone,
-        "text files beside images that have their labels elsewhere": second,
-    }
-    return [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in counts.items() if paths]
-
-
-def _is_text(path: Path) -> bool:
-    return path.suffix.lower() == ".txt" and path.name not in NAMES_FILES and not path.name.startswith(".")
 
 
 def relative_name(path: Path, root: Path) -> str:

@@ -1,0 +1,67 @@
+"""Where the labels of YOLO's images are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from ssdir.data.folders import files_below
+from ssdir.data.image_files import only_images
+
+# Where tools write the classes' names: LabelImg, CVAT, Roboflow.
+NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+
+
+def label_file(image: Path, base: Path) -> Path:
+    """Where the labels of an image are: in `labels` for the last `images` on the way to it, or beside it.
+
+    Where there are both or neither, it is the former. Folders above the data set's own are not looked at.
+    """
+    parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
+    absolute = image.parent.absolute().parts
+    shared = _num_shared(absolute, base.absolute().parts)
+    above = max(0, shared - (len(absolute) - len(parts)))
+    if "images" not in parts[above:]:
+        return beside
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    apart = Path(*parts) / beside.name
+    return beside if beside.is_file() and not apart.is_file() else apart
+
+
+def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
+    """How many parts two paths have in common, from the first on."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
+    )
+
+
+def passed_over(places: Iterable[Path], base: Path, labels: Collection[Path]) -> list[str]:
+    """Counts, in words, the text files in some folders that no image takes its labels from.
+
+    Args:
+        places: folders of images.
+        base: as of `label_file`.
+        labels: the files that are read.
+    """
+    read = {*labels}
+    lone, second = list[Path](), list[Path]()
+    for place in places:
+        if not place.is_dir():
+            continue
+        files = files_below(place)
+        images = only_images(files)
+        known = read | {label_file(image, base) for image in images}
+        folder = label_file(place / "any.jpg", base).parent
+        texts = {path for path in (*files, *files_below(folder)) if _is_text(path) and path not in known}
+        beside = texts & {image.with_suffix(".txt") for image in images}
+        second += sorted(beside)
+        lone += sorted(path for path in texts - beside if path.is_relative_to(folder))
+    counts = {
+        "label files without an image": lone,
+        "text files beside images that have their labels elsewhere": second,
+    }
+    return [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in counts.items() if paths]
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and path.name not in NAMES_FILES and not path.name.startswith(".")
