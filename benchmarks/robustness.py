@@ -1,7 +1,7 @@
 """Malformed inputs by seed, and kills: what ssdir makes of them.
 
 At least 500 damaged inputs of all formats that ssdir reads, each run through a command that reads it within limits
-of time and memory; at least 50 kills of commands that write; and what else may go wrong from outside: full disks, two
+of time and memory; at least 50 kills of commands that write; and what else may go wrong: full disks, two
 commands at once, many clients, many images. The goal, and how to read the result: docs/robustness.md.
 
 Run: python benchmarks/robustness.py --out results/robustness.json
@@ -70,9 +70,9 @@ def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """All parts that are asked for."""
-    campaign = Campaign(scratch, arguments.seed, arguments.workers)
+    campaign = Campaign(scratch, arguments.seed, arguments.workers, quick=arguments.quick)
     campaign.prepare()
-    cases = cases_of(arguments.inputs, arguments.only)
+    cases = cases_of(arguments.inputs, arguments.seed, arguments.only, quick=arguments.quick)
     if arguments.case:
         name, kind, number = arguments.case.rsplit("/", 2)
         cases = [Case(name, kind, int(number))]
@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, help="JSON file to write, replaced if it exists")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--inputs", type=int, default=600)
+    parser.add_argument("--inputs", type=int, default=640)
     parser.add_argument("--kills", type=int, default=56)
     parser.add_argument(
         "--only", nargs="+", default=(), metavar="FORMAT", help="formats of inputs; by default all"
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--case", help="one input, such as 'COCO/cut/0'")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--workers", type=int, default=2, help="commands at once")
+    parser.add_argument("--quick", action="store_true", help="only what is quick: no training, no export")
     parser.add_argument("--list", action="store_true", help="print what came of every input")
     arguments = parser.parse_args()
     if arguments.only or arguments.case:

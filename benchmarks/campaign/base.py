@@ -90,15 +90,16 @@ def run(*arguments: object) -> None:
             raise RuntimeError(f"ssdir {arguments} ended with {end.code}") from None
 
 
-def make_base(base: Path) -> None:
-    """Fills the folder."""
+def make_base(base: Path, *, quick: bool = False) -> None:
+    """Fills the folder; `quick`: without what takes long to make."""
     base.mkdir(parents=True, exist_ok=True)
     (base / "recipe.yaml").write_text(RECIPE)
     save_small_model(base / "model", samples.NAMES)
     save_small_model(base / "agnostic", ["object"])
     samples.photos(base / "photos")
     samples.coco(base / "coco")
-    for part in (_make_objects, _make_export, _make_run, _make_scene, _make_results):
+    slow = () if quick else (_make_export, _make_run, _make_scene, _make_results)
+    for part in (_make_objects, *slow):
         try:
             part(base)
         except Exception:  # Whatever it is, the formats that need this part can't be tried; the others can.

@@ -48,6 +48,14 @@ class Command:
     weight: int = 1
     counts: bool = True
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it neither trains, nor needs what takes long to make."""
+        slow = ("train", "evaluate", "bench", "reproduce depth", "studio", "data check {in} --out")
+        return (
+            not self.line.startswith(slow) and "model.onnx" not in self.line and "scene.parquet" not in self.line
+        )
+
 
 @dataclass(frozen=True)
 class Format:

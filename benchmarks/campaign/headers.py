@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import pickle
 import struct
@@ -407,27 +408,58 @@ class _Harmful:
 
 
 def foreign_checkpoint(path: Path, rng: Rng) -> None:
-    """A checkpoint of other contents, or one that runs a command when it is unpickled."""
+    """A checkpoint of another program, one of which runs a command when it is unpickled."""
     import torch
 
-    way = choose(rng, ("pickle", "harmful", "tensor", "keys", "zip", "nan"))
+    way = choose(rng, ("pickle", "harmful", "tensor", "zip"))
     if way == "pickle":
         path.write_bytes(pickle.dumps({"state_dict": {}}))
     elif way == "harmful":
         torch.save({"state_dict": {}, "x": _Harmful()}, path)
     elif way == "tensor":
         torch.save(torch.zeros(3), path)
-    elif way == "keys":
-        torch.save({"state_dict": {"a": torch.zeros(2)}, "epoch": "x", "optimizer_states": 3}, path)
-    elif way == "zip":
+    else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
-    else:
-        kept = torch.load(path, weights_only=False)
-        for value in kept.get("state_dict", {}).values():
-            if value.is_floating_point():
-                value.fill_(float("nan"))
-        torch.save(kept, path)
 
 
-CHECKPOINT: dict[str, Damage] = {**BYTES, "lying header": foreign_checkpoint}
+def in_checkpoint(change: Callable[[dict[str, Any], Rng, Path], None]) -> Damage:
+    """Changes the tensors of a checkpoint of ours, and corrects its digest."""
+
+    def damage(path: Path, rng: Rng) -> None:
+        from safetensors.numpy import load, save
+
+        raw = path.read_bytes()
+        start = raw.index(b"\n") + 1
+        tensors = load(raw[start + 32 :])
+        change(tensors, rng, path)
+        payload = save(tensors)
+        path.write_bytes(raw[:start] + hashlib.sha256(payload).digest() + payload)
+
+    return damage
+
+
+def other_values(tensors: dict[str, Any], rng: Rng, path: Path) -> None:
+    """What is no tensor, damaged as documents are."""
+    scratch = path.with_name("values.json")
+    scratch.write_bytes(tensors["values"].tobytes())
+    document = Document(scratch, as_yaml=False)
+    EDITS[choose(rng, ("field missing", "field doubled", "type swapped", "huge number", "not finite"))](
+        document, rng
+    )
+    document.save()
+    tensors["values"] = np.frombuffer(scratch.read_bytes(), np.uint8).copy()
+    scratch.unlink()
+
+
+def odd_tensors(tensors: dict[str, Any], rng: Rng, path: Path) -> None:
+    name = choose(rng, sorted(name for name, value in tensors.items() if value.dtype.kind == "f" and value.size))
+    tensors[name] = np.full_like(tensors[name], choose(rng, (np.nan, np.inf)))
+
+
+CHECKPOINT: dict[str, Damage] = {
+    **BYTES,
+    "foreign content": foreign_checkpoint,
+    "lying header": in_checkpoint(other_values),
+    "not finite": in_checkpoint(odd_tensors),
+}

@@ -49,11 +49,25 @@ class Finding:
     seconds: float
 
 
-def cases_of(total: int, only: Sequence[str] = ()) -> list[Case]:
-    """As many cases as asked for, or a few more: the same number of each format and kind of damage."""
-    pairs = [(name, kind) for name, form in FORMATS.items() for kind in form.kinds if not only or name in only]
-    each = -(-total // len(pairs))
-    return [Case(name, kind, number) for number in range(each) for name, kind in pairs]
+def cases_of(total: int, seed: int, only: Sequence[str] = (), *, quick: bool = False) -> list[Case]:
+    """As many cases as asked for: of all formats in turn, of each all kinds of damage, in an order drawn by seed.
+
+    Args:
+        total: how many.
+        seed: of the order.
+        only: the formats; none: all.
+        quick: leave out formats that no quick command reads.
+    """
+    rng = np.random.default_rng([seed, 1])
+    chosen = {name: form for name, form in FORMATS.items() if not only or name in only}
+    if quick:
+        chosen = {name: form for name, form in chosen.items() if any(line.is_quick for line in form.commands)}
+    kinds = {
+        name: [form.kinds[place] for place in rng.permutation(len(form.kinds))] for name, form in chosen.items()
+    }
+    rounds = range(max(map(len, kinds.values())))
+    order = [(name, kinds[name][turn]) for turn in rounds for name in kinds if turn < len(kinds[name])]
+    return [Case(*order[number % len(order)], number // len(order)) for number in range(total)]
 
 
 class Campaign:
@@ -63,17 +77,18 @@ class Campaign:
         folder: for all that is made; gone when `close` is called.
         seed: of all that is drawn.
         workers: commands at once.
+        quick: run quick commands only.
     """
 
-    def __init__(self, folder: Path, seed: int, workers: int) -> None:
-        self.folder, self.seed, self.workers = folder, seed, workers
+    def __init__(self, folder: Path, seed: int, workers: int, *, quick: bool = False) -> None:
+        self.folder, self.seed, self.workers, self.quick = folder, seed, workers, quick
         self.base = folder / "base"
         self.refused: dict[str, str] = {}
         self._whole: dict[tuple[str, str], Whole] = {}
 
     def prepare(self) -> None:
         """Makes the base, in a child, so that this process stays one that has computed nothing."""
-        task = Task("base", self.folder / "making", lambda: base_inputs.make_base(self.base))
+        task = Task("base", self.folder / "making", lambda: base_inputs.make_base(self.base, quick=self.quick))
         for _, observed in run_all(iter([task]), 1):
             if observed.code:
                 raise RuntimeError(f"the base can't be made: {observed.stderr[-2000:]}")
@@ -81,6 +96,8 @@ class Campaign:
             try:
                 form.build(self.folder / "whole" / name, self.base)
             except FileNotFoundError as error:
+                if self.quick:
+                    continue
                 self.refused[name] = f"not made: {error}"
                 print(f"refused undamaged: {name}: {self.refused[name]}", flush=True)
 
@@ -105,7 +122,7 @@ class Campaign:
         """The victim, the command, and what the damage is drawn from."""
         form, rng = FORMATS[case.format], case.rng(self.seed)
         victims = [name for name, family in form.victims.items() if case.kind in FAMILIES[family]]
-        commands = [each for each in form.commands for _ in range(each.weight)]
+        commands = [each for each in form.commands for _ in range(each.weight) if each.is_quick or not self.quick]
         return victims[int(rng.integers(len(victims)))], commands[int(rng.integers(len(commands)))], rng
 
     def _task(self, key: Any, name: str, line: str) -> Task:
