@@ -222,3 +222,176 @@ def test_grey_and_cmyk_images(golden):
     Image.new("CMYK", (60, 40), (0, 90, 90, 0)).save(golden / "JPEGImages" / "b.jpg")
     data = open_dataset(golden, "train")
     assert [tuple(data[i][0].shape) for i in range(2)] == [(3, 40, 60)] * 2
+
+
+# What is said more than once, or in the wrong order -------------------------------------------------------
+
+BNDBOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
+def test_all_boxes_of_one_object_are_read(golden):
+    three = "".join(BNDBOX.format(x, 2, x + 9, 20) for x in (1, 21, 41))
+    write_xml(golden, "a", f"<object><name>cat</name><difficult>1</difficult>{three}</object>")
+    table = read_voc(golden, "train")
+    first = table.image == 0
+    assert table.boxes_px[first].tolist() == [[0, 1, 10, 20], [20, 1, 30, 20], [40, 1, 50, 20]]
+    assert table.difficult[first].all()
+    broken = three + BNDBOX.format(1, 2, "x", 4)
+    write_xml(golden, "a", f"<object><name>cat</name>{broken}</object>")
+    with pytest.raises(InputError, match=r"object 1 \(cat\), bndbox 4: bndbox/xmax must be a number \(got 'x'\)"):
+        read_voc(golden, "train")
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (
+            f"<object><name>cat</name><name>dog</name>{BNDBOX.format(1, 1, 2, 2)}</object>",
+            "2 elements <name> that differ",
+        ),
+        (
+            "<object><name>cat</name><bndbox><xmin>1</xmin><xmin>3</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax>"
+            "</bndbox></object>",
+            "2 elements <xmin> that differ",
+        ),
+        (f"<size><width>1</width></size>{B}", "2 elements <size> that differ"),
+        (f"<objects>{B}</objects>", "1 of its objects are within other elements"),
+    ],
+)
+def test_what_is_said_twice_is_not_chosen_from(golden, objects, message):
+    write_xml(golden, "a", objects)
+    with pytest.raises(InputError, match=message) as caught:
+        read_voc(golden, "train")
+    assert str(golden / "Annotations" / "a.xml") in str(caught.value)
+
+
+def test_what_is_said_twice_alike_is_read(golden):
+    write_xml(golden, "a", f"<object><name>cat</name><name> cat </name>{BNDBOX.format(1, 1, 2, 2)}</object>")
+    assert read_voc(golden, "train").boxes_px[0].tolist() == [0, 0, 2, 2]
+
+
+def test_swapped_corners_are_counted(golden):
+    swapped = "".join(
+        f"<object><name>cat</name>{BNDBOX.format(*xyxy)}</object>" for xyxy in ((9, 2, 4, 8), (4, 8, 9, 2))
+    )
+    write_xml(golden, "a", swapped + B)
+    table = read_voc(golden, "train")
+    assert table.boxes_px[0].tolist() == [3, 1, 9, 8]
+    (note,) = [note for note in table.notes if "swapped" in note]
+    assert note.endswith(": 2 (the first in JPEGImages/a.png)")
+
+
+def test_all_faults_are_named_at_once(golden):
+    write_xml(golden, "a", "<object><name>cat</name></object><object/>" + B)
+    (golden / "Annotations" / "b.xml").write_text("<annotation>")
+    write_xml(golden, "d", OUTSIDE, "<size><width>9</width><height>9</height></size>")
+    (golden / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nd\nx\n")
+    with pytest.raises(InputError, match="split train: 5 faults: ") as caught:
+        read_voc(golden, "train")
+    for part in (
+        "a.xml: object 1 (cat)",
+        "a.xml: object 2 has no name",
+        "b.xml: not valid XML",
+        "9 x 9",
+        "no image 'x'",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'<?xml version="1.0" encoding="no-such-code"?><annotation/>',
+        '<?xml version="1.0" encoding="gb2312"?><annotation>\u732b</annotation>'.encode("gb2312"),
+        b"\xff" * 20,
+        b"<annotation>" + b"<a>" * 100_000,
+        b"<annotation>" + b" " * 5_000_000 + b"</annotation>",
+        b"<annotation><size><width>1e999</width></size></annotation>",
+    ],
+)
+def test_absurd_xml_is_one_sentence(golden, content):
+    (golden / "Annotations" / "a.xml").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.xml") as caught:
+        read_voc(golden, "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_deep_xml_is_read(golden):
+    deep = "<a>" * 50_000 + "</a>" * 50_000
+    write_xml(golden, "a", f"{deep}{B}")
+    assert read_voc(golden, "train").boxes_px[0].tolist() == [10, 20, 11, 30]
+
+
+# Where files lie ------------------------------------------------------------------------------------------
+
+
+def test_what_no_list_and_no_image_names_is_counted(golden):
+    Image.new("L", (60, 40)).save(golden / "JPEGImages" / "z.png")
+    write_xml(golden, "lone", B)
+    notes = read_voc(golden, "val").notes
+    assert [note for note in notes if "images in none of the lists, passed over: 1 ('z')" in note]
+    assert [note for note in notes if "XML files without an image, passed over: 1" in note and "lone.xml" in note]
+
+
+def test_lists_may_name_files_and_images_may_lie_in_folders(golden):
+    for folder in ("Annotations", "JPEGImages"):
+        (golden / folder / "sub").mkdir()
+    Image.new("L", (60, 40)).save(golden / "JPEGImages" / "sub" / "f.png")
+    write_xml(golden, "sub/f", B)
+    (golden / "ImageSets" / "Main" / "val.txt").write_text("e.png\nJPEGImages/sub/f.png\r\n")
+    assert read_voc(golden, "val").image_names == ["JPEGImages/e.png", "JPEGImages/sub/f.png"]
+
+
+def test_names_with_blanks_at_their_ends(golden):
+    Image.new("L", (60, 40)).save(golden / "JPEGImages" / "e .png")
+    write_xml(golden, "e ", B)
+    (golden / "ImageSets" / "Main" / "val.txt").write_text("e \ne\n")
+    table = read_voc(golden, "val")
+    assert table.image_names == ["JPEGImages/e .png", "JPEGImages/e.png"]
+    assert table.boxes_px[0].tolist() == [10, 20, 11, 30]
+
+
+def test_names_that_lead_elsewhere_are_no_images(golden, tmp_path):
+    Image.new("L", (60, 40)).save(tmp_path / "secret.png")
+    (golden / "ImageSets" / "Main" / "val.txt").write_text("../../secret\n")
+    with pytest.raises(InputError, match=r"no image '\.\./\.\./secret'"):
+        read_voc(golden, "val")
+
+
+def write_beside(folder, *stems):
+    (folder / "Annotations").mkdir(parents=True)
+    for stem in stems:
+        Image.new("RGB", (60, 40), "red").save(folder / f"{stem}.png")
+        write_xml(folder, stem, B)
+        (folder / "Annotations" / f"{stem}.xml").rename(folder / f"{stem}.xml")
+    (folder / "Annotations").rmdir()
+
+
+def test_xml_beside_images(tmp_path):
+    write_beside(tmp_path, "p0", "p1", "p2")
+    (tmp_path / "p2.xml").unlink()
+    assert find_layout(tmp_path).name == "VOC beside images"
+    assert voc_splits(tmp_path) == ["train", "val", "test"]
+    table = read_voc(tmp_path, "all")
+    assert table.image_names == ["p0.png", "p1.png", "p2.png"]
+    assert table.boxes_px.tolist() == [[10, 20, 11, 30]] * 2
+    assert any("without an XML file" in note and note.endswith("1 ('p2')") for note in table.notes)
+
+
+def test_xml_beside_images_in_a_folder_for_each_split(tmp_path):
+    for split in ("train", "valid"):
+        write_beside(tmp_path / split, split[0])
+    Image.new("RGB", (60, 40)).save(tmp_path / "loose.png")
+    assert voc_splits(tmp_path) == ["train", "val"]
+    table = read_voc(tmp_path, "val")
+    assert (table.image_names, table.boxes_px.tolist()) == (["valid/v.png"], [[10, 20, 11, 30]])
+    assert any("images beside the folders of the splits, passed over: 1" in note for note in table.notes)
+    with pytest.raises(InputError, match=r"no split 'test' \(there is train, val\): it needs a folder"):
+        read_voc(tmp_path, "test")
+
+
+def test_other_xml_beside_images_is_no_annotation(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    (tmp_path / "a.xml").write_text("<metadata/>")
+    with pytest.raises(InputError, match="no layout that ssdir knows"):
+        find_layout(tmp_path)
