@@ -90,6 +90,15 @@ def test_file_replaces_with_force_and_through_links(tmp_path: Path) -> None:
     assert (tmp_path / "real.txt").read_text() == "new"
 
 
+def test_a_link_to_itself_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    path.symlink_to(path)
+    for write in (fail_file, lambda path, error, force: fail_dir(path, error)):
+        with pytest.raises(InputError, match=r"out\.json' (can't be made|exists)"):
+            write(path, KeyError(), True)
+    assert names(tmp_path) == ["out.json"]
+
+
 def test_file_is_not_put_over_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="is a folder"), atomic_file(tmp_path / "out", force=True):

@@ -64,7 +64,7 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
     claim(path, force)
     if path.is_dir():
         raise InputError(f"output '{path}' is a folder, a file is expected")
-    target = path.resolve()
+    target = _resolve(path)
     with _sentences(path), _parents(target):
         temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
         try:
@@ -90,7 +90,7 @@ def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
         InputError: as `claim`; if there is a file, or a folder that isn't recognisably an output.
     """
     path = Path(path)
-    target = path.resolve()
+    target = _resolve(path)
     claim(path, force or _is_empty_dir(target))
     _check_replaceable(path, target)
     with _sentences(path), _parents(target):
@@ -103,6 +103,14 @@ def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
             _swap(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _resolve(path: Path) -> Path:
+    """Where a path leads."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError before Python 3.13
+        raise InputError(f"output '{path}' can't be made: it leads through a link to itself") from None
 
 
 def _is_empty_dir(path: Path) -> bool:
