@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import tempfile
 import urllib.error
@@ -41,10 +42,13 @@ def test_files_of_this_machine_are_not_served(running: Running, tmp_path: Path) 
             assert "root:" not in text
 
 
-def call(running: Running, function: dict[str, Any], data: list[Any]) -> str:
+def call(
+    running: Running, function: dict[str, Any], data: list[Any], event: Any = None, session: str | None = None
+) -> str:
     """Calls a function as the page does; returns all that was answered."""
-    session = uuid.uuid4().hex
-    body = {"data": data, "fn_index": function["id"], "session_hash": session, "event_data": {"row": 0}}
+    session = session or uuid.uuid4().hex
+    event = {"row": 0} if event is None else event
+    body = {"data": data, "fn_index": function["id"], "session_hash": session, "event_data": event}
     if function["queue"] is False:
         return fetch(running.address + "/gradio_api/run/predict", body)[1]
     status, text = fetch(running.address + "/gradio_api/queue/join", body)
@@ -93,6 +97,46 @@ def test_an_uploaded_picture_is_opened(running: Running) -> None:
     uploaded = json.loads(upload(running, buffer.getvalue()))[0]
     _, taking = functions_with_inputs(running)
     assert "data:image" in call(running, taking, [file_named(uploaded), None, "tiny-mnist"])
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg/>", b"[" * 9999])
+def test_an_upload_that_is_no_picture_is_one_sentence(running: Running, content: bytes) -> None:
+    uploaded = json.loads(upload(running, content))[0]
+    _, taking = functions_with_inputs(running)
+    answer = call(running, taking, [file_named(uploaded), None, "tiny-mnist"])
+    assert "Not opened" in answer
+    assert "picture.png" in answer
+    assert "ssdir-studio-" not in answer, "the folder is nobody's business"
+
+
+NONSENSE: list[Any] = [
+    [],
+    "x",
+    7,
+    {"row": True},
+    {"row": 1e999},
+    {"row": -1},
+    {"row": 0, "z_where": 3, "sent": "x"},
+]
+NONSENSE += [{"row": 0, "name": [], "sent": float("nan"), "z_where": [float("nan")] * 4}, {"row": 10**400}]
+
+
+def test_events_of_nonsense_change_nothing_and_end_nothing(running: Running) -> None:
+    """With a picture open, so that they come as far as the scene."""
+    functions, _ = functions_with_inputs(running)
+    config = json.loads(fetch(running.address + "/config")[1])
+    loading = next(each for each in config["dependencies"] if ["load"] in [part[1:] for part in each["targets"]])
+    session = uuid.uuid4().hex
+    assert "data:image" in call(running, loading, ["tiny-mnist"], session=session)
+    for function in functions:
+        for event in NONSENSE:
+            call(running, function, [event] * len(function["inputs"]), event, session)
+            call(running, function, [None] * len(function["inputs"]), event, session)
+    # Gradio's own parts complain of what they are sent; none of it comes as far as an error of the studio.
+    said = running.said.read_text()
+    assert f"ssdir{os.sep}studio{os.sep}" not in said
+    assert "didn't return enough output values" not in said
+    assert "data:image" in call(running, loading, ["tiny-mnist"])
 
 
 def upload(running: Running, content: bytes) -> str:

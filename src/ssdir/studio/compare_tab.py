@@ -49,9 +49,9 @@ class CompareTab:
         )
 
     def show(self, workspace: Workspace, name: str | None) -> list[Any]:
-        """Values of `outputs`, for the other model's name; none where there is no other."""
+        """Values of `outputs`, for the other model's name; as they are where none is named."""
         if name is None:
-            return []
+            return [gr.skip() for _ in self.outputs]
         try:
             rival = self.studio.rival(name)
         except InputError as error:
