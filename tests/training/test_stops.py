@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssdir.data.check import Learned, check_annotations, nothing_to_learn
 from ssdir.data.coco import read_coco
+from ssdir.data.layouts import open_dataset
 from ssdir.errors import InputError
 from ssdir.experiments.doctor import diagnose
 from ssdir.models.space import SPACEConfig
@@ -139,6 +140,27 @@ def test_one_object_is_enough(data: Path, recipe: Recipe, tmp_path: Path) -> Non
     one = changed(recipe, "detector", epochs=1).model_copy(update={"classes": ("dog",)})
     train(one, data, tmp_path / "run", stage="detector")
     assert diagnose(data, None, "tiny").trainable
+
+
+def test_objects_that_are_all_held_out_are_nothing_to_learn(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    (data / "annotations" / "instances_val.json").unlink()
+    held = {Path(path).name for path in open_dataset(data, "val", for_training=True).file_names}
+    (number,) = (int(name.removesuffix(".png")) for name in held)
+    rewrite(data, [{"image_id": number}])
+    assert [p.kind for p in diagnose(data, None, "tiny").problems if p.stops] == ["no_objects"]
+    with pytest.raises(InputError, match="nothing to learn"):
+        train(recipe, data, tmp_path / "run")
+    rewrite(data, [{"image_id": (number + 1) % 4}])
+    diagnosis = diagnose(data, None, "tiny")
+    assert diagnosis.trainable
+    assert not diagnosis.validates
+
+
+def test_one_image_cannot_be_divided(recipe: Recipe, tmp_path: Path) -> None:
+    write(tmp_path / "data", "train", [{}], images=1)
+    assert not diagnose(tmp_path / "data", None, "tiny").trainable
+    with pytest.raises(InputError, match="none can be held out to validate on"):
+        train(recipe, tmp_path / "data", tmp_path / "run")
 
 
 def test_models_that_learn_without_boxes_need_none(data: Path, tmp_path: Path) -> None:

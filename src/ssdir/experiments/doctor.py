@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,11 +20,11 @@ from PIL import Image
 
 from ssdir.config import presets
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.check import Problem, Summary, nothing_to_learn, summarise, usable_boxes
+from ssdir.data.check import Learned, Problem, Summary, nothing_to_learn, summarise, usable_boxes
 from ssdir.data.check_images import scan_images
 from ssdir.data.check_splits import check_splits, main_split
 from ssdir.data.layouts import Layout, find_layout
-from ssdir.data.table_builder import find_name
+from ssdir.data.table_builder import find_name, hold_out
 from ssdir.data.transforms import AugmentConfig
 from ssdir.documents import json_text, yaml_text
 from ssdir.errors import EmptySplitError, InputError, nearest
@@ -153,6 +153,9 @@ def diagnose(
     paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
     problems += check_splits(tables, main, scanned, model.image_size, recipe.learned)
+    held_out_of = layout.held_out_of(Path(root))
+    division, validates = _check_validation(tables, main, held_out_of, recipe.learned)
+    problems += division
     summaries = {name: summarise(table) for name, table in tables.items()}
     rows, corners = usable_boxes(tables[main])
     boxes, image_index = to_cxcywh(torch.from_numpy(corners)), tables[main].image[rows]
@@ -174,26 +177,33 @@ def diagnose(
         image_size=model.image_size,
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
-        held_out=layout.held_out_of(Path(root)) is not None,
+        held_out=held_out_of is not None,
         on_black=median(scanned[path].black for path in tables[main].image_paths) > 0.5,
-        validates=_validates(layout, Path(root), tables, recipe, options),
+        validates=validates,
     )
 
 
-def _validates(
-    layout: Layout,
-    root: Path,
-    tables: Mapping[str, AnnotationTable],
-    recipe: Recipe,
-    options: Mapping[str, str | None],
-) -> bool:
-    """Whether the split that training validates on can be read and has an object."""
-    name = find_name("val", list(tables))
+def _check_validation(
+    tables: Mapping[str, AnnotationTable], main: str, held_out_of: str | None, learned: Learned
+) -> tuple[list[Problem], bool]:
+    """What stops training once images are held out to validate on, where there is no val.
+
+    Returns:
+        The problems, and whether the split to validate on is there and has an object.
+    """
+    if held_out_of is None or main not in (held_out_of, "train"):
+        val = find_name("val", list(tables))
+        return [], val is not None and nothing_to_learn(tables[val], learned) is None
     try:
-        table = layout.read_for_training(root, "val", **options) if name is None else tables[name]
-    except InputError:
-        return False
-    return nothing_to_learn(table, recipe.learned) is None
+        train, val_part = hold_out(tables[main], f"split {main}")
+    except InputError as error:
+        return [Problem("nothing_to_hold_out", True, "no image to validate on", (str(error),))], False
+    nothing = nothing_to_learn(train, learned)
+    problems = []
+    if nothing is not None and nothing_to_learn(tables[main], learned) is None:
+        sentence = "objects only in the images that are held out to validate on, so there is nothing to learn"
+        problems.append(replace(nothing, sentence=sentence, names=(main,)))
+    return problems, nothing_to_learn(val_part, learned) is None
 
 
 def _read_splits(
