@@ -83,15 +83,18 @@ def command_group(about: str, epilog: str | None = None) -> typer.Typer:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints each `InputWarning` as a line on stderr; of many, the first ones and the number of the others."""
-    usual, count = warnings.showwarning, 0
+    """Prints each `InputWarning` once, as a line on stderr; of many, the first ones and how many more there are."""
+    usual, count, shown = warnings.showwarning, 0, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         nonlocal count
         if not issubclass(category, InputWarning):
             usual(message, category, *where, **more)
             return
+        if str(message) in shown:  # Data may be opened more than once.
+            return
         count += 1
+        shown.add(str(message))
         if count <= _MOST_WARNINGS:
             warn(f"warning: {message}")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.convert import convert
 from ssdir.data.layouts import find_layout, open_dataset, read_table
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 
 NAMES = ["a.png", "b.png"]
 
@@ -150,6 +150,8 @@ def test_pictures_outside_are_named_and_left_out_unless_asked_for(tmp_path: Path
     assert table.notes == (
         "pictures outside of the data set, left out: 2 ('../../private/b.png'; to read them, set outside to read)",
     )
+    with pytest.warns(InputWarning, match="outside of the data set, left out: 2"):
+        assert len(open_dataset(root, "train")) == 2
     table = read_table(root, "train", outside="read")
     assert [path.is_file() for path in table.image_paths] == [True] * 4
     assert "pictures outside of the data set: 2 ('../../private/b.png')" in table.notes

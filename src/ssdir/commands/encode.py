@@ -135,8 +135,8 @@ def _place(boxes: Path, annotations: Path | None, unit: BoxUnit, files: list[Pat
         number, first = len(placed.unknown), placed.unknown[0]
         warn(f"left out are the boxes of {counted(number, 'image')} of '{boxes}' not given here: '{first}' ...")
     if placed.imageless:
-        number, first = len(placed.imageless), placed.imageless[0]
-        warn(f"left out are {counted(number, 'row')} of '{boxes}' that name no image: row {first} ...")
+        rows = placed.imageless
+        warn(f"left out are {counted(len(rows), 'row')} of '{boxes}' that name no image: row {rows[0]} ...")
     if placed.without:
         warn(f"no boxes in '{boxes}' for {counted(len(placed.without), 'image')}: '{placed.without[0]}' ...")
     return placed

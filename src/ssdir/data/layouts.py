@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from ssdir.data.table_builder import SPLITS, find_name, hold_out, stand_for
 from ssdir.data.voc import is_voc, is_voc_beside, read_voc, voc_splits
 from ssdir.data.widerface import is_widerface, read_widerface, widerface_splits
 from ssdir.data.yolo import is_darknet, is_yolo, is_yolo_beside, read_yolo, yolo_splits
-from ssdir.errors import InputError, MissingSplitError, nearest
+from ssdir.errors import InputError, InputWarning, MissingSplitError, nearest
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def open_dataset(
     """Opens a split of a folder in any known layout.
 
     For the arguments see `ObjectDataset` and `keep_readable`; with `for_training` it is read by
-    `Layout.read_for_training`. `options` are the layout's, such as CLEVR's `boxes` and `vocabulary`.
+    `Layout.read_for_training`. `options` are the layout's, such as CLEVR's `boxes` and `vocabulary`. What the
+    reader mended or passed over is an `InputWarning`.
 
     Raises:
         InputError: as `read_table`, and as `ObjectDataset`; if no image is left.
@@ -226,6 +228,8 @@ def open_dataset(
     layout = find_layout(root)
     read = layout.read_for_training if for_training else layout.read
     table = read(Path(root), split, **options)
+    for note in table.notes:
+        warnings.warn(f"'{root}': {note}", InputWarning, stacklevel=2)
     if min_side or drop_empty:
         table = keep_readable(table, min_side, drop_empty)
         if not table.image_names:
