@@ -70,3 +70,16 @@ def test_input_warnings_are_lines_and_many_are_counted(capsys: pytest.CaptureFix
     assert lines[9:] == ["warning: picture 9 is dark", "warning: 2 more warnings like these"]
     with console.warnings_as_lines(), pytest.warns(DeprecationWarning, match="old"):
         warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+
+def test_what_takes_long_shows_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(console, "_SECONDS_UNTIL_SHOWN", 0.0)
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN", 0.0)
+    assert list(console.watched(range(4000), "reading boxes")) == list(range(4000))
+    assert terminal.getvalue().split("\r")[1:5] == [f"reading boxes: {share} %" for share in (0, 25, 50, 75)]
+    assert terminal.getvalue().endswith(" \r")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(console.watched([1], "reading boxes")) == [1]
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]

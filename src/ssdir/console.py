@@ -10,11 +10,11 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ _MOST_WARNINGS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters other than tabs and line breaks."""
 _SECONDS_UNTIL_SHOWN, _SECONDS_BETWEEN = 2.0, 0.2
+_ITEMS_BETWEEN = 1000
+
+T = TypeVar("T")
 
 
 class FriendlyGroup(TyperGroup):
@@ -83,7 +86,7 @@ def command_group(about: str, epilog: str | None = None) -> typer.Typer:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints each `InputWarning` once, as a line on stderr; of many, the first ones and how many more there are."""
+    """Prints each `InputWarning` once, as a line on stderr; of many, the first and how many more there are."""
     usual, count, shown = warnings.showwarning, 0, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -164,7 +167,44 @@ def reading(path: Path) -> Iterator[BinaryIO]:
             yield file
     finally:
         if isinstance(raw, _WatchedFile):
-            raw.clear()
+            raw.line.clear()
+
+
+def watched(items: Sequence[T], label: str) -> Iterator[T]:
+    """Yields the items. Where that takes long, stderr shows the share of them that is done, if it is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    line, count = _ShareLine(label), max(len(items), 1)
+    try:
+        for done, item in enumerate(items):
+            if done % _ITEMS_BETWEEN == 0:
+                line.update(done / count)
+            yield item
+    finally:
+        line.clear()
+
+
+class _ShareLine:
+    """A line on stderr that says, now and then, how much is done."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._shown = printable(label)[:70], ""
+        self._next = time.monotonic() + _SECONDS_UNTIL_SHOWN
+
+    def update(self, share: float) -> None:
+        """Writes the line anew, if it is time."""
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _SECONDS_BETWEEN
+            self._shown = f"{self._label}: {100 * share:.0f} %"
+            sys.stderr.write(f"\r{self._shown}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Takes the line away again."""
+        if self._shown:
+            sys.stderr.write(f"\r{' ' * len(self._shown)}\r")
+            sys.stderr.flush()
 
 
 class _WatchedFile(io.FileIO):
@@ -175,25 +215,13 @@ class _WatchedFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._label = f"reading {printable(path.name)[:60]}"
         self._size = max(path.stat().st_size, 1)
-        self._next = time.monotonic() + _SECONDS_UNTIL_SHOWN
-        self._shown = ""
+        self.line = _ShareLine(f"reading {path.name}")
 
     def readinto(self, buffer: Any) -> int | None:
         count = super().readinto(buffer)
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + _SECONDS_BETWEEN
-            self._shown = f"{self._label}: {100 * self.tell() // self._size} %"
-            sys.stderr.write(f"\r{self._shown}")
-            sys.stderr.flush()
+        self.line.update(self.tell() / self._size)
         return count
-
-    def clear(self) -> None:
-        """Takes the line away again."""
-        if self._shown:
-            sys.stderr.write(f"\r{' ' * len(self._shown)}\r")
-            sys.stderr.flush()
 
 
 def stdout() -> Console:

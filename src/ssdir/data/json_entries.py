@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from ssdir.console import watched
 from ssdir.data.faults import Faults
 from ssdir.documents import read_bytes
 from ssdir.errors import InputError
@@ -85,7 +86,7 @@ def _without_not_finite(raw: bytes) -> bytes:
 def decode_entries(raws: Sequence[Raw], kind: type[T], what: str, faults: Faults) -> Iterator[tuple[int, T]]:
     """Decodes entries, and yields position and value of those that are as they should be."""
     decode = msgspec.json.Decoder(kind).decode
-    for position, raw in enumerate(raws):
+    for position, raw in enumerate(watched(raws, f"reading {what} entries")):
         try:
             value = decode(raw)
         except msgspec.ValidationError as error:

@@ -147,7 +147,8 @@ def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, Annot
     held = {*_by_hash(names)[: _tenth(names)]}
     objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])
     train, val = (table.subset(objects, np.flatnonzero(part)) for part in (~is_held, is_held))
-    note = f"{len(held)} of the {len(names)} images of {where.rstrip(',')}: there is no other val, so training leaves them out"
+    part = f"{len(held)} of the {len(names)} images of {where.rstrip(',')}"
+    note = f"{part}: there is no other val, so training leaves them out"
     return train, replace(val, notes=(*val.notes, note))
 
 
