@@ -171,7 +171,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 
 def watched(items: Sequence[T], label: str) -> Iterator[T]:
-    """Yields the items. Where that takes long, stderr shows the share of them that is done, if it is a terminal."""
+    """Yields the items. Where that takes long, stderr shows the share that is done, if it is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
