@@ -314,8 +314,12 @@ def test_what_darknet_names_but_is_missing(darknet: Path) -> None:
         read_table(darknet, "val")
     (darknet / "valid.txt").unlink()
     with pytest.raises(InputError, match=r"obj\.data: valid names 'data/valid\.txt', but .* does not exist"):
-        splits_of(darknet)
-    (darknet / "valid.txt").touch()
+        read_table(darknet, "val")
+    assert len(read_table(darknet, "train").image) == 2
+    (darknet / "obj.data").write_text("train = train.txt\nnames = obj.names\ntrain = valid.txt\n")
+    with pytest.raises(InputError, match=r"obj\.data has the key 'train' twice"):
+        read_table(darknet, "train")
+    (darknet / "obj.data").write_text("classes = 1\ntrain = train.txt\nnames = obj.names\n")
     (darknet / "obj.names").write_text("cat\ndog\n")
     with pytest.raises(InputError, match=r"obj\.data: classes is '1', but .*obj\.names has 2"):
         read_table(darknet, "train")
@@ -387,3 +391,44 @@ def test_ends_of_paths(tmp_path: Path) -> None:
         assert (None if found is None else found.relative_to(tmp_path).as_posix()) == meant, name
     assert ends.find_folder("/x/valid/images") == tmp_path / "valid" / "images"
     assert ends.find_folder("/x/test/images") is None
+
+
+# Odd files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"0 " * 10_000_000, "is too large to be read"),
+        (b"0 " * 100_002, "line 1: a polygon must be class, then pairs"),
+        ("0 .5 .5 .1 .1\n".encode("utf-16-le"), "is not UTF-8 text"),
+        (b"0,0.5,0.5,0.2,0.4\n", "5 numbers, got 1"),
+        (b"0 0.5 0.5 0.2 0.4\n" + b"x" * 5000, "5 numbers, got 1"),
+        (b"0 0.5 0.5 0.2 " + b"y" * 5000, "not a number"),
+        (b"9" * 400 + b" 0.5 0.5 0.2 0.2", "whole number"),
+    ],
+)
+def test_odd_label_files_are_one_sentence(exported: Path, content: bytes, message: str) -> None:
+    (exported / "train" / "labels" / "t.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(exported, "train")
+    assert "t.txt" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_label_files_that_are_read_all_the_same(exported: Path) -> None:
+    path = exported / "train" / "labels" / "t.txt"
+    for content in (BOX.encode("utf-16"), b"\xef\xbb\xbf" + BOX.encode(), BOX.encode().replace(b"\n", b"\r\n")):
+        path.write_bytes(content)
+        assert boxes(read_table(exported, "train")) == [XYXY]
+    path.write_bytes(b"")
+    assert not boxes(read_table(exported, "train"))
+
+
+def test_very_many_names_are_compared_fast(exported: Path) -> None:
+    names = [f"n{i}" for i in range(100_000)]
+    (exported / "classes.txt").write_text("\n".join(names))
+    assert len(read_table(exported, "train").category_names) == len(names)
+    (exported / "classes.txt").write_text("\n".join([*names, "n7"]))
+    with pytest.raises(InputError, match="two classes are called 'n7'"):
+        read_table(exported, "train")

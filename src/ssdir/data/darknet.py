@@ -41,7 +41,7 @@ def find_darknets(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.glob("*.data")):
         try:
-            values = _read_values(path)
+            values = dict(_read_pairs(path))
         except InputError:  # Anything may be called so.
             continue
         if "names" in values and values.keys() & {*_SPLIT_KEYS}:
@@ -53,10 +53,14 @@ def read_darknet(path: Path) -> Darknet:
     """Reads an `obj.data` and the names that it leads to.
 
     Raises:
-        InputError: if it or the file of names can't be read, or they disagree on the number of classes.
+        InputError: if it or the file of names can't be read, a key stands twice, or the number of classes differs.
     """
-    values = _read_values(path)
-    names_file = find_named(path, "names", values["names"])
+    pairs = _read_pairs(path)
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise InputError(f"{path} has the key {quote(repeated)} twice: keep one")
+    names_file = _names_file(path, values["names"])
     names = read_names(names_file)
     count = values.get("classes", "")
     if count and count != str(len(names)):
@@ -66,23 +70,16 @@ def read_darknet(path: Path) -> Darknet:
     return Darknet(path, names, {key: values[key] for key in _SPLIT_KEYS if values.get(key)})
 
 
-def find_named(file: Path, key: str, entry: str) -> Path:
-    """The file that a key of `obj.data` names: from its folder, or by the end of its path.
-
-    Raises:
-        InputError: if there is none.
-    """
-    path = file.parent / entry
-    if os.path.isfile(path):
-        return path
-    found = PathEnds(file.parent).find_file(entry)
+def _names_file(path: Path, entry: str) -> Path:
+    """The file of names: from the folder of `obj.data`, or by the end of its path."""
+    names = path.parent / entry
+    found = names if os.path.isfile(names) else PathEnds(path.parent).find_file(entry)
     if found is None:
-        raise InputError(f"{file}: {key} names {quote(entry)}, but '{path}' does not exist")
+        raise InputError(f"{path}: names is {quote(entry)}, but '{names}' does not exist")
     return found
 
 
-def _read_values(path: Path) -> dict[str, str]:
-    if path.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{path} is too large for Darknet's keys and values")
-    pairs = (line.partition("=") for line in read_lines(path) if line and not line.startswith("#"))
-    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    lines = read_lines(path, _MAX_BYTES)
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return [(key.strip(), value.strip()) for key, equals, value in pairs if equals]

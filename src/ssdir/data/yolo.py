@@ -55,7 +55,10 @@ def is_yolo(root: str | Path) -> bool:
     folder = Path(root)
     if find_yamls(folder):
         return True
-    return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
+    try:
+        return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
+    except InputError:  # Reading says what is wrong.
+        return True
 
 
 def is_darknet(root: str | Path) -> bool:

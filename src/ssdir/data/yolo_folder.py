@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssdir.data.darknet import find_darknets, find_named, read_darknet
+from ssdir.data.darknet import Darknet, find_darknets, read_darknet
 from ssdir.data.faults import Faults
 from ssdir.data.folders import files_below, visible
 from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
@@ -77,15 +77,15 @@ def describe(root: Path) -> YoloFolder:
         raise InputError(f"'{root}' is described by several files ({names}): keep one of them there")
     if not files:
         return _from_folders(root)
-    return (
-        _from_darknet(root, files[0]) if files[0].suffix == ".data" else _from_yaml(root, read_data_yaml(files[0]))
-    )
+    if files[0].suffix == ".data":
+        return _from_darknet(root, read_darknet(files[0]))
+    return _from_yaml(root, read_data_yaml(files[0]))
 
 
 def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
     ends, places = PathEnds(root), dict[str, list[Place]]()
     for key, entries in content.entries.items():
-        several = [_resolve(content, key, entry, ends) for entry in entries]
+        several = [_resolve(content.base, entry, f"{content.file}: {key}", ends) for entry in entries]
         # Other keys that begin like a split may be anything.
         if key in SPLIT_KEYS or all(os.path.exists(place.path) for place in several):
             places[key] = several
@@ -94,26 +94,23 @@ def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
     )
 
 
-def _resolve(content: DataYaml, key: str, entry: str, ends: PathEnds) -> Place:
-    named_by = f"{content.file}: {key} names {quote(entry)}"
-    path = content.base / entry
-    if os.path.exists(path):
-        return Place(path, named_by)
-    # A common exporter writes '../train/images' for what is in 'train/images'.
-    inside = content.base / entry.removeprefix("../")
-    if os.path.exists(inside):
-        return Place(inside, named_by)
-    matched = ends.find_folder(entry) or ends.find_file(entry)
-    return Place(path, named_by) if matched is None else Place(matched, named_by, is_matched=True)
-
-
-def _from_darknet(root: Path, path: Path) -> YoloFolder:
-    content = read_darknet(path)
+def _from_darknet(root: Path, content: Darknet) -> YoloFolder:
+    ends = PathEnds(root)
     places = {
-        key: [Place(find_named(path, key, entry), f"{path}: {key} names {quote(entry)}")]
-        for key, entry in content.entries.items()
+        key: [_resolve(root, entry, f"{content.file}: {key}", ends)] for key, entry in content.entries.items()
     }
-    return YoloFolder(root, path, content.names, root, _by_split(places))
+    return YoloFolder(root, content.file, content.names, root, _by_split(places))
+
+
+def _resolve(base: Path, entry: str, key: str, ends: PathEnds) -> Place:
+    """Where the folder or list is that a key names: there, or where the end of its path says."""
+    named_by = f"{key} names {quote(entry)}"
+    # A common exporter writes '../train/images' for what is in 'train/images'.
+    for path in (base / entry, base / entry.removeprefix("../")):
+        if os.path.exists(path):
+            return Place(path, named_by)
+    matched = ends.find_folder(entry) or ends.find_file(entry)
+    return Place(base / entry, named_by) if matched is None else Place(matched, named_by, is_matched=True)
 
 
 def _by_split(places: dict[str, list[Place]]) -> dict[str, list[Place]]:
