@@ -36,7 +36,7 @@ from ssdir.models.size_priors import GridModelConfig, PriorFit, fit_prior
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.outputs import atomic_dir
 from ssdir.training.recipe import Recipe, StageConfig, read_recipe
-from ssdir.wording import counted
+from ssdir.wording import counted, printable
 
 PRIOR_PRESETS = ("space-64", "spair-64")
 """Whose size priors are shown beside any detector's anchors."""
@@ -56,6 +56,8 @@ LEAST_PATIENCE, PATIENT_SHARE = 10, 0.25
 """Epochs without a better one after which training stops: at least so many, and this share of all."""
 
 _SIDES = {"left", "right"}
+
+_NAME_LENGTH = 200
 
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """For presets whose second views are over black, where the images are not."""
@@ -237,7 +239,7 @@ def _read_splits(
 
 def recommended_yaml(diagnosis: Diagnosis) -> str:
     """A recipe for `ssdir train`: the preset with the recommended settings."""
-    preset, split = diagnosis.preset, diagnosis.split
+    preset, split = diagnosis.preset, printable(diagnosis.split)
     if diagnosis.detector is not None:
         comments, model = _detector_changes(diagnosis.detector, preset, split)
     else:
@@ -262,7 +264,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
             comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
         if "keep" in stages.get("detector", {}):
             comments.append("# Kept is the epoch of the largest AP50 on the validation split.")
-    name = Path(diagnosis.root).resolve().name or preset
+    name = printable(Path(diagnosis.root).resolve().name)[:_NAME_LENGTH] or preset
     values = {"base": preset, "name": name, **diagnosis.options, "model": model, **stages}
     return "\n".join(comments) + "\n" + yaml_text(values, flow=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def fit_components(
     share = model.fit(pooled, recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     seconds = before + time.perf_counter() - started
-    write_summary(folder, seconds, ended=True, objects=len(pooled), explained_variance=share)
+    variance = share if math.isfinite(share) else None  # undefined where all objects have the same features
+    write_summary(folder, seconds, ended=True, objects=len(pooled), explained_variance=variance)
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ class Recipe(Config):
         workers: processes that load images; 0 loads in the main one.
     """
 
-    name: str = Field("custom", max_length=200)
+    name: str = Field("custom", max_length=255)
     seed: int = Field(0, ge=0, lt=2**32)
     stage: Stage = "all"
     classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
