@@ -67,7 +67,10 @@ def work(
 
 def test_every_block_of_python_is_run_by_a_test() -> None:
     assert PAGE.count("```python\n") == len(
-        {block_with(word) for word in ("COCOeval", "fo.Dataset", "compute_similarity", "box_unit", "push_to_hub")}
+        {
+            block_with(word)
+            for word in ("COCOeval", "fo.Dataset", "compute_similarity", "sure.parquet", "box_unit", "push_to_hub")
+        }
     )
 
 
@@ -90,6 +93,22 @@ def test_tables_are_read_as_it_says(work: Path) -> None:
             assert len(read.anns) == objects
         else:
             assert len(read[0] if isinstance(read, tuple) else read["score"]) == objects
+
+
+def test_rows_are_selected_and_remain_of_their_model(work: Path) -> None:
+    names = run_block("sure.parquet")
+    expected = int((names["frame"]["score"] > 0.9).sum())
+    whole = read_info("objects.parquet")
+    assert names["frame"].attrs["ssdir"]["fingerprint"] == whole.fingerprint
+    info = read_info("sure.parquet")
+    assert (info.objects, info.fingerprint, info.model) == (expected, whole.fingerprint, whole.model)
+    names["pq"].write_table(names["table"].slice(1), "sure.parquet")
+    assert read_info("sure.parquet").objects > 0
+    assert read_info("sure.parquet").fingerprint == whole.fingerprint
+    for to, suffix in (("csv", "csv"), ("coco", "json"), ("fiftyone", "json"), ("npz", "npz")):
+        result = CliRunner().invoke(app, ["convert", "sure.parquet", "--to", to, "--out", f"sure-{to}.{suffix}"])
+        assert result.exit_code == 0, result.output
+        assert "images without objects are not known" in result.stderr
 
 
 def test_pycocotools_measures_what_was_converted(work: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -308,6 +308,15 @@ def test_selected_rows_keep_their_model(
     assert_identical(found, kept.replace(image_index=torch.tensor([0, 1, 1]), batch_size=2))
 
 
+def test_no_rows_that_pandas_selected(path: Path) -> None:
+    write(path, make_objects([0, 0, 2], 4))
+    pandas.read_parquet(path).query("score > 2").to_parquet(path)
+    objects, images = read_objects(path)
+    assert (len(objects), objects.batch_size, images) == (0, 0, [])
+    assert objects.z_what is not None
+    assert objects.z_what.shape == (0, LATENT_DIM)
+
+
 def test_rows_in_another_order_are_read_by_image(path: Path) -> None:
     objects = make_objects([0, 1, 1], 2).replace(scores=torch.tensor([0.2, 0.1, 0.9]))
     images = write(path, objects)

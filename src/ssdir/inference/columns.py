@@ -49,10 +49,10 @@ COLUMNS = frozenset(objects_schema(1).names)
 """What `ObjectWriter` names its columns."""
 
 
-def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path) -> None:
+def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path, rows: int) -> None:
     """Checks that a file has the columns of `ObjectWriter`, of its types or those that other tools make of them.
 
-    pandas makes lists of any length of those of a fixed one, and a column of nulls loses its type.
+    pandas makes lists of any length of those of a fixed one, and a column of nulls, or of no rows, loses its type.
 
     Raises:
         InputError: if a column is missing, there are two of its name, or it holds something else.
@@ -67,7 +67,7 @@ def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path) -> None:
             raise InputError(
                 f"'{path}' holds embeddings of {kind.list_size} numbers, those of its model have {latent_dim}"
             )
-        if not _converts(kind, field):
+        if not _converts(kind, field) and (rows or not pa.types.is_null(kind)):
             raise InputError(f"the column '{field.name}' of '{path}' holds {kind}, expected {field.type}")
 
 
@@ -109,7 +109,8 @@ def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 
             row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
             raise InputError(f"row {row} of '{path}' has no {field.name}, which other rows have: leave it out")
         try:
-            columns.append(pa.nulls(len(column), field.type) if nulls else _cast(column, field.type))
+            empty = nulls == len(column)
+            columns.append(pa.nulls(len(column), field.type) if empty else _cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             problem = str(error).splitlines()[0]
             raise InputError(f"the column '{field.name}' of '{path}' can't be read ({problem})") from None
