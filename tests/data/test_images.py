@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 from ssdir.data import images
 from ssdir.data.image_files import find_images
 from ssdir.data.images import (
-    _PixelBudget,
     image_size,
     read_channels,
     read_image,
@@ -25,6 +24,7 @@ from ssdir.data.images import (
     shrink,
     to_tensor,
 )
+from ssdir.data.pixel_budget import PixelBudget
 from ssdir.errors import InputError, InputWarning
 
 RNG = np.random.default_rng(0)
@@ -195,8 +195,8 @@ def test_large_images_are_decoded_in_strips(tmp_path, monkeypatch):
 
 def test_threads_decode_no_more_pixels_than_one_image_may_have(tmp_path, monkeypatch):
     Image.fromarray(SMOOTH).save(tmp_path / "a.png")
-    budget, most = _PixelBudget(2 * SMOOTH.shape[0] * SMOOTH.shape[1] + 1), []
-    monkeypatch.setattr("ssdir.data.images._DECODING", budget)
+    budget, most = PixelBudget(2 * SMOOTH.shape[0] * SMOOTH.shape[1] + 1), []
+    monkeypatch.setattr("ssdir.data.images.DECODING", budget)
     turn = images._turn
 
     def slow(*args):

@@ -6,7 +6,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from ssdir.data.pixel_budget import DECODING, MAX_PIXELS
 from ssdir.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 Image8: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
 
-MAX_PIXELS = 200_000_000
-"""Larger images are refused. Decoding takes about 8 bytes per pixel; threads together decode no more at once."""
-
 _STRIP_PIXELS = 1 << 22
 _FEW_BITS = 14
 """An image of 16 bits whose values all have so few is remarked on."""
 
 # What Pillow's decoders raise for damaged files, besides OSError.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError, struct.error)
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError, AssertionError),
+    struct.error,
+)
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _MAX_16_BIT = 65535
 _PHOTOMETRIC = 262
@@ -94,7 +95,7 @@ def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8
     Raises:
         InputError: as `read_image`.
     """
-    with _DECODING.until_the_end():
+    with DECODING.until_the_end():
         image = read_image(source)
         return (image.shape[0], image.shape[1]), resize(image, side, side)
 
@@ -191,61 +192,10 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise InputError(f"{name}: {width} x {height} is too large an image (limit: {MAX_PIXELS:,} pixels)")
 
 
-class _PixelBudget:
-    """Lets threads decode images at the same time as long as these have at most `limit` pixels together."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.in_use = limit, 0
-        self._changed, self._thread = threading.Condition(), threading.local()
-
-    @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
-        """Waits until so many pixels more may be decoded; an image that is larger than the limit goes alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self.in_use or self.in_use + pixels <= self.limit)
-            self.in_use += pixels
-        try:
-            yield
-        finally:
-            kept = getattr(self._thread, "kept", None)
-            if kept is None:
-                self._release(pixels)
-            else:
-                kept.append(pixels)
-
-    @contextmanager
-    def until_the_end(self) -> Iterator[None]:
-        """What the thread decodes in the block counts until its end: resizing needs the whole image, too."""
-        kept = self._thread.kept = []
-        try:
-            yield
-        finally:
-            self._thread.kept = None
-            self._release(sum(kept))
-
-    def _release(self, pixels: int) -> None:
-        with self._changed:
-            self.in_use -= pixels
-            self._changed.notify_all()
-
-
-_DECODING = _PixelBudget(MAX_PIXELS)
-
-
-def decoding(pixels: int) -> AbstractContextManager[None]:
-    """A block that begins once an image of so many pixels may be decoded beside those of other threads."""
-    return _DECODING.of(pixels)
-
-
-def counting_pixels() -> AbstractContextManager[None]:
-    """A block until whose end all that the thread decodes counts as decoded, for what is made of it at once."""
-    return _DECODING.until_the_end()
-
-
 def _decode(image: Image.Image, name: str) -> Image8:
     orientation = _orientation(image)
     try:
-        with _DECODING.of(image.width * image.height):
+        with DECODING.of(image.width * image.height):
             image.load()  # Of a TIFF this may change the size: Pillow turns it upright.
             return _turn(_to_uint8(image, name), orientation)
     except InputError:

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.faults import Faults
-from ssdir.data.images import counting_pixels, image_size
+from ssdir.data.images import image_size
 from ssdir.data.masks import draw_order, mask_boxes, read_mask
+from ssdir.data.pixel_budget import DECODING
 from ssdir.errors import InputError
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -160,7 +161,7 @@ def _read_all(root: Path, images: Sequence[MaskedImage]) -> list[tuple[tuple[int
 
 def _read(root: Path, image: MaskedImage) -> tuple[tuple[int, int], list[MaskedObject]]:
     """An image's height and width, and its objects with their boxes."""
-    with counting_pixels():
+    with DECODING.until_the_end():
         return _read_counted(root, image)
 
 

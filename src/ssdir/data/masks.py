@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
-from ssdir.data.images import decoding, open_image
+from ssdir.data.images import open_image
+from ssdir.data.pixel_budget import DECODING
 from ssdir.errors import InputError
 
 IndexMask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
@@ -41,7 +42,7 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
             if image.size != size[::-1] or image.mode not in _MODES:
                 raise _UnfitError
             scale = _grey_scale(image)
-            with decoding(image.width * image.height):
+            with DECODING.of(image.width * image.height):
                 mask = np.asarray(image)
     except InputError as error:
         raise InputError(f"the mask of {image_name} can't be read: {error}") from None

@@ -1,0 +1,52 @@
+"""How many pixels may be decoded at once, by all threads together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MAX_PIXELS = 200_000_000
+"""Larger images are refused. Decoding takes about 8 bytes per pixel; threads together decode no more at once."""
+
+
+class PixelBudget:
+    """Lets threads decode images at the same time as long as these have at most `limit` pixels together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.in_use = limit, 0
+        self._changed, self._thread = threading.Condition(), threading.local()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Waits until so many pixels more may be decoded; an image that is larger than the limit goes alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.in_use or self.in_use + pixels <= self.limit)
+            self.in_use += pixels
+        try:
+            yield
+        finally:
+            kept = getattr(self._thread, "kept", None)
+            if kept is None:
+                self._release(pixels)
+            else:
+                kept.append(pixels)
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """What the thread decodes in the block counts until its end: resizing needs the whole image, too."""
+        kept = self._thread.kept = []
+        try:
+            yield
+        finally:
+            self._thread.kept = None
+            self._release(sum(kept))
+
+    def _release(self, pixels: int) -> None:
+        with self._changed:
+            self.in_use -= pixels
+            self._changed.notify_all()
+
+
+DECODING = PixelBudget(MAX_PIXELS)
+"""What all readers of images share."""
