@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -58,7 +59,7 @@ def test_damage_is_the_same_by_seed_and_changes_the_file(tmp_path: Path) -> None
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
             write_json(path, coco_content())
             whole = path.read_bytes()
-            damage(path, Case("COCO", kind, 0).rng(0))
+            damage(path, np.random.default_rng(Case("COCO", kind, 0).entropy(0)))
             made.append(path.read_bytes() if path.is_file() else str(os.lstat(path).st_mode))
         assert made[0] == made[1], kind
         assert made[0] != whole, kind

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign import headers, samples
-from campaign.damage import BYTES, JSON, LINES, XML, YAML, Damage
+from campaign import headers, models, samples, tables
+from campaign.damage import BYTES, LINES, XML, Damage
+from campaign.documents import JSON, YAML
 
 Build = Callable[[Path, Path], None]
 """Writes the whole input into a folder; gets that of `base.make_base`, too."""
@@ -27,10 +28,10 @@ FAMILIES: Mapping[str, Mapping[str, Damage]] = {
     "webp": headers.WEBP,
     "idx": headers.IDX,
     "records": headers.RECORDS,
-    "parquet": headers.PARQUET,
-    "safetensors": headers.SAFETENSORS,
-    "onnx": headers.ONNX,
-    "checkpoint": headers.CHECKPOINT,
+    "parquet": tables.PARQUET,
+    "safetensors": models.SAFETENSORS,
+    "onnx": models.ONNX,
+    "checkpoint": models.CHECKPOINT,
 }
 
 

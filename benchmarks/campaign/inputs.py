@@ -31,9 +31,9 @@ class Case:
     kind: str
     number: int
 
-    def rng(self, seed: int) -> np.random.Generator:
+    def entropy(self, seed: int) -> list[int]:
         """What the case is drawn from."""
-        return np.random.default_rng([seed, zlib.crc32(f"{self.format}/{self.kind}".encode()), self.number])
+        return [seed, zlib.crc32(f"{self.format}/{self.kind}".encode()), self.number]
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class Campaign:
                 self.refused[name] = f"not made: {error}"
                 print(f"refused undamaged: {name}: {self.refused[name]}", flush=True)
 
-    def run(self, cases: Sequence[Case], keep: bool = False) -> Iterator[Finding]:
+    def run(self, cases: Sequence[Case]) -> Iterator[Finding]:
         """Runs the undamaged inputs through the commands of these cases, then the cases."""
         chosen = {case: self._choose(case) for case in cases}
-        needed = sorted({(each.format, line.line) for each, (_, line, _) in chosen.items()})
+        needed = sorted({(each.format, line.line) for each, (_, line) in chosen.items()})
         needed = [(name, line) for name, line in needed if name not in self.refused]
         tasks = (self._task(("whole", name, line), name, line) for name, line in needed)
         for task, observed in run_all(tasks, self.workers):
@@ -113,17 +113,28 @@ class Campaign:
                 self._whole[name, line] = whole
             shutil.rmtree(task.folder)
         ready = [case for case in cases if (case.format, chosen[case][1].line) in self._whole]
-        for task, observed in run_all((self._damaged(case, *chosen[case]) for case in ready), self.workers):
-            yield self._finding(task, observed, *chosen[task.key])
-            if not keep:
-                shutil.rmtree(task.folder)
+        again = []
+        for finding, case in self._run_damaged(ready, chosen):
+            if finding.outcome == "hang":
+                again.append(case)
+            else:
+                yield finding
+        # A child that is forked while a thread of a library holds a lock waits for ever: what hangs hangs twice.
+        yield from (finding for finding, _ in self._run_damaged(again, chosen))
 
-    def _choose(self, case: Case) -> tuple[str, Command, np.random.Generator]:
-        """The victim, the command, and what the damage is drawn from."""
-        form, rng = FORMATS[case.format], case.rng(self.seed)
+    def _run_damaged(
+        self, cases: Sequence[Case], chosen: Mapping[Case, tuple[str, Command]]
+    ) -> Iterator[tuple[Finding, Case]]:
+        for task, observed in run_all((self._damaged(case, *chosen[case]) for case in cases), self.workers):
+            yield self._finding(task, observed, *chosen[task.key]), task.key
+            shutil.rmtree(task.folder)
+
+    def _choose(self, case: Case) -> tuple[str, Command]:
+        """The victim and the command."""
+        form, rng = FORMATS[case.format], np.random.default_rng(case.entropy(self.seed))
         victims = [name for name, family in form.victims.items() if case.kind in FAMILIES[family]]
         commands = [each for each in form.commands for _ in range(each.weight) if each.is_quick or not self.quick]
-        return victims[int(rng.integers(len(victims)))], commands[int(rng.integers(len(commands)))], rng
+        return victims[int(rng.integers(len(victims)))], commands[int(rng.integers(len(commands)))]
 
     def _task(self, key: Any, name: str, line: str) -> Task:
         """A copy of a whole input, and the command."""
@@ -137,10 +148,11 @@ class Campaign:
             arguments = [argument.replace(mark, str(place)) for argument in arguments]
         return Task(key, folder, command(arguments))
 
-    def _damaged(self, case: Case, victim: str, line: Command, rng: np.random.Generator) -> Task:
+    def _damaged(self, case: Case, victim: str, line: Command) -> Task:
         task = self._task(case, case.format, line.line)
         shutil.copy(self.base / "photos" / "a.png", task.folder / "outside.png")
         files = sorted(path for path in (task.folder / "in").glob(victim) if path.is_file())
+        rng = np.random.default_rng([*case.entropy(self.seed), 1])
         path = files[int(rng.integers(len(files)))]
         FAMILIES[FORMATS[case.format].victims[victim]][case.kind](path, rng)
         return task
@@ -156,9 +168,7 @@ class Campaign:
         said = frozenset(line.strip() for line in observed.stderr.splitlines())
         return Whole(check_outputs(folder / "out", observed.stdout, as_json), said)
 
-    def _finding(
-        self, task: Task, observed: Observed, victim: str, line: Command, rng: np.random.Generator
-    ) -> Finding:
+    def _finding(self, task: Task, observed: Observed, victim: str, line: Command) -> Finding:
         case: Case = task.key
         form: Format = FORMATS[case.format]
         names = {Path(victim).name, Path(victim).parts[0], "/in/", str(task.folder / "in")}

@@ -150,7 +150,7 @@ def _pair(name: str, own: Path, lines: list[list[str]], base: Path) -> Trial:
 def _judge_pair(name: str, out: Path, ends: list[Observed], base: Path) -> tuple[str, str]:
     for observed in ends:
         if "Traceback (most recent call last)" in observed.stderr or observed.code < 0:
-            return "traceback", observed.stderr.strip().splitlines()[-1][:300]
+            return "traceback", f"exit {observed.code}, {observed.seconds:.0f} s: {observed.stderr.strip()[-300:]}"
         if observed.code and not any(line.startswith("error: ") for line in observed.stderr.splitlines()):
             return "unclear_error", observed.stderr.strip()[-300:]
     succeeded = sum(observed.code == 0 for observed in ends)

@@ -80,7 +80,8 @@ def judge(
         return Verdict("traceback", _traceback(observed))
     if (folder / "executed").exists():
         return Verdict("traceback", "a command in the input was executed")
-    if leftovers := _leftovers(folder, failed=observed.code != 0):
+    resumable = "go on with --resume" in observed.stderr  # Then a folder of a run is not an unfinished output.
+    if leftovers := _leftovers(folder, failed=observed.code != 0 and not resumable):
         return Verdict("partial_output", f"exit {observed.code}, left: {', '.join(leftovers)[:300]}")
     if observed.code:
         return _judge_error(observed, folder, names)
