@@ -1,5 +1,7 @@
 import errno
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,64 @@ def test_what_the_disk_refuses_is_a_sentence(tmp_path: Path, error: Exception, s
     with pytest.raises(InputError, match=sentence):
         fail_file(tmp_path / "out.txt", error)
     assert names(tmp_path) == []
+
+
+def test_an_output_within_another_is_named_as_the_whole(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"^output '.*/whole' was not written: the disk is full$"),
+        atomic_dir(tmp_path / "whole") as folder,
+        atomic_file(folder / "part"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def write_late(path: Path, meanwhile: Callable[[], object], force: bool = False) -> None:
+    """Writes a file or folder, and while it is being written, something else happens."""
+    with (atomic_file if path.suffix else atomic_dir)(path, force) as late:
+        (late if path.suffix else late / "late.txt").write_text("late")
+        meanwhile()
+
+
+@pytest.mark.parametrize("name", ["out", "out.txt"])
+def test_what_another_command_made_in_the_meantime_is_kept(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    with pytest.raises(InputError, match="was made by another command in the meantime: it is kept"):
+        write_late(out, lambda: write_late(out, lambda: None))
+    assert names(tmp_path) == [name]
+    write_late(out, lambda: None, force=True)
+    assert names(tmp_path) == [name]
+
+
+def test_a_folder_that_someone_else_made_in_the_meantime_is_kept(tmp_path: Path) -> None:
+    photo = tmp_path / "out" / "photo.jpg"
+
+    def copy_photo() -> None:
+        photo.parent.mkdir()
+        photo.touch()
+
+    with pytest.raises(InputError, match="holds files that ssdir did not write"):
+        write_late(tmp_path / "out", copy_photo, force=True)
+    assert names(tmp_path / "out") == ["photo.jpg"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_many_replacements_at_once_leave_one_whole_output(tmp_path: Path) -> None:
+    """Each thread writes its number into two files; afterwards the numbers are the same, whoever was last."""
+    out, file = tmp_path / "out", tmp_path / "out.txt"
+
+    def replace(number: int) -> None:
+        with atomic_dir(out, force=True) as folder:
+            (folder / "a.txt").write_text(str(number))
+            (folder / "b.txt").write_text(str(number))
+        with atomic_file(file, force=True) as temporary:
+            temporary.write_text(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(replace, range(200)))
+    assert (out / "a.txt").read_text() == (out / "b.txt").read_text()
+    assert names(out) == [MARKER, "a.txt", "b.txt"]
+    assert names(tmp_path) == ["out", "out.txt"]
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:

@@ -12,6 +12,11 @@ from pathlib import Path
 
 from ssdir.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 MARKER = ".ssdir-output"
 """An empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
 
@@ -70,7 +75,7 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
         try:
             yield temporary
             _flush(temporary)
-            os.replace(temporary, target)
+            _put_file(temporary, target, path, force)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -91,8 +96,9 @@ def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     target = _resolve(path)
-    claim(path, force or _is_empty_dir(target))
-    _check_replaceable(path, target)
+    with _alone_in(target.parent):
+        claim(path, force or _is_empty_dir(target))
+        _check_replaceable(path, target)
     with _sentences(path), _parents(target):
         temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
         try:
@@ -100,7 +106,7 @@ def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
             yield temporary
             (temporary / MARKER).touch()
             _flush(temporary)
-            _swap(temporary, target)
+            _put_folder(temporary, target, path, force)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -131,19 +137,51 @@ def _check_replaceable(path: Path, target: Path) -> None:
         )
 
 
-def _swap(new: Path, target: Path) -> None:
-    """Puts the new folder in the target's place, and the old one back if that fails."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = target.with_name(f".{secrets.token_hex(4)}-{target.name}-old")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
+def _put_file(new: Path, target: Path, path: Path, force: bool) -> None:
+    """Renames a finished file; another command may have made one of that name in the meantime."""
+    if not force:
+        try:
+            os.link(new, target)  # Unlike renaming, this never replaces anything.
+            return
+        except FileExistsError:
+            raise InputError(f"output '{path}' was made by another command in the meantime: it is kept") from None
+        except OSError:  # Not every file system has links.
+            pass
+    os.replace(new, target)
+
+
+def _put_folder(new: Path, target: Path, path: Path, force: bool) -> None:
+    """Renames a finished folder; what is in its place goes, or comes back if that fails."""
+    with _alone_in(target.parent):
+        if not target.exists() or _is_empty_dir(target):
+            new.rename(target)
+            return
+        if not force:
+            raise InputError(f"output '{path}' was made by another command in the meantime: it is kept")
+        _check_replaceable(path, target)
+        old = target.with_name(f".{secrets.token_hex(4)}-{target.name}-old")
+        target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
     shutil.rmtree(old)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other commands from replacing folders in `folder` during the block, where the system can."""
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # Not every network file system has locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _flush(path: Path) -> None:
@@ -168,17 +206,31 @@ def _parents(path: Path) -> Iterator[None]:
         raise
 
 
+class _NotWrittenError(InputError):
+    """The file system refused an output, for a reason."""
+
+    reason = ""
+
+
 @contextmanager
 def _sentences(path: Path) -> Iterator[None]:
     """What the file system refuses becomes one sentence; anything else passes."""
     try:
         yield
+    except _NotWrittenError as error:  # of an output within this one, under a name that nobody knows
+        raise _not_written(path, error.reason) from error
     except InputError:
         raise
     except Exception as error:
         if (reason := why_not_written(error)) is not None:
-            raise InputError(f"output '{path}' was not written: {reason}") from error
+            raise _not_written(path, reason) from error
         raise
+
+
+def _not_written(path: Path, reason: str) -> _NotWrittenError:
+    error = _NotWrittenError(f"output '{path}' was not written: {reason}")
+    error.reason = reason
+    return error
 
 
 def why_not_written(error: Exception) -> str | None:

@@ -84,8 +84,8 @@ class _Writer:
             rng = image_rng(self.config.seed, split, index)
             scattered = scatter_image(self.glyphs[split], self.config, rng)
             path = self.folder / split / _file_name(index)
-            if not cv2.imwrite(str(path), scattered.image, _PNG_FLAGS):
-                raise OSError(f"could not write {path}")
+            # Written by us, not by OpenCV, which does not say why it could not.
+            path.write_bytes(cv2.imencode(".png", scattered.image, _PNG_FLAGS)[1].tobytes())
             annotations.append(_annotations(scattered))
         return annotations
 

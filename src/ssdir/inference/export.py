@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -132,7 +133,10 @@ def export_model(
     with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)
         if pt2:
-            torch.export.save(program, path, extra_files={METADATA_KEY: exported.to_json()})
+            # By way of memory: torch ends the whole process where it can't write a file to its end.
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer, extra_files={METADATA_KEY: exported.to_json()})
+            Path(path).write_bytes(buffer.getbuffer())
         else:
             _write_onnx(_to_onnx(program, part, exported), path)
 

@@ -288,7 +288,7 @@ class Runner:
                 "costs": {name: [asdict(cost) for cost in costs if cost.model == name] for name in configs},
                 "provenance": record,
             }
-            with atomic_file(file) as temporary:
+            with atomic_file(file, force=True) as temporary:  # Another process may have measured it too.
                 temporary.write_text(json_text(content, None), encoding="utf-8")
         stored = read_stored(StoredModelCosts, file)
         return {
