@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.exported import ENCODER_INPUTS, ENCODER_OUTPUTS, METADATA_KEY, ExportedModel
 from ssdir.wording import printable
+
+MAX_BYTES = 1 << 34
+"""Most memory that graphs may take on the CPU: a damaged one may ask for any amount."""
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -104,6 +108,8 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     if chosen not in available:
         raise InputError(f"device '{chosen}' is not one that ONNX Runtime has here: {' or '.join(available)}")
     options = onnxruntime.SessionOptions()
+    _limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 4  # What goes wrong becomes one sentence, by its exception.
     try:
         # Its own fallback prints, and runs on another device than was asked for.
@@ -111,6 +117,17 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     except _errors() as error:
         raise InputError(f"'{path}' is damaged or not an ONNX file ({_reason(error)})") from error
     return session, chosen
+
+
+@cache
+def _limit_memory() -> None:
+    """Has this process's sessions share one allocator on the CPU, which refuses more than `MAX_BYTES`."""
+    import onnxruntime as ort
+
+    defaults = ("initial_chunk_size_bytes", "max_dead_bytes_per_chunk", "initial_growth_chunk_size_bytes")
+    settings = ort.OrtArenaCfg({"max_mem": MAX_BYTES, "arena_extend_strategy": -1, **dict.fromkeys(defaults, -1)})
+    kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(kind, settings)
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -122,8 +139,10 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The end of ONNX Runtime's message, which begins with its name and a code."""
-    return printable(str(error).strip().splitlines()[0].rpartition(" : ")[2])[:160]
+    """What ONNX Runtime says after its name, a code, and where in its source it was."""
+    line = str(error).strip().splitlines()[0]
+    message = line.rpartition("Status Message: ")[2] if "Status Message: " in line else line.rpartition(" : ")[2]
+    return printable(message.rpartition(") ")[2] if message.startswith("/") else message)[:160]
 
 
 def _check_signature(session: Any, path: str | Path) -> None:
