@@ -72,7 +72,12 @@ def test_what_is_not_finite_is_missing_and_text_stays(tmp_path: Path, value: str
         (b'{"info":' + b"[" * 100_000, "too deep to read"),
         (b"3", "it is a number, expected an object"),
         (b'{"images": {}}', "it has an object as images, expected a list"),
-        (b'{"images": [{"id": 1, "file_name": "\xff"}]}', "image 1 has text that is not UTF-8"),
+        (b'{"images": [{"id": 1, "file_name": "\xff"}]}', "is not UTF-8 text .line 1.: save"),
+        (
+            b'{"images": [{"id": 1,\n"file_name": "\\ud800"}]}',
+            "line 2 .it is cut short, or has half of a surrogate pair",
+        ),
+        (b"{" + b"\n" * (1 << 20) + b"\xc3{", "is not UTF-8 text .line 1048577."),
         (b'{"images": [{"id": 1, "file_name": 5}]}', "image 1 has file_name 5, expected text"),
         (b'{"images": [{"id": true, "file_name": "a"}]}', "image number 0 .from 0. has id True, expected"),
         (b'{"images": [{"file_name": "a"}]}', "image number 0 .from 0. has no id"),

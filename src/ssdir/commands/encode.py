@@ -13,7 +13,7 @@ from ssdir.commands.options import BatchSize, Device, Force, Precision, ScoreThr
 from ssdir.console import next_step, progress, say, warn
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
-from ssdir.wording import counted
+from ssdir.wording import counted, quote
 
 if TYPE_CHECKING:
     from ssdir.inference.boxes import BoxUnit
@@ -133,7 +133,9 @@ def _place(boxes: Path, annotations: Path | None, unit: BoxUnit, files: list[Pat
     placed = place(read_boxes(boxes, annotations, unit), files)
     if placed.unknown:
         number, first = len(placed.unknown), placed.unknown[0]
-        warn(f"left out are the boxes of {counted(number, 'image')} of '{boxes}' not given here: '{first}' ...")
+        warn(
+            f"left out are the boxes of {counted(number, 'image')} of '{boxes}' not given here: {quote(first)} ..."
+        )
     if placed.imageless:
         rows = placed.imageless
         warn(f"left out are {counted(len(rows), 'row')} of '{boxes}' that name no image: row {rows[0]} ...")

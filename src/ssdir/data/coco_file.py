@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from ssdir.data.coco_outlines import Corners, outline_box
 from ssdir.data.faults import Faults
-from ssdir.data.json_entries import decode_document, decode_entries, entry_name, read_raw_json
+from ssdir.data.json_entries import decode_document, decode_entries, decode_value, entry_name, read_raw_json
 from ssdir.errors import InputError
 from ssdir.wording import quote
 
@@ -35,7 +34,8 @@ class CocoBoxes:
     Attributes:
         image: int64 (N,), position of the image among the file's.
         category: int64 (N,), position of the category; -1 where an entry names none.
-        boxes_px: float64 (N, 4), xyxy in pixels of the image's size in the file; NaN where a number is missing.
+        boxes_px: float64 (N, 4), xyxy in pixels of the image's size in the file; NaN where a number is missing, or
+            larger than any image.
         crowd: bool (N,).
         scores: float64 (N,), NaN where it is missing; None where no entry has the key.
         optional: int64 (N,) by name, those of `OPTIONAL` that every entry has.
@@ -163,7 +163,7 @@ def _read_document(raw: bytes, path: Path, for_encoding: bool) -> CocoFile:
     _check_ids([image.id for image in images], "images", faults)
     _check_ids([category.id for category in categories], "categories", faults)
     faults.stop_at_any()
-    info = {} if document.info is UNSET else msgspec.json.decode(document.info)
+    info = {} if document.info is UNSET else decode_value(document.info)
     read = CocoFile(
         path,
         [image.id for image in images],
@@ -302,7 +302,9 @@ class _Rows:
             if len(box.bbox) != 4:
                 self.faults.add(f"{name} has no bbox of four numbers (got {quote(box.bbox)})")
                 return _NO_BOX
-            x, y, width, height = (np.nan if side is None else side for side in box.bbox)
+            if any(side is None or abs(side) >= _LARGEST_SIDE for side in box.bbox):
+                return _NO_BOX
+            x, y, width, height = (side or 0.0 for side in box.bbox)
             return x, y, x + width, y + height
         if box.segmentation is UNSET or bytes(box.segmentation) in (b"null", b"[]"):
             self.faults.add(f"{name} has no bbox of four numbers, and no outline to take it from")
@@ -333,4 +335,5 @@ def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
 
 def _scalars(raw: Raw) -> dict[str, Any]:
     """What an entry says; lists and objects, such as outlines, are left out."""
-    return {key: value for key, value in msgspec.json.decode(raw).items() if not isinstance(value, (list, dict))}
+    entry = decode_value(raw) or {}
+    return {key: value for key, value in entry.items() if not isinstance(value, (list, dict))}

@@ -22,6 +22,7 @@ T = TypeVar("T")
 MAX_BYTES = 1 << 32
 """Largest file of entries. Reading one takes its size in memory, and a few hundred bytes for each entry."""
 
+_CHUNK = 1 << 20
 _NOT_FINITE = re.compile(rb"NaN|-?Infinity")
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _TYPES = {
@@ -39,7 +40,7 @@ def read_raw_json(path: Path) -> bytes:
     """Reads a JSON file as UTF-8, without a byte order mark.
 
     Raises:
-        InputError: as `read_bytes`.
+        InputError: as `read_bytes`; if it is not UTF-8 or UTF-16.
     """
     raw = read_bytes(path, MAX_BYTES)
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -47,7 +48,34 @@ def read_raw_json(path: Path) -> bytes:
             raw = raw.decode("utf-16").encode()
         except UnicodeError:
             raise InputError(f"'{path}' is not UTF-8 text: save it as UTF-8") from None
+    _check_utf8(raw, path)
     return raw.removeprefix(codecs.BOM_UTF8)
+
+
+def _check_utf8(raw: bytes, path: Path) -> None:
+    """Checks a part at a time, so as not to hold all of it as text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(raw), _CHUNK):
+        part = raw[start : start + _CHUNK]
+        try:
+            decoder.decode(part, final=start + _CHUNK >= len(raw))
+        except UnicodeDecodeError as error:
+            at = (
+                start + len(part) - len(error.object) + error.start
+            )  # The decoder may hold bytes of the part before.
+            raise InputError(f"'{path}' is not UTF-8 text (line {_line(raw, at)}): save it as UTF-8") from None
+
+
+def _line(raw: bytes, position: int) -> int:
+    return raw.count(b"\n", 0, position) + 1
+
+
+def decode_value(raw: Raw) -> Any:
+    """Decodes any value; None if it has half of a surrogate pair, which is no text."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def decode_document(raw: bytes, kind: type[T], path: Path, what: str) -> T:
@@ -67,8 +95,9 @@ def decode_document(raw: bytes, kind: type[T], path: Path, what: str) -> T:
         if finite != raw:
             return decode_document(finite, kind, path, what)
         at = re.search(r"\(byte (\d+)\)", str(error))
-        line = raw.count(b"\n", 0, int(at[1]) if at else len(raw)) + 1
-        problem = "an invalid character" if at else "it is empty" if not raw.strip() else "it is cut short"
+        line = _line(raw, int(at[1]) if at else len(raw))
+        short = "it is cut short, or has half of a surrogate pair" if b"\\ud" in raw.lower() else "it is cut short"
+        problem = "an invalid character" if at else short if raw.strip() else "it is empty"
         raise InputError(f"{path}: not valid JSON at line {line} ({problem})") from None
 
 
@@ -91,9 +120,8 @@ def decode_entries(raws: Sequence[Raw], kind: type[T], what: str, faults: Faults
             value = decode(raw)
         except msgspec.ValidationError as error:
             faults.add(f"{_name_of(raw, what, position)} {_reason(error, raw)}")
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            name = _name_of(raw, what, position)
-            faults.add(f"{name} has text that is not UTF-8, or half of a surrogate pair")
+        except msgspec.DecodeError:
+            faults.add(f"{_name_of(raw, what, position)} has half of a surrogate pair (\\ud…), which is no text")
         else:
             yield position, value
 
@@ -110,7 +138,7 @@ class _Named(Struct):
 def _name_of(raw: Raw, what: str, position: int) -> str:
     try:
         identity = msgspec.json.decode(raw, type=_Named).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         identity = None
     return entry_name(what, identity, position)
 
@@ -130,7 +158,9 @@ def _reason(error: msgspec.ValidationError, raw: Raw | bytes) -> str:
         return f"is {_TYPES.get(quoted[-1], quoted[-1])}, expected {expected}"
     if not isinstance(raw, Raw):  # The whole document: its entries are not decoded for an error.
         return f"has {_TYPES.get(quoted[-1], quoted[-1])} as {'.'.join(keys)}, expected {expected}"
-    value = msgspec.json.decode(raw)
+    value = decode_value(raw)
+    if value is None:
+        return f"has a value as {where.strip('.`')} that is not {expected}"
     for key in keys:
         value = value[int(key) if isinstance(value, list) else key]
     return f"has {where.strip('.`')} {quote(value)}, expected {expected}"

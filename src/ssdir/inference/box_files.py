@@ -17,6 +17,7 @@ from ssdir.errors import InputError
 from ssdir.inference.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
 from ssdir.inference.boxes import BoxUnit
 from ssdir.inference.store import COLUMNS, METADATA_KEY, open_parquet, read_info
+from ssdir.wording import quote
 
 BOX_ROW = "box_row"
 NO_CLASS = "object"
@@ -136,9 +137,10 @@ def _of_coco(path: Path, annotations: str | Path | None, unit: BoxUnit) -> BoxTa
 def _column(values: list[Any], name: str, path: Path) -> pa.Array:
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"boxes '{path}' have values of several kinds as '{name}' ({reason})") from None
+    except (pa.ArrowException, OverflowError):
+        raise InputError(
+            f"boxes '{path}' have values of several kinds as {quote(name)}, or numbers too large for a column"
+        ) from None
 
 
 def _of_table(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:

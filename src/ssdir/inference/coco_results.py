@@ -17,6 +17,7 @@ from ssdir.data.path_ends import path_parts
 from ssdir.data.upright import Size, fit_to_annotation
 from ssdir.errors import InputError
 from ssdir.inference.store import BOX_COLUMNS, StoreInfo
+from ssdir.wording import quote
 
 CLASS_AGNOSTIC = ["object"]
 """Class names of a model that knows no classes."""
@@ -105,14 +106,14 @@ def _positions(file: CocoFile, images: Sequence[str]) -> list[int]:
         shared = [_shared_end(parts, named[position]) for position in candidates]
         best = [position for position, length in zip(candidates, shared, strict=True) if length == max(shared)]
         if len(best) > 1:
-            first, second = (file.file_names[position] for position in best[:2])
+            same = " or ".join(quote(file.file_names[position]) for position in best[:2])
             raise InputError(
-                f"'{file.path}' has images of the same name, and '{image}' may be '{first}' or '{second}': "
+                f"'{file.path}' has images of the same name, and '{image}' may be {same}: "
                 "encode the images in their folders"
             )
         if best[0] in taken:
             raise InputError(
-                f"'{taken[best[0]]}' and '{image}' are both '{file.file_names[best[0]]}' of '{file.path}'"
+                f"'{taken[best[0]]}' and '{image}' are both {quote(file.file_names[best[0]])} of '{file.path}'"
             )
         taken[best[0]] = image
         positions.append(best[0])

@@ -20,6 +20,7 @@ from ssdir.inference.files import EncodedBatch, ReadBatch, read_batches
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
+from ssdir.wording import quote
 
 NO_ROWS = np.zeros(0, dtype=np.int64)
 
@@ -67,14 +68,15 @@ def place(table: BoxTable, files: Sequence[Path]) -> PlacedBoxes:
             unknown.append(image)
         elif match in named:
             raise InputError(
-                f"'{named[match]}' and '{image}' of '{table.source}' are both '{match}': name it in one way"
+                f"{quote(named[match])} and {quote(image)} of '{table.source}' are both '{match}': "
+                "name it in one way"
             )
         else:
             named[match] = image
     if not named:
         raise InputError(
             f"none of the {len(rows)} images of '{table.source}' is among the images given, such as '{files[0]}': "
-            f"the first is '{unknown[0]}'"
+            f"the first is {quote(unknown[0])}"
         )
     placed = {file: np.asarray(rows[image], dtype=np.int64) for file, image in named.items()}
     return PlacedBoxes(table, placed, unknown, imageless, [file for file in files if file not in placed])
@@ -94,7 +96,7 @@ def _file_of(image: str, candidates: list[Path], source: Path) -> Path | None:
         found = exact or [file for file, path in full.items() if path.parts[-len(parts) :] == parts]
     if len(found) > 1:
         raise InputError(
-            f"'{image}' of '{source}' may be '{found[0]}' or '{found[1]}': "
+            f"{quote(image)} of '{source}' may be '{found[0]}' or '{found[1]}': "
             "name it with its folder, or give one of them"
         )
     return found[0] if found else None
@@ -116,7 +118,9 @@ def describe_files(
         InputError: as `encode_files`; with `strict`, for the first box without area, or image that has no file.
     """
     if strict and placed.unknown:
-        raise InputError(f"image '{placed.unknown[0]}' of '{placed.table.source}' is not among the images given")
+        raise InputError(
+            f"image {quote(placed.unknown[0])} of '{placed.table.source}' is not among the images given"
+        )
     if strict and placed.imageless:
         raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
     for read in read_batches(paths, predictor.image_size, batch_size, strict, on_progress):
