@@ -202,10 +202,9 @@ def test_what_fails_while_it_runs_is_one_sentence(tmp_path: Path, capfd: pytest.
     model.graph.initializer.append(numpy_helper.from_array(np.array([10**10 // 2], np.int64), "many"))
     model.graph.output.insert(6, helper.make_tensor_value_info("z_depth", TensorProto.FLOAT, [None]))
     fake = opened(model, tmp_path)
-    with pytest.raises(InputError, match=r"m.onnx' can't be run: ") as error:
+    with pytest.raises(InputError, match=r"m.onnx' can't be run: .*memory.*40000000000") as error:
         fake.encode_pixels(PIXELS)
     assert "\n" not in str(error.value)
-    assert "can't be run: Failed to allocate memory for requested buffer of size 40000000000" in str(error.value)
     assert capfd.readouterr().err == ""
 
 
