@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.coco_file import read_coco_file
+from ssdir.data.coco_file import CocoFile, read_coco_file
 from ssdir.data.coco_folder import NAMED_BY_SPLIT, Pictures, loose_files, split_files
 from ssdir.data.coco_writer import write_scatter
 from ssdir.data.faults import Faults
@@ -56,34 +55,11 @@ def read_coco(root: str | Path, split: str, outside: str = "leave") -> Annotatio
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
     """
     folder = find_folder(root)
-    files = _files(folder)
-    file = read_coco_file(_file_of(folder, split, files))
-    if not file.file_names:
-        raise EmptySplitError(f"{file.path}: the split is empty, it has no images")
-    if file.boxes is None:
-        raise InputError(f"{file.path}: not COCO annotations (it has images, but no annotations)")
-    if file.category_names:
-        check_names(file.category_names, str(file.path))
+    file = _read(folder, split)
     pictures = Pictures(folder, file.path, split)
     names = pictures.find(file.file_names)
-    optional = file.boxes.optional
     left_out = pictures.outside if outside == "leave" else []
-    table = AnnotationTable(
-        root=folder,
-        sources=(file.path,),
-        category_names=file.category_names,
-        image_names=names,
-        image_sizes=file.image_sizes,
-        image=file.boxes.image,
-        category=file.boxes.category,
-        boxes_px=file.boxes.boxes_px,
-        ignored=file.boxes.crowd,
-        info=file.info,
-        notes=(*file.notes, *_notes(pictures, left_out)),
-        difficult=None if "difficult" not in optional else optional["difficult"] != 0,
-        draw_order=optional.get("draw_order"),
-        source_index=optional.get("source_index"),
-    )
+    table = replace(_table(file, folder, names), notes=(*file.notes, *_notes(pictures, left_out)))
     if left_out:
         inside = np.flatnonzero(~np.isin(file.file_names, left_out))
         if not len(inside):
@@ -92,16 +68,48 @@ def read_coco(root: str | Path, split: str, outside: str = "leave") -> Annotatio
     return turn_upright(_with_sizes(table, file.path))
 
 
+def _read(root: Path, split: str) -> CocoFile:
+    file = read_coco_file(_file_of(root, split))
+    if not file.file_names:
+        raise EmptySplitError(f"{file.path}: the split is empty, it has no images")
+    if file.category_names:
+        check_names(file.category_names, str(file.path))
+    return file
+
+
+def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
+    """The annotations as they are in the file; `names` are those of the pictures, relative to the root."""
+    boxes = file.boxes
+    if boxes is None:
+        raise InputError(f"{file.path}: not COCO annotations (it has images, but no annotations)")
+    return AnnotationTable(
+        root=root,
+        sources=(file.path,),
+        category_names=file.category_names,
+        image_names=names,
+        image_sizes=file.image_sizes,
+        image=boxes.image,
+        category=boxes.category,
+        boxes_px=boxes.boxes_px,
+        ignored=boxes.crowd,
+        info=file.info,
+        difficult=None if "difficult" not in boxes.optional else boxes.optional["difficult"] != 0,
+        draw_order=boxes.optional.get("draw_order"),
+        source_index=boxes.optional.get("source_index"),
+    )
+
+
 def _files(root: Path) -> dict[str, Path]:
     return split_files(root) or loose_files(root)
 
 
-def _file_of(root: Path, split: str, files: Mapping[str, Path]) -> Path:
+def _file_of(root: Path, split: str) -> Path:
     """The file of a split.
 
     Raises:
         MissingSplitError: if there is none.
     """
+    files = _files(root)
     if split not in files:
         name = NAMED_BY_SPLIT.replace("*", split)
         found = list(files) or [f"none: {listing((root / name).parent, root)}"]

@@ -128,6 +128,8 @@ class Pictures:
 
     def _checked(self, path: str, name: str) -> str:
         """Notes a file that is not in the folder of the data set; links within it may lead anywhere."""
+        if ".." not in path and not is_whole_path(path):
+            return path
         root = os.path.abspath(self.root)
         whole = os.path.normpath(os.path.join(root, path))
         if not (
