@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -88,12 +89,11 @@ def bench(
             compared[name] = measure_engines(model, pixels, repeats, advance)
     report = _report(costs, compared, {"models": models, "batch_size": batch_size, "repeats": repeats}, started)
     text = json_text(report)
-    if out is not None:
-        with atomic_file(out, force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if chart is not None:
-        with atomic_file(chart, force) as temporary:
-            temporary.write_bytes(chart_of(costs))
+    with ExitStack() as outputs:  # Both, or none.
+        if out is not None:
+            outputs.enter_context(atomic_file(out, force)).write_text(text, encoding="utf-8")
+        if chart is not None:
+            outputs.enter_context(atomic_file(chart, force)).write_bytes(chart_of(costs))
     if as_json:
         typer.echo(text, nl=False)
         return

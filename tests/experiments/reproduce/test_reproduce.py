@@ -207,6 +207,13 @@ def test_what_is_interrupted_goes_on(
     assert [record["metrics"] for record in ours] == [record["metrics"] for record in theirs]
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    with pytest.raises(InputError, match=r"results.*is not a folder"):
+        reproduce(["all"], str(place / "trial.yaml"), tmp_path / "results", tmp_path / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
 def test_what_cannot_be_measured_is_told_and_stops_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

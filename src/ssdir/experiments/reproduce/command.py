@@ -19,7 +19,7 @@ from ssdir.experiments.reproduce.plan import Job, Plan, jobs_of, read_plan
 from ssdir.experiments.reproduce.records import Record, by_run, read_records, write_records
 from ssdir.experiments.reproduce.runner import Runner
 from ssdir.experiments.reproduce.watch import Watch
-from ssdir.outputs import atomic_file
+from ssdir.outputs import atomic_file, claim
 from ssdir.training.recipe import STAGES
 from ssdir.wording import format_seconds
 
@@ -109,11 +109,13 @@ def reproduce(
         The report.
 
     Raises:
-        InputError: for an unknown scale or experiment, or data that can't be read.
+        InputError: for an unknown scale or experiment, data that can't be read, or folders that can't be written.
         OutOfTime: when the minutes are over; everything that has ended is kept, and found again next time.
     """
     plan = read_plan(scale)
     chosen = choose(plan, names)
+    for folder in (out, runs):  # Said now, not after hours.
+        claim(folder / plan.name / REPORT, force=True)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
     runner = Runner(plan, runs / plan.name, data, watch, deadline)
