@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from ssdir.cli import app
 from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate
 from ssdir.data.layouts import open_dataset
@@ -90,6 +92,16 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, mispla
     assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), (
         "the saved weights are that epoch's"
     )
+
+
+def test_the_kept_epoch_is_printed(chosen: Path, misplaced: Path) -> None:
+    kept = read_summary(chosen, "detector")
+    assert kept.kept_ap50 is not None
+    command = ["train", chosen / "recipe.yaml", "stage=detector", "--data", misplaced, "--out", chosen, "--resume"]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 0, result.output
+    expected = f"kept is epoch {kept.kept_epoch} (the first is 0), with AP50 {kept.kept_ap50:.3f} on the split to"
+    assert expected in " ".join(result.stdout.split())
 
 
 def test_the_kept_weights_are_those_that_so_many_epochs_give(

@@ -23,7 +23,7 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
-    from ssdir.training.recipe import RECIPE_FILE, read_recipe
+    from ssdir.training.recipe import RECIPE_FILE, read_recipe, read_summary
 
     settings = read_recipe(recipe, overrides or [])
     if not data.exists():
@@ -44,10 +44,11 @@ def train(
         fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
     for stage, seconds in summary.seconds.items():
         say(f"{stage}: {seconds:.0f} s")
-    if summary.kept_epoch is not None and summary.kept_ap50 is not None:
+    kept = read_summary(out, "detector")
+    if kept.kept_epoch is not None and kept.kept_ap50 is not None:
         say(
-            f"detector: kept is epoch {summary.kept_epoch} (the first is 0), with AP50 {summary.kept_ap50:.3f} on "
-            "the split to validate on"
+            f"detector: kept is epoch {kept.kept_epoch} (the first is 0), with AP50 {kept.kept_ap50:.3f} on the "
+            "split to validate on"
         )
     if not summary.model_dir.exists():  # A detector alone is not a model yet.
         rest = [override for override in overrides or [] if not override.startswith("stage=")]

@@ -31,7 +31,7 @@ from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.modules import LitModel, LitRepresentation
 from ssdir.training.pooling import fit_components
-from ssdir.training.recipe import STAGES, Recipe, read_summary
+from ssdir.training.recipe import STAGES, Recipe
 from ssdir.training.run_folder import check_folder, locked, prepare_folder, resumable
 from ssdir.training.selection import BestEpoch, check_measurable
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
@@ -49,14 +49,10 @@ class RunSummary:
     Attributes:
         model_dir: folder that `ssdir.load` takes.
         seconds: wall-clock seconds of each stage that has run, over all resumed sessions.
-        kept_epoch: the epoch of the detector that was kept, counted from 0; None where epochs are not measured.
-        kept_ap50: its AP50 on the validation split.
     """
 
     model_dir: Path
     seconds: dict[str, float]
-    kept_epoch: int | None = None
-    kept_ap50: float | None = None
 
 
 @contextmanager
@@ -139,9 +135,7 @@ def train(
         if lacks_detector and detector is not None:
             adopt_detector(detector, recipe, out)
         _train_stages(recipe, stages, data, splits, out, session)
-    kept = read_summary(out, "detector")
-    seconds = {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)}
-    return RunSummary(out / "model", seconds, kept.kept_epoch, kept.kept_ap50)
+    return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
 
 
 def _train_stages(
