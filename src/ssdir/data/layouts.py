@@ -116,7 +116,7 @@ class Layout:
 LAYOUTS = (
     Layout(
         "CLEVR",
-        "scenes/CLEVR_*_scenes.json and images/",
+        "scenes/CLEVR_*_scenes.json",
         is_clevr,
         read_clevr,
         clevr_splits,
@@ -124,7 +124,7 @@ LAYOUTS = (
     ),
     Layout(
         "COCO",
-        "annotations/instances_*.json, or _annotations.coco.json beside the pictures of each split",
+        "annotations/instances_*.json, or */_annotations.coco.json",
         is_coco,
         read_coco,
         coco_splits,
@@ -132,22 +132,22 @@ LAYOUTS = (
     ),
     Layout(
         "WIDER FACE",
-        "wider_face_split/wider_face_*_bbx_gt.txt",
+        "wider_face_split/*_bbx_gt.txt",
         is_widerface,
         read_widerface,
         widerface_splits,
     ),
-    Layout("Pascal VOC", "Annotations/*.xml and JPEGImages/", is_voc, read_voc, voc_splits),
-    Layout("YOLO", "data.yaml, or images/ and labels/ with *.txt", is_yolo, read_yolo, yolo_splits),
-    Layout("Darknet", "obj.data that has train and names", is_darknet, read_yolo, yolo_splits),
+    Layout("Pascal VOC", "Annotations/*.xml", is_voc, read_voc, voc_splits),
+    Layout("YOLO", "data.yaml, or labels/*.txt", is_yolo, read_yolo, yolo_splits),
+    Layout("Darknet", "obj.data", is_darknet, read_yolo, yolo_splits),
     Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, read_clevrtex, clevrtex_splits),
     Layout("index masks", "images/ and masks/", is_mask_folder, read_mask_folder, mask_folder_splits),
-    Layout("VOC beside images", "*.xml beside images", is_voc_beside, read_voc, voc_splits),
-    Layout("YOLO beside images", "*.txt beside images", is_yolo_beside, read_yolo, yolo_splits),
+    Layout("VOC beside images", "*.xml", is_voc_beside, read_voc, voc_splits),
+    Layout("YOLO beside images", "*.txt", is_yolo_beside, read_yolo, yolo_splits),
     # Last: a JSON may also lie beside the files of another layout.
     Layout(
         "COCO",
-        "a .json with images and annotations, in the folder, in annotations/ or in each split's",
+        "any .json with images and annotations",
         is_loose_coco,
         read_coco,
         coco_splits,
