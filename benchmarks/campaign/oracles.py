@@ -34,6 +34,7 @@ def says(layout: str, root: Path) -> Counts | None:
 
 def _coco(root: Path) -> Counts:
     counts: Counts = {}
+    names: set[str] = set()
     for path in sorted(root.rglob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         split = path.stem.removeprefix("instances_")
@@ -42,13 +43,15 @@ def _coco(root: Path) -> Counts:
             len(content["images"]),
             len(content["annotations"]),
         )
-        counts["names"] = [str(each["name"]) for each in content["categories"]]
-    return counts
+        names |= {str(each["name"]) for each in content["categories"]}
+    return {**counts, "names": sorted(names)}
 
 
 def _yolo(root: Path) -> Counts:
     names = yaml.load((root / "data.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)["names"]
-    counts: Counts = {"names": [str(name) for name in (names.values() if isinstance(names, dict) else names)]}
+    counts: Counts = {
+        "names": sorted(str(name) for name in (names.values() if isinstance(names, dict) else names))
+    }
     for split in ("train", "val"):
         labels = (root / "labels" / split).glob("*.txt")
         counts[split] = (_pictures(root / "images" / split), sum(_filled(path) for path in labels))
@@ -62,14 +65,14 @@ def _darknet(root: Path) -> Counts:
     listed = [line for line in (root / "train.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
     stems = {Path(line.strip()).stem for line in listed}
     objects = sum(_filled(root / "obj_train_data" / f"{stem}.txt") for stem in stems)
-    return {"names": names, "train": (len(listed), objects)}
+    return {"names": sorted(names), "train": (len(listed), objects)}
 
 
 def _voc(root: Path) -> Counts:
     names = [
         line.strip() for line in (root / "classes.txt").read_text(encoding="utf-8").splitlines() if line.strip()
     ]
-    counts: Counts = {"names": names}
+    counts: Counts = {"names": sorted(names)}
     for split in ("train", "val"):
         text = (root / "ImageSets/Main" / f"{split}.txt").read_text(encoding="utf-8")
         stems = [line.split()[0] for line in text.splitlines() if line.strip()]

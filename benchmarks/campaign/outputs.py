@@ -35,7 +35,10 @@ def check_outputs(folder: Path, stdout: str, as_json: bool) -> Counts:
         counts |= _count_json(_strict_json(stdout, "stdout"), "stdout")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if not any(part in str(path.relative_to(folder)) for part in SKIPPED):
-            counts |= _read(path)
+            now = _read(path)
+            if "names" in now:  # Each split's file has the classes of its own.
+                now["names"] = sorted({*now["names"], *counts.get("names", [])})
+            counts |= now
     return counts
 
 
