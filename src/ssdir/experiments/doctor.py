@@ -248,18 +248,18 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     over_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
     if over_black and not diagnosis.on_black:
         model["consistency"] = WHOLE_VIEWS
-        comments.append("# Second views are of whole images: in others' places, objects would stand on black.")
+        comments.append("# Second views are of whole images: pasted into other images, objects would stand on black.")
     stages = _stage_changes(recipe, diagnosis)
     if stages:
         images = counted(diagnosis.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
         if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.smooth_start:
             model["decoder"] = {"smooth_start": True}
-            comments.append("# Drawings start smooth: few images would leave the patterns of another start.")
+            comments.append("# The decoder starts smooth: few images would leave the patterns of another start.")
         refiner = recipe.model.detector.refiner if isinstance(recipe.model, DetectedConfig) else None
         if refiner is not None and refiner.copies < MORE_COPIES:
             model["detector"]["refiner"] = {"copies": MORE_COPIES}
-            comments.append("# The second look at boxes learns from more of them, for few images have few.")
+            comments.append("# The refinement of boxes learns from more of them, for few images have few.")
         if "augment" in stages:
             comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
         if "keep" in stages.get("detector", {}):
