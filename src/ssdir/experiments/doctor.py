@@ -248,7 +248,7 @@ def recommended_yaml(diagnosis: Diagnosis) -> str:
     over_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
     if over_black and not diagnosis.on_black:
         model["consistency"] = WHOLE_VIEWS
-        comments.append("# Second views are of whole images: pasted into other images, objects would stand on black.")
+        comments.append("# Second views are of whole images: pasted elsewhere, objects would stand on black.")
     stages = _stage_changes(recipe, diagnosis)
     if stages:
         images = counted(diagnosis.summary.images, "image")
