@@ -318,12 +318,13 @@ def test_no_rows_that_pandas_selected(path: Path) -> None:
 
 
 def test_rows_in_another_order_are_read_by_image(path: Path) -> None:
-    objects = make_objects([0, 1, 1], 2).replace(scores=torch.tensor([0.2, 0.1, 0.9]))
+    """By score they are of images 1, 0 and 1."""
+    objects = make_objects([0, 0, 1, 1], 2).replace(scores=torch.tensor([0.5, 0.0, 0.1, 0.9]))
     images = write(path, objects)
-    pandas.read_parquet(path).nlargest(3, "score").head(2).to_parquet(path)
+    pandas.read_parquet(path).nlargest(3, "score").to_parquet(path)
     found, named = read_objects(path)
     assert named == [images[1], images[0]]
-    assert_identical(found, objects.regrouped(torch.tensor([2, 0]), torch.tensor([0, 1]), 2))
+    assert_identical(found, objects.regrouped(torch.tensor([3, 2, 0]), torch.tensor([0, 0, 1]), 2))
 
 
 def test_files_that_follow_each_other_are_one(tmp_path: Path) -> None:

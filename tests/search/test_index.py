@@ -251,6 +251,23 @@ def test_the_same_objects_are_not_added_twice(make_objects: MakeObjects, tmp_pat
     assert index.rows([119])["row"].to_pylist() == [119]
 
 
+def test_what_fails_after_rows_were_added_leaves_the_index_as_it_was(
+    make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = ObjectIndex.create(tmp_path / "index", [make_objects()])
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("lance error: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "_sort_into_partitions", fail)
+        with pytest.raises(InputError, match="can't be extended: lance error: No space left on device"):
+            index.add([make_objects("other.parquet", seed=1)])
+    assert len(ObjectIndex.open(index.path)) == 60
+    index.add([make_objects("other.parquet", seed=1)])
+    assert len(ObjectIndex.open(index.path)) == 120
+
+
 def with_paths(file: Path, out: Path, change: Callable[[str], str]) -> Path:
     table = pq.ParquetFile(file).read()
     images = pa.array([change(image) for image in table["image"].to_pylist()])
