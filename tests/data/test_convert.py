@@ -92,6 +92,32 @@ def test_what_is_left_out_is_counted(source, tmp_path):
     assert not any("difficult" in note for note in convert(source, "voc", tmp_path / "voc").notes)
 
 
+def test_objects_that_would_be_written_alike_are_left_out_and_counted(tmp_path):
+    """Readers leave the second out: it must not be counted as written. VOC's boxes are whole pixels."""
+    same = [(1, 10, [2, 2, 5, 5]), (1, 10, [2, 2, 5, 5]), (1, 30, [2, 2, 5, 5]), (1, 10, [2.2, 2, 5, 5])]
+    write_coco(tmp_path / "in", [(1, 9, 9)], same, ("cat", "dog", "eel"))
+    for target, kept in (("coco", 4), ("yolo", 3), ("voc", 2)):
+        done = convert(tmp_path / "in", target, tmp_path / target)
+        assert done.objects == {"train": kept}
+        assert len(read_table(tmp_path / target, "train").image) == kept
+        left_out = [
+            note for note in done.notes if note.startswith("train: objects whose class and box, as written")
+        ]
+        assert [note.rpartition(": ")[2] for note in left_out] == ([str(4 - kept)] if kept < 4 else [])
+
+
+def test_a_split_that_is_named_but_missing_stops_converting(tmp_path):
+    write_coco(tmp_path / "in", [(1, 9, 9)], [(1, 10, [0, 0, 5, 5])], ("cat",))
+    convert(tmp_path / "in", "yolo", tmp_path / "yolo")
+    path = tmp_path / "yolo" / "data.yaml"
+    path.write_text(path.read_text() + "val: images/gone\n")
+    with pytest.raises(
+        InputError, match=r"data\.yaml: val names 'images/gone', but .*images/gone' does not exist"
+    ):
+        convert(tmp_path / "yolo", "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_supervision_reads_what_is_written(source, tmp_path):
     convert(source, "yolo", tmp_path / "yolo")
     convert(source, "voc", tmp_path / "voc")

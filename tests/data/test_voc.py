@@ -369,13 +369,14 @@ def write_beside(folder, *stems):
 
 def test_xml_beside_images(tmp_path):
     write_beside(tmp_path, "p0", "p1", "p2")
-    (tmp_path / "p2.xml").unlink()
+    (tmp_path / "p2.xml").rename(tmp_path / "p2.txt")
     assert find_layout(tmp_path).name == "VOC beside images"
     assert voc_splits(tmp_path) == ["train", "val", "test"]
     table = read_voc(tmp_path, "all")
     assert table.image_names == ["p0.png", "p1.png", "p2.png"]
     assert table.boxes_px.tolist() == [[10, 20, 11, 30]] * 2
     assert any("without an XML file" in note and note.endswith("1 ('p2')") for note in table.notes)
+    assert any("text files beside images, passed over: 1" in note and "p2.txt" in note for note in table.notes)
 
 
 def test_xml_beside_images_in_a_folder_for_each_split(tmp_path):

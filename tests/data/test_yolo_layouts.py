@@ -432,3 +432,11 @@ def test_very_many_names_are_compared_fast(exported: Path) -> None:
     (exported / "classes.txt").write_text("\n".join([*names, "n7"]))
     with pytest.raises(InputError, match="two classes are called 'n7'"):
         read_table(exported, "train")
+
+
+def test_an_empty_line_between_names_is_not_passed_over(exported: Path) -> None:
+    (exported / "classes.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(InputError, match=r"classes\.txt: line 2 is empty"):
+        read_table(exported, "train")
+    (exported / "classes.txt").write_text("cat\r\ndog \r\n\r\n\n")
+    assert read_table(exported, "train").category_names == ["cat", "dog"]

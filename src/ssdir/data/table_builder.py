@@ -182,9 +182,13 @@ def read_names(path: Path) -> list[str]:
     """Class names, one per line.
 
     Raises:
-        InputError: as `read_lines`; if there are none, or two are the same.
+        InputError: as `read_lines`; if there are none, two are the same, or a line between them is empty: the
+            classes' numbers would depend on whether it counts.
     """
-    names = [line for line in read_lines(path, _MAX_NAMES_BYTES) if line]
+    names = "\n".join(read_lines(path, _MAX_NAMES_BYTES)).rstrip("\n").split("\n")
+    names = [] if names == [""] else names
+    if "" in names:
+        raise InputError(f"{path}: line {names.index('') + 1} is empty, but each line names a class: remove it")
     check_names(names, str(path))
     return names
 

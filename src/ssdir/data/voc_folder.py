@@ -65,10 +65,12 @@ def describe(root: str | Path) -> VocFolder:
             raise InputError(f"'{other}' and '{path}' are both of the image '{path.stem}': keep one")
     folders, loose = ({}, []) if apart else _folders(images)
     lone = [path for name, path in annotations.items() if name not in images]
+    texts = [path for path in visible(files) if path.suffix.lower() == ".txt" and _name(path, images_in) in images]
     passed_over = {
         "pictures of a kind that is not read": unreadable_pictures(files),
         "images beside the folders of the splits": [images[name][0] for name in loose],
         "XML files without an image": lone,
+        "text files beside images": texts,
     }
     notes = [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in passed_over.items() if paths]
     has_lists = apart and bool(list_splits(folder, LISTS))
