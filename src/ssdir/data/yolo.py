@@ -96,8 +96,8 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. An image without a label file has no objects; how many there are is noted.
 
     Boxes are taken to refer to the picture as seen, turned as its EXIF orientation says. They are kept as
-    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken, and of
-    a pose its box. A sixth number, the confidence of a prediction, is passed over and counted.
+    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken, and
+    of a pose its box. A sixth number, the confidence of a prediction, is passed over and counted.
 
     Raises:
         InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
