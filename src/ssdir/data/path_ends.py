@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -78,14 +79,15 @@ def _longest_end(
 ) -> tuple[PurePosixPath, int] | None:
     """The one path that agrees with the most last parts, and with how many."""
     candidates = by_name.get(parts[-1], []) if parts else []
-    lengths = [_common_end(parts, path.parts) for path in candidates]
+    lengths = [common_end(parts, path.parts) for path in candidates]
     longest = max(lengths, default=0)
     if lengths.count(longest) != 1:
         return None
     return candidates[lengths.index(longest)], longest
 
 
-def _common_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+def common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths share at their ends."""
     length = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssdir.data.coco_file import CocoFile, Id, read_coco_file
-from ssdir.data.path_ends import path_parts
+from ssdir.data.path_ends import common_end, path_parts
 from ssdir.data.upright import Size, fit_to_annotation
 from ssdir.errors import InputError
 from ssdir.inference.store import BOX_COLUMNS, StoreInfo
@@ -103,7 +103,7 @@ def _positions(file: CocoFile, images: Sequence[str]) -> list[int]:
             raise InputError(
                 f"'{file.path}' has no image '{Path(image).name}': encode the images of that data set"
             )
-        shared = [_shared_end(parts, named[position]) for position in candidates]
+        shared = [common_end(parts, named[position]) for position in candidates]
         best = [position for position, length in zip(candidates, shared, strict=True) if length == max(shared)]
         if len(best) > 1:
             same = " or ".join(quote(file.file_names[position]) for position in best[:2])
@@ -118,11 +118,6 @@ def _positions(file: CocoFile, images: Sequence[str]) -> list[int]:
         taken[best[0]] = image
         positions.append(best[0])
     return positions
-
-
-def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
-    pairs = enumerate(zip(reversed(one), reversed(other), strict=False))
-    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _categories(file: CocoFile, class_names: Sequence[str]) -> list[tuple[Id, str]]:
