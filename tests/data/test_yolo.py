@@ -196,6 +196,14 @@ def test_broken_labels_name_file_and_line(golden, line, message):
     assert f"{golden / 'labels' / 'train' / 'a.txt'}: line 3" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt"])
+def test_what_is_there_but_no_file_is_not_passed_over(golden, name):
+    (golden / name).unlink(missing_ok=True)
+    (golden / name).symlink_to(golden / "nothing")
+    with pytest.raises(InputError, match=rf"{name}' does not exist"):
+        read_yolo(golden, "train")
+
+
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_all_broken_pictures_are_named_at_once(golden, count):
     names = [f"broken{i:02d}" for i in range(count)]

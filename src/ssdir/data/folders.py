@@ -25,6 +25,11 @@ def find_folder(root: str | Path) -> Path:
     return folder
 
 
+def is_there(path: Path) -> bool:
+    """Whether a name is taken, if only by a link to nothing, which must be an error and not be passed over."""
+    return os.path.lexists(path)
+
+
 def visible(paths: Iterable[Path]) -> Iterator[Path]:
     """Leaves out hidden files: macOS puts a `._name` beside each name on foreign disks."""
     return (path for path in paths if not path.name.startswith("."))

@@ -15,7 +15,7 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.beside import labels_beside
 from ssdir.data.faults import Faults
-from ssdir.data.folders import visible
+from ssdir.data.folders import is_there, visible
 from ssdir.data.images import image_orientation, image_size
 from ssdir.data.table_builder import TableBuilder, read_names
 from ssdir.data.upright import refers_to_stored, turn_box, turned_note
@@ -79,8 +79,8 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
     notes += unlisted_note(found)
     faults = Faults(f"'{root}', split {split}")
     classes = folder / "classes.txt"
-    annotations = _read_annotations(found, stems if classes.is_file() else None, faults)
-    names = read_names(classes) if classes.is_file() else _class_names(annotations)
+    annotations = _read_annotations(found, stems if is_there(classes) else None, faults)
+    names = read_names(classes) if is_there(classes) else _class_names(annotations)
     unlabelled = [stem for stem in stems if stem not in found.annotations]
     if unlabelled:
         notes.append(

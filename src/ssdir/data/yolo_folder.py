@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssdir.data.darknet import Darknet, find_darknets, read_darknet
 from ssdir.data.faults import Faults
-from ssdir.data.folders import files_below, visible
+from ssdir.data.folders import files_below, is_there, visible
 from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
 from ssdir.data.path_ends import PathEnds
 from ssdir.data.split_files import missing_split
@@ -158,7 +158,7 @@ def _names_file(root: Path, image_folders: Sequence[Path]) -> Path | None:
     """
     labels = [label_file(folder / "any", root).parent for folder in image_folders]
     folders = dict.fromkeys([root, root / "labels", *labels, *image_folders])
-    found = [folder / name for folder in folders for name in NAMES_FILES if (folder / name).is_file()]
+    found = [folder / name for folder in folders for name in NAMES_FILES if is_there(folder / name)]
     for other in found[1:]:
         if read_names(other) != read_names(found[0]):
             raise InputError(f"{found[0]} and {other} name other classes: keep one of them")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ssdir.config import parse
+from ssdir.data.folders import is_there
 from ssdir.data.table_builder import SPLITS, check_names, split_of
 from ssdir.documents import read_yaml
 from ssdir.errors import InputError
@@ -69,7 +70,7 @@ class DataYaml(BaseModel):
 
 def find_yamls(root: Path) -> list[Path]:
     """The files of the usual names; if there are none, those that name classes and a split."""
-    usual = [root / name for name in _YAML_NAMES if (root / name).is_file()]
+    usual = [root / name for name in _YAML_NAMES if is_there(root / name)]
     if usual:
         return usual
     candidates = []
