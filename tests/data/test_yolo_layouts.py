@@ -440,3 +440,13 @@ def test_an_empty_line_between_names_is_not_passed_over(exported: Path) -> None:
         read_table(exported, "train")
     (exported / "classes.txt").write_text("cat\r\ndog \r\n\r\n\n")
     assert read_table(exported, "train").category_names == ["cat", "dog"]
+
+
+def test_a_label_that_is_a_link_to_nothing_is_an_error(exported: Path) -> None:
+    """It is not taken as the label of an image without objects."""
+    path = exported / "train" / "labels" / "t.txt"
+    path.unlink()
+    path.symlink_to(exported / "gone.txt")
+    (exported / "data.yaml").write_text("train: train/images\nnames: [cat]\n")
+    with pytest.raises(InputError, match=r"t\.txt' does not exist"):
+        read_table(exported, "train")

@@ -19,7 +19,7 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.beside import labels_beside
 from ssdir.data.darknet import find_darknets
 from ssdir.data.faults import Faults
-from ssdir.data.folders import files_below, find_folder
+from ssdir.data.folders import files_below, find_folder, is_there
 from ssdir.data.images import image_size
 from ssdir.data.table_builder import SPLITS, TableBuilder
 from ssdir.data.yolo_folder import (
@@ -122,7 +122,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
             faults.add(f"{error}: mend it, or remove it and its labels")
             continue
         rows.add_image(relative_name(image, folder), size)
-        if not label.is_file():
+        if not is_there(label):
             unlabelled.append(image)
             continue
         for category, box in lines.objects(label):

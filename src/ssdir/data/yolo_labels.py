@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ssdir.data.folders import files_below
+from ssdir.data.folders import files_below, is_there
 from ssdir.data.image_files import only_images
 
 # Where tools write the classes' names: LabelImg, CVAT, Roboflow.
@@ -25,7 +25,7 @@ def label_file(image: Path, base: Path) -> Path:
         return beside
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     apart = Path(*parts) / beside.name
-    return beside if beside.is_file() and not apart.is_file() else apart
+    return beside if is_there(beside) and not is_there(apart) else apart
 
 
 def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
