@@ -102,7 +102,7 @@ def read_data_yaml(path: Path) -> DataYaml:
         file=path,
         # Published files name a folder of the machine they were made on, or of the tool that downloads them.
         base=base if os.path.isdir(base) else path.parent,
-        names=_names(content, path),
+        names=_names(content, "names" in values, path),
         entries=entries,
         keypoints=_keypoints(content, "kpt_shape" in values, path),
     )
@@ -122,8 +122,10 @@ def _entries(key: Any, value: Any, path: Path) -> list[str]:
     raise InputError(f"{path}: {key} {what}")
 
 
-def _names(content: _Content, path: Path) -> list[str] | None:
+def _names(content: _Content, is_given: bool, path: Path) -> list[str] | None:
     names, count = content.names, content.nc
+    if names is None and is_given and count is not None:
+        raise InputError(f"{path}: names is empty, though nc is {count}: list the classes, or remove the key")
     if names is None:
         return None if count is None else [str(i) for i in range(count)]
     if isinstance(names, Mapping):
