@@ -25,6 +25,9 @@ OUTCOMES = (
 """`unclear_error`: an error in one sentence that is too long, is not the only one, or doesn't name the file."""
 
 LONGEST = 500
+MOST_NAMED = 10
+"""Faults of one data set that a sentence may name, each with its file and place."""
+
 OURS = (".ssdir-output", ".lock")
 """Hidden files that belong to an output: a folder's mark, and what keeps a run's folder to one training."""
 _SHORT_OF_MEMORY = re.compile(r"MemoryError|can't allocate memory|bad_alloc|out of memory|Cannot allocate memory")
@@ -96,7 +99,8 @@ def _judge_error(observed: Observed, folder: Path, names: set[str]) -> Verdict:
     sentence = text[text.find("error: ") :].strip()
     if number != 1 or observed.code not in (1, 2):
         return Verdict("unclear_error", f"exit {observed.code}, {number} errors: {_last(observed.stderr)}")
-    if len(sentence.replace(str(folder), "")) > LONGEST:
+    named = MOST_NAMED if re.search(r": [\d,]+ faults: ", sentence) else 1
+    if len(sentence.replace(str(folder), "")) > LONGEST * named:
         return Verdict("unclear_error", f"{len(sentence)} characters: {sentence[:300]} …")
     if not any(name in sentence for name in names):
         return Verdict("unclear_error", f"names no file: {sentence}")
