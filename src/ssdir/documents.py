@@ -137,7 +137,9 @@ def stream_json(path: Path, prefix: str) -> Iterator[Any]:
             f"{path}: more than {_MAX_DEPTH} brackets are open at once, so it holds no annotations"
         ) from None
     except ijson.JSONError as error:
-        reason = str(error).strip().splitlines()[0]
+        said = error.args[0] if error.args else ""
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        reason = text.strip().splitlines()[0] if text.strip() else "cut short"
         raise InputError(f"{path}: not valid JSON at line {_line_of_mistake(path)} ({reason})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not valid JSON (not UTF-8 text): save it as UTF-8") from None

@@ -164,9 +164,9 @@ def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
     folder = Path(root)
     path = _find_scenes(folder, split)
     seen: set[str] = set()
-    faults, count = Faults(str(path)), 0
+    faults, count = Faults(str(path), of_one_file=True), 0
     for number, values in enumerate(stream_json(path, "scenes.item")):
-        where, scene = f"{path}: scene {number}", None
+        where, scene = f"scene {number}", None
         with faults.collecting():
             entry = parse(_SceneEntry, values, source=where)
             name = f"images/{split}/{entry.image_filename}"

@@ -98,18 +98,18 @@ def _images(root: Path, split: str, notes: list[str]) -> list[MaskedImage]:
     base, masks = root / "images" / split, root / "masks" / split
     names = [image.relative_to(base).as_posix() for image in list_images(base)]
     path = _objects_path(root, split)
-    faults = Faults(str(path if path.is_file() else base))
+    faults = Faults(str(path if path.is_file() else base), of_one_file=True)
     known = _read_objects(path, faults) if path.is_file() else None
     faults.stop_at_any()
     for name in sorted({*(known or {})} - {*names}):
-        faults.add(f"{path} is about image {quote(name)}, which '{base}' does not have")
+        faults.add(f"it is about image {quote(name)}, which '{base}' does not have")
     images, image_of = [], dict[str, str]()
     for name in names:
         mask = Path(name).with_suffix(".png").as_posix()
         if image_of.setdefault(mask, name) != name:
-            faults.add(f"{base}: {image_of[mask]} and {name} would share a mask: rename one of them")
+            faults.add(f"{image_of[mask]} and {name} would share a mask: rename one of them")
         if known is not None and name not in known:
-            faults.add(f"{path} has no line for image '{name}': if it has no objects, say \"objects\": []")
+            faults.add(f"it has no line for image '{name}': if it has no objects, say \"objects\": []")
             continue
         image_name, mask_name = (base / name).relative_to(root), (masks / mask).relative_to(root)
         objects = None if known is None else known[name]
@@ -155,7 +155,7 @@ def _read_objects(path: Path, faults: Faults) -> dict[str, list[MaskedObject]]:
     for number, line in enumerate(_raw_lines(path), start=1):
         if not line.strip():
             continue
-        where = f"{path}: line {number}"
+        where = f"line {number}"
         with faults.collecting():
             entry = parse(_LineEntry, parse_json(_decode(line, where), where), source=where)
             if entry.image in known:

@@ -79,13 +79,13 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
     """
     folder = Path(root)
     path = find_split(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
-    rows, faults = TableBuilder(["face"], ATTRIBUTES), Faults(str(path))
+    rows, faults = TableBuilder(["face"], ATTRIBUTES), Faults(str(path), of_one_file=True)
     lines: dict[str, int] = {}
     missing, outside = list[_Entry](), list[_Entry]()
     for entry in _read_entries(path, faults):
         if entry.name in lines:
             faults.add(
-                f"{path}: line {entry.line} names {quote(entry.name)} again (first in line {lines[entry.name]}): "
+                f"line {entry.line} names {quote(entry.name)} again (first in line {lines[entry.name]}): "
                 "remove one of the two entries"
             )
             continue
@@ -134,22 +134,20 @@ def _read_entries(path: Path, faults: Faults) -> Iterator[_Entry]:
             at += 1
             continue
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            faults.add(f"{path}: line {at + 1} should name an image, got {quote(name)}")
+            faults.add(f"line {at + 1} should name an image, got {quote(name)}")
             return
         count = lines[at + 1] if at + 1 < len(lines) else ""
         if not _COUNT.fullmatch(count):
-            faults.add(f"{path}: line {at + 2} should be the number of faces of {quote(name)}, got {quote(count)}")
+            faults.add(f"line {at + 2} should be the number of faces of {quote(name)}, got {quote(count)}")
             return
         first, after = at + 2, at + 2 + int(count)
         if after > len(lines):
-            faults.add(
-                f"{path}: line {at + 2} says that {quote(name)} has {count} faces, but the file ends before"
-            )
+            faults.add(f"line {at + 2} says that {quote(name)} has {count} faces, but the file ends before")
             return
         faces = []
         for number in range(first, after):
             with faults.collecting():
-                faces.append(_parse_face(lines[number], f"{path}: line {number + 1}"))
+                faces.append(_parse_face(lines[number], f"line {number + 1}"))
         if len(faces) == 1 and not any(faces[0].values()):
             faces = []
         if first == after and after < len(lines) and _is_zero_line(lines[after]):

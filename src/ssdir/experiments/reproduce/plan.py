@@ -146,6 +146,8 @@ class Plan(Config):
         for name, run in self.runs.items():
             if run.data not in self.data:
                 raise ValueError(f"run '{name}' is on data '{run.data}', which the plan has not")
+            if not run.preset:
+                raise ValueError(f"run '{name}' has no preset to train")
         for experiment, runs in self.experiments.items():
             for run_name in runs:
                 if run_name not in self.runs:
