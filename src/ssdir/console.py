@@ -159,8 +159,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: if it can't be opened, or is a pipe or a device, of which no end may ever come.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    refuse_pipe(path)
     raw = _WatchedFile(path) if sys.stderr.isatty() else io.FileIO(path)
     try:
         with io.BufferedReader(raw) as file:
@@ -205,6 +204,12 @@ class _ShareLine:
         if self._shown:
             sys.stderr.write(f"\r{' ' * len(self._shown)}\r")
             sys.stderr.flush()
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raises OSError for a pipe or a device: whoever opens one may wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
 class _WatchedFile(io.FileIO):

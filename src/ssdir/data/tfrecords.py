@@ -20,6 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from ssdir.console import refuse_pipe
 from ssdir.errors import InputError
 
 Example: TypeAlias = dict[str, "NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]"]
@@ -134,6 +135,7 @@ def _carry_tables() -> list[list[int]]:
 
 
 def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    refuse_pipe(path)
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP_MAGIC
     return gzip.open(path, "rb") if compressed else path.open("rb")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.beside import labels_beside
 from ssdir.data.faults import Faults
@@ -49,7 +50,7 @@ def is_voc_beside(root: str | Path) -> bool:
 
 def _is_annotation(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             return b"<annotation" in file.read(_HEAD)
     except OSError:
         return False

@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import parse as parse_xml
 
+from ssdir.console import refuse_pipe
 from ssdir.data.faults import Faults
 from ssdir.data.upright import Box
 from ssdir.errors import InputError
@@ -66,6 +67,7 @@ def read_annotation(path: Path, faults: Faults) -> VocAnnotation:
 
 def _read_root(path: Path) -> Element:
     try:
+        refuse_pipe(path)
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path} is too large for the annotation of an image (limit: {_MAX_BYTES:,} bytes)")
         root: Element = parse_xml(path, forbid_dtd=True).getroot()

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ssdir.console import refuse_pipe
 from ssdir.documents import parse_json
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file
@@ -63,6 +64,7 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
         InputError: if the file is cut, damaged, of another run, or no such checkpoint.
     """
     try:
+        refuse_pipe(path)
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"'{path}' can't be read ({(error.strerror or str(error)).lower()})") from None
