@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from ssdir import plots
 from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.documents import yaml_text
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.experiments.report import Details, Figure, Section, facts_table
 from ssdir.models.base import GenerativeModel
@@ -178,7 +178,7 @@ def provenance_section(provenance: Mapping[str, Any]) -> Section:
         "CPU": provenance.get("cpu"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
     }
-    config = yaml.safe_dump(provenance.get("config", {}), sort_keys=False, allow_unicode=True)
+    config = yaml_text(provenance.get("config", {}))
     return Section(
         "Provenance",
         table=facts_table(facts),
