@@ -132,6 +132,8 @@ def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> N
     write_as_coco(tmp_path / "up" / "pets")
     with pytest.raises(InputError, match=r"has no layout that ssdir knows .*; '.*/up/pets' looks like one$"):
         find_layout(tmp_path / "up")
+    with pytest.raises(InputError, match=r"has no layout that ssdir knows .*; '.*/up/pets' looks like one$"):
+        find_layout(tmp_path / "up" / "pets" / "annotations")
     write_as_voc(tmp_path / "down")
     with pytest.raises(InputError, match=r"has no layout that ssdir knows .*; '.*/down' looks like one$"):
         find_layout(tmp_path / "down" / "JPEGImages")

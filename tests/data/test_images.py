@@ -278,7 +278,7 @@ def damaged_files(folder: Path):
 
 def test_damaged_files_are_named_in_one_sentence(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    for name in [*damaged_files(tmp_path), "missing.png", "folder.png"]:
+    for name in [*damaged_files(tmp_path), "missing.png", "folder.png", "long" * 100 + ".png"]:
         with pytest.raises(InputError, match=name) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value), name

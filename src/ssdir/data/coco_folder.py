@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 
+from ssdir.console import reading
 from ssdir.data.folders import visible
 from ssdir.data.path_ends import PathEnds, is_whole_path, path_parts
 from ssdir.data.split_files import list_splits
@@ -33,7 +34,12 @@ def split_files(root: Path) -> dict[str, Path]:
 
 
 def loose_files(root: Path) -> dict[str, Path]:
-    """COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split."""
+    """COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split.
+
+    The folder `annotations/` of a data set is none by itself.
+    """
+    if root.resolve().name == "annotations" and split_files(root.resolve().parent):
+        return {}
     for folder in (root, root / "annotations"):
         if files := _coco_in(folder):
             return _by_split(files)
@@ -65,7 +71,7 @@ def _by_split(files: Sequence[Path]) -> dict[str, Path]:
 def holds_coco(path: Path) -> bool:
     """Whether a JSON file looks like a COCO file with images, by the keys near its beginning and its end."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             head = file.read(_LOOKED_AT)
             file.seek(-min(_LOOKED_AT, path.stat().st_size), os.SEEK_END)
             tail = file.read(_LOOKED_AT)

@@ -43,10 +43,10 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     unreadable: dict[str, Path] = {}
     for given in paths:
         path = Path(given)
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises where a name is too long.
             images.setdefault(os.path.abspath(path), path)
             continue
-        if path.is_dir():
+        if os.path.isdir(path):
             matches, problem = files_below(path), f"folder '{path}' contains no images"
         elif glob.has_magic(str(given)):
             matches = list(_matches(str(given)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import warnings
@@ -164,8 +165,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         InputError: if it is missing, no image, or has more than `MAX_PIXELS`.
     """
     path = Path(path)
-    if not path.is_file():
-        problem = "is a folder, not an image" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long.
+        problem = "is a folder, not an image" if os.path.isdir(path) else "does not exist"
         raise InputError(f"'{path}' {problem}")
     try:
         with _PIXEL_LIMIT_LOCK:
