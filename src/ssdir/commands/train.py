@@ -30,8 +30,10 @@ def train(
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
     from ssdir.data.layouts import find_layout
     from ssdir.data.table_builder import find_name
+    from ssdir.models.zoo import check_parts
     from ssdir.training.fit import train as fit
 
+    check_parts(settings.model, recipe)
     layout = find_layout(data)
     divided = layout.held_out_of(data)
     if divided is not None:

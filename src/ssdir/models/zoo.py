@@ -80,7 +80,21 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     return model.to(device).eval()
 
 
-def _build(config: AnyModelConfig, class_names: list[str], source: Path) -> ObjectModel:
+def check_parts(config: AnyModelConfig, source: str | Path) -> None:
+    """Checks that the parts of a model fit together, by building it without memory and without fetching weights.
+
+    Raises:
+        InputError: if they don't; it names `source`, where the config is from.
+    """
+    detector = getattr(config, "detector", None)
+    if detector is not None and getattr(detector.backbone, "pretrained", False):
+        backbone = detector.backbone.model_copy(update={"pretrained": False})
+        config = config.model_copy(update={"detector": detector.model_copy(update={"backbone": backbone})})
+    with torch.device("meta"):
+        _build(config, ["object"], source)
+
+
+def _build(config: AnyModelConfig, class_names: list[str], source: str | Path) -> ObjectModel:
     """Builds a model; what torch's and timm's layers refuse becomes one sentence."""
     try:
         return build_model(config, class_names)
@@ -211,6 +225,7 @@ def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
 
 
 __all__ = [
+    "check_parts",
     "choose_device",
     "find_model",
     "load_model",
