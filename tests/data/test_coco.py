@@ -489,3 +489,24 @@ def test_an_image_without_a_key_is_named(small, key, index):
     edit(small / "annotations" / "instances_train.json", lambda c: c["images"][index].pop(key))
     with pytest.raises(InputError, match=f"image {index + 1} has no {key}"):
         open_dataset(small, "train")
+
+
+def test_a_key_that_only_some_annotations_have_is_left_out_with_a_note(tmp_path):
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "draw_order": order, "difficult": 1}
+        for number, order in enumerate([0, "1"])
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": annotations,
+    }
+    path = tmp_path / "annotations" / "instances_train.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    (tmp_path / "train").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "train" / "a.png")
+    table = read_table(tmp_path, "train")
+    assert table.draw_order is None
+    assert table.difficult is not None
+    assert table.notes == ("keys left out, as some annotations have no whole number there: draw_order",)

@@ -341,3 +341,17 @@ def test_seeding_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
     with seeded(7):
         assert torch.equal(torch.rand(3), inside)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        next(iter(model.parameters())).flatten()[0] = 1e5
+    save_model(model, tmp_path / "single")
+    with pytest.raises(ValueError, match="not finite in half precision"):
+        save_model(model, tmp_path / "half", half=True)
+    with torch.no_grad():
+        next(iter(model.parameters())).flatten()[0] = float("nan")
+    with pytest.raises(ValueError, match=r"not finite$"):
+        save_model(model, tmp_path / "none")
+    assert not (tmp_path / "none" / "model.safetensors").exists()

@@ -233,6 +233,7 @@ class _Rows:
         self.what, self.for_encoding, self.faults = what, for_encoding, faults
         self._takes_any_category = for_encoding and not categories
         self._outlined, self._first_outlined = 0, ""
+        self._incomplete: list[str] = []
         self._repeated_ids, self._first_repeated, self._ids = 0, "", set[Id]()
 
     def read(self, raws: Sequence[Raw]) -> CocoBoxes:
@@ -259,6 +260,8 @@ class _Rows:
         columns = {key: _whole_numbers(values) for key, values in optional.items()}
         others = [_scalars(raw) for raw in raws] if self.for_encoding else []
         known = {key: column for key, column in columns.items() if column is not None}
+        given = [key for key, values in optional.items() if any(value is not None for value in values)]
+        self._incomplete = [key for key in given if key not in known]
         return CocoBoxes(image, category, boxes, crowd, scores if has_scores else None, known, others)
 
     def notes(self) -> tuple[str, ...]:
@@ -273,6 +276,9 @@ class _Rows:
             notes.append(
                 f"annotations with an id that an earlier one has: {self._repeated_ids} ({self._first_repeated})"
             )
+        if self._incomplete:
+            keys = ", ".join(self._incomplete)
+            notes.append(f"keys left out, as some annotations have no whole number there: {keys}")
         return tuple(notes)
 
     def _image(self, box: _Box, name: str) -> int:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -175,10 +175,10 @@ class ObjectDataset(Dataset[Sample]):
             return None
         path = table.root / table.mask_names[index]
         height, width = self.image_sizes[index].tolist()
-        values = read_mask(path, (height, width), table.image_names[index]).astype(np.int64)
+        values: NDArray[Any] = read_mask(path, (height, width), table.image_names[index])
         if self.image_size is not None:
             values = resize_nearest(values, self.image_size, self.image_size)
-        mask = np.zeros_like(values)
+        mask = np.zeros(values.shape, dtype=np.int64)
         for number, value in enumerate(table.mask_value[rows].tolist(), start=1):
             mask[values == value] = number
         return torch.from_numpy(mask)

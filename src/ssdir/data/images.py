@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Image8: TypeAlias = NDArray[np.uint8]
+T = TypeVar("T", bound=np.generic)
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
 
 _STRIP_PIXELS = 1 << 22
@@ -101,13 +102,13 @@ def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8
         return (image.shape[0], image.shape[1]), resize(image, side, side)
 
 
-def resize_nearest(mask: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
+def resize_nearest(mask: NDArray[T], height: int, width: int) -> NDArray[T]:
     """Resizes (H, W) in the geometry of `resize`: each pixel gets the value at its centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64)
         for new, old in zip((height, width), mask.shape, strict=True)
     )
-    resized: NDArray[np.int64] = mask[rows[:, None], columns]
+    resized: NDArray[T] = mask[rows[:, None], columns]
     return resized
 
 

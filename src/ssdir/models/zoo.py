@@ -35,6 +35,9 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         folder: where to; files of the same names are replaced.
         description: one line for `ssdir models`.
         half: store weights in half precision, at half the size; they are loaded as single precision.
+
+    Raises:
+        ValueError: if a weight is not finite as it is stored.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,9 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in _lasting(model).items()
     }
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"the weights '{name}' are not finite{' in half precision' if half else ''}")
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
     (folder / CONFIG_FILE).write_text(json_text(header), encoding="utf-8")
