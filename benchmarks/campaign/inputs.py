@@ -172,6 +172,7 @@ class Campaign:
         case: Case = task.key
         form: Format = FORMATS[case.format]
         names = {Path(victim).name, Path(victim).parts[0], "/in/", str(task.folder / "in")}
+        names.add(f"plan '{Path(victim).stem}'")
         whole = self._whole[case.format, line.line]
         said = says(form.layout, task.folder / "in") if line.counts else None
         if not line.counts:

@@ -194,3 +194,15 @@ def test_unknown_scales() -> None:
         read_plan("smok")
     with pytest.raises(InputError, match="does not exist"):
         read_plan("nowhere.yaml")
+
+
+def test_what_a_run_says_wrongly_is_named_with_plan_and_run(tmp_path: Path) -> None:
+    for change, message in (
+        ({"preset": "tinny"}, "unknown preset 'tinny'"),
+        ({"overrides": ["no value"]}, "must look like key=value"),
+        ({"overrides": ["seed=-1"]}, "'seed'"),
+    ):
+        runs = {"base": {**MINIMAL["runs"]["base"], **change}}  # type: ignore[index]
+        plan = read_plan(written(tmp_path, runs=runs, experiments={"table2": ["base"]}))
+        with pytest.raises(InputError, match=f"plan 'mine', run 'base': .*{message}"):
+            expand(plan, "base")

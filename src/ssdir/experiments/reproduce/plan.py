@@ -288,16 +288,23 @@ def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
 
 
 def expand(plan: Plan, group: str) -> list[Job]:
-    """The trainings of one run of the plan."""
+    """The trainings of one run of the plan.
+
+    Raises:
+        InputError: if its recipe or its data can't be made as the plan says; it names the plan and the run.
+    """
     run, measure = plan.runs[group], plan.measure
     if run.train_images is not None:
         measure = measure.model_copy(update={"train_images": run.train_images})
     jobs = []
-    for data in _variations(run.data, plan.data[run.data]):
-        for seed in range(run.seeds):
-            recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
-            label = run.label or recipe.model.kind
-            jobs.append(Job(group, run.of or group, label, recipe, run.preset, data, measure, run.probes))
+    try:
+        for data in _variations(run.data, plan.data[run.data]):
+            for seed in range(run.seeds):
+                recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
+                label = run.label or recipe.model.kind
+                jobs.append(Job(group, run.of or group, label, recipe, run.preset, data, measure, run.probes))
+    except InputError as error:
+        raise InputError(f"plan '{plan.name}', run {quote(group)}: {error}") from None
     return jobs
 
 
