@@ -200,7 +200,7 @@ def test_what_a_run_says_wrongly_is_named_with_plan_and_run(tmp_path: Path) -> N
     for change, message in (
         ({"preset": "tinny"}, "unknown preset 'tinny'"),
         ({"overrides": ["no value"]}, "must look like key=value"),
-        ({"overrides": ["seed=-1"]}, "'seed'"),
+        ({"overrides": ["detector.lr=-1"]}, "'detector.lr'"),
     ):
         runs = {"base": {**MINIMAL["runs"]["base"], **change}}  # type: ignore[index]
         plan = read_plan(written(tmp_path, runs=runs, experiments={"table2": ["base"]}))
