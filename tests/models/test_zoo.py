@@ -355,3 +355,13 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not finite$"):
         save_model(model, tmp_path / "none")
     assert not (tmp_path / "none" / "model.safetensors").exists()
+
+
+def test_a_flipped_bit_of_the_weights_is_noticed(saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "model")
+    file = folder / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    raw[-2] ^= 1  # of the last weight's upper bits
+    file.write_bytes(raw)
+    with pytest.raises(InputError, match=r"holds other weights than 'config\.json' beside it was written for"):
+        load_model(folder)

@@ -35,6 +35,7 @@ class ModelHeader(Record):
         image_size: side of the square input, in pixels.
         latent_dim: size of the embedding.
         config: the model's own.
+        fingerprint: digest of the weights, see `weights_fingerprint`; None in a folder that was written by hand.
     """
 
     format: int
@@ -44,6 +45,7 @@ class ModelHeader(Record):
     image_size: int
     latent_dim: int
     config: dict[str, Any]
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

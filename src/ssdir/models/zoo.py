@@ -49,6 +49,7 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         "class_names": model.class_names,
         "image_size": model.image_size,
         "latent_dim": model.latent_dim,
+        "fingerprint": weights_fingerprint(model),
         "config": model.config.model_dump(mode="json"),
     }
     weights = {
@@ -83,6 +84,11 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     weights = load_weights(weights_file)
     model = _build(config, header.class_names, folder / CONFIG_FILE)
     model.load_state_dict(weights, strict=False)
+    if header.fingerprint not in (None, weights_fingerprint(model)):
+        raise InputError(
+            f"'{weights_file}' holds other weights than '{CONFIG_FILE}' beside it was written for: "
+            "it is damaged, or of another model"
+        )
     return model.to(device).eval()
 
 
