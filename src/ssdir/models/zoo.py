@@ -178,7 +178,8 @@ def find_model(name_or_dir: str | Path) -> Path:
         hint = nearest(str(name_or_dir), shipped)
         names = ", ".join(shipped) or "none"
         raise InputError(
-            f"no model folder {quote(str(name_or_dir), 200)}, nor a shipped model of that name{hint}; shipped: {names}"
+            f"no model folder {quote(str(name_or_dir), 200)}, nor a shipped model of that name{hint}; "
+            f"shipped: {names}"
         )
     if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
         folder = folder / "model"
