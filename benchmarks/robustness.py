@@ -40,6 +40,8 @@ def try_inputs(campaign: Campaign, cases: Sequence[Case], *, show_all: bool) -> 
     findings: list[Finding] = []
     for finding in campaign.run(cases):
         findings.append(finding)
+        if not len(findings) % 100:
+            print(f"{len(findings)} of {len(cases)} inputs", flush=True)
         if show_all or finding.outcome not in (ACCEPTED, SENTENCE):
             print(f"{finding.outcome}: {finding.format}/{finding.kind}/{finding.number}: {finding.command}")
             print(f"    {finding.detail}", flush=True)
