@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from ssdir.data.glyphs import Split, load_glyphs
 from ssdir.data.image_files import find_images
 from ssdir.data.images import read_image, resize
 from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.inference import quantize
 from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.export import OPSET, export_model
@@ -48,6 +49,7 @@ from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.models.zoo import seeded
+from ssdir.studio.samples import sample_pictures
 
 SHIPPED = "tiny-digits"
 ATOL = {"z_where": 1e-5, "scores": 1e-5, "z_what": 1e-5, "z_what_scale": 0, "z_depth": 1e-5}
@@ -454,3 +456,22 @@ def test_wrong_files(tmp_path: Path, digits: list[Path], tiny_model_dir: Path) -
 def test_engine_is_inferred(shipped_onnx: Path, tiny_model_dir: Path) -> None:
     assert isinstance(load_encoder(str(shipped_onnx)), OnnxEncoder)
     assert isinstance(load_encoder(str(tiny_model_dir), device="cpu"), Predictor)
+
+
+@pytest.mark.parametrize("in_eight_bits", [False, True])
+def test_a_file_that_has_changed_is_remarked_on(shipped_onnx: Path, tmp_path: Path, in_eight_bits: bool) -> None:
+    path = tmp_path / "model.onnx"
+    if in_eight_bits:
+        Image.fromarray(sample_pictures(1)[0].image).save(tmp_path / "a.png")
+        quantize.quantize_encoder(shipped_onnx, path, [tmp_path / "a.png"])
+    else:
+        shutil.copy(shipped_onnx, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OnnxEncoder(path)
+    raw = bytearray(path.read_bytes())
+    weights = next(each for each in onnx.load(path).graph.initializer if len(each.raw_data) > 10_000).raw_data
+    raw[raw.index(weights) + 1000] ^= 1
+    path.write_bytes(raw)
+    with pytest.warns(InputWarning, match=r"model\.onnx' has changed since ssdir export wrote it"):
+        OnnxEncoder(path)

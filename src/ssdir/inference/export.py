@@ -18,13 +18,16 @@ from torch.export import Dim, ExportedProgram
 
 from ssdir.errors import InputError
 from ssdir.inference.exported import (
+    CHECKSUM_KEY,
     DECODER_INPUTS,
     DECODER_OUTPUTS,
     ENCODER_INPUTS,
     ENCODER_OUTPUTS,
     METADATA_KEY,
+    NO_CHECKSUM,
     ExportedModel,
     Part,
+    write_checksum,
 )
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected_vae import DetectedVAE
@@ -186,6 +189,7 @@ def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> o
     assert written is not None
     proto = written.model_proto
     proto.metadata_props.add(key=METADATA_KEY, value=exported.to_json())
+    proto.metadata_props.add(key=CHECKSUM_KEY, value=NO_CHECKSUM)
     if part == "encoder":
         # An initialiser of an input's name is its default.
         default = torch.tensor(exported.score_threshold).numpy()
@@ -223,6 +227,7 @@ def _write_onnx(proto: onnx.ModelProto, path: str | Path) -> None:
 
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, str(path))
+    write_checksum(Path(path))
 
 
 def _check_onnx_installed() -> None:

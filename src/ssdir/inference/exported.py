@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -15,6 +17,12 @@ from ssdir.wording import quote
 
 FORMAT = 1
 METADATA_KEY = "ssdir"
+CHECKSUM_KEY = "ssdir.sha256"
+"""Of an ONNX file's metadata: its SHA-256 while `NO_CHECKSUM` stands there instead."""
+NO_CHECKSUM = "0" * 64
+
+# Before the value of a text of 64 bytes in the metadata, as protocol buffers write it.
+_BEFORE_CHECKSUM = CHECKSUM_KEY.encode() + b"\x12\x40"
 
 Part: TypeAlias = Literal["encoder", "decoder"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -33,6 +41,23 @@ ENCODER_OUTPUTS = {
 }
 DECODER_INPUTS = ("z_what",)
 DECODER_OUTPUTS = ("appearances", "alpha")
+
+
+def write_checksum(path: Path) -> None:
+    """Puts the SHA-256 of an ONNX file in the place of `NO_CHECKSUM` in its metadata."""
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(_BEFORE_CHECKSUM + NO_CHECKSUM.encode(), _BEFORE_CHECKSUM + _digest(raw)))
+
+
+def is_unchanged(path: Path, checksum: str) -> bool:
+    """Whether an ONNX file is as `write_checksum` left it."""
+    value = checksum.encode("utf-8", "replace")
+    raw = path.read_bytes().replace(_BEFORE_CHECKSUM + value, _BEFORE_CHECKSUM + NO_CHECKSUM.encode())
+    return _digest(raw) == value
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).hexdigest().encode()
 
 
 class ExportedModel(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from ssdir.data.images import Image8
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.inference.arrays import ObjectArrays
-from ssdir.inference.exported import ENCODER_INPUTS, ENCODER_OUTPUTS, METADATA_KEY, ExportedModel
+from ssdir.inference.exported import (
+    CHECKSUM_KEY,
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    METADATA_KEY,
+    ExportedModel,
+    is_unchanged,
+)
 from ssdir.wording import printable
 
 MAX_BYTES = 1 << 34
@@ -33,14 +41,16 @@ class OnnxEncoder:
 
     Raises:
         InputError: if ONNX Runtime is not installed, the file is missing, damaged, something else's, or a decoder,
-            or the device isn't there. Nothing in the file is run before that is known.
+            or the device isn't there. Nothing in the file is run before that is known. A file that has changed
+            since it was written is an `InputWarning`.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         self.path = Path(path)
         self._session, self.device = _open(self.path, device)
         try:
-            header = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            about = self._session.get_modelmeta().custom_metadata_map
+            header = about.get(METADATA_KEY)
             if header is None:
                 raise InputError(f"'{path}' is an ONNX file that ssdir did not write: make one with ssdir export")
             self.exported = ExportedModel.from_json(header, str(path))
@@ -49,6 +59,9 @@ class OnnxEncoder:
                     f"'{path}' holds a {self.exported.part}, which finds no objects: export with --part encoder"
                 )
             _check_signature(self._session, path)
+            if not is_unchanged(self.path, about.get(CHECKSUM_KEY, "")):
+                message = f"'{path}' has changed since ssdir export wrote it: its embeddings may be wrong"
+                warnings.warn(message, InputWarning, stacklevel=2)
         except UnicodeDecodeError:
             raise InputError(f"'{path}' is damaged: its metadata is not UTF-8 text; export it again") from None
 

@@ -20,7 +20,7 @@ from ssdir.data.images import Image8, read_square
 from ssdir.errors import InputError
 from ssdir.inference.arrays import ObjectArrays
 from ssdir.inference.export import quiet
-from ssdir.inference.exported import METADATA_KEY, ExportedModel
+from ssdir.inference.exported import CHECKSUM_KEY, METADATA_KEY, NO_CHECKSUM, ExportedModel, write_checksum
 from ssdir.inference.files import chunks
 from ssdir.inference.onnx_engine import OnnxEncoder
 
@@ -130,8 +130,10 @@ def _quantize(
     finally:
         onnxruntime.set_default_logger_severity(_WARNINGS)
     proto = onnx.load(out)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: exported.model_copy(update={"precision": "int8"}).to_json()})
+    about = exported.model_copy(update={"precision": "int8"}).to_json()
+    onnx.helper.set_model_props(proto, {METADATA_KEY: about, CHECKSUM_KEY: NO_CHECKSUM})
     onnx.save(proto, str(out))
+    write_checksum(Path(out))
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
