@@ -22,6 +22,9 @@ from campaign import samples
 from campaign.runner import fresh
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""Threads that wait for each other take CPU time, by which the moments of kills are chosen."""
+
 PATIENCE = 120
 """Seconds in which a command must end after Ctrl-C."""
 
@@ -119,7 +122,8 @@ class Killer:
     def _start(self, name: str, out: Path) -> subprocess.Popen[bytes]:
         with Path(f"{out}.stderr").open("wb") as said:
             command = self._arguments(name, out)
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+            streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": said}
+            return subprocess.Popen(command, **streams, env=ONE_THREAD, start_new_session=True)
 
     def _kill(self, name: str, number: int) -> Kill:
         rng = np.random.default_rng([self.seed, 77, number])
@@ -156,7 +160,7 @@ class Killer:
 
     def _resume(self, run: Path) -> tuple[str, str]:
         arguments = [*self._arguments("train", run.parent), "--resume"]
-        ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        ended = subprocess.run(arguments, capture_output=True, text=True, check=False, env=ONE_THREAD)
         if ended.returncode:
             return "not_resumed", ended.stderr.strip()[-300:]
         outcome, detail = _same(lambda: contents(run), self.whole["train"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from campaign import samples
-from campaign.kills import contents
+from campaign.kills import ONE_THREAD, contents
 from campaign.runner import Observed, Task, command, fresh, run_all
 from campaign.verdict import ACCEPTED, SENTENCE, Verdict, judge
 
@@ -187,7 +187,7 @@ def memory_of_many(folder: Path, base: Path, few: int = 2000, many: int = 20_000
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "ssdir", *line],
-            {**os.environ, "OMP_NUM_THREADS": "1"},  # Threads of small networks wait for each other.
+            ONE_THREAD,
             file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
         )
         _, status, usage = os.wait4(pid, 0)
