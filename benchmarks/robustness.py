@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +70,36 @@ def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
     return {"tried": len(trials), **{name: found[name] for name in OUTCOMES}, "failures": failures}
 
 
-def run(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """All parts that are asked for."""
+def run(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All parts that are asked for, each by its name when it has ended."""
     campaign = Campaign(scratch, arguments.seed, arguments.workers, quick=arguments.quick)
     campaign.prepare()
     cases = cases_of(arguments.inputs, arguments.seed, arguments.only, quick=arguments.quick)
     if arguments.case:
         name, kind, number = arguments.case.rsplit("/", 2)
         cases = [Case(name, kind, int(number))]
-    result: dict[str, Any] = {}
     if "inputs" in arguments.parts:
-        result["inputs"] = try_inputs(campaign, cases, show_all=arguments.list)
+        yield "inputs", try_inputs(campaign, cases, show_all=arguments.list)
     if "kills" in arguments.parts:
-        result["kills"] = try_kills(campaign, arguments.kills)
+        yield "kills", try_kills(campaign, arguments.kills)
     if "disks" in arguments.parts:
         reason = can_mount(scratch)
         trials = [] if reason else list(try_disks(scratch, campaign.base, arguments.workers))
-        result["disks"] = {"skipped": reason} if reason else try_places(trials)
+        yield "disks", {"skipped": reason} if reason else try_places(trials)
     if "two" in arguments.parts:
-        result["two_at_once"] = try_places(list(try_two_at_once(scratch, campaign.base)))
+        yield "two_at_once", try_places(list(try_two_at_once(scratch, campaign.base)))
     if "clients" in arguments.parts:
-        result["studio"] = try_clients(scratch)
+        yield "studio", try_clients(scratch)
     if "memory" in arguments.parts:
-        result["memory"] = memory_of_many(scratch, campaign.base)
-    return result
+        yield "memory", memory_of_many(scratch, campaign.base)
+
+
+def save(result: dict[str, Any], arguments: argparse.Namespace, seconds: float) -> None:
+    """Writes what there is so far."""
+    config = {name: getattr(arguments, name) for name in ("inputs", "kills", "workers")}
+    record = provenance({**config, "parts": list(result)}, arguments.seed, None, "cpu", seconds)
+    with atomic_file(arguments.out, force=True) as temporary:
+        temporary.write_text(json.dumps({**result, "provenance": record}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -115,18 +121,14 @@ def main() -> None:
         arguments.parts = ("inputs",)
     started = time.perf_counter()
     warm_up()
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="ssdir-robustness-", ignore_cleanup_errors=True) as scratch:
-        result = run(arguments, Path(scratch))
-    config = {name: getattr(arguments, name) for name in ("inputs", "kills", "workers")}
-    seconds = time.perf_counter() - started
-    record = provenance({**config, "parts": list(arguments.parts)}, arguments.seed, None, "cpu", seconds)
-    text = json.dumps({**result, "provenance": record}, indent=1) + "\n"
-    if arguments.out:
-        with atomic_file(arguments.out, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for name, part in result.items():
-        print(f"{name}: {json.dumps(part.get('total', {key: part[key] for key in part if key != 'failures'}))}")
-    print(f"{seconds:.0f} s")
+        for name, part in run(arguments, Path(scratch)):
+            result[name] = part
+            if arguments.out:
+                save(result, arguments, time.perf_counter() - started)
+            short = part.get("total", {key: value for key, value in part.items() if key != "failures"})
+            print(f"{name}: {json.dumps(short)}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
