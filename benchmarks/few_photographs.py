@@ -29,7 +29,7 @@ from ssdir.models.zoo import load_model
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.fit import train
-from ssdir.training.recipe import read_recipe
+from ssdir.training.recipe import read_recipe, read_summary
 
 LEARNED, VALIDATED = 240, 150
 BATCH = 16
@@ -72,7 +72,8 @@ def measure(folder: Path, split: ObjectDataset) -> float:
 def run(recipe_file: Path, changes: tuple[str, ...], data: Path, out: Path, seed: int) -> dict[str, Any]:
     """Trains one detector, and says what became of it."""
     recipe, started = read_recipe(recipe_file, [*changes, f"seed={seed}"]), time.process_time()
-    summary = train(recipe, data, out, stage="detector", resume=True)
+    train(recipe, data, out, stage="detector", resume=True)
+    summary = read_summary(out, "detector")
     with (out / "detector" / "metrics.csv").open(newline="") as file:
         losses = [float(row["val/total"]) for row in csv.DictReader(file) if row["val/total"]]
     test = open_dataset(data, "test", recipe.classes, recipe.model.image_size)

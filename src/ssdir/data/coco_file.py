@@ -308,9 +308,9 @@ class _Rows:
             if len(box.bbox) != 4:
                 self.faults.add(f"{name} has no bbox of four numbers (got {quote(box.bbox)})")
                 return _NO_BOX
-            if any(side is None or abs(side) >= _LARGEST_SIDE for side in box.bbox):
-                return _NO_BOX
-            x, y, width, height = (side or 0.0 for side in box.bbox)
+            x, y, width, height = (
+                np.nan if side is None or abs(side) >= _LARGEST_SIDE else side or 0.0 for side in box.bbox
+            )
             return x, y, x + width, y + height
         if box.segmentation is UNSET or bytes(box.segmentation) in (b"null", b"[]"):
             self.faults.add(f"{name} has no bbox of four numbers, and no outline to take it from")
