@@ -333,12 +333,13 @@ def test_a_stopped_process_leaves_nothing(
     assert not out.exists()
 
 
-def test_stopped_before_the_commands_are_there() -> None:
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "RuntimeError() from KeyboardInterrupt()"])
+def test_stopped_before_the_commands_are_there(error: str) -> None:
     stopped = (
         "import sys\n"
         "class Finder:\n"
         "    def find_spec(name, *_):\n"
-        "        if name == 'ssdir.cli': raise KeyboardInterrupt\n"
+        f"        if name == 'ssdir.cli': raise {error}\n"
         "sys.meta_path.insert(0, Finder)\n"
         "from ssdir.__main__ import main\n"
         "main()"
@@ -726,6 +727,13 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert calls == [((out,), {"seed": 7, "force": False})]
 
 
+def wrapped_by_a_class() -> RuntimeError:
+    """What Ctrl-C becomes while a class is being made, before Python 3.12."""
+    error = RuntimeError("Error calling __set_name__")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
@@ -733,6 +741,7 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: Permission denied: 'x'"),
         (MemoryError(), 1, "error: out of memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (wrapped_by_a_class(), 130, "interrupted"),
     ],
 )
 def test_what_the_system_refuses(

@@ -2,7 +2,7 @@
 
 import sys
 
-from ssdir.errors import EXIT_INTERRUPTED, INTERRUPTED
+from ssdir.errors import EXIT_INTERRUPTED, INTERRUPTED, was_interrupted
 
 
 def main() -> None:
@@ -11,7 +11,9 @@ def main() -> None:
         from ssdir.cli import main as run
 
         run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError, ImportError) as error:
+        if not was_interrupted(error):
+            raise
         sys.stderr.write(f"{INTERRUPTED}\n")
         sys.exit(EXIT_INTERRUPTED)
 

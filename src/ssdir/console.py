@@ -20,7 +20,15 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from ssdir.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, INTERRUPTED, InputError, InputWarning
+from ssdir.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    INTERRUPTED,
+    InputError,
+    InputWarning,
+    was_interrupted,
+)
 from ssdir.wording import counted, printable
 
 _WHOLE_SENTENCE = 1000
@@ -67,6 +75,8 @@ class FriendlyGroup(TyperGroup):
             where = f": '{error.filename}'" if error.filename else ""
             fail(f"error: {error.strerror or error}{where}", EXIT_FAILED)
         except RuntimeError as error:
+            if was_interrupted(error):
+                fail(INTERRUPTED, EXIT_INTERRUPTED)
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             fail("error: the accelerator is out of memory: use a smaller batch size", EXIT_FAILED)

@@ -29,6 +29,14 @@ class InputWarning(UserWarning):
     """Something in the input was passed over, or may not be meant as it was read; commands print it as a line."""
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an error is Ctrl-C, or was made of it: before Python 3.12, classes that are being made wrap it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""``."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
