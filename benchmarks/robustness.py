@@ -29,6 +29,7 @@ from campaign.places import Trial, can_mount, memory_of_many, try_disks, try_two
 from campaign.runner import warm_up
 from campaign.verdict import ACCEPTED, OUTCOMES, SENTENCE
 
+from ssdir.documents import json_text
 from ssdir.evaluation.provenance import provenance
 from ssdir.outputs import atomic_file
 
@@ -99,7 +100,7 @@ def save(result: dict[str, Any], arguments: argparse.Namespace, seconds: float) 
     config = {name: getattr(arguments, name) for name in ("inputs", "kills", "workers")}
     record = provenance({**config, "parts": list(result)}, arguments.seed, None, "cpu", seconds)
     with atomic_file(arguments.out, force=True) as temporary:
-        temporary.write_text(json.dumps({**result, "provenance": record}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json_text({**result, "provenance": record}, 1), encoding="utf-8")
 
 
 def main() -> None:
@@ -113,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--case", help="one input, such as 'COCO/cut/0'")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--keep", action="store_true", help="keep the other parts of the file that is there")
     parser.add_argument("--workers", type=int, default=2, help="commands at once")
     parser.add_argument("--quick", action="store_true", help="only what is quick: no training, no export")
     parser.add_argument("--list", action="store_true", help="print what came of every input")
@@ -121,7 +123,8 @@ def main() -> None:
         arguments.parts = ("inputs",)
     started = time.perf_counter()
     warm_up()
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.keep else {}
+    result.pop("provenance", None)
     with tempfile.TemporaryDirectory(prefix="ssdir-robustness-", ignore_cleanup_errors=True) as scratch:
         for name, part in run(arguments, Path(scratch)):
             result[name] = part

@@ -91,6 +91,8 @@ class Killer:
     def __init__(self, folder: Path, base: Path, seed: int, workers: int) -> None:
         self.folder, self.base, self.seed, self.workers = fresh(folder), base, seed, workers
         self.cpu_seconds: dict[str, float] = {}
+        # Where Ctrl-C is ignored, as of what a shell starts in the background, commands would ignore it, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.whole: dict[str, Any] = {}
 
     def run(self, total: int) -> Iterator[Kill]:
