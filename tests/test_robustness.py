@@ -141,3 +141,23 @@ def test_children_are_watched(tmp_path: Path) -> None:
     assert {key: observed.code for key, observed in ends.items()} == {0: 0, 3: 3}
     assert ends[0].stdout == "said\n"
     assert (tmp_path / "3" / "made").exists()
+
+
+def test_the_page_has_the_figures_of_the_committed_file() -> None:
+    root = BENCHMARKS.parent
+    measured = json.loads((root / "results" / "robustness.json").read_text(encoding="utf-8"))
+    page = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
+    parts = {
+        "damaged inputs": measured["inputs"],
+        "kills": measured["kills"],
+        "two commands at once": measured["two_at_once"],
+    }
+    for name, part in parts.items():
+        tried, failures = part.get("total", part)["tried"], len(part["failures"])
+        assert f"| {name} | {tried} | {tried - failures} | {failures} |" in page
+    assert measured["inputs"]["total"]["tried"] >= 500
+    assert measured["kills"]["total"]["tried"] >= 50
+    assert measured["inputs"]["refused_undamaged"] == {}
+    assert (
+        f"at most, {measured['memory']['images'][0]:,} take {measured['memory']['peak_mib'][0]:,.0f} MiB" in page
+    )

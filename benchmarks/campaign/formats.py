@@ -53,9 +53,8 @@ class Command:
     def is_quick(self) -> bool:
         """Whether it neither trains, nor needs what takes long to make."""
         slow = ("train", "evaluate", "bench", "reproduce depth", "studio", "data check {in} --out")
-        return (
-            not self.line.startswith(slow) and "model.onnx" not in self.line and "scene.parquet" not in self.line
-        )
+        needs = ("model.onnx", "scene.parquet", "{in}/run")
+        return not self.line.startswith(slow) and not any(each in self.line for each in needs)
 
 
 @dataclass(frozen=True)

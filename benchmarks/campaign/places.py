@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,17 @@ def try_two_at_once(folder: Path, base: Path) -> Iterator[Trial]:
     yield _pair("index --add", own, adding, base)
 
 
+def fresh_command(arguments: Sequence[str]) -> Callable[[], None]:
+    """Runs `ssdir` in a fresh interpreter: the threads of Lance, which writes indices, don't survive a fork."""
+
+    def work() -> None:
+        os.execv(sys.executable, [sys.executable, "-m", "ssdir", *arguments])
+
+    return work
+
+
 def _pair(name: str, own: Path, lines: list[list[str]], base: Path) -> Trial:
-    tasks = [Task(number, own / f"at{number}", command(line)) for number, line in enumerate(lines)]
+    tasks = [Task(number, own / f"at{number}", fresh_command(line)) for number, line in enumerate(lines)]
     ends = [observed for _, observed in run_all(iter(tasks), 2)]
     outcome, detail = _judge_pair(name, own / "out", ends, base)
     shutil.rmtree(own)
