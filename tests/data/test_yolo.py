@@ -150,7 +150,7 @@ def test_a_data_yaml_by_another_name_that_leads_elsewhere(golden, tmp_path):
         ("train: images/train\nnames: {0: a, 2: b}\n", "keys of names must be 0 ... 1"),
         ("train: images/train\nnames: {a: b}\n", "keys of names must be the classes' numbers"),
         ("train: images/train\nnames: [a, b]\nkpt_shape: 3\n", "'kpt_shape': .* list"),
-        ("train: images/train\nnames: [a, b]\nkpt_shape: [17, 4]\n", "kpt_shape must be .number of keypoints, 2 or 3"),
+        ("train: images/train\nnames: [a, b]\nkpt_shape: [17, 4]\n", "kpt_shape must be .number of keypoints"),
         ("train: images/train\nnc: 3\nnames: [a, b]\n", r"nc is 3, but names has 2 \('a' ... 'b'\): correct one"),
         ("train: images/train\nnc: 3\nnames:\n", "names is empty, though nc is 3: list the classes"),
         ("train: images/train\nnc: -3\n", r"'nc': .* greater than or equal to 1 \(got '-3'\)"),
