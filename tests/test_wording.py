@@ -1,6 +1,6 @@
 import pytest
 
-from ssdir.wording import counted, format_seconds, quote
+from ssdir.wording import counted, first_line, format_seconds, quote
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_values_are_quoted_short_and_printable():
     for _ in range(5000):
         deep = [deep]
     assert len(quote(deep)) <= 60
+
+
+def test_what_a_librarys_error_says_is_part_of_a_sentence():
+    assert first_line(ValueError("no\x1b such thing.\nat line 7 of its source")) == "no\\x1b such thing"
+    assert first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("x" * 1000))) == 200

@@ -275,10 +275,12 @@ class _TextLoader(yaml.SafeLoader):
         """Builds a mapping."""
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):  # The base refuses it.
+                continue
+            if key.value in seen:
                 problem = f"the key {quote(key.value)} is given twice"
                 raise _RepeatedKeyError(None, None, problem, key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ except ImportError:  # on Windows
 MARKER = ".ssdir-output"
 """An empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
 
+_BLOCK = 1 << 20
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -117,6 +119,15 @@ def _resolve(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
         raise InputError(f"output '{path}' can't be made: it leads through a link to itself") from None
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file, by which to see later whether it is as it was written."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def _is_empty_dir(path: Path) -> bool:

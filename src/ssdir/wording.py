@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-_QUOTED = 60
+_QUOTED, _QUOTED_ERROR = 60, 200
 
 
 def printable(text: str) -> str:
@@ -24,6 +24,12 @@ def quote(value: Any, limit: int = _QUOTED) -> str:
         return text
     tail = limit // 4
     return f"{text[: limit - tail - 3]} … {text[-tail:]}"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, as part of a sentence: its first line, printable, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0])[:_QUOTED_ERROR].rstrip(".")
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

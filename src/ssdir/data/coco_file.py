@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ from ssdir.errors import InputError
 from ssdir.wording import quote
 
 Id: TypeAlias = int | float | str
+Name: TypeAlias = Callable[[], str]
 
 OPTIONAL = ("difficult", "draw_order", "source_index")
 """Whole numbers of annotations that are not COCO's own."""
@@ -248,7 +250,7 @@ class _Rows:
         crowd = np.zeros(count, dtype=np.bool_)
         optional: dict[str, list[Any]] = {name: [] for name in OPTIONAL}
         for row, box in decode_entries(raws, _Box, self.what, self.faults):
-            name = entry_name(self.what, box.id, row)
+            name = partial(entry_name, self.what, box.id, row)  # Most entries need no name.
             image[row], category[row] = self._image(box, name), self._category(box, name)
             boxes[row], crowd[row] = self._corners(box, name), self._is_crowd(box, name)
             if box.score is not UNSET:
@@ -281,53 +283,53 @@ class _Rows:
             notes.append(f"keys left out, as some annotations have no whole number there: {keys}")
         return tuple(notes)
 
-    def _image(self, box: _Box, name: str) -> int:
+    def _image(self, box: _Box, name: Name) -> int:
         position = self.images.get(box.image_id, -1)
         if position < 0:
-            self.faults.add(f"{name} is for unknown image {quote(box.image_id)}")
+            self.faults.add(f"{name()} is for unknown image {quote(box.image_id)}")
         return position
 
-    def _category(self, box: _Box, name: str) -> int:
+    def _category(self, box: _Box, name: Name) -> int:
         if box.category_id is None and self.for_encoding:
             return -1
         if box.category_id is not None and self._takes_any_category:
             return self.categories.setdefault(box.category_id, len(self.categories))
         position = -1 if box.category_id is None else self.categories.get(box.category_id, -1)
         if position < 0:
-            self.faults.add(f"{name} is for unknown category {quote(box.category_id)}")
+            self.faults.add(f"{name()} is for unknown category {quote(box.category_id)}")
         return position
 
-    def _is_crowd(self, box: _Box, name: str) -> bool:
+    def _is_crowd(self, box: _Box, name: Name) -> bool:
         if box.iscrowd not in (None, 0, 1):
-            self.faults.add(f"{name} has iscrowd {box.iscrowd}, expected 0 or 1")
+            self.faults.add(f"{name()} has iscrowd {box.iscrowd}, expected 0 or 1")
         return bool(box.iscrowd)
 
-    def _corners(self, box: _Box, name: str) -> Corners:
+    def _corners(self, box: _Box, name: Name) -> Corners:
         """The box as xyxy; the tight one of the outline where there is no bbox."""
         if box.bbox:
             if len(box.bbox) != 4:
-                self.faults.add(f"{name} has no bbox of four numbers (got {quote(box.bbox)})")
+                self.faults.add(f"{name()} has no bbox of four numbers (got {quote(box.bbox)})")
                 return _NO_BOX
             x, y, width, height = (
                 np.nan if side is None or abs(side) >= _LARGEST_SIDE else side or 0.0 for side in box.bbox
             )
             return x, y, x + width, y + height
         if box.segmentation is UNSET or bytes(box.segmentation) in (b"null", b"[]"):
-            self.faults.add(f"{name} has no bbox of four numbers, and no outline to take it from")
+            self.faults.add(f"{name()} has no bbox of four numbers, and no outline to take it from")
             return _NO_BOX
         self._outlined += 1
-        self._first_outlined = self._first_outlined or name
+        self._first_outlined = self._first_outlined or name()
         try:
             return outline_box(box.segmentation)
         except ValueError as error:  # msgspec's errors are such, too.
             reason = "it is neither polygons nor run lengths" if "xpected" in str(error) else error
-            self.faults.add(f"{name} has no bbox, and no outline to take it from ({reason})")
+            self.faults.add(f"{name()} has no bbox, and no outline to take it from ({reason})")
             return _NO_BOX
 
-    def _note_id(self, identity: Id | None, name: str) -> None:
+    def _note_id(self, identity: Id | None, name: Name) -> None:
         if identity in self._ids:
             self._repeated_ids += 1
-            self._first_repeated = self._first_repeated or name
+            self._first_repeated = self._first_repeated or name()
         elif identity is not None:
             self._ids.add(identity)
 

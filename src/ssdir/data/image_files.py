@@ -63,11 +63,11 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             for file in files:
                 group.setdefault(os.path.abspath(file), file)
     if unreadable:
-        warn_of_unreadable([*unreadable.values()])
+        _warn_of_unreadable([*unreadable.values()])
     return [*images.values()]
 
 
-def warn_of_unreadable(pictures: Sequence[Path]) -> None:
+def _warn_of_unreadable(pictures: Sequence[Path]) -> None:
     """Warns, with their number, that pictures of a kind that is not read are passed over."""
     kinds = ", ".join(sorted({path.suffix.lower() for path in pictures}))
     message = (

@@ -60,9 +60,8 @@ def _check_utf8(raw: bytes, path: Path) -> None:
         try:
             decoder.decode(part, final=start + _CHUNK >= len(raw))
         except UnicodeDecodeError as error:
-            at = (
-                start + len(part) - len(error.object) + error.start
-            )  # The decoder may hold bytes of the part before.
+            # The decoder may hold bytes of the part before.
+            at = start + len(part) - len(error.object) + error.start
             raise InputError(f"'{path}' is not UTF-8 text (line {_line(raw, at)}): save it as UTF-8") from None
 
 

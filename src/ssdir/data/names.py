@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
+
+from ssdir.data.path_ends import is_whole_path
 
 _LONGEST_PART = 255
 """Most bytes of the name of a file or folder, on all common file systems."""
@@ -15,9 +16,8 @@ _LONGEST_PART = 255
 def is_inside(name: str) -> bool:
     """Whether a name leads to a file below the folder that it is relative to, without leaving it on the way."""
     parts = re.split(r"[/\\]", name)
-    whole = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
     short = all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_PART for part in parts)
-    return bool(name) and "\0" not in name and ".." not in parts and not whole and short
+    return bool(name) and "\0" not in name and ".." not in parts and not is_whole_path(name) and short
 
 
 def _check_inside(name: str) -> str:

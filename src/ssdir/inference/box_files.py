@@ -17,7 +17,7 @@ from ssdir.errors import InputError
 from ssdir.inference.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
 from ssdir.inference.boxes import BoxUnit
 from ssdir.inference.store import COLUMNS, METADATA_KEY, open_parquet, read_info
-from ssdir.wording import quote
+from ssdir.wording import first_line, quote
 
 BOX_ROW = "box_row"
 NO_CLASS = "object"
@@ -103,14 +103,14 @@ def _read_csv(path: Path) -> pa.Table:
         options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
         return pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"boxes '{path}' is not a CSV table ({str(error).splitlines()[0]})") from None
+        raise InputError(f"boxes '{path}' is not a CSV table ({first_line(error)})") from None
 
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
         return open_parquet(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"boxes '{path}' is damaged or not Parquet ({str(error).splitlines()[0]})") from None
+        raise InputError(f"boxes '{path}' is damaged or not Parquet ({first_line(error)})") from None
 
 
 def _of_coco(path: Path, annotations: str | Path | None, unit: BoxUnit) -> BoxTable:

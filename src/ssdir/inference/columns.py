@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssdir.errors import InputError
 from ssdir.inference.identity import Maker
-from ssdir.wording import quote
+from ssdir.wording import first_line, quote
 
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
@@ -112,8 +112,9 @@ def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 
             empty = nulls == len(column)
             columns.append(pa.nulls(len(column), field.type) if empty else _cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            problem = str(error).splitlines()[0]
-            raise InputError(f"the column '{field.name}' of '{path}' can't be read ({problem})") from None
+            raise InputError(
+                f"the column '{field.name}' of '{path}' can't be read ({first_line(error)})"
+            ) from None
     conformed = pa.RecordBatch.from_arrays(columns, schema=schema)
     conformed.validate(full=True)
     check_values(conformed, list(maker.class_names), f" of '{path}'", first)

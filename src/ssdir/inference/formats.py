@@ -12,6 +12,7 @@ import pyarrow.csv
 from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.inference.coco_results import coco_results, corners
+from ssdir.inference.columns import numbers
 from ssdir.inference.identity import Identity
 from ssdir.inference.store import StoreInfo, find_picture, image_paths, read_table
 from ssdir.outputs import atomic_file
@@ -119,12 +120,8 @@ def _write_csv(table: pa.Table, out: Path) -> None:
 
 
 def _column(table: pa.Table, name: str) -> Any:
-    column = table[name].combine_chunks()
-    if pa.types.is_string(column.type):
-        return np.asarray(column.to_pylist(), dtype=str)
-    if not pa.types.is_fixed_size_list(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
+    column = table[name]
+    return np.asarray(column.to_pylist(), dtype=str) if pa.types.is_string(column.type) else numbers(column)
 
 
 def _write_json(content: object, path: Path, what: str | Path) -> None:

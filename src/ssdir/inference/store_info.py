@@ -19,7 +19,7 @@ from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.inference.columns import COLUMNS, check_columns
 from ssdir.inference.identity import Identity, check_comparable
-from ssdir.wording import quote
+from ssdir.wording import first_line, quote
 
 FORMAT = 2
 METADATA_KEY = b"ssdir"
@@ -193,5 +193,4 @@ def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
     except InputError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"'{path}' is {problem} ({reason})") from error
+        raise InputError(f"'{path}' is {problem} ({first_line(error)})") from error

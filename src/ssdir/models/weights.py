@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssdir.errors import InputError
-from ssdir.wording import printable, quote
+from ssdir.wording import first_line, quote
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
@@ -73,4 +73,4 @@ def _difference(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapp
 
 
 def _damaged(file: Path, error: Exception) -> InputError:
-    return InputError(f"'{file}' is damaged or not a safetensors file ({printable(str(error))[:200]})")
+    return InputError(f"'{file}' is damaged or not a safetensors file ({first_line(error)})")

@@ -22,7 +22,7 @@ from ssdir.models.hub import fetch_model, is_on_hub
 from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
 from ssdir.models.shipped import CONFIG_FILE, FORMAT, WEIGHTS_FILE, ModelHeader, read_header, shipped_models
 from ssdir.models.weights import check_header, load_weights
-from ssdir.wording import printable, quote
+from ssdir.wording import first_line, quote
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -113,8 +113,9 @@ def _build(config: AnyModelConfig, class_names: list[str], source: str | Path) -
     except InputError as error:
         raise InputError(f"'{source}': {error}") from None
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = printable(str(error).strip().split("\n")[0])[:200]
-        raise InputError(f"'{source}' describes a model whose parts don't fit together ({reason})") from None
+        raise InputError(
+            f"'{source}' describes a model whose parts don't fit together ({first_line(error)})"
+        ) from None
 
 
 def _lasting(model: ObjectModel) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,14 @@ from ssdir.config import parse
 from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
 from ssdir.inference.identity import Identity
-from ssdir.outputs import atomic_file
-from ssdir.wording import printable
+from ssdir.outputs import atomic_file, checksum
+from ssdir.wording import first_line
 
 FORMAT = 2
 FORMAT_FILE = "ssdir.json"
 TABLE = "objects"
 
 _LOCK = ".lock"
-_BLOCK = 1 << 20
 _HINT = "latest_version_hint.json"
 """Lance does without this file, and replaces it."""
 
@@ -81,8 +79,8 @@ def read_header(folder: Path) -> IndexInfo:
     if header is None:
         raise InputError(f"'{folder}' is of another ssdir: {again}")
     now = _checksums(folder)
-    for name, checksum in header.checksums.items():
-        if now.get(name) != checksum:
+    for name, expected in header.checksums.items():
+        if now.get(name) != expected:
             problem = "has changed" if name in now else "is missing"
             raise InputError(f"'{folder}' is damaged: {again} ('{name}' {problem})")
     return IndexInfo(**{name: getattr(header, name) for name in IndexInfo.model_fields})
@@ -90,15 +88,7 @@ def read_header(folder: Path) -> IndexInfo:
 
 def _checksums(folder: Path) -> dict[str, int]:
     files = sorted(path for path in folder.glob(f"{TABLE}.lance/**/*") if path.is_file() and path.name != _HINT)
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
 
 
 @contextmanager
@@ -109,8 +99,7 @@ def lance(folder: Path, doing: str) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0])[:200]
-        raise InputError(f"'{folder}' can't be {doing}: {reason}") from error
+        raise InputError(f"'{folder}' can't be {doing}: {first_line(error)}") from error
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
 from ssdir.models.detected_vae import DetectedVAE
 from ssdir.objects import Objects
+from ssdir.outputs import checksum
 from ssdir.training.loading import CachedDataset, make_loader
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
@@ -33,8 +33,6 @@ DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
 COMPLETE_FILE, OBJECTS_FILE = "complete.json", "objects.safetensors"
 
 Progress = Callable[[int, int], None]
-
-_CHUNK = 1 << 24
 
 
 class _Complete(Record):
@@ -131,17 +129,8 @@ def _finish(target: Path, objects: Objects, levels: Sequence[np.ndarray]) -> Non
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target / OBJECTS_FILE)
     names = [OBJECTS_FILE, *(_level_file(level) for level in range(len(levels)))]
     # Written last: a cache without it was interrupted, and is built again.
-    text = json_text({"checksums": {name: _checksum(target / name) for name in names}})
+    text = json_text({"checksums": {name: checksum(target / name) for name in names}})
     (target / COMPLETE_FILE).write_text(text, encoding="utf-8")
-
-
-def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
-    value = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            value = zlib.crc32(chunk, value)
-    return value
 
 
 def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]]) -> CachedDataset:
@@ -154,7 +143,7 @@ def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]
     checksums = parse(_Complete, read_json(file), source=f"'{file}'").checksums
     for name in (OBJECTS_FILE, *(_level_file(level) for level in range(len(shapes)))):
         path = target / name
-        if not path.is_file() or _checksum(path) != checksums.get(name):
+        if not path.is_file() or checksum(path) != checksums.get(name):
             raise InputError(f"'{path}' is missing, cut or damaged")
     try:
         objects = Objects(batch_size=len(dataset), **load_file(target / OBJECTS_FILE))
