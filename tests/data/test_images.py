@@ -357,6 +357,7 @@ def test_an_image_by_two_names_of_its_path_is_one(tmp_path, monkeypatch):
     (tmp_path / "a.png").touch()
     monkeypatch.chdir(tmp_path)
     assert find_images(["a.png", tmp_path, tmp_path / "a.png"]) == [Path("a.png")]
+    assert find_images([".", tmp_path]) == [Path("a.png")]
 
 
 def test_find_images_prefers_a_file_to_a_pattern(tmp_path):
