@@ -150,6 +150,7 @@ def test_the_page_has_the_figures_of_the_committed_file() -> None:
     parts = {
         "damaged inputs": measured["inputs"],
         "kills": measured["kills"],
+        "full disks and read-only folders": measured["disks"],
         "two commands at once": measured["two_at_once"],
     }
     for name, part in parts.items():
@@ -158,5 +159,8 @@ def test_the_page_has_the_figures_of_the_committed_file() -> None:
     assert measured["inputs"]["total"]["tried"] >= 500
     assert measured["kills"]["total"]["tried"] >= 50
     assert measured["inputs"]["refused_undamaged"] == {}
+    studio = measured["studio"]
+    answered = f"answered {studio['answered_right']} of {studio['requests']} requests of {studio['clients']} clients"
+    assert answered in page
     few, many = measured["memory"]["peak_mib"]
     assert f"at most {few:,.0f} MiB for 2,000, {many:,.0f} MiB for 20,000" in page
