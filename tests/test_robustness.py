@@ -160,7 +160,7 @@ def test_the_page_has_the_figures_of_the_committed_file() -> None:
     assert measured["kills"]["total"]["tried"] >= 50
     assert measured["inputs"]["refused_undamaged"] == {}
     studio = measured["studio"]
-    answered = f"answered {studio['answered_right']} of {studio['requests']} requests of {studio['clients']} clients"
-    assert answered in page
+    requests = f"{studio['answered_right']} of {studio['requests']} requests"
+    assert f"The studio answered {requests} of {studio['clients']} clients right" in page
     few, many = measured["memory"]["peak_mib"]
     assert f"at most {few:,.0f} MiB for 2,000, {many:,.0f} MiB for 20,000" in page
