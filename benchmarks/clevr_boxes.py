@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.cameras import NOMINAL_POSITION, Camera, recover_camera
-from ssdir.data.clevr import ClevrScene, read_clevr, read_scenes
-from ssdir.data.solids import BEVELS, cover_pixels, project_boxes
+from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera, recover_camera
+from ssdir.data.readers.clevr.geometry import BEVELS, cover_pixels, project_boxes
+from ssdir.data.readers.clevr.reader import ClevrScene, read_clevr, read_scenes
 
 SPLITS = ("train", "val")
 GRIDS = {"cube": np.arange(0.0, 0.31, 0.01), "cylinder": np.arange(0.0, 0.1501, 0.005)}

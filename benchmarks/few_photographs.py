@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from ssdir.data.dataset import ObjectDataset, fingerprint
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.documents import json_text, read_lines
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.detected import DetectedModel
-from ssdir.models.zoo import load_model
+from ssdir.models.detected.model import DetectedModel
+from ssdir.models.io import load_model
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.fit import train

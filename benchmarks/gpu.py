@@ -32,14 +32,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdir.benchmark.engines import preset_model, scattered_pictures
 from ssdir.benchmark.timing import spread
-from ssdir.data.coco import write_scatter
-from ssdir.data.layouts import open_dataset
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.models.inference_form import in_bfloat16, inference_form
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import choose_device, device_name
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.graphs import DenseGraphs

@@ -19,11 +19,11 @@ import torch
 
 from ssdir.benchmark.memory import peak_megabytes
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.detected import DetectedConfig
-from ssdir.models.ssd import SSD
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.models.detector.ssd import SSD
 from ssdir.outputs import atomic_file
 from ssdir.training.recipe import Recipe, read_recipe
 

@@ -15,19 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import fingerprint
 from ssdir.data.image_files import find_images
-from ssdir.data.layouts import open_dataset
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.evaluation.protocols import Model
 from ssdir.evaluation.provenance import provenance
-from ssdir.inference.export import export_model
-from ssdir.inference.onnx_engine import OnnxEncoder
-from ssdir.inference.onnx_model import OnnxModel
+from ssdir.export.model import OnnxModel
+from ssdir.export.onnx import export_model
+from ssdir.export.quantize import quantize_encoder
+from ssdir.export.runtime import OnnxEncoder
 from ssdir.inference.predictor import load
-from ssdir.inference.quantize import quantize_encoder
 from ssdir.outputs import atomic_file, claim
 
 MODEL, SEED = "tiny-digits", 1

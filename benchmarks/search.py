@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ssdir.downstream.stored import read_stored
+from ssdir.analysis.search import Neighbours, ObjectFilter, ObjectIndex
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
-from ssdir.inference.arrays import ObjectArrays
-from ssdir.inference.store import ObjectWriter
+from ssdir.object_arrays import ObjectArrays
 from ssdir.outputs import atomic_file, claim
-from ssdir.search import Neighbours, ObjectFilter, ObjectIndex
+from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.tables import read_stored
 
 DIM, CENTRES, QUERIES, NEAREST = 64, 2000, 200, 10
 PER_IMAGE = 10

@@ -33,15 +33,16 @@ from ssdir.benchmark.engines import PLAIN, measure_engines, preset_model, scatte
 from ssdir.benchmark.memory import peak_bytes
 from ssdir.benchmark.timing import Spread, in_turn, is_worse, ratio, spread
 from ssdir.console import warn
-from ssdir.data.glyphs import load_glyphs
-from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import other_cpu, provenance
-from ssdir.inference.export import export_model
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.export.onnx import export_model
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.io import load_model
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.zoo import load_model, seeded
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
 from ssdir.ops.compositing import composite_weighted, image_softmax

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.data.dataset import ObjectDataset, collate, fingerprint
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.evaluation.provenance import provenance
 from ssdir.ops.boxes import grow_boxes, to_xyxy
 from ssdir.ops.glimpses import crop_glimpses

@@ -12,12 +12,13 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from fake_hub import Hub
+from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.encoders import EncoderConfig
-from ssdir.models.ssd import AnchorConfig, SSDConfig
+from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.models.io import save_model
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.zoo import save_model, seeded
 from ssdir.training.recipe import Recipe, read_recipe
 
 # How long an example takes says something of the machine's load, and nothing of the code.

@@ -22,8 +22,8 @@ import ssdir
 from data.records import entity_masks, example, write_records
 from ssdir.cli import app
 from ssdir.config import presets
-from ssdir.inference.store import ObjectWriter, read_info, read_objects
 from ssdir.models.backbone import ConvBackbone
+from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
 
 Picture = NDArray[np.uint8]
 
@@ -313,12 +313,12 @@ def test_a_stopped_process_leaves_nothing(
 ) -> None:
     slow = (
         "import time\n"
-        "from ssdir.inference import store\n"
+        "from ssdir.store import objects_file\n"
         "from ssdir.cli import main\n"
         "def write(*_):\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "store.ObjectWriter.write = write\n"
+        "objects_file.ObjectWriter.write = write\n"
         "main()"
     )
     command = [sys.executable, "-c", slow, "encode", tiny_model_dir, photos, "--out", out / "o.parquet"]
@@ -428,7 +428,7 @@ def test_scatter_defaults_are_the_configs() -> None:
     import inspect
 
     from ssdir.commands.data import scatter
-    from ssdir.data.scatter import ScatterConfig
+    from ssdir.data.scatter.generator import ScatterConfig
 
     options = {name: parameter.default for name, parameter in inspect.signature(scatter).parameters.items()}
     options["grids"] = tuple(int(grid) for grid in options["grids"].split(","))
@@ -720,9 +720,9 @@ def test_models() -> None:
 
 def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    module = types.ModuleType("ssdir.experiments.demo")
+    module = types.ModuleType("ssdir.demo")
     monkeypatch.setattr(module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False)
-    monkeypatch.setitem(sys.modules, "ssdir.experiments.demo", module)
+    monkeypatch.setitem(sys.modules, "ssdir.demo", module)
     ok("demo", "--out", out, "--seed", "7")
     assert calls == [((out,), {"seed": 7, "force": False})]
 
@@ -750,9 +750,9 @@ def test_what_the_system_refuses(
     def run_demo(*_: Any, **__: Any) -> None:
         raise error
 
-    module = types.ModuleType("ssdir.experiments.demo")
+    module = types.ModuleType("ssdir.demo")
     monkeypatch.setattr(module, "run_demo", run_demo, raising=False)
-    monkeypatch.setitem(sys.modules, "ssdir.experiments.demo", module)
+    monkeypatch.setitem(sys.modules, "ssdir.demo", module)
     result = run("demo")
     assert result.exit_code == code
     assert result.stderr.startswith(sentence)

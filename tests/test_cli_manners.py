@@ -77,7 +77,7 @@ def test_what_prints_a_table_prints_json_too(path: tuple[str, ...], command: Any
 
 NO_NEXT_STEP = {
     ("convert",): "what comes next is another tool's: it says how that reads the file",
-    ("demo",): "the library, which runs it, says it (experiments/demo.py)",
+    ("demo",): "the library, which runs it, says it (demo.py)",
     ("studio",): "it is where one looks, until it is closed",
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ssdir.config import presets
-from ssdir.experiments.reproduce.records import read_records
+from ssdir.reproduce.records import read_records
 
 ROOT = Path(__file__).parent.parent
 QUOTED = {

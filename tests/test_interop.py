@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 import ssdir
 from fake_hub import Hub
 from ssdir.cli import app
-from ssdir.inference.store import read_info, read_objects
+from ssdir.store.objects_file import read_info, read_objects
 
 PAGE = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding="utf-8")
 

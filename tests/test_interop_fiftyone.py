@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ssdir
-from ssdir.inference.formats import convert_objects
-from ssdir.inference.store import ObjectWriter, read_objects
+from ssdir.store.convert import convert_objects
+from ssdir.store.objects_file import ObjectWriter, read_objects
 from test_interop import block_with
 
 pytestmark = pytest.mark.interop

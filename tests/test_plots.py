@@ -15,7 +15,7 @@ from torch import Tensor
 from ssdir import plots
 from ssdir.objects import Objects, Scene
 from ssdir.plots.charts import CLASS_COLOURS
-from ssdir.plots.sheets import BOX_COLOURS, GAP, OTHER_COLOUR
+from ssdir.plots.image_grids import BOX_COLOURS, GAP, OTHER_COLOUR
 
 CELL = 128
 PITCH = CELL + GAP

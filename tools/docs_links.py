@@ -7,7 +7,7 @@ from typing import Any
 PAGES = {
     "../results/cpu/report.md": "report/index.md",
     "../results/paper/report.md": "report-paper/index.md",
-    "../src/ssdir/experiments/glossary.py": "metrics.md",
+    "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",
 }
 """What a document links to, and the page that `docs_pages.py` makes of it."""

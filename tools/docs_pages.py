@@ -7,18 +7,23 @@ from pathlib import Path
 
 import mkdocs_gen_files
 
-from ssdir.experiments.glossary import GROUPS
+from ssdir.reports.glossary import GROUPS
 
 ROOT = Path(__file__).parent.parent
 API = {
-    "inference": ("Loading and encoding", ["ssdir.inference.predictor", "ssdir.inference.store"]),
+    "inference": ("Loading and encoding", ["ssdir.inference.predictor", "ssdir.store.objects_file"]),
     "objects": ("Objects", ["ssdir.objects"]),
     "models": (
         "Models",
         [
-            *("ssdir.models.base", "ssdir.models.ssdir", "ssdir.models.glimpse_vae", "ssdir.models.detected_vae"),
-            *("ssdir.models.ssd", "ssdir.models.encoders", "ssdir.models.decoder", "ssdir.models.consistency"),
-            *("ssdir.models.space", "ssdir.models.spair", "ssdir.models.pooled_features"),
+            *("ssdir.models.base", "ssdir.models.ssdir", "ssdir.models.glimpse_vae", "ssdir.models.detected.vae"),
+            *(
+                "ssdir.models.detector.ssd",
+                "ssdir.models.detected.encoders",
+                "ssdir.models.decoder",
+                "ssdir.models.detected.consistency",
+            ),
+            *("ssdir.models.space.model", "ssdir.models.spair.model", "ssdir.models.pooled_features"),
         ],
     ),
     "ops": (

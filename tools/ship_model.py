@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ssdir.models.zoo import load_model, save_model
+from ssdir.models.io import load_model, save_model
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "src" / "ssdir" / "weights"

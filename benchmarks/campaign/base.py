@@ -54,12 +54,13 @@ def save_small_model(folder: Path, names: list[str], seed: int = 0) -> None:
     """An untrained model that detects a few objects in `samples.photos`."""
     import torch
 
+    from ssdir.device import seeded
     from ssdir.models.backbone import ConvConfig
     from ssdir.models.decoder import DecoderConfig
-    from ssdir.models.encoders import EncoderConfig
-    from ssdir.models.ssd import AnchorConfig, SSDConfig
+    from ssdir.models.detected.encoders import EncoderConfig
+    from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+    from ssdir.models.io import save_model
     from ssdir.models.ssdir import SSDIR, SSDIRConfig
-    from ssdir.models.zoo import save_model, seeded
 
     config = SSDIRConfig(
         detector=SSDConfig(
@@ -132,7 +133,7 @@ def _make_scene(base: Path) -> None:
     """What the studio writes of an edited scene."""
     import ssdir
     from ssdir.data.images import read_image
-    from ssdir.inference.identity import Identity
+    from ssdir.identity import Identity
     from ssdir.studio.scene_files import scene_parquet
 
     predictor = ssdir.load(base / "model", "cpu")

@@ -107,7 +107,7 @@ def lying_record(path: Path, rng: Rng) -> None:
     data = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<Q", data, 0, int(choose(rng, (0, 1, 2**31, 2**40, 2**63, 100))))
     if rng.random() < 0.5:
-        from ssdir.data.tfrecords import masked_crc32c
+        from ssdir.data.readers.tfrecord.records import masked_crc32c
 
         struct.pack_into("<I", data, 8, masked_crc32c(bytes(data[:8])))
     path.write_bytes(gzip.compress(bytes(data)))

@@ -207,7 +207,7 @@ def contents(output: Path) -> Any:
 
         return pq.ParquetFile(output, page_checksum_verification=True).read(["image_index", "score"]).to_pylist()
     if output.name == "index":
-        from ssdir.search.index import ObjectIndex
+        from ssdir.analysis.search.index import ObjectIndex
 
         return len(ObjectIndex.open(output))
     return sorted(str(path.relative_to(output)) for path in output.rglob("*"))

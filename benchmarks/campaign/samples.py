@@ -145,7 +145,7 @@ def widerface(root: Path) -> None:
 
 def clevr(root: Path) -> None:
     """Two scenes of two objects each, in pictures of CLEVR's shape, with masks."""
-    from ssdir.data.cameras import NOMINAL_POSITION, Camera
+    from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera
 
     size = (80, 120)
     camera = Camera(NOMINAL_POSITION, size)
@@ -253,7 +253,7 @@ def _feature(value: bytes | list[float]) -> bytes:
 
 def records(root: Path) -> None:
     """Four records of Tetrominoes, in the wire format of TFRecord."""
-    from ssdir.data.tfrecords import masked_crc32c
+    from ssdir.data.readers.tfrecord.records import masked_crc32c
 
     root.mkdir(parents=True, exist_ok=True)
     framed = b""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssdir.documents import MAX_YAML_BYTES, parse_yaml, read_text
 from ssdir.errors import InputError, nearest
-from ssdir.wording import quote
+from ssdir.formatting import quote
 
 
 class Config(BaseModel):

@@ -29,7 +29,7 @@ from ssdir.errors import (
     InputWarning,
     was_interrupted,
 )
-from ssdir.wording import counted, printable
+from ssdir.formatting import counted, printable
 
 _WHOLE_SENTENCE = 1000
 _MOST_WARNINGS = 10

@@ -14,7 +14,7 @@ import yaml
 
 from ssdir.console import reading
 from ssdir.errors import InputError
-from ssdir.wording import quote
+from ssdir.formatting import quote
 
 MAX_TEXT_BYTES = 1 << 28
 """Largest text or JSON file that is read whole; annotations of large data sets are streamed."""

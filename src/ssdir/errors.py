@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from ssdir.wording import quote
+from ssdir.formatting import quote
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """Documented for users in docs/interop.md."""

@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 
 from ssdir.benchmark.costs import STAGES, Case, _step, measure_costs, untrained
-from ssdir.models.refiner import Refiner
+from ssdir.models.detector.refiner import Refiner
 from ssdir.models.registry import build_model
 from ssdir.objects import Scene
 from ssdir.training.recipe import read_recipe

@@ -18,7 +18,7 @@ from ssdir.benchmark.engines import ENGINES, PLAIN, find_about, measure_engines,
 from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.inference.predictor import Predictor
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected.model import DetectedModel
 from ssdir.training.recipe import read_recipe
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from ssdir.data.cameras import NOMINAL_POSITION, Camera
-from ssdir.data.solids import BEVELS, Solids
+from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera
+from ssdir.data.readers.clevr.geometry import BEVELS, Solids
 
 SIZE = (80, 120)
 

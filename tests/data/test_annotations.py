@@ -76,7 +76,7 @@ def test_images_left_without_objects_go_if_asked(table: AnnotationTable) -> None
 
 @needs_widerface
 def test_the_papers_selection_of_faces() -> None:
-    from ssdir.data.layouts import open_dataset
+    from ssdir.data.readers.registry import open_dataset
 
     recipe = read_recipe("paper-widerface")
     options = {"min_side": recipe.min_side, "drop_empty": recipe.drop_empty}

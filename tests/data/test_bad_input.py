@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.check import summarise
-from ssdir.data.check_images import check_images, scan_images
-from ssdir.data.layouts import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data_check.annotations import summarise
+from ssdir.data_check.images import check_images, scan_images
 from ssdir.errors import InputError
 
 from .clevr_scenes import OBJECTS, camera_at, make_scene, write_clevr

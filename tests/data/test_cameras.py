@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from ssdir.data.cameras import NOMINAL_POSITION, Camera, largest_error_px, recover_camera
+from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera, largest_error_px, recover_camera
 
 jitters = st.tuples(*[st.floats(-0.5, 0.5)] * 3)
 sizes = st.sampled_from([(240, 320), (320, 480), (128, 128), (480, 320)])

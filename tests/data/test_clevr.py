@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.cameras import NOMINAL_POSITION
-from ssdir.data.clevr import ATTRIBUTES, VOCABULARIES, is_clevr, read_clevr, read_scenes
+from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION
+from ssdir.data.readers.clevr.reader import ATTRIBUTES, VOCABULARIES, is_clevr, read_clevr, read_scenes
 from ssdir.errors import InputError
 
 from .clevr_scenes import OBJECTS, SIZE, box_of, camera_at, make_scene, render_masks, solids_of, write_clevr

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
-from ssdir.data.layouts import find_layout, open_dataset
+from ssdir.data.readers.clevrtex import clevrtex_splits, is_clevrtex, read_clevrtex
+from ssdir.data.readers.registry import find_layout, open_dataset
 from ssdir.errors import EmptySplitError, InputError
 
 SIZE = (24, 32)

@@ -12,13 +12,13 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
 from ssdir.data import dataset
-from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate, fingerprint
-from ssdir.data.glyphs import load_glyphs
-from ssdir.data.layouts import open_dataset, read_table
 from ssdir.data.processes import run_jobs, starts_by_fork
-from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image, scattered_objects
-from ssdir.data.table_builder import SPLITS
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset, read_table
+from ssdir.data.readers.table_builder import SPLITS
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image, scattered_objects
+from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdir.data.coco_file import CocoFile, read_coco_boxes, read_coco_file
+from ssdir.data.readers.coco.file import CocoFile, read_coco_boxes, read_coco_file
 from ssdir.errors import InputError
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.convert import convert
-from ssdir.data.layouts import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError, InputWarning
 
 NAMES = ["a.png", "b.png"]

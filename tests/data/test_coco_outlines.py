@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from ssdir.data.coco_outlines import outline_box
+from ssdir.data.readers.coco.outlines import outline_box
 
 
 def test_the_box_of_polygons_holds_all_of_them() -> None:

@@ -7,10 +7,10 @@ import supervision
 import yaml
 from PIL import Image
 
-from ssdir.data.coco import read_coco, write_scatter
-from ssdir.data.convert import convert
-from ssdir.data.layouts import find_layout, open_dataset, read_table
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import read_coco, write_scatter
+from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError
 
 from .real import real_data

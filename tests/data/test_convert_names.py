@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.convert import Target, convert
-from ssdir.data.copy_names import plain_text
-from ssdir.data.layouts import Layout, find_layout, read_table
+from ssdir.data.readers.registry import Layout, find_layout, read_table
+from ssdir.data.writers.convert import Target, convert
+from ssdir.data.writers.copy_names import plain_text
 
 WIDTH, HEIGHT = 60, 40
 
@@ -93,7 +93,7 @@ def test_what_is_written_is_read_again(target: Target, data: st.DataObject) -> N
         for number, name in enumerate(table.image_names):
             Path(root, name).write_bytes(picture(number))
         source = Layout("made up", "", lambda _: True, lambda _, split: table, lambda _: ["train"])
-        with mock.patch("ssdir.data.convert.find_layout", return_value=source):
+        with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
             done = convert(root, target, out)
         assert find_layout(out).splits(out) == ["train"]
         written = read_table(out, "train")
@@ -135,7 +135,7 @@ def test_changed_names_are_counted(tmp_path: Path) -> None:
         ignored=np.array([False]),
     )
     source = Layout("made up", "", lambda _: True, lambda _, split: table, lambda _: ["train"])
-    with mock.patch("ssdir.data.convert.find_layout", return_value=source):
+    with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
         done = convert(tmp_path / "in", "voc", tmp_path / "out")
     written = read_table(tmp_path / "out", "train")
     assert [name.removeprefix("JPEGImages/") for name in written.image_names] == [

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable, keep_readable
-from ssdir.data.clevr import ATTRIBUTES, read_clevr
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.masks import read_mask
+from ssdir.data.readers.clevr.reader import ATTRIBUTES, read_clevr
 from ssdir.errors import InputError
 
 from .real import real_data

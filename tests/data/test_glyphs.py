@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ssdir.data import glyphs as module
-from ssdir.data.glyphs import SPLITS, Glyphs, load_glyphs
+from ssdir.data.scatter import glyphs as module
+from ssdir.data.scatter.glyphs import SPLITS, Glyphs, load_glyphs
 from ssdir.errors import InputError
 
 from .real import real_data

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.layouts import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data_check.report import diagnose
+from ssdir.data_check.screen import screen
 from ssdir.errors import InputError
-from ssdir.experiments.doctor import diagnose
-from ssdir.experiments.doctor_screen import screen
 
 from .every_layout import every_layout, write_as_coco, write_as_yolo
 

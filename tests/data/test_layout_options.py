@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ssdir.cli import app
-from ssdir.data.clevr import read_clevr
-from ssdir.data.convert import convert
-from ssdir.data.layouts import LAYOUTS, find_layout, open_dataset, read_table
+from ssdir.data.readers.clevr.reader import read_clevr
+from ssdir.data.readers.registry import LAYOUTS, find_layout, open_dataset, read_table
+from ssdir.data.writers.convert import convert
+from ssdir.data_check.report import diagnose, recommended_yaml
 from ssdir.errors import InputError
-from ssdir.experiments.doctor import diagnose, recommended_yaml
 from ssdir.training.recipe import READ_OPTIONS, Recipe, read_recipe
 
 from .clevr_scenes import OBJECTS, camera_at, make_scene, render_masks, solids_of, write_clevr

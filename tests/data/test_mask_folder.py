@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.layouts import find_layout, read_table
-from ssdir.data.mask_folder import mask_folder_splits, read_mask_folder
+from ssdir.data.readers.mask_folder import mask_folder_splits, read_mask_folder
+from ssdir.data.readers.registry import find_layout, read_table
 from ssdir.errors import InputError
 
 SIZE = (20, 30)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.layouts import find_layout, open_dataset, read_table
 from ssdir.data.masks import mask_boxes
-from ssdir.data.multi_object import read_scenes
-from ssdir.data.unpack import unpack
+from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.tfrecord.multi_object import read_scenes
+from ssdir.data.readers.tfrecord.unpack import unpack
 from ssdir.errors import InputError
 
 from .records import entity_masks, example, write_records

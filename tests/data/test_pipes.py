@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssdir.data.layouts import read_table
-from ssdir.data.multi_object import read_scenes
+from ssdir.data.readers.registry import read_table
+from ssdir.data.readers.tfrecord.multi_object import read_scenes
 from ssdir.errors import InputError
 
 from .every_layout import every_layout

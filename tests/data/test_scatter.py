@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ssdir.data import scatter as module
-from ssdir.data.glyphs import Glyphs, load_glyphs
-from ssdir.data.scatter import (
+from ssdir.data.scatter import generator as module
+from ssdir.data.scatter.generator import (
     INK_THRESHOLD,
     MIN_BOX_SIDE,
     MIN_INSIDE,
@@ -19,6 +18,7 @@ from ssdir.data.scatter import (
     scatter_image,
     scattered_objects,
 )
+from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdir.data.cameras import NOMINAL_POSITION, Camera
-from ssdir.data.solids import BEVELS, Solids, cover_pixels, project_boxes, silhouette_areas, silhouettes
+from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera
+from ssdir.data.readers.clevr.geometry import (
+    BEVELS,
+    Solids,
+    cover_pixels,
+    project_boxes,
+    silhouette_areas,
+    silhouettes,
+)
 
 from .clevr_scenes import OBJECTS, box_of, camera_at, make_scene, render_masks, solids_of
 

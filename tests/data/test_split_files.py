@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ssdir.data.clevr import read_clevr
-from ssdir.data.coco import read_coco
-from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.split_files import find_split, list_splits
-from ssdir.data.voc import read_voc
-from ssdir.data.widerface import read_widerface
-from ssdir.data.yolo import read_yolo
+from ssdir.data.readers.clevr.reader import read_clevr
+from ssdir.data.readers.coco.reader import read_coco
+from ssdir.data.readers.registry import find_layout, open_dataset
+from ssdir.data.readers.split_files import find_split, list_splits
+from ssdir.data.readers.voc.reader import read_voc
+from ssdir.data.readers.widerface import read_widerface
+from ssdir.data.readers.yolo.reader import read_yolo
 from ssdir.errors import InputError
 
 READERS = [read_clevr, read_coco, read_voc, read_widerface, read_yolo]

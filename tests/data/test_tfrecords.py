@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as crc32c_by_bytes
 
-from ssdir.data.tfrecords import MAX_RECORD_BYTES, crc32c, masked_crc32c, parse_example, read_records
+from ssdir.data.readers.tfrecord.records import (
+    MAX_RECORD_BYTES,
+    crc32c,
+    masked_crc32c,
+    parse_example,
+    read_records,
+)
 from ssdir.errors import InputError
 
 from .records import example, framed, write_records
@@ -97,8 +103,8 @@ def test_very_many_zeros_are_refused_at_its_first_bytes(tmp_path):
 
 @pytest.mark.parametrize("value", [np.ones(11, dtype=np.int64), np.ones(11, dtype=np.float32), [b""] * 51])
 def test_records_of_very_many_values_are_refused(monkeypatch, value):
-    monkeypatch.setattr("ssdir.data.tfrecords._MAX_NUMBERS", 10)
-    monkeypatch.setattr("ssdir.data.tfrecords._MAX_STRINGS_BYTES", 100)
+    monkeypatch.setattr("ssdir.data.readers.tfrecord.records._MAX_NUMBERS", 10)
+    monkeypatch.setattr("ssdir.data.readers.tfrecord.records._MAX_STRINGS_BYTES", 100)
     assert len(parse_example(example(a=value[1:] if len(value) < 50 else [b"x"] * 10), "record 0")["a"]) == 10
     with pytest.raises(InputError, match="record 0 has more values in one feature than any data set"):
         parse_example(example(a=value), "record 0")

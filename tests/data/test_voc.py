@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from ssdir.data.images import read_image
-from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.upright import turn_box
-from ssdir.data.voc import is_voc, read_voc, voc_splits
+from ssdir.data.orientation import turn_box
+from ssdir.data.readers.registry import find_layout, open_dataset
+from ssdir.data.readers.voc.reader import is_voc, read_voc, voc_splits
 from ssdir.errors import InputError
 
 OBJECT = "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.widerface import ATTRIBUTES, is_widerface, read_widerface, widerface_splits
+from ssdir.data.readers.registry import find_layout, open_dataset
+from ssdir.data.readers.widerface import ATTRIBUTES, is_widerface, read_widerface, widerface_splits
 from ssdir.errors import InputError
 
 from .real import real_data

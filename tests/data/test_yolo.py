@@ -3,8 +3,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from ssdir.data.layouts import find_layout, open_dataset
-from ssdir.data.yolo import is_yolo, read_yolo, yolo_splits
+from ssdir.data.readers.registry import find_layout, open_dataset
+from ssdir.data.readers.yolo.reader import is_yolo, read_yolo, yolo_splits
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
@@ -293,7 +293,7 @@ def test_every_label_file_is_read_once(golden, monkeypatch, named):
         reads.append(path.name)
         return read_lines(path, *limit)
 
-    monkeypatch.setattr("ssdir.data.yolo.read_lines", counted)
+    monkeypatch.setattr("ssdir.data.readers.yolo.reader.read_lines", counted)
     table = read_yolo(golden, "train")
     assert sorted(reads) == ["a.txt", "b.txt", "d.txt"]
     assert table.category_names == (["cat", "dog"] if named else ["0", "1"])

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.convert import convert
-from ssdir.data.layouts import find_layout, read_table
-from ssdir.data.path_ends import PathEnds
+from ssdir.data.readers.path_ends import PathEnds
+from ssdir.data.readers.registry import find_layout, read_table
+from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError, MissingSplitError
 
 WIDTH, HEIGHT = 100, 50

@@ -9,12 +9,12 @@ from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
 from ssdir.evaluation.scale import same_instance_metrics
 from ssdir.models.backbone import Backbone, ConvConfig
-from ssdir.models.detected_vae import DetectedVAE
-from ssdir.models.encoders import EncoderConfig
+from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.models.io import random_encoder
 from ssdir.models.registry import build_model
-from ssdir.models.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIRConfig
-from ssdir.models.zoo import random_encoder
 from ssdir.objects import Objects
 
 from .fakes import SIZE, FakeDataset, FakeModel, boxes_to_objects

@@ -9,7 +9,7 @@ from PIL import Image
 
 import ssdir
 from ssdir.errors import InputError
-from ssdir.inference.boxes import as_objects
+from ssdir.inference.given_boxes import as_objects
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 

@@ -14,7 +14,7 @@ from ssdir.errors import InputError
 from ssdir.inference import files as module
 from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor, choose_device
-from ssdir.models.zoo import load_model
+from ssdir.models.io import load_model
 from ssdir.objects import Objects
 
 THRESHOLD = 0.7

@@ -15,7 +15,7 @@ from ssdir.models.backbone import (
     build_backbone,
     reading_once,
 )
-from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
+from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 
 
 def test_vgg_has_the_papers_pyramid() -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from ssdir.models.consistency import agreement, info_nce
+from ssdir.models.detected.consistency import agreement, info_nce
 
 
 @pytest.mark.parametrize("decoupled", [False, True])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
 from ssdir.ops.glimpses import crop_glimpses
 
 CHANNELS = (5, 7)

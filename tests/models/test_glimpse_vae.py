@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.io import load_model, random_encoder, save_model
 from ssdir.models.registry import build_model
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model, random_encoder, save_model, seeded
 from ssdir.objects import Objects
 from ssdir.training.recipe import Recipe, read_recipe
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssdir.device import seeded
 from ssdir.models.backbone import BackboneConfig, ConvConfig, TimmConfig, VGGConfig, build_backbone
 from ssdir.models.inference_form import inference_form
+from ssdir.models.io import load_model
 from ssdir.models.registry import build_model
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model, seeded
 from ssdir.training.recipe import read_recipe
 
 from .tiny import NAMES, assert_same_objects, noise, tiny_model, truth

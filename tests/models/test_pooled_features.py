@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ssdir.errors import InputError
 from ssdir.inference.predictor import Predictor
-from ssdir.models.detected import pool_pyramid
+from ssdir.models.detected.model import pool_pyramid
+from ssdir.models.io import load_model, random_encoder, save_model
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
 from ssdir.models.registry import build_model
-from ssdir.models.zoo import load_model, random_encoder, save_model
 from ssdir.objects import Objects
 from ssdir.training.recipe import read_recipe
 

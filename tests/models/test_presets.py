@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ssdir.config import presets
 from ssdir.models.base import GenerativeModel
-from ssdir.models.detected import DetectedConfig
-from ssdir.models.detected_vae import DetectedVAEConfig
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.models.detected.vae import DetectedVAEConfig
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.registry import build_model
-from ssdir.models.ssd import SSD
 from ssdir.training.recipe import Recipe, read_recipe
 
 from .tiny import NAMES, truth

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
+from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.refiner import Refiner, RefinerConfig
-from ssdir.models.ssd import SSD
-from ssdir.models.zoo import seeded
+from ssdir.models.detector.refiner import Refiner, RefinerConfig
+from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.ops.boxes import decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.suppression import keep_best

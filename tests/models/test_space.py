@@ -10,16 +10,17 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from ssdir.device import seeded
 from ssdir.inference.predictor import Predictor
+from ssdir.models.io import load_model, save_model
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
 from ssdir.models.presence import Schedule, constant
-from ssdir.models.space import SPACE, SPACEConfig
-from ssdir.models.space_background import BackgroundConfig, SceneMixture
-from ssdir.models.space_foreground import (
+from ssdir.models.space.background import BackgroundConfig, SceneMixture
+from ssdir.models.space.foreground import (
     boundary_ring,
     windows_from_where,
 )
-from ssdir.models.zoo import load_model, save_model, seeded
+from ssdir.models.space.model import SPACE, SPACEConfig
 from ssdir.objects import Objects
 from ssdir.ops.boxes import inside_windows, tight_boxes
 from ssdir.training.recipe import read_recipe

@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Bernoulli, kl_divergence
 
-from ssdir.models.count_prior import count_distribution, count_prior_kl, presence_table
+from ssdir.device import seeded
+from ssdir.models.io import load_model, save_model
 from ssdir.models.presence import Schedule
-from ssdir.models.spair import SPAIR, SPAIRConfig, SPAIRPriorConfig
-from ssdir.models.spair_cells import Cells, CellsConfig, earlier_neighbours, wavefront
-from ssdir.models.spair_parts import (
+from ssdir.models.spair.cells import Cells, CellsConfig, earlier_neighbours, wavefront
+from ssdir.models.spair.count_prior import count_distribution, count_prior_kl, presence_table
+from ssdir.models.spair.model import SPAIR, SPAIRConfig, SPAIRPriorConfig
+from ssdir.models.spair.parts import (
     GlimpseConfig,
     GridBackbone,
     GridConfig,
     ObjectDecoder,
     SPAIRDecoderConfig,
 )
-from ssdir.models.zoo import load_model, save_model, seeded
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from ssdir.models.ssd import SSD, AnchorConfig, Detections, SSDConfig
+from ssdir.models.detector.ssd import SSD, AnchorConfig, Detections, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.matching import match_anchors

@@ -13,13 +13,13 @@ from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.consistency import ConsistencyConfig, info_nce
-from ssdir.models.detected_vae import LossConfig, elbo_terms
-from ssdir.models.encoders import AlignedEncoder, EncoderConfig
+from ssdir.models.detected.consistency import ConsistencyConfig, info_nce
+from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig
+from ssdir.models.detected.vae import LossConfig, elbo_terms
+from ssdir.models.detected.views import View, second_view
+from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN
-from ssdir.models.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.views import View, second_view
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.compositing import LEAST_OPACITY

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssdir.models.views import (
+from ssdir.models.detected.views import (
     CUT_OUT_MARGIN,
     ViewConfig,
     cut_out,

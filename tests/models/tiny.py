@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.encoders import EncoderConfig
-from ssdir.models.ssd import SSD, AnchorConfig, SSDConfig
+from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
 
 NAMES = ["cat", "dog", "eel"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.inference.store import read_objects
+from ssdir.store.objects_file import read_objects
 from ssdir.studio.samples import sample_pictures
 from studio.conftest import Running
 

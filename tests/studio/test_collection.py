@@ -8,10 +8,10 @@ from sklearn.neighbors import NearestNeighbors
 
 import ssdir
 from ssdir.errors import InputError
-from ssdir.inference.identity import Identity
+from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import ObjectWriter
 from ssdir.objects import Objects
+from ssdir.store.objects_file import ObjectWriter
 from ssdir.studio.collection import CROP_SIDE, collect_samples, map_objects, nearest, open_collection
 from ssdir.studio.samples import Sample, sample_pictures
 

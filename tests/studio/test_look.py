@@ -7,8 +7,8 @@ from PIL import Image
 
 import ssdir
 from ssdir.commands.studio import DEFAULT_MODEL
-from ssdir.data.glyphs import load_glyphs
-from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor

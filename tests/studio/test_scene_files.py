@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssdir.inference.identity import Identity
+from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import read_info, read_objects
+from ssdir.store.objects_file import read_info, read_objects
 from ssdir.studio import scene_editor
 from ssdir.studio.look import look
 from ssdir.studio.samples import sample_pictures

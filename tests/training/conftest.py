@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import ObjectDataset
-from ssdir.data.layouts import open_dataset
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.encoders import EncoderConfig
-from ssdir.models.ssd import AnchorConfig, SSDConfig
+from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.zoo import seeded
 from ssdir.training.recipe import Recipe, StageConfig
 
 from .common import SIZE

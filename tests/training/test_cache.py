@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from ssdir.data.dataset import ObjectDataset, collate
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.refiner import RefinerConfig
+from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, cache_key
 from ssdir.training.loading import Batch, CachedDataset, collate_cached

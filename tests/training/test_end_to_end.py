@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssdir.config import parse
-from ssdir.data.coco import write_scatter
-from ssdir.data.layouts import open_dataset
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.evaluation.evaluate import evaluate
-from ssdir.models.zoo import load_model, random_encoder
+from ssdir.models.io import load_model, random_encoder
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe
 

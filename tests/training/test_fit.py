@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ssdir.data.dataset import collate
 from ssdir.data.images import Image8, read_channels
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
+from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.models.backbone import TimmConfig
-from ssdir.models.zoo import choose_device, device_name, load_model
+from ssdir.models.io import load_model
 from ssdir.training.fit import train
 from ssdir.training.loading import EpochShuffle
 from ssdir.training.modules import LitModel, LitRepresentation, LitStage

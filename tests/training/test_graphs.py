@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ssdir.data.dataset import ObjectDataset, collate
-from ssdir.models.consistency import ConsistencyConfig
-from ssdir.models.encoders import PyramidEncoder
-from ssdir.models.spair import SPAIR, SPAIRConfig
+from ssdir.device import seeded
+from ssdir.models.detected.consistency import ConsistencyConfig
+from ssdir.models.detected.encoders import PyramidEncoder
+from ssdir.models.io import load_model
+from ssdir.models.spair.model import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR
-from ssdir.models.zoo import load_model, seeded
 from ssdir.training import stage as stages
 from ssdir.training.fit import train
 from ssdir.training.graphs import DenseGraphs

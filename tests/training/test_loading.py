@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssdir.data.dataset import ObjectDataset
-from ssdir.data.layouts import open_dataset
+from ssdir.data.readers.registry import open_dataset
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.training.cache import build_cache

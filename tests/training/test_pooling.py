@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.data.dataset import ObjectDataset
+from ssdir.device import seeded
 from ssdir.errors import InputError
-from ssdir.inference.store import read_objects
+from ssdir.models.io import load_model
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
-from ssdir.models.zoo import load_model, seeded
+from ssdir.store.objects_file import read_objects
 from ssdir.training.fit import train
 from ssdir.training.pooling import gather_features
 from ssdir.training.recipe import Recipe

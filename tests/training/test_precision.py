@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.registry import build_model
-from ssdir.models.space import SPACEConfig
+from ssdir.models.space.model import SPACEConfig
 from ssdir.training import precision
 from ssdir.training.precision import trainer_precision
 from ssdir.training.recipe import Recipe

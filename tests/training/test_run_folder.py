@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from ssdir.documents import parse_yaml, yaml_text
 from ssdir.errors import InputError
-from ssdir.models.zoo import load_model
+from ssdir.models.io import load_model
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe, read_recipe, read_summary, read_training
 from ssdir.training.run_folder import LOCK
@@ -148,7 +148,7 @@ def no_permission(*args: Any, **options: Any) -> None:
         "lightning.pytorch.loggers.csv_logs.CSVLogger.save",
         "lightning.pytorch.loggers.TensorBoardLogger.log_metrics",
         "ssdir.outputs._flush",
-        "ssdir.models.zoo.save_file",
+        "ssdir.models.io.save_file",
     ],
 )
 def test_a_full_disk_ends_a_run_that_can_be_resumed(

@@ -16,13 +16,13 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ssdir.cli import app
-from ssdir.data.coco import write_scatter
 from ssdir.data.dataset import collate
-from ssdir.data.layouts import open_dataset
-from ssdir.data.scatter import ScatterConfig
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
-from ssdir.models.zoo import load_model
+from ssdir.models.io import load_model
 from ssdir.training.fit import train
 from ssdir.training.modules import LitModel, LitStage
 from ssdir.training.recipe import Recipe, read_recipe, read_summary

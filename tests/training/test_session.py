@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ssdir.errors import InputError
 from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
-from ssdir.models.zoo import load_model
+from ssdir.models.io import load_model
 from ssdir.training.detector import detector_settings
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe, read_recipe

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdir.data.check import Learned, check_annotations, nothing_to_learn
-from ssdir.data.coco import read_coco
-from ssdir.data.layouts import open_dataset
+from ssdir.data.learnable import Learned, nothing_to_learn
+from ssdir.data.readers.coco.reader import read_coco
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data_check.annotations import check_annotations
+from ssdir.data_check.report import diagnose
 from ssdir.errors import InputError
-from ssdir.experiments.doctor import diagnose
-from ssdir.models.space import SPACEConfig
+from ssdir.models.space.model import SPACEConfig
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe, read_recipe
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from ssdir.benchmark.memory import growth_in_fresh_process
 from ssdir.benchmark.timing import Spread, in_turn, spread
 from ssdir.config import parse
+from ssdir.device import seeded
 from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.detected import DetectedConfig, DetectedModel
-from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
+from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
+from ssdir.models.detector.ssd import SSD, Detections
 from ssdir.models.inference_form import inference_form
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import AnyModelConfig, build_model
-from ssdir.models.ssd import SSD, Detections
-from ssdir.models.zoo import seeded
 from ssdir.objects import Objects
 from ssdir.plots.charts import line_panels
 

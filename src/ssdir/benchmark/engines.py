@@ -16,19 +16,19 @@ from PIL import Image
 from torch import Tensor
 
 from ssdir.benchmark.timing import Spread, in_turn, ratio, spread
-from ssdir.data.glyphs import load_glyphs
 from ssdir.data.images import Image8, read_image
-from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
-from ssdir.inference.arrays import ObjectArrays
-from ssdir.inference.export import export_model
-from ssdir.inference.onnx_engine import OnnxEncoder
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.device import seeded
+from ssdir.export.onnx import export_model
+from ssdir.export.quantize import quantize_encoder
+from ssdir.export.runtime import OnnxEncoder
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.quantize import quantize_encoder
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedModel
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.detected.model import DetectedModel
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.models.zoo import seeded
+from ssdir.object_arrays import ObjectArrays
 from ssdir.objects import Objects
 from ssdir.training.recipe import read_recipe
 

@@ -114,14 +114,14 @@ def _numbers(text: str, option: str) -> list[int]:
 def _open(name: str) -> ObjectModel:
     """A trained model, or a preset's, untrained, with a detector that finds something."""
     from ssdir.config import presets
+    from ssdir.models.io import load_model
     from ssdir.models.shipped import list_models
-    from ssdir.models.zoo import load_model
 
     if name not in presets() or name in {card.name for card in list_models()}:
         return load_model(name)
     from ssdir.benchmark.costs import untrained
     from ssdir.benchmark.engines import find_about, scattered_pictures
-    from ssdir.models.detected import DetectedModel
+    from ssdir.models.detected.model import DetectedModel
     from ssdir.training.recipe import read_recipe
 
     model = untrained(read_recipe(name).model)

@@ -10,8 +10,8 @@ import typer
 from ssdir.commands.options import Encoder, Force
 from ssdir.console import say, warn
 from ssdir.errors import InputError
+from ssdir.formatting import counted
 from ssdir.outputs import claim
-from ssdir.wording import counted
 
 SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz"}
 
@@ -33,14 +33,14 @@ def convert(
     if out.suffix.lower() != SUFFIXES[to]:
         raise InputError(f"output '{out}' must end in {SUFFIXES[to]} for --to {to}")
     claim(out, force)
-    from ssdir.inference.coco_results import CLASS_AGNOSTIC
-    from ssdir.inference.formats import convert_objects, sidecar
-    from ssdir.inference.identity import Identity
-    from ssdir.inference.store import read_info
+    from ssdir.inference.engines import load_identity
+    from ssdir.store.coco_results import CLASS_AGNOSTIC
+    from ssdir.store.convert import convert_objects, sidecar
+    from ssdir.store.objects_file import read_info
 
     if to == "coco":
         claim(sidecar(out), force)
-    identity = None if model is None else Identity.load(model)
+    identity = None if model is None else load_identity(model)
     info = read_info(objects, identity)
     number = convert_objects(objects, to, out, annotations, identity)
     if info.images_seen is None:

@@ -11,8 +11,8 @@ from ssdir.commands.options import AsJson, Boxes, Force, Outside, Seed, Vocabula
 from ssdir.console import next_step, progress, say, warn
 from ssdir.documents import json_text
 from ssdir.errors import EXIT_FAILED
+from ssdir.formatting import counted
 from ssdir.outputs import claim
-from ssdir.wording import counted
 
 
 def scatter(
@@ -34,8 +34,8 @@ def scatter(
 ) -> None:
     """Scatter digits, or your own cut-outs, over images at many sizes: a COCO data set."""
     from ssdir.config import parse
-    from ssdir.data.coco import write_scatter
-    from ssdir.data.scatter import ScatterConfig
+    from ssdir.data.readers.coco.reader import write_scatter
+    from ssdir.data.scatter.generator import ScatterConfig
 
     values = {
         "canvas": canvas,
@@ -73,8 +73,8 @@ def check(
     """
     if out is not None:
         claim(out, force)
-    from ssdir.experiments.doctor import RECOMMENDED_FILE, SHEET_FILE, diagnose, write_diagnosis
-    from ssdir.experiments.doctor_screen import screen
+    from ssdir.data_check.report import RECOMMENDED_FILE, SHEET_FILE, diagnose, write_diagnosis
+    from ssdir.data_check.screen import screen
 
     with progress("reading images") as advance:
         diagnosis = diagnose(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary, outside=outside)
@@ -106,7 +106,7 @@ def convert(
     force: Force = False,
 ) -> None:
     """Write a data set in another layout: all splits, the images copied as they are."""
-    from ssdir.data.convert import convert as write
+    from ssdir.data.writers.convert import convert as write
 
     options = {"boxes": boxes, "vocabulary": vocabulary, "outside": outside}
     with progress("converting") as advance:
@@ -131,7 +131,7 @@ def unpack(
 ) -> None:
     """Unpack CLEVR with masks, Multi-dSprites, Tetrominoes or Objects Room to images and masks."""
     claim(out, force)
-    from ssdir.data.unpack import unpack as write
+    from ssdir.data.readers.tfrecord.unpack import unpack as write
 
     counts = {"train": train, "val": val, "test": test}
     with progress("unpacking") as advance:

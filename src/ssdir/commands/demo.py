@@ -16,6 +16,6 @@ def demo(
     force: Force = False,
 ) -> None:
     """See it work: a small model on scattered digits, from data to numbers and pictures."""
-    from ssdir.experiments.demo import run_demo
+    from ssdir.demo import run_demo
 
     run_demo(out, seed=seed, force=force)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from ssdir.downstream.stored import Stored
-    from ssdir.inference.identity import Identity
-    from ssdir.search.crops import Tile
+    from ssdir.analysis.crops import Tile
+    from ssdir.identity import Identity
+    from ssdir.store.tables import Stored
 
 Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
 Out = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
@@ -51,8 +51,8 @@ def fit(
     if (labels is None) == (column is None):
         raise InputError("give the labels, as a CSV by --labels or as a column of the objects by --column")
     claim(out, force)
-    from ssdir.downstream.classifier import Classifier, read_labels, try_out
-    from ssdir.downstream.stored import read_stored
+    from ssdir.analysis.classifier import Classifier, read_labels, try_out
+    from ssdir.store.tables import read_stored
 
     stored = read_stored(objects, 2, _identity(model))
     if labels is not None:
@@ -97,9 +97,9 @@ def predict(
     _check_outputs(out, sheet, force)
     import numpy as np
 
-    from ssdir.downstream.classifier import Classifier
-    from ssdir.downstream.stored import read_stored, write_stored
-    from ssdir.inference.identity import check_comparable
+    from ssdir.analysis.classifier import Classifier
+    from ssdir.identity import check_comparable
+    from ssdir.store.tables import read_stored, write_stored
 
     loaded, stored = Classifier.load(classifier), read_stored(objects, identity=_identity(model))
     check_comparable(stored.info, f"'{objects}' (model '{stored.info.model}')", loaded, f"'{classifier}'")
@@ -131,8 +131,8 @@ def cluster(
     _check_outputs(out, sheet, force)
     import numpy as np
 
-    from ssdir.downstream.groups import group
-    from ssdir.downstream.stored import read_stored, write_stored
+    from ssdir.analysis.clusters import group
+    from ssdir.store.tables import read_stored, write_stored
 
     stored = read_stored(objects, 2, _identity(model))
     if k is not None and k > len(stored.table):
@@ -162,8 +162,8 @@ def outliers(
     _check_outputs(out, sheet, force)
     import numpy as np
 
-    from ssdir.downstream.oddities import loneliness, oddness
-    from ssdir.downstream.stored import read_stored, write_stored
+    from ssdir.analysis.outliers import loneliness, oddness
+    from ssdir.store.tables import read_stored, write_stored
 
     stored = read_stored(objects, 2, _identity(model))
     with progress("comparing") as advance:
@@ -194,20 +194,20 @@ def outliers(
 
 
 def _identity(model: str | None) -> Identity | None:
-    from ssdir.inference.identity import Identity
+    from ssdir.inference.engines import load_identity
 
-    return None if model is None else Identity.load(model)
+    return None if model is None else load_identity(model)
 
 
 def _drawing_errors(objects: Path, stored: Stored, model: str | None) -> NDArray[np.float64] | None:
     """None, and a warning, where the model or the pictures are not at hand; an error if that model was named."""
     import numpy as np
 
-    from ssdir.downstream.oddities import drawing_errors
-    from ssdir.inference.columns import numbers
-    from ssdir.inference.identity import Identity
+    from ssdir.analysis.outliers import drawing_errors
+    from ssdir.identity import Identity
     from ssdir.inference.predictor import load
-    from ssdir.inference.store import read_table, to_objects
+    from ssdir.store.columns import numbers
+    from ssdir.store.objects_file import read_table, to_objects
 
     try:
         predictor = load(stored.info.model)
@@ -229,7 +229,7 @@ def _drawing_errors(objects: Path, stored: Stored, model: str | None) -> NDArray
 
 def _picture(objects: Path, image: str) -> Path:
     """Where a picture of a file of objects is."""
-    from ssdir.inference.store import find_picture
+    from ssdir.store.objects_file import find_picture
 
     return find_picture(image, ".", objects.parent, beside=objects.parent)
 
@@ -250,7 +250,7 @@ def _labels_of(table: pa.Table, column: str, source: Path) -> tuple[NDArray[np.i
 
 
 def _check_outputs(out: Path, sheet: Path | None, force: bool) -> None:
-    from ssdir.downstream.stored import check_writable
+    from ssdir.store.tables import check_writable
 
     check_writable(out, force)
     if sheet is not None:
@@ -261,8 +261,8 @@ def _write_groups(sheet: Path, force: bool, objects: Path, stored: Stored, group
     """A row for each group: its name, and its first objects."""
     import numpy as np
 
-    from ssdir.plots.sheets import to_png
-    from ssdir.search.crops import Tile, read_crops, tile_sheet
+    from ssdir.analysis.crops import Tile, read_crops, tile_sheet
+    from ssdir.plots.image_grids import to_png
 
     rows: list[list[Tile]] = []
     for name, members in [each for each in groups.items() if len(each[1])][:ROWS]:

@@ -12,14 +12,14 @@ import typer
 from ssdir.commands.options import BatchSize, Device, Force, Precision, ScoreThreshold, Strict
 from ssdir.console import next_step, progress, say, warn
 from ssdir.errors import InputError
+from ssdir.formatting import counted, quote
 from ssdir.outputs import atomic_file, claim
-from ssdir.wording import counted, quote
 
 if TYPE_CHECKING:
-    from ssdir.inference.boxes import BoxUnit
-    from ssdir.inference.describe import PlacedBoxes
+    from ssdir.inference.encode_boxes import PlacedBoxes
     from ssdir.inference.files import EncodedBatch
     from ssdir.inference.predictor import Predictor
+    from ssdir.object_arrays import BoxUnit
 
 SUSPICIOUS_OBJECTS = 100
 """Objects in an image, in the mean, from which on it is asked whether the detector has learned."""
@@ -65,8 +65,9 @@ def encode(
     if boxes is not None:
         _check_can_describe(model, engine, score_threshold)
     from ssdir.data.image_files import find_images
-    from ssdir.inference.files import encode_files, load_encoder, none_readable
-    from ssdir.inference.store import ObjectWriter
+    from ssdir.inference.engines import load_encoder
+    from ssdir.inference.files import encode_files, none_readable
+    from ssdir.store.objects_file import ObjectWriter
 
     started = time.perf_counter()
     files = find_images(paths)
@@ -80,7 +81,7 @@ def encode(
             class_names, further = encoder.class_names, None
             batches = encode_files(encoder, files, batch_size, strict, advance, score_threshold=score_threshold)
         else:
-            from ssdir.inference.describe import describe_files
+            from ssdir.inference.encode_boxes import describe_files
 
             class_names, further = placed.table.class_names, placed.table.given.schema
             batches = describe_files(cast("Predictor", encoder), placed, files, batch_size, strict, advance)
@@ -127,8 +128,8 @@ def _check_can_describe(model: str, engine: str | None, score_threshold: float |
 
 def _place(boxes: Path, annotations: Path | None, unit: BoxUnit, files: list[Path]) -> PlacedBoxes:
     """Reads the boxes, and says where they and the images given don't meet."""
-    from ssdir.inference.box_files import read_boxes
-    from ssdir.inference.describe import place
+    from ssdir.inference.encode_boxes import place
+    from ssdir.store.box_files import read_boxes
 
     placed = place(read_boxes(boxes, annotations, unit), files)
     if placed.unknown:

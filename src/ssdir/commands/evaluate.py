@@ -153,18 +153,19 @@ def evaluate(
 
 
 def _load(model: str, device: str | None, precision: Literal["single", "bf16"] | None, seed: int) -> _Subject:
-    from ssdir.inference.files import load_encoder
+    from ssdir.inference.engines import load_encoder
     from ssdir.inference.predictor import Predictor
 
     encoder = load_encoder(model, None, device, precision)
     if not isinstance(encoder, Predictor):
-        from ssdir.inference.onnx_engine import OnnxEncoder
-        from ssdir.inference.onnx_model import OnnxModel
+        from ssdir.export.model import OnnxModel
+        from ssdir.export.runtime import OnnxEncoder
 
         assert isinstance(encoder, OnnxEncoder)
         config = {"exported": encoder.exported.model_dump()}
         return _Subject(OnnxModel(encoder), encoder.class_names, config, device=encoder.device)
-    from ssdir.models.zoo import device_name, find_model, random_encoder
+    from ssdir.device import device_name
+    from ssdir.models.io import find_model, random_encoder
     from ssdir.training.recipe import read_training
 
     return _Subject(
@@ -184,7 +185,7 @@ def _splits(
 
     There is no train split where it has images of the test split: probes would be told what they are asked.
     """
-    from ssdir.data.layouts import open_dataset
+    from ssdir.data.readers.registry import open_dataset
 
     names, size = subject.class_names, subject.model.image_size
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
@@ -211,7 +212,7 @@ def _read_options(
     layout: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """How to read the data: as told, or else as in the model's training; of the layout's options, those it has."""
-    from ssdir.data.layouts import find_layout
+    from ssdir.data.readers.registry import find_layout
 
     recipe = (training or {"recipe": {}})["recipe"]
     trained = {name: recipe.get(name) for name in {**kept, **layout}}
@@ -223,7 +224,7 @@ def _read_options(
 
 def _unseen_glyphs(test: ObjectDataset, root: Path | None) -> list[Image8] | None:
     """Glyphs of the test split of the source that the images were scattered from, where it is known."""
-    from ssdir.data.glyphs import load_glyphs
+    from ssdir.data.scatter.glyphs import load_glyphs
 
     source = test.table.info.get("source")
     if source is None:

@@ -42,15 +42,15 @@ def export(
     if int8 and (file_format, part) != ("onnx", "encoder"):
         raise InputError("--int8 is for encoders in ONNX: leave out --format and --part")
     from ssdir.data.image_files import find_images
-    from ssdir.inference.export import export_model
-    from ssdir.models.zoo import load_model, read_description
+    from ssdir.export.onnx import export_model
+    from ssdir.models.io import load_model, read_description
 
     images = find_images([calibrate]) if calibrate is not None else []
     loaded, quantized = load_model(model), None
     with atomic_file(out, force) as temporary:
         export_model(loaded, temporary, part, read_description(model), pt2=file_format == "torch")
         if int8:
-            from ssdir.inference.quantize import quantize_encoder
+            from ssdir.export.quantize import quantize_encoder
 
             quantized = quantize_encoder(temporary, temporary, images)
     say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")

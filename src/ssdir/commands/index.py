@@ -10,7 +10,7 @@ import typer
 from ssdir.commands.options import Encoder, Force
 from ssdir.console import next_step, progress, say
 from ssdir.errors import InputError
-from ssdir.wording import counted
+from ssdir.formatting import counted
 
 
 def index(
@@ -21,7 +21,7 @@ def index(
     force: Force = False,
 ) -> None:
     """Make encoded objects searchable: an index in a folder, without a server."""
-    from ssdir.search.index import ObjectIndex
+    from ssdir.analysis.search.index import ObjectIndex
 
     if add and force:
         raise InputError("--add goes without --force: it extends the index as it is")

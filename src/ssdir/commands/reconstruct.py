@@ -10,8 +10,8 @@ import typer
 from ssdir.commands.options import Device, Force, Model, ScoreThreshold, Strict
 from ssdir.console import next_step, say, warn
 from ssdir.errors import InputError
+from ssdir.formatting import counted
 from ssdir.outputs import atomic_file, claim
-from ssdir.wording import counted
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 

@@ -46,7 +46,7 @@ def reproduce(
         return
     if as_json:
         raise InputError("--json is of the list that --dry-run prints; results are written as JSON anyway")
-    from ssdir.experiments.reproduce.command import reproduce as run
+    from ssdir.reproduce.command import reproduce as run
     from ssdir.training.session import OutOfTime
 
     try:
@@ -59,8 +59,8 @@ def reproduce(
 
 
 def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:
-    from ssdir.experiments.reproduce.command import forecast
-    from ssdir.wording import format_seconds
+    from ssdir.formatting import format_seconds
+    from ssdir.reproduce.command import forecast
 
     found, left_out = forecast(experiments, scale, runs, data)
     if as_json:

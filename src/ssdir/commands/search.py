@@ -18,7 +18,7 @@ from ssdir.outputs import atomic_file, claim
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ssdir.search.index import Neighbours, ObjectIndex
+    from ssdir.analysis.search.index import Neighbours, ObjectIndex
 
 
 def search(
@@ -55,7 +55,7 @@ def search(
         raise InputError("give a picture to search by, or --row for an object of the index")
     if sheet is not None:
         claim(sheet, force, (".png",))
-    from ssdir.search.index import ObjectFilter, ObjectIndex
+    from ssdir.analysis.search.index import ObjectFilter, ObjectIndex
 
     opened = ObjectIndex.open(index)
     where = ObjectFilter(tuple(classes or ()), min_score, min_size, max_size)
@@ -66,7 +66,7 @@ def search(
         # An object is not its own neighbour.
         found = [each[each.rows != row][:k] for each in opened.nearest(_codes(asked), k + 1, where)]
     else:
-        from ssdir.search.query import encode_query
+        from ssdir.analysis.search.query import encode_query
 
         asked = encode_query(opened.info, image, model, score_threshold, device)
         found = opened.nearest(_codes(asked), k, where)
@@ -129,8 +129,8 @@ def _print(index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Ne
 def _write_sheet(
     path: Path, force: bool, index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Neighbours]
 ) -> None:
-    from ssdir.plots.sheets import to_png
-    from ssdir.search.crops import Tile, read_crops, tile_sheet
+    from ssdir.analysis.crops import Tile, read_crops, tile_sheet
+    from ssdir.plots.image_grids import to_png
 
     rows = []
     for name, crop, each in zip(names, read_crops(asked, index.image_path), found, strict=True):

@@ -28,9 +28,9 @@ def train(
     settings = read_recipe(recipe, overrides or [])
     if not data.exists():
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
-    from ssdir.data.layouts import find_layout
-    from ssdir.data.table_builder import find_name
-    from ssdir.models.zoo import check_parts
+    from ssdir.data.readers.registry import find_layout
+    from ssdir.data.readers.table_builder import find_name
+    from ssdir.models.io import check_parts
     from ssdir.training.fit import train as fit
 
     check_parts(settings.model, recipe)

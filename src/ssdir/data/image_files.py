@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssdir.data.folders import files_below
 from ssdir.errors import InputError, InputWarning
-from ssdir.wording import counted
+from ssdir.formatting import counted
 
 _READ = """
     .apng .avif .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .pbm .pfm .pgm .png .pnm .ppm

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ssdir.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ssdir.inference.arrays import ObjectArrays
+    from ssdir.object_arrays import ObjectArrays
     from ssdir.objects import Objects
 
 T = TypeVar("T")
@@ -28,7 +28,6 @@ Found_co = TypeVar("Found_co", bound="Objects | ObjectArrays", covariant=True)
 
 Precision: TypeAlias = Literal["single", "bf16"]
 
-ONNX_SUFFIX = ".onnx"
 READERS = min(4, os.cpu_count() or 1)
 
 
@@ -53,42 +52,6 @@ class Encoder(Protocol[Found_co]):
 
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Found_co:
         """Finds the objects of images uint8 (B, image_size, image_size, 3), RGB, in one go; B may be 0."""
-
-
-def load_encoder(
-    model: str,
-    engine: Literal["torch", "onnx"] | None = None,
-    device: str | None = None,
-    precision: Precision | None = None,
-) -> Encoder[Any]:
-    """Loads a model on an engine.
-
-    Args:
-        model: a shipped model's name or a model's folder, for torch; a file of `ssdir export`, for ONNX Runtime.
-        engine: None takes the one that `model` is for.
-        device: where to run; None takes the best there is.
-        precision: of torch's products; an exported file has its own.
-
-    Raises:
-        InputError: if there is no such model, it is for the other engine, it can't have the precision, or the
-            device isn't there.
-    """
-    is_onnx = model.lower().endswith(ONNX_SUFFIX)
-    if (engine or ("onnx" if is_onnx else "torch")) == "onnx":
-        if not is_onnx:
-            raise InputError(
-                f"'{model}' is not an {ONNX_SUFFIX} file, which --engine onnx needs: make one with ssdir export"
-            )
-        if precision is not None:
-            raise InputError(f"'{model}' has the precision in which it was exported: leave out --precision")
-        from ssdir.inference.onnx_engine import OnnxEncoder
-
-        return OnnxEncoder(model, device)
-    if is_onnx:
-        raise InputError(f"'{model}' is for ONNX Runtime: leave out --engine torch, or give a model's folder")
-    from ssdir.inference.predictor import load
-
-    return load(model, device, precision or "single")
 
 
 def check_threshold(score_threshold: float | None) -> None:

@@ -14,19 +14,21 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from ssdir.data.images import Image8, ImageSource, image_size, read_image, read_square, to_tensor
+from ssdir.device import choose_device
 from ssdir.errors import InputError
-from ssdir.inference.boxes import BoxUnit, as_objects
+from ssdir.formatting import counted
 from ssdir.inference.files import Precision, check_threshold, chunks
+from ssdir.inference.given_boxes import as_objects
 from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.detected import DetectedModel
+from ssdir.models.detected.model import DetectedModel
 from ssdir.models.hub import fetch_model
 from ssdir.models.inference_form import in_bfloat16, inference_form
-from ssdir.models.zoo import choose_device, load_model, save_model, weights_fingerprint
+from ssdir.models.io import load_model, save_model, weights_fingerprint
+from ssdir.object_arrays import BoxUnit
 from ssdir.objects import Objects, Scene
-from ssdir.wording import counted
 
 if TYPE_CHECKING:
-    from ssdir.inference.boxes import GivenBoxes
+    from ssdir.inference.given_boxes import GivenBoxes
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource]"
 

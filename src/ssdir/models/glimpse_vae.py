@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.models.backbone import init_xavier
-from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
-from ssdir.models.encoders import LatentConfig
+from ssdir.models.detected.encoders import LatentConfig
+from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_WIDTH, Widths
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ssdir.errors import InputError
-from ssdir.models.detected import DetectedConfig, DetectedModel, pool_pyramid
+from ssdir.models.detected.model import DetectedConfig, DetectedModel, pool_pyramid
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.sizes import MAX_WIDTH
-from ssdir.models.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.ops.precision import in_full_precision
 

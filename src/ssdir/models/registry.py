@@ -7,12 +7,12 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Discriminator, Tag
 
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
-from ssdir.models.space import SPACE, SPACEConfig
-from ssdir.models.spair import SPAIR, SPAIRConfig
-from ssdir.models.ssd import SSD
+from ssdir.models.space.model import SPACE, SPACEConfig
+from ssdir.models.spair.model import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
 

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from ssdir.config import Record, parse
 from ssdir.documents import read_json
 from ssdir.errors import InputError
+from ssdir.formatting import quote
 from ssdir.models.sizes import check_class_names
-from ssdir.wording import quote
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 

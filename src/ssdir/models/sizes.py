@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from ssdir.errors import InputError
-from ssdir.wording import quote
+from ssdir.formatting import quote
 
 MAX_WIDTH = 1 << 14
 """Most channels, or latents, of one layer."""

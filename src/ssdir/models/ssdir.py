@@ -8,8 +8,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ssdir.models.backbone import Backbone
-from ssdir.models.detected_vae import DetectedVAE, DetectedVAEConfig
-from ssdir.models.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
 from ssdir.objects import Objects
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssdir.errors import InputError
-from ssdir.wording import first_line, quote
+from ssdir.formatting import first_line, quote
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}

@@ -11,7 +11,7 @@ from ssdir.plots.charts import (
     timing_bar,
     tsne,
 )
-from ssdir.plots.sheets import (
+from ssdir.plots.image_grids import (
     Picture,
     contact_sheet,
     principal_directions,

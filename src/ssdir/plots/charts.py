@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssdir.wording import format_seconds
+from ssdir.formatting import format_seconds
 
 Curve: TypeAlias = tuple[Sequence[float], Sequence[float]]
 """x and y, equally many."""

@@ -15,12 +15,12 @@ from sklearn.cluster import KMeans
 
 from ssdir.data.images import Image8, read_image, shrink
 from ssdir.errors import InputError
-from ssdir.inference.identity import Identity
+from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import find_picture, read_table, to_objects
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.plots import MIN_TSNE_POINTS, Embedding, tsne
+from ssdir.store.objects_file import find_picture, read_table, to_objects
 from ssdir.studio.look import SHOWN_SIDE
 from ssdir.studio.samples import Sample
 

@@ -8,11 +8,11 @@ import gradio as gr
 
 from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
+from ssdir.formatting import counted
 from ssdir.inference.predictor import Predictor
 from ssdir.studio import components, views
 from ssdir.studio.look import Look, look
 from ssdir.studio.workspace import Studio, Workspace
-from ssdir.wording import counted
 
 
 class CompareTab:

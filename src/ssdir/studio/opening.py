@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssdir.inference.identity import Identity
+from ssdir.identity import Identity
 from ssdir.inference.predictor import check_draws, load
+from ssdir.models.io import find_model
 from ssdir.models.shipped import list_models
-from ssdir.models.zoo import find_model
 from ssdir.studio.collection import collect_samples, map_objects, open_collection
 from ssdir.studio.directions import LatentDirections
 from ssdir.studio.samples import sample_pictures

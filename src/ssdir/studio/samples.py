@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import cv2
 
-from ssdir.data.glyphs import load_glyphs
 from ssdir.data.images import Image8
-from ssdir.data.scatter import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import load_glyphs
 
 NUM_SHOWN = 6
 NUM_SAMPLES = 30

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ssdir.documents import json_text
-from ssdir.inference.identity import Identity
+from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
-from ssdir.inference.store import ObjectWriter
 from ssdir.objects import Objects
 from ssdir.plots import to_png
+from ssdir.store.objects_file import ObjectWriter
 from ssdir.studio.views import pixels
 
 SCALE = 4

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from ssdir.data.images import Image8
+from ssdir.formatting import counted
 from ssdir.objects import Objects, Scene
 from ssdir.plots import to_png
-from ssdir.plots.sheets import BOX_COLOURS
+from ssdir.plots.image_grids import BOX_COLOURS
 from ssdir.studio.collection import CROP_SIDE, Collection, ObjectMap
 from ssdir.studio.look import Look, depth_ranks
-from ssdir.wording import counted
 
 View: TypeAlias = dict[str, Any]
 """What the JavaScript of a component (`assets/`) reads as `props.value`; its first lines say what is in it."""

@@ -12,7 +12,8 @@ import torch
 
 from ssdir.data.images import Image8
 from ssdir.errors import InputError
-from ssdir.inference.identity import Identity
+from ssdir.formatting import quote
+from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.studio.collection import Collection, ObjectMap
@@ -20,7 +21,6 @@ from ssdir.studio.directions import LatentDirections
 from ssdir.studio.look import Look, look
 from ssdir.studio.samples import Sample
 from ssdir.studio.scene_editor import History
-from ssdir.wording import quote
 
 _HUGE = 1e18
 

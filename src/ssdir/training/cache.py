@@ -23,7 +23,7 @@ from ssdir.console import warn
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.objects import Objects
 from ssdir.outputs import checksum
 from ssdir.training.loading import CachedDataset, make_loader

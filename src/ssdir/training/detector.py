@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ssdir.errors import InputError
-from ssdir.models.detected import DetectedConfig, DetectedModel
+from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.io import load_model, save_model
 from ssdir.models.registry import build_model
-from ssdir.models.zoo import load_model, save_model
 from ssdir.training.recipe import SUMMARY_FILE, Recipe, read_fingerprint, read_run_recipe
 from ssdir.training.summary import has_ended
 

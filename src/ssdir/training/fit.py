@@ -13,19 +13,20 @@ import lightning
 import torch
 
 from ssdir.console import warn
-from ssdir.data.check import nothing_to_learn
 from ssdir.data.dataset import ObjectDataset, fingerprint
-from ssdir.data.layouts import open_dataset
+from ssdir.data.learnable import nothing_to_learn
+from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import build_augmentation
+from ssdir.device import choose_device
 from ssdir.errors import InputError
 from ssdir.models.backbone import build_backbone
 from ssdir.models.base import GenerativeModel
-from ssdir.models.detected import DetectedConfig, DetectedModel
-from ssdir.models.detected_vae import DetectedVAE
+from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import SSD
+from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model
-from ssdir.models.ssd import SSD
-from ssdir.models.zoo import choose_device, load_model, save_model
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector, check_detector

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ssdir.models.backbone import Backbone
-from ssdir.models.encoders import PyramidEncoder
-from ssdir.models.ssd import SSD
+from ssdir.models.detected.encoders import PyramidEncoder
+from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.loading import Batch
 from ssdir.training.modules import LitRepresentation, LitStage

@@ -10,8 +10,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ssdir.models.base import GenerativeModel
-from ssdir.models.detected_vae import DetectedVAE
-from ssdir.models.ssd import SSD
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.loading import Batch
 from ssdir.training.recipe import StageConfig

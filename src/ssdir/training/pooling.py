@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.errors import InputError
-from ssdir.models.detected import pool_pyramid
+from ssdir.models.detected.model import pool_pyramid
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.training.cache import Progress
 from ssdir.training.recipe import Recipe

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ssdir.models.detected import DetectedConfig
+from ssdir.models.detected.model import DetectedConfig
 from ssdir.ops.precision import multiplies_bf16
 from ssdir.training.recipe import Recipe
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ssdir.config import Config, Record, parse, parse_values, read_values
-from ssdir.data.check import Learned
+from ssdir.data.learnable import Learned
 from ssdir.data.transforms import AugmentConfig
 from ssdir.documents import MAX_YAML_BYTES, read_json, read_text
 from ssdir.errors import InputError
-from ssdir.models.detected import DetectedConfig
+from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ssdir.data.dataset import ObjectDataset
 from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
-from ssdir.models.ssd import SSD
+from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.modules import LitStage
 from ssdir.training.recipe import StageConfig

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 
 from ssdir.data.dataset import ObjectDataset
-from ssdir.models.zoo import choose_device, device_name
+from ssdir.device import choose_device, device_name
 from ssdir.training.checkpoints import PlainCheckpoints, run_key
 from ssdir.training.graphs import DenseGraphs, has_graphs
 from ssdir.training.loading import CachedDataset, EpochShuffle, make_loader

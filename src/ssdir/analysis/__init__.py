@@ -1,0 +1,1 @@
+"""Analyses of encoded objects: search, clusters, classifiers, outliers."""

@@ -1,0 +1,279 @@
+"""An index of encoded objects: which are nearest to an embedding, by the cosine of their `z_what`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ssdir.analysis.search.duplicates import PLACE
+from ssdir.analysis.search.filters import ObjectFilter
+from ssdir.analysis.search.rows import INDEXED, OnProgress, Rows, write_rows
+from ssdir.analysis.search.table import (
+    FORMAT_FILE,
+    TABLE,
+    IndexInfo,
+    connect,
+    lance,
+    read_header,
+    sole_writer,
+    write_header,
+)
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+from ssdir.identity import Identity, check_comparable
+from ssdir.inference.engines import load_identity
+from ssdir.outputs import atomic_dir
+from ssdir.store.objects_file import StoreInfo, find_picture, read_info
+
+EXACT_UP_TO = 50_000
+"""Rows up to which every one is compared: that takes milliseconds, and no part of the answer is missed."""
+ROWS_PER_PARTITION = 1000
+PROBED_SHARE = 0.04
+LEAST_PROBED = 24
+"""Partitions that are looked into, where all objects count. A filter leaves fewer in each, and the nearest of them
+lie further apart: as many more partitions are looked into, up to all (`benchmarks/search.py` measures recall)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest objects of one code, nearest first.
+
+    Attributes:
+        rows: of the index, int64 (n,).
+        similarity: cosines, float32 (n,), at most 1.
+        read: reads rows of the index, see `ObjectIndex.rows`.
+    """
+
+    rows: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+    read: Callable[[Sequence[int]], pa.Table] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: NDArray[np.generic] | slice) -> Neighbours:
+        """Selects some, by mask (n,), by index, or by slice."""
+        return Neighbours(self.rows[index], self.similarity[index], self.read)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """A row for each: image, box in pixels, class, score, size, z_depth, z_what.
+
+        Read when it is first asked for: that takes longer than finding them.
+        """
+        return self.read(self.rows.tolist()).drop_columns(["row"])
+
+
+class ObjectIndex:
+    """Encoded objects in a folder of their own (LanceDB, embedded: no server), to be made, extended and asked.
+
+    Use `create` or `open`.
+    """
+
+    def __init__(self, path: Path, info: IndexInfo, table: Any) -> None:
+        self.path, self.info, self._table = path, info, table
+        self._count = int(table.count_rows())
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        files: Sequence[str | Path],
+        model: str | None = None,
+        force: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Self:
+        """Makes an index of files that `ssdir encode` wrote, whole or not at all.
+
+        Args:
+            path: the folder to make.
+            files: of one model.
+            model: the model, as `ssdir.load` takes it, where it has moved or the files no longer name it; it is
+                loaded, and must be theirs.
+            force: replace an existing index.
+            on_progress: called with objects done, of how many, and what is being done.
+
+        Raises:
+            InputError: if a file is missing, damaged or of another model, or holds no objects; if an object is
+                given twice, see `Places`; as `atomic_dir`.
+        """
+        path = Path(path)
+        _check_given_once(files)
+        identity = None if model is None else load_identity(model)
+        infos = [read_info(file, identity) for file in files]
+        about = {name: getattr(infos[0], name) for name in Identity.model_fields}
+        info = IndexInfo(**about, folder=str(Path.cwd()))
+        _check_same_model(info, infos, files)
+        if not sum(each.objects for each in infos):
+            raise InputError(f"'{files[0]}' holds no objects: nothing can be searched for")
+        replaced = sole_writer(path) if force and (path / FORMAT_FILE).is_file() else nullcontext()
+        with replaced, lance(path, "made"), atomic_dir(path, force) as folder:
+            database = connect(folder)
+            table = write_rows(partial(database.create_table, TABLE), Rows(files, info, identity), on_progress)
+            _sort_into_partitions(table, on_progress)
+            write_header(folder, info)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Opens an index.
+
+        Raises:
+            InputError: if there is none, or it is damaged.
+        """
+        path = Path(path)
+        info = read_header(path)
+        with lance(path, "opened"):
+            return cls(path, info, connect(path).open_table(TABLE))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(
+        self, files: Sequence[str | Path], on_progress: OnProgress | None = None, model: str | None = None
+    ) -> None:
+        """Adds the objects of more files of the same model.
+
+        Args:
+            files: that `ssdir encode` wrote.
+            on_progress: as of `create`.
+            model: as of `create`.
+
+        Raises:
+            InputError: as `create`; if the index has an object already; if another command is writing to it.
+        """
+        identity = None if model is None else load_identity(model)
+        _check_same_model(self.info, [read_info(file, identity) for file in files], files)
+        _check_given_once(files)
+        with sole_writer(self.path), lance(self.path, "extended"):
+            self._table.checkout_latest()
+            version, first = self._table.version, int(self._table.count_rows())
+            rows = Rows(files, self.info, identity, first)
+            rows.places.add(self._table.search().select(list(PLACE)).to_arrow(), INDEXED, self.image_path)
+            try:
+                write_rows(self._table.add, rows, on_progress)
+                _sort_into_partitions(self._table, on_progress)
+            except BaseException:
+                self._table.restore(version)
+                raise
+            write_header(self.path, self.info)
+            self._count = int(self._table.count_rows())
+
+    def nearest(
+        self, z_what: NDArray[np.floating[Any]], k: int = 10, where: ObjectFilter | None = None
+    ) -> list[Neighbours]:
+        """The `k` nearest objects of each code.
+
+        Up to 50,000 objects every one is compared; beyond, those in the partitions around the code.
+
+        Args:
+            z_what: float (D,) or (n, D).
+            k: how many at most.
+            where: which count; None for all.
+
+        Returns:
+            One for each code, with fewer than `k` rows where fewer count.
+
+        Raises:
+            InputError: if the codes have another size, or are not finite; as `ObjectFilter.sql`.
+        """
+        codes = np.atleast_2d(np.asarray(z_what, dtype=np.float32))
+        if not np.isfinite(codes).all():
+            raise InputError("an embedding to search for holds numbers that are not finite")
+        if codes.shape[1] != self.info.latent_dim:
+            raise InputError(
+                f"codes of {codes.shape[1]} numbers don't fit an index of {self.info.latent_dim}: "
+                "they are of another model"
+            )
+        condition = (where or ObjectFilter()).sql(self.info.class_names)
+        with lance(self.path, "searched"):
+            probed = self._probed(condition)
+            return [self._nearest(code, k, condition, probed) for code in codes]
+
+    def rows(self, rows: Sequence[int]) -> pa.Table:
+        """The objects of some rows, in their order.
+
+        Raises:
+            InputError: if there is no such row.
+        """
+        count = len(self)
+        for row in rows:
+            if not 0 <= row < count:
+                raise InputError(f"the index has rows 0 ... {count - 1}, not {row}")
+        with lance(self.path, "read"):
+            if not len(rows):
+                return self._table.search().limit(0).to_arrow()
+            # Rows are only ever appended, so that their numbers are where they lie: none is searched for.
+            found = self._table.take_offsets(list(rows)).to_arrow()
+        place = {row: number for number, row in enumerate(found["row"].to_pylist())}
+        return found.take([place[row] for row in rows])
+
+    def image_path(self, image: str) -> Path:
+        """Where a picture should be: from the folder where the index was made, or from the current one."""
+        return find_picture(image, self.info.folder, ".")
+
+    def _probed(self, condition: str | None) -> int | None:
+        """Partitions to look into, so that about as many objects are compared with a filter as without."""
+        if len(self) <= EXACT_UP_TO:
+            return None
+        partitions = _partitions(len(self))
+        probed = max(LEAST_PROBED, round(partitions * PROBED_SHARE))
+        if condition is not None:
+            probed = math.ceil(probed * len(self) / max(1, self._table.count_rows(condition)))
+        return min(partitions, probed)
+
+    def _nearest(self, code: NDArray[np.float32], k: int, condition: str | None, probed: int | None) -> Neighbours:
+        query = self._table.search(code, vector_column_name="z_what").distance_type("cosine").limit(k)
+        if condition is not None:
+            query = query.where(condition, prefilter=True)
+        if probed is not None:
+            query = query.nprobes(probed)
+        found = query.select(["row", "_distance"]).to_arrow()
+        similarity = 1 - found["_distance"].to_numpy().astype(np.float32)
+        return Neighbours(found["row"].to_numpy(), similarity, self.rows)
+
+
+def _check_given_once(files: Sequence[str | Path]) -> None:
+    for number, file in enumerate(files):
+        if Path(file) in map(Path, files[:number]):
+            raise InputError(f"'{file}' is given twice")
+
+
+def _partitions(count: int) -> int:
+    return max(1, count // ROWS_PER_PARTITION)
+
+
+def _sort_into_partitions(table: Any, on_progress: OnProgress | None) -> None:
+    """Prepares a large table for search; without it, all rows are compared."""
+    count = table.count_rows()
+    if count > EXACT_UP_TO:
+        if on_progress is not None:
+            on_progress(0, count, "sorting into partitions")
+        # The codes stay as they are, in partitions (IVF_FLAT): quantised ones would cost recall, and save memory
+        # that a million of them does not need.
+        table.create_index(
+            metric="cosine", vector_column_name="z_what", index_type="IVF_FLAT", num_partitions=_partitions(count)
+        )
+
+
+def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo], files: Sequence[str | Path]) -> None:
+    for other, file in zip(others, files, strict=True):
+        check_comparable(
+            other, f"'{file}' (model {quote(other.model)})", info, f"the index (model {quote(info.model)})"
+        )
+        if list(other.class_names) != list(info.class_names):
+            raise InputError(
+                f"'{file}' has other classes than the index: make an index of its own for each detector"
+            )
+
+
+__all__ = ["IndexInfo", "Neighbours", "ObjectFilter", "ObjectIndex"]

@@ -1,0 +1,122 @@
+"""The files of an index: LanceDB's, with checksums, for Lance has none and answers wrongly from damaged files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from ssdir.config import parse
+from ssdir.documents import json_text, read_json
+from ssdir.errors import InputError
+from ssdir.formatting import first_line
+from ssdir.identity import Identity
+from ssdir.outputs import atomic_file, checksum
+
+FORMAT = 2
+FORMAT_FILE = "ssdir.json"
+TABLE = "objects"
+
+_LOCK = ".lock"
+_HINT = "latest_version_hint.json"
+"""Lance does without this file, and replaces it."""
+
+
+class IndexInfo(Identity):
+    """What an index holds.
+
+    Attributes:
+        folder: what the images' relative paths start from.
+    """
+
+    folder: str
+
+
+class _Header(IndexInfo):
+    """What stands in `FORMAT_FILE`: the checksum of each of Lance's files, by its path in the index, too."""
+
+    format: int
+    checksums: dict[str, int]
+
+
+def connect(folder: Path) -> Any:
+    """Opens LanceDB in a folder; raises InputError if it is not installed."""
+    try:
+        import lancedb
+    except ImportError as error:
+        raise InputError("to search, LanceDB is needed: pip install 'ssdir[search]'") from error
+    return lancedb.connect(folder)
+
+
+def write_header(folder: Path, info: IndexInfo) -> None:
+    """Writes what an index holds, with the checksums of its files."""
+    header = {"format": FORMAT, **info.model_dump(), "checksums": _checksums(folder)}
+    with atomic_file(folder / FORMAT_FILE, force=True) as temporary:
+        temporary.write_text(json_text(header), encoding="utf-8")
+
+
+def read_header(folder: Path) -> IndexInfo:
+    """Reads what an index holds, and checks that its files are those that were written.
+
+    Raises:
+        InputError: if there is no index, or it is damaged or of another format.
+    """
+    file = folder / FORMAT_FILE
+    if not file.is_file():
+        problem = "is not an index" if folder.exists() else "does not exist"
+        raise InputError(f"'{folder}' {problem}: make one with ssdir index OBJECTS.parquet --out {folder}")
+    again = "make it again with ssdir index --force"
+    try:
+        values = read_json(file)
+        is_other = isinstance(values, dict) and values.get("format", FORMAT) != FORMAT
+        header = None if is_other else parse(_Header, values, source=str(file))
+    except InputError as error:
+        raise InputError(f"'{folder}' is damaged: {again} ({error})") from None
+    if header is None:
+        raise InputError(f"'{folder}' is of another ssdir: {again}")
+    now = _checksums(folder)
+    for name, expected in header.checksums.items():
+        if now.get(name) != expected:
+            problem = "has changed" if name in now else "is missing"
+            raise InputError(f"'{folder}' is damaged: {again} ('{name}' {problem})")
+    return IndexInfo(**{name: getattr(header, name) for name in IndexInfo.model_fields})
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.glob(f"{TABLE}.lance/**/*") if path.is_file() and path.name != _HINT)
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+
+
+@contextmanager
+def lance(folder: Path, doing: str) -> Iterator[None]:
+    """What Lance refuses becomes one sentence: it raises these built-in errors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, OSError, pa.ArrowException) as error:
+        raise InputError(f"'{folder}' can't be {doing}: {first_line(error)}") from error
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keeps other commands from writing to an index.
+
+    Raises:
+        InputError: if another one is writing, or the folder can't be written to.
+    """
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another command is writing to '{folder}': wait until it has ended") from None
+    except OSError as error:
+        raise InputError(f"'{folder}' can't be written to ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,88 @@
+"""Which objects of a split can be learned, and what to say where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdir.data.annotations import AnnotationTable, clip_boxes
+from ssdir.formatting import counted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something broken or suspicious.
+
+    Attributes:
+        kind: what it is, as an identifier.
+        stops: training stops at it; else it goes on, as `sentence` says.
+        sentence: what it is, and what becomes of it.
+        names: each case: an image, a box of an image, or a class.
+    """
+
+    kind: str
+    stops: bool
+    sentence: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Which objects of a split are learned; see the `Recipe` of a training.
+
+    Attributes:
+        classes: `all`, `object`, or the names of the classes to learn.
+        min_side: objects narrower or lower than this share of the image are not learned.
+        needs_objects: whether there must be any: models without a detector learn from images alone.
+    """
+
+    classes: str | Sequence[str] = "all"
+    min_side: float = 0.0
+    needs_objects: bool = True
+
+
+EVERYTHING = Learned()
+
+
+def usable_boxes(table: AnnotationTable) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of the objects that a data set yields, and their boxes, xyxy relative to the image."""
+    boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
+    rows = np.flatnonzero(has_area & ~table.ignored)
+    return rows, boxes[rows]
+
+
+def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> Problem | None:
+    """What stops the training of a detector: no image has an object that it could learn.
+
+    Both `ssdir data check` and training ask this.
+
+    Args:
+        table: what is annotated.
+        learned: which objects are to be learned.
+
+    Returns:
+        The problem, whose names say what there is instead; None if there is such an object, or if none is needed.
+    """
+    if not learned.needs_objects:
+        return None
+    rows, boxes = usable_boxes(table)
+    large = (boxes[:, 2:] - boxes[:, :2] >= learned.min_side).all(axis=1)
+    chosen = np.ones(len(rows), dtype=np.bool_)
+    if not isinstance(learned.classes, str):
+        wanted = [i for i, name in enumerate(table.category_names) if name in learned.classes]
+        chosen = np.isin(table.category[rows], wanted)
+    if (large & chosen).any():
+        return None
+    small = 0 if table.too_small is None else int(table.too_small.sum())
+    counts = {
+        "of crowds and the like": int(table.ignored.sum()) - small,
+        "smaller than min_side": int((~large).sum()) + small,
+        "of other classes than asked for": int((large & ~chosen).sum()),
+        "without area or outside of their image": len(table.image) - len(rows) - int(table.ignored.sum()),
+    }
+    instead = [f"{counted(number, 'box', 'boxes')} {what}" for what, number in counts.items() if number]
+    sentence = "there is nothing to learn: no image has an object"
+    return Problem("no_objects", True, sentence, tuple(instead) or ("no box is annotated",))

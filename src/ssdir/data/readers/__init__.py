@@ -1,0 +1,1 @@
+"""Readers of data sets: each layout becomes one `AnnotationTable`."""

@@ -1,0 +1,1 @@
+"""CLEVR scenes, with boxes computed from the scene's camera."""

@@ -1,0 +1,277 @@
+"""CLEVR v1.0, and what its generator writes, in their own layout.
+
+`<root>/scenes/CLEVR_<split>_scenes.json`, the images in `<root>/images/<split>/`, and optionally
+`<root>/masks/<split>/<image name>`, whose value i + 1 marks the visible pixels of object i. The scenes hold
+neither boxes nor a camera: `cameras` and `solids` work them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ssdir.config import Record, parse
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.images import image_size
+from ssdir.data.masks import draw_order, mask_boxes, read_mask
+from ssdir.data.readers.clevr.cameras import Camera, largest_error_px, recover_camera
+from ssdir.data.readers.clevr.geometry import Solids, cover_pixels, project_boxes, silhouette_areas
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.names import InsideName
+from ssdir.data.readers.split_files import find_split, list_splits
+from ssdir.documents import stream_json
+from ssdir.errors import InputError, nearest
+from ssdir.formatting import quote
+
+ATTRIBUTES: dict[str, list[str]] = {
+    "size": ["large", "small"],
+    "colour": ["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"],
+    "material": ["rubber", "metal"],
+    "shape": ["cube", "sphere", "cylinder"],
+}
+"""Names and values as the generator has them (there, `colour` is spelt `color`)."""
+
+VOCABULARIES: dict[str, list[str]] = {
+    "object": ["object"],
+    "shape": ATTRIBUTES["shape"],
+    "full": [" ".join(values) for values in product(*ATTRIBUTES.values())],
+}
+"""The category names: 1, 3, or 96 such as "large gray rubber cube"."""
+
+_SCENES = "scenes/CLEVR_*_scenes.json"
+
+Vocabulary: TypeAlias = Literal["object", "shape", "full"]
+Extent: TypeAlias = Literal["whole", "visible"]
+EXTENTS: tuple[str, ...] = get_args(Extent)
+
+# `pixel_coords` are rounded to whole pixels: a camera that fits misses none by more than half of one.
+_MAX_ERROR_PX = 1.0
+
+
+Coordinate: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+Point: TypeAlias = Annotated[list[Coordinate], Field(min_length=3, max_length=3)]
+
+
+class _ObjectEntry(Record):
+    """An object as the file has it."""
+
+    size: str
+    color: str
+    material: str
+    shape: str
+    rotation: Coordinate
+    point: Point = Field(alias="3d_coords")
+    pixel_coords: Point
+
+
+class _SceneEntry(Record):
+    """A scene as the file has it. Index masks have no more than 65,535 values."""
+
+    image_filename: InsideName
+    objects: list[_ObjectEntry] = Field(max_length=65_535)
+
+
+@dataclass(frozen=True, eq=False)
+class ClevrScene:
+    """One image and what stands in it.
+
+    Attributes:
+        image_name: relative to the root.
+        camera: recovered from the objects.
+        solids: the objects.
+        depth: float (M,), of the centres, along the viewing direction.
+        attributes: int64 (M, 4), index into the values of each of `ATTRIBUTES`.
+    """
+
+    image_name: str
+    camera: Camera
+    solids: Solids
+    depth: NDArray[np.float64]
+    attributes: NDArray[np.int64]
+
+
+def is_clevr(root: str | Path) -> bool:
+    """Whether a folder has CLEVR's layout."""
+    folder = Path(root)
+    return (folder / "images").is_dir() and bool(clevr_splits(root))
+
+
+def clevr_splits(root: str | Path) -> list[str]:
+    """The splits that have scenes."""
+    return list_splits(root, _SCENES)
+
+
+def read_clevr(
+    root: str | Path, split: str, boxes: Extent = "whole", vocabulary: Vocabulary = "shape"
+) -> AnnotationTable:
+    """Reads a split: categories, boxes, depth and attributes of all objects, and where their masks are.
+
+    `boxes="whole"` are those of the whole solid, hidden parts included, clipped to the image;
+    `boxes="visible"` are read from the masks, as is then the `visible` share. Both are whole pixels. An object
+    of which nothing is seen keeps its row and has a box without area. `draw_order` is by depth, farthest first.
+
+    Raises:
+        InputError: if a folder, file or image is missing or outside of the data set, the JSON is invalid or not
+            CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `boxes="visible"`. It names
+            the first ten faults, and counts all.
+    """
+    folder = Path(root)
+    has_masks = (folder / "masks" / split).is_dir()
+    if boxes == "visible" and not has_masks:
+        raise InputError(f"'{root}' has no masks/{split}, which visible boxes need: use boxes 'whole' instead")
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    columns: list[_Columns] = []
+    for scene in read_scenes(folder, split):
+        names.append(scene.image_name)
+        sizes.append(scene.camera.image_size)
+        columns.append(_columns(folder, scene, boxes))
+    counts = [len(column.boxes) for column in columns]
+    attributes = np.concatenate([column.attributes for column in columns])
+    return AnnotationTable(
+        root=folder,
+        sources=(_find_scenes(folder, split),),
+        category_names=VOCABULARIES[vocabulary],
+        image_names=names,
+        image_sizes=np.array(sizes, dtype=np.int64),
+        image=np.repeat(np.arange(len(names)), counts),
+        category=_categories(attributes, vocabulary),
+        boxes_px=np.concatenate([column.boxes for column in columns]),
+        ignored=np.zeros(sum(counts), dtype=np.bool_),
+        draw_order=np.concatenate([column.draw_order for column in columns]),
+        depth=np.concatenate([column.depth for column in columns]),
+        visible=np.concatenate([column.visible for column in columns]) if boxes == "visible" else None,
+        attributes=dict(zip(ATTRIBUTES, attributes.T, strict=True)),
+        attribute_names=ATTRIBUTES,
+        mask_names=[_mask_name(name) for name in names] if has_masks else None,
+        mask_value=np.concatenate([np.arange(1, n + 1) for n in counts]) if has_masks else None,
+    )
+
+
+def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
+    """Yields a split's scenes one by one, without ever holding the whole file.
+
+    Raises:
+        InputError: see `read_clevr`.
+    """
+    folder = Path(root)
+    path = _find_scenes(folder, split)
+    seen: set[str] = set()
+    faults, count = Faults(str(path), of_one_file=True), 0
+    for number, values in enumerate(stream_json(path, "scenes.item")):
+        where, scene = f"scene {number}", None
+        with faults.collecting():
+            entry = parse(_SceneEntry, values, source=where)
+            name = f"images/{split}/{entry.image_filename}"
+            if name in seen:
+                raise InputError(
+                    f"{where} is for {quote(name)}, which an earlier scene is for too: remove one of them"
+                )
+            seen.add(name)
+            scene = _parse_scene(entry, name, _size_of(folder / name, where), where)
+        if scene is not None:
+            yield scene
+        count += 1
+    faults.stop_at_any()
+    if not count:
+        raise InputError(f"{path}: there are no scenes in it, the list 'scenes' is empty or missing")
+
+
+def _size_of(image: Path, where: str) -> tuple[int, int]:
+    try:
+        return image_size(image)
+    except InputError as error:
+        raise InputError(f"{where} is for an image that can't be read: {error}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """A scene's rows of the table."""
+
+    boxes: NDArray[np.float64]
+    visible: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    draw_order: NDArray[np.int64]
+    attributes: NDArray[np.int64]
+
+
+def _columns(folder: Path, scene: ClevrScene, extent: Extent) -> _Columns:
+    if extent == "whole":
+        boxes, visible = cover_pixels(project_boxes(scene.camera, scene.solids)), np.ones(len(scene.depth))
+    else:
+        path, count = folder / _mask_name(scene.image_name), len(scene.depth)
+        mask = read_mask(path, scene.camera.image_size, scene.image_name)
+        if mask.max() > count:
+            raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {count} objects")
+        boxes, pixels = mask_boxes(mask, count)
+        visible = np.clip(pixels / np.maximum(silhouette_areas(scene.camera, scene.solids), 1), 0, 1)
+    return _Columns(boxes, visible, scene.depth, draw_order(scene.depth), scene.attributes)
+
+
+def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArray[np.int64]:
+    if vocabulary == "object":
+        return np.zeros(len(attributes), dtype=np.int64)
+    if vocabulary == "shape":
+        return attributes[:, list(ATTRIBUTES).index("shape")]
+    sides = [len(values) for values in ATTRIBUTES.values()]
+    return np.asarray(np.ravel_multi_index(tuple(attributes.T), sides), dtype=np.int64)
+
+
+def _find_scenes(root: Path, split: str) -> Path:
+    return find_split(root, _SCENES, split, remark="CLEVR publishes none for its test split")
+
+
+def _parse_scene(entry: _SceneEntry, name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
+    for number, item in enumerate(entry.objects):
+        if item.point[2] <= 0:
+            raise InputError(
+                f"{where}, object {number} stands below the ground (3d_coords {item.point}): z must be above 0"
+            )
+    rows = [
+        [_attribute(item, attribute, f"{where}, object {number}") for attribute in ATTRIBUTES]
+        for number, item in enumerate(entry.objects)
+    ]
+    attributes = np.array(rows, dtype=np.int64).reshape(-1, len(ATTRIBUTES))
+    points = np.array([item.point for item in entry.objects], dtype=np.float64).reshape(-1, 3)
+    pixel_coords = np.array([item.pixel_coords for item in entry.objects], dtype=np.float64).reshape(-1, 3)
+    camera = _fit_camera(points, pixel_coords, image_size, where)
+    shapes = np.array(ATTRIBUTES["shape"])[attributes[:, list(ATTRIBUTES).index("shape")]]
+    # Objects stand on the ground, so the height of the centre is half the size. `rotation` is drawn as degrees
+    # in [0, 360), but the generator hands it to Blender as it is, which takes radians.
+    rotations = np.array([item.rotation for item in entry.objects], dtype=np.float64)
+    solids = Solids(shapes, points, points[:, 2], rotations)
+    return ClevrScene(name, camera, solids, pixel_coords[:, 2], attributes)
+
+
+def _fit_camera(
+    points: NDArray[np.float64], pixel_coords: NDArray[np.float64], image_size: tuple[int, int], where: str
+) -> Camera:
+    camera = recover_camera(points, pixel_coords, image_size)
+    error = largest_error_px(camera, points, pixel_coords)
+    if not error <= _MAX_ERROR_PX:
+        size = f"{image_size[1]} x {image_size[0]}"
+        raise InputError(
+            f"{where}: its pixel_coords are not those of CLEVR's camera in an image of {size} (off by {error:.0f} "
+            "pixels): use the images as they were rendered, neither resized nor cropped"
+        )
+    return camera
+
+
+def _attribute(item: _ObjectEntry, attribute: str, place: str) -> int:
+    key = "color" if attribute == "colour" else attribute
+    value, known = getattr(item, key), ATTRIBUTES[attribute]
+    if value not in known:
+        hint = nearest(value[:100], known) or f"; CLEVR has {', '.join(known)}"
+        raise InputError(f"{place}: unknown {key} {quote(value)}{hint}")
+    return known.index(value)
+
+
+def _mask_name(image_name: str) -> str:
+    return "masks" + image_name.removeprefix("images")

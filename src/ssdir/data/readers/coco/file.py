@@ -1,0 +1,353 @@
+"""The one reader of COCO's JSON, data sets and results, for whatever needs images, categories or boxes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from msgspec import UNSET, Raw, Struct, UnsetType
+from numpy.typing import NDArray
+
+from ssdir.data.readers.coco.json_entries import (
+    decode_document,
+    decode_entries,
+    decode_value,
+    entry_name,
+    read_raw_json,
+)
+from ssdir.data.readers.coco.outlines import Corners, outline_box
+from ssdir.data.readers.faults import Faults
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+
+Id: TypeAlias = int | float | str
+Name: TypeAlias = Callable[[], str]
+
+OPTIONAL = ("difficult", "draw_order", "source_index")
+"""Whole numbers of annotations that are not COCO's own."""
+
+_KIND = "COCO annotations"
+_LARGEST_SIDE = 1 << 31
+_NO_BOX = (np.nan,) * 4
+
+
+@dataclass(frozen=True, eq=False)
+class CocoBoxes:
+    """N boxes of a COCO file.
+
+    Attributes:
+        image: int64 (N,), position of the image among the file's.
+        category: int64 (N,), position of the category; -1 where an entry names none.
+        boxes_px: float64 (N, 4), xyxy in pixels of the image's size in the file; NaN where a number is missing, or
+            larger than any image.
+        crowd: bool (N,).
+        scores: float64 (N,), NaN where it is missing; None where no entry has the key.
+        optional: int64 (N,) by name, those of `OPTIONAL` that every entry has.
+        others: all that each entry says apart from lists and objects; only where it was asked for.
+    """
+
+    image: NDArray[np.int64]
+    category: NDArray[np.int64]
+    boxes_px: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    scores: NDArray[np.float64] | None
+    optional: Mapping[str, NDArray[np.int64]]
+    others: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class CocoFile:
+    """A COCO file with n images.
+
+    Attributes:
+        path: the file.
+        image_ids: one per image.
+        file_names: one per image, as written.
+        image_sizes: int64 (n, 2), height and width; 0 where the file gives none.
+        category_ids: in ascending order, numbers before text.
+        category_names: one per category.
+        boxes: the annotations; None if the file has none, like that of images to be tested on.
+        info: what the file says of itself.
+        notes: what was mended, as sentences.
+    """
+
+    path: Path
+    image_ids: list[Id]
+    file_names: list[str]
+    image_sizes: NDArray[np.int64]
+    category_ids: list[Id]
+    category_names: list[str]
+    boxes: CocoBoxes | None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class _Document(Struct):
+    images: list[Raw]
+    categories: list[Raw] | UnsetType = UNSET
+    annotations: list[Raw] | UnsetType = UNSET
+    info: Raw | UnsetType = UNSET
+
+
+class _Image(Struct):
+    id: Id
+    file_name: str
+    height: int | float | None = None
+    width: int | float | None = None
+
+
+class _Category(Struct):
+    id: Id
+    name: str
+
+
+class _Box(Struct):
+    image_id: Id
+    id: Id | None = None
+    category_id: Id | None = None
+    bbox: list[float | None] | None = None
+    segmentation: Raw | UnsetType = UNSET
+    iscrowd: int | float | bool | None = None
+    score: float | UnsetType | None = UNSET
+    difficult: Any = None
+    draw_order: Any = None
+    source_index: Any = None
+
+
+def read_coco_file(path: str | Path) -> CocoFile:
+    """Reads a COCO file with images, and maybe categories and annotations.
+
+    Raises:
+        InputError: if it can't be read, or is not COCO; names up to ten entries with faults, and counts them.
+    """
+    path = Path(path)
+    return _read_document(read_raw_json(path), path, for_encoding=False)
+
+
+def read_coco_boxes(path: str | Path, annotations: str | Path | None = None) -> CocoFile:
+    """Reads boxes that are to be encoded: their categories may be missing, and what else they say is kept.
+
+    Args:
+        path: a COCO file with annotations; or COCO's results, a list of boxes.
+        annotations: for results, the COCO file that has their images and categories.
+
+    Returns:
+        The file with images and categories, whose `boxes` are those of `path`.
+
+    Raises:
+        InputError: as `read_coco_file`; if results come without `annotations`, or other files with them.
+    """
+    path = Path(path)
+    raw = read_raw_json(path)
+    if raw.lstrip()[:1] != b"[":
+        if annotations is not None:
+            raise InputError(f"boxes '{path}' name their images themselves: leave out the annotations")
+        named = _read_document(raw, path, for_encoding=True)
+        if named.boxes is None:
+            raise InputError(f"{path}: not {_KIND} (annotations are missing)")
+        return named
+    if annotations is None:
+        raise InputError(
+            f"boxes '{path}' are COCO's results, which don't name their images: "
+            "give the COCO file that does by --annotations"
+        )
+    named = read_coco_file(annotations)
+    rows = _Rows(named.image_ids, named.category_ids, "result", for_encoding=True, faults=_faults(path))
+    boxes = rows.read(decode_document(raw, list[Raw], path, _KIND))
+    return _with_new_categories(replace(named, boxes=boxes), rows.categories)
+
+
+def _read_document(raw: bytes, path: Path, for_encoding: bool) -> CocoFile:
+    document, faults = decode_document(raw, _Document, path, _KIND), _faults(path)
+    images = [image for _, image in decode_entries(document.images, _Image, "image", faults)]
+    listed = [] if document.categories is UNSET else document.categories
+    categories = [category for _, category in decode_entries(listed, _Category, "category", faults)]
+    categories.sort(key=lambda category: (isinstance(category.id, str), category.id))
+    sizes = [_size(image, faults) for image in images]
+    _check_ids([image.id for image in images], "images", faults)
+    _check_ids([category.id for category in categories], "categories", faults)
+    faults.stop_at_any()
+    info = {} if document.info is UNSET else decode_value(document.info)
+    read = CocoFile(
+        path,
+        [image.id for image in images],
+        [image.file_name for image in images],
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        [category.id for category in categories],
+        [category.name for category in categories],
+        None,
+        info if isinstance(info, dict) else {},
+    )
+    if document.annotations is UNSET:
+        return read
+    rows = _Rows(read.image_ids, read.category_ids, "annotation", for_encoding, faults)
+    return _with_new_categories(
+        replace(read, boxes=rows.read(document.annotations), notes=rows.notes()), rows.categories
+    )
+
+
+def _faults(path: Path) -> Faults:
+    return Faults(f"{path}: not {_KIND}", of_one_file=True)
+
+
+def _size(image: _Image, faults: Faults) -> tuple[int, int]:
+    """The (height, width), or (0, 0) where the file gives none."""
+    height, width = image.height, image.width
+    if (height, width) in ((None, None), (0, 0)):
+        return 0, 0
+    if height is None or width is None:
+        faults.add(f"image {quote(image.id)} has no {'height' if height is None else 'width'}")
+    elif not (_is_side(height) and _is_side(width)):
+        faults.add(f"image {quote(image.id)} has no size in pixels (width {width}, height {height})")
+    else:
+        return int(height), int(width)
+    return 0, 0
+
+
+def _is_side(value: float) -> bool:
+    return 1 <= value < _LARGEST_SIDE and value == int(value)
+
+
+def _check_ids(ids: Sequence[Id], what: str, faults: Faults) -> None:
+    seen = set[Id]()
+    for each in ids:
+        if each in seen:
+            faults.add(f"two {what} share the id {quote(each)}")
+        seen.add(each)
+
+
+def _with_new_categories(file: CocoFile, positions: Mapping[Id, int]) -> CocoFile:
+    """Categories that only boxes name, where the file lists none: they are called by their ids."""
+    names = file.category_names or [str(each) for each in positions]
+    return replace(file, category_ids=list(positions), category_names=names)
+
+
+class _Rows:
+    """Decodes the entries of boxes into columns.
+
+    Attributes:
+        categories: positions by id; of a file that lists none, those that its boxes name.
+    """
+
+    def __init__(
+        self, images: Sequence[Id], categories: Sequence[Id], what: str, for_encoding: bool, faults: Faults
+    ) -> None:
+        self.images = {each: position for position, each in enumerate(images)}
+        self.categories = {each: position for position, each in enumerate(categories)}
+        self.what, self.for_encoding, self.faults = what, for_encoding, faults
+        self._takes_any_category = for_encoding and not categories
+        self._outlined, self._first_outlined = 0, ""
+        self._incomplete: list[str] = []
+        self._repeated_ids, self._first_repeated, self._ids = 0, "", set[Id]()
+
+    def read(self, raws: Sequence[Raw]) -> CocoBoxes:
+        """The columns of all entries.
+
+        Raises:
+            InputError: if some are not as they should be.
+        """
+        count, has_scores = len(raws), False
+        image, category = np.full((2, count), -1, dtype=np.int64)
+        boxes, scores = np.full((count, 4), np.nan), np.full(count, np.nan)
+        crowd = np.zeros(count, dtype=np.bool_)
+        optional: dict[str, list[Any]] = {name: [] for name in OPTIONAL}
+        for row, box in decode_entries(raws, _Box, self.what, self.faults):
+            name = partial(entry_name, self.what, box.id, row)  # Most entries need no name.
+            image[row], category[row] = self._image(box, name), self._category(box, name)
+            boxes[row], crowd[row] = self._corners(box, name), self._is_crowd(box, name)
+            if box.score is not UNSET:
+                has_scores, scores[row] = True, np.nan if box.score is None else box.score
+            for key, values in optional.items():
+                values.append(getattr(box, key))
+            self._note_id(box.id, name)
+        self.faults.stop_at_any()
+        columns = {key: _whole_numbers(values) for key, values in optional.items()}
+        others = [_scalars(raw) for raw in raws] if self.for_encoding else []
+        known = {key: column for key, column in columns.items() if column is not None}
+        given = [key for key, values in optional.items() if any(value is not None for value in values)]
+        self._incomplete = [key for key in given if key not in known]
+        return CocoBoxes(image, category, boxes, crowd, scores if has_scores else None, known, others)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was mended, or is odd."""
+        notes = []
+        if self._outlined:
+            notes.append(
+                f"annotations without a bbox, for which the tight box of their outline is taken: {self._outlined} "
+                f"({self._first_outlined})"
+            )
+        if self._repeated_ids:
+            notes.append(
+                f"annotations with an id that an earlier one has: {self._repeated_ids} ({self._first_repeated})"
+            )
+        if self._incomplete:
+            keys = ", ".join(self._incomplete)
+            notes.append(f"keys left out, as some annotations have no whole number there: {keys}")
+        return tuple(notes)
+
+    def _image(self, box: _Box, name: Name) -> int:
+        position = self.images.get(box.image_id, -1)
+        if position < 0:
+            self.faults.add(f"{name()} is for unknown image {quote(box.image_id)}")
+        return position
+
+    def _category(self, box: _Box, name: Name) -> int:
+        if box.category_id is None and self.for_encoding:
+            return -1
+        if box.category_id is not None and self._takes_any_category:
+            return self.categories.setdefault(box.category_id, len(self.categories))
+        position = -1 if box.category_id is None else self.categories.get(box.category_id, -1)
+        if position < 0:
+            self.faults.add(f"{name()} is for unknown category {quote(box.category_id)}")
+        return position
+
+    def _is_crowd(self, box: _Box, name: Name) -> bool:
+        if box.iscrowd not in (None, 0, 1):
+            self.faults.add(f"{name()} has iscrowd {box.iscrowd}, expected 0 or 1")
+        return bool(box.iscrowd)
+
+    def _corners(self, box: _Box, name: Name) -> Corners:
+        """The box as xyxy; the tight one of the outline where there is no bbox."""
+        if box.bbox:
+            if len(box.bbox) != 4:
+                self.faults.add(f"{name()} has no bbox of four numbers (got {quote(box.bbox)})")
+                return _NO_BOX
+            x, y, width, height = (
+                np.nan if side is None or abs(side) >= _LARGEST_SIDE else side or 0.0 for side in box.bbox
+            )
+            return x, y, x + width, y + height
+        if box.segmentation is UNSET or bytes(box.segmentation) in (b"null", b"[]"):
+            self.faults.add(f"{name()} has no bbox of four numbers, and no outline to take it from")
+            return _NO_BOX
+        self._outlined += 1
+        self._first_outlined = self._first_outlined or name()
+        try:
+            return outline_box(box.segmentation)
+        except ValueError as error:  # msgspec's errors are such, too.
+            reason = "it is neither polygons nor run lengths" if "xpected" in str(error) else error
+            self.faults.add(f"{name()} has no bbox, and no outline to take it from ({reason})")
+            return _NO_BOX
+
+    def _note_id(self, identity: Id | None, name: Name) -> None:
+        if identity in self._ids:
+            self._repeated_ids += 1
+            self._first_repeated = self._first_repeated or name()
+        elif identity is not None:
+            self._ids.add(identity)
+
+
+def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
+    """A column that every entry has, else None."""
+    if not values or not all(isinstance(value, int) and abs(value) < 1 << 63 for value in values):
+        return None
+    return np.array(values, dtype=np.int64)
+
+
+def _scalars(raw: Raw) -> dict[str, Any]:
+    """What an entry says; lists and objects, such as outlines, are left out."""
+    entry = decode_value(raw) or {}
+    return {key: value for key, value in entry.items() if not isinstance(value, (list, dict))}

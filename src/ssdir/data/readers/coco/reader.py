@@ -1,0 +1,161 @@
+"""COCO folders: a JSON per split, or one for all, and the pictures that it names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import find_folder, listing
+from ssdir.data.images import image_size
+from ssdir.data.orientation import turn_upright
+from ssdir.data.readers.coco.file import CocoFile, read_coco_file
+from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, Pictures, loose_files, split_files
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.split_files import missing_split
+from ssdir.data.readers.table_builder import check_names
+from ssdir.data.scatter.writer import write_scatter
+from ssdir.errors import EmptySplitError, InputError
+from ssdir.formatting import quote
+
+OUTSIDE = ("leave", "read")
+"""What to do with pictures that are not in the data set's folder."""
+
+
+def is_coco(root: str | Path) -> bool:
+    """Whether a folder has COCO files that are named as such."""
+    return bool(split_files(Path(root)))
+
+
+def is_loose_coco(root: str | Path) -> bool:
+    """Whether a folder has COCO files of other names."""
+    return bool(loose_files(Path(root)))
+
+
+def coco_splits(root: str | Path) -> list[str]:
+    """The splits that have annotations; `all` is that of a single file which does not name one."""
+    return list(_files(Path(root)))
+
+
+def read_coco(root: str | Path, split: str, outside: str = "leave") -> AnnotationTable:
+    """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
+
+    Boxes refer to the upright picture, unless the size given is that of the picture as stored, on its side: then
+    they are turned, and the table has the upright size (see `upright`). Sizes that are not given are those of the
+    pictures; so are boxes that are not given those of the outlines.
+
+    Args:
+        root: folder of the data set.
+        split: one of `coco_splits`.
+        outside: whether to "read" pictures that are not in the folder, or "leave" them out.
+
+    Raises:
+        InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
+    """
+    folder = find_folder(root)
+    file = _read(folder, split)
+    pictures = Pictures(folder, file.path, split)
+    names = pictures.find(file.file_names)
+    left_out = pictures.outside if outside == "leave" else []
+    table = replace(_table(file, folder, names), notes=(*file.notes, *_notes(pictures, left_out)))
+    if left_out:
+        inside = np.flatnonzero(~np.isin(file.file_names, left_out))
+        if not len(inside):
+            raise InputError(f"{file.path}: every picture lies outside of '{root}' ({_outside(left_out)})")
+        table = table.subset(np.arange(len(table.image)), inside)
+    return turn_upright(_with_sizes(table, file.path))
+
+
+def _read(root: Path, split: str) -> CocoFile:
+    file = read_coco_file(_file_of(root, split))
+    if not file.file_names:
+        raise EmptySplitError(f"{file.path}: the split is empty, it has no images")
+    if file.category_names:
+        check_names(file.category_names, str(file.path))
+    return file
+
+
+def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
+    """The annotations as they are in the file; `names` are those of the pictures, relative to the root."""
+    boxes = file.boxes
+    if boxes is None:
+        raise InputError(f"{file.path}: not COCO annotations (it has images, but no annotations)")
+    return AnnotationTable(
+        root=root,
+        sources=(file.path,),
+        category_names=file.category_names,
+        image_names=names,
+        image_sizes=file.image_sizes,
+        image=boxes.image,
+        category=boxes.category,
+        boxes_px=boxes.boxes_px,
+        ignored=boxes.crowd,
+        info=file.info,
+        difficult=None if "difficult" not in boxes.optional else boxes.optional["difficult"] != 0,
+        draw_order=boxes.optional.get("draw_order"),
+        source_index=boxes.optional.get("source_index"),
+    )
+
+
+def _files(root: Path) -> dict[str, Path]:
+    return split_files(root) or loose_files(root)
+
+
+def _file_of(root: Path, split: str) -> Path:
+    """The file of a split.
+
+    Raises:
+        MissingSplitError: if there is none.
+    """
+    files = _files(root)
+    if split not in files:
+        name = NAMED_BY_SPLIT.replace("*", split)
+        found = list(files) or [f"none: {listing((root / name).parent, root)}"]
+        raise missing_split(root, split, found, f"{name} is missing")
+    return files[split]
+
+
+def _notes(pictures: Pictures, left_out: list[str]) -> list[str]:
+    notes = []
+    if pictures.elsewhere:
+        number, first = len(pictures.elsewhere), pictures.elsewhere[0]
+        notes.append(
+            f"pictures named as in another place, and taken by the end of their names: {number} ({first})"
+        )
+    if left_out:
+        notes.append(f"pictures outside of the data set, left out: {len(left_out)} ({_outside(left_out)})")
+    elif pictures.outside:
+        notes.append(f"pictures outside of the data set: {len(pictures.outside)} ({quote(pictures.outside[0])})")
+    return notes
+
+
+def _outside(names: list[str]) -> str:
+    return f"{quote(names[0])}; to read them, set outside to read"
+
+
+def _with_sizes(table: AnnotationTable, source: Path) -> AnnotationTable:
+    """Sizes of the pictures where the file gives none."""
+    unknown = np.flatnonzero(table.image_sizes[:, 0] == 0)
+    if not len(unknown):
+        return table
+    sizes, faults = table.image_sizes.copy(), Faults(str(source), of_one_file=True)
+    for image in unknown.tolist():
+        try:
+            sizes[image] = image_size(table.root / table.image_names[image])
+        except InputError as error:
+            faults.add(
+                f"image {quote(table.image_names[image])} has no size, and no picture to take it from ({error})"
+            )
+    faults.stop_at_any()
+    note = f"images without a size, which is taken from the picture: {len(unknown)} "
+    return replace(
+        table,
+        image_sizes=sizes,
+        notes=(*table.notes, note + f"({table.image_names[unknown[0]]})"),
+        sizes_from_files=len(unknown) == len(sizes),
+    )
+
+
+__all__ = ["OUTSIDE", "coco_splits", "is_coco", "is_loose_coco", "read_coco", "write_scatter"]

@@ -1,0 +1,1 @@
+"""DeepMind's multi-object data sets, stored as TFRecord files."""

@@ -1,0 +1,186 @@
+"""Where the images, XML files and splits of Pascal VOC's layout are, and of XML files beside images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ssdir.data.folders import files_below, find_folder, visible
+from ssdir.data.image_files import only_images, unreadable_pictures
+from ssdir.data.readers.split_files import find_split, list_splits, missing_split
+from ssdir.data.readers.table_builder import SPLITS, divide, split_of
+from ssdir.documents import read_lines, read_text
+from ssdir.errors import EmptySplitError, InputError
+from ssdir.formatting import quote
+
+LISTS = "ImageSets/Main/*.txt"
+
+# In the list of a class, each image's name is followed by whether it shows one.
+_FLAG = re.compile(r"\s+-?[01]$")
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A data set before its XML files are read. Images go by their path, without suffix, in the folder of images.
+
+    Attributes:
+        root: its folder.
+        images_in: the folder of images.
+        images: by name, all files called so.
+        annotations: by name, the XML file.
+        has_lists: the splits are lists in `ImageSets/Main/`.
+        folders: the names of the images in each split that is a folder.
+        notes: what is passed over.
+    """
+
+    root: Path
+    images_in: Path
+    images: Mapping[str, Sequence[Path]]
+    annotations: Mapping[str, Path]
+    has_lists: bool
+    folders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def describe(root: str | Path) -> VocFolder:
+    """Lists the images and XML files.
+
+    Raises:
+        InputError: if there is no such folder, or it can't be read.
+    """
+    folder = find_folder(root)
+    apart = (folder / "JPEGImages").is_dir()
+    images_in, annotations_in = (folder / "JPEGImages", folder / "Annotations") if apart else (folder, folder)
+    files = files_below(images_in)
+    images: dict[str, list[Path]] = {}
+    for path in only_images(files):
+        images.setdefault(_name(path, images_in), []).append(path)
+    xml = [path for path in visible(files_below(annotations_in)) if path.suffix.lower() == ".xml"]
+    annotations: dict[str, Path] = {}
+    for path in xml:
+        if (other := annotations.setdefault(_name(path, annotations_in), path)) != path:
+            raise InputError(f"'{other}' and '{path}' are both of the image '{path.stem}': keep one")
+    folders, loose = ({}, []) if apart else _folders(images)
+    lone = [path for name, path in annotations.items() if name not in images]
+    texts = [path for path in visible(files) if path.suffix.lower() == ".txt" and _name(path, images_in) in images]
+    passed_over = {
+        "pictures of a kind that is not read": unreadable_pictures(files),
+        "images beside the folders of the splits": [images[name][0] for name in loose],
+        "XML files without an image": lone,
+        "text files beside images": texts,
+    }
+    notes = [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in passed_over.items() if paths]
+    has_lists = apart and bool(list_splits(folder, LISTS))
+    return VocFolder(folder, images_in, images, annotations, has_lists, folders, tuple(notes))
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The images by split, where folders are called as splits are, and those in no such folder."""
+    by_folder: dict[str, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(PurePosixPath(name).parts[0] if "/" in name else "", []).append(name)
+    called = [split_of(folder) for folder in by_folder]
+    if not {*called} & {*SPLITS}:
+        return {}, []
+    splits = {
+        split if called.count(split) == 1 else folder: by_folder[folder]
+        for folder, split in zip(by_folder, called, strict=True)
+        if folder
+    }
+    return splits, by_folder.get("", [])
+
+
+def split_names(root: str | Path) -> list[str]:
+    """The lists of all images of a split: not those of a class, nor trainval where train and val are.
+
+    Where there are none, the folders; where the images are to be divided, train, val and test.
+    """
+    folder, names = Path(root), list[str]()
+    if not (folder / "JPEGImages").is_dir():
+        return list(describe(folder).folders) or list(SPLITS)
+    for name in list_splits(folder, LISTS):
+        first = next((line for line in read_lines(folder / LISTS.replace("*", name)) if line), "")
+        # A name may end as a class list's flag does.
+        if not _FLAG.search(first) or os.path.isfile(folder / "Annotations" / f"{first}.xml"):
+            names.append(name)
+    if {"train", "val"} <= {*names}:
+        names = [name for name in names if name != "trainval"]
+    return names or list(SPLITS)
+
+
+def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
+    """The names of the images of a split, each once; adds to the notes.
+
+    Raises:
+        MissingSplitError: if there is no such split.
+        EmptySplitError: if it lists no images.
+        InputError: if the images can't be divided.
+    """
+    if found.folders:
+        if split not in found.folders:
+            raise missing_split(found.root, split, list(found.folders), "it needs a folder")
+        return list(found.folders[split])
+    if not found.has_lists:
+        return divide(list(found.images), split, f"'{found.root}'")
+    path = find_split(found.root, LISTS, split, found=split_names(found.root))
+    listed = [name for line in read_text(path).split("\n") if (name := _listed(line, found))]
+    if not listed:
+        raise EmptySplitError(f"{path}: the split is empty, it lists no images")
+    unique = list(dict.fromkeys(listed))
+    if len(unique) < len(listed):
+        notes.append(f"{path}: images listed more than once, taken once: {len(listed) - len(unique)}")
+    return unique
+
+
+def _listed(line: str, found: VocFolder) -> str:
+    """The name of the image that a line of a list means; as it stands, if there is no such image."""
+    name = line.strip()
+    without_flag = _FLAG.sub("", name)
+    # Some lists have the image's suffix, or its folder.
+    path = PurePosixPath(without_flag.removeprefix("JPEGImages/"))
+    spellings = (
+        line.removesuffix("\r"),
+        name,
+        without_flag,
+        str(path),
+        str(path.with_suffix("")) if path.name else "",
+    )
+    return next((spelling for spelling in spellings if spelling in found.images), without_flag)
+
+
+def unlisted_note(found: VocFolder) -> list[str]:
+    """Counts the images that are in none of the lists."""
+    if not found.has_lists:
+        return []
+    listed = {
+        _listed(line, found)
+        for split in list_splits(found.root, LISTS)
+        for line in read_text(found.root / LISTS.replace("*", split)).split("\n")
+    }
+    unlisted = [name for name in found.images if name not in listed]
+    return [f"images in none of the lists, passed over: {len(unlisted)} ('{unlisted[0]}')"] if unlisted else []
+
+
+def find_image(found: VocFolder, name: str, file_name: str) -> Path:
+    """The one image of that name; of several, the one that its annotation calls by its `file_name`.
+
+    Raises:
+        InputError: if there is none, or several are left.
+    """
+    candidates = found.images.get(name, [])
+    if len(candidates) == 1:
+        return candidates[0]
+    named = [path for path in candidates if path.name == file_name]
+    if named:
+        return named[0]
+    if candidates:
+        names = ", ".join(path.name for path in candidates)
+        raise InputError(f"'{found.images_in}' has several images called {quote(name)} ({names}): keep one")
+    raise InputError(f"'{found.images_in}' has no image {quote(name)}, which its list or annotation names")

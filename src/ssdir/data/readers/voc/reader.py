@@ -1,0 +1,177 @@
+"""Pascal VOC folders: `Annotations/<name>.xml`, `JPEGImages/<name>.*`, and lists in `ImageSets/Main/<split>.txt`.
+
+Or the XML files lie beside the images, in one folder, or in one for each split (`train/`, `valid/`, `test/`).
+Without lists or such folders the images are divided: see `table_builder.divide`. The categories are those of all
+annotations, of whatever split, in alphabetical order as VOC has them; a `classes.txt`, which is not part of VOC,
+may name them instead, in its own order and with those that do not occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from ssdir.console import reading
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import is_there, visible
+from ssdir.data.images import image_orientation, image_size
+from ssdir.data.orientation import refers_to_stored, turn_box, turned_note
+from ssdir.data.readers.beside import labels_beside
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.table_builder import TableBuilder, read_names
+from ssdir.data.readers.voc.folder import (
+    LISTS,
+    VocFolder,
+    describe,
+    find_image,
+    split_images,
+    split_names,
+    unlisted_note,
+)
+from ssdir.data.readers.voc.xml import VocAnnotation, read_annotation
+from ssdir.errors import InputError, nearest
+from ssdir.formatting import quote
+
+# So many XML files, and so much of each, are read to see whether they are VOC's.
+_MAX_TRIED, _HEAD = 100, 4096
+
+
+def is_voc(root: str | Path) -> bool:
+    """Whether a folder has Pascal VOC's layout."""
+    folder = Path(root)
+    return (folder / "JPEGImages").is_dir() and any(visible((folder / "Annotations").rglob("*.xml")))
+
+
+def is_voc_beside(root: str | Path) -> bool:
+    """Whether a folder, or those in it, have images with VOC's XML beside them."""
+    return any(_is_annotation(path) for path in islice(labels_beside(Path(root), ".xml"), _MAX_TRIED))
+
+
+def _is_annotation(path: Path) -> bool:
+    try:
+        with reading(path) as file:
+            return b"<annotation" in file.read(_HEAD)
+    except OSError:
+        return False
+
+
+def voc_splits(root: str | Path) -> list[str]:
+    """The splits: see `voc_folder.split_names`."""
+    return split_names(root)
+
+
+def read_voc(root: str | Path, split: str) -> AnnotationTable:
+    """Reads a split, with the `difficult` flags. An image without an XML file has no objects; these are noted.
+
+    VOC counts pixels from 1, and a box's last pixel belongs to it: (1, 1, 1, 1) is the first pixel, here
+    (0, 0, 1, 1). Corners in the wrong order are swapped, and counted. Boxes refer to the picture as seen, turned
+    as its EXIF orientation says, unless the XML gives the size of the picture as stored, on its side: then they
+    are turned with it.
+
+    Raises:
+        InputError: if a folder or image is missing, or no image at all has an XML file; if an XML file is broken,
+            has a size other than the image's, an object without name or box, or a class that `classes.txt` lacks.
+            It names up to ten faults at once.
+    """
+    found = describe(root)
+    folder, notes = found.root, list(found.notes)
+    stems = split_images(found, split, notes)
+    notes += unlisted_note(found)
+    faults = Faults(f"'{root}', split {split}")
+    classes = folder / "classes.txt"
+    annotations = _read_annotations(found, stems if is_there(classes) else None, faults)
+    names = read_names(classes) if is_there(classes) else _class_names(annotations)
+    unlabelled = [stem for stem in stems if stem not in found.annotations]
+    if unlabelled:
+        notes.append(
+            f"images without an XML file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
+        )
+    if len(unlabelled) == len(stems) and not found.annotations.keys() & found.images.keys():
+        faults.add(f"'{root}': none of its images, {len(stems)} in {split}, has an XML file")
+    rows = _Rows(found, names, faults)
+    for stem in stems:
+        with faults.collecting():
+            rows.add(stem, annotations.get(stem))
+    faults.stop_at_any()
+    sources = [annotations[stem].path for stem in stems if stem in annotations]
+    lists = [path for path in (folder / LISTS.replace("*", split), classes) if path.is_file()]
+    return rows.table.build(folder, [*lists, *sources], [*notes, *rows.notes()], has_difficult=True)
+
+
+def _read_annotations(found: VocFolder, stems: Sequence[str] | None, faults: Faults) -> dict[str, VocAnnotation]:
+    """Those that are there of the named images; of all, if none are named."""
+    annotations = {}
+    for stem in found.annotations if stems is None else stems:
+        if stem in found.annotations:
+            with faults.collecting():
+                annotations[stem] = read_annotation(found.annotations[stem], faults)
+    return annotations
+
+
+def _class_names(annotations: dict[str, VocAnnotation]) -> list[str]:
+    return sorted({item.name for annotation in annotations.values() for item in annotation.objects})
+
+
+class _Rows:
+    """Collects the images and boxes, and counts what was mended in them."""
+
+    def __init__(self, found: VocFolder, names: Sequence[str], faults: Faults) -> None:
+        self.table = TableBuilder(names)
+        self._found, self._faults = found, faults
+        self._names, self._position = names, {name: i for i, name in enumerate(names)}
+        self._turned, self._unsure, self._swapped = list[str](), list[str](), list[str]()
+        self._from_zero = 0
+
+    def add(self, stem: str, annotation: VocAnnotation | None) -> None:
+        """Adds an image with its objects.
+
+        Raises:
+            InputError: if the image can't be read, or its annotation is of another size.
+        """
+        path = find_image(self._found, stem, annotation.file_name if annotation is not None else "")
+        size = image_size(path)
+        name = path.relative_to(self._found.root).as_posix()
+        self.table.add_image(name, size)
+        if annotation is None:
+            return
+        orientation = _orientation_of_boxes(annotation, path, size)
+        if orientation != 1:
+            self._turned.append(name)
+        elif annotation.size == (0, 0) and annotation.objects and image_orientation(path) >= 5:
+            self._unsure.append(name)
+        for item in annotation.objects:
+            if item.name not in self._position:
+                hint = nearest(item.name, self._names) or f"; it has {quote(', '.join(self._names))[1:-1]}"
+                classes = self._found.root / "classes.txt"
+                self._faults.add(f"{annotation.path}: class {quote(item.name)} is not in {classes}{hint}")
+                continue
+            self._from_zero += min(item.box[:2]) < 0
+            self._swapped += [name] * item.was_swapped
+            box = turn_box(item.box, size, orientation)
+            self.table.add_object(self._position[item.name], box, difficult=item.difficult)
+
+    def notes(self) -> list[str]:
+        """What was mended, with its number."""
+        notes = [turned_note(self._turned)] if self._turned else []
+        if self._unsure:
+            what = "images stored on their side whose XML gives no size, boxes taken to be of the upright picture"
+            notes.append(f"{what}: {len(self._unsure)} ({self._unsure[0]})")
+        if self._swapped:
+            what = "boxes that end before they begin, whose corners were swapped"
+            notes.append(f"{what}: {len(self._swapped)} (the first in {self._swapped[0]})")
+        if self._from_zero:
+            what = "boxes from pixel 0 or less, though VOC counts from 1 (they are taken as written)"
+            notes.append(f"{what}: {self._from_zero}")
+        return notes
+
+
+def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[int, int]) -> int:
+    """How the boxes must be turned to fit the upright image: 1 is not at all."""
+    if annotation.size in (size, (0, 0)):  # Some tools write no size.
+        return 1
+    orientation = image_orientation(image)
+    if annotation.size == size[::-1] and refers_to_stored(annotation.size, size, orientation):
+        return orientation
+    says, has = (f"{width} x {height}" for height, width in (annotation.size, size))
+    raise InputError(f"{annotation.path} says its image is {says}, but '{image}' is {has}: use the one annotated")

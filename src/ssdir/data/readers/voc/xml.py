@@ -1,0 +1,129 @@
+"""Pascal VOC's XML: what one file says of its image.
+
+Parsed here, not by supervision: its reader drops the difficult flags, numbers the classes as they come (so splits
+disagree), decodes every image, and fails without naming the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import parse as parse_xml
+
+from ssdir.console import refuse_pipe
+from ssdir.data.orientation import Box
+from ssdir.data.readers.faults import Faults
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+
+# The tree takes a hundred times the memory of the shortest elements.
+_MAX_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An object; `was_swapped` if its corners stood in the wrong order."""
+
+    name: str
+    box: Box
+    difficult: bool
+    was_swapped: bool
+
+
+@dataclass(frozen=True)
+class VocAnnotation:
+    """An XML file: the image's name and (height, width) as it says, or (0, 0), and the objects."""
+
+    path: Path
+    file_name: str
+    size: tuple[int, int]
+    objects: list[VocObject]
+
+
+def read_annotation(path: Path, faults: Faults) -> VocAnnotation:
+    """Reads an XML file; objects that are broken are left out, and added to the faults.
+
+    Raises:
+        InputError: if the file can't be read, or is not VOC's.
+    """
+    root = _read_root(path)
+    where = str(path)
+    size = _only(root, "size", where)
+    height, width = (0.0 if size is None else _number(size, side, where, 0.0) for side in ("height", "width"))
+    elements, objects = root.findall("object"), list[VocObject]()
+    for number, element in enumerate(elements, start=1):
+        with faults.collecting():
+            objects += _objects(element, f"{path}: object {number}")
+    within = sum(1 for _ in root.iter("object")) - len(elements)
+    if within:
+        faults.add(f"{path}: {within} of its objects are within other elements: move them into <annotation>")
+    return VocAnnotation(path, _text(root, "filename", where), (int(height), int(width)), objects)
+
+
+def _read_root(path: Path) -> Element:
+    try:
+        refuse_pipe(path)
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} is too large for the annotation of an image (limit: {_MAX_BYTES:,} bytes)")
+        root: Element = parse_xml(path, forbid_dtd=True).getroot()
+    except ParseError as error:
+        raise InputError(f"{path}: not valid XML at line {error.position[0]} ({error})") from None
+    except DefusedXmlException:
+        raise InputError(
+            f"{path}: XML with a document type or entities is not read, as it can't be trusted"
+        ) from None
+    except (OSError, LookupError, ValueError) as error:  # The latter two of encodings.
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not readable ({error})") from None
+    if root.tag != "annotation":
+        raise InputError(f"{path}: not a VOC annotation (its root is {quote(root.tag)}, not 'annotation')")
+    return root
+
+
+def _objects(element: Element, where: str) -> Iterator[VocObject]:
+    """One for each box: some tools write an object for each class, with all its boxes."""
+    name = _text(element, "name", where)
+    if not name:
+        raise InputError(f"{where} has no name")
+    where = f"{where} ({quote(name)[1:-1]})"
+    difficult = _number(element, "difficult", where, default=0.0) != 0
+    boxes = element.findall("bndbox")
+    for number, box in enumerate(boxes or [Element("bndbox")], start=1):
+        at = f"{where}, bndbox {number}" if len(boxes) > 1 else where
+        x1, y1, x2, y2 = (_number(box, key, at, path="bndbox/") for key in ("xmin", "ymin", "xmax", "ymax"))
+        was_swapped = x2 < x1 or y2 < y1
+        corners = (min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2), max(y1, y2))
+        yield VocObject(name, corners, difficult, was_swapped)
+
+
+def _only(element: Element, tag: str, where: str) -> Element | None:
+    """The child of that name, if there is one; several are one only if they say the same."""
+    children = element.findall(tag)
+    if len({tuple(part.strip() for part in child.itertext() if part.strip()) for child in children}) > 1:
+        raise InputError(f"{where} has {len(children)} elements <{tag}> that differ: keep one")
+    return children[0] if children else None
+
+
+def _text(element: Element, tag: str, where: str) -> str:
+    child = _only(element, tag, where)
+    return ((child.text if child is not None else None) or "").strip()
+
+
+def _number(element: Element, tag: str, where: str, default: float | None = None, path: str = "") -> float:
+    text = _text(element, tag, where)
+    if not text and default is not None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        got = f"got {quote(text)}" if text else "it is missing"
+        raise InputError(f"{where}: {path}{tag} must be a number ({got})")
+    return number

@@ -1,0 +1,319 @@
+"""What a YOLO folder says of itself: where the images of each split are, their labels, and the classes' names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssdir.data.folders import files_below, is_there, visible
+from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.path_ends import PathEnds
+from ssdir.data.readers.split_files import missing_split
+from ssdir.data.readers.table_builder import SPLITS, divide, read_names, split_of
+from ssdir.data.readers.yolo.darknet import Darknet, find_darknets, read_darknet
+from ssdir.data.readers.yolo.data_yaml import SPLIT_KEYS, DataYaml, find_yamls, read_data_yaml
+from ssdir.data.readers.yolo.labels import NAMES_FILES, label_file
+from ssdir.documents import read_text
+from ssdir.errors import EmptySplitError, InputError
+from ssdir.formatting import counted, quote
+
+# Paths in messages are useless if cut, but some are no paths at all.
+_MAX_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of images, or a text file that lists some.
+
+    Attributes:
+        path: where it is, or should be.
+        named_by: what names it, for messages; empty if the folder speaks for itself.
+        is_matched: it is not where it is said to be, but has the same end.
+    """
+
+    path: Path
+    named_by: str = ""
+    is_matched: bool = False
+
+
+@dataclass(frozen=True)
+class YoloFolder:
+    """A YOLO data set before its labels are read.
+
+    Attributes:
+        root: its folder.
+        described_by: the file that names the classes, if any.
+        names: of the classes, or None if they only have numbers.
+        base: the folder that the places' paths start from; labels are looked for within it.
+        splits: the places of each.
+        undivided: the folder of all images, where there are no splits.
+        keypoints: how many numbers follow the box in a label of poses; None if nothing says so.
+        loose: images that lie beside the folders of splits.
+    """
+
+    root: Path
+    described_by: Path | None
+    names: list[str] | None
+    base: Path
+    splits: dict[str, list[Place]] = field(default_factory=dict)
+    undivided: Path | None = None
+    keypoints: int | None = None
+    loose: Sequence[Path] = ()
+
+
+def describe(root: Path) -> YoloFolder:
+    """Reads the `data.yaml` or `obj.data`, or looks at the folders.
+
+    Raises:
+        InputError: if what describes the data set, or the list of classes, is broken, or there are several.
+    """
+    files = find_yamls(root) or find_darknets(root)
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise InputError(f"'{root}' is described by several files ({names}): keep one of them there")
+    if not files:
+        return _from_folders(root)
+    if files[0].suffix == ".data":
+        return _from_darknet(root, read_darknet(files[0]))
+    return _from_yaml(root, read_data_yaml(files[0]))
+
+
+def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
+    ends, places = PathEnds(root), dict[str, list[Place]]()
+    for key, entries in content.entries.items():
+        several = [_resolve(content.base, entry, f"{content.file}: {key}", ends) for entry in entries]
+        # Other keys that begin like a split may be anything.
+        if key in SPLIT_KEYS or all(os.path.exists(place.path) for place in several):
+            places[key] = several
+    return YoloFolder(
+        root, content.file, content.names, content.base, _by_split(places), keypoints=content.keypoints
+    )
+
+
+def _from_darknet(root: Path, content: Darknet) -> YoloFolder:
+    ends = PathEnds(root)
+    places = {
+        key: [_resolve(root, entry, f"{content.file}: {key}", ends)] for key, entry in content.entries.items()
+    }
+    return YoloFolder(root, content.file, content.names, root, _by_split(places))
+
+
+def _resolve(base: Path, entry: str, key: str, ends: PathEnds) -> Place:
+    """Where the folder or list is that a key names: there, or where the end of its path says."""
+    named_by = f"{key} names {quote(entry)}"
+    # A common exporter writes '../train/images' for what is in 'train/images'.
+    for path in (base / entry, base / entry.removeprefix("../")):
+        if os.path.exists(path):
+            return Place(path, named_by)
+    matched = ends.find_folder(entry) or ends.find_file(entry)
+    return Place(base / entry, named_by) if matched is None else Place(matched, named_by, is_matched=True)
+
+
+def _by_split(places: dict[str, list[Place]]) -> dict[str, list[Place]]:
+    """The places by the split that a name stands for; names that stand for the same one are kept.
+
+    `train2014` beside `train2017` are two splits, but `val` and `valid` that lead to the same images are one.
+    """
+    splits: dict[str, list[Place]] = {}
+    for name, several in places.items():
+        split = split_of(name)
+        others = [other for other in places if split_of(other) == split]
+        paths = [place.path for place in several]
+        if all([place.path for place in places[other]] == paths for other in others):
+            splits[split] = several
+        else:
+            splits[name] = several
+    return splits
+
+
+# Folders --------------------------------------------------------------------------------------------------
+
+
+def _from_folders(root: Path) -> YoloFolder:
+    images = root / "images"
+    above = images if images.is_dir() else root
+    folders = {path.name: path for path in _subfolders(above)}
+    if not images.is_dir():
+        inner = {name: folder / "images" for name, folder in folders.items() if (folder / "images").is_dir()}
+        folders = inner or {name: folder for name, folder in folders.items() if split_of(name) in SPLITS}
+    is_divided = bool(folders) and (not images.is_dir() or any(split_of(name) in SPLITS for name in folders))
+    places = {name: [Place(folder)] for name, folder in folders.items()} if is_divided else {}
+    described_by = _names_file(root, [above, *folders.values()])
+    names = None if described_by is None else read_names(described_by)
+    if not is_divided:
+        return YoloFolder(root, described_by, names, root, undivided=above)
+    loose = [path for path in _sorted_files(above) if is_image_name(path)]
+    return YoloFolder(root, described_by, names, root, _by_split(places), loose=loose)
+
+
+def _names_file(root: Path, image_folders: Sequence[Path]) -> Path | None:
+    """The file of the classes' names: in the root, or where labels are; several must have the same names.
+
+    Raises:
+        InputError: if they don't.
+    """
+    labels = [label_file(folder / "any", root).parent for folder in image_folders]
+    folders = dict.fromkeys([root, root / "labels", *labels, *image_folders])
+    found = [folder / name for folder in folders for name in NAMES_FILES if is_there(folder / name)]
+    for other in found[1:]:
+        if read_names(other) != read_names(found[0]):
+            raise InputError(f"{found[0]} and {other} name other classes: keep one of them")
+    return found[0] if found else None
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in visible(root.iterdir()) if path.is_dir())
+
+
+def _sorted_files(folder: Path) -> list[Path]:
+    return sorted(path for path in visible(folder.iterdir()) if path.is_file())
+
+
+def label_folders(root: Path) -> list[Path]:
+    """The folders of labels of a data set without a `data.yaml`."""
+    if not root.is_dir():
+        return []
+    if (root / "images").is_dir():
+        return [root / "labels"]
+    return [path / "labels" for path in _subfolders(root) if (path / "images").is_dir()]
+
+
+def _folder_name(place: Place) -> str:
+    """What the folder of a split is called: `train` for `train/images`."""
+    return (place.path.parent if place.path.name == "images" else place.path).name
+
+
+# Images ---------------------------------------------------------------------------------------------------
+
+
+def all_images(found: YoloFolder) -> Iterator[Path]:
+    """The images of all splits that can be read."""
+    places = (
+        [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
+    )
+    for place in places:
+        faults = Faults(str(found.root))  # Of other splits than the one to read: reading those says so.
+        with faults.collecting():
+            yield from _images_of(place, found.root, faults, [])
+
+
+def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
+    """The images of a split, each once; adds to the notes.
+
+    Raises:
+        InputError: if there is no such split, or a folder, list or image is missing, or has no images.
+    """
+    if found.undivided is not None:
+        images = _images_of(Place(found.undivided), found.root, Faults(""), notes)
+        by_name = {relative_name(image, found.root): image for image in images}
+        return [by_name[name] for name in divide(list(by_name), split, f"'{found.root}'")]
+    places = found.splits.get(split) or [
+        place for several in found.splits.values() for place in several if _folder_name(place) == split
+    ]
+    if not places:
+        is_yaml = found.described_by is not None and found.described_by.suffix in (".yaml", ".yml")
+        where = "name its folder in data.yaml" if is_yaml else "give it a folder, or a data.yaml"
+        raise missing_split(found.root, split, list(found.splits), where)
+    paths = [place.path for place in places]
+    same = [name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths]
+    if same:
+        notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
+    if found.loose:
+        first = f"'{relative_name(found.loose[0], found.root)}'"
+        notes.append(f"images beside the folders of the splits, passed over: {len(found.loose)} ({first})")
+    return _images_once(found, split, places, notes)
+
+
+def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: list[str]) -> list[Path]:
+    """The images of places, each once."""
+    faults = Faults(f"'{found.root}', split {split}")
+    listed = list[Path]()
+    for place in places:
+        if place.is_matched:
+            notes.append(f"{place.named_by}, matched with '{place.path}' by the end of the path")
+        # The only place of a split may be empty, which is an error of its own kind.
+        with faults.collecting() if len(places) > 1 else nullcontext():
+            listed += _images_of(place, found.root, faults, notes)
+    faults.stop_at_any()
+    once: dict[str, Path] = {}
+    for path in listed:
+        once.setdefault(os.path.abspath(path), path)
+    images = list(once.values())
+    if len(images) < len(listed):
+        notes.append(f"images that are in {split} more than once, taken once: {len(listed) - len(images)}")
+    inside = [os.path.abspath(folder) for folder in (found.root, found.base)]
+    outside = [path for path in images if not any(Path(os.path.abspath(path)).is_relative_to(at) for at in inside)]
+    if outside:
+        notes.append(
+            f"images outside of the data set's folder, read all the same: {len(outside)} ('{outside[0]}')"
+        )
+    return images
+
+
+def list_images(place: Path) -> list[Path]:
+    """The images in a folder and its subfolders, sorted.
+
+    Raises:
+        InputError: if there is no such folder, or it has no images.
+    """
+    return _images_of(Place(place), place, Faults(""), [])
+
+
+def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
+    """The images in a folder, sorted, or those that a text file lists; adds to the faults and the notes."""
+    path = place.path
+    if os.path.isfile(path):
+        return _listed_images(path, root, faults, notes)
+    if not os.path.isdir(path):
+        shown = quote(str(path), _MAX_SHOWN)
+        what = f"{place.named_by}, but {shown}" if place.named_by else shown
+        raise InputError(f"{what} does not exist: it should be a folder of images, or a text file that lists some")
+    files = files_below(path)
+    images, others = only_images(files), unreadable_pictures(files)
+    if not images:
+        detail = f", only {counted(len(others), 'picture')} of a kind that is not read" if others else ""
+        raise EmptySplitError(f"'{path}' has no images{detail}")
+    if others:
+        notes.append(f"pictures of a kind that is not read, passed over: {len(others)} ('{others[0]}')")
+    return images
+
+
+def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
+    images, ends, moved, num_missing = list[Path](), PathEnds(root), list[str](), 0
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        listed = line.strip()
+        if not listed:
+            continue
+        # A name may begin or end with a blank, but rather the line does.
+        here = next((name for name in (listed, line) if os.path.isfile(path.parent / name)), None)
+        if here is not None:
+            images.append(path.parent / here)
+        elif (found := ends.find_file(listed)) is not None:
+            images.append(found)
+            moved.append(f"{path}: line {number}, {quote(listed)} is '{relative_name(found, root)}'")
+        else:
+            faults.add(f"{path}: line {number} lists image {quote(listed)}, which does not exist")
+            num_missing += 1
+    if not images and not num_missing:
+        raise EmptySplitError(f"{path} lists no images")
+    if moved:
+        notes.append(
+            f"listed images that are elsewhere, matched by the end of their paths: {len(moved)} ({moved[0]})"
+        )
+    return images
+
+
+def places_of(found: YoloFolder, split: str) -> list[Path]:
+    """Where the images of a split are."""
+    return (
+        [found.undivided] if found.undivided is not None else [place.path for place in found.splits.get(split, [])]
+    )
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """As the table names an image; absolute, where it is not below the root."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())

@@ -1,0 +1,232 @@
+"""YOLO folders: a text file of boxes for each image, in `labels/` where the image is in `images/`, or beside it.
+
+A `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, several, or a text file that lists
+images) and what the classes are called (`names`: a list, or a mapping from number to name); or Darknet's
+`obj.data` does. Without either, the folders are the splits: `images/<split>/` and `labels/<split>/`, or
+`<split>/images/` and `<split>/labels/`, or `<split>/` with both, where a folder such as `train2017` or `valid` is
+the split whose name it starts with; and `classes.txt` has the names, or the classes are called by their numbers.
+
+Images that lie in `images/`, or with their labels in the folder itself, are divided: see `table_builder.divide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import files_below, find_folder, is_there
+from ssdir.data.images import image_size
+from ssdir.data.readers.beside import labels_beside
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.table_builder import SPLITS, TableBuilder
+from ssdir.data.readers.yolo.darknet import find_darknets
+from ssdir.data.readers.yolo.data_yaml import find_yamls
+from ssdir.data.readers.yolo.folder import (
+    YoloFolder,
+    all_images,
+    describe,
+    label_folders,
+    places_of,
+    relative_name,
+    split_images,
+)
+from ssdir.data.readers.yolo.labels import label_file, passed_over
+from ssdir.data.readers.yolo.lines import (
+    SCORED_BOX,
+    Box,
+    find_keypoints,
+    parse_box,
+    parse_class,
+    parse_numbers,
+    parse_unnamed_class,
+)
+from ssdir.documents import read_lines
+from ssdir.errors import InputError
+
+_MAX_LABEL_BYTES = 1 << 24
+# So many text files are opened to see whether they are labels.
+_MAX_TRIED = 100
+
+
+def is_yolo(root: str | Path) -> bool:
+    """Whether a folder has YOLO's layout."""
+    folder = Path(root)
+    if find_yamls(folder):
+        return True
+    try:
+        return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
+    except InputError:  # Reading says what is wrong.
+        return True
+
+
+def is_darknet(root: str | Path) -> bool:
+    """Whether a folder has Darknet's `obj.data`."""
+    return bool(find_darknets(Path(root)))
+
+
+def is_yolo_beside(root: str | Path) -> bool:
+    """Whether a folder, or those in it, have images with YOLO's labels beside them."""
+    return any(_holds_a_label(path) for path in islice(labels_beside(Path(root), ".txt"), _MAX_TRIED))
+
+
+def _holds_a_label(path: Path) -> bool:
+    """Whether the first line of a text file is a box, and not a caption or whatever may lie beside an image."""
+    try:
+        first = next((line.split() for line in read_lines(path, _MAX_LABEL_BYTES) if line), [])
+        parse_numbers(first, "")
+        parse_unnamed_class(first[0], "")
+    except InputError:
+        return False
+    return True
+
+
+def yolo_splits(root: str | Path) -> list[str]:
+    """The splits that are named, there or not; train, val and test, where the images are to be divided.
+
+    Raises:
+        InputError: if what describes the data set can't be read.
+    """
+    found = describe(Path(root))
+    return list(SPLITS) if found.undivided is not None else list(found.splits)
+
+
+def read_yolo(root: str | Path, split: str) -> AnnotationTable:
+    """Reads a split. An image without a label file has no objects; how many there are is noted.
+
+    Boxes are taken to refer to the picture as seen, turned as its EXIF orientation says. They are kept as
+    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken, and
+    of a pose its box. A sixth number, the confidence of a prediction, is passed over and counted.
+
+    Raises:
+        InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
+            data set has a label file; if the `data.yaml` is broken; if a line has too few numbers, an unknown
+            class or no relative coordinates. It names files and lines, up to ten faults at once.
+    """
+    folder = find_folder(root)
+    found, notes = describe(folder), list[str]()
+    images = split_images(found, split, notes)
+    faults = Faults(f"'{root}', split {split}")
+    lines = _LabelLines(found, faults)
+    rows, labels, unlabelled = TableBuilder(lines.names), dict[Path, Path](), list[Path]()
+    for image in images:
+        label = label_file(image, found.base)
+        if label in labels:
+            faults.add(f"'{image}' and '{labels[label]}' share the label file '{label}': rename one of the two")
+            continue
+        labels[label] = image
+        try:
+            size = image_size(image)
+        except InputError as error:
+            faults.add(f"{error}: mend it, or remove it and its labels")
+            continue
+        rows.add_image(relative_name(image, folder), size)
+        if not is_there(label):
+            unlabelled.append(image)
+            continue
+        for category, box in lines.objects(label):
+            rows.add_object(category, [side * scale for side, scale in zip(box, size[::-1] * 2, strict=True)])
+    if len(unlabelled) == len(images) and not _has_labels(found):
+        expected = label_file(images[0], found.base)
+        faults.add(f"'{root}': none of its images, {len(images)} in {split}, has a label file ('{expected}', ...)")
+    faults.stop_at_any()
+    if unlabelled:
+        notes.append(
+            f"images without a label file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
+        )
+    notes += [*passed_over(places_of(found, split), found.base, labels), *lines.notes()]
+    sources = [label for label in labels if label.is_file()]
+    return rows.build(
+        folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
+    )
+
+
+def _has_labels(found: YoloFolder) -> bool:
+    """Whether any image of any split has a label file."""
+    return any(label_file(image, found.base).is_file() for image in all_images(found))
+
+
+class _LabelLines:
+    """The lines of the label files of a data set; a file that must be read ahead is read once all the same.
+
+    Without names, all label files of all splits are read for the classes' numbers first. If nothing says whether
+    lines longer than a box are poses or polygons, all files are read once the first such line comes.
+
+    Attributes:
+        names: of the classes.
+    """
+
+    def __init__(self, found: YoloFolder, faults: Faults) -> None:
+        self._found, self._faults = found, faults
+        self._kept: dict[Path, list[str]] = {}
+        self._taken: set[Path] = set()
+        self._keypoints = found.keypoints
+        self._num_scored = self._num_poses = self._num_ambiguous = 0
+        self.names = found.names if found.names is not None else self._numbers()
+        described_by = found.described_by
+        self._source = f"{described_by} names {len(self.names)}" if described_by else "numbers start at 0"
+
+    def objects(self, label: Path) -> Iterator[tuple[int, Box]]:
+        """The class and the relative xyxy of each line; lines that are broken are added to the faults."""
+        lines = list[str]()
+        with self._faults.collecting():
+            lines = self._kept.pop(label) if label in self._kept else read_lines(label, _MAX_LABEL_BYTES)
+        self._taken.add(label)
+        for values, where in _rows(label, lines):
+            try:
+                numbers = parse_numbers(values, where)
+                if len(numbers) > SCORED_BOX and self._keypoints is None:
+                    self._keypoints = 0  # Whatever comes of it, it is asked once.
+                    self._keypoints, self._num_ambiguous = find_keypoints(self._long_rows(label, lines))
+                box = parse_box(numbers, self._keypoints or 0, where)
+                category = parse_class(values[0], len(self.names), self._source, where)
+            except InputError as error:
+                self._faults.add(str(error))
+                continue
+            self._num_scored += len(numbers) == SCORED_BOX
+            self._num_poses += (
+                len(numbers) > SCORED_BOX and self._found.keypoints is None and bool(self._keypoints)
+            )
+            yield category, box
+
+    def notes(self) -> list[str]:
+        """What was passed over in the lines, or made out of their form."""
+        counts = {
+            "lines with a sixth number (a confidence?), which was passed over": self._num_scored,
+            "poses by the form of their lines, as nothing gives kpt_shape; boxes were taken": self._num_poses,
+            "lines that might be poses, but most are polygons; tight boxes were taken": self._num_ambiguous,
+        }
+        return [f"{what}: {number}" for what, number in counts.items() if number]
+
+    def _numbers(self) -> list[str]:
+        """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
+        largest = -1
+        for label in self._label_files():
+            with self._faults.collecting():
+                for values, where in _rows(label, self._keep(label)):
+                    largest = max(largest, parse_unnamed_class(values[0], where))
+        return [str(i) for i in range(largest + 1)]
+
+    def _long_rows(self, label: Path, lines: list[str]) -> Iterator[tuple[list[float], str]]:
+        """The numbers of the lines that are longer than a box: of this file, and of those not read yet."""
+        for other in [label, *(path for path in self._label_files() if path not in self._taken)]:
+            for values, where in _rows(other, lines if other == label else self._keep(other)):
+                if len(values) > 1 + SCORED_BOX:
+                    with Faults("").collecting():  # A broken line is named when it is read.
+                        yield parse_numbers(values, where), where
+
+    def _label_files(self) -> list[Path]:
+        return sorted({label_file(image, self._found.base) for image in all_images(self._found)})
+
+    def _keep(self, label: Path) -> list[str]:
+        if label not in self._kept:
+            self._kept[label] = read_lines(label, _MAX_LABEL_BYTES) if label.is_file() else []
+        return self._kept[label]
+
+
+def _rows(label: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """What is in each line of a label file that is not empty, and file and line."""
+    for number, line in enumerate(lines, start=1):
+        if line:
+            yield line.split(), f"{label}: line {number}"

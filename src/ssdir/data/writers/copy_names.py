@@ -1,0 +1,116 @@
+"""What the copies of images, and classes, are called in a converted data set, so that it can be read again."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from PIL import Image
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.image_files import IMAGE_SUFFIXES, is_image_name
+from ssdir.data.images import open_image
+from ssdir.formatting import quote
+
+# Control characters, halves of surrogate pairs (bytes that are no UTF-8), and ends of lines and paragraphs.
+_UNWRITABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# A byte order mark, and what XML excludes.
+_NO_TEXT = frozenset("\ufeff\ufffe\uffff")
+# File systems take 255 bytes; some are for the split's name and the suffix.
+_MAX_BYTES = 180
+
+
+def copy_names(
+    tables: Mapping[str, AnnotationTable], one_folder: bool, any_suffix: bool
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of the copies: those of the images, where they can be written and no two share one.
+
+    Two names are one if they differ only in case, suffix, or how an accent is written, as their labels would be
+    one file, at least on some systems.
+
+    Args:
+        tables: the images of each split.
+        one_folder: the copies of all splits lie in one folder.
+        any_suffix: images are listed with their suffix, so that it may be any.
+
+    Returns:
+        By split, a name for each image; and all changes of a name, in words.
+    """
+
+    def key(split: str, name: str) -> tuple[str, str]:
+        return "" if one_folder else split, unicodedata.normalize("NFC", Path(name).stem.casefold())
+
+    plain = {
+        split: [_plain_name(path, any_suffix) for path in table.image_paths] for split, table in tables.items()
+    }
+    shared = Counter(key(split, name) for split, names in plain.items() for name in names)
+    used = {which for which, number in shared.items() if number == 1}
+
+    def free_name(split: str, name: str, image: str) -> str:
+        if shared[key(split, name)] == 1:
+            return name
+        stem, suffix = Path(name).stem, Path(name).suffix
+        parts = [part for part in Path(image).parts if part != Path(image).anchor]
+        whole = Path(plain_text("_".join(parts))).stem[-_MAX_BYTES // 4 :]
+        stems = (f"{split}_{stem}", f"{split}_{whole}")
+        candidates = chain(stems, (f"{stems[0]}_{n}" for n in count(2)))
+        free = next(stem for stem in candidates if key(split, f"{stem}.x") not in used)
+        used.add(key(split, f"{free}.x"))
+        return free + suffix
+
+    names: dict[str, list[str]] = {}
+    changes = []
+    for split, table in tables.items():
+        names[split] = [
+            free_name(split, name, image) for name, image in zip(plain[split], table.image_names, strict=True)
+        ]
+        changes += [
+            f"{quote(image)} of {split} is {quote(name)}"
+            for name, image in zip(names[split], table.image_names, strict=True)
+            if name != Path(image).name
+        ]
+    return names, changes
+
+
+def _plain_name(path: Path, any_suffix: bool) -> str:
+    """An image's name if it can be written in a list and read again, else one like it."""
+    stem, suffix = path.stem, path.suffix
+    plain = (
+        plain_text(stem).replace("\\", "_").lstrip(". ").encode()[:_MAX_BYTES].decode("utf-8", "ignore").rstrip()
+    )
+    if stem == plain and suffix == plain_text(suffix) and (any_suffix or is_image_name(path)):
+        return path.name
+    known = suffix.lower() in IMAGE_SUFFIXES
+    return f"{plain or 'image'}{suffix if known else _suffix_of(path)}"
+
+
+def _suffix_of(path: Path) -> str:
+    """The usual suffix of the format that an image file has."""
+    with open_image(path) as image:
+        kind = image.format
+    suffixes = (suffix for suffix, other in Image.registered_extensions().items() if other == kind)
+    return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), ".jpg")
+
+
+def class_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Class names that can be written, one in a line, and read again; and all changes of one, in words."""
+    taken, written, changes = {*names}, list[str](), list[str]()
+    for name in names:
+        plain = plain_text(name) or "class"
+        if plain != name:
+            plain = next(free for free in chain([plain], (f"{plain} {n}" for n in count(2))) if free not in taken)
+            taken.add(plain)
+            changes.append(f"{quote(name)} is {quote(plain)}")
+        written.append(plain)
+    return written, changes
+
+
+def plain_text(text: str) -> str:
+    """Text without what a line of a text file or XML can't hold; blanks at either end are lost there."""
+    chars = (
+        "_" if unicodedata.category(char) in _UNWRITABLE or char in _NO_TEXT else char for char in text.strip()
+    )
+    return "".join(chars)

@@ -1,0 +1,1 @@
+"""`ssdir data check`: what is wrong with a data set, and which recipe suits it."""

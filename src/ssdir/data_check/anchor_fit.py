@@ -1,0 +1,269 @@
+"""Which boxes a detector's anchors can match, and anchors, image size and NMS threshold that suit the data better.
+
+It is here and not in `data`, because it needs a detector's config and the grid of its backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssdir.models.backbone import TimmConfig, VGGConfig, build_backbone
+from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.ops.anchors import level_iou
+
+READABLE_SIDE = 8
+"""Pixels of a box's shorter side from which an object is more than a few blots."""
+READABLE_SHARE = 0.9
+MAX_GROWTH = 2
+"""Of the image's side: time and memory grow with the square, and a preset is made for a machine."""
+SIZE_STEP = 32
+
+_FIT_BOXES = 3000
+_FACTORS = (0.7, 0.85, 0.95, 1.05, 1.18, 1.4)
+_ROUNDS = 12
+_STRIDES = (1, 8)
+"""Sides of a level's anchors, in its strides: what its cells can tell apart and see."""
+
+_DISTINCT = 1.1
+_RATIOS = 0.15, 7
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to change of a detector's config.
+
+    Attributes:
+        image_size: side of the square input.
+        anchors: as many per cell as before, so that the cost stays.
+        nms_threshold: see `ssdir.data_check.annotations.Summary`.
+        full_size: what `image_size` would have to be for `READABLE_SHARE` of boxes to be readable.
+    """
+
+    image_size: int
+    anchors: AnchorConfig
+    nms_threshold: float
+    full_size: int
+
+
+def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
+    """Cells along each side of the detector's levels, at another image size if one is given."""
+    backbone = config.backbone
+    if isinstance(backbone, VGGConfig | TimmConfig):
+        backbone = backbone.model_copy(update={"pretrained": False})  # The grid needs no weights.
+    size = image_size or config.image_size
+    return build_backbone(backbone, size).feature_sizes(size)
+
+
+def match_levels(boxes_cxcywh: Tensor, anchors: AnchorConfig, cells: Sequence[int], image_size: int) -> Tensor:
+    """The largest IoU of each box with the anchors of each level.
+
+    Args:
+        boxes_cxcywh: float (M, 4), relative to the image.
+        anchors: a range per level.
+        cells: along each side of each level, see `pyramid`.
+        image_size: that the anchors' sizes refer to.
+
+    Returns:
+        float (M, L).
+    """
+    ranges = zip(cells, anchors.min_sizes, anchors.max_sizes, strict=True)
+    levels = [
+        level_iou(boxes_cxcywh, n, low / image_size, high / image_size, anchors.aspect_ratios)
+        for n, low, high in ranges
+    ]
+    return torch.stack(levels, dim=1)
+
+
+def recommend(
+    boxes_cxcywh: Tensor, image_sides: Sequence[int], nms_threshold: float, config: SSDConfig
+) -> Recommendation:
+    """Fits a detector's input and anchors to boxes.
+
+    The anchors match at least as many of the boxes as the detector's own at its own image size.
+
+    Args:
+        boxes_cxcywh: float (M, 4), relative to the image.
+        image_sides: the longer side of each image, in pixels.
+        nms_threshold: goes into the recommendation as it is.
+        config: what to start from.
+    """
+    own = pyramid(config)
+    if not len(boxes_cxcywh):
+        return Recommendation(config.image_size, config.anchors, nms_threshold, config.image_size)
+    full = full_size(boxes_cxcywh)
+    # Sizes beyond what half of the images have would invent pixels.
+    there = int(np.median(image_sides)) // SIZE_STEP * SIZE_STEP
+    size = max(config.image_size, min(full, there, MAX_GROWTH * config.image_size))
+    target = _matched(match_levels(boxes_cxcywh, config.anchors, own, config.image_size), config)
+    for side in dict.fromkeys([size, config.image_size]):
+        cells = own if side == config.image_size else pyramid(config, side)
+        anchors = fit_anchors(boxes_cxcywh, config, cells, side)
+        if _matched(match_levels(boxes_cxcywh, anchors, cells, side), config) >= target:
+            return Recommendation(side, anchors, nms_threshold, full)
+    return Recommendation(config.image_size, config.anchors, nms_threshold, full)
+
+
+def full_size(boxes_cxcywh: Tensor) -> int:
+    """The multiple of `SIZE_STEP` at which `READABLE_SHARE` of the boxes have sides of `READABLE_SIDE` pixels."""
+    side = float(np.quantile(boxes_cxcywh[:, 2:].amin(dim=1).numpy(), 1 - READABLE_SHARE))
+    return ceil(READABLE_SIDE / side / SIZE_STEP) * SIZE_STEP
+
+
+def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], image_size: int) -> AnchorConfig:
+    """Anchors for boxes, as many per cell as the config's.
+
+    From the config's own, and from clusters of the boxes' sizes, single sizes are changed for as long as more
+    boxes are matched (or, of equally many, matched better). Clusters alone would not do: an anchor matches what
+    its grid lets it reach, and must suit its level. A box counts the less the more there are of its size (by the
+    root of their number), lest a crowd of small ones cost all of the large.
+
+    Args:
+        boxes_cxcywh: float (M, 4), M >= 1, relative to the image.
+        config: the detector.
+        cells: along each side of each level, see `pyramid`.
+        image_size: side of the square input.
+
+    Returns:
+        The best of what was tried, the config's own anchors among it, with boxes counted as above.
+    """
+    scale = image_size / config.image_size
+    grown = AnchorConfig(
+        min_sizes=tuple(scale * side for side in config.anchors.min_sizes),
+        max_sizes=tuple(scale * side for side in config.anchors.max_sizes),
+        aspect_ratios=config.anchors.aspect_ratios,
+    )
+    generator = torch.Generator().manual_seed(0)
+    sample = boxes_cxcywh[torch.randperm(len(boxes_cxcywh), generator=generator)[:_FIT_BOXES]].double()
+    search = _Search(sample, _weights(sample), cells, image_size, config.match_iou)
+    starts = [search.start(grown), search.start(_clustered(sample, grown, image_size))]
+    candidates = [_rounded(grown), config.anchors, *(_rounded(search.climb(start)) for start in starts)]
+    overlaps = [match_levels(boxes_cxcywh, each, cells, image_size) for each in candidates]
+    weights = _weights(boxes_cxcywh)
+    return candidates[int(np.argmax([_quality(iou, weights, config.match_iou) for iou in overlaps]))]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Anchors as what a search varies: each level's smaller and larger square in pixels, and the ratios."""
+
+    small: tuple[float, ...]
+    large: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+    def config(self) -> AnchorConfig:
+        largest = tuple(large**2 / small for small, large in zip(self.small, self.large, strict=True))
+        return AnchorConfig(min_sizes=self.small, max_sizes=largest, aspect_ratios=self.ratios)
+
+    def changed(self) -> list[_Sizes]:
+        """With one size or ratio multiplied by one of `_FACTORS`."""
+        return [
+            _Sizes(**{**vars(self), name: (*values[:i], values[i] * factor, *values[i + 1 :])})
+            for name, values in vars(self).items()
+            for i in range(len(values))
+            for factor in _FACTORS
+        ]
+
+
+@dataclass(frozen=True)
+class _Search:
+    boxes: Tensor
+    weights: Tensor
+    cells: Sequence[int]
+    image_size: int
+    match_iou: float
+
+    @property
+    def limits(self) -> list[tuple[float, float]]:
+        """Least and largest side of each level's anchors.
+
+        The finest level goes down to half of that, the coarsest up to the image: there is no better one.
+        """
+        strides = np.divide(self.image_size, self.cells)
+        low, high = _STRIDES[0] * strides, np.minimum(_STRIDES[1] * strides, self.image_size)
+        low[0], high[-1] = low[0] / 2, self.image_size
+        return list(zip(np.minimum(low, self.image_size / 2).tolist(), high.tolist(), strict=True))
+
+    def start(self, anchors: AnchorConfig) -> _Sizes:
+        """Anchors, as near as the limits allow."""
+        low, high = np.transpose(self.limits)
+        larger = np.sqrt(np.multiply(anchors.min_sizes, anchors.max_sizes))
+        small = np.maximum.accumulate(np.clip(anchors.min_sizes, low, high / _DISTINCT))
+        large = np.clip(larger, small * _DISTINCT, high)
+        return _Sizes(tuple(small.tolist()), tuple(large.tolist()), anchors.aspect_ratios)
+
+    def allows(self, sizes: _Sizes) -> bool:
+        """Whether each level's sizes are distinct and within its limits, and levels and ratios in order."""
+        pairs = zip(sizes.small, sizes.large, self.limits, strict=True)
+        within = all(low <= small <= large / _DISTINCT <= high / _DISTINCT for small, large, (low, high) in pairs)
+        ratios = all(_RATIOS[0] <= ratio <= _RATIOS[1] for ratio in sizes.ratios)
+        return within and ratios and list(sizes.small) == sorted(sizes.small)
+
+    def quality(self, sizes: _Sizes) -> float:
+        iou = match_levels(self.boxes, sizes.config(), self.cells, self.image_size)
+        return _quality(iou, self.weights, self.match_iou)
+
+    def climb(self, sizes: _Sizes) -> AnchorConfig:
+        best = self.quality(sizes)
+        for _ in range(_ROUNDS):
+            tried = [(self.quality(each), each) for each in sizes.changed() if self.allows(each)]
+            quality, better = max(tried, key=lambda pair: pair[0], default=(best, sizes))
+            if quality <= best + 1e-4:
+                break
+            best, sizes = quality, better
+        return sizes.config()
+
+
+def _clustered(boxes: Tensor, anchors: AnchorConfig, image_size: int) -> AnchorConfig:
+    """Two cluster centres of the boxes' sizes per level, and centres of their ratios.
+
+    Clusters are of logarithms: there, the distance of two boxes with one centre goes with their IoU.
+    """
+    from sklearn.cluster import KMeans
+
+    width, height = boxes[:, 2:].log().numpy().T
+    squares = _centers(KMeans, (width + height) / 2, 2 * len(anchors.min_sizes)) * image_size
+    ratios = _centers(KMeans, width - height, len(anchors.aspect_ratios)).tolist() if anchors.aspect_ratios else ()
+    small, large = squares[::2], squares[1::2]
+    return AnchorConfig(min_sizes=tuple(small), max_sizes=tuple(large**2 / small), aspect_ratios=tuple(ratios))
+
+
+def _centers(kmeans: type, logarithms: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Cluster centres, ascending; the last is repeated where there are fewer distinct values."""
+    distinct = min(count, len(np.unique(logarithms)))
+    fitted = kmeans(distinct, n_init=3, random_state=0).fit(logarithms[:, None])
+    centers = np.sort(fitted.cluster_centers_[:, 0])
+    padded: NDArray[np.float64] = np.exp(np.concatenate([centers, np.repeat(centers[-1:], count - distinct)]))
+    return padded
+
+
+def _rounded(anchors: AnchorConfig) -> AnchorConfig:
+    """To whole pixels and two digits, as one would write them."""
+    small = [max(1, round(side)) for side in anchors.min_sizes]
+    large = [max(low, round(side)) for low, side in zip(small, anchors.max_sizes, strict=True)]
+    ratios = tuple(round(ratio, 2) for ratio in anchors.aspect_ratios)
+    return AnchorConfig(min_sizes=tuple(small), max_sizes=tuple(large), aspect_ratios=ratios)
+
+
+def _weights(boxes: Tensor) -> Tensor:
+    """Of each box, summing to 1: the octaves of size count by the root of their boxes' number."""
+    octave = boxes[:, 2:].amax(dim=1).log2().floor().long()
+    _, member, count = octave.unique(return_inverse=True, return_counts=True)
+    weights: Tensor = count[member].double().rsqrt()
+    return weights / weights.sum()
+
+
+def _quality(iou: Tensor, weights: Tensor, match_iou: float) -> float:
+    """The share of boxes matched; the mean overlap decides between equals."""
+    best = iou.amax(dim=1)
+    return float(((best >= match_iou) + 0.1 * best) @ weights.to(best))
+
+
+def _matched(iou: Tensor, config: SSDConfig) -> int:
+    return int((iou.amax(dim=1) >= config.match_iou).sum())

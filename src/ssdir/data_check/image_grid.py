@@ -1,0 +1,79 @@
+"""The doctor's picture: images with what is annotated, suspicious ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.images import read_image, shrink
+from ssdir.data_check.annotations import box_flags
+from ssdir.errors import InputError
+from ssdir.formatting import counted
+from ssdir.plots import Picture, contact_sheet
+from ssdir.plots.image_grids import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
+
+SHEET_IMAGES, SHEET_SUSPECTS = 24, 2
+_THUMBNAIL = 440
+
+
+def draw_sheet(
+    tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int
+) -> Picture:
+    """Some images with each kind of suspicious boxes, of whatever split, then some of all the main split.
+
+    Args:
+        tables: what is annotated, by split.
+        main: the split to learn from.
+        classes: names of the classes that get a colour of their own, as far as there are colours.
+        image_size: side of the square that images are squashed to, which tells what is too small.
+    """
+    names = list(classes[: len(BOX_COLOURS) - 1])
+    legend = [*zip(names, BOX_COLOURS, strict=False), ("other", BOX_COLOURS[-1])]
+    legend += [(f"too small at {image_size} px", SMALL_COLOUR), ("broken or suspicious", ALERT_COLOUR)]
+    flags = {split: box_flags(table, image_size) for split, table in tables.items()}
+    group = {split: _groups(table, flags[split], names) for split, table in tables.items()}
+    pictures, boxes, groups, captions = [], [], [], []
+    for split, index in _chosen(tables, flags, main):
+        table = tables[split]
+        try:
+            pictures.append(shrink(read_image(table.image_paths[index]), _THUMBNAIL))
+        except InputError:
+            continue
+        rows = np.flatnonzero((table.image == index) & ~table.ignored)
+        boxes.append(table.boxes_px[rows] / table.image_sizes[index][[1, 0, 1, 0]])
+        groups.append(group[split][rows])
+        captions.append(f"{Path(table.image_names[index]).name}: {counted(len(rows), 'box', 'boxes')}")
+    seen = np.unique(np.concatenate([*groups, [0]])).tolist()
+    place = np.zeros(len(legend), dtype=np.int64)
+    place[seen] = np.arange(len(seen))
+    return contact_sheet(pictures, boxes, [place[g] for g in groups], captions, [legend[i] for i in seen])
+
+
+def _groups(
+    table: AnnotationTable, flags: Mapping[str, NDArray[np.bool_]], names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Each object's row in the legend: its class, another one, too small, suspicious."""
+    of_class = [names.index(name) if name in names else len(names) for name in table.category_names]
+    group = np.array(of_class, dtype=np.int64)[table.category]
+    group[flags["tiny_boxes"]] = len(names) + 1
+    group[np.any([mask for kind, mask in flags.items() if kind != "tiny_boxes"], axis=0)] = len(names) + 2
+    return group
+
+
+def _chosen(
+    tables: Mapping[str, AnnotationTable], flags: Mapping[str, Mapping[str, NDArray[np.bool_]]], main: str
+) -> list[tuple[str, int]]:
+    """Two images of each kind of suspicious boxes of each split, then evenly spaced ones of the main split."""
+    suspects = [
+        [(split, index) for index in np.unique(tables[split].image[mask])[:SHEET_SUSPECTS].tolist()]
+        for split in sorted(tables, key=lambda split: split != main)
+        for mask in flags[split].values()
+    ]
+    n = len(tables[main].image_names)
+    spread = np.linspace(0, n - 1, min(n, SHEET_IMAGES)).round().astype(int).tolist()
+    return list(dict.fromkeys([*chain.from_iterable(suspects), *((main, i) for i in spread)]))[:SHEET_IMAGES]

@@ -1,0 +1,208 @@
+"""Priors of window sizes, and grids of cells, that suit boxes: for models that learn without any.
+
+SPACE and SPAIR look at each object through a window whose size has a prior, and a cell of their grid holds one
+object at most. Both must suit the data, and neither is learned. All values are in the units of the configs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, exp
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssdir.config import C, merge
+from ssdir.models.space.model import SPACEConfig
+from ssdir.models.spair.model import SPAIRConfig
+
+GridModelConfig: TypeAlias = SPACEConfig | SPAIRConfig
+
+MAX_SHARED = 0.05
+"""Share of objects that may be in a cell which another has: windows reach their neighbours' cells, so some may."""
+MAX_CELLS = 16
+"""Along each side, unless the config itself has more: time and memory grow with the square."""
+
+_LESS_SHARED = 0.01
+"""What must be gained of that share for a finer grid to be worth its cost, where `MAX_SHARED` can't be had."""
+_FITTING = 0.95
+"""Share of objects whose windows must fit into SPAIR's largest one, and into `_FILLED` of it: beyond that, the
+sigmoid hardly moves."""
+_FILLED = 0.9
+_SHARES = 0.02, 0.98
+"""What the argument of a logit is kept within."""
+
+
+@dataclass(frozen=True)
+class GridPrior:
+    """What a config expects of objects, and how boxes suit it.
+
+    Attributes:
+        image_size: side of the model's square input, in pixels.
+        window: side in pixels of the window at the prior's mean.
+        size_loc: the prior's mean: the logit of a window's side over the image's (SPACE), or of its place in the
+            range of sizes, in anchors (SPAIR). Where it is annealed, the last one.
+        size_scale: its standard deviation.
+        anchor: SPAIR's, in pixels; None for SPACE.
+        cells: along each side.
+        too_large: share of objects that need a window larger than the largest there is.
+        shared: share of objects whose centre is in a cell where another one has been counted already.
+    """
+
+    image_size: int
+    window: float
+    size_loc: float
+    size_scale: float
+    anchor: float | None
+    cells: int
+    too_large: float
+    shared: float
+
+
+@dataclass(frozen=True)
+class PriorFit:
+    """A config's prior and grid, and what suits the boxes.
+
+    Attributes:
+        current: the config's own.
+        recommended: those with `changes`.
+        changes: what a recipe should change of its `model`; nothing without boxes.
+    """
+
+    current: GridPrior
+    recommended: GridPrior
+    changes: dict[str, Any]
+
+
+def fit_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridModelConfig) -> PriorFit:
+    """Fits the size prior and the grid of a SPACE or SPAIR to boxes.
+
+    The prior's mean is the median of the windows that objects need, in the model's own parametrisation; its
+    standard deviation is half the distance of the 16th and 84th percentiles, but no less than the config's. A
+    schedule of means ends there, and starts as far from it as before. The grid is the config's, or the coarsest
+    finer one in which at most `MAX_SHARED` of the objects share cells.
+
+    Args:
+        boxes_cxcywh: float (M, 4), relative to the image.
+        image_index: int (M,), the image of each.
+        config: what to start from.
+    """
+    current = measure(boxes_cxcywh, image_index, config)
+    if not len(boxes_cxcywh):
+        return PriorFit(current, current, {})
+    windows = needed_windows(boxes_cxcywh, config)
+    changes = _space_size(windows, config) if isinstance(config, SPACEConfig) else _spair_size(windows, config)
+    candidates = [changes]
+    while finer := _finer(_changed(config, candidates[-1])):
+        candidates.append(merge(candidates[-1], finer))
+    fits = [measure(boxes_cxcywh, image_index, _changed(config, each)) for each in candidates]
+    enough = max(MAX_SHARED, min(fit.shared for fit in fits) + _LESS_SHARED)
+    chosen = next(place for place, fit in enumerate(fits) if fit.shared <= enough)
+    return PriorFit(current, fits[chosen], candidates[chosen])
+
+
+def measure(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridModelConfig) -> GridPrior:
+    """What a config expects, and how boxes suit it; see `fit_prior` for the arguments."""
+    if isinstance(config, SPACEConfig):
+        size_loc, size_scale, anchor, largest = config.size_prior.end, config.size_prior_scale, None, 1.0
+        cells, cell = config.grid, 1 / config.grid
+    else:
+        size_loc, size_scale, anchor = config.prior.size_loc, config.prior.size_scale, config.cells.anchor
+        largest = config.cells.size_range[1] * anchor / config.image_size
+        cells = -(-config.image_size // config.grid.pixels_per_cell)
+        cell = config.grid.pixels_per_cell / config.image_size
+    windows = needed_windows(boxes_cxcywh, config)
+    return GridPrior(
+        image_size=config.image_size,
+        window=window_side(size_loc, config) * config.image_size,
+        size_loc=size_loc,
+        size_scale=size_scale,
+        anchor=anchor,
+        cells=cells,
+        too_large=float((windows > largest).double().mean()) if len(windows) else 0.0,
+        shared=shared_cells(boxes_cxcywh, image_index, cell),
+    )
+
+
+def needed_windows(boxes_cxcywh: Tensor, config: GridModelConfig) -> Tensor:
+    """Sides of the windows that objects need, relative to the image.
+
+    Where the model reports tight boxes, a window is a square around the object with the config's margin: (M,).
+    Where it reports its windows, they should be the boxes themselves; width and height have one prior: (2M,).
+    """
+    if config.boxes == "window":
+        return boxes_cxcywh[:, 2:].flatten()
+    margin = config.boundary_width if isinstance(config, SPACEConfig) else config.tight_margin
+    return boxes_cxcywh[:, 2:].amax(dim=1) / (1 - margin)
+
+
+def window_side(raw: float, config: GridModelConfig) -> float:
+    """Side, relative to the image, of a window of raw size: `windows_from_where`, `SequentialCells.to_boxes`."""
+    share = 1 / (1 + exp(-raw))
+    if isinstance(config, SPACEConfig):
+        return share
+    low, high = config.cells.size_range
+    return (low + (high - low) * share) * config.cells.anchor / config.image_size
+
+
+def raw_size(windows: Tensor, config: GridModelConfig) -> Tensor:
+    """Inverse of `window_side`, for many; windows out of the model's range get a raw size near its end."""
+    share = windows
+    if isinstance(config, SPAIRConfig):
+        low, high = config.cells.size_range
+        share = (windows * config.image_size / config.cells.anchor - low) / (high - low)
+    return share.clamp(*_SHARES).logit()
+
+
+def shared_cells(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], cell: float) -> float:
+    """Share of objects whose centre is in a cell that another has already; `cell` is its side over the image's."""
+    if not len(boxes_cxcywh):
+        return 0.0
+    # A centre at the image's very end is in the last cell.
+    place = (boxes_cxcywh[:, :2].double().clamp(max=1 - 1e-9) / cell).long()
+    taken = torch.cat([torch.from_numpy(image_index)[:, None], place], dim=1).unique(dim=0)
+    return 1 - len(taken) / len(boxes_cxcywh)
+
+
+def _space_size(windows: Tensor, config: SPACEConfig) -> dict[str, Any]:
+    loc, scale = _location_and_scale(raw_size(windows, config), config.size_prior_scale)
+    start = round(loc + config.size_prior.start - config.size_prior.end, 2)
+    return {"size_prior": {"start": start, "end": loc}, "size_prior_scale": scale}
+
+
+def _spair_size(windows: Tensor, config: SPAIRConfig) -> dict[str, Any]:
+    """Boxes start, before training, at the prior's mean; the anchor grows where windows would not fit in."""
+    high = config.cells.size_range[1]
+    large = float(np.quantile(windows.numpy(), _FITTING)) * config.image_size / (_FILLED * high)
+    anchor = config.cells.anchor if large <= config.cells.anchor else float(ceil(large))
+    config = _changed(config, {"cells": {"anchor": anchor}})
+    loc, scale = _location_and_scale(raw_size(windows, config), config.prior.size_scale)
+    start = round(window_side(loc, config) * config.image_size / anchor, 2)
+    return {"cells": {"anchor": anchor, "size_init": start}, "prior": {"size_loc": loc, "size_scale": scale}}
+
+
+def _location_and_scale(raw: Tensor, least_scale: float) -> tuple[float, float]:
+    low, median, high = np.quantile(raw.numpy(), [0.16, 0.5, 0.84]).tolist()
+    return round(median, 2), max(least_scale, round((high - low) / 2, 2))
+
+
+def _finer(config: GridModelConfig) -> dict[str, Any]:
+    """Changes that halve the side of the cells; none where these would be too many, or the config has no such."""
+    if isinstance(config, SPACEConfig):
+        cells = 2 * config.grid
+        return {"grid": cells} if cells <= min(MAX_CELLS, config.image_size) else {}
+    strides = list(config.grid.strides)
+    even = [place for place, stride in enumerate(strides) if stride % 2 == 0]
+    if not even or 2 * config.image_size > MAX_CELLS * config.grid.pixels_per_cell:
+        return {}
+    # The last one: what a cell sees of the image stays as large as the kernels before it allow.
+    strides[even[-1]] //= 2
+    return {"grid": {"strides": strides}}
+
+
+def _changed(config: C, changes: dict[str, Any]) -> C:
+    """A config of the same class with some values replaced, validated."""
+    return type(config).model_validate(merge(config.model_dump(mode="json"), changes))

@@ -1,1 +1,0 @@
-"""What can be done with encoded objects, from their file alone: classify, group, find odd ones."""

@@ -1,0 +1,1 @@
+"""Exported models: writing ONNX files, quantising them, and running them without torch."""

@@ -1,0 +1,113 @@
+"""What an exported model says of itself, written by `ssdir export` and read without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from ssdir.config import Record, parse
+from ssdir.documents import json_text, parse_json
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+from ssdir.identity import ClassNames, Fingerprint, LatentDim
+
+FORMAT = 1
+METADATA_KEY = "ssdir"
+CHECKSUM_KEY = "ssdir.sha256"
+"""Of an ONNX file's metadata: its SHA-256 while `NO_CHECKSUM` stands there instead."""
+NO_CHECKSUM = "0" * 64
+
+# Before the value of a text of 64 bytes in the metadata, as protocol buffers write it.
+_BEFORE_CHECKSUM = CHECKSUM_KEY.encode() + b"\x12\x40"
+
+Part: TypeAlias = Literal["encoder", "decoder"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+# Type and number of dimensions of each.
+ENCODER_INPUTS = {"images": ("uint8", 4), "score_threshold": ("float", 0)}
+ENCODER_OUTPUTS = {
+    "image_index": ("int64", 1),
+    "z_where": ("float", 2),
+    "scores": ("float", 1),
+    "labels": ("int64", 1),
+    "z_what": ("float", 2),
+    "z_what_scale": ("float", 2),
+    "z_depth": ("float", 1),
+    "anchor_index": ("int64", 1),
+}
+DECODER_INPUTS = ("z_what",)
+DECODER_OUTPUTS = ("appearances", "alpha")
+
+
+def write_checksum(path: Path) -> None:
+    """Puts the SHA-256 of an ONNX file in the place of `NO_CHECKSUM` in its metadata."""
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(_BEFORE_CHECKSUM + NO_CHECKSUM.encode(), _BEFORE_CHECKSUM + _digest(raw)))
+
+
+def is_unchanged(path: Path, checksum: str) -> bool:
+    """Whether an ONNX file is as `write_checksum` left it."""
+    value = checksum.encode("utf-8", "replace")
+    raw = path.read_bytes().replace(_BEFORE_CHECKSUM + value, _BEFORE_CHECKSUM + NO_CHECKSUM.encode())
+    return _digest(raw) == value
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).hexdigest().encode()
+
+
+class ExportedModel(Record):
+    """Metadata of an exported model.
+
+    Attributes:
+        part: `encoder`, images to objects, or `decoder`, embeddings to appearances.
+        kind: the model's class.
+        description: one line, as `ssdir models` shows it.
+        class_names: what `labels` index.
+        image_size: side of the square that images are resized to, in pixels.
+        latent_dim: size D of `z_what`.
+        score_threshold: least score of an object, where none is given.
+        nms_threshold: IoU above which the weaker of two detections goes; 1 where none does.
+        max_objects: most objects per image.
+        ssdir_version: what wrote the file.
+        precision: of the convolutions.
+        fingerprint: digest of the model's weights, before they became 8-bit integers.
+        format: version of these names.
+    """
+
+    part: Part
+    kind: str
+    description: str
+    class_names: ClassNames
+    image_size: Annotated[int, Field(ge=1, le=8192)]
+    latent_dim: LatentDim
+    score_threshold: Share
+    nms_threshold: Share
+    max_objects: Annotated[int, Field(ge=1, le=1_000_000)]
+    ssdir_version: str
+    precision: Literal["float32", "int8"] = "float32"
+    fingerprint: Fingerprint
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return json_text(self.model_dump(), None)
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> ExportedModel:
+        """Reads metadata.
+
+        Raises:
+            InputError: if it is damaged, or of another format, naming `source`.
+        """
+        where = f"'{source}' is damaged: export it again; its metadata"
+        values = parse_json(text, where)
+        if isinstance(values, Mapping) and values.get("format", FORMAT) != FORMAT:
+            raise InputError(
+                f"'{source}' has format {quote(values['format'])}, this ssdir reads {FORMAT}: update ssdir"
+            )
+        return parse(cls, values, source=where)

@@ -1,0 +1,36 @@
+"""An exported encoder as a model that evaluation can ask."""
+
+from __future__ import annotations
+
+import numpy as np
+from einops import rearrange
+from torch import Tensor
+
+from ssdir.export.runtime import OnnxEncoder
+from ssdir.objects import Objects
+
+
+class OnnxModel:
+    """Float images in, `Objects` out: what evaluation needs of a model that neither draws nor takes boxes.
+
+    Args:
+        encoder: the exported file.
+    """
+
+    def __init__(self, encoder: OnnxEncoder) -> None:
+        self.encoder = encoder
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        return self.encoder.image_size
+
+    @property
+    def score_threshold(self) -> float:
+        """Least score of an object where the caller names none."""
+        return self.encoder.exported.score_threshold
+
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Objects of images float (B, 3, H, W) in [0, 1], which are rounded to 8 bits."""
+        pixels = rearrange(images * 255, "b c h w -> b h w c").round().cpu().numpy().astype(np.uint8)
+        return self.encoder.encode_pixels(pixels, score_threshold).to_objects()

@@ -1,0 +1,255 @@
+"""Models as one file for other runtimes: ONNX, or a `torch.export` program."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ssdir.errors import InputError
+from ssdir.export.metadata import (
+    CHECKSUM_KEY,
+    DECODER_INPUTS,
+    DECODER_OUTPUTS,
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    METADATA_KEY,
+    NO_CHECKSUM,
+    ExportedModel,
+    Part,
+    write_checksum,
+)
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.io import weights_fingerprint
+from ssdir.objects import Objects
+from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
+from ssdir.ops.resize import resize_area
+from ssdir.ops.suppression import suppress, suppress_found
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+"""Of ONNX's operators; what torch's exporter writes without converting."""
+
+
+class ExportedEncoder(nn.Module):
+    """`DetectedModel.encode` from 8-bit pixels to arrays, in a form that can be traced.
+
+    Boxes are decoded for all anchors, and suppressed in one operator; what is found is the same.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+    """
+
+    def __init__(self, model: DetectedVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
+        """Finds objects and what they look like.
+
+        Args:
+            images: uint8 (B, H, W, 3), RGB, of any size.
+            score_threshold: float (), least score.
+
+        Returns:
+            The fields `ENCODER_OUTPUTS` of `Objects`, packed.
+        """
+        detector = self.model.detector
+        seen = resize_area(rearrange(images, "b h w c -> b c h w").float() / 255, self.model.image_size)
+        maps = detector.read(seen)
+        detections = detector.heads(detector.pyramid(maps))
+        confidence, labels = detector.confidence(detections.class_logits)
+        z_where = clip_cxcywh(decode_boxes(detections.box_deltas, detector.anchors, detector.config.variances))
+        present = (confidence >= score_threshold) & (z_where[..., 2:] > 0).all(dim=-1)
+        selected = suppress(
+            to_xyxy(z_where),
+            torch.where(present, confidence, -1.0),
+            detector.config.suppress_above,
+            detector.config.max_objects,
+        )
+        rows = image_index, anchor_index = selected.unbind(dim=1)
+        B = images.shape[0]  # `len` would make it a constant of the graph.
+        objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows], anchor_index=anchor_index)
+        if detector.refiner is not None:
+            objects = detector.look_again(maps, objects)
+            objects = objects[self._keep(objects, score_threshold)]
+        what_loc, depth_loc = self.model.posterior(objects, seen, maps)
+        what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
+        assert objects.scores is not None
+        assert objects.labels is not None
+        assert objects.anchor_index is not None
+        return (
+            objects.image_index,
+            objects.z_where,
+            objects.scores,
+            objects.labels,
+            what_loc,
+            what_scale,
+            depth_loc,
+            objects.anchor_index,
+        )
+
+    def _keep(self, objects: Objects, score_threshold: Tensor) -> Tensor:
+        """Rows that survive the second look, in the order of `SSD.find`."""
+        assert objects.scores is not None
+        scores = torch.where(objects.scores >= score_threshold, objects.scores, -1.0)
+        threshold = self.model.detector.config.suppress_above
+        return suppress_found(to_xyxy(objects.z_where), scores, objects.image_index, threshold)
+
+
+def export_model(
+    model: ObjectModel, path: str | Path, part: Part = "encoder", description: str = "", *, pt2: bool = False
+) -> None:
+    """Writes a model, or its decoder, as one file.
+
+    Args:
+        model: an SSDIR or a GlimpseVAE; it is moved to the CPU, and put in evaluation mode.
+        path: file to write.
+        part: `encoder`: images uint8 (B, H, W, 3) and a score threshold to `ENCODER_OUTPUTS`, the fields of
+            `Objects`; `decoder`: `z_what` (M, D) to appearances (M, 3, S, S) and, where there is one, alpha
+            (M, 1, S, S).
+        description: one line for the metadata.
+        pt2: write a `torch.export` program instead of ONNX. Who loads an encoder imports `ssdir.ops.suppression`
+            before.
+
+    Raises:
+        InputError: for other models, and where ONNX is asked for and not installed.
+    """
+    if not isinstance(model, DetectedVAE):
+        raise InputError(f"a {model.config.kind} model can't be exported: only SSDIR and GlimpseVAE can")
+    if not pt2:
+        _check_onnx_installed()
+    exported = _describe(model, part, description)
+    with torch.no_grad(), quiet():
+        program = _trace(model.cpu().eval(), part)
+        if pt2:
+            # By way of memory: torch ends the whole process where it can't write a file to its end.
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer, extra_files={METADATA_KEY: exported.to_json()})
+            Path(path).write_bytes(buffer.getbuffer())
+        else:
+            _write_onnx(_to_onnx(program, part, exported), path)
+
+
+def _describe(model: DetectedVAE, part: Part, description: str) -> ExportedModel:
+    detector = model.config.detector
+    return ExportedModel(
+        part=part,
+        kind=type(model).__name__,
+        description=description,
+        class_names=model.class_names,
+        image_size=model.image_size,
+        latent_dim=model.latent_dim,
+        score_threshold=model.score_threshold,
+        nms_threshold=detector.suppress_above,
+        max_objects=detector.max_objects,
+        ssdir_version=metadata.version("ssdir"),
+        fingerprint=weights_fingerprint(model),
+    )
+
+
+def _trace(model: DetectedVAE, part: Part) -> ExportedProgram:
+    if part == "decoder":
+        codes = torch.zeros(2, model.latent_dim)
+        return torch.export.export(model.decoder, (codes,), dynamic_shapes=({0: Dim.DYNAMIC},))
+    # No two sizes alike: what is alike in the example counts as alike forever.
+    images = torch.zeros(2, model.image_size + 7, model.image_size + 3, 3, dtype=torch.uint8)
+    threshold = torch.tensor(model.score_threshold)
+    any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
+    return torch.export.export(ExportedEncoder(model), (images, threshold), dynamic_shapes=(any_size, None))
+
+
+def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> onnx.ModelProto:
+    from onnx import numpy_helper
+
+    inputs = list(ENCODER_INPUTS if part == "encoder" else DECODER_INPUTS)
+    outputs = list(ENCODER_OUTPUTS if part == "encoder" else DECODER_OUTPUTS)
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=inputs,
+        output_names=outputs,
+        custom_translation_table={torch.ops.ssdir.suppress.default: _suppress_in_onnx},
+        verbose=False,
+    )
+    assert written is not None
+    proto = written.model_proto
+    proto.metadata_props.add(key=METADATA_KEY, value=exported.to_json())
+    proto.metadata_props.add(key=CHECKSUM_KEY, value=NO_CHECKSUM)
+    if part == "encoder":
+        # An initialiser of an input's name is its default.
+        default = torch.tensor(exported.score_threshold).numpy()
+        proto.graph.initializer.append(numpy_helper.from_array(default, "score_threshold"))
+        _name_axes(proto.graph.input[0], ("images", "height", "width"))
+    else:
+        _name_axes(proto.graph.input[0], ("objects",))
+    for output in proto.graph.output:
+        _name_axes(output, ("objects",))
+    return proto
+
+
+def _name_axes(value: onnx.ValueInfoProto, names: Sequence[str]) -> None:
+    for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+        axis.dim_param = name
+
+
+def _suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float, max_objects: int) -> Any:
+    """`ops.suppression.suppress` in ONNX: one operator thresholds, suppresses, limits and orders."""
+    from onnxscript import opset18 as op
+
+    selected = op.NonMaxSuppression(
+        boxes,
+        op.Unsqueeze(scores, op.Constant(value_ints=[1])),
+        op.Constant(value_ints=[max_objects]),
+        op.Constant(value_floats=[iou_threshold]),
+        op.Constant(value_floats=[-0.5]),  # Scores above this; the absent have -1.
+    )
+    # Rows are (image, class, anchor), and there is one class: suppression ignores it.
+    return op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
+
+
+def _write_onnx(proto: onnx.ModelProto, path: str | Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, str(path))
+    write_checksum(Path(path))
+
+
+def _check_onnx_installed() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401  # int8 needs it
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"to export ONNX, {error.name} is missing: pip install 'ssdir[export]'") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps exporters' remarks, all about what they do inside, from the user's screen."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+__all__ = ["OPSET", "ExportedEncoder", "export_model", "quiet"]

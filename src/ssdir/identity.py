@@ -1,0 +1,93 @@
+"""Which model made embeddings: what files of objects, indices, classifiers and exported models say of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from pydantic import Field
+
+from ssdir.config import Record
+from ssdir.errors import InputError
+
+MAX_LATENT_DIM = 65_536
+"""Largest size of an embedding that a file may state."""
+
+LatentDim = Annotated[int, Field(ge=1, le=MAX_LATENT_DIM)]
+ClassNames = Annotated[list[str], Field(min_length=1)]
+Fingerprint = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Fingerprinted(Protocol):
+    """Whatever remembers the weights of a model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+
+
+class Maker(Fingerprinted, Protocol):
+    """A model, or anything that remembers which model made its embeddings."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The model's classes."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of its `z_what`."""
+
+
+class Identity(Record):
+    """The model that made embeddings.
+
+    Attributes:
+        model: as `ssdir.load` takes it: the name of a shipped model, or a folder or file.
+        class_names: the classes that labels index.
+        latent_dim: size D of `z_what`.
+        fingerprint: digest of its weights.
+    """
+
+    model: str
+    class_names: ClassNames
+    latent_dim: LatentDim
+    fingerprint: Fingerprint
+
+    @classmethod
+    def of(cls, model: str, maker: Maker) -> Identity:
+        """The identity of a loaded model, under the name or path that it was loaded by."""
+        source = str(Path(model).resolve()) if os.path.exists(model) else model
+        return cls(
+            model=source,
+            class_names=list(maker.class_names),
+            latent_dim=maker.latent_dim,
+            fingerprint=maker.fingerprint,
+        )
+
+
+def comparable(one: Fingerprinted, other: Fingerprinted) -> bool:
+    """Whether embeddings are of the same weights: others mean nothing to each other, even of equal sizes.
+
+    Classes don't count: boxes of another detector bring their own.
+    """
+    return one.fingerprint == other.fingerprint
+
+
+def check_comparable(one: Fingerprinted, one_name: str, other: Fingerprinted, other_name: str) -> None:
+    """Refuses embeddings of different models.
+
+    Args:
+        one: a model, or something with embeddings.
+        one_name: what the sentence calls it.
+        other: the other model, or something else with embeddings.
+        other_name: what the sentence calls that.
+
+    Raises:
+        InputError: if the fingerprints differ.
+    """
+    if not comparable(one, other):
+        raise InputError(
+            f"{one_name} and {other_name} don't go together: embeddings of different models, or of one that was "
+            "trained again since, can't be compared"
+        )

@@ -1,0 +1,184 @@
+"""Describing the boxes of a file: each gets the code of what its image shows there, batch by batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssdir.data.orientation import fit_to_picture
+from ssdir.data.readers.path_ends import is_whole_path, path_parts
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+from ssdir.inference.files import EncodedBatch, ReadBatch, read_batches
+from ssdir.inference.given_boxes import clip_boxes
+from ssdir.inference.predictor import Predictor
+from ssdir.objects import Objects
+from ssdir.ops.boxes import to_cxcywh
+from ssdir.store.box_files import BoxTable
+
+NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class PlacedBoxes:
+    """Boxes by image file.
+
+    Attributes:
+        table: the boxes.
+        rows: those of each image file that has any, in their order.
+        unknown: images of the table that are none of the files.
+        imageless: rows of the table that name no image.
+        without: files that have no boxes.
+    """
+
+    table: BoxTable
+    rows: dict[Path, NDArray[np.int64]]
+    unknown: list[str]
+    imageless: list[int]
+    without: list[Path]
+
+
+def place(table: BoxTable, files: Sequence[Path]) -> PlacedBoxes:
+    """Finds the image file of each box.
+
+    A name or relative path means the one file whose path ends with it, in slashes or backslashes; an absolute
+    path means that file or, if the images have moved, the one of its name.
+
+    Raises:
+        InputError: if a name means several files, several names one file, or none of them any.
+    """
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        by_name[file.name].append(file)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, image in enumerate(table.images):
+        rows[image].append(row)
+    imageless = rows.pop("", [])
+    named: dict[Path, str] = {}
+    unknown = []
+    for image in rows:
+        match = _file_of(image, by_name[_last_part(image)], table.source)
+        if match is None:
+            unknown.append(image)
+        elif match in named:
+            raise InputError(
+                f"{quote(named[match])} and {quote(image)} of '{table.source}' are both '{match}': "
+                "name it in one way"
+            )
+        else:
+            named[match] = image
+    if not named:
+        raise InputError(
+            f"none of the {len(rows)} images of '{table.source}' is among the images given, such as '{files[0]}': "
+            f"the first is {quote(unknown[0])}"
+        )
+    placed = {file: np.asarray(rows[image], dtype=np.int64) for file, image in named.items()}
+    return PlacedBoxes(table, placed, unknown, imageless, [file for file in files if file not in placed])
+
+
+def _last_part(image: str) -> str:
+    return next(reversed(path_parts(image)), "")
+
+
+def _file_of(image: str, candidates: list[Path], source: Path) -> Path | None:
+    full = {file: file.absolute() for file in candidates}
+    exact = [file for file, path in full.items() if path == Path(image).absolute()]
+    if is_whole_path(image):
+        found = exact or candidates
+    else:
+        parts = path_parts(image)
+        found = exact or [file for file, path in full.items() if path.parts[-len(parts) :] == parts]
+    if len(found) > 1:
+        raise InputError(
+            f"{quote(image)} of '{source}' may be '{found[0]}' or '{found[1]}': "
+            "name it with its folder, or give one of them"
+        )
+    return found[0] if found else None
+
+
+def describe_files(
+    predictor: Predictor,
+    placed: PlacedBoxes,
+    paths: Sequence[Path],
+    batch_size: int = 32,
+    strict: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[EncodedBatch[Objects]]:
+    """Describes the boxes of image files batch by batch, as `encode_files` finds objects.
+
+    What reaches over the edge of its image is clipped; boxes without area there are `refused`.
+
+    Raises:
+        InputError: as `encode_files`; with `strict`, for the first box without area, or image that has no file.
+    """
+    if strict and placed.unknown:
+        raise InputError(
+            f"image {quote(placed.unknown[0])} of '{placed.table.source}' is not among the images given"
+        )
+    if strict and placed.imageless:
+        raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
+    for read in read_batches(paths, predictor.image_size, batch_size, strict, on_progress):
+        boxes, kept, refused = _boxes_of(placed, read)
+        if strict and refused:
+            raise InputError(refused[0])
+        objects = predictor.encode_pixels(read.pixels, boxes=boxes)
+        yield EncodedBatch(read.paths, read.sizes, objects, read.skipped, placed.table.given.take(kept), refused)
+
+
+def _boxes_of(placed: PlacedBoxes, read: ReadBatch) -> tuple[Objects, NDArray[np.int64], list[str]]:
+    """The boxes of a batch, the rows that they have in the table, and why others were left out."""
+    table = placed.table
+    parts, kept, refused = [], [NO_ROWS], list[str]()
+    for path, size in zip(read.paths, read.sizes, strict=True):
+        rows, boxes = _rows_of(placed, path, size, refused)
+        clipped, inside = clip_boxes(torch.from_numpy(boxes), size, table.unit)
+        for row in rows[~inside.numpy()].tolist():
+            corners = ", ".join(f"{value:g}" for value in table.boxes[row])
+            refused.append(
+                f"row {row} of '{table.source}': the box ({corners}) has no area inside '{path}' "
+                f"({size[1]}×{size[0]} px, boxes in {table.unit})"
+            )
+        rows = rows[inside.numpy()]
+        kept.append(rows)
+        parts.append(
+            Objects(
+                torch.zeros(len(rows), dtype=torch.int64),
+                1,
+                to_cxcywh(clipped[inside]).float(),
+                scores=torch.from_numpy(table.scores[rows]),
+                labels=torch.from_numpy(table.labels[rows]),
+            )
+        )
+    return Objects.cat(parts), np.concatenate(kept), refused
+
+
+def _rows_of(
+    placed: PlacedBoxes, path: Path, size: tuple[int, int], refused: list[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of an image that are boxes, and these in its own pixels; what is wrong with others is `refused`."""
+    table = placed.table
+    every = placed.rows.get(path, NO_ROWS)
+    refused += [
+        f"row {row} of '{table.source}' has no {table.missing[row]}"
+        for row in every.tolist()
+        if row in table.missing
+    ]
+    rows = np.array([row for row in every.tolist() if row not in table.missing], dtype=np.int64)
+    boxes = table.boxes[rows]
+    if table.unit == "relative":
+        return rows, boxes
+    fits = np.ones(len(rows), dtype=np.bool_)
+    for annotated in {(height, width) for height, width in table.sizes[rows].tolist() if height}:
+        of_size = (table.sizes[rows] == annotated).all(axis=1)
+        try:
+            boxes[of_size] = fit_to_picture(boxes[of_size], annotated, size, path)
+        except InputError as error:
+            refused += [f"row {row} of '{table.source}': {error}" for row in rows[of_size].tolist()]
+            fits &= ~of_size
+    return rows[fits], boxes[fits]

@@ -1,0 +1,56 @@
+"""Loading a model on the engine that it is made for: torch or ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ssdir.errors import InputError
+from ssdir.identity import Identity
+from ssdir.inference.files import Encoder, Precision
+
+ONNX_SUFFIX = ".onnx"
+
+
+def load_encoder(
+    model: str,
+    engine: Literal["torch", "onnx"] | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+) -> Encoder[Any]:
+    """Loads a model on an engine.
+
+    Args:
+        model: a shipped model's name or a model's folder, for torch; a file of `ssdir export`, for ONNX Runtime.
+        engine: None takes the one that `model` is for.
+        device: where to run; None takes the best there is.
+        precision: of torch's products; an exported file has its own.
+
+    Raises:
+        InputError: if there is no such model, it is for the other engine, it can't have the precision, or the
+            device isn't there.
+    """
+    is_onnx = model.lower().endswith(ONNX_SUFFIX)
+    if (engine or ("onnx" if is_onnx else "torch")) == "onnx":
+        if not is_onnx:
+            raise InputError(
+                f"'{model}' is not an {ONNX_SUFFIX} file, which --engine onnx needs: make one with ssdir export"
+            )
+        if precision is not None:
+            raise InputError(f"'{model}' has the precision in which it was exported: leave out --precision")
+        from ssdir.export.runtime import OnnxEncoder
+
+        return OnnxEncoder(model, device)
+    if is_onnx:
+        raise InputError(f"'{model}' is for ONNX Runtime: leave out --engine torch, or give a model's folder")
+    from ssdir.inference.predictor import load
+
+    return load(model, device, precision or "single")
+
+
+def load_identity(model: str) -> Identity:
+    """Loads a model on the CPU to learn which embeddings are its own.
+
+    Raises:
+        InputError: as `load_encoder`.
+    """
+    return Identity.of(model, load_encoder(model, device="cpu"))

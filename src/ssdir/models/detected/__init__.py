@@ -1,0 +1,1 @@
+"""Models that encode the objects of a frozen detector."""

@@ -1,0 +1,313 @@
+"""What SSDIR and the glimpse VAE share: all but the encoder that reads what and depth (eq. 5, 6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssdir.config import Config
+from ssdir.errors import InputError
+from ssdir.models.base import GenerativeModel
+from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.detected.background import LearnedBackground
+from ssdir.models.detected.consistency import ConsistencyConfig, ProjectionHead, agreement
+from ssdir.models.detected.encoders import LatentConfig
+from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.views import View, second_view
+from ssdir.models.detector.ssd import SSD
+from ssdir.models.losses import bernoulli_nll, normal_kl
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import with_area
+from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
+from ssdir.ops.glimpses import crop_glimpses
+from ssdir.ops.precision import at_least_single
+
+
+class LossConfig(Config):
+    """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
+
+    Attributes:
+        image: α_obj, of the image's negative log-likelihood.
+        objects: α_rec, of the mean over objects of each one's negative log-likelihood.
+        kl_what: α_what.
+        kl_depth: α_depth.
+        classes: of the cross-entropy of the class that the detector names, read off `z_what` by a linear layer,
+            per object; 0 leaves it out. The paper has none. With it, codes know the detector's classes: use it
+            where they should, and not to compare what representations learn by themselves.
+        shared_pixels: counts each pixel in the objects' likelihoods by the object's share in it, see
+            `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
+    """
+
+    image: float = Field(10.0, ge=0)
+    objects: float = Field(10.0, ge=0)
+    kl_what: float = Field(1.0, ge=0)
+    kl_depth: float = Field(1.0, ge=0)
+    classes: float = Field(0.0, ge=0)
+    shared_pixels: bool = False
+
+
+class DetectedVAEConfig(DetectedConfig):
+    """A variational autoencoder of what a frozen detector finds.
+
+    Attributes:
+        encoder: what reads `z_what` and `z_depth`.
+        decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
+        background: what is seen where no object is: `black`, as in the paper, or one picture for all images,
+            `learned`, which needs `decoder.alpha`.
+        loss: coefficients of eq. 7.
+        consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
+    """
+
+    encoder: LatentConfig
+    decoder: DecoderConfig = DecoderConfig()
+    background: Literal["black", "learned"] = "black"
+    loss: LossConfig = LossConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
+
+    @model_validator(mode="after")
+    def _some_need_alpha(self) -> Self:
+        if self.background != "black" and not self.decoder.alpha:
+            raise ValueError("a learned background needs decoder.alpha=true: nothing else says where it is seen")
+        if self.loss.shared_pixels and not self.decoder.alpha:
+            raise ValueError("loss.shared_pixels needs decoder.alpha=true: nothing else says whose a pixel is")
+        return self
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.encoder.latent_dim
+
+
+class DetectedVAE(DetectedModel, GenerativeModel):
+    """A variational autoencoder of the objects that a frozen detector finds; subclasses bring the encoder.
+
+    Args:
+        config: its parts; its `kind` names the subclass.
+        class_names: the detector's K foreground classes.
+        detector: a trained detector to build on; None makes a new one.
+    """
+
+    config: DetectedVAEConfig  # type: ignore[assignment]  # the subclasses' configs have `kind`
+
+    def __init__(self, config: DetectedVAEConfig, class_names: list[str], detector: SSD | None = None) -> None:
+        super().__init__(config, class_names, detector)
+        self.build_encoder()
+        self.decoder = WhatDecoder(self.latent_dim, config.decoder)
+        self.background = LearnedBackground() if config.background == "learned" else None
+        self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
+        self.classifier = nn.Linear(self.latent_dim, len(self.class_names)) if config.loss.classes else None
+        if self.classifier is not None and len(self.class_names) < 2:
+            raise InputError(
+                "loss.classes needs a detector of several classes: pass classes=all, or loss.classes=0"
+            )
+
+    def build_encoder(self) -> None:
+        """Makes what `posterior` needs."""
+        raise NotImplementedError
+
+    @property
+    def reads_detector(self) -> bool:
+        """Whether `posterior` reads the frozen detector's features."""
+        return False
+
+    def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
+        """Adds the posterior of z_what and z_depth to objects that know their anchor (eq. 5, 6).
+
+        Args:
+            objects: with anchor_index.
+            images: float (B, 3, H, W).
+            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
+        """
+        if objects.anchor_index is None:
+            raise ValueError("objects need anchor_index: which cell each comes from")
+        what_loc, depth_loc = (at_least_single(loc) for loc in self.posterior(objects, images, features))
+        what_scale = torch.full_like(what_loc, self.config.encoder.what_scale)
+        return objects.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc)
+
+    def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Means of `z_what` (M, D) and `z_depth` (M,) of objects that know their anchor; see `infer`."""
+        raise NotImplementedError
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws objects that have z_what and z_depth."""
+        if objects.z_what is None or objects.z_depth is None:
+            raise ValueError("objects need z_what and z_depth to be decoded")
+        size = (self.image_size, self.image_size)
+        appearances, alpha = self.decoder(objects.z_what)
+        boxes = with_area(objects.boxes, self.image_size)
+        place = (boxes, objects.z_depth, objects.image_index, objects.per_image, size)
+        if alpha is None:
+            reconstructions = composite_weighted(appearances, *place)
+        else:
+            reconstructions, coverage = composite_alpha(appearances, alpha, *place)
+            if self.background is not None:
+                background = self.background(objects.batch_size, size)
+                reconstructions = reconstructions + (1 - coverage) * background
+                return Scene(reconstructions, appearances, alpha, background)
+        return Scene(reconstructions, appearances, alpha)
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """The representation's loss (eq. 7); unsupervised, so `targets` are not used.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: ignored; part of the common face.
+
+        Returns:
+            See `loss_of`.
+        """
+        with torch.no_grad():
+            objects, features = self.detector.find(images)
+        return self.loss_of(images, objects, features)
+
+    def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:
+        """Eq. 7 for given objects and features.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            objects: detections with anchor_index.
+            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
+
+        Returns:
+            The four terms of eq. 7, in nats per image, `consistency` and `classes`, in nats per object, if they
+            have a weight, `total`, their weighted sum, and `mse`.
+        """
+        _ = objects.per_image  # Now, while a GPU has next to nothing to be waited for.
+        latents, views = self.infer_in_views(objects, images, features)
+        sampled = self.sample(latents)
+        scene = self.decode(sampled)
+        weights = self.config.loss
+        terms = elbo_terms(images, latents, scene, self.config.encoder, weights.shared_pixels)
+        total = (
+            weights.image * terms["nll_image"]
+            + weights.objects * terms["nll_objects"]
+            + weights.kl_what * terms["kl_what"]
+            + weights.kl_depth * terms["kl_depth"]
+        )
+        per_image = len(latents) / latents.batch_size
+        if views:
+            terms["consistency"] = self.agreement(latents, views)
+            total = total + self.config.consistency.weight * per_image * terms["consistency"]
+        if self.classifier is not None:
+            terms["classes"] = self.class_loss(Objects.cat([sampled, *(view.objects for view in views)]))
+            total = total + weights.classes * per_image * terms["classes"]
+        mse = (scene.reconstructions.detach() - images).square().mean()
+        return {**terms, "total": total, "mse": mse}
+
+    def infer_in_views(
+        self, objects: Objects, images: Tensor, features: list[Tensor]
+    ) -> tuple[Objects, list[View]]:
+        """Codes of objects as they are and, where there is a consistency term, of some in further views.
+
+        Args:
+            objects: see `infer`.
+            images: likewise.
+            features: likewise.
+
+        Returns:
+            The objects with codes; and the further views, whose objects have codes too.
+        """
+        if self.projection is None:
+            return self.infer(objects, images, features), []
+        config = self.config.consistency
+        with torch.autocast(images.device.type, enabled=False):  # Half precision would misplace boxes.
+            views = [
+                second_view(images, objects, config, min_side=6 / self.image_size) for _ in range(config.views)
+            ]
+        moved = [
+            view.objects.replace(
+                anchor_index=self.detector.assign(view.objects.z_where),
+                labels=None if objects.labels is None else objects.labels[view.rows],
+            )
+            for view in views
+        ]
+        seen = torch.cat([view.images for view in views])
+        read: list[Tensor] = []
+        if self.reads_detector:
+            with torch.no_grad():
+                again = self.detector.read(seen)
+            read = [torch.cat([one, more.to(one)]) for one, more in zip(features, again, strict=True)]
+        # At once: batch norm would make something else of each view by itself, and of images later a mean of all.
+        every = self.infer(Objects.cat([objects, *moved]), torch.cat([images, seen]), read)
+        starts = [0, *accumulate(len(each) for each in (objects, *moved))]
+        parts = [every[start:end] for start, end in pairwise(starts)]
+        first = parts[0]
+        latents = objects.replace(z_what=first.z_what, z_what_scale=first.z_what_scale, z_depth=first.z_depth)
+        return latents, [replace(view, objects=part) for view, part in zip(views, parts[1:], strict=True)]
+
+    def agreement(self, latents: Objects, views: list[View]) -> Tensor:
+        """How well objects are told apart by their codes in views of `infer_in_views`, in nats per object."""
+        if self.projection is None or latents.z_what is None:
+            raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
+        if min(len(objects) for objects in (latents, *(view.objects for view in views))) < 2:
+            return latents.z_what.sum() * 0  # nothing to be told apart from
+        config, again = self.config.consistency, []
+        for view in views:
+            assert view.objects.z_what is not None
+            again.append((self.projection(view.objects.z_what), view.rows))
+        return agreement(self.projection(latents.z_what), again, config.temperature, config.decoupled)
+
+    def class_loss(self, objects: Objects) -> Tensor:
+        """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
+        if self.classifier is None or objects.z_what is None or objects.labels is None:
+            raise ValueError("the class loss needs loss.classes > 0 and objects with z_what and labels")
+        logits = at_least_single(self.classifier(objects.z_what))
+        return F.cross_entropy(logits, objects.labels, reduction="sum") / max(1, len(objects))
+
+    def sample(self, latents: Objects) -> Objects:
+        """Draws z_what and z_depth by the reparametrisation trick."""
+        if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+            raise ValueError("objects need z_what, z_what_scale and z_depth to be sampled")
+        what = latents.z_what + latents.z_what_scale * torch.randn_like(latents.z_what)
+        depth = latents.z_depth + self.config.encoder.depth_scale * torch.randn_like(latents.z_depth)
+        return latents.replace(z_what=what, z_depth=depth)
+
+
+def elbo_terms(
+    images: Tensor, latents: Objects, scene: Scene, config: LatentConfig, shared_pixels: bool = False
+) -> dict[str, Tensor]:
+    """The four terms of eq. 7, unweighted, as losses: nats per image, averaged over the batch.
+
+    Args:
+        images: float (B, 3, H, W) in [0, 1].
+        latents: the posterior's means and scales.
+        scene: what was decoded from a sample.
+        config: the standard deviations.
+        shared_pixels: see `LossConfig`.
+
+    Returns:
+        `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
+        image cropped at its box (0 for an image without objects). `kl_what`, `kl_depth`: summed over objects.
+    """
+    if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
+        raise ValueError("latents need z_what, z_what_scale and z_depth")
+    B, S = latents.batch_size, scene.appearances.shape[-1]
+    crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
+    drawn = scene.appearances
+    if scene.background is not None and scene.alpha is not None:
+        # An object need not draw what is seen past it.
+        behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
+        drawn = drawn + (1 - scene.alpha) * behind
+    per_pixel = bernoulli_nll(drawn, crops)
+    if shared_pixels:
+        assert scene.alpha is not None
+        size = (images.shape[-2], images.shape[-1])
+        boxes = with_area(latents.boxes, size[0])
+        assert latents.z_depth is not None
+        per_pixel = per_pixel * pixel_shares(
+            scene.alpha, boxes, latents.z_depth, latents.image_index, latents.per_image, size
+        )
+    per_object = per_pixel.sum(dim=(1, 2, 3))
+    share = 1 / latents.counts[latents.image_index]
+    return {
+        "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,
+        "nll_objects": (per_object * share).sum() / B,
+        "kl_what": normal_kl(latents.z_what, latents.z_what_scale).sum() / B,
+        "kl_depth": normal_kl(latents.z_depth, config.depth_scale).sum() / B,
+    }

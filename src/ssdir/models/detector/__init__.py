@@ -1,0 +1,1 @@
+"""The SSD detector and the refiner of its boxes."""

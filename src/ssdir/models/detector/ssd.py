@@ -1,0 +1,365 @@
+"""The SSD detector that finds the objects: `z_where` and `z_present` (paper §3.1; Liu et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
+
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssdir.config import Config
+from ssdir.errors import InputError
+from ssdir.models.backbone import BackboneConfig, ConvConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.models.base import check_size
+from ssdir.models.detector.refiner import Refiner, RefinerConfig
+from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map
+from ssdir.objects import Objects
+from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
+from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
+from ssdir.ops.matching import match_anchors
+from ssdir.ops.precision import at_least_single
+from ssdir.ops.suppression import keep_best
+
+NEGATIVES_PER_POSITIVE = 3
+
+MAX_ANCHORS = 1 << 22
+"""Most default boxes of an image."""
+
+
+Sizes: TypeAlias = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_STAGES)]
+
+
+class AnchorConfig(Config):
+    """Default boxes, one size range per pyramid level.
+
+    Attributes:
+        min_sizes: side of each level's smaller square, in pixels of the input image.
+        max_sizes: with the former's geometric mean, the side of the larger square.
+        aspect_ratios: width / height of further anchors per cell.
+    """
+
+    min_sizes: Sizes = (32, 80, 153, 207, 261)
+    max_sizes: Sizes = (80, 153, 207, 261, 315)
+    aspect_ratios: Sizes = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> AnchorConfig:
+        if len(self.min_sizes) != len(self.max_sizes):
+            raise ValueError("min_sizes and max_sizes must have one entry per level each")
+        if any(not 0 < low <= high for low, high in zip(self.min_sizes, self.max_sizes, strict=True)):
+            raise ValueError("each min_size must be positive and at most its max_size")
+        return self
+
+    @property
+    def num_per_cell(self) -> int:
+        """Anchors per cell, A."""
+        return 2 + len(self.aspect_ratios)
+
+
+class SSDConfig(Config):
+    """An SSD detector.
+
+    Attributes:
+        image_size: side of the square input, in pixels.
+        backbone: what extracts the feature pyramid.
+        anchors: its default boxes.
+        variances: divisors of centre offsets and log sizes in the box code.
+        match_iou: least overlap of an anchor with the object that it learns.
+        box_beta: error, in units of the box code, from which on the loss of boxes is linear, not square. SSD's is
+            1; less asks for more precise boxes.
+        refiner: a second look at each box that was found, see `Refiner`; none in the paper.
+        score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
+            implies that a foreground class wins, which is the paper's rule (eq. 4).
+        nms: suppress overlapping detections; the paper's model returns them all, several per object.
+        nms_threshold: IoU above which the weaker of two detections goes.
+        max_objects: most detections kept per image.
+    """
+
+    image_size: int = Field(300, ge=16, le=MAX_SIDE)
+    backbone: BackboneConfig = VGGConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    variances: tuple[float, float] = (0.1, 0.2)
+    match_iou: float = Field(0.5, gt=0, lt=1)
+    box_beta: float = Field(1.0, gt=0)
+    refiner: RefinerConfig | None = None
+    score_threshold: float = Field(0.5, ge=0, lt=1)
+    nms: bool = True
+    nms_threshold: float = Field(0.45, gt=0, le=1)
+    max_objects: int = Field(200, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _maps_fit_in_memory(self) -> Self:
+        if isinstance(self.backbone, ConvConfig):
+            for stage, channels in enumerate(self.backbone.channels, start=1):
+                in_pyramid = stage > len(self.backbone.channels) - self.backbone.num_levels
+                widest = max(channels, self.backbone.top_down if in_pyramid else 0)
+                check_map(widest, self.image_size / 2**stage, self.image_size)
+        return self
+
+    @property
+    def suppress_above(self) -> float:
+        """IoU above which the weaker of two detections goes; 1 where none does."""
+        return self.nms_threshold if self.nms else 1.0
+
+
+class Detections(NamedTuple):
+    """Raw outputs of the heads for all anchors.
+
+    Attributes:
+        class_logits: float (B, N, K+1), background is class 0.
+        box_deltas: float (B, N, 4), see `encode_boxes`.
+    """
+
+    class_logits: Tensor
+    box_deltas: Tensor
+
+
+class SSD(nn.Module):
+    """Single-shot detector over a feature pyramid.
+
+    Args:
+        config: its parts.
+        class_names: the K foreground classes; `["object"]` for a class-agnostic detector.
+
+    Attributes:
+        feature_sizes: cells along each side of each level of the pyramid.
+        map_shapes: (C, h, w) of each map that `read` returns.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, config: SSDConfig, class_names: list[str]) -> None:
+        super().__init__()
+        check_class_names(class_names)
+        self.config, self.class_names = config, list(class_names)
+        self.backbone = build_backbone(config.backbone, config.image_size)
+        A, K = config.anchors.num_per_cell, len(self.class_names)
+        channels = self.backbone.channels
+        self.class_heads = nn.ModuleList(nn.Conv2d(c, A * (K + 1), 3, padding=1) for c in channels)
+        self.box_heads = nn.ModuleList(nn.Conv2d(c, A * 4, 3, padding=1) for c in channels)
+        self.class_heads.apply(init_xavier)
+        self.box_heads.apply(init_xavier)
+        read = channels if config.refiner is None else [self._finer_channels(), *channels]
+        self.refiner = None
+        if config.refiner is not None:
+            self.refiner = Refiner(read, K, config.refiner, config.variances, config.box_beta)
+        sides = self.backbone.feature_sizes(config.image_size, finer=self.refiner is not None)
+        self.map_shapes = [(C, side, side) for C, side in zip(read, sides, strict=True)]
+        self.feature_sizes = sides[-len(channels) :]
+        self.levels = self._anchor_levels()
+        anchors = torch.cat([level_anchors(*level) for level in self.levels])
+        self.register_buffer("anchors", anchors, persistent=False)
+
+    def _finer_channels(self) -> int:
+        finer = self.backbone.finer_channels
+        if finer is None:
+            raise InputError(
+                "detector.refiner needs a stage finer than the pyramid: lower detector.backbone.num_levels, or "
+                "give the backbone one stage more"
+            )
+        return finer
+
+    def _anchor_levels(self) -> list[AnchorLevel]:
+        spec, size = self.config.anchors, self.config.image_size
+        if len(spec.min_sizes) != len(self.feature_sizes):
+            raise InputError(
+                f"anchors.min_sizes must have {len(self.feature_sizes)} entries, one per pyramid level, "
+                f"got {len(spec.min_sizes)}"
+            )
+        count = spec.num_per_cell * sum(cells**2 for cells in self.feature_sizes)
+        if count > MAX_ANCHORS:
+            raise InputError(
+                f"images of {size} pixels would have {count:,} anchors, more than {MAX_ANCHORS:,}: use smaller "
+                "images, or a backbone of more stages"
+            )
+        levels = zip(self.feature_sizes, spec.min_sizes, spec.max_sizes, strict=True)
+        return [AnchorLevel(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]
+
+    def assign(self, boxes_cxcywh: Tensor) -> Tensor:
+        """Boxes float (M, 4), relative to the image, to the anchor that fits each, int64 (M,)."""
+        return assign_anchors(boxes_cxcywh, self.levels)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, in pixels."""
+        return self.config.image_size
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Detections]:
+        """Images float (B, 3, H, W) in [0, 1] to what is read of them, see `read`, and raw detections.
+
+        All that has the same shapes for every batch, whatever is in the images.
+        """
+        maps = self.read(images)
+        return maps, self.heads(self.pyramid(maps))
+
+    def heads(self, features: list[Tensor]) -> Detections:
+        """The pyramid's features to raw detections of all N anchors."""
+        A = self.config.anchors.num_per_cell
+        layout = "b (a d) h w -> b (h w a) d"
+        logits = [rearrange(head(f), layout, a=A) for head, f in zip(self.class_heads, features, strict=True)]
+        deltas = [rearrange(head(f), layout, a=A) for head, f in zip(self.box_heads, features, strict=True)]
+        # Boxes are decoded, and losses summed, in full precision.
+        return Detections(at_least_single(torch.cat(logits, dim=1)), at_least_single(torch.cat(deltas, dim=1)))
+
+    def select(
+        self,
+        detections: Detections,
+        score_threshold: float | None = None,
+        presence: Literal["mode", "sample"] = "mode",
+    ) -> Objects:
+        """Present objects of the whole batch at once: threshold, NMS, and the anchor of each.
+
+        Args:
+            detections: raw outputs of the heads.
+            score_threshold: overrides the config's.
+            presence: take the mode of `z_present`, or draw it from Bernoulli(β) (eq. 4).
+
+        Returns:
+            Objects with scores (β), labels and anchor_index, ordered by image, then by falling score.
+        """
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        confidence, labels = self.confidence(detections.class_logits)
+        present = confidence >= threshold
+        if presence == "sample":
+            present &= torch.bernoulli(confidence).bool()
+        image_index, anchor_index = present.nonzero(as_tuple=True)
+        scores = confidence[present]
+        z_where = decode_boxes(detections.box_deltas[present], self.anchors[anchor_index], self.config.variances)
+        z_where = clip_cxcywh(z_where)
+        keep = self._keep(z_where, scores, image_index, threshold)
+        return Objects(
+            image_index=image_index[keep],
+            batch_size=len(confidence),
+            z_where=z_where[keep],
+            scores=scores[keep],
+            labels=labels[present][keep],
+            anchor_index=anchor_index[keep],
+        )
+
+    def confidence(self, class_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads say of each anchor.
+
+        Args:
+            class_logits: float (..., K+1).
+
+        Returns:
+            Scores (...): the best class's chance, or, where a refiner tells classes, the chance of any; and the
+            best class, int64 (...).
+        """
+        chances = class_logits.softmax(dim=-1)
+        best, labels = chances[..., 1:].max(dim=-1)
+        named_later = self.refiner is not None and self.refiner.num_named > 0
+        return 1 - chances[..., 0] if named_later else best, labels
+
+    def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor, least: float) -> Tensor:
+        """Rows that survive: by falling score within each image, at most `max_objects`, of positive area."""
+        keep = ((z_where[:, 2:] > 0).all(dim=1) & (scores >= least)).nonzero()[:, 0]
+        # One object has one latent: suppression ignores the class.
+        boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
+        return keep[keep_best(boxes, scores[keep], image_index[keep], threshold, self.config.max_objects)]
+
+    def find(self, images: Tensor, score_threshold: float | None = None) -> tuple[Objects, list[Tensor]]:
+        """Detects the objects of images.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            score_threshold: overrides the config's.
+
+        Returns:
+            Objects as of `select`, seen a second time where there is a refiner, and what was read, see `read`.
+        """
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        maps, detections = self(images)
+        objects = self.select(detections, threshold)
+        if self.refiner is not None:
+            objects = self.look_again(maps, objects)
+            assert objects.scores is not None
+            # Of an object found twice, both boxes now overlap more.
+            objects = objects[self._keep(objects.z_where, objects.scores, objects.image_index, threshold)]
+        return objects, maps
+
+    def look_again(self, maps: list[Tensor], objects: Objects) -> Objects:
+        """What the refiner makes of objects.
+
+        Args:
+            maps: what it reads, see `read`.
+            objects: with scores, see `confidence`, and labels.
+
+        Returns:
+            The same objects, row-aligned, with corrected boxes; where the refiner tells classes, with its
+            `labels`, and the chance of each class in its score.
+        """
+        assert self.refiner is not None
+        z_where, named = self.refiner(maps, objects.z_where, objects.image_index)
+        objects = objects.replace(z_where=z_where)
+        if named is None:
+            return objects
+        assert objects.scores is not None
+        share, labels = named.softmax(dim=1).max(dim=1)
+        return objects.replace(scores=objects.scores * share, labels=labels)
+
+    def read(self, images: Tensor) -> list[Tensor]:
+        """Images float (B, 3, H, W) in [0, 1] to feature maps: the pyramid, before it one finer for a refiner.
+
+        Raises:
+            ValueError: if the images are not of the detector's size.
+        """
+        check_size(images, self.image_size)
+        maps: list[Tensor] = self.backbone(images, finer=self.refiner is not None)
+        return maps
+
+    def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+        """The feature pyramid among what `read` returns."""
+        return maps[-len(self.levels) :]
+
+    def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """The objects of images; see `find`."""
+        return self.find(images, score_threshold)[0]
+
+    def loss(self, images: Tensor, targets: Objects) -> dict[str, Tensor]:
+        """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.
+
+        Both are summed over anchors and divided by the number of matched anchors of the batch. A batch
+        without objects has only its hardest negatives, one per image. With a refiner, its own are there too.
+        """
+        if targets.labels is None:
+            raise ValueError("targets need labels")
+        # First what the host has to wait for: by then, a GPU has nothing else to do.
+        matches = match_anchors(targets, self.anchors, self.config.match_iou)
+        positive = matches >= 0
+        image, anchor = positive.nonzero(as_tuple=True)
+        maps, detections = self(images)
+        num_positive = positive.sum().clamp(min=1)
+        rows = matches[image, anchor]
+        box_targets = encode_boxes(targets.z_where[rows], self.anchors[anchor], self.config.variances)
+        box_loss = F.smooth_l1_loss(
+            detections.box_deltas[image, anchor], box_targets, beta=self.config.box_beta, reduction="sum"
+        )
+
+        classes = torch.zeros_like(matches)
+        classes[image, anchor] = targets.labels[rows] + 1
+        entropy = F.cross_entropy(detections.class_logits.flatten(0, 1), classes.flatten(), reduction="none")
+        entropy = entropy.view_as(classes)
+        hard = _hardest(entropy.detach().masked_fill(positive, -1), positive.sum(dim=1))
+        class_loss = (entropy * (positive | hard)).sum()
+        losses = {"box": box_loss / num_positive, "class": class_loss / num_positive}
+        total = losses["box"] + losses["class"]
+        if self.refiner is not None:
+            losses |= self.refiner.loss(maps, targets)
+            total = total + self.refiner.config.weight * losses["refine"]
+            if "name" in losses:
+                total = total + self.refiner.config.class_weight * losses["name"]
+        return {**losses, "total": total}
+
+
+def _hardest(negative_loss: Tensor, num_positive: Tensor) -> Tensor:
+    """Mask (B, N) of each image's hardest negatives: three per positive, at least one."""
+    count = (NEGATIVES_PER_POSITIVE * num_positive).clamp(min=1)
+    order = negative_loss.argsort(dim=1, descending=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order).contiguous()
+    )
+    return (rank < count[:, None]) & (negative_loss >= 0)

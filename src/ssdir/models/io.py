@@ -1,0 +1,203 @@
+"""Saving and loading models: shipped ones by name, others by folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssdir.config import parse
+from ssdir.device import seeded
+from ssdir.documents import json_text
+from ssdir.errors import InputError, nearest
+from ssdir.formatting import first_line, quote
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.hub import fetch_model, is_on_hub
+from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
+from ssdir.models.shipped import CONFIG_FILE, FORMAT, WEIGHTS_FILE, ModelHeader, read_header, shipped_models
+from ssdir.models.weights import check_header, load_weights
+
+
+def save_model(model: ObjectModel, folder: str | Path, description: str = "", *, half: bool = False) -> None:
+    """Writes `config.json` and `model.safetensors` into a folder (made if need be); never a pickle.
+
+    Args:
+        model: what to save.
+        folder: where to; files of the same names are replaced.
+        description: one line for `ssdir models`.
+        half: store weights in half precision, at half the size; they are loaded as single precision.
+
+    Raises:
+        ValueError: if a weight is not finite as it is stored.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {
+        "format": FORMAT,
+        "model": model.config.kind,
+        "description": description,
+        "ssdir_version": metadata.version("ssdir"),
+        "class_names": model.class_names,
+        "image_size": model.image_size,
+        "latent_dim": model.latent_dim,
+        "fingerprint": weights_fingerprint(model),
+        "config": model.config.model_dump(mode="json"),
+    }
+    weights = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in _lasting(model).items()
+    }
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"the weights '{name}' are not finite{' in half precision' if half else ''}")
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
+    (folder / CONFIG_FILE).write_text(json_text(header), encoding="utf-8")
+
+
+def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> ObjectModel:
+    """Loads a model by the name of a shipped one, from a folder that `save_model` wrote, or `hf://USER/NAME`.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        InputError: for an unknown name, or a folder with missing, foreign or damaged files.
+    """
+    folder = find_model(name_or_dir)
+    header = read_header(folder)
+    config = _checked_config(header, folder)
+    weights_file = folder / WEIGHTS_FILE
+    # Compared before anything takes memory: what a config asks for need not be what is there.
+    with torch.device("meta"):  # Tensors have shapes there, and no memory.
+        expected = _lasting(_build(config, header.class_names, folder / CONFIG_FILE))
+    check_header(weights_file, expected, CONFIG_FILE)
+    weights = load_weights(weights_file)
+    model = _build(config, header.class_names, folder / CONFIG_FILE)
+    model.load_state_dict(weights, strict=False)
+    if header.fingerprint not in (None, weights_fingerprint(model)):
+        raise InputError(
+            f"'{weights_file}' holds other weights than '{CONFIG_FILE}' beside it was written for: "
+            "it is damaged, or of another model"
+        )
+    return model.to(device).eval()
+
+
+def check_parts(config: AnyModelConfig, source: str | Path) -> None:
+    """Checks that the parts of a model fit together, by building it without memory and without fetching weights.
+
+    Raises:
+        InputError: if they don't; it names `source`, where the config is from.
+    """
+    detector = getattr(config, "detector", None)
+    if detector is not None and getattr(detector.backbone, "pretrained", False):
+        backbone = detector.backbone.model_copy(update={"pretrained": False})
+        config = config.model_copy(update={"detector": detector.model_copy(update={"backbone": backbone})})
+    with torch.device("meta"):
+        _build(config, ["object"], source)
+
+
+def _build(config: AnyModelConfig, class_names: list[str], source: str | Path) -> ObjectModel:
+    """Builds a model; what torch's and timm's layers refuse becomes one sentence."""
+    try:
+        return build_model(config, class_names)
+    except InputError as error:
+        raise InputError(f"'{source}': {error}") from None
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"'{source}' describes a model whose parts don't fit together ({first_line(error)})"
+        ) from None
+
+
+def _lasting(model: ObjectModel) -> dict[str, Tensor]:
+    """The weights that a finished model needs: all but the consistency term's projection head."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("projection.")}
+
+
+def weights_fingerprint(model: ObjectModel) -> str:
+    """What tells models apart whose codes can't be compared: a digest of the weights, 16 hex digits.
+
+    In half precision, in which models ship, so that a model has the same one before and after.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_lasting(model).items()):
+        values = tensor.half() if tensor.is_floating_point() else tensor
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def find_model(name_or_dir: str | Path) -> Path:
+    """The folder of a shipped model's name, of a model, of a training run that holds one, or of one of the Hub.
+
+    Raises:
+        InputError: if there is none; as `fetch_model` for names that begin with `hf://`.
+    """
+    shipped = shipped_models()
+    if str(name_or_dir) in shipped:
+        return shipped[str(name_or_dir)]
+    folder = fetch_model(str(name_or_dir)) if is_on_hub(str(name_or_dir)) else Path(name_or_dir)
+    # Unlike Path's, these take names that are too long for any file.
+    if os.path.isfile(folder):
+        raise InputError(
+            f"'{name_or_dir}' is a file: give a model's folder (exported files are for ssdir encode and evaluate)"
+        )
+    if not os.path.isdir(folder):
+        hint = nearest(str(name_or_dir), shipped)
+        names = ", ".join(shipped) or "none"
+        raise InputError(
+            f"no model folder {quote(str(name_or_dir), 200)}, nor a shipped model of that name{hint}; "
+            f"shipped: {names}"
+        )
+    if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
+        folder = folder / "model"
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing and any((folder / stage).is_dir() for stage in ("detector", "representation")):
+        raise InputError(f"'{folder}' is a training that has not ended: go on with ssdir train and --resume")
+    if missing:
+        raise InputError(f"'{folder}' is not a model folder: it has no {' and no '.join(missing)}")
+    return folder
+
+
+def read_description(name_or_dir: str | Path) -> str:
+    """The line that `save_model` was given for a model; see `load_model`."""
+    return read_header(find_model(name_or_dir)).description
+
+
+def _checked_config(header: ModelHeader, folder: Path) -> AnyModelConfig:
+    source = str(folder / CONFIG_FILE)
+    if header.model not in CONFIGS:
+        raise InputError(f"'{source}' is not the config of an ssdir model: 'model' is {quote(header.model)}")
+    values = {**header.config, "kind": header.model}
+    # The weights are in the folder: never fetch ImageNet's only to overwrite them.
+    if isinstance(values.get("detector"), dict) and isinstance(values["detector"].get("backbone"), dict):
+        backbone = {**values["detector"]["backbone"], "pretrained": False}
+        if backbone.get("kind") == "conv":
+            del backbone["pretrained"]
+        values["detector"] = {**values["detector"], "backbone": backbone}
+    config = parse(CONFIGS[header.model], values, source=source)
+    sizes = (config.image_size, config.latent_dim)
+    if sizes != (header.image_size, header.latent_dim):
+        raise InputError(
+            f"{source}: image_size and latent_dim are {header.image_size} and {header.latent_dim}, but "
+            f"{sizes[0]} and {sizes[1]} in its 'config'"
+        )
+    return config
+
+
+def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
+    """A floor: the same detector, shared, with what and depth encoders as they were before training.
+
+    None for models that find objects by the same weights that encode them, or learn no weights to encode them.
+    """
+    if not isinstance(model, DetectedVAE):
+        return None
+    with seeded(seed):
+        fresh = type(model)(model.config, model.class_names, detector=model.detector)
+    return fresh.to(model.device).eval()

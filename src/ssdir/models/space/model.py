@@ -1,0 +1,371 @@
+"""SPACE: Spatially Parallel Attention and Component Extraction (Lin et al. 2020), learned without boxes."""
+
+from __future__ import annotations
+
+from math import exp, log2
+from typing import Literal, Self
+
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ssdir.config import Config
+from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
+from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
+from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
+from ssdir.models.space.background import BackgroundConfig, BackgroundDraw, build_background
+from ssdir.models.space.foreground import (
+    GlimpseEncoder,
+    GridEncoder,
+    GridPosterior,
+    boundary_ring,
+    windows_from_where,
+)
+from ssdir.models.space.networks import ObjectDecoder
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.compositing import composite_alpha
+from ssdir.ops.glimpses import sample_glimpses
+from ssdir.ops.pasting import paste_sum
+
+# Below this opacity a pixel's foreground colour fades to black instead of being divided by next to nothing.
+_MIN_COVERAGE = 1e-3
+
+
+class SPACEConfig(Config):
+    """A SPACE model. Names of the authors' code in brackets.
+
+    Attributes:
+        image_size: side of the square input, in pixels.
+        grid: cells along each side [G]; image_size / grid is a power of two.
+        encoder_channels: of the grid encoder's convolutions; the first ones halve the size, down to the grid.
+        feature_dim: channels of a cell's features [img_enc_dim_fg].
+        latent_dim: size D of `z_what` [z_what_dim].
+        glimpse_size: side S of glimpses and decoded objects, a power of two.
+        glimpse_channels: of the glimpse encoder's convolutions, each of which halves the size.
+        glimpse_hidden: width of its layer after them.
+        decoder_channels: of the glimpse decoder: a start at 1×1, then a doubling each, up to S.
+        decoder_mixing: 3×3 convolutions between the doublings, as the authors have them; without, the quadtree of
+            `WhatDecoder`, at a fraction of the time.
+        foreground_sigma: standard deviation of pixels that show an object [fg_sigma].
+        background_sigma: of pixels that show none [bg_sigma]. Smaller than the foreground's, it leaves pixels that
+            either could explain to the background, and opacity follows the object's shape.
+        presence_prior: prior probability that a cell holds an object [z_pres_*].
+        temperature: of the relaxed presence [tau_*].
+        presence_logit_limit: the log odds of presence stay within ± this.
+        size_prior: prior mean of the raw window side; sigmoid of it is relative to the image [z_scale_mean_*].
+        size_prior_scale: its standard deviation [z_scale_std_value].
+        shift_prior_scale: of the raw shift within the cell, around 0.
+        depth_sharpness: how decidedly the nearer object hides another; nearness is this times sigmoid(z_depth).
+        boundary: weight of the boundary loss, which keeps objects off their window's edge [boundary_loss,
+            bl_off_step].
+        boundary_width: share of the window's side that its frame takes.
+        boundary_sigma: opacity on a frame costs 0.5 (opacity / this)² nats per pixel.
+        fix_alpha_steps: first steps in which the mixing weight of the foreground is a constant, so that neither
+            fore- nor background wins before both can draw.
+        fix_alpha_value: that constant.
+        background: what is behind the objects.
+        score_threshold: least presence probability of an object at the operating point.
+        boxes: what `z_where` says: the `window` that an object is seen through, as the authors evaluate, or the
+            `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is
+            the default: the window of a 14×3 px digit is no box of it.
+        tight_threshold: least opacity that counts as the object, for `tight`.
+    """
+
+    kind: Literal["SPACE"] = "SPACE"
+    image_size: int = Field(128, ge=8, le=MAX_SIDE)
+    grid: int = Field(8, ge=1, le=128)
+    encoder_channels: Widths = (16, 32, 64, 128, 256)
+    feature_dim: int = Field(128, ge=1, le=MAX_WIDTH)
+    latent_dim: int = Field(32, ge=1, le=MAX_WIDTH)
+    glimpse_size: int = Field(32, ge=4, le=MAX_DECODED_SIDE)
+    glimpse_channels: Widths = (16, 32, 64, 128)
+    glimpse_hidden: int = Field(256, ge=1, le=MAX_WIDTH)
+    decoder_channels: Widths = (256, 128, 128, 64, 32, 16)
+    decoder_mixing: bool = True
+    foreground_sigma: float = Field(0.15, gt=0)
+    background_sigma: float = Field(0.15, gt=0)
+    presence_prior: Schedule = Schedule(start=0.1, end=0.01, from_step=4000, to_step=10_000)
+    temperature: Schedule = Schedule(start=2.5, end=0.5, from_step=0, to_step=20_000)
+    presence_logit_limit: float = Field(8.8, gt=0)
+    size_prior: Schedule = Schedule(start=-1, end=-2, from_step=10_000, to_step=20_000)
+    size_prior_scale: float = Field(0.1, gt=0)
+    shift_prior_scale: float = Field(1.0, gt=0)
+    depth_sharpness: float = Field(10.0, gt=0)
+    boundary: Schedule = Schedule(start=1, end=0, from_step=100_000, to_step=100_000)
+    boundary_width: float = Field(6 / 32, gt=0, lt=0.5)
+    boundary_sigma: float = Field(0.7, gt=0)
+    fix_alpha_steps: int = Field(0, ge=0)
+    fix_alpha_value: float = Field(0.1, gt=0, lt=1)
+    background: BackgroundConfig = BackgroundConfig()
+    score_threshold: float = Field(0.5, ge=0, le=1)
+    boxes: Literal["window", "tight"] = "tight"
+    tight_threshold: float = Field(0.5, gt=0, lt=1)
+
+    @property
+    def num_halvings(self) -> int:
+        """How often the grid encoder halves the image's size."""
+        return round(log2(self.image_size / self.grid))
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.grid << self.num_halvings != self.image_size or self.num_halvings > len(self.encoder_channels):
+            raise ValueError(
+                f"image_size / grid must be a power of two, at most 2^{len(self.encoder_channels)} (one halving "
+                f"per entry of encoder_channels), got {self.image_size} / {self.grid}"
+            )
+        if self.glimpse_size != 1 << (len(self.decoder_channels) - 1):
+            raise ValueError(
+                f"decoder_channels must be a start and a doubling each up to glimpse_size, {self.glimpse_size}, "
+                f"got {len(self.decoder_channels)} entries"
+            )
+        for layer, channels in enumerate(self.encoder_channels, start=1):
+            check_map(channels, self.image_size / 2 ** min(layer, self.num_halvings), self.image_size)
+        for layer, channels in enumerate(self.background.encoder_channels, start=1):
+            check_map(
+                channels * max(1, self.background.num_components), self.image_size / 2**layer, self.image_size
+            )
+        return self
+
+
+class SPACE(GenerativeModel):
+    """Images to objects, found by explaining the image alone, and back.
+
+    Attributes:
+        step: steps of training so far, int64 (); `loss` counts it in training mode, and everything annealed
+            follows from it, so that a checkpoint resumes exactly.
+
+    Args:
+        config: its parts.
+        class_names: one name for all objects: the model knows no classes.
+    """
+
+    step: Tensor
+    ring: Tensor
+
+    def __init__(self, config: SPACEConfig, class_names: list[str] | None = None) -> None:
+        super().__init__(config, class_names or ["object"])
+        self.config: SPACEConfig = config
+        self.grid_encoder = GridEncoder(
+            config.encoder_channels,
+            config.num_halvings,
+            config.feature_dim,
+            config.size_prior.start,
+            config.presence_logit_limit,
+        )
+        D, S = config.latent_dim, config.glimpse_size
+        self.glimpse_encoder = GlimpseEncoder(config.glimpse_channels, S, config.glimpse_hidden, D)
+        stem, *doublings = config.decoder_channels
+        quadtree = DecoderConfig(stem=stem, channels=tuple(doublings), alpha=True, norm=True)
+        self.glimpse_decoder = (
+            ObjectDecoder(D, config.decoder_channels) if config.decoder_mixing else WhatDecoder(D, quadtree)
+        )
+        self.background = build_background(config.background, config.image_size)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        ring = boundary_ring(S, config.boundary_width)
+        self.register_buffer("ring", ring, persistent=False)
+
+    @torch.no_grad()
+    def encode(
+        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
+        """Finds the objects of images and what they look like, in one pass.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1], of the model's image size.
+            score_threshold: least presence probability; None takes the config's.
+            boxes: objects whose `z_where` to look at instead of finding any; the result is row-aligned with them.
+
+        Returns:
+            Objects with scores (presence probabilities) and labels (or those of `boxes`), z_what (posterior
+            means), z_what_scale, z_depth and anchor_index, the cell.
+        """
+        check_size(images, self.image_size)
+        posterior = self.grid_encoder(images)
+        if boxes is None:
+            threshold = self.config.score_threshold if score_threshold is None else score_threshold
+            objects = self._select(posterior, threshold)
+            windows = to_xyxy(objects.z_where)
+        else:
+            objects, windows = self._placed(posterior, boxes), self._windows_around(boxes.z_where)
+        glimpses = self._glimpses(images, windows, objects.image_index)
+        what_loc, what_scale = self.glimpse_encoder(glimpses)
+        if boxes is None and self.config.boxes == "tight":
+            parts = tight_boxes(self._decode_what(what_loc)[1], self.config.tight_threshold)
+            objects = objects.replace(z_where=to_cxcywh(inside_windows(windows, parts)).clamp(0, 1))
+        return objects.replace(z_what=what_loc, z_what_scale=what_scale)
+
+    def decode(self, objects: Objects, background: Tensor | None = None) -> Scene:
+        """Draws objects that have z_what and z_depth.
+
+        Args:
+            objects: the objects.
+            background: float (B, 3, H, W), what to draw them over; None for black, since objects know nothing of
+                what was behind them (`redraw` does).
+        """
+        if objects.z_what is None or objects.z_depth is None:
+            raise ValueError("objects need z_what and z_depth to be decoded")
+        appearances, alpha = self._decode_what(objects.z_what)
+        if self.config.boxes == "tight":
+            # z_where is the box around what is opaque: of the decoded window, that part goes there.
+            parts = tight_boxes(alpha, self.config.tight_threshold)
+            own = torch.arange(len(objects), device=alpha.device)
+            layers = torch.cat([appearances, alpha], dim=1)
+            appearances, alpha = sample_glimpses(layers, parts, own, self.config.glimpse_size).split([3, 1], dim=1)
+        boxes = to_xyxy(_with_area(objects.z_where, self.image_size))
+        nearness = self.config.depth_sharpness * objects.z_depth.sigmoid()
+        place = (boxes, nearness, objects.image_index, objects.per_image, (self.image_size, self.image_size))
+        reconstructions, coverage = composite_alpha(appearances, alpha, *place)
+        if background is not None:
+            reconstructions = reconstructions + (1 - coverage) * background
+        return Scene(reconstructions, appearances, alpha, background)
+
+    @torch.no_grad()
+    def redraw(self, images: Tensor, objects: Objects) -> Scene:
+        """Draws objects over the background of images float (B, 3, H, W)."""
+        behind = self.background(images, self.config.background_sigma, sample=False).pictures
+        return self.decode(objects, behind)
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """The negative evidence lower bound, and the boundary loss; unsupervised, so `targets` are not used.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: ignored; part of the common face.
+
+        Returns:
+            `nll`, `kl_present`, `kl_where`, `kl_depth`, `kl_what`, `kl_background` and `boundary`, in nats per
+            image, averaged over the batch; `total`, their sum, and `mse` of the drawn sample.
+        """
+        check_size(images, self.image_size)
+        step = int(self.step)
+        if self.training:
+            self.step += 1
+        posterior = self.grid_encoder(images)
+        with torch.autocast(images.device.type, enabled=False):
+            windows, presence, nearness = self._sample_grid(posterior, step)
+        image_index = posterior.image_index
+        what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, image_index))
+        appearances, alpha = self._decode_what(what_loc + what_scale * torch.randn_like(what_scale))
+        behind = self.background(images, self.config.background_sigma)
+        with torch.autocast(images.device.type, enabled=False):
+            gate = presence[:, None, None, None]
+            counts = [len(windows) // len(images)] * len(images)  # Every cell is drawn.
+            place = (windows, nearness, image_index, counts, (self.image_size, self.image_size))
+            foreground, coverage = composite_alpha(appearances * gate, alpha * gate, *place)
+            kl_what = normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1)
+            terms = {
+                "nll": self._nll(images, foreground, coverage, behind, step),
+                **self._kl_terms(posterior, kl_what, step),
+                "kl_background": behind.kl.mean(),
+                "boundary": self._boundary(windows, gate, coverage, step),
+            }
+        drawn = foreground + (1 - coverage) * behind.pictures
+        mse = (drawn.detach() - images).square().mean()
+        return {**terms, "total": torch.stack(list(terms.values())).sum(), "mse": mse}
+
+    def _nll(
+        self, images: Tensor, foreground: Tensor, coverage: Tensor, behind: BackgroundDraw, step: int
+    ) -> Tensor:
+        """Negative log-likelihood of the mixture of fore- and background, nats per image.
+
+        The foreground's mean is its colour, not yet multiplied by its opacity as in the authors' code, so that the
+        mixture's mean is the picture that is drawn.
+        """
+        weight = coverage
+        if step < self.config.fix_alpha_steps:
+            weight = torch.full_like(coverage, self.config.fix_alpha_value)
+        colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
+        log_foreground = gaussian_log_prob(images, colours, self.config.foreground_sigma)
+        return -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
+
+    def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
+        where = posterior.where_loc + posterior.where_scale * torch.randn_like(posterior.where_loc)
+        depth = posterior.depth_loc + posterior.depth_scale * torch.randn_like(posterior.depth_loc)
+        presence = sample_relaxed_bernoulli(posterior.present_logits, self.config.temperature.value(step))
+        nearness = self.config.depth_sharpness * depth.sigmoid()
+        return to_xyxy(self._windows(where)).flatten(0, 1), presence.flatten(), nearness.flatten()
+
+    def _kl_terms(self, posterior: GridPosterior, kl_what: Tensor, step: int) -> dict[str, Tensor]:
+        """KL terms of the foreground's latents, nats per image; `kl_what` (M,) is that of every cell.
+
+        Those of an object count as far as it is there: the paper's prior gives an absent one no latents, hence the
+        expectation over presence. (The authors' code counts every cell's in full.)
+        """
+        config, B = self.config, len(posterior.present_logits)
+        present = posterior.present_logits.sigmoid().flatten()
+        of_cells = {
+            "kl_where": posterior.kl_where(
+                config.size_prior.value(step), config.size_prior_scale, config.shift_prior_scale
+            ),
+            "kl_depth": normal_kl(posterior.depth_loc, posterior.depth_scale, 0.0, 1.0),
+            "kl_what": kl_what,
+        }
+        terms = {name: (present * kl.flatten()).sum() / B for name, kl in of_cells.items()}
+        kl_present = bernoulli_kl(posterior.present_logits, config.presence_prior.value(step))
+        return {"kl_present": kl_present.sum() / B, **terms}
+
+    def _boundary(self, windows: Tensor, gate: Tensor, coverage: Tensor, step: int) -> Tensor:
+        """Opacity on the frames of windows that hold an object, 0.5 (frame · opacity / sigma)² per pixel."""
+        weight = self.config.boundary.value(step)
+        if not weight:
+            return coverage.new_zeros(())
+        counts = [len(windows) // len(coverage)] * len(coverage)
+        frames = paste_sum(self.ring * gate, windows, counts, (self.image_size, self.image_size))
+        penalty = 0.5 * (frames * coverage / self.config.boundary_sigma).square()
+        return weight * penalty.sum() / len(coverage)
+
+    def _windows(self, where: Tensor) -> Tensor:
+        return windows_from_where(where, self.config.grid, min_side=1 / self.image_size)
+
+    def _glimpses(self, images: Tensor, windows: Tensor, image_index: Tensor) -> Tensor:
+        return sample_glimpses(images, windows, image_index, self.config.glimpse_size, antialias=True)
+
+    def _decode_what(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
+        """Appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S), in single precision."""
+        appearances, alpha = self.glimpse_decoder(z_what)
+        return appearances.float(), alpha.float()
+
+    def _select(self, posterior: GridPosterior, threshold: float) -> Objects:
+        """The cells that hold an object; `z_where` is their window."""
+        scores = posterior.present_logits.sigmoid().flatten()
+        kept = (scores >= threshold).nonzero()[:, 0]
+        windows = rearrange(self._windows(posterior.where_loc), "b n d -> (b n) d")
+        B, N = posterior.present_logits.shape
+        return Objects(
+            image_index=posterior.image_index[kept],
+            batch_size=B,
+            z_where=windows[kept].clamp(0, 1),
+            scores=scores[kept],
+            labels=torch.zeros_like(kept),
+            z_depth=posterior.depth_loc.flatten()[kept],
+            anchor_index=kept % N,
+        )
+
+    def _placed(self, posterior: GridPosterior, boxes: Objects) -> Objects:
+        """Given boxes with the depth that the cell of their centre would give them."""
+        column, row = (boxes.z_where[:, :2] * self.config.grid).long().clamp(0, self.config.grid - 1).unbind(dim=1)
+        cell = row * self.config.grid + column
+        depth = posterior.depth_loc[boxes.image_index, cell]
+        plain = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+        return plain.replace(z_depth=depth, anchor_index=cell)
+
+    def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
+        """The windows (M, 4), xyxy, through which to look at given boxes.
+
+        Where boxes are tight, the window is what the size prior holds windows to, and larger for larger boxes.
+        """
+        if self.config.boxes == "tight":
+            usual = 1 / (1 + exp(-self.config.size_prior.value(int(self.step))))
+            sides = (boxes_cxcywh[:, 2:] / (1 - self.config.boundary_width)).clamp(min=usual)
+            boxes_cxcywh = torch.cat([boxes_cxcywh[:, :2], sides], dim=1)
+        return to_xyxy(_with_area(boxes_cxcywh, self.image_size))
+
+
+def _with_area(boxes_cxcywh: Tensor, image_size: int) -> Tensor:
+    """Boxes at least a tenth of a pixel wide and high, so that sampling never divides by zero."""
+    return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / image_size)], dim=1)

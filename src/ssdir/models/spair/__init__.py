@@ -1,0 +1,1 @@
+"""SPAIR (Crawford and Pineau 2019)."""

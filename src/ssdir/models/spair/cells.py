@@ -1,0 +1,307 @@
+"""The grid of SPAIR: from images to the latents of every cell, each cell seeing those before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from einops import rearrange, repeat
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ssdir.config import Config
+from ssdir.models.presence import sample_relaxed_bernoulli
+from ssdir.models.sizes import MAX_WIDTH, HiddenWidths
+from ssdir.models.spair.parts import LOGIT_LIMIT, GlimpseConfig, GlimpseEncoder, mlp, squash
+from ssdir.ops.boxes import to_xyxy
+from ssdir.ops.glimpses import sample_glimpses
+
+
+class CellsConfig(Config):
+    """How cells are read.
+
+    Attributes:
+        lookback: a cell sees the samples of the earlier cells up to so many rows and columns away; 0 for none.
+        lateral: widths of the hidden layers of each of the three lateral nets (where, depth, present).
+        passed: features that one lateral net hands to the next.
+        anchor: side in pixels of the square that sizes are fractions of.
+        offset_range: where in its cell an object's centre may be, in cells from the cell's upper left corner.
+        size_range: least and largest side of an object, in anchors.
+        size_init: side of every object before training, in anchors.
+        where_scale_init: standard deviation of box logits before training.
+    """
+
+    lookback: int = Field(1, ge=0, le=8)
+    lateral: HiddenWidths = (100, 100)
+    passed: int = Field(100, ge=0, le=MAX_WIDTH)
+    anchor: float = Field(24.0, gt=0)
+    offset_range: tuple[float, float] = (-0.5, 1.5)
+    size_range: tuple[float, float] = (0.0, 1.0)
+    size_init: float = Field(0.5, gt=0, lt=1)
+    where_scale_init: float = Field(0.1, gt=0, lt=2)
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        for name in ("offset_range", "size_range"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name} must rise, got {low} ... {high}")
+        if not self.size_range[0] < self.size_init < self.size_range[1]:
+            raise ValueError(f"size_init must be within size_range, got {self.size_init}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The latents of all cells of a batch, in raster order.
+
+    Attributes:
+        where_loc: float (B, N, 4), mean of the logits of (x, y, width, height).
+        where_scale: float (B, N, 4), their standard deviation.
+        where: float (B, N, 4), drawn logits.
+        boxes_cxcywh: float (B, N, 4), the drawn boxes, relative to the image.
+        what_loc: float (B, N, D).
+        what_scale: float (B, N, D).
+        what: float (B, N, D), drawn.
+        depth_loc: float (B, N), of the depth's logit.
+        depth_scale: float (B, N).
+        depth: float (B, N), drawn logit.
+        present_logits: float (B, N), log odds of presence.
+        present: float (B, N), drawn, in [0, 1].
+        seen: float (B, N, ·), what the depth net of each cell was given but for the cell's own box and code; of no
+            width where samples were drawn, since only given boxes need it.
+    """
+
+    where_loc: Tensor
+    where_scale: Tensor
+    where: Tensor
+    boxes_cxcywh: Tensor
+    what_loc: Tensor
+    what_scale: Tensor
+    what: Tensor
+    depth_loc: Tensor
+    depth_scale: Tensor
+    depth: Tensor
+    present_logits: Tensor
+    present: Tensor
+    seen: Tensor
+
+
+class SequentialCells(nn.Module):
+    """Reads cells one after another in raster order, each conditioned on the samples of its earlier neighbours.
+
+    Cells that do not see each other, directly or through others, are read together: the result is the same as one
+    by one, in fewer steps (16 instead of 36 for 6 × 6 cells).
+
+    Args:
+        config: sizes.
+        glimpses: what is cut out, and how it is encoded.
+        features: size F of a cell's features.
+        side: cells along each side of the grid.
+        pixels_per_cell: side of a cell.
+        image_size: side of the images.
+    """
+
+    corners: Tensor
+
+    def __init__(
+        self,
+        config: CellsConfig,
+        glimpses: GlimpseConfig,
+        features: int,
+        side: int,
+        pixels_per_cell: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.side = config, side
+        self.cell, self.anchor = pixels_per_cell / image_size, config.anchor / image_size
+        self.glimpse_size = glimpses.size
+        D, passed = glimpses.latent_dim, config.passed
+        self.neighbours = earlier_neighbours(side, config.lookback)
+        self.waves = wavefront(side, config.lookback)
+        sample = 4 + D + 2
+        seen = features + len(self.neighbours[0]) * sample
+        self.where_net = mlp(seen, config.lateral, 8 + passed)
+        self.encoder = GlimpseEncoder(glimpses)
+        self.depth_net = mlp(seen + passed + 4 + D, config.lateral, 2 + passed)
+        self.present_net = mlp(seen + passed + 4 + D + 1, config.lateral, 1)
+        # What a cell at the border sees beyond it; learned, as in SPAIR.
+        self.edge = nn.Parameter(torch.zeros(sample))
+        corners = torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(1) * self.cell
+        self.register_buffer("corners", corners, persistent=False)
+        self._init_where()
+
+    @torch.no_grad()
+    def _init_where(self) -> None:
+        """Boxes start at the middle of their cells, all of one size, with little noise."""
+        head = self.where_net[-1]
+        assert isinstance(head, nn.Linear)
+        low, high = self.config.size_range
+        size = (self.config.size_init - low) / (high - low)
+        start = torch.tensor([0.5, 0.5, size, size])
+        head.weight[:8] *= 0.1
+        head.bias[:4] = torch.logit(start)
+        head.bias[4:8] = torch.logit(torch.tensor(self.config.where_scale_init / 2))
+
+    def forward(self, images: Tensor, features: Tensor, temperature: float | None, wheels: bool = False) -> Cells:
+        """Latents of all cells.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            features: float (B, N, F).
+            temperature: of the relaxed presence; None takes means and decisions instead of drawing any.
+            wheels: hold boxes, depths and presence as they are: no gradient reaches the nets that decide on them.
+
+        Returns:
+            Every cell's latents.
+        """
+        edge = repeat(self.edge, "p -> b p", b=len(images))
+        samples = {-1: torch.cat([edge[:, :4].sigmoid(), edge[:, 4:-2], edge[:, -2:].sigmoid()], dim=1)}
+        waves: list[Cells] = []
+        for wave in self.waves:
+            inputs = features[:, wave]
+            if self.config.lookback:
+                context = torch.stack([samples[k] for cell in wave for k in self.neighbours[cell]], dim=1)
+                context = rearrange(context, "b (n k) p -> b n (k p)", n=len(wave))
+                inputs = torch.cat([inputs, context], dim=2)
+            cells = self._read(images, inputs, wave, temperature, wheels)
+            shown = self._shown(cells)
+            samples |= {cell: shown[:, n] for n, cell in enumerate(wave)}
+            waves.append(cells)
+        order = torch.tensor([cell for wave in self.waves for cell in wave], device=images.device).argsort()
+        return Cells(
+            **{f.name: torch.cat([getattr(w, f.name) for w in waves], dim=1)[:, order] for f in fields(Cells)}
+        )
+
+    def _read(
+        self, images: Tensor, inputs: Tensor, wave: list[int], temperature: float | None, wheels: bool
+    ) -> Cells:
+        """Latents of the cells of a wave; `inputs` (B, n, ·) is what each of them sees."""
+        draw = temperature is not None
+        where_loc, where_raw, passed = self.where_net(inputs).split([4, 4, self.config.passed], dim=2)
+        where_loc, where_scale = _held(where_loc, wheels), _scale(_held(where_raw, wheels))
+        where = _draw(where_loc, where_scale, draw)
+        boxes = self.to_boxes(where, self.corners[wave])
+        what_loc, what_scale = self.encode_glimpses(images, boxes)
+        what = _draw(what_loc, what_scale, draw)
+        seen = torch.cat([inputs, passed], dim=2)
+        depth_loc, depth_scale, passed = self.depth_of(seen, where, what)
+        depth_loc, depth_scale = _held(depth_loc, wheels), _held(depth_scale, wheels)
+        depth = _draw(depth_loc, depth_scale, draw)
+        inputs = torch.cat([inputs, passed, squash(where), what, squash(depth)[..., None]], dim=2)
+        logits = _held(self.present_net(inputs)[..., 0], wheels).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        present = (logits > 0).to(logits) if temperature is None else sample_relaxed_bernoulli(logits, temperature)
+        return Cells(
+            where_loc=where_loc,
+            where_scale=where_scale,
+            where=where,
+            boxes_cxcywh=boxes,
+            what_loc=what_loc,
+            what_scale=what_scale,
+            what=what,
+            depth_loc=depth_loc,
+            depth_scale=depth_scale,
+            depth=depth,
+            present_logits=logits,
+            present=present,
+            seen=seen[..., :0] if draw else seen,
+        )
+
+    def encode_glimpses(self, images: Tensor, boxes_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of `z_what`, (B, n, D) each, of boxes (B, n, 4), as many in every image."""
+        B, n, _ = boxes_cxcywh.shape
+        image_index = torch.arange(B, device=images.device).repeat_interleave(n)
+        boxes = rearrange(to_xyxy(boxes_cxcywh), "b n c -> (b n) c")
+        loc, scale = self.encode_packed(images, boxes, image_index)
+        return rearrange(loc, "(b n) d -> b n d", b=B), rearrange(scale, "(b n) d -> b n d", b=B)
+
+    def encode_packed(self, images: Tensor, boxes: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of `z_what`, (M, D) each, of packed boxes (M, 4), xyxy."""
+        glimpses = sample_glimpses(images, boxes, image_index, self.glimpse_size)
+        loc, raw = self.encoder(glimpses).chunk(2, dim=1)
+        return loc, _scale(raw)
+
+    def depth_of(self, seen: Tensor, where: Tensor, what: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and standard deviation (...) of depth's logit, and features (..., passed) for the presence net."""
+        outputs = self.depth_net(torch.cat([seen, squash(where), what], dim=-1))
+        return outputs[..., 0], _scale(outputs[..., 1]), outputs[..., 2:]
+
+    @staticmethod
+    def _shown(cells: Cells) -> Tensor:
+        """What later cells see of these: float (B, n, 4 + D + 2)."""
+        scalars = torch.stack([squash(cells.depth), cells.present], dim=2)
+        return torch.cat([squash(cells.where), cells.what, scalars], dim=2)
+
+    def to_boxes(self, where: Tensor, corners: Tensor) -> Tensor:
+        """Logits (..., 4) to boxes (..., 4), cxcywh relative to the image.
+
+        A centre lies in its cell or up to `offset_range` beyond; a size is a fraction of the anchor. So a cell
+        sees the same numbers wherever it is, and however large the image is.
+
+        Args:
+            where: logits of (x, y, width, height).
+            corners: float (..., 2), the upper left corners (x, y) of their cells.
+        """
+        share = squash(where)
+        offset, size = (
+            _stretch(share[..., :2], self.config.offset_range),
+            _stretch(share[..., 2:], self.config.size_range),
+        )
+        return torch.cat([(corners + self.cell * offset).clamp(0, 1), self.anchor * size], dim=-1)
+
+    def to_logits(self, boxes_cxcywh: Tensor, corners: Tensor) -> Tensor:
+        """Inverse of `to_boxes`; boxes out of a cell's reach get the nearest that are in it."""
+        offset = (boxes_cxcywh[..., :2] - corners) / self.cell
+        size = boxes_cxcywh[..., 2:] / self.anchor
+        shares = [_shrink(offset, self.config.offset_range), _shrink(size, self.config.size_range)]
+        return torch.logit(torch.cat(shares, dim=-1)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+    def cell_of(self, boxes_cxcywh: Tensor) -> Tensor:
+        """The raster index (M,) of the cell that each box (M, 4) has its centre in."""
+        column, row = (boxes_cxcywh[:, :2] / self.cell).long().clamp(0, self.side - 1).unbind(dim=1)
+        return row * self.side + column
+
+
+def earlier_neighbours(side: int, lookback: int) -> list[list[int]]:
+    """For each cell the earlier ones, in raster order, within `lookback` rows and columns; -1 is outside."""
+    reach = range(-lookback, lookback + 1)
+    offsets = [(dy, dx) for dy in reach for dx in reach if (dy, dx) < (0, 0)]
+    return [
+        [(y + dy) * side + x + dx if y + dy >= 0 and 0 <= x + dx < side else -1 for dy, dx in offsets]
+        for y in range(side)
+        for x in range(side)
+    ]
+
+
+def wavefront(side: int, lookback: int) -> list[list[int]]:
+    """Cells in groups of which none sees another: along slanted lines, each after all lines that its cells see."""
+    cells = [(y, x) for y in range(side) for x in range(side)]
+    if not lookback:
+        return [[y * side + x for y, x in cells]]
+    waves: dict[int, list[int]] = {}
+    for y, x in cells:
+        waves.setdefault((lookback + 1) * y + x, []).append(y * side + x)
+    return [waves[time] for time in sorted(waves)]
+
+
+def _scale(raw: Tensor) -> Tensor:
+    """A standard deviation in (0, 2), as in SPAIR: a posterior never gets much wider than its prior."""
+    return 2 * squash(raw)
+
+
+def _held(parameters: Tensor, wheels: bool) -> Tensor:
+    return parameters.detach() if wheels else parameters
+
+
+def _draw(loc: Tensor, scale: Tensor, draw: bool) -> Tensor:
+    return loc + scale * torch.randn_like(loc) if draw else loc
+
+
+def _stretch(share: Tensor, span: tuple[float, float]) -> Tensor:
+    return span[0] + (span[1] - span[0]) * share
+
+
+def _shrink(value: Tensor, span: tuple[float, float]) -> Tensor:
+    return ((value - span[0]) / (span[1] - span[0])).clamp(0, 1)

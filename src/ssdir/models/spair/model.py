@@ -1,0 +1,312 @@
+"""SPAIR: Spatially Invariant Attend, Infer, Repeat (Crawford & Pineau 2019), a baseline of SSDIR's paper (§4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ssdir.config import Config
+from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.losses import bernoulli_nll, normal_kl
+from ssdir.models.presence import Schedule, constant
+from ssdir.models.sizes import MAX_SIDE, check_map
+from ssdir.models.spair.cells import Cells, CellsConfig, SequentialCells
+from ssdir.models.spair.count_prior import count_prior_kl
+from ssdir.models.spair.parts import (
+    GlimpseConfig,
+    GridBackbone,
+    GridConfig,
+    ObjectDecoder,
+    SPAIRDecoderConfig,
+    squash,
+)
+from ssdir.objects import Objects, Scene
+from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.glimpses import sample_glimpses
+from ssdir.ops.pasting import paste_sum
+
+# A pixel where objects weigh less than this together fades to black: there is no mean of what isn't there.
+IMPORTANCE_FLOOR = 0.01
+# Cells that are less present than this are not drawn in training: nobody sees them, and most cells are so.
+DRAWN_FROM = 0.01
+
+MAX_GRID = 64
+"""Most cells along each side."""
+
+
+class SPAIRPriorConfig(Config):
+    """Priors of the latents.
+
+    Attributes:
+        offset_loc: mean of the logits of a centre's place in its cell's range.
+        offset_scale: their standard deviation.
+        size_loc: mean of the logits of width and height over the anchor's.
+        size_scale: their standard deviation.
+        depth_loc: mean of depth's logit.
+        depth_scale: its standard deviation.
+        count_log_odds: of one more object, annealed from "any number" to "few": the truncated geometric prior of
+            the number of objects (see `count_prior`). SPAIR's odds decay from 10⁶ to 0.0125 by a factor of ten in
+            1000 steps, so their logarithm falls in a line.
+    """
+
+    offset_loc: float = 0.0
+    offset_scale: float = Field(1.0, gt=0)
+    size_loc: float = -2.2
+    size_scale: float = Field(0.5, gt=0)
+    depth_loc: float = 0.0
+    depth_scale: float = Field(1.0, gt=0)
+    count_log_odds: Schedule = Schedule(start=13.8, end=-4.4, to_step=7900)
+
+
+class SPAIRConfig(Config):
+    """A SPAIR model. `grid` and `cells` default to sizes for CPUs, most other values to the authors'.
+
+    All of theirs, and their names, are in the preset `paper-spair`.
+
+    Attributes:
+        kind: tells models apart in recipes.
+        image_size: side of the square images, in pixels.
+        grid: convolutions over the image.
+        cells: how cells are read.
+        glimpses: how objects are cut out and encoded.
+        decoder: how objects are drawn.
+        prior: priors of the latents.
+        temperature: of the relaxed presence.
+        depth_range: depths lie in 0 ... this; an object's weight in the picture is proportional to it.
+        wheels_steps: so many first steps train only what objects look like, with boxes and presence as they are.
+        kl_weight: factor of all KL terms.
+        score_threshold: least probability of presence of an object.
+        boxes: what `z_where` says: the `window` that an object is seen through, as the authors have it, or the
+            `tight` box around what is bright in it. Nothing but the size prior draws windows to objects, which
+            still need some room, and true boxes are tight: so that is the default.
+        tight_threshold: least brightness that counts as the object, for `tight`.
+        tight_margin: share of a window's side that lies around an object, to find the window for a given box.
+    """
+
+    kind: Literal["SPAIR"] = "SPAIR"
+    image_size: int = Field(64, ge=8, le=MAX_SIDE)
+    grid: GridConfig = GridConfig()
+    cells: CellsConfig = CellsConfig()
+    glimpses: GlimpseConfig = GlimpseConfig()
+    decoder: SPAIRDecoderConfig = SPAIRDecoderConfig()
+    prior: SPAIRPriorConfig = SPAIRPriorConfig()
+    temperature: Schedule = constant(1.0)
+    depth_range: float = Field(4.0, gt=0)
+    wheels_steps: int = Field(1000, ge=0)
+    kl_weight: float = Field(1.0, ge=0)
+    score_threshold: float = Field(0.5, gt=0, lt=1)
+    boxes: Literal["window", "tight"] = "tight"
+    tight_threshold: float = Field(0.3, gt=0, lt=1)
+    tight_margin: float = Field(0.15, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _grid_is_bounded(self) -> Self:
+        cells = -(-self.image_size // self.grid.pixels_per_cell)
+        if cells > MAX_GRID:
+            raise ValueError(
+                f"images of {self.image_size} pixels would have {cells} cells along each side, at most {MAX_GRID} "
+                "can be read one after another: raise grid.strides"
+            )
+        pixels = 1
+        for channels, stride in zip(self.grid.channels, self.grid.strides, strict=True):
+            pixels *= stride
+            check_map(channels, self.image_size / pixels, self.image_size)
+        return self
+
+    @property
+    def latent_dim(self) -> int:
+        """Size D of `z_what`."""
+        return self.glimpses.latent_dim
+
+
+class SPAIR(GenerativeModel):
+    """Images to objects found without boxes, and back.
+
+    Args:
+        config: its parts.
+        class_names: the one name of what it finds; it tells no classes apart.
+    """
+
+    config: SPAIRConfig
+    step: Tensor
+
+    def __init__(self, config: SPAIRConfig, class_names: Sequence[str] = ("object",)) -> None:
+        super().__init__(config, list(class_names))
+        self.backbone = GridBackbone(config.grid, config.image_size)
+        self.cells = SequentialCells(
+            config.cells,
+            config.glimpses,
+            config.grid.channels[-1],
+            self.backbone.cells,
+            config.grid.pixels_per_cell,
+            config.image_size,
+        )
+        self.decoder = ObjectDecoder(config.glimpses.latent_dim, config.glimpses.size, config.decoder)
+        # Where annealing is, so that a resumed training goes on from there.
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def encode(
+        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
+    ) -> Objects:
+        """Finds the objects of images and what they look like; means are taken, nothing is drawn.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1], of the model's image size.
+            score_threshold: least probability of presence; None takes the config's.
+            boxes: objects whose `z_where` to encode instead of those found: their glimpses, and depth as the cell
+                of each box's centre would see it. The result is row-aligned with them.
+
+        Returns:
+            Objects with scores (probability of presence) and labels (0), those of `boxes` where given, z_what,
+            z_what_scale, z_depth (a logit) and anchor_index (the cell).
+        """
+        check_size(images, self.image_size)
+        cells = self.cells(images, self.backbone(images), temperature=None)
+        if boxes is not None:
+            return self._encode_boxes(images, cells, boxes)
+        scores = cells.present_logits.sigmoid()
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        image_index, cell = (scores >= threshold).nonzero(as_tuple=True)
+        chosen = (image_index, cell)
+        objects = Objects(
+            image_index=image_index,
+            batch_size=len(images),
+            z_where=cells.boxes_cxcywh[chosen],
+            scores=scores[chosen],
+            labels=torch.zeros_like(image_index),
+            z_what=cells.what_loc[chosen],
+            z_what_scale=cells.what_scale[chosen],
+            z_depth=cells.depth_loc[chosen],
+            anchor_index=cell,
+        )
+        if self.config.boxes == "window" or not len(objects):
+            return objects
+        parts = self._tight_parts(self.decoder(cells.what_loc[chosen])[0])
+        tight = inside_windows(to_xyxy(objects.z_where), parts)
+        return objects.replace(z_where=to_cxcywh(tight).clamp(0, 1))
+
+    def _tight_parts(self, appearances: Tensor) -> Tensor:
+        """The boxes (M, 4), xyxy relative to their windows, around what is bright in appearances (M, 3, S, S)."""
+        return tight_boxes(appearances.amax(dim=1, keepdim=True), self.config.tight_threshold)
+
+    def _encode_boxes(self, images: Tensor, cells: Cells, boxes: Objects) -> Objects:
+        cell = self.cells.cell_of(boxes.z_where)
+        windows = self._windows_around(boxes.z_where)
+        what_loc, what_scale = self.cells.encode_packed(images, self._with_area(windows), boxes.image_index)
+        where = self.cells.to_logits(windows, self.cells.corners[cell])
+        depth_loc, _, _ = self.cells.depth_of(cells.seen[boxes.image_index, cell], where, what_loc)
+        given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+        return given.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc, anchor_index=cell)
+
+    def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
+        """The windows (M, 4), cxcywh, through which to look at given boxes.
+
+        Where boxes are tight: what the size prior draws windows to, and larger for larger boxes.
+        """
+        if self.config.boxes == "window":
+            return boxes_cxcywh
+        low, high = self.config.cells.size_range
+        size_prior = torch.tensor(self.config.prior.size_loc).sigmoid().item()
+        usual = (low + (high - low) * size_prior) * self.config.cells.anchor / self.image_size
+        size = (boxes_cxcywh[:, 2:] / (1 - self.config.tight_margin)).clamp(min=usual)
+        return torch.cat([boxes_cxcywh[:, :2], size], dim=1)
+
+    def _with_area(self, boxes_cxcywh: Tensor) -> Tensor:
+        """Boxes in xyxy, at least a tenth of a pixel wide and high: a box without area shows nothing."""
+        center, size = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / self.image_size)
+        return to_xyxy(torch.cat([center, size], dim=1))
+
+    def decode(self, objects: Objects) -> Scene:
+        """Draws objects that have z_what and z_depth."""
+        if objects.z_what is None or objects.z_depth is None:
+            raise ValueError("objects need z_what and z_depth to be decoded")
+        appearances, alpha = self.decoder(objects.z_what)
+        present, windows = torch.ones_like(objects.z_depth), self._with_area(objects.z_where)
+        pictures = torch.cat([appearances, alpha], dim=1)
+        if self.config.boxes == "tight" and len(objects):
+            # Drawn is the whole window; the object's own picture is the part of it that its box is around.
+            parts, own = self._tight_parts(appearances), torch.arange(len(objects), device=alpha.device)
+            windows = around_parts(windows, parts)
+            pictures = sample_glimpses(pictures, parts, own, self.config.glimpses.size)
+        drawn = self._render(appearances, alpha, present, objects.z_depth, windows, objects.per_image)
+        return Scene(drawn, pictures[:, :3], pictures[:, 3:])
+
+    def _render(
+        self, appearances: Tensor, alpha: Tensor, present: Tensor, depth: Tensor, boxes: Tensor, counts: list[int]
+    ) -> Tensor:
+        """Every pixel is the mean of the objects there, weighted by presence, opacity and depth, on black.
+
+        Args:
+            appearances: float (M, 3, S, S), premultiplied by alpha.
+            alpha: float (M, 1, S, S).
+            present: float (M,) in [0, 1].
+            depth: float (M,), logits.
+            boxes: float (M, 4), xyxy with positive area.
+            counts: objects of each image.
+        """
+        nearness = self.config.depth_range * squash(depth)
+        present, nearness = present[:, None, None, None], nearness[:, None, None, None]
+        importance = alpha * present * nearness
+        layers = torch.cat([importance * present * appearances, importance], dim=1)
+        size = (self.image_size, self.image_size)
+        weighted, total = paste_sum(layers, boxes, counts, size).split([3, 1], dim=1)
+        mean: Tensor = weighted / total.clamp(min=IMPORTANCE_FLOOR)
+        return mean.clamp(0, 1)
+
+    def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
+        """The negative evidence lower bound of a sample, in nats per image, averaged over the batch.
+
+        In training mode each call is a step of the schedules.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1].
+            targets: ignored; part of the common face.
+
+        Returns:
+            `nll_image`, `kl_where`, `kl_what`, `kl_depth` (these three count where an object is present),
+            `kl_present`, `total`, their weighted sum, and `mse`.
+        """
+        check_size(images, self.image_size)
+        step = int(self.step)
+        if self.training:
+            self.step += 1
+        with torch.autocast(images.device.type, enabled=False):  # Boxes need all their digits.
+            cells: Cells = self.cells(
+                images,
+                self.backbone(images),
+                temperature=self.config.temperature.value(step),
+                wheels=self.training and step < self.config.wheels_steps,
+            )
+            reconstructions = self._draw_cells(cells)
+            nll = bernoulli_nll(reconstructions, images).sum() / len(images)
+            divergences = self._kl(cells, step)
+        total = nll + self.config.kl_weight * torch.stack(list(divergences.values())).sum()
+        mse = (reconstructions.detach() - images).square().mean()
+        return {"nll_image": nll, **divergences, "total": total, "mse": mse}
+
+    def _draw_cells(self, cells: Cells) -> Tensor:
+        """Draws every cell as far as it is present."""
+        drawn = cells.present >= DRAWN_FROM
+        appearances, alpha = self.decoder(cells.what[drawn])
+        boxes, counts = self._with_area(cells.boxes_cxcywh[drawn]), drawn.sum(dim=1).tolist()
+        return self._render(appearances, alpha, cells.present[drawn], cells.depth[drawn], boxes, counts)
+
+    def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
+        prior, B = self.config.prior, len(cells.present)
+        loc = cells.where_loc.new_tensor([prior.offset_loc] * 2 + [prior.size_loc] * 2)
+        scale = cells.where_loc.new_tensor([prior.offset_scale] * 2 + [prior.size_scale] * 2)
+        where = normal_kl(cells.where_loc, cells.where_scale, loc, scale).sum(dim=2)
+        what = normal_kl(cells.what_loc, cells.what_scale, 0.0, 1.0).sum(dim=2)
+        depth = normal_kl(cells.depth_loc, cells.depth_scale, prior.depth_loc, prior.depth_scale)
+        present = count_prior_kl(cells.present_logits, cells.present, prior.count_log_odds.value(step))
+        return {
+            "kl_where": (cells.present * where).sum() / B,
+            "kl_what": (cells.present * what).sum() / B,
+            "kl_depth": (cells.present * depth).sum() / B,
+            "kl_present": present.sum() / B,
+        }

@@ -1,0 +1,1 @@
+"""HTML and Markdown reports, and the names of the metrics in them."""

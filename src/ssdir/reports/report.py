@@ -1,0 +1,176 @@
+"""A report that is one HTML file: pictures inside, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from ssdir.reports.glossary import GROUPS, MISSING, MetricGroup
+
+_PNG_SIGNATURE, _PNG_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 24
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and what it shows.
+
+    Attributes:
+        png: the picture.
+        alt: what is seen, for those who don't see it.
+        caption: what to look for.
+        scale: of a picture's pixels, how many make one on the page; 2 is sharp on dense screens.
+        wide: whether it scrolls in narrow windows instead of shrinking beyond recognition.
+        name: of its file, without `.png`, in documents that keep their pictures beside them.
+    """
+
+    png: bytes
+    alt: str
+    caption: str = ""
+    scale: float = 1.0
+    wide: bool = False
+    name: str = ""
+
+    @property
+    def width(self) -> int:
+        """Width on the page, in CSS pixels."""
+        return round(_png_size(self.png)[0] / self.scale)
+
+    @property
+    def height(self) -> int:
+        """Height on the page, in CSS pixels."""
+        return round(_png_size(self.png)[1] / self.scale)
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URL."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what, more about it, and its values."""
+
+    label: str
+    note: str
+    values: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows under a common title, which may be empty."""
+
+    title: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        header: of all columns, that of the labels first.
+        groups: its rows.
+        caption: below it.
+    """
+
+    header: Sequence[str]
+    groups: Sequence[RowGroup]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Details:
+    """Text as it is, folded away under a summary."""
+
+    summary: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: paragraphs, then a table, then figures, then details."""
+
+    title: str
+    text: Sequence[str] = ()
+    table: Table | None = None
+    figures: Sequence[Figure] = ()
+    details: Sequence[Details] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report.
+
+    Attributes:
+        title: of the page.
+        lead: what this is and what came out, in a sentence or two.
+        headline: the few numbers that matter: (value, what it is).
+        hero: the picture at the top.
+        sections: the rest.
+    """
+
+    title: str
+    lead: str
+    headline: Sequence[tuple[str, str]]
+    hero: Figure | None
+    sections: Sequence[Section]
+
+    def html(self) -> str:
+        """The page: self-contained, all text escaped."""
+        from jinja2 import Environment, StrictUndefined
+
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        template = resources.files("ssdir.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
+        return environment.from_string(template).render(report=self)
+
+
+def metrics_table(
+    metrics: Mapping[str, float | None],
+    groups: Sequence[MetricGroup] = GROUPS,
+    *,
+    paper: bool = True,
+    caption: str = "",
+) -> Table:
+    """Metrics with their meaning, and beside them the paper's.
+
+    Args:
+        metrics: by the names of `evaluate`; a dash stands for what is missing.
+        groups: what to show; one of which nothing was measured (masks, where the data have none) is left out.
+        paper: whether to add the paper's column.
+        caption: below the table.
+    """
+    row_groups = [
+        RowGroup(
+            group.title,
+            [
+                Row(metric.label, metric.meaning, [metric.value(metrics)] + [metric.paper] * paper)
+                for metric in group.metrics
+            ],
+        )
+        for group in groups
+        if any(metric.name in metrics for metric in group.metrics)
+    ]
+    return Table(["metric", "this run"] + ["paper"] * paper, row_groups, caption)
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """Names and values, None as a dash."""
+    rows = [Row(name, "", [MISSING if value is None else str(value)]) for name, value in facts.items()]
+    return Table([], [RowGroup("", rows)])
+
+
+def is_png(picture: bytes) -> bool:
+    """Whether bytes begin as a PNG does, up to its width and height."""
+    return len(picture) >= _PNG_HEADER_BYTES and picture.startswith(_PNG_SIGNATURE)
+
+
+def _png_size(png: bytes) -> tuple[int, int]:
+    """Width and height in pixels, from the header."""
+    if not is_png(png):
+        raise ValueError("expected a PNG, got something else")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height

@@ -1,0 +1,186 @@
+"""The sections that reports of a training are made of: each from what was measured to a `Section`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssdir import plots
+from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.documents import yaml_text
+from ssdir.evaluation.probing import LabelledLatents, fit_probe
+from ssdir.formatting import format_seconds
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.reports.report import Details, Figure, Section, facts_table
+
+SHARP = 1.6
+"""Pixels of a chart per pixel of the page."""
+
+TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
+
+
+@torch.no_grad()
+def scenes_figure(
+    model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240
+) -> Figure:
+    """Images, what was found in them, and what the model draws of it."""
+    batch, _ = collate([dataset[index] for index in images])
+    pixels = batch.to(model.device)
+    objects = model.encode(pixels)
+    scene = model.redraw(pixels, objects).to("cpu")
+    sheet = plots.reconstruction_sheet(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
+    return Figure(
+        plots.to_png(sheet),
+        "For each image: the input, the boxes found in it, its reconstruction, and single decoded objects.",
+        scale=cell / 180,
+        wide=True,
+    )
+
+
+def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
+    """Images that the model has not seen, redrawn."""
+    return Section(
+        "Seen, and drawn again",
+        [
+            "Images that the model was not trained on. Each object found is coded by where it is, how near, "
+            "and what it looks like; the reconstruction is drawn from these codes alone. On the right, the "
+            "objects of highest score, each drawn alone, framed in the colour of its box, with its score.",
+        ],
+        figures=[scenes_figure(model, dataset, images)],
+    )
+
+
+def embedding_section(found: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
+    """Where codes of different categories lie (the paper's Fig. 3)."""
+    title = "How the codes of objects lie"
+    if len(found) < plots.MIN_TSNE_POINTS:
+        return Section(title, ["Too few objects were found to draw a map of their codes."])
+    embedding = plots.tsne(found.latents, seed)
+    png = plots.embedding_map(embedding.points, found.labels.numpy()[embedding.rows], names)
+    return Section(
+        title,
+        [
+            f"The codes z_what of {len(embedding.rows):,} test objects, laid out in the plane by t-SNE: "
+            "similar codes are neighbours, as in the paper's Fig. 3. Colours are the true categories.",
+        ],
+        figures=[Figure(png, "Map of the objects' codes, coloured by category.", scale=SHARP)],
+    )
+
+
+def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
+    """Which categories the linear probe takes for which."""
+    title = "Which categories are taken for which"
+    if not len(train) or not len(test):
+        return Section(title, ["Too few objects were found to train a classifier on their codes."])
+    predicted = fit_probe(train.latents, train.labels, seed).predict(test.latents.double().numpy())
+    png = plots.confusion_matrix(test.labels.numpy(), predicted, names)
+    return Section(
+        title,
+        [
+            f"A linear classifier on frozen codes, trained on {len(train):,} objects and shown {len(test):,} "
+            "others. Each row is a true category, in per cent.",
+        ],
+        figures=[Figure(png, "Confusion matrix of the classifier.", scale=SHARP)],
+    )
+
+
+def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
+    """What the main directions of the code space look like."""
+    title = "What the codes mean"
+    if len(found) <= TRAVERSED_DIRECTIONS:
+        return Section(title, ["Too few objects were found to walk through the space of their codes."])
+    device = model.device
+    directions = plots.principal_directions(found.latents, TRAVERSED_DIRECTIONS)
+    walks = plots.traverse(lambda latents: model.decoder(latents.to(device))[0].cpu(), _typical(found), directions)
+    return Section(
+        title,
+        [
+            "Any code can be decoded. In the middle of each block is an object; to its left and right, its "
+            "code is moved along one of the main directions in which codes differ (principal components, PC) "
+            "by up to three standard deviations (σ).",
+        ],
+        figures=[
+            Figure(
+                plots.to_png(plots.traversal_sheet(walks)),
+                "Decoded objects along the principal components of the codes.",
+                wide=True,
+            )
+        ],
+    )
+
+
+def _typical(found: LabelledLatents) -> Tensor:
+    """Of a few categories, the code nearest to its category's mean."""
+    classes = torch.unique(found.labels)
+    chosen = classes[torch.linspace(0, len(classes) - 1, min(TRAVERSED_OBJECTS, len(classes))).long()]
+    typical = []
+    for label in chosen:
+        latents = found.latents[found.labels == label]
+        typical.append(latents[(latents - latents.mean(dim=0)).square().sum(dim=1).argmin()])
+    return torch.stack(typical)
+
+
+def read_curves(path: Path) -> dict[str, plots.Curve]:
+    """The curves of a `metrics.csv` of Lightning's, by name, over epochs counted from 1."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if "/" in name and value:
+                    epochs, values = curves.setdefault(name, ([], []))
+                    epochs.append(int(row["epoch"]) + 1)
+                    values.append(float(value))
+    return dict(curves)
+
+
+def training_section(run: Path, stages: Mapping[str, str]) -> Section:
+    """The losses of each stage.
+
+    Args:
+        run: the training run's folder.
+        stages: by the name of a stage's folder, a caption.
+    """
+    figures = []
+    for stage, caption in stages.items():
+        curves = read_curves(run / stage / "metrics.csv")
+        png = plots.loss_curves(curves, "epoch")
+        figures.append(Figure(png, f"Losses of the stage {stage}.", caption, scale=SHARP, wide=True))
+    text = "Losses on the training split and on the validation split, which is only watched. Lower is better."
+    return Section("Training", [text], figures=figures)
+
+
+def timing_section(seconds: Mapping[str, float]) -> Section:
+    """Where the time went."""
+    text = f"{format_seconds(sum(seconds.values()))} in all."
+    figure = Figure(plots.timing_bar(seconds), "Time of each stage.", scale=SHARP)
+    return Section("Where the time went", [text], figures=[figure])
+
+
+def provenance_section(provenance: Mapping[str, Any]) -> Section:
+    """What is needed to make the same again.
+
+    Args:
+        provenance: as `ssdir.evaluation.provenance` makes it.
+    """
+    versions = provenance.get("versions", {})
+    facts = {
+        "seed": provenance.get("seed"),
+        "test data": provenance.get("data_hash"),
+        "device": provenance.get("device"),
+        "platform": provenance.get("platform"),
+        "CPU cores": provenance.get("cpu_count"),
+        "CPU": provenance.get("cpu"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or None,
+    }
+    config = yaml_text(provenance.get("config", {}))
+    return Section(
+        "Provenance",
+        table=facts_table(facts),
+        details=[Details("The whole configuration", config.rstrip())],
+    )

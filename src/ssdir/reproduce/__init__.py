@@ -1,0 +1,1 @@
+"""`ssdir reproduce`: the paper's experiments by a plan."""

@@ -1,0 +1,159 @@
+"""The experiments whose results are pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ssdir import plots
+from ssdir.documents import read_bytes
+from ssdir.errors import InputError
+from ssdir.evaluation.collect import collect
+from ssdir.evaluation.probing import LATENTS
+from ssdir.models.base import GenerativeModel
+from ssdir.outputs import atomic_file
+from ssdir.reports.report import Figure, Section, is_png
+from ssdir.reports.sections import SHARP, scenes_figure
+from ssdir.reproduce.experiments import Experiment, Results
+from ssdir.reproduce.plan import Job
+from ssdir.reproduce.records import Record, Trainings, by_run, make_record
+from ssdir.reproduce.runner import Measurement, Runner
+
+
+@dataclass(frozen=True)
+class Pictures(Experiment):
+    """A picture of the first training of each run.
+
+    Attributes:
+        name: what its files start with.
+        draw: a trained job to a PNG; None where there is nothing to draw.
+        alt: what is seen.
+        scale: see `Figure`.
+        wide: see `Figure`.
+    """
+
+    name: str
+    draw: Callable[[Measurement], bytes | None]
+    alt: str
+    scale: float
+    wide: bool
+
+    every_seed: ClassVar = False
+
+    def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
+        """Records that name their picture; one that could not be drawn names None."""
+        records = []
+        for job in jobs:
+            png = runner.ensure_drawn(job, self.name, self.draw)
+            record = make_record(job, runner.ensure_measured(job), ("detection/",))
+            picture = None
+            if png is not None:
+                picture = f"{self.name}-{job.group}"
+                with atomic_file(figures / f"{picture}.png", force=True) as temporary:
+                    temporary.write_bytes(png)
+            records.append({**record, "picture": picture})
+        return records
+
+    def chapter(self, results: Results) -> Section:
+        """The pictures, each under its method's name."""
+        figures = []
+        for record in results.records:
+            if record.get("picture") is None:
+                continue
+            name = Trainings([record]).name
+            png = read_picture(results.figures / f"{record['picture']}.png")
+            caption = f"{name}, on {record['data']}."
+            alt = f"{self.alt}: {name}, on {record['data']}."
+            figures.append(Figure(png, alt, caption, self.scale, self.wide, record["picture"]))
+        return Section(self.title, self.paragraphs(results), figures=figures)
+
+
+def read_picture(file: Path) -> bytes:
+    """The bytes of a PNG that a report refers to.
+
+    Raises:
+        InputError: if it is missing, or something else.
+    """
+    png = read_bytes(file)
+    if not is_png(png):
+        raise InputError(f"'{file}' is not a PNG picture: restore it, or remove it to have it drawn again")
+    return png
+
+
+def draw_scenes(measurement: Measurement) -> bytes | None:
+    """Fig. 2: input, boxes, reconstruction, single objects of a few test images."""
+    model = measurement.load()
+    if not isinstance(model, GenerativeModel):
+        return None
+    shown = [index for index in measurement.job.measure.shown if index < len(measurement.test)]
+    return scenes_figure(model, measurement.test, shown).png
+
+
+@torch.no_grad()
+def draw_embedding(measurement: Measurement) -> bytes | None:
+    """Fig. 3: t-SNE of the codes of the test objects that were found, coloured by category."""
+    model, test = measurement.load(), measurement.test
+    split = collect(
+        model,
+        test,
+        model.score_threshold,
+        codes_only=True,
+        max_images=measurement.job.measure.test_images,
+        device=model.device,
+    )
+    found = split.codes[LATENTS]
+    if len(found) < plots.MIN_TSNE_POINTS:
+        return None
+    embedding = plots.tsne(found.latents)
+    return plots.embedding_map(embedding.points, found.labels.numpy()[embedding.rows], test.category_names)
+
+
+@dataclass(frozen=True)
+class Surface(Experiment):
+    """Fig. 4: a metric over how the data were generated."""
+
+    prefixes: ClassVar = ("reconstruction/", "detection/ap50")
+    metric: ClassVar = "reconstruction/mse"
+
+    def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
+        """Records that say how their data were generated."""
+        records = super().measure(runner, jobs, figures)
+        return [
+            {**record, "scatter": job.data.plan.scatter.model_dump(mode="json")}
+            for job, record in zip(jobs, records, strict=True)
+        ]
+
+    def chapter(self, results: Results) -> Section:
+        """A panel for each set of grids."""
+        records = [record for record in results.records if record.get("scatter")]
+        if not records:
+            return Section(self.title, self.paragraphs(results))
+        scatters = [record["scatter"] for record in records]
+        lows, highs = (sorted({scatter[name] for scatter in scatters}) for name in ("min_size", "max_size"))
+        grids = list(dict.fromkeys(tuple(scatter["grids"]) for scatter in scatters))
+        panels = {grid: np.full((len(lows), len(highs)), np.nan) for grid in grids}
+        for cell in by_run(records, lambda record: str(record["scatter"])):
+            where = cell.first["scatter"]
+            value = cell.mean(self.metric)
+            place = lows.index(where["min_size"]), highs.index(where["max_size"])
+            panels[tuple(where["grids"])][place] = np.nan if value is None else value
+        png = plots.heatmaps(
+            {f"grids {min(grid)}–{max(grid)}": panel for grid, panel in panels.items()},
+            [f"{low:.2f}" for low in lows],
+            [f"{high:.2f}" for high in highs],
+            ("smallest size", "largest size", "MSE of images"),
+        )
+        figure = Figure(
+            png,
+            "Mean squared error of reconstructions, by the smallest and the largest size of digits and the grids.",
+            "Sizes are relative to the image's side. Each cell is a data set and a training of its own.",
+            SHARP,
+            True,
+            "figure4",
+        )
+        return Section(self.title, self.paragraphs(results), figures=[figure])

@@ -1,0 +1,410 @@
+"""Runs of a plan: what is missing is made, what is there is used again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from ssdir.benchmark.costs import STAGES, measure_costs
+from ssdir.data.dataset import ObjectDataset, fingerprint
+from ssdir.data.images import Image8
+from ssdir.data.readers.coco.reader import write_scatter
+from ssdir.data.readers.registry import open_dataset, read_table
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.device import choose_device, device_name
+from ssdir.documents import json_text, read_yaml
+from ssdir.errors import InputError
+from ssdir.evaluation.evaluate import evaluate
+from ssdir.evaluation.provenance import provenance, with_undefined_as_null
+from ssdir.models.base import ObjectModel
+from ssdir.models.io import load_model, random_encoder
+from ssdir.models.shipped import WEIGHTS_FILE
+from ssdir.outputs import atomic_file
+from ssdir.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
+from ssdir.reproduce.records import read_stored
+from ssdir.reproduce.stored import StoredMeasurement, StoredModelCosts
+from ssdir.reproduce.watch import Watch
+from ssdir.training.fit import train
+from ssdir.training.recipe import RECIPE_FILE, Recipe, read_fingerprint, read_training
+from ssdir.training.session import OutOfTime, Session
+from ssdir.training.summary import has_ended
+
+COST_COUNTS = (5, 50)
+"""Objects of an image in Table 1."""
+
+MEASURES = 2
+"""Counts up where what is measured changes, so that it is measured again."""
+
+_MNIST = "MNIST"
+_POLL_SECONDS = 5
+
+
+class Runner:
+    """Makes data, trainings and measurements of a plan, each once, and finds them again.
+
+    Several processes may work on the same runs at once: what one is making, the others leave to it.
+
+    Args:
+        plan: what there is to be made.
+        runs: folder for data sets and trainings.
+        data: folder that holds what cannot be generated: MNIST's files, CLEVR, WIDER FACE.
+        watch: what is told of progress.
+        deadline: by `time.monotonic`; nothing is begun after it.
+    """
+
+    def __init__(self, plan: Plan, runs: Path, data: Path | None, watch: Watch, deadline: float | None) -> None:
+        self.plan, self.runs, self.data, self.watch, self.deadline = plan, runs, data, watch, deadline
+        self._jobs = [job for group in plan.runs for job in expand(plan, group)]
+        self._measurements: dict[str, Measurement] = {}
+
+    def absent(self, spec: DataSpec) -> str | None:
+        """Why a data set can't be had, in a sentence; None if it can."""
+        folder = spec.plan.folder
+        if folder is None:
+            return None
+        if self.data is None:
+            return f"{spec.name} is left out: pass --data, the folder that holds '{folder}'"
+        if not (self.data / folder).is_dir():
+            return f"{spec.name} is left out: there is no '{self.data / folder}'"
+        return None
+
+    def num_images(self, spec: DataSpec) -> int:
+        """Images of the training split."""
+        if spec.plan.source is not None:
+            return spec.plan.scatter.train
+        return len(read_table(self._place(spec), spec.plan.train).image_names)
+
+    def guess(self, jobs: Sequence[Job]) -> list[float]:
+        """Seconds that each job still takes; a training, or a detector, counts for the first that needs it."""
+        seen: set[str] = set()
+        guesses = []
+        for job in jobs:
+            key = job.detector_key
+            own = key is not None and key not in seen and not has_ended(self.run_folder(job), "detector")
+            if key is not None:
+                seen.add(key)
+            begun, trained = job.slug in seen, self.is_trained(job)
+            seen.add(job.slug)
+            if trained and self.measured(job):
+                guesses.append(0.0)
+            elif trained or begun:
+                guesses.append(guess_seconds(self.plan, job, None, own_detector=False))
+            else:
+                guesses.append(guess_seconds(self.plan, job, self.num_images(job.data), own_detector=own))
+        return guesses
+
+    def run_folder(self, job: Job) -> Path:
+        """Where a job's training is."""
+        return self.runs / job.slug
+
+    def is_trained(self, job: Job) -> bool:
+        """Whether a job's training has ended."""
+        folder = self.run_folder(job)
+        if not all(has_ended(folder, stage) for stage in job.recipe.stages):
+            return False
+        stored = read_yaml(folder / RECIPE_FILE)
+        return bool(stored == job.recipe.model_dump(mode="json"))
+
+    @contextmanager
+    def claim(self, jobs: Sequence[Job]) -> Iterator[Job]:
+        """The first of some jobs that no other process is making; until the end of the block, none will be.
+
+        Where another process makes all of them, this waits.
+
+        Raises:
+            OutOfTime: if the deadline comes first.
+        """
+        if not self.is_made(jobs[0]):
+            self._check_time()
+        while True:
+            for job in jobs:
+                with ExitStack() as locks:
+                    if all(self._try_lock(key, locks) for key in self._makes(job)):
+                        yield job
+                        return
+            self._check_time()
+            with self.watch.stage("waiting for another process"):
+                time.sleep(_POLL_SECONDS)
+
+    def _makes(self, job: Job) -> list[str]:
+        """What a job makes that no other process may be making: its run, and a detector that runs can share."""
+        own = has_ended(self.run_folder(job), "detector") or self._detector_of(job) is not None
+        return [job.slug] if own or job.detector_key is None else [job.slug, f"detector-{job.detector_key}"]
+
+    def _lock(self, key: str) -> FileLock:
+        folder = self.runs / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{key}.lock")
+
+    def _try_lock(self, key: str, locks: ExitStack) -> bool:
+        try:
+            locks.enter_context(self._lock(key).acquire(blocking=False))
+        except Timeout:
+            return False
+        return True
+
+    def ensure_data(self, spec: DataSpec) -> Path:
+        """The folder of a data set, generated if need be.
+
+        Raises:
+            OutOfTime: if it is not there, and the deadline has passed.
+        """
+        place = self._place(spec)
+        if spec.plan.source is None:
+            return place
+        with self._lock(f"data-{spec.slug}"):
+            if not place.exists():
+                self._check_time()
+                with self.watch.stage(f"data {spec.name}{spec.variation}") as advance:
+                    root, workers = self._glyph_root(spec), os.cpu_count() or 1
+                    write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
+        return place
+
+    def ensure_ready(self, job: Job) -> None:
+        """Trains and measures a job if need be; for errors see `ensure_trained`."""
+        self.ensure_trained(job)
+        self.ensure_measured(job)
+
+    def ensure_trained(self, job: Job) -> Path:
+        """The folder of a job's training, trained if need be; with the detector of another job, if it has that.
+
+        Raises:
+            OutOfTime: if it is not finished when the deadline comes.
+            KeyboardInterrupt: what is trained until then is kept.
+        """
+        data, out = self.ensure_data(job.data), self.run_folder(job)
+        if self.is_trained(job):
+            self._check_data(job, data)
+            return out
+        self._check_time()
+        with self.watch.stage(job.name) as advance, _quiet():
+            session = Session(lambda stage, done, total: advance(done, total, stage), self.deadline)
+            train(job.recipe, data, out, resume=True, detector=self._detector_of(job), session=session)
+        return out
+
+    def open(self, job: Job, split: str) -> ObjectDataset:
+        """A split as a job's training sees it."""
+        recipe = job.recipe
+        return open_dataset(
+            self._place(job.data),
+            split,
+            recipe.classes,
+            recipe.model.image_size,
+            None,
+            False,
+            recipe.min_side,
+            recipe.drop_empty,
+            for_training=True,
+            **recipe.read_options,
+        )
+
+    def measured(self, job: Job) -> dict[str, Any] | None:
+        """What was measured of a trained job; None if it is to be measured (again)."""
+        file = self._measurement(job).file("metrics.json")
+        return read_stored(StoredMeasurement, file) if file.exists() else None
+
+    def ensure_measured(self, job: Job) -> dict[str, Any]:
+        """Metrics and provenance of a trained job, measured if need be."""
+        if (stored := self.measured(job)) is not None:
+            return stored
+        self._check_time()
+        measurement = self._measurement(job)
+        with self.watch.stage(f"{job.name}: measuring") as advance:
+            content = measurement.measure(lambda stage, done, total: advance(done, total, stage))
+        with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
+            temporary.write_text(json_text(content, 1), encoding="utf-8")
+        return content
+
+    def is_made(self, job: Job) -> bool:
+        """Whether a job is trained and measured."""
+        return self.is_trained(job) and self.measured(job) is not None
+
+    def is_of(self, record: Mapping[str, Any], job: Job) -> bool:
+        """Whether a record of earlier results is what this job would be: same recipe, data and measurement."""
+        made = record["provenance"]
+        trained = (made.get("training") or {}).get("recipe")
+        if trained is None or made["config"] != self._measurement(job).config:
+            return False
+        try:
+            recipe = Recipe.model_validate(
+                trained
+            )  # What it does not name was not there yet, and is as by default.
+        except ValidationError:
+            return False
+        if recipe != job.recipe:
+            return False
+        self.ensure_data(job.data)
+        return bool(made["data_hash"] == fingerprint(self._measurement(job).test))
+
+    def failure(self, job: Job) -> str | None:
+        """Why a job could not be measured, in a sentence."""
+        measured = self.measured(job)
+        return None if measured is None or "failure" not in measured else f"{job.name}: {measured['failure']}"
+
+    def _measurement(self, job: Job) -> Measurement:
+        return self._measurements.setdefault(job.name, Measurement(self, job))
+
+    def ensure_drawn(self, job: Job, name: str, draw: Callable[[Measurement], bytes | None]) -> bytes | None:
+        """A picture of a trained job, drawn if need be; None where there is too little to draw."""
+        measurement = self._measurement(job)
+        file = measurement.file(f"{name}.png")
+        if file.exists():
+            return file.read_bytes()
+        self._check_time()
+        with self.watch.stage(f"{job.name}: drawing"):
+            png = draw(measurement)
+        if png is not None:
+            with atomic_file(file, force=True) as temporary:  # Another process may have drawn it too.
+                temporary.write_bytes(png)
+        return png
+
+    def ensure_costs(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """What the models of some jobs cost, by group: `costs`, and their `provenance`."""
+        configs = {job.group: job.recipe.model for job in jobs}
+        settings = {group: config.model_dump(mode="json") for group, config in configs.items()}
+        measured = json.dumps([settings, STAGES], sort_keys=True)
+        digest = hashlib.sha256(measured.encode()).hexdigest()[:12]
+        file = self.runs / f"costs-{digest}.json"
+        if not file.exists():
+            self._check_time()
+            started = time.perf_counter()
+            with self.watch.stage("costs"):
+                costs = measure_costs({name: [config] for name, config in configs.items()}, COST_COUNTS)
+            config = {"models": settings, "threads": torch.get_num_threads()}
+            record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
+            content = {
+                "costs": {name: [asdict(cost) for cost in costs if cost.model == name] for name in configs},
+                "provenance": record,
+            }
+            with atomic_file(file, force=True) as temporary:  # Another process may have measured it too.
+                temporary.write_text(json_text(content, None), encoding="utf-8")
+        stored = read_stored(StoredModelCosts, file)
+        return {
+            name: {"costs": each, "provenance": stored["provenance"]} for name, each in stored["costs"].items()
+        }
+
+    def _detector_of(self, job: Job) -> Path | None:
+        """A run of the plan whose trained detector the job can have."""
+        if job.detector_key is None or has_ended(self.run_folder(job), "detector"):
+            return None
+        folders = [self.run_folder(other) for other in self._jobs if other.detector_key == job.detector_key]
+        return next((folder for folder in folders if has_ended(folder, "detector")), None)
+
+    def _place(self, spec: DataSpec) -> Path:
+        if spec.plan.folder is None:
+            return self.runs / "data" / spec.slug
+        assert self.data is not None
+        return self.data / spec.plan.folder
+
+    def _glyph_root(self, spec: DataSpec) -> Path | None:
+        """MNIST's files, if they are in the data folder; else they are downloaded."""
+        there = spec.plan.source == "mnist" and self.data is not None and (self.data / _MNIST).is_dir()
+        return self.data / _MNIST if there and self.data is not None else None
+
+    def glyphs(self, spec: DataSpec) -> list[Image8] | None:
+        """Glyphs that no training has seen; None where the data were not scattered."""
+        if spec.plan.source is None:
+            return None
+        images = load_glyphs(spec.plan.source, "test", self._glyph_root(spec)).images
+        count = self.plan.measure.glyphs
+        return images[:: max(1, len(images) // count)][:count]
+
+    def _check_data(self, job: Job, data: Path) -> None:
+        if read_fingerprint(self.run_folder(job)) != fingerprint(self.open(job, job.data.plan.train)):
+            raise InputError(
+                f"'{self.run_folder(job)}' was trained on other data than are in '{data}' now: remove the run to "
+                "train it again"
+            )
+
+    def _check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise OutOfTime("nothing is begun after the deadline")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of a trained job, or drawn; files are named by all that decides their content."""
+
+    runner: Runner
+    job: Job
+
+    def file(self, name: str) -> Path:
+        """Where something is kept."""
+        return self.runner.run_folder(self.job) / "evaluation" / f"{self.key}-{name}"
+
+    @cached_property
+    def key(self) -> str:
+        """Of the weights, the data, and how it is measured."""
+        weights = self.runner.run_folder(self.job) / "model" / WEIGHTS_FILE
+        digest = hashlib.sha256(weights.read_bytes())
+        digest.update(fingerprint(self.test).encode())
+        digest.update(json.dumps([MEASURES, self.job.measure.model_dump(mode="json"), self.job.probes]).encode())
+        return digest.hexdigest()[:12]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What stands for it in records."""
+        job = self.job
+        return {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+
+    @cached_property
+    def test(self) -> ObjectDataset:
+        """The split that is measured."""
+        return self.runner.open(self.job, self.job.data.plan.test)
+
+    @cached_property
+    def train(self) -> ObjectDataset:
+        """The split that probes learn from."""
+        return self.runner.open(self.job, self.job.data.plan.train)
+
+    def load(self) -> ObjectModel:
+        """The trained model."""
+        return load_model(self.runner.run_folder(self.job), choose_device())
+
+    def measure(self, progress: Any) -> dict[str, Any]:
+        """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken codes."""
+        started, device, failure, metrics = time.perf_counter(), choose_device(), {}, {}
+        try:
+            metrics = with_undefined_as_null(self._evaluate(self.load(), progress))
+        except ValueError as error:
+            failure = {"failure": str(error)}
+        job = self.job
+        seconds = time.perf_counter() - started
+        record = provenance(self.config, job.recipe.seed, fingerprint(self.test), device_name(device), seconds)
+        training = read_training(self.runner.run_folder(job) / "model")
+        return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
+
+    def _evaluate(self, model: ObjectModel, progress: Any) -> dict[str, float]:
+        job, settings = self.job, self.job.measure
+        return evaluate(
+            model,
+            self.test,
+            self.train if job.probes else None,
+            max_images=settings.test_images,
+            max_train_images=settings.train_images,
+            glyphs=self.runner.glyphs(job.data) if job.probes else None,
+            random_model=random_encoder(model, job.recipe.seed),
+            sizes_in_px=settings.sizes_in_px,
+            progress=progress,
+        ).metrics
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning says of folders that are there already, and of short epochs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield

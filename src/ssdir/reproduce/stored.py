@@ -1,0 +1,88 @@
+"""What files of results hold, as they are read again: each value of the type that reports need."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field
+
+from ssdir.benchmark.stored import StoredCost
+from ssdir.config import Record
+from ssdir.reproduce.plan import FileName
+
+Metrics: TypeAlias = dict[str, float | None]
+"""By name; None where a metric is undefined."""
+
+
+class StoredTraining(Record):
+    """What is known of the training of a model that was measured."""
+
+    recipe: dict[str, Any]
+    wall_seconds: dict[str, float]
+    device: str | None = None
+
+
+class StoredProvenance(Record):
+    """Where metrics come from; see `provenance`."""
+
+    config: dict[str, Any]
+    seed: int | None
+    data_hash: str | None
+    versions: dict[str, str]
+    device: str
+    wall_seconds: float
+    training: StoredTraining | None = None
+
+
+class StoredCosts(Record):
+    """What a model costs, and where that was measured."""
+
+    costs: list[StoredCost] = Field(min_length=1)
+    provenance: StoredProvenance
+
+
+class StoredScatter(Record):
+    """How the images of a run were generated, as far as figure 4 shows it."""
+
+    min_size: float
+    max_size: float
+    grids: list[int] = Field(min_length=1)
+
+
+class StoredRecord(Record):
+    """What an experiment keeps of a run."""
+
+    run: str
+    group: FileName
+    label: str
+    model: str
+    data: str
+    detector: Literal["class_aware", "class_agnostic"] | None
+    seed: int
+    metrics: Metrics
+    provenance: StoredProvenance
+    cost: StoredCosts | None = None
+    picture: FileName | None = None
+    scatter: StoredScatter | None = None
+
+
+class StoredResults(Record):
+    """The results of an experiment."""
+
+    left_out: list[str]
+    records: list[StoredRecord]
+
+
+class StoredMeasurement(Record):
+    """What was measured of a run; `failure` says why nothing was."""
+
+    metrics: Metrics
+    failure: str | None = None
+    provenance: StoredProvenance
+
+
+class StoredModelCosts(Record):
+    """What several models cost, by name."""
+
+    costs: dict[str, list[StoredCost]]
+    provenance: StoredProvenance

@@ -1,0 +1,90 @@
+"""One view over many runs: which one, how far, and how long it all still takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from ssdir.console import Advance, say
+from ssdir.formatting import format_seconds
+
+
+class Watch:
+    """Says a line for each run, and on terminals shows two bars below: the run's, and that of all.
+
+    What is left is guessed beforehand; how wrong the guesses are is learned from the runs that have ended.
+    """
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._all = self._bars.add_task("all", total=None, note="")
+        self._guesses: dict[str, float] = {}
+        self._ended: list[str] = []
+        self._spent = 0.0
+        self._began = 0.0
+
+    @contextmanager
+    def over(self, guesses: dict[str, float]) -> Iterator[None]:
+        """Runs by name, with the seconds that each is guessed to take."""
+        self._guesses = guesses
+        self._bars.update(self._all, total=max(sum(guesses.values()), 1e-9))
+        with self._bars:
+            yield
+
+    @contextmanager
+    def run(self, name: str) -> Iterator[None]:
+        """One of the runs."""
+        guess = self._guesses[name]
+        self._began = time.monotonic()
+        if guess:
+            count = f"{len(self._ended) + 1}/{len(self._guesses)}"
+            say(f"[{count}] {name}: about {format_seconds(guess)}; all: {format_seconds(self.left)}")
+        yield
+        if guess:
+            self._spent += time.monotonic() - self._began
+        self._ended.append(name)
+        self._show(0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Advance]:
+        """A part of a run."""
+        task = self._bars.add_task(name, total=None, note="")
+
+        def advance(done: int, total: int, stage: str | None = None) -> None:
+            described = name if stage is None else f"{name}: {stage}"
+            self._bars.update(task, completed=done, total=total, description=described)
+            self._show(time.monotonic() - self._began)
+
+        try:
+            yield advance
+        finally:
+            self._bars.remove_task(TaskID(task))
+
+    @property
+    def left(self) -> float:
+        """Seconds that the runs which have not ended are guessed to take."""
+        guessed = self._guessed_of_ended
+        pace = self._spent / guessed if guessed else 1.0
+        return pace * (sum(self._guesses.values()) - guessed)
+
+    @property
+    def _guessed_of_ended(self) -> float:
+        return sum(self._guesses[name] for name in self._ended)
+
+    def _show(self, running: float) -> None:
+        done = self._guessed_of_ended + running
+        left = format_seconds(max(self.left - running, 0.0))
+        note = f"{len(self._ended)} of {len(self._guesses)} runs; {left} left"
+        self._bars.update(self._all, completed=done, note=note)

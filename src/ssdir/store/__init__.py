@@ -1,0 +1,1 @@
+"""Files of encoded objects and of boxes: Parquet, CSV and COCO results."""

@@ -1,0 +1,193 @@
+"""The columns of stored objects: their types, what other tools make of them, and the values that they may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ssdir.errors import InputError
+from ssdir.formatting import first_line, quote
+from ssdir.identity import Maker
+
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+
+_NULLABLE = ("z_what_scale", "z_depth")
+"""Columns of nulls where the model that encoded has no such thing."""
+
+_SLACK = 1e-3
+"""How far a box may reach over the edge of its image, in pixels: products are rounded."""
+
+
+def objects_schema(latent_dim: int) -> pa.Schema:
+    """The columns that `ObjectWriter` writes."""
+    latent = pa.list_(pa.float32(), latent_dim)
+    columns: dict[str, pa.DataType] = {
+        "image": pa.string(),
+        "image_index": pa.int64(),
+        "image_height": pa.int32(),
+        "image_width": pa.int32(),
+        **dict.fromkeys(BOX_COLUMNS, pa.float32()),
+        "class": pa.string(),
+        "label": pa.int32(),
+        "score": pa.float32(),
+        "z_where": pa.list_(pa.float32(), 4),
+        "z_what": latent,
+        "z_what_scale": latent,
+        "z_depth": pa.float32(),
+        "anchor_index": pa.int32(),
+    }
+    return pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, kind in columns.items()])
+
+
+COLUMNS = frozenset(objects_schema(1).names)
+"""What `ObjectWriter` names its columns."""
+
+
+def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path, rows: int) -> None:
+    """Checks that a file has the columns of `ObjectWriter`, of its types or those that other tools make of them.
+
+    pandas makes lists of any length of those of a fixed one, and a column of nulls, or of no rows, loses its type.
+
+    Raises:
+        InputError: if a column is missing, there are two of its name, or it holds something else.
+    """
+    for field in objects_schema(latent_dim):
+        number = schema.names.count(field.name)
+        if number != 1:
+            problem = "has no column" if not number else f"has {number} columns called"
+            raise InputError(f"'{path}' {problem} '{field.name}', which ssdir encode writes")
+        kind = schema.field(field.name).type
+        if field.name == "z_what" and pa.types.is_fixed_size_list(kind) and kind.list_size != latent_dim:
+            raise InputError(
+                f"'{path}' holds embeddings of {kind.list_size} numbers, those of its model have {latent_dim}"
+            )
+        if not _converts(kind, field) and (rows or not pa.types.is_null(kind)):
+            raise InputError(f"the column '{field.name}' of '{path}' holds {kind}, expected {field.type}")
+
+
+def _converts(kind: pa.DataType, field: pa.Field) -> bool:
+    types = pa.types
+    if types.is_null(kind):
+        return bool(field.nullable)
+    if types.is_fixed_size_list(field.type):
+        if types.is_fixed_size_list(kind) and kind.list_size != field.type.list_size:
+            return False
+        is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        return bool(is_list and types.is_floating(kind.value_type))
+    if types.is_string(field.type):
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    if types.is_floating(field.type):
+        return bool(types.is_floating(kind))
+    return bool(types.is_integer(kind))
+
+
+def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 0) -> pa.RecordBatch:
+    """The columns of `ObjectWriter` of some rows, as it has written them, checked.
+
+    Args:
+        batch: rows of a file that passed `check_columns`; further columns are left out.
+        maker: what the file says of its model.
+        path: the file, for errors.
+        first: number of the first row.
+
+    Raises:
+        InputError: if a value is missing, not finite, or outside its range; names the first such row.
+    """
+    schema = objects_schema(maker.latent_dim)
+    columns = []
+    for field in schema:
+        column = batch.column(field.name)
+        nulls = column.null_count
+        if nulls and not (field.nullable and nulls == len(column)):
+            row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            raise InputError(f"row {row} of '{path}' has no {field.name}, which other rows have: leave it out")
+        try:
+            empty = nulls == len(column)
+            columns.append(pa.nulls(len(column), field.type) if empty else _cast(column, field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InputError(
+                f"the column '{field.name}' of '{path}' can't be read ({first_line(error)})"
+            ) from None
+    conformed = pa.RecordBatch.from_arrays(columns, schema=schema)
+    conformed.validate(full=True)
+    check_values(conformed, list(maker.class_names), f" of '{path}'", first)
+    return conformed
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_fixed_size_list(kind) or column.type == kind:
+        return column.cast(kind)
+    lengths = pc.list_value_length(column)
+    if not pa.types.is_fixed_size_list(column.type) and not pc.all(pc.equal(lengths, kind.list_size)).as_py():
+        raise pa.ArrowInvalid(f"a row has {pc.min(lengths)} numbers, expected {kind.list_size}")
+    return pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), type=kind)
+
+
+def check_values(batch: pa.RecordBatch, class_names: list[str], source: str, first: int = 0) -> None:
+    """Checks the values of rows with the columns of `ObjectWriter`.
+
+    Raises:
+        InputError: names the first row with a value that is not finite or outside its range.
+    """
+    for mask, problem in _problems(batch, class_names):
+        wrong = np.flatnonzero(mask)
+        if len(wrong):
+            row = int(wrong[0])
+            image = quote(batch.column("image")[row].as_py())
+            raise InputError(f"row {first + row}{source} (image {image}) is wrong: {problem}")
+
+
+def _problems(batch: pa.RecordBatch, class_names: list[str]) -> Iterator[tuple[NDArray[np.bool_], str]]:
+    """Rules, each as a mask of the rows that break it, and what is wrong with them."""
+    values: dict[str, NDArray[Any]] = {
+        field.name: numbers(batch.column(field.name))
+        for field in batch.schema
+        if not pa.types.is_string(field.type) and not batch.column(field.name).null_count
+    }
+    for name, column in values.items():
+        if column.dtype == np.float32:
+            yield ~np.isfinite(column.reshape(len(batch), -1)).all(axis=1), f"{name} is not a finite number"
+    # The length of an embedding must be finite too, for it is compared by its cosine.
+    with np.errstate(over="ignore"):
+        yield ~np.isfinite(np.square(values["z_what"]).sum(axis=1)), "z_what is too large"
+    height, width = values["image_height"], values["image_width"]
+    yield (height < 1) | (width < 1), "image_height and image_width must be at least 1"
+    yield (values["score"] < 0) | (values["score"] > 1), "score must be within 0 ... 1"
+    label = values["label"]
+    unknown = (label < 0) | (label >= len(class_names))
+    yield unknown, f"label must be within 0 ... {len(class_names) - 1}"
+    named = pa.array(class_names, pa.string()).take(pa.array(np.where(unknown, 0, label)))
+    same = pc.equal(named, batch.column("class")).to_numpy(zero_copy_only=False)
+    yield ~same.astype(bool), "class is not the name of the label"
+    x1, y1, x2, y2 = (values[name] for name in BOX_COLUMNS)
+    yield (x2 < x1) | (y2 < y1), "the box has a negative size"
+    outside = (np.minimum(x1, y1) < -_SLACK) | (x2 > width + _SLACK) | (y2 > height + _SLACK)
+    yield outside, "the box reaches over the edge of its image"
+    yield values["z_where"][:, 2:].min(axis=1) < 0, "z_where has a negative size"
+    for name in ("image_index", "anchor_index"):
+        yield values[name] < 0, f"{name} is negative"
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """A column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as NumPy has it."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(column), column.type.list_size))
+
+
+def to_array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Numbers, names, or vectors (M, D) as an Arrow array."""
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.array(values, type=kind) if values.dtype == object else pa.array(values).cast(kind)
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=kind)

@@ -1,0 +1,163 @@
+"""`ssdir index` and `ssdir search`, as one types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from ssdir.analysis.search.query import split_query
+from ssdir.cli import app
+from ssdir.models.io import load_model, save_model
+
+from .conftest import MakeObjects
+
+RUN = CliRunner()
+
+
+def run(*arguments: object) -> Result:
+    return RUN.invoke(app, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
+    """One picture, its mirror image, and a black one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, pixels in {"a": picture, "b": picture[:, ::-1], "black": picture * 0}.items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def index(tiny_model_dir: Path, photos: Path, tmp_path: Path) -> Path:
+    ok("encode", tiny_model_dir, photos, "--out", tmp_path / "objects.parquet", "--score-threshold", 0.7)
+    ok("index", tmp_path / "objects.parquet", "--out", tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_path: Path) -> None:
+    query = ("search", index, photos / "a.png", "-k", 3, "--score-threshold", 0.7)
+    answers = json.loads(ok(*query, "--json"))
+    assert len(answers) > 1
+    for answer in answers:
+        nearest = answer["nearest"][0]
+        assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
+        assert nearest["image"] == str(photos / "a.png")
+        assert nearest["box_x1"] == pytest.approx(answer["asked"]["box_x1"], abs=0.01)
+    one = json.loads(ok("search", index, f"{photos / 'a.png'}#1", "--score-threshold", 0.7, "--json"))
+    assert [answer["asked"] for answer in one] == [answers[1]["asked"]]
+    ok(*query, "--sheet", tmp_path / "sheet.png")
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.width == 4 * 126
+    text = ok(*query)
+    assert "a.png" in text
+    assert "next: ssdir search" in text
+
+
+def test_an_object_of_the_index_is_not_its_own_neighbour(index: Path) -> None:
+    answer = json.loads(ok("search", index, "--row", 2, "-k", 3, "--json"))[0]
+    assert answer["asked"]["row"] == 2
+    assert 2 not in [near["row"] for near in answer["nearest"]]
+    assert len(answer["nearest"]) == 3
+
+
+def test_pictures_that_are_gone_leave_their_rows(make_objects: MakeObjects, tmp_path: Path) -> None:
+    ok("index", make_objects(), "--out", tmp_path / "index")
+    for image in tmp_path.glob("*.png"):
+        image.unlink()
+    ok("search", tmp_path / "index", "--row", 0, "--sheet", tmp_path / "sheet.png")
+    grey = (np.asarray(Image.open(tmp_path / "sheet.png")) == 224).all(axis=2)
+    assert grey.mean() > 0.5
+
+
+def test_what_cannot_be_searched_is_said_in_a_sentence(
+    index: Path, photos: Path, tmp_path: Path, tiny_model_dir: Path, agnostic_model_dir: Path
+) -> None:
+    cases = {
+        "give a picture": ("search", index),
+        "does not exist": ("search", index, tmp_path / "none.png"),
+        "is a folder: give one picture": ("search", index, photos),
+        "there is no #99": ("search", index, f"{photos / 'a.png'}#99", "--score-threshold", 0.7),
+        "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
+        "and the index don't go together": ("search", index, photos / "a.png", "--model", agnostic_model_dir),
+        "make one with ssdir index": ("search", tmp_path / "photos", photos / "a.png"),
+        "--add goes without --force": ("index", tmp_path / "objects.parquet", "--out", index, "--add", "--force"),
+        "exists already": ("index", tmp_path / "objects.parquet", "--out", index),
+        "damaged or not a Parquet file": ("index", photos / "a.png", "--out", tmp_path / "other"),
+    }
+    for sentence, command in cases.items():
+        result = run(*command)
+        assert result.exit_code == 2, sentence
+        assert sentence in result.stderr.replace("\n", " ")
+        assert "Traceback" not in result.output
+    assert "nothing was found" in ok("search", index, photos / "a.png", "--score-threshold", 1)
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model_dir, moved)
+    found = ok("search", index, photos / "a.png", "--model", moved, "--score-threshold", 0.7, "--json")
+    assert json.loads(found)
+
+
+def test_a_model_that_was_trained_again_is_refused(
+    index: Path, photos: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    again = load_model(tiny_model_dir)
+    with torch.no_grad():
+        next(again.parameters()).add_(0.1)
+    save_model(again, tmp_path / "again", "other weights")
+    result = run("search", index, photos / "a.png", "--model", tmp_path / "again")
+    assert result.exit_code == 2
+    assert (
+        "and the index don't go together: embeddings of different models, or of one that was trained"
+        in result.stderr.replace("\n", " ")
+    )
+    command = ("outliers", tmp_path / "objects.parquet", "--out", tmp_path / "odd.csv")
+    result = run(*command, "--model", tmp_path / "again")
+    assert result.exit_code == 2
+    assert "don't go together" in result.stderr.replace("\n", " ")
+    ok("encode", tmp_path / "again", photos, "--out", tmp_path / "again.parquet", "--score-threshold", 0.7)
+    classifier = tmp_path / "classifier.json"
+    labels = tmp_path / "labels.csv"
+    labels.write_text("row,label\n0,one\n1,other\n")
+    ok("classify", "fit", tmp_path / "objects.parquet", "--labels", labels, "--out", classifier)
+    result = run("classify", "predict", classifier, tmp_path / "again.parquet", "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2
+    assert "don't go together" in result.stderr.replace("\n", " ")
+
+
+def test_no_sheet_of_nothing(index: Path, photos: Path, tmp_path: Path) -> None:
+    text = ok("search", index, photos / "black.png", "--score-threshold", 1, "--sheet", tmp_path / "none.png")
+    assert "nothing was found" in text
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_a_number_behind_the_picture_is_its_object(tmp_path: Path) -> None:
+    (tmp_path / "odd#3").touch()
+    assert split_query(f"{tmp_path}/odd#3") == (tmp_path / "odd#3", None)
+    assert split_query(f"{tmp_path}/odd#3#12") == (tmp_path / "odd#3", 12)
+    for name in ("a.png#x", "a.png#²"):
+        assert split_query(name) == (Path(name), None)
+
+
+def test_what_was_asked_for_is_called_by_its_number(index: Path, photos: Path) -> None:
+    picture = photos / "a.png"
+    assert "#1: " in ok("search", index, f"{picture}#1", "--score-threshold", 0.7)
+    assert "#0: " not in ok("search", index, f"{picture}#1", "--score-threshold", 0.7)
+    assert "row 2: " in ok("search", index, "--row", 2)
+    every = json.loads(ok("search", index, picture, "--score-threshold", 0.7, "--json"))
+    assert [answer["asked"]["number"] for answer in every] == list(range(len(every)))
+    one = json.loads(ok("search", index, f"{picture}#1", "--score-threshold", 0.7, "--json"))
+    assert one[0]["asked"]["number"] == 1

@@ -1,0 +1,398 @@
+"""Classifying, grouping and finding odd objects: on codes whose answer is known, and as one types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner, Result
+
+from ssdir.analysis.classifier import Classifier, read_labels, try_out
+from ssdir.analysis.clusters import group
+from ssdir.analysis.outliers import loneliness, oddness
+from ssdir.cli import app
+from ssdir.errors import InputError
+from ssdir.object_arrays import ObjectArrays
+from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
+
+DIM, COUNT = 6, 90
+
+
+def clouds(count: int = COUNT, groups: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Codes around a few directions, and which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, groups, count)
+    codes = 5 * np.eye(groups, DIM)[labels] + rng.normal(size=(count, DIM))
+    return codes.astype(np.float32), labels
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A file of objects in ten pictures; the class of each is its group."""
+    codes, labels = clouds()
+    paths = [tmp_path / f"{number}.png" for number in range(10)]
+    for path in paths:
+        Image.new("RGB", (50, 40), (200, 30, 60)).save(path)
+    found = ObjectArrays(
+        image_index=np.sort(np.random.default_rng(1).integers(0, 10, COUNT)),
+        batch_size=10,
+        z_where=np.full((COUNT, 4), 0.4, dtype=np.float32),
+        scores=np.full(COUNT, 0.9, dtype=np.float32),
+        labels=labels,
+        z_what=codes,
+        z_what_scale=None,
+        z_depth=None,
+        anchor_index=np.arange(COUNT),
+    )
+    with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM, "weights") as writer:
+        writer.write(found, paths, [(40, 50)] * 10)
+    return tmp_path / "objects.parquet"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -> None:
+    codes, labels = clouds(groups=groups)
+    names = [f"class {label}" for label in labels]
+    Classifier.fit(codes, names, "weights").save(tmp_path / "classifier.json")
+    predicted, chances = Classifier.load(tmp_path / "classifier.json").predict(codes)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(codes.astype(float), names)
+    assert predicted == probe.predict(codes).tolist()
+    np.testing.assert_allclose(chances, probe.predict_proba(codes).max(axis=1), rtol=1e-3)
+
+
+def test_held_out_objects_tell_codes_from_noise() -> None:
+    codes, labels = clouds(300)
+    names = [str(label) for label in labels]
+    trial = try_out(codes, names)
+    assert trial.accuracy is not None
+    assert trial.accuracy > 0.97
+    noise = try_out(np.random.default_rng(0).normal(size=(300, DIM)), names)
+    assert noise.accuracy is not None
+    assert abs(noise.accuracy - noise.floor) < 0.15, "nothing can be learned from noise, and nothing leaks"
+    assert trial.floor == max(np.bincount(labels)) / 300
+    assert try_out(codes[:3], ["a", "a", "b"]).accuracy is None
+
+
+def test_groups_are_found_and_counted() -> None:
+    codes, labels = clouds(400, groups=4)
+    found = group(codes)
+    assert found.count == 4
+    assert np.bincount(found.group).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
+    pairs = {(a, b) for a, b in zip(found.group.tolist(), labels.tolist(), strict=True)}
+    assert len(pairs) == 4, "each group is one cloud"
+    assert group(codes * np.random.default_rng(0).uniform(0.1, 9, (400, 1))).count == 4, "length does not matter"
+    assert group(codes, 7).count == 7
+    assert group(codes[:2]).count == 1
+
+
+def test_an_object_apart_is_the_loneliest() -> None:
+    codes, _ = clouds(200)
+    codes[17] = -5 * np.ones(DIM)
+    distance = loneliness(codes)
+    assert distance.argmax() == 17
+    similarity = codes @ codes.T / np.linalg.norm(codes, axis=1) / np.linalg.norm(codes, axis=1)[:, None]
+    np.fill_diagonal(similarity, -2)
+    expected = 1 - np.sort(similarity, axis=1)[:, ::-1][:, :10].mean(axis=1)
+    np.testing.assert_allclose(distance, expected, atol=1e-5)
+    np.testing.assert_allclose(oddness(np.array([1.0, 5, 2]), np.array([0.1, 0.3, 0.9])), [0, 0.75, 0.75])
+
+
+def test_fit_and_predict_from_a_few_labels(stored: Path, tmp_path: Path) -> None:
+    truth = pq.read_table(stored)["class"].to_pylist()
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "label"])
+        writer.writerows((row, truth[row]) for row in range(0, COUNT, 4))
+    text = ok("classify", "fit", stored, "--labels", labels, "--out", tmp_path / "classifier.json")
+    assert "accuracy on held-out objects" in text
+    assert "next: ssdir classify predict" in text
+    out, sheet = tmp_path / "predicted.parquet", tmp_path / "predicted.png"
+    ok("classify", "predict", tmp_path / "classifier.json", stored, "--out", out, "--sheet", sheet)
+    table = pq.read_table(out)
+    right = [a == b for a, b in zip(table["predicted"].to_pylist(), truth, strict=True)]
+    assert np.mean(right) > 0.95
+    assert table["row"].to_pylist() == list(range(COUNT))
+    assert read_objects(stored)[0].z_what is not None
+    assert Image.open(sheet).width > 500
+    by_column = tmp_path / "by-column.json"
+    trial = json.loads(ok("classify", "fit", out, "--column", "predicted", "--out", by_column, "--json"))
+    assert sum(trial["counts"].values()) == COUNT
+
+
+def test_clusters_and_outliers_are_written_with_a_sheet(stored: Path, tmp_path: Path) -> None:
+    counts = json.loads(
+        ok("cluster", stored, "--out", tmp_path / "c.csv", "--sheet", tmp_path / "c.png", "--json")
+    )
+    assert len(counts) == 3
+    with (tmp_path / "c.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == COUNT == sum(counts.values())
+    assert Image.open(tmp_path / "c.png").height > 300
+    result = run("outliers", stored, "--out", tmp_path / "o.json", "--sheet", tmp_path / "o.png")
+    assert result.exit_code == 0
+    assert "ranked by the embeddings alone: " in result.stderr
+    ranked = json.loads((tmp_path / "o.json").read_text())
+    assert {"row", "oddness", "distance_to_others", "image"} <= ranked[0].keys()
+    assert "z_what" not in ranked[0]
+
+
+def test_what_a_model_cannot_draw_is_odd(tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    objects = tmp_path / "objects.parquet"
+    ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    ok("outliers", objects, "--out", tmp_path / "odd.csv", "--sheet", tmp_path / "odd.png")
+    with (tmp_path / "odd.csv").open() as file:
+        errors = [float(row["drawing_error"]) for row in csv.DictReader(file)]
+    assert all(0 < error < 1 for error in errors)
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("row,label\n0,a\n500,b\n")
+    out = tmp_path / "out.json"
+    cases = {
+        "give the labels": ("classify", "fit", stored, "--out", out),
+        "labels row 500, there are rows 0 ... 89": ("classify", "fit", stored, "--labels", bad, "--out", out),
+        "has no column 'clas'; did you mean 'class'?": (
+            "classify",
+            "fit",
+            stored,
+            "--column",
+            "clas",
+            "--out",
+            out,
+        ),
+        "all labelled objects are": ("classify", "fit", stored, "--column", "score", "--out", out),
+        "is not a classifier": ("classify", "predict", bad, stored, "--out", out),
+        "must end in one of": ("cluster", stored, "--out", tmp_path / "out.txt"),
+        "sheet.jpg' must end in .png": ("cluster", stored, "--out", out, "--sheet", tmp_path / "sheet.jpg"),
+        "can't make 500 clusters": ("cluster", stored, "--out", out, "-k", 500),
+        "does not exist": ("outliers", tmp_path / "none.parquet", "--out", out),
+    }
+    for sentence, command in cases.items():
+        result = run(*command)
+        assert result.exit_code == 2, (sentence, result.output)
+        assert sentence in result.stderr.replace("\n", " ")
+    assert not out.exists()
+    for content, sentence in (("a,b\n1,2\n", "columns row and label"), ("row,label\n1,a\n1,b\n", "row 1 twice")):
+        bad.write_text(content)
+        with pytest.raises(InputError, match=sentence):
+            read_labels(bad, 10)
+
+
+def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, _ = clouds()
+    whole = loneliness(codes)
+    reports: list[tuple[int, int]] = []
+    monkeypatch.setattr("ssdir.analysis.outliers.AT_ONCE", 40)
+    np.testing.assert_allclose(
+        loneliness(codes, on_progress=lambda done, total: reports.append((done, total))), whole, atol=1e-12
+    )
+    assert reports == [(40, COUNT), (80, COUNT), (COUNT, COUNT)]
+    reports.clear()
+    group(codes, on_progress=lambda done, total: reports.append((done, total)))
+    assert [done for done, _ in reports] == list(range(17))
+    assert {total for _, total in reports} == {16}
+
+
+def classifier_file(path: Path, **changes: object) -> Path:
+    """Two classes told apart by the first number of the embedding."""
+    weights = np.zeros((2, DIM))
+    weights[:, 0] = [-1, 1]
+    values = {
+        "format": 1,
+        "classes": ["low", "high"],
+        "fingerprint": "weights",
+        "mean": [0.0] * DIM,
+        "scale": [1.0] * DIM,
+        "weights": weights.tolist(),
+        "bias": [0.0, 0.0],
+        **changes,
+    }
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    return path
+
+
+def test_a_classifier_made_by_hand_predicts(tmp_path: Path) -> None:
+    codes = np.zeros((3, DIM))
+    codes[:, 0] = [-2, 0, 2]
+    predicted, chances = Classifier.load(classifier_file(tmp_path / "c.json")).predict(codes)
+    assert [predicted[0], predicted[2]] == ["low", "high"]
+    # Logits are -2 and 2, and even at 0.
+    np.testing.assert_allclose(chances, [1 / (1 + np.exp(-4)), 0.5, 1 / (1 + np.exp(-4))])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"format": 2}, "is of another ssdir"),
+        ({"format": None}, "'format': Field required"),
+        ({"classes": ["low"]}, "'classes': "),
+        ({"classes": ["low", "low"]}, "classes has a name twice"),
+        ({"classes": "low"}, "'classes': "),
+        ({"fingerprint": ""}, "'fingerprint': "),
+        ({"mean": []}, "'mean': "),
+        ({"mean": [float("nan")] * DIM}, "'mean.0': "),
+        ({"mean": ["0"] * DIM}, "'mean.0': "),
+        ({"scale": [0.0] * DIM}, "'scale.0': "),
+        ({"scale": [1.0]}, "scale must have 6 numbers like mean, got 1"),
+        ({"weights": [[1.0] * DIM]}, "weights must have 2 rows of 6 numbers"),
+        ({"weights": [[1.0] * DIM, [1.0]]}, "weights must have 2 rows of 6 numbers"),
+        ({"weights": [1.0, 2.0]}, "'weights.0': "),
+        ({"bias": [float("inf"), 0]}, "'bias.0': "),
+        ({"bias": [1.0]}, "bias must have 2 numbers, one for each class, got 1"),
+    ],
+)
+def test_a_classifier_of_wrong_shape_is_one_sentence(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence) as error:
+        Classifier.load(classifier_file(tmp_path / "c.json", **changes))
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 99_999, '"a"', "\udcff"])
+def test_what_is_no_classifier_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match="is not a classifier of ssdir classify fit"):
+        Classifier.load(tmp_path / "c.json")
+
+
+def test_embeddings_of_other_weights_are_refused(stored: Path, tmp_path: Path) -> None:
+    other = classifier_file(tmp_path / "c.json", fingerprint="others")
+    result = run("classify", "predict", other, stored, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2
+    assert "c.json' don't go together: embeddings of different models" in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("row", ["1e3", "-1", "9" * 30, "9" * 5000, "x", ""])
+def test_labels_of_rows_that_are_not_there(tmp_path: Path, row: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"row,label\n0,a\n{row},b\n")
+    with pytest.raises(InputError, match=r"labels row|must be a CSV") as error:
+        read_labels(tmp_path / "labels.csv", 10)
+    assert len(str(error.value)) < 300
+
+
+def test_a_label_that_is_missing_is_no_label(stored: Path, tmp_path: Path) -> None:
+    """A column of numbers in pandas has NaN where there is none."""
+    frame = pandas.read_parquet(stored)
+    frame["mine"] = [float(row % 2) if row < 10 else float("nan") for row in range(COUNT)]
+    frame.to_parquet(tmp_path / "labelled.parquet")
+    out = tmp_path / "c.json"
+    trial = json.loads(
+        ok("classify", "fit", tmp_path / "labelled.parquet", "--column", "mine", "--out", out, "--json")
+    )
+    assert trial["counts"] == {"0.0": 5, "1.0": 5}
+
+
+def test_rows_that_pandas_selected_go_through_every_command(stored: Path, tmp_path: Path) -> None:
+    frame = pandas.read_parquet(stored)
+    kept = frame[frame["label"] < 2].sort_values("image", ascending=False)
+    selected = tmp_path / "selected.parquet"
+    kept.to_parquet(selected)
+    assert 10 < len(kept) < COUNT
+    counts = json.loads(ok("cluster", selected, "--out", tmp_path / "c.parquet", "--json", "-k", 2))
+    assert sum(counts.values()) == len(kept)
+    # What a command has written keeps the model, too, and no numbers of rows of pandas.
+    again = pq.read_table(tmp_path / "c.parquet")
+    assert not [name for name in again.column_names if "index_level" in name]
+    assert again["class"].to_pylist() == kept["class"].tolist()
+    ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--codes-only")
+    ok("index", tmp_path / "c.parquet", "--out", tmp_path / "index")
+    assert json.loads(ok("search", tmp_path / "index", "--row", 0, "--json"))
+
+
+def test_drawing_errors_stay_with_their_rows(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """In another order of the rows, each object has the error that it had."""
+    for name, pixels in (("a", picture), ("b", picture[:, ::-1])):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{name}.png")
+    objects, shuffled = tmp_path / "objects.parquet", tmp_path / "shuffled.parquet"
+    ok(
+        "encode",
+        tiny_model_dir,
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        "--out",
+        objects,
+        "--score-threshold",
+        0.7,
+    )
+    frame = pandas.read_parquet(objects)
+    order = np.random.default_rng(0).permutation(len(frame))
+    frame.iloc[order].to_parquet(shuffled)
+    errors = []
+    for path in (objects, shuffled):
+        ok("outliers", path, "--out", path.with_suffix(".csv"))
+        errors.append(pandas.read_csv(path.with_suffix(".csv"))["drawing_error"].to_numpy())
+    assert len(errors[0]) > 5
+    assert len(np.unique(errors[0])) > 5
+    np.testing.assert_allclose(errors[1], errors[0][order], rtol=1e-6)
+
+
+def test_a_lost_model_is_named_on_the_command_line(
+    tiny_model_dir: Path, agnostic_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """As DuckDB writes: all that the file says of itself is gone."""
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    objects, lost = tmp_path / "objects.parquet", tmp_path / "lost.parquet"
+    ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    pq.write_table(pq.read_table(objects).replace_schema_metadata(None), lost)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("row,label\n0,a\n1,b\n2,a\n")
+    classifier = classifier_file(tmp_path / "c.json", fingerprint=read_info(objects).fingerprint)
+    values = json.loads(classifier.read_text())
+    for name in ("mean", "scale"):
+        values[name] += [1.0, 1.0]
+    values["weights"] = [[*row, 0.0, 0.0] for row in values["weights"]]
+    classifier.write_text(json.dumps(values))
+    out = tmp_path / "out"
+    commands = [
+        ("index", lost, "--out", out / "index"),
+        ("cluster", lost, "--out", out / "c.parquet", "-k", 2),
+        ("outliers", lost, "--out", out / "o.csv"),
+        ("classify", "fit", lost, "--labels", labels, "--out", out / "fitted.json"),
+        ("classify", "predict", classifier, lost, "--out", out / "p.csv"),
+        ("convert", lost, "--to", "coco", "--out", out / "r.json"),
+    ]
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 2, command
+        assert "name the model with --model" in result.stderr.replace("\n", " ")
+        assert not out.exists()
+    for command in commands:
+        ok(*command, "--model", tiny_model_dir)
+    assert read_info(out / "c.parquet").fingerprint == read_info(objects).fingerprint
+    result = run(*commands[0], "--force", "--model", agnostic_model_dir)
+    assert "is wrong: label must be within 0 ... 0" in result.stderr.replace("\n", " ") or (
+        "class is not the name of the label" in result.stderr.replace("\n", " ")
+    )
+    # A file that names its model goes with no other.
+    for command in commands:
+        again = [objects if part == lost else part for part in command]
+        result = run(*again, "--force", "--model", agnostic_model_dir)
+        assert result.exit_code == 2
+        assert "don't go together" in result.stderr.replace("\n", " ")

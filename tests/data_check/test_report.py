@@ -1,0 +1,341 @@
+"""`ssdir data check`: one screen, and a folder with a recipe that training takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from data.defects import noise, write_defects, write_folder
+from data.test_clevr import CLEVR_MINI, needs_clevr_mini
+from ssdir.cli import app
+from ssdir.config import presets
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
+from ssdir.data.transforms import AugmentConfig
+from ssdir.data_check.report import diagnose, recommended_yaml, write_diagnosis
+from ssdir.data_check.screen import screen
+from ssdir.data_check.size_priors import GridModelConfig, measure
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.models.registry import build_model
+from ssdir.training.recipe import Recipe, read_recipe
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, ["data", "check", *(str(arg) for arg in args)])
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images with wide boxes, which tiny's anchors hardly match."""
+    rng = np.random.default_rng(0)
+    images = [(f"{i}.png", noise(120, 200, i)) for i in range(6)]
+    boxes = [
+        (i, name, (*rng.integers(0, 80, 2).tolist(), int(rng.integers(90, 110)), 20))
+        for i in range(6)
+        for name in ("cat", "dog", "cat")
+    ]
+    return write_folder(tmp_path_factory.mktemp("clean") / "pets", images, boxes, ["cat", "dog"])
+
+
+@pytest.fixture(scope="module")
+def defects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_defects(tmp_path_factory.mktemp("defects") / "data")
+
+
+def test_the_screen_says_it_all(clean: Path) -> None:
+    result = run(clean)
+    assert result.exit_code == 0, result.output
+    for part in (
+        "pets, split train: COCO layout",
+        "images     6, 200 x 120 px",
+        "objects    18; per image 3 min, 3 median, 3 mean, 3 max",
+        "cat 12 ████████",
+        "dog  6 ████",
+        "> 3:1     18 ████████",
+        "level 3",
+        "nothing broken, nothing suspicious",
+        "ready to train, but tiny's anchors match",
+        "next: ssdir data check",
+    ):
+        assert part in result.stdout
+    lines = result.stdout.splitlines()
+    assert len(lines) < 45
+    assert max(len(line) for line in lines[1:-1]) <= 100
+
+
+def test_every_defect_is_on_the_screen(defects: Path) -> None:
+    result = run(defects)
+    assert result.exit_code == 1
+    assert "error: images that can't be read: 2\n    train/cut.png: " in result.stdout
+    assert "error: images that are missing: 1\n    train/gone.png\n" in result.stdout
+    assert "note: boxes outside of their image (left out): 1\n    train/good.png: dog (200, 10, " in result.stdout
+    assert (
+        "training on this would stop: images that are missing (1); images that can't be read (2)" in result.stdout
+    )
+    assert "next: ssdir train" not in result.stdout
+    assert result.stdout.index("error: ") < result.stdout.index("note: ")
+
+
+def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    result = run(clean, "--out", out)
+    assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    assert names == {"check.json", "recommended.yaml", "sheet.png"}
+    found = json.loads((out / "check.json").read_text())
+    assert found["trainable"]
+    assert found["summary"]["classes"] == {"cat": 12, "dog": 6}
+    recipe = read_recipe(out / "recommended.yaml")
+    assert recipe.name == "pets"
+    tiny = read_recipe("tiny")
+    assert recipe.classes == tiny.classes
+    # Six images are seen again and again, in all else as in the preset.
+    often = {"epochs": 200, "batch_size": 16}
+    assert recipe.representation == tiny.representation.model_copy(update=often)
+    assert recipe.detector == tiny.detector.model_copy(update={**often, "keep": "best", "patience": 50})
+    assert recipe.augment == AugmentConfig(flip=0.5, photometric=0.5, zoom_out=0.3, iou_crop=0.5)
+    detector = recipe.model.detector
+    better, now = found["recommended"], found["current"]
+    assert detector.image_size == better["image_size"]
+    assert detector.anchors.model_dump(mode="json") == better["anchors"]
+    assert detector.nms_threshold == better["nms_threshold"] == found["summary"]["nms_threshold"]
+    assert better["together"]["share"] > now["together"]["share"] + 0.2
+    assert detector.backbone == tiny.model.detector.backbone
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.width > 1000
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(20, 200), (310, 39), (2_500, 5), (3_000, None), (100_000, None)])
+def test_few_images_are_seen_more_often(
+    images: int, epochs: int | None, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diagnosis = diagnose(clean, None, "tiny")
+    summary = dataclasses.replace(diagnosis.summary, images=images)
+    monkeypatch.setitem(diagnosis.summaries, diagnosis.split, summary)
+    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    for stage in ("detector", "representation"):
+        own = getattr(read_recipe("tiny"), stage).epochs
+        assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
+    measured = {} if epochs is None else {"keep": "best", "patience": max(10, round(epochs / 4))}
+    assert {key: recipe.get("detector", {}).get(key) for key in measured} == measured
+    assert ("augment" in recipe) == (epochs is not None)
+    assert recipe["model"]["detector"].get("refiner") == (None if epochs is None else {"copies": 3})
+    assert "decoder" not in recipe["model"], "tiny's drawings start smooth"
+
+
+@pytest.mark.parametrize(
+    ("names", "flip"),
+    [
+        (("cat", "dog"), 0.5),
+        (("cat", "7"), 0),
+        (("a", "b"), 0),
+        (("left arrow", "right arrow"), 0),
+        (("copyright", "cleft"), 0.5),
+    ],
+)
+def test_what_changes_in_a_mirror_is_not_mirrored(names: tuple[str, str], flip: float, tmp_path: Path) -> None:
+    boxes = [(i, names[i % 2], (20, 20, 40, 30)) for i in range(4)]
+    data = write_folder(tmp_path / "data", [(f"{i}.png", noise(80, 80, i)) for i in range(4)], boxes, names)
+    assert yaml.safe_load(recommended_yaml(diagnose(data, None, "tiny")))["augment"].get("flip", 0) == flip
+
+
+def test_a_preset_with_augmentation_keeps_its_own(clean: Path) -> None:
+    assert "augment" not in yaml.safe_load(recommended_yaml(diagnose(clean, None, "clevr-128")))
+    assert read_recipe("clevr-128").augment.iou_crop > 0
+
+
+def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: Path, tmp_path: Path) -> None:
+    classes = ["cat", "dog"]
+    data = tmp_path / "pets"
+    shutil.copytree(clean, data)
+    assert diagnose(data, None, "tiny").validates, "a tenth of the images will be held out"
+    write_folder(data, [("x.png", noise(60, 90, 7))], [], classes, "val")
+    diagnosis = diagnose(data, None, "tiny")
+    assert not diagnosis.validates
+    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    assert "keep" not in recipe["detector"]
+    assert "augment" in recipe
+
+
+def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
+    recipe = yaml.safe_load(recommended_yaml(diagnose(clean, None, "paper-clevr")))
+    assert recipe["model"]["decoder"] == {"smooth_start": True}
+    assert "refiner" not in recipe["model"]["detector"], "it has none"
+
+
+@pytest.mark.parametrize(("grey", "places"), [(0, "others"), (90, "own")])
+def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
+    grey: int, places: str, tmp_path: Path
+) -> None:
+    config = ScatterConfig(canvas=64, train=4, val=0, test=0)
+    data = tmp_path / "digits"
+    write_scatter(data, "digits", config)
+    for path in (data / "train").glob("*.png"):
+        pixels = np.maximum(np.asarray(Image.open(path)), grey).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    diagnosis = diagnose(data, "train", "tiny")
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    assert diagnosis.on_black == (grey == 0)
+    assert read_recipe(path).model.consistency.places == places
+    augment = read_recipe(path).augment
+    assert (augment.photometric > 0) == (grey > 0), "what is black stays black"
+    assert augment.flip == 0, "digits are not mirrored"
+
+
+@pytest.mark.parametrize(
+    "preset", [name for name in presets() if isinstance(read_recipe(name).model, DetectedConfig)]
+)
+def test_every_preset_can_be_recommended_for(
+    clean: Path, tmp_path: Path, preset: str, untrained_recipe: Callable[..., Recipe]
+) -> None:
+    diagnosis = diagnose(clean, "train", preset)
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    model = build_model(untrained_recipe(path).model, ["object"])
+    fit = diagnosis.detector
+    assert fit is not None
+    assert model.detector.feature_sizes == [level.cells for level in fit.recommended.levels]
+    assert fit.recommended.together.share >= fit.current.together.share
+    nms = "nms_threshold" in path.read_text()
+    assert nms == fit.nms == read_recipe(preset).model.detector.nms
+
+
+def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> None:
+    out = tmp_path / "check"
+    assert run(defects, "--out", out).exit_code == 1
+    found = json.loads((out / "check.json").read_text())
+    assert not found["trainable"]
+    assert {"damaged_images", "tiny_boxes"} <= {problem["kind"] for problem in found["problems"]}
+    with Image.open(out / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    red = (pixels == (255, 0, 0)).all(axis=-1)
+    assert red.sum() > 100
+
+
+def test_nothing_can_be_read_and_nothing_to_learn(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "none", [("a.png", noise(8, 8))], [], ["cat"])
+    (root / "train" / "a.png").unlink()
+    result = run(root, "--out", tmp_path / "check")
+    assert result.exit_code == 1
+    assert "no image has an object" in result.stdout
+    assert (tmp_path / "check" / "sheet.png").is_file()
+
+
+def test_json_is_json_alone(clean: Path) -> None:
+    result = run(clean, "--json")
+    found = json.loads(result.stdout)
+    assert found["layout"] == "COCO"
+    assert [level["cells"] for level in found["current"]["levels"]] == [16, 8, 4]
+    assert found["size_priors"].keys() == {"space-64", "spair-64"}
+    assert found["size_priors"]["space-64"]["current"]["size_loc"] == -1
+
+
+@pytest.mark.parametrize(
+    "preset", [name for name in presets() if isinstance(read_recipe(name).model, GridModelConfig)]
+)
+def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path, preset: str) -> None:
+    out = tmp_path / "check"
+    result = run(clean, "--preset", preset, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
+    assert "ready to train" in result.stdout
+    assert "anchor matches" not in result.stdout
+    found = json.loads((out / "check.json").read_text())
+    assert found["size_priors"].keys() == {preset}
+    assert "recommended" not in found
+    config = read_recipe(out / "recommended.yaml").model
+    assert type(config) is type(read_recipe(preset).model)
+    read_back = dataclasses.asdict(measure(torch.zeros(0, 4), np.zeros(0, dtype=np.int64), config))
+    recommended = found["size_priors"][preset]["recommended"]
+    for of_boxes in ("too_large", "shared"):
+        del read_back[of_boxes], recommended[of_boxes]
+    assert read_back == recommended
+
+
+@pytest.mark.parametrize("preset", ["space-64", "spair-64"])
+def test_a_recommended_grid_trains(preset: str, tmp_path: Path) -> None:
+    """Four objects in a cell of the preset's grid: the recommended one is finer."""
+    boxes = [(i, "dot", (x, y, 5, 3)) for i in range(4) for x in (2, 9) for y in (2, 10)]
+    images = [(f"{i}.png", noise(64, 64, i)) for i in range(4)]
+    diagnosis = diagnose(write_folder(tmp_path / "dots", images, boxes, ["dot"]), "train", preset)
+    fit = diagnosis.priors[preset]
+    assert fit.current.shared == 0.75
+    assert (fit.recommended.cells, fit.recommended.shared) == (8, 0)
+    assert "75% find their cell taken (recommended: 0%)" in screen(diagnosis)[-1]
+    path = tmp_path / "recommended.yaml"
+    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    torch.manual_seed(0)
+    model = build_model(read_recipe(path).model, ["object"]).train()
+    assert isinstance(model, GenerativeModel)
+    loss = model.loss(torch.rand(2, 3, 64, 64))["total"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    cells = model.eval().encode(torch.rand(1, 3, 64, 64), score_threshold=0.0).anchor_index
+    assert cells is not None
+    assert cells.tolist() == list(range(64))
+
+
+def test_what_cannot_be_checked_is_one_sentence(clean: Path, tmp_path: Path) -> None:
+    cases = [
+        ((tmp_path / "no",), "does not exist"),
+        (
+            (clean, "--split", "test"),
+            "has no split 'test' (there is train): annotations/instances_test.json is missing",
+        ),
+        ((clean, "--preset", "tyni"), "unknown preset 'tyni'; did you mean 'tiny'?"),
+        ((clean, "--out", clean), "exists already"),
+        ((clean, "--out", clean, "--force"), "did not write"),
+    ]
+    for args, message in cases:
+        result = run(*args)
+        assert result.exit_code == 2, args
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdir.data_check.report.draw_sheet", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_diagnosis(diagnose(clean, "train", "tiny"), tmp_path / "check")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_clevr_mini
+def test_real_scenes() -> None:
+    started = time.perf_counter()
+    diagnosis = diagnose(CLEVR_MINI, "train", "tiny")
+    assert time.perf_counter() - started < 60
+    assert (diagnosis.layout, diagnosis.problems) == ("CLEVR", [])
+    summary = diagnosis.summary
+    assert (summary.images, summary.objects, summary.empty_images) == (310, 1997, 0)
+    assert summary.classes == {"sphere": 692, "cylinder": 654, "cube": 651}
+    assert summary.overlapping["0.5"] < 0.001
+    assert diagnosis.detector is not None
+    now, better = diagnosis.detector.current.together, diagnosis.detector.recommended.together
+    assert now.share == pytest.approx(0.70, abs=0.01)
+    assert better.share > now.share + 0.05
+
+
+@needs_clevr_mini
+def test_the_document_shows_what_is_printed() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+    for line in screen(diagnose(CLEVR_MINI, None, "tiny"))[1:]:
+        assert line in text

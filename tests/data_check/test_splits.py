@@ -1,0 +1,152 @@
+"""All splits of a data set in one report: counts of each, problems by name, and what they should not share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from data.defects import noise, write_folder
+from data.real import real_data
+from data.test_yolo import write_images, write_labels
+from ssdir.cli import app
+from ssdir.data_check.report import Diagnosis, diagnose
+from ssdir.data_check.splits import main_split
+
+WIDERFACE, needs_widerface = real_data("widerface")
+COCO128, needs_coco128 = real_data("coco128")
+BOX = (30, 20, 30, 30)
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, ["data", "check", *(str(arg) for arg in args)])
+
+
+def by_kind(diagnosis: Diagnosis) -> dict[str, tuple[str, ...]]:
+    assert len({problem.kind for problem in diagnosis.problems}) == len(diagnosis.problems)
+    return {problem.kind: problem.names for problem in diagnosis.problems}
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Three splits: the second has an image of the first and misses one, the third has a class never learned."""
+    root, classes = tmp_path / "pets", ["cat", "dog", "eel"]
+    train = [(f"{i}.png", noise(60, 90, i)) for i in range(3)]
+    write_folder(root, train, [(i, name, BOX) for i in range(3) for name in ("cat", "dog")], classes)
+    val = [("a.png", noise(60, 90, 1)), ("b.png", noise(60, 90, 9)), ("c.png", noise(60, 90, 8))]
+    write_folder(root, val, [(i, "cat", BOX) for i in range(3)], classes, "val")
+    write_folder(root, [("x.png", noise(60, 90, 7))], [(0, "eel", BOX), (0, "eel", BOX)], classes, "test")
+    (root / "val" / "b.png").unlink()
+    return root
+
+
+def test_all_splits_are_one_report(pets: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    diagnosis = diagnose(pets, None, "tiny", lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 7) for i in range(1, 8)]
+    assert diagnosis.split == "train"
+    assert {split: (s.images, s.objects) for split, s in diagnosis.summaries.items()} == {
+        "test": (1, 2),
+        "train": (3, 6),
+        "val": (3, 3),
+    }
+    assert diagnosis.summary is diagnosis.summaries["train"]
+    found = by_kind(diagnosis)
+    assert found == {
+        "missing_images": ("val/b.png",),
+        "duplicate_boxes": (*found["duplicate_boxes"],),
+        "unused_classes": ("eel",),
+        "unseen_classes": ("test: eel",),
+        "shared_images": ("val: val/a.png is train/1.png of train",),
+    }
+    assert "test/x.png: eel (30, 20, 60, 50)" in found["duplicate_boxes"]
+    assert [problem.stops for problem in diagnosis.problems] == [True, False, False, False, False]
+
+
+def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -> None:
+    result = run(pets, "--out", tmp_path / "check")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("all splits"))
+    assert [line.split()[:3] for line in lines[at + 1 : at + 4]] == [
+        ["train", "3", "6"],
+        ["test", "1", "2"],
+        ["val", "3", "3"],
+    ]
+    assert "    val: val/a.png is train/1.png of train" in lines
+    assert "training or measuring on this would stop: images that are missing (1)" in lines
+    found = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert {split: summary["images"] for split, summary in found["splits"].items()} == {
+        "test": 1,
+        "train": 3,
+        "val": 3,
+    }
+    assert found["summary"] == found["splits"]["train"]
+    with Image.open(tmp_path / "check" / "sheet.png") as sheet:
+        red = (np.asarray(sheet.convert("RGB")) == (255, 0, 0)).all(axis=-1)
+    assert red.sum() > 100  # The suspicious box of another split than train is shown.
+
+
+def test_one_split_is_still_one(pets: Path) -> None:
+    result = run(pets, "--split", "train", "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["split"], list(found["splits"])) == (0, "train", ["train"])
+    assert not {"shared_images", "missing_images"} & {problem["kind"] for problem in found["problems"]}
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(pets: Path) -> None:
+    (pets / "annotations" / "instances_val.json").write_text('{\n"images": [}')
+    diagnosis = diagnose(pets, None, "tiny")
+    assert list(diagnosis.summaries) == ["train", "test"]
+    (sentence,) = by_kind(diagnosis)["unreadable_splits"]
+    assert sentence.startswith("val: ")
+    assert "line 2" in sentence
+    assert not diagnosis.trainable
+    write_folder(pets, [], [], ["cat", "dog", "eel"], "val")
+    diagnosis = diagnose(pets, None, "tiny")
+    assert "it has no images" in by_kind(diagnosis)["empty_splits"][0]
+    assert diagnosis.trainable
+    (pets / "annotations" / "instances_train.json").write_text("[]")
+    assert run(pets).exit_code == 2
+
+
+def test_classes_that_differ_between_splits_are_named(pets: Path) -> None:
+    write_folder(pets, [("x.png", noise(60, 90, 7))], [], ["dog", "cat"], "test")
+    found = by_kind(diagnose(pets, None, "tiny"))
+    assert found["other_classes"] == ("test: dog, cat",)
+    assert found["splits_without_objects"] == ("test",)
+
+
+def test_remarks_of_the_reader_say_of_which_split(tmp_path: Path) -> None:
+    for split, names in (("train", ["a", "b"]), ("val", ["c", "d"])):
+        write_images(tmp_path / "images" / split, names)
+        write_labels(tmp_path / "labels" / split, {names[0]: "0 0.5 0.5 0.5 0.5\n"})
+    found = by_kind(diagnose(tmp_path, None, "tiny"))
+    assert [note.split(":")[0] for note in found["notes"]] == ["train", "val"]
+    assert len(found["duplicate_images"]) == 2  # All are red.
+    assert len(found["shared_images"]) == 2
+
+
+def test_the_split_to_learn_from() -> None:
+    assert main_split(["test", "train", "trainval"]) == "train"
+    assert main_split(["test2017", "train2017"]) == "train2017"
+    assert main_split(["val", "test"]) == "val"
+
+
+@needs_coco128
+def test_a_folder_whose_splits_are_the_same_images_is_read_once() -> None:
+    diagnosis = diagnose(COCO128, None, "tiny")
+    assert list(diagnosis.summaries) == ["train"]
+
+
+@needs_widerface
+def test_real_photographs() -> None:
+    diagnosis = diagnose(WIDERFACE, None, "tiny")
+    assert {split: summary.images for split, summary in diagnosis.summaries.items()} == {"train": 297, "val": 120}
+    assert "shared_images" not in by_kind(diagnosis)
+    assert diagnosis.trainable

@@ -1,0 +1,478 @@
+"""Exported models are the models: the same objects, codes and pictures, on another engine."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+from torchvision.ops import box_iou
+from typer.testing import CliRunner
+
+import ssdir
+from ssdir.cli import app
+from ssdir.data.image_files import find_images
+from ssdir.data.images import read_image, resize
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import Split, load_glyphs
+from ssdir.device import seeded
+from ssdir.errors import InputError, InputWarning
+from ssdir.export import quantize
+from ssdir.export.metadata import ENCODER_OUTPUTS, ExportedModel
+from ssdir.export.onnx import OPSET, export_model
+from ssdir.export.runtime import OnnxEncoder
+from ssdir.inference.engines import load_encoder
+from ssdir.inference.files import encode_files
+from ssdir.inference.predictor import Predictor
+from ssdir.models.backbone import ConvConfig
+from ssdir.models.decoder import DecoderConfig
+from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.refiner import RefinerConfig
+from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
+from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
+from ssdir.models.ssdir import SSDIR, SSDIRConfig
+from ssdir.object_arrays import ObjectArrays
+from ssdir.store.objects_file import read_objects
+from ssdir.studio.samples import sample_pictures
+
+SHIPPED = "tiny-digits"
+ATOL = {"z_where": 1e-5, "scores": 1e-5, "z_what": 1e-5, "z_what_scale": 0, "z_depth": 1e-5}
+"""How far single precision may drift apart between the engines; integers may not."""
+
+
+def refused(*args: object) -> str:
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == 2, result.output
+    line = result.stderr.strip()
+    assert "\n" not in line
+    return str(line)
+
+
+def assert_same_objects(found: ObjectArrays, expected: ObjectArrays) -> None:
+    assert found.batch_size == expected.batch_size
+    for name in ("image_index", "labels", "anchor_index"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert getattr(found, name).dtype == np.int64
+    for name, atol in ATOL.items():
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), 0, atol, err_msg=name)
+
+
+@pytest.fixture(scope="session")
+def shipped_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / f"{SHIPPED}.onnx"
+    result = CliRunner().invoke(app, ["export", SHIPPED, "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert f"next: ssdir encode {path}" in result.stdout
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Scattered digits at four sizes, two of them in frames that aren't square, and a blank image."""
+    folder, glyphs = tmp_path_factory.mktemp("digits"), load_glyphs("digits", "test")
+    paths = []
+    for index, (canvas, frame) in enumerate(
+        [(128, (128, 128)), (96, (96, 96)), (200, (200, 260)), (128, (400, 150))]
+    ):
+        config = ScatterConfig(canvas=canvas, grids=(2, 3))
+        scattered = scatter_image(glyphs, config, image_rng(0, "test", index)).image
+        framed = np.zeros((*frame, 3), dtype=np.uint8)
+        framed[:canvas, :canvas] = scattered if scattered.ndim == 3 else scattered[..., None]
+        paths.append(folder / f"{index}.png")
+        Image.fromarray(framed).save(paths[-1])
+    paths.append(folder / "blank.png")
+    Image.new("RGB", (70, 50)).save(paths[-1])
+    return paths
+
+
+# Encoders ------------------------------------------------------------------------------------------------
+
+
+def test_onnx_finds_what_torch_finds(shipped_onnx: Path, digits: list[Path]) -> None:
+    (batch,) = encode_files(OnnxEncoder(shipped_onnx, "cpu"), digits)
+    expected = ObjectArrays.of(ssdir.load(SHIPPED, "cpu").encode([str(path) for path in digits]))
+    assert (expected.counts[:4] >= 2).all()
+    assert expected.counts[4] == 0
+    assert_same_objects(batch.objects, expected)
+
+
+def test_images_of_any_size_are_resized_inside(shipped_onnx: Path, digits: list[Path]) -> None:
+    encoder, model = OnnxEncoder(shipped_onnx, "cpu"), ssdir.load(SHIPPED, "cpu")
+    assert encoder.device == "cpu"
+    for path in digits:
+        found = encoder.encode_pixels(read_image(path)[None])
+        expected = ObjectArrays.of(model.encode(path))
+        np.testing.assert_array_equal(found.anchor_index, expected.anchor_index)
+        # The reader's pixels differ by up to 1/255.
+        np.testing.assert_allclose(found.boxes, expected.boxes, 0, 0.005)
+
+
+def test_batches_of_every_size(shipped_onnx: Path, digits: list[Path]) -> None:
+    encoder = OnnxEncoder(shipped_onnx, "cpu")
+    pixels = np.stack([resize(read_image(path), 128, 128) for path in digits])
+    together = encoder.encode_pixels(pixels)
+    alone = [encoder.encode_pixels(image[None]) for image in pixels]
+    assert together.counts.tolist() == [len(found) for found in alone]
+    codes = [found.z_what for found in alone if found.z_what is not None]
+    assert together.z_what is not None
+    np.testing.assert_allclose(together.z_what, np.concatenate(codes), 0, 1e-5)
+    assert len(encoder.encode_pixels(pixels[-1:])) == 0
+    assert encoder.encode_pixels(pixels[:0]).batch_size == 0
+
+
+def test_threshold_is_the_models_unless_given(shipped_onnx: Path, digits: list[Path]) -> None:
+    encoder, predictor = OnnxEncoder(shipped_onnx, "cpu"), ssdir.load(SHIPPED, "cpu")
+    pixels = resize(read_image(digits[0]), 128, 128)[None]
+    default = encoder.encode_pixels(pixels)
+    assert default.scores is not None
+    assert_same_objects(encoder.encode_pixels(pixels, predictor.model.score_threshold), default)
+    least = float(default.scores.min())  # An object has a score of at least the threshold.
+    assert len(encoder.encode_pixels(pixels, least)) == len(default)
+    assert len(encoder.encode_pixels(pixels, np.nextafter(np.float32(least), np.float32(1)))) == len(default) - 1
+    for threshold in (0.0, 0.02, 1.0):
+        expected = predictor.encode_pixels(pixels, threshold)
+        assert len(encoder.encode_pixels(pixels, threshold)) == len(expected)
+
+
+def detector_config(**changes: Any) -> SSDConfig:
+    return SSDConfig(
+        image_size=64,
+        backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
+        anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
+        score_threshold=0.6,
+    ).model_copy(update=changes)
+
+
+def per_cell() -> SSDIR:
+    """The paper's family: a latent per cell, and no suppression."""
+    detector = detector_config(nms=False, max_objects=7)
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=False)
+    encoder = EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16)
+    return SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+
+
+def all_levels() -> SSDIR:
+    """Objects read from every stage of a copy of the backbone."""
+    encoder = EncoderConfig(latent_dim=8, align=8, levels="all", halvings=2, hidden_channels=8, mlp_channels=16)
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    config = SSDIRConfig(detector=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
+    return SSDIR(config, ["cat", "dog", "eel"])
+
+
+def refined() -> SSDIR:
+    """Boxes get a second look, which moves, enlarges and names them, so that some go; codes read it."""
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    encoder = EncoderConfig(latent_dim=8, align=4, second_look=True, hidden_channels=8, mlp_channels=16)
+    detector = detector_config(refiner=RefinerConfig(size=3, channels=8, hidden=8))
+    model = SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+    assert model.detector.refiner is not None
+    last = model.detector.refiner.net[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        nn.init.normal_(last.weight)
+        last.weight[4:] *= 8  # of classes; some become too unsure to stay
+        nn.init.constant_(last.bias, 3.0)
+    return model
+
+
+def glimpses() -> GlimpseVAE:
+    encoder = GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16)
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    config = GlimpseVAEConfig(detector=detector_config(), encoder=encoder, decoder=decoder)
+    return GlimpseVAE(config, ["cat", "dog", "eel"])
+
+
+def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
+    """Untrained, but it finds something in noise."""
+    with seeded(0):
+        model = build()
+    with torch.no_grad():
+        for head in model.detector.class_heads:
+            assert isinstance(head, nn.Conv2d)
+            head.weight *= 8
+    return model.eval()
+
+
+@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses])
+def test_every_kind_and_option(
+    build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model, path = loud(build), tmp_path / "m.onnx"
+    export_model(model, path)
+    pixels = np.stack([resize(image, 64, 64) for image in (picture, np.zeros_like(picture), picture[::-1])])
+    expected = ObjectArrays.of(Predictor(model).encode_pixels(pixels))
+    assert expected.counts.max() > 1
+    if model.detector.refiner is not None:
+        seen = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+        assert len(expected.scores) < len(model.detector.select(model.detector(seen)[1]))
+    if not model.config.detector.nms:
+        assert expected.counts.max() == 7
+    assert_same_objects(OnnxEncoder(path, "cpu").encode_pixels(pixels), expected)
+
+
+def test_the_file_says_what_it_is(shipped_onnx: Path) -> None:
+    exported = OnnxEncoder(shipped_onnx).exported
+    model = ssdir.load(SHIPPED, "cpu").model
+    assert exported == ExportedModel(
+        part="encoder",
+        kind="SSDIR",
+        description="class-agnostic, scattered scikit-learn digits at 128x128",
+        class_names=["object"],
+        image_size=128,
+        latent_dim=256,
+        score_threshold=model.score_threshold,
+        nms_threshold=0.45,
+        max_objects=200,
+        ssdir_version=ssdir.__version__,
+        fingerprint=ssdir.load(SHIPPED, "cpu").fingerprint,
+    )
+    proto = onnx.load(shipped_onnx)
+    assert {entry.domain: entry.version for entry in proto.opset_import} == {"": OPSET}
+    axes = [axis.dim_param or axis.dim_value for axis in proto.graph.input[0].type.tensor_type.shape.dim]
+    assert axes == ["images", "height", "width", 3]
+
+
+def test_torch_program(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    model, path = loud(glimpses), tmp_path / "m.pt2"
+    export_model(model, path, pt2=True)
+    extra = {"ssdir": ""}
+    program = torch.export.load(path, extra_files=extra)
+    assert json.loads(extra["ssdir"])["kind"] == "GlimpseVAE"
+    images = np.stack([resize(image, 64, 64) for image in (picture, picture[::-1], picture[:, ::-1])])
+    for count in (1, 3):
+        found = program.module()(torch.from_numpy(images[:count]), torch.tensor(0.6))
+        expected = Predictor(model).encode_pixels(images[:count])
+        assert len(expected) > count
+        for name, values in zip(ENCODER_OUTPUTS, found, strict=True):
+            torch.testing.assert_close(values, getattr(expected, name), msg=name)
+
+
+# Eight bits ----------------------------------------------------------------------------------------------
+
+
+def scatter(split: Split, count: int) -> NDArray[np.uint8]:
+    glyphs, config = load_glyphs("digits", split), ScatterConfig(canvas=128)
+    grey = [scatter_image(glyphs, config, image_rng(0, split, index)).image for index in range(count)]
+    return np.stack([read_image(image) for image in grey])
+
+
+def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
+    for index, image in enumerate(scatter("train", 24)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    path = tmp_path / "int8.onnx"
+    quantize.quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
+    assert path.stat().st_size < 0.6 * shipped_onnx.stat().st_size
+    single, eight = OnnxEncoder(shipped_onnx, "cpu"), OnnxEncoder(path, "cpu")
+    assert eight.exported == single.exported.model_copy(update={"precision": "int8"})
+
+    pixels = scatter("test", 12)
+    expected, found = single.encode_pixels(pixels), eight.encode_pixels(pixels)
+    assert len(expected) > 50
+    assert abs(len(found) - len(expected)) <= 0.02 * len(expected)
+    same_image = expected.image_index[:, None] == found.image_index
+    iou = box_iou(torch.from_numpy(expected.boxes), torch.from_numpy(found.boxes)).numpy() * same_image
+    match, overlap = iou.argmax(axis=1), iou.max(axis=1)
+    assert (overlap > 0.5).mean() > 0.98
+    assert overlap.mean() > 0.95
+    assert expected.z_what is not None
+    assert found.z_what is not None
+    difference = np.linalg.norm(expected.z_what - found.z_what[match], axis=1)
+    relative = difference / np.linalg.norm(expected.z_what, axis=1)
+    assert 0 < np.median(relative) < 0.1
+
+
+def test_int8_leaves_first_convolutions_until_the_same_is_found(
+    shipped_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(scatter("train", 1)[0]).save(tmp_path / "a.png")
+    answers = iter([False, True])
+    monkeypatch.setattr(quantize, "agree", lambda *found: next(answers))
+    path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
+    images = find_images([tmp_path])
+    assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(2, agrees=True)
+    # A convolution in int8 has its weights dequantised.
+    nodes = onnx.load(path).graph.node
+    eight = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+    single = [node.name for node in nodes if node.op_type == "Conv" and node.input[1] not in eight]
+    assert single == [node.name for node in onnx.load(shipped_onnx).graph.node if node.op_type == "Conv"][:2]
+    monkeypatch.setattr(quantize, "agree", lambda *found: False)
+    path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
+    assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(4, agrees=False)
+
+
+def test_what_agrees_in_int8() -> None:
+    def found(boxes: list[list[float]], images: list[int]) -> ObjectArrays:
+        return ObjectArrays(np.array(images), 2, np.array(boxes, np.float32).reshape(-1, 4))
+
+    none, one = found([], []), found([[0.5, 0.5, 0.4, 0.4]], [0])
+    assert quantize.agree([one, none], [one, none])
+    assert quantize.agree([none], [none])
+    assert not quantize.agree([none], [one])
+    assert not quantize.agree([one], [none])
+    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4]], [1])])  # in another image
+    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.1, 0.1]], [0, 0])])  # a phantom
+    assert not quantize.agree([one], [found([[0.52, 0.5, 0.4, 0.4]], [0])])  # 0.90 IoU
+    assert quantize.agree([one], [found([[0.501, 0.5, 0.4, 0.4]], [0])])
+
+
+def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
+    out = tmp_path / "m.onnx"
+    assert "--calibrate go together" in refused("export", SHIPPED, "--out", out, "--int8")
+    assert "--calibrate go together" in refused("export", SHIPPED, "--out", out, "--calibrate", tmp_path)
+    eight = ("--int8", "--calibrate", tmp_path)
+    assert "for encoders in ONNX" in refused("export", SHIPPED, "--out", out, *eight, "--part", "decoder")
+    assert "contains no images" in refused("export", SHIPPED, "--out", out, *eight)
+    Image.new("RGB", (64, 64)).save(tmp_path / "blank.png")
+    with pytest.raises(InputError, match="finds nothing in the 1 images to calibrate by"):
+        quantize.quantize_encoder(shipped_onnx, out, [tmp_path / "blank.png"])
+    assert not out.exists()
+
+
+# Decoders ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [per_cell, glimpses])
+def test_decoder(build: Callable[[], DetectedVAE], tmp_path: Path) -> None:
+    model, path = loud(build), tmp_path / "decoder.onnx"
+    export_model(model, path, "decoder")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        codes = torch.randn(count, 8, generator=torch.Generator().manual_seed(count))
+        with torch.no_grad():
+            expected = [tensor for tensor in model.decoder(codes) if tensor is not None]
+        drawn = session.run(None, {"z_what": codes.numpy()})
+        assert [output.name for output in session.get_outputs()] == ["appearances", "alpha"][: len(expected)]
+        for picture, tensor in zip(drawn, expected, strict=True):
+            np.testing.assert_allclose(picture, tensor.numpy(), 0, 1e-5)
+    with pytest.raises(InputError, match="holds a decoder"):
+        OnnxEncoder(path)
+
+
+# The command line ----------------------------------------------------------------------------------------
+
+
+def test_encoding_by_onnx_needs_no_torch(shipped_onnx: Path, digits: list[Path], tmp_path: Path) -> None:
+    by_onnx, by_torch = tmp_path / "onnx.parquet", tmp_path / "torch.parquet"
+    code = (
+        "import sys\n"
+        "from ssdir.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'torchvision', 'onnx', 'onnxscript'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    arguments = ["encode", shipped_onnx, *digits, "--device", "cpu", "--out", by_onnx]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = CliRunner().invoke(
+        app, ["encode", SHIPPED, *map(str, digits), "--device", "cpu", "--out", str(by_torch)]
+    )
+    assert result.exit_code == 0, result.output
+    assert pq.read_schema(by_onnx).equals(pq.read_schema(by_torch))
+    found, images = read_objects(by_onnx)
+    expected, same_images = read_objects(by_torch)
+    assert images == same_images == [str(path) for path in digits]
+    assert_same_objects(ObjectArrays.of(found), ObjectArrays.of(expected))
+
+
+def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
+    model = PooledFeatures(PooledFeaturesConfig(detector=detector_config()), ["object"])
+    with pytest.raises(
+        InputError, match="a PooledFeatures model can't be exported: only SSDIR and GlimpseVAE can"
+    ):
+        export_model(model, tmp_path / "m.onnx")
+
+
+def test_wrong_suffix(tmp_path: Path) -> None:
+    assert "must end in .onnx" in refused("export", SHIPPED, "--out", tmp_path / "m.pt2")
+    assert "must end in .pt2" in refused("export", SHIPPED, "--format", "torch", "--out", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_missing_packages(
+    package: str, shipped_onnx: Path, digits: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name == package:
+            raise ImportError(name=name)
+        return original(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    command: list[object] = (
+        ["export", SHIPPED, "--out", tmp_path / "m.onnx"]
+        if package == "onnx"
+        else ["encode", shipped_onnx, digits[0], "--out", tmp_path / "o.parquet"]
+    )
+    assert "pip install 'ssdir[export]'" in refused(*command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_files(tmp_path: Path, digits: list[Path], tiny_model_dir: Path) -> None:
+    def complaint(model: object, *options: object) -> str:
+        return refused("encode", model, digits[0], "--out", tmp_path / "o.parquet", *options)
+
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "foreign", [x], [y]),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=10,
+    )
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    assert "ssdir did not write" in complaint(tmp_path / "foreign.onnx")
+    foreign.metadata_props.add(key="ssdir", value='{"format": 1}')
+    onnx.save(foreign, tmp_path / "headless.onnx")
+    assert "its metadata: 'part': Field required" in complaint(tmp_path / "headless.onnx")
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "foreign.onnx").read_bytes()[:40])
+    assert "damaged or not an ONNX file" in complaint(tmp_path / "cut.onnx")
+    assert "does not exist" in complaint(tmp_path / "none.onnx")
+    assert "make one with ssdir export" in complaint(tiny_model_dir, "--engine", "onnx")
+    assert "leave out --engine torch" in complaint(tmp_path / "foreign.onnx", "--engine", "torch")
+    assert "device 'toaster'" in complaint(tmp_path / "foreign.onnx", "--device", "toaster")
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_engine_is_inferred(shipped_onnx: Path, tiny_model_dir: Path) -> None:
+    assert isinstance(load_encoder(str(shipped_onnx)), OnnxEncoder)
+    assert isinstance(load_encoder(str(tiny_model_dir), device="cpu"), Predictor)
+
+
+@pytest.mark.parametrize("in_eight_bits", [False, True])
+def test_a_file_that_has_changed_is_remarked_on(shipped_onnx: Path, tmp_path: Path, in_eight_bits: bool) -> None:
+    path = tmp_path / "model.onnx"
+    if in_eight_bits:
+        Image.fromarray(sample_pictures(1)[0].image).save(tmp_path / "a.png")
+        quantize.quantize_encoder(shipped_onnx, path, [tmp_path / "a.png"])
+    else:
+        shutil.copy(shipped_onnx, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OnnxEncoder(path)
+    raw = bytearray(path.read_bytes())
+    weights = next(each for each in onnx.load(path).graph.initializer if len(each.raw_data) > 10_000).raw_data
+    raw[raw.index(weights) + 1000] ^= 1
+    path.write_bytes(raw)
+    with pytest.warns(InputWarning, match=r"model\.onnx' has changed since ssdir export wrote it"):
+        OnnxEncoder(path)

@@ -1,0 +1,208 @@
+"""Plans hold together, and what they promise of times holds by their own guesses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssdir.errors import InputError
+from ssdir.reproduce.catalogue import EXPERIMENTS
+from ssdir.reproduce.plan import SCALES, Job, Plan, expand, guess_seconds, jobs_of, read_plan
+
+IMAGES_OF_FOLDERS = 310
+"""More than clevr-mini's and the face subset's training images."""
+
+MINIMAL = {
+    "about": "A test.",
+    "data": {"digits": {"source": "digits"}},
+    "runs": {
+        "base": {
+            "preset": "tiny",
+            "data": "digits",
+            "overrides": ["representation.epochs=1"],
+            "label": "the base",
+        },
+        "other": {"like": "base", "overrides": ["representation.epochs=2"], "seeds": 2},
+    },
+    "experiments": {"table2": ["base", "other"]},
+}
+
+
+def minutes(plan: Plan, experiments: list[str]) -> list[float]:
+    seen: set[str | None] = {None}
+    trained: set[str] = set()
+    guesses = []
+    for job in jobs_of(plan, experiments):
+        images = job.data.plan.scatter.train if job.data.plan.source else IMAGES_OF_FOLDERS
+        left = None if job.slug in trained else images
+        guesses.append(guess_seconds(plan, job, left, own_detector=job.detector_key not in seen) / 60)
+        seen.add(job.detector_key)
+        trained.add(job.slug)
+    return guesses
+
+
+def written(tmp_path: Path, **changes: object) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_plan_holds_together(scale: str) -> None:
+    plan = read_plan(scale)
+    assert plan.name == scale
+    assert set(plan.experiments) <= set(EXPERIMENTS)
+    jobs = jobs_of(plan, plan.experiments)
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert len({job.slug for job in jobs if job.trained_as == job.group}) == len({job.slug for job in jobs})
+    used = {group for groups in plan.experiments.values() for group in groups}
+    assert used == set(plan.runs), "every run serves an experiment"
+    for job in jobs:
+        assert job.preset in plan.cost.representation, "no time to guess from"
+        assert job.detector is None or job.preset in {*plan.cost.detector, "tiny-glimpses", "tiny-pooled"}
+
+
+def test_the_plan_for_cpus_keeps_its_times() -> None:
+    plan = read_plan("cpu")
+    assert max(minutes(plan, list(plan.experiments))) <= 30
+    assert sum(minutes(plan, ["table2"])) <= 4 * 60
+    assert sum(minutes(plan, list(plan.experiments))) <= 8 * 60
+
+
+def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
+    runs = MINIMAL["runs"] | {"more": {"like": "base", "train_images": 300}}
+    cost = {"measure": 10, "probes": 0.1}
+    experiments = {"table2": [*MINIMAL["experiments"]["table2"], "more"]}
+    changes = {"runs": runs, "cost": cost, "measure": {"train_images": 100}, "experiments": experiments}
+    plan = read_plan(written(tmp_path, **changes))
+    base, more = (expand(plan, group)[0] for group in ("base", "more"))
+    guesses = [guess_seconds(plan, job, n, own_detector=False) for job in (base, more) for n in (50, 1000, None)]
+    assert guesses == [15, 20, 20, 15, 40, 40]
+
+
+def test_a_run_may_take_longer_than_others_of_its_preset(tmp_path: Path) -> None:
+    wide: dict[str, object] = {"like": "base", "overrides": ["model.encoder.hidden_channels=128"]}
+    runs = MINIMAL["runs"] | {"wide": wide, "wide-again": {"of": "wide", "label": "again"}}
+    cost = {"measure": 10, "probes": 0, "representation": {"tiny": 0.1, "wide": 0.3}}
+    experiments = {"table2": [*MINIMAL["experiments"]["table2"], "wide", "wide-again"]}
+    plan = read_plan(written(tmp_path, runs=runs, cost=cost, experiments=experiments))
+    jobs = [expand(plan, group)[0] for group in ("base", "other", "wide", "wide-again")]
+    assert [guess_seconds(plan, job, 100, own_detector=False) for job in jobs] == [20, 30, 40, 40]
+
+
+def test_models_of_one_detector_share_it() -> None:
+    plan = read_plan("cpu")
+    keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}
+    assert keys["ssdir-1"] == keys["glimpses-1"] == keys["pooled-1"] != keys["ssdir-0"]
+    assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
+    assert keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"] == keys["ssdir-0"]
+    assert keys["ssdir-0"] != keys["ssdir-aware-0"]
+    assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-own-level-0"]
+    assert keys["faces-0"] == keys["faces-glimpses-0"]
+    assert keys["space-0"] is None
+    assert len({keys[f"sizes-{number:02d}-0"] for number in range(8)}) == 8
+
+
+@pytest.mark.parametrize("ours", ["ssdir", "clevr", "faces"])
+def test_glimpses_differ_from_ssdir_in_the_encoder_alone(ours: str) -> None:
+    plan = read_plan("cpu")
+    recipes = []
+    for group in (ours, "glimpses" if ours == "ssdir" else f"{ours}-glimpses"):
+        recipe = expand(plan, group)[0].recipe.model_dump()
+        assert recipe.pop("name")
+        assert recipe["model"].pop("encoder")
+        for own in ("kind", "clone_backbone"):
+            recipe["model"].pop(own, None)
+        recipes.append(recipe)
+    assert recipes[0] == recipes[1]
+
+
+def test_a_run_may_be_like_another(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path))
+    assert plan.name == "mine"
+    base, first, second = jobs_of(plan, ["table2"])
+    assert (base.name, first.name, second.name) == ("base-0", "other-0", "other-1")
+    assert base.recipe.representation.epochs == 1
+    assert first.recipe.representation.epochs == 2  # its own overrides come last
+    assert second.recipe.seed == 1
+    assert (base.label, first.label) == ("the base", "SSDIR")
+
+
+def test_trainings_of_another_run_are_measured_otherwise(tmp_path: Path) -> None:
+    runs = MINIMAL["runs"] | {
+        "all": {"of": "base", "train_images": 300},
+        "again": {"of": "all", "label": "again"},
+        "like-all": {"like": "all", "overrides": ["representation.epochs=3"]},
+    }
+    plan = read_plan(written(tmp_path, runs=runs))
+    base, same, again, other = (expand(plan, group)[0] for group in ("base", "all", "again", "like-all"))
+    assert base.slug == same.slug == again.slug != other.slug
+    assert [job.trained_as for job in (base, same, again, other)] == ["base", "base", "base", "like-all"]
+    assert len({base.name, same.name, again.name, other.name}) == 4
+    assert same.recipe == base.recipe
+    assert (base.label, same.label, again.label, other.label) == ("the base", "the base", "again", "SSDIR")
+    assert [job.measure.train_images for job in (base, same, again, other)] == [4000, 300, 300, 300]
+    assert other.recipe.representation.epochs == 3
+
+
+def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
+    def of(**changes: object) -> Job:
+        return jobs_of(read_plan(written(tmp_path, **changes)), ["table2"])[0]
+
+    more = {"digits": {"source": "digits", "scatter": {"train": 7}}}
+    other = {**MINIMAL["runs"], "base": {"preset": "tiny", "data": "digits", "overrides": ["classes=all"]}}  # type: ignore[dict-item]
+    assert of().slug == of(about="Told otherwise.").slug
+    assert len({of().slug, of(data=more).slug, of(runs=other).slug}) == 3
+    assert of(data=more).data.slug != of().data.slug == of(runs=other).data.slug
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"runs": {"base": {"preset": "tiny", "data": "digit"}}}, "run 'base' is on data 'digit'"),
+        ({"experiments": {"table2": ["basis"]}}, "needs run 'basis'"),
+        ({"runs": {"base": {"like": "base"}}}, "run 'base' is not a run to be like"),
+        ({"runs": {"base": {"like": "nobody"}}}, "run 'nobody' is not a run"),
+        ({"runs": {"base": {"of": "nobody"}}}, "run 'nobody' is not a run"),
+        (
+            {"runs": MINIMAL["runs"] | {"x": {"of": "base", "preset": "tiny"}}},
+            "trained as 'base': leave out its 'pre",
+        ),
+        ({"data": {"digits": {"source": "digits", "folder": "clevr"}}}, "either a source"),
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"name": "../../elsewhere"}, "'name': String should match pattern.*got '../../elsewhere'"),
+        ({"runs": {"../base": {"preset": "tiny", "data": "digits"}}}, "should match pattern"),
+        ({"runs": {"base": {"like": ["base"]}}}, "run 'base' must name the run that it is like"),
+        ({"runs": {"a": {**MINIMAL["runs"]["base"], "overrides": 3}, "base": {"like": "a"}}}, "'overrides'.*list"),
+        ({"runs": {"base": {**MINIMAL["runs"]["base"], "seeds": 10**9}}}, "seeds.*less than or equal to 1000"),
+        ({"measure": {"shown": [-1]}}, "measure.shown.0.*greater than or equal to 0"),
+        (
+            {"data": {"digits": {"source": "digits", "vary": {"seed": list(range(40)), "canvas": [64] * 40}}}},
+            "vary makes 1,600 data sets, at most 1,000",
+        ),
+    ],
+)
+def test_plans_that_do_not_hold_together(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_plan(written(tmp_path, **changes))
+
+
+def test_unknown_scales() -> None:
+    with pytest.raises(InputError, match="did you mean 'smoke'"):
+        read_plan("smok")
+    with pytest.raises(InputError, match="does not exist"):
+        read_plan("nowhere.yaml")
+
+
+def test_what_a_run_says_wrongly_is_named_with_plan_and_run(tmp_path: Path) -> None:
+    for change, message in (
+        ({"preset": "tinny"}, "unknown preset 'tinny'"),
+        ({"overrides": ["no value"]}, "must look like key=value"),
+        ({"overrides": ["detector.lr=-1"]}, "'detector.lr'"),
+    ):
+        runs = {"base": {**MINIMAL["runs"]["base"], **change}}  # type: ignore[index]
+        plan = read_plan(written(tmp_path, runs=runs, experiments={"table2": ["base"]}))
+        with pytest.raises(InputError, match=f"plan 'mine', run 'base': .*{message}"):
+            expand(plan, "base")

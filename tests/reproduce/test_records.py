@@ -1,0 +1,131 @@
+"""Means over trainings, and records that survive being written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssdir.errors import InputError
+from ssdir.reproduce.figures import read_picture
+from ssdir.reproduce.records import Trainings, by_run, read_records, write_records
+
+
+def record(group: str, seed: int, **metrics: float) -> dict[str, Any]:
+    values = {name.replace("__", "/"): value for name, value in metrics.items()}
+    return {
+        "run": f"{group}-{seed}",
+        "group": group,
+        "label": "SSDIR",
+        "model": "SSDIR",
+        "data": "digits",
+        "detector": "class_aware",
+        "seed": seed,
+        "metrics": values,
+        "provenance": {
+            "config": {"preset": "tiny"},
+            "seed": seed,
+            "data_hash": None,
+            "versions": {"torch": "2"},
+            "device": "cpu",
+            "wall_seconds": 1.5,
+        },
+    }
+
+
+def test_trainings_of_a_run_are_averaged() -> None:
+    records = [record("a", 0, probe__f1=0.5), record("b", 0), record("a", 1, probe__f1=0.7), record("a", 2)]
+    first, second = by_run(records)
+    assert [each["seed"] for each in first.records] == [0, 1, 2]
+    assert first.name == "SSDIR, class-aware"
+    assert first.mean("probe/f1") == pytest.approx(0.6)
+    assert first.text("probe/f1", ".2f") == "0.60 ±\u00a00.10"  # of those that have it; population deviation
+    assert second.mean("probe/f1") is None
+    assert second.text("probe/f1") == "–"
+    assert Trainings(records[:1]).text("probe/f1") == "0.5000"  # one training deviates from nothing
+
+
+def test_records_are_read_as_written(tmp_path: Path) -> None:
+    records = [record("a", 0, mse=0.1), record("b", 1)]
+    write_records(tmp_path / "x.json", records, ["clevr is left out: “why”"])
+    assert read_records(tmp_path / "x.json") == (records, ["clevr is left out: “why”"])
+    write_records(tmp_path / "x.json", [], [])
+    assert read_records(tmp_path / "x.json") == ([], [])
+
+
+def test_a_metric_that_is_undefined_counts_for_no_mean() -> None:
+    undefined = record("a", 1)
+    undefined["metrics"]["probe/f1"] = None
+    (trainings,) = by_run([record("a", 0, probe__f1=0.5), undefined])
+    assert trainings.mean("probe/f1") == 0.5
+    assert Trainings([undefined]).text("probe/f1") == "–"
+
+
+def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_records(tmp_path / "x.json", [record("a", 0, mse=float("nan"))], [])
+    assert not list(tmp_path.iterdir())
+
+
+def _change(*path: str | int, value: Any) -> Callable[[Any], str]:
+    """Puts a value in place of another."""
+
+    def change(content: Any) -> str:
+        *parents, last = path
+        inner = content
+        for part in parents:
+            inner = inner[part]
+        inner[last] = value
+        return json.dumps(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda content: "", "not valid JSON at line 1"),
+        (lambda content: "[" * 100_000, "too deep"),
+        (lambda content: "[1]", "expected keys and values, got .1."),
+        (lambda content: '{"left_out": []}', "'records': Field required"),
+        (lambda content: json.dumps(content)[:-30], "not valid JSON"),
+        (_change("records", value={"0": 1}), "'records'.*valid list"),
+        (_change("records", 0, value=None), "'records.0'.*got None"),
+        (_change("records", 0, "metrics", "mse", value="0.1"), "'records.0.metrics.mse'.*got '0.1'"),
+        (_change("records", 0, "metrics", "mse", value=float("inf")), "'records.0.metrics.mse'.*finite.*got inf"),
+        (_change("records", 0, "provenance", "device", value=None), "'records.0.provenance.device'.*got None"),
+        (_change("records", 0, "picture", value="../../secret"), "'records.0.picture'.*got '../../secret'"),
+        (_change("records", 0, "label", value="\ud83d"), "half of a surrogate pair"),
+        (_change("records", 0, "detector", value="x" * 5000), "'records.0.detector'.*xx . xx.{1,99}$"),
+    ],
+)
+def test_results_that_are_damaged_are_one_sentence(
+    tmp_path: Path, change: Callable[[Any], str], sentence: str
+) -> None:
+    file = tmp_path / "x.json"
+    write_records(file, [record("a", 0, mse=0.1)], [])
+    file.write_text(change(json.loads(file.read_text())))
+    with pytest.raises(InputError, match=sentence) as caught:
+        read_records(file)
+    assert str(file) in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "figure2-ssdir.png"
+    with pytest.raises(InputError, match="does not exist"):
+        read_picture(file)
+    file.write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match=r"figure2-ssdir\.png' is not a PNG picture: restore it"):
+        read_picture(file)
+
+
+def test_the_committed_results_are_read() -> None:
+    folder = Path(__file__).parents[2] / "results"
+    files = [file for scale in ("adamw", "cpu", "paper") for file in (folder / scale).glob("*.json")]
+    read = [read_records(file) for file in files if '"left_out"' in file.read_text()[:20]]
+    assert sum(len(records) for records, _ in read) > 200
