@@ -365,30 +365,30 @@ def test_bugs_keep_their_traceback(
 
 @pytest.mark.parametrize("threshold", [0.7, 1.0])
 def test_reconstruct(tiny_model_dir: Path, photos: Path, out: Path, threshold: float) -> None:
-    path = out / "sheet.png"
+    path = out / "reconstructions.png"
     ok("reconstruct", tiny_model_dir, photos, "--out", path, "--score-threshold", threshold)
-    with Image.open(path) as sheet:
-        assert sheet.mode == "RGB"
-        assert min(sheet.size) >= 64
-    assert files_in(out) == ["sheet.png"]
+    with Image.open(path) as grid:
+        assert grid.mode == "RGB"
+        assert min(grid.size) >= 64
+    assert files_in(out) == ["reconstructions.png"]
 
 
 def test_of_many_images_some_are_drawn(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["ssdir.commands.reconstruct"], "MOST_IMAGES", 1)
-    said = ok("reconstruct", tiny_model_dir, photos, "--out", out / "sheet.png").stdout
+    said = ok("reconstruct", tiny_model_dir, photos, "--out", out / "reconstructions.png").stdout
     assert f"1 image of {len(list(photos.glob('*.png')))}, evenly chosen" in said
 
 
 def test_reconstruct_refusals(tiny_model_dir: Path, photos: Path, out: Path) -> None:
     command = ["reconstruct", tiny_model_dir, photos]
-    assert "must end in" in refused(*command, "--out", out / "sheet.txt")
+    assert "must end in" in refused(*command, "--out", out / "reconstructions.txt")
     (photos / "b.png").write_bytes(b"")
-    assert "b.png" in refused(*command, "--out", out / "sheet.png", "--strict")
+    assert "b.png" in refused(*command, "--out", out / "reconstructions.png", "--strict")
     for name in ("a.png", "c.png"):
         (photos / name).write_bytes(b"")
-    assert "none of the 3 images could be read" in refused(*command, "--out", out / "sheet.png")
+    assert "none of the 3 images could be read" in refused(*command, "--out", out / "reconstructions.png")
     assert not out.exists()
 
 

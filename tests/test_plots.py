@@ -65,7 +65,7 @@ def body(sheet: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
 
 def test_boxes_are_drawn_on_the_pixels_that_they_bound() -> None:
     objects = row_of(1)  # x 0.25 ... 0.75, y 0.375 ... 0.625
-    sheet = body(plots.reconstruction_sheet(*with_objects(objects), ["object"], cell=CELL), 1)
+    sheet = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
     drawn = close_to(sheet[:CELL, PITCH : PITCH + CELL], BOX_COLOURS[0], 0)
     expected = np.zeros((CELL, CELL), dtype=bool)
     expected[48:80, 32:96] = True
@@ -75,7 +75,7 @@ def test_boxes_are_drawn_on_the_pixels_that_they_bound() -> None:
 
 def test_a_row_shows_input_and_reconstruction() -> None:
     objects = Objects.cat([row_of(2), Objects.empty(1).replace(labels=torch.zeros(0).long()), row_of(3)])
-    whole = plots.reconstruction_sheet(*with_objects(objects), ["object"], cell=CELL)
+    whole = plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL)
     sheet = body(whole, 3)
     assert whole.dtype == np.uint8
     assert 10 < len(whole) - len(sheet) < 40  # titles
@@ -87,7 +87,7 @@ def test_a_row_shows_input_and_reconstruction() -> None:
 
 def test_objects_are_ordered_by_score_and_framed_like_their_boxes() -> None:
     objects = row_of(3, scores=[0.6, 0.9, 0.7])
-    sheet = body(plots.reconstruction_sheet(*with_objects(objects), ["object"], cell=CELL), 1)
+    sheet = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
     boxed, thumbs = sheet[:CELL, PITCH : PITCH + CELL], sheet[:, 3 * PITCH :]
     for rank, row in enumerate((1, 2, 0)):
         column, shade = (row * CELL) // 3, round((row + 1) / 20 * 255)
@@ -100,7 +100,7 @@ def test_objects_are_ordered_by_score_and_framed_like_their_boxes() -> None:
 
 
 def test_objects_beyond_the_most_are_grey_boxes_only() -> None:
-    sheet = body(plots.reconstruction_sheet(*with_objects(row_of(4)), ["object"], 2, CELL), 1)
+    sheet = body(plots.reconstruction_grid(*with_objects(row_of(4)), ["object"], 2, CELL), 1)
     boxed, thumbs = sheet[:CELL, PITCH : PITCH + CELL], sheet[:, 3 * PITCH :]
     assert close_to(boxed[:, CELL // 2 :], OTHER_COLOUR, 0).any()
     assert not any(close_to(thumbs, colour, 0).any() for colour in BOX_COLOURS[2:])
@@ -108,8 +108,8 @@ def test_objects_beyond_the_most_are_grey_boxes_only() -> None:
 
 def test_names_of_classes_are_written_where_there_are_several() -> None:
     objects = row_of(2, scores=[0.9, 0.8])
-    named = plots.reconstruction_sheet(*with_objects(objects), ["cat", "dog"], cell=CELL)
-    renamed = plots.reconstruction_sheet(*with_objects(objects), ["cat", "eel"], cell=CELL)
+    named = plots.reconstruction_grid(*with_objects(objects), ["cat", "dog"], cell=CELL)
+    renamed = plots.reconstruction_grid(*with_objects(objects), ["cat", "eel"], cell=CELL)
     changed = np.argwhere((named != renamed).any(axis=-1))
     assert len(changed)
     assert (changed[:, 1] >= 3 * PITCH).all()  # never over a picture of the scene
@@ -117,14 +117,14 @@ def test_names_of_classes_are_written_where_there_are_several() -> None:
 
 @pytest.mark.parametrize("batch_size", [0, 2])
 def test_no_objects_at_all(batch_size: int) -> None:
-    sheet = plots.reconstruction_sheet(*with_objects(Objects.empty(batch_size)), ["object"], cell=CELL)
+    sheet = plots.reconstruction_grid(*with_objects(Objects.empty(batch_size)), ["object"], cell=CELL)
     assert len(body(sheet, batch_size)) == batch_size * PITCH
 
 
 def test_parts_of_different_batches_are_an_error() -> None:
     images, scene = scene_of(row_of(2))
     with pytest.raises(ValueError, match="one batch"):
-        plots.reconstruction_sheet(images, Objects.empty(3), scene, ["object"])
+        plots.reconstruction_grid(images, Objects.empty(3), scene, ["object"])
 
 
 def test_principal_directions_are_one_standard_deviation_long() -> None:
@@ -154,9 +154,9 @@ def test_walks_are_centred_on_the_object_and_end_at_the_extent() -> None:
         plots.traverse(paint, latents, directions, steps=4)
 
 
-def test_the_traversal_sheet_has_every_step_in_its_place() -> None:
+def test_the_traversal_grid_has_every_step_in_its_place() -> None:
     shades = torch.linspace(0.1, 0.8, 2 * 3 * 5).view(2, 3, 5, 1, 1, 1)
-    sheet = plots.traversal_sheet(shades.expand(-1, -1, -1, 3, 4, 4), cell=20)
+    sheet = plots.traversal_grid(shades.expand(-1, -1, -1, 3, 4, 4), cell=20)
     for shade in (shades.flatten() * 255).round().int().tolist():
         assert (sheet == shade).all(axis=-1).sum() >= 400
     places = {
@@ -266,12 +266,12 @@ def lab(linear_rgb: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def test_a_contact_sheet_shows_pictures_and_the_boxes_of_each_group() -> None:
+def test_a_box_grid_shows_pictures_and_the_boxes_of_each_group() -> None:
     pictures = [np.full((100, 200, 3), 40, np.uint8), np.full((200, 100, 3), 90, np.uint8)]
     boxes = [np.array([[0.25, 0.2, 0.75, 0.8], [-9.0, 2.0, 30.0, 3.0]]), np.array([[0.1, 0.1, 0.9, 0.5]] * 2)]
     groups = [np.array([0, 0]), np.array([1, 0])]
     legend = [("cat", "#00ff00"), ("odd", "#ff0000")]
-    sheet = plots.contact_sheet(pictures, boxes, groups, ["a", "b" * 200], legend, columns=2, cell=200)
+    sheet = plots.box_grid(pictures, boxes, groups, ["a", "b" * 200], legend, columns=2, cell=200)
     top = 11 + 10
     first, second = sheet[top : top + 100, :200], sheet[top : top + 200, 200 + GAP : 300 + GAP]
     assert sheet.shape[1] == 2 * (200 + GAP)
@@ -284,8 +284,8 @@ def test_a_contact_sheet_shows_pictures_and_the_boxes_of_each_group() -> None:
     assert close_to(sheet[:top], "#ff0000", 0).any()
 
 
-def test_a_contact_sheet_of_nothing() -> None:
-    assert plots.contact_sheet([], [], [], [], []).ndim == 3
+def test_a_box_grid_of_nothing() -> None:
+    assert plots.box_grid([], [], [], [], []).ndim == 3
 
 
 def test_heatmaps_are_darker_where_values_are_larger() -> None:

@@ -103,7 +103,7 @@ def test_your_own_data_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         result = CliRunner().invoke(app, [*arguments, *quick])
         assert result.exit_code == 0, (arguments, result.output)
     assert Path("check").is_dir()
-    assert Path("sheet.png").stat().st_size > 1000
+    assert Path("reconstructions.png").stat().st_size > 1000
     assert Path("metrics.json").exists()
     assert Path("objects.parquet").exists()
     assert Path("nearest.png").exists()

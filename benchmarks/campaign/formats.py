@@ -137,7 +137,7 @@ STORED = (
     Command("convert {in}/{file} --to coco --out {out}/o.json", 2),
     Command("convert {in}/{file} --to npz --out {out}/o.npz", counts=False),
     Command("convert {in}/{file} --to fiftyone --out {out}/o.json", counts=False),
-    Command("cluster {in}/{file} -k 2 --out {out}/o.csv --sheet {out}/s.png"),
+    Command("cluster {in}/{file} -k 2 --out {out}/o.csv --image-grid {out}/s.png"),
     Command("outliers {in}/{file} --codes-only --out {out}/o.json", counts=False),
     Command("outliers {in}/{file} --model {base}/model --out {out}/o.parquet", counts=False),
     Command("index {in}/{file} --out {out}/index", counts=False),
@@ -248,7 +248,7 @@ FORMATS: dict[str, Format] = {
         (
             Command("search {in}/index --row 0 -k 3 --json", 2),
             Command("search {in}/index {base}/photos/a.png#0 -k 3 --json"),
-            Command("search {in}/index --row 1 --sheet {out}/s.png", counts=False),
+            Command("search {in}/index --row 1 --image-grid {out}/s.png", counts=False),
         ),
     ),
     "classifier": Format(

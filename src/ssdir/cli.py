@@ -68,15 +68,15 @@ _SECTIONS: dict[str, dict[Callable[..., None], str]] = {
     },
     "Use a model": {
         encode: "encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet",
-        reconstruct: "reconstruct tiny-digits photo.jpg --out sheet.png",
+        reconstruct: "reconstruct tiny-digits photo.jpg --out reconstructions.png",
         convert: "convert objects.parquet --to coco --out results.json",
         export: "export tiny-digits --out tiny-digits.onnx",
     },
     "Look into objects": {
         index: "index objects.parquet --out index",
-        search: "search index photo.jpg#0 -k 8 --sheet nearest.png",
-        cluster: "cluster objects.parquet --out clusters.csv --sheet clusters.png",
-        outliers: "outliers objects.parquet --out odd.csv --sheet odd.png",
+        search: "search index photo.jpg#0 -k 8 --image-grid nearest.png",
+        cluster: "cluster objects.parquet --out clusters.csv --image-grid clusters.png",
+        outliers: "outliers objects.parquet --out odd.csv --image-grid odd.png",
     },
 }
 """Of the help, with an example of each command; Typer lists groups of commands last in theirs."""

@@ -127,29 +127,29 @@ def test_fit_and_predict_from_a_few_labels(stored: Path, tmp_path: Path) -> None
     text = ok("classify", "fit", stored, "--labels", labels, "--out", tmp_path / "classifier.json")
     assert "accuracy on held-out objects" in text
     assert "next: ssdir classify predict" in text
-    out, sheet = tmp_path / "predicted.parquet", tmp_path / "predicted.png"
-    ok("classify", "predict", tmp_path / "classifier.json", stored, "--out", out, "--sheet", sheet)
+    out, grid = tmp_path / "predicted.parquet", tmp_path / "predicted.png"
+    ok("classify", "predict", tmp_path / "classifier.json", stored, "--out", out, "--image-grid", grid)
     table = pq.read_table(out)
     right = [a == b for a, b in zip(table["predicted"].to_pylist(), truth, strict=True)]
     assert np.mean(right) > 0.95
     assert table["row"].to_pylist() == list(range(COUNT))
     assert read_objects(stored)[0].z_what is not None
-    assert Image.open(sheet).width > 500
+    assert Image.open(grid).width > 500
     by_column = tmp_path / "by-column.json"
     trial = json.loads(ok("classify", "fit", out, "--column", "predicted", "--out", by_column, "--json"))
     assert sum(trial["counts"].values()) == COUNT
 
 
-def test_clusters_and_outliers_are_written_with_a_sheet(stored: Path, tmp_path: Path) -> None:
+def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_path: Path) -> None:
     counts = json.loads(
-        ok("cluster", stored, "--out", tmp_path / "c.csv", "--sheet", tmp_path / "c.png", "--json")
+        ok("cluster", stored, "--out", tmp_path / "c.csv", "--image-grid", tmp_path / "c.png", "--json")
     )
     assert len(counts) == 3
     with (tmp_path / "c.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == COUNT == sum(counts.values())
     assert Image.open(tmp_path / "c.png").height > 300
-    result = run("outliers", stored, "--out", tmp_path / "o.json", "--sheet", tmp_path / "o.png")
+    result = run("outliers", stored, "--out", tmp_path / "o.json", "--image-grid", tmp_path / "o.png")
     assert result.exit_code == 0
     assert "ranked by the embeddings alone: " in result.stderr
     ranked = json.loads((tmp_path / "o.json").read_text())
@@ -161,7 +161,7 @@ def test_what_a_model_cannot_draw_is_odd(tiny_model_dir: Path, picture: NDArray[
     Image.fromarray(picture).save(tmp_path / "a.png")
     objects = tmp_path / "objects.parquet"
     ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
-    ok("outliers", objects, "--out", tmp_path / "odd.csv", "--sheet", tmp_path / "odd.png")
+    ok("outliers", objects, "--out", tmp_path / "odd.csv", "--image-grid", tmp_path / "odd.png")
     with (tmp_path / "odd.csv").open() as file:
         errors = [float(row["drawing_error"]) for row in csv.DictReader(file)]
     assert all(0 < error < 1 for error in errors)
@@ -186,7 +186,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path)
         "all labelled objects are": ("classify", "fit", stored, "--column", "score", "--out", out),
         "is not a classifier": ("classify", "predict", bad, stored, "--out", out),
         "must end in one of": ("cluster", stored, "--out", tmp_path / "out.txt"),
-        "sheet.jpg' must end in .png": ("cluster", stored, "--out", out, "--sheet", tmp_path / "sheet.jpg"),
+        "grid.jpg' must end in .png": ("cluster", stored, "--out", out, "--image-grid", tmp_path / "grid.jpg"),
         "can't make 500 clusters": ("cluster", stored, "--out", out, "-k", 500),
         "does not exist": ("outliers", tmp_path / "none.parquet", "--out", out),
     }

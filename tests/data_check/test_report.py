@@ -94,7 +94,7 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     result = run(clean, "--out", out)
     assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    assert names == {"check.json", "recommended.yaml", "sheet.png"}
+    assert names == {"check.json", "recommended.yaml", "image-grid.png"}
     found = json.loads((out / "check.json").read_text())
     assert found["trainable"]
     assert found["summary"]["classes"] == {"cat": 12, "dog": 6}
@@ -114,8 +114,8 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     assert detector.nms_threshold == better["nms_threshold"] == found["summary"]["nms_threshold"]
     assert better["together"]["share"] > now["together"]["share"] + 0.2
     assert detector.backbone == tiny.model.detector.backbone
-    with Image.open(out / "sheet.png") as sheet:
-        assert sheet.width > 1000
+    with Image.open(out / "image-grid.png") as grid:
+        assert grid.width > 1000
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(20, 200), (310, 39), (2_500, 5), (3_000, None), (100_000, None)])
@@ -220,8 +220,8 @@ def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> No
     found = json.loads((out / "check.json").read_text())
     assert not found["trainable"]
     assert {"damaged_images", "tiny_boxes"} <= {problem["kind"] for problem in found["problems"]}
-    with Image.open(out / "sheet.png") as sheet:
-        pixels = np.asarray(sheet.convert("RGB"))
+    with Image.open(out / "image-grid.png") as grid:
+        pixels = np.asarray(grid.convert("RGB"))
     red = (pixels == (255, 0, 0)).all(axis=-1)
     assert red.sum() > 100
 
@@ -232,7 +232,7 @@ def test_nothing_can_be_read_and_nothing_to_learn(tmp_path: Path) -> None:
     result = run(root, "--out", tmp_path / "check")
     assert result.exit_code == 1
     assert "no image has an object" in result.stdout
-    assert (tmp_path / "check" / "sheet.png").is_file()
+    assert (tmp_path / "check" / "image-grid.png").is_file()
 
 
 def test_json_is_json_alone(clean: Path) -> None:
@@ -312,7 +312,7 @@ def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeyp
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ssdir.data_check.report.draw_sheet", interrupt)
+    monkeypatch.setattr("ssdir.data_check.report.draw_image_grid", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_diagnosis(diagnose(clean, "train", "tiny"), tmp_path / "check")
     assert list(tmp_path.iterdir()) == []

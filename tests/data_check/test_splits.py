@@ -87,8 +87,8 @@ def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -
         "val": 3,
     }
     assert found["summary"] == found["splits"]["train"]
-    with Image.open(tmp_path / "check" / "sheet.png") as sheet:
-        red = (np.asarray(sheet.convert("RGB")) == (255, 0, 0)).all(axis=-1)
+    with Image.open(tmp_path / "check" / "image-grid.png") as grid:
+        red = (np.asarray(grid.convert("RGB")) == (255, 0, 0)).all(axis=-1)
     assert red.sum() > 100  # The suspicious box of another split than train is shown.
 
 

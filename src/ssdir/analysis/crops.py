@@ -1,4 +1,4 @@
-"""Objects as they look in their pictures, and sheets of them."""
+"""Objects as they look in their pictures, and grids of their crops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.images import read_image
 from ssdir.errors import InputError
-from ssdir.plots.image_grids import Picture, contact_sheet
+from ssdir.plots.image_grids import Picture, box_grid
 
 MARGIN = 0.35
 """What is shown around an object, relative to its longer side: it needs surroundings to be recognised."""
@@ -37,7 +37,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Tile:
-    """A crop on a sheet.
+    """A crop in an image grid.
 
     Attributes:
         crop: what is shown.
@@ -79,7 +79,7 @@ def read_crops(table: pa.Table, find: Callable[[str], Path] = Path) -> list[Crop
     return [crops[row] for row in range(len(table))]
 
 
-def tile_sheet(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int = 120) -> Picture:
+def crop_grid(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int = 120) -> Picture:
     """Rows of tiles, all as long as the longest.
 
     Args:
@@ -91,7 +91,7 @@ def tile_sheet(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int 
     blank = Tile(Crop(np.full((1, 1, 3), 255, dtype=np.uint8), None), "")
     tiles = [tile for row in rows for tile in (*row, *[blank] * (columns - len(row)))]
     nowhere = np.zeros((0, 4))
-    return contact_sheet(
+    return box_grid(
         [tile.crop.picture for tile in tiles],
         [nowhere if tile.crop.box is None else tile.crop.box[None] for tile in tiles],
         [np.full(0 if tile.crop.box is None else 1, tile.group) for tile in tiles],

@@ -73,7 +73,7 @@ def check(
     """
     if out is not None:
         claim(out, force)
-    from ssdir.data_check.report import RECOMMENDED_FILE, SHEET_FILE, diagnose, write_diagnosis
+    from ssdir.data_check.report import IMAGE_GRID_FILE, RECOMMENDED_FILE, diagnose, write_diagnosis
     from ssdir.data_check.screen import screen
 
     with progress("reading images") as advance:
@@ -90,7 +90,7 @@ def check(
             only += [part for name, value in diagnosis.options.items() for part in (f"--{name}", value)]
             next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
         elif diagnosis.trainable:
-            say(f"see {out / SHEET_FILE}")
+            say(f"see {out / IMAGE_GRID_FILE}")
             next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")
     if not diagnosis.trainable:
         raise typer.Exit(EXIT_FAILED)

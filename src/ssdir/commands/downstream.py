@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
 Out = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
-Sheet = Annotated[Path | None, typer.Option(help="Picture to write, of the objects in their pictures.")]
+ImageGrid = Annotated[Path | None, typer.Option(help="Picture to write, of the objects in their pictures.")]
 
 ROWS, COLUMNS = 12, 10
-"""Of a sheet."""
+"""Maximum rows and columns of an image grid."""
 
 classify_app = command_group("Learn a classifier of objects from a few labelled ones.")
 
@@ -78,23 +78,23 @@ def fit(
             f"accuracy on held-out objects: {trial.accuracy:.3f} ± {trial.spread:.3f} "
             f"(the most frequent class alone: {trial.floor:.3f})"
         )
-    next_step("classify", "predict", out, objects, "--out", "predicted.csv", "--sheet", "predicted.png")
+    next_step("classify", "predict", out, objects, "--out", "predicted.csv", "--image-grid", "predicted.png")
 
 
 @classify_app.command(
-    epilog="Example: ssdir classify predict digits.json objects.parquet --out predicted.csv --sheet predicted.png"
+    epilog="Example: ssdir classify predict digits.json objects.parquet --out p.csv --image-grid p.png"
 )
 def predict(
     classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="What ssdir classify fit wrote.")],
     objects: Objects,
     out: Out,
-    sheet: Sheet = None,
+    image_grid: ImageGrid = None,
     model: Encoder = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Add each object's class, and how probable it is."""
-    _check_outputs(out, sheet, force)
+    _check_outputs(out, image_grid, force)
     import numpy as np
 
     from ssdir.analysis.classifier import Classifier
@@ -107,12 +107,12 @@ def predict(
     names = np.asarray(predicted, dtype=object)
     write_stored(out, stored, {"predicted": names, "probability": chances}, force)
     classes = sorted(set(predicted))
-    if sheet is not None:
+    if image_grid is not None:
         order = {name: np.flatnonzero(names == name) for name in classes}
         best = {name: rows[np.argsort(-chances[rows])] for name, rows in order.items()}
-        _write_groups(sheet, force, objects, stored, best, lambda row: f"{chances[row]:.2f}")
+        _write_groups(image_grid, force, objects, stored, best, lambda row: f"{chances[row]:.2f}")
     counts = {name: int((names == name).sum()) for name in classes}
-    _show(counts, "class", as_json, out, sheet, objects)
+    _show(counts, "class", as_json, out, image_grid, objects)
 
 
 def cluster(
@@ -121,14 +121,14 @@ def cluster(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="How many clusters; by default as well separate as can be.")
     ] = None,
-    sheet: Sheet = None,
+    image_grid: ImageGrid = None,
     model: Encoder = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Group objects that look alike."""
-    _check_outputs(out, sheet, force)
+    _check_outputs(out, image_grid, force)
     import numpy as np
 
     from ssdir.analysis.clusters import group
@@ -141,10 +141,10 @@ def cluster(
         groups = group(stored.z_what, k, seed, advance)
     write_stored(out, stored, {"cluster": groups.group, "distance_to_center": groups.distance}, force)
     members = {f"cluster {number}": np.flatnonzero(groups.group == number) for number in range(groups.count)}
-    if sheet is not None:
+    if image_grid is not None:
         typical = {name: rows[np.argsort(groups.distance[rows])] for name, rows in members.items()}
-        _write_groups(sheet, force, objects, stored, typical, lambda row: f"row {row}")
-    _show({name: len(rows) for name, rows in members.items()}, "cluster", as_json, out, sheet, objects)
+        _write_groups(image_grid, force, objects, stored, typical, lambda row: f"row {row}")
+    _show({name: len(rows) for name, rows in members.items()}, "cluster", as_json, out, image_grid, objects)
 
 
 def outliers(
@@ -154,12 +154,12 @@ def outliers(
     codes_only: Annotated[
         bool, typer.Option("--codes-only", help="Don't look at the pictures: how far from others is all.")
     ] = False,
-    sheet: Sheet = None,
+    image_grid: ImageGrid = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Rank objects by how odd they are: far from all others, and badly drawn by their model."""
-    _check_outputs(out, sheet, force)
+    _check_outputs(out, image_grid, force)
     import numpy as np
 
     from ssdir.analysis.outliers import loneliness, oddness
@@ -175,11 +175,11 @@ def outliers(
     oddest = oddness(*measures.values())
     order = np.argsort(-oddest, kind="stable")
     write_stored(out, stored, {"oddness": oddest, **measures}, force)
-    if sheet is not None:
+    if image_grid is not None:
         ranked = {f"oddest {start + 1} …": order[start : start + COLUMNS] for start in range(0, 40, COLUMNS)}
         usual = order[::-1][:COLUMNS]
         shown = {**ranked, "most ordinary": usual}
-        _write_groups(sheet, force, objects, stored, shown, lambda row: f"row {row}")
+        _write_groups(image_grid, force, objects, stored, shown, lambda row: f"row {row}")
     top = order[:10].tolist()
     if as_json:
         typer.echo(json_text([{"row": row, "oddness": float(oddest[row])} for row in top]), nl=False)
@@ -189,7 +189,7 @@ def outliers(
         values = [f"{values[row]:.3f}" for values in (oddest, *measures.values())]
         listed.add_row(str(row), *values, escape(Path(stored.table["image"][row].as_py()).name))
     stdout().print(listed)
-    _tell(out, sheet)
+    _tell(out, image_grid)
     next_step("index", objects, "--out", "index")
 
 
@@ -249,19 +249,19 @@ def _labels_of(table: pa.Table, column: str, source: Path) -> tuple[NDArray[np.i
     return np.asarray(rows, dtype=np.int64), [str(values[row]) for row in rows]
 
 
-def _check_outputs(out: Path, sheet: Path | None, force: bool) -> None:
+def _check_outputs(out: Path, image_grid: Path | None, force: bool) -> None:
     from ssdir.store.tables import check_writable
 
     check_writable(out, force)
-    if sheet is not None:
-        claim(sheet, force, (".png",))
+    if image_grid is not None:
+        claim(image_grid, force, (".png",))
 
 
-def _write_groups(sheet: Path, force: bool, objects: Path, stored: Stored, groups: Any, caption: Any) -> None:
+def _write_groups(image_grid: Path, force: bool, objects: Path, stored: Stored, groups: Any, caption: Any) -> None:
     """A row for each group: its name, and its first objects."""
     import numpy as np
 
-    from ssdir.analysis.crops import Tile, read_crops, tile_sheet
+    from ssdir.analysis.crops import Tile, crop_grid, read_crops
     from ssdir.plots.image_grids import to_png
 
     rows: list[list[Tile]] = []
@@ -271,11 +271,13 @@ def _write_groups(sheet: Path, force: bool, objects: Path, stored: Stored, group
         captions = [caption(row) for row in shown.tolist()]
         captions[0] = f"{name}: {captions[0]}"
         rows.append([Tile(crop, text) for crop, text in zip(crops, captions, strict=True)])
-    with atomic_file(sheet, force) as temporary:
-        temporary.write_bytes(to_png(tile_sheet(rows, ["object"])))
+    with atomic_file(image_grid, force) as temporary:
+        temporary.write_bytes(to_png(crop_grid(rows, ["object"])))
 
 
-def _show(counts: dict[str, int], what: str, as_json: bool, out: Path, sheet: Path | None, objects: Path) -> None:
+def _show(
+    counts: dict[str, int], what: str, as_json: bool, out: Path, image_grid: Path | None, objects: Path
+) -> None:
     if as_json:
         typer.echo(json_text(counts), nl=False)
         return
@@ -283,9 +285,9 @@ def _show(counts: dict[str, int], what: str, as_json: bool, out: Path, sheet: Pa
     for name, count in counts.items():
         table.add_row(escape(name), str(count))
     stdout().print(table)
-    _tell(out, sheet)
-    next_step("outliers", objects, "--out", "odd.csv", "--sheet", "odd.png")
+    _tell(out, image_grid)
+    next_step("outliers", objects, "--out", "odd.csv", "--image-grid", "odd.png")
 
 
-def _tell(out: Path, sheet: Path | None) -> None:
-    say(f"{out}" if sheet is None else f"{out}; see {sheet}")
+def _tell(out: Path, image_grid: Path | None) -> None:
+    say(f"{out}" if image_grid is None else f"{out}; see {image_grid}")

@@ -147,7 +147,7 @@ def evaluate(
         table.add_row(name, f"{value:.4f}" if math.isfinite(value) else "undefined")
     stdout().print(table)
     if isinstance(subject.model, DrawsScenes):
-        next_step("reconstruct", model, test.image_paths[0], "--out", "sheet.png")
+        next_step("reconstruct", model, test.image_paths[0], "--out", "reconstructions.png")
     else:
         next_step("encode", model, test.image_paths[0], "--out", "objects.parquet")
 

@@ -32,4 +32,4 @@ def index(
         else:
             made = ObjectIndex.create(out, objects, model, force, advance)
     say(f"{counted(len(made), 'object')} of {made.info.model}: {out}")
-    next_step("search", out, "IMAGE", "--sheet", "nearest.png")
+    next_step("search", out, "IMAGE", "--image-grid", "nearest.png")

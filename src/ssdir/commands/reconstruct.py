@@ -16,7 +16,7 @@ from ssdir.outputs import atomic_file, claim
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 MOST_IMAGES = 64
-"""Rows of a sheet: more would be neither looked at, nor be a picture that every format can hold."""
+"""Rows of a grid: more would be neither looked at, nor be a picture that every format can hold."""
 
 
 def reconstruct(
@@ -39,7 +39,7 @@ def reconstruct(
     from ssdir.data.image_files import find_images
     from ssdir.inference.files import none_readable, read_batches
     from ssdir.inference.predictor import check_draws, load
-    from ssdir.plots import reconstruction_sheet
+    from ssdir.plots import reconstruction_grid
 
     found = find_images(images)
     files = found[:: -(-len(found) // MOST_IMAGES)]
@@ -53,9 +53,9 @@ def reconstruct(
         warn(f"skipped: {problem}")
     seen = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
     objects = predictor.encode(seen, score_threshold)
-    sheet = reconstruction_sheet(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
+    grid = reconstruction_grid(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
-        Image.fromarray(sheet).save(temporary)
+        Image.fromarray(grid).save(temporary)
     some = "" if len(files) == len(found) else f" of {len(found)}, evenly chosen"
     left_out = f", {len(skipped)} skipped" if skipped else ""
     say(f"{counted(len(seen), 'image')}{some}, {counted(len(objects), 'object')}{left_out}: {out}")

@@ -43,7 +43,7 @@ def search(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least score of the asked objects.")
     ] = None,
-    sheet: Annotated[
+    image_grid: Annotated[
         Path | None, typer.Option(help="Picture to write: what was asked for, what was found.")
     ] = None,
     as_json: AsJson = False,
@@ -53,8 +53,8 @@ def search(
     """Find the objects that are most alike: to those of a picture, or to one of the index."""
     if (image is None) == (row is None):
         raise InputError("give a picture to search by, or --row for an object of the index")
-    if sheet is not None:
-        claim(sheet, force, (".png",))
+    if image_grid is not None:
+        claim(image_grid, force, (".png",))
     from ssdir.analysis.search.index import ObjectFilter, ObjectIndex
 
     opened = ObjectIndex.open(index)
@@ -71,8 +71,8 @@ def search(
         asked = encode_query(opened.info, image, model, score_threshold, device)
         found = opened.nearest(_codes(asked), k, where)
         names = [f"#{number}" for number in asked["number"].to_pylist()]
-    if sheet is not None and found:
-        _write_sheet(sheet, force, opened, asked, names, found)
+    if image_grid is not None and found:
+        _write_image_grid(image_grid, force, opened, asked, names, found)
     if as_json:
         records = [
             {"asked": _record(asked, number), "nearest": _records(each)} for number, each in enumerate(found)
@@ -82,11 +82,11 @@ def search(
     _print(opened, asked, names, found)
     if not found:
         say("nothing was found in the picture, so there is nothing to compare: try a lower --score-threshold")
-    elif sheet is not None:
-        say(f"see {sheet}")
+    elif image_grid is not None:
+        say(f"see {image_grid}")
     else:
         question: list[str | Path] = [image] if image is not None else ["--row", str(row)]
-        next_step("search", index, *question, "--sheet", "nearest.png")
+        next_step("search", index, *question, "--image-grid", "nearest.png")
 
 
 def _codes(table: pa.Table) -> Any:
@@ -126,10 +126,10 @@ def _print(index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Ne
         stdout().print(table)
 
 
-def _write_sheet(
+def _write_image_grid(
     path: Path, force: bool, index: ObjectIndex, asked: pa.Table, names: list[str], found: list[Neighbours]
 ) -> None:
-    from ssdir.analysis.crops import Tile, read_crops, tile_sheet
+    from ssdir.analysis.crops import Tile, crop_grid, read_crops
     from ssdir.plots.image_grids import to_png
 
     rows = []
@@ -141,4 +141,4 @@ def _write_sheet(
         ]
         rows.append([Tile(crop, name), *near])
     with atomic_file(path, force) as temporary:
-        temporary.write_bytes(to_png(tile_sheet(rows, ["asked for", "nearest"])))
+        temporary.write_bytes(to_png(crop_grid(rows, ["asked for", "nearest"])))

@@ -14,14 +14,14 @@ from ssdir.data.images import read_image, shrink
 from ssdir.data_check.annotations import box_flags
 from ssdir.errors import InputError
 from ssdir.formatting import counted
-from ssdir.plots import Picture, contact_sheet
+from ssdir.plots import Picture, box_grid
 from ssdir.plots.image_grids import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
 
-SHEET_IMAGES, SHEET_SUSPECTS = 24, 2
+GRID_IMAGES, GRID_SUSPECTS = 24, 2
 _THUMBNAIL = 440
 
 
-def draw_sheet(
+def draw_image_grid(
     tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int
 ) -> Picture:
     """Some images with each kind of suspicious boxes, of whatever split, then some of all the main split.
@@ -51,7 +51,7 @@ def draw_sheet(
     seen = np.unique(np.concatenate([*groups, [0]])).tolist()
     place = np.zeros(len(legend), dtype=np.int64)
     place[seen] = np.arange(len(seen))
-    return contact_sheet(pictures, boxes, [place[g] for g in groups], captions, [legend[i] for i in seen])
+    return box_grid(pictures, boxes, [place[g] for g in groups], captions, [legend[i] for i in seen])
 
 
 def _groups(
@@ -70,10 +70,10 @@ def _chosen(
 ) -> list[tuple[str, int]]:
     """Two images of each kind of suspicious boxes of each split, then evenly spaced ones of the main split."""
     suspects = [
-        [(split, index) for index in np.unique(tables[split].image[mask])[:SHEET_SUSPECTS].tolist()]
+        [(split, index) for index in np.unique(tables[split].image[mask])[:GRID_SUSPECTS].tolist()]
         for split in sorted(tables, key=lambda split: split != main)
         for mask in flags[split].values()
     ]
     n = len(tables[main].image_names)
-    spread = np.linspace(0, n - 1, min(n, SHEET_IMAGES)).round().astype(int).tolist()
-    return list(dict.fromkeys([*chain.from_iterable(suspects), *((main, i) for i in spread)]))[:SHEET_IMAGES]
+    spread = np.linspace(0, n - 1, min(n, GRID_IMAGES)).round().astype(int).tolist()
+    return list(dict.fromkeys([*chain.from_iterable(suspects), *((main, i) for i in spread)]))[:GRID_IMAGES]

@@ -31,7 +31,7 @@ from ssdir.data.readers.table_builder import find_name, hold_out
 from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.anchors import DetectorFit, fit_detector
 from ssdir.data_check.annotations import Summary, summarise
-from ssdir.data_check.image_grid import draw_sheet
+from ssdir.data_check.image_grid import draw_image_grid
 from ssdir.data_check.images import scan_images
 from ssdir.data_check.size_priors import GridModelConfig, PriorFit, fit_prior
 from ssdir.data_check.splits import check_splits, main_split
@@ -68,7 +68,7 @@ _NAME_LENGTH = 200
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """For presets whose second views are over black, where the images are not."""
 
-CHECK_FILE, RECOMMENDED_FILE, SHEET_FILE = "check.json", "recommended.yaml", "sheet.png"
+CHECK_FILE, RECOMMENDED_FILE, IMAGE_GRID_FILE = "check.json", "recommended.yaml", "image-grid.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,13 +330,13 @@ def _prior_changes(fit: PriorFit, preset: str, split: str) -> tuple[list[str], d
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path, force: bool = False) -> None:
-    """Writes `check.json`, `recommended.yaml` and `sheet.png` into a folder, all or nothing."""
+    """Writes `check.json`, `recommended.yaml` and `image-grid.png` into a folder, all or nothing."""
     with atomic_dir(out, force) as folder:
         (folder / CHECK_FILE).write_text(json_text(diagnosis.as_json()), encoding="utf-8")
         (folder / RECOMMENDED_FILE).write_text(recommended_yaml(diagnosis), encoding="utf-8")
         classes = [name for name, count in diagnosis.summary.classes.items() if count]
-        sheet = draw_sheet(diagnosis.tables, diagnosis.split, classes, diagnosis.image_size)
-        Image.fromarray(sheet).save(folder / SHEET_FILE)
+        grid = draw_image_grid(diagnosis.tables, diagnosis.split, classes, diagnosis.image_size)
+        Image.fromarray(grid).save(folder / IMAGE_GRID_FILE)
 
 
 def _plain(value: float) -> int | float:

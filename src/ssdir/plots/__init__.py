@@ -13,11 +13,11 @@ from ssdir.plots.charts import (
 )
 from ssdir.plots.image_grids import (
     Picture,
-    contact_sheet,
+    box_grid,
     principal_directions,
-    reconstruction_sheet,
+    reconstruction_grid,
     to_png,
-    traversal_sheet,
+    traversal_grid,
     traverse,
 )
 
@@ -26,16 +26,16 @@ __all__ = [
     "Curve",
     "Embedding",
     "Picture",
+    "box_grid",
     "confusion_matrix",
-    "contact_sheet",
     "embedding_map",
     "heatmaps",
     "loss_curves",
     "principal_directions",
-    "reconstruction_sheet",
+    "reconstruction_grid",
     "timing_bar",
     "to_png",
-    "traversal_sheet",
+    "traversal_grid",
     "traverse",
     "tsne",
 ]

@@ -33,7 +33,7 @@ GAP = 6
 _INK, _FAINT = (32, 32, 32), (110, 110, 110)
 
 
-def reconstruction_sheet(
+def reconstruction_grid(
     images: Tensor,
     objects: Objects,
     scene: Scene,
@@ -84,7 +84,7 @@ def reconstruction_sheet(
     return sheet.picture()
 
 
-def contact_sheet(
+def box_grid(
     pictures: Sequence[Picture],
     boxes: Sequence[NDArray[np.float64]],
     groups: Sequence[NDArray[np.int64]],
@@ -156,7 +156,7 @@ def traverse(decode: Decode, latents: Tensor, directions: Tensor, steps: int = 7
     return appearances.view(*moved.shape[:3], *appearances.shape[1:])
 
 
-def traversal_sheet(walks: Tensor, extent: float = 3.0, cell: int = 48) -> Picture:
+def traversal_grid(walks: Tensor, extent: float = 3.0, cell: int = 48) -> Picture:
     """Draws walks (n, k, steps, 3, S, S): a block of columns per object, a row per direction."""
     n, k, steps = walks.shape[:3]
     font = max(10, cell // 4)

@@ -34,9 +34,9 @@ def scenes_figure(
     pixels = batch.to(model.device)
     objects = model.encode(pixels)
     scene = model.redraw(pixels, objects).to("cpu")
-    sheet = plots.reconstruction_sheet(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
+    grid = plots.reconstruction_grid(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
-        plots.to_png(sheet),
+        plots.to_png(grid),
         "For each image: the input, the boxes found in it, its reconstruction, and single decoded objects.",
         scale=cell / 180,
         wide=True,
@@ -107,7 +107,7 @@ def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
         ],
         figures=[
             Figure(
-                plots.to_png(plots.traversal_sheet(walks)),
+                plots.to_png(plots.traversal_grid(walks)),
                 "Decoded objects along the principal components of the codes.",
                 wide=True,
             )

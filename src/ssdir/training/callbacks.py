@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.models.base import GenerativeModel
-from ssdir.plots import reconstruction_sheet
+from ssdir.plots import reconstruction_grid
 from ssdir.training.modules import LitModel, LitRepresentation
 
 
@@ -38,9 +38,9 @@ class SampleReconstructions(Callback):
         pixels = self.images.to(pl_module.device)
         objects = model.encode(pixels)
         scene = model.redraw(pixels, objects).to("cpu")
-        sheet = reconstruction_sheet(self.images, objects.to("cpu"), scene, model.class_names)
+        grid = reconstruction_grid(self.images, objects.to("cpu"), scene, model.class_names)
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(self.folder / f"epoch-{trainer.current_epoch:03d}.png")
+        Image.fromarray(grid).save(self.folder / f"epoch-{trainer.current_epoch:03d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", sheet, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image("samples", grid, trainer.global_step, dataformats="HWC")

@@ -60,9 +60,9 @@ def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_pat
         assert nearest["box_x1"] == pytest.approx(answer["asked"]["box_x1"], abs=0.01)
     one = json.loads(ok("search", index, f"{photos / 'a.png'}#1", "--score-threshold", 0.7, "--json"))
     assert [answer["asked"] for answer in one] == [answers[1]["asked"]]
-    ok(*query, "--sheet", tmp_path / "sheet.png")
-    sheet = Image.open(tmp_path / "sheet.png")
-    assert sheet.width == 4 * 126
+    ok(*query, "--image-grid", tmp_path / "grid.png")
+    grid = Image.open(tmp_path / "grid.png")
+    assert grid.width == 4 * 126
     text = ok(*query)
     assert "a.png" in text
     assert "next: ssdir search" in text
@@ -79,8 +79,8 @@ def test_pictures_that_are_gone_leave_their_rows(make_objects: MakeObjects, tmp_
     ok("index", make_objects(), "--out", tmp_path / "index")
     for image in tmp_path.glob("*.png"):
         image.unlink()
-    ok("search", tmp_path / "index", "--row", 0, "--sheet", tmp_path / "sheet.png")
-    grey = (np.asarray(Image.open(tmp_path / "sheet.png")) == 224).all(axis=2)
+    ok("search", tmp_path / "index", "--row", 0, "--image-grid", tmp_path / "grid.png")
+    grey = (np.asarray(Image.open(tmp_path / "grid.png")) == 224).all(axis=2)
     assert grey.mean() > 0.5
 
 
@@ -138,8 +138,8 @@ def test_a_model_that_was_trained_again_is_refused(
     assert "don't go together" in result.stderr.replace("\n", " ")
 
 
-def test_no_sheet_of_nothing(index: Path, photos: Path, tmp_path: Path) -> None:
-    text = ok("search", index, photos / "black.png", "--score-threshold", 1, "--sheet", tmp_path / "none.png")
+def test_no_image_grid_of_nothing(index: Path, photos: Path, tmp_path: Path) -> None:
+    text = ok("search", index, photos / "black.png", "--score-threshold", 1, "--image-grid", tmp_path / "none.png")
     assert "nothing was found" in text
     assert not (tmp_path / "none.png").exists()
 
