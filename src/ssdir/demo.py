@@ -13,7 +13,6 @@ from typing import Any
 from ssdir.console import next_step, progress, say
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.readers.coco.reader import write_scatter
-from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.device import choose_device, device_name
@@ -71,9 +70,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
             summary = train(recipe, folder / "data", folder / "run", force=True)
         model = load_model(summary.model_dir, choose_device())
         assert isinstance(model, DetectedVAE)
-        test, known = (
-            open_dataset(folder / "data", split, recipe.classes, model.image_size) for split in ("test", "train")
-        )
+        test, known = (recipe.open_data(folder / "data", split) for split in ("test", "train"))
         with clock.stage("measuring"):
             evaluation = _measure(model, test, known, seed)
             metrics = evaluation.metrics

@@ -22,7 +22,7 @@ from ssdir.benchmark.costs import STAGES, measure_costs
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.images import Image8
 from ssdir.data.readers.coco.reader import write_scatter
-from ssdir.data.readers.registry import open_dataset, read_table
+from ssdir.data.readers.registry import read_table
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text, read_yaml
@@ -197,19 +197,7 @@ class Runner:
 
     def open(self, job: Job, split: str) -> ObjectDataset:
         """A split as a job's training sees it."""
-        recipe = job.recipe
-        return open_dataset(
-            self._place(job.data),
-            split,
-            recipe.classes,
-            recipe.model.image_size,
-            None,
-            False,
-            recipe.min_side,
-            recipe.drop_empty,
-            for_training=True,
-            **recipe.read_options,
-        )
+        return job.recipe.open_data(self._place(job.data), split)
 
     def measured(self, job: Job) -> dict[str, Any] | None:
         """What was measured of a trained job; None if it is to be measured (again)."""

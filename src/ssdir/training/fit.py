@@ -15,7 +15,6 @@ import torch
 from ssdir.console import warn
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.learnable import nothing_to_learn
-from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import build_augmentation
 from ssdir.device import choose_device
 from ssdir.errors import InputError
@@ -102,7 +101,7 @@ def train(
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
-    splits = {split: _open(recipe, data, split) for split in ("train", "val")}
+    splits = {split: recipe.open_data(data, split, preload=True) for split in ("train", "val")}
     learned, measured = (splits[split].class_names for split in ("train", "val"))
     if learned != measured:
         raise InputError(
@@ -176,22 +175,6 @@ def _fetch_weights(recipe: Recipe) -> None:
         backbone = recipe.model.detector.backbone
         if getattr(backbone, "pretrained", False):
             build_backbone(backbone, recipe.model.image_size)
-
-
-def _open(recipe: Recipe, data: Path, split: str) -> ObjectDataset:
-    """A split as the recipe wants it, in memory."""
-    return open_dataset(
-        data,
-        split,
-        recipe.classes,
-        recipe.model.image_size,
-        preload=True,
-        min_side=recipe.min_side,
-        drop_empty=recipe.drop_empty,
-        transform=None,
-        for_training=True,
-        **recipe.read_options,
-    )
 
 
 def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ssdir.config import Config, Record, parse, parse_values, read_values
+from ssdir.data.dataset import ObjectDataset
 from ssdir.data.learnable import Learned
+from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.documents import MAX_YAML_BYTES, read_json, read_text
 from ssdir.errors import InputError
@@ -120,6 +122,30 @@ class Recipe(Config):
     def learned(self) -> Learned:
         """Which objects of the data are learned."""
         return Learned(self.classes, self.min_side, needs_objects=isinstance(self.model, DetectedConfig))
+
+    def open_data(self, data: Path, split: str, *, preload: bool = False) -> ObjectDataset:
+        """Opens a split as this recipe trains on it: its classes, image size and options; without augmentation.
+
+        Args:
+            data: folder of a data set in any known layout.
+            split: name of the split; without one to validate on, `val` is held out of `train`.
+            preload: read all images into memory now.
+
+        Raises:
+            InputError: if the data can't be read, or no image is left.
+        """
+        return open_dataset(
+            data,
+            split,
+            self.classes,
+            self.model.image_size,
+            transform=None,
+            preload=preload,
+            min_side=self.min_side,
+            drop_empty=self.drop_empty,
+            for_training=True,
+            **self.read_options,
+        )
 
     @property
     def read_options(self) -> dict[str, str | None]:
