@@ -58,15 +58,15 @@ def row_of(count: int, scores: list[float] | None = None) -> Objects:
     )
 
 
-def body(sheet: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
-    """The sheet below its column titles."""
-    return sheet[len(sheet) - images * PITCH :]
+def body(grid: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
+    """The grid below its column titles."""
+    return grid[len(grid) - images * PITCH :]
 
 
 def test_boxes_are_drawn_on_the_pixels_that_they_bound() -> None:
     objects = row_of(1)  # x 0.25 ... 0.75, y 0.375 ... 0.625
-    sheet = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
-    drawn = close_to(sheet[:CELL, PITCH : PITCH + CELL], BOX_COLOURS[0], 0)
+    grid = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
+    drawn = close_to(grid[:CELL, PITCH : PITCH + CELL], BOX_COLOURS[0], 0)
     expected = np.zeros((CELL, CELL), dtype=bool)
     expected[48:80, 32:96] = True
     expected[49:79, 33:95] = False
@@ -76,19 +76,19 @@ def test_boxes_are_drawn_on_the_pixels_that_they_bound() -> None:
 def test_a_row_shows_input_and_reconstruction() -> None:
     objects = Objects.cat([row_of(2), Objects.empty(1).replace(labels=torch.zeros(0).long()), row_of(3)])
     whole = plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL)
-    sheet = body(whole, 3)
+    grid = body(whole, 3)
     assert whole.dtype == np.uint8
-    assert 10 < len(whole) - len(sheet) < 40  # titles
+    assert 10 < len(whole) - len(grid) < 40  # titles
     for row in range(3):
-        pixels = sheet[row * PITCH : row * PITCH + CELL]
+        pixels = grid[row * PITCH : row * PITCH + CELL]
         assert (pixels[:, :CELL] == round(INPUT * 255)).all()
         assert (pixels[:, 2 * PITCH : 2 * PITCH + CELL] == round(REST * 255)).all()
 
 
 def test_objects_are_ordered_by_score_and_framed_like_their_boxes() -> None:
     objects = row_of(3, scores=[0.6, 0.9, 0.7])
-    sheet = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
-    boxed, thumbs = sheet[:CELL, PITCH : PITCH + CELL], sheet[:, 3 * PITCH :]
+    grid = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
+    boxed, thumbs = grid[:CELL, PITCH : PITCH + CELL], grid[:, 3 * PITCH :]
     for rank, row in enumerate((1, 2, 0)):
         column, shade = (row * CELL) // 3, round((row + 1) / 20 * 255)
         assert close_to(boxed[:, column : column + CELL // 3], BOX_COLOURS[rank], 0).any()
@@ -100,8 +100,8 @@ def test_objects_are_ordered_by_score_and_framed_like_their_boxes() -> None:
 
 
 def test_objects_beyond_the_most_are_grey_boxes_only() -> None:
-    sheet = body(plots.reconstruction_grid(*with_objects(row_of(4)), ["object"], 2, CELL), 1)
-    boxed, thumbs = sheet[:CELL, PITCH : PITCH + CELL], sheet[:, 3 * PITCH :]
+    grid = body(plots.reconstruction_grid(*with_objects(row_of(4)), ["object"], 2, CELL), 1)
+    boxed, thumbs = grid[:CELL, PITCH : PITCH + CELL], grid[:, 3 * PITCH :]
     assert close_to(boxed[:, CELL // 2 :], OTHER_COLOUR, 0).any()
     assert not any(close_to(thumbs, colour, 0).any() for colour in BOX_COLOURS[2:])
 
@@ -117,8 +117,8 @@ def test_names_of_classes_are_written_where_there_are_several() -> None:
 
 @pytest.mark.parametrize("batch_size", [0, 2])
 def test_no_objects_at_all(batch_size: int) -> None:
-    sheet = plots.reconstruction_grid(*with_objects(Objects.empty(batch_size)), ["object"], cell=CELL)
-    assert len(body(sheet, batch_size)) == batch_size * PITCH
+    grid = plots.reconstruction_grid(*with_objects(Objects.empty(batch_size)), ["object"], cell=CELL)
+    assert len(body(grid, batch_size)) == batch_size * PITCH
 
 
 def test_parts_of_different_batches_are_an_error() -> None:
@@ -127,40 +127,13 @@ def test_parts_of_different_batches_are_an_error() -> None:
         plots.reconstruction_grid(images, Objects.empty(3), scene, ["object"])
 
 
-def test_principal_directions_are_one_standard_deviation_long() -> None:
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(4000, 5, generator=generator) * torch.tensor([0.1, 3.0, 0.5, 1.0, 0.2]) + 7
-    directions = plots.principal_directions(latents, 2)
-    expected = torch.zeros(2, 5)
-    expected[0, 1], expected[1, 3] = latents[:, 1].std(), latents[:, 3].std()
-    torch.testing.assert_close(directions.abs(), expected, atol=0.1, rtol=0)
-
-
-def paint(latents: Tensor) -> Tensor:
-    """Decodes z_what (M, 3) to a plain colour."""
-    return latents.clamp(0, 1)[:, :, None, None].expand(-1, 3, 4, 4)
-
-
-def test_walks_are_centred_on_the_object_and_end_at_the_extent() -> None:
-    latents = torch.tensor([[0.5, 0.5, 0.5], [0.2, 0.4, 0.6]])
-    directions = torch.tensor([[0.1, 0.0, 0.0], [0.0, 0.0, -0.05]])
-    walks = plots.traverse(paint, latents, directions, steps=5, extent=2.0)
-    assert walks.shape == (2, 2, 5, 3, 4, 4)
-    for row in range(2):
-        assert torch.equal(walks[:, row, 2], paint(latents))
-        torch.testing.assert_close(walks[:, row, 0], paint(latents - 2 * directions[row]))
-        torch.testing.assert_close(walks[:, row, 4], paint(latents + 2 * directions[row]))
-    with pytest.raises(ValueError, match="odd"):
-        plots.traverse(paint, latents, directions, steps=4)
-
-
 def test_the_traversal_grid_has_every_step_in_its_place() -> None:
     shades = torch.linspace(0.1, 0.8, 2 * 3 * 5).view(2, 3, 5, 1, 1, 1)
-    sheet = plots.traversal_grid(shades.expand(-1, -1, -1, 3, 4, 4), cell=20)
+    grid = plots.traversal_grid(shades.expand(-1, -1, -1, 3, 4, 4), cell=20)
     for shade in (shades.flatten() * 255).round().int().tolist():
-        assert (sheet == shade).all(axis=-1).sum() >= 400
+        assert (grid == shade).all(axis=-1).sum() >= 400
     places = {
-        name: np.argwhere((sheet == round(float(shades[name]) * 255)).all(axis=-1)).mean(axis=0)
+        name: np.argwhere((grid == round(float(shades[name]) * 255)).all(axis=-1)).mean(axis=0)
         for name in np.ndindex(2, 3, 5)
     }
     assert places[0, 0, 0][1] < places[0, 0, 4][1] < places[1, 0, 0][1]
@@ -171,21 +144,6 @@ def test_the_traversal_grid_has_every_step_in_its_place() -> None:
 def test_png_is_lossless() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(decoded(plots.to_png(picture)), picture)
-
-
-def test_tsne_keeps_blobs_apart_and_draws_at_most_so_many() -> None:
-    labels = torch.arange(120) % 2
-    latents = torch.randn(120, 6, generator=torch.Generator().manual_seed(0)) + 20 * labels[:, None]
-    first = plots.tsne(latents, seed=1, max_points=60)
-    assert first.points.shape == (60, 2)
-    assert len(set(first.rows.tolist())) == 60
-    own = labels.numpy()[first.rows]
-    centers = [first.points[own == label].mean(axis=0) for label in (0, 1)]
-    nearest = np.linalg.norm(first.points[:, None] - np.stack(centers), axis=-1).argmin(axis=1)
-    np.testing.assert_array_equal(nearest, own)
-    np.testing.assert_array_equal(first.points, plots.tsne(latents, seed=1, max_points=60).points)
-    with pytest.raises(ValueError, match="at least 5"):
-        plots.tsne(latents[:4])
 
 
 def test_the_map_has_the_colour_of_each_class() -> None:
@@ -267,25 +225,28 @@ def lab(linear_rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def test_a_box_grid_shows_pictures_and_the_boxes_of_each_group() -> None:
-    pictures = [np.full((100, 200, 3), 40, np.uint8), np.full((200, 100, 3), 90, np.uint8)]
-    boxes = [np.array([[0.25, 0.2, 0.75, 0.8], [-9.0, 2.0, 30.0, 3.0]]), np.array([[0.1, 0.1, 0.9, 0.5]] * 2)]
-    groups = [np.array([0, 0]), np.array([1, 0])]
-    legend = [("cat", "#00ff00"), ("odd", "#ff0000")]
-    sheet = plots.box_grid(pictures, boxes, groups, ["a", "b" * 200], legend, columns=2, cell=200)
+    wide, tall = np.full((100, 200, 3), 40, np.uint8), np.full((200, 100, 3), 90, np.uint8)
+    images = [
+        plots.BoxedImage(wide, np.array([[0.25, 0.2, 0.75, 0.8], [-9.0, 2.0, 30.0, 3.0]]), np.array([0, 0]), "a"),
+        plots.BoxedImage(tall, np.array([[0.1, 0.1, 0.9, 0.5]] * 2), np.array([2, 0]), "b" * 200),
+    ]
+    legend = [("cat", "#00ff00"), ("absent", "#0000ff"), ("suspicious", "#ff0000")]
+    grid = plots.box_grid(images, legend, columns=2, cell=200)
     top = 11 + 10
-    first, second = sheet[top : top + 100, :200], sheet[top : top + 200, 200 + GAP : 300 + GAP]
-    assert sheet.shape[1] == 2 * (200 + GAP)
+    first, second = grid[top : top + 100, :200], grid[top : top + 200, 200 + GAP : 300 + GAP]
+    assert grid.shape[1] == 2 * (200 + GAP)
     rows, columns = np.nonzero(close_to(first, "#00ff00", 0))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 79, 50, 149)
     assert tuple(first[50, 100]) == (40, 40, 40)
     rows, columns = np.nonzero(close_to(second, "#ff0000", 0))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 99, 10, 89)
     assert not close_to(second, "#00ff00", 0).any()  # The last group of equal boxes is seen.
-    assert close_to(sheet[:top], "#ff0000", 0).any()
+    assert close_to(grid[:top], "#ff0000", 0).any()
+    assert not close_to(grid[:top], "#0000ff", 0).any()  # The legend leaves out groups without a box.
 
 
 def test_a_box_grid_of_nothing() -> None:
-    assert plots.box_grid([], [], [], [], []).ndim == 3
+    assert plots.box_grid([], []).ndim == 3
 
 
 def test_heatmaps_are_darker_where_values_are_larger() -> None:

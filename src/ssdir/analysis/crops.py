@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ssdir.data.images import read_image
+from ssdir.data.images import Image8, read_image
 from ssdir.errors import InputError
-from ssdir.plots.image_grids import Picture, box_grid
+from ssdir.plots.image_grids import BoxedImage, box_grid
 
 MARGIN = 0.35
 """What is shown around an object, relative to its longer side: it needs surroundings to be recognised."""
@@ -31,7 +31,7 @@ class Crop:
         box: the object, xyxy relative to the picture; None where the picture is gone.
     """
 
-    picture: Picture
+    picture: Image8
     box: NDArray[np.float64] | None
 
 
@@ -50,7 +50,7 @@ class Tile:
     group: int = 0
 
 
-def crop_around(picture: Picture, box_px: Sequence[float]) -> Crop:
+def crop_around(picture: Image8, box_px: Sequence[float]) -> Crop:
     """The object at a box, xyxy in pixels, with its surroundings."""
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = box_px
@@ -79,7 +79,7 @@ def read_crops(table: pa.Table, find: Callable[[str], Path] = Path) -> list[Crop
     return [crops[row] for row in range(len(table))]
 
 
-def crop_grid(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int = 120) -> Picture:
+def crop_grid(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int = 120) -> Image8:
     """Rows of tiles, all as long as the longest.
 
     Args:
@@ -90,19 +90,15 @@ def crop_grid(rows: Sequence[Sequence[Tile]], legend: Sequence[str], cell: int =
     columns = max((len(row) for row in rows), default=1)
     blank = Tile(Crop(np.full((1, 1, 3), 255, dtype=np.uint8), None), "")
     tiles = [tile for row in rows for tile in (*row, *[blank] * (columns - len(row)))]
-    nowhere = np.zeros((0, 4))
-    return box_grid(
-        [tile.crop.picture for tile in tiles],
-        [nowhere if tile.crop.box is None else tile.crop.box[None] for tile in tiles],
-        [np.full(0 if tile.crop.box is None else 1, tile.group) for tile in tiles],
-        [tile.caption for tile in tiles],
-        list(zip(legend, COLOURS, strict=False)),
-        columns,
-        cell,
-    )
+    boxes = [np.zeros((0, 4)) if tile.crop.box is None else tile.crop.box[None] for tile in tiles]
+    images = [
+        BoxedImage(tile.crop.picture, box, np.full(len(box), tile.group), tile.caption)
+        for tile, box in zip(tiles, boxes, strict=True)
+    ]
+    return box_grid(images, list(zip(legend, COLOURS, strict=False)), columns, cell)
 
 
-def _read(path: Path) -> Picture | None:
+def _read(path: Path) -> Image8 | None:
     if not os.path.isfile(path):  # A stored path may be longer than any file's.
         return None
     try:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.images import read_image, shrink
+from ssdir.data.images import Image8, read_image, shrink
 from ssdir.data_check.annotations import box_flags
 from ssdir.errors import InputError
 from ssdir.formatting import counted
-from ssdir.plots import Picture, box_grid
-from ssdir.plots.image_grids import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR
+from ssdir.plots.image_grids import ALERT_COLOUR, BOX_COLOURS, SMALL_COLOUR, BoxedImage, box_grid
 
 GRID_IMAGES, GRID_SUSPECTS = 24, 2
 _THUMBNAIL = 440
@@ -23,7 +22,7 @@ _THUMBNAIL = 440
 
 def draw_image_grid(
     tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int
-) -> Picture:
+) -> Image8:
     """Some images with each kind of suspicious boxes, of whatever split, then some of all the main split.
 
     Args:
@@ -37,21 +36,18 @@ def draw_image_grid(
     legend += [(f"too small at {image_size} px", SMALL_COLOUR), ("broken or suspicious", ALERT_COLOUR)]
     flags = {split: box_flags(table, image_size) for split, table in tables.items()}
     group = {split: _groups(table, flags[split], names) for split, table in tables.items()}
-    pictures, boxes, groups, captions = [], [], [], []
+    images = []
     for split, index in _chosen(tables, flags, main):
         table = tables[split]
         try:
-            pictures.append(shrink(read_image(table.image_paths[index]), _THUMBNAIL))
+            image = shrink(read_image(table.image_paths[index]), _THUMBNAIL)
         except InputError:
             continue
         rows = np.flatnonzero((table.image == index) & ~table.ignored)
-        boxes.append(table.boxes_px[rows] / table.image_sizes[index][[1, 0, 1, 0]])
-        groups.append(group[split][rows])
-        captions.append(f"{Path(table.image_names[index]).name}: {counted(len(rows), 'box', 'boxes')}")
-    seen = np.unique(np.concatenate([*groups, [0]])).tolist()
-    place = np.zeros(len(legend), dtype=np.int64)
-    place[seen] = np.arange(len(seen))
-    return box_grid(pictures, boxes, [place[g] for g in groups], captions, [legend[i] for i in seen])
+        boxes = table.boxes_px[rows] / table.image_sizes[index][[1, 0, 1, 0]]
+        caption = f"{Path(table.image_names[index]).name}: {counted(len(rows), 'box', 'boxes')}"
+        images.append(BoxedImage(image, boxes, group[split][rows], caption))
+    return box_grid(images, legend)
 
 
 def _groups(

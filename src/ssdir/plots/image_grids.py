@@ -1,36 +1,51 @@
-"""Sheets of pictures: what a model sees, finds and draws, and what its codes mean."""
+"""Image grids: what a model sees, detects and reconstructs, with boxes and captions."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TypeAlias
 
+import cv2
+import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ssdir.data.images import Image8
 from ssdir.objects import Objects, Scene
 
-Picture: TypeAlias = NDArray[np.uint8]
-"""RGB, (H, W, 3)."""
-Decode: TypeAlias = Callable[[Tensor], Tensor]
-"""`z_what` (M, D) to appearances (M, 3, S, S) in [0, 1]."""
-
 BOX_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#bbbbbb")
-"""Bright on dark pictures, for any colour vision (Okabe and Ito 2008, and grey)."""
+"""Colours that are bright on dark images, for any colour vision (Okabe and Ito 2008, and grey)."""
 OTHER_COLOUR = "#707070"
 ALERT_COLOUR = "#ff0000"
 SMALL_COLOUR = "#ff40ff"
 
 GAP = 6
-"""Pixels between pictures."""
+"""Pixels between images."""
 
-_INK, _FAINT = (32, 32, 32), (110, 110, 110)
+_TEXT, _FAINT = "#202020", "#6e6e6e"
+
+
+@dataclass(frozen=True, eq=False)
+class BoxedImage:
+    """An image with boxes and a caption.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        boxes: float (n, 4), xyxy relative to the image; parts outside the image are not shown.
+        groups: int (n,), the group of each box.
+        caption: the text below the image.
+    """
+
+    image: Image8
+    boxes: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    caption: str
 
 
 def reconstruction_grid(
@@ -40,19 +55,19 @@ def reconstruction_grid(
     class_names: Sequence[str],
     max_objects: int = 8,
     cell: int = 160,
-) -> Picture:
-    """A row per image: input, boxes, reconstruction, and its best objects, each decoded alone.
+) -> Image8:
+    """Shows a row per image: input, boxes, reconstruction, and the objects of highest score, each decoded alone.
 
-    An object is framed in the colour of its box; boxes beyond `max_objects` are grey. Below it are its class,
-    where there are several, and its score.
+    Each object is framed in the colour of its box; the boxes beyond `max_objects` are grey. The class, where there
+    are several, and the score are written below the object.
 
     Args:
         images: float (B, 3, H, W) in [0, 1].
-        objects: what was found in them.
-        scene: what the model drew for `objects`.
+        objects: the objects detected in them.
+        scene: the decoded `objects`.
         class_names: the classes that `objects.labels` index.
-        max_objects: most objects shown of an image, by falling score.
-        cell: side of an image on the sheet, in pixels; objects get a little less than half of it.
+        max_objects: maximum number of objects shown per image.
+        cell: side of an image in the grid, in pixels; objects get a little less than half of it.
 
     Raises:
         ValueError: if images, objects and scene are not of one batch.
@@ -64,202 +79,137 @@ def reconstruction_grid(
     order = _by_score(objects)
     objects, appearances = objects[order], scene.appearances.cpu()[order]
     captions = _captions(objects, class_names)
-    layout = _Layout.of(objects, max_objects, cell, captioned=any(captions))
-    sheet = _Sheet(layout.title + len(images) * layout.pitch, layout.width, layout.font)
-    for column, title in enumerate(("input", "detected", "reconstruction", "each object decoded alone")):
-        sheet.write(title, 2, column * layout.pitch, _INK)
+    font, pitch = max(9, cell // 15), cell + GAP
+    side = (cell - GAP) // 2 - (font + 4 if any(captions) else 0)  # of an object; half a cell, less its caption
+    columns = max(2, ceil(min(max_objects, max(objects.per_image, default=0)) / 2))
+    title = font + 8
+    canvas = _Canvas(title + len(images) * pitch, 3 * pitch + max(columns * pitch // 2, font * 14), font)
+    for column, text in enumerate(("input", "detected", "reconstruction", "each object decoded alone")):
+        canvas.write(text, 2, column * pitch)
     for number, part in enumerate(objects.split()):
-        top = layout.title + number * layout.pitch
-        picture = _pixels(images[number], cell, cell)
-        sheet.put(picture, top, 0)
-        sheet.put(_with_boxes(picture, part, max_objects), top, layout.pitch)
-        sheet.put(_pixels(scene.reconstructions[number], cell, cell), top, 2 * layout.pitch)
+        top = title + number * pitch
+        image = to_pixels(images[number], cell, cell)
+        canvas.paste(image, top, 0)
+        colours = [_rank_colour(rank) if rank < max_objects else OTHER_COLOUR for rank in range(len(part))]
+        boxes = part.boxes.numpy().astype(np.float64)
+        # In reverse, so that the box of the highest score is on top.
+        canvas.paste(_draw_boxes(image, boxes[::-1], colours[::-1], max(1, round(cell / 120))), top, pitch)
+        canvas.paste(to_pixels(scene.reconstructions[number], cell, cell), top, 2 * pitch)
         rows = (objects.image_index == number).nonzero()[:max_objects, 0].tolist()
         for rank, row in enumerate(rows):
-            down, left = layout.place(rank)
-            sheet.put(_framed(appearances[row], objects.z_where[row], rank, layout), top + down, left)
-            sheet.write(captions[row], top + down + layout.thumb + 1, left, _FAINT)
+            down, left = top + rank // columns * pitch // 2, 3 * pitch + rank % columns * pitch // 2
+            framed = _framed(appearances[row], objects.z_where[row], _rank_colour(rank), side, max(1, cell // 100))
+            canvas.paste(framed, down, left)
+            canvas.write(captions[row], down + side + 1, left, _FAINT)
         if not rows:
-            sheet.write("nothing found", top, 3 * layout.pitch, _FAINT)
-    return sheet.picture()
+            canvas.write("no objects detected", top, 3 * pitch, _FAINT)
+    return canvas.pixels()
 
 
 def box_grid(
-    pictures: Sequence[Picture],
-    boxes: Sequence[NDArray[np.float64]],
-    groups: Sequence[NDArray[np.int64]],
-    captions: Sequence[str],
-    legend: Sequence[tuple[str, str]],
-    columns: int = 6,
-    cell: int = 220,
-) -> Picture:
-    """Pictures in their proportions, with boxes, a caption below each, and what the colours mean above all.
+    images: Sequence[BoxedImage], legend: Sequence[tuple[str, str]], columns: int = 6, cell: int = 220
+) -> Image8:
+    """Shows images in their proportions, with their boxes and captions, below a legend of the groups.
 
     Args:
-        pictures: of any size; drawn with their longer side as `cell`.
-        boxes: of each picture, float (n, 4), xyxy relative to it; what reaches out of it is not seen.
-        groups: of each picture, int (n,): the row of `legend`; of equal boxes, the last group is seen.
-        captions: one per picture, cut to its width.
-        legend: names and colours, such as `#ff0000`.
-        columns: pictures in a row.
-        cell: side of the square that a picture has, in pixels.
+        images: of any size; the longer side is resized to `cell`. Of equal boxes, the last group's is on top.
+        legend: name and colour, such as `#ff0000`, of each group; groups without a box are left out.
+        columns: images per row.
+        cell: side of the square around an image, in pixels; captions are cut to it.
     """
     font = max(9, cell // 18)
-    colours = [colour for _, colour in legend]
-    sides = [[max(1, round(side * cell / max(each.shape[:2]))) for side in each.shape[:2]] for each in pictures]
-    starts = range(0, len(pictures), columns)
+    sides = [
+        [max(1, round(side * cell / max(each.image.shape[:2]))) for side in each.image.shape[:2]]
+        for each in images
+    ]
+    starts = range(0, len(images), columns)
     heights = [max(height for height, _ in sides[start : start + columns]) for start in starts]
     line, title = font + 2 * GAP, font + 10
-    sheet = _Sheet(title + sum(heights) + line * len(heights), columns * (cell + GAP), font)
+    canvas = _Canvas(title + sum(heights) + line * len(heights), columns * (cell + GAP), font)
     left = 0
-    for name, colour in legend:
-        left = sheet.write("■ ", 2, left, tuple(bytes.fromhex(colour[1:])))
-        left = sheet.write(name, 2, left, _INK) + 2 * font
+    present = set().union(*(each.groups.tolist() for each in images))
+    for name, colour in [entry for group, entry in enumerate(legend) if group in present]:
+        left = canvas.write("■ ", 2, left, colour)
+        left = canvas.write(name, 2, left) + 2 * font
     top = title
     for start, height in zip(starts, heights, strict=True):
-        for column, number in enumerate(range(start, min(start + columns, len(pictures)))):
-            image = torch.from_numpy(pictures[number]).permute(2, 0, 1) / 255
-            drawn = _outlined(_pixels(image, *sides[number]), boxes[number], groups[number], colours)
-            sheet.put(drawn, top, column * (cell + GAP))
-            sheet.write(captions[number], top + height + 2, column * (cell + GAP), _FAINT, room=cell)
+        for column, number in enumerate(range(start, min(start + columns, len(images)))):
+            each, left = images[number], column * (cell + GAP)
+            # Large boxes first, so that small ones inside them stay visible.
+            areas = np.prod(np.nan_to_num(each.boxes[:, 2:] - each.boxes[:, :2]), axis=1)
+            order = np.lexsort((each.groups, -areas))
+            colours = [legend[group][1] for group in each.groups[order].tolist()]
+            canvas.paste(_draw_boxes(_resized(each.image, *sides[number]), each.boxes[order], colours), top, left)
+            canvas.write(each.caption, top + height + 2, left, _FAINT, max_width=cell)
         top += height + line
-    return sheet.picture()
+    return canvas.pixels()
 
 
-def principal_directions(latents: Tensor, count: int = 4) -> Tensor:
-    """The first principal components (count, D) of latents (N, D), each as long as a standard deviation."""
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(count, *latents.shape)).fit(latents.double().numpy())
-    return torch.from_numpy(pca.components_ * np.sqrt(pca.explained_variance_)[:, None]).to(latents)
-
-
-@torch.no_grad()
-def traverse(decode: Decode, latents: Tensor, directions: Tensor, steps: int = 7, extent: float = 3.0) -> Tensor:
-    """Decodes objects while they walk along directions of the latent space.
-
-    Args:
-        decode: the model's what decoder.
-        latents: float (n, D), where the walks are centred.
-        directions: float (k, D), see `principal_directions`.
-        steps: pictures of a walk, odd: the middle one is the object itself.
-        extent: how far it goes to either side, in lengths of the direction.
-
-    Returns:
-        float (n, k, steps, 3, S, S).
-    """
-    if steps % 2 == 0:
-        raise ValueError(f"steps must be odd, got {steps}")
-    offsets = torch.arange(-(steps // 2), steps // 2 + 1).to(latents) * (extent / max(steps // 2, 1))
-    moved = latents[:, None, None] + offsets[:, None] * directions[:, None].to(latents)
-    appearances = decode(moved.flatten(0, 2))
-    return appearances.view(*moved.shape[:3], *appearances.shape[1:])
-
-
-def traversal_grid(walks: Tensor, extent: float = 3.0, cell: int = 48) -> Picture:
-    """Draws walks (n, k, steps, 3, S, S): a block of columns per object, a row per direction."""
-    n, k, steps = walks.shape[:3]
+def traversal_grid(traversals: Tensor, extent: float = 3.0, cell: int = 48) -> Image8:
+    """Shows traversals (n, k, steps, 3, S, S): a block of columns per object, a row per direction."""
+    n, k, steps = traversals.shape[:3]
     font = max(10, cell // 4)
     title, margin, pitch = font + 8, 3 * font, cell + 2
     block = steps * pitch + 3 * GAP
-    sheet = _Sheet(title + k * pitch, margin + n * block, font)
+    canvas = _Canvas(title + k * pitch, margin + n * block, font)
     for row in range(k):
-        sheet.write(f"PC{row + 1}", title + row * pitch + (cell - font) // 2, 0, _INK)
+        canvas.write(f"PC{row + 1}", title + row * pitch + (cell - font) // 2, 0)
     marks = {0: f"−{extent:g}σ", steps // 2: "object", steps - 1: f"+{extent:g}σ"}
     for number in range(n):
         left = margin + number * block
         for step, mark in marks.items():
-            sheet.write(mark, 2, left + step * pitch, _FAINT)
+            canvas.write(mark, 2, left + step * pitch, _FAINT)
         for row, step in np.ndindex(k, steps):
-            sheet.put(_pixels(walks[number, row, step], cell, cell), title + row * pitch, left + step * pitch)
-    return sheet.picture()
+            picture = to_pixels(traversals[number, row, step], cell, cell)
+            canvas.paste(picture, title + row * pitch, left + step * pitch)
+    return canvas.pixels()
 
 
-def to_png(picture: Picture) -> bytes:
-    """Encodes a picture losslessly."""
-    from PIL import Image
+def to_pixels(image: Tensor, height: int | None = None, width: int | None = None) -> Image8:
+    """Converts an image float (1 | 3, h, w) in [0, 1] to uint8 (height, width, 3); by default, the size stays."""
+    scaled = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().expand(3, -1, -1)
+    pixels = np.ascontiguousarray(scaled.permute(1, 2, 0).numpy())
+    return pixels if height is None or width is None else _resized(pixels, height, width)
 
+
+def to_png(image: Image8) -> bytes:
+    """Encodes an image as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where things are on a reconstruction sheet, in pixels.
-
-    Attributes:
-        cell: side of an image.
-        columns: of objects, in two rows beside each image.
-        font: size of text.
-        caption: height of the line below an object; 0 without captions.
-    """
-
-    cell: int
-    columns: int
-    font: int
-    caption: int
-
-    @classmethod
-    def of(cls, objects: Objects, max_objects: int, cell: int, *, captioned: bool) -> _Layout:
-        most = min(max_objects, max(objects.per_image, default=0))
-        font = max(9, cell // 15)
-        return cls(cell, max(2, ceil(most / 2)), font, font + 4 if captioned else 0)
-
-    @property
-    def title(self) -> int:
-        return self.font + 8
-
-    @property
-    def pitch(self) -> int:
-        return self.cell + GAP
-
-    @property
-    def thumb(self) -> int:
-        return (self.cell - GAP) // 2 - self.caption
-
-    @property
-    def width(self) -> int:
-        return 3 * self.pitch + max(self.columns * self.pitch // 2, self.font * 14)
-
-    def place(self, rank: int) -> tuple[int, int]:
-        """Top, from that of the image, and left of an object's square."""
-        row, column = divmod(rank, self.columns)
-        return row * self.pitch // 2, 3 * self.pitch + column * self.pitch // 2
-
-
-class _Sheet:
-    """White paper to put pictures and text on."""
+class _Canvas:
+    """A white canvas for images and text."""
 
     def __init__(self, height: int, width: int, font: int) -> None:
-        import matplotlib
-        from PIL import Image, ImageDraw, ImageFont
-
-        self._canvas = Image.new("RGB", (width, height), "white")
-        self._draw = ImageDraw.Draw(self._canvas)
-        # Pillow's own font lacks most of Unicode, which names of classes may use.
+        self._image = Image.new("RGB", (width, height), "white")
+        self._draw = ImageDraw.Draw(self._image)
+        # Pillow's own font lacks most of Unicode, which class names may use.
         self._font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), font)
 
-    def put(self, picture: Picture, top: int, left: int) -> None:
-        from PIL import Image
+    def paste(self, image: Image8, top: int, left: int) -> None:
+        self._image.paste(Image.fromarray(image), (left, top))
 
-        self._canvas.paste(Image.fromarray(picture), (left, top))
-
-    def write(self, text: str, top: int, left: int, colour: tuple[int, ...], room: int | None = None) -> int:
-        """Returns where the text ends; with `room`, it loses as much of its beginning as does not fit."""
+    def write(self, text: str, top: int, left: int, colour: str = _TEXT, max_width: int | None = None) -> int:
+        """Writes a line and returns where it ends; a line beyond `max_width` is cut at its beginning."""
         shown, skipped = text, 0
-        while room is not None and skipped < len(text) and self._font.getlength(shown) > room:
+        while max_width is not None and skipped < len(text) and self._font.getlength(shown) > max_width:
             skipped += 1
             shown = f"…{text[skipped:]}"
         self._draw.text((left, top), shown, fill=colour, font=self._font)
         return left + ceil(self._font.getlength(shown))
 
-    def picture(self) -> Picture:
-        return np.array(self._canvas)
+    def pixels(self) -> Image8:
+        return np.array(self._image)
+
+
+def _rank_colour(rank: int) -> str:
+    return BOX_COLOURS[rank % len(BOX_COLOURS)]
 
 
 def _by_score(objects: Objects) -> Tensor:
-    """Rows by image, then by falling score."""
+    """Returns the order of rows by image, then by falling score."""
     if objects.scores is None:
         return torch.arange(len(objects))
     order = objects.scores.argsort(descending=True, stable=True)
@@ -267,7 +217,7 @@ def _by_score(objects: Objects) -> Tensor:
 
 
 def _captions(objects: Objects, class_names: Sequence[str]) -> list[str]:
-    """Class, where there are several, and score of each object."""
+    """Returns each object's score, after its class where there are several."""
     scores = [""] * len(objects)
     if objects.scores is not None:
         scores = [f"{score:.2f}" for score in objects.scores.tolist()]
@@ -278,56 +228,31 @@ def _captions(objects: Objects, class_names: Sequence[str]) -> list[str]:
     return [f"{name} {score}".rstrip() for name, score in zip(short, scores, strict=True)]
 
 
-def _with_boxes(picture: Picture, objects: Objects, max_objects: int) -> Picture:
-    """Draws one image's boxes, the first `max_objects` coloured, the first on top."""
-    import supervision as sv
-
-    height, width = picture.shape[:2]
-    last_first = np.arange(len(objects))[::-1]
-    detections = objects.replace(z_what=None, z_what_scale=None).to_supervision((height, width))[last_first]
-    # supervision's corners are inclusive, ours are half-open.
-    detections.xyxy[:, 2:] = np.maximum(detections.xyxy[:, 2:] - 1, detections.xyxy[:, :2])
-    colours = np.where(last_first < max_objects, last_first % len(BOX_COLOURS), len(BOX_COLOURS))
-    palette = sv.ColorPalette.from_hex([*BOX_COLOURS, OTHER_COLOUR])
-    annotator = sv.BoxAnnotator(color=palette, thickness=max(1, round(height / 120)))
-    bgr = np.ascontiguousarray(picture[..., ::-1])
-    return np.ascontiguousarray(annotator.annotate(bgr, detections, custom_color_lookup=colours)[..., ::-1])
-
-
-def _outlined(
-    picture: Picture, boxes: NDArray[np.float64], groups: NDArray[np.int64], colours: Sequence[str]
-) -> Picture:
-    """Draws boxes, xyxy relative to the picture, the large ones first."""
-    from PIL import Image, ImageDraw
-
-    canvas = Image.fromarray(picture)
+def _draw_boxes(image: Image8, boxes: NDArray[np.float64], colours: Sequence[str], width: int = 1) -> Image8:
+    """Draws boxes (n, 4), xyxy relative to the image, in their order."""
+    canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     # Without a limit, Pillow would walk along lines that lie far outside.
     corners = np.clip(np.nan_to_num(boxes), -1, 2) * [canvas.width, canvas.height, canvas.width, canvas.height]
-    for row in np.lexsort((groups, -np.prod(corners[:, 2:] - corners[:, :2], axis=1))):
-        x1, y1, x2, y2 = np.rint(corners[row]).astype(int).tolist()
-        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colours[groups[row]])
+    for (x1, y1, x2, y2), colour in zip(np.rint(corners).astype(int).tolist(), colours, strict=True):
+        # Pillow's corners are inclusive, ours are half-open.
+        draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=width)
     return np.array(canvas)
 
 
-def _framed(appearance: Tensor, z_where: Tensor, rank: int, layout: _Layout) -> Picture:
-    """An object in the proportions of its box and the frame of its rank."""
-    border = max(1, layout.cell // 100)
-    room = layout.thumb - 2 * border
-    scale = room / max(float(z_where[2:].max()), 1e-6)
-    width, height = (max(2, round(side * scale)) for side in z_where[2:].tolist())
+def _framed(appearance: Tensor, z_where: Tensor, colour: str, side: int, border: int) -> Image8:
+    """Returns an object in the proportions of its box, with a frame, at most `side` pixels a side."""
+    scale = (side - 2 * border) / max(float(z_where[2:].max()), 1e-6)
+    width, height = (max(2, round(length * scale)) for length in z_where[2:].tolist())
     framed = np.empty((height + 2 * border, width + 2 * border, 3), dtype=np.uint8)
-    framed[:] = tuple(bytes.fromhex(BOX_COLOURS[rank % len(BOX_COLOURS)][1:]))
-    framed[border:-border, border:-border] = _pixels(appearance, height, width)
+    framed[:] = tuple(bytes.fromhex(colour[1:]))
+    framed[border:-border, border:-border] = to_pixels(appearance, height, width)
     return framed
 
 
-def _pixels(image: Tensor, height: int, width: int) -> Picture:
-    """Float (3, h, w) in [0, 1] as pixels of another size: bicubic upwards, by area downwards."""
-    import cv2
-
-    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+def _resized(pixels: Image8, height: int, width: int) -> Image8:
+    """Resizes pixels: bicubic to a larger size, by area to a smaller one."""
     smaller = height < pixels.shape[0] or width < pixels.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    resized: Picture = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=method)
+    resized: Image8 = cv2.resize(pixels, (width, height), interpolation=method)
     return resized

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssdir import plots
+from ssdir.analysis.projections import MIN_TSNE_POINTS, PrincipalAxes, traverse, tsne
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.documents import yaml_text
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
@@ -59,14 +60,14 @@ def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, image
 def embedding_section(found: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
     """Where codes of different categories lie (the paper's Fig. 3)."""
     title = "How the codes of objects lie"
-    if len(found) < plots.MIN_TSNE_POINTS:
+    if len(found) < MIN_TSNE_POINTS:
         return Section(title, ["Too few objects were found to draw a map of their codes."])
-    embedding = plots.tsne(found.latents, seed)
-    png = plots.embedding_map(embedding.points, found.labels.numpy()[embedding.rows], names)
+    projection = tsne(found.latents, seed)
+    png = plots.embedding_map(projection.points, found.labels.numpy()[projection.rows], names)
     return Section(
         title,
         [
-            f"The codes z_what of {len(embedding.rows):,} test objects, laid out in the plane by t-SNE: "
+            f"The codes z_what of {len(projection.rows):,} test objects, laid out in the plane by t-SNE: "
             "similar codes are neighbours, as in the paper's Fig. 3. Colours are the true categories.",
         ],
         figures=[Figure(png, "Map of the objects' codes, coloured by category.", scale=SHARP)],
@@ -96,8 +97,8 @@ def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
     if len(found) <= TRAVERSED_DIRECTIONS:
         return Section(title, ["Too few objects were found to walk through the space of their codes."])
     device = model.device
-    directions = plots.principal_directions(found.latents, TRAVERSED_DIRECTIONS)
-    walks = plots.traverse(lambda latents: model.decoder(latents.to(device))[0].cpu(), _typical(found), directions)
+    directions = PrincipalAxes.fit(found.latents, TRAVERSED_DIRECTIONS).directions
+    traversals = traverse(lambda z_what: model.decoder(z_what.to(device))[0].cpu(), _typical(found), directions)
     return Section(
         title,
         [
@@ -107,7 +108,7 @@ def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
         ],
         figures=[
             Figure(
-                plots.to_png(plots.traversal_grid(walks)),
+                plots.to_png(plots.traversal_grid(traversals)),
                 "Decoded objects along the principal components of the codes.",
                 wide=True,
             )

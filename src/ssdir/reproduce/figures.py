@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ssdir import plots
+from ssdir.analysis.projections import MIN_TSNE_POINTS, tsne
 from ssdir.documents import read_bytes
 from ssdir.errors import InputError
 from ssdir.evaluation.collect import collect
@@ -107,10 +108,10 @@ def draw_embedding(measurement: Measurement) -> bytes | None:
         device=model.device,
     )
     found = split.codes[LATENTS]
-    if len(found) < plots.MIN_TSNE_POINTS:
+    if len(found) < MIN_TSNE_POINTS:
         return None
-    embedding = plots.tsne(found.latents)
-    return plots.embedding_map(embedding.points, found.labels.numpy()[embedding.rows], test.category_names)
+    projection = tsne(found.latents)
+    return plots.embedding_map(projection.points, found.labels.numpy()[projection.rows], test.category_names)
 
 
 @dataclass(frozen=True)

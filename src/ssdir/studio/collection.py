@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from ssdir.analysis.projections import MIN_TSNE_POINTS, Projection, tsne
 from ssdir.data.images import Image8, read_image, shrink
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
-from ssdir.plots import MIN_TSNE_POINTS, Embedding, tsne
 from ssdir.store.objects_file import find_picture, read_table, to_objects
 from ssdir.studio.look import SHOWN_SIDE
 from ssdir.studio.samples import Sample
@@ -130,17 +130,17 @@ def map_objects(collection: Collection, predictor: Predictor, seed: int = 0) -> 
     codes = collection.objects.z_what
     assert codes is not None
     if len(codes) >= MIN_TSNE_POINTS:
-        embedding = tsne(codes, seed, MAX_POINTS)
+        projection = tsne(codes, seed, MAX_POINTS)
     else:  # Too few to be laid out: in a row.
         across = np.linspace(0, 1, len(codes), dtype=np.float32)
-        embedding = Embedding(np.stack([across, across * 0], axis=1), np.arange(len(codes)))
-    low, extent = embedding.points.min(axis=0), np.ptp(embedding.points, axis=0).clip(1e-6)
-    objects = collection.objects[torch.from_numpy(embedding.rows)]
+        projection = Projection(np.stack([across, across * 0], axis=1), np.arange(len(codes)))
+    low, extent = projection.points.min(axis=0), np.ptp(projection.points, axis=0).clip(1e-6)
+    objects = collection.objects[torch.from_numpy(projection.rows)]
     crops, known = _crops(collection, objects)
     return ObjectMap(
-        rows=embedding.rows,
-        points=(embedding.points - low) / extent,
-        clusters=_clusters(codes[embedding.rows].numpy(), seed),
+        rows=projection.rows,
+        points=(projection.points - low) / extent,
+        clusters=_clusters(codes[projection.rows].numpy(), seed),
         sides=objects.z_where[:, 2:].prod(dim=1).sqrt().numpy(),
         errors=_errors(predictor, objects, crops, known),
         crops=crops,

@@ -89,7 +89,7 @@ class EditTab:
         self.blend = gr.Slider(0, 1, 0, step=0.02, label="Blend towards it", buttons=[], elem_id="edit-blend")
         self.knobs = []
         with gr.Accordion("Directions that matter most in the data", open=True):
-            for number, share in enumerate(self.studio.directions.explained.tolist(), start=1):
+            for number, share in enumerate(self.studio.axes.explained.tolist(), start=1):
                 label = f"Direction {number}: {share:.0%} of what varies"
                 knob = gr.Slider(-4, 4, 0, step=0.05, label=label, buttons=[], elem_id=f"edit-knob-{number}")
                 self.knobs.append(knob)
@@ -189,7 +189,7 @@ class EditTab:
         codes = workspace.objects.z_what
         if workspace.row is None or codes is None:
             return [gr.update(interactive=False) for _ in self.knobs]
-        settings = self.studio.directions.read(codes[workspace.row])
+        settings = self.studio.axes.coordinates(codes[workspace.row])
         return [gr.update(value=round(float(each), 2), interactive=True) for each in settings.clamp(-4, 4)]
 
     def _shown(self, workspace: Workspace) -> list[Any]:
@@ -265,7 +265,7 @@ class EditTab:
         row, codes = workspace.row, workspace.objects.z_what
         settings = [number for each in sent if (number := number_of(each, -4, 4)) is not None]
         if row is not None and codes is not None and len(settings) == len(sent):
-            turned = self.studio.directions.turn(codes[row], torch.tensor(settings, dtype=codes.dtype))
+            turned = self.studio.axes.with_coordinates(codes[row], torch.tensor(settings, dtype=codes.dtype))
             changed = scene_editor.set_appearance(workspace.objects, row, turned)
             workspace = workspace.edited(changed, f"turned knobs of object {row + 1}", row, going_on=True)
         return self._turned(workspace)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssdir.analysis.projections import PrincipalAxes
 from ssdir.identity import Identity
 from ssdir.inference.predictor import check_draws, load
 from ssdir.models.io import find_model
 from ssdir.models.shipped import list_models
 from ssdir.studio.collection import collect_samples, map_objects, open_collection
-from ssdir.studio.directions import LatentDirections
 from ssdir.studio.samples import sample_pictures
 from ssdir.studio.workspace import Studio
 
@@ -55,7 +55,7 @@ def open_studio(
         predictor=predictor,
         rivals=list(dict.fromkeys([*rivals, *shipped])),
         samples=samples,
-        directions=LatentDirections.fit(codes),
+        axes=PrincipalAxes.fit(codes),
         collection=collection,
         objects_map=objects_map,
     )

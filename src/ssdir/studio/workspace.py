@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ssdir.analysis.projections import PrincipalAxes
 from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.formatting import quote
@@ -17,7 +18,6 @@ from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.studio.collection import Collection, ObjectMap
-from ssdir.studio.directions import LatentDirections
 from ssdir.studio.look import Look, look
 from ssdir.studio.samples import Sample
 from ssdir.studio.scene_editor import History
@@ -35,7 +35,7 @@ class Studio:
         predictor: the model.
         rivals: names of the models to compare it with.
         samples: pictures to start with.
-        directions: knobs of the codes.
+        axes: principal axes of the embeddings.
         collection: objects to explore.
         objects_map: their map.
     """
@@ -45,7 +45,7 @@ class Studio:
     predictor: Predictor
     rivals: Sequence[str]
     samples: Sequence[Sample]
-    directions: LatentDirections
+    axes: PrincipalAxes
     collection: Collection
     objects_map: ObjectMap
     loaded: dict[str, Predictor] = field(default_factory=dict)
