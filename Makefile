@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 THREADS := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: setup browser demo smoke test lint types docs bench clean
+.PHONY: setup browser demo smoke quick test lint types docs docs-tables bench clean
 
 setup: $(STAMP)
 
@@ -32,8 +32,19 @@ lint: setup
 types: setup
 	$(VENV)/bin/mypy
 
+# One process per core, with one thread each: the networks of the tests are too small for more threads.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(THREADS) --maxprocesses 8 --dist loadfile
+
+# All tests that take less than a second or two.
+quick: setup
+	$(PYTEST) -m "not slow"
+
 test: lint types
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
+
+# The tables of README and docs, from results/.
+docs-tables: setup
+	$(VENV)/bin/python tools/docs_tables.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(VENV)/bin/mkdocs build --strict

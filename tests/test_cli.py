@@ -306,6 +306,7 @@ def test_interrupted_encode_leaves_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_process_leaves_nothing(
@@ -565,6 +566,7 @@ def test_evaluate_at_another_operating_point(agnostic_model_dir: Path, digits: P
     assert blind["provenance"]["config"]["score_threshold"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_glyphs")
 def test_an_exported_file_measures_as_the_model_it_came_from(
     agnostic_model_dir: Path, digits: Path, out: Path

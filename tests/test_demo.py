@@ -32,6 +32,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch, agnostic_model_dir: Path) -> Non
         monkeypatch.setattr(demo, name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_demo")
 def test_the_demo_leaves_a_report_metrics_a_model_and_logs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

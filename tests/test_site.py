@@ -34,12 +34,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_is_reached_by_the_menu(site: Path) -> None:
     menu = (site / "index.html").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f'href="{page.stem}/"' in menu, page.name
 
 
+@pytest.mark.slow
 def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
@@ -48,12 +50,14 @@ def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
         assert not [url for url in fetched if url.startswith(("http:", "https:", "//"))], page
 
 
+@pytest.mark.slow
 def test_formulas_are_drawn(site: Path) -> None:
     page = (site / "how-it-works" / "index.html").read_text(encoding="utf-8")
     assert page.count("<math") > 10
     assert "arithmatex" not in page
 
 
+@pytest.mark.slow
 def test_pages_are_made_from_what_the_package_says(site: Path) -> None:
     assert "detection/ap50" in (site / "metrics" / "index.html").read_text(encoding="utf-8")
     assert "tiny-mnist" in (site / "models" / "index.html").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_compiled", lambda predictor: predictor)
 
 
+@pytest.mark.slow
 def test_engines_find_the_same_objects(uncompiled: None) -> None:
     model = ssdir.load("tiny-digits", "cpu").model
     costs = {cost.engine: cost for cost in measure_engines(model, scattered_pictures(128, 4), repeats=1)}
@@ -74,6 +75,7 @@ def bench(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_bench_writes_what_it_measured(tmp_path: Path, uncompiled: None) -> None:
     out, chart = tmp_path / "bench.json", tmp_path / "cost.png"
     quick = ("--objects", "1,3", "--batch-size", "1", "--repeats", "1", "--no-memory", "--no-engines")

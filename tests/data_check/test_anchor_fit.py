@@ -119,6 +119,7 @@ def test_octaves_of_size_weigh_by_the_root_of_their_number() -> None:
     assert weights[100:].sum().item() == pytest.approx(2 / 12)
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_same_each_time() -> None:
     boxes = some_boxes(4000, 0.05, 0.5)
     assert recommend(boxes, [500], 0.5, CONFIG) == recommend(boxes, [500], 0.5, CONFIG)

@@ -170,6 +170,7 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
     assert "augment" in recipe
 
 
+@pytest.mark.slow
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
     recipe = yaml.safe_load(recommended_yaml(diagnose(clean, None, "paper-clevr")))
     assert recipe["model"]["decoder"] == {"smooth_start": True}
@@ -196,6 +197,7 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
     assert augment.flip == 0, "digits are not mirrored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", [name for name in presets() if isinstance(read_recipe(name).model, DetectedConfig)]
 )
@@ -318,6 +320,7 @@ def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_clevr_mini
 def test_real_scenes() -> None:
     started = time.perf_counter()

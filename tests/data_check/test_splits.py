@@ -144,6 +144,7 @@ def test_a_folder_whose_splits_are_the_same_images_is_read_once() -> None:
     assert list(diagnosis.summaries) == ["train"]
 
 
+@pytest.mark.slow
 @needs_widerface
 def test_real_photographs() -> None:
     diagnosis = diagnose(WIDERFACE, None, "tiny")

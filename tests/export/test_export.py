@@ -52,6 +52,8 @@ from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import read_objects
 from ssdir.studio.samples import sample_pictures
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = "tiny-digits"
 ATOL = {"z_where": 1e-5, "scores": 1e-5, "z_what": 1e-5, "z_what_scale": 0, "z_depth": 1e-5}
 """How far single precision may drift apart between the engines; integers may not."""

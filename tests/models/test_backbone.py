@@ -108,6 +108,7 @@ FINER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(FINER))
 def test_a_batch_is_read_once_within_a_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = build_backbone(FINER[kind]).eval()

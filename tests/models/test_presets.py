@@ -30,6 +30,7 @@ def step(model: nn.Module, loss: Tensor) -> set[str]:
 DETECTED = [name for name in presets() if isinstance(read_recipe(name).model, DetectedConfig)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTED)
 def test_preset_takes_a_step_of_each_stage(name: str, untrained_recipe: Callable[..., Recipe]) -> None:
     recipe = untrained_recipe(name, ["model.detector.score_threshold=0", "model.detector.max_objects=4"])
@@ -56,6 +57,7 @@ def test_preset_takes_a_step_of_each_stage(name: str, untrained_recipe: Callable
     assert not any(parameter.startswith("detector.") for parameter in changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in presets() if name not in DETECTED])
 def test_preset_without_a_detector_takes_a_step(name: str) -> None:
     recipe = read_recipe(name)

@@ -25,6 +25,8 @@ from ssdir.reproduce.command import forecast, reproduce
 from ssdir.training.fit import train
 from ssdir.training.session import OutOfTime
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "model.detector={image_size: 64, anchors: {min_sizes: [10, 20, 36], max_sizes: [20, 36, 56]}}",
     "model.detector.backbone={channels: [8, 8, 8, 8, 8], top_down: 8}",

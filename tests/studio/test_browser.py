@@ -20,10 +20,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 _REQUIRED = os.environ.get("SSDIR_REQUIRE_BROWSER") == "1"
 if not _REQUIRED:
     pytest.importorskip("playwright", reason="browser tests need playwright")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists() and not _REQUIRED,
-    reason=f"no {CHROMIUM}: install chromium, or set SSDIR_REQUIRE_BROWSER=1 to fail without it",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not CHROMIUM.exists() and not _REQUIRED,
+        reason=f"no {CHROMIUM}: install chromium, or set SSDIR_REQUIRE_BROWSER=1 to fail without it",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

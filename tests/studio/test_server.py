@@ -16,6 +16,8 @@ from PIL import Image
 
 from studio.conftest import Running, start
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio", reason="the studio needs gradio")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ssdir.config import parse
 from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
@@ -33,6 +35,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_digits_are_found_and_their_latents_know_which_they_are(tmp_path: Path) -> None:
     scenes = ScatterConfig(canvas=SIZE, grids=(2,), min_size=0.35, max_size=0.5, train=500, val=20, test=100)
     write_scatter(tmp_path / "data", "digits", scenes)

@@ -185,6 +185,7 @@ def test_resumed_training_equals_uninterrupted(
     assert last[0] == last[1]
 
 
+@pytest.mark.slow
 def test_resumed_training_with_workers_equals_uninterrupted(
     augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,6 +206,7 @@ def test_models_without_dense_parts_have_no_graphs() -> None:
     assert not graphs.parts
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU sums in no certain order")
 def test_a_training_by_graphs_is_the_same_training(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,8 @@ from ssdir.training.stage import CHECKPOINT
 
 from .common import INTERRUPTED, SIZE, changed
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, PATIENCE = 20, 5
 
 
