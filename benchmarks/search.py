@@ -30,8 +30,7 @@ from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.object_arrays import ObjectArrays
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.objects_file import ObjectWriter
-from ssdir.store.tables import read_stored
+from ssdir.store.objects_file import ObjectWriter, read_stored
 
 DIM, CENTRES, QUERIES, NEAREST = 64, 2000, 200, 10
 PER_IMAGE = 10
@@ -73,7 +72,7 @@ def made_up(count: int) -> NDArray[np.float32]:
 
 
 def repeated(file: Path, count: int) -> NDArray[np.float32]:
-    codes = read_stored(file)[1]
+    codes = read_stored(file).z_what
     rng = np.random.default_rng(0)
     many = codes[rng.integers(0, len(codes), count)]
     many += (0.2 * codes.std(axis=0) * rng.normal(size=many.shape)).astype(np.float32)

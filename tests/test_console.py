@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 import warnings
@@ -20,23 +21,33 @@ class _Terminal(io.StringIO):
         return True
 
 
+def _slow_terminal(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
+    """A terminal as stderr, on a machine where a second passes between any two looks at the clock."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", itertools.count().__next__)
+    return terminal
+
+
 def test_a_file_that_takes_long_shows_its_share_on_a_terminal_and_clears_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = _Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(console, "_SECONDS_UNTIL_SHOWN", 0.0)
-    monkeypatch.setattr(console, "_SECONDS_BETWEEN", 0.0)
+    terminal = _slow_terminal(monkeypatch)
     file = tmp_path / "scenes.json"
     file.write_text('{"scenes": [' + ", ".join(["1234567890"] * 10_000) + "]}")
     assert sum(1 for _ in stream_json(file, "scenes.item")) == 10_000
     shown = terminal.getvalue().split("\r")
-    shares = [int(text.removeprefix("reading scenes.json: ").removesuffix(" %")) for text in shown[1:-2]]
+    shares = _shares(shown, "reading scenes.json")
     assert shares[0] < 50
     assert shares[-1] == 100
     assert shares == sorted(shares)
     assert set(shown[-2]) == {" "}
     assert shown[-1] == ""
+
+
+def _shares(shown: list[str], label: str) -> list[int]:
+    lines = [text.strip() for text in shown if text.strip()]
+    return [int(text.removeprefix(f"{label}: ").removesuffix(" %")) for text in lines]
 
 
 def test_a_quick_or_piped_reading_prints_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +84,11 @@ def test_input_warnings_are_lines_and_many_are_counted(capsys: pytest.CaptureFix
 
 
 def test_what_takes_long_shows_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = _Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(console, "_SECONDS_UNTIL_SHOWN", 0.0)
-    monkeypatch.setattr(console, "_SECONDS_BETWEEN", 0.0)
+    terminal = _slow_terminal(monkeypatch)
     assert list(console.watched(range(4000), "reading boxes")) == list(range(4000))
-    assert terminal.getvalue().split("\r")[1:5] == [f"reading boxes: {share} %" for share in (0, 25, 50, 75)]
+    shares = _shares(terminal.getvalue().split("\r"), "reading boxes")
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 10
     assert terminal.getvalue().endswith(" \r")
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert list(console.watched([1], "reading boxes")) == [1]

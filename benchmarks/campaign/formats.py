@@ -138,7 +138,7 @@ STORED = (
     Command("convert {in}/{file} --to npz --out {out}/o.npz", counts=False),
     Command("convert {in}/{file} --to fiftyone --out {out}/o.json", counts=False),
     Command("cluster {in}/{file} -k 2 --out {out}/o.csv --image-grid {out}/s.png"),
-    Command("outliers {in}/{file} --codes-only --out {out}/o.json", counts=False),
+    Command("outliers {in}/{file} --embeddings-only --out {out}/o.json", counts=False),
     Command("outliers {in}/{file} --model {base}/model --out {out}/o.parquet", counts=False),
     Command("index {in}/{file} --out {out}/index", counts=False),
     Command("classify fit {in}/{file} --column class --out {out}/c.json", counts=False),

@@ -24,7 +24,7 @@ WRITERS = {
     "convert to NumPy": "convert {base}/objects.parquet --to npz --out {out}/o.npz",
     "convert for FiftyOne": "convert {base}/objects.parquet --to fiftyone --out {out}/o.json",
     "cluster": "cluster {base}/objects.parquet -k 2 --out {out}/c.csv --image-grid {out}/s.png",
-    "outliers": "outliers {base}/objects.parquet --codes-only --out {out}/o.parquet --image-grid {out}/s.png",
+    "outliers": "outliers {base}/objects.parquet --embeddings-only --out {out}/o.parquet --image-grid {out}/s.png",
     "classify fit": "classify fit {base}/objects.parquet --labels {base}/labels.csv --out {out}/c.json",
     "classify predict": "classify predict {base}/classifier.json {base}/objects.parquet --out {out}/p.csv",
     "search": "search {base}/index --row 0 --image-grid {out}/s.png",

@@ -12,14 +12,16 @@ import typer
 
 from ssdir.commands import data
 from ssdir.commands.bench import bench
+from ssdir.commands.classify import classify_app
+from ssdir.commands.cluster import cluster
 from ssdir.commands.convert import convert
 from ssdir.commands.demo import demo
-from ssdir.commands.downstream import classify_app, cluster, outliers
 from ssdir.commands.encode import encode
 from ssdir.commands.evaluate import evaluate
 from ssdir.commands.export import export
 from ssdir.commands.index import index
 from ssdir.commands.models import models
+from ssdir.commands.outliers import outliers
 from ssdir.commands.reconstruct import reconstruct
 from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
@@ -76,7 +78,7 @@ _SECTIONS: dict[str, dict[Callable[..., None], str]] = {
         index: "index objects.parquet --out index",
         search: "search index photo.jpg#0 -k 8 --image-grid nearest.png",
         cluster: "cluster objects.parquet --out clusters.csv --image-grid clusters.png",
-        outliers: "outliers objects.parquet --out odd.csv --image-grid odd.png",
+        outliers: "outliers objects.parquet --out outliers.csv --image-grid outliers.png",
     },
 }
 """Of the help, with an example of each command; Typer lists groups of commands last in theirs."""

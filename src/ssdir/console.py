@@ -1,16 +1,16 @@
-"""What the command line says, and how it ends: one line for what a user can mend, a traceback for bugs."""
+"""Messages, tables and progress of the command line, and its end: a line for bad input, a traceback for bugs."""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 import re
 import shlex
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
 from typer.core import TyperGroup
 
 from ssdir.errors import (
@@ -35,16 +37,15 @@ _WHOLE_SENTENCE = 1000
 _MOST_WARNINGS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters other than tabs and line breaks."""
-_SECONDS_UNTIL_SHOWN, _SECONDS_BETWEEN = 2.0, 0.2
-_ITEMS_BETWEEN = 1000
+_SECONDS_UNTIL_SHOWN = 2.0
 
 T = TypeVar("T")
 
 
 class FriendlyGroup(TyperGroup):
-    """Turns what a user can mend into one line and an exit code; bugs keep their traceback.
+    """Turns errors that a user can mend into one line and an exit code; bugs keep their traceback.
 
-    Its help has commands in sections, those that they are registered for as their `rich_help_panel`.
+    Its help shows commands in sections: the `rich_help_panel` that they are registered with.
     """
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -83,7 +84,7 @@ class FriendlyGroup(TyperGroup):
 
 
 def command_group(about: str, epilog: str | None = None) -> typer.Typer:
-    """A group of commands whose help is plain text: importing what draws boxes takes longer than all the rest."""
+    """Returns a group of commands whose help is plain text: boxes around it would take long to import."""
     return typer.Typer(
         cls=FriendlyGroup,
         help=about,
@@ -104,7 +105,7 @@ def warnings_as_lines() -> Iterator[None]:
         if not issubclass(category, InputWarning):
             usual(message, category, *where, **more)
             return
-        if str(message) in shown:  # Data may be opened more than once.
+        if str(message) in shown:  # Data may be opened, and warned of, more than once.
             return
         count += 1
         shown.add(str(message))
@@ -113,7 +114,7 @@ def warnings_as_lines() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputWarning)
-        # Remarks on metadata that nothing here reads.
+        # Pillow remarks on metadata that nothing here reads.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.showwarning = show
         try:
@@ -140,24 +141,26 @@ def escape_what_streams_lack() -> None:
 
 
 class Advance(Protocol):
-    """Reports progress: how many are done, of how many, and at what."""
+    """Reports progress: how many are done, of how many, and what is being done."""
 
     def __call__(self, done: int, total: int, stage: str | None = None) -> None:
         """Without a stage, the former one goes on."""
 
 
+def no_progress(done: int, total: int, stage: str | None = None) -> None:
+    """Reports nothing."""
+
+
 @contextmanager
 def progress(stage: str) -> Iterator[Advance]:
-    """A bar on stderr; none where that is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(stage, total=None)
+    """Shows a bar on stderr; none where that is not a terminal."""
+    with _bar(stage, None, "{desc}: {bar} {n_fmt}/{total_fmt} [{remaining}]") as bar:
 
         def advance(done: int, total: int, stage: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=stage)
+            bar.total = total
+            if stage is not None:
+                bar.set_description_str(stage, refresh=False)
+            bar.update(done - bar.n)
 
         yield advance
 
@@ -167,53 +170,54 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     """Opens a file to read its bytes. Where that takes long, stderr shows the share read, if it is a terminal.
 
     Raises:
-        OSError: if it can't be opened, or is a pipe or a device, of which no end may ever come.
+        OSError: if it can't be opened, or is a pipe or a device, which may never end.
     """
     refuse_pipe(path)
-    raw = _WatchedFile(path) if sys.stderr.isatty() else io.FileIO(path)
-    try:
-        with io.BufferedReader(raw) as file:
+    if not sys.stderr.isatty():
+        with path.open("rb") as file:
             yield file
-    finally:
-        if isinstance(raw, _WatchedFile):
-            raw.line.clear()
+        return
+    size = max(path.stat().st_size, 1)
+    with _share(f"reading {path.name}", size) as bar, io.BufferedReader(_WatchedFile(path, bar)) as file:
+        yield file
 
 
 def watched(items: Sequence[T], label: str) -> Iterator[T]:
     """Yields the items. Where that takes long, stderr shows the share that is done, if it is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    line, count = _ShareLine(label), max(len(items), 1)
-    try:
-        for done, item in enumerate(items):
-            if done % _ITEMS_BETWEEN == 0:
-                line.update(done / count)
+    with _share(label, len(items)) as bar:
+        for item in items:
             yield item
-    finally:
-        line.clear()
+            bar.update()
 
 
-class _ShareLine:
-    """A line on stderr that says, now and then, how much is done."""
+def _share(label: str, total: int) -> Any:
+    return _bar(label, total, "{desc}: {percentage:.0f} %", _SECONDS_UNTIL_SHOWN)
 
-    def __init__(self, label: str) -> None:
-        self._label, self._shown = printable(label)[:70], ""
-        self._next = time.monotonic() + _SECONDS_UNTIL_SHOWN
 
-    def update(self, share: float) -> None:
-        """Writes the line anew, if it is time."""
-        if (now := time.monotonic()) >= self._next:
-            self._next = now + _SECONDS_BETWEEN
-            self._shown = f"{self._label}: {100 * share:.0f} %"
-            sys.stderr.write(f"\r{self._shown}")
-            sys.stderr.flush()
+def _bar(label: str, total: int | None, bar_format: str, delay: float = 0.0) -> Any:
+    """Returns a bar on stderr, if that is a terminal; it disappears at its end."""
+    from tqdm import tqdm
 
-    def clear(self) -> None:
-        """Takes the line away again."""
-        if self._shown:
-            sys.stderr.write(f"\r{' ' * len(self._shown)}\r")
-            sys.stderr.flush()
+    hidden = not sys.stderr.isatty()
+    return tqdm(
+        None, printable(label)[:70], total, False, sys.stderr, bar_format=bar_format, delay=delay, disable=hidden
+    )
+
+
+class _WatchedFile(io.FileIO):
+    """Tells a bar how much of the file has been read."""
+
+    read = io.RawIOBase.read  # type: ignore[assignment]  # which calls `readinto`, as FileIO's does not
+    readall = io.RawIOBase.readall
+
+    def __init__(self, path: Path, bar: Any) -> None:
+        super().__init__(path)
+        self._bar = bar
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        self._bar.update(self.tell() - self._bar.n)
+        return count
 
 
 def refuse_pipe(path: Path) -> None:
@@ -222,26 +226,28 @@ def refuse_pipe(path: Path) -> None:
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
-class _WatchedFile(io.FileIO):
-    """Writes to stderr, now and then, how much of the file has been read."""
-
-    read = io.RawIOBase.read  # type: ignore[assignment]  # which calls `readinto`, as FileIO's does not
-    readall = io.RawIOBase.readall
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._size = max(path.stat().st_size, 1)
-        self.line = _ShareLine(f"reading {path.name}")
-
-    def readinto(self, buffer: Any) -> int | None:
-        count = super().readinto(buffer)
-        self.line.update(self.tell() / self._size)
-        return count
-
-
 def stdout() -> Console:
-    """Where results go."""
+    """Returns the console that prints results."""
     return Console(highlight=False)
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Prints a table of results: text as it is, floats to three decimals, columns of numbers flush right."""
+    cells = [list(row) for row in rows]
+    columns = []
+    for number, name in enumerate(headers):
+        is_numeric = bool(cells) and all(isinstance(row[number], (int, float)) for row in cells)
+        columns.append(Column(name, justify="right" if is_numeric else "left"))
+    table = Table(*columns, title=title and escape(_encodable(title)), title_justify="left")
+    for row in cells:
+        texts = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        table.add_row(*(escape(_encodable(text)) for text in texts))
+    stdout().print(table)
+
+
+def print_json(value: object) -> None:
+    """Prints results as JSON, whose numbers must be finite."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def say(text: str) -> None:
@@ -255,9 +261,9 @@ def warn(text: str) -> None:
 
 
 def _encodable(text: str) -> str:
-    """Names of files may be any bytes: what is no text, or would steer the terminal, is escaped."""
+    """Escapes what is no text or would steer the terminal: names of files may be any bytes."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def fail(text: str, code: int) -> NoReturn:

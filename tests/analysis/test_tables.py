@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner, Result
 
-from ssdir.analysis.classifier import Classifier, read_labels, try_out
-from ssdir.analysis.clusters import group
-from ssdir.analysis.outliers import loneliness, oddness
+from ssdir.analysis.classifier import Classifier, cross_validate, read_labels
+from ssdir.analysis.clusters import cluster_embeddings
+from ssdir.analysis.outliers import knn_distances, outlier_scores
 from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.object_arrays import ObjectArrays
@@ -83,38 +83,39 @@ def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -
 def test_held_out_objects_tell_codes_from_noise() -> None:
     codes, labels = clouds(300)
     names = [str(label) for label in labels]
-    trial = try_out(codes, names)
+    trial = cross_validate(codes, names)
     assert trial.accuracy is not None
     assert trial.accuracy > 0.97
-    noise = try_out(np.random.default_rng(0).normal(size=(300, DIM)), names)
+    noise = cross_validate(np.random.default_rng(0).normal(size=(300, DIM)), names)
     assert noise.accuracy is not None
     assert abs(noise.accuracy - noise.floor) < 0.15, "nothing can be learned from noise, and nothing leaks"
     assert trial.floor == max(np.bincount(labels)) / 300
-    assert try_out(codes[:3], ["a", "a", "b"]).accuracy is None
+    assert cross_validate(codes[:3], ["a", "a", "b"]).accuracy is None
 
 
 def test_groups_are_found_and_counted() -> None:
     codes, labels = clouds(400, groups=4)
-    found = group(codes)
+    found = cluster_embeddings(codes)
     assert found.count == 4
-    assert np.bincount(found.group).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
-    pairs = {(a, b) for a, b in zip(found.group.tolist(), labels.tolist(), strict=True)}
+    assert np.bincount(found.labels).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
+    pairs = {(a, b) for a, b in zip(found.labels.tolist(), labels.tolist(), strict=True)}
     assert len(pairs) == 4, "each group is one cloud"
-    assert group(codes * np.random.default_rng(0).uniform(0.1, 9, (400, 1))).count == 4, "length does not matter"
-    assert group(codes, 7).count == 7
-    assert group(codes[:2]).count == 1
+    lengths = np.random.default_rng(0).uniform(0.1, 9, (400, 1))
+    assert cluster_embeddings(codes * lengths).count == 4, "length does not matter"
+    assert cluster_embeddings(codes, 7).count == 7
+    assert cluster_embeddings(codes[:2]).count == 1
 
 
 def test_an_object_apart_is_the_loneliest() -> None:
     codes, _ = clouds(200)
     codes[17] = -5 * np.ones(DIM)
-    distance = loneliness(codes)
+    distance = knn_distances(codes)
     assert distance.argmax() == 17
     similarity = codes @ codes.T / np.linalg.norm(codes, axis=1) / np.linalg.norm(codes, axis=1)[:, None]
     np.fill_diagonal(similarity, -2)
     expected = 1 - np.sort(similarity, axis=1)[:, ::-1][:, :10].mean(axis=1)
     np.testing.assert_allclose(distance, expected, atol=1e-5)
-    np.testing.assert_allclose(oddness(np.array([1.0, 5, 2]), np.array([0.1, 0.3, 0.9])), [0, 0.75, 0.75])
+    np.testing.assert_allclose(outlier_scores(np.array([1.0, 5, 2]), np.array([0.1, 0.3, 0.9])), [0, 0.75, 0.75])
 
 
 def test_fit_and_predict_from_a_few_labels(stored: Path, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
     assert result.exit_code == 0
     assert "ranked by the embeddings alone: " in result.stderr
     ranked = json.loads((tmp_path / "o.json").read_text())
-    assert {"row", "oddness", "distance_to_others", "image"} <= ranked[0].keys()
+    assert {"row", "outlier_score", "knn_distance", "image"} <= ranked[0].keys()
     assert "z_what" not in ranked[0]
 
 
@@ -161,9 +162,9 @@ def test_what_a_model_cannot_draw_is_odd(tiny_model_dir: Path, picture: NDArray[
     Image.fromarray(picture).save(tmp_path / "a.png")
     objects = tmp_path / "objects.parquet"
     ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
-    ok("outliers", objects, "--out", tmp_path / "odd.csv", "--image-grid", tmp_path / "odd.png")
-    with (tmp_path / "odd.csv").open() as file:
-        errors = [float(row["drawing_error"]) for row in csv.DictReader(file)]
+    ok("outliers", objects, "--out", tmp_path / "outliers.csv", "--image-grid", tmp_path / "outliers.png")
+    with (tmp_path / "outliers.csv").open() as file:
+        errors = [float(row["reconstruction_error"]) for row in csv.DictReader(file)]
     assert all(0 < error < 1 for error in errors)
 
 
@@ -203,15 +204,17 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path)
 
 def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     codes, _ = clouds()
-    whole = loneliness(codes)
+    whole = knn_distances(codes)
     reports: list[tuple[int, int]] = []
+
+    def note(done: int, total: int, stage: str | None = None) -> None:
+        reports.append((done, total))
+
     monkeypatch.setattr("ssdir.analysis.outliers.AT_ONCE", 40)
-    np.testing.assert_allclose(
-        loneliness(codes, on_progress=lambda done, total: reports.append((done, total))), whole, atol=1e-12
-    )
+    np.testing.assert_allclose(knn_distances(codes, on_progress=note), whole, atol=1e-12)
     assert reports == [(40, COUNT), (80, COUNT), (COUNT, COUNT)]
     reports.clear()
-    group(codes, on_progress=lambda done, total: reports.append((done, total)))
+    cluster_embeddings(codes, on_progress=note)
     assert [done for done, _ in reports] == list(range(17))
     assert {total for _, total in reports} == {16}
 
@@ -319,12 +322,12 @@ def test_rows_that_pandas_selected_go_through_every_command(stored: Path, tmp_pa
     again = pq.read_table(tmp_path / "c.parquet")
     assert not [name for name in again.column_names if "index_level" in name]
     assert again["class"].to_pylist() == kept["class"].tolist()
-    ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--codes-only")
+    ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--embeddings-only")
     ok("index", tmp_path / "c.parquet", "--out", tmp_path / "index")
     assert json.loads(ok("search", tmp_path / "index", "--row", 0, "--json"))
 
 
-def test_drawing_errors_stay_with_their_rows(
+def test_reconstruction_errors_stay_with_their_rows(
     tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     """In another order of the rows, each object has the error that it had."""
@@ -347,7 +350,7 @@ def test_drawing_errors_stay_with_their_rows(
     errors = []
     for path in (objects, shuffled):
         ok("outliers", path, "--out", path.with_suffix(".csv"))
-        errors.append(pandas.read_csv(path.with_suffix(".csv"))["drawing_error"].to_numpy())
+        errors.append(pandas.read_csv(path.with_suffix(".csv"))["reconstruction_error"].to_numpy())
     assert len(errors[0]) > 5
     assert len(np.unique(errors[0])) > 5
     np.testing.assert_allclose(errors[1], errors[0][order], rtol=1e-6)

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner
 
 from ssdir.cli import app
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store import convert as formats
 from ssdir.store.convert import convert_objects, sidecar
@@ -121,7 +121,7 @@ def test_nothing_found(tmp_path: Path, to: str) -> None:
     path = tmp_path / "objects.parquet"
     with ObjectWriter(path, "m", ["cat"], 2, "weights") as writer:
         writer.write(ObjectArrays.empty(1), ["a.png"], [(5, 5)])
-    assert convert_objects(path, to, tmp_path / "out") == 0
+    assert convert_objects(path, to, tmp_path / f"out{formats.SUFFIXES[to]}") == 0
 
 
 def test_command(stored: Path, tmp_path: Path) -> None:
@@ -202,7 +202,8 @@ def test_results_without_classes_have_the_precision_that_they_should(tmp_path: P
     truth = [(0, 5, [60, 30, 80, 40]), (1, 3, [30, 5, 40, 40]), (1, 5, [150, 10, 20, 20])]
     scaled = [(image, category, [side * scale for side in box]) for image, category, box in truth]
     write_annotations(annotations, (100 * scale, 200 * scale), scaled)
-    assert convert_objects(stored, "coco", out, annotations) == 3
+    with pytest.warns(InputWarning, match="the model knows no classes"):
+        assert convert_objects(stored, "coco", out, annotations) == 3
     given = COCO(str(annotations))
     measured = COCOeval(given, given.loadRes(str(out)), "bbox")
     measured.params.useCats = 0
@@ -222,17 +223,18 @@ def test_results_are_of_pictures_as_annotated(tmp_path: Path) -> None:
         Image.new("L", (60, 40)).save(tmp_path / name, exif=exif)
     write_agnostic(stored, [(0, 1, (0.25, 0.5, 0.5, 0.5)), (1, 1, (0.5, 0.5, 1, 1))], (60, 40))
     write_annotations(annotations, (40, 60), [])
-    convert_objects(stored, "coco", out, annotations)
+    with pytest.warns(InputWarning, match="the model knows no classes"):
+        convert_objects(stored, "coco", out, annotations)
     # Seen: x 0 … 20, y 15 … 45. Turned back by a quarter: x is the old y, y is 40 less the old x.
     boxes = [row["bbox"] for row in json.loads(out.read_text())]
     np.testing.assert_allclose(boxes, [[15, 20, 30, 20], [0, 0, 60, 40]], atol=1e-4)
     (tmp_path / "0.png").unlink()
     with pytest.raises(InputError, match=r"0\.png' does not exist"):
-        convert_objects(stored, "coco", out, annotations)
+        convert_objects(stored, "coco", out, annotations, force=True)
     write_annotations(annotations, (60, 60), [])
     Image.new("L", (40, 60)).save(tmp_path / "0.png")
     with pytest.raises(InputError, match=r"0\.png' has 40 x 60 pixels, but is annotated as 60 x 60"):
-        convert_objects(stored, "coco", out, annotations)
+        convert_objects(stored, "coco", out, annotations, force=True)
 
 
 def test_images_are_known_by_the_end_of_their_path(stored: Path, tmp_path: Path) -> None:

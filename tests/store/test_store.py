@@ -21,10 +21,10 @@ from ssdir.store import objects_file as store
 from ssdir.store.objects_file import (
     ObjectWriter,
     find_picture,
-    read_batches,
     read_info,
     read_objects,
-    read_rows,
+    read_stored,
+    stream_objects,
 )
 
 CLASSES = ["cat", "dog"]
@@ -220,7 +220,7 @@ NO_IMAGES = {"objects": 3, "images_seen": 10**9, "images_without_objects": {}}
         ("ssdir.images", {"objects": 3}, "'images_seen': Field required"),
         ("ssdir.images", NO_IMAGES, "1,000,000,000 images, and names fewer"),
         ("ssdir.images", {**NO_IMAGES, "images_seen": 2, "images_without_objects": {"x": "a"}}, "x"),
-        ("ssdir.images", {**NO_IMAGES, "images_seen": 2}, "tells of 2 images, and names others"),
+        ("ssdir.images", {**NO_IMAGES, "images_seen": 2}, "counts 2 images, its rows others"),
     ],
 )
 def test_damaged_metadata_is_one_sentence(path: Path, key: str, value: object, sentence: str) -> None:
@@ -428,7 +428,9 @@ NAN, INFINITE = float("nan"), float("inf")
         ("box_x2", 9e9, "the box reaches over the edge of its image"),
     ],
 )
-@pytest.mark.parametrize("read", [read_objects, lambda path: list(read_batches(path, 2)), read_rows])
+@pytest.mark.parametrize(
+    "read", [read_objects, lambda path: list(stream_objects(read_info(path), 2)), read_stored]
+)
 def test_wrong_values_are_named_by_their_row(
     path: Path, column: str, value: object, sentence: str, read: Callable[[Path], object]
 ) -> None:

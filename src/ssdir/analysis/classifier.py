@@ -1,4 +1,4 @@
-"""A classifier of embeddings from some labelled objects: the probe that models are judged by, kept for use."""
+"""A classifier of objects, learned from a few labelled ones: the linear probe that models are judged by."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedKFold
 
+from ssdir.analysis.output import AnalysisOutput
 from ssdir.config import Record, parse
 from ssdir.documents import json_text, read_json, read_text
-from ssdir.errors import InputError
+from ssdir.errors import InputError, nearest
 from ssdir.evaluation.probing import fit_linear
 from ssdir.formatting import quote
-from ssdir.identity import Fingerprint
-from ssdir.outputs import atomic_file
+from ssdir.identity import Fingerprint, check_comparable
+from ssdir.inference.engines import load_identity
+from ssdir.outputs import atomic_file, claim
+from ssdir.store.objects_file import StoredObjects, read_stored
 
 FORMAT = 1
 FOLDS = 5
@@ -33,7 +37,7 @@ _Scale = Annotated[float, Field(ge=1 / _LARGEST, le=_LARGEST)]
 
 
 class _File(Record):
-    """What a classifier's file holds, see `Classifier`."""
+    """The content of a classifier's file, see `Classifier`."""
 
     format: int
     classes: Annotated[list[str], Field(min_length=2)]
@@ -62,11 +66,11 @@ class Classifier:
     """Logistic regression on standardised embeddings, as plain numbers: JSON, no pickle.
 
     Attributes:
-        classes: their names.
-        mean: of the embeddings that it learned from, (D,).
+        classes: names of the K classes.
+        mean: mean of the embeddings that it learned from, (D,).
         scale: their standard deviations, (D,).
-        weights: (classes, D).
-        bias: (classes,).
+        weights: of the logits, (K, D).
+        bias: of the logits, (K,).
         fingerprint: digest of the weights of the model that made the embeddings.
     """
 
@@ -78,7 +82,7 @@ class Classifier:
     fingerprint: str
 
     @classmethod
-    def fit(cls, codes: NDArray[np.floating[Any]], labels: Sequence[str], fingerprint: str) -> Self:
+    def fit(cls, z_what: NDArray[np.floating[Any]], labels: Sequence[str], fingerprint: str) -> Self:
         """Learns from labelled embeddings (M, D) of the model with this fingerprint.
 
         Raises:
@@ -90,28 +94,27 @@ class Classifier:
                 f"all labelled objects are {quote(classes[0])}: a classifier needs two classes at least"
             )
         numbers = np.array([classes.index(label) for label in labels])
-        scaler, regression = fit_linear(np.asarray(codes, dtype=np.float64), numbers)
+        scaler, regression = fit_linear(np.asarray(z_what, dtype=np.float64), numbers)
         weights, bias = regression.coef_, regression.intercept_
         if len(classes) == 2:  # scikit-learn then has one row, of the second class.
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
         return cls(classes, scaler.mean_, scaler.scale_, weights, bias, fingerprint)
 
-    def predict(self, codes: NDArray[np.floating[Any]]) -> tuple[list[str], Floats]:
-        """The class of each embedding (M, D), and how probable it is. They must be of the same model.
+    def predict(self, z_what: NDArray[np.floating[Any]]) -> tuple[list[str], Floats]:
+        """Returns the class of each embedding (M, D), and its probability. They must be of the same model.
 
         Raises:
             InputError: if the embeddings have another size.
         """
-        if codes.shape[1] != len(self.mean):
+        if z_what.shape[1] != len(self.mean):
             raise InputError(
-                f"the classifier is for embeddings of {len(self.mean)} numbers, these have {codes.shape[1]}: "
+                f"the classifier is for embeddings of {len(self.mean)} numbers, these have {z_what.shape[1]}: "
                 "they are of another model"
             )
-        logits = (codes - self.mean) / self.scale @ self.weights.T + self.bias
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances = odds / odds.sum(axis=1, keepdims=True)
-        best = chances.argmax(axis=1)
-        return [self.classes[number] for number in best], chances[np.arange(len(best)), best]
+        logits = (z_what - self.mean) / self.scale @ self.weights.T + self.bias
+        probabilities = softmax(logits, axis=1)
+        best = probabilities.argmax(axis=1)
+        return [self.classes[number] for number in best], probabilities.max(axis=1)
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Writes JSON; raises InputError as `atomic_file`."""
@@ -136,13 +139,13 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """How well classes can be told, on labelled objects that were held out.
+class CrossValidation:
+    """How well a classifier predicts labelled objects that were held out.
 
     Attributes:
-        accuracy: mean over the folds of the share of right answers; None where a class has one object only.
+        accuracy: mean over the folds of the share of right predictions; None where a class has one object only.
         spread: its standard deviation over the folds.
-        floor: the share of the most frequent class, which knows nothing of the codes.
+        floor: the share of the most frequent class, which needs no embeddings.
         counts: labelled objects of each class.
     """
 
@@ -151,27 +154,106 @@ class Trial:
     floor: float
     counts: dict[str, int]
 
+    def sentence(self) -> str:
+        """Returns the accuracy, and what it compares with, as a sentence."""
+        if self.accuracy is None:
+            return "a class has one labelled object only, so none could be held out: label more of it"
+        return (
+            f"accuracy on held-out objects: {self.accuracy:.3f} ± {self.spread:.3f} "
+            f"(the most frequent class alone: {self.floor:.3f})"
+        )
 
-def try_out(codes: NDArray[np.floating[Any]], labels: Sequence[str], seed: int = 0) -> Trial:
+
+def cross_validate(z_what: NDArray[np.floating[Any]], labels: Sequence[str], seed: int = 0) -> CrossValidation:
     """Cross-validates `Classifier` in up to five folds."""
-    counts = Counter(labels)
+    counts = dict(sorted(Counter(labels).items()))
     floor = max(counts.values()) / len(labels)
-    folds = min(FOLDS, min(counts.values()))
+    folds = min(FOLDS, *counts.values())
     if folds < 2 or len(counts) < 2:
-        return Trial(None, None, floor, dict(sorted(counts.items())))
+        return CrossValidation(None, None, floor, counts)
     names, scores = np.asarray(labels), []
-    for kept, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(codes, names):
-        predicted, _ = Classifier.fit(codes[kept], names[kept].tolist(), "").predict(codes[held])
+    for kept, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(z_what, names):
+        predicted, _ = Classifier.fit(z_what[kept], names[kept].tolist(), "").predict(z_what[held])
         scores.append(float(np.mean(np.asarray(predicted) == names[held])))
-    return Trial(float(np.mean(scores)), float(np.std(scores)), floor, dict(sorted(counts.items())))
+    return CrossValidation(float(np.mean(scores)), float(np.std(scores)), floor, counts)
+
+
+def fit_file(
+    objects: str | Path,
+    out: str | Path,
+    labels: str | Path | None = None,
+    column: str | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> CrossValidation:
+    """Learns a classifier from the labelled objects of a file, writes it, and says how well it predicts.
+
+    Args:
+        objects: file that `ssdir encode` wrote.
+        out: classifier to write, as JSON.
+        labels: CSV with the columns `row` and `label`, see `read_labels`; or
+        column: a column of `objects` with the labels, empty where there is none.
+        model: the model that encoded, where the file no longer names it.
+        seed: of the folds of the cross-validation.
+        force: replace an existing file.
+
+    Raises:
+        InputError: as `read_stored`, `read_labels`, `Classifier.fit` and `claim`; unless one of `labels` and
+            `column` is given.
+    """
+    if (labels is None) == (column is None):
+        raise InputError("give the labels, as a CSV by --labels or as a column of the objects by --column")
+    claim(out, force)
+    stored = read_stored(objects, load_identity(model), at_least=2)
+    if labels is not None:
+        rows, names = read_labels(labels, len(stored))
+    else:
+        rows, names = _labels_in_column(stored, str(column))
+    z_what = stored.z_what[rows]
+    classifier = Classifier.fit(z_what, names, stored.info.fingerprint)
+    validation = cross_validate(z_what, names, seed)
+    classifier.save(out, force)
+    return validation
+
+
+def predict_file(
+    classifier: str | Path, objects: str | Path, output: AnalysisOutput, model: str | None = None
+) -> dict[str, int]:
+    """Predicts the class of each object of a file; the output has the columns `predicted` and `probability`.
+
+    Args:
+        classifier: file that `fit_file` wrote.
+        objects: file that `ssdir encode` wrote.
+        output: files to write; the image grid shows the most probable objects of each class.
+        model: the model that encoded, where the file no longer names it.
+
+    Returns:
+        The number of objects of each predicted class.
+
+    Raises:
+        InputError: as `Classifier.load` and `read_stored`, and if they are of different models.
+    """
+    loaded, stored = Classifier.load(classifier), read_stored(objects, load_identity(model), at_least=1)
+    check_comparable(stored.info, f"'{objects}' (model '{stored.info.model}')", loaded, f"'{classifier}'")
+    predicted, probabilities = loaded.predict(stored.z_what)
+    names = np.asarray(predicted, dtype=object)
+    surest = np.argsort(-probabilities, kind="stable")
+    members = {name: surest[names[surest] == name] for name in sorted(set(predicted))}
+    columns = {"predicted": names, "probability": probabilities}
+    output.write(stored, columns, members, lambda row: f"{probabilities[row]:.2f}")
+    return {name: len(rows) for name, rows in members.items()}
 
 
 def read_labels(path: str | Path, count: int) -> tuple[NDArray[np.int64], list[str]]:
-    """A CSV with the columns `row`, from 0, and `label`: some of the objects, in any order.
+    """Reads a CSV with the columns `row`, from 0, and `label`, of some of the objects, in any order.
 
     Args:
         path: the file.
-        count: objects that there are.
+        count: number of all objects.
+
+    Returns:
+        The rows, int64 (n,), and their labels.
 
     Raises:
         InputError: if it can't be read, or a row isn't there, or twice.
@@ -196,4 +278,13 @@ def read_labels(path: str | Path, count: int) -> tuple[NDArray[np.int64], list[s
     return rows[kept], [labels[number] for number in kept]
 
 
-__all__ = ["Classifier", "Trial", "read_labels", "try_out"]
+def _labels_in_column(stored: StoredObjects, column: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Returns the rows that have a label, and the labels."""
+    source, names = stored.info.path, stored.table.column_names
+    if column not in names:
+        raise InputError(f"'{source}' has no column '{column}'{nearest(column, names)}")
+    values = stored.table[column].to_pylist()
+    rows = [row for row, value in enumerate(values) if value not in (None, "") and value == value]  # NaN is not
+    if not rows:
+        raise InputError(f"the column '{column}' of '{source}' labels nothing")
+    return np.asarray(rows, dtype=np.int64), [str(values[row]) for row in rows]

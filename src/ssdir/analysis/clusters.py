@@ -1,9 +1,9 @@
-"""Groups of objects that look alike, by k-means on the directions of their codes."""
+"""Clusters of objects that look alike, by k-means on the directions of their embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,88 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import normalize
 
+from ssdir.analysis.output import AnalysisOutput
+from ssdir.console import Advance, no_progress
+from ssdir.errors import InputError
+from ssdir.inference.engines import load_identity
+from ssdir.store.objects_file import read_stored
+
 TRIED = range(2, 17)
 SAMPLE = 2000
-"""Objects by which a number of groups is judged: the silhouette compares each with each."""
+"""Number of objects by which a number of clusters is judged: the silhouette compares each with each."""
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Groups, the largest first.
+class Clusters:
+    """Clusters, the largest first.
 
     Attributes:
-        group: of each object, int64 (M,), from 0.
-        distance: of each object to its group's centre, float64 (M,), 0 … 2.
-        silhouette: how well separate they are, -1 … 1, by number of groups that was tried.
+        labels: cluster of each object, int64 (M,), from 0.
+        distances: distance of each object to its cluster's centre, float64 (M,), 0 … 2.
+        silhouettes: how well separate they are, -1 … 1, by number of clusters that was tried.
     """
 
-    group: NDArray[np.int64]
-    distance: NDArray[np.float64]
-    silhouette: dict[int, float]
+    labels: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    silhouettes: dict[int, float]
 
     @property
     def count(self) -> int:
-        """How many there are."""
-        return int(self.group.max()) + 1
+        """The number of clusters."""
+        return int(self.labels.max()) + 1
 
 
-def group(
-    codes: NDArray[np.floating[Any]],
+def cluster_file(
+    objects: str | Path,
+    output: AnalysisOutput,
     count: int | None = None,
+    model: str | None = None,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Groups:
-    """Groups codes (M, D).
+    on_progress: Advance = no_progress,
+) -> dict[str, int]:
+    """Clusters the objects of a file; the output has the columns `cluster` and `distance_to_center`.
 
     Args:
-        codes: of two objects at least.
-        count: how many groups; None takes the number, up to 16, of the largest silhouette.
+        objects: file that `ssdir encode` wrote.
+        output: files to write; the image grid shows the objects nearest to each cluster's centre.
+        count: number of clusters, see `cluster_embeddings`.
+        model: the model that encoded, where the file no longer names it.
+        seed: of k-means.
+        on_progress: called with (clusterings done, all clusterings).
+
+    Returns:
+        The number of objects of each cluster.
+
+    Raises:
+        InputError: as `read_stored`, and if there are fewer objects than clusters.
+    """
+    stored = read_stored(objects, load_identity(model), at_least=2)
+    if count is not None and count > len(stored):
+        raise InputError(f"'{objects}' holds {len(stored)} objects, they can't make {count} clusters")
+    clusters = cluster_embeddings(stored.z_what, count, seed, on_progress)
+    nearest = np.argsort(clusters.distances, kind="stable")
+    members = {f"cluster {each}": nearest[clusters.labels[nearest] == each] for each in range(clusters.count)}
+    columns = {"cluster": clusters.labels, "distance_to_center": clusters.distances}
+    output.write(stored, columns, members, lambda row: f"row {row}")
+    return {name: len(rows) for name, rows in members.items()}
+
+
+def cluster_embeddings(
+    z_what: NDArray[np.floating[Any]],
+    count: int | None = None,
+    seed: int = 0,
+    on_progress: Advance = no_progress,
+) -> Clusters:
+    """Clusters embeddings (M, D).
+
+    Args:
+        z_what: embeddings of two objects at least.
+        count: number of clusters; None takes the number, up to 16, with the largest silhouette.
         seed: of k-means.
         on_progress: called with (clusterings done, all clusterings).
     """
-    directions = normalize(np.asarray(codes, dtype=np.float64))
-    sample = directions[np.random.default_rng(seed).permutation(len(codes))[:SAMPLE]]
+    directions = normalize(np.asarray(z_what, dtype=np.float64))
+    sample = directions[np.random.default_rng(seed).permutation(len(z_what))[:SAMPLE]]
     tried = [count] if count is not None else [each for each in TRIED if each < len(sample)] or [1]
     scores = {}
     for done, each in enumerate(tried):
@@ -63,8 +104,8 @@ def group(
     kmeans = KMeans(best, n_init=10, random_state=seed).fit(directions)
     on_progress(len(tried) + 1, len(tried) + 1)
     order = np.argsort(-np.bincount(kmeans.labels_, minlength=best), kind="stable")
-    distance = np.linalg.norm(directions - kmeans.cluster_centers_[kmeans.labels_], axis=1)
-    return Groups(np.argsort(order)[kmeans.labels_], distance, scores)
+    distances = np.linalg.norm(directions - kmeans.cluster_centers_[kmeans.labels_], axis=1)
+    return Clusters(np.argsort(order)[kmeans.labels_], distances, scores)
 
 
 def _silhouette(sample: NDArray[np.float64], count: int, seed: int) -> float:

@@ -1,8 +1,10 @@
-"""Odd objects: those unlike all others, and those that their model can't draw."""
+"""Outliers: objects that are unlike all others, and objects that their model reconstructs badly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,85 +13,158 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor
 
-from ssdir.inference.predictor import Predictor
+from ssdir.analysis.output import COLUMNS, AnalysisOutput
+from ssdir.console import Advance, no_progress
+from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import quote
+from ssdir.identity import check_comparable
+from ssdir.inference.engines import load_identity
+from ssdir.inference.predictor import Predictor, load
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
+from ssdir.store.columns import numbers
+from ssdir.store.objects_file import StoredObjects, find_picture, read_stored
 
 NEIGHBOURS = 10
 COMPARED = 20_000
-"""Objects that each is compared with, drawn at random where there are more: time grows with their product."""
+"""Number of objects that each is compared with, a random sample of more: time grows with their product."""
 AT_ONCE = 2_000
-"""Objects compared between two reports of progress; the distances of so many fit in memory."""
+"""Number of objects compared between two reports of progress; the distances of so many fit in memory."""
 SIDE = 32
-"""Side of the crops that drawing errors are measured on, so that large objects count as small ones do."""
+"""Side of the crops that errors are measured on, so that large objects count as small ones do."""
 
 
-def loneliness(
-    codes: NDArray[np.floating[Any]],
-    neighbours: int = NEIGHBOURS,
-    seed: int = 0,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> NDArray[np.float64]:
-    """Mean cosine distance of each code (M, D) to its nearest others: (M,), 0 … 2.
+@dataclass(frozen=True)
+class OutlierRanking:
+    """Outlier scores of the M objects of a file.
+
+    Attributes:
+        score: mean rank of the measures, float64 (M,), from 0, the most ordinary object, to 1, the worst outlier.
+        measures: each float64 (M,), by name: `knn_distance` and, where measured, `reconstruction_error`.
+        images: path of each object's image.
+    """
+
+    score: NDArray[np.float64]
+    measures: dict[str, NDArray[np.float64]]
+    images: Sequence[str]
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """The rows, the worst outlier first."""
+        return np.argsort(-self.score, kind="stable")
+
+
+def rank_outliers_file(
+    objects: str | Path,
+    output: AnalysisOutput,
+    model: str | None = None,
+    embeddings_only: bool = False,
+    on_progress: Advance = no_progress,
+) -> OutlierRanking:
+    """Ranks the objects of a file; the output has the columns `outlier_score` and those of the measures.
+
+    Where the model or an image is not at hand, embeddings alone count, and an `InputWarning` says so.
 
     Args:
-        codes: of two objects at least.
+        objects: file that `ssdir encode` wrote.
+        output: files to write; the image grid shows the worst outliers and the most ordinary objects.
+        model: the model that encoded, where the file no longer names it; it must be at hand then, and the images.
+        embeddings_only: leave out the reconstruction errors, which take time.
+        on_progress: called with (objects or images done, of how many, what is done).
+
+    Raises:
+        InputError: as `read_stored`; with `model`, if it or an image can't be read.
+    """
+    stored = read_stored(objects, load_identity(model), at_least=2)
+    measures = {"knn_distance": knn_distances(stored.z_what, on_progress=on_progress)}
+    if not embeddings_only:
+        try:
+            measures["reconstruction_error"] = _errors_of_rows(stored, on_progress)
+        except InputError as error:
+            if model is not None:
+                raise
+            warnings.warn(InputWarning(f"ranked by the embeddings alone: {error}"), stacklevel=2)
+    ranking = OutlierRanking(outlier_scores(*measures.values()), measures, stored.table["image"].to_pylist())
+    order = ranking.order
+    shown = {f"outliers {first + 1} …": order[first : first + COLUMNS] for first in range(0, 4 * COLUMNS, COLUMNS)}
+    shown["most ordinary"] = order[::-1]
+    output.write(stored, {"outlier_score": ranking.score, **measures}, shown, lambda row: f"row {row}")
+    return ranking
+
+
+def knn_distances(
+    z_what: NDArray[np.floating[Any]],
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+    on_progress: Advance = no_progress,
+) -> NDArray[np.float64]:
+    """Mean cosine distance of each embedding (M, D) to its nearest neighbours: (M,), 0 … 2.
+
+    Args:
+        z_what: embeddings of two objects at least.
         neighbours: how many are nearest.
         seed: of the objects that each is compared with, where there are more than `COMPARED`.
         on_progress: called with (objects done, all objects).
     """
-    count = len(codes)
-    drawn = np.sort(np.random.default_rng(seed).permutation(count)[:COMPARED])
-    nearest = NearestNeighbors(n_neighbors=min(neighbours + 1, len(drawn)), metric="cosine").fit(codes[drawn])
-    width = max(1, min(neighbours, len(drawn) - 1))
-    lonely = np.zeros(count)
+    count = len(z_what)
+    compared = np.sort(np.random.default_rng(seed).permutation(count)[:COMPARED])
+    nearest = NearestNeighbors(n_neighbors=min(neighbours + 1, len(compared)), metric="cosine")
+    nearest.fit(z_what[compared])
+    width = max(1, min(neighbours, len(compared) - 1))
+    distances = np.zeros(count)
     for start in range(0, count, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, count))
-        distance, index = nearest.kneighbors(codes[rows])
-        ranked = np.where(drawn[index] != rows[:, None], distance, np.inf)
+        distance, index = nearest.kneighbors(z_what[rows])
+        ranked = np.where(compared[index] != rows[:, None], distance, np.inf)
         ranked.sort(axis=1)
         kept = ranked[:, :width]
-        lonely[rows] = np.where(np.isfinite(kept), kept, 0).mean(axis=1)
-        on_progress(int(rows[-1]) + 1, count)
-    return lonely
+        distances[rows] = np.where(np.isfinite(kept), kept, 0).mean(axis=1)
+        on_progress(int(rows[-1]) + 1, count, "comparing")
+    return distances
 
 
 @torch.no_grad()
-def drawing_errors(
-    predictor: Predictor,
-    objects: Objects,
-    images: list[Path],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+def reconstruction_errors(
+    predictor: Predictor, objects: Objects, images: Sequence[Path], on_progress: Advance = no_progress
 ) -> NDArray[np.float64]:
-    """Mean squared difference, in each object's box, between the picture and what the model draws.
+    """Mean squared error, in each object's box, between the image and its reconstruction: (M,).
 
     Args:
-        predictor: of the model that encoded.
+        predictor: the model that encoded.
         objects: as stored.
-        images: the picture of each image of the batch.
-        on_progress: images done, of how many.
+        images: the file of each image of the batch.
+        on_progress: called with (images done, all images).
 
     Raises:
-        InputError: if a picture can't be read, or the model can't draw.
+        InputError: if an image can't be read, or the model has no decoder.
     """
     errors = []
     for number, part in enumerate(objects.split()):
         if len(part):
             seen = predictor.prepare([images[number]])
-            drawn = predictor.decode(part).reconstructions
-            errors.append(_in_boxes((drawn - seen) ** 2, part))
-        on_progress(number + 1, len(images))
+            squares = (predictor.decode(part).reconstructions - seen) ** 2
+            crops = crop_glimpses(squares, part.boxes, torch.zeros(len(part), dtype=torch.int64), SIDE)
+            errors.append(crops.mean(dim=(1, 2, 3)))
+        on_progress(number + 1, len(images), "reconstructing")
     return torch.cat(errors).double().numpy() if errors else np.zeros(0)
 
 
-def _in_boxes(squares: Tensor, objects: Objects) -> Tensor:
-    crops = crop_glimpses(squares, objects.boxes, torch.zeros(len(objects), dtype=torch.int64), SIDE)
-    return crops.mean(dim=(1, 2, 3))
+def _errors_of_rows(stored: StoredObjects, on_progress: Advance) -> NDArray[np.float64]:
+    """Reconstruction errors of the rows of a file, by the model that it names."""
+    info, folder = stored.info, stored.info.path.parent
+    predictor = load(info.model)
+    check_comparable(info, f"'{info.path}' (model {quote(info.model)})", predictor, f"'{info.model}'")
+    objects, images = stored.to_objects()
+    files = [find_picture(image, ".", folder, beside=folder) for image in images]
+    errors = np.empty(len(stored))
+    # `to_objects` sorts by image.
+    order = np.argsort(numbers(stored.by_image()[0]["image_index"]), kind="stable")
+    errors[order] = reconstruction_errors(predictor, objects, files, on_progress)
+    return errors
 
 
-def oddness(*measures: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Several measures as one: the mean of their ranks, 0 for the most ordinary, 1 for the oddest."""
+def outlier_scores(*measures: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combines measures into the mean of their ranks, from 0, most ordinary, to 1, the worst outlier."""
     last = max(len(measures[0]) - 1, 1)
     return np.asarray(np.mean([(rankdata(each) - 1) / last for each in measures], axis=0))

@@ -21,10 +21,10 @@ def index(
     force: Force = False,
 ) -> None:
     """Make encoded objects searchable: an index in a folder, without a server."""
-    from ssdir.analysis.search.index import ObjectIndex
-
     if add and force:
         raise InputError("--add goes without --force: it extends the index as it is")
+    from ssdir.analysis.search.index import ObjectIndex
+
     with progress("reading objects") as advance:
         if add:
             made = ObjectIndex.open(out)

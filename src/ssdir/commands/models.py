@@ -1,16 +1,11 @@
-"""`ssdir models`: what ships with ssdir."""
+"""`ssdir models`."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import typer
-from rich.markup import escape
-from rich.table import Table
-
 from ssdir.commands.options import AsJson
-from ssdir.console import next_step, say, stdout
-from ssdir.documents import json_text
+from ssdir.console import next_step, print_json, print_table, say
 
 
 def models(as_json: AsJson = False) -> None:
@@ -21,12 +16,12 @@ def models(as_json: AsJson = False) -> None:
     cards = list_models()
     if as_json:
         listed = [{**dataclasses.asdict(card), "path": str(card.path)} for card in cards]
-        typer.echo(json_text({"models": listed, "presets": presets()}), nl=False)
+        print_json({"models": listed, "presets": presets()})
         return
-    table = Table("model", "parameters", "image", "z_what", "classes", "description")
+    rows = []
     for card in cards:
-        sizes = (f"{card.parameters:,}", f"{card.image_size} px", str(card.latent_dim))
-        table.add_row(card.name, *sizes, escape(", ".join(card.classes)), escape(card.description))
-    stdout().print(table)
+        sizes = f"{card.parameters:,}", f"{card.image_size} px", card.latent_dim
+        rows.append((card.name, *sizes, ", ".join(card.classes), card.description))
+    print_table(["model", "parameters", "image", "z_what", "classes", "description"], rows)
     say(f"presets: {', '.join(presets())}")
     next_step("encode", cards[0].name if cards else "MODEL", "photos/", "--out", "objects.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -14,7 +15,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by def
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Precision = Annotated[
     Literal["single", "bf16"] | None,
-    typer.Option(help="Of the products in encoding; bf16 is fast where the hardware has it."),
+    typer.Option(help="Precision of encoding; bf16 is fast where the hardware has it."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
@@ -34,4 +35,7 @@ Encoder = Annotated[
         help="The model that encoded, where it has moved since or the file no longer names it; it must be theirs.",
     ),
 ]
+Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
+AnalysisTable = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
+ImageGrid = Annotated[Path | None, typer.Option(help="Picture to write, of the objects in their pictures.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

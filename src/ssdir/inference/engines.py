@@ -47,10 +47,10 @@ def load_encoder(
     return load(model, device, precision or "single")
 
 
-def load_identity(model: str) -> Identity:
-    """Loads a model on the CPU to learn which embeddings are its own.
+def load_identity(model: str | None) -> Identity | None:
+    """Loads a model on the CPU to learn which embeddings are its own; without a name, returns None.
 
     Raises:
         InputError: as `load_encoder`.
     """
-    return Identity.of(model, load_encoder(model, device="cpu"))
+    return None if model is None else Identity.of(model, load_encoder(model, device="cpu"))

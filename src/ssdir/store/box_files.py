@@ -17,7 +17,8 @@ from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.object_arrays import BoxUnit
 from ssdir.store.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
-from ssdir.store.objects_file import COLUMNS, METADATA_KEY, open_parquet, read_info
+from ssdir.store.columns import COLUMNS
+from ssdir.store.info import METADATA_KEY, open_parquet, read_info
 
 BOX_ROW = "box_row"
 NO_CLASS = "object"

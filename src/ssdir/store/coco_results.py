@@ -17,21 +17,21 @@ from ssdir.data.readers.coco.file import CocoFile, Id, read_coco_file
 from ssdir.data.readers.path_ends import common_end, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.store.objects_file import BOX_COLUMNS, StoreInfo
+from ssdir.store.columns import BOX_COLUMNS
 
 CLASS_AGNOSTIC = ["object"]
 """Class names of a model that knows no classes."""
 
 
 def coco_results(
-    table: pa.Table, info: StoreInfo, images: list[str], annotations: str | Path | None = None
+    table: pa.Table, class_names: Sequence[str], images: list[str], annotations: str | Path | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Detections as COCO's results have them: bbox is xywh in pixels, counted from 0.
+    """Converts objects to COCO's results: bbox is xywh in pixels, counted from 0.
 
     Args:
-        table: see `read_table`.
-        info: what the file says of itself.
-        images: path of each image.
+        table: the objects, and
+        images: path of each image, see `StoredObjects.by_image`.
+        class_names: the classes that labels index.
         annotations: COCO file to take ids from, images by the end of their path and categories by name, and the
             sizes of the images that boxes refer to. Objects of a model that knows no classes get the id of the
             category `object` or, where there is none, of the first: COCOeval passes over others. Without the file,
@@ -45,10 +45,10 @@ def coco_results(
     """
     boxes = corners(table)
     if annotations is None:
-        numbered = [*range(1, len(info.class_names) + 1)]
-        known = _Known([*range(1, len(images) + 1)], list(zip(numbered, info.class_names, strict=True)), [])
+        numbered = [*range(1, len(class_names) + 1)]
+        known = _Known([*range(1, len(images) + 1)], list(zip(numbered, class_names, strict=True)), [])
     else:
-        known = _Known.of(read_coco_file(annotations), images, info.class_names)
+        known = _Known.of(read_coco_file(annotations), images, class_names)
         boxes = _as_annotated(boxes, table, known.sizes, images)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
     columns = (table[name].to_pylist() for name in ("image_index", "label", "score"))
@@ -64,13 +64,13 @@ def coco_results(
 
 
 def corners(table: pa.Table) -> NDArray[np.float64]:
-    """Boxes (M, 4), xyxy in pixels, as float64, so that differences are exact."""
+    """Returns the boxes (M, 4), xyxy in pixels, as float64, so that differences are exact."""
     return np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What results take from annotations.
+    """Ids that results take from annotations.
 
     Attributes:
         images: id of each image.
@@ -90,7 +90,7 @@ class _Known:
 
 
 def _positions(file: CocoFile, images: Sequence[str]) -> list[int]:
-    """Which of the file's images each image is: the one whose name shares the longest end with its path."""
+    """Matches each image with the one of the file whose name shares the longest end with its path."""
     by_name: dict[str, list[int]] = defaultdict(list)
     named = [path_parts(name) for name in file.file_names]
     for position, parts in enumerate(named):
@@ -122,7 +122,7 @@ def _positions(file: CocoFile, images: Sequence[str]) -> list[int]:
 
 def _categories(file: CocoFile, class_names: Sequence[str]) -> list[tuple[Id, str]]:
     known = dict(zip(file.category_names, file.category_ids, strict=True))
-    if class_names == CLASS_AGNOSTIC and "object" not in known:
+    if list(class_names) == CLASS_AGNOSTIC and "object" not in known:
         return [(file.category_ids[0], file.category_names[0])] if known else [(1, "object")]
     missing = next((name for name in class_names if name not in known), None)
     if missing is not None:
@@ -133,7 +133,7 @@ def _categories(file: CocoFile, class_names: Sequence[str]) -> list[tuple[Id, st
 def _as_annotated(
     boxes: NDArray[np.float64], table: pa.Table, annotated: Sequence[Size], images: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Boxes in the pixels of their image as annotated, which may be a copy of another size, or on its side."""
+    """Converts boxes to pixels of the annotated image, which may be a copy of another size, or on its side."""
     index = table["image_index"].to_numpy()
     sizes = np.stack([table[name].to_numpy() for name in ("image_height", "image_width")], axis=1)
     first = np.unique(index, return_index=True)[1]

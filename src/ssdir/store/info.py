@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -23,24 +23,25 @@ from ssdir.store.columns import COLUMNS, check_columns
 
 FORMAT = 2
 METADATA_KEY = b"ssdir"
-"""Of the schema's metadata: `Identity` as JSON, with the format. Arrow keeps it when rows are selected."""
+"""Key of the schema's metadata with `Identity` and the format as JSON. Arrow keeps it when rows are selected."""
 IMAGES_KEY = b"ssdir.images"
-"""Of the file's metadata only, for it tells of all rows: `_Images` as JSON."""
-_SUM_KEY = b"ssdir.images.crc32"
-"""Of the bytes under `IMAGES_KEY`, which no page's checksum covers."""
+"""Key of the file's metadata with `_Images` as JSON. Arrow drops it with rows, and it is of all rows."""
+_CHECKSUM_KEY = b"ssdir.images.crc32"
+"""Key of the checksum of the bytes under `IMAGES_KEY`, which no page's checksum covers."""
 PANDAS_KEY = b"PANDAS_ATTRS"
-"""Where pandas keeps `DataFrame.attrs`: the same as under `METADATA_KEY`, for pandas drops other metadata."""
+"""Key of pandas' `DataFrame.attrs`: the same as under `METADATA_KEY`, for pandas drops other metadata."""
 _FOOTER_LIMIT = 2**31 - 1
-"""Most bytes of the metadata, where the images without objects are named: Arrow's own is 100 MB."""
+"""Most bytes of the metadata, where the images without objects are named: Arrow's own limit is 100 MB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoreInfo:
     """What a file of objects says of itself.
 
     Attributes:
+        path: the file.
+        footer: Parquet's metadata.
         model: the model, as `ssdir.load` takes it: a shipped one's name, or a folder or file.
-        objects: rows of the file.
         class_names: the classes that the column `label` indexes.
         latent_dim: size D of `z_what`.
         fingerprint: digest of the model's weights.
@@ -49,13 +50,19 @@ class StoreInfo:
         images_without_objects: path of each of the latter, by its image_index; empty where it is not known.
     """
 
+    path: Path
+    footer: pq.FileMetaData = field(repr=False)
     model: str
-    objects: int
     class_names: list[str]
     latent_dim: int
     fingerprint: str
     images_seen: int | None
     images_without_objects: dict[int, str]
+
+    @property
+    def objects(self) -> int:
+        """The number of rows."""
+        return int(self.footer.num_rows)
 
     def metadata(self) -> dict[bytes, bytes]:
         """What a file with the same rows says of itself, as a schema's metadata."""
@@ -66,13 +73,13 @@ class StoreInfo:
 
 
 class _Header(Identity):
-    """What stands under `METADATA_KEY`."""
+    """The content of `METADATA_KEY`."""
 
     format: int
 
 
 class _Images(Record):
-    """What stands under `IMAGES_KEY`: of how many objects it tells, and the images."""
+    """The content of `IMAGES_KEY`: the images, and how many objects they have."""
 
     objects: Annotated[int, Field(ge=0)]
     images_seen: Annotated[int, Field(ge=0)]
@@ -80,7 +87,7 @@ class _Images(Record):
 
 
 def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
-    """Metadata that tells the model, for a schema."""
+    """Returns the metadata of a schema that names the model."""
     header = {"format": FORMAT, "ssdir_version": metadata.version("ssdir"), **identity.model_dump()}
     return {
         METADATA_KEY: json_text(header, None).encode(),
@@ -89,19 +96,27 @@ def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
 
 
 def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict[bytes, bytes]:
-    """Metadata that tells the images, for a file."""
+    """Returns the metadata of a file that names its images without objects."""
     about = {"objects": objects, "images_seen": seen, "images_without_objects": without}
     text = json_text(about, None).encode()
-    return {IMAGES_KEY: text, _SUM_KEY: str(zlib.crc32(text)).encode()}
+    return {IMAGES_KEY: text, _CHECKSUM_KEY: str(zlib.crc32(text)).encode()}
 
 
-def open_parquet(path: str | Path) -> pq.ParquetFile:
-    """A file whose pages are checked when they are read, and whose metadata may be as long as ours."""
-    return pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT)
+def open_parquet(path: str | Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Opens a file whose pages are checked when they are read, and whose metadata may be as long as ours.
+
+    Args:
+        path: the file.
+        footer: its metadata, where it was read before.
+    """
+    # Not pyarrow's read_table: it would add columns for folders named like partitions (`year=2024`).
+    return pq.ParquetFile(
+        path, metadata=footer, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT
+    )
 
 
 def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
-    """What a file of objects says of itself, without reading the objects.
+    """Reads what a file of objects says of itself, without reading the objects.
 
     Args:
         path: the file.
@@ -135,20 +150,21 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
     check_columns(schema, made_by.latent_dim, path, footer.num_rows)
     images = _images(about, footer.num_rows, path)
     return StoreInfo(
+        path=path,
+        footer=footer,
         model=model.model,
-        objects=footer.num_rows,
         class_names=made_by.class_names,  # of the detector that brought the boxes
         latent_dim=made_by.latent_dim,
         fingerprint=made_by.fingerprint,
-        images_seen=None if images is None else images.images_seen,
-        images_without_objects={}
-        if images is None
-        else {int(index): image for index, image in images.images_without_objects.items()},
+        images_seen=images.images_seen if images else None,
+        images_without_objects={int(index): each for index, each in images.images_without_objects.items()}
+        if images
+        else {},
     )
 
 
 def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
-    """What a file says of its model, or None; pandas keeps it among its own metadata only."""
+    """Returns what a file says of its model, or None; pandas keeps it among its own metadata only."""
     source = f"'{path}' is damaged: its metadata"
     said = []
     if METADATA_KEY in about:
@@ -170,24 +186,24 @@ def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
 
 
 def _images(about: Mapping[bytes, bytes], rows: int, path: Path) -> _Images | None:
-    """What a file says of its images; None where that is not known, or no longer right."""
-    if not {IMAGES_KEY, _SUM_KEY} & set(about):
+    """Returns what a file says of its images; None where that is not known, or no longer right."""
+    if not {IMAGES_KEY, _CHECKSUM_KEY} & set(about):
         return None
     source, text = f"'{path}' is damaged: its metadata", about.get(IMAGES_KEY, b"")
-    if str(zlib.crc32(text)).encode() != about.get(_SUM_KEY):
+    if str(zlib.crc32(text)).encode() != about.get(_CHECKSUM_KEY):
         raise InputError(f"{source} of the images has changed")
     images = parse(_Images, parse_json(text, source), source=source)
     if images.objects != rows:
         return None
-    # Before anything of such a size is made.
+    # This must hold before anything of such a size is made.
     if images.images_seen > rows + len(images.images_without_objects):
-        raise InputError(f"{source} tells of {images.images_seen:,} images, and names fewer")
+        raise InputError(f"{source} counts {images.images_seen:,} images, and names fewer")
     return images
 
 
 @contextmanager
 def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
-    """What Arrow can't read becomes one sentence."""
+    """Turns Arrow's errors of reading into one sentence."""
     try:
         yield
     except InputError:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
+from ssdir.outputs import atomic_file, claim
 from ssdir.store.columns import BOX_COLUMNS, COLUMNS, check_values, conform, numbers, objects_schema, to_array
 from ssdir.store.info import (
-    METADATA_KEY,
     StoreInfo,
     damaged,
     identity_metadata,
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 8192
 
+TABLE_SUFFIXES = (".parquet", ".csv", ".json")
+"""Files that `StoredObjects.write` writes."""
+
+_EMBEDDINGS = ("z_where", "z_what", "z_what_scale", "anchor_index")
 _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 
 
@@ -180,160 +186,174 @@ class ObjectWriter:
 
 
 def read_objects(path: str | Path, identity: Identity | None = None) -> tuple[Objects, list[str]]:
-    """Reads a file of objects back.
+    """Reads a file of objects back, see `StoredObjects.to_objects`.
+
+    Raises:
+        InputError: as `read_stored`.
+    """
+    return read_stored(path, identity).to_objects()
+
+
+def read_stored(path: str | Path, identity: Identity | None = None, at_least: int = 0) -> StoredObjects:
+    """Reads a file of objects as a table, without torch; every value is checked.
 
     Args:
         path: the file.
         identity: of the model that the objects are to go with, see `read_info`.
-
-    Returns:
-        The objects as they were encoded, bit by bit, and the path of each image of the batch, with those in
-        which nothing was detected; see `read_table`. Rows are sorted by image. Columns of nulls are fields that
-        are None.
+        at_least: how many objects it must hold.
 
     Raises:
-        InputError: if the file is missing, damaged, something else's, or of another model.
-    """
-    return to_objects(*read_table(path, identity))
-
-
-def to_objects(table: pa.Table, info: StoreInfo) -> tuple[Objects, list[str]]:
-    """The objects of a table that `read_table` has read, sorted by image (stably), and the path of each image."""
-    images = image_paths(table, info)
-    order = np.argsort(numbers(table["image_index"]), kind="stable")
-    return _objects(table.take(order), len(images)), images
-
-
-def read_table(path: str | Path, identity: Identity | None = None) -> tuple[pa.Table, StoreInfo]:
-    """Reads a file of objects without torch: the columns of `ObjectWriter`, checked.
-
-    Where rows were left out or added since the images were encoded, images without objects are not known: images
-    are then those of the rows, and `image_index` counts them in the order in which they come.
-
-    Args:
-        path: the file.
-        identity: see `read_info`.
-
-    Raises:
-        InputError: as `read_objects`.
+        InputError: if the file is missing, damaged, something else's or of another model, or holds fewer objects.
     """
     info = read_info(path, identity)
-    schema = objects_schema(info.latent_dim)
-    batches = [conformed for _, conformed in _batches(path, info, ROW_GROUP)]
-    table = pa.Table.from_batches(batches, schema)
-    for field in schema:
+    if info.objects < at_least:
+        raise InputError(f"'{path}' holds {info.objects} objects, at least {at_least} are needed")
+    conformed, further = [], []
+    for batch, columns in _pieces(info, ROW_GROUP, None):
+        conformed.append(columns)
+        # pandas keeps the numbers of rows that it has selected in a column of its own.
+        own = [name not in COLUMNS and "__index_level_" not in name for name in batch.schema.names]
+        further.append(batch.select(np.flatnonzero(own).tolist()))
+    table = pa.Table.from_batches(conformed, objects_schema(info.latent_dim))
+    for field in table.schema:
         if nulls := table[field.name].null_count % max(1, len(table)):
             raise InputError(f"'{path}' is damaged ({nulls} of {len(table)} values of '{field.name}' are null)")
-    if info.images_seen is None:
-        return _renumbered(table, info)
-    _check_images(table, info, path)
-    return table, info
+    if further:
+        added = pa.Table.from_batches(further)
+        table = pa.table([*table.columns, *added.columns], schema=pa.schema([*table.schema, *added.schema]))
+    return StoredObjects(table, info)
 
 
-def read_rows(path: str | Path, identity: Identity | None = None) -> tuple[pa.Table, StoreInfo]:
-    """Reads the rows of a file as they are, with all columns: those of `ObjectWriter`, checked, come first.
-
-    Args:
-        path: the file.
-        identity: see `read_info`.
-
-    Raises:
-        InputError: as `read_objects`.
-    """
-    info = read_info(path, identity)
-    schema = objects_schema(info.latent_dim)
-    read = list(_batches(path, info, ROW_GROUP, columns=None))
-    table = pa.Table.from_batches([conformed for _, conformed in read], schema)
-    if read:
-        whole = pa.Table.from_batches([batch for batch, _ in read])
-        # Where pandas keeps the numbers of rows that it has selected.
-        further = [name for name in whole.column_names if name not in COLUMNS and "__index_level_" not in name]
-        for name in further:
-            table = table.append_column(whole.schema.field(name), whole[name])
-    return table, info
-
-
-def read_batches(
-    path: str | Path, rows: int = ROW_GROUP, identity: Identity | None = None
-) -> Iterator[pa.RecordBatch]:
+def stream_objects(info: StoreInfo, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
     """Reads a file of objects in pieces, with the columns of `ObjectWriter`, checked, in bounded memory.
 
+    Args:
+        info: what `read_info` said of the file.
+        rows: most rows of a piece.
+
     Raises:
-        InputError: as `read_objects`.
+        InputError: if the file is damaged; names the row.
     """
-    info = read_info(path, identity)
-    for _, conformed in _batches(path, info, rows):
-        yield conformed
+    return (conformed for _, conformed in _pieces(info, rows, list(COLUMNS)))
 
 
-def _batches(
-    path: str | Path, info: StoreInfo, rows: int, columns: Sequence[str] | None = tuple(COLUMNS)
+def _pieces(
+    info: StoreInfo, rows: int, columns: list[str] | None
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Pieces as they are in the file, and as `ObjectWriter` has them."""
     first = 0
-    with damaged(path):
-        # Not read_table: it would add columns for folders named like partitions (`year=2024`).
-        for batch in open_parquet(path).iter_batches(rows, columns=columns):
-            yield batch, conform(batch, info, path, first)
+    with damaged(info.path), open_parquet(info.path, info.footer) as file:
+        for batch in file.iter_batches(rows, columns=columns):
+            yield batch, conform(batch, info, info.path, first)
             first += len(batch)
 
 
-def _renumbered(table: pa.Table, info: StoreInfo) -> tuple[pa.Table, StoreInfo]:
-    """The images of the rows alone, counted as they come."""
-    coded = table["image"].combine_chunks().dictionary_encode()
-    column = table.schema.get_field_index("image_index")
-    index = coded.indices.cast(pa.int64())
-    return table.set_column(column, table.schema.field(column), index), replace(
-        info, images_seen=len(coded.dictionary), images_without_objects={}
-    )
+@dataclass(frozen=True, eq=False)
+class StoredObjects:
+    """A file that `ssdir encode` wrote, read.
 
-
-def _check_images(table: pa.Table, info: StoreInfo, path: str | Path) -> None:
-    """Checks that each image of a file has one index and one path, and none is missing."""
-    pairs = table.group_by(["image_index", "image"]).aggregate([])
-    indices = set(pairs["image_index"].to_pylist())
-    if len(indices) < len(pairs):
-        raise InputError(f"'{path}' is damaged (two images have the same image_index)")
-    named = indices | set(info.images_without_objects)
-    if named != set(range(info.images_seen or 0)):
-        raise InputError(f"'{path}' is damaged (it tells of {info.images_seen} images, and names others)")
-
-
-def _objects(table: pa.Table, batch_size: int) -> Objects:
-    import torch
-
-    from ssdir.objects import Objects
-
-    def tensor(name: str, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(numbers(table[name]).copy()).to(dtype)
-
-    def nullable(name: str) -> Tensor | None:
-        return None if table[name].null_count else tensor(name, torch.float32)
-
-    return Objects(
-        image_index=tensor("image_index", torch.int64),
-        batch_size=batch_size,
-        z_where=tensor("z_where", torch.float32),
-        scores=tensor("score", torch.float32),
-        labels=tensor("label", torch.int64),
-        z_what=tensor("z_what", torch.float32),
-        z_what_scale=nullable("z_what_scale"),
-        z_depth=nullable("z_depth"),
-        anchor_index=tensor("anchor_index", torch.int64),
-    )
-
-
-def image_paths(table: pa.Table, info: StoreInfo) -> list[str]:
-    """Path of each image by its image_index, with those in which nothing was detected.
-
-    Args:
-        table: see `read_table`.
-        info: what `read_table` returned with it.
+    Attributes:
+        table: a row per object, in the file's order: the columns of `ObjectWriter`, then those added since.
+        info: what the file says of itself.
     """
-    pairs = table.group_by(["image_index", "image"]).aggregate([])
-    paths = dict(info.images_without_objects)
-    paths.update(zip(pairs["image_index"].to_pylist(), pairs["image"].to_pylist(), strict=True))
-    return [paths[index] for index in range(len(paths))]
+
+    table: pa.Table
+    info: StoreInfo
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def z_what(self) -> NDArray[np.float32]:
+        """The embeddings, float32 (M, D)."""
+        return numbers(self.table["z_what"])
+
+    def by_image(self) -> tuple[pa.Table, list[str]]:
+        """The columns of `ObjectWriter`, and the path of each image that `image_index` counts.
+
+        The images include those in which nothing was detected. Where rows were left out or added since the images
+        were encoded, these are not known: `image_index` then counts the images of the rows, in their order.
+
+        Raises:
+            InputError: if the rows and the metadata name different images.
+        """
+        table = self.table.select(objects_schema(1).names)
+        if self.info.images_seen is None:
+            coded = table["image"].combine_chunks().dictionary_encode()
+            column = table.schema.get_field_index("image_index")
+            index = coded.indices.cast(pa.int64())
+            return table.set_column(column, table.schema.field(column), index), coded.dictionary.to_pylist()
+        pairs = table.group_by(["image_index", "image"]).aggregate([]).to_pydict()
+        if len(set(pairs["image_index"])) < len(pairs["image_index"]):
+            raise InputError(f"'{self.info.path}' is damaged (two images have the same image_index)")
+        paths = self.info.images_without_objects | dict(zip(pairs["image_index"], pairs["image"], strict=True))
+        if paths.keys() != set(range(self.info.images_seen)):
+            seen = self.info.images_seen
+            raise InputError(f"'{self.info.path}' is damaged (its metadata counts {seen} images, its rows others)")
+        return table, [paths[index] for index in range(len(paths))]
+
+    def to_objects(self) -> tuple[Objects, list[str]]:
+        """The objects as they were encoded, bit by bit, sorted (stably) by image, and the path of each image.
+
+        Columns of nulls become fields that are None.
+
+        Raises:
+            InputError: as `by_image`.
+        """
+        import torch
+
+        from ssdir.objects import Objects
+
+        def tensor(name: str, dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(numbers(table[name]).copy()).to(dtype)
+
+        def nullable(name: str) -> Tensor | None:
+            return None if table[name].null_count else tensor(name, torch.float32)
+
+        table, images = self.by_image()
+        table = table.take(np.argsort(numbers(table["image_index"]), kind="stable"))
+        objects = Objects(
+            image_index=tensor("image_index", torch.int64),
+            batch_size=len(images),
+            z_where=tensor("z_where", torch.float32),
+            scores=tensor("score", torch.float32),
+            labels=tensor("label", torch.int64),
+            z_what=tensor("z_what", torch.float32),
+            z_what_scale=nullable("z_what_scale"),
+            z_depth=nullable("z_depth"),
+            anchor_index=tensor("anchor_index", torch.int64),
+        )
+        return objects, images
+
+    def write(self, path: str | Path, added: Mapping[str, NDArray[np.generic]], force: bool = False) -> None:
+        """Writes the objects with more columns: Parquet has everything, CSV and JSON no embeddings and lists.
+
+        Args:
+            path: file to write; its suffix, one of `TABLE_SUFFIXES`, says how.
+            added: the columns, row-aligned; they come first, after the number of the row, and replace those of
+                the same names.
+            force: replace an existing file.
+
+        Raises:
+            InputError: as `claim`.
+        """
+        path = Path(path)
+        claim(path, force, TABLE_SUFFIXES)
+        suffix = path.suffix.lower()
+        kept = {
+            field.name: self.table[field.name]
+            for field in self.table.schema
+            if suffix == ".parquet" or not (field.name in _EMBEDDINGS or pa.types.is_nested(field.type))
+        }
+        columns = {"row": pa.array(np.arange(len(self))), **{name: pa.array(each) for name, each in added.items()}}
+        whole = pa.table(columns | {name: column for name, column in kept.items() if name not in columns})
+        with atomic_file(path, force) as temporary:
+            if suffix == ".parquet":
+                pq.write_table(whole.replace_schema_metadata(self.info.metadata()), temporary, compression="zstd")
+            elif suffix == ".csv":
+                pyarrow.csv.write_csv(whole, temporary)
+            else:  # Where a further column has no number, there is a null.
+                whole.to_pandas().to_json(temporary, orient="records", indent=2)
 
 
 def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Path:
@@ -351,21 +371,3 @@ def find_picture(image: str, *folders: str | Path, beside: str | Path | None = N
     if beside is not None:
         tried.append(Path(beside) / Path(image).name)
     return next((path for path in tried if os.path.isfile(path)), tried[0])
-
-
-__all__ = [
-    "BOX_COLUMNS",
-    "COLUMNS",
-    "METADATA_KEY",
-    "ObjectWriter",
-    "StoreInfo",
-    "find_picture",
-    "image_paths",
-    "open_parquet",
-    "read_batches",
-    "read_info",
-    "read_objects",
-    "read_rows",
-    "read_table",
-    "to_objects",
-]

@@ -20,7 +20,7 @@ from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
-from ssdir.store.objects_file import find_picture, read_table, to_objects
+from ssdir.store.objects_file import find_picture, read_stored
 from ssdir.studio.look import SHOWN_SIDE
 from ssdir.studio.samples import Sample
 
@@ -97,12 +97,12 @@ def open_collection(path: str | Path, identity: Identity) -> Collection:
         InputError: if the file can't be read, has no objects, or is of another model.
     """
     path = Path(path)
-    table, info = read_table(path, identity)
-    if not len(table):
+    stored = read_stored(path, identity)
+    if not len(stored):
         raise InputError(f"'{path}' holds no objects: encode pictures in which something is detected")
-    objects, names = to_objects(table, info)
+    objects, names = stored.to_objects()
     sources = [_find(name, path.parent) for name in names]
-    return Collection(objects, [Path(name).name for name in names], sources, info.class_names)
+    return Collection(objects, [Path(name).name for name in names], sources, stored.info.class_names)
 
 
 def nearest(

@@ -57,9 +57,9 @@ def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_pat
         nearest = answer["nearest"][0]
         assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
         assert nearest["image"] == str(photos / "a.png")
-        assert nearest["box_x1"] == pytest.approx(answer["asked"]["box_x1"], abs=0.01)
+        assert nearest["box_x1"] == pytest.approx(answer["query"]["box_x1"], abs=0.01)
     one = json.loads(ok("search", index, f"{photos / 'a.png'}#1", "--score-threshold", 0.7, "--json"))
-    assert [answer["asked"] for answer in one] == [answers[1]["asked"]]
+    assert [answer["query"] for answer in one] == [answers[1]["query"]]
     ok(*query, "--image-grid", tmp_path / "grid.png")
     grid = Image.open(tmp_path / "grid.png")
     assert grid.width == 4 * 126
@@ -70,7 +70,7 @@ def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_pat
 
 def test_an_object_of_the_index_is_not_its_own_neighbour(index: Path) -> None:
     answer = json.loads(ok("search", index, "--row", 2, "-k", 3, "--json"))[0]
-    assert answer["asked"]["row"] == 2
+    assert answer["query"]["row"] == 2
     assert 2 not in [near["row"] for near in answer["nearest"]]
     assert len(answer["nearest"]) == 3
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
         assert result.exit_code == 2, sentence
         assert sentence in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
-    assert "nothing was found" in ok("search", index, photos / "a.png", "--score-threshold", 1)
+    assert "nothing was detected" in ok("search", index, photos / "a.png", "--score-threshold", 1)
     moved = tmp_path / "moved"
     shutil.copytree(tiny_model_dir, moved)
     found = ok("search", index, photos / "a.png", "--model", moved, "--score-threshold", 0.7, "--json")
@@ -124,7 +124,7 @@ def test_a_model_that_was_trained_again_is_refused(
         "and the index don't go together: embeddings of different models, or of one that was trained"
         in result.stderr.replace("\n", " ")
     )
-    command = ("outliers", tmp_path / "objects.parquet", "--out", tmp_path / "odd.csv")
+    command = ("outliers", tmp_path / "objects.parquet", "--out", tmp_path / "outliers.csv")
     result = run(*command, "--model", tmp_path / "again")
     assert result.exit_code == 2
     assert "don't go together" in result.stderr.replace("\n", " ")
@@ -140,7 +140,7 @@ def test_a_model_that_was_trained_again_is_refused(
 
 def test_no_image_grid_of_nothing(index: Path, photos: Path, tmp_path: Path) -> None:
     text = ok("search", index, photos / "black.png", "--score-threshold", 1, "--image-grid", tmp_path / "none.png")
-    assert "nothing was found" in text
+    assert "nothing was detected" in text
     assert not (tmp_path / "none.png").exists()
 
 
@@ -158,6 +158,6 @@ def test_what_was_asked_for_is_called_by_its_number(index: Path, photos: Path) -
     assert "#0: " not in ok("search", index, f"{picture}#1", "--score-threshold", 0.7)
     assert "row 2: " in ok("search", index, "--row", 2)
     every = json.loads(ok("search", index, picture, "--score-threshold", 0.7, "--json"))
-    assert [answer["asked"]["number"] for answer in every] == list(range(len(every)))
+    assert [answer["query"]["number"] for answer in every] == list(range(len(every)))
     one = json.loads(ok("search", index, f"{picture}#1", "--score-threshold", 0.7, "--json"))
-    assert one[0]["asked"]["number"] == 1
+    assert one[0]["query"]["number"] == 1

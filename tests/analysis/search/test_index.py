@@ -14,7 +14,7 @@ from PIL import Image
 
 import ssdir.analysis.search.index as index_module
 from ssdir.analysis.search import ObjectFilter, ObjectIndex
-from ssdir.analysis.search.table import sole_writer
+from ssdir.analysis.search.files import sole_writer
 from ssdir.errors import InputError
 
 from .conftest import DIM, MakeObjects

@@ -1,4 +1,4 @@
-"""What can be asked of encoded objects: which are alike, of which class, in which group, and which are odd."""
+"""Search among encoded objects: an index of embeddings, its filters, and queries by image."""
 
 from ssdir.analysis.search.index import Neighbours, ObjectFilter, ObjectIndex
 

@@ -1,4 +1,4 @@
-"""An index of encoded objects: which are nearest to an embedding, by the cosine of their `z_what`."""
+"""An index of encoded objects, searched for those nearest to an embedding by the cosine of their `z_what`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ssdir.analysis.search.duplicates import PLACE
-from ssdir.analysis.search.filters import ObjectFilter
-from ssdir.analysis.search.rows import INDEXED, OnProgress, Rows, write_rows
-from ssdir.analysis.search.table import (
+from ssdir.analysis.search.files import (
     FORMAT_FILE,
     TABLE,
     IndexInfo,
@@ -27,25 +24,68 @@ from ssdir.analysis.search.table import (
     sole_writer,
     write_header,
 )
-from ssdir.errors import InputError
+from ssdir.analysis.search.rows import IDENTITY_COLUMNS, Rows, write_rows
+from ssdir.console import Advance, no_progress
+from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.inference.engines import load_identity
 from ssdir.outputs import atomic_dir
-from ssdir.store.objects_file import StoreInfo, find_picture, read_info
+from ssdir.store.info import StoreInfo, read_info
+from ssdir.store.objects_file import find_picture
 
 EXACT_UP_TO = 50_000
 """Rows up to which every one is compared: that takes milliseconds, and no part of the answer is missed."""
 ROWS_PER_PARTITION = 1000
 PROBED_SHARE = 0.04
 LEAST_PROBED = 24
-"""Partitions that are looked into, where all objects count. A filter leaves fewer in each, and the nearest of them
-lie further apart: as many more partitions are looked into, up to all (`benchmarks/search.py` measures recall)."""
+"""Partitions that are searched without a filter. A filter leaves fewer objects in each, and the nearest of them
+lie further apart: as many more are searched then, up to all (`benchmarks/search.py` measures recall)."""
+
+
+@dataclass(frozen=True)
+class ObjectFilter:
+    """A filter of objects by class, score and size.
+
+    Attributes:
+        classes: names of classes; empty for all.
+        min_score: least score.
+        min_size: least longer side, relative to the image's longer side.
+        max_size: largest longer side.
+    """
+
+    classes: tuple[str, ...] = ()
+    min_score: float | None = None
+    min_size: float | None = None
+    max_size: float | None = None
+
+    def sql(self, class_names: Sequence[str]) -> str | None:
+        """The filter in SQL, made of numbers only: names are looked up, and never become part of it.
+
+        Raises:
+            InputError: if there is no class of a name, a limit is not a number, or no size is within the limits.
+        """
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise InputError(f"no size is at least {self.min_size:g} and at most {self.max_size:g}")
+        parts = []
+        if self.classes:
+            unknown = [name for name in self.classes if name not in class_names]
+            if unknown:
+                raise InputError(f"the index has no class {quote(unknown[0])}{nearest(unknown[0], class_names)}")
+            labels = sorted(class_names.index(name) for name in self.classes)
+            parts.append(f"label IN ({', '.join(map(str, labels))})")
+        limits = (("score", ">=", self.min_score), ("size", ">=", self.min_size), ("size", "<=", self.max_size))
+        for column, sign, limit in limits:
+            if limit is not None:
+                if not math.isfinite(limit):
+                    raise InputError(f"the limit of {column} must be a number, got {limit}")
+                parts.append(f"{column} {sign} {float(limit)!r}")
+        return " AND ".join(parts) or None
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest objects of one code, nearest first.
+    """The nearest objects of one embedding, nearest first.
 
     Attributes:
         rows: of the index, int64 (n,).
@@ -90,7 +130,7 @@ class ObjectIndex:
         files: Sequence[str | Path],
         model: str | None = None,
         force: bool = False,
-        on_progress: OnProgress | None = None,
+        on_progress: Advance = no_progress,
     ) -> Self:
         """Makes an index of files that `ssdir encode` wrote, whole or not at all.
 
@@ -100,28 +140,26 @@ class ObjectIndex:
             model: the model, as `ssdir.load` takes it, where it has moved or the files no longer name it; it is
                 loaded, and must be theirs.
             force: replace an existing index.
-            on_progress: called with objects done, of how many, and what is being done.
+            on_progress: called with (objects done, all objects, what is being done).
 
         Raises:
-            InputError: if a file is missing, damaged or of another model, or holds no objects; if an object is
-                given twice, see `Places`; as `atomic_dir`.
+            InputError: if a file is missing, damaged or of another model, or holds no objects; if an object, the
+                same box in the same image, is given twice; as `atomic_dir`.
         """
         path = Path(path)
-        _check_given_once(files)
-        identity = None if model is None else load_identity(model)
-        infos = [read_info(file, identity) for file in files]
+        infos = _read_infos(files, model)
         about = {name: getattr(infos[0], name) for name in Identity.model_fields}
-        info = IndexInfo(**about, folder=str(Path.cwd()))
-        _check_same_model(info, infos, files)
+        info = IndexInfo(**about, folder=str(Path.cwd()), checksums={})
+        _check_same_model(info, infos)
         if not sum(each.objects for each in infos):
             raise InputError(f"'{files[0]}' holds no objects: nothing can be searched for")
         replaced = sole_writer(path) if force and (path / FORMAT_FILE).is_file() else nullcontext()
         with replaced, lance(path, "made"), atomic_dir(path, force) as folder:
             database = connect(folder)
-            table = write_rows(partial(database.create_table, TABLE), Rows(files, info, identity), on_progress)
+            table = write_rows(partial(database.create_table, TABLE), Rows(infos, info), on_progress)
             _sort_into_partitions(table, on_progress)
-            write_header(folder, info)
-        return cls.open(path)
+            info = write_header(folder, info)
+        return cls._of(path, info)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -130,8 +168,10 @@ class ObjectIndex:
         Raises:
             InputError: if there is none, or it is damaged.
         """
-        path = Path(path)
-        info = read_header(path)
+        return cls._of(Path(path), read_header(Path(path)))
+
+    @classmethod
+    def _of(cls, path: Path, info: IndexInfo) -> Self:
         with lance(path, "opened"):
             return cls(path, info, connect(path).open_table(TABLE))
 
@@ -139,7 +179,7 @@ class ObjectIndex:
         return self._count
 
     def add(
-        self, files: Sequence[str | Path], on_progress: OnProgress | None = None, model: str | None = None
+        self, files: Sequence[str | Path], on_progress: Advance = no_progress, model: str | None = None
     ) -> None:
         """Adds the objects of more files of the same model.
 
@@ -151,56 +191,56 @@ class ObjectIndex:
         Raises:
             InputError: as `create`; if the index has an object already; if another command is writing to it.
         """
-        identity = None if model is None else load_identity(model)
-        _check_same_model(self.info, [read_info(file, identity) for file in files], files)
-        _check_given_once(files)
+        infos = _read_infos(files, model)
+        _check_same_model(self.info, infos)
         with sole_writer(self.path), lance(self.path, "extended"):
             self._table.checkout_latest()
             version, first = self._table.version, int(self._table.count_rows())
-            rows = Rows(files, self.info, identity, first)
-            rows.places.add(self._table.search().select(list(PLACE)).to_arrow(), INDEXED, self.image_path)
+            rows = Rows(infos, self.info, first)
+            indexed = self._table.search().select(list(IDENTITY_COLUMNS)).to_arrow()
+            rows.note_indexed(indexed, self.image_path)
             try:
                 write_rows(self._table.add, rows, on_progress)
                 _sort_into_partitions(self._table, on_progress)
             except BaseException:
                 self._table.restore(version)
                 raise
-            write_header(self.path, self.info)
+            self.info = write_header(self.path, self.info)
             self._count = int(self._table.count_rows())
 
     def nearest(
         self, z_what: NDArray[np.floating[Any]], k: int = 10, where: ObjectFilter | None = None
     ) -> list[Neighbours]:
-        """The `k` nearest objects of each code.
+        """Searches for the `k` nearest objects of each embedding.
 
-        Up to 50,000 objects every one is compared; beyond, those in the partitions around the code.
+        Up to 50,000 objects every one is compared; beyond, those in the partitions around the embedding.
 
         Args:
             z_what: float (D,) or (n, D).
             k: how many at most.
-            where: which count; None for all.
+            where: which objects are searched; None for all.
 
         Returns:
-            One for each code, with fewer than `k` rows where fewer count.
+            The neighbours of each embedding, fewer than `k` where fewer objects pass the filter.
 
         Raises:
-            InputError: if the codes have another size, or are not finite; as `ObjectFilter.sql`.
+            InputError: if the embeddings have another size, or are not finite; as `ObjectFilter.sql`.
         """
-        codes = np.atleast_2d(np.asarray(z_what, dtype=np.float32))
-        if not np.isfinite(codes).all():
+        queries = np.atleast_2d(np.asarray(z_what, dtype=np.float32))
+        if not np.isfinite(queries).all():
             raise InputError("an embedding to search for holds numbers that are not finite")
-        if codes.shape[1] != self.info.latent_dim:
+        if queries.shape[1] != self.info.latent_dim:
             raise InputError(
-                f"codes of {codes.shape[1]} numbers don't fit an index of {self.info.latent_dim}: "
+                f"embeddings of {queries.shape[1]} numbers don't fit an index of {self.info.latent_dim}: "
                 "they are of another model"
             )
         condition = (where or ObjectFilter()).sql(self.info.class_names)
         with lance(self.path, "searched"):
             probed = self._probed(condition)
-            return [self._nearest(code, k, condition, probed) for code in codes]
+            return [self._nearest(query, k, condition, probed) for query in queries]
 
     def rows(self, rows: Sequence[int]) -> pa.Table:
-        """The objects of some rows, in their order.
+        """Reads the objects of some rows, in their order.
 
         Raises:
             InputError: if there is no such row.
@@ -218,11 +258,11 @@ class ObjectIndex:
         return found.take([place[row] for row in rows])
 
     def image_path(self, image: str) -> Path:
-        """Where a picture should be: from the folder where the index was made, or from the current one."""
+        """The file of an image, from the folder where the index was made or from the current one."""
         return find_picture(image, self.info.folder, ".")
 
     def _probed(self, condition: str | None) -> int | None:
-        """Partitions to look into, so that about as many objects are compared with a filter as without."""
+        """Number of partitions to search, so that about as many objects are compared with a filter as without."""
         if len(self) <= EXACT_UP_TO:
             return None
         partitions = _partitions(len(self))
@@ -231,8 +271,10 @@ class ObjectIndex:
             probed = math.ceil(probed * len(self) / max(1, self._table.count_rows(condition)))
         return min(partitions, probed)
 
-    def _nearest(self, code: NDArray[np.float32], k: int, condition: str | None, probed: int | None) -> Neighbours:
-        query = self._table.search(code, vector_column_name="z_what").distance_type("cosine").limit(k)
+    def _nearest(
+        self, z_what: NDArray[np.float32], k: int, condition: str | None, probed: int | None
+    ) -> Neighbours:
+        query = self._table.search(z_what, vector_column_name="z_what").distance_type("cosine").limit(k)
         if condition is not None:
             query = query.where(condition, prefilter=True)
         if probed is not None:
@@ -242,38 +284,35 @@ class ObjectIndex:
         return Neighbours(found["row"].to_numpy(), similarity, self.rows)
 
 
-def _check_given_once(files: Sequence[str | Path]) -> None:
+def _read_infos(files: Sequence[str | Path], model: str | None) -> list[StoreInfo]:
     for number, file in enumerate(files):
         if Path(file) in map(Path, files[:number]):
             raise InputError(f"'{file}' is given twice")
+    identity = load_identity(model)
+    return [read_info(file, identity) for file in files]
 
 
 def _partitions(count: int) -> int:
     return max(1, count // ROWS_PER_PARTITION)
 
 
-def _sort_into_partitions(table: Any, on_progress: OnProgress | None) -> None:
+def _sort_into_partitions(table: Any, on_progress: Advance) -> None:
     """Prepares a large table for search; without it, all rows are compared."""
     count = table.count_rows()
     if count > EXACT_UP_TO:
-        if on_progress is not None:
-            on_progress(0, count, "sorting into partitions")
-        # The codes stay as they are, in partitions (IVF_FLAT): quantised ones would cost recall, and save memory
+        on_progress(0, count, "sorting into partitions")
+        # Embeddings stay as they are, in partitions (IVF_FLAT): quantising them would lower recall, to save memory
         # that a million of them does not need.
         table.create_index(
             metric="cosine", vector_column_name="z_what", index_type="IVF_FLAT", num_partitions=_partitions(count)
         )
 
 
-def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo], files: Sequence[str | Path]) -> None:
-    for other, file in zip(others, files, strict=True):
-        check_comparable(
-            other, f"'{file}' (model {quote(other.model)})", info, f"the index (model {quote(info.model)})"
-        )
+def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo]) -> None:
+    for other in others:
+        name = f"'{other.path}' (model {quote(other.model)})"
+        check_comparable(other, name, info, f"the index (model {quote(info.model)})")
         if list(other.class_names) != list(info.class_names):
             raise InputError(
-                f"'{file}' has other classes than the index: make an index of its own for each detector"
+                f"'{other.path}' has other classes than the index: make an index of its own for each detector"
             )
-
-
-__all__ = ["IndexInfo", "Neighbours", "ObjectFilter", "ObjectIndex"]

@@ -1,19 +1,105 @@
-"""The objects of a picture, encoded by the model of an index."""
+"""Queries to an index: by the objects of an image, or by one of its own objects."""
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssdir.analysis.search.table import IndexInfo
+from ssdir.analysis.crops import crop_grid, read_crops
+from ssdir.analysis.search.files import IndexInfo
+from ssdir.analysis.search.index import Neighbours, ObjectFilter, ObjectIndex
 from ssdir.errors import InputError
 from ssdir.identity import check_comparable
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import encode_files
+from ssdir.outputs import atomic_file
+from ssdir.plots.image_grids import to_png
+from ssdir.store.columns import numbers
 from ssdir.store.objects_file import ObjectWriter
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The objects that were searched for, and the nearest of the index to each.
+
+    Attributes:
+        index: the index.
+        queries: a row for each object that was searched for, with the columns of stored ones.
+        names: name of each query: `#0`, `#1`, … in an image, or its row in the index.
+        neighbours: the nearest objects of each query.
+    """
+
+    index: ObjectIndex
+    queries: pa.Table
+    names: list[str]
+    neighbours: list[Neighbours]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Returns for each query its columns, `query`, and those of its neighbours, `nearest`."""
+        records = []
+        for query, found in zip(_records(self.queries), self.neighbours, strict=True):
+            near = zip(found.rows.tolist(), found.similarity.tolist(), _records(found.table), strict=True)
+            nearest = [{"row": row, "similarity": similarity, **record} for row, similarity, record in near]
+            records.append({"query": query, "nearest": nearest})
+        return records
+
+    def write_image_grid(self, path: Path, force: bool = False) -> None:
+        """Writes a PNG file with a row for each query: its crop and those of its neighbours.
+
+        Raises:
+            InputError: as `atomic_file`.
+        """
+        rows = []
+        for crop, found in zip(
+            read_crops(self.queries, self.names, self.index.image_path), self.neighbours, strict=True
+        ):
+            near = zip(found.similarity.tolist(), found.rows.tolist(), strict=True)
+            captions = [f"{similarity:.3f}  row {row}" for similarity, row in near]
+            rows.append([crop, *read_crops(found.table, captions, self.index.image_path, group=1)])
+        with atomic_file(path, force) as temporary:
+            temporary.write_bytes(to_png(crop_grid(rows, ["query", "nearest"])))
+
+
+def search_row(index: ObjectIndex, row: int, k: int = 5, where: ObjectFilter | None = None) -> SearchResult:
+    """Searches for the objects nearest to one of the index, without itself; see `ObjectIndex.nearest`."""
+    query = index.rows([row])
+    found = index.nearest(numbers(query["z_what"]), k + 1, where)
+    return SearchResult(index, query, [f"row {row}"], [each[each.rows != row][:k] for each in found])
+
+
+def search_image(
+    index: ObjectIndex,
+    image: str,
+    k: int = 5,
+    where: ObjectFilter | None = None,
+    model: str | None = None,
+    score_threshold: float | None = None,
+    device: str | None = None,
+) -> SearchResult:
+    """Searches for the objects nearest to each object of an image.
+
+    Args:
+        index: the index.
+        image: path of the image; `#K` at its end takes the Kth object only, from 0.
+        k: number of neighbours, see `ObjectIndex.nearest`.
+        where: which objects of the index are searched.
+        model: where the model is now; None if it is where the index says.
+        score_threshold: least score of the image's objects; None takes the model's.
+        device: see `load_encoder`.
+
+    Raises:
+        InputError: as `encode_query` and `ObjectIndex.nearest`.
+    """
+    if where is not None:  # A wrong class is an error before a model is loaded.
+        where.sql(index.info.class_names)
+    queries = encode_query(index.info, image, model, score_threshold, device)
+    found = index.nearest(numbers(queries["z_what"]), k, where)
+    return SearchResult(index, queries, [f"#{number}" for number in queries["number"].to_pylist()], found)
 
 
 def encode_query(
@@ -23,17 +109,13 @@ def encode_query(
     score_threshold: float | None = None,
     device: str | None = None,
 ) -> pa.Table:
-    """The objects of a picture, by falling score, with the columns of stored ones and their `number`, from 0.
+    """Encodes the objects of an image by the model of an index.
 
-    Args:
-        info: of the index, which names the model.
-        image: path of the picture; `#K` at its end takes the Kth object only, from 0.
-        model: where the model is now; None if it is where the index says.
-        score_threshold: least score; None takes the model's.
-        device: see `load_encoder`.
+    Returns:
+        The objects by falling score, with the columns of stored ones and their `number`, from 0.
 
     Raises:
-        InputError: if the picture can't be read, it has no such object, or the model is gone or another.
+        InputError: if the image can't be read, it has no such object, or the model is gone or another.
     """
     path, number = split_query(image)
     if not path.is_file():
@@ -51,18 +133,25 @@ def encode_query(
         with ObjectWriter(file, info.model, encoder.class_names, info.latent_dim, encoder.fingerprint) as writer:
             for batch in encode_files(encoder, [path], strict=True, score_threshold=score_threshold):
                 writer.write(batch.objects, batch.paths, batch.sizes)
-        found = pq.read_table(file).sort_by([("score", "descending")])
-    found = found.append_column("number", pa.array(range(len(found)), pa.int64()))
+        objects = pq.read_table(file).sort_by([("score", "descending")])
+    objects = objects.append_column("number", pa.array(range(len(objects)), pa.int64()))
     if number is None:
-        return found
-    if number >= len(found):
-        raise InputError(f"'{path}' has {len(found)} objects, there is no #{number}")
-    return found.slice(number, 1)
+        return objects
+    if number >= len(objects):
+        raise InputError(f"'{path}' has {len(objects)} objects, there is no #{number}")
+    return objects.slice(number, 1)
 
 
 def split_query(image: str) -> tuple[Path, int | None]:
-    """`IMAGE#K` as path and number; a `#` of the file's own name is left alone."""
+    """Splits `IMAGE#K` into path and number; a `#` of the file's own name is left alone."""
     if Path(image).exists():
         return Path(image), None
     path, mark, number = image.rpartition("#")
     return (Path(path), int(number)) if mark and number.isdecimal() else (Path(image), None)
+
+
+def _records(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows without embeddings and what only models understand."""
+    kept = [name for name in table.column_names if not name.startswith(("z_w", "anchor"))]
+    records: list[dict[str, Any]] = table.select(kept).to_pylist()
+    return records

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from ssdir.analysis.search.duplicates import Places
-from ssdir.analysis.search.table import IndexInfo
+from ssdir.analysis.search.files import IndexInfo
+from ssdir.console import Advance
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.identity import Identity
 from ssdir.store.columns import BOX_COLUMNS, numbers
-from ssdir.store.objects_file import find_picture, read_batches, read_info
+from ssdir.store.info import StoreInfo
+from ssdir.store.objects_file import find_picture, stream_objects
 
-OnProgress: TypeAlias = Callable[[int, int, str], None]
+IDENTITY_COLUMNS = ("image", *BOX_COLUMNS, "label", "anchor_index")
+"""The columns that make an object the same as another."""
 
 _KEPT = (
     *("image", "image_index", "image_height", "image_width", *BOX_COLUMNS),
     *("class", "label", "score", "z_what", "z_depth", "anchor_index"),
 )
-INDEXED = -1
-"""Number of the objects that an index holds already, where files count from 0."""
+_INDEXED = -1
+"""Number of the source of objects that an index holds already, where files count from 0."""
+_PER_PIXEL = 10
+"""Boxes that differ by less than this part of a pixel are the same: batches of other sizes round otherwise."""
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Rows:
@@ -34,22 +40,24 @@ class Rows:
     Args:
         files: of the index's model.
         info: of the index.
-        identity: of the model, see `read_info`.
         first: number of the first row.
     """
 
-    def __init__(
-        self, files: Sequence[str | Path], info: IndexInfo, identity: Identity | None, first: int = 0
-    ) -> None:
-        self.files, self.info, self.identity, self.first = files, info, identity, first
-        self.places = Places()
-        self.total = sum(read_info(file, identity).objects for file in files)
+    def __init__(self, files: Sequence[StoreInfo], info: IndexInfo, first: int = 0) -> None:
+        self.files, self.info, self.first = files, info, first
+        self.total = sum(file.objects for file in files)
+        self._images: dict[str, int] = {}
+        self._sources: dict[int, int] = {}
+
+    def note_indexed(self, rows: pa.Table, locate: Callable[[str], Path]) -> None:
+        """Notes the objects that the index holds already, with `IDENTITY_COLUMNS`; `locate` finds their images."""
+        self._find_double(rows, _INDEXED, locate)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         schema, row = index_schema(self.info.latent_dim), self.first
         for source, file in enumerate(self.files):
             start = row
-            for batch in read_batches(file, identity=self.identity):
+            for batch in stream_objects(file):
                 self._check(batch, source, row - start)
                 columns = [batch.column(name) for name in _KEPT]
                 columns[0] = self._from_index(columns[0])
@@ -59,22 +67,43 @@ class Rows:
 
     def _check(self, batch: pa.RecordBatch, source: int, first: int) -> None:
         """Refuses objects that would never be found, or be nearest to their doubles."""
-        file = self.files[source]
+        file = self.files[source].path
         zero = np.flatnonzero(~numbers(batch.column("z_what")).any(axis=1))
         if len(zero):
             raise InputError(f"row {first + zero[0]} of '{file}' has a z_what of zeros, which is like nothing")
-        double = self.places.add(batch, source, lambda image: find_picture(image, ".", Path(file).parent))
+        double = self._find_double(batch, source, lambda image: find_picture(image, ".", file.parent))
         if double is None:
             return
         row, before = double
         image = quote(batch.column("image")[row].as_py())
-        if before == INDEXED:
+        if before == _INDEXED:
             raise InputError(
                 f"the index has objects of '{file}' already, such as one of {image}: add what is new only"
             )
         if before == source:
             raise InputError(f"row {first + row} of '{file}' is the same object of {image} as a row before it")
-        raise InputError(f"'{file}' has objects of '{self.files[before]}' again, such as one of {image}")
+        raise InputError(f"'{file}' has objects of '{self.files[before].path}' again, such as one of {image}")
+
+    def _find_double(
+        self, rows: pa.RecordBatch | pa.Table, source: int, locate: Callable[[str], Path]
+    ) -> tuple[int, int] | None:
+        """Returns the first row that was seen before, and the number of the source in which; None if none was."""
+        for row, key in enumerate(self._keys(rows, locate).tolist()):
+            if key in self._sources:
+                return row, self._sources[key]
+            self._sources[key] = source
+        return None
+
+    def _keys(self, rows: pa.RecordBatch | pa.Table, locate: Callable[[str], Path]) -> NDArray[np.uint64]:
+        """A number for each object, a polynomial of `IDENTITY_COLUMNS`. An image is known by its real path."""
+        coded = pa.chunked_array([rows.column("image")]).combine_chunks().dictionary_encode()
+        real = [os.path.realpath(locate(image)) for image in coded.dictionary.to_pylist()]
+        images = np.array([self._images.setdefault(path, len(self._images)) for path in real], dtype=np.int64)
+        boxes = [np.rint(numbers(rows.column(name)).astype(np.float64) * _PER_PIXEL) for name in BOX_COLUMNS]
+        key: NDArray[np.uint64] = images[coded.indices.to_numpy()].astype(np.uint64)
+        for part in (*boxes, *(numbers(rows.column(name)) for name in ("label", "anchor_index"))):
+            key = key * _FACTOR + part.astype(np.int64).astype(np.uint64)
+        return key
 
     def _from_index(self, images: pa.Array) -> pa.Array:
         """Paths that mean the same from the index's folder as from the current one."""
@@ -83,11 +112,11 @@ class Rows:
         return pa.array([str(Path(image).absolute()) for image in images.to_pylist()], pa.string())
 
 
-def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_progress: OnProgress | None) -> Any:
+def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_progress: Advance) -> Any:
     """Gives objects to one of LanceDB's writers.
 
     Raises:
-        InputError: as `read_batches`.
+        InputError: as `stream_objects`; if an object is given twice.
     """
     raised: list[InputError] = []
 
@@ -97,9 +126,8 @@ def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_prog
             for batch in rows:
                 yield batch
                 done += len(batch)
-                if on_progress is not None:
-                    on_progress(done, rows.total, "reading objects")
-        except InputError as error:  # LanceDB makes an error of its own of it.
+                on_progress(done, rows.total, "reading objects")
+        except InputError as error:  # LanceDB turns it into an error of its own.
             raised.append(error)
             raise
 

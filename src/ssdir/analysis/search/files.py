@@ -1,4 +1,4 @@
-"""The files of an index: LanceDB's, with checksums, for Lance has none and answers wrongly from damaged files."""
+"""The files of an index: LanceDB's, with checksums, as Lance has none and answers wrongly from damaged files."""
 
 from __future__ import annotations
 
@@ -27,19 +27,14 @@ _HINT = "latest_version_hint.json"
 
 
 class IndexInfo(Identity):
-    """What an index holds.
+    """What an index says of itself; its model is described as in `Identity`.
 
     Attributes:
-        folder: what the images' relative paths start from.
+        folder: folder that the images' relative paths start from.
+        checksums: checksum of each of Lance's files, by its path in the index. These never change once written.
     """
 
     folder: str
-
-
-class _Header(IndexInfo):
-    """What stands in `FORMAT_FILE`: the checksum of each of Lance's files, by its path in the index, too."""
-
-    format: int
     checksums: dict[str, int]
 
 
@@ -52,15 +47,17 @@ def connect(folder: Path) -> Any:
     return lancedb.connect(folder)
 
 
-def write_header(folder: Path, info: IndexInfo) -> None:
-    """Writes what an index holds, with the checksums of its files."""
-    header = {"format": FORMAT, **info.model_dump(), "checksums": _checksums(folder)}
+def write_header(folder: Path, info: IndexInfo) -> IndexInfo:
+    """Writes what an index says of itself, with the checksums of its files that are new, and returns it."""
+    checksums = {name: info.checksums.get(name) or checksum(path) for name, path in _files(folder).items()}
+    info = info.model_copy(update={"checksums": checksums})
     with atomic_file(folder / FORMAT_FILE, force=True) as temporary:
-        temporary.write_text(json_text(header), encoding="utf-8")
+        temporary.write_text(json_text({"format": FORMAT, **info.model_dump()}), encoding="utf-8")
+    return info
 
 
 def read_header(folder: Path) -> IndexInfo:
-    """Reads what an index holds, and checks that its files are those that were written.
+    """Reads what an index says of itself, and checks that its files are those that were written.
 
     Raises:
         InputError: if there is no index, or it is damaged or of another format.
@@ -72,28 +69,31 @@ def read_header(folder: Path) -> IndexInfo:
     again = "make it again with ssdir index --force"
     try:
         values = read_json(file)
-        is_other = isinstance(values, dict) and values.get("format", FORMAT) != FORMAT
-        header = None if is_other else parse(_Header, values, source=str(file))
+        if not isinstance(values, dict) or values.get("format") == FORMAT:
+            return _checked(parse(IndexInfo, values, source=str(file)), folder)
     except InputError as error:
         raise InputError(f"'{folder}' is damaged: {again} ({error})") from None
-    if header is None:
-        raise InputError(f"'{folder}' is of another ssdir: {again}")
-    now = _checksums(folder)
-    for name, expected in header.checksums.items():
-        if now.get(name) != expected:
-            problem = "has changed" if name in now else "is missing"
-            raise InputError(f"'{folder}' is damaged: {again} ('{name}' {problem})")
-    return IndexInfo(**{name: getattr(header, name) for name in IndexInfo.model_fields})
+    raise InputError(f"'{folder}' is of another ssdir: {again}")
 
 
-def _checksums(folder: Path) -> dict[str, int]:
-    files = sorted(path for path in folder.glob(f"{TABLE}.lance/**/*") if path.is_file() and path.name != _HINT)
-    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
+def _checked(info: IndexInfo, folder: Path) -> IndexInfo:
+    present = _files(folder)
+    for name, expected in info.checksums.items():
+        if name not in present:
+            raise InputError(f"'{name}' is missing")
+        if checksum(present[name]) != expected:
+            raise InputError(f"'{name}' has changed")
+    return info
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    paths = sorted(path for path in folder.glob(f"{TABLE}.lance/**/*") if path.is_file() and path.name != _HINT)
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 @contextmanager
 def lance(folder: Path, doing: str) -> Iterator[None]:
-    """What Lance refuses becomes one sentence: it raises these built-in errors."""
+    """Turns errors of Lance, which are built-in ones, into one sentence."""
     try:
         yield
     except InputError:

@@ -1,0 +1,62 @@
+"""`ssdir classify fit`, `ssdir classify predict`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
+from ssdir.console import command_group, next_step, print_json, print_table, say
+
+classify_app = command_group("Learn a classifier of objects from a few labelled ones.")
+
+
+@classify_app.command(epilog="Example: ssdir classify fit objects.parquet --labels labels.csv --out digits.json")
+def fit(
+    objects: Objects,
+    out: Annotated[Path, typer.Option(help="Classifier to write, as JSON.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV with the columns row, from 0, and label.")] = None,
+    column: Annotated[str | None, typer.Option(help="Or a column of OBJECTS that holds the labels.")] = None,
+    model: Encoder = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Learn from labelled objects, and measure the accuracy on held-out ones."""
+    from ssdir.analysis.classifier import fit_file
+
+    validation = fit_file(objects, out, labels, column, model, seed, force)
+    if as_json:
+        print_json(asdict(validation))
+        return
+    print_table(["class", "labelled"], validation.counts.items())
+    say(validation.sentence())
+    next_step("classify", "predict", out, objects, "--out", "predicted.csv", "--image-grid", "predicted.png")
+
+
+@classify_app.command(
+    epilog="Example: ssdir classify predict digits.json objects.parquet --out p.csv --image-grid p.png"
+)
+def predict(
+    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="What ssdir classify fit wrote.")],
+    objects: Objects,
+    out: AnalysisTable,
+    image_grid: ImageGrid = None,
+    model: Encoder = None,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Predict each object's class and its probability."""
+    from ssdir.analysis.classifier import predict_file
+    from ssdir.analysis.output import AnalysisOutput
+
+    counts = predict_file(classifier, objects, AnalysisOutput(out, image_grid, force), model)
+    if as_json:
+        print_json(counts)
+        return
+    print_table(["class", "objects"], counts.items())
+    say(f"{out}; see {image_grid}" if image_grid else f"{out}")
+    next_step("outliers", objects, "--out", "outliers.csv", "--image-grid", "outliers.png")

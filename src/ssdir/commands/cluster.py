@@ -1,0 +1,37 @@
+"""`ssdir cluster`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
+from ssdir.console import next_step, print_json, print_table, progress, say
+
+
+def cluster(
+    objects: Objects,
+    out: AnalysisTable,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="Number of clusters; by default the best separated.")
+    ] = None,
+    image_grid: ImageGrid = None,
+    model: Encoder = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Cluster objects that look alike."""
+    from ssdir.analysis.clusters import cluster_file
+    from ssdir.analysis.output import AnalysisOutput
+
+    output = AnalysisOutput(out, image_grid, force)
+    with progress("clustering") as advance:
+        counts = cluster_file(objects, output, k, model, seed, advance)
+    if as_json:
+        print_json(counts)
+        return
+    print_table(["cluster", "objects"], counts.items())
+    say(f"{out}; see {image_grid}" if image_grid else f"{out}")
+    next_step("outliers", objects, "--out", "outliers.csv", "--image-grid", "outliers.png")
