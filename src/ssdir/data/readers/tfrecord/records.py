@@ -1,7 +1,7 @@
 """TFRecord files of `tf.train.Example`s, without TensorFlow.
 
 A file is a sequence of records, usually compressed as a whole: the length (uint64, little-endian), its checksum,
-the bytes, their checksum. A checksum is CRC-32C, rotated and shifted so that checksums of checksums are safe.
+the bytes, their checksum.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import google_crc32c
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
@@ -24,16 +25,15 @@ from ssdir.console import refuse_pipe
 from ssdir.errors import InputError
 
 Example: TypeAlias = dict[str, "NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]"]
-"""By name: bytes (one string after the other) as uint8, numbers as float32 or int64; flat."""
+"""Flat arrays by feature name: bytes (one string after the other) as uint8, numbers as float32 or int64."""
 
 MAX_RECORD_BYTES = 1 << 26
-"""Longer records are taken for nonsense: those of the data sets have up to 4 MB."""
+"""Longer records are refused: those of the data sets have up to 4 MB."""
 
 _MAX_STRINGS_BYTES = 1 << 24
 _MAX_NUMBERS = 1_000_000
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LANE_BYTES = 256
 
 
 def read_records(path: str | Path) -> Iterator[bytes]:
@@ -63,10 +63,10 @@ def read_records(path: str | Path) -> Iterator[bytes]:
 
 
 def parse_example(record: bytes, where: str) -> Example:
-    """The features of a serialised `tf.train.Example`; those without values are left out.
+    """Returns the features of a serialised `tf.train.Example`; those without values are left out.
 
     Raises:
-        InputError: if it is none; it names `where`.
+        InputError: if the record is no such message; the error names `where`.
     """
     try:
         entries = _message("Example").FromString(record).features.feature
@@ -79,59 +79,9 @@ def parse_example(record: bytes, where: str) -> Example:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files."""
-    crc = crc32c(data)
+    """Returns the checksum of TFRecord files: a CRC-32C, rotated and shifted."""
+    crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), fast enough in NumPy for megabytes.
-
-    The register after a message is linear in it. So the message is cut into lanes that go through the table side
-    by side, each from an empty register, and further tables carry a lane's register over the lanes behind it.
-    """
-    if len(data) < _LANE_BYTES:
-        return _register(0xFFFFFFFF, data) ^ 0xFFFFFFFF
-    # Zeros in front leave an empty register empty; a register full of ones inverts the first four bytes.
-    padded = np.zeros(-(-len(data) // _LANE_BYTES) * _LANE_BYTES, dtype=np.uint8)
-    padded[-len(data) :] = np.frombuffer(data, dtype=np.uint8)
-    padded[len(padded) - len(data) :][:4] ^= 0xFF
-    table = _table()
-    registers = np.zeros(len(padded) // _LANE_BYTES, dtype=np.uint32)
-    for column in np.ascontiguousarray(padded.reshape(-1, _LANE_BYTES).T):
-        registers = table[(registers ^ column) & 0xFF] ^ (registers >> np.uint32(8))
-    carry = _carry_tables()
-    crc = 0
-    for register in registers.tolist():
-        crc = (
-            carry[0][crc & 0xFF] ^ carry[1][crc >> 8 & 0xFF] ^ carry[2][crc >> 16 & 0xFF] ^ carry[3][crc >> 24]
-        ) ^ register
-    return crc ^ 0xFFFFFFFF
-
-
-def _register(register: int, data: bytes) -> int:
-    table = _table().tolist()
-    for byte in data:
-        register = table[(register ^ byte) & 0xFF] ^ (register >> 8)
-    return register
-
-
-@cache
-def _table() -> NDArray[np.uint32]:
-    """What each byte makes of an empty register."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = (table >> np.uint32(1)) ^ np.where(table & 1, np.uint32(0x82F63B78), np.uint32(0))
-    return table
-
-
-@cache
-def _carry_tables() -> list[list[int]]:
-    """What a lane of zeros makes of a register, by each of its four bytes."""
-    registers = np.arange(256, dtype=np.uint32) << (np.uint32(8) * np.arange(4, dtype=np.uint32)[:, None])
-    for _ in range(_LANE_BYTES):
-        registers = _table()[registers & 0xFF] ^ (registers >> np.uint32(8))
-    return [[int(value) for value in row] for row in registers]
 
 
 def _open(path: Path) -> gzip.GzipFile | BufferedReader:
@@ -158,7 +108,7 @@ def _length(header: bytes, where: str, first: bool) -> int:
 
 
 class _TooManyValuesError(Exception):
-    """A feature would take far more memory than its bytes."""
+    """Raised where a feature would take far more memory than its bytes."""
 
 
 def _values(feature: Any) -> NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.int64]:
@@ -172,10 +122,10 @@ def _values(feature: Any) -> NDArray[np.uint8] | NDArray[np.float32] | NDArray[n
 
 
 def _joined(serialised: bytes) -> NDArray[np.uint8]:
-    """The strings of a BytesList, one after the other.
+    """Returns the strings of a BytesList, one after the other.
 
-    The data sets hold a million pixels per record as strings of one byte, each a tag, the length 1 and the byte:
-    no Python object is made for any of them.
+    The data sets hold a million pixels per record as strings of one byte, each a tag, the length 1 and the byte.
+    These are read as one array, because a Python object for each of them would take seconds.
     """
     flat = np.frombuffer(serialised, dtype=np.uint8)
     if len(flat) % 3 == 0 and (flat[::3] == 0x0A).all() and (flat[1::3] == 1).all():
@@ -185,33 +135,37 @@ def _joined(serialised: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(_message("BytesList").FromString(serialised).value), dtype=np.uint8)
 
 
+_SCHEMA = """
+name: "ssdir/example.proto" package: "ssdir" syntax: "proto3"
+message_type { name: "BytesList" field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED } }
+message_type { name: "FloatList" field { name: "value" number: 1 type: TYPE_FLOAT label: LABEL_REPEATED } }
+message_type { name: "Int64List" field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED } }
+message_type {
+  name: "Feature"
+  field { name: "bytes_list" number: 1 type: TYPE_BYTES label: LABEL_OPTIONAL }
+  field { name: "float_list" number: 2 type: TYPE_MESSAGE type_name: ".ssdir.FloatList" label: LABEL_OPTIONAL }
+  field { name: "int64_list" number: 3 type: TYPE_MESSAGE type_name: ".ssdir.Int64List" label: LABEL_OPTIONAL }
+}
+message_type {
+  name: "Entry"
+  field { name: "key" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+  field { name: "value" number: 2 type: TYPE_MESSAGE type_name: ".ssdir.Feature" label: LABEL_OPTIONAL }
+}
+message_type {
+  name: "Features"
+  field { name: "feature" number: 1 type: TYPE_MESSAGE type_name: ".ssdir.Entry" label: LABEL_REPEATED }
+}
+message_type {
+  name: "Example"
+  field { name: "features" number: 1 type: TYPE_MESSAGE type_name: ".ssdir.Features" label: LABEL_OPTIONAL }
+}
+"""
+"""The messages of a `tf.train.Example`, but `Feature` keeps its BytesList undecoded (see `_joined`)."""
+
+
 @cache
 def _message(name: str) -> Any:
-    """The class of a message; `Feature` keeps its BytesList as it came (see `_joined`)."""
-    field = descriptor_pb2.FieldDescriptorProto
-    messages: dict[str, list[tuple[str, int, int | str, bool]]] = {
-        "BytesList": [("value", 1, field.TYPE_BYTES, True)],
-        "FloatList": [("value", 1, field.TYPE_FLOAT, True)],
-        "Int64List": [("value", 1, field.TYPE_INT64, True)],
-        "Feature": [
-            ("bytes_list", 1, field.TYPE_BYTES, False),
-            ("float_list", 2, "FloatList", False),
-            ("int64_list", 3, "Int64List", False),
-        ],
-        "Entry": [("key", 1, field.TYPE_STRING, False), ("value", 2, "Feature", False)],
-        "Features": [("feature", 1, "Entry", True)],
-        "Example": [("features", 1, "Features", False)],
-    }
-    file = descriptor_pb2.FileDescriptorProto(name="ssdir/example.proto", package="ssdir", syntax="proto3")
-    for message_name, fields in messages.items():
-        message = file.message_type.add(name=message_name)
-        for field_name, number, kind, repeated in fields:
-            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            added = message.field.add(name=field_name, number=number, label=label)
-            if isinstance(kind, str):
-                added.type, added.type_name = field.TYPE_MESSAGE, f".ssdir.{kind}"
-            else:
-                added.type = kind
+    """Returns the class of a message of `_SCHEMA`."""
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
+    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"ssdir.{name}"))
