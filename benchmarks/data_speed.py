@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import INK_THRESHOLD, ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
+from ssdir.data.scatter.writer import write_scatter
 
 
 def plain_scatter(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generator) -> NDArray[np.uint8]:

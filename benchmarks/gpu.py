@@ -32,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdir.benchmark.engines import preset_model, scattered_pictures
 from ssdir.benchmark.timing import spread
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 
 from ssdir.data.dataset import fingerprint
 from ssdir.data.image_files import find_images
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.evaluation.protocols import Model
 from ssdir.evaluation.provenance import provenance

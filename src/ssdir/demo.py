@@ -12,9 +12,9 @@ from typing import Any
 
 from ssdir.console import next_step, progress, say
 from ssdir.data.dataset import ObjectDataset, fingerprint
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text
 from ssdir.evaluation.evaluate import Evaluation, evaluate

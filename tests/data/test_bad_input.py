@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
 from ssdir.data_check.annotations import summarise
 from ssdir.data_check.images import check_images, scan_images
 from ssdir.errors import InputError
@@ -26,7 +26,7 @@ def problems(table: AnnotationTable) -> dict[str, tuple[str, ...]]:
 @every_layout
 def test_odd_images_and_boxes(write: Callable[[Path], Path], tmp_path: Path) -> None:
     write(tmp_path / "data")
-    table = read_table(tmp_path / "data", "train")
+    table = read_annotations(tmp_path / "data", "train")
     data = open_dataset(tmp_path / "data", "train")
     assert [tuple(data[i][0].shape) for i in range(4)] == [(3, HEIGHT, WIDTH)] * 4
     assert data[0][0].unique().numel() == 1  # Grey.
@@ -63,15 +63,17 @@ def test_an_image_that_is_gone_is_named(write: Callable[[Path], Path], tmp_path:
     folder = write(tmp_path)
     (folder / "c.jpg").unlink()
     if write is write_as_coco:
-        assert problems(read_table(tmp_path, "train"))["missing_images"] == ("train/c.jpg",)
+        assert problems(read_annotations(tmp_path, "train"))["missing_images"] == ("train/c.jpg",)
         with pytest.raises(InputError, match=r"c\.jpg' does not exist"):
             open_dataset(tmp_path, "train", preload=True)
     elif write is write_as_voc:
         with pytest.raises(InputError, match="no image 'c', which its list or annotation names"):
-            read_table(tmp_path, "train")
+            read_annotations(tmp_path, "train")
     else:
         (note,) = [
-            note for note in read_table(tmp_path, "train").notes if "file without" not in note and "c." in note
+            note
+            for note in read_annotations(tmp_path, "train").notes
+            if "file without" not in note and "c." in note
         ]
         assert "1" in note
 
@@ -111,7 +113,7 @@ def test_numbers_beyond_all_sense_are_one_sentence(
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message) as caught:
-        read_table(tmp_path, "train")
+        read_annotations(tmp_path, "train")
     assert str(path) in str(caught.value)
 
 
@@ -122,10 +124,10 @@ def test_absurd_json(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"][0] = 10**400
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"annotation 0 has a value that can't be read"):
-        read_table(tmp_path, "train")
+        read_annotations(tmp_path, "train")
     path.write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"instances_train\.json"):
-        read_table(tmp_path, "train")
+        read_annotations(tmp_path, "train")
 
 
 def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> None:
@@ -154,4 +156,4 @@ def test_boxes_beyond_all_images_are_named(tmp_path: Path) -> None:
     path = tmp_path / "wider_face_split" / "wider_face_train_bbx_gt.txt"
     path.write_text(path.read_text().replace("50 5 20", "9" * 400 + " 5 20"))
     with pytest.raises(InputError, match=r"bbx_gt\.txt: line 4 should be a face, 10 whole numbers"):
-        read_table(tmp_path, "train")
+        read_annotations(tmp_path, "train")

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from ssdir.data import dataset
 from ssdir.data.dataset import collate, fingerprint
 from ssdir.data.processes import run_jobs, starts_by_fork
-from ssdir.data.readers.coco.reader import write_scatter
-from ssdir.data.readers.registry import open_dataset, read_table
-from ssdir.data.readers.table_builder import SPLITS
+from ssdir.data.readers.registry import open_dataset, read_annotations
+from ssdir.data.readers.splits import SPLITS
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image, scattered_objects
 from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 
@@ -296,7 +296,7 @@ def test_the_transform_comes_last(small):
     def blacken(image: torch.Tensor, objects: Objects) -> tuple[torch.Tensor, Objects]:
         return torch.zeros_like(image), objects[:1]
 
-    data = open_dataset(small, "train", image_size=10, transform=blacken)
+    data = open_dataset(small, "train", image_size=10).with_transform(blacken)
     image, objects = data[0]
     assert image.shape == (3, 10, 10)
     assert not image.any()
@@ -344,7 +344,7 @@ def test_whole_paths_within_the_folder_are_taken_as_they_are(small):
     (small / "train" / "1.png").rename(moved)
     edit(small / "annotations" / "instances_train.json", lambda c: c["images"][0].update(file_name=str(moved)))
     assert [open_dataset(small, "train")[i][0].shape[1] for i in range(2)] == [20, 30]
-    assert read_table(small, "train").notes == ()
+    assert read_annotations(small, "train").notes == ()
 
 
 def test_a_byte_order_mark_is_no_mistake(small):
@@ -360,7 +360,7 @@ def test_names_may_be_any_bytes(tmp_path):
     for each in (name, "a.png", "b.png"):
         Image.new("L", (8, 8)).save(tmp_path / "images" / each)
         (tmp_path / "labels" / each).with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    assert {image for split in SPLITS for image in read_table(tmp_path, split).image_names} == {
+    assert {image for split in SPLITS for image in read_annotations(tmp_path, split).image_names} == {
         f"images/{each}" for each in (name, "a.png", "b.png")
     }
     before = fingerprint(open_dataset(tmp_path, "all"))
@@ -506,7 +506,7 @@ def test_a_key_that_only_some_annotations_have_is_left_out_with_a_note(tmp_path)
     path.write_text(json.dumps(content))
     (tmp_path / "train").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "train" / "a.png")
-    table = read_table(tmp_path, "train")
+    table = read_annotations(tmp_path, "train")
     assert table.draw_order is None
     assert table.difficult is not None
     assert table.notes == ("keys left out, as some annotations have no whole number there: draw_order",)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
 from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError, InputWarning
 
@@ -41,7 +41,7 @@ def write(path: Path, pictures: Path, *names: str, **image: Any) -> Path:
 
 
 def read(root: Path, split: str = "train") -> AnnotationTable:
-    table = read_table(root, split)
+    table = read_annotations(root, split)
     assert all(path.is_file() for path in table.image_paths)
     assert table.boxes_px.tolist() == [[i, 8, i + 30, 28] for i in range(len(table.image))]
     return table
@@ -70,7 +70,7 @@ def test_an_only_split_is_read_divided_and_converted(
     layout = find_layout(root)
     assert (layout.name, layout.splits(root)) == ("COCO", splits)
     assert [Path(name).name for name in read(root).image_names] == NAMES
-    assert read_table(root, splits[0]).image_names == read(root).image_names
+    assert read_annotations(root, splits[0]).image_names == read(root).image_names
     parts = [open_dataset(root, split, for_training=True).file_names for split in ("train", "val", splits[0])]
     assert sorted(parts[0] + parts[1]) == read(root).image_names
     assert parts[2] == parts[0]
@@ -122,18 +122,18 @@ def test_pictures_of_other_splits_do_not_stand_in(tmp_path: Path) -> None:
         names = [f"/home/ann/{split}/{name}" for name in NAMES]
         write(tmp_path / "annotations" / f"instances_{split}.json", tmp_path / split, *names)
     (tmp_path / "train" / "a.png").unlink()
-    table = read_table(tmp_path, "train")
+    table = read_annotations(tmp_path, "train")
     assert [path.is_file() for path in table.image_paths] == [False, True]
     assert read(tmp_path, "val").image_names == ["val/a.png", "val/b.png"]
     write(tmp_path / "annotations" / "instances_train.json", tmp_path / "train")
     (tmp_path / "train" / "a.png").unlink()
-    assert read_table(tmp_path, "train").image_names == ["train/a.png", "train/b.png"]
+    assert read_annotations(tmp_path, "train").image_names == ["train/a.png", "train/b.png"]
 
 
 def test_ambiguous_ends_are_missing_pictures(tmp_path: Path) -> None:
     write(tmp_path / "result.json", tmp_path / "one", "C:\\x\\a.png", "C:\\x\\one\\b.png")
     write(tmp_path / "other" / "x.txt", tmp_path / "two")
-    table = read_table(tmp_path, "all")
+    table = read_annotations(tmp_path, "all")
     assert [path.is_file() for path in table.image_paths] == [False, True]
     assert table.image_names[1] == "one/b.png"
 
@@ -144,7 +144,7 @@ def test_pictures_outside_are_named_and_left_out_unless_asked_for(tmp_path: Path
     names = ["a.png", "../../private/b.png", str(outside / "a.png"), "../images/b.png"]
     write(root / "annotations" / "instances_train.json", root / "images", *names)
     Image.new("L", (90, 60)).save(root / "images" / "a.png")
-    table = read_table(root, "train")
+    table = read_annotations(root, "train")
     assert table.image_names == ["images/a.png", "images/../images/b.png"]
     assert table.boxes_px[:, 0].tolist() == [0, 3]
     assert table.notes == (
@@ -152,12 +152,12 @@ def test_pictures_outside_are_named_and_left_out_unless_asked_for(tmp_path: Path
     )
     with pytest.warns(InputWarning, match="outside of the data set, left out: 2"):
         assert len(open_dataset(root, "train")) == 2
-    table = read_table(root, "train", outside="read")
+    table = read_annotations(root, "train", outside="read")
     assert [path.is_file() for path in table.image_paths] == [True] * 4
     assert "pictures outside of the data set: 2 ('../../private/b.png')" in table.notes
     write(root / "annotations" / "instances_train.json", root / "images", *names[1:3])
     with pytest.raises(InputError, match=r"every picture lies outside of .*set outside to read"):
-        read_table(root, "train")
+        read_annotations(root, "train")
 
 
 def test_links_within_the_data_set_may_lead_out_of_it(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_sizes_that_are_not_given_are_those_of_the_pictures(tmp_path: Path, size
     assert table.notes == ("images without a size, which is taken from the picture: 2 (images/a.png)",)
     (tmp_path / "images" / "a.png").unlink()
     with pytest.raises(InputError, match=r"result\.json: image 'images/a\.png' has no size, and no picture"):
-        read_table(tmp_path, "all")
+        read_annotations(tmp_path, "all")
     path.write_text(path.read_text().replace("null", "NaN"))
     Image.new("L", (90, 60)).save(tmp_path / "images" / "a.png")
     assert read(tmp_path).image_sizes.tolist() == [[60, 90]] * 2

@@ -7,9 +7,10 @@ import supervision
 import yaml
 from PIL import Image
 
-from ssdir.data.readers.coco.reader import read_coco, write_scatter
-from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.coco.reader import read_coco
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError
 
@@ -43,7 +44,7 @@ def source(tmp_path):
 
 
 def images_of(root, split):
-    return [path.read_bytes() for path in read_table(root, split).image_paths]
+    return [path.read_bytes() for path in read_annotations(root, split).image_paths]
 
 
 def test_a_round_trip(source, tmp_path):
@@ -59,7 +60,7 @@ def test_a_round_trip(source, tmp_path):
     whole = [[5, 5, 16, 15], [0, 10, 5, 20], [0, 0, 1, 1], [29, 0, 30, 30]]
     expected = {"yolo": clipped, "voc": whole, "coco": whole, "direct_voc": whole, "direct": whole}
     for name, boxes in expected.items():
-        table = read_table(tmp_path / name, "train")
+        table = read_annotations(tmp_path / name, "train")
         assert table.category_names == ["dog", "zebra", "a cat"]
         assert table.boxes_px == pytest.approx(np.array(boxes), abs=1e-5), name
         assert table.category.tolist() == [0, 2, 2, 0]
@@ -69,7 +70,7 @@ def test_a_round_trip(source, tmp_path):
         assert (table.difficult is None and name == "yolo") or table.difficult.tolist() == difficult
         for split in ("train", "val"):
             assert images_of(tmp_path / name, split) == images_of(source, split)
-        assert read_table(tmp_path / name, "val").boxes_px.tolist() == [[0, 0, 16, 16]]
+        assert read_annotations(tmp_path / name, "val").boxes_px.tolist() == [[0, 0, 16, 16]]
     assert [find_layout(path).name for _, path in steps] == ["COCO", "YOLO", "Pascal VOC", "COCO"]
 
 
@@ -99,7 +100,7 @@ def test_objects_that_would_be_written_alike_are_left_out_and_counted(tmp_path):
     for target, kept in (("coco", 4), ("yolo", 3), ("voc", 2)):
         done = convert(tmp_path / "in", target, tmp_path / target)
         assert done.objects == {"train": kept}
-        assert len(read_table(tmp_path / target, "train").image) == kept
+        assert len(read_annotations(tmp_path / target, "train").image) == kept
         left_out = [
             note for note in done.notes if note.startswith("train: objects whose class and box, as written")
         ]
@@ -129,11 +130,11 @@ def test_supervision_reads_what_is_written(source, tmp_path):
     )
     assert yolo.classes == ["dog", "zebra", "a cat"]
     theirs = {path.split("/")[-1]: detections for path, _, detections in yolo}
-    ours = read_table(tmp_path / "yolo", "train")
+    ours = read_annotations(tmp_path / "yolo", "train")
     for i, name in enumerate(ours.image_names):
         assert theirs[name.split("/")[-1]].xyxy == pytest.approx(ours.boxes_px[ours.image == i], abs=1e-4)
     theirs = {path.split("/")[-1]: detections for path, _, detections in voc}
-    ours = read_table(tmp_path / "voc", "train")
+    ours = read_annotations(tmp_path / "voc", "train")
     for i, name in enumerate(ours.image_names):
         assert theirs[name.split("/")[-1]].xyxy == pytest.approx(ours.boxes_px[ours.image == i])
 
@@ -167,10 +168,10 @@ def test_images_that_share_a_name_are_told_apart(tmp_path):
     write_widerface(tmp_path / "wider", "a.jpg\n0\nc.jpg\n0\n", "val", ["a.jpg", "c.jpg"])
     for target, first_val in (("voc", "val_a.jpg"), ("coco", "a.jpg"), ("yolo", "a.jpg")):
         convert(tmp_path / "wider", target, tmp_path / target)
-        written = {path.split("/")[-1] for path in read_table(tmp_path / target, "train").image_names}
+        written = {path.split("/")[-1] for path in read_annotations(tmp_path / target, "train").image_names}
         assert {"train_a.jpg", "b.jpg"} < written
         assert len({name.casefold() for name in written}) == 4
-        assert read_table(tmp_path / target, "val").image_names[0].split("/")[-1] == first_val
+        assert read_annotations(tmp_path / target, "val").image_names[0].split("/")[-1] == first_val
         for split in ("train", "val"):
             assert sorted(images_of(tmp_path / target, split)) == sorted(images_of(tmp_path / "wider", split))
 
@@ -199,7 +200,7 @@ def test_splits_may_have_different_categories(tmp_path):
     write_coco(tmp_path / "in", [(1, 9, 9)], [(1, 10, [0, 0, 5, 5])], ("cat",))
     write_coco(tmp_path / "in", [(1, 9, 9)], [(1, 10, [0, 0, 5, 5])], ("dog", "cat"), "val")
     convert(tmp_path / "in", "yolo", tmp_path / "out")
-    tables = [read_table(tmp_path / "out", split) for split in ("train", "val")]
+    tables = [read_annotations(tmp_path / "out", split) for split in ("train", "val")]
     assert [table.category_names for table in tables] == [["cat", "dog"]] * 2
     assert [table.category.tolist() for table in tables] == [[0], [1]]
 
@@ -208,7 +209,7 @@ def test_images_in_the_wrong_shape_or_missing(source, tmp_path):
     path = source / "train" / "1.png"
     Image.new("L", (80, 40)).save(path)  # Twice as large: the boxes grow with it.
     convert(source, "yolo", tmp_path / "out")
-    assert read_table(tmp_path / "out", "train").boxes_px[0] == pytest.approx(np.array([10.8, 10, 31.2, 30]))
+    assert read_annotations(tmp_path / "out", "train").boxes_px[0] == pytest.approx(np.array([10.8, 10, 31.2, 30]))
     Image.new("L", (20, 40)).save(path)
     with pytest.raises(InputError, match=r"1\.png: 20 x 40 pixels, but annotated as 40 x 20"):
         convert(source, "voc", tmp_path / "voc")
@@ -238,7 +239,7 @@ def test_real_labels_survive_a_round_trip(tmp_path):
     convert(tmp_path / "voc", "coco", tmp_path / "coco")
     done = convert(tmp_path / "coco", "yolo", tmp_path / "yolo")
     assert (done.images, done.objects) == ({"train": 50}, {"train": 422})
-    before, after = (read_table(folder, "train") for folder in (COCO128, tmp_path / "yolo"))
+    before, after = (read_annotations(folder, "train") for folder in (COCO128, tmp_path / "yolo"))
     assert after.category_names == before.category_names
     assert np.array_equal(after.category, before.category)
     assert np.abs(after.boxes_px - before.boxes_px).max() < 0.51
@@ -249,5 +250,5 @@ def test_real_faces_become_voc(tmp_path):
     done = convert(WIDERFACE, "voc", tmp_path / "voc")
     assert done.images == {"train": 297, "val": 120}
     assert done.objects == {"train": 4133 - 41, "val": 1451 - 153}
-    table = read_table(WIDERFACE, "val")
-    assert read_table(tmp_path / "voc", "val").boxes_px.tolist() == table.boxes_px[~table.ignored].tolist()
+    table = read_annotations(WIDERFACE, "val")
+    assert read_annotations(tmp_path / "voc", "val").boxes_px.tolist() == table.boxes_px[~table.ignored].tolist()

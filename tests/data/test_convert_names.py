@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.readers.registry import Layout, find_layout, read_table
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.registry import find_layout, read_annotations
 from ssdir.data.writers.convert import Target, convert
 from ssdir.data.writers.copy_names import plain_text
 
@@ -92,11 +93,11 @@ def test_what_is_written_is_read_again(target: Target, data: st.DataObject) -> N
         table = data.draw(tables(root))
         for number, name in enumerate(table.image_names):
             Path(root, name).write_bytes(picture(number))
-        source = Layout("made up", "", lambda _: True, lambda _, split: table, lambda _: ["train"])
+        source = Layout("made up", "", lambda _: True, lambda _: ["train"], lambda _, split: table)
         with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
             done = convert(root, target, out)
         assert find_layout(out).splits(out) == ["train"]
-        written = read_table(out, "train")
+        written = read_annotations(out, "train")
         assert written.notes == ()  # Nothing is passed over.
         assert done.images == {"train": len(table.image_names)}
         assert done.objects == {"train": len(written.image)}
@@ -134,10 +135,10 @@ def test_changed_names_are_counted(tmp_path: Path) -> None:
         boxes_px=np.array([[1.0, 2, 30, 40]]),
         ignored=np.array([False]),
     )
-    source = Layout("made up", "", lambda _: True, lambda _, split: table, lambda _: ["train"])
+    source = Layout("made up", "", lambda _: True, lambda _: ["train"], lambda _, split: table)
     with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
         done = convert(tmp_path / "in", "voc", tmp_path / "out")
-    written = read_table(tmp_path / "out", "train")
+    written = read_annotations(tmp_path / "out", "train")
     assert [name.removeprefix("JPEGImages/") for name in written.image_names] == [
         "plain.png",
         "trail.png",

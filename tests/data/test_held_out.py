@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
 from ssdir.data_check.report import diagnose
 from ssdir.data_check.screen import screen
 from ssdir.errors import InputError
@@ -37,7 +37,7 @@ def test_training_holds_out_a_tenth_where_there_is_no_val(write: Callable[[Path]
     assert len(open_dataset(tmp_path / "data", "val", for_training=True)) == 1
     # Who asks for val itself is told that there is none.
     with pytest.raises(InputError, match=r"has no split 'val' \(there is train\)"):
-        read_table(tmp_path / "data", "val")
+        read_annotations(tmp_path / "data", "val")
 
 
 def test_a_tenth_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.data.readers.clevr.reader import read_clevr
-from ssdir.data.readers.registry import LAYOUTS, find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import LAYOUTS, find_layout, open_dataset, read_annotations
 from ssdir.data.writers.convert import convert
 from ssdir.data_check.report import diagnose, recommended_yaml
 from ssdir.errors import InputError
@@ -53,20 +53,20 @@ def refused(*args):
 @pytest.mark.parametrize("options", [{}, {"boxes": "visible"}, {"boxes": None, "vocabulary": "full"}])
 def test_options_reach_the_reader(clevr, options):
     given = {name: value for name, value in options.items() if value}
-    expected, table = read_clevr(clevr, "val", **given), read_table(clevr, "val", **options)
+    expected, table = read_clevr(clevr, "val", **given), read_annotations(clevr, "val", **options)
     assert np.array_equal(table.boxes_px, expected.boxes_px)
     assert table.category_names == expected.category_names
     assert np.array_equal(open_dataset(clevr, "val", **options).table.boxes_px, expected.boxes_px)
 
 
 def test_boxes_differ_where_something_is_hidden(clevr):
-    whole, visible = (read_table(clevr, "val", boxes=boxes).boxes_px for boxes in ("whole", "visible"))
-    assert np.array_equal(whole, read_table(clevr, "val").boxes_px)
+    whole, visible = (read_annotations(clevr, "val", boxes=boxes).boxes_px for boxes in ("whole", "visible"))
+    assert np.array_equal(whole, read_annotations(clevr, "val").boxes_px)
     assert np.abs(whole - visible).max() > 1
 
 
 def test_layouts_without_the_option_say_so(clevr, coco):
-    for read in (read_table, open_dataset):
+    for read in (read_annotations, open_dataset):
         with pytest.raises(InputError, match=r"pets' is COCO, which has no option 'boxes', only CLEVR has"):
             read(coco, "train", boxes="visible")
         assert read(coco, "train", boxes=None) is not None

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssdir.data.readers.mask_folder import mask_folder_splits, read_mask_folder
-from ssdir.data.readers.registry import find_layout, read_table
+from ssdir.data.readers.registry import find_layout, read_annotations
 from ssdir.errors import InputError
 
 SIZE = (20, 30)
@@ -39,7 +39,7 @@ def test_masks_alone_are_enough(tmp_path):
     write(tmp_path, "train", {"a": MASK, "b": np.zeros(SIZE, np.uint8)}, suffix=".jpg")
     assert find_layout(tmp_path).name == "index masks"
     assert mask_folder_splits(tmp_path) == ["train"]
-    table = read_table(tmp_path, "train")
+    table = read_annotations(tmp_path, "train")
     assert table.image_names == ["images/train/a.jpg", "images/train/b.jpg"]
     assert table.mask_names == ["masks/train/a.png", "masks/train/b.png"]
     assert table.image_sizes.tolist() == [[20, 30]] * 2

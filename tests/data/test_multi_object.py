@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ssdir.data.masks import mask_boxes
-from ssdir.data.readers.registry import find_layout, open_dataset, read_table
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
 from ssdir.data.readers.tfrecord.multi_object import read_scenes
 from ssdir.data.readers.tfrecord.unpack import unpack
 from ssdir.errors import InputError
@@ -197,7 +197,7 @@ def test_splits_are_taken_in_the_order_of_the_file(packed, tmp_path):
     assert objects == {"train": 6, "test": 6}
     assert seen == [(i, 5) for i in range(1, 6)]
     for split, first, count in (("train", 0, 3), ("test", 3, 2)):
-        table = read_table(out, split)
+        table = read_annotations(out, split)
         assert table.image_names == [f"images/{split}/{i:06d}.png" for i in range(count)]
         for i, path in enumerate(table.image_paths):
             assert np.array_equal(np.asarray(Image.open(path)), picture(SIZE, first + i))
@@ -209,7 +209,7 @@ def test_what_is_unpacked_is_read(packed, tmp_path):
     out = tmp_path / "out"
     unpack(packed, out, {"train": 3, "test": 3})
     assert find_layout(out).name == "index masks"
-    table = read_table(out, "train")
+    table = read_annotations(out, "train")
     assert table.image.tolist() == [0, 0, 0, 2, 2, 2]
     assert table.category_names == ["shape 2", "shape 10"]
     assert table.category.tolist() == [0, 1, 0] * 2

@@ -12,7 +12,7 @@ from PIL import Image
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import read_image
 from ssdir.data.orientation import is_ambiguous, refers_to_stored
-from ssdir.data.readers.registry import open_dataset, read_table
+from ssdir.data.readers.registry import open_dataset, read_annotations
 from ssdir.data.writers.convert import convert
 from ssdir.data_check.images import check_images, scan_images
 
@@ -69,7 +69,7 @@ def test_coco_boxes_of_the_size_as_stored(tmp_path: Path, orientation: int, scal
     box = STORED_BOX if orientation >= 5 else write_photo(tmp_path / "seen.jpg", orientation, size)
     root = write_coco(tmp_path / "given", orientation, size, tuple(side // scale for side in box), told)
     check_spot(root)
-    table = read_table(root, "train")
+    table = read_annotations(root, "train")
     assert table.image_sizes.tolist() == [list(told[::-1] if orientation >= 5 else told)]
     assert any("turned upright: 1 (train/a.jpg)" in note for note in table.notes) == (orientation >= 5)
     named = (f"train/a.jpg: EXIF orientation {orientation}",) if orientation in (2, 3, 4) else ()
@@ -84,7 +84,7 @@ def test_coco_boxes_of_the_size_as_seen(tmp_path: Path, orientation: int) -> Non
     box = write_photo(tmp_path / "seen.jpg", orientation, (48, 96))
     root = write_coco(tmp_path / "coco", orientation, (48, 96), box, (96, 48))
     check_spot(root)
-    table = read_table(root, "train")
+    table = read_annotations(root, "train")
     assert (table.notes, turned_images(table)) == ((), ())
 
 
@@ -93,7 +93,7 @@ def test_squares_are_taken_as_seen_and_named(tmp_path: Path, orientation: int) -
     box = write_photo(tmp_path / "seen.jpg", orientation, (64, 64))
     root = write_coco(tmp_path / "coco", orientation, (64, 64), box, (64, 64))
     check_spot(root)
-    assert len(turned_images(read_table(root, "train"))) == (orientation != 1)
+    assert len(turned_images(read_annotations(root, "train"))) == (orientation != 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -113,7 +113,7 @@ def test_layouts_without_sizes_are_taken_as_seen_and_named(tmp_path: Path, orien
     (faces / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text(f"a.jpg\n1\n{line}\n")
     for root in (tmp_path / "yolo", faces):
         check_spot(root)
-        assert len(turned_images(read_table(root, "train"))) == (orientation != 1)
+        assert len(turned_images(read_annotations(root, "train"))) == (orientation != 1)
 
 
 def test_voc_without_a_size_is_remarked(tmp_path: Path) -> None:
@@ -124,16 +124,16 @@ def test_voc_without_a_size_is_remarked(tmp_path: Path) -> None:
     bndbox = "".join(f"<{key}>{value}</{key}>" for key, value in values)
     text = f"<annotation><object><name>cat</name><bndbox>{bndbox}</bndbox></object></annotation>"
     (tmp_path / "Annotations" / "a.xml").write_text(text)
-    table = read_table(tmp_path, "all")
+    table = read_annotations(tmp_path, "all")
     assert table.boxes_px[0].tolist() == list(box)
     assert any("gives no size" in note and "a.jpg" in note for note in table.notes)
 
 
 def test_missing_images_and_other_shapes_are_left_to_the_check(tmp_path: Path) -> None:
     root = write_coco(tmp_path, 6, (48, 96), STORED_BOX, (50, 200))
-    assert read_table(root, "train").image_sizes.tolist() == [[50, 200]]
+    assert read_annotations(root, "train").image_sizes.tolist() == [[50, 200]]
     (root / "train" / "a.jpg").unlink()
-    assert read_table(root, "train").notes == ()
+    assert read_annotations(root, "train").notes == ()
     assert json.loads((root / "annotations" / "instances_train.json").read_text())["images"]
 
 

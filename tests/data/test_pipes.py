@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdir.data.readers.registry import read_table
+from ssdir.data.readers.registry import read_annotations
 from ssdir.data.readers.tfrecord.multi_object import read_scenes
 from ssdir.errors import InputError
 
@@ -26,7 +26,7 @@ def test_pipes_are_not_waited_for(write: Callable[[Path], Path], tmp_path: Path)
         path.unlink()
         os.mkfifo(path)
         with suppress(InputError):  # A label's place may be taken for an image without a label.
-            read_table(tmp_path, "train")
+            read_annotations(tmp_path, "train")
         path.unlink()
         path.write_bytes(whole)
 

@@ -10,7 +10,7 @@ import pytest
 from ssdir.data.readers.clevr.reader import read_clevr
 from ssdir.data.readers.coco.reader import read_coco
 from ssdir.data.readers.registry import find_layout, open_dataset
-from ssdir.data.readers.split_files import find_split, list_splits
+from ssdir.data.readers.splits import find_split_file, list_splits
 from ssdir.data.readers.voc.reader import read_voc
 from ssdir.data.readers.widerface import read_widerface
 from ssdir.data.readers.yolo.reader import read_yolo
@@ -49,9 +49,9 @@ def test_splits_are_what_stands_for_the_star(tmp_path: Path) -> None:
     for name in ("a_val_b.txt", "a_train_2_b.txt", "a_b.txt", "a_val_b.json"):
         (tmp_path / name).touch()
     assert list_splits(tmp_path, "a_*_b.txt") == ["train_2", "val"]
-    assert find_split(tmp_path, "a_*_b.txt", "train_2") == tmp_path / "a_train_2_b.txt"
+    assert find_split_file(tmp_path, "a_*_b.txt", "train_2") == tmp_path / "a_train_2_b.txt"
     with pytest.raises(InputError, match=r"\(there is train_2, val\): a_test_b.txt is missing \(no such\)$"):
-        find_split(tmp_path, "a_*_b.txt", "test", remark="no such")
+        find_split_file(tmp_path, "a_*_b.txt", "test", remark="no such")
 
 
 def test_a_folder_of_no_layout_says_what_was_looked_for_and_found(tmp_path: Path) -> None:

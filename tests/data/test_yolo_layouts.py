@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.readers.path_ends import PathEnds
-from ssdir.data.readers.registry import find_layout, read_table
+from ssdir.data.readers.file_names import PathEnds
+from ssdir.data.readers.registry import find_layout, read_annotations
 from ssdir.data.writers.convert import convert
 from ssdir.errors import InputError, MissingSplitError
 
@@ -44,19 +44,19 @@ def test_labels_are_not_looked_for_above_the_data_set(tmp_path: Path, monkeypatc
     write(tmp_path / "images" / "mine" / "train", labels=tmp_path / "labels" / "mine" / "train")
     (tmp_path / "labels" / "mine" / "train" / "a.txt").write_text(OTHER)
     (root / "data.yaml").write_text("train: train\nnames: [cat]\n")
-    assert boxes(read_table(root, "train")) == [XYXY, XYXY]
+    assert boxes(read_annotations(root, "train")) == [XYXY, XYXY]
     monkeypatch.chdir(root)
     for name in (".", "../mine"):
-        assert boxes(read_table(name, "train")) == [XYXY, XYXY]
+        assert boxes(read_annotations(name, "train")) == [XYXY, XYXY]
 
 
 def test_labels_in_labels_or_beside(tmp_path: Path) -> None:
     write(tmp_path / "data" / "b" / "images", "y")
     write(tmp_path / "data" / "a", "x")
     (tmp_path / "data.yaml").write_text("train: data\nnames: [cat]\n")
-    assert boxes(read_table(tmp_path, "train")) == [XYXY, XYXY]
+    assert boxes(read_annotations(tmp_path, "train")) == [XYXY, XYXY]
     write(tmp_path / "data" / "b" / "images", "y", labels=tmp_path / "data" / "b" / "labels", text=OTHER)
-    table = read_table(tmp_path, "train")
+    table = read_annotations(tmp_path, "train")
     assert boxes(table) == [XYXY, [0, 0, WIDTH, HEIGHT]]
     (note,) = table.notes
     assert "text files beside images that have their labels elsewhere, passed over: 1" in note
@@ -65,7 +65,7 @@ def test_labels_in_labels_or_beside(tmp_path: Path) -> None:
 def test_a_second_label_beside_is_counted(tmp_path: Path) -> None:
     write(tmp_path / "images" / "train", "a", "b", labels=tmp_path / "labels" / "train")
     (tmp_path / "images" / "train" / "a.txt").write_text(OTHER)
-    (note,) = read_table(tmp_path, "train").notes
+    (note,) = read_annotations(tmp_path, "train").notes
     assert "text files beside images that have their labels elsewhere, passed over: 1" in note
 
 
@@ -74,22 +74,22 @@ def test_links_to_folders_of_images_and_labels(tmp_path: Path) -> None:
     for name, target in (("images", "i"), ("labels", "l")):
         (tmp_path / "near" / name).mkdir(parents=True)
         (tmp_path / "near" / name / "train").symlink_to(tmp_path / "far" / target)
-    assert boxes(read_table(tmp_path / "near", "train")) == [XYXY]
+    assert boxes(read_annotations(tmp_path / "near", "train")) == [XYXY]
 
 
 def test_no_label_is_asked_of_the_whole_data_set(tmp_path: Path) -> None:
     names = [f"img_{i:03d}" for i in range(12)]
     write(tmp_path / "images", *names, labels=tmp_path / "labels")
-    (held_out,) = read_table(tmp_path, "val").image_names
+    (held_out,) = read_annotations(tmp_path, "val").image_names
     (tmp_path / "labels" / Path(held_out).with_suffix(".txt").name).unlink()
-    table = read_table(tmp_path, "val")
+    table = read_annotations(tmp_path, "val")
     assert len(table.image) == 0
     assert [note for note in table.notes if "without a label file" in note and ": 1" in note]
     for path in (tmp_path / "labels").iterdir():
         path.unlink()
     (tmp_path / "labels" / "other.txt").write_text(BOX)
     with pytest.raises(InputError, match="none of its images, 1 in val, has a label file"):
-        read_table(tmp_path, "val")
+        read_annotations(tmp_path, "val")
 
 
 # data.yaml ------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def exported(tmp_path: Path) -> Path:
 def test_folders_of_another_machine_are_matched_by_their_end(exported: Path, start: str) -> None:
     lines = [f"{key}: {start}{folder}/images\n" for key, folder in (("train", "train"), ("val", "valid"))]
     (exported / "data.yaml").write_text("".join(lines) + "names: [cat]\n")
-    tables = [read_table(exported, split) for split in ("train", "val")]
+    tables = [read_annotations(exported, split) for split in ("train", "val")]
     assert [table.image_names for table in tables] == [["train/images/t.png"], ["valid/images/v.png"]]
     assert [boxes(table) for table in tables] == [[XYXY], [XYXY]]
     matched = [note for note in tables[0].notes if "matched with" in note and "train/images" in note]
@@ -118,7 +118,7 @@ def test_what_is_named_but_missing_is_an_error(exported: Path, place: str) -> No
     """Another split's folder `images` has the same end, but is not meant."""
     (exported / "data.yaml").write_text(f"train: train/images\ntest: {place}\nnames: [cat]\n")
     assert splits_of(exported) == ["train", "test"]
-    for read in (lambda: read_table(exported, "test"), lambda: convert(exported, "coco", exported / "out")):
+    for read in (lambda: read_annotations(exported, "test"), lambda: convert(exported, "coco", exported / "out")):
         with pytest.raises(InputError, match=r"data\.yaml: test names '.*', but '.*' does not exist") as caught:
             read()
         assert not isinstance(caught.value, MissingSplitError)
@@ -132,7 +132,7 @@ def test_keys_for_one_split(exported: Path) -> None:
     assert splits_of(exported) == ["train", "val"]
     path.write_text("train: train/images\nval: valid/images\nvalid: train/images\nnames: [cat]\n")
     assert splits_of(exported) == ["train", "val", "valid"]
-    assert read_table(exported, "valid").image_names == ["train/images/t.png"]
+    assert read_annotations(exported, "valid").image_names == ["train/images/t.png"]
     path.write_text("train2017: train/images\ntrain_count: many\nval: valid/images\nnames: [cat]\n")
     assert splits_of(exported) == ["train", "val"]
 
@@ -141,18 +141,18 @@ def test_several_descriptions_are_not_chosen_from(exported: Path) -> None:
     for name in ("a.yaml", "b.yml"):
         (exported / name).write_text("train: train/images\nnames: [cat]\n")
     with pytest.raises(InputError, match=r"described by several files \(a\.yaml, b\.yml\)"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")
     (exported / "data.yaml").write_text("train: train/images\nnames: [dog]\n")
-    assert read_table(exported, "train").category_names == ["dog"]
+    assert read_annotations(exported, "train").category_names == ["dog"]
 
 
 def test_names_are_text(exported: Path) -> None:
     for names in ("[no, 010, 1.10, null, 2020-01-01]", "{0: no, 1: 010, 2: 1.10, '3': null, 4: 2020-01-01}"):
         (exported / "data.yaml").write_text(f"train: train/images\nnames: {names}\nval: ~\nnc: 5\n")
-        assert read_table(exported, "train").category_names == ["no", "010", "1.10", "null", "2020-01-01"]
+        assert read_annotations(exported, "train").category_names == ["no", "010", "1.10", "null", "2020-01-01"]
         assert splits_of(exported) == ["train"]
     (exported / "data.yaml").write_text("train: train/images\nnames: [no, off, on]\n")
-    assert read_table(exported, "train").category_names == ["no", "off", "on"]
+    assert read_annotations(exported, "train").category_names == ["no", "off", "on"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_names_are_text(exported: Path) -> None:
 def test_an_absurd_data_yaml_is_one_sentence(exported: Path, content: bytes) -> None:
     (exported / "data.yaml").write_bytes(content)
     with pytest.raises(InputError, match=r"data\.yaml") as caught:
-        read_table(exported, "train")
+        read_annotations(exported, "train")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -186,7 +186,7 @@ def test_images_outside_are_counted(exported: Path, tmp_path: Path) -> None:
     root.mkdir()
     (root / "list.txt").write_text("../train/images/t.png\n../train/images/../images/t.png\n")
     (root / "data.yaml").write_text("train: list.txt\nnames: [cat]\n")
-    table = read_table(root, "train")
+    table = read_annotations(root, "train")
     assert boxes(table) == [XYXY]  # The label is in ../train/labels.
     assert [note for note in table.notes if "outside of the data set's folder" in note and ": 1 (" in note]
     assert [note for note in table.notes if "more than once, taken once: 1" in note]
@@ -195,7 +195,7 @@ def test_images_outside_are_counted(exported: Path, tmp_path: Path) -> None:
 def test_loose_images_are_counted(tmp_path: Path) -> None:
     write(tmp_path / "images" / "train", "a", labels=tmp_path / "labels" / "train")
     write(tmp_path / "images", "loose", labels=tmp_path / "labels")
-    (note,) = read_table(tmp_path, "train").notes
+    (note,) = read_annotations(tmp_path, "train").notes
     assert "images beside the folders of the splits, passed over: 1 ('images/loose.png')" in note
 
 
@@ -210,19 +210,19 @@ def test_all_faults_are_named_at_once(exported: Path) -> None:
     (exported / "train" / "labels" / "t.txt").write_bytes(b"0 .5 .5 .1 .1\n\xff\n")
     (exported / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [cat]\n")
     with pytest.raises(InputError, match="split train: 8 faults: ") as caught:
-        read_table(exported, "train")
+        read_annotations(exported, "train")
     for where in ("b.png", *(f"c.txt: line {i}" for i in (1, 2, 3, 5, 6, 7)), "t.txt' is not UTF-8 text (line 2)"):
         assert where in str(caught.value)
     (exported / "train" / "labels" / "c.txt").write_text("x\n" * 30)
     with pytest.raises(InputError, match=r"32 faults: .*; and 22 more$"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")
 
 
 def test_all_listed_images_that_are_gone_are_named(exported: Path) -> None:
     (exported / "list.txt").write_text("train/images/t.png\ngone/a.png\n\ngone/b.png\n")
     (exported / "data.yaml").write_text("train: list.txt\nnames: [cat]\n")
     with pytest.raises(InputError, match=r"2 faults: .*line 2 lists image 'gone/a\.png'.*line 4 .*b\.png"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")
 
 
 # Poses ----------------------------------------------------------------------------------------------------
@@ -255,9 +255,9 @@ def test_poses_are_not_taken_for_polygons(tmp_path: Path, text: str, expected: l
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
-            read_table(tmp_path, "train")
+            read_annotations(tmp_path, "train")
         return
-    table = read_table(tmp_path, "train")
+    table = read_annotations(tmp_path, "train")
     assert [[round(side) for side in box] for box in table.boxes_px.tolist()] == expected[: len(table.image)]
     by_form = [note for note in table.notes if "by the form of their lines" in note and note.endswith(": 1")]
     assert bool(by_form) == (text in (MARKED, ODD_MARKED, BOX + MARKED))
@@ -267,16 +267,16 @@ def test_kpt_shape_decides(tmp_path: Path) -> None:
     write(tmp_path / "images" / "train", "a", labels=tmp_path / "labels" / "train", text=PAIRS)
     for shape, expected in (("[3, 2]", XYXY), ("[2, 3]", XYXY), ("null", [20, 20, 55, 30])):
         (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: [cat]\nkpt_shape: {shape}\n")
-        assert boxes(read_table(tmp_path, "train")) == [expected]
+        assert boxes(read_annotations(tmp_path, "train")) == [expected]
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\nkpt_shape: [17, 3]\n")
     with pytest.raises(InputError, match="a box and its keypoints are 55 numbers, got 10"):
-        read_table(tmp_path, "train")
+        read_annotations(tmp_path, "train")
 
 
 def test_what_lines_are_is_asked_of_the_whole_data_set(tmp_path: Path) -> None:
     for split, text in (("train", TRIANGLE), ("val", PAIRS)):
         write(tmp_path / "images" / split, "a", labels=tmp_path / "labels" / split, text=text)
-    assert boxes(read_table(tmp_path, "val")) == [[20, 20, 55, 30]]
+    assert boxes(read_annotations(tmp_path, "val")) == [[20, 20, 55, 30]]
 
 
 # Darknet, and labels beside images ------------------------------------------------------------------------
@@ -298,11 +298,11 @@ def darknet(tmp_path: Path) -> Path:
 def test_darknet(darknet: Path) -> None:
     assert find_layout(darknet).name == "Darknet"
     assert splits_of(darknet) == ["train", "val"]
-    table = read_table(darknet, "train")
+    table = read_annotations(darknet, "train")
     assert table.image_names == ["obj_train_data/a.png", "obj_train_data/b.png"]
     assert (table.category_names, boxes(table)) == (["cat"], [XYXY, XYXY])
     assert [note for note in table.notes if "matched by the end of their paths: 2 (" in note]
-    assert read_table(darknet, "val").image_names == ["obj_valid_data/a.png"]
+    assert read_annotations(darknet, "val").image_names == ["obj_valid_data/a.png"]
 
 
 def test_what_darknet_names_but_is_missing(darknet: Path) -> None:
@@ -311,18 +311,18 @@ def test_what_darknet_names_but_is_missing(darknet: Path) -> None:
     with pytest.raises(
         InputError, match=r"valid\.txt: line 1 lists image 'data/obj_valid_data/a\.png', which does"
     ):
-        read_table(darknet, "val")
+        read_annotations(darknet, "val")
     (darknet / "valid.txt").unlink()
     with pytest.raises(InputError, match=r"obj\.data: valid names 'data/valid\.txt', but .* does not exist"):
-        read_table(darknet, "val")
-    assert len(read_table(darknet, "train").image) == 2
+        read_annotations(darknet, "val")
+    assert len(read_annotations(darknet, "train").image) == 2
     (darknet / "obj.data").write_text("train = train.txt\nnames = obj.names\ntrain = valid.txt\n")
     with pytest.raises(InputError, match=r"obj\.data has the key 'train' twice"):
-        read_table(darknet, "train")
+        read_annotations(darknet, "train")
     (darknet / "obj.data").write_text("classes = 1\ntrain = train.txt\nnames = obj.names\n")
     (darknet / "obj.names").write_text("cat\ndog\n")
     with pytest.raises(InputError, match=r"obj\.data: classes is '1', but .*obj\.names has 2"):
-        read_table(darknet, "train")
+        read_annotations(darknet, "train")
 
 
 def test_labels_beside_images_in_one_folder(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_labels_beside_images_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\n")
     assert find_layout(tmp_path).name == "YOLO beside images"
     assert splits_of(tmp_path) == ["train", "val", "test"]
-    table = read_table(tmp_path, "all")
+    table = read_annotations(tmp_path, "all")
     assert (table.image_names, table.category_names) == (["p0.png", "p1.png", "p2.png"], ["cat"])
     assert boxes(table) == [XYXY] * 3
 
@@ -342,12 +342,12 @@ def test_labels_beside_images_in_a_folder_for_each_split(tmp_path: Path, names_f
         (tmp_path / split / names_file).write_text("cat\n")
     write(tmp_path, "loose")
     assert splits_of(tmp_path) == ["test", "train", "val"]
-    table = read_table(tmp_path, "val")
+    table = read_annotations(tmp_path, "val")
     assert (table.image_names, table.category_names, boxes(table)) == (["valid/v.png"], ["cat"], [XYXY])
     assert [note for note in table.notes if "images beside the folders of the splits, passed over: 1" in note]
     (tmp_path / "test" / names_file).write_text("dog\n")
     with pytest.raises(InputError, match="name other classes: keep one of them"):
-        read_table(tmp_path, "val")
+        read_annotations(tmp_path, "val")
 
 
 def test_captions_beside_images_are_no_labels(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_ends_of_paths(tmp_path: Path) -> None:
 def test_odd_label_files_are_one_sentence(exported: Path, content: bytes, message: str) -> None:
     (exported / "train" / "labels" / "t.txt").write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
-        read_table(exported, "train")
+        read_annotations(exported, "train")
     assert "t.txt" in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -420,26 +420,26 @@ def test_label_files_that_are_read_all_the_same(exported: Path) -> None:
     path = exported / "train" / "labels" / "t.txt"
     for content in (BOX.encode("utf-16"), b"\xef\xbb\xbf" + BOX.encode(), BOX.encode().replace(b"\n", b"\r\n")):
         path.write_bytes(content)
-        assert boxes(read_table(exported, "train")) == [XYXY]
+        assert boxes(read_annotations(exported, "train")) == [XYXY]
     path.write_bytes(b"")
-    assert not boxes(read_table(exported, "train"))
+    assert not boxes(read_annotations(exported, "train"))
 
 
 def test_very_many_names_are_compared_fast(exported: Path) -> None:
     names = [f"n{i}" for i in range(100_000)]
     (exported / "classes.txt").write_text("\n".join(names))
-    assert len(read_table(exported, "train").category_names) == len(names)
+    assert len(read_annotations(exported, "train").category_names) == len(names)
     (exported / "classes.txt").write_text("\n".join([*names, "n7"]))
     with pytest.raises(InputError, match="two classes are called 'n7'"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")
 
 
 def test_an_empty_line_between_names_is_not_passed_over(exported: Path) -> None:
     (exported / "classes.txt").write_text("cat\n\ndog\n")
     with pytest.raises(InputError, match=r"classes\.txt: line 2 is empty"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")
     (exported / "classes.txt").write_text("cat\r\ndog \r\n\r\n\n")
-    assert read_table(exported, "train").category_names == ["cat", "dog"]
+    assert read_annotations(exported, "train").category_names == ["cat", "dog"]
 
 
 def test_a_label_that_is_a_link_to_nothing_is_an_error(exported: Path) -> None:
@@ -449,4 +449,4 @@ def test_a_label_that_is_a_link_to_nothing_is_an_error(exported: Path) -> None:
     path.symlink_to(exported / "gone.txt")
     (exported / "data.yaml").write_text("train: train/images\nnames: [cat]\n")
     with pytest.raises(InputError, match=r"t\.txt' does not exist"):
-        read_table(exported, "train")
+        read_annotations(exported, "train")

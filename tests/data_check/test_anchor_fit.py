@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.real import real_data
 from ssdir.data.learnable import usable_boxes
-from ssdir.data.readers.registry import read_table
+from ssdir.data.readers.registry import read_annotations
 from ssdir.data_check.anchor_fit import (
     MAX_GROWTH,
     _weights,
@@ -103,7 +103,7 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
 
 @needs_widerface
 def test_nor_on_real_faces_most_of_which_are_small() -> None:
-    table = read_table(WIDERFACE, "val")
+    table = read_annotations(WIDERFACE, "val")
     boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))
     config = read_recipe("tiny").model.detector
     better = recommend(boxes, [1024], 0.5, config)

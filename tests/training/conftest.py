@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from ssdir.data.dataset import ObjectDataset
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig

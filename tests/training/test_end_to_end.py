@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ssdir.config import parse
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.models.io import load_model, random_encoder
 from ssdir.training.fit import train

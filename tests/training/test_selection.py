@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.data.dataset import collate
-from ssdir.data.readers.coco.reader import write_scatter
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.models.io import load_model

@@ -34,8 +34,8 @@ def scatter(
 ) -> None:
     """Scatter digits, or your own cut-outs, over images at many sizes: a COCO data set."""
     from ssdir.config import parse
-    from ssdir.data.readers.coco.reader import write_scatter
     from ssdir.data.scatter.generator import ScatterConfig
+    from ssdir.data.scatter.writer import write_scatter
 
     values = {
         "canvas": canvas,

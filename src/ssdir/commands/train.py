@@ -29,7 +29,7 @@ def train(
     if not data.exists():
         raise InputError(f"data folder '{data}' does not exist: make one with ssdir data scatter")
     from ssdir.data.readers.registry import find_layout
-    from ssdir.data.readers.table_builder import find_name
+    from ssdir.data.readers.splits import find_split
     from ssdir.models.io import check_parts
     from ssdir.training.fit import train as fit
 
@@ -56,5 +56,5 @@ def train(
         rest = [override for override in overrides or [] if not override.startswith("stage=")]
         next_step("train", recipe, *rest, "stage=representation", "--data", data, "--out", out, "--resume")
         return
-    measured = [] if find_name("test", layout.splits(data)) else ["--split", "val"]
+    measured = [] if find_split("test", layout.splits(data)) else ["--split", "val"]
     next_step("evaluate", summary.model_dir, data, *measured, "--out", "metrics.json")

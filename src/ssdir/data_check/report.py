@@ -26,8 +26,9 @@ from ssdir.data.learnable import (
     nothing_to_learn,
     usable_boxes,
 )
-from ssdir.data.readers.registry import Layout, find_layout
-from ssdir.data.readers.table_builder import find_name, hold_out
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.registry import find_layout
+from ssdir.data.readers.splits import find_split, hold_out
 from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.anchors import DetectorFit, fit_detector
 from ssdir.data_check.annotations import Summary, summarise
@@ -200,7 +201,7 @@ def _check_validation(
         The problems, and whether the split to validate on is there and has an object.
     """
     if held_out_of is None or main not in (held_out_of, "train"):
-        val = find_name("val", list(tables))
+        val = find_split("val", list(tables))
         return [], val is not None and nothing_to_learn(tables[val], learned) is None
     try:
         train, val_part = hold_out(tables[main], f"split {main}")
@@ -234,7 +235,7 @@ def _read_splits(
             if name == main:
                 raise
             (empty if isinstance(error, EmptySplitError) else unreadable).append(f"{name}: {error}")
-    train = find_name("train", splits)
+    train = find_split("train", splits)
     problems = [
         Problem("no_training_split", True, "splits, but none to train on", tuple(splits if train is None else ())),
         Problem("unreadable_splits", True, "splits that can't be read", tuple(unreadable)),

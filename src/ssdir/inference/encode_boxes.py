@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssdir.data.orientation import fit_to_picture
-from ssdir.data.readers.path_ends import is_whole_path, path_parts
+from ssdir.data.readers.file_names import is_whole_path, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.inference.files import EncodedBatch, ReadBatch, read_batches

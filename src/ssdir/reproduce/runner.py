@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from ssdir.benchmark.costs import STAGES, measure_costs
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.images import Image8
-from ssdir.data.readers.coco.reader import write_scatter
-from ssdir.data.readers.registry import read_table
+from ssdir.data.readers.registry import read_annotations
 from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text, read_yaml
 from ssdir.errors import InputError
@@ -85,7 +85,7 @@ class Runner:
         """Images of the training split."""
         if spec.plan.source is not None:
             return spec.plan.scatter.train
-        return len(read_table(self._place(spec), spec.plan.train).image_names)
+        return len(read_annotations(self._place(spec), spec.plan.train).image_names)
 
     def guess(self, jobs: Sequence[Job]) -> list[float]:
         """Seconds that each job still takes; a training, or a detector, counts for the first that needs it."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.orientation import Size, fit_to_annotation
 from ssdir.data.readers.coco.file import CocoFile, Id, read_coco_file
-from ssdir.data.readers.path_ends import common_end, path_parts
+from ssdir.data.readers.file_names import common_end, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.store.columns import BOX_COLUMNS

@@ -139,7 +139,6 @@ class Recipe(Config):
             split,
             self.classes,
             self.model.image_size,
-            transform=None,
             preload=preload,
             min_side=self.min_side,
             drop_empty=self.drop_empty,

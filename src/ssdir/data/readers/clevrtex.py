@@ -17,6 +17,7 @@ from ssdir.config import Record, parse
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder
 from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.masked_images import (
     MAX_VALUE,
     Coordinate,
@@ -26,7 +27,7 @@ from ssdir.data.readers.masked_images import (
     Names,
     build_table,
 )
-from ssdir.data.readers.split_files import missing_split
+from ssdir.data.readers.splits import missing_split
 from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
 
@@ -163,3 +164,6 @@ def _parse_object(entry: _ObjectEntry, position: int, variant: str, where: str) 
 
 def _beside(image: Path, suffix: str) -> Path:
     return image.with_name(image.name.removesuffix(".png") + suffix)
+
+
+LAYOUT = Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, clevrtex_splits, read_clevrtex)

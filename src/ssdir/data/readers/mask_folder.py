@@ -23,6 +23,7 @@ from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import files_below, find_folder, visible
 from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.masked_images import (
     MAX_VALUE,
     Coordinate,
@@ -32,8 +33,7 @@ from ssdir.data.readers.masked_images import (
     Names,
     build_table,
 )
-from ssdir.data.readers.split_files import missing_split
-from ssdir.data.readers.table_builder import SPLITS, divide
+from ssdir.data.readers.splits import SPLITS, divide, missing_split
 from ssdir.data.readers.yolo.folder import list_images
 from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
@@ -195,3 +195,6 @@ def _decode(line: bytes, where: str) -> str:
         return line.decode()
     except UnicodeDecodeError:
         raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from None
+
+
+LAYOUT = Layout("index masks", "images/ and masks/", is_mask_folder, mask_folder_splits, read_mask_folder)

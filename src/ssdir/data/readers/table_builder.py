@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,15 +11,6 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-
-Key = TypeVar("Key", bound=str | Path)
-
-SPLITS = ("train", "val", "test")
-"""What `divide` makes."""
-
-# A division leaves at least one image for each of train, val and test.
-_FEWEST_TO_DIVIDE = 3
-_FEWEST_TO_HOLD_OUT = 2
 
 _MAX_NAMES_BYTES = 1 << 22
 
@@ -107,75 +94,6 @@ class TableBuilder:
             notes=tuple(notes),
             sizes_from_files=sizes_from_files,
         )
-
-
-def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
-    """The part of a data set without splits that a split's name stands for.
-
-    `all` is everything. `val` and `test` are a tenth each, at least one image, and `train` is the rest. The
-    images' names alone decide, by their hash: neither their order nor where the folder lies does.
-
-    Raises:
-        InputError: if `split` is none of these, or there are too few images to divide; it names `where`.
-    """
-    if split == "all":
-        return sorted(keys)
-    if split not in SPLITS:
-        raise InputError(
-            f"{where} is not divided into splits: ask for train, val or test (80, 10 and 10 % of the "
-            f"images), or all, not '{split}'"
-        )
-    if len(keys) < _FEWEST_TO_DIVIDE:
-        raise InputError(f"{where}: too few images to divide into train, val and test ({len(keys)}): ask for all")
-    ranked, part = _by_hash(keys), _tenth(keys)
-    return sorted({"val": ranked[:part], "test": ranked[part : 2 * part], "train": ranked[2 * part :]}[split])
-
-
-def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, AnnotationTable]:
-    """Divides a split for training, where there is none for validation: `train`, and a `val` of a tenth of it.
-
-    It is at least one image, and `divide` would have chosen the same. A note of `val` says where it is from.
-
-    Raises:
-        InputError: if there is but one image; it names `where`.
-    """
-    names = table.image_names
-    if len(names) < _FEWEST_TO_HOLD_OUT:
-        raise InputError(
-            f"{where} has one image, so none can be held out to validate on: add images, or a split val"
-        )
-    held = {*_by_hash(names)[: _tenth(names)]}
-    objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])
-    train, val = (table.subset(objects, np.flatnonzero(part)) for part in (~is_held, is_held))
-    part = f"{len(held)} of the {len(names)} images of {where.rstrip(',')}"
-    note = f"{part}: there is no other val, so training leaves them out"
-    return train, replace(val, notes=(*val.notes, note))
-
-
-def _by_hash(keys: Sequence[Key]) -> list[Key]:
-    """In an order that their names alone decide."""
-    return sorted(keys, key=lambda key: hashlib.sha256(os.fsencode(str(key))).digest())
-
-
-def _tenth(keys: Sequence[Key]) -> int:
-    return max(1, len(keys) // 10)
-
-
-def split_of(name: str) -> str:
-    """The split that a name stands for: `train` for train2017, `val` for valid; else the name itself."""
-    return next((split for split in SPLITS if name.lower().startswith(split)), name)
-
-
-def stand_for(names: Sequence[str]) -> list[str]:
-    """What each of all splits' names stands for: see `split_of`. An only split of another name is `train`."""
-    splits = [split_of(name) for name in names]
-    return ["train"] if len(splits) == 1 and splits[0] not in SPLITS else splits
-
-
-def find_name(split: str, names: Sequence[str]) -> str | None:
-    """What a split is called among all splits' names: as itself, or by the only one that stands for it."""
-    called = [name for name, stands_for in zip(names, stand_for(names), strict=True) if stands_for == split]
-    return split if split in names else called[0] if len(called) == 1 else None
 
 
 def read_names(path: Path) -> list[str]:

@@ -16,8 +16,9 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.image_files import IMAGE_SUFFIXES
 from ssdir.data.images import image_size
 from ssdir.data.readers.faults import Faults
-from ssdir.data.readers.names import is_inside
-from ssdir.data.readers.split_files import find_split, list_splits
+from ssdir.data.readers.file_names import is_inside
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.splits import find_split_file, list_splits
 from ssdir.data.readers.table_builder import TableBuilder
 from ssdir.documents import read_lines
 from ssdir.errors import InputError
@@ -78,7 +79,7 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
             twice; if a line is not what it should be. It names the first ten of these lines, and counts all.
     """
     folder = Path(root)
-    path = find_split(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
+    path = find_split_file(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
     rows, faults = TableBuilder(["face"], ATTRIBUTES), Faults(str(path), of_one_file=True)
     lines: dict[str, int] = {}
     missing, outside = list[_Entry](), list[_Entry]()
@@ -179,3 +180,6 @@ def _is_zero_line(line: str) -> bool:
 
 def _images(root: Path, split: str) -> Path:
     return root / f"WIDER_{split}" / "images"
+
+
+LAYOUT = Layout("WIDER FACE", "wider_face_split/*_bbx_gt.txt", is_widerface, widerface_splits, read_widerface)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import image_size
-from ssdir.data.readers.registry import Layout, find_layout
-from ssdir.data.readers.table_builder import SPLITS, stand_for
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.registry import find_layout
+from ssdir.data.readers.splits import SPLITS, standard_splits
 from ssdir.data.writers.copy_names import class_names, copy_names
 from ssdir.data.writers.layouts import voc_boxes, write_coco, write_data_yaml, write_voc, write_yolo, yolo_lines
 from ssdir.errors import EmptySplitError, InputError
@@ -110,7 +111,7 @@ def _read_splits(
 ) -> dict[str, AnnotationTable]:
     """The tables by the splits' names in the new data set."""
     found = layout.splits(root)
-    stands_for = stand_for(found)
+    stands_for = standard_splits(found)
     tables = {}
     for name, split in zip(found, stands_for, strict=True):
         new = split if stands_for.count(split) == 1 else name

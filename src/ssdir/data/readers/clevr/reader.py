@@ -24,8 +24,9 @@ from ssdir.data.masks import draw_order, mask_boxes, read_mask
 from ssdir.data.readers.clevr.cameras import Camera, largest_error_px, recover_camera
 from ssdir.data.readers.clevr.geometry import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.data.readers.faults import Faults
-from ssdir.data.readers.names import InsideName
-from ssdir.data.readers.split_files import find_split, list_splits
+from ssdir.data.readers.file_names import InsideName
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.splits import find_split_file, list_splits
 from ssdir.documents import stream_json
 from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
@@ -225,7 +226,7 @@ def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArra
 
 
 def _find_scenes(root: Path, split: str) -> Path:
-    return find_split(root, _SCENES, split, remark="CLEVR publishes none for its test split")
+    return find_split_file(root, _SCENES, split, remark="CLEVR publishes none for its test split")
 
 
 def _parse_scene(entry: _SceneEntry, name: str, image_size: tuple[int, int], where: str) -> ClevrScene:
@@ -275,3 +276,13 @@ def _attribute(item: _ObjectEntry, attribute: str, place: str) -> int:
 
 def _mask_name(image_name: str) -> str:
     return "masks" + image_name.removeprefix("images")
+
+
+LAYOUT = Layout(
+    "CLEVR",
+    _SCENES,
+    is_clevr,
+    clevr_splits,
+    read_clevr,
+    {"boxes": EXTENTS, "vocabulary": tuple(VOCABULARIES)},
+)

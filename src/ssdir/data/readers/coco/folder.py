@@ -11,9 +11,8 @@ from pathlib import Path, PurePath
 
 from ssdir.console import reading
 from ssdir.data.folders import visible
-from ssdir.data.readers.path_ends import PathEnds, is_whole_path, path_parts
-from ssdir.data.readers.split_files import list_splits
-from ssdir.data.readers.table_builder import SPLITS, split_of
+from ssdir.data.readers.file_names import PathEnds, is_whole_path, path_parts
+from ssdir.data.readers.splits import SPLITS, list_splits, standard_split
 from ssdir.formatting import quote
 
 NAMED_BY_SPLIT = "annotations/instances_*.json"
@@ -59,7 +58,7 @@ def _coco_in(folder: Path) -> list[Path]:
 def _by_split(files: Sequence[Path]) -> dict[str, Path]:
     """Files by the split that their name has a word for; an only file of another name is `all`."""
     words = [re.split(r"[^a-z0-9]+", path.stem.lower()) for path in files]
-    splits = [next((word for word in each if split_of(word) in SPLITS), "") for each in words]
+    splits = [next((word for word in each if standard_split(word) in SPLITS), "") for each in words]
     if splits == [""]:
         return {"all": files[0]}
     return {

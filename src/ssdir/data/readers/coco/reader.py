@@ -14,9 +14,9 @@ from ssdir.data.orientation import turn_upright
 from ssdir.data.readers.coco.file import CocoFile, read_coco_file
 from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, Pictures, loose_files, split_files
 from ssdir.data.readers.faults import Faults
-from ssdir.data.readers.split_files import missing_split
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.splits import missing_split
 from ssdir.data.readers.table_builder import check_names
-from ssdir.data.scatter.writer import write_scatter
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.formatting import quote
 
@@ -158,4 +158,12 @@ def _with_sizes(table: AnnotationTable, source: Path) -> AnnotationTable:
     )
 
 
-__all__ = ["OUTSIDE", "coco_splits", "is_coco", "is_loose_coco", "read_coco", "write_scatter"]
+LAYOUT = Layout(
+    "COCO",
+    "annotations/instances_*.json, or */_annotations.coco.json",
+    is_coco,
+    coco_splits,
+    read_coco,
+    {"outside": OUTSIDE},
+)
+ANY_NAME_LAYOUT = replace(LAYOUT, looks_for="any .json with images and annotations", recognises=is_loose_coco)

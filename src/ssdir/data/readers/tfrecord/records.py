@@ -80,7 +80,7 @@ def parse_example(record: bytes, where: str) -> Example:
 
 def masked_crc32c(data: bytes) -> int:
     """Returns the checksum of TFRecord files: a CRC-32C, rotated and shifted."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ssdir.data.folders import files_below, find_folder, visible
 from ssdir.data.image_files import only_images, unreadable_pictures
-from ssdir.data.readers.split_files import find_split, list_splits, missing_split
-from ssdir.data.readers.table_builder import SPLITS, divide, split_of
+from ssdir.data.readers.splits import SPLITS, divide, find_split_file, list_splits, missing_split, standard_split
 from ssdir.documents import read_lines, read_text
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.formatting import quote
@@ -86,7 +85,7 @@ def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     by_folder: dict[str, list[str]] = {}
     for name in names:
         by_folder.setdefault(PurePosixPath(name).parts[0] if "/" in name else "", []).append(name)
-    called = [split_of(folder) for folder in by_folder]
+    called = [standard_split(folder) for folder in by_folder]
     if not {*called} & {*SPLITS}:
         return {}, []
     splits = {
@@ -97,7 +96,7 @@ def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     return splits, by_folder.get("", [])
 
 
-def split_names(root: str | Path) -> list[str]:
+def voc_splits(root: str | Path) -> list[str]:
     """The lists of all images of a split: not those of a class, nor trainval where train and val are.
 
     Where there are none, the folders; where the images are to be divided, train, val and test.
@@ -129,7 +128,7 @@ def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
         return list(found.folders[split])
     if not found.has_lists:
         return divide(list(found.images), split, f"'{found.root}'")
-    path = find_split(found.root, LISTS, split, found=split_names(found.root))
+    path = find_split_file(found.root, LISTS, split, found=voc_splits(found.root))
     listed = [name for line in read_text(path).split("\n") if (name := _listed(line, found))]
     if not listed:
         raise EmptySplitError(f"{path}: the split is empty, it lists no images")

@@ -17,8 +17,8 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import is_there, visible
 from ssdir.data.images import image_orientation, image_size
 from ssdir.data.orientation import refers_to_stored, turn_box, turned_note
-from ssdir.data.readers.beside import labels_beside
 from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.layout import Layout, labels_beside_images
 from ssdir.data.readers.table_builder import TableBuilder, read_names
 from ssdir.data.readers.voc.folder import (
     LISTS,
@@ -26,8 +26,8 @@ from ssdir.data.readers.voc.folder import (
     describe,
     find_image,
     split_images,
-    split_names,
     unlisted_note,
+    voc_splits,
 )
 from ssdir.data.readers.voc.xml import VocAnnotation, read_annotation
 from ssdir.errors import InputError, nearest
@@ -45,7 +45,7 @@ def is_voc(root: str | Path) -> bool:
 
 def is_voc_beside(root: str | Path) -> bool:
     """Whether a folder, or those in it, have images with VOC's XML beside them."""
-    return any(_is_annotation(path) for path in islice(labels_beside(Path(root), ".xml"), _MAX_TRIED))
+    return any(_is_annotation(path) for path in islice(labels_beside_images(Path(root), ".xml"), _MAX_TRIED))
 
 
 def _is_annotation(path: Path) -> bool:
@@ -54,11 +54,6 @@ def _is_annotation(path: Path) -> bool:
             return b"<annotation" in file.read(_HEAD)
     except OSError:
         return False
-
-
-def voc_splits(root: str | Path) -> list[str]:
-    """The splits: see `voc_folder.split_names`."""
-    return split_names(root)
 
 
 def read_voc(root: str | Path, split: str) -> AnnotationTable:
@@ -175,3 +170,7 @@ def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[in
         return orientation
     says, has = (f"{width} x {height}" for height, width in (annotation.size, size))
     raise InputError(f"{annotation.path} says its image is {says}, but '{image}' is {has}: use the one annotated")
+
+
+LAYOUT = Layout("Pascal VOC", "Annotations/*.xml", is_voc, voc_splits, read_voc)
+BESIDE_IMAGES_LAYOUT = Layout("VOC beside images", "*.xml", is_voc_beside, voc_splits, read_voc)

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssdir.data.readers.path_ends import PathEnds
+from ssdir.data.readers.file_names import PathEnds
 from ssdir.data.readers.table_builder import read_names
 from ssdir.documents import read_lines
 from ssdir.errors import InputError

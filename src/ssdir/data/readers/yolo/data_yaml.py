@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ssdir.config import parse
 from ssdir.data.folders import is_there
-from ssdir.data.readers.table_builder import SPLITS, check_names, split_of
+from ssdir.data.readers.splits import SPLITS, standard_split
+from ssdir.data.readers.table_builder import check_names
 from ssdir.documents import read_yaml
 from ssdir.errors import InputError
 from ssdir.formatting import quote
@@ -110,7 +111,7 @@ def read_data_yaml(path: Path) -> DataYaml:
 
 def _entries(key: Any, value: Any, path: Path) -> list[str]:
     """The folders or lists that a key names; none if it is not a split's."""
-    if not isinstance(key, str) or split_of(key) not in SPLITS or value in _NOTHING or value == []:
+    if not isinstance(key, str) or standard_split(key) not in SPLITS or value in _NOTHING or value == []:
         return []
     several = value if isinstance(value, list) else [value]
     wrong = next((entry for entry in several if not isinstance(entry, str) or "\0" in entry), None)

@@ -11,9 +11,9 @@ from pathlib import Path
 from ssdir.data.folders import files_below, is_there, visible
 from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
 from ssdir.data.readers.faults import Faults
-from ssdir.data.readers.path_ends import PathEnds
-from ssdir.data.readers.split_files import missing_split
-from ssdir.data.readers.table_builder import SPLITS, divide, read_names, split_of
+from ssdir.data.readers.file_names import PathEnds
+from ssdir.data.readers.splits import SPLITS, divide, missing_split, standard_split
+from ssdir.data.readers.table_builder import read_names
 from ssdir.data.readers.yolo.darknet import Darknet, find_darknets, read_darknet
 from ssdir.data.readers.yolo.data_yaml import SPLIT_KEYS, DataYaml, find_yamls, read_data_yaml
 from ssdir.data.readers.yolo.labels import NAMES_FILES, label_file
@@ -120,8 +120,8 @@ def _by_split(places: dict[str, list[Place]]) -> dict[str, list[Place]]:
     """
     splits: dict[str, list[Place]] = {}
     for name, several in places.items():
-        split = split_of(name)
-        others = [other for other in places if split_of(other) == split]
+        split = standard_split(name)
+        others = [other for other in places if standard_split(other) == split]
         paths = [place.path for place in several]
         if all([place.path for place in places[other]] == paths for other in others):
             splits[split] = several
@@ -139,8 +139,8 @@ def _from_folders(root: Path) -> YoloFolder:
     folders = {path.name: path for path in _subfolders(above)}
     if not images.is_dir():
         inner = {name: folder / "images" for name, folder in folders.items() if (folder / "images").is_dir()}
-        folders = inner or {name: folder for name, folder in folders.items() if split_of(name) in SPLITS}
-    is_divided = bool(folders) and (not images.is_dir() or any(split_of(name) in SPLITS for name in folders))
+        folders = inner or {name: folder for name, folder in folders.items() if standard_split(name) in SPLITS}
+    is_divided = bool(folders) and (not images.is_dir() or any(standard_split(name) in SPLITS for name in folders))
     places = {name: [Place(folder)] for name, folder in folders.items()} if is_divided else {}
     described_by = _names_file(root, [above, *folders.values()])
     names = None if described_by is None else read_names(described_by)

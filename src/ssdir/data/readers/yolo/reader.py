@@ -18,9 +18,10 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import files_below, find_folder, is_there
 from ssdir.data.images import image_size
-from ssdir.data.readers.beside import labels_beside
 from ssdir.data.readers.faults import Faults
-from ssdir.data.readers.table_builder import SPLITS, TableBuilder
+from ssdir.data.readers.layout import Layout, labels_beside_images
+from ssdir.data.readers.splits import SPLITS
+from ssdir.data.readers.table_builder import TableBuilder
 from ssdir.data.readers.yolo.darknet import find_darknets
 from ssdir.data.readers.yolo.data_yaml import find_yamls
 from ssdir.data.readers.yolo.folder import (
@@ -68,7 +69,7 @@ def is_darknet(root: str | Path) -> bool:
 
 def is_yolo_beside(root: str | Path) -> bool:
     """Whether a folder, or those in it, have images with YOLO's labels beside them."""
-    return any(_holds_a_label(path) for path in islice(labels_beside(Path(root), ".txt"), _MAX_TRIED))
+    return any(_holds_a_label(path) for path in islice(labels_beside_images(Path(root), ".txt"), _MAX_TRIED))
 
 
 def _holds_a_label(path: Path) -> bool:
@@ -230,3 +231,8 @@ def _rows(label: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], str]]:
     for number, line in enumerate(lines, start=1):
         if line:
             yield line.split(), f"{label}: line {number}"
+
+
+LAYOUT = Layout("YOLO", "data.yaml, or labels/*.txt", is_yolo, yolo_splits, read_yolo)
+DARKNET_LAYOUT = Layout("Darknet", "obj.data", is_darknet, yolo_splits, read_yolo)
+BESIDE_IMAGES_LAYOUT = Layout("YOLO beside images", "*.txt", is_yolo_beside, yolo_splits, read_yolo)

@@ -1,11 +1,15 @@
-"""Paths that were written on another machine, or from another folder, matched to files by how they end."""
+"""Names of files as the files of a data set give them: which are inside it, and which files others stand for."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, Field
 
 from ssdir.data.folders import files_below
 
@@ -98,3 +102,24 @@ def common_end(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _tells_apart(folders: tuple[str, ...]) -> bool:
     return any(name.lower() not in _IN_EVERY_SPLIT for name in folders)
+
+
+_LONGEST_PART = 255
+"""Most bytes of the name of a file or folder, on all common file systems."""
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name leads to a file below the folder that it is relative to, without leaving it on the way."""
+    parts = re.split(r"[/\\]", name)
+    short = all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_PART for part in parts)
+    return bool(name) and "\0" not in name and ".." not in parts and not is_whole_path(name) and short
+
+
+def _check_inside(name: str) -> str:
+    if not is_inside(name):
+        raise ValueError("must be a file in the folder of the data set")
+    return name
+
+
+InsideName: TypeAlias = Annotated[str, Field(max_length=1000), AfterValidator(_check_inside)]
+"""The name of a file below a folder of the data set; files elsewhere are not read."""

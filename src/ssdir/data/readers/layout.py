@@ -1,0 +1,129 @@
+"""What a layout of data sets is: how it is recognised, which splits a folder has, and what reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import visible
+from ssdir.data.image_files import is_image_name
+from ssdir.data.readers.splits import SPLITS, find_split, hold_out, standard_splits
+from ssdir.errors import InputError, MissingSplitError, nearest
+
+# Recognising a layout must not take long, whatever folder it is.
+_MAX_FOLDERS = 200
+_MAX_DEPTH = 2
+
+_LAYOUTS_BY_OPTION: dict[str, list[str]] = {}
+"""Names of the layouts that have an option, for messages."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to keep images with objects in a folder.
+
+    Attributes:
+        name: the layout's name.
+        looks_for: the files that it is recognised by, for messages.
+        recognises: tells whether a folder has the layout.
+        splits: lists the splits that a folder has.
+        reader: reads the annotations of a folder and a split, with some of `options`.
+        options: names of options, and the values of each.
+    """
+
+    name: str
+    looks_for: str
+    recognises: Callable[[Path], bool]
+    splits: Callable[[Path], list[str]]
+    reader: Callable[..., AnnotationTable]
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for option in self.options:
+            layouts = _LAYOUTS_BY_OPTION.setdefault(option, [])
+            layouts += [self.name] if self.name not in layouts else []
+
+    def read(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
+        """Reads the annotations of a split.
+
+        Args:
+            root: folder of the data set.
+            split: name of the split; `train`, `val` and `test` also stand for the only one with such a name, such
+                as train2017, and `train` for the only one there is, whatever its name.
+            options: values of some of `options`; None stands for the reader's default.
+
+        Raises:
+            InputError: if the layout has no such option or value, or the annotations are missing or broken.
+        """
+        given = self._checked(root, options)
+        found = find_split(split, self.splits(root)) if split in SPLITS else None
+        return self.reader(root, found or split, **given)
+
+    def read_for_training(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
+        """Reads as `read`, but holds `val` out of `train` where there is none: see `hold_out`.
+
+        Raises:
+            InputError: as `read`.
+        """
+        source = self.held_out_of(root)
+        if source is None or split not in (source, "train", "val"):
+            return self.read(root, split, **options)
+        train, val = hold_out(self.read(root, source, **options), f"'{root}', split {source},")
+        return val if split == "val" else train
+
+    def held_out_of(self, root: Path) -> str | None:
+        """Returns the split that training holds out `val` of; None where there is a `val`, or nothing to train on.
+
+        Raises:
+            InputError: if the file that lists the splits is broken.
+        """
+        names = self.splits(root)
+        train = find_split("train", names)
+        if train is None or "val" in standard_splits(names):
+            return None
+        # A data.yaml may name a val that does not exist: this is a mistake to report, so no split is made for it.
+        try:
+            self.reader(root, "val")
+        except InputError as error:
+            return train if isinstance(error, MissingSplitError) else None
+        return None
+
+    def known(self, options: Mapping[str, str | None]) -> dict[str, str]:
+        """Selects the options and values that the layout has."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return {name: value for name, value in given.items() if value in self.options.get(name, ())}
+
+    def _checked(self, root: Path, options: Mapping[str, str | None]) -> dict[str, str]:
+        """Returns the options that are not None, with values that the layout has."""
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in given.items():
+            if name not in self.options:
+                others = ", ".join(_LAYOUTS_BY_OPTION.get(name, ()))
+                known = f", only {others} has" if others else ""
+                raise InputError(f"'{root}' is {self.name}, which has no option '{name}'{known}: leave it out")
+            if value not in (choices := self.options[name]):
+                hint = nearest(str(value), choices) or f"; {self.name} has {', '.join(choices)}"
+                raise InputError(f"'{root}': unknown value '{value}' of option '{name}'{hint}")
+        return given
+
+
+def labels_beside_images(root: Path, suffix: str) -> Iterator[Path]:
+    """Yields the files of a suffix that have the name of an image beside them, as desktop tools save them.
+
+    Searches the folder, those in it, and those in them, but only the first of very many.
+    """
+    folders = [(root, 0)] if root.is_dir() else []
+    searched = 0
+    while folders and searched < _MAX_FOLDERS:
+        folder, depth = folders.pop(0)
+        searched += 1
+        if not os.access(folder, os.R_OK | os.X_OK):
+            continue
+        paths = sorted(visible(folder.iterdir()))
+        stems = {path.stem for path in paths if is_image_name(path)}
+        yield from (path for path in paths if path.suffix.lower() == suffix and path.stem in stems)
+        if depth < _MAX_DEPTH:
+            folders += [(path, depth + 1) for path in paths if path.is_dir()]

@@ -1,0 +1,132 @@
+"""The splits of a data set: their files, their names, and the division of data sets that have none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.folders import find_folder, listing, visible
+from ssdir.errors import InputError, MissingSplitError
+
+Key = TypeVar("Key", bound=str | Path)
+
+SPLITS = ("train", "val", "test")
+"""The standard names of splits, and those that `divide` makes."""
+
+# A division leaves at least one image for each of train, val and test.
+_FEWEST_TO_DIVIDE = 3
+_FEWEST_TO_HOLD_OUT = 2
+
+
+def list_splits(root: str | Path, pattern: str) -> list[str]:
+    """Lists the splits that have a file: what stands for the `*` of, say, `annotations/instances_*.json`."""
+    prefix, suffix = Path(pattern).name.split("*")
+    found = visible((Path(root) / pattern).parent.glob(Path(pattern).name))
+    return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
+
+
+def find_split_file(
+    root: str | Path, pattern: str, split: str, found: Sequence[str] | None = None, remark: str = ""
+) -> Path:
+    """Finds the file of a split.
+
+    Args:
+        root: folder of the data set.
+        pattern: path of the file, with `*` for the split.
+        split: name of the split.
+        found: the splits that there are, for the message; by default all that have a file.
+        remark: what else to say if the file is missing.
+
+    Raises:
+        MissingSplitError: if the file is missing.
+        InputError: if the folder is missing.
+    """
+    folder, name = find_folder(root), pattern.replace("*", split)
+    path = folder / name
+    if not path.is_file():
+        found = list_splits(folder, pattern) if found is None else found
+        why = f"{name} is missing" + (f" ({remark})" if remark else "")
+        raise missing_split(root, split, found or [f"none: {listing(path.parent, folder)}"], why)
+    return path
+
+
+def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
+    """Makes the error that a data set has no such split, but others."""
+    return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
+
+
+def standard_split(name: str) -> str:
+    """Returns the split that a name stands for: `train` for train2017, `val` for valid; else the name itself."""
+    return next((split for split in SPLITS if name.lower().startswith(split)), name)
+
+
+def standard_splits(names: Sequence[str]) -> list[str]:
+    """Returns the `standard_split` of each of all splits; an only split of another name is `train`."""
+    splits = [standard_split(name) for name in names]
+    return ["train"] if len(splits) == 1 and splits[0] not in SPLITS else splits
+
+
+def find_split(split: str, names: Sequence[str]) -> str | None:
+    """Finds a split among the names of all: the name itself, or the only one that stands for it."""
+    called = [name for name, stands_for in zip(names, standard_splits(names), strict=True) if stands_for == split]
+    return split if split in names else called[0] if len(called) == 1 else None
+
+
+def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
+    """Selects the images of a split in a data set that has no splits.
+
+    `all` is everything. `val` and `test` are a tenth each, at least one image, and `train` is the rest. Only the
+    images' names decide, by their hash, so neither their order nor the place of the folder matters.
+
+    Raises:
+        InputError: if `split` is none of these, or there are too few images to divide; it names `where`.
+    """
+    if split == "all":
+        return sorted(keys)
+    if split not in SPLITS:
+        raise InputError(
+            f"{where} is not divided into splits: ask for train, val or test (80, 10 and 10 % of the "
+            f"images), or all, not '{split}'"
+        )
+    if len(keys) < _FEWEST_TO_DIVIDE:
+        raise InputError(f"{where}: too few images to divide into train, val and test ({len(keys)}): ask for all")
+    ranked, tenth = _by_hash(keys), _tenth(keys)
+    parts = {"val": ranked[:tenth], "test": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}
+    return sorted(parts[split])
+
+
+def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, AnnotationTable]:
+    """Divides a split for training, where there is none for validation: `train`, and a `val` of a tenth of it.
+
+    `val` has at least one image, and the ones that `divide` would select. A note of it says where it is from.
+
+    Raises:
+        InputError: if there is only one image; it names `where`.
+    """
+    names = table.image_names
+    if len(names) < _FEWEST_TO_HOLD_OUT:
+        raise InputError(
+            f"{where} has one image, so none can be held out to validate on: add images, or a split val"
+        )
+    held = {*_by_hash(names)[: _tenth(names)]}
+    objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])
+    train, val = (table.subset(objects, np.flatnonzero(part)) for part in (~is_held, is_held))
+    part = f"{len(held)} of the {len(names)} images of {where.rstrip(',')}"
+    note = f"{part}: there is no other val, so training leaves them out"
+    return train, replace(val, notes=(*val.notes, note))
+
+
+def _by_hash(keys: Sequence[Key]) -> list[Key]:
+    """Sorts names by their hash, an order that nothing else influences."""
+    return sorted(keys, key=lambda key: hashlib.sha256(os.fsencode(str(key))).digest())
+
+
+def _tenth(keys: Sequence[Key]) -> int:
+    return max(1, len(keys) // 10)
