@@ -166,7 +166,7 @@ def test_a_detector_that_finds_objects_everywhere_is_remarked_on(
     assert "detector" not in few.stderr
     mean = len(read_objects(out / "many.parquet")[0]) / 3
     assert mean > 100
-    assert f"{mean:.0f} objects in an image, in the mean" in many.stderr
+    assert f"{mean:.0f} objects per image on average" in many.stderr
     assert "raise --score-threshold" in many.stderr
 
 
@@ -291,15 +291,15 @@ def test_full_disk(tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: p
 def test_interrupted_encode_leaves_nothing(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdir.inference import files
+    from ssdir.inference import encode_to_file
 
-    original = files.encode_files
+    original = encode_to_file.encode_files
 
     def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
         yield next(original(*args, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "encode_files", interrupted)
+    monkeypatch.setattr(encode_to_file, "encode_files", interrupted)
     result = run("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--batch-size", 1)
     assert result.exit_code == 130
     assert result.stderr.startswith("interrupted")
@@ -377,7 +377,7 @@ def test_reconstruct(tiny_model_dir: Path, photos: Path, out: Path, threshold: f
 def test_of_many_images_some_are_drawn(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["ssdir.commands.reconstruct"], "MOST_IMAGES", 1)
+    monkeypatch.setattr("ssdir.inference.reconstruct_to_file.MAX_IMAGES", 1)
     said = ok("reconstruct", tiny_model_dir, photos, "--out", out / "reconstructions.png").stdout
     assert f"1 image of {len(list(photos.glob('*.png')))}, evenly chosen" in said
 

@@ -236,8 +236,7 @@ def test_rows_that_lack_something_are_left_out_and_counted(
     assert read_info(out).class_names == ["cat"]
     for row, what in ((1, "box"), (2, "score"), (4, "class")):
         assert f"skipped: row {row} of '{boxes}' has no {what}" in result.stderr
-    assert "1 row of" in result.stderr
-    assert "that name no image: row 3" in result.stderr
+    assert "has 1 row without an image, left out: row 3" in result.stderr
     assert "3 boxes skipped" in result.stdout
     assert (
         encode(tiny_model_dir, photos, "--boxes", boxes, "--out", tmp_path / "s.parquet", "--strict").exit_code
@@ -351,7 +350,7 @@ def test_images_that_are_not_given(tiny_model_dir: Path, photos: Path, tmp_path:
     assert "image 'c.png'" in encode(*command, "--strict").stderr
     result = encode(*command)
     assert result.exit_code == 0, result.output
-    assert "boxes of 1 image of" in result.stderr
+    assert "has boxes of 1 image not given here, left out: 'c.png'" in result.stderr
     assert pq.read_table(out)["box_row"].to_pylist() == [1, 2]
     nowhere = encode(tiny_model_dir, photos / "b.png", "--boxes", boxes, "--out", tmp_path / "n.parquet")
     assert nowhere.exit_code == 2
@@ -423,7 +422,7 @@ def test_bad_files_are_told_in_a_sentence(tmp_path: Path, name: str, content: st
         (["--boxes", "nope.csv"], "not there"),
         (["--annotations", "i.json"], "--boxes"),
         (["--boxes", "nope.csv", "--score-threshold", 0.5], "--score-threshold"),
-        (["--boxes", "nope.csv", "--engine", "onnx"], "exported models find objects only"),
+        (["--boxes", "nope.csv", "--engine", "onnx"], "exported models only detect objects"),
     ],
 )
 def test_options_that_do_not_fit(

@@ -1,4 +1,4 @@
-"""`ssdir reconstruct`: pictures of what a model sees."""
+"""`ssdir reconstruct`: images beside their reconstruction."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ import typer
 
 from ssdir.commands.options import Device, Force, Model, ScoreThreshold, Strict
 from ssdir.console import next_step, say, warn
-from ssdir.errors import InputError
-from ssdir.formatting import counted
-from ssdir.outputs import atomic_file, claim
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-MOST_IMAGES = 64
-"""Rows of a grid: more would be neither looked at, nor be a picture that every format can hold."""
 
 
 def reconstruct(
@@ -28,35 +20,14 @@ def reconstruct(
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Draw images beside what the model makes of them: boxes, reconstruction, single objects.
+    """Show images beside their boxes, their reconstruction, and single objects.
 
-    Of many images, at most 64 are drawn, evenly chosen.
+    Of many images, at most 64 are shown, evenly chosen.
     """
-    claim(out, force, PICTURE_SUFFIXES)
-    import numpy as np
-    from PIL import Image
+    from ssdir.inference.reconstruct_to_file import reconstruct_to_file
 
-    from ssdir.data.image_files import find_images
-    from ssdir.inference.files import none_readable, read_batches
-    from ssdir.inference.predictor import check_draws, load
-    from ssdir.plots import reconstruction_grid
-
-    found = find_images(images)
-    files = found[:: -(-len(found) // MOST_IMAGES)]
-    predictor = load(model, device)
-    check_draws(predictor.model)
-    batches = list(read_batches(files, predictor.image_size, predictor.batch_size, strict))
-    skipped = [problem for batch in batches for problem in batch.skipped]
-    if len(skipped) == len(files):
-        raise InputError(none_readable(skipped))
-    for problem in skipped:
+    shown = reconstruct_to_file(model, images, out, score_threshold, strict, device, force)
+    for problem in shown.skipped:
         warn(f"skipped: {problem}")
-    seen = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
-    objects = predictor.encode(seen, score_threshold)
-    grid = reconstruction_grid(seen, objects, predictor.redraw(seen, objects), predictor.class_names)
-    with atomic_file(out, force) as temporary:
-        Image.fromarray(grid).save(temporary)
-    some = "" if len(files) == len(found) else f" of {len(found)}, evenly chosen"
-    left_out = f", {len(skipped)} skipped" if skipped else ""
-    say(f"{counted(len(seen), 'image')}{some}, {counted(len(objects), 'object')}{left_out}: {out}")
+    say(f"{shown.summary()}: {out}")
     next_step("encode", model, *images, "--out", "objects.parquet")
