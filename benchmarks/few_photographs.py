@@ -63,7 +63,7 @@ def measure(folder: Path, split: ObjectDataset) -> float:
     for start in range(0, len(split), BATCH):
         indices = range(start, min(start + BATCH, len(split)))
         images = torch.stack([split[index][0] for index in indices]).float() / 255
-        detected.append(model.detector.detect(images, RANKING_THRESHOLD))
+        detected.append(model.detector.encode(images, RANKING_THRESHOLD))
     side = model.image_size
     ignored = Objects.cat([split.ignored(index) for index in range(len(split))])
     return detection_metrics(Objects.cat(detected), split.all_objects(), (side, side), ignored)["detection/ap50"]

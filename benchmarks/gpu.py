@@ -38,7 +38,7 @@ from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.inference_form import in_bfloat16, inference_form
+from ssdir.models.inference_form import inference_form
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
@@ -128,7 +128,8 @@ def wait(device: torch.device) -> None:
 
 
 def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: int) -> Record:
-    encoder = in_bfloat16(inference_form(model))
+    encoder = inference_form(model)
+    encoder.in_bfloat16 = True
     pixels = torch.from_numpy(scattered_pictures(model.image_size, batch)).to(model.device)
     images = pixels.permute(0, 3, 1, 2).float().div_(255)  # its memory stays channels-last
 

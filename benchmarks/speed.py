@@ -178,7 +178,7 @@ def objects_record(model: DetectedVAE, repeats: int) -> Record:
 
         def run() -> object:
             with torch.inference_mode():
-                return model.encode(images, boxes=boxes)
+                return model.embed(images, boxes)
 
         return run
 
@@ -236,7 +236,7 @@ def engine_records(model: SSDIR, repeats: int) -> list[Record]:
 def training_record(model: SSDIR, repeats: int) -> Record:
     images = pictures()
     with torch.no_grad():
-        objects, features = model.detector.find(images)
+        objects, features = model.detector.detect(images)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
@@ -271,7 +271,7 @@ def passes_record(model: SSDIR, repeats: int) -> Record:
     """The published training step evaluates the encoder four times; ours once."""
     images = pictures()
     with torch.no_grad():
-        objects = model.detector.detect(images)
+        objects = model.detector.encode(images)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
@@ -279,7 +279,7 @@ def passes_record(model: SSDIR, repeats: int) -> Record:
         def run() -> None:
             for number in range(passes):
                 with torch.no_grad():
-                    _, features = model.detector.find(images)
+                    _, features = model.detector.detect(images)
                 if number < passes - 1:
                     model.infer(objects, images, features)
             optimizer.zero_grad()

@@ -36,7 +36,7 @@ class Maker(Fingerprinted, Protocol):
 
     @property
     def latent_dim(self) -> int:
-        """Size D of its `z_what`."""
+        """Size D of its `z_what`; 0 for a detector, whose objects have none."""
 
 
 class Identity(Record):
@@ -56,13 +56,26 @@ class Identity(Record):
 
     @classmethod
     def of(cls, model: str, maker: Maker) -> Identity:
-        """The identity of a loaded model, under the name or path that it was loaded by."""
+        """The identity of a loaded model, under the name or path that it was loaded by.
+
+        Raises:
+            InputError: if the model gives no embeddings.
+        """
+        check_embeds(model, maker)
         source = str(Path(model).resolve()) if os.path.exists(model) else model
         return cls(
             model=source,
             class_names=list(maker.class_names),
             latent_dim=maker.latent_dim,
             fingerprint=maker.fingerprint,
+        )
+
+
+def check_embeds(model: str, maker: Maker) -> None:
+    """Raises InputError if a model, under the name or path that it was loaded by, is a detector alone."""
+    if not maker.latent_dim:
+        raise InputError(
+            f"'{model}' is a detector, whose objects have no embeddings: give a model that was trained on it"
         )
 
 

@@ -102,9 +102,9 @@ class FakeEncoder:
         if not len(objects):
             self.calls += 1
             return Objects.empty(len(images))  # lacks z_what, as a lazy model's may
-        return self.describe(images, objects[objects.scores >= (score_threshold or self.score_threshold)])
+        return self.embed(images, objects[objects.scores >= (score_threshold or self.score_threshold)])
 
-    def describe(self, images: Tensor, boxes: Objects) -> Objects:
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
         self.calls += 1
         numbers, objects = _numbers(images), boxes
         z_what = self.code(objects.z_where, numbers[objects.image_index])

@@ -92,7 +92,7 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     assert read == [10] * 2
     images = torch.stack([data[i][0] for i in range(5)]).float() / 255
     targets = Objects.cat([true] * 5)
-    assert torch.allclose(codes["true_boxes"].latents, model.describe(images, targets).z_what, atol=1e-5)
+    assert torch.allclose(codes["true_boxes"].latents, model.embed(images, targets).z_what, atol=1e-5)
 
 
 def _small_model() -> DetectedVAE:

@@ -354,9 +354,9 @@ def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[
             modes.append((self.training, torch.is_grad_enabled()))
             return inner.encode(images, score_threshold)
 
-        def describe(self, images: Tensor, boxes: Objects) -> Objects:
+        def embed(self, images: Tensor, boxes: Objects) -> Objects:
             modes.append((self.training, torch.is_grad_enabled()))
-            return inner.describe(images, boxes)
+            return inner.embed(images, boxes)
 
         decode = staticmethod(inner.decode)
 
@@ -364,3 +364,20 @@ def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[
     metrics_of(module, test)
     assert module.training
     assert set(modes) == {(False, False)}
+
+
+def test_a_detector_is_measured_by_its_detections_alone() -> None:
+    train, found_train = split(TRAIN, seed=1)
+    test, found_test = split(TEST)
+
+    class Detector:
+        image_size, score_threshold, class_names = SIZE, 0.5, ("object",)
+
+        def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+            detected = FakeEncoder({**found_train, **found_test}, blind).encode(images, score_threshold)
+            return detected.replace(z_what=None, z_depth=None)
+
+    whole = metrics_of(FakeEncoder({**found_train, **found_test}, blind), test, train)
+    metrics = metrics_of(Detector(), test, train)
+    assert {name.split("/")[0] for name in metrics} == {"detection"}
+    assert metrics == {name: whole[name] for name in metrics}

@@ -48,7 +48,7 @@ class FakeEncoder:
     def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
         raise NotImplementedError
 
-    def describe(self, images: Tensor, boxes: Objects) -> Objects:
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
         value = (images.amax(dim=(1, 2, 3)) * 255).round().long()
         side = (boxes.z_where[:, 2:].amax(dim=1) * CANVAS).round().long()
         return boxes.replace(z_what=7 + self._brightness[value] + self._size[side])

@@ -396,10 +396,26 @@ def test_encoding_by_onnx_needs_no_torch(shipped_onnx: Path, digits: list[Path],
     assert_same_objects(ObjectArrays.of(found), ObjectArrays.of(expected))
 
 
+@pytest.mark.parametrize("build", [per_cell, refined])
+def test_a_detector_alone(build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path) -> None:
+    detector = loud(build).detector
+    export_model(detector, tmp_path / "detector.onnx")
+    pixels = resize(picture, 64, 64)[None]
+    expected = ObjectArrays.of(Predictor(detector).encode_pixels(pixels))
+    found = OnnxEncoder(tmp_path / "detector.onnx", "cpu").encode_pixels(pixels)
+    assert len(expected) > 1
+    assert found.z_what is None
+    np.testing.assert_array_equal(found.anchor_index, expected.anchor_index)
+    np.testing.assert_allclose(found.z_where, expected.z_where, 0, 1e-5)
+    np.testing.assert_allclose(found.scores, expected.scores, 0, 1e-5)
+    with pytest.raises(InputError, match="a detector has no decoder to export"):
+        export_model(detector, tmp_path / "decoder.onnx", "decoder")
+
+
 def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
     model = PooledFeatures(PooledFeaturesConfig(detector=detector_config()), ["object"])
     with pytest.raises(
-        InputError, match="a PooledFeatures model can't be exported: only SSDIR and GlimpseVAE can"
+        InputError, match="PooledFeatures can't be exported: only SSDIR, GlimpseVAE and detectors can"
     ):
         export_model(model, tmp_path / "m.onnx")
 

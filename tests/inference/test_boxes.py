@@ -39,7 +39,7 @@ def test_own_boxes_have_the_codes_that_found_ones_have(predictor: Predictor, ima
     relative = predictor.encode(images, boxes=[part.boxes for part in found.split()], box_unit="relative")
     assert again.image_index.tolist() == found.image_index.tolist()
     # The model itself, asked about its own boxes, is the oracle for every row.
-    expected = predictor.model.encode(predictor.prepare(images), boxes=found)
+    expected = predictor.model.embed(predictor.prepare(images), found)
     for objects in (again, relative):
         assert objects.z_what is not None
         assert expected.z_what is not None

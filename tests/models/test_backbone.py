@@ -53,7 +53,7 @@ def test_transformers_are_made_for_the_images_of_the_detector(name: str) -> None
         assert finer(images)[-1].shape[-1] >= features.shape[-1]
         anchors = AnchorConfig(min_sizes=(32,), max_sizes=(64,))
         detector = SSD(SSDConfig(image_size=128, backbone=config, anchors=anchors), ["object"]).eval()
-        assert detector.detect(images, score_threshold=0.0).batch_size == 1
+        assert detector.encode(images, score_threshold=0.0).batch_size == 1
 
 
 def test_what_takes_no_images_of_a_size_is_told() -> None:

@@ -33,20 +33,20 @@ def glimpse_vae() -> GlimpseVAE:
 def test_it_finds_what_its_detector_finds_and_reads_it_from_the_image() -> None:
     model, images = glimpse_vae(), noise(3)
     objects = model.encode(images)
-    detected = model.detector.detect(images)
+    detected = model.detector.encode(images)
     assert torch.equal(objects.z_where, detected.z_where)
     assert objects.z_what is not None
     assert objects.z_what.shape == (len(detected), 6)
     # What lies outside of every box changes no code.
     inside = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
     boxes = truth(1, 1, 1)
-    codes = model.encode(images, boxes=boxes).z_what
+    codes = model.embed(images, boxes).z_what
     for image, (x1, y1, x2, y2) in enumerate(boxes.boxes_px((SIZE, SIZE)).tolist()):
         inside[image, max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = True
     other = torch.where(inside[:, None], images, 1 - images)
-    torch.testing.assert_close(model.encode(other, boxes=boxes).z_what, codes)
+    torch.testing.assert_close(model.embed(other, boxes).z_what, codes)
     elsewhere = torch.where(inside[:, None], 1 - images, images)
-    assert not torch.allclose(model.encode(elsewhere, boxes=boxes).z_what, codes, atol=1e-2)
+    assert not torch.allclose(model.embed(elsewhere, boxes).z_what, codes, atol=1e-2)
 
 
 def test_a_whole_pixel_box_of_the_glimpses_size_is_cut_out_as_it_is() -> None:
@@ -56,7 +56,7 @@ def test_a_whole_pixel_box_of_the_glimpses_size_is_cut_out_as_it_is() -> None:
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, box)
     with torch.no_grad():
         what_loc, depth_loc = model.encoder(images[:, :, 20:36, 8:24])
-    encoded = model.encode(images, boxes=objects)
+    encoded = model.embed(images, objects)
     assert encoded.z_depth is not None
     torch.testing.assert_close(encoded.z_what, what_loc, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(encoded.z_depth, depth_loc, atol=1e-5, rtol=1e-4)

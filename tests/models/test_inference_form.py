@@ -61,7 +61,7 @@ def test_objects_are_the_same(changes: dict[str, object]) -> None:
     model = tiny_model(**changes)
     trained_norms(model)
     fast = inference_form(model)
-    assert_same_objects(fast.encode(noise(3), boxes=truth(2, 0, 3)), model.encode(noise(3), boxes=truth(2, 0, 3)))
+    assert_same_objects(fast.embed(noise(3), truth(2, 0, 3)), model.embed(noise(3), truth(2, 0, 3)))
     # Thresholds leave nothing within rounding of them in these images.
     found = model.encode(noise(3))
     assert len(found)
@@ -73,7 +73,7 @@ def test_shipped_models_are_the_same(name: str) -> None:
     model = load_model(name)
     images = torch.nn.functional.interpolate(noise(2), model.image_size)
     boxes = truth(4, 3)
-    assert_same_objects(inference_form(model).encode(images, boxes=boxes), model.encode(images, boxes=boxes))
+    assert_same_objects(inference_form(model).embed(images, boxes), model.embed(images, boxes))
 
 
 @pytest.mark.parametrize("preset", ["tiny-glimpses", "spair-64", "space-64"])
@@ -83,7 +83,7 @@ def test_other_kinds_are_the_same(preset: str) -> None:
         model = build_model(recipe.model, ["object"]).eval()
     trained_norms(model)
     images, boxes = torch.nn.functional.interpolate(noise(2), model.image_size), truth(2, 1)
-    assert_same_objects(inference_form(model).encode(images, boxes=boxes), model.encode(images, boxes=boxes))
+    assert_same_objects(inference_form(model).embed(images, boxes), model.embed(images, boxes))
 
 
 def test_the_model_stays_as_it_is() -> None:

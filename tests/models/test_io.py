@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+import ssdir
+from ssdir.cli import app
 from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.models.detected.consistency import ConsistencyConfig
+from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import (
     load_model,
@@ -23,7 +28,7 @@ from ssdir.models.io import (
 )
 from ssdir.models.shipped import list_models
 
-from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model
+from .tiny import NAMES, SIZE, assert_same_objects, detector_config, noise, tiny_detector, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,29 @@ def test_a_saved_model_comes_back_the_same(options: dict[str, Any], tmp_path: Pa
     assert len(objects) > 0
     assert_same_objects(loaded.encode(images), objects, atol=0)
     assert torch.equal(loaded.decode(objects).reconstructions, model.decode(objects).reconstructions)
+
+
+def test_a_detector_is_a_model_that_has_no_embeddings(tmp_path: Path) -> None:
+    detector = tiny_detector(score_threshold=0.1, refiner=RefinerConfig(size=3, channels=4, hidden=4))
+    save_model(detector, tmp_path / "ssd")
+    loaded = load_model(tmp_path / "ssd")
+    assert isinstance(loaded, SSD)
+    assert (loaded.config, loaded.class_names) == (detector.config, NAMES)
+    objects = loaded.encode(noise(2))
+    assert len(objects) > 0
+    assert objects.z_what is None
+    assert_same_objects(objects, detector.encode(noise(2)), atol=0)
+    predictor = ssdir.load(tmp_path / "ssd", "cpu")
+    assert_same_objects(predictor.encode(noise(2)), objects)
+    with pytest.raises(InputError, match="the model is a detector: it gives no embeddings of boxes"):
+        predictor.encode(noise(1), boxes=objects[:0].replace(batch_size=1))
+    with pytest.raises(InputError, match="SSD has no decoder"):
+        predictor.decode(objects)
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
+    options = [str(tmp_path / "ssd"), str(tmp_path / "a.png"), "--out", str(tmp_path / "o.parquet")]
+    refusal = CliRunner().invoke(app, ["encode", *options]).stderr
+    assert "ssd' is a detector, whose objects have no embeddings" in refusal
+    assert refusal.count("\n") == 1
 
 
 def test_half_precision_halves_the_file_and_hardly_changes_the_model(saved: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_codes_are_principal_components_of_standardised_features() -> None:
     standardised = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1)
     left, values, _ = np.linalg.svd(standardised, full_matrices=False)
     oracle = left[:, :D] * values[:D]
-    codes = model.encode(images, boxes=boxes).z_what
+    codes = model.embed(images, boxes).z_what
     assert codes is not None
     np.testing.assert_allclose(np.abs(codes.numpy()), np.abs(oracle), atol=2e-3)
     assert share == pytest.approx((values[:D] ** 2).sum() / (values**2).sum(), abs=1e-4)
@@ -58,8 +58,8 @@ def test_codes_are_principal_components_of_standardised_features() -> None:
 def test_codes_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
     images, boxes = noise(2), truth(2, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        half = fitted.encode(images, boxes=boxes).z_what
-    whole = fitted.encode(images, boxes=boxes).z_what
+        half = fitted.embed(images, boxes).z_what
+    whole = fitted.embed(images, boxes).z_what
     assert half is not None
     assert whole is not None
     assert half.dtype == torch.float32
@@ -68,7 +68,7 @@ def test_codes_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
 
 def test_it_finds_what_its_detector_finds_and_knows_neither_depth_nor_spread(fitted: PooledFeatures) -> None:
     images = noise(3)
-    objects, detected = fitted.encode(images), fitted.detector.detect(images)
+    objects, detected = fitted.encode(images), fitted.detector.encode(images)
     assert len(objects)
     assert torch.equal(objects.z_where, detected.z_where)
     assert objects.z_what is not None
@@ -76,7 +76,7 @@ def test_it_finds_what_its_detector_finds_and_knows_neither_depth_nor_spread(fit
     assert objects.z_depth is None
     assert objects.z_what_scale is None
     given = truth(2, 0, 1).replace(scores=torch.tensor([0.3, 0.2, 0.1]))
-    encoded = fitted.encode(images, boxes=given)
+    encoded = fitted.embed(images, given)
     for name in ("image_index", "z_where", "scores", "labels"):
         assert torch.equal(getattr(encoded, name), getattr(given, name)), name
     none = fitted.encode(images, score_threshold=1.0)
@@ -107,7 +107,7 @@ def test_fewer_objects_than_components_leave_zeros() -> None:
     model, images, boxes = pooled_features(), noise(2), truth(2, 2)
     # Four points span three directions.
     assert model.fit(features(model, images, boxes), seed=0) == pytest.approx(1)
-    codes = model.encode(images, boxes=boxes).z_what
+    codes = model.embed(images, boxes).z_what
     assert codes is not None
     assert codes[:, :3].abs().amax(dim=0).min() > 0.1
     torch.testing.assert_close(codes[:, 3:], torch.zeros(4, D - 3), atol=1e-3, rtol=0)
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_one_sentence(fitted: PooledFeatures) -> None:
         pooled_features().encode(noise(1))
     with pytest.raises(ValueError, match="at least two objects, got 1"):
         pooled_features().fit(torch.rand(1, 112), seed=0)
-    with pytest.raises(InputError, match="a PooledFeatures model has no decoder"):
+    with pytest.raises(InputError, match="PooledFeatures has no decoder"):
         Predictor(fitted).reconstruct(noise(1))
 
 

@@ -80,7 +80,7 @@ def test_images_of_another_size_are_refused(name: str) -> None:
     images = torch.rand(2, 3, side, side + 32)
     calls: list[Callable[[], object]] = [
         lambda: model.encode(images),
-        lambda: model.describe(images, truth(3, 2)),
+        lambda: model.embed(images, truth(3, 2)),
     ]
     if isinstance(model, GenerativeModel):
         calls.append(lambda: model.loss(images))

@@ -123,7 +123,7 @@ def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
     last_layer(detector.refiner).bias.data[2:] = 3.0  # larger, so that some overlap
     images = noise(2)
     selected = detector.select(detector(images)[1])
-    found, maps = detector.find(images)
+    found, maps = detector.detect(images)
     assert [feature.shape[-1] for feature in maps] == [32, 16, 8]
     assert [feature.shape[-1] for feature in detector.pyramid(maps)] == [16, 8]
     finer = detector.backbone(images, finer=True)
@@ -146,7 +146,7 @@ def test_a_detector_names_what_it_finds_anew() -> None:
     images = noise(2)
     _, detections = detector(images)
     selected = detector.select(detections)
-    found = detector.detect(images)
+    found = detector.encode(images)
     assert found.scores is not None
     assert found.labels is not None
     assert len(NAMES) > 1
@@ -175,10 +175,10 @@ def test_what_is_found_at_a_threshold_is_what_a_lower_one_finds_above_it() -> No
     detector = tiny_detector(refiner=SMALL)
     assert detector.refiner is not None
     nn.init.normal_(last_layer(detector.refiner).weight[4:], std=3.0)
-    more = detector.detect(noise(2), score_threshold=0.2)
+    more = detector.encode(noise(2), score_threshold=0.2)
     assert more.scores is not None
     for threshold in (0.4, 0.7):
-        found = detector.detect(noise(2), score_threshold=threshold)
+        found = detector.encode(noise(2), score_threshold=threshold)
         assert 0 < len(found) < len(more)
         assert_same_objects(found, more[more.scores >= threshold])
 
@@ -219,8 +219,8 @@ def test_codes_are_read_from_refined_boxes() -> None:
     assert model.detector.refiner is not None
     nn.init.normal_(last_layer(model.detector.refiner).weight)
     objects = model.encode(noise(2))
-    assert torch.equal(objects.z_where, model.detector.detect(noise(2)).z_where)
-    again = model.encode(noise(2), boxes=objects)
+    assert torch.equal(objects.z_where, model.detector.encode(noise(2)).z_where)
+    again = model.embed(noise(2), objects)
     assert torch.equal(again.z_where, objects.z_where), "boxes that are given are not corrected"
 
 

@@ -157,7 +157,7 @@ def test_what_is_encoded_can_be_decoded(boxes: str, behind: BackgroundConfig) ->
     assert not objects.labels.any()
     assert objects.z_where.min() >= 0
     assert objects.z_where.max() <= 1
-    alone, redrawn = model.decode(objects), model.redraw(images, objects)
+    alone, redrawn = model.decode(objects), model.reconstruct(images, objects)
     # Objects know nothing of what was behind them; the images do.
     assert torch.equal(redrawn.reconstructions, alone.reconstructions) == (behind.num_components == 0)
     seen = Predictor(model).reconstruct(images).reconstructions
@@ -184,7 +184,7 @@ def test_given_boxes_keep_their_rows() -> None:
     model, images = tiny_space().eval(), squares(3)
     z_where = torch.tensor([[0.9, 0.1, 0.2, 0.3], [0.3, 0.6, 0.1, 0.1], [0.5, 0.5, 1.0, 1.0]])
     boxes = Objects(torch.tensor([0, 0, 2]), 3, z_where, labels=torch.tensor([4, 5, 6]))
-    objects = model.encode(images, boxes=boxes)
+    objects = model.embed(images, boxes)
     assert torch.equal(objects.z_where, z_where)
     assert objects.labels is not None
     assert objects.labels.tolist() == [4, 5, 6]
@@ -192,7 +192,7 @@ def test_given_boxes_keep_their_rows() -> None:
     assert objects.anchor_index.tolist() == [3, 9, 10]
     assert objects.z_what is not None
     assert model.decode(objects).reconstructions.shape == images.shape
-    moved = model.encode(images, boxes=boxes.replace(z_where=z_where + torch.tensor([-0.1, 0.1, 0, 0])))
+    moved = model.embed(images, boxes.replace(z_where=z_where + torch.tensor([-0.1, 0.1, 0, 0])))
     assert not torch.allclose(moved.z_what, objects.z_what)
 
 

@@ -342,7 +342,7 @@ def test_boxes_of_the_models_own_give_its_own_codes() -> None:
     # A box whose centre strayed out of its cell is seen by another cell, which judges its depth in its own way.
     home = model.cells.cell_of(found.z_where) == found.anchor_index
     assert home.any()
-    again = model.encode(images, boxes=found)
+    again = model.embed(images, found)
     for name in ("z_what", "z_what_scale"):
         torch.testing.assert_close(getattr(again, name), getattr(found, name), atol=1e-4, rtol=1e-3)
     assert found.z_depth is not None
@@ -360,14 +360,14 @@ def test_given_boxes_are_encoded_row_by_row() -> None:
         torch.tensor([[0.5, 0.5, 0.3, 0.2], [0.02, 0.9, 0.5, 0.5], [0.4, 0.1, 0.0, 0.9]]),
         labels=torch.tensor([4, 5, 6]),
     )
-    objects = model.encode(images, boxes=boxes)
+    objects = model.embed(images, boxes)
     assert torch.equal(objects.z_where, boxes.z_where)
     assert objects.labels is not None
     assert objects.labels.tolist() == [4, 5, 6]
     assert objects.scores is None
     for m in range(3):
         single = boxes[[m]].replace(image_index=torch.zeros(1, dtype=torch.int64), batch_size=1)
-        alone = model.encode(images[boxes.image_index[m]][None], boxes=single)
+        alone = model.embed(images[boxes.image_index[m]][None], single)
         for name in ("z_what", "z_what_scale", "z_depth", "anchor_index"):
             torch.testing.assert_close(getattr(alone, name)[0], getattr(objects, name)[m], msg=name)
         assert alone.z_what is not None
@@ -395,7 +395,7 @@ def test_batches_without_objects_work_throughout() -> None:
     assert scene.appearances.shape == (0, 3, 6, 6)
     assert scene.alpha is not None
     assert scene.alpha.shape == (0, 1, 6, 6)
-    empty = model.encode(images, boxes=Objects.empty(2))
+    empty = model.embed(images, Objects.empty(2))
     assert empty.z_what is not None
     assert empty.z_what.shape == (0, 4)
     with pytest.raises(ValueError, match="need z_what and z_depth"):
@@ -504,7 +504,7 @@ def test_tight_boxes_are_looked_at_through_a_larger_window() -> None:
     model, images = tiny_spair(boxes="tight", tight_margin=0.25), noise(1)
     usual = 16 / (1 + 2.718281828**2.2) / SIZE  # the anchor times the size prior's mean
     boxes = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, usual / 2, 0.3]]))
-    looked = model.encode(images, boxes=boxes)
+    looked = model.embed(images, boxes)
     window = to_xyxy(torch.tensor([[0.5, 0.5, usual, 0.4]]))
     expected, _ = model.cells.encode_packed(images, window, boxes.image_index)
     torch.testing.assert_close(looked.z_what, expected, atol=1e-4, rtol=1e-4)

@@ -156,17 +156,6 @@ def test_nothing_present_is_an_empty_batch() -> None:
     assert objects.anchor_index is not None
 
 
-def test_sampled_presence_follows_the_confidence() -> None:
-    detector = tiny_detector(nms=False, max_objects=10_000)
-    N, confidence = len(detector.anchors), 0.7
-    logits = torch.tensor([(1 - confidence) / 3, confidence, (1 - confidence) / 3, (1 - confidence) / 3]).log()
-    detections = Detections(logits.expand(4, N, 4), torch.zeros(4, N, 4))
-    torch.manual_seed(0)
-    share = len(detector.select(detections, presence="sample")) / (4 * N)
-    assert share == pytest.approx(confidence, abs=0.04)
-    assert len(detector.select(detections, presence="mode")) == 4 * N
-
-
 def test_anchors_must_fit_the_pyramid() -> None:
     with pytest.raises(ValueError, match="min_sizes must have 2 entries, one per pyramid level, got 5"):
         SSD(detector_config(anchors=AnchorConfig()), NAMES)

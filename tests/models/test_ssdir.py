@@ -43,7 +43,7 @@ def test_encode_finds_objects_with_latents() -> None:
     assert objects.z_what.shape == (len(objects), 6)
     assert not objects.z_what.requires_grad
     assert (objects.z_what_scale == torch.tensor(model.config.encoder.what_scale)).all()
-    detected = model.detector.detect(noise(3))
+    detected = model.detector.encode(noise(3))
     assert torch.equal(objects.z_where, detected.z_where)
     assert len(model.encode(noise(3), score_threshold=0.9)) < len(objects)
 
@@ -91,7 +91,7 @@ def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any])
 )
 def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
     model, images, boxes = tiny_model(**options), noise(3), truth(2, 0, 4)
-    objects = model.encode(images, boxes=boxes)
+    objects = model.embed(images, boxes)
     assert torch.equal(objects.z_where, boxes.z_where)
     assert torch.equal(objects.image_index, boxes.image_index)
     assert objects.labels is not None
@@ -105,7 +105,7 @@ def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
     for m in range(len(boxes)):
         image = boxes.image_index[m]
         single = boxes[[m]].replace(image_index=torch.zeros(1, dtype=torch.int64), batch_size=1)
-        alone = model.encode(images[image][None], boxes=single)
+        alone = model.embed(images[image][None], single)
         torch.testing.assert_close(alone.z_what[0], objects.z_what[m], rtol=1e-3, atol=1e-4)  # type: ignore[index]
 
 
@@ -120,7 +120,7 @@ def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
     assert isinstance(linear, nn.Linear)
     nn.init.zeros_(linear.weight)  # Nothing else is read.
     objects = model.encode(images)
-    seen = refiner.describe(model.detector.read(images), objects.z_where, objects.image_index)
+    seen = refiner.hidden_features(model.detector.read(images), objects.z_where, objects.image_index)
     expected = encoder.net[encoder.num_reading :](seen @ encoder.told.weight.T)[:, :-1]
     assert len(expected) > 3
     torch.testing.assert_close(objects.z_what, expected)
@@ -288,7 +288,7 @@ def loss_and_its_sample(model: SSDIR, images: Tensor) -> Drawn:
     torch.manual_seed(5)
     losses = model.loss(images)
     torch.manual_seed(5)
-    objects, features = model.detector.find(images)
+    objects, features = model.detector.detect(images)
     latents, views = model.infer_in_views(objects, images, features)
     return Drawn(losses, latents, views, model.sample(latents))
 
@@ -361,7 +361,7 @@ def test_consistency_compares_the_codes_of_one_object(views: int) -> None:
 def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], views: int) -> None:
     model, images = tiny_model(consistency=ConsistencyConfig(weight=1, views=views), **parts), noise(3)
     with torch.no_grad():
-        objects, features = model.detector.find(images)
+        objects, features = model.detector.detect(images)
         torch.manual_seed(1)
         latents, seen = model.infer_in_views(objects, images, features)
         torch.manual_seed(1)
@@ -386,7 +386,7 @@ def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        objects, features = model.detector.find(images)
+        objects, features = model.detector.detect(images)
         model.train()
         latents, _ = model.infer_in_views(objects, images, features)
         after = model.eval().infer(objects, images, features)

@@ -56,7 +56,7 @@ def test_cached_equals_computed(model: SSDIR, val: ObjectDataset, tmp_path: Path
     cached = everything(build_cache(model, val, tmp_path, limit_mb=100, batch_size=5))
     images, _ = collate([val[index] for index in range(len(val))])
     with torch.no_grad():
-        objects, features = model.detector.find(images)
+        objects, features = model.detector.detect(images)
     assert torch.equal(cached.images, images)
     assert len(objects) > 0
     assert torch.equal(cached.objects.counts, objects.counts)

@@ -126,6 +126,6 @@ def test_it_encodes_to_files_and_draws_nothing(ssdir: Callable[..., Any], scatte
     assert all_finite([objects.z_what])
     result = ssdir("reconstruct", scattered / "val", "--out", tmp_path / "reconstructions.png")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: a PooledFeatures model has no decoder")
+    assert result.stderr.startswith("error: PooledFeatures has no decoder")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "reconstructions.png").exists()

@@ -89,7 +89,7 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, mispla
     split = open_dataset(misplaced, "val", "object", SIZE)
     images, targets = collate([split[index] for index in range(len(split))])
     with torch.no_grad():
-        found = load_model(chosen / "detector" / "model").detector.detect(images, RANKING_THRESHOLD)
+        found = load_model(chosen / "detector" / "model").detector.encode(images, RANKING_THRESHOLD)
     metrics = detection_metrics(found, targets, (SIZE, SIZE))
     assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), (
         "the saved weights are that epoch's"

@@ -23,7 +23,7 @@ from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.detector.ssd import SSD, Detections
 from ssdir.models.inference_form import inference_form
 from ssdir.models.pooled_features import PooledFeatures
-from ssdir.models.registry import AnyModelConfig, build_model
+from ssdir.models.registry import AnyModelConfig, build_model, without_pretrained
 from ssdir.objects import Objects
 from ssdir.plots.charts import line_panels
 
@@ -156,7 +156,7 @@ def untrained(config: AnyModelConfig) -> ObjectModel:
     """
     with seeded(0):
         names = ["one", "other"] if isinstance(config, DetectedVAEConfig) and config.loss.classes else ["object"]
-        model = build_model(_without_pretrained(config), names)
+        model = build_model(without_pretrained(config), names)
         if isinstance(model, DetectedModel):
             _see_nothing(model)
         if isinstance(model, PooledFeatures):  # the only one that encodes nothing before it has seen objects
@@ -191,15 +191,8 @@ def _find(detector: SSD, objects: Objects) -> None:
         select(detections, score_threshold)
         return scored
 
-    detector.select = select_given  # type: ignore[method-assign,assignment]
+    detector.select = select_given  # type: ignore[method-assign]
     detector.config = detector.config.model_copy(update={"nms": False})
-
-
-def _without_pretrained(config: AnyModelConfig) -> AnyModelConfig:
-    if not isinstance(config, DetectedConfig) or not getattr(config.detector.backbone, "pretrained", False):
-        return config
-    backbone = config.detector.backbone.model_copy(update={"pretrained": False})
-    return config.model_copy(update={"detector": config.detector.model_copy(update={"backbone": backbone})})
 
 
 def resized(config: AnyModelConfig, size: int) -> AnyModelConfig:
@@ -259,7 +252,7 @@ def _step(model: ObjectModel, case: Case, stage: str) -> Step:
         return encode
     if stage == "detect":
         assert isinstance(fast, DetectedModel)
-        return torch.no_grad()(partial(fast.detector.detect, images))
+        return torch.no_grad()(partial(fast.detector.encode, images))
     assert isinstance(fast, GenerativeModel)
     if stage == "reconstruct":
         return torch.no_grad()(lambda: fast.decode(encode()))

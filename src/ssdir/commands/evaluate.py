@@ -32,7 +32,7 @@ from ssdir.outputs import atomic_file, claim
 if TYPE_CHECKING:
     from ssdir.data.dataset import ObjectDataset
     from ssdir.data.images import Image8
-    from ssdir.evaluation.protocols import DescribesBoxes, Model
+    from ssdir.evaluation.protocols import EmbedsBoxes, Model
 
 
 # The same-object metrics compare every glyph with every other.
@@ -56,7 +56,7 @@ class _Subject:
     class_names: list[str]
     config: dict[str, Any]
     training: dict[str, Any] | None = None
-    random_model: DescribesBoxes | None = None
+    random_model: EmbedsBoxes | None = None
     device: str = "cpu"
 
 

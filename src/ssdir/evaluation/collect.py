@@ -25,8 +25,8 @@ from ssdir.evaluation.probing import (
 )
 from ssdir.evaluation.protocols import (
     Dataset,
-    DescribesBoxes,
     DrawsScenes,
+    EmbedsBoxes,
     Model,
     NamesClasses,
     PoolsFeatures,
@@ -53,7 +53,8 @@ class Split:
         categories: int64 (T,), what each of them is.
         ignored: regions in which finding something is neither right nor wrong.
         match: int64 (M,), the target of each of `objects`, or -1.
-        codes: by name, see `probe_metrics`; the latents and floors of the matched objects.
+        codes: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a detector,
+            whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
         reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
         object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
@@ -88,7 +89,7 @@ class Collector:
         self,
         model: Model,
         threshold: float,
-        random_model: DescribesBoxes | None = None,
+        random_model: EmbedsBoxes | None = None,
         *,
         codes_only: bool = False,
     ) -> None:
@@ -153,10 +154,12 @@ class Collector:
             self._attributes[name].append(values.cpu())
 
     def _keep_codes(self, images: Tensor, objects: Objects, targets: Objects) -> None:
+        if len(objects) and objects.z_what is None:  # a detector's
+            return
         crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
         self._codes[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
-        if isinstance(self._model, DescribesBoxes):
-            self._keep_latents(TRUE_BOXES, self._model.describe(images, targets))
+        if isinstance(self._model, EmbedsBoxes):
+            self._keep_latents(TRUE_BOXES, self._model.embed(images, targets))
         self._keep_latents(LATENTS, objects)
         if isinstance(self._model, PoolsFeatures):
             self._codes[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
@@ -164,14 +167,12 @@ class Collector:
         if len(names) > 1 and objects.labels is not None:
             self._codes[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
         if self._random_model is not None:
-            self._keep_latents(RANDOM_ENCODER, self._random_model.describe(images, objects))
+            self._keep_latents(RANDOM_ENCODER, self._random_model.embed(images, objects))
 
     def _keep_latents(self, name: str, objects: Objects) -> None:
         parts = self._codes[name]
         if objects.z_what is not None:
             parts.append(objects.z_what.cpu())
-        elif len(objects):
-            raise ValueError("the model's objects have no z_what")
 
     def _keep(self, name: str, objects: Objects) -> None:
         self._objects[name].append(objects.detach().to("cpu"))
@@ -185,13 +186,8 @@ class Collector:
         kept = {name: Objects.cat(parts) for name, parts in self._objects.items()}
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
-        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS, RANDOM_ENCODER)}
-        matches[TRUE_BOXES] = torch.arange(len(targets))
-        overlapped = best_target(objects, targets, ANY_OVERLAP)
-        codes = {LARGEST_OVERLAP: self._labelled(LATENTS, self._codes[LATENTS], overlapped, targets)}
-        for name, rows in matches.items():
-            if name in self._codes:
-                codes[name] = self._labelled(name, self._codes.pop(name), rows, targets)
+        is_detectors = len(objects) > 0 and objects.z_what is None
+        codes = {} if is_detectors else self._labelled_codes(objects, targets, match)
         return Split(
             ranked=kept["ranked"],
             objects=objects,
@@ -203,11 +199,22 @@ class Collector:
             properties={
                 name: replace(codes[LATENTS], labels=torch.cat(values)[match[match >= 0]])
                 for name, values in self._attributes.items()
+                if codes
             },
             reconstruction=self._reconstruction.compute(),
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
+
+    def _labelled_codes(self, objects: Objects, targets: Objects, match: Tensor) -> dict[str, LabelledLatents]:
+        matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS, RANDOM_ENCODER)}
+        matches[TRUE_BOXES] = torch.arange(len(targets))
+        overlapped = best_target(objects, targets, ANY_OVERLAP)
+        codes = {LARGEST_OVERLAP: self._labelled(LATENTS, self._codes[LATENTS], overlapped, targets)}
+        for name, rows in matches.items():
+            if name in self._codes:
+                codes[name] = self._labelled(name, self._codes.pop(name), rows, targets)
+        return codes
 
     def _labelled(self, name: str, parts: list[Tensor], match: Tensor, targets: Objects) -> LabelledLatents:
         parts = [part for part in parts if len(part)]
@@ -228,7 +235,7 @@ def collect(
     dataset: Dataset,
     threshold: float,
     *,
-    random_model: DescribesBoxes | None = None,
+    random_model: EmbedsBoxes | None = None,
     codes_only: bool = False,
     batch_size: int = 32,
     max_images: int | None = None,

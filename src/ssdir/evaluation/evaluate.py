@@ -18,7 +18,7 @@ from ssdir.evaluation.collect import Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
-from ssdir.evaluation.protocols import Dataset, DescribesBoxes, Model, Progress
+from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model, Progress
 from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
 
@@ -48,7 +48,7 @@ def evaluate(
     max_images: int | None = None,
     max_train_images: int = 4000,
     glyphs: Sequence[Image8] | None = None,
-    random_model: DescribesBoxes | None = None,
+    random_model: EmbedsBoxes | None = None,
     score_threshold: float | None = None,
     sizes_in_px: int | None = None,
     progress: Progress | None = None,
@@ -58,13 +58,13 @@ def evaluate(
     Args:
         model: what to measure; it runs where its parameters are, in evaluation mode.
         test: the split that every figure is of.
-        train: the split that probes learn from; without it there are none.
+        train: the split that probes learn from; without it, or for a detector, there are none.
         batch_size: images at once.
         seeds: of the probes' training objects; figures are means over these.
         max_images: measure the first so many images of `test` only.
         max_train_images: probes learn from the first so many images of `train`.
         glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics, if the model
-            describes given boxes (`DescribesBoxes`).
+            embeds given boxes (`EmbedsBoxes`).
         random_model: `model` with its what encoder re-initialised, for that floor.
         score_threshold: the operating point; by default the model's.
         sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
@@ -96,10 +96,10 @@ def evaluate(
         # Of the categories that the annotations name, many may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
-        if train is not None and (categories > 1 or tested.properties):
+        if train is not None and tested.codes and (categories > 1 or tested.properties):
             trained = gather(train, codes_only=True, max_images=max_train_images, stage="train images")
         scale = {}
-        if glyphs is not None and isinstance(model, DescribesBoxes):
+        if glyphs is not None and isinstance(model, EmbedsBoxes):
             scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
     # The fits are many and small: threads would gain little, and cost much where cores are shared.
     with threadpool_limits(1):
@@ -128,7 +128,7 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
     }
     if len(split.object_errors):
         metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.codes[LATENTS].sizes)
-    if categories > 1:
+    if categories > 1 and split.codes:
         latents = split.codes[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)
     return metrics

@@ -29,11 +29,11 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class DescribesBoxes(Model, Protocol):
-    """A model that also tells the latents of given boxes: at the true ones, a ceiling."""
+class EmbedsBoxes(Model, Protocol):
+    """A model that also embeds given boxes; the embeddings of true boxes are a ceiling."""
 
-    def describe(self, images: Tensor, boxes: Objects) -> Objects:
-        """`boxes` of `images` (B, 3, H, W) with their latents, row by row."""
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """`boxes` of `images` (B, 3, H, W) with their z_what, row by row."""
 
 
 @runtime_checkable

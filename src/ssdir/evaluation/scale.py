@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssdir.data.images import Image8, resize
 from ssdir.data.scatter.generator import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
-from ssdir.evaluation.protocols import DescribesBoxes, PoolsFeatures
+from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures
 from ssdir.models.backbone import reading_once
 from ssdir.objects import Objects
 
@@ -115,7 +115,7 @@ def default_sizes(image_size: int) -> tuple[int, ...]:
 
 
 def same_instance_metrics(
-    model: DescribesBoxes,
+    model: EmbedsBoxes,
     glyphs: Sequence[Image8],
     sizes_px: Sequence[int] | None = None,
     *,
@@ -194,7 +194,7 @@ def retrieval_at_1(queries: Tensor, gallery: Tensor) -> float:
 
 
 def _encode_sizes(
-    model: DescribesBoxes,
+    model: EmbedsBoxes,
     glyphs: Sequence[Image8],
     sizes: tuple[int, ...],
     chunk: int,
@@ -206,7 +206,7 @@ def _encode_sizes(
         images, boxes = render_sizes(glyphs[start : start + chunk], sizes, model.image_size)
         images, boxes = images.to(device), boxes.to(device)
         with reading_once(model):
-            objects = model.describe(images, boxes)
+            objects = model.embed(images, boxes)
             if objects.z_what is None:
                 raise ValueError("the model's objects have no z_what")
             latents.append(objects.z_what.cpu())

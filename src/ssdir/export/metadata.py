@@ -13,7 +13,7 @@ from ssdir.config import Record, parse
 from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.identity import ClassNames, Fingerprint, LatentDim
+from ssdir.identity import MAX_LATENT_DIM, ClassNames, Fingerprint
 
 FORMAT = 1
 METADATA_KEY = "ssdir"
@@ -29,15 +29,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 # Type and number of dimensions of each.
 ENCODER_INPUTS = {"images": ("uint8", 4), "score_threshold": ("float", 0)}
-ENCODER_OUTPUTS = {
+DETECTOR_OUTPUTS = {
     "image_index": ("int64", 1),
     "z_where": ("float", 2),
     "scores": ("float", 1),
     "labels": ("int64", 1),
+    "anchor_index": ("int64", 1),
+}
+ENCODER_OUTPUTS = {
+    **DETECTOR_OUTPUTS,
     "z_what": ("float", 2),
     "z_what_scale": ("float", 2),
     "z_depth": ("float", 1),
-    "anchor_index": ("int64", 1),
 }
 DECODER_INPUTS = ("z_what",)
 DECODER_OUTPUTS = ("appearances", "alpha")
@@ -69,7 +72,7 @@ class ExportedModel(Record):
         description: one line, as `ssdir models` shows it.
         class_names: what `labels` index.
         image_size: side of the square that images are resized to, in pixels.
-        latent_dim: size D of `z_what`.
+        latent_dim: size D of `z_what`; 0 for a detector, whose objects have none.
         score_threshold: least score of an object, where none is given.
         nms_threshold: IoU above which the weaker of two detections goes; 1 where none does.
         max_objects: most objects per image.
@@ -84,7 +87,7 @@ class ExportedModel(Record):
     description: str
     class_names: ClassNames
     image_size: Annotated[int, Field(ge=1, le=8192)]
-    latent_dim: LatentDim
+    latent_dim: Annotated[int, Field(ge=0, le=MAX_LATENT_DIM)]
     score_threshold: Share
     nms_threshold: Share
     max_objects: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -92,6 +95,11 @@ class ExportedModel(Record):
     precision: Literal["float32", "int8"] = "float32"
     fingerprint: Fingerprint
     format: int = FORMAT
+
+    @property
+    def encoder_outputs(self) -> dict[str, tuple[str, int]]:
+        """Type and number of dimensions of what the encoder gives, by field of `Objects`."""
+        return ENCODER_OUTPUTS if self.latent_dim else DETECTOR_OUTPUTS
 
     def to_json(self) -> str:
         """As `from_json` reads it."""

@@ -21,8 +21,8 @@ from ssdir.export.metadata import (
     CHECKSUM_KEY,
     DECODER_INPUTS,
     DECODER_OUTPUTS,
+    DETECTOR_OUTPUTS,
     ENCODER_INPUTS,
-    ENCODER_OUTPUTS,
     METADATA_KEY,
     NO_CHECKSUM,
     ExportedModel,
@@ -31,6 +31,7 @@ from ssdir.export.metadata import (
 )
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
@@ -45,29 +46,30 @@ OPSET = 18
 
 
 class ExportedEncoder(nn.Module):
-    """`DetectedModel.encode` from 8-bit pixels to arrays, in a form that can be traced.
+    """`encode` of a detector, or of a VAE on it, from 8-bit pixels to arrays, in a form that can be traced.
 
-    Boxes are decoded for all anchors, and suppressed in one operator; what is found is the same.
+    Boxes are decoded for all anchors, and suppressed in one operator; the same objects are detected.
 
     Args:
         model: in evaluation mode, on the CPU.
     """
 
-    def __init__(self, model: DetectedVAE) -> None:
+    def __init__(self, model: SSD | DetectedVAE) -> None:
         super().__init__()
         self.model = model
+        self.detector = model if isinstance(model, SSD) else model.detector
 
     def forward(self, images: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
-        """Finds objects and what they look like.
+        """Detects and embeds objects.
 
         Args:
             images: uint8 (B, H, W, 3), RGB, of any size.
             score_threshold: float (), least score.
 
         Returns:
-            The fields `ENCODER_OUTPUTS` of `Objects`, packed.
+            The fields `ENCODER_OUTPUTS` of `Objects`, packed; those of `DETECTOR_OUTPUTS` for a detector.
         """
-        detector = self.model.detector
+        detector = self.detector
         seen = resize_area(rearrange(images, "b h w c -> b c h w").float() / 255, self.model.image_size)
         maps = detector.read(seen)
         detections = detector.heads(detector.pyramid(maps))
@@ -84,29 +86,19 @@ class ExportedEncoder(nn.Module):
         B = images.shape[0]  # `len` would make it a constant of the graph.
         objects = Objects(image_index, B, z_where[rows], confidence[rows], labels[rows], anchor_index=anchor_index)
         if detector.refiner is not None:
-            objects = detector.look_again(maps, objects)
+            objects = detector.refine(maps, objects)
             objects = objects[self._keep(objects, score_threshold)]
+        detected = tuple(getattr(objects, name) for name in DETECTOR_OUTPUTS)
+        if not isinstance(self.model, DetectedVAE):
+            return detected
         what_loc, depth_loc = self.model.posterior(objects, seen, maps)
-        what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
-        assert objects.scores is not None
-        assert objects.labels is not None
-        assert objects.anchor_index is not None
-        return (
-            objects.image_index,
-            objects.z_where,
-            objects.scores,
-            objects.labels,
-            what_loc,
-            what_scale,
-            depth_loc,
-            objects.anchor_index,
-        )
+        return *detected, what_loc, torch.full_like(what_loc, self.model.config.encoder.what_scale), depth_loc
 
     def _keep(self, objects: Objects, score_threshold: Tensor) -> Tensor:
-        """Rows that survive the second look, in the order of `SSD.find`."""
+        """Rows that remain after refinement, in the order of `SSD.detect`."""
         assert objects.scores is not None
         scores = torch.where(objects.scores >= score_threshold, objects.scores, -1.0)
-        threshold = self.model.detector.config.suppress_above
+        threshold = self.detector.config.suppress_above
         return suppress_found(to_xyxy(objects.z_where), scores, objects.image_index, threshold)
 
 
@@ -116,7 +108,7 @@ def export_model(
     """Writes a model, or its decoder, as one file.
 
     Args:
-        model: an SSDIR or a GlimpseVAE; it is moved to the CPU, and put in evaluation mode.
+        model: an SSDIR, a GlimpseVAE, or a detector; it is moved to the CPU, and put in evaluation mode.
         path: file to write.
         part: `encoder`: images uint8 (B, H, W, 3) and a score threshold to `ENCODER_OUTPUTS`, the fields of
             `Objects`; `decoder`: `z_what` (M, D) to appearances (M, 3, S, S) and, where there is one, alpha
@@ -128,11 +120,13 @@ def export_model(
     Raises:
         InputError: for other models, and where ONNX is asked for and not installed.
     """
-    if not isinstance(model, DetectedVAE):
-        raise InputError(f"a {model.config.kind} model can't be exported: only SSDIR and GlimpseVAE can")
+    if not isinstance(model, (SSD, DetectedVAE)):
+        raise InputError(f"{model.config.kind} can't be exported: only SSDIR, GlimpseVAE and detectors can")
+    if part == "decoder" and not isinstance(model, DetectedVAE):
+        raise InputError("a detector has no decoder to export: leave out the part")
     if not pt2:
         _check_onnx_installed()
-    exported = _describe(model, part, description)
+    exported = _metadata(model, part, description)
     with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)
         if pt2:
@@ -144,8 +138,8 @@ def export_model(
             _write_onnx(_to_onnx(program, part, exported), path)
 
 
-def _describe(model: DetectedVAE, part: Part, description: str) -> ExportedModel:
-    detector = model.config.detector
+def _metadata(model: SSD | DetectedVAE, part: Part, description: str) -> ExportedModel:
+    detector = model.config if isinstance(model, SSD) else model.config.detector
     return ExportedModel(
         part=part,
         kind=type(model).__name__,
@@ -161,8 +155,9 @@ def _describe(model: DetectedVAE, part: Part, description: str) -> ExportedModel
     )
 
 
-def _trace(model: DetectedVAE, part: Part) -> ExportedProgram:
+def _trace(model: SSD | DetectedVAE, part: Part) -> ExportedProgram:
     if part == "decoder":
+        assert isinstance(model, DetectedVAE)
         codes = torch.zeros(2, model.latent_dim)
         return torch.export.export(model.decoder, (codes,), dynamic_shapes=({0: Dim.DYNAMIC},))
     # No two sizes alike: what is alike in the example counts as alike forever.
@@ -176,7 +171,7 @@ def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> o
     from onnx import numpy_helper
 
     inputs = list(ENCODER_INPUTS if part == "encoder" else DECODER_INPUTS)
-    outputs = list(ENCODER_OUTPUTS if part == "encoder" else DECODER_OUTPUTS)
+    outputs = list(exported.encoder_outputs if part == "encoder" else DECODER_OUTPUTS)
     written = torch.onnx.export(
         program,
         dynamo=True,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.export.metadata import (
     CHECKSUM_KEY,
     ENCODER_INPUTS,
-    ENCODER_OUTPUTS,
     METADATA_KEY,
     ExportedModel,
     is_unchanged,
@@ -24,6 +24,8 @@ from ssdir.object_arrays import ObjectArrays
 
 MAX_BYTES = 1 << 34
 """Most memory that graphs may take on the CPU: a damaged one may ask for any amount."""
+
+Outputs: TypeAlias = Mapping[str, tuple[str, int]]
 
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -58,7 +60,7 @@ class OnnxEncoder:
                 raise InputError(
                     f"'{path}' holds a {self.exported.part}, which finds no objects: export with --part encoder"
                 )
-            _check_signature(self._session, path)
+            _check_signature(self._session, self.exported.encoder_outputs, path)
             if not is_unchanged(self.path, about.get(CHECKSUM_KEY, "")):
                 message = f"'{path}' has changed since ssdir export wrote it: its embeddings may be wrong"
                 warnings.warn(message, InputWarning, stacklevel=2)
@@ -77,7 +79,7 @@ class OnnxEncoder:
 
     @property
     def latent_dim(self) -> int:
-        """Size D of `z_what`."""
+        """Size D of `z_what`; 0 for a detector, whose objects have none."""
         return self.exported.latent_dim
 
     @property
@@ -94,15 +96,16 @@ class OnnxEncoder:
         if not len(pixels):
             return ObjectArrays.empty(0)
         feed: dict[str, Any] = {"images": pixels}
+        outputs = self.exported.encoder_outputs
         if score_threshold is not None:
             feed["score_threshold"] = np.asarray(score_threshold, dtype=np.float32)
         try:
-            found = self._session.run(list(ENCODER_OUTPUTS), feed)
+            found = self._session.run(list(outputs), feed)
         except _errors() as error:
             raise InputError(f"'{self.path}' can't be run: {_reason(error)}") from error
-        if wrong := _wrong_dtype(found):
+        if wrong := _wrong_dtype(found, outputs):
             raise InputError(f"'{self.path}' gave wrong objects: {wrong}")
-        objects = ObjectArrays(batch_size=len(pixels), **dict(zip(ENCODER_OUTPUTS, found, strict=True)))
+        objects = ObjectArrays(batch_size=len(pixels), **dict(zip(outputs, found, strict=True)))
         if problem := objects.problem(len(self.class_names), self.latent_dim):
             raise InputError(f"'{self.path}' gave wrong objects: {problem}; export the model again")
         return objects
@@ -158,12 +161,12 @@ def _reason(error: Exception) -> str:
     return printable(message.rpartition(") ")[2] if message.startswith("/") else message)[:160]
 
 
-def _check_signature(session: Any, path: str | Path) -> None:
+def _check_signature(session: Any, outputs: Outputs, path: str | Path) -> None:
     """Checks the names, types and dimensions of inputs and outputs, so that a foreign graph is never run."""
     given = {value.name: value for value in (*session.get_inputs(), *session.get_overridable_initializers())}
     required = {value.name for value in session.get_inputs()}
     made = {value.name: value for value in session.get_outputs()}
-    for what, values, expected in (("inputs", given, ENCODER_INPUTS), ("outputs", made, ENCODER_OUTPUTS)):
+    for what, values, expected in (("inputs", given, ENCODER_INPUTS), ("outputs", made, outputs)):
         if set(values) != set(expected):
             names = ", ".join(sorted(map(printable, values)))[:160] or "none"
             raise InputError(
@@ -180,9 +183,9 @@ def _check_signature(session: Any, path: str | Path) -> None:
         raise InputError(f"'{path}' is no encoder of ssdir: score_threshold has no default")
 
 
-def _wrong_dtype(found: list[Any]) -> str | None:
+def _wrong_dtype(found: list[Any], outputs: Outputs) -> str | None:
     """The first output that is not the array that the file declares, as the end of a sentence."""
-    for values, (name, (dtype, dims)) in zip(found, ENCODER_OUTPUTS.items(), strict=True):
+    for values, (name, (dtype, dims)) in zip(found, outputs.items(), strict=True):
         wanted = np.dtype("float32" if dtype == "float" else dtype)
         if not isinstance(values, np.ndarray) or values.dtype != wanted or values.ndim != dims:
             return f"{name} is no {wanted} array with {dims} dimensions"

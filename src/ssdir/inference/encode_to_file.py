@@ -12,6 +12,7 @@ from ssdir.console import Advance, no_progress
 from ssdir.data.image_files import find_images
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, quote
+from ssdir.identity import check_embeds
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import EncodedBatch, Precision, encode_files, none_readable
 from ssdir.object_arrays import BoxUnit
@@ -119,6 +120,7 @@ def encode_to_file(
     files = find_images(paths)
     placed = None if boxes is None else _place(boxes, files)
     encoder = load_encoder(model, options.engine, options.device, options.precision)
+    check_embeds(model, encoder)
     skipped: list[str] = []
     refused: list[str] = []
     common = (files, options.batch_size, options.strict, on_progress)

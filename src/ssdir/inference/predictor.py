@@ -19,10 +19,9 @@ from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.inference.files import Precision, check_threshold, chunks
 from ssdir.inference.given_boxes import as_objects
-from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.detected.model import DetectedModel
+from ssdir.models.base import EmbeddingModel, GenerativeModel, ObjectModel
 from ssdir.models.hub import fetch_model
-from ssdir.models.inference_form import in_bfloat16, inference_form
+from ssdir.models.inference_form import inference_form
 from ssdir.models.io import load_model, save_model, weights_fingerprint
 from ssdir.object_arrays import BoxUnit
 from ssdir.objects import Objects, Scene
@@ -77,32 +76,30 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         model: where its parameters are is where it runs. Encoding uses a copy of it as it is now, see
             `inference_form`: load or train first.
         batch_size: most images that go through the model at once.
-        precision: of the products that encoding takes, see `in_bfloat16`; decoding stays in single precision.
+        precision: of the products that encoding takes, see `ObjectModel`; decoding stays in single precision.
+
+    Attributes:
+        model: the model as it was given, which decodes and is saved.
+        encoder: the copy that encodes, and whose results are to be measured.
 
     Raises:
         InputError: for bf16 of a model without a detector, whose thin windows it would misplace.
     """
 
     def __init__(self, model: ObjectModel, batch_size: int = 32, precision: Precision = "single") -> None:
-        if precision == "bf16" and not isinstance(model, DetectedModel):
+        if precision == "bf16" and not model.supports_bfloat16:
             raise InputError(
                 f"a {model.config.kind} model encodes in single precision only: leave out precision bf16"
             )
         self.model = model.eval()
         self.batch_size = batch_size
-        self._encoder = inference_form(self.model)
-        if precision == "bf16":
-            in_bfloat16(self._encoder)
+        self.encoder = inference_form(self.model)
+        self.encoder.in_bfloat16 = precision == "bf16"
 
     def __repr__(self) -> str:
         classes = counted(len(self.class_names), "class", "classes")
         about = f"{self.image_size} px, {self.latent_dim} latents, {classes}; {self.device}"
         return f"Predictor({self.model.config.kind}: {about})"
-
-    @property
-    def encoder(self) -> ObjectModel:
-        """The copy that encodes: what to measure."""
-        return self._encoder
 
     @property
     def class_names(self) -> list[str]:
@@ -195,30 +192,27 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
 
     @torch.no_grad()
     def decode(self, objects: Objects) -> Scene:
-        """Draws the objects: reconstructions (B, 3, image_size, image_size), and each object alone.
+        """Decodes objects: reconstructions (B, 3, image_size, image_size), and each object alone.
 
         Raises:
             InputError: if the model has no decoder.
         """
-        return check_draws(self.model).decode(objects.to(self.device)).to("cpu")
+        return as_generative(self.model).decode(objects.to(self.device)).to("cpu")
 
     @torch.no_grad()
-    def redraw(self, seen: Tensor, objects: Objects) -> Scene:
-        """Draws objects again where they were found; with the background, of models that look for one.
+    def reconstruct(self, images: Images, objects: Objects | None = None) -> Scene:
+        """Decodes the objects of images, over the background for models that infer one.
 
         Args:
-            seen: the images, as `prepare` returns them.
-            objects: what was found in them.
+            images: see `encode`.
+            objects: their objects; None encodes the images.
 
         Raises:
             InputError: if the model has no decoder.
         """
-        return check_draws(self.model).redraw(seen.to(self.device), objects.to(self.device)).to("cpu")
-
-    def reconstruct(self, images: Images) -> Scene:
-        """Encodes and draws again: what the model makes of the images."""
-        seen = self.prepare(images)
-        return self.redraw(seen, self.encode(seen))
+        model, prepared = as_generative(self.model), self.prepare(images)
+        objects = self.encode(prepared) if objects is None else objects
+        return model.reconstruct(prepared.to(self.device), objects.to(self.device)).to("cpu")
 
     def prepare(self, images: Images) -> Tensor:
         """What the model sees of the images: float (B, 3, image_size, image_size) in [0, 1]."""
@@ -228,9 +222,12 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         self, batch: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
         """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], in one go."""
-        images = batch.to(self._encoder.device, memory_format=torch.channels_last)
-        given = None if boxes is None else boxes.to(self._encoder.device)
-        return self._encoder.encode(images, score_threshold, given).to("cpu")
+        images = batch.to(self.device, memory_format=torch.channels_last)
+        if boxes is None:
+            return self.encoder.encode(images, score_threshold).to("cpu")
+        if not isinstance(self.encoder, EmbeddingModel):
+            raise InputError("the model is a detector: it gives no embeddings of boxes, so give it images alone")
+        return self.encoder.embed(images, boxes.to(self.device)).to("cpu")
 
     def _batches(self, images: Images) -> Iterator[Tensor]:
         sources = _sources(images)
@@ -246,12 +243,11 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         return to_tensor(read_square(source, size)[1])
 
 
-def check_draws(model: ObjectModel) -> GenerativeModel:
-    """The model as one that decodes; raises InputError if it can't."""
+def as_generative(model: ObjectModel) -> GenerativeModel:
+    """The model as one that decodes; raises InputError if it has no decoder."""
     if not isinstance(model, GenerativeModel):
         raise InputError(
-            f"a {model.config.kind} model has no decoder, so nothing can be drawn: "
-            "its codes are for ssdir encode and ssdir evaluate; take another model for pictures"
+            f"{model.config.kind} has no decoder, so nothing can be reconstructed: take another model for pictures"
         )
     return model
 

@@ -13,7 +13,7 @@ from ssdir.data.image_files import find_images
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.inference.files import none_readable, read_batches
-from ssdir.inference.predictor import check_draws, load
+from ssdir.inference.predictor import as_generative, load
 from ssdir.outputs import atomic_file, claim
 from ssdir.plots import reconstruction_grid
 
@@ -74,14 +74,14 @@ def reconstruct_to_file(
     found = find_images(paths)
     files = found[:: -(-len(found) // MAX_IMAGES)]
     predictor = load(model, device)
-    check_draws(predictor.model)
+    as_generative(predictor.model)
     batches = list(read_batches(files, predictor.image_size, predictor.batch_size, strict))
     skipped = [problem for batch in batches for problem in batch.skipped]
     if len(skipped) == len(files):
         raise InputError(none_readable(skipped))
     images = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
     objects = predictor.encode(images, score_threshold)
-    grid = reconstruction_grid(images, objects, predictor.redraw(images, objects), predictor.class_names)
+    grid = reconstruction_grid(images, objects, predictor.reconstruct(images, objects), predictor.class_names)
     with atomic_file(out, force) as temporary:
         Image.fromarray(grid).save(temporary)
     return ReconstructedFile(len(images), len(found), len(objects), skipped)

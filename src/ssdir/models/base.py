@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +25,7 @@ class ModelConfig(Protocol):
 
     @property
     def latent_dim(self) -> int:
-        """Size D of `z_what`."""
+        """Size D of `z_what`; 0 for a detector, whose objects have none."""
 
     @property
     def score_threshold(self) -> float:
@@ -34,15 +36,23 @@ class ModelConfig(Protocol):
 
 
 class ObjectModel(nn.Module):
-    """Images to objects with an appearance code; a `GenerativeModel` also draws them.
+    """Images to objects: a detector alone, an `EmbeddingModel`, or a `GenerativeModel`.
 
     Args:
         config: the model's.
         class_names: what `labels` index; `["object"]` for models that know no classes.
+
+    Attributes:
+        supports_bfloat16: whether `encode` may multiply in bfloat16: thin windows of models without a detector
+            would be misplaced.
+        in_bfloat16: whether it does, with sums and places in single precision. On CPUs with instructions for it
+            and on GPUs, convolutions take about half the time.
     """
 
     config: ModelConfig
     class_names: list[str]
+    supports_bfloat16 = False
+    in_bfloat16 = False
 
     def __init__(self, config: ModelConfig, class_names: list[str]) -> None:
         super().__init__()
@@ -55,7 +65,7 @@ class ObjectModel(nn.Module):
 
     @property
     def latent_dim(self) -> int:
-        """Size D of `z_what`."""
+        """Size D of `z_what`; 0 for a detector, whose objects have none."""
         return self.config.latent_dim
 
     @property
@@ -68,28 +78,31 @@ class ObjectModel(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        """Finds the objects of images and what they look like, in one pass, without gradients.
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Computes without gradients, and in the precision of `in_bfloat16`."""
+        with torch.no_grad():
+            if self.in_bfloat16:
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    yield
+            else:
+                yield
+
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects the objects of images and, unless the model is a detector, embeds them, without gradients.
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
             score_threshold: least score; None takes the model's.
-            boxes: objects whose `z_where` to encode instead of finding any. The result is row-aligned with them.
 
         Returns:
-            Objects with scores and labels (those of `boxes`, where given), z_what and anchor_index; of generative
-            models z_what are posterior means, and there are z_what_scale and z_depth.
+            Objects with scores, labels and anchor_index; of an `EmbeddingModel` with z_what; of generative models
+            z_what are posterior means, and there are z_what_scale and z_depth.
 
         Raises:
             ValueError: if the images are not of the model's size.
         """
         raise NotImplementedError
-
-    def describe(self, images: Tensor, boxes: Objects) -> Objects:
-        """The latents of given boxes: `encode` without finding any, row by row."""
-        return self.encode(images, boxes=boxes)
 
 
 def check_size(images: Tensor, side: int) -> None:
@@ -98,20 +111,39 @@ def check_size(images: Tensor, side: int) -> None:
         raise ValueError(f"images must be (B, 3, {side}, {side}), got {tuple(images.shape)}")
 
 
-class GenerativeModel(ObjectModel):
-    """Images to objects and back: what it encodes it draws again, and by the difference it learns."""
+class EmbeddingModel(ObjectModel):
+    """Images to objects with an embedding `z_what` each."""
 
-    def decode(self, objects: Objects) -> Scene:
-        """Draws objects that have z_what and z_depth."""
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """Embeds given boxes instead of detecting any, without gradients.
+
+        Args:
+            images: float (B, 3, H, W) in [0, 1], of the model's image size.
+            boxes: objects whose `z_where` to encode.
+
+        Returns:
+            Objects as of `encode`, row-aligned with `boxes`, whose scores and labels they have.
+
+        Raises:
+            ValueError: if the images are not of the model's size.
+        """
         raise NotImplementedError
 
-    def redraw(self, images: Tensor, objects: Objects) -> Scene:
-        """Draws objects of images float (B, 3, H, W); over what is behind them, of models that look for it."""
+
+class GenerativeModel(EmbeddingModel):
+    """Images to objects and back: it decodes its embeddings, and learns from the reconstruction."""
+
+    def decode(self, objects: Objects) -> Scene:
+        """Decodes objects that have z_what and z_depth."""
+        raise NotImplementedError
+
+    def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
+        """Decodes objects of images float (B, 3, H, W), over the background for models that infer one."""
         return self.decode(objects)
 
     def forward(self, images: Tensor) -> Scene:
-        """Encodes and draws again: images float (B, 3, H, W) to what the model makes of them."""
-        return self.redraw(images, self.encode(images))
+        """Encodes images float (B, 3, H, W) and reconstructs them."""
+        return self.reconstruct(images, self.encode(images))
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """Named terms of the training loss, in nats per image, and `total`.

@@ -10,10 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ssdir.models.base import ObjectModel
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-ObjectModelT = TypeVar("ObjectModelT", bound=ObjectModel)
 
 
 def inference_form(model: ModuleT) -> ModuleT:
@@ -24,7 +21,7 @@ def inference_form(model: ModuleT) -> ModuleT:
     hand, in an order that their modules don't tell) it stays.
 
     Args:
-        model: any module; it stays as it is, and the copy knows nothing of what it learns later.
+        model: any module; it stays as it is, and the copy has nothing of what it learns later.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(copied.modules()):
@@ -32,16 +29,6 @@ def inference_form(model: ModuleT) -> ModuleT:
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold(module)
     return copied.to(memory_format=torch.channels_last)
-
-
-def in_bfloat16(model: ObjectModelT) -> ObjectModelT:
-    """Makes a model encode with products in bfloat16, sums and places in single precision, in place.
-
-    On CPUs with instructions for it and on GPUs, convolutions take about half the time.
-    """
-    precise = torch.autocast(model.device.type, torch.bfloat16)
-    model.encode = precise(model.encode)  # type: ignore[method-assign]
-    return model
 
 
 def _fold(layers: nn.Sequential) -> None:

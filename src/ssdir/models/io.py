@@ -19,7 +19,7 @@ from ssdir.formatting import first_line, quote
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.hub import fetch_model, is_on_hub
-from ssdir.models.registry import CONFIGS, AnyModelConfig, build_model
+from ssdir.models.registry import MODELS, StoredConfig, build_model, without_pretrained
 from ssdir.models.shipped import CONFIG_FILE, FORMAT, WEIGHTS_FILE, ModelHeader, read_header, shipped_models
 from ssdir.models.weights import check_header, load_weights
 
@@ -89,21 +89,17 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     return model.to(device).eval()
 
 
-def check_parts(config: AnyModelConfig, source: str | Path) -> None:
+def check_parts(config: StoredConfig, source: str | Path) -> None:
     """Checks that the parts of a model fit together, by building it without memory and without fetching weights.
 
     Raises:
         InputError: if they don't; it names `source`, where the config is from.
     """
-    detector = getattr(config, "detector", None)
-    if detector is not None and getattr(detector.backbone, "pretrained", False):
-        backbone = detector.backbone.model_copy(update={"pretrained": False})
-        config = config.model_copy(update={"detector": detector.model_copy(update={"backbone": backbone})})
     with torch.device("meta"):
-        _build(config, ["object"], source)
+        _build(without_pretrained(config), ["object"], source)
 
 
-def _build(config: AnyModelConfig, class_names: list[str], source: str | Path) -> ObjectModel:
+def _build(config: StoredConfig, class_names: list[str], source: str | Path) -> ObjectModel:
     """Builds a model; what torch's and timm's layers refuse becomes one sentence."""
     try:
         return build_model(config, class_names)
@@ -170,18 +166,11 @@ def read_description(name_or_dir: str | Path) -> str:
     return read_header(find_model(name_or_dir)).description
 
 
-def _checked_config(header: ModelHeader, folder: Path) -> AnyModelConfig:
+def _checked_config(header: ModelHeader, folder: Path) -> StoredConfig:
     source = str(folder / CONFIG_FILE)
-    if header.model not in CONFIGS:
+    if header.model not in MODELS:
         raise InputError(f"'{source}' is not the config of an ssdir model: 'model' is {quote(header.model)}")
-    values = {**header.config, "kind": header.model}
-    # The weights are in the folder: never fetch ImageNet's only to overwrite them.
-    if isinstance(values.get("detector"), dict) and isinstance(values["detector"].get("backbone"), dict):
-        backbone = {**values["detector"]["backbone"], "pretrained": False}
-        if backbone.get("kind") == "conv":
-            del backbone["pretrained"]
-        values["detector"] = {**values["detector"], "backbone": backbone}
-    config = parse(CONFIGS[header.model], values, source=source)
+    config = without_pretrained(parse(MODELS[header.model][1], header.config, source=source))
     sizes = (config.image_size, config.latent_dim)
     if sizes != (header.image_size, header.latent_dim):
         raise InputError(
@@ -191,10 +180,10 @@ def _checked_config(header: ModelHeader, folder: Path) -> AnyModelConfig:
     return config
 
 
-def random_encoder(model: ObjectModel, seed: int = 0) -> ObjectModel | None:
+def random_encoder(model: ObjectModel, seed: int = 0) -> DetectedVAE | None:
     """A floor: the same detector, shared, with what and depth encoders as they were before training.
 
-    None for models that find objects by the same weights that encode them, or learn no weights to encode them.
+    None for models that detect objects by the same weights that embed them, or learn no weights to embed them.
     """
     if not isinstance(model, DetectedVAE):
         return None

@@ -1,14 +1,14 @@
-"""Which models there are: the one place that lists them."""
+"""The registry of models: the one place that lists them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Discriminator, Tag
 
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
-from ssdir.models.detector.ssd import SSD
+from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
 from ssdir.models.space.model import SPACE, SPACEConfig
@@ -32,42 +32,44 @@ AnyModelConfig: TypeAlias = Annotated[
         custom_error_message="kind must be one of SSDIR, GlimpseVAE, PooledFeatures, SPACE, SPAIR",
     ),
 ]
-"""A model's config; `kind` tells which one, SSDIR where it is left out."""
+"""The config of a recipe's model, chosen by `kind`; SSDIR where it is left out."""
 
-CONFIGS: dict[
-    str,
-    type[SSDIRConfig]
-    | type[GlimpseVAEConfig]
-    | type[PooledFeaturesConfig]
-    | type[SPACEConfig]
-    | type[SPAIRConfig],
-] = {
-    "SSDIR": SSDIRConfig,
-    "GlimpseVAE": GlimpseVAEConfig,
-    "PooledFeatures": PooledFeaturesConfig,
-    "SPACE": SPACEConfig,
-    "SPAIR": SPAIRConfig,
+StoredConfig: TypeAlias = (
+    SSDConfig | SSDIRConfig | GlimpseVAEConfig | PooledFeaturesConfig | SPACEConfig | SPAIRConfig
+)
+"""The config of any model in a folder: a recipe's, or that of the detector which a recipe trains first."""
+
+MODELS: dict[str, tuple[type[ObjectModel], type[StoredConfig]]] = {
+    "SSD": (SSD, SSDConfig),
+    "SSDIR": (SSDIR, SSDIRConfig),
+    "GlimpseVAE": (GlimpseVAE, GlimpseVAEConfig),
+    "PooledFeatures": (PooledFeatures, PooledFeaturesConfig),
+    "SPACE": (SPACE, SPACEConfig),
+    "SPAIR": (SPAIR, SPAIRConfig),
 }
-"""By `kind`, as are `MODELS`."""
+"""Each model and its config, by `kind`."""
 
-MODELS: dict[str, type[ObjectModel]] = {
-    "SSDIR": SSDIR,
-    "GlimpseVAE": GlimpseVAE,
-    "PooledFeatures": PooledFeatures,
-    "SPACE": SPACE,
-    "SPAIR": SPAIR,
-}
+ConfigT = TypeVar("ConfigT", bound=StoredConfig)
 
 
-def build_model(config: AnyModelConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:
-    """A new model of a config's kind.
+def build_model(config: StoredConfig, class_names: list[str], detector: SSD | None = None) -> ObjectModel:
+    """Builds a new model of a config's kind.
 
     Args:
         config: the model's.
         class_names: what its labels will index; models without a detector tell no classes apart.
         detector: a trained one to build on, for the models that have one.
     """
-    model_class = MODELS[config.kind]
-    if issubclass(model_class, DetectedModel) and isinstance(config, DetectedConfig):
-        return model_class(config, class_names, detector)
-    return model_class(config, ["object"])
+    model_class, _ = MODELS[config.kind]
+    if issubclass(model_class, DetectedModel):
+        return model_class(config, class_names, detector)  # type: ignore[arg-type]
+    return model_class(config, class_names if isinstance(config, SSDConfig) else ["object"])
+
+
+def without_pretrained(config: ConfigT) -> ConfigT:
+    """A config whose backbone starts from random weights, so that none are fetched only to be overwritten."""
+    if isinstance(config, DetectedConfig):
+        return config.model_copy(update={"detector": without_pretrained(config.detector)})  # type: ignore[return-value]
+    if not isinstance(config, SSDConfig) or not getattr(config.backbone, "pretrained", False):
+        return config
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})

@@ -69,7 +69,7 @@ class SSDIR(DetectedVAE):
             told = None
             if self.config.encoder.second_look:
                 assert self.detector.refiner is not None
-                told = self.detector.refiner.describe(features, objects.z_where, objects.image_index)
+                told = self.detector.refiner.hidden_features(features, objects.z_where, objects.image_index)
             what_loc, depth_loc = self.encoder(
                 pyramid, objects.image_index, objects.anchor_index, objects.boxes, told
             )

@@ -34,7 +34,7 @@ def scenes_figure(
     batch, _ = collate([dataset[index] for index in images])
     pixels = batch.to(model.device)
     objects = model.encode(pixels)
-    scene = model.redraw(pixels, objects).to("cpu")
+    scene = model.reconstruct(pixels, objects).to("cpu")
     grid = plots.reconstruction_grid(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
         plots.to_png(grid),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssdir.analysis.projections import PrincipalAxes
 from ssdir.identity import Identity
-from ssdir.inference.predictor import check_draws, load
+from ssdir.inference.predictor import as_generative, load
 from ssdir.models.io import find_model
 from ssdir.models.shipped import list_models
 from ssdir.studio.collection import collect_samples, map_objects, open_collection
@@ -37,7 +37,7 @@ def open_studio(
     """
     advance(0, 3, "loading the model")
     predictor = load(model, device)
-    check_draws(predictor.model)
+    as_generative(predictor.model)
     identity = Identity.of(model, predictor)
     for rival in rivals:
         find_model(rival)

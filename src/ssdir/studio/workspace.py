@@ -55,10 +55,10 @@ class Studio:
         if name not in self.rivals:
             raise InputError(f"{quote(name)} is none of the models to compare with")
         if name not in self.loaded:
-            from ssdir.inference.predictor import check_draws, load
+            from ssdir.inference.predictor import as_generative, load
 
             rival = load(name, self.predictor.device)
-            check_draws(rival.model)
+            as_generative(rival.model)
             self.loaded[name] = rival
         return self.loaded[name]
 

@@ -90,7 +90,7 @@ def build_cache(
     loader = make_loader(dataset, batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for images, _ in loader:
-            found, features = model.detector.find(images.to(device))
+            found, features = model.detector.detect(images.to(device))
             parts.append(found.to("cpu"))
             for level, feature in zip(levels, features, strict=False):
                 level[done : done + len(images)] = feature.half().cpu().numpy()

@@ -37,7 +37,7 @@ class SampleReconstructions(Callback):
         assert isinstance(model, GenerativeModel)
         pixels = self.images.to(pl_module.device)
         objects = model.encode(pixels)
-        scene = model.redraw(pixels, objects).to("cpu")
+        scene = model.reconstruct(pixels, objects).to("cpu")
         grid = reconstruction_grid(self.images, objects.to("cpu"), scene, model.class_names)
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grid).save(self.folder / f"epoch-{trainer.current_epoch:03d}.png")

@@ -68,7 +68,7 @@ def gather_features(
     parts: list[Tensor] = []
     found = 0
     for images, _ in DataLoader(Subset(dataset, order.tolist()), batch_size=batch_size, collate_fn=collate):
-        objects, maps = model.detector.find(images.to(model.device))
+        objects, maps = model.detector.detect(images.to(model.device))
         parts.append(pool_pyramid(model.detector.pyramid(maps), objects, model.config.pool_size).cpu())
         found += len(parts[-1])
         if on_progress is not None:

@@ -86,7 +86,7 @@ class BestEpoch(Callback):
     @torch.no_grad()
     def _measure(self, model: SSD, batches: Any, device: torch.device) -> float:
         threshold = min(RANKING_THRESHOLD, model.config.score_threshold)
-        detected = [model.detect(images.to(device), threshold).to("cpu") for images, _ in batches]
+        detected = [model.encode(images.to(device), threshold).to("cpu") for images, _ in batches]
         side = model.image_size
         return detection_metrics(Objects.cat(detected), self._targets, (side, side), self._ignored).get(AP50, 0.0)
 

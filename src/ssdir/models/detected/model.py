@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import EmbeddingModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
@@ -35,7 +35,7 @@ class DetectedConfig(Config):
         return self.detector.score_threshold
 
 
-class DetectedModel(ObjectModel):
+class DetectedModel(EmbeddingModel):
     """A frozen detector, and a description of each object that it finds; subclasses bring the latter.
 
     Args:
@@ -44,6 +44,7 @@ class DetectedModel(ObjectModel):
         detector: a trained detector to build on; None makes a new one.
     """
 
+    supports_bfloat16 = True
     config: DetectedConfig  # type: ignore[assignment]  # the subclasses' configs have `kind` and `latent_dim`
 
     def __init__(self, config: DetectedConfig, class_names: list[str], detector: SSD | None = None) -> None:
@@ -58,30 +59,18 @@ class DetectedModel(ObjectModel):
         self.detector.eval()
         return self
 
-    @torch.no_grad()
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        """Finds the objects of images and what they look like, in one pass.
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects and embeds objects in one pass; see `ObjectModel.encode` and `infer`."""
+        with self.encoding():
+            objects, features = self.detector.detect(images, score_threshold)
+            return self.infer(objects, images, features)
 
-        Args:
-            images: float (B, 3, H, W) in [0, 1], of the model's image size.
-            score_threshold: least score; None takes the detector's.
-            boxes: objects whose `z_where` to encode instead of detecting any; each takes the anchor, and so
-                the cell and level, that fits it best. The result is row-aligned with them.
-
-        Returns:
-            Objects with scores and labels (those of `boxes`, where given), anchor_index, and what `infer` adds.
-        """
-        if boxes is None:
-            objects, features = self.detector.find(images, score_threshold)
-        else:
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """Embeds given boxes; each takes the anchor, and so the cell and level, that fits it best."""
+        with self.encoding():
             features = self.detector.read(images)
-            anchor_index = self.detector.assign(boxes.z_where)
-            objects = Objects(
-                boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels
-            ).replace(anchor_index=anchor_index)
-        return self.infer(objects, images, features)
+            given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+            return self.infer(given.replace(anchor_index=self.detector.assign(boxes.z_where)), images, features)
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
         """Adds z_what, and whatever else the model tells of an object.

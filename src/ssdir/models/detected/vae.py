@@ -163,7 +163,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             See `loss_of`.
         """
         with torch.no_grad():
-            objects, features = self.detector.find(images)
+            objects, features = self.detector.detect(images)
         return self.loss_of(images, objects, features)
 
     def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:

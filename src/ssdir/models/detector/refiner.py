@@ -130,8 +130,8 @@ class Refiner(nn.Module):
             losses["name"] = entropy / count
         return losses
 
-    def describe(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
-        """What it sees in and around each box, before it answers.
+    def hidden_features(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> Tensor:
+        """Computes the hidden layer for each box.
 
         Args:
             maps: see `forward`.
@@ -148,5 +148,5 @@ class Refiner(nn.Module):
 
     def _look(self, maps: Sequence[Tensor], z_where: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections (M, 4), and class logits (M, K or 0)."""
-        outputs = at_least_single(self.net[-1](self.describe(maps, z_where, image_index)))
+        outputs = at_least_single(self.net[-1](self.hidden_features(maps, z_where, image_index)))
         return outputs[:, :4], outputs[:, 4:]

@@ -1,8 +1,8 @@
-"""The SSD detector that finds the objects: `z_where` and `z_present` (paper §3.1; Liu et al. 2016)."""
+"""The SSD detector: `z_where` and `z_present` of the objects (paper §3.1; Liu et al. 2016)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
+from typing import Annotated, NamedTuple, Self, TypeAlias
 
 import torch
 from einops import rearrange
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.backbone import BackboneConfig, ConvConfig, VGGConfig, build_backbone, init_xavier
-from ssdir.models.base import check_size
+from ssdir.models.base import ObjectModel, check_size
 from ssdir.models.detector.refiner import Refiner, RefinerConfig
 from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map
 from ssdir.objects import Objects
@@ -100,6 +100,16 @@ class SSDConfig(Config):
         return self
 
     @property
+    def kind(self) -> str:
+        """The model's class, for a detector that is stored alone."""
+        return "SSD"
+
+    @property
+    def latent_dim(self) -> int:
+        """Size of `z_what`, which a detector's objects do not have: 0."""
+        return 0
+
+    @property
     def suppress_above(self) -> float:
         """IoU above which the weaker of two detections goes; 1 where none does."""
         return self.nms_threshold if self.nms else 1.0
@@ -117,7 +127,7 @@ class Detections(NamedTuple):
     box_deltas: Tensor
 
 
-class SSD(nn.Module):
+class SSD(ObjectModel):
     """Single-shot detector over a feature pyramid.
 
     Args:
@@ -129,12 +139,13 @@ class SSD(nn.Module):
         map_shapes: (C, h, w) of each map that `read` returns.
     """
 
+    config: SSDConfig
+    supports_bfloat16 = True
     anchors: Tensor
 
     def __init__(self, config: SSDConfig, class_names: list[str]) -> None:
-        super().__init__()
         check_class_names(class_names)
-        self.config, self.class_names = config, list(class_names)
+        super().__init__(config, class_names)
         self.backbone = build_backbone(config.backbone, config.image_size)
         A, K = config.anchors.num_per_cell, len(self.class_names)
         channels = self.backbone.channels
@@ -182,11 +193,6 @@ class SSD(nn.Module):
         """Boxes float (M, 4), relative to the image, to the anchor that fits each, int64 (M,)."""
         return assign_anchors(boxes_cxcywh, self.levels)
 
-    @property
-    def image_size(self) -> int:
-        """Side of the square input, in pixels."""
-        return self.config.image_size
-
     def forward(self, images: Tensor) -> tuple[list[Tensor], Detections]:
         """Images float (B, 3, H, W) in [0, 1] to what is read of them, see `read`, and raw detections.
 
@@ -204,18 +210,14 @@ class SSD(nn.Module):
         # Boxes are decoded, and losses summed, in full precision.
         return Detections(at_least_single(torch.cat(logits, dim=1)), at_least_single(torch.cat(deltas, dim=1)))
 
-    def select(
-        self,
-        detections: Detections,
-        score_threshold: float | None = None,
-        presence: Literal["mode", "sample"] = "mode",
-    ) -> Objects:
+    def select(self, detections: Detections, score_threshold: float | None = None) -> Objects:
         """Present objects of the whole batch at once: threshold, NMS, and the anchor of each.
+
+        Presence is the mode of `z_present`, whose distribution is Bernoulli(β) (eq. 4).
 
         Args:
             detections: raw outputs of the heads.
             score_threshold: overrides the config's.
-            presence: take the mode of `z_present`, or draw it from Bernoulli(β) (eq. 4).
 
         Returns:
             Objects with scores (β), labels and anchor_index, ordered by image, then by falling score.
@@ -223,8 +225,6 @@ class SSD(nn.Module):
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
         confidence, labels = self.confidence(detections.class_logits)
         present = confidence >= threshold
-        if presence == "sample":
-            present &= torch.bernoulli(confidence).bool()
         image_index, anchor_index = present.nonzero(as_tuple=True)
         scores = confidence[present]
         z_where = decode_boxes(detections.box_deltas[present], self.anchors[anchor_index], self.config.variances)
@@ -261,36 +261,41 @@ class SSD(nn.Module):
         boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
         return keep[keep_best(boxes, scores[keep], image_index[keep], threshold, self.config.max_objects)]
 
-    def find(self, images: Tensor, score_threshold: float | None = None) -> tuple[Objects, list[Tensor]]:
-        """Detects the objects of images.
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects the objects of images; they have no z_what. See `ObjectModel.encode`."""
+        with self.encoding():
+            return self.detect(images, score_threshold)[0]
+
+    def detect(self, images: Tensor, score_threshold: float | None = None) -> tuple[Objects, list[Tensor]]:
+        """Detects the objects of images, and keeps the feature maps for whoever embeds them.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
             score_threshold: overrides the config's.
 
         Returns:
-            Objects as of `select`, seen a second time where there is a refiner, and what was read, see `read`.
+            Objects as of `select`, refined where there is a refiner, and the feature maps, see `read`.
         """
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
         maps, detections = self(images)
         objects = self.select(detections, threshold)
         if self.refiner is not None:
-            objects = self.look_again(maps, objects)
+            objects = self.refine(maps, objects)
             assert objects.scores is not None
-            # Of an object found twice, both boxes now overlap more.
+            # The boxes of an object that was detected twice now overlap more.
             objects = objects[self._keep(objects.z_where, objects.scores, objects.image_index, threshold)]
         return objects, maps
 
-    def look_again(self, maps: list[Tensor], objects: Objects) -> Objects:
-        """What the refiner makes of objects.
+    def refine(self, maps: list[Tensor], objects: Objects) -> Objects:
+        """Corrects boxes, and classes if there are several, by the refiner.
 
         Args:
-            maps: what it reads, see `read`.
+            maps: feature maps, see `read`.
             objects: with scores, see `confidence`, and labels.
 
         Returns:
-            The same objects, row-aligned, with corrected boxes; where the refiner tells classes, with its
-            `labels`, and the chance of each class in its score.
+            The same objects, row-aligned, with corrected boxes; where the refiner classifies, with its `labels`,
+            and scores multiplied by their probability.
         """
         assert self.refiner is not None
         z_where, named = self.refiner(maps, objects.z_where, objects.image_index)
@@ -314,10 +319,6 @@ class SSD(nn.Module):
     def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
         """The feature pyramid among what `read` returns."""
         return maps[-len(self.levels) :]
-
-    def detect(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-        """The objects of images; see `find`."""
-        return self.find(images, score_threshold)[0]
 
     def loss(self, images: Tensor, targets: Objects) -> dict[str, Tensor]:
         """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.

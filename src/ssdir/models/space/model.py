@@ -169,33 +169,33 @@ class SPACE(GenerativeModel):
         self.register_buffer("ring", ring, persistent=False)
 
     @torch.no_grad()
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        """Finds the objects of images and what they look like, in one pass.
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects and embeds the objects of images in one pass.
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
             score_threshold: least presence probability; None takes the config's.
-            boxes: objects whose `z_where` to look at instead of finding any; the result is row-aligned with them.
 
         Returns:
-            Objects with scores (presence probabilities) and labels (or those of `boxes`), z_what (posterior
-            means), z_what_scale, z_depth and anchor_index, the cell.
+            Objects with scores (presence probabilities), labels (0), z_what (posterior means), z_what_scale,
+            z_depth and anchor_index, the cell.
         """
         check_size(images, self.image_size)
-        posterior = self.grid_encoder(images)
-        if boxes is None:
-            threshold = self.config.score_threshold if score_threshold is None else score_threshold
-            objects = self._select(posterior, threshold)
-            windows = to_xyxy(objects.z_where)
-        else:
-            objects, windows = self._placed(posterior, boxes), self._windows_around(boxes.z_where)
-        glimpses = self._glimpses(images, windows, objects.image_index)
-        what_loc, what_scale = self.glimpse_encoder(glimpses)
-        if boxes is None and self.config.boxes == "tight":
+        threshold = self.config.score_threshold if score_threshold is None else score_threshold
+        objects = self._select(self.grid_encoder(images), threshold)
+        windows = to_xyxy(objects.z_where)
+        what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, objects.image_index))
+        if self.config.boxes == "tight":
             parts = tight_boxes(self._decode_what(what_loc)[1], self.config.tight_threshold)
             objects = objects.replace(z_where=to_cxcywh(inside_windows(windows, parts)).clamp(0, 1))
+        return objects.replace(z_what=what_loc, z_what_scale=what_scale)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """Encodes the glimpses of given boxes; depth is that of the cell of each box's centre."""
+        check_size(images, self.image_size)
+        objects, windows = self._placed(self.grid_encoder(images), boxes), self._windows_around(boxes.z_where)
+        what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, objects.image_index))
         return objects.replace(z_what=what_loc, z_what_scale=what_scale)
 
     def decode(self, objects: Objects, background: Tensor | None = None) -> Scene:
@@ -204,7 +204,7 @@ class SPACE(GenerativeModel):
         Args:
             objects: the objects.
             background: float (B, 3, H, W), what to draw them over; None for black, since objects know nothing of
-                what was behind them (`redraw` does).
+                what was behind them (`reconstruct` does).
         """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
@@ -224,8 +224,8 @@ class SPACE(GenerativeModel):
         return Scene(reconstructions, appearances, alpha, background)
 
     @torch.no_grad()
-    def redraw(self, images: Tensor, objects: Objects) -> Scene:
-        """Draws objects over the background of images float (B, 3, H, W)."""
+    def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
+        """Decodes objects over the background of images float (B, 3, H, W)."""
         behind = self.background(images, self.config.background_sigma, sample=False).pictures
         return self.decode(objects, behind)
 

@@ -150,25 +150,18 @@ class SPAIR(GenerativeModel):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def encode(
-        self, images: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
-    ) -> Objects:
-        """Finds the objects of images and what they look like; means are taken, nothing is drawn.
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects and embeds objects; the posterior's means are taken, nothing is sampled.
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
             score_threshold: least probability of presence; None takes the config's.
-            boxes: objects whose `z_where` to encode instead of those found: their glimpses, and depth as the cell
-                of each box's centre would see it. The result is row-aligned with them.
 
         Returns:
-            Objects with scores (probability of presence) and labels (0), those of `boxes` where given, z_what,
-            z_what_scale, z_depth (a logit) and anchor_index (the cell).
+            Objects with scores (probability of presence), labels (0), z_what, z_what_scale, z_depth (a logit) and
+            anchor_index (the cell).
         """
-        check_size(images, self.image_size)
-        cells = self.cells(images, self.backbone(images), temperature=None)
-        if boxes is not None:
-            return self._encode_boxes(images, cells, boxes)
+        cells = self._read(images)
         scores = cells.present_logits.sigmoid()
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
         image_index, cell = (scores >= threshold).nonzero(as_tuple=True)
@@ -194,7 +187,15 @@ class SPAIR(GenerativeModel):
         """The boxes (M, 4), xyxy relative to their windows, around what is bright in appearances (M, 3, S, S)."""
         return tight_boxes(appearances.amax(dim=1, keepdim=True), self.config.tight_threshold)
 
-    def _encode_boxes(self, images: Tensor, cells: Cells, boxes: Objects) -> Objects:
+    def _read(self, images: Tensor) -> Cells:
+        check_size(images, self.image_size)
+        cells: Cells = self.cells(images, self.backbone(images), temperature=None)
+        return cells
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """Encodes the glimpses of given boxes; depth is that which the cell of each box's centre would see."""
+        cells = self._read(images)
         cell = self.cells.cell_of(boxes.z_where)
         windows = self._windows_around(boxes.z_where)
         what_loc, what_scale = self.cells.encode_packed(images, self._with_area(windows), boxes.image_index)
