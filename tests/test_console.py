@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from ssdir import console
-from ssdir.documents import stream_json
 from ssdir.errors import InputWarning
 
 
@@ -35,7 +34,8 @@ def test_a_file_that_takes_long_shows_its_share_on_a_terminal_and_clears_it(
     terminal = _slow_terminal(monkeypatch)
     file = tmp_path / "scenes.json"
     file.write_text('{"scenes": [' + ", ".join(["1234567890"] * 10_000) + "]}")
-    assert sum(1 for _ in stream_json(file, "scenes.item")) == 10_000
+    with console.reading(file) as opened:
+        assert opened.read() == file.read_bytes()
     shown = terminal.getvalue().split("\r")
     shares = _shares(shown, "reading scenes.json")
     assert shares[0] < 50

@@ -1,15 +1,13 @@
-"""Text, JSON and YAML that anybody may have written: a value, or one sentence that names the file and the line."""
+"""Reading of text, JSON and YAML: a value, or one sentence that names the file and the line."""
 
 from __future__ import annotations
 
 import codecs
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import ijson
 import yaml
 
 from ssdir.console import reading
@@ -17,16 +15,12 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 
 MAX_TEXT_BYTES = 1 << 28
-"""Largest text or JSON file that is read whole; annotations of large data sets are streamed."""
+"""Largest text or JSON file, annotations of data sets apart."""
 
 MAX_YAML_BYTES = 1 << 20
 """Largest YAML file: the parser takes seconds for each megabyte."""
 
 _MAX_YAML_VALUES = 100_000
-_CHUNK = 1 << 12
-_MAX_DEPTH = 1000
-"""Most brackets that may be open at once. The streaming parser's memory grows with the square of this."""
-
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -66,7 +60,7 @@ def read_text(path: str | Path, limit: int = MAX_TEXT_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"'{path}' is not UTF-8 text (line {line}): save it as UTF-8") from None
-    if (place := text.find("\0")) >= 0:  # Of another encoding, or no text.
+    if (place := text.find("\0")) >= 0:  # The encoding is another, or the file is no text.
         line = text.count("\n", 0, place) + 1
         raise InputError(f"'{path}' is not UTF-8 text (line {line}): save it as UTF-8")
     return text
@@ -119,86 +113,6 @@ def parse_json(text: str | bytes, source: str) -> Any:
         except UnicodeEncodeError:
             raise InputError(f"{source}: holds half of a surrogate pair (\\ud…), which is no text") from None
     return value
-
-
-def stream_json(path: Path, prefix: str) -> Iterator[Any]:
-    """Yields the values at `prefix`, such as "scenes.item" for the entries of a top-level list "scenes".
-
-    Raises:
-        InputError: if the file can't be read, or isn't JSON; names the line of the mistake.
-    """
-    try:
-        with reading(path) as file:
-            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-                file.seek(0)
-            yield from ijson.items(_Shallow(file), prefix, use_float=True, buf_size=_CHUNK)
-    except _TooDeepError:
-        raise InputError(
-            f"{path}: more than {_MAX_DEPTH} brackets are open at once, so it holds no annotations"
-        ) from None
-    except ijson.JSONError as error:
-        said = error.args[0] if error.args else ""
-        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-        reason = text.strip().splitlines()[0] if text.strip() else "cut short"
-        raise InputError(f"{path}: not valid JSON at line {_line_of_mistake(path)} ({reason})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not valid JSON (not UTF-8 text): save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror})") from None
-
-
-class _TooDeepError(Exception):
-    """More brackets are open than any annotation has."""
-
-
-class _Shallow:
-    """Hands out a file as long as its brackets are not nested too deep.
-
-    Brackets within strings count, too: there would have to be thousands, and of one kind, to matter.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.depth = 0
-
-    def read(self, size: int) -> bytes:
-        chunk = self.file.read(size)
-        self.depth += sum(map(chunk.count, (b"[", b"{"))) - sum(map(chunk.count, (b"]", b"}")))
-        if self.depth > _MAX_DEPTH:
-            raise _TooDeepError
-        return chunk
-
-
-class _Counting:
-    """Hands out a file in chunks up to `stop`, then byte by byte, and counts its lines."""
-
-    def __init__(self, file: IO[bytes], stop: int) -> None:
-        self.file, self.stop = file, stop
-        self.lines = 1
-        self.position = 0
-        self.last = b""
-
-    def read(self, size: int) -> bytes:
-        if size == 0:  # The parser asks for nothing first, to see whether it gets bytes.
-            return b""
-        self.lines += self.last.count(b"\n")
-        self.last = self.file.read(min(size, max(1, self.stop - self.position)))
-        self.position += len(self.last)
-        return self.last
-
-
-def _line_of_mistake(path: Path) -> int:
-    """Where the parser stops: first to within a chunk, then exactly."""
-    stop = path.stat().st_size
-    for _ in range(2):
-        with path.open("rb") as file:
-            counting = _Counting(file, stop)
-            try:
-                for _ in ijson.basic_parse(counting, buf_size=_CHUNK):
-                    pass
-            except ijson.JSONError:
-                stop = max(0, counting.position - max(len(counting.last), 1))
-    return counting.lines
 
 
 # YAML -----------------------------------------------------------------------------------------------------
@@ -254,7 +168,7 @@ def parse_yaml(text: str, source: str, *, as_text: bool = False) -> Any:
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for once its aliases are written out; each node is visited once."""
+    """Counts the values of a node once its aliases are written out; each node is visited once."""
     if id(node) not in known:
         children = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
         children = node.value if isinstance(node, yaml.SequenceNode) else children
@@ -267,7 +181,7 @@ class _RepeatedKeyError(yaml.constructor.ConstructorError):
 
 
 class _TextLoader(yaml.SafeLoader):
-    """Leaves plain values as they are written; a key that is given twice is an error."""
+    """Leaves plain values as they are written; a key given twice is an error."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -284,13 +198,13 @@ class _TextLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
-        """Decimal, whatever it starts with; hexadecimal and octal as YAML 1.2 writes them."""
+        """Reads an integer: decimal, even after a zero, or hexadecimal and octal as YAML 1.2 writes them."""
         text = str(self.construct_scalar(node))
         return int(text, 0 if re.match(r"[-+]?0[xo]", text) else 10)
 
 
 class _CoreLoader(_TextLoader):
-    """Plain values by the core schema of YAML 1.2."""
+    """Reads plain values by the core schema of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -331,7 +245,7 @@ def yaml_text(values: Any, flow: bool | None = False) -> str:
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """Writes JSON as the standard has it, ending in a line break: NaN and infinity, which it lacks, are refused.
+    """Writes JSON by the standard, which has no NaN and infinity, ending in a line break.
 
     Raises:
         ValueError: if a number is not finite.

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from msgspec import Raw, Struct
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -25,9 +26,9 @@ from ssdir.data.readers.clevr.cameras import Camera, largest_error_px, recover_c
 from ssdir.data.readers.clevr.geometry import Solids, cover_pixels, project_boxes, silhouette_areas
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.file_names import InsideName
+from ssdir.data.readers.json_entries import decode_document, decode_entries, read_raw_json
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.splits import find_split_file, list_splits
-from ssdir.documents import stream_json
 from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
 
@@ -58,6 +59,12 @@ _MAX_ERROR_PX = 1.0
 
 Coordinate: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
 Point: TypeAlias = Annotated[list[Coordinate], Field(min_length=3, max_length=3)]
+
+
+class _Scenes(Struct):
+    """A scenes file, whose entries are decoded later."""
+
+    scenes: list[Raw]
 
 
 class _ObjectEntry(Record):
@@ -157,7 +164,7 @@ def read_clevr(
 
 
 def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
-    """Yields a split's scenes one by one, without ever holding the whole file.
+    """Yields a split's scenes one by one; of the file, its bytes stay in memory, but not its values.
 
     Raises:
         InputError: see `read_clevr`.
@@ -166,7 +173,8 @@ def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
     path = _find_scenes(folder, split)
     seen: set[str] = set()
     faults, count = Faults(str(path), of_one_file=True), 0
-    for number, values in enumerate(stream_json(path, "scenes.item")):
+    document = decode_document(read_raw_json(path), _Scenes, path, "CLEVR's scenes")
+    for number, values in decode_entries(document.scenes, dict[str, Any], "scene", faults):
         where, scene = f"scene {number}", None
         with faults.collecting():
             entry = parse(_SceneEntry, values, source=where)

@@ -12,15 +12,15 @@ import numpy as np
 from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
-from ssdir.data.readers.coco.json_entries import (
+from ssdir.data.readers.coco.outlines import Corners, outline_box
+from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.json_entries import (
     decode_document,
     decode_entries,
     decode_value,
     entry_name,
     read_raw_json,
 )
-from ssdir.data.readers.coco.outlines import Corners, outline_box
-from ssdir.data.readers.faults import Faults
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
