@@ -143,24 +143,8 @@ def test_children_are_watched(tmp_path: Path) -> None:
     assert (tmp_path / "3" / "made").exists()
 
 
-def test_the_page_has_the_figures_of_the_committed_file() -> None:
-    root = BENCHMARKS.parent
-    measured = json.loads((root / "results" / "robustness.json").read_text(encoding="utf-8"))
-    page = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
-    parts = {
-        "damaged inputs": measured["inputs"],
-        "kills": measured["kills"],
-        "full disks and read-only folders": measured["disks"],
-        "two commands at once": measured["two_at_once"],
-    }
-    for name, part in parts.items():
-        tried, failures = part.get("total", part)["tried"], len(part["failures"])
-        assert f"| {name} | {tried} | {tried - failures} | {failures} |" in page
+def test_the_committed_campaign_is_a_whole_one() -> None:
+    measured = json.loads((BENCHMARKS.parent / "results" / "robustness.json").read_text(encoding="utf-8"))
     assert measured["inputs"]["total"]["tried"] >= 500
     assert measured["kills"]["total"]["tried"] >= 50
     assert measured["inputs"]["refused_undamaged"] == {}
-    studio = measured["studio"]
-    requests = f"{studio['answered_right']} of {studio['requests']} requests"
-    assert f"The studio answered {requests} of {studio['clients']} clients right" in page
-    few, many = measured["memory"]["peak_mib"]
-    assert f"at most {few:,.0f} MiB for 2,000, {many:,.0f} MiB for 20,000" in page

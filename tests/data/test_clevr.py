@@ -14,7 +14,6 @@ from ssdir.errors import InputError
 from .clevr_scenes import OBJECTS, SIZE, box_of, camera_at, make_scene, render_masks, solids_of, write_clevr
 from .real import real_data
 
-ROOT = Path(__file__).parents[2]
 CLEVR_MINI, needs_clevr_mini = real_data("clevr-mini")
 
 
@@ -280,24 +279,3 @@ def test_cameras_of_real_scenes_are_within_the_jitter_and_fit():
     assert jitter.std(axis=0) == pytest.approx(np.full(3, 1 / 12**0.5), rel=0.1)
     depth = np.concatenate([scene.camera.project(scene.solids.centers)[:, 2] - scene.depth for scene in scenes])
     assert np.abs(depth).max() < 1e-4
-
-
-def test_the_documents_quote_the_measurement():
-    """The tables of docs/clevr.md are those of results/clevr/boxes.json."""
-    text = (ROOT / "docs" / "clevr.md").read_text(encoding="utf-8")
-    measured = json.loads((ROOT / "results/clevr/boxes.json").read_text(encoding="utf-8"))
-    rows = []
-    for split in ("train", "val"):
-        for shape, entry in measured[split]["iou_90_percent_visible"].items():
-            rows.append(
-                [split, shape, str(entry["objects"]), *(f"{entry[key]:.3f}" for key in ("mean", "p5", "p1"))]
-            )
-    for name, shapes in measured["train"]["iou_90_percent_visible_of_variants"].items():
-        rows.append([name, *(f"{shapes[shape]['mean']:.3f}" for shape in ("all", "cube", "sphere", "cylinder"))])
-    for n, entry in enumerate(measured["camera_from_few_objects"].values()):
-        position = f"{entry['position_median']:.4f}", f"{entry['position_max']:.3f}"
-        rows.append([str(n), *position, f"{entry['box_iou_mean']:.3f}", f"{entry['box_iou_p5']:.3f}"])
-    assert len(rows) == 8 + 6 + 4
-    lines = text.splitlines()
-    for row in rows:
-        assert f"| {' | '.join(row)} |" in lines
