@@ -11,6 +11,9 @@ import pytest
 from ssdir.config import presets
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "ssdir"
+OF_USERS = ("annotations/", "check/", "detector/", "objects/", "results/SCALE/", "scenes/")
+"""Folders of data sets and runs, which pages name as well."""
 
 
 @pytest.fixture
@@ -43,3 +46,11 @@ def test_a_missed_goal_is_said_with_its_distance(tables: Any) -> None:
 def test_readme_lists_every_preset() -> None:
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == presets()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """`ops/boxes.py` in a page is a file of the package, or of the repository."""
+    named = re.findall(r"`([\w/-]+/[\w.-]*\.(?:py|json|yaml))`", page.read_text(encoding="utf-8"))
+    of_the_repository = [name for name in named if "/" in name and not name.startswith(OF_USERS)]
+    assert [name for name in of_the_repository if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
