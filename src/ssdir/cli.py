@@ -81,7 +81,7 @@ _SECTIONS: dict[str, dict[Callable[..., None], str]] = {
         outliers: "outliers objects.parquet --out outliers.csv --image-grid outliers.png",
     },
 }
-"""Of the help, with an example of each command; Typer lists groups of commands last in theirs."""
+"""Sections of the help, with an example of each command; Typer lists groups of commands last."""
 
 _DATA: dict[Callable[..., None], str] = {
     data.scatter: "scatter --out data/digits --train 2000 --val 200 --test 500",

@@ -125,7 +125,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def end_cleanly_when_terminated() -> None:
-    """SIGTERM ends the command as Ctrl-C does, so that no unfinished output stays behind."""
+    """Lets SIGTERM end the command as Ctrl-C does, so that no unfinished output stays behind."""
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -134,7 +134,7 @@ def end_cleanly_when_terminated() -> None:
 
 
 def escape_what_streams_lack() -> None:
-    """Characters that the terminal's encoding lacks are printed escaped, instead of ending the command."""
+    """Prints characters that the terminal's encoding lacks escaped, instead of ending the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -144,7 +144,7 @@ class Advance(Protocol):
     """Reports progress: how many are done, of how many, and what is being done."""
 
     def __call__(self, done: int, total: int, stage: str | None = None) -> None:
-        """Without a stage, the former one goes on."""
+        """Reports; without a stage, the former one goes on."""
 
 
 def no_progress(done: int, total: int, stage: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Errors that a user caused and can mend, shown as one sentence, without a traceback; and how commands end."""
+"""Errors of users, shown as one sentence without a traceback, and the exit codes of commands."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterable
 from ssdir.formatting import quote
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_UNFINISHED, EXIT_INTERRUPTED = 1, 2, 3, 130
-"""Documented for users in docs/interop.md."""
+"""Exit codes of commands, documented in docs/interop.md."""
 
 INTERRUPTED = "interrupted: no unfinished output was kept"
 
 
 class InputError(ValueError):
-    """Bad input from outside: says in one sentence what was wrong, where, and what to do."""
+    """Bad input, described in one sentence: what is wrong, where, and what to do."""
 
 
 class MissingSplitError(InputError):
-    """A split that a data set does not have, though it has others."""
+    """The data set does not have the split, but others."""
 
 
 class EmptySplitError(InputError):
-    """A split that is there, but has no images."""
+    """The split exists, but has no images."""
 
 
 class InputWarning(UserWarning):
-    """Something in the input was passed over, or may not be meant as it was read; commands print it as a line."""
+    """A part of the input was left out, or may mean something else than assumed; commands print a line."""
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether an error is Ctrl-C, or was made of it: before Python 3.12, classes that are being made wrap it."""
+    """Returns whether an error is Ctrl-C or wraps it: before Python 3.12, the creation of classes does."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__

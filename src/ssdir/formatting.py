@@ -1,4 +1,4 @@
-"""How numbers and values are written in sentences."""
+"""Formatting of numbers, names and values in sentences."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _QUOTED, _QUOTED_ERROR = 60, 200
 
 
 def printable(text: str) -> str:
-    """Text that any terminal and file can take: what is no Unicode character, or ends a line, is escaped."""
+    """Escapes what not every terminal and file can take, such as line breaks and half surrogate pairs."""
     encoded = text.encode("utf-8", "backslashreplace").decode()
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in encoded)
 
 
 def quote(value: Any, limit: int = _QUOTED) -> str:
-    """A value from outside as a sentence quotes it: text in quotation marks, shortened, and printable.
+    """Quotes a value in a sentence: `'cat'`, `None` or `[1, 2, 3 … 7]`.
 
-    Such as `'cat'`, `None` or `[1, 2, 3 … 7]`: of more than `limit` characters, beginning and end remain.
+    The result is printable; of more than `limit` characters, beginning and end remain.
     """
     text = printable(f"'{value}'" if isinstance(value, str) else reprlib.repr(value))
     if len(text) <= limit:
@@ -27,18 +27,18 @@ def quote(value: Any, limit: int = _QUOTED) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, as part of a sentence: its first line, printable, at most 200 characters."""
+    """Returns the first line of a library's error as part of a sentence, printable, at most 200 characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return printable(lines[0])[:_QUOTED_ERROR].rstrip(".")
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Such as `1 image` or `1,200 images`; the plural has an s unless it is given."""
+    """Returns text such as `1 image` or `1,200 images`; the plural has an s unless it is given."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_seconds(seconds: float) -> str:
-    """Such as `3.2 s`, `48 s`, `4 min 31 s` or, from two hours on, `2 h 05 min`."""
+    """Returns text such as `3.2 s`, `48 s`, `4 min 31 s` or, from two hours on, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds >= 7170:

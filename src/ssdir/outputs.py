@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 MARKER = ".ssdir-output"
-"""An empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
+"""Name of an empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
 
 _BLOCK = 1 << 20
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -32,7 +32,7 @@ def claim(path: str | Path, force: bool = False, suffixes: Sequence[str] = ()) -
     Args:
         path: the file or folder to come.
         force: an existing one may be replaced.
-        suffixes: what its name may end in, in lower case; none: in anything.
+        suffixes: what its name may end in, in lower case; empty for anything.
 
     Raises:
         InputError: if it exists (without `force`), ends in none of `suffixes`, or no such path can be made.
@@ -54,7 +54,7 @@ def claim(path: str | Path, force: bool = False, suffixes: Sequence[str] = ()) -
 
 @contextmanager
 def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """A file that appears complete, or not at all.
+    """Writes a file that appears complete, or not at all.
 
     Args:
         path: the file to make; missing folders above it are made too.
@@ -72,19 +72,15 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"output '{path}' is a folder, a file is expected")
     target = _resolve(path)
-    with _sentences(path), _parents(target):
-        temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
-        try:
-            yield temporary
-            _flush(temporary)
-            _put_file(temporary, target, path, force)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _beside(target, path) as temporary:
+        yield temporary
+        _flush([temporary])
+        _put_file(temporary, target, path, force)
 
 
 @contextmanager
 def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """A folder that appears complete, or not at all.
+    """Writes a folder that appears complete, or not at all.
 
     Args:
         path: the folder to make; missing folders above it are made too. An empty folder may be there.
@@ -101,20 +97,44 @@ def atomic_dir(path: str | Path, force: bool = False) -> Iterator[Path]:
     with _alone_in(target.parent):
         claim(path, force or _is_empty_dir(target))
         _check_replaceable(path, target)
-    with _sentences(path), _parents(target):
-        temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
-        try:
-            temporary.mkdir()
-            yield temporary
-            (temporary / MARKER).touch()
-            _flush(temporary)
-            _put_folder(temporary, target, path, force)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _beside(target, path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        (temporary / MARKER).touch()
+        _flush(temporary.iterdir())
+        _put_folder(temporary, target, path, force)
+
+
+@contextmanager
+def _beside(target: Path, path: Path) -> Iterator[Path]:
+    """Yields a path beside `target`, and removes what is left there at the end.
+
+    Folders above it are made; they go again when the block raises, and what the file system refuses becomes one
+    sentence about the output `path`.
+    """
+    missing = [parent for parent in target.parents if not parent.exists()]
+    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except BaseException as error:
+        _remove(temporary)
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        if (reason := _reason(error)) is not None:
+            raise _NotWrittenError(path, reason) from error
+        raise
+    _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
 
 def _resolve(path: Path) -> Path:
-    """Where a path leads."""
+    """Returns a path with its links followed."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # RuntimeError before Python 3.13
@@ -122,7 +142,7 @@ def _resolve(path: Path) -> Path:
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file, by which to see later whether it is as it was written."""
+    """Returns the CRC-32 of a file, which shows later whether the file has changed."""
     value = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -195,57 +215,30 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _flush(path: Path) -> None:
-    """Has the system write a file, or the files directly in a folder, to the disk."""
-    for file in path.iterdir() if path.is_dir() else [path]:
+def _flush(files: Iterable[Path]) -> None:
+    """Has the system write files to the disk."""
+    for file in files:
         if file.is_file():
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
 
 
-@contextmanager
-def _parents(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`; when the block raises, those that it made go again."""
-    missing = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for parent in missing:
-            with suppress(OSError):
-                parent.rmdir()
-        raise
-
-
 class _NotWrittenError(InputError):
     """The file system refused an output, for a reason."""
 
-    reason = ""
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"output '{path}' was not written: {reason}")
+        self.reason = reason
 
 
-@contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """What the file system refuses becomes one sentence; anything else passes."""
-    try:
-        yield
-    except _NotWrittenError as error:  # of an output within this one, under a name that nobody knows
-        raise _not_written(path, error.reason) from error
-    except InputError:
-        raise
-    except Exception as error:
-        if (reason := why_not_written(error)) is not None:
-            raise _not_written(path, reason) from error
-        raise
-
-
-def _not_written(path: Path, reason: str) -> _NotWrittenError:
-    error = _NotWrittenError(f"output '{path}' was not written: {reason}")
-    error.reason = reason
-    return error
+def _reason(error: BaseException) -> str | None:
+    if isinstance(error, _NotWrittenError):  # of an output within this one, whose name the user does not know
+        return error.reason
+    return why_not_written(error) if isinstance(error, Exception) and not isinstance(error, InputError) else None
 
 
 def why_not_written(error: Exception) -> str | None:
-    """What an error of writing says of the disk; None if it says nothing of it."""
+    """Returns what an error says of the disk, as part of a sentence; None if it says nothing of it."""
     code = error.errno if isinstance(error, OSError) else None
     # Libraries with writers of their own keep only the message.
     if code in _NO_SPACE or "No space left on device" in str(error):

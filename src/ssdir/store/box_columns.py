@@ -1,4 +1,4 @@
-"""Which columns of a table are boxes, by the names that common writers give them; listed in docs/interop.md."""
+"""Columns of tables of boxes, recognised by the names that common writers give them; listed in docs/interop.md."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ CENTRE = tuple(
     for sides in (("width", "height"), ("w", "h"))
 )
 SIZE = (("image_height", "image_width"), ("img_height", "img_width"), ("height", "width"))
-"""Names of columns, of which the first that a table has are taken, whatever their capitals."""
+"""Names of columns, regardless of case; the first that a table has are taken."""
 
 _LARGEST_SIDE = 1 << 31
 
 
 def normal_name(name: str) -> str:
-    """A column's name without capitals and white space around it."""
+    """Returns a column's name in lower case, without white space around it."""
     return name.strip().lower()
 
 
@@ -62,7 +62,7 @@ class BoxColumns:
         source: its file.
         image: name of the column of image names.
         corners: names of the four columns of the box.
-        form: which of `XYXY`, `XYWH` and `CENTRE` they are.
+        form: `XYXY`, `XYWH` or `CENTRE`, the list that they are in.
         score: name of the column of scores, if there is one.
         category: name of the column of classes, if there is one.
         size: names of the columns of the image's height and width, if there are such.
@@ -112,17 +112,17 @@ class BoxColumns:
         )
 
     def used(self, own: Collection[str]) -> set[str]:
-        """Columns that need not be kept as they are: image and box, and of the others those among `own`."""
+        """Returns the columns that need not be kept as they are: image and box, and of others those in `own`."""
         others = {self.score, self.category, *(self.size or ())}
         return {self.image, *self.corners, *(name for name in others if name is not None and name in own)}
 
     def texts(self, name: str) -> list[str | None]:
-        """A column as text; None where it is missing."""
+        """Returns a column as text; None where it is missing."""
         values = (None if value != value else value for value in self.table[name].to_pylist())
         return [None if value is None else str(value) for value in values]
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers; NaN where it is missing.
+        """Returns a column as numbers; NaN where it is missing.
 
         Raises:
             InputError: if it holds something else.
@@ -133,7 +133,7 @@ class BoxColumns:
             raise InputError(f"column '{name}' of '{self.source}' holds something other than numbers") from None
 
     def boxes(self) -> NDArray[np.float64]:
-        """The boxes as xyxy (n, 4)."""
+        """Returns the boxes as xyxy (n, 4)."""
         boxes = np.stack([self.numbers(name) for name in self.corners], axis=1)
         if self.form is CENTRE:
             boxes[:, :2] -= boxes[:, 2:] / 2
@@ -142,7 +142,7 @@ class BoxColumns:
         return boxes
 
     def sizes(self) -> NDArray[np.int64]:
-        """The (height, width) of each box's image; 0 where the table does not say.
+        """Returns the (height, width) of each box's image; 0 where the table does not say.
 
         Columns `height` and `width` beside corners may also be those of the box: they are the image's where they
         aren't all the box's own, and no box reaches over them.

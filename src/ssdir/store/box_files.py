@@ -1,4 +1,4 @@
-"""Files of boxes that another detector or tracker found: COCO's JSON, tables, and files of `ssdir encode`."""
+"""Files of boxes from another detector or tracker: COCO's JSON, tables, and files of `ssdir encode`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_CLASS = "object"
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """The n boxes of a file, in its order.
+    """The n boxes of a file, in the file's order.
 
     Attributes:
         source: the file.
@@ -34,7 +34,7 @@ class BoxTable:
         boxes: float64 (n, 4), xyxy in `unit`, as they are in the file; NaN where it has none.
         unit: "pixels" or "relative".
         scores: float32 (n,), in [0, 1]; 1 where the file has none.
-        labels: int64 (n,), which of `class_names`.
+        labels: int64 (n,), index into `class_names`.
         class_names: the file's classes; "object" alone where it has none.
         given: the column `box_row`, from 0, and those of the file that say something else, row-aligned.
         sizes: int64 (n, 2), the (height, width) of the image that a box in pixels refers to; 0 where the file does
@@ -172,7 +172,7 @@ def _box_table(
     sizes: NDArray[np.int64],
     given: Mapping[str, pa.Array],
 ) -> BoxTable:
-    """A table whose rows may lack something: None, or NaN."""
+    """Builds a table from columns that are None or NaN where a row lacks something."""
     missing = {row: "image" for row, image in enumerate(images) if not image}
     missing |= dict.fromkeys(np.flatnonzero(np.isnan(boxes).any(axis=1)).tolist(), "box")
     if scores is not None:
@@ -206,7 +206,7 @@ def _checked(scores: NDArray[np.float64], source: Path) -> NDArray[np.float32]:
 
 
 def _renamed(given: Mapping[str, Any], count: int) -> pa.Table:
-    """The columns that go along; those that ssdir has too are named `given_…`."""
+    """Names the columns that go along with the boxes: those that ssdir has too are called `given_…`."""
     kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(count))}
     for name, column in given.items():
         kept[f"given_{name}" if name in COLUMNS or name in kept else name] = column

@@ -18,14 +18,14 @@ from ssdir.identity import Maker
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 _NULLABLE = ("z_what_scale", "z_depth")
-"""Columns of nulls where the model that encoded has no such thing."""
+"""Columns that are null where the model has no such output."""
 
 _SLACK = 1e-3
-"""How far a box may reach over the edge of its image, in pixels: products are rounded."""
+"""Tolerance in pixels for boxes that reach over the edge of their image: products are rounded."""
 
 
 def objects_schema(latent_dim: int) -> pa.Schema:
-    """The columns that `ObjectWriter` writes."""
+    """Returns the columns that `ObjectWriter` writes."""
     latent = pa.list_(pa.float32(), latent_dim)
     columns: dict[str, pa.DataType] = {
         "image": pa.string(),
@@ -46,7 +46,7 @@ def objects_schema(latent_dim: int) -> pa.Schema:
 
 
 COLUMNS = frozenset(objects_schema(1).names)
-"""What `ObjectWriter` names its columns."""
+"""Names of the columns that `ObjectWriter` writes."""
 
 
 def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path, rows: int) -> None:
@@ -89,7 +89,7 @@ def _converts(kind: pa.DataType, field: pa.Field) -> bool:
 
 
 def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 0) -> pa.RecordBatch:
-    """The columns of `ObjectWriter` of some rows, as it has written them, checked.
+    """Converts rows of a file to the columns of `ObjectWriter`, and checks their values.
 
     Args:
         batch: rows of a file that passed `check_columns`; further columns are left out.
@@ -145,7 +145,7 @@ def check_values(batch: pa.RecordBatch, class_names: list[str], source: str, fir
 
 
 def _problems(batch: pa.RecordBatch, class_names: list[str]) -> Iterator[tuple[NDArray[np.bool_], str]]:
-    """Rules, each as a mask of the rows that break it, and what is wrong with them."""
+    """Yields a mask of the rows that break a rule, and the problem, for each rule."""
     values: dict[str, NDArray[Any]] = {
         field.name: numbers(batch.column(field.name))
         for field in batch.schema
@@ -176,7 +176,7 @@ def _problems(batch: pa.RecordBatch, class_names: list[str]) -> Iterator[tuple[N
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """A column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as NumPy has it."""
+    """Returns a column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as an array."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if not pa.types.is_fixed_size_list(column.type):
@@ -186,7 +186,7 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 
 
 def to_array(values: Any, kind: pa.DataType) -> pa.Array:
-    """Numbers, names, or vectors (M, D) as an Arrow array."""
+    """Converts numbers, names, or vectors (M, D) to an Arrow array."""
     if not pa.types.is_fixed_size_list(kind):
         return pa.array(values, type=kind) if values.dtype == object else pa.array(values).cast(kind)
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))

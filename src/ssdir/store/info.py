@@ -1,4 +1,4 @@
-"""What a Parquet file of objects says of itself: which model encoded it, and which images."""
+"""Metadata of a Parquet file of objects: the model that encoded it, and the images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FOOTER_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class StoreInfo:
-    """What a file of objects says of itself.
+    """Metadata of a file of objects.
 
     Attributes:
         path: the file.
@@ -65,7 +65,7 @@ class StoreInfo:
         return int(self.footer.num_rows)
 
     def metadata(self) -> dict[bytes, bytes]:
-        """What a file with the same rows says of itself, as a schema's metadata."""
+        """Returns the metadata of a schema for a file with the same rows."""
         about = identity_metadata(Identity(**{name: getattr(self, name) for name in Identity.model_fields}))
         if self.images_seen is not None:
             about |= images_metadata(self.objects, self.images_seen, self.images_without_objects)
@@ -116,7 +116,7 @@ def open_parquet(path: str | Path, footer: pq.FileMetaData | None = None) -> pq.
 
 
 def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
-    """Reads what a file of objects says of itself, without reading the objects.
+    """Reads the metadata of a file of objects, without reading the objects.
 
     Args:
         path: the file.
@@ -164,7 +164,7 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
 
 
 def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
-    """Returns what a file says of its model, or None; pandas keeps it among its own metadata only."""
+    """Returns the file's model, or None where it is not known; pandas keeps it in its own metadata only."""
     source = f"'{path}' is damaged: its metadata"
     said = []
     if METADATA_KEY in about:
@@ -186,7 +186,7 @@ def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
 
 
 def _images(about: Mapping[bytes, bytes], rows: int, path: Path) -> _Images | None:
-    """Returns what a file says of its images; None where that is not known, or no longer right."""
+    """Returns the file's images, or None where they are not known or no longer right."""
     if not {IMAGES_KEY, _CHECKSUM_KEY} & set(about):
         return None
     source, text = f"'{path}' is damaged: its metadata", about.get(IMAGES_KEY, b"")

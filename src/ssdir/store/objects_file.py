@@ -31,9 +31,6 @@ from ssdir.store.info import (
 )
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from ssdir.objects import Objects
 
 ROW_GROUP = 8192
@@ -51,7 +48,7 @@ class ObjectWriter:
     Columns: `image` (path), `image_index`, `image_height`, `image_width` (px, of the upright original),
     `box_x1` … `box_y2` (float32, px of the original), `class`, `label`, `score`, `z_where` (4 float32, cxcywh
     relative to the image), `z_what` and `z_what_scale` (D float32), `z_depth`, `anchor_index`. `z_what_scale` and
-    `z_depth` are null where the model has none. The schema's metadata tells the model, see `METADATA_KEY`.
+    `z_depth` are null where the model has none. The schema's metadata names the model, see `METADATA_KEY`.
 
     Args:
         path: the file to write; see `atomic_file`.
@@ -228,7 +225,7 @@ def stream_objects(info: StoreInfo, rows: int = ROW_GROUP) -> Iterator[pa.Record
     """Reads a file of objects in pieces, with the columns of `ObjectWriter`, checked, in bounded memory.
 
     Args:
-        info: what `read_info` said of the file.
+        info: the file's metadata, see `read_info`.
         rows: most rows of a piece.
 
     Raises:
@@ -240,7 +237,7 @@ def stream_objects(info: StoreInfo, rows: int = ROW_GROUP) -> Iterator[pa.Record
 def _pieces(
     info: StoreInfo, rows: int, columns: list[str] | None
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Pieces as they are in the file, and as `ObjectWriter` has them."""
+    """Yields pieces as they are in the file, and as `ObjectWriter` writes them."""
     first = 0
     with damaged(info.path), open_parquet(info.path, info.footer) as file:
         for batch in file.iter_batches(rows, columns=columns):
@@ -250,11 +247,11 @@ def _pieces(
 
 @dataclass(frozen=True, eq=False)
 class StoredObjects:
-    """A file that `ssdir encode` wrote, read.
+    """The objects of a file that `ssdir encode` wrote.
 
     Attributes:
         table: a row per object, in the file's order: the columns of `ObjectWriter`, then those added since.
-        info: what the file says of itself.
+        info: the file's metadata.
     """
 
     table: pa.Table
@@ -269,7 +266,7 @@ class StoredObjects:
         return numbers(self.table["z_what"])
 
     def by_image(self) -> tuple[pa.Table, list[str]]:
-        """The columns of `ObjectWriter`, and the path of each image that `image_index` counts.
+        """Returns the columns of `ObjectWriter`, and the path of each image that `image_index` counts.
 
         The images include those in which nothing was detected. Where rows were left out or added since the images
         were encoded, these are not known: `image_index` then counts the images of the rows, in their order.
@@ -293,37 +290,31 @@ class StoredObjects:
         return table, [paths[index] for index in range(len(paths))]
 
     def to_objects(self) -> tuple[Objects, list[str]]:
-        """The objects as they were encoded, bit by bit, sorted (stably) by image, and the path of each image.
+        """Returns the objects as they were encoded, bit by bit, sorted stably by image, and the images' paths.
 
         Columns of nulls become fields that are None.
 
         Raises:
             InputError: as `by_image`.
         """
-        import torch
-
-        from ssdir.objects import Objects
-
-        def tensor(name: str, dtype: torch.dtype) -> Tensor:
-            return torch.from_numpy(numbers(table[name]).copy()).to(dtype)
-
-        def nullable(name: str) -> Tensor | None:
-            return None if table[name].null_count else tensor(name, torch.float32)
-
         table, images = self.by_image()
         table = table.take(np.argsort(numbers(table["image_index"]), kind="stable"))
-        objects = Objects(
-            image_index=tensor("image_index", torch.int64),
+
+        def column(name: str, kind: type[np.generic] = np.float32) -> Any:
+            return None if table[name].null_count else numbers(table[name]).astype(kind)
+
+        arrays = ObjectArrays(
+            image_index=column("image_index", np.int64),
             batch_size=len(images),
-            z_where=tensor("z_where", torch.float32),
-            scores=tensor("score", torch.float32),
-            labels=tensor("label", torch.int64),
-            z_what=tensor("z_what", torch.float32),
-            z_what_scale=nullable("z_what_scale"),
-            z_depth=nullable("z_depth"),
-            anchor_index=tensor("anchor_index", torch.int64),
+            z_where=column("z_where"),
+            scores=column("score"),
+            labels=column("label", np.int64),
+            z_what=column("z_what"),
+            z_what_scale=column("z_what_scale"),
+            z_depth=column("z_depth"),
+            anchor_index=column("anchor_index", np.int64),
         )
-        return objects, images
+        return arrays.to_objects(), images
 
     def write(self, path: str | Path, added: Mapping[str, NDArray[np.generic]], force: bool = False) -> None:
         """Writes the objects with more columns: Parquet has everything, CSV and JSON no embeddings and lists.
@@ -357,7 +348,7 @@ class StoredObjects:
 
 
 def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Path:
-    """Where a stored image is.
+    """Returns where a stored image is.
 
     Args:
         image: path as stored; a relative one may start from any of the folders.

@@ -27,7 +27,7 @@ _HINT = "latest_version_hint.json"
 
 
 class IndexInfo(Identity):
-    """What an index says of itself; its model is described as in `Identity`.
+    """Metadata of an index; its model is described as in `Identity`.
 
     Attributes:
         folder: folder that the images' relative paths start from.
@@ -48,7 +48,7 @@ def connect(folder: Path) -> Any:
 
 
 def write_header(folder: Path, info: IndexInfo) -> IndexInfo:
-    """Writes what an index says of itself, with the checksums of its files that are new, and returns it."""
+    """Writes an index's metadata with the checksums of all its files, of which only new ones are read."""
     checksums = {name: info.checksums.get(name) or checksum(path) for name, path in _files(folder).items()}
     info = info.model_copy(update={"checksums": checksums})
     with atomic_file(folder / FORMAT_FILE, force=True) as temporary:
@@ -57,7 +57,7 @@ def write_header(folder: Path, info: IndexInfo) -> IndexInfo:
 
 
 def read_header(folder: Path) -> IndexInfo:
-    """Reads what an index says of itself, and checks that its files are those that were written.
+    """Reads an index's metadata, and checks that its files are those that were written.
 
     Raises:
         InputError: if there is no index, or it is damaged or of another format.

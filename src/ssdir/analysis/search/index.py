@@ -35,7 +35,7 @@ from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import find_picture
 
 EXACT_UP_TO = 50_000
-"""Rows up to which every one is compared: that takes milliseconds, and no part of the answer is missed."""
+"""Number of rows up to which all are compared: that takes milliseconds, and misses nothing."""
 ROWS_PER_PARTITION = 1000
 PROBED_SHARE = 0.04
 LEAST_PROBED = 24
@@ -60,7 +60,7 @@ class ObjectFilter:
     max_size: float | None = None
 
     def sql(self, class_names: Sequence[str]) -> str | None:
-        """The filter in SQL, made of numbers only: names are looked up, and never become part of it.
+        """Returns the filter in SQL, made of numbers only: names are looked up, and never become part of it.
 
         Raises:
             InputError: if there is no class of a name, a limit is not a number, or no size is within the limits.
@@ -101,20 +101,20 @@ class Neighbours:
         return len(self.rows)
 
     def __getitem__(self, index: NDArray[np.generic] | slice) -> Neighbours:
-        """Selects some, by mask (n,), by index, or by slice."""
+        """Selects neighbours by mask (n,), index or slice."""
         return Neighbours(self.rows[index], self.similarity[index], self.read)
 
     @cached_property
     def table(self) -> pa.Table:
         """A row for each: image, box in pixels, class, score, size, z_depth, z_what.
 
-        Read when it is first asked for: that takes longer than finding them.
+        It is read when it is first used: that takes longer than the search.
         """
         return self.read(self.rows.tolist()).drop_columns(["row"])
 
 
 class ObjectIndex:
-    """Encoded objects in a folder of their own (LanceDB, embedded: no server), to be made, extended and asked.
+    """An index of encoded objects in a folder (LanceDB, embedded: no server).
 
     Use `create` or `open`.
     """
@@ -258,11 +258,11 @@ class ObjectIndex:
         return found.take([place[row] for row in rows])
 
     def image_path(self, image: str) -> Path:
-        """The file of an image, from the folder where the index was made or from the current one."""
+        """Returns the file of an image, from the folder where the index was made or from the current one."""
         return find_picture(image, self.info.folder, ".")
 
     def _probed(self, condition: str | None) -> int | None:
-        """Number of partitions to search, so that about as many objects are compared with a filter as without."""
+        """Returns how many partitions to search, so that a filter leaves about as many objects to compare."""
         if len(self) <= EXACT_UP_TO:
             return None
         partitions = _partitions(len(self))

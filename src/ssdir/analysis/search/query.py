@@ -151,7 +151,7 @@ def split_query(image: str) -> tuple[Path, int | None]:
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows without embeddings and what only models understand."""
+    """Returns the rows without embeddings and anchors."""
     kept = [name for name in table.column_names if not name.startswith(("z_w", "anchor"))]
     records: list[dict[str, Any]] = table.select(kept).to_pylist()
     return records

@@ -95,7 +95,7 @@ class Rows:
         return None
 
     def _keys(self, rows: pa.RecordBatch | pa.Table, locate: Callable[[str], Path]) -> NDArray[np.uint64]:
-        """A number for each object, a polynomial of `IDENTITY_COLUMNS`. An image is known by its real path."""
+        """Returns a number for each object, a polynomial of `IDENTITY_COLUMNS` with real paths of images."""
         coded = pa.chunked_array([rows.column("image")]).combine_chunks().dictionary_encode()
         real = [os.path.realpath(locate(image)) for image in coded.dictionary.to_pylist()]
         images = np.array([self._images.setdefault(path, len(self._images)) for path in real], dtype=np.int64)
@@ -106,7 +106,7 @@ class Rows:
         return key
 
     def _from_index(self, images: pa.Array) -> pa.Array:
-        """Paths that mean the same from the index's folder as from the current one."""
+        """Returns paths that mean the same from the index's folder as from the current one."""
         if Path.cwd() == Path(self.info.folder):
             return images
         return pa.array([str(Path(image).absolute()) for image in images.to_pylist()], pa.string())
@@ -140,7 +140,7 @@ def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_prog
 
 
 def index_schema(latent_dim: int) -> pa.Schema:
-    """The columns of an index."""
+    """Returns the columns of an index."""
     kinds = {
         **dict.fromkeys(("row", "image_index"), pa.int64()),
         **dict.fromkeys(("image", "class"), pa.string()),
@@ -152,7 +152,7 @@ def index_schema(latent_dim: int) -> pa.Schema:
 
 
 def _sizes(batch: pa.RecordBatch) -> pa.Array:
-    """The boxes' longer sides, relative to the images' longer sides."""
+    """Returns the boxes' longer sides, relative to the images' longer sides."""
     sides = [pc.subtract(batch.column(f"box_{axis}2"), batch.column(f"box_{axis}1")) for axis in "xy"]
     image = pc.max_element_wise(batch.column("image_height"), batch.column("image_width"))
     return pc.divide(pc.max_element_wise(*sides), image.cast(pa.float32()))
