@@ -19,7 +19,7 @@ from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_ma
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
-from ssdir.ops.matching import match_anchors
+from ssdir.ops.anchors import match_anchors
 from ssdir.ops.precision import at_least_single
 from ssdir.ops.suppression import keep_best
 
