@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssdir.benchmark.engines import preset_model, scattered_pictures
-from ssdir.benchmark.timing import spread
+from ssdir.benchmark.timing import Spread
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
@@ -239,12 +238,12 @@ def describe(
     """All that is told of a step over so many images."""
     seconds = seconds_of(step, device, repeats)
     kernels = kernel_seconds(step, device)
-    middle = spread(seconds).median
+    middle = Spread.of(seconds).median
     (flop, moved), running = work, sum(kernels.values())
     longest = sorted(kernels.items(), key=lambda item: -item[1])[:SHOWN_KERNELS]
     record = {
         "name": name,
-        "images_per_second": asdict(spread(images / each for each in seconds)),
+        "images_per_second": Spread.of(images / each for each in seconds).model_dump(),
         "seconds": middle,
         "share_of_products": flop / middle / rates["flop_per_second"],
         "share_of_copies": moved / middle / rates["bytes_per_second"],

@@ -1,4 +1,4 @@
-"""What each model costs at the same image and latent size: time and memory, by objects and size of the images.
+"""Time and memory of each model at the same image and latent size, by objects and size of the images.
 
 How it is measured: see `ssdir.benchmark.costs`.
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -68,7 +67,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
     }
     record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
-    report = {"costs": [asdict(cost) for cost in costs], "provenance": record}
+    report = {"costs": [cost.model_dump() for cost in costs], "provenance": record}
     with atomic_file(arguments.out, arguments.force) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     with atomic_file(arguments.chart, arguments.force) as temporary:

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +30,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from ssdir.benchmark.engines import PLAIN, measure_engines, preset_model, scattered_pictures
 from ssdir.benchmark.memory import peak_bytes
-from ssdir.benchmark.timing import Spread, in_turn, is_worse, ratio, spread
+from ssdir.benchmark.timing import Spread, in_turn, is_worse, ratio
 from ssdir.console import warn
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
@@ -112,18 +111,18 @@ def slower(records: list[Record], before: dict[str, Record]) -> set[str]:
         old = before.get(entry["name"])
         if old is None:
             continue
-        now, then = (Spread(each["median"], each["min"], each["max"]) for each in (entry, old))
+        now, then = (Spread.model_validate(each) for each in (entry, old))
         if is_worse(now, then, low_is_good=not entry["goal"].startswith(">")):
             worse.add(entry["name"])
     return worse
 
 
 def record(name: str, value: Spread, goal: str, met: bool | None, **details: Any) -> Record:
-    return {"name": name, **asdict(value), "goal": goal, "met": met, **details}
+    return {"name": name, **value.model_dump(), "goal": goal, "met": met, **details}
 
 
 def spreads(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    return {name: asdict(spread(values)) for name, values in seconds.items()}
+    return {name: Spread.of(values).model_dump() for name, values in seconds.items()}
 
 
 # The model -------------------------------------------------------------------------------------------------
@@ -202,10 +201,12 @@ def engine_records(model: SSDIR, repeats: int) -> list[Record]:
     exact = [cost for name, cost in costs.items() if name != eight and "bf16" not in name]
     fastest = min(exact, key=lambda cost: cost.seconds.median)
     half = min((cost for name, cost in costs.items() if "bf16" in name), key=lambda cost: cost.seconds.median)
-    seconds = {name: asdict(cost.seconds) for name, cost in costs.items()}
+    seconds = {name: cost.seconds.model_dump() for name, cost in costs.items()}
     shared: Record = {"batch_size": BATCH, "objects_per_image": costs[PLAIN].objects, "seconds_per_image": seconds}
     own = costs[eight].speedup
-    over_exact = Spread(*(a / b for a, b in zip(astuple(own), astuple(fastest.speedup), strict=True)))
+    over_exact = Spread.model_validate(
+        {name: getattr(own, name) / value for name, value in fastest.speedup.model_dump().items()}
+    )
     return [
         record(
             "encode in the published form / by the best engine in single precision",
@@ -385,7 +386,7 @@ def many_objects_record() -> Record:
     value = peaks[100] / peaks[1]
     return record(
         "peak memory of composing 100 objects / 1 object, 1024 x 1024",
-        Spread(value, value, value),
+        Spread.of([value]),
         "<= 1.5",
         value <= 1.5,
         peak_mebibytes={str(count): peak / 2**20 for count, peak in peaks.items()},
@@ -414,10 +415,10 @@ def startup_records(repeats: int) -> list[Record]:
             "an empty program": wall("-c", ""),
         }
         seconds = in_turn(commands, repeats)
-    empty = asdict(spread(seconds["an empty program"]))
+    empty = Spread.of(seconds["an empty program"]).model_dump()
     return [
         record(f"{name}, seconds", found, f"<= {goal}", found.median <= goal, empty=empty)
-        for name, goal, found in ((name, goal, spread(seconds[name])) for name, goal in goals.items())
+        for name, goal, found in ((name, goal, Spread.of(seconds[name])) for name, goal in goals.items())
     ]
 
 
@@ -430,7 +431,7 @@ def scatter_record(num_images: int, repeats: int) -> Record:
             scatter_image(glyphs, config, image_rng(0, "train", index))
 
     seconds = in_turn({"scatter": scatter}, repeats)["scatter"]
-    rate = spread([num_images / value for value in seconds])
+    rate = Spread.of([num_images / value for value in seconds])
     return record("scattered images of 128 x 128, per second and core", rate, ">= 800", rate.median >= 800)
 
 

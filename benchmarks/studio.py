@@ -16,13 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssdir.benchmark.timing import spread
+from ssdir.benchmark.timing import Spread
 from ssdir.evaluation.provenance import provenance
 from ssdir.outputs import atomic_file, claim
 
@@ -94,7 +93,12 @@ def measure() -> dict[str, Any]:
         }
         browser.close()
     records = [
-        {"act": act, "seconds": asdict(spread(values)), "goal": GOAL, "met": spread(values).median <= GOAL}
+        {
+            "act": act,
+            "seconds": Spread.of(values).model_dump(),
+            "goal": GOAL,
+            "met": Spread.of(values).median <= GOAL,
+        }
         for act, values in found.items()
     ]
     return {"objects": objects, "records": records}

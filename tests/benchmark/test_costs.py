@@ -21,7 +21,7 @@ def test_objects_cost_where_they_are_described_one_by_one() -> None:
         "PooledFeatures": [read_recipe("tiny-pooled", SMALL[:1]).model],
         "SPACE": [read_recipe("space-64").model],
     }
-    costs = measure_costs(configs, (1, 40), batch=2, repeats=1, weighed=["train"])
+    costs = measure_costs(configs, (1, 40), batch=2, repeats=1, memory_of=["train"])
     measured = {(cost.model, cost.objects, cost.stage): cost for cost in costs}
     assert len(measured) == len(costs), "each once"
     stages = {
@@ -73,7 +73,7 @@ def test_models_that_read_what_the_refiner_reads_are_trained_too(overrides: list
 
 def test_sizes_of_images_are_measured_apart() -> None:
     sizes = [read_recipe("tiny", [f"model.detector.image_size={size}"]).model for size in (64, 96)]
-    costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, weighed=[])
+    costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, memory_of=[])
     assert [(cost.image_size, cost.stage) for cost in costs] == [
         (size, name) for size in (64, 96) for name in STAGES
     ]

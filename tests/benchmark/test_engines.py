@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import ssdir
 from ssdir.benchmark import engines as module
 from ssdir.benchmark.costs import untrained
-from ssdir.benchmark.engines import ENGINES, PLAIN, find_about, measure_engines, scattered_pictures
+from ssdir.benchmark.engines import ENGINES, PLAIN, detect_about, measure_engines, scattered_pictures
 from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.inference.predictor import Predictor
@@ -66,7 +66,7 @@ def test_an_untrained_detector_is_made_to_find_something(wanted: int) -> None:
     model = untrained(read_recipe("tiny").model)
     assert isinstance(model, DetectedModel)
     pixels = scattered_pictures(128, 4)
-    find_about(model, pixels, wanted)
+    detect_about(model, pixels, wanted)
     found = len(Predictor(model).encode_pixels(pixels)) / 4
     assert 0.5 * wanted <= found <= 1.5 * wanted
 

@@ -16,15 +16,15 @@ def test_variants_take_turns_in_both_directions() -> None:
 
 
 def test_a_ratio_is_of_what_ran_in_the_same_round() -> None:
-    assert ratio([2, 20, 6], [1, 10, 2]) == Spread(2, 2, 3)
+    assert ratio([2, 20, 6], [1, 10, 2]) == Spread(median=2, min=2, max=3)
 
 
 def test_only_what_lies_beyond_every_former_repeat_is_worse() -> None:
-    before = Spread(2, 1, 3)
-    assert is_worse(Spread(4, 3.1, 5), before)
-    assert not is_worse(Spread(4, 2.9, 5), before)
-    assert is_worse(Spread(0.5, 0.1, 0.9), before, low_is_good=False)
-    assert not is_worse(Spread(4, 3.1, 5), before, low_is_good=False)
+    before = Spread(median=2, min=1, max=3)
+    assert is_worse(Spread(median=4, min=3.1, max=5), before)
+    assert not is_worse(Spread(median=4, min=2.9, max=5), before)
+    assert is_worse(Spread(median=0.5, min=0.1, max=0.9), before, low_is_good=False)
+    assert not is_worse(Spread(median=4, min=3.1, max=5), before, low_is_good=False)
 
 
 def test_peak_bytes_are_those_alive_at_once() -> None:

@@ -9,8 +9,8 @@ from torchvision.ops import nms
 
 from ssdir.models.detector.ssd import SSD, AnchorConfig, Detections, SSDConfig
 from ssdir.objects import Objects
-from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 from ssdir.ops.anchors import match_anchors
+from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
 
 from .tiny import NAMES, SIZE, detector_config, noise, tiny_detector, truth
 

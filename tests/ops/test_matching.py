@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 
 from ssdir.objects import Objects
-from ssdir.ops.anchors import level_anchors
-from ssdir.ops.anchors import match_anchors
+from ssdir.ops.anchors import level_anchors, match_anchors
 
 # Of irregular sizes: no two overlap an object equally.
 ANCHORS = torch.cat([level_anchors(6, 0.15, 0.3), level_anchors(3, 0.3, 0.6)])

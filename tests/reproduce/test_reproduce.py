@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ssdir.benchmark.costs import Cost
-from ssdir.benchmark.timing import spread
+from ssdir.benchmark.timing import Spread
 from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
@@ -273,7 +273,15 @@ def test_costs_need_no_training(place: Path, tmp_path: Path, monkeypatch: pytest
     def measured(configs: dict[str, Any], counts: tuple[int, ...]) -> list[Cost]:
         seconds = {"encode": 0.001, "train": 0.0025}
         return [
-            Cost(name, 64, count, stage, 1234567, spread([seconds[stage] * count]), 10)
+            Cost(
+                model=name,
+                image_size=64,
+                objects=count,
+                stage=stage,
+                parameters=1234567,
+                seconds=Spread.of([seconds[stage] * count]),
+                memory_mb=10,
+            )
             for name in configs
             for count in counts
             for stage in seconds

@@ -1,7 +1,7 @@
-"""What each thing that a model does costs, by number of objects and size of the images.
+"""Time and memory of each stage of a model, by number of objects and size of the images.
 
-How many objects a model describes is set: those with a detector find given boxes, the others always describe every
-cell. Weights don't matter to time and memory, so models are made anew, untrained.
+The number of objects is set: detectors return given boxes, and models without a detector always encode every cell.
+Time and memory don't depend on the weights, so models are built anew, untrained.
 """
 
 from __future__ import annotations
@@ -11,59 +11,64 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.benchmark.memory import growth_in_fresh_process
-from ssdir.benchmark.timing import Spread, in_turn, spread
-from ssdir.config import parse
+from ssdir.benchmark.timing import Spread, in_turn
+from ssdir.config import Record, parse
+from ssdir.console import Advance, no_progress
 from ssdir.device import seeded
 from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.model import DetectedConfig, DetectedModel, detector_of
 from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
-from ssdir.models.detector.ssd import SSD, Detections
+from ssdir.models.detector.ssd import SSD, Detections, SSDConfig
 from ssdir.models.inference_form import inference_form
 from ssdir.models.pooled_features import PooledFeatures
-from ssdir.models.registry import AnyModelConfig, build_model, without_pretrained
+from ssdir.models.registry import StoredConfig, build_model, without_pretrained
 from ssdir.objects import Objects
 from ssdir.plots.charts import line_panels
 
 BATCH, REPEATS = 8, 7
 
 STAGES = {
-    "detect": "find objects: backbone, heads, selection",
-    "encode": "backbone, and what the given objects look like",
-    "decode": "draw the objects, and the picture of them",
+    "detect": "backbone, heads, selection",
+    "encode": "backbone, and embeddings of given objects",
+    "decode": "decode the objects, and composite them",
     "reconstruct": "encode, then decode",
     "train": "a step of the representation, backbone included",
     "train_cached": "the same on features that were computed before",
 }
-"""What is measured, in this order, of the models that do it."""
+"""The stages that are measured, in this order, of the models that have them."""
 
 Step = Callable[[], object]
-Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a stage of a model costs, on the CPU.
+class Cost(Record):
+    """Time and memory of a stage of a model on the CPU.
 
     Attributes:
         model: its name.
         image_size: side of the images, in pixels.
-        objects: in each image; None where the model always describes every cell.
+        objects: in each image; None where the model always encodes every cell.
         stage: one of `STAGES`.
-        parameters: how many the model has.
-        seconds: of an image.
+        parameters: number of the model's parameters.
+        seconds: per image.
         memory_mb: what a batch adds to the peak of a fresh process, in MiB; None where it was not measured.
     """
 
     model: str
-    image_size: int
+    image_size: int = Field(ge=1)
     objects: int | None
     stage: str
-    parameters: int
+    parameters: int = Field(ge=0)
     seconds: Spread
     memory_mb: float | None
+
+    @property
+    def case(self) -> tuple[str, int, int | None, str]:
+        """What was measured: the model, the size, the objects and the stage."""
+        return self.model, self.image_size, self.objects, self.stage
 
 
 @dataclass(frozen=True)
@@ -71,61 +76,80 @@ class Case:
     """A model, and the number of objects of each image; None leaves it to the model."""
 
     name: str
-    config: AnyModelConfig
+    config: StoredConfig
     objects: int | None
     batch: int = BATCH
 
 
+class GivenDetector(SSD):
+    """A detector that selects objects as any other, in the same time, and then returns given ones instead."""
+
+    given: Objects | None = None
+
+    def select(self, detections: Detections, score_threshold: float | None = None) -> Objects:
+        """Returns the given objects."""
+        selected = super().select(detections, score_threshold)
+        return selected if self.given is None else self.given
+
+    def give(self, objects: Objects) -> None:
+        """Sets the objects. Random boxes overlap, so there is no suppression, lest some go."""
+        self.given = objects.replace(
+            scores=torch.ones(len(objects)),
+            labels=torch.zeros(len(objects), dtype=torch.int64),
+            anchor_index=self.assign(objects.z_where),
+        )
+        self.config = self.config.model_copy(update={"nms": False})
+
+
 def measure_costs(
-    configs: Mapping[str, Sequence[AnyModelConfig]],
+    configs: Mapping[str, Sequence[StoredConfig]],
     counts: Sequence[int],
     *,
     batch: int = BATCH,
     repeats: int = REPEATS,
-    weighed: Sequence[str] = ("encode", "train"),
-    progress: Progress | None = None,
+    memory_of: Sequence[str] = ("encode", "train"),
+    on_progress: Advance = no_progress,
 ) -> list[Cost]:
     """Measures models against each other; all take turns.
 
     Args:
         configs: by name, the model, once for each size of images.
-        counts: objects of an image, for the models whose cost depends on them.
+        counts: objects of an image, for the models whose time depends on them.
         batch: images at once.
         repeats: rounds, beside one to warm up.
-        weighed: stages whose memory is measured too, in a new process each, which takes seconds.
-        progress: called with (done, all, what of).
+        memory_of: stages whose memory is measured too, in a new process each, which takes seconds.
+        on_progress: called with (done, all, stage).
     """
     cases = [
         Case(name, config, count, batch)
         for name, sizes in configs.items()
         for config in sizes
-        for count in (counts if isinstance(config, DetectedConfig) else [None])
+        for count in (counts if isinstance(config, (SSDConfig, DetectedConfig)) else [None])
     ]
-    told = progress or (lambda done, total, what: None)
     models = [untrained(case.config) for case in cases]
     pairs = [(number, stage) for number, model in enumerate(models) for stage in _stages(model)]
     steps = {f"{number} {stage}": _step(models[number], cases[number], stage) for number, stage in pairs}
-    seconds = in_turn(steps, repeats, lambda done, total: told(done, total, "timing"))
-    found = []
+    seconds = in_turn(steps, repeats, lambda done, total, _=None: on_progress(done, total, "timing"))
+    costs = []
     for done, (number, stage) in enumerate(pairs):
         case = cases[number]
-        told(done, len(pairs), "weighing")
-        found.append(
+        on_progress(done, len(pairs), "measuring memory")
+        costs.append(
             Cost(
-                case.name,
-                case.config.image_size,
-                case.objects,
-                stage,
-                sum(p.numel() for p in models[number].parameters()),
-                spread(value / batch for value in seconds[f"{number} {stage}"]),
-                growth_in_fresh_process(_step_anew, case, stage) if stage in weighed else None,
+                model=case.name,
+                image_size=case.config.image_size,
+                objects=case.objects,
+                stage=stage,
+                parameters=sum(p.numel() for p in models[number].parameters()),
+                seconds=Spread.of(value / batch for value in seconds[f"{number} {stage}"]),
+                memory_mb=growth_in_fresh_process(_step_anew, case, stage) if stage in memory_of else None,
             )
         )
-    return found
+    return costs
 
 
 def chart_of(costs: Sequence[Cost]) -> bytes:
-    """A PNG: encoding by objects, in each model's largest images, and by image size, with most objects."""
+    """A PNG: time of encoding by objects, in each model's largest images, and by image size, with most objects."""
     encode = [cost for cost in costs if cost.stage == "encode"]
     models = {cost.model for cost in encode}
     counts = sorted({cost.objects for cost in encode if cost.objects is not None}) or [0]
@@ -149,53 +173,38 @@ def chart_of(costs: Sequence[Cost]) -> bytes:
     return line_panels(panels, "ms per image, encoding")
 
 
-def untrained(config: AnyModelConfig) -> ObjectModel:
-    """A model of a config, whose detector finds nothing; class-agnostic, unless it is to learn classes.
+def untrained(config: StoredConfig) -> ObjectModel:
+    """A model of a config, whose detector detects nothing; class-agnostic, unless it is to learn classes.
 
-    Pretrained parts are not fetched: they cost nothing but the wait.
+    Pretrained weights are not fetched: neither time nor memory depends on them.
     """
+    config = without_pretrained(config)
     with seeded(0):
         names = ["one", "other"] if isinstance(config, DetectedVAEConfig) and config.loss.classes else ["object"]
-        model = build_model(without_pretrained(config), names)
-        if isinstance(model, DetectedModel):
-            _see_nothing(model)
-        if isinstance(model, PooledFeatures):  # the only one that encodes nothing before it has seen objects
+        if isinstance(config, SSDConfig):
+            model: ObjectModel = GivenDetector(config, names)
+        else:
+            detector = GivenDetector(config.detector, names) if isinstance(config, DetectedConfig) else None
+            model = build_model(config, names, detector)
+        if (of_model := detector_of(model)) is not None:
+            _detect_nothing(of_model)
+        if isinstance(model, PooledFeatures):  # the only one that has to be fitted before it encodes
             images = torch.rand(2, 3, config.image_size, config.image_size)
             model.fit(model.pooled_features(images, _boxes(4, 2), model.config.pool_size), seed=0)
         return model
 
 
-def _see_nothing(model: DetectedModel) -> None:
-    """Untrained detectors see objects everywhere, so many that suppressing them would be what takes the time."""
-    A = model.detector.config.anchors.num_per_cell
+def _detect_nothing(detector: SSD) -> None:
+    """Untrained detectors detect objects everywhere, so many that suppression would take most of the time."""
+    A = detector.config.anchors.num_per_cell
     with torch.no_grad():
-        for head in model.detector.class_heads:
+        for head in detector.class_heads:
             assert isinstance(head, nn.Conv2d)
             assert head.bias is not None
             head.bias.view(A, -1)[:, 1:] = -30
 
 
-def _find(detector: SSD, objects: Objects) -> None:
-    """Makes a detector that finds nothing, at its own cost, find given objects.
-
-    Random boxes overlap; so that none goes, they are not suppressed.
-    """
-    scored = objects.replace(
-        scores=torch.ones(len(objects)),
-        labels=torch.zeros(len(objects), dtype=torch.int64),
-        anchor_index=detector.assign(objects.z_where),
-    )
-    select = detector.select
-
-    def select_given(detections: Detections, score_threshold: float | None = None) -> Objects:
-        select(detections, score_threshold)
-        return scored
-
-    detector.select = select_given  # type: ignore[method-assign]
-    detector.config = detector.config.model_copy(update={"nms": False})
-
-
-def resized(config: AnyModelConfig, size: int) -> AnyModelConfig:
+def resized(config: StoredConfig, size: int) -> StoredConfig:
     """The model for images of another side, in pixels.
 
     Raises:
@@ -218,7 +227,9 @@ def _boxes(count: int, batch: int) -> Objects:
 
 
 def _stages(model: ObjectModel) -> list[str]:
-    """Which of `STAGES` a model has."""
+    """Lists those of `STAGES` that a model has."""
+    if isinstance(model, SSD):
+        return ["detect"]
     has = {"encode"}
     if isinstance(model, DetectedModel):
         has |= {"detect"}
@@ -234,7 +245,10 @@ def _step_anew(case: Case, stage: str) -> Step:
 
 
 def _step(model: ObjectModel, case: Case, stage: str) -> Step:
-    """What a stage does to a batch. Preparing it takes little memory, lest its own be hidden by that."""
+    """A function that runs a stage on a batch.
+
+    Preparing it takes little memory, lest that of the stage be hidden by it.
+    """
     size = case.config.image_size
     images = torch.rand(case.batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     if stage.startswith("train"):
@@ -245,14 +259,15 @@ def _step(model: ObjectModel, case: Case, stage: str) -> Step:
     images = images.contiguous(memory_format=torch.channels_last)
     if stage == "decode":
         images = images[:1]
-    if isinstance(fast, DetectedModel) and case.objects is not None:
-        _find(fast.detector, _boxes(case.objects, len(images)))
+    detector = detector_of(fast)
+    if isinstance(detector, GivenDetector) and case.objects is not None:
+        detector.give(_boxes(case.objects, len(images)))
     encode = partial(fast.encode, images)
     if stage == "encode":
         return encode
     if stage == "detect":
-        assert isinstance(fast, DetectedModel)
-        return torch.no_grad()(partial(fast.detector.encode, images))
+        assert detector is not None
+        return partial(detector.encode, images)
     assert isinstance(fast, GenerativeModel)
     if stage == "reconstruct":
         return torch.no_grad()(lambda: fast.decode(encode()))

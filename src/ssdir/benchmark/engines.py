@@ -1,10 +1,9 @@
-"""What can run a model's encoding, and how fast each is."""
+"""Time of encoding by each engine that can run a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +14,9 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from ssdir.benchmark.timing import Spread, in_turn, ratio, spread
+from ssdir.benchmark.timing import Spread, in_turn, ratio
+from ssdir.config import Record
+from ssdir.console import Advance, no_progress
 from ssdir.data.images import Image8, read_image
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
@@ -25,8 +26,9 @@ from ssdir.export.quantize import quantize_encoder
 from ssdir.export.runtime import OnnxEncoder
 from ssdir.inference.predictor import Predictor
 from ssdir.models.base import ObjectModel
-from ssdir.models.detected.model import DetectedModel
+from ssdir.models.detected.model import DetectedModel, detector_of
 from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.object_arrays import ObjectArrays
 from ssdir.objects import Objects
@@ -47,15 +49,14 @@ ENGINES = {
 Encode = Callable[[], "Objects | ObjectArrays"]
 
 
-@dataclass(frozen=True)
-class EngineCost:
-    """How an engine encodes.
+class EngineCost(Record):
+    """Time of encoding by an engine.
 
     Attributes:
         engine: one of `ENGINES`.
-        seconds: of an image.
+        seconds: per image.
         speedup: how many times as fast as `PLAIN`, in the same rounds.
-        objects: found in an image, on average.
+        objects: detected in an image, on average.
     """
 
     engine: str
@@ -65,10 +66,7 @@ class EngineCost:
 
 
 def measure_engines(
-    model: ObjectModel,
-    pixels: Image8,
-    repeats: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    model: ObjectModel, pixels: Image8, repeats: int, on_progress: Advance = no_progress
 ) -> list[EngineCost]:
     """Encodes the same images by every engine in turn, on the CPU.
 
@@ -79,14 +77,14 @@ def measure_engines(
         on_progress: called with (rounds done, all rounds).
     """
     with _engines(model, pixels) as engines:
-        found = {name: len(encode()) / len(pixels) for name, encode in engines.items()}
+        objects = {name: len(encode()) / len(pixels) for name, encode in engines.items()}
         seconds = in_turn(engines, repeats, on_progress)
     return [
         EngineCost(
-            name,
-            spread(value / len(pixels) for value in seconds[name]),
-            ratio(seconds[PLAIN], seconds[name]),
-            found[name],
+            engine=name,
+            seconds=Spread.of(value / len(pixels) for value in seconds[name]),
+            speedup=ratio(seconds[PLAIN], seconds[name]),
+            objects=objects[name],
         )
         for name in engines
     ]
@@ -99,12 +97,12 @@ def _engines(model: ObjectModel, pixels: Image8) -> Iterator[dict[str, Encode]]:
         PLAIN: lambda: model.eval().encode(batch),
         "torch": _torch_engine(Predictor(model), batch),
     }
-    if isinstance(model, DetectedModel):
+    if detector_of(model) is not None:
         engines["torch, bf16"] = _torch_engine(Predictor(model, precision="bf16"), batch)
         engines["torch.compile"] = _torch_engine(_compiled(Predictor(model)), batch)
         engines["torch.compile, bf16"] = _torch_engine(_compiled(Predictor(model, precision="bf16")), batch)
     with TemporaryDirectory() as folder:
-        if isinstance(model, DetectedVAE):
+        if isinstance(model, (SSD, DetectedVAE)):
             engines |= {
                 name: _onnx_engine(file, pixels) for name, file in _exported(model, pixels, Path(folder)).items()
             }
@@ -117,19 +115,19 @@ def _torch_engine(predictor: Predictor, batch: Tensor) -> Encode:
 
 
 def _compiled(predictor: Predictor) -> Predictor:
-    """Its backbone as one graph; selection depends on what is found, and stays as it is."""
-    encoder: Any = predictor.encoder
-    encoder.detector.backbone = torch.compile(encoder.detector.backbone)
+    """Compiles the backbone as one graph; shapes in selection depend on the detections, and it stays as it is."""
+    detector: Any = detector_of(predictor.encoder)
+    detector.backbone = torch.compile(detector.backbone)
     return predictor
 
 
-def _exported(model: DetectedVAE, pixels: Image8, folder: Path) -> dict[str, Path]:
+def _exported(model: SSD | DetectedVAE, pixels: Image8, folder: Path) -> dict[str, Path]:
     single, eight = folder / "encoder.onnx", folder / "int8.onnx"
     export_model(model, single)
     pictures = [folder / f"{number}.png" for number in range(len(pixels))]
     for picture, image in zip(pictures, pixels, strict=True):
         Image.fromarray(image).save(picture)
-    quantize_encoder(single, eight, pictures, in_single=0)  # What an untrained model finds is no measure.
+    quantize_encoder(single, eight, pictures, in_single=0)  # The detections of an untrained model are no measure.
     return {"ONNX Runtime": single, "ONNX Runtime, int8": eight}
 
 
@@ -146,22 +144,22 @@ def scattered_pictures(size: int, count: int, seed: int = 0) -> Image8:
 
 
 def preset_model(preset: str, objects_per_image: float) -> SSDIR:
-    """A preset's SSDIR of ten classes, untrained, whose detector finds about so many objects in a picture."""
+    """A preset's SSDIR of ten classes, untrained, whose detector detects about so many objects in an image."""
     config = read_recipe(preset).model
     assert isinstance(config, SSDIRConfig)
     with seeded(0):
         model = SSDIR(config, [str(digit) for digit in range(10)])
-    find_about(model, scattered_pictures(config.image_size, 8), objects_per_image)
+    detect_about(model, scattered_pictures(config.image_size, 8), objects_per_image)
     return model
 
 
-def find_about(model: DetectedModel, pixels: Image8, objects_per_image: float) -> None:
+def detect_about(model: DetectedModel, pixels: Image8, objects_per_image: float) -> None:
     """Moves the bias of an untrained detector's first class, by bisection, until so many objects are present.
 
     Args:
         model: it is changed in place.
         pixels: uint8 (B, S, S, 3) of the model's image size.
-        objects_per_image: about so many will be found in these: suppression makes steps.
+        objects_per_image: about so many will be detected in these: suppression makes steps.
     """
     detector = model.eval().detector
     batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float() / 255

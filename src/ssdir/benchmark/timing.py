@@ -1,26 +1,27 @@
-"""Times of what is measured side by side."""
+"""Timing of variants side by side."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from ssdir.config import Record
+from ssdir.console import Advance, no_progress
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Repeats of a measurement."""
+class Spread(Record):
+    """Median, smallest and largest of repeated measurements."""
 
     median: float
     min: float
     max: float
 
-
-def spread(values: Iterable[float]) -> Spread:
-    """The median, and the smallest and largest value."""
-    each = list(values)
-    return Spread(statistics.median(each), min(each), max(each))
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Summarises repeated measurements."""
+        each = list(values)
+        return cls(median=statistics.median(each), min=min(each), max=max(each))
 
 
 def is_worse(now: Spread, before: Spread, *, low_is_good: bool = True) -> bool:
@@ -29,16 +30,14 @@ def is_worse(now: Spread, before: Spread, *, low_is_good: bool = True) -> bool:
 
 
 def ratio(above: Iterable[float], below: Iterable[float]) -> Spread:
-    """Of the repeats' own ratios, so that what slowed both cancels."""
-    return spread(a / b for a, b in zip(above, below, strict=True))
+    """Ratios of repeats of the same round, so that what slowed both cancels."""
+    return Spread.of(a / b for a, b in zip(above, below, strict=True))
 
 
 def in_turn(
-    variants: Mapping[str, Callable[[], object]],
-    repeats: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    variants: Mapping[str, Callable[[], object]], repeats: int, on_progress: Advance = no_progress
 ) -> dict[str, list[float]]:
-    """Seconds of each variant, after one call of each that is not counted.
+    """Times each variant in seconds, after one call of each that is not counted.
 
     Variants take turns, so that whatever else the machine does falls on all of them.
 
@@ -49,12 +48,11 @@ def in_turn(
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for done in range(repeats + 1):
-        # Forwards, then backwards: none always follows the same other.
+        # Forwards, then backwards, so that no variant always follows the same other.
         for name in list(variants)[:: 1 if done % 2 else -1]:
             started = time.perf_counter()
             variants[name]()
             if done:
                 seconds[name].append(time.perf_counter() - started)
-        if on_progress is not None:
-            on_progress(done + 1, repeats + 1)
+        on_progress(done + 1, repeats + 1)
     return seconds

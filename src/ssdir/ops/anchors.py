@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-import torch
-from torch import Tensor
 from torchvision.ops import box_iou
+
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
 

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -274,7 +274,7 @@ class Runner:
             config = {"models": settings, "threads": torch.get_num_threads()}
             record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
             content = {
-                "costs": {name: [asdict(cost) for cost in costs if cost.model == name] for name in configs},
+                "costs": {name: [cost.model_dump() for cost in costs if cost.model == name] for name in configs},
                 "provenance": record,
             }
             with atomic_file(file, force=True) as temporary:  # Another process may have measured it too.

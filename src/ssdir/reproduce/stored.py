@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from ssdir.benchmark.stored import StoredCost
+from ssdir.benchmark.costs import Cost
 from ssdir.config import Record
 from ssdir.reproduce.plan import FileName
 
@@ -37,7 +37,7 @@ class StoredProvenance(Record):
 class StoredCosts(Record):
     """What a model costs, and where that was measured."""
 
-    costs: list[StoredCost] = Field(min_length=1)
+    costs: list[Cost] = Field(min_length=1)
     provenance: StoredProvenance
 
 
@@ -84,5 +84,5 @@ class StoredMeasurement(Record):
 class StoredModelCosts(Record):
     """What several models cost, by name."""
 
-    costs: dict[str, list[StoredCost]]
+    costs: dict[str, list[Cost]]
     provenance: StoredProvenance

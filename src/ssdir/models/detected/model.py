@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdir.config import Config
-from ssdir.models.base import EmbeddingModel
+from ssdir.models.base import EmbeddingModel, ObjectModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
@@ -90,6 +90,13 @@ class DetectedModel(EmbeddingModel):
             float (M, F), see `pool_pyramid`.
         """
         return pool_pyramid(self.detector.pyramid(self.detector.read(images)), objects, size)
+
+
+def detector_of(model: ObjectModel) -> SSD | None:
+    """The detector that a model is, or has; None for models without one."""
+    if isinstance(model, DetectedModel):
+        return model.detector
+    return model if isinstance(model, SSD) else None
 
 
 def pool_pyramid(features: Sequence[Tensor], objects: Objects, size: int) -> Tensor:

@@ -17,9 +17,8 @@ from ssdir.models.base import ObjectModel, check_size
 from ssdir.models.detector.refiner import Refiner, RefinerConfig
 from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map
 from ssdir.objects import Objects
-from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors
+from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors, match_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
-from ssdir.ops.anchors import match_anchors
 from ssdir.ops.precision import at_least_single
 from ssdir.ops.suppression import keep_best
 

@@ -1,0 +1,177 @@
+"""Time and memory of models by stage, number of objects and engine, compared with an earlier report."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import Field
+
+from ssdir.benchmark.costs import STAGES, Cost, measure_costs, resized, untrained
+from ssdir.benchmark.engines import EngineCost, detect_about, measure_engines, scattered_pictures
+from ssdir.benchmark.timing import Spread, is_worse
+from ssdir.config import Record, parse, presets
+from ssdir.console import Advance, no_progress
+from ssdir.documents import read_json
+from ssdir.errors import InputError, InputWarning
+from ssdir.evaluation.provenance import other_cpu, provenance
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected.model import DetectedModel
+from ssdir.models.io import load_model
+from ssdir.models.registry import StoredConfig
+from ssdir.models.shipped import shipped_models
+from ssdir.training.recipe import read_recipe
+
+NUM_DETECTED = 10
+"""About so many objects an untrained detector is made to detect in an image, where engines are compared."""
+
+_SPREAD = ("ms/image", "least", "most")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured.
+
+    Attributes:
+        objects: numbers of objects of an image.
+        image_sizes: sides in pixels; None takes the model's.
+        batch_size: images at once.
+        repeats: rounds that count.
+        memory: measure the peak memory of each stage too, in new processes.
+        engines: compare the engines too.
+    """
+
+    objects: Sequence[int] = (1, 10, 50)
+    image_sizes: Sequence[int] | None = None
+    batch_size: int = 8
+    repeats: int = 7
+    memory: bool = True
+    engines: bool = True
+
+
+class BenchReport(Record):
+    """Time and memory of models.
+
+    Attributes:
+        costs: of each stage.
+        engines: by model, time of encoding by each engine.
+        provenance: see `provenance`.
+    """
+
+    costs: list[Cost]
+    engines: dict[str, list[EngineCost]] = Field(default_factory=dict)
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchTable:
+    """A table to print: its title, the names of its columns, and its cells."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def bench(
+    names: Sequence[str], options: BenchOptions | None = None, on_progress: Advance = no_progress
+) -> BenchReport:
+    """Measures models against each other, stage by stage, and encoding by each engine.
+
+    Args:
+        names: shipped models, models' or runs' folders, or presets, whose models are untrained.
+        options: what to measure.
+        on_progress: called with (done, all, stage).
+
+    Raises:
+        InputError: if there is no such model, or it can't have an image size.
+    """
+    options, started = options or BenchOptions(), time.perf_counter()
+    models = {name: _open(name) for name in names}
+    costs = measure_costs(
+        {
+            name: [
+                resized(cast("StoredConfig", model.config), side)
+                for side in options.image_sizes or [model.image_size]
+            ]
+            for name, model in models.items()
+        },
+        options.objects,
+        batch=options.batch_size,
+        repeats=options.repeats,
+        memory_of=tuple(STAGES) if options.memory else (),
+        on_progress=on_progress,
+    )
+    engines = {}
+    for name, model in models.items() if options.engines else ():
+        on_progress(0, options.repeats + 1, f"engines of {name}")
+        pixels = scattered_pictures(model.image_size, options.batch_size)
+        engines[name] = measure_engines(model, pixels, options.repeats, on_progress)
+    config = {**asdict(options), "models": list(names), "threads": torch.get_num_threads()}
+    record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
+    return BenchReport(costs=costs, engines=engines, provenance=record)
+
+
+def _open(name: str) -> ObjectModel:
+    """A trained model, or a preset's, untrained, with a detector that detects something."""
+    if name not in presets() or name in shipped_models():
+        return load_model(name)
+    model = untrained(read_recipe(name).model)
+    if isinstance(model, DetectedModel):
+        detect_about(model, scattered_pictures(model.image_size, 8), NUM_DETECTED)
+    return model
+
+
+def read_comparable(file: Path) -> BenchReport | None:
+    """Reads an earlier report; None, and an `InputWarning`, where nothing can be compared with it."""
+    if not file.is_file():
+        return None
+    try:
+        report = parse(BenchReport, read_json(file), source=f"'{file}'")
+    except InputError as error:
+        warnings.warn(InputWarning(f"nothing is compared with what is replaced: {error}"), stacklevel=2)
+        return None
+    if difference := other_cpu(report.provenance):
+        warnings.warn(InputWarning(difference), stacklevel=2)
+        return None
+    return report
+
+
+def tables(report: BenchReport, before: BenchReport | None = None) -> list[BenchTable]:
+    """A table of stages for each model and image size, then one of engines for each model.
+
+    Args:
+        report: what to show.
+        before: an earlier report; what has become slower is marked.
+    """
+    earlier = {cost.case: cost.seconds for cost in before.costs} if before is not None else {}
+    shown = []
+    for name, size in dict.fromkeys((cost.model, cost.image_size) for cost in report.costs):
+        rows = [
+            (
+                "every cell" if cost.objects is None else str(cost.objects),
+                cost.stage,
+                *_milliseconds(cost.seconds),
+                "" if cost.memory_mb is None else f"{cost.memory_mb:.0f}",
+                "slower than before" if is_worse(cost.seconds, earlier.get(cost.case, cost.seconds)) else "",
+            )
+            for cost in report.costs
+            if (cost.model, cost.image_size) == (name, size)
+        ]
+        shown.append(BenchTable(f"{name}, {size}×{size} px", ("objects", "stage", *_SPREAD, "MiB", ""), rows))
+    for name, costs in report.engines.items():
+        engine_rows = [
+            (cost.engine, *_milliseconds(cost.seconds), f"{cost.speedup.median:.2f}", f"{cost.objects:.1f}")
+            for cost in costs
+        ]
+        columns = ("engine", *_SPREAD, "times as fast", "objects")
+        shown.append(BenchTable(f"{name}, encoding", columns, engine_rows))
+    return shown
+
+
+def _milliseconds(seconds: Spread) -> tuple[str, str, str]:
+    return f"{1000 * seconds.median:.2f}", f"{1000 * seconds.min:.2f}", f"{1000 * seconds.max:.2f}"
