@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import cv2
+import numpy as np
 
+from ssdir.data.annotations import AnnotationTable
 from ssdir.data.processes import run_jobs
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import SPLITS, Glyphs, Split, load_glyphs
-from ssdir.documents import json_text
+from ssdir.data.writers.layouts import write_coco
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
 
@@ -22,7 +24,6 @@ _IMAGES_PER_JOB = 32
 _PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 _Job: TypeAlias = tuple[Split, int, int]
-_Entries: TypeAlias = list[dict[str, Any]]
 
 
 def write_scatter(
@@ -56,99 +57,84 @@ def write_scatter(
         glyphs = {split: load_glyphs(source, split, root) for split in SPLITS if config.count(split)}
         if not glyphs:
             raise InputError("nothing to write: train, val and test are all 0 images")
-        (folder / "annotations").mkdir()
         _write_images(_Writer(folder, glyphs, config), source, workers, progress)
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """What a process needs to generate images; `run` does one job."""
+    """Everything that a process needs to generate images; `run` does one job."""
 
     folder: Path
     glyphs: dict[Split, Glyphs]
     config: ScatterConfig
 
     def jobs(self) -> list[_Job]:
-        """Runs of images: (split, first, one after the last)."""
+        """Lists groups of images: split, first index, index after the last."""
         return [
             (split, start, min(start + _IMAGES_PER_JOB, self.config.count(split)))
             for split in self.glyphs
             for start in range(0, self.config.count(split), _IMAGES_PER_JOB)
         ]
 
-    def run(self, job: _Job) -> list[_Entries]:
-        """Writes the images of a job; returns the annotations of each, without ids."""
+    def run(self, job: _Job) -> list[ScatteredImage]:
+        """Writes the images of a job, and returns what is in each, without its pixels."""
         split, start, stop = job
-        annotations = []
+        written = []
         for index in range(start, stop):
             rng = image_rng(self.config.seed, split, index)
             scattered = scatter_image(self.glyphs[split], self.config, rng)
             path = self.folder / split / _file_name(index)
-            # Written by us, not by OpenCV, which does not say why it could not.
+            # OpenCV would not say why it can't write a file.
             path.write_bytes(cv2.imencode(".png", scattered.image, _PNG_FLAGS)[1].tobytes())
-            annotations.append(_annotations(scattered))
-        return annotations
+            written.append(replace(scattered, image=scattered.image[:0]))
+        return written
 
 
 def _write_images(writer: _Writer, source: str, workers: int, progress: Callable[[int, int], None] | None) -> None:
     total, done = sum(writer.config.count(split) for split in SPLITS), 0
-    collected: dict[Split, list[_Entries]] = {split: [] for split in SPLITS}
+    collected: dict[Split, list[ScatteredImage]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         (writer.folder / split).mkdir()
     jobs = writer.jobs()
     with closing(run_jobs(writer.run, jobs, workers)) as results:
-        for (split, start, stop), per_image in zip(jobs, results, strict=True):
-            collected[split] += per_image
+        for (split, start, stop), scattered in zip(jobs, results, strict=True):
+            collected[split] += scattered
             done += stop - start
             if progress is not None:
                 progress(done, total)
     class_names = next(iter(writer.glyphs.values())).class_names
-    for split, per_image in collected.items():
-        content = _coco_json(per_image, class_names, source, writer.config)
-        (writer.folder / "annotations" / f"instances_{split}.json").write_text(
-            json_text(content, indent=None), "utf-8"
-        )
-
-
-def _coco_json(
-    per_image: list[_Entries], class_names: list[str], source: str, config: ScatterConfig
-) -> dict[str, Any]:
-    side = config.canvas
-    numbered = [(index, entry) for index, entries in enumerate(per_image) for entry in entries]
-    return {
-        "info": {
-            "description": "Multi-scale scattered glyphs",
-            "source": source,
-            "seed": config.seed,
-            "config": config.model_dump(mode="json"),
-            "ssdir_version": metadata.version("ssdir"),
-        },
-        "licenses": [],
-        "categories": [{"id": i + 1, "name": name, "supercategory": ""} for i, name in enumerate(class_names)],
-        "images": [
-            {"id": i + 1, "file_name": _file_name(i), "width": side, "height": side} for i in range(len(per_image))
-        ],
-        "annotations": [
-            {"id": i + 1, "image_id": index + 1, **entry} for i, (index, entry) in enumerate(numbered)
-        ],
+    info = {
+        "description": "Multi-scale scattered glyphs",
+        "source": source,
+        "seed": writer.config.seed,
+        "config": writer.config.model_dump(mode="json"),
+        "ssdir_version": metadata.version("ssdir"),
     }
+    for split, images in collected.items():
+        table = replace(_table(writer.folder, images, class_names, writer.config.canvas), info=info)
+        write_coco(writer.folder, split, table, table.image_names)
 
 
-def _annotations(scattered: ScatteredImage) -> _Entries:
-    columns = (scattered.boxes_px, scattered.labels, scattered.source_index, scattered.visible)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        {
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-            "iscrowd": 0,
-            "draw_order": order,
-            "source_index": source_index,
-            "visible": round(visible, 4),
-        }
-        for order, ((x1, y1, x2, y2), label, source_index, visible) in enumerate(rows)
-    ]
+def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str], side: int) -> AnnotationTable:
+    counts = [len(scattered.labels) for scattered in images]
+    columns = {
+        name: np.concatenate([getattr(scattered, name) for scattered in images] or [np.zeros(0)])
+        for name in ("boxes_px", "labels", "source_index", "visible")
+    }
+    return AnnotationTable(
+        root=folder,
+        sources=(),
+        category_names=class_names,
+        image_names=[_file_name(index) for index in range(len(images))],
+        image_sizes=np.full((len(images), 2), side, dtype=np.int64),
+        image=np.repeat(np.arange(len(images)), counts),
+        category=columns["labels"].astype(np.int64),
+        boxes_px=columns["boxes_px"].reshape(-1, 4).astype(np.float64),
+        ignored=np.zeros(sum(counts), dtype=np.bool_),
+        draw_order=np.concatenate([np.arange(count) for count in counts] or [np.zeros(0, dtype=np.int64)]),
+        source_index=columns["source_index"].astype(np.int64),
+        visible=columns["visible"].astype(np.float64).round(4),
+    )
 
 
 def _file_name(index: int) -> str:

@@ -70,8 +70,9 @@ def _coco_annotations(table: AnnotationTable) -> Iterator[dict[str, Any]]:
 
 
 def _short(value: float) -> float:
-    """Without the digits that are rounding, however small the number is."""
-    return float(f"{value:.12g}")
+    """Removes the digits that are rounding errors, and the fraction of whole numbers."""
+    short = float(f"{value:.12g}")
+    return int(short) if short.is_integer() else short
 
 
 def _attributes(table: AnnotationTable, row: int) -> dict[str, dict[str, str]]:
