@@ -428,7 +428,7 @@ def test_scatter_writes_a_data_set(digits: Path) -> None:
 def test_scatter_defaults_are_the_configs() -> None:
     import inspect
 
-    from ssdir.commands.data import scatter
+    from ssdir.commands.data.scatter import scatter
     from ssdir.data.scatter.generator import ScatterConfig
 
     options = {name: parameter.default for name, parameter in inspect.signature(scatter).parameters.items()}

@@ -10,11 +10,14 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands import data
 from ssdir.commands.bench import bench
 from ssdir.commands.classify import classify_app
 from ssdir.commands.cluster import cluster
 from ssdir.commands.convert import convert
+from ssdir.commands.data import check as data_check
+from ssdir.commands.data import convert as data_convert
+from ssdir.commands.data import scatter as data_scatter
+from ssdir.commands.data import unpack as data_unpack
 from ssdir.commands.demo import demo
 from ssdir.commands.encode import encode
 from ssdir.commands.evaluate import evaluate
@@ -84,10 +87,10 @@ _SECTIONS: dict[str, dict[Callable[..., None], str]] = {
 """Sections of the help, with an example of each command; Typer lists groups of commands last."""
 
 _DATA: dict[Callable[..., None], str] = {
-    data.scatter: "scatter --out data/digits --train 2000 --val 200 --test 500",
-    data.check: "check data/digits --out check",
-    data.convert: "convert photos/voc --to coco --out photos/coco",
-    data.unpack: "unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000",
+    data_scatter.scatter: "scatter --out data/digits --train 2000 --val 200 --test 500",
+    data_check.check: "check data/digits --out check",
+    data_convert.convert: "convert photos/voc --to coco --out photos/coco",
+    data_unpack.unpack: "unpack tetrominoes_train.tfrecords --out data/tetrominoes --train 20000",
 }
 
 for _section, _examples in _SECTIONS.items():

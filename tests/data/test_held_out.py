@@ -11,8 +11,8 @@ import pytest
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
-from ssdir.data_check.report import diagnose
-from ssdir.data_check.screen import screen
+from ssdir.data_check.check import check_data
+from ssdir.data_check.report import screen_lines
 from ssdir.errors import InputError
 
 from .every_layout import every_layout, write_as_coco, write_as_yolo
@@ -106,15 +106,15 @@ def test_two_splits_called_train_are_not_guessed_between(tmp_path: Path) -> None
 
 def test_the_check_says_what_training_will_do(tmp_path: Path) -> None:
     write_as_coco(tmp_path / "data")
-    diagnosis = diagnose(tmp_path / "data", None, "tiny")
-    assert diagnosis.held_out
-    assert "no split val: training holds out a tenth" in "\n".join(screen(diagnosis))
+    check = check_data(tmp_path / "data", None, "tiny")
+    assert check.held_out
+    assert "no split val: training holds out a tenth" in "\n".join(screen_lines(check))
     content = json.loads((tmp_path / "data" / "annotations" / "instances_train.json").read_text())
     (tmp_path / "data" / "annotations" / "instances_test.json").write_text(json.dumps(content))
     (tmp_path / "data" / "annotations" / "instances_train.json").unlink()
     (tmp_path / "data" / "train").rename(tmp_path / "data" / "test")
-    diagnosis = diagnose(tmp_path / "data", None, "tiny")
-    assert not diagnosis.held_out
-    assert not diagnosis.trainable
-    (told,) = (problem for problem in diagnosis.problems if problem.kind == "no_training_split")
+    check = check_data(tmp_path / "data", None, "tiny")
+    assert not check.held_out
+    assert not check.trainable
+    (told,) = (problem for problem in check.problems if problem.kind == "no_training_split")
     assert told.names == ("test",)

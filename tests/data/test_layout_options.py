@@ -11,7 +11,8 @@ from ssdir.cli import app
 from ssdir.data.readers.clevr.reader import read_clevr
 from ssdir.data.readers.registry import LAYOUTS, find_layout, open_dataset, read_annotations
 from ssdir.data.writers.convert import convert
-from ssdir.data_check.report import diagnose, recommended_yaml
+from ssdir.data_check.check import check_data
+from ssdir.data_check.recommendation import recommended_yaml
 from ssdir.errors import InputError
 from ssdir.training.recipe import READ_OPTIONS, Recipe, read_recipe
 
@@ -92,13 +93,13 @@ def test_recipes_have_every_option_of_every_layout():
 
 
 def test_a_check_recommends_what_it_looked_at(clevr, tmp_path):
-    diagnosis = diagnose(clevr, "val", "tiny", boxes="visible", vocabulary="object")
-    assert diagnosis.summary.classes == {"object": 5}
-    assert diagnosis.as_json()["options"] == {"boxes": "visible", "vocabulary": "object"}
+    check = check_data(clevr, "val", "tiny", boxes="visible", vocabulary="object")
+    assert check.summary.classes == {"object": 5}
+    assert check.as_json()["options"] == {"boxes": "visible", "vocabulary": "object"}
     path = tmp_path / "recipe.yaml"
-    path.write_text(recommended_yaml(diagnosis))
+    path.write_text(recommended_yaml(check))
     assert read_recipe(path).read_options == {"boxes": "visible", "vocabulary": "object", "outside": None}
-    path.write_text(recommended_yaml(diagnose(clevr, "val", "tiny")))
+    path.write_text(recommended_yaml(check_data(clevr, "val", "tiny")))
     assert read_recipe(path).read_options == dict.fromkeys(READ_OPTIONS)
 
 

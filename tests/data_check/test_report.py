@@ -24,8 +24,9 @@ from ssdir.config import presets
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.data.transforms import AugmentConfig
-from ssdir.data_check.report import diagnose, recommended_yaml, write_diagnosis
-from ssdir.data_check.screen import screen
+from ssdir.data_check.check import check_data
+from ssdir.data_check.recommendation import recommended_yaml
+from ssdir.data_check.report import screen_lines, write_report
 from ssdir.data_check.size_priors import GridModelConfig, measure
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.model import DetectedConfig
@@ -122,10 +123,10 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
 def test_few_images_are_seen_more_often(
     images: int, epochs: int | None, clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    diagnosis = diagnose(clean, None, "tiny")
-    summary = dataclasses.replace(diagnosis.summary, images=images)
-    monkeypatch.setitem(diagnosis.summaries, diagnosis.split, summary)
-    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    check = check_data(clean, None, "tiny")
+    summary = dataclasses.replace(check.summary, images=images)
+    monkeypatch.setitem(check.summaries, check.split, summary)
+    recipe = yaml.safe_load(recommended_yaml(check))
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
@@ -149,11 +150,11 @@ def test_few_images_are_seen_more_often(
 def test_what_changes_in_a_mirror_is_not_mirrored(names: tuple[str, str], flip: float, tmp_path: Path) -> None:
     boxes = [(i, names[i % 2], (20, 20, 40, 30)) for i in range(4)]
     data = write_folder(tmp_path / "data", [(f"{i}.png", noise(80, 80, i)) for i in range(4)], boxes, names)
-    assert yaml.safe_load(recommended_yaml(diagnose(data, None, "tiny")))["augment"].get("flip", 0) == flip
+    assert yaml.safe_load(recommended_yaml(check_data(data, None, "tiny")))["augment"].get("flip", 0) == flip
 
 
 def test_a_preset_with_augmentation_keeps_its_own(clean: Path) -> None:
-    assert "augment" not in yaml.safe_load(recommended_yaml(diagnose(clean, None, "clevr-128")))
+    assert "augment" not in yaml.safe_load(recommended_yaml(check_data(clean, None, "clevr-128")))
     assert read_recipe("clevr-128").augment.iou_crop > 0
 
 
@@ -161,18 +162,18 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
     classes = ["cat", "dog"]
     data = tmp_path / "pets"
     shutil.copytree(clean, data)
-    assert diagnose(data, None, "tiny").validates, "a tenth of the images will be held out"
+    assert check_data(data, None, "tiny").validates, "a tenth of the images will be held out"
     write_folder(data, [("x.png", noise(60, 90, 7))], [], classes, "val")
-    diagnosis = diagnose(data, None, "tiny")
-    assert not diagnosis.validates
-    recipe = yaml.safe_load(recommended_yaml(diagnosis))
+    check = check_data(data, None, "tiny")
+    assert not check.validates
+    recipe = yaml.safe_load(recommended_yaml(check))
     assert "keep" not in recipe["detector"]
     assert "augment" in recipe
 
 
 @pytest.mark.slow
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
-    recipe = yaml.safe_load(recommended_yaml(diagnose(clean, None, "paper-clevr")))
+    recipe = yaml.safe_load(recommended_yaml(check_data(clean, None, "paper-clevr")))
     assert recipe["model"]["decoder"] == {"smooth_start": True}
     assert "refiner" not in recipe["model"]["detector"], "it has none"
 
@@ -187,10 +188,10 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
     for path in (data / "train").glob("*.png"):
         pixels = np.maximum(np.asarray(Image.open(path)), grey).astype(np.uint8)
         Image.fromarray(pixels).save(path)
-    diagnosis = diagnose(data, "train", "tiny")
+    check = check_data(data, "train", "tiny")
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
-    assert diagnosis.on_black == (grey == 0)
+    path.write_text(recommended_yaml(check), encoding="utf-8")
+    assert check.on_black == (grey == 0)
     assert read_recipe(path).model.consistency.places == places
     augment = read_recipe(path).augment
     assert (augment.photometric > 0) == (grey > 0), "what is black stays black"
@@ -204,11 +205,11 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
 def test_every_preset_can_be_recommended_for(
     clean: Path, tmp_path: Path, preset: str, untrained_recipe: Callable[..., Recipe]
 ) -> None:
-    diagnosis = diagnose(clean, "train", preset)
+    check = check_data(clean, "train", preset)
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    path.write_text(recommended_yaml(check), encoding="utf-8")
     model = build_model(untrained_recipe(path).model, ["object"])
-    fit = diagnosis.detector
+    fit = check.detector
     assert fit is not None
     assert model.detector.feature_sizes == [level.cells for level in fit.recommended.levels]
     assert fit.recommended.together.share >= fit.current.together.share
@@ -273,13 +274,13 @@ def test_a_recommended_grid_trains(preset: str, tmp_path: Path) -> None:
     """Four objects in a cell of the preset's grid: the recommended one is finer."""
     boxes = [(i, "dot", (x, y, 5, 3)) for i in range(4) for x in (2, 9) for y in (2, 10)]
     images = [(f"{i}.png", noise(64, 64, i)) for i in range(4)]
-    diagnosis = diagnose(write_folder(tmp_path / "dots", images, boxes, ["dot"]), "train", preset)
-    fit = diagnosis.priors[preset]
+    check = check_data(write_folder(tmp_path / "dots", images, boxes, ["dot"]), "train", preset)
+    fit = check.priors[preset]
     assert fit.current.shared == 0.75
     assert (fit.recommended.cells, fit.recommended.shared) == (8, 0)
-    assert "75% find their cell taken (recommended: 0%)" in screen(diagnosis)[-1]
+    assert "75% find their cell taken (recommended: 0%)" in screen_lines(check)[-1]
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(diagnosis), encoding="utf-8")
+    path.write_text(recommended_yaml(check), encoding="utf-8")
     torch.manual_seed(0)
     model = build_model(read_recipe(path).model, ["object"]).train()
     assert isinstance(model, GenerativeModel)
@@ -316,7 +317,7 @@ def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("ssdir.data_check.report.draw_image_grid", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_diagnosis(diagnose(clean, "train", "tiny"), tmp_path / "check")
+        write_report(check_data(clean, "train", "tiny"), tmp_path / "check")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -324,15 +325,15 @@ def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeyp
 @needs_clevr_mini
 def test_real_scenes() -> None:
     started = time.perf_counter()
-    diagnosis = diagnose(CLEVR_MINI, "train", "tiny")
+    check = check_data(CLEVR_MINI, "train", "tiny")
     assert time.perf_counter() - started < 60
-    assert (diagnosis.layout, diagnosis.problems) == ("CLEVR", [])
-    summary = diagnosis.summary
+    assert (check.layout, check.problems) == ("CLEVR", [])
+    summary = check.summary
     assert (summary.images, summary.objects, summary.empty_images) == (310, 1997, 0)
     assert summary.classes == {"sphere": 692, "cylinder": 654, "cube": 651}
     assert summary.overlapping["0.5"] < 0.001
-    assert diagnosis.detector is not None
-    now, better = diagnosis.detector.current.together, diagnosis.detector.recommended.together
+    assert check.detector is not None
+    now, better = check.detector.current.together, check.detector.recommended.together
     assert now.share == pytest.approx(0.70, abs=0.01)
     assert better.share > now.share + 0.05
 
@@ -340,5 +341,5 @@ def test_real_scenes() -> None:
 @needs_clevr_mini
 def test_the_document_shows_what_is_printed() -> None:
     text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
-    for line in screen(diagnose(CLEVR_MINI, None, "tiny"))[1:]:
+    for line in screen_lines(check_data(CLEVR_MINI, None, "tiny"))[1:]:
         assert line in text

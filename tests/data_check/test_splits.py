@@ -15,7 +15,7 @@ from data.defects import noise, write_folder
 from data.real import real_data
 from data.test_yolo import write_images, write_labels
 from ssdir.cli import app
-from ssdir.data_check.report import Diagnosis, diagnose
+from ssdir.data_check.check import DataCheck, check_data
 from ssdir.data_check.splits import main_split
 
 WIDERFACE, needs_widerface = real_data("widerface")
@@ -27,9 +27,9 @@ def run(*args: object) -> Any:
     return CliRunner().invoke(app, ["data", "check", *(str(arg) for arg in args)])
 
 
-def by_kind(diagnosis: Diagnosis) -> dict[str, tuple[str, ...]]:
-    assert len({problem.kind for problem in diagnosis.problems}) == len(diagnosis.problems)
-    return {problem.kind: problem.names for problem in diagnosis.problems}
+def by_kind(check: DataCheck) -> dict[str, tuple[str, ...]]:
+    assert len({problem.kind for problem in check.problems}) == len(check.problems)
+    return {problem.kind: problem.names for problem in check.problems}
 
 
 @pytest.fixture
@@ -47,16 +47,16 @@ def pets(tmp_path: Path) -> Path:
 
 def test_all_splits_are_one_report(pets: Path) -> None:
     seen: list[tuple[int, int]] = []
-    diagnosis = diagnose(pets, None, "tiny", lambda done, total: seen.append((done, total)))
+    check = check_data(pets, None, "tiny", lambda done, total: seen.append((done, total)))
     assert seen == [(i, 7) for i in range(1, 8)]
-    assert diagnosis.split == "train"
-    assert {split: (s.images, s.objects) for split, s in diagnosis.summaries.items()} == {
+    assert check.split == "train"
+    assert {split: (s.images, s.objects) for split, s in check.summaries.items()} == {
         "test": (1, 2),
         "train": (3, 6),
         "val": (3, 3),
     }
-    assert diagnosis.summary is diagnosis.summaries["train"]
-    found = by_kind(diagnosis)
+    assert check.summary is check.summaries["train"]
+    found = by_kind(check)
     assert found == {
         "missing_images": ("val/b.png",),
         "duplicate_boxes": (*found["duplicate_boxes"],),
@@ -65,7 +65,7 @@ def test_all_splits_are_one_report(pets: Path) -> None:
         "shared_images": ("val: val/a.png is train/1.png of train",),
     }
     assert "test/x.png: eel (30, 20, 60, 50)" in found["duplicate_boxes"]
-    assert [problem.stops for problem in diagnosis.problems] == [True, False, False, False, False]
+    assert [problem.stops for problem in check.problems] == [True, False, False, False, False]
 
 
 def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -> None:
@@ -101,23 +101,23 @@ def test_one_split_is_still_one(pets: Path) -> None:
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(pets: Path) -> None:
     (pets / "annotations" / "instances_val.json").write_text('{\n"images": [}')
-    diagnosis = diagnose(pets, None, "tiny")
-    assert list(diagnosis.summaries) == ["train", "test"]
-    (sentence,) = by_kind(diagnosis)["unreadable_splits"]
+    check = check_data(pets, None, "tiny")
+    assert list(check.summaries) == ["train", "test"]
+    (sentence,) = by_kind(check)["unreadable_splits"]
     assert sentence.startswith("val: ")
     assert "line 2" in sentence
-    assert not diagnosis.trainable
+    assert not check.trainable
     write_folder(pets, [], [], ["cat", "dog", "eel"], "val")
-    diagnosis = diagnose(pets, None, "tiny")
-    assert "it has no images" in by_kind(diagnosis)["empty_splits"][0]
-    assert diagnosis.trainable
+    check = check_data(pets, None, "tiny")
+    assert "it has no images" in by_kind(check)["empty_splits"][0]
+    assert check.trainable
     (pets / "annotations" / "instances_train.json").write_text("[]")
     assert run(pets).exit_code == 2
 
 
 def test_classes_that_differ_between_splits_are_named(pets: Path) -> None:
     write_folder(pets, [("x.png", noise(60, 90, 7))], [], ["dog", "cat"], "test")
-    found = by_kind(diagnose(pets, None, "tiny"))
+    found = by_kind(check_data(pets, None, "tiny"))
     assert found["other_classes"] == ("test: dog, cat",)
     assert found["splits_without_objects"] == ("test",)
 
@@ -126,7 +126,7 @@ def test_remarks_of_the_reader_say_of_which_split(tmp_path: Path) -> None:
     for split, names in (("train", ["a", "b"]), ("val", ["c", "d"])):
         write_images(tmp_path / "images" / split, names)
         write_labels(tmp_path / "labels" / split, {names[0]: "0 0.5 0.5 0.5 0.5\n"})
-    found = by_kind(diagnose(tmp_path, None, "tiny"))
+    found = by_kind(check_data(tmp_path, None, "tiny"))
     assert [note.split(":")[0] for note in found["notes"]] == ["train", "val"]
     assert len(found["duplicate_images"]) == 2  # All are red.
     assert len(found["shared_images"]) == 2
@@ -140,14 +140,14 @@ def test_the_split_to_learn_from() -> None:
 
 @needs_coco128
 def test_a_folder_whose_splits_are_the_same_images_is_read_once() -> None:
-    diagnosis = diagnose(COCO128, None, "tiny")
-    assert list(diagnosis.summaries) == ["train"]
+    check = check_data(COCO128, None, "tiny")
+    assert list(check.summaries) == ["train"]
 
 
 @pytest.mark.slow
 @needs_widerface
 def test_real_photographs() -> None:
-    diagnosis = diagnose(WIDERFACE, None, "tiny")
-    assert {split: summary.images for split, summary in diagnosis.summaries.items()} == {"train": 297, "val": 120}
-    assert "shared_images" not in by_kind(diagnosis)
-    assert diagnosis.trainable
+    check = check_data(WIDERFACE, None, "tiny")
+    assert {split: summary.images for split, summary in check.summaries.items()} == {"train": 297, "val": 120}
+    assert "shared_images" not in by_kind(check)
+    assert check.trainable

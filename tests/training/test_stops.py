@@ -15,7 +15,7 @@ from ssdir.data.learnable import Learned, nothing_to_learn
 from ssdir.data.readers.coco.reader import read_coco
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data_check.annotations import check_annotations
-from ssdir.data_check.report import diagnose
+from ssdir.data_check.check import check_data
 from ssdir.errors import InputError
 from ssdir.models.space.model import SPACEConfig
 from ssdir.training.fit import train
@@ -98,9 +98,9 @@ STOPS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("case", STOPS)
 def test_training_stops_where_the_check_says_so(case: str, data: Path, recipe: Recipe, tmp_path: Path) -> None:
     damage, sentence = STOPS[case]
-    assert diagnose(data, None, "tiny").trainable
+    assert check_data(data, None, "tiny").trainable
     damage(data)
-    assert not diagnose(data, None, "tiny").trainable
+    assert not check_data(data, None, "tiny").trainable
     with pytest.raises(InputError, match=sentence) as raised:
         train(recipe, data, tmp_path / "run")
     assert "\n" not in str(raised.value)
@@ -140,7 +140,7 @@ def test_one_object_is_enough(data: Path, recipe: Recipe, tmp_path: Path) -> Non
     rewrite(data, [{"iscrowd": 1}, {"image_id": 2, "category_id": 2}])
     one = changed(recipe, "detector", epochs=1).model_copy(update={"classes": ("dog",)})
     train(one, data, tmp_path / "run", stage="detector")
-    assert diagnose(data, None, "tiny").trainable
+    assert check_data(data, None, "tiny").trainable
 
 
 def test_objects_that_are_all_held_out_are_nothing_to_learn(data: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -148,18 +148,18 @@ def test_objects_that_are_all_held_out_are_nothing_to_learn(data: Path, recipe: 
     held = {Path(path).name for path in open_dataset(data, "val", for_training=True).file_names}
     (number,) = (int(name.removesuffix(".png")) for name in held)
     rewrite(data, [{"image_id": number}])
-    assert [p.kind for p in diagnose(data, None, "tiny").problems if p.stops] == ["no_objects"]
+    assert [p.kind for p in check_data(data, None, "tiny").problems if p.stops] == ["no_objects"]
     with pytest.raises(InputError, match="nothing to learn"):
         train(recipe, data, tmp_path / "run")
     rewrite(data, [{"image_id": (number + 1) % 4}])
-    diagnosis = diagnose(data, None, "tiny")
-    assert diagnosis.trainable
-    assert not diagnosis.validates
+    check = check_data(data, None, "tiny")
+    assert check.trainable
+    assert not check.validates
 
 
 def test_one_image_cannot_be_divided(recipe: Recipe, tmp_path: Path) -> None:
     write(tmp_path / "data", "train", [{}], images=1)
-    assert not diagnose(tmp_path / "data", None, "tiny").trainable
+    assert not check_data(tmp_path / "data", None, "tiny").trainable
     with pytest.raises(InputError, match="none can be held out to validate on"):
         train(recipe, tmp_path / "data", tmp_path / "run")
 
@@ -167,8 +167,8 @@ def test_one_image_cannot_be_divided(recipe: Recipe, tmp_path: Path) -> None:
 def test_models_that_learn_without_boxes_need_none(data: Path, tmp_path: Path) -> None:
     rewrite(data, [])
     assert isinstance(read_recipe("space-64").model, SPACEConfig)
-    diagnosis = diagnose(data, None, "space-64")
-    assert diagnosis.trainable
+    check = check_data(data, None, "space-64")
+    assert check.trainable
     train(read_recipe("space-64", ["representation.epochs=1"]), data, tmp_path / "run")
     assert (tmp_path / "run" / "model" / "config.json").exists()
 

@@ -1,0 +1,1 @@
+"""`ssdir data …`: makes, checks, converts and unpacks data sets."""

@@ -1,0 +1,54 @@
+"""`ssdir data check`: checks a data set and recommends a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdir.commands.options import AsJson, Boxes, Force, Outside, Vocabulary
+from ssdir.console import next_step, progress, say
+from ssdir.documents import json_text
+from ssdir.errors import EXIT_FAILED
+from ssdir.outputs import claim
+
+
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
+    split: Annotated[str | None, typer.Option(help="Split to check; by default all, to train on train.")] = None,
+    preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
+    boxes: Boxes = None,
+    vocabulary: Vocabulary = None,
+    outside: Outside = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make: all results, a recipe, an image grid.")] = None,
+    as_json: AsJson = False,
+    force: Force = False,
+) -> None:
+    """Report what a data set contains, what is broken in it, and which recipe suits it.
+
+    Ends with exit code 1 if training would stop at something.
+    """
+    if out is not None:
+        claim(out, force)
+    from ssdir.data_check.check import check_data
+    from ssdir.data_check.report import IMAGE_GRID_FILE, RECOMMENDED_FILE, screen_lines, write_report
+
+    with progress("reading images") as advance:
+        result = check_data(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary, outside=outside)
+    if out is not None:
+        write_report(result, out, force)
+    if as_json:
+        typer.echo(json_text(result.as_json()), nl=False)
+    else:
+        for line in screen_lines(result):
+            say(line)
+        if out is None:
+            only = [] if split is None else ["--split", split]
+            only += [part for name, value in result.options.items() for part in (f"--{name}", value)]
+            next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
+        elif result.trainable:
+            say(f"see {out / IMAGE_GRID_FILE}")
+            next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")
+    if not result.trainable:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,35 @@
+"""`ssdir data convert`: writes a data set in another layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ssdir.commands.options import Boxes, Force, Outside, Vocabulary
+from ssdir.console import next_step, progress, say, warn
+from ssdir.formatting import counted
+
+
+def convert(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any layout.")],
+    to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    boxes: Boxes = None,
+    vocabulary: Vocabulary = None,
+    outside: Outside = None,
+    force: Force = False,
+) -> None:
+    """Write a data set in another layout: all splits, the images copied as they are."""
+    from ssdir.data.writers.convert import convert as write
+
+    options = {"boxes": boxes, "vocabulary": vocabulary, "outside": outside}
+    with progress("converting") as advance:
+        done = write(path, to, out, force, advance, **options)
+    for note in done.notes:
+        warn(note)
+    for split, images in done.images.items():
+        say(f"{split}: {counted(images, 'image')}, {counted(done.objects[split], 'object')}")
+    say(f"{done.layout} written as {to}: {out}")
+    next_step("data", "check", out)

@@ -1,0 +1,213 @@
+"""The doctor of data sets: one look at all splits, and what to change before training on them.
+
+It joins what rooms below must not know of each other: `data` says what is annotated and broken, `models` what a
+detector's anchors or a grid's cells can do with it, `training` whether the recommended recipe holds, `plots` how
+it looks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from ssdir.config import presets
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.learnable import (
+    Learned,
+    Problem,
+    nothing_to_learn,
+    usable_boxes,
+)
+from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.registry import find_layout
+from ssdir.data.readers.splits import find_split, hold_out
+from ssdir.data_check.anchors import DetectorFit, fit_detector
+from ssdir.data_check.annotations import Summary, summarise
+from ssdir.data_check.images import scan_images
+from ssdir.data_check.size_priors import GridModelConfig, PriorFit, fit_prior
+from ssdir.data_check.splits import check_splits, main_split
+from ssdir.errors import EmptySplitError, InputError, nearest
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.ops.boxes import to_cxcywh
+from ssdir.training.recipe import read_recipe
+
+PRIOR_PRESETS = ("space-64", "spair-64")
+"""Whose size priors are shown beside any detector's anchors."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataCheck:
+    """All that was found out about one or several splits.
+
+    Attributes:
+        root: the folder, as given.
+        split: the one to learn from, which the recommendations are for.
+        layout: what the folder was recognised as.
+        options: of the layout, as asked for.
+        tables: what is annotated, by split, the one to learn from first.
+        summaries: counts, by split.
+        problems: those that stop training first.
+        preset: the one that is to learn it.
+        image_size: side of its square input.
+        detector: what its detector's anchors match; None if it has none.
+        priors: size priors and grids, by preset: of models that learn without boxes. The preset itself, if it is
+            of such a model, or else the `PRIOR_PRESETS`.
+        held_out: whether there is no split to validate on, so that training holds out a tenth.
+        on_black: whether most of most images to learn from is black.
+        validates: whether the split to validate on has an object, so that epochs can be compared.
+    """
+
+    root: str
+    split: str
+    layout: str
+    options: dict[str, str]
+    tables: dict[str, AnnotationTable]
+    summaries: dict[str, Summary]
+    problems: list[Problem]
+    preset: str
+    image_size: int
+    detector: DetectorFit | None
+    priors: dict[str, PriorFit]
+    held_out: bool
+    on_black: bool
+    validates: bool
+
+    @property
+    def summary(self) -> Summary:
+        """Counts of the split to learn from."""
+        return self.summaries[self.split]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training would run through."""
+        return not any(problem.stops for problem in self.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the annotations, as plain values."""
+        parts = {
+            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "summary": dataclasses.asdict(self.summary),
+            "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
+        }
+        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out", "on_black", "validates")
+        plain = {name: getattr(self, name) for name in names}
+        detector = {} if self.detector is None else self.detector.as_json()
+        priors = {name: dataclasses.asdict(fit) for name, fit in self.priors.items()}
+        return {**plain, "trainable": self.trainable, **parts, **detector, "size_priors": priors}
+
+
+def check_data(
+    root: str | Path,
+    split: str | None,
+    preset: str,
+    progress: Callable[[int, int], None] | None = None,
+    **options: str | None,
+) -> DataCheck:
+    """Reads the annotations of one split, or of all, and each of their images once.
+
+    Args:
+        root: folder of the data set, in any known layout.
+        split: which part of it; None looks at all, and recommends what suits train.
+        preset: name of the preset that is to learn it.
+        progress: called with the number of images read, and of all.
+        options: of the layout, see `Layout.read`.
+
+    Raises:
+        InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken; of
+            all splits, those of the one to learn from: another that can't be read is a problem.
+    """
+    if preset not in presets():
+        raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
+    recipe = read_recipe(preset)
+    model = recipe.model
+    layout = find_layout(root)
+    tables, main, problems = _read_splits(layout, Path(root), split, options)
+    paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
+    scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
+    problems += check_splits(tables, main, scanned, model.image_size, recipe.learned)
+    held_out_of = layout.held_out_of(Path(root))
+    division, validates = _check_validation(tables, main, held_out_of, recipe.learned)
+    problems += division
+    summaries = {name: summarise(table) for name, table in tables.items()}
+    rows, corners = usable_boxes(tables[main])
+    boxes, image_index = to_cxcywh(torch.from_numpy(corners)), tables[main].image[rows]
+    detector = None
+    if isinstance(model, DetectedConfig):
+        longer_sides = tables[main].image_sizes.max(axis=1).tolist()
+        detector = fit_detector(boxes, longer_sides, summaries[main].nms_threshold, model.detector)
+    names = PRIOR_PRESETS if detector else (preset,)
+    grids = {name: config for name in names if isinstance(config := read_recipe(name).model, GridModelConfig)}
+    return DataCheck(
+        root=str(root),
+        split=main,
+        layout=layout.name,
+        options=layout.known(options),
+        tables=tables,
+        summaries=summaries,
+        problems=sorted(problems, key=lambda problem: not problem.stops),
+        preset=preset,
+        image_size=model.image_size,
+        detector=detector,
+        priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
+        held_out=held_out_of is not None,
+        on_black=median(scanned[path].black for path in tables[main].image_paths) > 0.5,
+        validates=validates,
+    )
+
+
+def _check_validation(
+    tables: Mapping[str, AnnotationTable], main: str, held_out_of: str | None, learned: Learned
+) -> tuple[list[Problem], bool]:
+    """What stops training once images are held out to validate on, where there is no val.
+
+    Returns:
+        The problems, and whether the split to validate on is there and has an object.
+    """
+    if held_out_of is None or main not in (held_out_of, "train"):
+        val = find_split("val", list(tables))
+        return [], val is not None and nothing_to_learn(tables[val], learned) is None
+    try:
+        train, val_part = hold_out(tables[main], f"split {main}")
+    except InputError as error:
+        return [Problem("nothing_to_hold_out", True, "no image to validate on", (str(error),))], False
+    nothing = nothing_to_learn(train, learned)
+    problems = []
+    if nothing is not None and nothing_to_learn(tables[main], learned) is None:
+        sentence = "objects only in the images that are held out to validate on, so there is nothing to learn"
+        problems.append(replace(nothing, sentence=sentence, names=(main,)))
+    return problems, nothing_to_learn(val_part, learned) is None
+
+
+def _read_splits(
+    layout: Layout, root: Path, split: str | None, options: Mapping[str, str | None]
+) -> tuple[dict[str, AnnotationTable], str, list[Problem]]:
+    """The tables by split, which of them to learn from, and what is wrong with those that can't be read."""
+    if split is not None:
+        return {split: layout.read(root, split, **options)}, split, []
+    splits = layout.splits(root)
+    if not splits:
+        raise InputError(
+            f"'{root}' has {layout.name}'s layout, but no split: see docs/data.md for where splits are"
+        )
+    main = main_split(splits)
+    tables, empty, unreadable = {}, list[str](), list[str]()
+    for name in sorted(splits, key=lambda name: name != main):
+        try:
+            tables[name] = layout.read(root, name, **options)
+        except InputError as error:
+            if name == main:
+                raise
+            (empty if isinstance(error, EmptySplitError) else unreadable).append(f"{name}: {error}")
+    train = find_split("train", splits)
+    problems = [
+        Problem("no_training_split", True, "splits, but none to train on", tuple(splits if train is None else ())),
+        Problem("unreadable_splits", True, "splits that can't be read", tuple(unreadable)),
+        Problem("empty_splits", False, "splits without images", tuple(empty)),
+    ]
+    return tables, main, [problem for problem in problems if problem.names]
