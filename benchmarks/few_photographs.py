@@ -29,7 +29,8 @@ from ssdir.models.io import load_model
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.fit import train
-from ssdir.training.recipe import read_recipe, read_summary
+from ssdir.training.recipe import read_recipe
+from ssdir.training.run_folder import read_summary
 
 LEARNED, VALIDATED = 240, 150
 BATCH = 16

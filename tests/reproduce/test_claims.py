@@ -12,7 +12,7 @@ from ssdir.reproduce.plan import Job, jobs_of, read_plan
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.watch import Watch
 from ssdir.training.session import OutOfTime
-from ssdir.training.summary import write_summary
+from ssdir.training.run_folder import write_summary
 
 PLAN = {
     "about": "A test.",

@@ -13,7 +13,6 @@ from torch import Tensor
 from ssdir.training.recipe import Recipe
 
 SIZE = 64
-INTERRUPTED = (KeyboardInterrupt, SystemExit)
 
 
 def changed(recipe: Recipe, stage: str, **values: Any) -> Recipe:

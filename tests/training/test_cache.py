@@ -20,14 +20,14 @@ from ssdir.models.backbone import ConvConfig
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, cache_key
-from ssdir.training.loading import Batch, CachedDataset, collate_cached
+from ssdir.training.loading import Batch, CachedDataset, collate_batch
 from ssdir.training.recipe import Recipe
 
 from .common import SIZE
 
 
 def everything(cached: CachedDataset) -> Batch:
-    return collate_cached([cached[index] for index in range(len(cached))])
+    return collate_batch([cached[index] for index in range(len(cached))])
 
 
 def assert_same_batch(first: Batch, second: Batch) -> None:
@@ -79,7 +79,7 @@ def test_a_step_on_cached_features_learns_without_the_detector(
     with counted_images(model) as calls:
         cached = build_cache(model, val, tmp_path, limit_mb=100, batch_size=5)
         for _epoch in range(3):
-            for batch in DataLoader(cached, batch_size=8, collate_fn=collate_cached):
+            for batch in DataLoader(cached, batch_size=8, collate_fn=collate_batch):
                 model.zero_grad()
                 model.loss_of(batch.images, batch.objects, batch.features)["total"].backward()
     assert sum(calls) == len(val)  # each image once, in all

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ssdir.errors import InputError
 from ssdir.training.checkpoints import read_checkpoint, run_key, write_checkpoint
 from ssdir.training.fit import train
+from ssdir.training.loop import CHECKPOINT
 from ssdir.training.recipe import Recipe
 from ssdir.training.session import OutOfTime, Session
-from ssdir.training.stage import CHECKPOINT
 
 from .common import changed
 

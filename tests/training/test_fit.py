@@ -4,15 +4,15 @@ import csv
 import json
 import re
 import shutil
-import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdir.data.dataset import collate
 from ssdir.data.images import Image8, read_channels
@@ -22,13 +22,15 @@ from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.models.backbone import TimmConfig
 from ssdir.models.io import load_model
+from ssdir.training.devices import fabric_precision
 from ssdir.training.fit import train
-from ssdir.training.loading import EpochShuffle
-from ssdir.training.modules import LitModel, LitRepresentation, LitStage
-from ssdir.training.precision import trainer_precision
-from ssdir.training.recipe import STAGES, Recipe, read_recipe, read_training
+from ssdir.training.loading import Batch
+from ssdir.training.loop import StageLoop
+from ssdir.training.recipe import STAGES, Recipe, read_recipe
+from ssdir.training.run_folder import read_training
+from ssdir.training.steps import Objective
 
-from .common import INTERRUPTED, SIZE, all_finite, changed, summary, with_detector
+from .common import SIZE, all_finite, changed, summary, with_detector
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record["recipe"] == augmented.model_dump(mode="json")
     assert {stage for stage, seconds in record["wall_seconds"].items() if seconds > 0} == set(STAGES)
     assert record["device"] == device_name(choose_device())
-    assert record["precision"] == trainer_precision(augmented)
+    assert record["precision"] == fabric_precision(augmented, choose_device())
     assert read_training(tmp_path) is None
 
 
@@ -139,26 +141,34 @@ def test_trained_model_encodes_and_decodes(run: Path, scattered: Path) -> None:
     assert all(torch.equal(trained[name], tensor) for name, tensor in detector.items())
 
 
-def interrupt_at(epoch: int, batch: int) -> Callable[[LitStage, Any, int], Tensor | None]:
-    def training_step(self: LitStage, data: Any, batch_index: int) -> Tensor | None:
-        if (self.current_epoch, batch_index) == (epoch, batch):
-            raise KeyboardInterrupt
-        return LitStage.training_step(self, data, batch_index)
+def interrupt_at(stage: str, epoch: int, batch: int) -> Callable[[StageLoop, Batch], dict[str, float]]:
+    """A step that is interrupted, as by Ctrl-C, at a batch of an epoch of a stage."""
+    taken, take = Counter[int](), StageLoop.step
 
-    return training_step
+    def step(self: StageLoop, data: Batch) -> dict[str, float]:
+        if self.stage.folder.name == stage:
+            if (self.epoch, taken[self.epoch]) == (epoch, batch):
+                raise KeyboardInterrupt
+            taken[self.epoch] += 1
+        return take(self, data)
 
-
-def noting_epochs(epochs: list[int]) -> Callable[[LitStage, Any, int], Tensor | None]:
-    def training_step(self: LitStage, data: Any, batch_index: int) -> Tensor | None:
-        epochs.append(self.current_epoch)
-        return LitStage.training_step(self, data, batch_index)
-
-    return training_step
+    return step
 
 
-@pytest.mark.parametrize("stage", [LitModel, LitRepresentation])
+def noting_epochs(stage: str, epochs: list[int]) -> Callable[[StageLoop, Batch], dict[str, float]]:
+    take = StageLoop.step
+
+    def step(self: StageLoop, data: Batch) -> dict[str, float]:
+        if self.stage.folder.name == stage:
+            epochs.append(self.epoch)
+        return take(self, data)
+
+    return step
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_resumed_training_equals_uninterrupted(
-    stage: type[LitStage],
+    stage: str,
     run: Path,
     augmented: Recipe,
     scattered: Path,
@@ -166,55 +176,40 @@ def test_resumed_training_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
-    handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "training_step", interrupt_at(epoch=1, batch=2))
-        with pytest.raises(INTERRUPTED):
+        patch.setattr(StageLoop, "step", interrupt_at(stage, epoch=1, batch=2))
+        with pytest.raises(KeyboardInterrupt):
             train(augmented, scattered, out)
-    signal.signal(signal.SIGINT, handler)
     assert not (out / "model").exists()
     torch.rand(5)  # the state of the generator must not matter
     epochs: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "training_step", noting_epochs(epochs))
+        patch.setattr(StageLoop, "step", noting_epochs(stage, epochs))
         train(augmented, scattered, out, resume=True)
     assert epochs == [1] * 4 + [2] * 4  # the finished one is not repeated
     whole, resumed = (load_model(folder).state_dict() for folder in (run, out))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-    last = [rows_of(folder / "representation" / "metrics.csv")[-1]["val/total"] for folder in (run, out)]
-    assert last[0] == last[1]
+    for name in STAGES:
+        logged, uninterrupted = (rows_of(folder / name / "metrics.csv") for folder in (out, run))
+        assert logged == uninterrupted
 
 
 @pytest.mark.slow
 def test_resumed_training_with_workers_equals_uninterrupted(
     augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, handler = augmented.model_copy(update={"workers": 1}), signal.getsignal(signal.SIGINT)
+    recipe = augmented.model_copy(update={"workers": 1})
     train(recipe, scattered, tmp_path / "whole", stage="detector")
     with monkeypatch.context() as patch:
-        patch.setattr(LitModel, "training_step", interrupt_at(epoch=1, batch=2))
-        with pytest.raises(INTERRUPTED):
+        patch.setattr(StageLoop, "step", interrupt_at("detector", epoch=1, batch=2))
+        with pytest.raises(KeyboardInterrupt):
             train(recipe, scattered, tmp_path / "run", stage="detector")
-    signal.signal(signal.SIGINT, handler)
     train(recipe, scattered, tmp_path / "run", stage="detector", resume=True)
     whole, resumed = (load_model(tmp_path / name / "detector" / "model").state_dict() for name in ("whole", "run"))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
-def test_interruption_reaches_the_caller_and_leaves_ctrl_c_working(
-    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(LitModel, "training_step", interrupt_at(epoch=0, batch=1))
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, scattered, tmp_path / "run")
-        assert signal.getsignal(signal.SIGINT) is handler
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def test_results_alone_go_to_stdout_and_lightnings_advice_nowhere(
+def test_progress_goes_to_stderr(
     recipe: Recipe,
     scattered: Path,
     tmp_path: Path,
@@ -223,15 +218,14 @@ def test_results_alone_go_to_stdout_and_lightnings_advice_nowhere(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(LitModel, "training_step", interrupt_at(epoch=1, batch=1))
+        patched.setattr(StageLoop, "step", interrupt_at("detector", epoch=1, batch=1))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, scattered, tmp_path / "run", stage="detector")
     train(recipe, scattered, tmp_path / "run", resume=True)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "Epoch 2" in said.err
-    advice = re.compile(r"log_every_n_steps|log files|is not empty|in eval mode|num_workers")
-    assert [str(warning.message) for warning in recwarn if advice.search(str(warning.message))] == []
+    assert re.search(r"^detector: 3 of 3 epochs: train/box [0-9.e+-]+, train/class .*, val/total ", said.err, re.M)
+    assert [str(warning.message) for warning in recwarn if "lightning" in str(warning.filename)] == []
 
 
 def test_ended_stages_are_not_repeated(run: Path, augmented: Recipe, scattered: Path) -> None:
@@ -311,39 +305,34 @@ def test_force_replaces_a_run(recipe: Recipe, scattered: Path, tmp_path: Path) -
     assert read_recipe(out / "recipe.yaml").detector.lr == 1e-3
 
 
-def vanishing_gradient(module: LitStage) -> Tensor:
+def vanishing_gradient(module: nn.Module) -> Tensor:
     """Zero, with a gradient that is not a number."""
     return sum(p.sum() for p in module.parameters() if p.requires_grad).mul(0).sqrt()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("stage", [LitModel, LitRepresentation])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_step_gone_wrong_is_skipped_and_counted(
-    what: str,
-    stage: type[LitStage],
-    recipe: Recipe,
-    scattered: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    what: str, stage: str, recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute, weights = stage.compute_losses, []
+    compute, weights = Objective.forward, []
 
-    def broken(self: LitStage, batch: Any) -> dict[str, Tensor]:
+    def broken(self: Objective, batch: Batch) -> dict[str, Tensor]:
         losses = compute(self, batch)
-        if self.training and self.trainer.training:
+        if torch.is_grad_enabled():
             weights.append([p.detach().clone() for p in self.parameters()])
             if len(weights) == 2:
                 extra = torch.tensor(torch.nan) if what == "loss" else vanishing_gradient(self)
                 return {**losses, "total": losses["total"] + extra}
         return losses
 
-    name = "detector" if stage is LitModel else "representation"
     one = changed(changed(recipe, "detector", epochs=1), "representation", epochs=1)
-    if stage is LitRepresentation:
+    if stage == "representation":
         train(one, scattered, tmp_path / "run", stage="detector")
-    monkeypatch.setattr(stage, "compute_losses", broken)
-    train(one, scattered, tmp_path / "run", stage=name, resume=True)
-    assert summary(tmp_path / "run", name)["skipped_steps"] == 1
+    monkeypatch.setattr(Objective, "forward", broken)
+    train(one, scattered, tmp_path / "run", stage=stage, resume=True)
+    assert summary(tmp_path / "run", stage)["skipped_steps"] == 1
+    assert rows_of(tmp_path / "run" / stage / "metrics.csv")[0]["train/skipped_steps"] == "1.0"
     assert len(weights) == 4
     for step, moved in ((0, True), (1, False), (2, True)):
         same = all(torch.equal(a, b) for a, b in zip(weights[step], weights[step + 1], strict=True))
@@ -378,15 +367,3 @@ def test_cloned_backbone_trains_whole(recipe: Recipe, scattered: Path, tmp_path:
     assert any(name.endswith("running_mean") for name in changed_names)
     detector = load_model(tmp_path / "run" / "detector" / "model").detector.state_dict()
     assert all(torch.equal(tensor, detector[name]) for name, tensor in model.detector.state_dict().items())
-
-
-def test_shuffling_depends_on_seed_and_epoch_alone() -> None:
-    sampler, other = EpochShuffle(50, seed=1), EpochShuffle(50, seed=2)
-    first = list(sampler)
-    assert sorted(first) == list(range(50))
-    assert list(sampler) == first
-    assert list(other) != first
-    sampler.set_epoch(1)
-    assert list(sampler) != first
-    sampler.set_epoch(0)
-    assert list(sampler) == first

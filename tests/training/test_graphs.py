@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,12 @@ from ssdir.models.detected.encoders import PyramidEncoder
 from ssdir.models.io import load_model
 from ssdir.models.spair.model import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR
-from ssdir.training import stage as stages
+from ssdir.training import loop
 from ssdir.training.fit import train
 from ssdir.training.graphs import DenseGraphs
 from ssdir.training.loading import Batch
-from ssdir.training.modules import LitModel, LitRepresentation, LitStage
-from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.recipe import Recipe
+from ssdir.training.steps import Objective
 
 B = 4
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are captured on NVIDIA GPUs")
@@ -61,51 +62,49 @@ def aligned(model: SSDIR) -> SSDIR:
         return SSDIR(config, model.class_names, detector=copy.deepcopy(model.detector))
 
 
-def detector_stage(model: SSDIR) -> LitStage:
-    return LitModel(copy.deepcopy(model.detector).requires_grad_(True), StageConfig(), 0)
+def detector_stage(model: SSDIR) -> Objective:
+    return Objective(copy.deepcopy(model.detector).requires_grad_(True))
 
 
-def cells_stage(model: SSDIR) -> LitStage:
-    return LitRepresentation(copy.deepcopy(model), StageConfig(), 0)
+def cells_stage(model: SSDIR) -> Objective:
+    return Objective(copy.deepcopy(model))
 
 
-def aligned_stage(model: SSDIR) -> LitStage:
-    return LitRepresentation(aligned(model), StageConfig(), 0)
+def aligned_stage(model: SSDIR) -> Objective:
+    return Objective(aligned(model))
 
 
-STAGES: list[tuple[Callable[[SSDIR], LitStage], dict[str, int]]] = [
+STAGES: list[tuple[Callable[[SSDIR], Objective], dict[str, int]]] = [
     (detector_stage, {"SSD": 1}),
     (cells_stage, {"ConvBackbone": 1, "PyramidEncoder": 1}),
     (aligned_stage, {"ConvBackbone": 1}),
 ]
 
 
-def batches_of(stage: LitStage, split: ObjectDataset, sizes: list[int], device: str = "cpu") -> list[Any]:
+def batches_of(stage: Objective, split: ObjectDataset, sizes: list[int], device: str = "cpu") -> list[Batch]:
     """Batches of these sizes, as the stage wants them."""
     made, first = [], 0
     for size in sizes:
         images, targets = collate([split[index] for index in range(first, first + size)])
         first += size
-        images, targets = images.to(device), targets.to(device)
-        if isinstance(stage, LitRepresentation):
-            anchor_index = stage.model.detector.assign(targets.z_where)
-            made.append(Batch(images, targets.replace(anchor_index=anchor_index), []))
-        else:
-            made.append((images, targets))
+        if isinstance(stage.model, SSDIR):
+            targets = targets.replace(anchor_index=stage.model.detector.assign(targets.z_where))
+        made.append(Batch(images, targets).to(torch.device(device)))
     return made
 
 
-def steps(stage: LitStage, batches: list[Any]) -> list[dict[str, Tensor]]:
+def steps(stage: Objective, batches: list[Batch]) -> list[dict[str, Tensor]]:
     """Losses of one step each, and the weights and statistics afterwards."""
-    optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], 1e-2)
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, 1e-2)
     stage.train()
     found = []
     torch.manual_seed(1)
     for batch in batches:
-        losses = stage.compute_losses(batch)
+        losses = stage(batch)
         optimizer.zero_grad()
         losses["total"].backward()
-        stage.check_step(losses)
+        nn.utils.clip_grad_norm_(parameters, math.inf)
         optimizer.step()
         found.append({name: value.detach() for name, value in losses.items()})
     return [*found, {name: value.clone() for name, value in stage.state_dict().items()}]
@@ -113,7 +112,7 @@ def steps(stage: LitStage, batches: list[Any]) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize(("make", "replays"), STAGES)
 def test_steps_by_graphs_are_the_same_steps(
-    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR, val: ObjectDataset
+    make: Callable[[SSDIR], Objective], replays: dict[str, int], model: SSDIR, val: ObjectDataset
 ) -> None:
     batches = batches_of(make(model), val, [B, B, B - 1])
     plain = steps(make(model), batches)
@@ -128,7 +127,7 @@ def test_steps_by_graphs_are_the_same_steps(
 
 @pytest.mark.parametrize(("make", "replays"), STAGES)
 def test_capturing_leaves_everything_as_it_was(
-    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR
+    make: Callable[[SSDIR], Objective], replays: dict[str, int], model: SSDIR
 ) -> None:
     stage, graphs = make(model), DenseGraphs(OnHost())
     before, numbers = copy.deepcopy(stage.state_dict()), torch.get_rng_state()
@@ -168,8 +167,8 @@ def test_a_training_goes_on_where_nothing_can_be_captured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(stages, "has_graphs", lambda device: True)
-    monkeypatch.setattr(stages, "DenseGraphs", lambda: DenseGraphs(SecondFails()))
+    monkeypatch.setattr(loop, "has_graphs", lambda device: True)
+    monkeypatch.setattr(loop, "DenseGraphs", lambda: DenseGraphs(SecondFails()))
     train(recipe, scattered, tmp_path / "run")
     told = " ".join(capsys.readouterr().err.split())
     assert "kernel by kernel: operation not permitted when stream is capturing" in told
@@ -181,15 +180,15 @@ def test_validation_goes_the_usual_way(model: SSDIR, val: ObjectDataset) -> None
     DenseGraphs(on_host).capture(stage, B)
     batches = batches_of(stage, val, [B])
     with torch.no_grad():
-        stage.compute_losses(*batches)
-    stage.eval().compute_losses(*batches)
+        stage(*batches)
+    stage.eval()(*batches)
     assert not on_host.replays
 
 
 def test_what_a_frozen_part_returned_outlives_its_next_replay(model: SSDIR, val: ObjectDataset) -> None:
     stage, on_host = cells_stage(model), OnHost()
     DenseGraphs(on_host).capture(stage, B)
-    assert isinstance(stage, LitRepresentation)
+    assert isinstance(stage.model, SSDIR)
     first, second = (batch.images for batch in batches_of(stage, val, [B, B]))
     with torch.no_grad():
         maps = stage.model.detector.read(first)
@@ -202,7 +201,7 @@ def test_what_a_frozen_part_returned_outlives_its_next_replay(model: SSDIR, val:
 
 def test_models_without_dense_parts_have_no_graphs() -> None:
     graphs = DenseGraphs(OnHost())
-    graphs.capture(LitModel(SPAIR(SPAIRConfig(), ["object"]), StageConfig(), 0), B)
+    graphs.capture(Objective(SPAIR(SPAIRConfig(), ["object"])), B)
     assert not graphs.parts
 
 
@@ -221,8 +220,8 @@ def test_a_training_by_graphs_is_the_same_training(
             released.append([type(part).__name__ for part in self.parts])
             super().release()
 
-    monkeypatch.setattr(stages, "DenseGraphs", lambda: Watched(on_host))
-    monkeypatch.setattr(stages, "has_graphs", lambda device: True)
+    monkeypatch.setattr(loop, "DenseGraphs", lambda: Watched(on_host))
+    monkeypatch.setattr(loop, "has_graphs", lambda device: True)
     train(recipe, scattered, tmp_path / "by graphs")
     # Three epochs of four steps in either stage; the frozen backbone's maps are kept.
     assert on_host.replays == {"SSD": 12, "PyramidEncoder": 12}
@@ -234,7 +233,7 @@ def test_a_training_by_graphs_is_the_same_training(
 @needs_gpu
 @pytest.mark.parametrize(("make", "replays"), STAGES)
 def test_a_gpu_replays_the_same_steps(
-    make: Callable[[SSDIR], LitStage], replays: dict[str, int], model: SSDIR, val: ObjectDataset
+    make: Callable[[SSDIR], Objective], replays: dict[str, int], model: SSDIR, val: ObjectDataset
 ) -> None:
     found = []
     for by_graphs in (False, True):

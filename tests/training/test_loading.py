@@ -5,25 +5,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.readers.registry import open_dataset
 from ssdir.models.ssdir import SSDIR
-from ssdir.objects import Objects
 from ssdir.training.cache import build_cache
 from ssdir.training.fit import train
-from ssdir.training.loading import Batch, CachedDataset, EpochShuffle, ResidentDataset, make_loader
-from ssdir.training.modules import LitRepresentation
+from ssdir.training.loading import CachedDataset, ResidentDataset, make_loader
 from ssdir.training.recipe import Recipe
+from ssdir.training.steps import Objective
 
 from .common import SIZE, changed
 
 CPU = torch.device("cpu")
 
 
-def parts(batch: Any) -> tuple[Tensor, Objects]:
-    return (batch.images, batch.objects) if isinstance(batch, Batch) else batch
+def shuffle(split: ObjectDataset, seed: int) -> DistributedSampler[Any]:
+    return DistributedSampler(split, num_replicas=1, rank=0, seed=seed)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -34,7 +33,7 @@ def test_resident_batches_equal_loaded_ones(
     if cached:
         found = build_cache(model, val, tmp_path, limit_mb=100)
         split = CachedDataset(val, found.objects, [])
-    sampler = EpochShuffle(len(val), seed=3)
+    sampler = shuffle(val, 3)
     loaded = make_loader(split, 5, CPU, sampler)
     monkeypatch.setattr("ssdir.training.loading._fits", lambda split, device: True)
     resident = make_loader(split, 5, CPU, sampler)
@@ -44,11 +43,9 @@ def test_resident_batches_equal_loaded_ones(
     for epoch in range(2):
         sampler.set_epoch(epoch)
         for one, other in zip(resident, loaded, strict=True):
-            assert type(one) is type(other)
-            (images, objects), (expected, expected_objects) = parts(one), parts(other)
-            assert torch.equal(images, expected)
-            assert objects.batch_size == expected_objects.batch_size
-            tensors, others = objects._tensors(), expected_objects._tensors()
+            assert torch.equal(one.images, other.images)
+            assert one.objects.batch_size == other.objects.batch_size
+            tensors, others = one.objects._tensors(), other.objects._tensors()
             assert tensors.keys() == others.keys()
             assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
 
@@ -75,23 +72,22 @@ def test_training_reads_resident_data_in_each_epochs_order(
     monkeypatch.setattr("ssdir.training.loading._fits", lambda split, device: True)
     monkeypatch.setattr(ResidentDataset, "__getitems__", note)
     train(changed(recipe, "detector", epochs=2), scattered, tmp_path, stage="detector")
-    sampler = EpochShuffle(64, recipe.seed)
+    split = recipe.open_data(scattered, "train")
+    sampler = shuffle(split, recipe.seed * 100_003)
     first = list(sampler)
     sampler.set_epoch(1)
     assert asked == [*first, *sampler]
 
 
-def test_maps_that_are_not_kept_are_read_anew(
-    model: SSDIR, recipe: Recipe, scattered: Path, tmp_path: Path
-) -> None:
+def test_maps_that_are_not_kept_are_read_anew(model: SSDIR, scattered: Path, tmp_path: Path) -> None:
     val = open_dataset(scattered, "val", "object", SIZE, preload=True)
     kept = build_cache(model, val, tmp_path, limit_mb=100)
-    stage = LitRepresentation(model, recipe.representation, seed=0)
+    objective = Objective(model)
     losses = []
     for levels in (kept.levels, []):
         batch = next(iter(make_loader(CachedDataset(val, kept.objects, levels), 16, CPU)))
         torch.manual_seed(0)
-        losses.append(stage.compute_losses(batch))
+        losses.append(objective(batch))
     assert len(kept.levels) > 0
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], value, rtol=1e-3, atol=1e-3)

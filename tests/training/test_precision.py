@@ -4,28 +4,29 @@ import torch
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.registry import build_model
 from ssdir.models.space.model import SPACEConfig
-from ssdir.training import precision
-from ssdir.training.precision import trainer_precision
+from ssdir.training import devices
+from ssdir.training.devices import fabric_precision
 from ssdir.training.recipe import Recipe
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("single", "32-true"), ("bf16", "bf16-mixed")])
 def test_a_precision_that_is_asked_for_is_had(asked: str, expected: str) -> None:
-    assert trainer_precision(Recipe.model_validate({"precision": asked})) == expected
+    assert fabric_precision(Recipe.model_validate({"precision": asked}), CPU) == expected
 
 
 @pytest.mark.parametrize(("has_instructions", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_auto_takes_bfloat16_where_it_is_not_emulated(
     has_instructions: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "multiplies_bf16", {"cpu": has_instructions}.get)
-    assert trainer_precision(Recipe()) == expected
+    monkeypatch.setattr(devices, "multiplies_bf16", {"cpu": has_instructions}.get)
+    assert fabric_precision(Recipe(), CPU) == expected
 
 
 def test_space_is_never_trained_in_half_precision() -> None:
     recipe = Recipe.model_validate({"model": SPACEConfig().model_dump(), "precision": "bf16"})
-    assert trainer_precision(recipe) == "32-true"
+    assert fabric_precision(recipe, CPU) == "32-true"
 
 
 def test_losses_codes_and_detections_are_single_in_a_bf16_step(recipe: Recipe) -> None:

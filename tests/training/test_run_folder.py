@@ -23,10 +23,9 @@ from ssdir.documents import parse_yaml, yaml_text
 from ssdir.errors import InputError
 from ssdir.models.io import load_model
 from ssdir.training.fit import train
-from ssdir.training.recipe import Recipe, read_recipe, read_summary, read_training
-from ssdir.training.run_folder import LOCK
+from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.run_folder import LOCK, has_ended, read_summary, read_training
 from ssdir.training.session import OutOfTime, Session
-from ssdir.training.summary import has_ended
 
 from .common import changed
 
@@ -145,8 +144,8 @@ def no_permission(*args: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     "writer",
     [
-        "lightning.pytorch.loggers.csv_logs.CSVLogger.save",
-        "lightning.pytorch.loggers.TensorBoardLogger.log_metrics",
+        "ssdir.training.logs.csv.DictWriter.writerows",
+        "torch.utils.tensorboard.SummaryWriter.add_scalar",
         "ssdir.outputs._flush",
         "ssdir.models.io.save_file",
     ],

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +22,13 @@ from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.models.io import load_model
 from ssdir.training.fit import train
-from ssdir.training.modules import LitModel, LitStage
-from ssdir.training.recipe import Recipe, read_recipe, read_summary
+from ssdir.training.loading import Batch
+from ssdir.training.loop import CHECKPOINT, StageLoop
+from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.run_folder import read_summary
 from ssdir.training.selection import BestEpoch
-from ssdir.training.stage import CHECKPOINT
 
-from .common import INTERRUPTED, SIZE, changed
+from .common import SIZE, changed
 
 pytestmark = pytest.mark.slow
 
@@ -125,18 +124,17 @@ def test_a_resumed_run_chooses_the_same_epoch(
     best = read_summary(chosen, "detector").kept_epoch
     assert best is not None
     stop_in = best - 1 if epoch == "before the best" else best + 3
-    handler, step = signal.getsignal(signal.SIGINT), LitStage.training_step
+    step = StageLoop.step
 
-    def interrupted(self: LitStage, batch: Any, batch_index: int) -> Tensor:
-        if self.current_epoch == stop_in:
+    def interrupted(self: StageLoop, batch: Batch) -> dict[str, float]:
+        if self.epoch == stop_in:
             raise KeyboardInterrupt
-        return step(self, batch, batch_index)
+        return step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LitModel, "training_step", interrupted)
-        with pytest.raises(INTERRUPTED):
+        patch.setattr(StageLoop, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             train(overfitting, misplaced, tmp_path / "run", stage="detector")
-    signal.signal(signal.SIGINT, handler)
     train(overfitting, misplaced, tmp_path / "run", stage="detector", resume=True)
     expected, resumed = read_summary(chosen, "detector"), read_summary(tmp_path / "run", "detector")
     assert (resumed.kept_epoch, resumed.kept_ap50) == (expected.kept_epoch, expected.kept_ap50)
@@ -152,7 +150,7 @@ def test_a_run_that_had_stopped_trains_no_further(
     (out / "detector" / "checkpoints").mkdir(parents=True)
     for name in ("recipe.yaml", "data.json", Path("detector") / CHECKPOINT):
         (out / name).write_bytes((chosen / name).read_bytes())
-    monkeypatch.setattr(LitModel, "on_train_epoch_start", lambda self: epochs.append(self.current_epoch))
+    monkeypatch.setattr(StageLoop, "run_epoch", lambda self, advance: epochs.append(self.epoch))
     train(overfitting, misplaced, out, stage="detector", resume=True)
     assert epochs == []
     whole = weights(chosen)
@@ -163,7 +161,7 @@ def test_patience_alone_keeps_the_last_epoch(
     overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = iter([0.2, 0.5, 0.4, 0.5, 0.9])
-    monkeypatch.setattr(BestEpoch, "_measure", lambda self, *args: next(measured))
+    monkeypatch.setattr(BestEpoch, "measure", lambda self, *args: next(measured))
     patient = changed(overfitting, "detector", keep="last", patience=2)
     train(patient, misplaced, tmp_path / "run", stage="detector")
     summary = read_summary(tmp_path / "run", "detector")

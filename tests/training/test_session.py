@@ -63,7 +63,7 @@ def test_a_session_tells_of_every_step(
     train(short, scattered, tmp_path / "run", session=Session(progress=lambda *step: told.append(step)))
     for stage, steps in (("detector", 12), ("representation", 4)):
         assert [step[1:] for step in told if step[0] == stage] == [(n, steps) for n in range(1, steps + 1)]
-    assert "Epoch" not in "".join(capfd.readouterr())
+    assert "epoch" not in "".join(capfd.readouterr())
 
 
 def test_a_session_that_is_over_with_what_was_asked_for_has_ended(

@@ -166,7 +166,7 @@ def _load(model: str, device: str | None, precision: Literal["single", "bf16"] |
         return _Subject(OnnxModel(encoder), encoder.class_names, config, device=encoder.device)
     from ssdir.device import device_name
     from ssdir.models.io import find_model, random_encoder
-    from ssdir.training.recipe import read_training
+    from ssdir.training.run_folder import read_training
 
     return _Subject(
         encoder.encoder,

@@ -23,7 +23,8 @@ def train(
     force: Force = False,
 ) -> None:
     """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
-    from ssdir.training.recipe import RECIPE_FILE, read_recipe, read_summary
+    from ssdir.training.recipe import read_recipe
+    from ssdir.training.run_folder import RECIPE_FILE, read_summary
 
     settings = read_recipe(recipe, overrides or [])
     if not data.exists():

@@ -38,9 +38,9 @@ from ssdir.reproduce.records import read_stored
 from ssdir.reproduce.stored import StoredMeasurement, StoredModelCosts
 from ssdir.reproduce.watch import Watch
 from ssdir.training.fit import train
-from ssdir.training.recipe import RECIPE_FILE, Recipe, read_fingerprint, read_training
+from ssdir.training.recipe import Recipe
+from ssdir.training.run_folder import RECIPE_FILE, has_ended, read_fingerprint, read_training
 from ssdir.training.session import OutOfTime, Session
-from ssdir.training.summary import has_ended
 
 COST_COUNTS = (5, 50)
 """Objects of an image in Table 1."""

@@ -32,8 +32,6 @@ DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
 
 COMPLETE_FILE, OBJECTS_FILE = "complete.json", "objects.safetensors"
 
-Progress = Callable[[int, int], None]
-
 
 class _Complete(Record):
     """What is written once a cache is complete: the checksum of each of its files."""
@@ -59,7 +57,7 @@ def build_cache(
     *,
     limit_mb: int,
     batch_size: int = 32,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CachedDataset:
     """Runs the frozen detector over a data set once.
 
@@ -89,12 +87,12 @@ def build_cache(
     done = 0
     loader = make_loader(dataset, batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
-        for images, _ in loader:
-            found, features = model.detector.detect(images.to(device))
+        for batch in loader:
+            found, features = model.detector.detect(batch.images.to(device))
             parts.append(found.to("cpu"))
             for level, feature in zip(levels, features, strict=False):
-                level[done : done + len(images)] = feature.half().cpu().numpy()
-            done += len(images)
+                level[done : done + len(batch.images)] = feature.half().cpu().numpy()
+            done += len(batch.images)
             if progress is not None:
                 progress(done, len(dataset))
     objects = Objects.cat(parts)

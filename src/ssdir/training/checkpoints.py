@@ -1,6 +1,6 @@
 """Checkpoints of a stage: tensors and plain values, written whole, and checked before anything is made of them.
 
-Lightning's own are pickles, and whoever loads a pickle runs what it says.
+torch's own are pickles, and whoever loads a pickle runs what it says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -112,26 +111,3 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "tuple" in value:
         return tuple(_unpack(item, tensors) for item in value["tuple"])
     return {key: _unpack(item, tensors) for key, item in value["items"]}
-
-
-class PlainCheckpoints(CheckpointIO):
-    """Has Lightning save and load checkpoints by `write_checkpoint` and `read_checkpoint`.
-
-    Args:
-        key: names what the checkpoints belong to, see `run_key`.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a checkpoint."""
-        write_checkpoint(Path(path), checkpoint, self.key)
-
-    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Reads a checkpoint, to the host."""
-        return read_checkpoint(Path(path), self.key)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Deletes a checkpoint."""
-        Path(path).unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from ssdir.errors import InputError
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.io import load_model, save_model
 from ssdir.models.registry import build_model
-from ssdir.training.recipe import SUMMARY_FILE, Recipe, read_fingerprint, read_run_recipe
-from ssdir.training.summary import has_ended
+from ssdir.training.recipe import Recipe
+from ssdir.training.run_folder import SUMMARY_FILE, has_ended, read_fingerprint, read_run_recipe
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
 """What a trained detector returns; its loss does not know them."""
@@ -26,6 +26,8 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
     settings = recipe.model_dump(mode="json", include=_DECIDING)
     if recipe.precision != "auto":
         settings["precision"] = recipe.precision
+    if recipe.devices * recipe.nodes > 1:  # Sums in another order.
+        settings["processes"] = recipe.devices * recipe.nodes
     if recipe.workers and any(settings["augment"].values()):  # Each worker draws its own random numbers.
         settings["workers"] = recipe.workers
     return {**settings, "model": recipe.model.detector.model_dump(mode="json", exclude=_SELECTION)}

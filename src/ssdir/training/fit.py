@@ -1,25 +1,23 @@
-"""Training: detector, then representation, each on Lightning, resumable, into one run folder."""
+"""Training: the detector, then the representation, resumable, into one run folder."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import torch
+from lightning.fabric import Fabric
 
 from ssdir.console import warn
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.learnable import nothing_to_learn
 from ssdir.data.transforms import build_augmentation
-from ssdir.device import choose_device
 from ssdir.errors import InputError
 from ssdir.models.backbone import build_backbone
-from ssdir.models.base import GenerativeModel
+from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
@@ -27,16 +25,15 @@ from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model
 from ssdir.training.cache import build_cache, remove_cache
-from ssdir.training.callbacks import SampleReconstructions
 from ssdir.training.detector import adopt_detector, check_detector
-from ssdir.training.modules import LitModel, LitRepresentation
+from ssdir.training.devices import is_first_process, launched, make_fabric
+from ssdir.training.loading import CachedDataset
+from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components
 from ssdir.training.recipe import STAGES, Recipe
-from ssdir.training.run_folder import check_folder, locked, prepare_folder, resumable
+from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
 from ssdir.training.selection import BestEpoch, check_measurable
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
-from ssdir.training.stage import fit_stage
-from ssdir.training.summary import has_ended, stage_seconds
 
 CACHE = "cache"
 """Folder of frozen features, within that of the representation's stage."""
@@ -55,9 +52,43 @@ class RunSummary:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A training under way.
+
+    Attributes:
+        recipe: what to train, and how.
+        data: folder of the data set.
+        out: the run's folder.
+        splits: `train` and `val`, in memory, without augmentation.
+        session: how it is watched, when it must end, and where it runs.
+    """
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    splits: dict[str, ObjectDataset]
+    session: Session
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of the data that are learned."""
+        return self.splits["train"].class_names
+
+    def augmented(self) -> ObjectDataset:
+        """The training split with the recipe's augmentation, if there is one."""
+        transform = build_augmentation(self.recipe.augment, self.recipe.model.image_size)
+        return self.splits["train"].with_transform(transform)
+
+    def save(self, model: ObjectModel) -> None:
+        """Writes the trained model into the run's folder."""
+        if is_first_process():
+            save_model(model.eval(), self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
+
+
 @contextmanager
 def _flushed_denormals() -> Iterator[None]:
-    """Numbers next to zero are zero: opacities make many, and CPUs are slow on them. Later code gets them back."""
+    """Rounds denormal numbers to zero: opacities make many, and CPUs are slow on them; afterwards as before."""
     flushed_before = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
     try:
@@ -92,7 +123,7 @@ def train(
         resume: go on with an interrupted run from its last finished epoch.
         force: replace an existing run; other files in its folder stay.
         detector: folder of a run whose trained detector to build on instead of training one, see `adopt_detector`.
-        session: how this session is watched, and when it must end.
+        session: how this session is watched, when it must end, and where it runs.
 
     Raises:
         InputError: if `out` exists and neither resume nor force is set, if the data cannot be read or have nothing
@@ -101,65 +132,38 @@ def train(
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
-    splits = {split: recipe.open_data(data, split, preload=True) for split in ("train", "val")}
-    learned, measured = (splits[split].class_names for split in ("train", "val"))
-    if learned != measured:
-        raise InputError(
-            f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
-            f"{', '.join(measured)}): give both the same list, or train with classes=object"
-        )
-    if (problem := nothing_to_learn(splits["train"].table, recipe.learned)) is not None:
-        raise InputError(f"'{data}', split train: {problem.sentence} ({'; '.join(problem.names)})")
-    if "detector" in stages and recipe.detector.measures_epochs:
-        check_measurable(splits["val"])
-    # What may fail comes first: with force, a finished run is deleted.
-    data_hash = fingerprint(splits["train"])
-    had_detector = has_ended(out, "detector")
-    lacks_detector = "detector" in recipe.stages and (not had_detector or (force and not resume))
-    if lacks_detector and "detector" not in stages:
-        raise InputError(
-            f"--force would delete the detector of '{out}', which this stage needs: leave it out, then this with "
-            "--resume builds on it"
-            if had_detector
-            else f"'{out}' has no trained detector: run stage=detector (or stage=all) into it first, then this "
-            "with --resume"
-        )
-    if lacks_detector and detector is None:
-        _fetch_weights(recipe)
-    if lacks_detector and detector is not None:
-        check_detector(detector, recipe, data_hash, out)
-    check_folder(recipe, data_hash, out, resume=resume, force=force)
-    with resumable(out), locked(out):
-        check_folder(recipe, data_hash, out, resume=resume, force=force)
-        prepare_folder(recipe, data_hash, out, resume=resume)
-        if lacks_detector and detector is not None:
-            adopt_detector(detector, recipe, out)
-        _train_stages(recipe, stages, data, splits, out, session)
-    return RunSummary(out / "model", {name: stage_seconds(out, name) for name in STAGES if has_ended(out, name)})
-
-
-def _train_stages(
-    recipe: Recipe,
-    stages: tuple[str, ...],
-    data: Path,
-    splits: dict[str, ObjectDataset],
-    out: Path,
-    session: Session,
-) -> None:
-    """Trains the stages that have not ended."""
-    lightning.seed_everything(recipe.seed, verbose=False)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    class_names = splits["train"].class_names
-    if "detector" in stages and not has_ended(out, "detector"):
-        _train_detector(recipe, splits, out, session)
-        if session.is_over and "representation" in stages:
-            raise OutOfTime(f"'{out}': its detector is trained")
-    if "representation" in stages and not has_ended(out, "representation"):
-        if "detector" not in recipe.stages:
-            _train_whole(recipe, data, splits, out, session)
-        else:
-            _train_representation(recipe, data, splits, class_names, out, session)
+    run = Run(recipe, data, out, _open_splits(recipe, data), session)
+    fabric = make_fabric(recipe, session.device)
+    with ExitStack() as stack:
+        if is_first_process():
+            data_hash = fingerprint(run.splits["train"])
+            had_detector = has_ended(out, "detector") and (resume or not force)
+            adopted = detector if "detector" in recipe.stages and not had_detector else None
+            # What may fail comes first: with force, a finished run is deleted.
+            _check_stages(run, stages, had_detector)
+            if adopted is not None:
+                check_detector(adopted, recipe, data_hash, out)
+            elif not had_detector:
+                _fetch_weights(recipe)
+            check_folder(recipe, data_hash, out, resume=resume, force=force)
+            stack.enter_context(resumable(out))
+            stack.enter_context(locked(out))
+            check_folder(recipe, data_hash, out, resume=resume, force=force)
+            prepare_folder(recipe, data_hash, out, resume=resume)
+            if adopted is not None:
+                adopt_detector(adopted, recipe, out)
+        stack.enter_context(launched(fabric))
+        missing = fabric.broadcast([name for name in stages if not has_ended(out, name)])
+        torch.manual_seed(recipe.seed)
+        if "detector" in missing:
+            _train_detector(run, fabric)
+            if session.is_over and "representation" in missing:
+                raise OutOfTime(f"'{out}': its detector is trained")
+        if "representation" in missing:
+            train_rest = _train_representation if "detector" in recipe.stages else _train_whole
+            train_rest(run, fabric)
+    seconds = {name: read_summary(out, name).wall_seconds for name in STAGES if has_ended(out, name)}
+    return RunSummary(out / "model", seconds)
 
 
 def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
@@ -169,106 +173,106 @@ def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
     return recipe.stages if asked == "all" else (asked,)
 
 
+def _open_splits(recipe: Recipe, data: Path) -> dict[str, ObjectDataset]:
+    """The splits to train and to validate on, in memory, with something to learn."""
+    splits = {split: recipe.open_data(data, split, preload=True) for split in ("train", "val")}
+    learned, measured = (splits[split].class_names for split in ("train", "val"))
+    if learned != measured:
+        raise InputError(
+            f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
+            f"{', '.join(measured)}): give both the same list, or train with classes=object"
+        )
+    if (problem := nothing_to_learn(splits["train"].table, recipe.learned)) is not None:
+        raise InputError(f"'{data}', split train: {problem.sentence} ({'; '.join(problem.names)})")
+    return splits
+
+
+def _check_stages(run: Run, stages: tuple[str, ...], has_detector: bool) -> None:
+    """Checks that the stages have what they need."""
+    if "detector" in stages and run.recipe.detector.measures_epochs:
+        check_measurable(run.splits["val"])
+    if "detector" in run.recipe.stages and "detector" not in stages and not has_detector:
+        raise InputError(
+            f"--force would delete the detector of '{run.out}', which this stage needs: leave it out, then this "
+            "with --resume builds on it"
+            if has_ended(run.out, "detector")
+            else f"'{run.out}' has no trained detector: run stage=detector (or stage=all) into it first, then "
+            "this with --resume"
+        )
+
+
 def _fetch_weights(recipe: Recipe) -> None:
-    """Gets the pretrained weights that the model wants, before a folder is made that a failure would leave."""
+    """Downloads the pretrained weights of the detector, before a folder is made that a failure would leave."""
     if isinstance(recipe.model, DetectedConfig):
         backbone = recipe.model.detector.backbone
         if getattr(backbone, "pretrained", False):
             build_backbone(backbone, recipe.model.image_size)
 
 
-def _augmented(recipe: Recipe, train_split: ObjectDataset) -> ObjectDataset:
-    """The training split with the recipe's augmentation, if there is one."""
-    return train_split.with_transform(build_augmentation(recipe.augment, recipe.model.image_size))
-
-
-def _train_whole(
-    recipe: Recipe, data: Path, splits: dict[str, ObjectDataset], out: Path, session: Session
-) -> None:
-    """Trains a model that finds and describes objects with the same weights."""
-    train_split = _augmented(recipe, splits["train"])
-    model = build_model(recipe.model, train_split.class_names)
-    assert isinstance(model, GenerativeModel)
-    folder = out / "representation"
-    stage = LitModel(model, recipe.representation, recipe.seed)
-    samples = SampleReconstructions(splits["val"], folder / "samples")
-    fit_stage(
-        stage,
-        train_split,
-        splits["val"],
-        recipe,
-        recipe.representation,
-        folder,
-        [samples],
-        session,
-    )
-    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
-
-
-def _train_detector(recipe: Recipe, splits: dict[str, ObjectDataset], out: Path, session: Session) -> None:
-    train_split = _augmented(recipe, splits["train"])
+def _train_detector(run: Run, fabric: Fabric) -> None:
+    """Trains the detector by itself."""
+    recipe, config, val = run.recipe, run.recipe.detector, run.splits["val"]
     assert isinstance(recipe.model, DetectedConfig)
-    model = SSD(recipe.model.detector, train_split.class_names)
-    stage = LitModel(model, recipe.detector, recipe.seed)
-    selection = BestEpoch(splits["val"], recipe.detector) if recipe.detector.measures_epochs else None
-    fit_stage(stage, train_split, splits["val"], recipe, recipe.detector, out / "detector", [], session, selection)
-    whole = build_model(recipe.model, train_split.class_names, detector=model.eval())
-    save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
+    model = SSD(recipe.model.detector, run.class_names)
+    selection = BestEpoch(val, config) if config.measures_epochs else None
+    folder = run.out / "detector"
+    fit_stage(fabric, Stage(model, run.augmented(), val, recipe, config, folder, selection), run.session)
+    if is_first_process():
+        whole = build_model(recipe.model, run.class_names, detector=model.eval())
+        save_model(whole, folder / "model", description=f"{recipe.name}: detector only")
+    fabric.barrier()
 
 
-def _train_representation(
-    recipe: Recipe,
-    data: Path,
-    splits: dict[str, ObjectDataset],
-    class_names: list[str],
-    out: Path,
-    session: Session,
-) -> None:
+def _train_representation(run: Run, fabric: Fabric) -> None:
     """Trains what a model adds to its detector."""
+    recipe, folder = run.recipe, run.out / "representation"
     torch.manual_seed(recipe.seed)
-    trained = load_model(out / "detector" / "model")
+    trained = load_model(run.out / "detector" / "model")
     assert isinstance(trained, DetectedModel)
-    model = build_model(recipe.model, class_names, detector=trained.detector).to(choose_device())
-    folder = out / "representation"
-    if isinstance(model, PooledFeatures):
-        fit_components(model.eval(), splits["train"], recipe, folder, session)
-    else:
-        assert isinstance(model, DetectedVAE)
-        _train_vae(recipe, model, splits, folder, session)
-    save_model(model.eval(), out / "model", description=f"{recipe.name}, trained on {data.name}")
+    model = build_model(recipe.model, run.class_names, detector=trained.detector).to(fabric.device)
+    if isinstance(model, DetectedVAE):
+        cached = _run_detector(run, model, fabric)
+        config = recipe.representation
+        fit_stage(fabric, Stage(model, cached["train"], cached["val"], recipe, config, folder), run.session)
+    elif is_first_process():
+        assert isinstance(model, PooledFeatures)
+        fit_components(model.eval(), run.splits["train"], recipe, folder, run.session)
+    run.save(model)
+    fabric.barrier()
     remove_cache(folder / CACHE)
 
 
-def _train_vae(
-    recipe: Recipe, model: DetectedVAE, splits: dict[str, ObjectDataset], folder: Path, session: Session
-) -> None:
-    """Trains encoders and decoder on the frozen detector's objects."""
-    with session.watching("running the frozen detector once over the data") as progress:
+def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, CachedDataset]:
+    """The frozen detector's outputs for each split; the first of several processes writes them to the disk."""
+    recipe = run.recipe
+    what = "running the frozen detector once over the data"
+    with fabric.rank_zero_first(), run.session.watching(what) as progress:
         cached = {
             split: build_cache(
                 model,
                 dataset,
-                folder / CACHE,
+                run.out / "representation" / CACHE,
                 limit_mb=recipe.cache_limit_mb,
-                batch_size=2 * recipe.representation.batch_size,  # There is room, without gradients.
+                batch_size=2 * recipe.representation.batch_size,  # Without gradients, there is memory for more.
                 progress=progress,
             )
-            for split, dataset in splits.items()
+            for split, dataset in run.splits.items()
         }
-    if not len(cached["train"].objects):
+    if not len(cached["train"].objects) and is_first_process():
         warn(
             "warning: the detector detects nothing in the training split, so the representation learns nothing: "
             "train the detector longer, or lower model.detector.score_threshold"
         )
-    stage = LitRepresentation(model, recipe.representation, recipe.seed)
-    samples = SampleReconstructions(splits["val"], folder / "samples")
-    fit_stage(
-        stage,
-        cached["train"],
-        cached["val"],
-        recipe,
-        recipe.representation,
-        folder,
-        [samples],
-        session,
+    return cached
+
+
+def _train_whole(run: Run, fabric: Fabric) -> None:
+    """Trains a model that detects and encodes objects with the same weights."""
+    recipe = run.recipe
+    model = build_model(recipe.model, run.class_names)
+    assert isinstance(model, GenerativeModel)
+    stage = Stage(
+        model, run.augmented(), run.splits["val"], recipe, recipe.representation, run.out / "representation"
     )
+    fit_stage(fabric, stage, run.session)
+    run.save(model)

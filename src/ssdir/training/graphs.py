@@ -1,4 +1,8 @@
-"""CUDA graphs: what is the same in every step of a training is launched at once, not kernel by kernel."""
+"""CUDA graphs: what is the same in every step of a training is launched at once, not kernel by kernel.
+
+A graph stands in for a module wherever a model calls it, so the module's `forward` is replaced for the time of a
+stage: an argument would have to pass through every model.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ssdir.models.backbone import Backbone
 from ssdir.models.detected.encoders import PyramidEncoder
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.loading import Batch
-from ssdir.training.modules import LitRepresentation, LitStage
+from ssdir.training.steps import Objective
 
 Capture: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], Callable[..., Any]]
 
@@ -49,8 +54,8 @@ class DenseGraphs:
         self._capture = capture
         self.parts: list[nn.Module] = []
 
-    def capture(self, stage: LitStage, batch_size: int) -> None:
-        """Captures a stage in training, for batches of `batch_size` images.
+    def capture(self, objective: Objective, batch_size: int) -> None:
+        """Captures a stage's objective in training, for batches of `batch_size` images.
 
         To be called where its weights will stay, in the precision of its steps, while no other thread uses the
         GPU. It leaves weights, statistics of batch norm and the state of random numbers as they were.
@@ -59,12 +64,12 @@ class DenseGraphs:
             RuntimeError: torch's, where a module does what no graph can hold, as to look at a value, or where
                 there is no memory for it. Nothing is captured then.
         """
-        device = next(stage.parameters()).device
-        buffers = [buffer.clone() for buffer in stage.buffers()]
+        device = next(objective.parameters()).device
+        buffers = [buffer.clone() for buffer in objective.buffers()]
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []), _without_cache(device.type):
-                stage.train()
-                for call in _calls_of(stage, _blank_batch(stage, batch_size, device)):
+                objective.train()
+                for call in _calls_of(objective, _blank_batch(objective, batch_size, device)):
                     with torch.set_grad_enabled(call.learns):
                         replay = _Replay(call, self._capture)
                     call.module.forward = replay
@@ -74,7 +79,7 @@ class DenseGraphs:
             raise
         finally:
             with torch.no_grad():
-                for buffer, before in zip(stage.buffers(), buffers, strict=True):
+                for buffer, before in zip(objective.buffers(), buffers, strict=True):
                     buffer.copy_(before)
 
     def release(self) -> None:
@@ -134,41 +139,41 @@ class _Part(nn.Module):
         return self.plain(*args, **self.options)
 
 
-def _dense_parts(stage: LitStage) -> Sequence[nn.Module]:
+def _dense_parts(objective: Objective) -> Sequence[nn.Module]:
     """The modules to capture: none lies within another."""
-    if isinstance(stage.model, SSD):
-        return [stage.model]
-    return [part for part in stage.modules() if isinstance(part, (Backbone, PyramidEncoder))]
+    if isinstance(objective.model, SSD):
+        return [objective.model]
+    return [part for part in objective.modules() if isinstance(part, (Backbone, PyramidEncoder))]
 
 
-def _calls_of(stage: LitStage, batch: Any) -> list[_Call]:
+def _calls_of(objective: Objective, batch: Any) -> list[_Call]:
     """How a step calls the parts to capture, in order; of those that it calls twice, the first time."""
     calls: dict[nn.Module, _Call] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         calls.setdefault(module, _Call(module, args, options, torch.is_grad_enabled()))
 
-    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in _dense_parts(stage)]
+    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in _dense_parts(objective)]
     try:
         if hooks:
-            stage.compute_losses(batch)
+            objective(batch)
     finally:
         for hook in hooks:
             hook.remove()
     return list(calls.values())
 
 
-def _blank_batch(stage: LitStage, batch_size: int, device: torch.device) -> Any:
+def _blank_batch(objective: Objective, batch_size: int, device: torch.device) -> Batch:
     """Black images with an object each."""
-    side = stage.model.image_size
-    images = torch.zeros(batch_size, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    model = objective.model
+    images = torch.zeros(batch_size, 3, model.image_size, model.image_size, device=device)
     every = torch.arange(batch_size, device=device)
     boxes = torch.tensor([[0.5, 0.5, 0.3, 0.3]], device=device).expand(batch_size, -1).contiguous()
-    none = torch.zeros_like(every)
-    objects = Objects(every, batch_size, boxes, scores=torch.ones(batch_size, device=device), labels=none)
-    if not isinstance(stage, LitRepresentation):
-        return images, objects
-    return Batch(images, objects.replace(anchor_index=stage.model.detector.assign(boxes)), [])
+    scores, labels = torch.ones(batch_size, device=device), torch.zeros_like(every)
+    objects = Objects(every, batch_size, boxes, scores=scores, labels=labels)
+    if isinstance(model, DetectedVAE):
+        objects = objects.replace(anchor_index=model.detector.assign(boxes))
+    return Batch(images.contiguous(memory_format=torch.channels_last), objects)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.objects import Objects
 
 CachedSample: TypeAlias = tuple[Tensor, Objects, list[Tensor]]
@@ -24,17 +24,26 @@ _IMAGES_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch for the representation's stage.
+    """A batch of a stage.
 
     Attributes:
         images: float (B, 3, H, W) in [0, 1].
-        objects: the frozen detector's detections.
-        features: what it read, see `SSD.read`, float; empty where that is not kept.
+        objects: true objects, or, for the representation, the frozen detector's detections.
+        features: float feature maps of the frozen detector, see `SSD.read`; empty where they are not kept.
     """
 
     images: Tensor
     objects: Objects
-    features: list[Tensor]
+    features: Sequence[Tensor] = ()
+
+    def to(self, device: torch.device) -> Batch:
+        """Moves the batch to a device."""
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, self.objects.to(device), [feature.to(device) for feature in self.features])
+
+    def pin_memory(self) -> Batch:
+        """Moves the images to where a GPU reads them faster; torch's loader asks for it."""
+        return replace(self, images=self.images.pin_memory())
 
 
 class CachedDataset(Dataset[CachedSample]):
@@ -61,42 +70,21 @@ class CachedDataset(Dataset[CachedSample]):
         return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
 
 
-def collate_cached(samples: Sequence[CachedSample]) -> Batch:
-    """Stacks samples of a `CachedDataset`."""
-    images, objects = collate([(image, detected) for image, detected, _ in samples])
-    features = [torch.stack(level).float() for level in zip(*(sample[2] for sample in samples), strict=True)]
-    return Batch(images, objects, features)
-
-
-class EpochShuffle(Sampler[int]):
-    """A permutation per epoch that depends on the seed and the epoch alone, so that runs can resume."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
-        self.generator = torch.Generator()
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
-        self.generator.manual_seed(self.seed * 100_003 + epoch)
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Any:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+def collate_batch(samples: Sequence[Sample | CachedSample]) -> Batch:
+    """Stacks samples of an `ObjectDataset` or a `CachedDataset`."""
+    images, objects = collate([(image, objects) for image, objects, *_ in samples])
+    levels = zip(*(level for _, _, *rest in samples for level in rest), strict=True)
+    return Batch(images, objects, [torch.stack(level).float() for level in levels])
 
 
 def make_loader(
     split: ObjectDataset | CachedDataset,
     batch_size: int,
     device: torch.device,
-    sampler: EpochShuffle | None = None,
+    sampler: Sampler[int] | None = None,
     workers: int = 0,
 ) -> DataLoader[Any]:
-    """What yields a split's batches: `(images, objects)`, or a `Batch` where the detector's outputs are cached.
+    """Yields the batches of a split.
 
     Args:
         split: to be read.
@@ -105,10 +93,10 @@ def make_loader(
         sampler: the order; None takes the images' own.
         workers: processes that read on the host.
     """
-    collate_fn: Any = collate_cached if isinstance(split, CachedDataset) else collate
+    collate_fn: Any = collate_batch
     source: Any = split
     if _fits(split, device):
-        source, collate_fn, workers = ResidentDataset(split, device), _as_it_is, 0
+        source, collate_fn, workers = ResidentDataset(split, device), _unchanged, 0
     return DataLoader(
         source,
         batch_size=batch_size,
@@ -116,8 +104,8 @@ def make_loader(
         collate_fn=collate_fn,
         num_workers=workers,
         pin_memory=device.type == "cuda" and source is split,
-        # Not the global one, of which a loader would draw a number at a moment that depends on resuming.
-        generator=torch.Generator() if sampler is None else sampler.generator,
+        # A loader draws a number when it starts; from the global generator, that would change what a step draws.
+        generator=torch.Generator(),
     )
 
 
@@ -132,15 +120,11 @@ class ResidentDataset(Dataset[Any]):
     """
 
     def __init__(self, split: ObjectDataset | CachedDataset, device: torch.device) -> None:
-        dataset = _images_of(split)
+        dataset = images_of(split)
         if not _never_changes(split):
             raise ValueError("a split with a transform, or with maps, can't be held on a device")
         self.device, self.images = device, _hold(dataset, device)
-        self._make: Callable[[Tensor, Objects], Any]
-        if isinstance(split, CachedDataset):
-            objects, self._make = split.objects, _as_batch
-        else:
-            objects, self._make = dataset.all_objects(), _as_pair
+        objects = split.objects if isinstance(split, CachedDataset) else dataset.all_objects()
         self._counts = objects.counts.numpy()
         self._starts = np.cumsum(self._counts) - self._counts
         self._objects = objects.to(device)
@@ -148,7 +132,7 @@ class ResidentDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch; torch's loader asks for it so, and hands it to its `collate_fn`."""
         # How many rows there are is known to the host: nothing waits for the device.
         chosen = np.array(indices)
@@ -160,33 +144,26 @@ class ResidentDataset(Dataset[Any]):
         )
         pixels = self.images[chosen_].permute(0, 3, 1, 2).float().div_(255)
         images = pixels.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        return self._make(images, self._objects.regrouped(rows_, index_, len(chosen)))
+        return Batch(images, self._objects.regrouped(rows_, index_, len(chosen)))
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
-def _as_pair(images: Tensor, objects: Objects) -> tuple[Tensor, Objects]:
-    return images, objects
-
-
-def _as_batch(images: Tensor, objects: Objects) -> Batch:
-    return Batch(images, objects, [])
-
-
-def _images_of(split: ObjectDataset | CachedDataset) -> ObjectDataset:
+def images_of(split: ObjectDataset | CachedDataset) -> ObjectDataset:
+    """The images and true objects of a split, without the detector's outputs."""
     return split.dataset if isinstance(split, CachedDataset) else split
 
 
 def _never_changes(split: ObjectDataset | CachedDataset) -> bool:
     """Whether images are the same in each epoch, and all that comes with them is objects."""
-    return _images_of(split).transform is None and not (isinstance(split, CachedDataset) and split.levels)
+    return images_of(split).transform is None and not (isinstance(split, CachedDataset) and split.levels)
 
 
 def _fits(split: ObjectDataset | CachedDataset, device: torch.device) -> bool:
     """Whether a split can be held on a device, and may."""
-    dataset = _images_of(split)
+    dataset = images_of(split)
     if device.type != "cuda" or dataset.image_size is None or not _never_changes(split):
         return False
     free, _ = torch.cuda.mem_get_info(device)

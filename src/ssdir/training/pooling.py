@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,10 +15,9 @@ from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.errors import InputError
 from ssdir.models.detected.model import pool_pyramid
 from ssdir.models.pooled_features import PooledFeatures
-from ssdir.training.cache import Progress
 from ssdir.training.recipe import Recipe
+from ssdir.training.run_folder import read_summary, write_summary
 from ssdir.training.session import UNWATCHED, Session
-from ssdir.training.summary import stage_seconds, write_summary
 
 
 def fit_components(
@@ -28,7 +28,7 @@ def fit_components(
     Raises:
         InputError: if the detector finds fewer than two objects.
     """
-    started, before = time.perf_counter(), stage_seconds(folder.parent, folder.name)
+    started, before = time.perf_counter(), read_summary(folder.parent, folder.name).wall_seconds
     with session.watching("pooling features") as advance:
         pooled = gather_features(model, train_split, recipe.seed, recipe.representation.batch_size, advance)
     if len(pooled) < 2:
@@ -49,7 +49,7 @@ def gather_features(
     dataset: Dataset[Sample],
     seed: int,
     batch_size: int,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Pooled features of what the detector finds in images, drawn until `fit_objects` are found.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ssdir.config import Config, Record, parse, parse_values, read_values
+from ssdir.config import Config, parse, read_values
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.learnable import Learned
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
-from ssdir.documents import MAX_YAML_BYTES, read_json, read_text
-from ssdir.errors import InputError
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
@@ -23,7 +21,6 @@ Stage = Literal["all", "detector", "representation"]
 Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
 READ_OPTIONS = ("boxes", "vocabulary", "outside")
-RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 
 
 class StageConfig(Config):
@@ -31,7 +28,7 @@ class StageConfig(Config):
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: images per step.
+        batch_size: images per step, on all devices together.
         optimizer: `adamw`, which is Adam without `weight_decay`, or `muon` (Jordan et al. 2024), whose steps of
             matrices and of convolutions' weights are orthogonal; those of biases and norms are AdamW's.
         lr: (peak) learning rate; Muon's steps are scaled to be as large as Adam's usually are (Liu et al. 2025).
@@ -86,6 +83,8 @@ class Recipe(Config):
             bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with instructions for it.
         cache_limit_mb: frozen features up to this size stay in memory; larger ones are memory-mapped on disk.
         workers: processes that load images; 0 loads in the main one.
+        devices: GPUs, or processes on the CPU, of each node that train together.
+        nodes: machines that train together; on several, `torchrun` starts the command on each.
     """
 
     name: str = Field("custom", max_length=255)
@@ -104,6 +103,18 @@ class Recipe(Config):
     precision: Precision = "auto"
     cache_limit_mb: int = Field(2048, ge=0, le=2**24)
     workers: int = Field(0, ge=0, le=256)
+    devices: int = Field(1, ge=1, le=1024)
+    nodes: int = Field(1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _devices_share_batches(self) -> Self:
+        for name, stage in (("detector", self.detector), ("representation", self.representation)):
+            if stage.batch_size % (self.devices * self.nodes):
+                raise ValueError(
+                    f"{name}.batch_size={stage.batch_size} cannot be divided among devices={self.devices} on "
+                    f"nodes={self.nodes}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _only_detectors_are_measured(self) -> Self:
@@ -160,94 +171,3 @@ def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
     """
     values = {"name": Path(str(name_or_file)).stem, **read_values(name_or_file, overrides)}
     return parse(Recipe, values, source=str(name_or_file))
-
-
-class RunData(Record):
-    """What `data.json` in the folder of a run says of its training data."""
-
-    fingerprint: str
-
-
-class StageSummary(Record):
-    """What `summary.json` in the folder of a stage says.
-
-    Attributes:
-        ended: whether the stage has ended.
-        wall_seconds: over all its sessions.
-        device: on which the last session ran.
-        precision: of the last session, as Lightning calls it.
-        kept_epoch: the epoch whose weights were kept, where epochs are measured; the first one is 0, as in
-            metrics.csv.
-        kept_ap50: its AP50 on the validation split.
-    """
-
-    ended: bool = False
-    wall_seconds: float = Field(0.0, ge=0)
-    device: str | None = None
-    precision: str | None = None
-    kept_epoch: int | None = None
-    kept_ap50: float | None = None
-
-
-def read_summary(run: Path, stage: str) -> StageSummary:
-    """The summary of a run's stage; the default one if the stage has not run.
-
-    Raises:
-        InputError: if the file is damaged.
-    """
-    file = run / stage / SUMMARY_FILE
-    return parse(StageSummary, read_json(file), source=f"'{file}'") if file.is_file() else StageSummary()
-
-
-def read_fingerprint(run: Path) -> str | None:
-    """The fingerprint of the data that a run was started on; None if the folder has no such file.
-
-    Raises:
-        InputError: if the file is damaged.
-    """
-    file = run / DATA_FILE
-    return parse(RunData, read_json(file), source=f"'{file}'").fingerprint if file.is_file() else None
-
-
-def read_training(model: Path) -> dict[str, Any] | None:
-    """How the model in a run's folder was trained, for the record beside its metrics.
-
-    Args:
-        model: folder of the model.
-
-    Returns:
-        `recipe`, `wall_seconds` of each stage, and, where they are known, the `device` of the last one and the
-        `precision` that it was trained in, as Lightning calls it; None if the folder is in no run.
-
-    Raises:
-        InputError: if a file of the run is damaged.
-    """
-    run = model.resolve().parent
-    file = run / RECIPE_FILE
-    if not file.is_file():
-        return None
-    summaries = {stage: read_summary(run, stage) for stage in STAGES if (run / stage / SUMMARY_FILE).is_file()}
-    notes = {
-        name: note
-        for summary in summaries.values()
-        for name in ("device", "precision")
-        if (note := getattr(summary, name)) is not None
-    }
-    return {
-        "recipe": parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'"),
-        "wall_seconds": {stage: round(summary.wall_seconds, 1) for stage, summary in summaries.items()},
-        **notes,
-    }
-
-
-def read_run_recipe(run: Path) -> Recipe:
-    """The recipe that a run was started from.
-
-    Raises:
-        InputError: if the file is missing, empty or damaged.
-    """
-    file = run / RECIPE_FILE
-    values = parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'")
-    if not values:
-        raise InputError(f"'{file}' is empty, so the run can't go on: use a new --out")
-    return parse(Recipe, values, source=f"'{file}'")

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who may write into it now, and what it starts with."""
+"""The folder of a run: what its files say, whose it is, and who may write into it now."""
 
 from __future__ import annotations
 
@@ -6,17 +6,131 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 from safetensors import SafetensorError
 
-from ssdir.documents import json_text, yaml_text
+from ssdir.config import Record, parse, parse_values
+from ssdir.documents import MAX_YAML_BYTES, json_text, read_json, read_text, yaml_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, why_not_written
-from ssdir.training.recipe import DATA_FILE, RECIPE_FILE, STAGES, Recipe, read_fingerprint, read_run_recipe
+from ssdir.training.recipe import STAGES, Recipe
 
+RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 LOCK = ".lock"
 """File in the folder of a run that the training process locks."""
+
+
+class RunData(Record):
+    """What `data.json` in the folder of a run says of its training data."""
+
+    fingerprint: str
+
+
+class StageSummary(Record):
+    """What `summary.json` in the folder of a stage says.
+
+    Attributes:
+        ended: whether the stage has ended.
+        wall_seconds: over all its sessions.
+        device: on which the last session ran.
+        precision: of the last session, by its name in Lightning.
+        kept_epoch: the epoch whose weights were kept, where epochs are measured; the first one is 0, as in
+            metrics.csv.
+        kept_ap50: its AP50 on the validation split.
+    """
+
+    ended: bool = False
+    wall_seconds: float = Field(0.0, ge=0)
+    device: str | None = None
+    precision: str | None = None
+    kept_epoch: int | None = None
+    kept_ap50: float | None = None
+
+
+def read_summary(run: Path, stage: str) -> StageSummary:
+    """The summary of a run's stage; the default one if the stage has not run.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = run / stage / SUMMARY_FILE
+    return parse(StageSummary, read_json(file), source=f"'{file}'") if file.is_file() else StageSummary()
+
+
+def read_fingerprint(run: Path) -> str | None:
+    """The fingerprint of the data that a run was started on; None if the folder has no such file.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    file = run / DATA_FILE
+    return parse(RunData, read_json(file), source=f"'{file}'").fingerprint if file.is_file() else None
+
+
+def read_training(model: Path) -> dict[str, Any] | None:
+    """How the model in a run's folder was trained, for the record beside its metrics.
+
+    Args:
+        model: folder of the model.
+
+    Returns:
+        `recipe`, `wall_seconds` of each stage, and, where they are known, the `device` of the last one and the
+        `precision` that it was trained in, by its name in Lightning; None if the folder is in no run.
+
+    Raises:
+        InputError: if a file of the run is damaged.
+    """
+    run = model.resolve().parent
+    file = run / RECIPE_FILE
+    if not file.is_file():
+        return None
+    summaries = {stage: read_summary(run, stage) for stage in STAGES if (run / stage / SUMMARY_FILE).is_file()}
+    notes = {
+        name: note
+        for summary in summaries.values()
+        for name in ("device", "precision")
+        if (note := getattr(summary, name)) is not None
+    }
+    return {
+        "recipe": parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'"),
+        "wall_seconds": {stage: round(summary.wall_seconds, 1) for stage, summary in summaries.items()},
+        **notes,
+    }
+
+
+def read_run_recipe(run: Path) -> Recipe:
+    """The recipe that a run was started from.
+
+    Raises:
+        InputError: if the file is missing, empty or damaged.
+    """
+    file = run / RECIPE_FILE
+    values = parse_values(read_text(file, MAX_YAML_BYTES), f"'{file}'")
+    if not values:
+        raise InputError(f"'{file}' is empty, so the run can't go on: use a new --out")
+    return parse(Recipe, values, source=f"'{file}'")
+
+
+def write_summary(folder: Path, seconds: float, *, ended: bool, **notes: float | str | None) -> None:
+    """Writes the summary of a stage.
+
+    Args:
+        folder: of the stage.
+        seconds: wall-clock time of all its sessions.
+        ended: whether the stage has ended.
+        notes: what else is recorded of it.
+    """
+    with atomic_file(folder / SUMMARY_FILE, force=True) as temporary:
+        temporary.write_text(json_text({"ended": ended, "wall_seconds": seconds, **notes}), encoding="utf-8")
+
+
+def has_ended(out: Path, stage: str) -> bool:
+    """Whether a run's stage has ended, and its model is there."""
+    model = out / "model" if stage == "representation" else out / stage / "model"
+    return read_summary(out, stage).ended and (model / "config.json").exists()
 
 
 def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdir.data.dataset import ObjectDataset
 from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
-from ssdir.training.modules import LitStage
+from ssdir.training.loading import Batch
 from ssdir.training.recipe import StageConfig
 
 AP50 = "detection/ap50"
@@ -33,14 +32,13 @@ def check_measurable(split: ObjectDataset) -> None:
         )
 
 
-class BestEpoch(Callback):
+class BestEpoch:
     """Measures AP50 on the validation split after each epoch, keeps the best weights, and stops in time.
 
-    All that it knows is part of the checkpoint, so that a resumed run chooses the epoch that an uninterrupted one
-    chooses.
+    Its state is part of the checkpoint, so that a resumed run chooses the epoch that an uninterrupted one chooses.
 
     Args:
-        split: the validation split, in the order of the trainer's validation batches.
+        split: the validation split, in the order of the batches that epochs are measured on.
         config: of the detector's stage.
 
     Attributes:
@@ -59,19 +57,9 @@ class BestEpoch(Callback):
         self._best: tuple[int, float] | None = None
         self._weights: dict[str, Tensor] = {}
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Ends a resumed training that had stopped already."""
-        trainer.should_stop = trainer.should_stop or self.has_stopped
-
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Measures an epoch."""
-        assert isinstance(pl_module, LitStage)
-        model, epoch = pl_module.model, trainer.current_epoch
-        assert isinstance(model, SSD)
-        ap50 = self._measure(model, trainer.val_dataloaders, pl_module.device)
-        pl_module.log("val/ap50", ap50)
-        is_better = self._best is None or ap50 > self._best[1]
-        if is_better:
+    def add_epoch(self, epoch: int, ap50: float, model: SSD) -> None:
+        """Keeps the weights of an epoch if it is the best so far, and decides whether training stops."""
+        if is_better := self._best is None or ap50 > self._best[1]:
             self._best = (epoch, ap50)
         if is_better or self.config.keep == "last":
             self.epoch, self.ap50 = epoch, ap50
@@ -80,20 +68,20 @@ class BestEpoch(Callback):
                 name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()
             }
         assert self._best is not None
-        if self.config.patience is not None and epoch - self._best[0] >= self.config.patience:
-            self.has_stopped = trainer.should_stop = True
+        self.has_stopped = self.config.patience is not None and epoch - self._best[0] >= self.config.patience
 
     @torch.no_grad()
-    def _measure(self, model: SSD, batches: Any, device: torch.device) -> float:
-        threshold = min(RANKING_THRESHOLD, model.config.score_threshold)
-        detected = [model.encode(images.to(device), threshold).to("cpu") for images, _ in batches]
+    def measure(self, model: SSD, batches: Iterable[Batch]) -> float:
+        """AP50 of a detector in evaluation mode on the validation split."""
+        threshold, device = min(RANKING_THRESHOLD, model.config.score_threshold), model.anchors.device
+        detected = [model.encode(batch.images.to(device), threshold).to("cpu") for batch in batches]
         side = model.image_size
         return detection_metrics(Objects.cat(detected), self._targets, (side, side), self._ignored).get(AP50, 0.0)
 
-    def restore(self, stage: LitStage) -> None:
+    def restore(self, model: nn.Module) -> None:
         """Gives the trained model the weights of the epoch that is kept."""
         if self._weights:
-            stage.model.load_state_dict(self._weights)
+            model.load_state_dict(self._weights)
 
     @property
     def notes(self) -> dict[str, float | None]:

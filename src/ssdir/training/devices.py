@@ -1,0 +1,77 @@
+"""Where a training runs: Fabric, made by a recipe, with its devices, processes and precision."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import distributed
+
+from ssdir.device import choose_device
+from ssdir.errors import InputError
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.ops.precision import multiplies_bf16
+from ssdir.training.recipe import Recipe
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of a training's processes that writes files and prints."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def make_fabric(recipe: Recipe, device: str | None = None) -> Fabric:
+    """Makes what runs a training on the recipe's devices.
+
+    Args:
+        recipe: says how many devices and nodes, and the precision.
+        device: see `choose_device`; with a number, such as `cuda:1`, for one device alone.
+
+    Raises:
+        InputError: if there is no such device, or it is one while the recipe asks for several.
+    """
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    chosen, processes = choose_device(device), recipe.devices * recipe.nodes
+    if processes > 1 and chosen.index is not None:
+        raise InputError(f"device '{device}' is one, but the recipe asks for devices={recipe.devices}")
+    return Fabric(
+        accelerator=chosen.type,
+        devices=recipe.devices if chosen.index is None else [chosen.index],
+        num_nodes=recipe.nodes,
+        # Where a process has no objects, some of its parameters get no gradient.
+        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
+        precision=fabric_precision(recipe, chosen),
+    )
+
+
+def fabric_precision(recipe: Recipe, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
+    """The recipe's precision on a device, by Fabric's name.
+
+    SPACE and SPAIR are always trained in single precision: the likelihoods that they compare are of small standard
+    deviations, and so large.
+    """
+    asked = recipe.precision if isinstance(recipe.model, DetectedConfig) else "single"
+    if asked == "auto":
+        asked = "bf16" if multiplies_bf16(device.type) else "single"
+    return "bf16-mixed" if asked == "bf16" else "32-true"
+
+
+@contextmanager
+def launched(fabric: Fabric) -> Iterator[None]:
+    """Starts the other processes of a training, if it has several, and ends them with this one."""
+    fabric.launch()
+    try:
+        yield
+        fabric.barrier()
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", []):
+            process.kill()
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -1,0 +1,304 @@
+"""The training loop of one stage: epochs of steps, validation and a checkpoint after each, resumable."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
+
+from ssdir.console import Advance, warn
+from ssdir.data.dataset import ObjectDataset
+from ssdir.device import device_name
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detector.ssd import SSD
+from ssdir.training.checkpoints import read_checkpoint, run_key, write_checkpoint
+from ssdir.training.graphs import DenseGraphs, has_graphs
+from ssdir.training.loading import Batch, CachedDataset, images_of, make_loader
+from ssdir.training.logs import Means, StageLog
+from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.run_folder import read_fingerprint, read_summary, write_summary
+from ssdir.training.selection import BestEpoch
+from ssdir.training.session import OutOfTime, Session
+from ssdir.training.steps import Objective, build_optimizer, build_schedule
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+"""Within the folder of a stage."""
+
+SECONDS_BETWEEN_NOTES = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage trains, on what and how.
+
+    Attributes:
+        model: a detector, or a model whose reconstructions are shown.
+        train_split: shuffled anew each epoch, by the recipe's seed.
+        val_split: measured after each epoch.
+        recipe: of the run.
+        config: of the stage.
+        folder: the stage's, within the run's.
+        selection: chooses the epoch that is kept; None keeps the last one.
+    """
+
+    model: SSD | GenerativeModel
+    train_split: ObjectDataset | CachedDataset
+    val_split: ObjectDataset | CachedDataset
+    recipe: Recipe
+    config: StageConfig
+    folder: Path
+    selection: BestEpoch | None = None
+
+
+def fit_stage(fabric: Fabric, stage: Stage, session: Session) -> None:
+    """Trains one stage from its last checkpoint, if there is one; afterwards its model is on the host.
+
+    Raises:
+        InputError: if the checkpoint to go on from is damaged, or of another run; if the disk is full.
+        OutOfTime: if the session's deadline came before the stage's last epoch.
+    """
+    loop = StageLoop(fabric, stage, session)
+    loop.resume()
+    with loop.graphs(), session.watching(stage.folder.name) as advance:
+        while not loop.is_done and not loop.is_out_of_time:
+            loop.run_epoch(advance)
+    if not loop.is_done:
+        raise OutOfTime(
+            f"'{stage.folder.parent}', {stage.folder.name}: {loop.epoch} of {stage.config.epochs} epochs"
+        )
+    loop.finish()
+
+
+class StageLoop:
+    """The state of a stage in training.
+
+    What an epoch draws depends on the recipe's seed and on the epoch alone, so a resumed run equals an
+    uninterrupted one. A step whose loss or gradient is not finite changes no weight; it is counted in
+    `skipped_steps`. (The running statistics of batch norm have seen its images by then.) Batches without a single
+    object are counted in `empty_batches`. Of several processes, each has its share of a batch, and the first one
+    writes.
+    """
+
+    def __init__(self, fabric: Fabric, stage: Stage, session: Session) -> None:
+        self.fabric, self.stage, self.session = fabric, stage, session
+        self.started = time.perf_counter()
+        config, recipe, folder = stage.config, stage.recipe, stage.folder
+        self.seconds_before = read_summary(folder.parent, folder.name).wall_seconds
+        self.log = StageLog(folder) if fabric.is_global_zero else None
+        self.batch_size = config.batch_size // fabric.world_size
+        self.sampler: DistributedSampler[Any] = DistributedSampler(
+            stage.train_split, fabric.world_size, fabric.global_rank, seed=recipe.seed * 100_003
+        )
+        self.train_loader = make_loader(
+            stage.train_split, self.batch_size, fabric.device, self.sampler, recipe.workers
+        )
+        self.val_loader = make_loader(stage.val_split, self.batch_size, fabric.device, None, recipe.workers)
+        self.steps_per_epoch = len(self.train_loader)
+        model: Any = stage.model
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.objective = Objective(model).to(fabric.device)
+        self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.objective, config)
+        self.schedule = build_schedule(self.optimizer, config, config.epochs * self.steps_per_epoch)
+        self.compute_losses = fabric.strategy.setup_module(self.objective)
+        self.epoch, self.skipped_steps, self.empty_batches = 0, 0, 0
+        self.longest_epoch, self.noted = 0.0, time.monotonic()
+
+    # One epoch ------------------------------------------------------------------------------------------------
+
+    def run_epoch(self, advance: Advance) -> None:
+        """Trains, validates and saves an epoch."""
+        began = time.monotonic()
+        values = {**self.train_epoch(advance), **self.validate()}
+        selection, stage = self.stage.selection, self.stage
+        if selection is not None and isinstance(stage.model, SSD):
+            values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, self.val_loader))
+            selection.add_epoch(self.epoch, values["val/ap50"], stage.model)
+        if self.log is not None:
+            step = (self.epoch + 1) * self.steps_per_epoch - 1
+            self.log.add_epoch(self.epoch, step, values)
+            if isinstance(stage.model, GenerativeModel):
+                self.log.add_samples(self.epoch, step, stage.model, images_of(stage.val_split))
+        self.epoch += 1
+        self.save()
+        self.note(f"{self.epoch} of {stage.config.epochs} epochs", values)
+        self.longest_epoch = max(self.longest_epoch, time.monotonic() - began)
+
+    def train_epoch(self, advance: Advance) -> dict[str, float]:
+        """Takes the steps of an epoch; returns the means of the losses."""
+        seed = self.stage.recipe.seed * 100_003 + self.epoch
+        seed += self.fabric.global_rank << 50  # Each process draws its own noise.
+        self.sampler.set_epoch(self.epoch)
+        self.train_loader.generator.manual_seed(seed)
+        torch.manual_seed(seed)
+        self.objective.train()
+        means, total = Means(), self.stage.config.epochs * self.steps_per_epoch
+        for number, batch in enumerate(self.train_loader, start=1 + self.epoch * self.steps_per_epoch):
+            losses = self.step(batch.to(self.fabric.device))
+            means.add(losses, len(batch.images))
+            shown = f"epoch {self.epoch + 1} of {self.stage.config.epochs}"
+            advance(number, total, f"{self.stage.folder.name}, {shown}: {_listed(losses)}")
+            if number < total and time.monotonic() - self.noted > SECONDS_BETWEEN_NOTES:
+                self.note(f"step {number} of {total}", losses)
+        counts = {"train/skipped_steps": self.skipped_steps, "train/empty_batches": self.empty_batches}
+        return {**means.named("train"), **{name: float(count) for name, count in counts.items() if count}}
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Takes a step, unless its loss or gradient is not finite; returns the losses."""
+        with self.fabric.autocast():
+            losses = self.compute_losses(batch)
+        self.optimizer.zero_grad()
+        self.fabric.backward(losses["total"])
+        limit = self.stage.config.grad_clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
+        # Losses and gradients are looked at together, after both: the host waits for a GPU once.
+        *values, length, objects = self.values([*losses.values(), norm, norm.new_tensor(len(batch.objects))])
+        named = dict(zip(losses, values, strict=True))
+        self.empty_batches += not objects
+        if math.isfinite(named["total"]) and math.isfinite(length):
+            self.optimizer.step()
+        else:
+            self.skipped_steps += 1
+        if self.schedule is not None:
+            self.schedule.step()
+        return named
+
+    def values(self, scalars: list[Tensor]) -> list[float]:
+        """The values of scalars on a device: their means over all processes."""
+        stacked = torch.stack([scalar.detach().float() for scalar in scalars])
+        means: Any = self.fabric.all_reduce(stacked, reduce_op="mean")
+        return list(means.tolist())
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The means of the losses on the validation split, of which each process sees all."""
+        self.objective.eval()
+        means = Means()
+        for batch in self.val_loader:
+            with self.fabric.autocast():
+                losses = self.objective(batch.to(self.fabric.device))
+            means.add(dict(zip(losses, self.values(list(losses.values())), strict=True)), len(batch.images))
+        return means.named("val")
+
+    def note(self, done: str, values: dict[str, float]) -> None:
+        """Prints how far the stage is, and some values."""
+        self.noted = time.monotonic()
+        if self.fabric.is_global_zero:
+            self.session.note(f"{self.stage.folder.name}: {done}: {_listed(values)}")
+
+    # Between epochs -------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last epoch is over."""
+        selection = self.stage.selection
+        return self.epoch >= self.stage.config.epochs or (selection is not None and selection.has_stopped)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether another epoch would probably end after the session's deadline; the first one may."""
+        is_over = self.longest_epoch > 0 and self.session.ends_within(self.longest_epoch)
+        return bool(self.fabric.broadcast(is_over))
+
+    @property
+    def key(self) -> str:
+        """Names what the stage's checkpoints belong to."""
+        folder = self.stage.folder
+        return run_key(self.stage.recipe, read_fingerprint(folder.parent), folder.name)
+
+    def save(self) -> None:
+        """Writes a checkpoint in the place of the one before, and the time so far."""
+        if self.log is None:
+            return
+        state = {
+            "epoch": self.epoch,
+            "model": self.objective.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "selection": None if self.stage.selection is None else self.stage.selection.state_dict(),
+            "skipped_steps": self.skipped_steps,
+            "empty_batches": self.empty_batches,
+            "rows": self.log.rows,
+        }
+        write_checkpoint(self.stage.folder / CHECKPOINT, state, self.key)
+        self.write_summary(ended=False)
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint, if there is one."""
+        checkpoint = self.stage.folder / CHECKPOINT
+        if not checkpoint.exists():
+            return
+        state = read_checkpoint(checkpoint, self.key)
+        self.epoch = state["epoch"]
+        self.objective.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.stage.selection is not None:
+            self.stage.selection.load_state_dict(state["selection"])
+        self.skipped_steps, self.empty_batches = state["skipped_steps"], state["empty_batches"]
+        if self.log is not None:
+            self.log.rows = state["rows"]
+
+    @contextmanager
+    def graphs(self) -> Iterator[None]:
+        """Within the block, steps replay CUDA graphs of the model's dense parts, where that is possible."""
+        graphs, device = DenseGraphs(), self.fabric.device
+        if has_graphs(device) and self.fabric.world_size == 1 and len(self.stage.train_split) >= self.batch_size:
+            try:
+                with self.fabric.autocast():
+                    graphs.capture(self.objective, self.batch_size)
+            except RuntimeError as error:  # A backbone of anyone's may do what no graph can hold.
+                reason = str(error).partition("\n")[0]
+                warn(f"a CUDA graph could not be captured, so steps go kernel by kernel: {reason}")
+        try:
+            yield
+        finally:
+            graphs.release()
+
+    def finish(self) -> None:
+        """Gives the model the weights that are kept, on the host, and frees the device."""
+        self.objective.cpu()
+        if self.stage.selection is not None:
+            self.stage.selection.restore(self.stage.model)
+        if self.log is not None:
+            self.log.close()
+            self.write_summary(ended=True)
+            if self.skipped_steps or self.empty_batches:
+                warn(
+                    f"{self.stage.folder.name}: {self.skipped_steps} steps were skipped (loss or gradient not "
+                    f"finite), {self.empty_batches} batches had no object"
+                )
+        del self.compute_losses, self.optimizer, self.schedule, self.train_loader, self.val_loader
+        if self.fabric.device.type == "cuda":  # The next stage asks how much memory is free.
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def write_summary(self, *, ended: bool) -> None:
+        """Writes the time so far, and what was counted."""
+        selection = self.stage.selection if ended else None
+        write_summary(
+            self.stage.folder,
+            self.seconds_before + time.perf_counter() - self.started,
+            ended=ended,
+            **({} if selection is None else selection.notes),
+            skipped_steps=self.skipped_steps,
+            empty_batches=self.empty_batches,
+            device=device_name(self.fabric.device),
+            precision=str(self.fabric.strategy.precision.precision),
+        )
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,80 @@
+"""What a training step is made of: the loss of a batch, the optimiser and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.optim import Muon
+from timm.optim import muon as timm_muon
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from ssdir.models.base import GenerativeModel
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.detector.ssd import SSD
+from ssdir.ops.precision import multiplies_bf16
+from ssdir.training.loading import Batch
+from ssdir.training.recipe import StageConfig
+
+
+class Objective(nn.Module):
+    """The losses of a batch, as the module that several devices and CUDA graphs need.
+
+    Args:
+        model: a detector, a representation of a frozen detector's objects, or a model without one.
+    """
+
+    def __init__(self, model: SSD | GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of a batch, with `total`."""
+        if not isinstance(self.model, DetectedVAE):
+            return self.model.loss(batch.images, batch.objects)
+        features = list(batch.features)
+        if not features and self.model.reads_detector:
+            with torch.no_grad():
+                features = self.model.detector.read(batch.images)
+        return self.model.loss_of(batch.images, batch.objects, features)
+
+
+def build_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
+    """The optimiser of the parameters of a module that are not frozen."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    muon: torch.optim.Optimizer = PortableMuon(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+    )
+    return muon
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: StageConfig, steps: int) -> LRScheduler | None:
+    """The schedule of the learning rate over all steps of a stage; None where it is constant."""
+    if config.schedule == "constant":
+        return None
+    return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=0.15)
+
+
+class PortableMuon(Muon):  # type: ignore[misc]  # timm has no types
+    """timm's Muon (Jordan et al. 2024), orthogonalising in a precision that the processor multiplies in.
+
+    timm always takes bfloat16. A CPU without instructions for it emulates these products, far slower than those in
+    single precision, and would spend most of a training on them.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step of all parameters."""
+        if multiplies_bf16(self.param_groups[0]["params"][0].device.type):
+            return super().step(closure)
+        # The function that orthogonalises takes the precision as an argument, but timm passes none on.
+        orthogonalize = timm_muon.zeropower_via_newtonschulz
+        timm_muon.zeropower_via_newtonschulz = functools.partial(orthogonalize, dtype=torch.float32)
+        try:
+            return super().step(closure)
+        finally:
+            timm_muon.zeropower_via_newtonschulz = orthogonalize
