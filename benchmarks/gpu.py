@@ -42,9 +42,9 @@ from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.training.graphs import DenseGraphs
-from ssdir.training.loading import CachedDataset, EpochShuffle, ResidentDataset, make_loader
-from ssdir.training.modules import LitModel, LitRepresentation, LitStage
-from ssdir.training.recipe import read_recipe
+from ssdir.training.loading import CachedDataset, ResidentDataset, make_loader
+from ssdir.training.recipe import StageConfig, read_recipe
+from ssdir.training.steps import Objective, build_optimizer
 
 PRESET = "paper-mnist"
 CANVAS, IMAGES = 512, 512
@@ -140,7 +140,7 @@ def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: in
 
 
 def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
-    """A step of each stage, batches included, as `training.stage` has them; without what a training logs of it.
+    """A step of each stage, batches included, as `training.loop` takes them; without what a training logs of it.
 
     Each by CUDA graphs, as trainings go, and kernel by kernel.
     """
@@ -150,24 +150,31 @@ def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images
         write_scatter(folder, "digits", ScatterConfig(canvas=CANVAS, train=images, val=0, test=0), workers=8)
         split = open_dataset(folder, "train", "all", model.image_size, preload=True)
     batches = [batch for batch in TRAINING_BATCHES if batch <= images] or [images]
-    detector = LitModel(model.detector, recipe.detector, 0)
-    records = stage_records("detector, training step", detector, split, batches, rates, repeats)
+    detector = Objective(model.detector)
+    name = "detector, training step"
+    records = stage_records(name, detector, recipe.detector, split, batches, rates, repeats)
     # The true boxes: what an untrained detector finds says nothing of how many objects there are.
     objects = []
-    for _, targets in make_loader(split, 32, device):
-        anchor_index = model.detector.assign(targets.z_where.to(device)).to("cpu")
-        objects.append(targets.replace(anchor_index=anchor_index))
-    stage = LitRepresentation(model, recipe.representation, 0)
+    for batch in make_loader(split, 32, device):
+        anchor_index = model.detector.assign(batch.objects.z_where.to(device)).to("cpu")
+        objects.append(batch.objects.to("cpu").replace(anchor_index=anchor_index))
     kept = CachedDataset(split, Objects.cat(objects), [])
-    return records + stage_records("representation, training step", stage, kept, batches, rates, repeats)
+    name, stage = "representation, training step", Objective(model)
+    return records + stage_records(name, stage, recipe.representation, kept, batches, rates, repeats)
 
 
 def stage_records(
-    name: str, stage: LitStage, split: Any, batches: Sequence[int], rates: dict[str, float], repeats: int
+    name: str,
+    stage: Objective,
+    config: StageConfig,
+    split: Any,
+    batches: Sequence[int],
+    rates: dict[str, float],
+    repeats: int,
 ) -> list[Record]:
     ways = (True, False) if next(stage.parameters()).is_cuda else (False,)
     return [
-        stage_record(name, stage, split, batch, by_graphs, rates, repeats)
+        stage_record(name, stage, config, split, batch, by_graphs, rates, repeats)
         for by_graphs in ways
         for batch in batches
     ]
@@ -175,7 +182,8 @@ def stage_records(
 
 def stage_record(
     name: str,
-    stage: LitStage,
+    stage: Objective,
+    config: StageConfig,
     split: Any,
     batch_size: int,
     by_graphs: bool,
@@ -184,10 +192,11 @@ def stage_record(
 ) -> Record:
     device = next(stage.parameters()).device
     stage.train().requires_grad_(True)
-    if isinstance(stage, LitRepresentation):
+    if isinstance(stage.model, SSDIR):
         stage.model.detector.requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], stage.config.lr, fused=True)
-    held, order = ResidentDataset(split, device), list(EpochShuffle(len(split), 0))
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    optimizer = build_optimizer(stage, config)
+    held, order = ResidentDataset(split, device), torch.randperm(len(split)).tolist()
     place = 0
 
     def precise() -> AbstractContextManager[object]:
@@ -200,10 +209,11 @@ def stage_record(
         batch = held.__getitems__(order[place : place + batch_size])
         place += batch_size
         with precise():
-            losses = stage.compute_losses(batch)
+            losses = stage(batch)
         optimizer.zero_grad()
         losses["total"].backward()
-        stage.check_step(losses)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf"))
+        torch.stack([*(value.detach().float() for value in losses.values()), norm]).tolist()
         optimizer.step()
 
     work, graphs = count_work(step), DenseGraphs()

@@ -24,6 +24,7 @@ from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.models.backbone import ConvBackbone
 from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
+from ssdir.training.session import Session
 
 Picture = NDArray[np.uint8]
 
@@ -682,13 +683,15 @@ def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeyp
 
     fake_fit(monkeypatch, train)
     command = ["train", recipe, "stage=detector", "detector.lr=1e-2", "--data", digits, "--out", out]
+    command += ["--device", "cpu"]
     rest = f"stage=representation --data {digits} --out {out} --resume"
     assert f"next: ssdir train {recipe} detector.lr=1e-2 {rest}" in ok(*command, "--resume").stdout
     (out / "model").mkdir(parents=True)
     assert f"next: ssdir evaluate {out / 'model'}" in ok(*command, "--resume").stdout
     ((settings, data, folder), options) = calls[0]
     assert (settings.seed, settings.stage, settings.detector.lr) == (3, "detector", 0.01)
-    assert (data, folder, options) == (digits, out, {"resume": True, "force": False})
+    assert (data, folder) == (digits, out)
+    assert options == {"resume": True, "force": False, "session": Session(device="cpu")}
 
 
 def test_interrupted_training_says_how_to_go_on(
@@ -725,8 +728,8 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
     module = types.ModuleType("ssdir.demo")
     monkeypatch.setattr(module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False)
     monkeypatch.setitem(sys.modules, "ssdir.demo", module)
-    ok("demo", "--out", out, "--seed", "7")
-    assert calls == [((out,), {"seed": 7, "force": False})]
+    ok("demo", "--out", out, "--seed", "7", "--device", "cpu")
+    assert calls == [((out,), {"seed": 7, "force": False, "device": "cpu"})]
 
 
 def wrapped_by_a_class() -> RuntimeError:

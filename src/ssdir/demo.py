@@ -29,6 +29,7 @@ from ssdir.reports.glossary import Metric
 from ssdir.reports.report import Report, Section, metrics_table
 from ssdir.training.fit import RunSummary, train
 from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.session import Session
 
 PRESET = "demo"
 SOURCE = "digits"
@@ -47,7 +48,7 @@ HEADLINE = (
 )
 
 
-def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
+def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | None = None) -> None:
     """Generates scattered digits, trains on them, measures the model, and writes a report.
 
     `out` gets `report.html`, `metrics.json`, `model/`, which `ssdir.load` takes, `data/`, and `run/` with
@@ -57,6 +58,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
         out: the folder to make.
         seed: of data, training and measurement.
         force: replace an earlier demo.
+        device: where to train and to measure, see `choose_device`.
 
     Raises:
         InputError: if `out` exists (without `force`) or can't be written.
@@ -67,8 +69,8 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False) -> None:
         with clock.stage("generating images"):
             _generate(folder / "data", seed)
         with clock.stage("training"):
-            summary = train(recipe, folder / "data", folder / "run", force=True)
-        model = load_model(summary.model_dir, choose_device())
+            summary = train(recipe, folder / "data", folder / "run", force=True, session=Session(device=device))
+        model = load_model(summary.model_dir, choose_device(device))
         assert isinstance(model, DetectedVAE)
         test, known = (recipe.open_data(folder / "data", split) for split in ("test", "train"))
         with clock.stage("measuring"):

@@ -11,8 +11,8 @@ import yaml
 from ssdir.reproduce.plan import Job, jobs_of, read_plan
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.watch import Watch
-from ssdir.training.session import OutOfTime
 from ssdir.training.run_folder import write_summary
+from ssdir.training.session import OutOfTime
 
 PLAN = {
     "about": "A test.",

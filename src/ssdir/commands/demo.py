@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Force, Seed
+from ssdir.commands.options import Device, Force, Seed
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
 ) -> None:
     """See it work: a small model on scattered digits, from data to numbers and pictures."""
     from ssdir.demo import run_demo
 
-    run_demo(out, seed=seed, force=force)
+    run_demo(out, seed=seed, force=force, device=device)

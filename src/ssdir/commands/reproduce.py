@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from ssdir.commands.options import AsJson
+from ssdir.commands.options import AsJson, Device
 from ssdir.console import fail, next_step, say, stdout
 from ssdir.documents import json_text
 from ssdir.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, InputError
@@ -36,6 +36,7 @@ def reproduce(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
     as_json: AsJson = False,
+    device: Device = None,
 ) -> None:
     """Make the paper's tables and figures again: train what is missing, measure, write a report.
 
@@ -50,7 +51,7 @@ def reproduce(
     from ssdir.training.session import OutOfTime
 
     try:
-        report = run(experiments, scale, out, runs, data, minutes, so_far)
+        report = run(experiments, scale, out, runs, data, minutes, so_far, device)
     except OutOfTime:
         fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
     except KeyboardInterrupt:

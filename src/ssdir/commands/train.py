@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Force
+from ssdir.commands.options import Device, Force
 from ssdir.console import fail, next_step, say
 from ssdir.errors import EXIT_INTERRUPTED, InputError
 
@@ -21,6 +21,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
+    device: Device = None,
 ) -> None:
     """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
     from ssdir.training.recipe import read_recipe
@@ -32,19 +33,23 @@ def train(
     from ssdir.data.readers.registry import find_layout
     from ssdir.data.readers.splits import find_split
     from ssdir.models.io import check_parts
+    from ssdir.training.devices import is_first_process
     from ssdir.training.fit import train as fit
+    from ssdir.training.session import Session
 
     check_parts(settings.model, recipe)
     layout = find_layout(data)
     divided = layout.held_out_of(data)
-    if divided is not None:
+    if divided is not None and is_first_process():
         say(f"'{data}' has no split val: a tenth of {divided} is held out to validate on")
     try:
-        summary = fit(settings, data, out, resume=resume, force=force)
+        summary = fit(settings, data, out, resume=resume, force=force, session=Session(device=device))
     except KeyboardInterrupt:
         if not (out / RECIPE_FILE).exists():
             raise
         fail(f"interrupted: '{out}' is kept; go on with the same command and --resume", EXIT_INTERRUPTED)
+    if not is_first_process():  # One of several processes prints.
+        return
     for stage, seconds in summary.seconds.items():
         say(f"{stage}: {seconds:.0f} s")
     kept = read_summary(out, "detector")

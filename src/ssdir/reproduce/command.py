@@ -91,6 +91,7 @@ def reproduce(
     data: Path | None = None,
     minutes: float | None = None,
     so_far: bool = False,
+    device: str | None = None,
 ) -> Path:
     """Trains what is missing, measures it, and writes results and the report.
 
@@ -104,6 +105,7 @@ def reproduce(
         minutes: nothing new is begun after so many.
         so_far: train nothing; write results and report of what there is, which say what is missing. Records that
             stand in `out` are kept where they are of the plan's very recipe, data and measurement.
+        device: where to train and to measure, see `choose_device`.
 
     Returns:
         The report.
@@ -118,7 +120,7 @@ def reproduce(
         claim(folder / plan.name / REPORT, force=True)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
-    runner = Runner(plan, runs / plan.name, data, watch, deadline)
+    runner = Runner(plan, runs / plan.name, data, watch, deadline, device)
     jobs, left_out = _available(runner, _trainings(plan, chosen))
     for sentence in left_out:
         say(sentence)

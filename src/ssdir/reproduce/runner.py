@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -63,10 +62,20 @@ class Runner:
         data: folder that holds what cannot be generated: MNIST's files, CLEVR, WIDER FACE.
         watch: what is told of progress.
         deadline: by `time.monotonic`; nothing is begun after it.
+        device: where to train and to measure, see `choose_device`.
     """
 
-    def __init__(self, plan: Plan, runs: Path, data: Path | None, watch: Watch, deadline: float | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        runs: Path,
+        data: Path | None,
+        watch: Watch,
+        deadline: float | None,
+        device: str | None = None,
+    ) -> None:
         self.plan, self.runs, self.data, self.watch, self.deadline = plan, runs, data, watch, deadline
+        self.device = device
         self._jobs = [job for group in plan.runs for job in expand(plan, group)]
         self._measurements: dict[str, Measurement] = {}
 
@@ -190,8 +199,8 @@ class Runner:
             self._check_data(job, data)
             return out
         self._check_time()
-        with self.watch.stage(job.name) as advance, _quiet():
-            session = Session(lambda stage, done, total: advance(done, total, stage), self.deadline)
+        with self.watch.stage(job.name) as advance:
+            session = Session(lambda stage, done, total: advance(done, total, stage), self.deadline, self.device)
             train(job.recipe, data, out, resume=True, detector=self._detector_of(job), session=session)
         return out
 
@@ -360,11 +369,11 @@ class Measurement:
 
     def load(self) -> ObjectModel:
         """The trained model."""
-        return load_model(self.runner.run_folder(self.job), choose_device())
+        return load_model(self.runner.run_folder(self.job), choose_device(self.runner.device))
 
     def measure(self, progress: Any) -> dict[str, Any]:
         """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken codes."""
-        started, device, failure, metrics = time.perf_counter(), choose_device(), {}, {}
+        started, device, failure, metrics = time.perf_counter(), choose_device(self.runner.device), {}, {}
         try:
             metrics = with_undefined_as_null(self._evaluate(self.load(), progress))
         except ValueError as error:
@@ -388,11 +397,3 @@ class Measurement:
             sizes_in_px=settings.sizes_in_px,
             progress=progress,
         ).metrics
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning says of folders that are there already, and of short epochs."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
