@@ -1,8 +1,8 @@
-"""Malformed inputs by seed, and kills: what ssdir makes of them.
+"""Runs ssdir on damaged inputs and in bad circumstances, and counts what breaks its promise.
 
 At least 500 damaged inputs of all formats that ssdir reads, each run through a command that reads it within limits
-of time and memory; at least 50 kills of commands that write; and what else may go wrong: full disks, two
-commands at once, many clients, many images. The goal, and how to read the result: docs/robustness.md.
+of time and memory; at least 50 kills of commands that write; full disks, two
+commands at once, many clients, many images. The promise, and how to read the result, are in docs/robustness.md.
 
 Run: python benchmarks/robustness.py --out results/robustness.json
 """
@@ -37,7 +37,7 @@ PARTS = ("inputs", "kills", "disks", "two", "clients", "memory")
 
 
 def try_inputs(campaign: Campaign, cases: Sequence[Case], *, show_all: bool) -> dict[str, Any]:
-    """The damaged inputs; prints what went wrong as it comes."""
+    """Runs damaged inputs; prints each failure when it occurs."""
     findings: list[Finding] = []
     for finding in campaign.run(cases):
         findings.append(finding)
@@ -50,7 +50,7 @@ def try_inputs(campaign: Campaign, cases: Sequence[Case], *, show_all: bool) -> 
 
 
 def try_kills(campaign: Campaign, total: int) -> dict[str, Any]:
-    """The kills."""
+    """Kills commands while they write."""
     killer = Killer(campaign.folder / "kills", campaign.base, campaign.seed, campaign.workers)
     kills = []
     for kill in killer.run(total):
@@ -63,7 +63,7 @@ def try_kills(campaign: Campaign, total: int) -> dict[str, Any]:
 
 
 def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Counts of trials, and each that went wrong."""
+    """Returns counts of trials, and each failure."""
     found = Counter(trial.outcome for trial in trials)
     failures = [vars(trial) for trial in trials if trial.outcome not in (ACCEPTED, SENTENCE)]
     for failure in failures:
@@ -72,7 +72,7 @@ def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All parts that are asked for, each by its name when it has ended."""
+    """Yields the requested parts, each by its name when it has ended."""
     campaign = Campaign(scratch, arguments.seed, arguments.workers, quick=arguments.quick)
     campaign.prepare()
     cases = cases_of(arguments.inputs, arguments.seed, arguments.only, quick=arguments.quick)
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, dic
 
 
 def save(result: dict[str, Any], arguments: argparse.Namespace, seconds: float) -> None:
-    """Writes what there is so far."""
+    """Writes the parts so far."""
     config = {name: getattr(arguments, name) for name in ("inputs", "kills", "workers")}
     record = provenance({**config, "parts": list(result)}, arguments.seed, None, "cpu", seconds)
     with atomic_file(arguments.out, force=True) as temporary:
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the other parts of the file that is there")
     parser.add_argument("--workers", type=int, default=2, help="commands at once")
     parser.add_argument("--quick", action="store_true", help="only what is quick: no training, no export")
-    parser.add_argument("--list", action="store_true", help="print what came of every input")
+    parser.add_argument("--list", action="store_true", help="print the outcome of every input")
     arguments = parser.parse_args()
     if arguments.only or arguments.case:
         arguments.parts = ("inputs",)

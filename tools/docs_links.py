@@ -1,4 +1,4 @@
-"""Links of the documents to what the site has pages of: as files they lead somewhere in the repository too."""
+"""Rewrites links to files of the repository that have a page on the site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PAGES = {
     "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",
 }
-"""What a document links to, and the page that `docs_pages.py` makes of it."""
+"""Files that documents link to, and the pages that `docs_pages.py` makes of them."""
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -1,4 +1,4 @@
-"""Formulas of the documentation as MathML, which browsers draw without a script from elsewhere."""
+"""Writes formulas of the documentation as MathML, which browsers render without a script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from what the package says itself; run by mkdocs-gen-files."""
+"""Generates pages of the documentation from the package and its results; run by mkdocs-gen-files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _index() -> str:
-    """The README, whose links then start from the documents."""
+    """Returns the README with links that start from the documents' folder."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.sub(r"\]\(docs/", "](", text)
 
@@ -73,12 +73,12 @@ def _metrics() -> str:
 
 def _models() -> str:
     cards = sorted((ROOT / "src" / "ssdir" / "weights").glob("*/README.md"))
-    lead = "# Models\n\nWhat ships with the package: `ssdir.load(name)`."
+    lead = "# Models\n\nThese models ship with the package: `ssdir.load(name)`."
     return "\n\n".join([lead, *(re.sub(r"^#", "##", card.read_text(encoding="utf-8")) for card in cards)])
 
 
 def _copy(report: Path, folder: str) -> None:
-    """The report that `ssdir reproduce` wrote, with its figures."""
+    """Copies the report that `ssdir reproduce` wrote, with its figures."""
     _write(f"{folder}/index.md", (report / "report.md").read_text(encoding="utf-8"))
     for figure in sorted((report / "figures").glob("*.png")):
         with mkdocs_gen_files.open(f"{folder}/figures/{figure.name}", "wb") as page:

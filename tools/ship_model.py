@@ -23,7 +23,7 @@ FIGURES = {
     "linear probe of `z_what`, end to end": ("probe/accuracy_end_to_end", ".3f"),
 }
 LIMIT = 8_000_000
-"""Most bytes of a shipped model."""
+"""Maximum bytes of a shipped model."""
 
 
 def ship(
@@ -51,10 +51,10 @@ def ship(
 SSDIR, {description}. {data}
 
 For: trying ssdir, tests, and light digits on dark pictures of about 128×128 pixels. Not for: anything else; it has
-seen nothing else. The detector saw boxes but no classes; the codes were learned by drawing and by comparing views.
-Weights are stored in half precision.
+been trained on nothing else. The detector was supervised with boxes but no classes; the embeddings were learned by
+reconstruction and by comparing views. Weights are stored in half precision.
 
-On test images with digits that it never saw (`{source}` of the repository):
+On test images with digits never seen in training (`{source}` of the repository):
 
 | | |
 |---|---|

@@ -1,4 +1,4 @@
-"""What the inputs of the campaign are made from: a small model, its export, its objects, an index, a run."""
+"""Makes the undamaged inputs: a small model, its export, its objects, an index, a run."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run(*arguments: object) -> None:
 
 
 def make_base(base: Path, *, quick: bool = False) -> None:
-    """Fills the folder; `quick`: without what takes long to make."""
+    """Fills the folder; `quick` leaves out what takes long to make."""
     base.mkdir(parents=True, exist_ok=True)
     (base / "recipe.yaml").write_text(RECIPE)
     save_small_model(base / "model", samples.NAMES)
@@ -108,7 +108,7 @@ def make_base(base: Path, *, quick: bool = False) -> None:
 
 
 def _make_objects(base: Path) -> None:
-    """Encoded objects, an index of them, labels of some, and a classifier."""
+    """Makes encoded objects, an index of them, labels of some, and a classifier."""
     run("encode", base / "model", base / "photos", "--out", base / "objects.parquet", "--force")
     run("index", base / "objects.parquet", "--out", base / "index", "--force")
     labels = ["row,label", *(f"{row},{'ab'[row % 2]}" for row in range(10))]
@@ -122,7 +122,7 @@ def _make_export(base: Path) -> None:
 
 
 def _make_run(base: Path) -> None:
-    """A training that was interrupted in its second stage, after an epoch."""
+    """Makes a training that was interrupted in its second stage, after an epoch."""
     run("train", base / "recipe.yaml", "--data", base / "coco", "--out", base / "run", "--force")
     shutil.rmtree(base / "run" / "model")
     file = base / "run" / "representation" / "summary.json"
@@ -130,7 +130,7 @@ def _make_run(base: Path) -> None:
 
 
 def _make_scene(base: Path) -> None:
-    """What the studio writes of an edited scene."""
+    """Makes the files that the studio writes of an edited scene."""
     import ssdir
     from ssdir.data.images import read_image
     from ssdir.identity import Identity
@@ -145,7 +145,7 @@ def _make_scene(base: Path) -> None:
 
 
 def _make_results(base: Path) -> None:
-    """The results of a plan of one small training, and what `bench` wrote."""
+    """Makes the results of a plan of one small training, and of `bench`."""
     (base / "plan.yaml").write_text(PLAN)
     folders = ("--out", base / "results", "--runs", base / "runs")
     run("reproduce", "depth", "--scale", base / "plan.yaml", *folders)

@@ -27,7 +27,7 @@ START_SECONDS, ANSWER_SECONDS = 120, 120
 
 
 class Studio:
-    """A studio of its own process, and what asks it as the page does."""
+    """A studio in a process of its own, and a client that sends what the page sends."""
 
     def __init__(self, folder: Path, model: str) -> None:
         self.said, self.model = folder / "said", model

@@ -34,7 +34,7 @@ OUTSIDE = ("../../outside.png", "../outside/outside.png", "/etc/passwd", "..\\..
 
 
 def choose(rng: Rng, values: Sequence[Any]) -> Any:
-    """One of the values."""
+    """Chooses one of the values."""
     return values[int(rng.integers(len(values)))]
 
 
@@ -64,7 +64,7 @@ def insert_bytes(path: Path, rng: Rng) -> None:
 
 
 def blank_block(path: Path, rng: Rng) -> None:
-    """A block of zeros, as a disk leaves that lost a sector."""
+    """Writes a block of zeros, as a disk leaves that lost a sector."""
     data = bytearray(path.read_bytes())
     start = int(rng.integers(0, max(1, len(data))))
     stop = min(len(data), start + int(choose(rng, (8, 64, 512))))
@@ -79,7 +79,7 @@ def double_block(path: Path, rng: Rng) -> None:
 
 
 def foreign_content(path: Path, rng: Rng) -> None:
-    """What another format's file holds."""
+    """Replaces the contents by those of another format."""
     contents = (
         b"\x89PNG\r\n\x1a\n\x00\x00",
         b"PK\x03\x04" + bytes(40),
@@ -91,7 +91,7 @@ def foreign_content(path: Path, rng: Rng) -> None:
 
 
 def no_file(path: Path, rng: Rng) -> None:
-    """A folder, a link to nothing, a link to itself, or a pipe that nobody writes to."""
+    """Puts a folder, a link to nothing, a link to itself, or a pipe that nobody writes to in the file's place."""
     kind = choose(rng, ("folder", "dangling", "loop", "pipe"))
     path.unlink()
     if kind == "folder":
@@ -151,7 +151,7 @@ def in_lines(change: Callable[[list[str], int, Rng], list[str]]) -> Damage:
 
 
 def replaced(values: Callable[[Rng, str], Any]) -> Damage:
-    """A token becomes another text."""
+    """Replaces a token by another text."""
 
     def change(tokens: list[str], place: int, rng: Rng) -> list[str]:
         return [*tokens[:place], str(values(rng, tokens[place])), *tokens[place + 1 :]]
@@ -184,7 +184,7 @@ LINES: dict[str, Damage] = {
 
 
 def in_elements(change: Callable[[str, str, Rng], str]) -> Damage:
-    """Changes one element that holds text: gets its name and its text."""
+    """Changes one element that holds text; `change` receives its name and its text."""
 
     def damage(path: Path, rng: Rng) -> None:
         text = path.read_text(encoding="utf-8")

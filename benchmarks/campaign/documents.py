@@ -18,7 +18,7 @@ Slot: TypeAlias = tuple[Any, Any]
 
 
 def slots(value: Any, label: str = "") -> dict[str, list[Slot]]:
-    """All places of a document by the names of their keys, so that each kind of field is as likely to be hit."""
+    """Returns a document's places by the names of their keys, so that each kind of field is equally likely."""
     named: dict[str, list[Slot]] = {}
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in pairs:
@@ -30,7 +30,7 @@ def slots(value: Any, label: str = "") -> dict[str, list[Slot]]:
 
 
 def pick(value: Any, rng: Rng, wanted: Callable[[Any], bool] = lambda _: True) -> Slot | None:
-    """A place whose value is wanted."""
+    """Chooses a place whose value fits."""
     matching = {
         name: [(box, key) for box, key in found if wanted(box[key])] for name, found in slots(value).items()
     }
@@ -39,7 +39,7 @@ def pick(value: Any, rng: Rng, wanted: Callable[[Any], bool] = lambda _: True) -
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, and no truth value."""
+    """Says whether a value is a number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -56,13 +56,13 @@ class Document:
             self.value = yaml.safe_load(text) if as_yaml else json.loads(text)
 
     def hole(self, raw: str) -> str:
-        """A name that is replaced by raw text."""
+        """Returns a name that is replaced by raw text at the end."""
         name = f"@hole{len(self.holes)}@"
         self.holes[name] = raw
         return name
 
     def save(self) -> None:
-        """Writes it back."""
+        """Writes the document back."""
         if self.as_yaml:
             text = yaml.safe_dump(self.value, sort_keys=False, allow_unicode=True)
         elif self.in_lines and isinstance(self.value, list):
@@ -84,7 +84,7 @@ def missing_field(document: Document, rng: Rng) -> None:
 
 
 def doubled_field(document: Document, rng: Rng) -> None:
-    """A key that stands twice, with two values; an item of a list that stands twice."""
+    """Repeats a key with another value, or an item of a list."""
     slot = pick(document.value, rng)
     if slot is None:
         return
@@ -157,7 +157,7 @@ def another_top(document: Document, rng: Rng) -> None:
 
 
 def many_entries(document: Document, rng: Rng) -> None:
-    """A list or mapping with a hundred thousand times the same entry."""
+    """Repeats an entry of a list or mapping a hundred thousand times."""
     if slot := pick(document.value, rng, lambda value: isinstance(value, list) and len(value) > 0):
         slot[0][slot[1]] = slot[0][slot[1]] * (100_000 // len(slot[0][slot[1]]))
 
@@ -179,7 +179,7 @@ EDITS: dict[str, Edit] = {
 
 
 def edited(edit: Edit, as_yaml: bool) -> Damage:
-    """An edit of a document as damage to its file."""
+    """Turns an edit of a document into damage to its file."""
 
     def damage(path: Path, rng: Rng) -> None:
         document = Document(path, as_yaml)
@@ -190,7 +190,7 @@ def edited(edit: Edit, as_yaml: bool) -> Damage:
 
 
 def alias_bomb(path: Path, rng: Rng) -> None:
-    """Nine lists, each of nine aliases of the one before."""
+    """Writes nine lists, each of nine aliases of the one before."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
     path.write_text("\n".join(lines) + "\n" + path.read_text())

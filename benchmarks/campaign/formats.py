@@ -12,7 +12,7 @@ from campaign.damage import BYTES, LINES, XML, Damage
 from campaign.documents import JSON, YAML
 
 Build = Callable[[Path, Path], None]
-"""Writes the whole input into a folder; gets that of `base.make_base`, too."""
+"""Writes the whole input into a folder; receives the folder of `base.make_base`, too."""
 
 FAMILIES: Mapping[str, Mapping[str, Damage]] = {
     "bytes": BYTES,
@@ -37,7 +37,7 @@ FAMILIES: Mapping[str, Mapping[str, Damage]] = {
 
 @dataclass(frozen=True)
 class Command:
-    """How ssdir is called; `{in}`, `{out}` and `{base}` stand for folders.
+    """A call of ssdir; `{in}`, `{out}` and `{base}` stand for folders.
 
     Attributes:
         line: the arguments, by blanks.
@@ -51,7 +51,7 @@ class Command:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it neither trains, nor needs what takes long to make."""
+        """Says whether the command neither trains, nor needs what takes long to make."""
         slow = ("train", "evaluate", "bench", "reproduce depth", "studio", "data check {in} --out")
         needs = ("model.onnx", "scene.parquet", "{in}/run")
         return not self.line.startswith(slow) and not any(each in self.line for each in needs)
@@ -75,7 +75,7 @@ class Format:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of damage that fit."""
+        """Returns the kinds of damage that fit the format."""
         return list(dict.fromkeys(kind for family in self.victims.values() for kind in FAMILIES[family]))
 
 
@@ -84,7 +84,7 @@ def _only(build: Callable[[Path], None]) -> Build:
 
 
 def _copied(*names: str) -> Build:
-    """Copies of what `make_base` made."""
+    """Copies files of `make_base`."""
 
     def build(root: Path, base: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ SIDES = (0, 1, 65_535, 2**31 - 1, 2**32 - 1, 14_000, 20_000)
 
 
 def lying_png(path: Path, rng: Rng) -> None:
-    """Another size, depth or colour type in the header, with its checksum corrected."""
+    """Writes another size, depth or colour type into the header, with its checksum corrected."""
     data = bytearray(path.read_bytes())
     field = choose(rng, ("width", "height", "depth"))
     if field == "depth":
@@ -29,7 +29,7 @@ def lying_png(path: Path, rng: Rng) -> None:
 
 
 def png_bomb(path: Path, rng: Rng) -> None:
-    """An RGBA picture of nearly the largest permitted size, all zeros: a megabyte that becomes 800."""
+    """Writes an RGBA picture of nearly the largest permitted size, all zeros: a megabyte that becomes 800."""
     side = int(choose(rng, (14_000, 30_000)))
     packer = zlib.compressobj(1)
     row = bytes(1 + 4 * side)
@@ -44,7 +44,7 @@ def png_bomb(path: Path, rng: Rng) -> None:
 
 
 def lying_field(places: tuple[int, ...], size: str, values: tuple[int, ...] = SIDES) -> Damage:
-    """Another number at one of some places of the header."""
+    """Writes another number at one of several places of the header."""
 
     def damage(path: Path, rng: Rng) -> None:
         data = bytearray(path.read_bytes())
@@ -56,7 +56,7 @@ def lying_field(places: tuple[int, ...], size: str, values: tuple[int, ...] = SI
 
 
 def lying_jpeg(path: Path, rng: Rng) -> None:
-    """Another height or width, or number of components, in the frame's header."""
+    """Writes another height, width or number of components into the frame's header."""
     data = bytearray(path.read_bytes())
     start = data.index(b"\xff\xc0") + 5
     if rng.random() < 0.3:
@@ -68,7 +68,7 @@ def lying_jpeg(path: Path, rng: Rng) -> None:
 
 
 def lying_tiff(path: Path, rng: Rng) -> None:
-    """Another type, count or value in one of the directory's entries."""
+    """Writes another type, count or value into one of the directory's entries."""
     data = bytearray(path.read_bytes())
     (first,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, first)
@@ -90,7 +90,7 @@ WEBP: dict[str, Damage] = {**BYTES, "lying header": lying_field((4, 12, 16, 20, 
 
 
 def gzip_bomb(path: Path, rng: Rng) -> None:
-    """Four gigabytes of zeros: as many members of a gzip file, each of 64 MB."""
+    """Writes four gigabytes of zeros, as members of a gzip file of 64 MB each."""
     header = choose(rng, (b"", path.read_bytes()))
     path.write_bytes(header + gzip.compress(bytes(1 << 26), 9) * 64)
 
@@ -103,7 +103,7 @@ def lying_idx(path: Path, rng: Rng) -> None:
 
 
 def lying_record(path: Path, rng: Rng) -> None:
-    """Another length of the first record, or numbers of the message within, without or with its checksum."""
+    """Changes the length of the first record, or numbers of the message within, with or without its checksum."""
     data = bytearray(gzip.decompress(path.read_bytes()))
     struct.pack_into("<Q", data, 0, int(choose(rng, (0, 1, 2**31, 2**40, 2**63, 100))))
     if rng.random() < 0.5:
@@ -114,7 +114,7 @@ def lying_record(path: Path, rng: Rng) -> None:
 
 
 def flip_inside(path: Path, rng: Rng) -> None:
-    """Bits flipped before compression, so that the compressed file's checksum holds."""
+    """Flips bits before compression, so that the compressed file's checksum holds."""
     data = bytearray(gzip.decompress(path.read_bytes()))
     for place in rng.integers(0, len(data), 3):
         data[place] ^= 1 << int(rng.integers(8))

@@ -20,25 +20,25 @@ from campaign.runner import Observed, Task, command, fresh, run_all
 from campaign.verdict import ACCEPTED, OUTCOMES, SENTENCE, Verdict, Whole, judge
 
 COUNTED = {"photos": {"images"}}
-"""Which counts must agree, where not all must: damaged pixels may show other objects."""
+"""The counts that must agree, where not all must: damaged pixels may show other objects."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged input, as it can be made again: all else is drawn from these and the campaign's seed."""
+    """A damaged input, as it can be made again: everything else is sampled from these and the campaign's seed."""
 
     format: str
     kind: str
     number: int
 
     def entropy(self, seed: int) -> list[int]:
-        """What the case is drawn from."""
+        """Returns the entropy that the case is sampled with."""
         return [seed, zlib.crc32(f"{self.format}/{self.kind}".encode()), self.number]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a case."""
+    """The outcome of a case."""
 
     format: str
     kind: str
@@ -50,7 +50,7 @@ class Finding:
 
 
 def cases_of(total: int, seed: int, only: Sequence[str] = (), *, quick: bool = False) -> list[Case]:
-    """As many cases as asked for: of all formats in turn, of each all kinds of damage, in an order drawn by seed.
+    """Returns cases of all formats in turn, of each all kinds of damage, in a random order.
 
     Args:
         total: how many.
@@ -71,7 +71,7 @@ def cases_of(total: int, seed: int, only: Sequence[str] = (), *, quick: bool = F
 
 
 class Campaign:
-    """Makes inputs in a folder, runs them, and judges.
+    """Makes damaged inputs in a folder, runs them, and judges the outcomes.
 
     Args:
         folder: for all that is made; gone when `close` is called.
@@ -130,14 +130,14 @@ class Campaign:
             shutil.rmtree(task.folder)
 
     def _choose(self, case: Case) -> tuple[str, Command]:
-        """The victim and the command."""
+        """Chooses the file to damage and the command."""
         form, rng = FORMATS[case.format], np.random.default_rng(case.entropy(self.seed))
         victims = [name for name, family in form.victims.items() if case.kind in FAMILIES[family]]
         commands = [each for each in form.commands for _ in range(each.weight) if each.is_quick or not self.quick]
         return victims[int(rng.integers(len(victims)))], commands[int(rng.integers(len(commands)))]
 
     def _task(self, key: Any, name: str, line: str) -> Task:
-        """A copy of a whole input, and the command."""
+        """Makes a copy of a whole input, and the command."""
         slug = zlib.crc32(repr(key).encode())
         folder = fresh(self.folder / "cases" / f"{slug:08x}")
         (folder / "out").mkdir()
@@ -158,7 +158,7 @@ class Campaign:
         return task
 
     def _judge_whole(self, folder: Path, name: str, line: str, observed: Observed) -> Whole | None:
-        """What came of an undamaged input; None, and a note, if it was not accepted: nothing compares with it."""
+        """Returns the outcome of an undamaged input; None, with a note, if it was not accepted."""
         as_json = "--json" in line
         verdict = judge(observed, folder, {""}, None, None, as_json, None)
         if verdict.outcome != ACCEPTED:
@@ -190,7 +190,7 @@ class Campaign:
 
 
 def summarise(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Counts by format, by kind of damage and in total, and all that went wrong."""
+    """Returns counts by format, by kind of damage and in total, and all failures."""
 
     def counts(group: Sequence[Finding]) -> dict[str, int]:
         found = Counter(each.outcome for each in group)

@@ -23,7 +23,7 @@ from campaign.runner import fresh
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-"""Threads that wait for each other take CPU time, by which the moments of kills are chosen."""
+"""One thread, since threads that wait for each other take CPU time, by which the moments of kills are chosen."""
 
 PATIENCE = 120
 """Seconds in which a command must end after Ctrl-C."""
@@ -59,7 +59,7 @@ JOBS = {
 
 @dataclass(frozen=True)
 class Kill:
-    """What came of a kill."""
+    """The outcome of a kill."""
 
     command: str
     signal: str
@@ -70,7 +70,7 @@ class Kill:
 
 
 def make_many(folder: Path, base: Path, count: int = 600) -> None:
-    """A COCO data set of many pictures, links to four; and its objects."""
+    """Makes a COCO data set of many pictures, which are links to four, and its objects."""
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     samples.photos(folder / "four")
     (folder / "train").mkdir()
@@ -86,7 +86,7 @@ def make_many(folder: Path, base: Path, count: int = 600) -> None:
 
 
 class Killer:
-    """Runs the jobs to their ends, then again, killed at moments drawn by seed."""
+    """Runs the jobs to their ends, then again, killed at random moments."""
 
     def __init__(self, folder: Path, base: Path, seed: int, workers: int) -> None:
         self.folder, self.base, self.seed, self.workers = fresh(folder), base, seed, workers
@@ -96,7 +96,7 @@ class Killer:
         self.whole: dict[str, Any] = {}
 
     def run(self, total: int) -> Iterator[Kill]:
-        """Kills as many times."""
+        """Yields as many kills."""
         make_many(self.folder / "many", self.base)
         with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(self._run_whole, JOBS))
@@ -170,7 +170,7 @@ class Killer:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time that a process has taken so far."""
+    """Returns the CPU time that a process has taken so far."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -194,7 +194,7 @@ def _same(read: Callable[[], Any], whole: Any) -> tuple[str, str]:
 
 
 def contents(output: Path) -> Any:
-    """What identifies a whole output: weights bit by bit, rows and images by number, files by name."""
+    """Returns what identifies a whole output: weights bit by bit, rows and images by number, files by name."""
     if output.name == "run":
         return weights_of(output / "model" / "model.safetensors")
     if output.suffix == ".onnx":
@@ -214,14 +214,14 @@ def contents(output: Path) -> Any:
 
 
 def weights_of(path: Path) -> dict[str, bytes]:
-    """The bytes of each tensor."""
+    """Returns the bytes of each tensor."""
     from safetensors.numpy import load_file
 
     return {name: value.tobytes() for name, value in sorted(load_file(path).items())}
 
 
 def summarise(kills: Sequence[Kill]) -> dict[str, Any]:
-    """Counts, and all that went wrong."""
+    """Returns counts, and all failures."""
     outcomes = sorted({kill.outcome for kill in kills} | set(WRONG))
 
     def counts(group: Sequence[Kill]) -> dict[str, int]:

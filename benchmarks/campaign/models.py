@@ -18,7 +18,7 @@ from campaign.documents import EDITS, Document
 
 
 def lying_safetensors(path: Path, rng: Rng) -> None:
-    """The header of the weights with other shapes, types or places; or another length of the header."""
+    """Writes other shapes, types or places into the header of the weights, or another length of the header."""
     data = path.read_bytes()
     (length,) = struct.unpack_from("<Q", data)
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
@@ -49,7 +49,7 @@ def lying_safetensors(path: Path, rng: Rng) -> None:
 
 
 def odd_weights(path: Path, rng: Rng) -> None:
-    """A tensor that holds NaN, infinity, or numbers far too large."""
+    """Fills a tensor with NaN, infinity, or numbers far too large."""
     from safetensors.numpy import load_file, save_file
 
     weights = load_file(path)
@@ -63,7 +63,7 @@ SAFETENSORS: dict[str, Damage] = {**BYTES, "lying header": lying_safetensors, "n
 
 
 def other_graph(path: Path, rng: Rng) -> None:
-    """An ONNX file whose inputs, outputs, weights or metadata are others than ours."""
+    """Changes inputs, outputs, weights or metadata of an ONNX file."""
     import onnx
     from onnx import TensorProto, numpy_helper
 
@@ -99,7 +99,7 @@ def other_graph(path: Path, rng: Rng) -> None:
 
 
 def _foreign_graph(way: str, ours: Any) -> Any:
-    """A graph that keeps our metadata: one that never ends, one of 40 GB, or one of another purpose."""
+    """Writes a graph that keeps our metadata: one that never ends, one of 40 GB, or one of another purpose."""
     from onnx import TensorProto, helper
 
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
@@ -138,7 +138,7 @@ ONNX: dict[str, Damage] = {**BYTES, "lying header": other_graph}
 
 
 class _Harmful:
-    """What runs a harmless command when it is unpickled."""
+    """An object that runs a harmless command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
@@ -147,7 +147,7 @@ class _Harmful:
 
 
 def foreign_checkpoint(path: Path, rng: Rng) -> None:
-    """A checkpoint of another program, one of which runs a command when it is unpickled."""
+    """Writes a checkpoint of another program, one of which runs a command when it is unpickled."""
     import torch
 
     way = choose(rng, ("pickle", "harmful", "tensor", "zip"))
@@ -179,7 +179,7 @@ def in_checkpoint(change: Callable[[dict[str, Any], Rng, Path], None]) -> Damage
 
 
 def other_values(tensors: dict[str, Any], rng: Rng, path: Path) -> None:
-    """What is no tensor, damaged as documents are."""
+    """Damages what is no tensor as documents are damaged."""
     scratch = path.with_name("values.json")
     scratch.write_bytes(tensors["values"].tobytes())
     document = Document(scratch, as_yaml=False)

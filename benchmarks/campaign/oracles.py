@@ -1,4 +1,4 @@
-"""How many images and objects an input says that it has, and of which classes, as the plainest reading has it.
+"""Counts the images and objects of an input, and its classes, by the plainest reading.
 
 Readings know nothing of sizes, types or rules. Where one fails, the input says nothing.
 """
@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import yaml
 
 Counts = dict[str, Any]
-"""By split: (images, objects), and the names of classes; or what else is counted."""
+"""Images and objects by split, and the names of classes; or other counts."""
 
 SUFFIXES = (".png", ".jpg", ".tif", ".gif", ".webp", ".bmp")
 
 
 def says(layout: str, root: Path) -> Counts | None:
-    """What an input says of itself; None if it can't be read."""
+    """Returns the counts of an input; None if it can't be read."""
     if any(path.is_fifo() for path in root.rglob("*")):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a command wrote: whether it can be read and is finite, and how many images and objects it has."""
+"""Reads what a command wrote: it must be finite, and its images and objects are counted."""
 
 from __future__ import annotations
 

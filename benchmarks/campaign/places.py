@@ -1,4 +1,4 @@
-"""Where commands write, and who else does: full disks, read-only folders, two commands at once, many pictures."""
+"""Runs commands in bad circumstances: full disks, read-only folders, two commands at once, many pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DISK = 1 << 20
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one command in one circumstance."""
+    """The outcome of one command in one circumstance."""
 
     circumstance: str
     command: str
@@ -54,12 +54,12 @@ class Trial:
 
 
 def arguments_of(line: str, base: Path, out: Path) -> list[str]:
-    """A command's arguments with its folders."""
+    """Fills in the folders of a command's arguments."""
     return [part.replace("{base}", str(base)).replace("{out}", str(out)) for part in line.split()]
 
 
 def can_mount(folder: Path) -> str | None:
-    """Why no disk can be mounted here; None if one can."""
+    """Says why no disk can be mounted here; None if one can."""
     try:
         _mount(fresh(folder / "trial"))
     except (OSError, subprocess.CalledProcessError) as error:
@@ -78,7 +78,7 @@ def _unmount(disk: Path) -> None:
 
 
 def try_disks(folder: Path, base: Path, workers: int) -> Iterator[Trial]:
-    """Every command that writes, on a disk that is full and on one that is read-only."""
+    """Runs every command that writes, on a full disk and on a read-only one."""
     samples.records(base)
     for circumstance in ("full disk", "read-only folder"):
         tasks = (_on_disk(circumstance, name, folder, base) for name in WRITERS)
@@ -120,7 +120,7 @@ AT_ONCE = ("encode", "index", "export to ONNX", "data scatter", "data convert", 
 
 
 def try_two_at_once(folder: Path, base: Path) -> Iterator[Trial]:
-    """Two of the same command with one output: without and with --force; and two that add to one index."""
+    """Runs two of the same command with one output, without and with --force; and two that add to one index."""
     for name in AT_ONCE:
         for more in ("", " --force"):
             own = fresh(folder / "two" / f"{name}{more}".replace(" ", "-"))
@@ -184,7 +184,7 @@ def _judge_pair(name: str, out: Path, ends: list[Observed], base: Path) -> tuple
 
 
 def memory_of_many(folder: Path, base: Path, few: int = 2000, many: int = 20_000) -> dict[str, Any]:
-    """The peak memory of encoding few and many small pictures, in processes of their own."""
+    """Measures the peak memory of encoding few and many small pictures, in new processes."""
     peaks = {}
     for count in (few, many):
         own = fresh(folder / "memory")

@@ -29,7 +29,7 @@ ADDRESS_ROOM = 6 * GIB
 
 @dataclass
 class Task:
-    """What a child does.
+    """A child process's work.
 
     Attributes:
         key: of whoever asks.
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass
 class Observed:
-    """How a child ended.
+    """The end of a child process.
 
     Attributes:
         code: its exit code, or minus the signal that ended it.
@@ -152,7 +152,7 @@ def _start(task: Task) -> int:
 
 
 def _become(task: Task) -> None:
-    """The child's folder, streams and folder for temporary files."""
+    """Sets the child's folder, streams and folder for temporary files."""
     temporary = task.folder / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     os.chdir(task.folder)
@@ -200,12 +200,12 @@ def _observe(each: _Running, status: int, usage: Any, pid: int) -> Observed:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds."""
+    """Returns the memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def fresh(folder: Path) -> Path:
-    """A new empty folder."""
+    """Makes a new empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

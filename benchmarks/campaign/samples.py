@@ -22,18 +22,18 @@ BOXES = [
     [(2, 2, 20, 20), (30, 30, 28, 30)],
     [(8, 30, 16, 20)],
 ]
-"""Of each picture, the boxes, as x, y, width and height."""
+"""Boxes of each picture, as x, y, width and height."""
 LABELS = [[0, 1], [2], [1, 0], [2]]
 
 
 def pixels(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
-    """Colourful blobs, in which an untrained model detects objects."""
+    """Makes pictures of colourful blobs, in which an untrained model detects objects."""
     coarse = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((8, 8, 1), dtype=np.uint8))
 
 
 def photos(folder: Path, suffix: str = ".png", wide: bool = False) -> None:
-    """Four pictures a … d in a file format; `wide`: of 16 bits."""
+    """Writes four pictures a … d in a file format; `wide` ones have 16 bits."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate("abcd"):
         if wide:
@@ -43,7 +43,7 @@ def photos(folder: Path, suffix: str = ".png", wide: bool = False) -> None:
 
 
 def coco_content(prefix: str = "") -> dict[str, Any]:
-    """Four images with six boxes, with all fields that are read."""
+    """Returns four images with six boxes, with all fields that are read."""
     images = [
         {"id": 10 + number, "file_name": f"{prefix}{name}.png", "height": SIDE, "width": SIDE}
         for number, name in enumerate("abcd")
@@ -144,7 +144,7 @@ def widerface(root: Path) -> None:
 
 
 def clevr(root: Path) -> None:
-    """Two scenes of two objects each, in pictures of CLEVR's shape, with masks."""
+    """Writes two scenes of two objects each, in pictures of CLEVR's shape, with masks."""
     from ssdir.data.readers.clevr.cameras import NOMINAL_POSITION, Camera
 
     size = (80, 120)
@@ -252,7 +252,7 @@ def _feature(value: bytes | list[float]) -> bytes:
 
 
 def records(root: Path) -> None:
-    """Four records of Tetrominoes, in the wire format of TFRecord."""
+    """Writes four records of Tetrominoes, in the wire format of TFRecord."""
     from ssdir.data.readers.tfrecord.records import masked_crc32c
 
     root.mkdir(parents=True, exist_ok=True)

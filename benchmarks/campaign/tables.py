@@ -37,7 +37,7 @@ def null_value(table: pa.Table, rng: Rng) -> pa.Table:
 
 
 def odd_number(numbers: tuple[Any, ...]) -> Callable[[pa.Table, Rng], pa.Table]:
-    """One number of one column is another."""
+    """Changes one number of one column."""
 
     def change(table: pa.Table, rng: Rng) -> pa.Table:
         flat = {
@@ -98,7 +98,7 @@ def no_rows(table: pa.Table, rng: Rng) -> pa.Table:
 
 
 def odd_names(table: pa.Table, rng: Rng) -> pa.Table:
-    """A text column whose values are odd names; half surrogates can't be in Parquet."""
+    """Fills a text column with unusual names; half surrogates can't be in Parquet."""
     name = choose(rng, [field.name for field in table.schema if pa.types.is_string(field.type)])
     values = choose(rng, ("a\x00b", "\x1b[31m", "a\nb", "../../outside.png", "", "x" * 5000, "\u202eabc"))
     return table.set_column(
@@ -107,7 +107,7 @@ def odd_names(table: pa.Table, rng: Rng) -> pa.Table:
 
 
 def other_metadata(path: Path, rng: Rng) -> None:
-    """The JSON that ssdir keeps in the metadata, damaged as documents are; the rest of it stays."""
+    """Damages the JSON that ssdir keeps in the metadata, as documents are damaged."""
     table = pq.ParquetFile(path).read()
     known = dict(table.schema.metadata or {})
     own = next((key for key in sorted(known) if key.startswith(b"ssdir")), None)

@@ -1,4 +1,4 @@
-"""What came of a case: one of `OUTCOMES`."""
+"""Judges a case: its outcome is one of `OUTCOMES`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHORT_OF_MEMORY = re.compile(r"MemoryError|can't allocate memory|bad_alloc|out 
 
 @dataclass(frozen=True)
 class Whole:
-    """What came of the undamaged input.
+    """The outcome of the undamaged input.
 
     Attributes:
         counts: what its output has.
@@ -48,7 +48,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome, and what shows it."""
+    """An outcome, and the evidence for it."""
 
     outcome: str
     detail: str
@@ -63,7 +63,7 @@ def judge(
     as_json: bool,
     counted: set[str] | None,
 ) -> Verdict:
-    """The outcome of a case.
+    """Returns the outcome of a case.
 
     Args:
         observed: how the command ended.
@@ -108,7 +108,7 @@ def _judge_error(observed: Observed, folder: Path, names: set[str]) -> Verdict:
 
 
 def _as_diagnosis(observed: Observed) -> bool:
-    """Whether `data check --json` says that training would stop."""
+    """Says whether `data check --json` reports that training would stop."""
     return observed.code == 1 and observed.stdout.startswith("{") and '"problems"' in observed.stdout
 
 
@@ -142,7 +142,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _leftovers(folder: Path, failed: bool) -> list[str]:
-    """Files that should not be there."""
+    """Returns files that should not be there."""
     temporary = [f"tmp/{path.name}" for path in (folder / "tmp").iterdir()]
     hidden = [path.name for path in (folder / "out").rglob(".*") if path.name not in OURS]
     outputs = [path.name for path in (folder / "out").iterdir()] if failed else []
