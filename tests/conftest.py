@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import hub_mixin
 from hypothesis import settings
 from numpy.typing import NDArray
+from PIL import Image
 
 from fake_hub import Hub
 from ssdir.device import seeded
@@ -87,3 +88,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr(hub_mixin, "HfApi", hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     return hub
+
+
+@pytest.fixture
+def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
+    """Three images; at a threshold of 0.7, the middle one has no objects."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in (("a", picture), ("b", np.zeros_like(picture)), ("c", picture[::-1])):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder for outputs that isn't there yet."""
+    return tmp_path / "out"

@@ -15,12 +15,12 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from typer.testing import CliRunner, Result
 
+import command_line
+from command_line import run
 from ssdir.analysis.classifier import Classifier, cross_validate, read_labels
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.outliers import knn_distances, outlier_scores
-from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
@@ -59,14 +59,8 @@ def stored(tmp_path: Path) -> Path:
     return tmp_path / "objects.parquet"
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def ok(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return command_line.ok(*arguments).output
 
 
 @pytest.mark.parametrize("groups", [2, 3])

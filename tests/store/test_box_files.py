@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -38,15 +37,6 @@ ROWS = [
     },
 ]
 """Of three photos of 90×60 px, of which b.png has none; the last box reaches over the edge."""
-
-
-@pytest.fixture
-def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name, image in (("a", picture), ("b", np.zeros_like(picture)), ("c", picture[::-1])):
-        Image.fromarray(image).save(folder / f"{name}.png")
-    return folder
 
 
 def write_csv(folder: Path, rows: Any = ROWS, **names: str) -> Path:

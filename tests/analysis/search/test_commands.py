@@ -11,25 +11,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner, Result
 
+import command_line
+from command_line import run
 from ssdir.analysis.search.query import split_query
-from ssdir.cli import app
 from ssdir.models.io import load_model, save_model
 
 from .conftest import MakeObjects
 
-RUN = CliRunner()
-
-
-def run(*arguments: object) -> Result:
-    return RUN.invoke(app, [str(argument) for argument in arguments])
-
 
 def ok(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return command_line.ok(*arguments).output
 
 
 @pytest.fixture
