@@ -20,7 +20,7 @@ from ssdir.data.image_files import find_images
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
-from ssdir.evaluation.evaluate import evaluate
+from ssdir.evaluation.measure import measure
 from ssdir.evaluation.protocols import Model
 from ssdir.evaluation.provenance import provenance
 from ssdir.export.model import OnnxModel
@@ -59,7 +59,7 @@ def main() -> None:
         write_scatter(folder / "data", "digits", ScatterConfig(canvas=128, val=0, seed=SEED, **IMAGES))
         splits = {name: open_dataset(folder / "data", name, "object", 128) for name in IMAGES}
         for name, model in encoders(folder, folder / "data" / "train"):
-            metrics = evaluate(model, splits["test"], splits["train"]).metrics
+            metrics = measure(model, splits["test"], splits["train"]).metrics
             chosen = {metric: metrics[metric] for metric in METRICS}
             loss = (
                 {metric: records[0]["metrics"][metric] - chosen[metric] for metric in METRICS} if records else {}

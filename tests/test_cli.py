@@ -18,6 +18,7 @@ from command_line import files_in, ok, refused, run
 from data.records import entity_masks, example, write_records
 from ssdir.cli import app
 from ssdir.config import presets
+from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.models.backbone import ConvBackbone
 from ssdir.training.session import Session
 
@@ -184,7 +185,8 @@ def test_record_files_must_be_unpacked(packed: Path, out: Path, command: list[st
 
 @pytest.fixture
 def few_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssdir.commands.evaluate.MAX_GLYPHS", 20)
+    images = load_glyphs("digits", "test").images[:20]
+    monkeypatch.setattr("ssdir.evaluation.evaluate.load_glyphs", lambda *_: types.SimpleNamespace(images=images))
 
 
 def test_evaluate_reads_each_image_once(
@@ -198,7 +200,7 @@ def test_evaluate_reads_each_image_once(
         return pyramid(self, images, finer)
 
     monkeypatch.setattr(ConvBackbone, "pyramid", counted)
-    monkeypatch.setattr("ssdir.commands.evaluate._unseen_glyphs", lambda *args: None)
+    monkeypatch.setattr("ssdir.evaluation.evaluate._unseen_glyphs", lambda *args: None)
     options = ["--out", out / "metrics.json", "--max-images", "4", "--train-split", "none"]
     ok("evaluate", agnostic_model_dir, digits, *options)
     assert read.count(4) == 1, "codes and floors are of what the detector read"
@@ -274,8 +276,10 @@ def test_evaluate_refusals(agnostic_model_dir: Path, tiny_model_dir: Path, digit
     assert "instances_tset.json" in refused(
         "evaluate", agnostic_model_dir, digits, "--out", path, "--split", "tset"
     )
-    assert "tell by --split" in refused("evaluate", agnostic_model_dir, digits, "--split", "tset")
-    assert "or none" in refused("evaluate", agnostic_model_dir, digits, "--train-split", "trian")
+    assert "choose another split to measure" in refused("evaluate", agnostic_model_dir, digits, "--split", "tset")
+    assert "from which probes learn, or none" in refused(
+        "evaluate", agnostic_model_dir, digits, "--train-split", "trian"
+    )
     assert "unknown class 'cat'" in refused("evaluate", tiny_model_dir, digits, "--out", path)
     assert not out.exists()
 

@@ -13,13 +13,14 @@ from ssdir.errors import InputError
 from ssdir.models.io import load_model
 from ssdir.training.fit import RunSummary
 from ssdir.training.recipe import Recipe
+from ssdir.training.session import Session
 
 CSV = "epoch,step,train/total,val/total\n0,9,,2.5\n0,9,3.0,\n"
 
 
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch, agnostic_model_dir: Path) -> None:
-    def train(recipe: Recipe, data: Path, out: Path, *, force: bool) -> RunSummary:
+    def train(recipe: Recipe, data: Path, out: Path, *, force: bool, session: Session) -> RunSummary:
         for stage in ("detector", "representation"):
             (out / stage / "checkpoints").mkdir(parents=True)
             (out / stage / "metrics.csv").write_text(CSV)

@@ -35,7 +35,10 @@ API = {
     ),
     "evaluation": (
         "Evaluation",
-        [f"ssdir.evaluation.{name}" for name in ("evaluate", "detection", "probing", "scale", "segmentation")],
+        [
+            f"ssdir.evaluation.{name}"
+            for name in ("evaluate", "measure", "detection", "probing", "scale", "segmentation")
+        ],
     ),
     "training": ("Training", ["ssdir.training.recipe", "ssdir.training.fit"]),
 }

@@ -3,6 +3,7 @@
 >>> import ssdir
 >>> model = ssdir.load("tiny-digits")
 >>> objects = model.encode("picture.png")
+>>> report = ssdir.evaluate("tiny-digits", "data/digits")
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssdir.errors import InputError as InputError
+    from ssdir.evaluation.evaluate import EvaluationOptions as EvaluationOptions
+    from ssdir.evaluation.evaluate import evaluate as evaluate
     from ssdir.inference.predictor import load as load
     from ssdir.objects import Objects as Objects
     from ssdir.objects import Scene as Scene
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
 
 # Torch takes seconds to import, the version's reader as long as all of the rest: names are fetched on first use.
 _EXPORTS = {
+    "EvaluationOptions": "ssdir.evaluation.evaluate",
     "InputError": "ssdir.errors",
     "Objects": "ssdir.objects",
     "Scene": "ssdir.objects",
+    "evaluate": "ssdir.evaluation.evaluate",
     "load": "ssdir.inference.predictor",
 }
-__all__ = ["InputError", "Objects", "Scene", "__version__", "load"]
+__all__ = ["EvaluationOptions", "InputError", "Objects", "Scene", "__version__", "evaluate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,21 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ssdir.console import next_step, progress, say
-from ssdir.data.dataset import ObjectDataset, fingerprint
+from ssdir.data.dataset import ObjectDataset
 from ssdir.data.scatter.generator import ScatterConfig
-from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.data.scatter.writer import write_scatter
-from ssdir.device import choose_device, device_name
+from ssdir.device import choose_device
 from ssdir.documents import json_text
-from ssdir.evaluation.evaluate import Evaluation, evaluate
+from ssdir.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from ssdir.evaluation.probing import LATENTS
-from ssdir.evaluation.provenance import provenance, with_undefined_as_null
 from ssdir.formatting import format_seconds
 from ssdir.models.detected.vae import DetectedVAE
-from ssdir.models.io import load_model, random_encoder
+from ssdir.models.io import load_model
 from ssdir.outputs import atomic_dir
 from ssdir.reports import sections
 from ssdir.reports.glossary import Metric
@@ -70,16 +67,16 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
             _generate(folder / "data", seed)
         with clock.stage("training"):
             summary = train(recipe, folder / "data", folder / "run", force=True, session=Session(device=device))
+        with clock.stage("measuring"):
+            evaluation = _measure(summary.model_dir, folder / "data", seed, device)
+            metrics, test = evaluation.metrics, evaluation.data
         model = load_model(summary.model_dir, choose_device(device))
         assert isinstance(model, DetectedVAE)
-        test, known = (recipe.open_data(folder / "data", split) for split in ("test", "train"))
-        with clock.stage("measuring"):
-            evaluation = _measure(model, test, known, seed)
-            metrics = evaluation.metrics
         with clock.stage("drawing"):
             pictures = _pictures(model, test, evaluation, folder / "run", seed)
             hero = sections.scenes_figure(model, test, HERO_IMAGES)
-        record = _provenance(recipe, test, model, clock.total)
+        config = recipe.model_dump(mode="json")
+        record = {**evaluation.provenance, "config": config, "wall_seconds": round(clock.total, 3)}
         times = sections.timing_section(_times(clock.seconds, summary))
         report = Report(
             "Objects found, coded, and drawn again",
@@ -89,7 +86,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
             [_numbers(metrics, recipe), *pictures, times, sections.provenance_section(record)],
         )
         (folder / "report.html").write_text(report.html(), encoding="utf-8")
-        text = json_text({"metrics": with_undefined_as_null(metrics), "provenance": record})
+        text = json_text({**evaluation.to_dict(), "provenance": record})
         (folder / "metrics.json").write_text(text, encoding="utf-8")
         _tidy(folder, summary)
     say(", ".join(f"{metric.label} {metric.value(metrics)}" for metric in HEADLINE))
@@ -124,19 +121,10 @@ def _generate(data: Path, seed: int) -> None:
         write_scatter(data, SOURCE, config, workers=os.cpu_count() or 1, progress=advance)
 
 
-def _measure(model: DetectedVAE, test: ObjectDataset, known: ObjectDataset, seed: int) -> Evaluation:
-    glyphs = load_glyphs(SOURCE, "test").images
+def _measure(model_dir: Path, data: Path, seed: int, device: str | None) -> Evaluation:
+    options = EvaluationOptions(seed=seed, max_train_images=PROBE_IMAGES, num_glyphs=SCALE_GLYPHS)
     with progress("measuring") as advance:
-        return evaluate(
-            model,
-            test,
-            known,
-            seeds=(seed, seed + 1, seed + 2),
-            max_train_images=PROBE_IMAGES,
-            glyphs=glyphs[:: max(1, len(glyphs) // SCALE_GLYPHS)][:SCALE_GLYPHS],
-            random_model=random_encoder(model, seed),
-            progress=lambda stage, done, total: advance(done, total, stage),
-        )
+        return evaluate(model_dir, data, options=options, device=device, progress=advance)
 
 
 def _pictures(
@@ -195,11 +183,6 @@ def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
     for name, value in seconds.items():
         times.update(parts if name == "training" else {name: value})
     return times
-
-
-def _provenance(recipe: Recipe, test: ObjectDataset, model: DetectedVAE, seconds: float) -> dict[str, Any]:
-    device = device_name(model.device)
-    return provenance(recipe.model_dump(mode="json"), recipe.seed, fingerprint(test), device, seconds)
 
 
 def _tidy(folder: Path, summary: RunSummary) -> None:

@@ -219,8 +219,8 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(place:
 def test_what_cannot_be_measured_is_told_and_stops_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: Any, *arguments: Any, **options: Any) -> Any:
-        if model.config.kind == "GlimpseVAE":
+    def broken(model: Path, *arguments: Any, **options: Any) -> Any:
+        if model.name.startswith("glimpses"):
             raise ValueError("z_what must be finite, got NaN")
         return evaluate(model, *arguments, **options)
 

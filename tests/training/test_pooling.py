@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from ssdir.cli import app
 from ssdir.data.dataset import ObjectDataset
+from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.models.io import load_model
@@ -103,7 +105,8 @@ def ssdir(scattered: Path, run: Path) -> Callable[..., Any]:
 def test_it_is_measured_in_all_but_what_needs_drawing(
     ssdir: Callable[..., Any], scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssdir.commands.evaluate.MAX_GLYPHS", 20)
+    images = load_glyphs("digits", "test").images[:20]
+    monkeypatch.setattr("ssdir.evaluation.evaluate.load_glyphs", lambda *_: SimpleNamespace(images=images))
     path = tmp_path / "metrics.json"
     result = ssdir("evaluate", scattered, "--split", "val", "--score-threshold", "0.05", "--out", path)
     assert result.exit_code == 0, result.output

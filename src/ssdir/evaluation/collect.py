@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssdir.console import Advance
 from ssdir.data.dataset import collate
 from ssdir.evaluation.detection import RANKING_THRESHOLD
 from ssdir.evaluation.matching import best_target, match_greedy
@@ -30,7 +31,7 @@ from ssdir.evaluation.protocols import (
     Model,
     NamesClasses,
     PoolsFeatures,
-    Progress,
+    device_of,
 )
 from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
@@ -233,28 +234,24 @@ class Collector:
 def collect(
     model: Model,
     dataset: Dataset,
-    threshold: float,
+    threshold: float | None = None,
     *,
     random_model: EmbedsBoxes | None = None,
     codes_only: bool = False,
     batch_size: int = 32,
     max_images: int | None = None,
-    device: torch.device | None = None,
-    stage: str = "images",
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Split:
     """Streams the first images of a data set through a `Collector`.
 
     Args:
         model: the model; in evaluation mode.
         dataset: images with true objects and categories.
-        threshold: least score of an object at the operating point.
+        threshold: least score of an object at the operating point; None takes the model's.
         random_model: see `Collector`.
         codes_only: see `Collector`.
         batch_size: images at once.
-        max_images: at most so many; None takes all.
-        device: the model's.
-        stage: what `progress` is told.
+        max_images: the number of images to read; None reads all.
         progress: called after each batch.
 
     Raises:
@@ -262,7 +259,9 @@ def collect(
     """
     total = len(dataset) if max_images is None else min(len(dataset), max_images)
     if not total:
-        raise ValueError(f"{stage}: expected at least one, got none")
+        raise ValueError("images must be at least one, got none")
+    device = device_of(model)
+    threshold = model.score_threshold if threshold is None else threshold
     collector = Collector(model, threshold, random_model, codes_only=codes_only)
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
@@ -275,5 +274,5 @@ def collect(
         with reading_once(model, random_model):
             collector.add(images.to(device), targets.to(device), categories, attributes, masks, ignored)
         if progress is not None:
-            progress(stage, rows.stop, total)
+            progress(rows.stop, total)
     return collector.finish()

@@ -1,165 +1,250 @@
-"""Everything that a model and its data allow to be measured."""
+"""The one way to measure a model: which data, which floors, which precautions, and where the numbers come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch import nn
-
+from ssdir.console import Advance
+from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.images import Image8
-from ssdir.errors import InputError
-from ssdir.evaluation.clusters import cluster_metrics
-from ssdir.evaluation.collect import Split, collect
-from ssdir.evaluation.depth import depth_metrics
-from ssdir.evaluation.detection import detection_metrics, operating_metrics
-from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
-from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model, Progress
-from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
-from ssdir.evaluation.uncertainty import uncertainty_metrics
+from ssdir.data.readers.registry import find_layout, open_dataset
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.device import device_name
+from ssdir.documents import json_text
+from ssdir.errors import InputError, InputWarning, MissingSplitError
+from ssdir.evaluation.measure import Measurement, MeasureOptions, measure
+from ssdir.evaluation.protocols import EmbedsBoxes, Model
+from ssdir.evaluation.provenance import provenance, with_undefined_as_null
+from ssdir.export.model import OnnxModel
+from ssdir.export.runtime import OnnxEncoder
+from ssdir.inference.engines import load_encoder
+from ssdir.inference.files import Precision
+from ssdir.inference.predictor import Predictor
+from ssdir.models.io import find_model, random_encoder
+from ssdir.training.recipe import READ_OPTIONS
+from ssdir.training.run_folder import read_training
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(MeasureOptions):
+    """What is measured, and how; see also `MeasureOptions`.
+
+    Attributes:
+        train_split: the split that probes learn from; None for no probes.
+        min_side: objects narrower or lower than this share of the image are left out; None does as the training.
+        drop_empty: whether images without objects are left out; None does as the training.
+        read_options: options of the data's layout by name, such as CLEVR's `vocabulary`; those that are not given
+            are as in the training.
+        num_glyphs: unseen glyphs that are shown at several sizes, where the images were scattered from known ones;
+            every glyph is compared with every other. 0 leaves out these metrics.
+        glyph_root: folder with MNIST's files; None downloads them where they are needed.
+        random_seed: of the weights of the untrained encoder that is a floor; None takes `seed`.
+    """
+
+    train_split: str | None = "train"
+    min_side: float | None = None
+    drop_empty: bool | None = None
+    read_options: Mapping[str, str | None] = field(default_factory=dict)
+    num_glyphs: int = 500
+    glyph_root: Path | None = None
+    random_seed: int | None = None
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` measured, and what of each split it was measured on.
+class Evaluation(Measurement):
+    """The metrics of a model, and where they come from.
 
     Attributes:
-        metrics: by name; what the data or the model leave undefined is left out, and no value is NaN.
-        test: the split that every figure is of.
-        train: the split that probes learned from; None where there were no probes.
+        data: the images that were measured.
+        provenance: the options, the seed, a hash of the data, versions, device and time; where the model is in the
+            folder of its run, also how it was trained.
     """
 
-    metrics: dict[str, float]
-    test: Split
-    train: Split | None
+    data: ObjectDataset
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """`metrics`, None where one is undefined, and `provenance`."""
+        return {"metrics": with_undefined_as_null(self.metrics), "provenance": self.provenance}
+
+    def to_json(self) -> str:
+        """Formats `to_dict` as the JSON that `ssdir evaluate` writes."""
+        return json_text(self.to_dict())
 
 
 def evaluate(
-    model: Model,
-    test: Dataset,
-    train: Dataset | None = None,
+    model: str | Path | Predictor | OnnxEncoder,
+    data: str | Path,
+    split: str = "test",
+    options: EvaluationOptions | None = None,
     *,
-    batch_size: int = 32,
-    seeds: Sequence[int] = (0, 1, 2),
-    max_images: int | None = None,
-    max_train_images: int = 4000,
-    glyphs: Sequence[Image8] | None = None,
-    random_model: EmbedsBoxes | None = None,
-    score_threshold: float | None = None,
-    sizes_in_px: int | None = None,
-    progress: Progress | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    progress: Advance | None = None,
 ) -> Evaluation:
-    """Measures a model. Each split is passed over once; the result is deterministic.
+    """Measures a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
+
+    What a model lacks (a decoder, an embedding) leaves out the metrics that need it. Probes never learn from
+    images that are measured. Objects are left out, and data are read, as in the training of the model, where
+    that is known.
+
+    >>> report = ssdir.evaluate("tiny-digits", "data/digits")
+    >>> report.metrics["detection/ap50"]
+    0.9898...
+    >>> options = EvaluationOptions(train_split=None, max_images=100)
+    >>> Path("metrics.json").write_text(ssdir.evaluate("runs/faces", "data/faces", "val", options).to_json())
 
     Args:
-        model: what to measure; it runs where its parameters are, in evaluation mode.
-        test: the split that every figure is of.
-        train: the split that probes learn from; without it, or for a detector, there are none.
-        batch_size: images at once.
-        seeds: of the probes' training objects; figures are means over these.
-        max_images: measure the first so many images of `test` only.
-        max_train_images: probes learn from the first so many images of `train`.
-        glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics, if the model
-            embeds given boxes (`EmbedsBoxes`).
-        random_model: `model` with its what encoder re-initialised, for that floor.
-        score_threshold: the operating point; by default the model's.
-        sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
-            different image sizes compare; by default the model's.
-        progress: called with (stage, done, total).
+        model: name of a shipped model, folder of a model or a run, or an exported `.onnx` file; or one that is
+            loaded, of whose training nothing is known.
+        data: folder of a data set in any known layout.
+        split: the split to measure.
+        options: what else is asked for.
+        device: where a model that is not loaded runs; None takes the best device there is.
+        precision: of the products in encoding, of a model that is not loaded.
+        progress: called as batches and probes are done.
 
     Raises:
-        ValueError: if latents are not finite, images are not of the model's size, or there are none.
-        InputError: if `train` numbers its categories differently from `test`.
+        InputError: if the model or the data can't be read, there is no such split, or a class of the model is
+            none of the data's.
+        ValueError: if embeddings are not finite.
     """
-    if train is not None and list(train.category_names) != list(test.category_names):
-        raise InputError(
-            "the splits to learn and to measure probes on number their categories differently "
-            f"({', '.join(train.category_names)}; {', '.join(test.category_names)}): give both the same list"
-        )
-    threshold = model.score_threshold if score_threshold is None else score_threshold
-    device = _device(model)
-    gather = partial(
-        collect,
-        model,
-        threshold=threshold,
-        random_model=random_model,
-        batch_size=batch_size,
-        device=device,
+    options = options or EvaluationOptions()
+    seed = options.seed if options.random_seed is None else options.random_seed
+    subject = _load(model, device, precision, seed)
+    started = time.perf_counter()
+    read_options = _read_options(subject.training, data, options)
+    test, train = _open_splits(subject, data, split, options.train_split, read_options)
+    measurement = measure(
+        subject.model,
+        test,
+        train,
+        options,
+        glyphs=_unseen_glyphs(test, options.num_glyphs, options.glyph_root),
+        random_model=subject.random_model,
         progress=progress,
     )
-    with _measuring(model, random_model):
-        tested = gather(test, max_images=max_images, stage="test images")
-        # Of the categories that the annotations name, many may not occur, or not be asked for.
-        categories = len(tested.categories.unique())
-        trained = None
-        if train is not None and tested.codes and (categories > 1 or tested.properties):
-            trained = gather(train, codes_only=True, max_images=max_train_images, stage="train images")
-        scale = {}
-        if glyphs is not None and isinstance(model, EmbedsBoxes):
-            scale = same_instance_metrics(model, glyphs, batch_size=batch_size, device=device)
-    # The fits are many and small: threads would gain little, and cost much where cores are shared.
-    with threadpool_limits(1):
-        side = sizes_in_px or model.image_size
-        metrics = _split_metrics(tested, categories, (side, side)) | scale
-        if trained is not None:
-            if categories > 1:
-                known, unseen = trained.codes[LATENTS], tested.codes[LATENTS]
-                probes = fit_probes(known, seeds)
-                told = None if progress is None else partial(progress, "probes")
-                metrics |= probe_metrics(trained.codes, tested.codes, seeds, probes, told)
-                metrics |= size_probe_metrics(known, unseen, seeds, probes)
-                metrics |= _uncertainty(trained, tested, seeds, probes)
-            metrics |= property_metrics(trained.properties, tested.properties, seeds)
-    return Evaluation(metrics, tested, trained)
-
-
-def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
-    """What one split defines by itself."""
-    metrics = {
-        **detection_metrics(split.ranked, split.targets, image_size, split.ignored),
-        **operating_metrics(split.objects, split.targets, ignored=split.ignored),
-        **split.reconstruction,
-        **split.masks,
-        **depth_metrics(split.objects, split.targets, split.match),
+    config = {
+        "split": split,
+        "train_split": "none" if train is None else options.train_split,
+        "max_images": options.max_images,
+        "model": Path(model).name if isinstance(model, str | Path) else None,
+        "max_train_images": options.max_train_images,
+        "precision": precision,
+        "score_threshold": options.score_threshold,
+        **read_options,
+        **subject.config,
     }
-    if len(split.object_errors):
-        metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.codes[LATENTS].sizes)
-    if categories > 1 and split.codes:
-        latents = split.codes[LATENTS]
-        metrics |= cluster_metrics(latents.latents, latents.labels, categories)
-    return metrics
+    record = provenance(config, options.seed, fingerprint(test), subject.device, time.perf_counter() - started)
+    if subject.training is not None:
+        record["training"] = subject.training
+    return Evaluation(measurement.metrics, measurement.test, measurement.train, test, record)
 
 
-def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:
-    """Which of a split's objects a probe takes for another category, and what could have told."""
-    matched = test.match >= 0
-    objects = test.objects[matched]
-    predictors = {"sigma": None if objects.z_what_scale is None else objects.z_what_scale.mean(dim=1)}
-    predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
-    predictors["score"] = None if objects.scores is None else -objects.scores
-    known = {name: values for name, values in predictors.items() if values is not None}
-    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds, probes)
+@dataclass(frozen=True)
+class _Subject:
+    """The model that is measured.
+
+    Attributes:
+        model: the model as evaluation sees it.
+        class_names: names of its classes.
+        config: its parts, for the provenance.
+        device: where it runs.
+        training: how it was trained, see `read_training`; None where that is not known.
+        random_model: the same detector with an untrained encoder; None where there can be none.
+    """
+
+    model: Model
+    class_names: list[str]
+    config: dict[str, Any]
+    device: str
+    training: dict[str, Any] | None = None
+    random_model: EmbedsBoxes | None = None
 
 
-def _device(model: Model) -> torch.device:
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device
+def _load(
+    model: str | Path | Predictor | OnnxEncoder, device: str | None, precision: Precision | None, seed: int
+) -> _Subject:
+    named = isinstance(model, str | Path)
+    encoder = load_encoder(str(model), None, device, precision) if named else model
+    if isinstance(encoder, OnnxEncoder):
+        config = {"exported": encoder.exported.model_dump()}
+        return _Subject(OnnxModel(encoder), encoder.class_names, config, encoder.device)
+    assert isinstance(encoder, Predictor)
+    return _Subject(
+        encoder.encoder,
+        encoder.class_names,
+        {"model_config": encoder.model.config.model_dump(mode="json")},
+        device_name(encoder.device),
+        read_training(find_model(str(model))) if named else None,
+        random_encoder(encoder.encoder, seed),  # It shares the detector, so that images are read once.
+    )
 
 
-@contextmanager
-def _measuring(*models: object) -> Iterator[None]:
-    """Evaluation mode without gradients; training modes come back afterwards."""
-    modules = [model for model in models if isinstance(model, nn.Module)]
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.eval()
+def _read_options(
+    training: Mapping[str, Any] | None, data: str | Path, options: EvaluationOptions
+) -> dict[str, Any]:
+    """How to read the data: as asked for, or else as in the training, as far as the layout has its options."""
+    recipe = {} if training is None else training["recipe"]
+    given = {"min_side": options.min_side, "drop_empty": options.drop_empty, **options.read_options}
+    return {
+        "min_side": recipe.get("min_side") or 0.0,
+        "drop_empty": bool(recipe.get("drop_empty")),
+        **dict.fromkeys(READ_OPTIONS),
+        **find_layout(data).known({name: recipe.get(name) for name in READ_OPTIONS}),
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _open_splits(
+    subject: _Subject, data: str | Path, test: str, train: str | None, read_options: Mapping[str, Any]
+) -> tuple[ObjectDataset, ObjectDataset | None]:
+    """Opens the splits to measure and to learn from as the model sees them: its image size, its classes.
+
+    There is none to learn from where it shares images with the measured one: probes would have seen the answers.
+    """
+    names, size = subject.class_names, subject.model.image_size
+    classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
+    trained_on_all = subject.training is not None and subject.training["recipe"].get("classes") == "all"
+
+    def opened(split: str, hint: str) -> ObjectDataset:
+        # Where training held out val, that is what to measure on, and nothing may be learned from it.
+        held_out, trained = test == "val", "all" if trained_on_all else classes
+        try:
+            dataset = open_dataset(data, split, trained, size, for_training=held_out, **read_options)
+        except MissingSplitError as error:
+            raise InputError(f"{error}; {hint}") from None
+        # These may be other data than those of the training, with other classes.
+        return dataset if dataset.class_names == names else ObjectDataset(dataset.table, classes, size)
+
+    measured = opened(test, "choose another split to measure")
+    if train is None:
+        return measured, None
+    learned = opened(train, "choose another train split, from which probes learn, or none")
+    if set(learned.image_paths).isdisjoint(measured.image_paths):
+        return measured, learned
+    warnings.warn(
+        f"no probes: they would learn from images of '{test}', which are measured; choose another train split",
+        InputWarning,
+        stacklevel=3,
+    )
+    return measured, None
+
+
+def _unseen_glyphs(test: ObjectDataset, count: int, root: Path | None) -> list[Image8] | None:
+    """Loads glyphs that no training has seen, if it is known which ones the images were scattered from."""
+    source = test.table.info.get("source")
+    if source is None or not count:
+        return None
     try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        images = load_glyphs(str(source), "test", root).images
+    except InputError as error:
+        message = f"no metrics of the same object at several sizes: {error}"
+        warnings.warn(message, InputWarning, stacklevel=3)
+        return None
+    return images[:: max(1, len(images) // count)][:count]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ssdir.objects import Objects, Scene
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) as evaluation proceeds."""
 
 
 class Model(Protocol):
@@ -85,3 +83,9 @@ class Dataset(Protocol):
 
     def mask(self, index: int, /) -> Tensor | None:
         """Which object each pixel shows, int64 (H, W): i + 1 is object i, 0 the background; None if not known."""
+
+
+def device_of(model: object) -> torch.device:
+    """Returns where a model's parameters are; the CPU for one without any."""
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device

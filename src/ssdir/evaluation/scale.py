@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssdir.data.images import Image8, resize
 from ssdir.data.scatter.generator import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
-from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures
+from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures, device_of
 from ssdir.models.backbone import reading_once
 from ssdir.objects import Objects
 
@@ -120,7 +120,6 @@ def same_instance_metrics(
     sizes_px: Sequence[int] | None = None,
     *,
     batch_size: int = 32,
-    device: torch.device | None = None,
 ) -> dict[str, float]:
     """The same object at several sizes, encoded at its true box.
 
@@ -129,7 +128,6 @@ def same_instance_metrics(
         glyphs: n grey uint8 arrays, n > 1, that it was not trained on.
         sizes_px: k rising sizes, one of them four times the first; by default `default_sizes`.
         batch_size: images encoded at once.
-        device: the model's.
 
     Returns:
         `scale/drift`, see `latent_drift`; `scale/retrieval_at_1`: the smallest size as the query, the same
@@ -145,7 +143,7 @@ def same_instance_metrics(
     if sizes[0] * RETRIEVAL_FACTOR not in sizes:
         raise ValueError(f"sizes_px must hold {RETRIEVAL_FACTOR} times its first size, got {list(sizes)}")
     gallery = sizes.index(sizes[0] * RETRIEVAL_FACTOR)
-    latents, pooled = _encode_sizes(model, glyphs, sizes, max(batch_size // len(sizes), 1), device)
+    latents, pooled = _encode_sizes(model, glyphs, sizes, max(batch_size // len(sizes), 1))
     metrics = {"scale/retrieval_at_1": retrieval_at_1(latents[:, 0], latents[:, gallery])}
     drift = latent_drift(latents)
     if drift is not None:
@@ -198,10 +196,9 @@ def _encode_sizes(
     glyphs: Sequence[Image8],
     sizes: tuple[int, ...],
     chunk: int,
-    device: torch.device | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Latents (n, k, D) and pooled features (n, k, F) of each glyph at each size."""
-    latents, pooled = [], []
+    latents, pooled, device = [], [], device_of(model)
     for start in range(0, len(glyphs), chunk):
         images, boxes = render_sizes(glyphs[start : start + chunk], sizes, model.image_size)
         images, boxes = images.to(device), boxes.to(device)

@@ -99,14 +99,7 @@ def draw_scenes(measurement: Measurement) -> bytes | None:
 def draw_embedding(measurement: Measurement) -> bytes | None:
     """Fig. 3: t-SNE of the codes of the test objects that were found, coloured by category."""
     model, test = measurement.load(), measurement.test
-    split = collect(
-        model,
-        test,
-        model.score_threshold,
-        codes_only=True,
-        max_images=measurement.job.measure.test_images,
-        device=model.device,
-    )
+    split = collect(model, test, codes_only=True, max_images=measurement.job.measure.test_images)
     found = split.codes[LATENTS]
     if len(found) < MIN_TSNE_POINTS:
         return None

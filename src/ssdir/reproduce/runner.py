@@ -18,18 +18,17 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from ssdir.benchmark.costs import STAGES, measure_costs
+from ssdir.console import Advance
 from ssdir.data.dataset import ObjectDataset, fingerprint
-from ssdir.data.images import Image8
 from ssdir.data.readers.registry import read_annotations
-from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text, read_yaml
 from ssdir.errors import InputError
-from ssdir.evaluation.evaluate import evaluate
-from ssdir.evaluation.provenance import provenance, with_undefined_as_null
+from ssdir.evaluation.evaluate import EvaluationOptions, evaluate
+from ssdir.evaluation.provenance import provenance
 from ssdir.models.base import ObjectModel
-from ssdir.models.io import load_model, random_encoder
+from ssdir.models.io import load_model
 from ssdir.models.shipped import WEIGHTS_FILE
 from ssdir.outputs import atomic_file
 from ssdir.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
@@ -94,7 +93,7 @@ class Runner:
         """Images of the training split."""
         if spec.plan.source is not None:
             return spec.plan.scatter.train
-        return len(read_annotations(self._place(spec), spec.plan.train).image_names)
+        return len(read_annotations(self.data_folder(spec), spec.plan.train).image_names)
 
     def guess(self, jobs: Sequence[Job]) -> list[float]:
         """Seconds that each job still takes; a training, or a detector, counts for the first that needs it."""
@@ -171,14 +170,14 @@ class Runner:
         Raises:
             OutOfTime: if it is not there, and the deadline has passed.
         """
-        place = self._place(spec)
+        place = self.data_folder(spec)
         if spec.plan.source is None:
             return place
         with self._lock(f"data-{spec.slug}"):
             if not place.exists():
                 self._check_time()
                 with self.watch.stage(f"data {spec.name}{spec.variation}") as advance:
-                    root, workers = self._glyph_root(spec), os.cpu_count() or 1
+                    root, workers = self.glyph_root(spec), os.cpu_count() or 1
                     write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
         return place
 
@@ -206,7 +205,7 @@ class Runner:
 
     def open(self, job: Job, split: str) -> ObjectDataset:
         """A split as a job's training sees it."""
-        return job.recipe.open_data(self._place(job.data), split)
+        return job.recipe.open_data(self.data_folder(job.data), split)
 
     def measured(self, job: Job) -> dict[str, Any] | None:
         """What was measured of a trained job; None if it is to be measured (again)."""
@@ -220,7 +219,7 @@ class Runner:
         self._check_time()
         measurement = self._measurement(job)
         with self.watch.stage(f"{job.name}: measuring") as advance:
-            content = measurement.measure(lambda stage, done, total: advance(done, total, stage))
+            content = measurement.measure(advance)
         with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
             temporary.write_text(json_text(content, 1), encoding="utf-8")
         return content
@@ -300,24 +299,17 @@ class Runner:
         folders = [self.run_folder(other) for other in self._jobs if other.detector_key == job.detector_key]
         return next((folder for folder in folders if has_ended(folder, "detector")), None)
 
-    def _place(self, spec: DataSpec) -> Path:
+    def data_folder(self, spec: DataSpec) -> Path:
+        """Where a data set is, or is to be generated."""
         if spec.plan.folder is None:
             return self.runs / "data" / spec.slug
         assert self.data is not None
         return self.data / spec.plan.folder
 
-    def _glyph_root(self, spec: DataSpec) -> Path | None:
+    def glyph_root(self, spec: DataSpec) -> Path | None:
         """MNIST's files, if they are in the data folder; else they are downloaded."""
         there = spec.plan.source == "mnist" and self.data is not None and (self.data / _MNIST).is_dir()
         return self.data / _MNIST if there and self.data is not None else None
-
-    def glyphs(self, spec: DataSpec) -> list[Image8] | None:
-        """Glyphs that no training has seen; None where the data were not scattered."""
-        if spec.plan.source is None:
-            return None
-        images = load_glyphs(spec.plan.source, "test", self._glyph_root(spec)).images
-        count = self.plan.measure.glyphs
-        return images[:: max(1, len(images) // count)][:count]
 
     def _check_data(self, job: Job, data: Path) -> None:
         if read_fingerprint(self.run_folder(job)) != fingerprint(self.open(job, job.data.plan.train)):
@@ -362,38 +354,32 @@ class Measurement:
         """The split that is measured."""
         return self.runner.open(self.job, self.job.data.plan.test)
 
-    @cached_property
-    def train(self) -> ObjectDataset:
-        """The split that probes learn from."""
-        return self.runner.open(self.job, self.job.data.plan.train)
-
     def load(self) -> ObjectModel:
         """The trained model."""
         return load_model(self.runner.run_folder(self.job), choose_device(self.runner.device))
 
-    def measure(self, progress: Any) -> dict[str, Any]:
-        """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken codes."""
-        started, device, failure, metrics = time.perf_counter(), choose_device(self.runner.device), {}, {}
-        try:
-            metrics = with_undefined_as_null(self._evaluate(self.load(), progress))
-        except ValueError as error:
-            failure = {"failure": str(error)}
-        job = self.job
-        seconds = time.perf_counter() - started
-        record = provenance(self.config, job.recipe.seed, fingerprint(self.test), device_name(device), seconds)
-        training = read_training(self.runner.run_folder(job) / "model")
-        return {"metrics": metrics, **failure, "provenance": {**record, "training": training}}
-
-    def _evaluate(self, model: ObjectModel, progress: Any) -> dict[str, float]:
-        job, settings = self.job, self.job.measure
-        return evaluate(
-            model,
-            self.test,
-            self.train if job.probes else None,
+    def measure(self, progress: Advance) -> dict[str, Any]:
+        """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken embeddings."""
+        job, settings, started = self.job, self.job.measure, time.perf_counter()
+        options = EvaluationOptions(
+            train_split=job.data.plan.train if job.probes else None,
             max_images=settings.test_images,
             max_train_images=settings.train_images,
-            glyphs=self.runner.glyphs(job.data) if job.probes else None,
-            random_model=random_encoder(model, job.recipe.seed),
             sizes_in_px=settings.sizes_in_px,
-            progress=progress,
-        ).metrics
+            num_glyphs=settings.glyphs if job.probes else 0,
+            glyph_root=self.runner.glyph_root(job.data),
+            random_seed=job.recipe.seed,
+        )
+        folder, data = self.runner.run_folder(job), self.runner.data_folder(job.data)
+        device, split = self.runner.device, job.data.plan.test
+        try:
+            report = evaluate(folder, data, split, options, device=device, progress=progress).to_dict()
+        except InputError:
+            raise
+        except ValueError as error:
+            seconds, where = time.perf_counter() - started, device_name(choose_device(device))
+            record = provenance({}, 0, fingerprint(self.test), where, seconds)
+            record["training"] = read_training(folder / "model")
+            report = {"metrics": {}, "failure": str(error), "provenance": record}
+        report["provenance"] |= {"config": self.config, "seed": job.recipe.seed}
+        return report

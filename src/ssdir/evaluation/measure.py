@@ -1,0 +1,186 @@
+"""All metrics that a model and its data allow, from one pass over each split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import nn
+
+from ssdir.console import Advance
+from ssdir.data.images import Image8
+from ssdir.errors import InputError
+from ssdir.evaluation.clusters import cluster_metrics
+from ssdir.evaluation.collect import Split, collect
+from ssdir.evaluation.depth import depth_metrics
+from ssdir.evaluation.detection import detection_metrics, operating_metrics
+from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
+from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model
+from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
+from ssdir.evaluation.uncertainty import uncertainty_metrics
+
+NUM_PROBE_SEEDS = 3
+"""Probes of each kind, each fitted on objects of its own; metrics are means over them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """How a model is measured.
+
+    Attributes:
+        max_images: the number of images of the measured split to use, from its first on; None uses all.
+        max_train_images: the number of images of the training split whose objects probes learn from.
+        score_threshold: the least score of an object at the operating point; None takes the model's.
+        sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
+            different image sizes compare; None takes the model's.
+        seed: the first of the three seeds that choose the objects which probes learn from.
+        batch_size: images at once.
+    """
+
+    max_images: int | None = None
+    max_train_images: int = 4000
+    score_threshold: float | None = None
+    sizes_in_px: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The metrics of a model, and the splits that they were measured on.
+
+    Attributes:
+        metrics: by name; what the data or the model leave undefined is left out.
+        test: the measured split.
+        train: the split that probes learned from; None where there were no probes.
+    """
+
+    metrics: dict[str, float]
+    test: Split
+    train: Split | None
+
+
+def measure(
+    model: Model,
+    test: Dataset,
+    train: Dataset | None = None,
+    options: MeasureOptions | None = None,
+    *,
+    glyphs: Sequence[Image8] | None = None,
+    random_model: EmbedsBoxes | None = None,
+    progress: Advance | None = None,
+) -> Measurement:
+    """Measures a model on data sets that are open. Each is read once; the result is deterministic.
+
+    Args:
+        model: the model, which runs where its parameters are, in evaluation mode.
+        test: the split that is measured.
+        train: the split that probes learn from; without it, or for a detector, there are none.
+        options: how to measure.
+        glyphs: grey uint8 arrays (h, w), of instances unseen in training, for the scale metrics, if the model
+            embeds given boxes (`EmbedsBoxes`).
+        random_model: `model` with its what encoder re-initialised, a floor of the probes.
+        progress: called as batches and probes are done.
+
+    Raises:
+        ValueError: if latents are not finite, images are not of the model's size, or there are none.
+        InputError: if `train` numbers its categories differently from `test`.
+    """
+    options = options or MeasureOptions()
+    if train is not None and list(train.category_names) != list(test.category_names):
+        raise InputError(
+            "the splits to learn and to measure probes on number their categories differently "
+            f"({', '.join(train.category_names)}; {', '.join(test.category_names)}): give both the same list"
+        )
+    gather = partial(
+        collect,
+        model,
+        threshold=options.score_threshold,
+        random_model=random_model,
+        batch_size=options.batch_size,
+    )
+    with _measuring(model, random_model):
+        tested = gather(test, max_images=options.max_images, progress=_stage(progress, "test images"))
+        # Of the categories that the annotations name, many may not occur, or not be asked for.
+        categories = len(tested.categories.unique())
+        trained = None
+        if train is not None and tested.codes and (categories > 1 or tested.properties):
+            told, most = _stage(progress, "train images"), options.max_train_images
+            trained = gather(train, codes_only=True, max_images=most, progress=told)
+        scale = {}
+        if glyphs is not None and isinstance(model, EmbedsBoxes):
+            scale = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
+    side = options.sizes_in_px or model.image_size
+    # The fits are many and small: threads would gain little, and slow each other down where cores are shared.
+    with threadpool_limits(1):
+        metrics = _split_metrics(tested, categories, (side, side)) | scale
+        if trained is not None:
+            metrics |= _learned_metrics(trained, tested, categories, options.seed, _stage(progress, "probes"))
+    return Measurement(metrics, tested, trained)
+
+
+def _stage(progress: Advance | None, stage: str) -> Advance | None:
+    """Progress that names its stage."""
+    return None if progress is None else partial(progress, stage=stage)
+
+
+def _learned_metrics(
+    train: Split, test: Split, categories: int, seed: int, progress: Advance | None
+) -> dict[str, float]:
+    """Metrics of classifiers that are fitted on the objects of one split and scored on those of the other."""
+    seeds = range(seed, seed + NUM_PROBE_SEEDS)
+    metrics = {}
+    if categories > 1:
+        known, unseen = train.codes[LATENTS], test.codes[LATENTS]
+        probes = fit_probes(known, seeds)
+        metrics = probe_metrics(train.codes, test.codes, seeds, probes, progress)
+        metrics |= size_probe_metrics(known, unseen, seeds, probes)
+        metrics |= _uncertainty(train, test, seeds, probes)
+    return metrics | property_metrics(train.properties, test.properties, seeds)
+
+
+def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
+    """Metrics of a single split, for which nothing is learned."""
+    metrics = {
+        **detection_metrics(split.ranked, split.targets, image_size, split.ignored),
+        **operating_metrics(split.objects, split.targets, ignored=split.ignored),
+        **split.reconstruction,
+        **split.masks,
+        **depth_metrics(split.objects, split.targets, split.match),
+    }
+    if len(split.object_errors):
+        metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.codes[LATENTS].sizes)
+    if categories > 1 and split.codes:
+        latents = split.codes[LATENTS]
+        metrics |= cluster_metrics(latents.latents, latents.labels, categories)
+    return metrics
+
+
+def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:
+    """Metrics of how well the model knows which of its objects a probe takes for another category."""
+    matched = test.match >= 0
+    objects = test.objects[matched]
+    predictors = {"sigma": None if objects.z_what_scale is None else objects.z_what_scale.mean(dim=1)}
+    predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
+    predictors["score"] = None if objects.scores is None else -objects.scores
+    known = {name: values for name, values in predictors.items() if values is not None}
+    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds, probes)
+
+
+@contextmanager
+def _measuring(*models: object) -> Iterator[None]:
+    """Puts models into evaluation mode without gradients; their modes are restored afterwards."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
