@@ -24,7 +24,7 @@ from ssdir.data.readers.registry import open_dataset
 from ssdir.documents import json_text, read_lines
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.detected.model import DetectedModel
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
@@ -59,12 +59,12 @@ def choose_photographs(voc: Path, folder: Path) -> Path:
 def measure(folder: Path, split: ObjectDataset) -> float:
     """Returns the AP50 of the detector in a model's folder."""
     model = load_model(folder)
-    assert isinstance(model, DetectedModel)
+    assert isinstance(model, SSD)
     detected = []
     for start in range(0, len(split), BATCH):
         indices = range(start, min(start + BATCH, len(split)))
         images = torch.stack([split[index][0] for index in indices]).float() / 255
-        detected.append(model.detector.encode(images, RANKING_THRESHOLD))
+        detected.append(model.encode(images, RANKING_THRESHOLD))
     side = model.image_size
     ignored = Objects.cat([split.ignored(index) for index in range(len(split))])
     return detection_metrics(Objects.cat(detected), split.all_objects(), (side, side), ignored)["detection/ap50"]

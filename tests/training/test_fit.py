@@ -136,7 +136,7 @@ def test_trained_model_encodes_and_decodes(run: Path, scattered: Path) -> None:
     images, _ = collate([open_dataset(scattered, "val", "object", SIZE)[0]])
     scene = model(images)
     assert scene.reconstructions.shape == images.shape
-    detector = load_model(run / "detector" / "model").detector.state_dict()
+    detector = load_model(run / "detector" / "model").state_dict()
     trained = model.detector.state_dict()
     assert all(torch.equal(trained[name], tensor) for name, tensor in detector.items())
 
@@ -365,5 +365,5 @@ def test_cloned_backbone_trains_whole(recipe: Recipe, scattered: Path, tmp_path:
     changed_names = {name for name, tensor in copied.items() if not torch.equal(tensor, frozen[name])}
     assert any(name.endswith("0.weight") for name in changed_names)
     assert any(name.endswith("running_mean") for name in changed_names)
-    detector = load_model(tmp_path / "run" / "detector" / "model").detector.state_dict()
+    detector = load_model(tmp_path / "run" / "detector" / "model").state_dict()
     assert all(torch.equal(tensor, detector[name]) for name, tensor in model.detector.state_dict().items())

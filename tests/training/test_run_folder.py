@@ -167,8 +167,8 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
             train(short, scattered, out, stage="detector")
     assert "\n" not in str(raised.value)
     train(short, scattered, out, stage="detector", resume=True)
-    expected = load_model(whole / "detector" / "model").detector.state_dict()
-    resumed = load_model(out / "detector" / "model").detector.state_dict()
+    expected = load_model(whole / "detector" / "model").state_dict()
+    resumed = load_model(out / "detector" / "model").state_dict()
     assert all(torch.equal(resumed[name], tensor) for name, tensor in expected.items())
     assert read_summary(out, "detector").ended
 

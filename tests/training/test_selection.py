@@ -71,8 +71,8 @@ def column(run: Path, name: str) -> list[float]:
 
 
 def weights(run: Path) -> dict[str, Tensor]:
-    """The detector's; the representation beside it is untrained yet."""
-    return load_model(run / "detector" / "model").detector.state_dict()
+    """The trained detector's weights."""
+    return load_model(run / "detector" / "model").state_dict()
 
 
 def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, misplaced: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, mispla
     split = open_dataset(misplaced, "val", "object", SIZE)
     images, targets = collate([split[index] for index in range(len(split))])
     with torch.no_grad():
-        found = load_model(chosen / "detector" / "model").detector.encode(images, RANKING_THRESHOLD)
+        found = load_model(chosen / "detector" / "model").encode(images, RANKING_THRESHOLD)
     metrics = detection_metrics(found, targets, (SIZE, SIZE))
     assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), (
         "the saved weights are that epoch's"

@@ -115,7 +115,7 @@ def test_detectors_of_other_settings_or_data_are_refused(
     (tmp_path / "unfinished" / "detector" / "summary.json").write_text(json.dumps({"ended": False}))
     with pytest.raises(InputError, match="no trained detector"):
         train(recipe, scattered, tmp_path / "run", detector=tmp_path / "unfinished", force=True)
-    with pytest.raises(InputError, match="and to give it"):
+    with pytest.raises(InputError, match="can't adopt its own detector"):
         train(recipe, scattered, tmp_path / "run", detector=tmp_path / "run", force=True)
     assert files_of(tmp_path / "run") == before
 

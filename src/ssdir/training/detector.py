@@ -1,4 +1,4 @@
-"""One trained detector for every model that is to be built on the same one."""
+"""A trained detector of one run, adopted by another run of the same detector."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from ssdir.errors import InputError
-from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model, save_model
-from ssdir.models.registry import build_model
 from ssdir.training.recipe import Recipe
 from ssdir.training.run_folder import SUMMARY_FILE, has_ended, read_fingerprint, read_run_recipe
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
-"""What a trained detector returns; its loss does not know them."""
+"""Settings of a trained detector that select what it returns; its loss does not depend on them."""
 
 _DECIDING = {"seed", "classes", "boxes", "vocabulary", "outside", "min_side", "drop_empty", "augment", "detector"}
 
 
 def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
-    """All of a recipe that decides the weights of its detector; None for models without one."""
+    """Returns all settings of a recipe that decide the weights of its detector; None for models without one."""
     if not isinstance(recipe.model, DetectedConfig):
         return None
     settings = recipe.model_dump(mode="json", include=_DECIDING)
@@ -28,13 +28,13 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
         settings["precision"] = recipe.precision
     if recipe.devices * recipe.nodes > 1:  # Sums in another order.
         settings["processes"] = recipe.devices * recipe.nodes
-    if recipe.workers and any(settings["augment"].values()):  # Each worker draws its own random numbers.
+    if recipe.workers and any(settings["augment"].values()):  # Each worker draws random numbers of its own.
         settings["workers"] = recipe.workers
     return {**settings, "model": recipe.model.detector.model_dump(mode="json", exclude=_SELECTION)}
 
 
 def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None:
-    """Whether a run has a detector that another one can adopt.
+    """Checks that a run has a detector that another one can adopt.
 
     Args:
         run: folder of a run whose detector is trained.
@@ -47,7 +47,7 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
             if it is the run to be.
     """
     if run.resolve() == out.resolve():
-        raise InputError(f"'{run}' is to have the detector, and to give it: name another run's")
+        raise InputError(f"'{run}' can't adopt its own detector: name another run's")
     if not has_ended(run, "detector"):
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
     if detector_settings(read_run_recipe(run)) != detector_settings(recipe):
@@ -57,20 +57,18 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
 
 
 def adopt_detector(run: Path, recipe: Recipe, out: Path) -> None:
-    """Gives a run the trained detector of another one: afterwards it is as if it had trained it itself.
+    """Copies the trained detector of another run into a run, which is then as if it had trained it.
 
     Args:
-        run: folder of a run that `check_detector` has found fit.
-        recipe: of the run to be; what its detector returns, such as the least score, is as it says.
+        run: folder of a run that `check_detector` accepted.
+        recipe: of the run to be, whose score threshold and the like the detector takes.
         out: its folder.
     """
     source = run / "detector"
-    trained = load_model(source / "model")
-    assert isinstance(trained, DetectedModel)
+    detector = load_model(source / "model")
+    assert isinstance(detector, SSD)
     assert isinstance(recipe.model, DetectedConfig)
-    detector = trained.detector
     detector.config = recipe.model.detector
-    whole = build_model(recipe.model, trained.class_names, detector=detector)
-    save_model(whole, out / "detector" / "model", description=f"{recipe.name}: detector only")
+    save_model(detector, out / "detector" / "model", f"{recipe.name}: its detector, trained in another run")
     # Last: only with it does the stage count as ended.
     shutil.copyfile(source / SUMMARY_FILE, out / "detector" / SUMMARY_FILE)

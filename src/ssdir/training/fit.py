@@ -18,12 +18,12 @@ from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
 from ssdir.models.backbone import build_backbone
 from ssdir.models.base import GenerativeModel, ObjectModel
-from ssdir.models.detected.model import DetectedConfig, DetectedModel
+from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
-from ssdir.models.registry import build_model
+from ssdir.models.registry import build_model, without_pretrained
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.devices import is_first_process, launched, make_fabric
@@ -218,18 +218,19 @@ def _train_detector(run: Run, fabric: Fabric) -> None:
     folder = run.out / "detector"
     fit_stage(fabric, Stage(model, run.augmented(), val, recipe, config, folder, selection), run.session)
     if is_first_process():
-        whole = build_model(recipe.model, run.class_names, detector=model.eval())
-        save_model(whole, folder / "model", description=f"{recipe.name}: detector only")
+        save_model(model.eval(), folder / "model", f"{recipe.name}: its detector, trained on {run.data.name}")
     fabric.barrier()
 
 
 def _train_representation(run: Run, fabric: Fabric) -> None:
     """Trains what a model adds to its detector."""
     recipe, folder = run.recipe, run.out / "representation"
+    detector = load_model(run.out / "detector" / "model")
+    assert isinstance(detector, SSD)
     torch.manual_seed(recipe.seed)
-    trained = load_model(run.out / "detector" / "model")
-    assert isinstance(trained, DetectedModel)
-    model = build_model(recipe.model, run.class_names, detector=trained.detector).to(fabric.device)
+    # Initial weights are the second that the seed draws: the experiments in `results/` were trained from these.
+    build_model(without_pretrained(recipe.model), run.class_names)
+    model = build_model(recipe.model, run.class_names, detector).to(fabric.device)
     if isinstance(model, DetectedVAE):
         cached = _run_detector(run, model, fabric)
         config = recipe.representation
