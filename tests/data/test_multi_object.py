@@ -6,7 +6,7 @@ from PIL import Image
 
 from ssdir.data.masks import mask_boxes
 from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
-from ssdir.data.readers.tfrecord.multi_object import read_scenes
+from ssdir.data.readers.tfrecord.multi_object import read_multi_object_images
 from ssdir.data.readers.tfrecord.unpack import unpack
 from ssdir.errors import InputError
 
@@ -37,7 +37,7 @@ def tetrominoes(seed=0, **changes):
 
 
 def read_one(tmp_path, name, record):
-    (scene,) = read_scenes(write_records(tmp_path / name, [record]))
+    (scene,) = read_multi_object_images(write_records(tmp_path / name, [record]))
     return scene
 
 
@@ -151,7 +151,7 @@ def test_objects_room_has_four_backgrounds(tmp_path, number):
 def test_records_of_another_form_are_named(tmp_path, changes, message):
     path = write_records(tmp_path / "tetrominoes_train.tfrecords", [tetrominoes(), tetrominoes(**changes)])
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        list(read_scenes(path))
+        list(read_multi_object_images(path))
     assert f"{path}: record 1" in str(caught.value)
 
 
@@ -166,7 +166,7 @@ def test_an_unknown_name_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"not called as any known data set \(clevr_with_masks\*\.tfrecords, multi"
     ):
-        list(read_scenes(path))
+        list(read_multi_object_images(path))
 
 
 # Unpacking ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssdir.data.readers.registry import read_annotations
-from ssdir.data.readers.tfrecord.multi_object import read_scenes
+from ssdir.data.readers.tfrecord.multi_object import read_multi_object_images
 from ssdir.errors import InputError
 
 from .every_layout import every_layout
@@ -35,4 +35,4 @@ def test_a_pipe_is_no_file_of_records(tmp_path: Path) -> None:
     path = tmp_path / "tetrominoes_train.tfrecords"
     os.mkfifo(path)
     with pytest.raises(InputError, match="a pipe or a device, not a file"):
-        list(read_scenes(path))
+        list(read_multi_object_images(path))

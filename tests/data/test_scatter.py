@@ -241,7 +241,7 @@ def test_later_objects_cover_earlier_ones():
 
 
 def test_barely_visible_objects_are_left_out():
-    scene = module._Scene(100, module._grid(100, 1, 0.4))
+    scene = module._Canvas(100, module._grid(100, 1, 0.4))
     glyph = full(20, 20)
     enough = round(20 * MIN_INSIDE)
     for x, y, drawn in ((enough, 50, True), (enough - 1, 50, False), (enough + 1, enough + 1, False)):

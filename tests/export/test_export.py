@@ -28,8 +28,9 @@ import ssdir
 from ssdir.cli import app
 from ssdir.data.image_files import find_images
 from ssdir.data.images import read_image, resize
+from ssdir.data.readers.splits import SplitName
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
-from ssdir.data.scatter.glyphs import Split, load_glyphs
+from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.device import seeded
 from ssdir.errors import InputError, InputWarning
 from ssdir.export import quantize
@@ -269,7 +270,7 @@ def test_torch_program(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
 # Eight bits ----------------------------------------------------------------------------------------------
 
 
-def scatter(split: Split, count: int) -> NDArray[np.uint8]:
+def scatter(split: SplitName, count: int) -> NDArray[np.uint8]:
     glyphs, config = load_glyphs("digits", split), ScatterConfig(canvas=128)
     grey = [scatter_image(glyphs, config, image_rng(0, split, index)).image for index in range(count)]
     return np.stack([read_image(image) for image in grey])

@@ -1,1 +1,1 @@
-"""Where images and their true objects come from: files, glyphs, generated scenes, COCO folders."""
+"""Data sets: annotations, images, masks, augmentation, generated scenes; reading and writing every layout."""

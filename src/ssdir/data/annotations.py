@@ -1,4 +1,4 @@
-"""Annotations of one split as columns: what every layout's reader makes, and every data set is made of."""
+"""The annotations of a split as columns, which every layout's reader returns and every data set is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class AnnotationTable:
-    """N objects in n images; images and categories go by position.
+    """A table of N objects in n images; images and categories are numbered by position.
 
     Attributes:
         root: the folder that `image_names` and `mask_names` are relative to.
@@ -70,7 +70,7 @@ class AnnotationTable:
         return [self.root / name for name in self.image_names]
 
     def subset(self, objects: NDArray[np.int64], images: NDArray[np.int64]) -> AnnotationTable:
-        """Some objects, and some images, by position; what is in other images goes."""
+        """Selects objects and images by position, and drops the objects in other images."""
         place = np.full(len(self.image_names), -1, dtype=np.int64)
         place[images] = np.arange(len(images))
         rows = objects[place[self.image[objects]] >= 0]
@@ -123,5 +123,5 @@ def clip_boxes(
 
 
 def same_shape(size: tuple[int, int], annotated: tuple[int, int]) -> bool:
-    """Whether an image (height, width) has the annotated one's proportions, to a pixel: boxes then fit it."""
+    """Tells whether an image (height, width) has the annotated proportions, to a pixel, so that boxes fit it."""
     return abs(size[0] * annotated[1] - size[1] * annotated[0]) <= max(annotated)

@@ -28,7 +28,7 @@ from ssdir.ops.boxes import to_cxcywh
 Sample: TypeAlias = tuple[Tensor, Objects]
 Transform: TypeAlias = Callable[[Tensor, Objects], Sample]
 Classes: TypeAlias = str | Sequence[str]
-"""`all`, `object`, or a list of names."""
+"""The classes to label objects with: `all`, `object`, or a list of names."""
 
 _IMAGES_PER_JOB = 32
 # Many threads wait for each other, so processes read then; but not where one would start by importing the user's
@@ -37,7 +37,7 @@ _MANY_CORES, _MANY_IMAGES = 4, 5000
 
 
 class ObjectDataset(Dataset[Sample]):
-    """Images uint8 (3, H, W), and their `Objects` with batch size 1.
+    """A data set of images uint8 (3, H, W), and their `Objects` with batch size 1.
 
     Boxes are clipped to their image; those without area, and ignored ones (crowd regions), are left out and
     counted in `dropped_boxes`. `z_depth` is the draw order and `source_index` the asset's number, where the
@@ -156,12 +156,12 @@ class ObjectDataset(Dataset[Sample]):
         return self._categories[self._rows(index)]
 
     def attributes(self, index: int) -> dict[str, Tensor]:
-        """By name, int64 (n,), of `objects(index)`: index into the table's `attribute_names`; empty if none."""
+        """Returns the attributes of `objects(index)` by name, int64 (n,): index into `table.attribute_names`."""
         rows = self._kept[self._rows(index)]
         return {name: torch.from_numpy(column[rows]) for name, column in (self.table.attributes or {}).items()}
 
     def mask(self, index: int) -> Tensor | None:
-        """Which object each pixel shows, without the transform; None where the annotations have no masks.
+        """Returns the object that each pixel shows, without the transform; None if the annotations have no masks.
 
         Returns:
             int64 (H, W), of the image's size: i + 1 is object i of `objects(index)`, 0 is the background and
@@ -230,7 +230,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 
 def fingerprint(dataset: ObjectDataset) -> str:
-    """Names the content of a data set in 16 hex digits; any change of data or settings changes it.
+    """Returns 16 hex digits that identify the content of a data set; any change of data or settings changes them.
 
     Covers the annotations, the names and sizes of the images' and masks' files, image size and classes, not the
     transform. Reads no image.
@@ -250,7 +250,7 @@ def fingerprint(dataset: ObjectDataset) -> str:
             digest.update(os.fsencode(f"{name}\0{os.stat(path).st_size}\0"))  # Names may be any bytes.
         except OSError:
             raise InputError(f"image '{path}' is missing") from None
-    # What only evaluation reads, and most data lack: hashes of those stay as they are.
+    # Only columns that exist are hashed, because only evaluation reads these and most data lack them.
     for name, values in sorted(
         {"depth": table.depth, "mask": table.mask_value, **(table.attributes or {})}.items()
     ):

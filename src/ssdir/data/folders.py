@@ -1,4 +1,4 @@
-"""What lies in folders of images and labels."""
+"""Folders of images and labels, and the files in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_folder(root: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a name is taken, if only by a link to nothing, which must be an error and not be passed over."""
+    """Tells whether a name exists, if only as a broken link, which must be an error and not be ignored."""
     return os.path.lexists(path)
 
 

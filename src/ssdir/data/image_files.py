@@ -1,4 +1,4 @@
-"""Which files are images: recognised by their names, in files, folders and patterns that a user gives."""
+"""Image files, recognised by their names among the files, folders and patterns that a user gives."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NOT_READ = """
 """
 
 IMAGE_SUFFIXES = frozenset(_READ.split())
-"""Names of images that Pillow decodes; `.avif` needs Pillow 11.3."""
+"""The suffixes of images that Pillow decodes; `.avif` needs Pillow 11.3."""
 
 UNREADABLE_SUFFIXES = frozenset(_NOT_READ.split())
-"""Names of pictures that are not read: of phones and cameras, drawings, and files of image editors."""
+"""The suffixes of pictures that are not read: phones' and cameras' formats, drawings, files of image editors."""
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -99,5 +99,5 @@ def unreadable_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file is called as images are, and is not hidden."""
+    """Tells whether a file has an image's suffix, and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -1,4 +1,4 @@
-"""Reading images: whatever a user hands over becomes 8-bit RGB, or one sentence saying why not."""
+"""Reads images: any source becomes 8-bit RGB, or an error of one sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STRIP_PIXELS = 1 << 22
 _FEW_BITS = 14
 """An image of 16 bits whose values all have so few is remarked on."""
 
-# What Pillow's decoders raise for damaged files, besides OSError.
+# Pillow's decoders raise all of these for damaged files.
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, RuntimeError, AssertionError),
     struct.error,
@@ -68,7 +68,7 @@ def read_image(source: ImageSource) -> Image8:
 
 
 def read_channels(source: ImageSource) -> Image8:
-    """Like `read_image`, but grey images stay one channel: uint8 (H, W, 1) or (H, W, 3)."""
+    """Reads an image as `read_image` does, but grey ones stay one channel: uint8 (H, W, 1) or (H, W, 3)."""
     if isinstance(source, np.ndarray):
         image = _from_array(source, "array")
     elif isinstance(source, Image.Image):
@@ -198,7 +198,7 @@ def _decode(image: Image.Image, name: str) -> Image8:
     orientation = _orientation(image)
     try:
         with DECODING.of(image.width * image.height):
-            image.load()  # Of a TIFF this may change the size: Pillow turns it upright.
+            image.load()  # This may change the size of a TIFF, because Pillow applies its orientation.
             return _turn(_to_uint8(image, name), orientation)
     except InputError:
         raise
@@ -212,7 +212,7 @@ def _to_uint8(image: Image.Image, name: str) -> Image8:
         return _from_array(_wide(image, name), name)
     grey = image.mode in ("1", "L") and not image.has_transparency_data
     pixels = np.empty((image.height, image.width, 1 if grey else 3), dtype=np.uint8)
-    # In strips, so that a large image is not in memory several times over.
+    # The image is converted in strips, so that a large one is not in memory several times.
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)

@@ -1,4 +1,4 @@
-"""Which objects of a split can be learned, and what to say where there are none."""
+"""The objects of a split that can be learned, and the problem to report where there are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssdir.formatting import counted
 
 @dataclass(frozen=True)
 class Problem:
-    """Something broken or suspicious.
+    """A broken or suspicious part of a data set.
 
     Attributes:
         kind: what it is, as an identifier.
@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Learned:
-    """Which objects of a split are learned; see the `Recipe` of a training.
+    """The objects of a split that are learned; see the `Recipe` of a training.
 
     Attributes:
         classes: `all`, `object`, or the names of the classes to learn.
@@ -55,7 +55,7 @@ def usable_boxes(table: AnnotationTable) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> Problem | None:
-    """What stops the training of a detector: no image has an object that it could learn.
+    """Reports that a detector can't be trained, because no image has an object that it could learn.
 
     Both `ssdir data check` and training ask this.
 

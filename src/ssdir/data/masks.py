@@ -1,4 +1,4 @@
-"""Index masks: one channel per image, in which each object's visible pixels have a value of their own."""
+"""Index masks, which have one channel, in which each object's visible pixels have a value of their own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ssdir.data.pixel_budget import DECODING
 from ssdir.errors import InputError
 
 IndexMask: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
-"""(H, W): 0 is background."""
+"""An index mask (H, W); 0 is the background."""
 
 _MODES = frozenset({"1", "L", "P", "I;16", "I;16B", "I;16L", "I;16N"})
 _SCALES = {"L;2": 85, "L;4": 17}
-"""By which Pillow multiplies grey values of two or four bits, so that they reach 255."""
+"""The factors by which Pillow multiplies grey values of two or four bits, so that they reach 255."""
 
 _STRIP_PIXELS = 1 << 22
 
@@ -57,8 +57,8 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
 
 
 def _grey_scale(image: Image.Image) -> int:
-    """By what Pillow multiplies the grey values of a file."""
-    tiles = getattr(image, "tile", None)  # Of files only; its last part says how pixels are stored.
+    """Returns the factor by which Pillow multiplies the grey values of a file."""
+    tiles = getattr(image, "tile", None)  # Only files have tiles; the last part of one says how pixels are stored.
     return _SCALES.get(str(tiles[0][3]), 1) if tiles else 1
 
 

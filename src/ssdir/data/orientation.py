@@ -1,4 +1,4 @@
-"""Which picture boxes refer to, where a photograph is stored on its side: as seen, or as stored?
+"""EXIF orientation: whether boxes refer to a photograph as it is shown, or as it is stored on its side.
 
 Images are read as seen, turned as their EXIF orientation says, because annotation tools show them so, and because
 a model is later given photographs so. But some exporters write boxes in the grid of pixels as stored. Where the
@@ -41,7 +41,7 @@ def turn_box(
 
 
 def refers_to_stored(annotated: Size, upright: Size, orientation: int) -> bool:
-    """Whether an annotated (height, width) is that of the image as stored, and not that of the upright one."""
+    """Tells whether an annotated (height, width) is that of the image as stored, and not as shown."""
     if orientation < 5 or annotated == upright:
         return False
     stored = upright[::-1]
@@ -49,7 +49,7 @@ def refers_to_stored(annotated: Size, upright: Size, orientation: int) -> bool:
 
 
 def is_ambiguous(upright: Size, orientation: int) -> bool:
-    """Whether an image looks different as stored and as seen, but has the same size."""
+    """Tells whether an image looks different as stored and as shown, but has the same size."""
     return orientation in (2, 3, 4) or (orientation >= 5 and upright[0] == upright[1])
 
 
@@ -71,7 +71,7 @@ def orientation_of_boxes(annotated: Size, upright: Size, path: Path) -> int:
 
 
 def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
-    """Boxes (n, 4), xyxy in pixels of an image of the annotated (height, width), in those of the upright image.
+    """Converts boxes (n, 4), xyxy in pixels of the annotated (height, width), to pixels of the image as shown.
 
     The image may be a larger or smaller copy of the one annotated, or that one as stored, on its side.
 
@@ -103,7 +103,7 @@ def fit_to_annotation(
 
 
 def _scale(annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
-    """What xyxy is multiplied with."""
+    """Returns the factors that xyxy boxes are multiplied by."""
     if not same_shape(upright, annotated):
         has, says = (f"{width} x {height}" for height, width in (upright, annotated))
         raise InputError(f"'{path}' has {has} pixels, but is annotated as {says}: use the image annotated")
@@ -130,5 +130,5 @@ def turn_upright(table: AnnotationTable) -> AnnotationTable:
 
 
 def turned_note(names: Sequence[str]) -> str:
-    """What a reader remarks of images whose boxes it turned."""
+    """Makes a reader's note on images whose boxes it turned."""
     return f"images annotated as stored, on their side, whose boxes were turned upright: {len(names)} ({names[0]})"

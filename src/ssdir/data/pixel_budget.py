@@ -1,4 +1,4 @@
-"""How many pixels may be decoded at once, by all threads together."""
+"""The limit on the pixels that all threads together decode at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_PIXELS = 200_000_000
-"""Larger images are refused. Decoding takes about 8 bytes per pixel; threads together decode no more at once."""
+"""The largest image, in pixels, and the most that all threads decode at once, at 8 bytes per pixel."""
 
 
 class PixelBudget:
@@ -34,7 +34,7 @@ class PixelBudget:
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
-        """What the thread decodes in the block counts until its end: resizing needs the whole image, too."""
+        """Counts what the thread decodes until the block ends, because resizing needs the whole image too."""
         kept = self._thread.kept = []
         try:
             yield
@@ -49,4 +49,4 @@ class PixelBudget:
 
 
 DECODING = PixelBudget(MAX_PIXELS)
-"""What all readers of images share."""
+"""The budget that all readers of images share."""

@@ -1,4 +1,4 @@
-"""Work on many images, spread over processes."""
+"""Runs work on many images in several processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_jobs(
 
 
 def starts_by_fork() -> bool:
-    """Whether a new process is a copy of this one, and does not import the user's script anew.
+    """Tells whether a new process is a copy of this one, and does not import the user's script anew.
 
     Asking does not settle it: the user may still choose.
     """

@@ -19,17 +19,17 @@ from ssdir.ops.boxes import to_cxcywh
 Augmentation: TypeAlias = Callable[[Tensor, Objects], tuple[Tensor, Objects]]
 
 MIN_BOX_SIDE = 2
-"""Objects whose box is narrower or lower than this many pixels afterwards are dropped."""
+"""The least width and height of a box after augmentation, in pixels; smaller objects are dropped."""
 
 _MIN_CROP = 0.3
 _MAX_ZOOM_OUT = 2.0
-# Of torchvision's 40 tries for each overlap. Small objects can't overlap any crop by much, so most overlaps fail
-# every try: at 40 this was most of the time that loading took.
+# Torchvision's 40 tries per overlap took most of the time of loading, because small objects can't overlap any crop
+# by much, so most overlaps fail every try.
 _CROP_TRIALS = 5
 
 
 class AugmentConfig(Config):
-    """How often each augmentation of SSD's recipe is applied; 0 switches it off.
+    """The probabilities of the augmentations of SSD's recipe; 0 switches one off.
 
     Attributes:
         flip: probability of mirroring left and right (which makes other characters of digits).

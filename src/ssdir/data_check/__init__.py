@@ -1,1 +1,1 @@
-"""`ssdir data check`: what is wrong with a data set, and which recipe suits it."""
+"""The check of a data set: what is wrong with it, and which recipe suits it."""

@@ -1,4 +1,4 @@
-"""Which boxes a detector's anchors can match, and anchors, image size and NMS threshold that suit the data better.
+"""Searches for anchors, image size and NMS threshold that suit the boxes of a data set.
 
 It is here and not in `data`, because it needs a detector's config and the grid of its backbone.
 """
@@ -22,7 +22,7 @@ READABLE_SIDE = 8
 """Pixels of a box's shorter side from which an object is more than a few blots."""
 READABLE_SHARE = 0.9
 MAX_GROWTH = 2
-"""Of the image's side: time and memory grow with the square, and a preset is made for a machine."""
+"""The most that the image's side grows, because time and memory grow with its square."""
 SIZE_STEP = 32
 
 _FIT_BOXES = 3000
@@ -37,7 +37,7 @@ _RATIOS = 0.15, 7
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to change of a detector's config.
+    """Recommended settings of a detector.
 
     Attributes:
         image_size: side of the square input.
@@ -162,7 +162,7 @@ class _Sizes:
         return AnchorConfig(min_sizes=self.small, max_sizes=largest, aspect_ratios=self.ratios)
 
     def changed(self) -> list[_Sizes]:
-        """With one size or ratio multiplied by one of `_FACTORS`."""
+        """Returns all variants with one size or ratio multiplied by one of `_FACTORS`."""
         return [
             _Sizes(**{**vars(self), name: (*values[:i], values[i] * factor, *values[i + 1 :])})
             for name, values in vars(self).items()
@@ -181,7 +181,7 @@ class _Search:
 
     @property
     def limits(self) -> list[tuple[float, float]]:
-        """Least and largest side of each level's anchors.
+        """The least and largest side of each level's anchors.
 
         The finest level goes down to half of that, the coarsest up to the image: there is no better one.
         """
@@ -199,7 +199,7 @@ class _Search:
         return _Sizes(tuple(small.tolist()), tuple(large.tolist()), anchors.aspect_ratios)
 
     def allows(self, sizes: _Sizes) -> bool:
-        """Whether each level's sizes are distinct and within its limits, and levels and ratios in order."""
+        """Tells whether each level's sizes are distinct and within its limits, and levels and ratios in order."""
         pairs = zip(sizes.small, sizes.large, self.limits, strict=True)
         within = all(low <= small <= large / _DISTINCT <= high / _DISTINCT for small, large, (low, high) in pairs)
         ratios = all(_RATIOS[0] <= ratio <= _RATIOS[1] for ratio in sizes.ratios)
@@ -221,7 +221,7 @@ class _Search:
 
 
 def _clustered(boxes: Tensor, anchors: AnchorConfig, image_size: int) -> AnchorConfig:
-    """Two cluster centres of the boxes' sizes per level, and centres of their ratios.
+    """Clusters the boxes' sizes, two centres per level, and their ratios.
 
     Clusters are of logarithms: there, the distance of two boxes with one centre goes with their IoU.
     """
@@ -235,7 +235,7 @@ def _clustered(boxes: Tensor, anchors: AnchorConfig, image_size: int) -> AnchorC
 
 
 def _centers(kmeans: type, logarithms: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Cluster centres, ascending; the last is repeated where there are fewer distinct values."""
+    """Returns cluster centres, ascending; the last is repeated where there are fewer distinct values."""
     distinct = min(count, len(np.unique(logarithms)))
     fitted = kmeans(distinct, n_init=3, random_state=0).fit(logarithms[:, None])
     centers = np.sort(fitted.cluster_centers_[:, 0])
@@ -244,7 +244,7 @@ def _centers(kmeans: type, logarithms: NDArray[np.float64], count: int) -> NDArr
 
 
 def _rounded(anchors: AnchorConfig) -> AnchorConfig:
-    """To whole pixels and two digits, as one would write them."""
+    """Rounds sizes to whole pixels, and ratios to two digits."""
     small = [max(1, round(side)) for side in anchors.min_sizes]
     large = [max(low, round(side)) for low, side in zip(small, anchors.max_sizes, strict=True)]
     ratios = tuple(round(ratio, 2) for ratio in anchors.aspect_ratios)
@@ -252,7 +252,7 @@ def _rounded(anchors: AnchorConfig) -> AnchorConfig:
 
 
 def _weights(boxes: Tensor) -> Tensor:
-    """Of each box, summing to 1: the octaves of size count by the root of their boxes' number."""
+    """Returns weights of boxes, summing to 1: an octave of size counts by the root of its number of boxes."""
     octave = boxes[:, 2:].amax(dim=1).log2().floor().long()
     _, member, count = octave.unique(return_inverse=True, return_counts=True)
     weights: Tensor = count[member].double().rsqrt()

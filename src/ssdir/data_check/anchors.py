@@ -1,4 +1,4 @@
-"""What a detector's anchors match of a data set, and what recommended ones would."""
+"""The boxes that a detector's anchors match, and those that recommended anchors would match."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LevelMatches:
 
 @dataclass(frozen=True)
 class Detector:
-    """What a detector's anchors match.
+    """The boxes that a detector's anchors match.
 
     Attributes:
         image_size: side of its square input.
@@ -72,7 +72,7 @@ class DetectorFit:
     full_size: int
 
     def as_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns plain values."""
         detectors = {
             name: dataclasses.asdict(detector) | {"anchors": detector.anchors.model_dump(mode="json")}
             for name, detector in (("current", self.current), ("recommended", self.recommended))

@@ -1,4 +1,4 @@
-"""Whether a split makes sense to train on: what is in it, and what is broken or suspicious, by name.
+"""Summarises the annotations of a split, and names what is broken or suspicious in them.
 
 All of it follows from the annotations and the image files alone. What a detector's anchors make of the boxes is in
 `ssdir.data_check.anchor_fit`, because `data` knows no detector; `ssdir.data_check.report` puts the two together.
@@ -19,20 +19,20 @@ from ssdir.data.annotations import AnnotationTable, clip_boxes
 from ssdir.data.learnable import EVERYTHING, Learned, Problem, nothing_to_learn, usable_boxes
 
 SIZE_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Of a box's longer side, relative to its image's, after the squash to a square."""
+"""The edges of bins of a box's longer side, relative to the image resized to a square."""
 SIZE_NAMES = ("< 3 %", "3-6 %", "6-12 %", "12-25 %", "25-50 %", "> 50 %")
 ASPECT_EDGES = (1 / 3, 1 / 1.5, 1.5, 3)
 ASPECT_NAMES = ("< 1:3", "1:3 - 2:3", "2:3 - 3:2", "3:2 - 3:1", "> 3:1")
-"""Width to height, in pixels of the image."""
+"""The bins of width to height, in pixels of the image."""
 
 MIN_SIDE = 4
-"""Boxes narrower than this many pixels of the squashed image are suspicious."""
+"""The width in pixels of the resized image below which a box is suspicious."""
 MAX_IMBALANCE = 100
 """A class is rare if the commonest has this many times its objects."""
 MAX_SUPPRESSED = 0.01
-"""Share of the true objects that the recommended NMS threshold may cost, were all of them detected perfectly."""
+"""The share of true objects that NMS at the recommended threshold may remove if all were detected perfectly."""
 NMS_RANGE = (0.3, 0.7)
-"""Below, neighbours go that are none of an object's doubles; above, doubles stay."""
+"""The range of NMS thresholds: lower ones remove neighbours, higher ones keep duplicate detections."""
 
 _ROWS = 1024
 
@@ -108,7 +108,7 @@ def summarise(table: AnnotationTable) -> Summary:
 def overlaps(
     boxes: NDArray[np.float64], image: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far boxes overlap others of their image.
+    """Computes how far boxes overlap others of their image.
 
     Args:
         boxes: float (N, 4), xyxy.
@@ -153,7 +153,7 @@ def check_annotations(table: AnnotationTable, image_size: int, learned: Learned 
 
 
 def box_flags(table: AnnotationTable, image_size: int) -> dict[str, NDArray[np.bool_]]:
-    """Which boxes `check_annotations` names, by kind of problem, bool (N,); ignored ones have none."""
+    """Marks the boxes that `check_annotations` names, by kind of problem, bool (N,); ignored ones have none."""
     sizes = table.image_sizes[table.image]
     clipped, visible = clip_boxes(table.boxes_px, sizes)
     with np.errstate(invalid="ignore"):
@@ -212,7 +212,7 @@ def _class_problems(table: AnnotationTable) -> list[Problem]:
 
 
 def _copies(table: AnnotationTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the rows have the box, to 1/100 pixel, of an earlier one in the same image."""
+    """Marks the rows with the box, to 1/100 pixel, of an earlier one in the same image."""
     if not len(rows):
         return np.zeros(0, dtype=np.bool_)
     keys = np.column_stack([table.image[rows], np.rint(table.boxes_px[rows] * 100).astype(np.int64)])

@@ -38,7 +38,7 @@ from ssdir.ops.boxes import to_cxcywh
 from ssdir.training.recipe import read_recipe
 
 PRIOR_PRESETS = ("space-64", "spair-64")
-"""Whose size priors are shown beside any detector's anchors."""
+"""The presets whose size priors are shown beside any detector's anchors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +85,11 @@ class DataCheck:
 
     @property
     def trainable(self) -> bool:
-        """Whether training would run through."""
+        """Whether training would run without an error."""
         return not any(problem.stops for problem in self.problems)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the annotations, as plain values."""
+        """Returns everything but the annotations as plain values."""
         parts = {
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "summary": dataclasses.asdict(self.summary),
@@ -164,7 +164,7 @@ def check_data(
 def _check_validation(
     tables: Mapping[str, AnnotationTable], main: str, held_out_of: str | None, learned: Learned
 ) -> tuple[list[Problem], bool]:
-    """What stops training once images are held out to validate on, where there is no val.
+    """Finds what stops training once images are held out to validate on, where there is no val.
 
     Returns:
         The problems, and whether the split to validate on is there and has an object.

@@ -23,7 +23,7 @@ _THUMBNAIL = 440
 def draw_image_grid(
     tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int
 ) -> Image8:
-    """Some images with each kind of suspicious boxes, of whatever split, then some of all the main split.
+    """Draws images with each kind of suspicious boxes, of any split, then evenly spaced ones of the main split.
 
     Args:
         tables: what is annotated, by split.
@@ -64,7 +64,7 @@ def _groups(
 def _chosen(
     tables: Mapping[str, AnnotationTable], flags: Mapping[str, Mapping[str, NDArray[np.bool_]]], main: str
 ) -> list[tuple[str, int]]:
-    """Two images of each kind of suspicious boxes of each split, then evenly spaced ones of the main split."""
+    """Selects two images per split and kind of suspicious boxes, then evenly spaced ones of the main split."""
     suspects = [
         [(split, index) for index in np.unique(tables[split].image[mask])[:GRID_SUSPECTS].tolist()]
         for split in sorted(tables, key=lambda split: split != main)

@@ -23,7 +23,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """What came of decoding an image.
+    """The result of decoding an image.
 
     Attributes:
         size: height and width in pixels, upright; None if it can't be read.
@@ -60,7 +60,7 @@ def scan_images(paths: Sequence[Path], progress: Callable[[int, int], None] | No
 
 
 def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Problem]:
-    """Names the images that are missing, damaged, of another size than annotated, turned, or there twice."""
+    """Finds images that are missing, damaged, of another size than annotated, turned, or duplicates."""
     found: dict[str, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     for i, (name, path, image) in enumerate(zip(table.image_names, table.image_paths, scanned, strict=True)):

@@ -22,7 +22,7 @@ LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 `clevr-128` sees of its 310. Fewer than sixty don't teach more by being seen more often."""
 
 MORE_COPIES = 3
-"""Boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
+"""The boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
 
 AUGMENTED = {"flip": 0.5, "photometric": 0.5, "zoom_out": 0.3, "iou_crop": 0.5}
 """Where images are few and the preset has no augmentation; without `flip` where a mirrored object may be of
@@ -36,7 +36,7 @@ _SIDES = {"left", "right"}
 _NAME_LENGTH = 200
 
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
-"""For presets whose second views are over black, where the images are not."""
+"""The second views where images are not mostly black, for presets whose views are over black."""
 
 
 def recommended_yaml(check: DataCheck) -> str:
@@ -72,7 +72,7 @@ def recommended_yaml(check: DataCheck) -> str:
 
 
 def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
-    """What to change so that few images are seen often enough, and are not learned by heart."""
+    """Returns changes by which few images are seen often enough, and are not memorised."""
     changes: dict[str, Any] = {}
     for name in recipe.stages:
         stage: StageConfig = getattr(recipe, name)
@@ -91,7 +91,7 @@ def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
 
 
 def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:
-    """Augmentation for few images; characters, digits and sides may not be mirrored."""
+    """Returns augmentation for few images; characters, digits and sides may not be mirrored."""
     mirrored = any(len(name) == 1 or name.isdigit() or _SIDES & set(name.lower().split()) for name in class_names)
     left_out = [name for name, is_out in (("flip", mirrored), ("photometric", on_black)) if is_out]
     return {name: share for name, share in AUGMENTED.items() if name not in left_out}

@@ -1,4 +1,4 @@
-"""What the doctor of data sets says, as lines of at most 80 columns where names allow: one screen."""
+"""The report of a data check: lines for the screen, at most 80 columns where names allow, and files."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _bars(title: str, counts: Mapping[str, int]) -> list[str]:
 
 
 def _bar(count: int, most: int) -> str:
-    """Something for anything: one object in a million is still seen."""
+    """Returns a bar, at least one character long unless the count is 0."""
     return "█" * max(int(count > 0), round(_BAR * count / max(most, 1)))
 
 
@@ -150,7 +150,7 @@ def _changes(check: DataCheck, fit: DetectorFit) -> list[str]:
 
 
 def _priors(fits: Mapping[str, PriorFit]) -> list[str]:
-    """Two rows per preset: its own prior and grid, and the recommended ones."""
+    """Formats two rows per preset: its own prior and grid, and the recommended ones."""
     title = "size priors of models that learn without boxes, as their recipes have them; shares of objects"
     rows = [["", "window", "mean", "std", "anchor", "too large", "cells", "cell taken"]]
     for preset, fit in fits.items():
@@ -201,7 +201,7 @@ def _problems(problems: Sequence[Problem]) -> list[str]:
 
 
 def _examples(names: Sequence[str]) -> str:
-    """As many names as a line has room for, at least one."""
+    """Lists as many names as fit in a line, at least one."""
     shown = list(names[:1])
     for name in names[1:]:
         if len("; ".join([*shown, name])) > _LINE:

@@ -22,23 +22,23 @@ from ssdir.models.spair.model import SPAIRConfig
 GridModelConfig: TypeAlias = SPACEConfig | SPAIRConfig
 
 MAX_SHARED = 0.05
-"""Share of objects that may be in a cell which another has: windows reach their neighbours' cells, so some may."""
+"""The share of objects that may be in an occupied cell; some may, as windows reach neighbouring cells."""
 MAX_CELLS = 16
-"""Along each side, unless the config itself has more: time and memory grow with the square."""
+"""The most cells along each side, unless the config has more, because time grows with the square."""
 
 _LESS_SHARED = 0.01
-"""What must be gained of that share for a finer grid to be worth its cost, where `MAX_SHARED` can't be had."""
+"""The least reduction of that share by a finer grid, where `MAX_SHARED` can't be reached."""
 _FITTING = 0.95
 """Share of objects whose windows must fit into SPAIR's largest one, and into `_FILLED` of it: beyond that, the
 sigmoid hardly moves."""
 _FILLED = 0.9
 _SHARES = 0.02, 0.98
-"""What the argument of a logit is kept within."""
+"""The range that the argument of a logit is clamped to."""
 
 
 @dataclass(frozen=True)
 class GridPrior:
-    """What a config expects of objects, and how boxes suit it.
+    """The size prior and grid of a config, and how boxes suit them.
 
     Attributes:
         image_size: side of the model's square input, in pixels.
@@ -105,7 +105,7 @@ def fit_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: Grid
 
 
 def measure(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridModelConfig) -> GridPrior:
-    """What a config expects, and how boxes suit it; see `fit_prior` for the arguments."""
+    """Measures how boxes suit a config's prior and grid; see `fit_prior` for the arguments."""
     if isinstance(config, SPACEConfig):
         size_loc, size_scale, anchor, largest = config.size_prior.end, config.size_prior_scale, None, 1.0
         cells, cell = config.grid, 1 / config.grid
@@ -140,7 +140,7 @@ def needed_windows(boxes_cxcywh: Tensor, config: GridModelConfig) -> Tensor:
 
 
 def window_side(raw: float, config: GridModelConfig) -> float:
-    """Side, relative to the image, of a window of raw size: `windows_from_where`, `SequentialCells.to_boxes`."""
+    """Returns a window's side relative to the image, as `windows_from_where` and `SequentialCells.to_boxes` do."""
     share = 1 / (1 + exp(-raw))
     if isinstance(config, SPACEConfig):
         return share
@@ -149,7 +149,7 @@ def window_side(raw: float, config: GridModelConfig) -> float:
 
 
 def raw_size(windows: Tensor, config: GridModelConfig) -> Tensor:
-    """Inverse of `window_side`, for many; windows out of the model's range get a raw size near its end."""
+    """Inverts `window_side` for many windows; those out of the model's range get a raw size near its end."""
     share = windows
     if isinstance(config, SPAIRConfig):
         low, high = config.cells.size_range
@@ -158,7 +158,7 @@ def raw_size(windows: Tensor, config: GridModelConfig) -> Tensor:
 
 
 def shared_cells(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], cell: float) -> float:
-    """Share of objects whose centre is in a cell that another has already; `cell` is its side over the image's."""
+    """Returns the share of objects whose centre is in an occupied cell; `cell` is its side over the image's."""
     if not len(boxes_cxcywh):
         return 0.0
     # A centre at the image's very end is in the last cell.
@@ -174,7 +174,7 @@ def _space_size(windows: Tensor, config: SPACEConfig) -> dict[str, Any]:
 
 
 def _spair_size(windows: Tensor, config: SPAIRConfig) -> dict[str, Any]:
-    """Boxes start, before training, at the prior's mean; the anchor grows where windows would not fit in."""
+    """Sets boxes to start at the prior's mean, and the anchor to grow where windows would not fit."""
     high = config.cells.size_range[1]
     large = float(np.quantile(windows.numpy(), _FITTING)) * config.image_size / (_FILLED * high)
     anchor = config.cells.anchor if large <= config.cells.anchor else float(ceil(large))

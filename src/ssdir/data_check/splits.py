@@ -101,7 +101,7 @@ def _classes_with_objects(table: AnnotationTable) -> list[str]:
 
 
 def _shared_images(tables: Mapping[str, AnnotationTable], scanned: Mapping[Path, ScannedImage]) -> list[Problem]:
-    """Images that an earlier split has too: what is measured on them was learned."""
+    """Finds images that an earlier split has too, whose measurements are of what was learned."""
     first: dict[str, tuple[str, str]] = {}
     shared = []
     for split, table in tables.items():

@@ -1,4 +1,4 @@
-"""CLEVRTEX, in its own layout: `CLEVRTEX_<variant>_<number>.png`, mask `..._flat.png` and metadata `....json`.
+"""The layout of CLEVRTEX: `CLEVRTEX_<variant>_<number>.png`, mask `..._flat.png` and metadata `....json`.
 
 The files of each thousand images lie in a folder of their own, such as `clevrtex_full/0/`. Splits are those of the
 publisher's loader (github.com/karazijal/clevrtex-generation, clevrtex_eval.py): of the images, in the order of
@@ -52,19 +52,19 @@ class _ObjectEntry(Record):
 
 
 class _Metadata(Record):
-    """What lies beside an image."""
+    """The metadata beside an image."""
 
     objects: list[_ObjectEntry] = Field(max_length=MAX_VALUE)
 
 
 def is_clevrtex(root: str | Path) -> bool:
-    """Whether a folder has CLEVRTEX's layout."""
+    """Tells whether a folder has CLEVRTEX's layout."""
     masks = (Path(root).glob(f"{place}CLEVRTEX_*_flat.png") for place in _PLACES)
     return any(next(found, None) is not None for found in masks)
 
 
 def clevrtex_splits(root: str | Path) -> list[str]:
-    """Train, val and test; of the variant outd, test."""
+    """Lists train, val and test; for the variant outd, only test."""
     variant, _, _ = _find_images(Path(root))
     return ["test"] if variant == _UNDIVIDED else ["train", "val", "test"]
 

@@ -1,4 +1,4 @@
-"""Collecting everything that is wrong with a data set, so that it can be mended at once."""
+"""Collects everything that is wrong with a data set, so that all of it can be corrected at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files as the files of a data set give them: which are inside it, and which files others stand for."""
+"""File names that a data set contains: checks that they stay inside it, and matches those written elsewhere."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class PathEnds:
 
     @cached_property
     def _files(self) -> dict[str, list[PurePosixPath]]:
-        """By name, the files relative to the root."""
+        """The files relative to the root, by name."""
         return _by_name({PurePosixPath(path.relative_to(self.root)) for path in files_below(self.root)})
 
     @cached_property
     def _folders(self) -> dict[str, list[PurePosixPath]]:
-        """By name, the folders that hold files, relative to the root."""
+        """The folders that hold files, relative to the root, by name."""
         files = [path for several in self._files.values() for path in several]
         return _by_name({folder for path in files for folder in path.parents if folder.parts})
 
@@ -67,7 +67,7 @@ def path_parts(name: str) -> tuple[str, ...]:
 
 
 def is_whole_path(name: str) -> bool:
-    """Whether a path says where it begins: at the root of a file system, or of a drive."""
+    """Tells whether a path is absolute, on any system."""
     return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
@@ -91,7 +91,7 @@ def _longest_end(
 
 
 def common_end(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many parts two paths share at their ends."""
+    """Returns the number of parts that two paths share at their ends."""
     length = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:
@@ -105,11 +105,11 @@ def _tells_apart(folders: tuple[str, ...]) -> bool:
 
 
 _LONGEST_PART = 255
-"""Most bytes of the name of a file or folder, on all common file systems."""
+"""The longest name of a file or folder on common file systems, in bytes."""
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name leads to a file below the folder that it is relative to, without leaving it on the way."""
+    """Tells whether a name leads to a file below the folder that it is relative to, without leaving it."""
     parts = re.split(r"[/\\]", name)
     short = all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_PART for part in parts)
     return bool(name) and "\0" not in name and ".." not in parts and not is_whole_path(name) and short

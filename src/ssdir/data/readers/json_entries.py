@@ -1,4 +1,4 @@
-"""Large JSON documents of many entries, decoded one by one, with everything that is wrong named at once."""
+"""Decodes large JSON documents entry by entry, and reports all that is wrong with them at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssdir.formatting import quote
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 32
-"""Largest file of entries. Reading one takes its size in memory, and a few hundred bytes for each entry."""
+"""The largest file that is read, which takes its size in memory, and a few hundred bytes for each entry."""
 
 _CHUNK = 1 << 20
 _NOT_FINITE = re.compile(rb"NaN|-?Infinity")
@@ -33,7 +33,7 @@ _TYPES = {
     "object": "an object",
     "str": "text",
 }
-"""What readers of a message call JSON's types."""
+"""The names of JSON's types in messages."""
 
 
 def read_raw_json(path: Path) -> bytes:
@@ -101,7 +101,7 @@ def decode_document(raw: bytes, kind: type[T], path: Path, what: str) -> T:
 
 
 def _without_not_finite(raw: bytes) -> bytes:
-    """NaN and infinity, which are no JSON though some tools write them, as null; text stays as it is."""
+    """Replaces NaN and infinity, which are no JSON though some tools write them, by null; text stays as it is."""
     parts, start, in_text = list[bytes](), 0, False
     for found in _NOT_FINITE.finditer(raw):
         before = raw[start : found.start()]
@@ -143,7 +143,7 @@ def _name_of(raw: Raw, what: str, position: int) -> str:
 
 
 def _reason(error: msgspec.ValidationError, raw: Raw | bytes) -> str:
-    """What msgspec found, in words, such as "has iscrowd '0', expected number or null"."""
+    """Puts msgspec's error in words, such as "has iscrowd '0', expected number or null"."""
     message, _, where = str(error).partition(" - at `$")
     quoted = re.findall("`([^`]+)`", message)
     keys = re.findall(r"[^.\[\]`]+", where)

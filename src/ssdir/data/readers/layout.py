@@ -1,4 +1,4 @@
-"""What a layout of data sets is: how it is recognised, which splits a folder has, and what reads them."""
+"""The description of a layout: how it is recognised, which splits a folder has, and what reads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_FOLDERS = 200
 _MAX_DEPTH = 2
 
 _LAYOUTS_BY_OPTION: dict[str, list[str]] = {}
-"""Names of the layouts that have an option, for messages."""
+"""The names of the layouts that have an option, for messages."""
 
 
 @dataclass(frozen=True)

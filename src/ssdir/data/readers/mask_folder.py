@@ -41,7 +41,7 @@ from ssdir.formatting import quote
 
 
 def is_mask_folder(root: str | Path) -> bool:
-    """Whether a folder has images with masks."""
+    """Tells whether a folder has images with masks."""
     folder = Path(root)
     return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
@@ -145,7 +145,7 @@ class _ObjectEntry(Record):
     box: Annotated[list[Coordinate], Field(min_length=4, max_length=4)] | None = None
 
     def as_object(self) -> MaskedObject:
-        """With its box as a tuple."""
+        """Returns the object with its box as a tuple."""
         box = None if self.box is None else (self.box[0], self.box[1], self.box[2], self.box[3])
         return MaskedObject(self.value, self.category, self.attributes, self.depth, box)
 

@@ -1,4 +1,4 @@
-"""What the readers of images with index masks share: objects by their mask's value, and the table made of them."""
+"""Tables of images with index masks, whose objects are given by their value in the mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
 Coordinate: TypeAlias = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 MAX_VALUE = 65_535
-"""Largest value of an index mask, which has at most 16 bits."""
+"""The largest value of an index mask, which has at most 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Names:
 
     @property
     def categories(self) -> list[str]:
-        """In natural order: "shape 2" before "shape 10"; "object" if there is no object at all."""
+        """The categories in natural order: "shape 2" before "shape 10"; "object" if there is no object at all."""
         return sorted(self._categories or {"object"}, key=_natural)
 
     @property
@@ -92,7 +92,7 @@ class Names:
 
     @property
     def notes(self) -> list[str]:
-        """What was left out."""
+        """A note on the attributes that were left out."""
         lost = sorted(name for name, count in self._counts.items() if count < self._objects)
         return [f"attributes that only some objects have, left out: {', '.join(lost)}"] if lost else []
 

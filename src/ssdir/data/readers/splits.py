@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ssdir.errors import InputError, MissingSplitError
 
 Key = TypeVar("Key", bound=str | Path)
 
-SPLITS = ("train", "val", "test")
+SplitName: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 """The standard names of splits, and those that `divide` makes."""
 
 # A division leaves at least one image for each of train, val and test.

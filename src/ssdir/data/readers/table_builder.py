@@ -1,4 +1,4 @@
-"""What the readers of one file per image share: collecting rows, reading lines, dividing what has no splits."""
+"""Builds an `AnnotationTable` object by object, and reads lists of class names."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """InputError if there are no class names, or two are the same."""
+    """Raises an InputError if there are no class names, or two are the same."""
     if not names:
         raise InputError(f"{where}: there are no class names")
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""WIDER FACE in its official layout.
+"""The official layout of WIDER FACE.
 
 `<root>/WIDER_<split>/images/<event>/<name>.jpg` and `<root>/wider_face_split/wider_face_<split>_bbx_gt.txt`: for
 each image its name, the number of faces, and a line per face,
@@ -33,7 +33,7 @@ ATTRIBUTES: dict[str, list[str]] = {
     "occlusion": ["none", "partial", "heavy"],
     "pose": ["typical", "atypical"],
 }
-"""Names, and the names of the values, as the data set's readme has them."""
+"""The attributes, and the names of their values, as the data set's readme has them."""
 
 # torchvision.datasets.WIDERFace is no help: it mixes up the three last columns (`invalid` becomes occlusion),
 # makes a face of a line of zeros, fails at a count of 0 without one, and wants a folder for the test split.
@@ -56,7 +56,7 @@ class _Entry:
 
 
 def is_widerface(root: str | Path) -> bool:
-    """Whether a folder has WIDER FACE's layout."""
+    """Tells whether a folder has WIDER FACE's layout."""
     return bool(list_splits(root, _BOXES))
 
 

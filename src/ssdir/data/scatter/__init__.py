@@ -1,1 +1,1 @@
-"""Generated images of glyphs at many sizes (paper §4.3)."""
+"""Generates images of glyphs at many sizes (paper §4.3)."""

@@ -1,4 +1,4 @@
-"""Multi-scale scattered glyphs: generated images in which objects' sizes vary widely (paper §4.3).
+"""Generates images of scattered glyphs whose sizes vary widely (paper §4.3).
 
 A scene is a grid of random fineness; glyphs of random size land near the centres of random cells, each
 over those before it. Where an earlier glyph already fills a cell, nothing is added.
@@ -19,12 +19,13 @@ from pydantic import Field, model_validator
 
 from ssdir.config import Config
 from ssdir.data.images import Image8
-from ssdir.data.scatter.glyphs import SPLITS, Glyphs, Split
+from ssdir.data.readers.splits import SPLITS, SplitName
+from ssdir.data.scatter.glyphs import Glyphs
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 
 INK_THRESHOLD = 26
-"""Intensity from which a glyph's pixel is ink: a tenth of full. Fainter pixels are not drawn."""
+"""The intensity from which a glyph's pixel is ink: a tenth of full. Fainter pixels are left out."""
 
 MIN_BOX_SIDE = 3
 """An object narrower or lower than this many pixels inside the image is left out."""
@@ -33,11 +34,11 @@ MIN_INSIDE = 0.5
 """An object with less than this share of its tight box inside the image is left out."""
 
 MAX_GRID = 15
-"""Finer grids would need more than the 255 object numbers of an 8-bit map."""
+"""The finest grid, because an 8-bit map has 255 numbers for objects."""
 
 
 class ScatterConfig(Config):
-    """How scenes are scattered, how many, and from which seed.
+    """The parameters of generated scenes, their number, and their seed.
 
     Attributes:
         canvas: side of the square images in pixels, 16 ... 8192.
@@ -91,20 +92,20 @@ class ScatterConfig(Config):
 
     @property
     def min_side(self) -> int:
-        """Smallest glyph side in pixels."""
+        """The smallest glyph side in pixels."""
         return math.ceil(self.min_size * self.canvas - 1e-6)
 
     @property
     def max_side(self) -> int:
-        """Largest glyph side in pixels."""
+        """The largest glyph side in pixels."""
         return math.floor(self.max_size * self.canvas + 1e-6)
 
     def tried_cells(self, num_cells: int) -> tuple[int, int]:
-        """Least and most cells of a grid that are tried."""
+        """Returns the least and most cells of a grid that are tried."""
         return ((num_cells + 1) // 2, num_cells) if self.objects is None else self.objects
 
-    def count(self, split: Split) -> int:
-        """Number of images of a split."""
+    def count(self, split: SplitName) -> int:
+        """Returns the number of images of a split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
@@ -127,7 +128,7 @@ class ScatteredImage:
     visible: NDArray[np.float32]
 
 
-def image_rng(seed: int, split: Split, index: int) -> np.random.Generator:
+def image_rng(seed: int, split: SplitName, index: int) -> np.random.Generator:
     """The random numbers of one image: the same whoever generates it, and in whichever order."""
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
@@ -150,23 +151,23 @@ def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
     reach = config.position_variance * grid.cell_side / 2
     min_side, max_side = config.min_side, config.max_side
 
-    scene = _Scene(config.canvas, grid)
+    canvas = _Canvas(config.canvas, grid)
     drawn: list[int] = []
     for cell, (which, size, right, down) in zip(cells, draws, strict=True):
-        if scene.filled >> cell & 1:
+        if canvas.filled >> cell & 1:
             continue
-        allowed = max(min_side, min(max_side, int(scene.free_side(cell, max_side) + 1e-6)))
+        allowed = max(min_side, min(max_side, int(canvas.free_side(cell, max_side) + 1e-6)))
         side = min_side + int(size * (allowed - min_side + 1))
         x, y = grid.centers[cell]
         glyph = int(which * len(glyphs.images))
-        if scene.paste(glyphs.images[glyph], side, x + (2 * right - 1) * reach, y + (2 * down - 1) * reach):
+        if canvas.paste(glyphs.images[glyph], side, x + (2 * right - 1) * reach, y + (2 * down - 1) * reach):
             drawn.append(glyph)
     return ScatteredImage(
-        image=scene.image,
-        boxes_px=np.array(scene.boxes, dtype=np.int32).reshape(-1, 4),
+        image=canvas.image,
+        boxes_px=np.array(canvas.boxes, dtype=np.int32).reshape(-1, 4),
         labels=glyphs.labels[drawn],
         source_index=glyphs.indices[drawn],
-        visible=scene.visible(),
+        visible=canvas.visible(),
     )
 
 
@@ -193,15 +194,15 @@ class _Box(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """What scenes on the same grid share; sets of cells are bit masks."""
+    """A grid that several scenes share; sets of cells are bit masks."""
 
     cell_side: float
     edges: list[int]
     centers: list[tuple[float, float]]
     blocks: list[list[int]]
-    """blocks[cell][r]: the cells at most r away along either axis, while all of them are inside the image."""
+    """The cells at most r away along either axis, as `blocks[cell][r]`, while all are inside the image."""
     filled_pixels: list[float]
-    """Covered pixels beyond which a cell is filled."""
+    """The number of covered pixels beyond which a cell is filled."""
 
 
 @lru_cache(maxsize=256)
@@ -226,7 +227,7 @@ def _grid(canvas: int, size: int, filled_threshold: float) -> _Grid:
     )
 
 
-class _Scene:
+class _Canvas:
     """A picture in the making. Python integers and OpenCV calls: at this size numpy's overhead rules."""
 
     def __init__(self, canvas: int, grid: _Grid) -> None:
@@ -240,7 +241,7 @@ class _Scene:
         self._ink_pixels: list[int] = []
 
     def free_side(self, cell: int, enough: int) -> float:
-        """Side of the largest block inside the image around a free cell without filled cells, up to `enough`."""
+        """Returns the side of the largest block of free cells around a cell, inside the image, up to `enough`."""
         side = self.grid.cell_side
         for block in self.grid.blocks[cell][1:]:
             if self.filled & block or side >= enough:

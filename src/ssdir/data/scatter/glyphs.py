@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -17,10 +16,8 @@ from numpy.typing import NDArray
 
 from ssdir.data.image_files import find_images
 from ssdir.data.images import Image8, read_image, shrink
+from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.errors import InputError, nearest
-
-Split: TypeAlias = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 SOURCES = ("digits", "mnist")
 """The named sources; any other source is a folder's path."""
@@ -67,7 +64,7 @@ class Glyphs:
         return len(self.images)
 
 
-def load_glyphs(source: str, split: Split, root: Path | None = None) -> Glyphs:
+def load_glyphs(source: str, split: SplitName, root: Path | None = None) -> Glyphs:
     """Loads the glyphs of one split.
 
     Args:
@@ -102,7 +99,7 @@ def load_glyphs(source: str, split: Split, root: Path | None = None) -> Glyphs:
     return glyphs
 
 
-def _load_digits(split: Split) -> Glyphs:
+def _load_digits(split: SplitName) -> Glyphs:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -115,7 +112,7 @@ def _load_digits(split: Split) -> Glyphs:
     return Glyphs(list(images), labels[indices], [str(digit) for digit in range(10)], "digits", indices)
 
 
-def _part(members: list[int], key: str, shares: tuple[float, float, float], split: Split) -> list[int]:
+def _part(members: list[int], key: str, shares: tuple[float, float, float], split: SplitName) -> list[int]:
     """One split's share of `members`, shuffled by a hash: the same on every machine and version."""
     shuffled = sorted(members, key=lambda member: _hash(key.format(member)))
     ends = [0, *(round(math.fsum(shares[: i + 1]) * len(shuffled)) for i in range(3))]
@@ -127,7 +124,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _load_mnist(split: Split, root: Path | None) -> Glyphs:
+def _load_mnist(split: SplitName, root: Path | None) -> Glyphs:
     if root is None:
         root = _download_mnist()
     part = _MNIST_FILES["test" if split == "test" else "train"]
@@ -203,7 +200,7 @@ def _idx_shape(header: bytes, ndim: int, path: Path) -> list[int]:
     return shape
 
 
-def _load_folder(folder: Path, split: Split) -> Glyphs:
+def _load_folder(folder: Path, split: SplitName) -> Glyphs:
     subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
     class_names = sorted(name for name in subfolders if not name.startswith("."))
     if not class_names:
@@ -224,7 +221,7 @@ def _load_folder(folder: Path, split: Split) -> Glyphs:
     )
 
 
-def _folder_split(name: str) -> Split:
+def _folder_split(name: str) -> SplitName:
     """The split of a file, by its name alone: adding files never moves the others."""
     position = _hash(name) / 2**64
     train, val, _ = _FOLDER_SHARES

@@ -1,4 +1,4 @@
-"""Writing generated scenes as a COCO folder."""
+"""Writes generated scenes as a COCO folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.processes import run_jobs
+from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
-from ssdir.data.scatter.glyphs import SPLITS, Glyphs, Split, load_glyphs
+from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
 from ssdir.data.writers.layouts import write_coco
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
@@ -23,7 +24,7 @@ from ssdir.outputs import atomic_dir
 _IMAGES_PER_JOB = 32
 _PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
-_Job: TypeAlias = tuple[Split, int, int]
+_Job: TypeAlias = tuple[SplitName, int, int]
 
 
 def write_scatter(
@@ -62,10 +63,10 @@ def write_scatter(
 
 @dataclass(frozen=True)
 class _Writer:
-    """Everything that a process needs to generate images; `run` does one job."""
+    """The inputs that a process needs to generate images; `run` does one job."""
 
     folder: Path
-    glyphs: dict[Split, Glyphs]
+    glyphs: dict[SplitName, Glyphs]
     config: ScatterConfig
 
     def jobs(self) -> list[_Job]:
@@ -92,7 +93,7 @@ class _Writer:
 
 def _write_images(writer: _Writer, source: str, workers: int, progress: Callable[[int, int], None] | None) -> None:
     total, done = sum(writer.config.count(split) for split in SPLITS), 0
-    collected: dict[Split, list[ScatteredImage]] = {split: [] for split in SPLITS}
+    collected: dict[SplitName, list[ScatteredImage]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         (writer.folder / split).mkdir()
     jobs = writer.jobs()

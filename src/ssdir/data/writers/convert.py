@@ -1,4 +1,4 @@
-"""Writing a data set, all of its splits, in another layout: COCO, YOLO or Pascal VOC."""
+"""Converts all splits of a data set to another layout: COCO, YOLO or Pascal VOC."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Target: TypeAlias = Literal["coco", "yolo", "voc"]
 
 @dataclass
 class Conversion:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
         layout: the name of the layout that was read.
@@ -149,7 +149,7 @@ def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
 
 
 def _expressible(table: AnnotationTable, split: str, target: Target, done: Conversion) -> AnnotationTable:
-    """Boxes clipped; what the target can't express is left out, and counted."""
+    """Clips boxes, and leaves out and counts what the target layout can't express."""
     images = np.arange(len(table.image_names))
     if target == "coco":
         finite = np.isfinite(table.boxes_px).all(axis=1)

@@ -1,4 +1,4 @@
-"""What the copies of images, and classes, are called in a converted data set, so that it can be read again."""
+"""Names of image copies and classes in a converted data set, such that every layout can be read again."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def class_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def plain_text(text: str) -> str:
-    """Text without what a line of a text file or XML can't hold; blanks at either end are lost there."""
+    """Removes from text what a line of a text file or XML can't hold, and blanks at either end."""
     chars = (
         "_" if unicodedata.category(char) in _UNWRITABLE or char in _NO_TEXT else char for char in text.strip()
     )

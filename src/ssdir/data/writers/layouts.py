@@ -1,4 +1,4 @@
-"""Writing the annotations of a split as COCO, YOLO or Pascal VOC."""
+"""Writes the annotations of a split as COCO, YOLO or Pascal VOC."""
 
 from __future__ import annotations
 

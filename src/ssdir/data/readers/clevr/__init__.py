@@ -1,1 +1,1 @@
-"""CLEVR scenes, with boxes computed from the scene's camera."""
+"""The CLEVR layout, with boxes computed from the scene's camera."""

@@ -16,7 +16,7 @@ FOCAL_LENGTH = 35 / 32
 """A 35 mm lens on a sensor of 32 mm: in units of the image's longer side."""
 
 NOMINAL_POSITION = np.array([7.4811, -6.5076, 5.3437])
-"""Where the camera stands before its jitter: Blender's default."""
+"""The position of the camera before its jitter: Blender's default."""
 
 JITTER = 0.5
 """The generator moves the camera by up to this much along each axis."""
@@ -53,7 +53,7 @@ class Camera:
 
     @property
     def axes(self) -> NDArray[np.float64]:
-        """(3, 3): the directions right, down and forward, in the scene's frame."""
+        """The directions right, down and forward in the scene's frame, (3, 3)."""
         forward = -self.position / np.linalg.norm(self.position)
         x, y, z = forward
         right = np.array([y, -x, 0.0]) / np.hypot(x, y)
@@ -94,7 +94,7 @@ def recover_camera(
 
 
 def largest_error_px(camera: Camera, points: NDArray[np.float64], pixel_coords: NDArray[np.float64]) -> float:
-    """How far, at most, the camera sees a centre from its `pixel_coords`: 0.5 at best, since these are rounded."""
+    """Returns the largest error of a projected centre in pixels: 0.5 at best, since `pixel_coords` are rounded."""
     if not len(points):
         return 0.0
     return float(np.abs(camera.project(points) - pixel_coords)[:, :2].max())

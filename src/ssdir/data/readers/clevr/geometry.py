@@ -1,4 +1,4 @@
-"""Boxes of CLEVR's solids as a camera sees them.
+"""CLEVR geometry: the boxes and silhouettes of its solids as a camera sees them.
 
 Every solid is a core swept by a ball: a cube or an upright cylinder with rounded edges, or a point, for the
 sphere. Such a solid is convex and its farthest point in any direction is known, which is all that is needed.
@@ -73,7 +73,7 @@ def silhouettes(
 
 
 def project_boxes(camera: Camera, solids: Solids, bevels: dict[str, float] | None = None) -> NDArray[np.float64]:
-    """Tight boxes (M, 4) of the whole solids, hidden parts too: xyxy in pixels, clipped to the image."""
+    """Returns tight boxes (M, 4) of the whole solids, hidden parts too: xyxy in pixels, clipped to the image."""
     right, bottom, left, top = silhouettes(camera, solids, 4, bevels).swapaxes(0, 1)
     boxes = np.stack([left[:, 0], top[:, 1], right[:, 0], bottom[:, 1]], axis=1)
     height, width = camera.image_size

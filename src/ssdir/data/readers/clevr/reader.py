@@ -1,4 +1,4 @@
-"""CLEVR v1.0, and what its generator writes, in their own layout.
+"""The layout of CLEVR v1.0 and of its generator.
 
 `<root>/scenes/CLEVR_<split>_scenes.json`, the images in `<root>/images/<split>/`, and optionally
 `<root>/masks/<split>/<image name>`, whose value i + 1 marks the visible pixels of object i. The scenes hold
@@ -38,7 +38,7 @@ ATTRIBUTES: dict[str, list[str]] = {
     "material": ["rubber", "metal"],
     "shape": ["cube", "sphere", "cylinder"],
 }
-"""Names and values as the generator has them (there, `colour` is spelt `color`)."""
+"""The attributes and their values as the generator has them (there, `colour` is spelt `color`)."""
 
 VOCABULARIES: dict[str, list[str]] = {
     "object": ["object"],
@@ -106,7 +106,7 @@ class ClevrScene:
 
 
 def is_clevr(root: str | Path) -> bool:
-    """Whether a folder has CLEVR's layout."""
+    """Tells whether a folder has CLEVR's layout."""
     folder = Path(root)
     return (folder / "images").is_dir() and bool(clevr_splits(root))
 

@@ -1,1 +1,1 @@
-"""COCO data sets."""
+"""The COCO layout."""

@@ -28,7 +28,7 @@ Id: TypeAlias = int | float | str
 Name: TypeAlias = Callable[[], str]
 
 OPTIONAL = ("difficult", "draw_order", "source_index")
-"""Whole numbers of annotations that are not COCO's own."""
+"""The keys of annotations that are not COCO's own, with whole numbers."""
 
 _KIND = "COCO annotations"
 _LARGEST_SIDE = 1 << 31
@@ -37,7 +37,7 @@ _NO_BOX = (np.nan,) * 4
 
 @dataclass(frozen=True, eq=False)
 class CocoBoxes:
-    """N boxes of a COCO file.
+    """The N boxes of a COCO file.
 
     Attributes:
         image: int64 (N,), position of the image among the file's.
@@ -273,7 +273,7 @@ class _Rows:
         return CocoBoxes(image, category, boxes, crowd, scores if has_scores else None, known, others)
 
     def notes(self) -> tuple[str, ...]:
-        """What was mended, or is odd."""
+        """Returns notes on what was corrected, or is unusual."""
         notes = []
         if self._outlined:
             notes.append(
@@ -348,6 +348,6 @@ def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
 
 
 def _scalars(raw: Raw) -> dict[str, Any]:
-    """What an entry says; lists and objects, such as outlines, are left out."""
+    """Returns an entry's values without lists and objects, such as outlines."""
     entry = decode_value(raw) or {}
     return {key: value for key, value in entry.items() if not isinstance(value, (list, dict))}

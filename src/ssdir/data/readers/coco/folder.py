@@ -1,4 +1,4 @@
-"""Where COCO's files lie: the JSON of each split, and the pictures that it names."""
+"""The files of a COCO folder: the JSON of each split, and the images that it names."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LOOKED_AT = 1 << 20
 
 
 def split_files(root: Path) -> dict[str, Path]:
-    """COCO files that are named as such, by split: in `annotations/`, or beside each split's pictures."""
+    """Finds the COCO files with standard names, by split: in `annotations/`, or beside each split's images."""
     named = {name: root / NAMED_BY_SPLIT.replace("*", name) for name in list_splits(root, NAMED_BY_SPLIT)}
     return named or {path.parent.name: path for path in sorted(root.glob(f"*/{BESIDE_PICTURES}"))}
 
 
 def loose_files(root: Path) -> dict[str, Path]:
-    """COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split.
+    """Finds COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split.
 
     The folder `annotations/` of a data set is none by itself.
     """
@@ -56,7 +56,7 @@ def _coco_in(folder: Path) -> list[Path]:
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, Path]:
-    """Files by the split that their name has a word for; an only file of another name is `all`."""
+    """Groups files by the split that a word of their name stands for; an only file of another name is `all`."""
     words = [re.split(r"[^a-z0-9]+", path.stem.lower()) for path in files]
     splits = [next((word for word in each if standard_split(word) in SPLITS), "") for each in words]
     if splits == [""]:
@@ -68,7 +68,7 @@ def _by_split(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def holds_coco(path: Path) -> bool:
-    """Whether a JSON file looks like a COCO file with images, by the keys near its beginning and its end."""
+    """Tells whether a JSON file looks like COCO with images, by the keys near its beginning and its end."""
     try:
         with reading(path) as file:
             head = file.read(_LOOKED_AT)
@@ -80,7 +80,7 @@ def holds_coco(path: Path) -> bool:
 
 
 @dataclass
-class Pictures:
+class ImageFinder:
     """Finds the pictures that a COCO file names, within the data set.
 
     Attributes:
@@ -98,7 +98,7 @@ class Pictures:
     outside: list[str] = field(default_factory=list)
 
     def find(self, names: Sequence[str]) -> list[str]:
-        """Names relative to the root, or whole paths; those that are not there are in the usual place."""
+        """Returns names relative to the root, or absolute paths; a missing image gets its expected path."""
         there = (place for name in names for place in self._places if os.path.isfile(self.root / place / name))
         place = next(there, self._places[0])
         return [self._find(name, place) for name in names]

@@ -60,7 +60,7 @@ def _runs_box(counts: Sequence[int], height: int, width: int) -> Corners:
 
 
 def _unpack(text: str) -> list[int]:
-    """Run lengths from COCO's text: groups of 5 bits from the lowest on; from the fourth run on, differences.
+    """Decodes COCO's text to run lengths: groups of 5 bits, lowest first; from the fourth run on, differences.
 
     `rleFrString` of COCO's API: a character is 48 + 5 bits + 32 where the number goes on; the last group's highest
     bit is the sign.

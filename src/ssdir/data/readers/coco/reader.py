@@ -1,4 +1,4 @@
-"""COCO folders: a JSON per split, or one for all, and the pictures that it names."""
+"""Reads COCO folders: a JSON file per split, or one for all, and the images that it names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssdir.data.folders import find_folder, listing
 from ssdir.data.images import image_size
 from ssdir.data.orientation import turn_upright
 from ssdir.data.readers.coco.file import CocoFile, read_coco_file
-from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, Pictures, loose_files, split_files
+from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, ImageFinder, loose_files, split_files
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.splits import missing_split
@@ -21,16 +21,16 @@ from ssdir.errors import EmptySplitError, InputError
 from ssdir.formatting import quote
 
 OUTSIDE = ("leave", "read")
-"""What to do with pictures that are not in the data set's folder."""
+"""The ways to treat images outside of the data set's folder."""
 
 
 def is_coco(root: str | Path) -> bool:
-    """Whether a folder has COCO files that are named as such."""
+    """Tells whether a folder has COCO files with standard names."""
     return bool(split_files(Path(root)))
 
 
 def is_loose_coco(root: str | Path) -> bool:
-    """Whether a folder has COCO files of other names."""
+    """Tells whether a folder has COCO files of other names."""
     return bool(loose_files(Path(root)))
 
 
@@ -56,7 +56,7 @@ def read_coco(root: str | Path, split: str, outside: str = "leave") -> Annotatio
     """
     folder = find_folder(root)
     file = _read(folder, split)
-    pictures = Pictures(folder, file.path, split)
+    pictures = ImageFinder(folder, file.path, split)
     names = pictures.find(file.file_names)
     left_out = pictures.outside if outside == "leave" else []
     table = replace(_table(file, folder, names), notes=(*file.notes, *_notes(pictures, left_out)))
@@ -117,7 +117,7 @@ def _file_of(root: Path, split: str) -> Path:
     return files[split]
 
 
-def _notes(pictures: Pictures, left_out: list[str]) -> list[str]:
+def _notes(pictures: ImageFinder, left_out: list[str]) -> list[str]:
     notes = []
     if pictures.elsewhere:
         number, first = len(pictures.elsewhere), pictures.elsewhere[0]

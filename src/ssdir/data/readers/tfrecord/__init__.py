@@ -1,1 +1,1 @@
-"""DeepMind's multi-object data sets, stored as TFRecord files."""
+"""The multi-object data sets of DeepMind, stored as TFRecord files."""

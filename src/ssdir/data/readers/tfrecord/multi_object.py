@@ -1,4 +1,4 @@
-"""DeepMind's multi-object data sets (github.com/google-deepmind/multi_object_datasets): one TFRecord file each.
+"""Reads DeepMind's multi-object data sets (github.com/google-deepmind/multi_object_datasets) from TFRecord.
 
 A record has an image, a mask for each of a fixed number of entities, of which the first are background, and (not
 in Objects Room) what is known of each. Not all entities are in every image: `visibility` tells. Shapes, sizes,
@@ -24,11 +24,11 @@ _MAX_ENTITIES = 255
 """Masks are written with 8 bits; the data sets have up to 11 entities."""
 
 Attributes: TypeAlias = dict[str, list[str]]
-"""By name, the name of the value of each entity."""
+"""The name of each entity's value, by attribute."""
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class MultiObjectImage:
     """An image and what is in it.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Source:
     attributes: Callable[[Example, int, str], Attributes]
 
 
-def read_scenes(path: str | Path) -> Iterator[Scene]:
+def read_multi_object_images(path: str | Path) -> Iterator[MultiObjectImage]:
     """Yields the scenes of a file, in its order, one at a time.
 
     Raises:
@@ -72,11 +72,11 @@ def read_scenes(path: str | Path) -> Iterator[Scene]:
     source = _find_source(path)
     for number, record in enumerate(read_records(path)):
         where = f"{path}: record {number}"
-        yield _parse_scene(parse_example(record, where), source, where)
+        yield _parse_image(parse_example(record, where), source, where)
 
 
 def is_record_file(path: str | Path) -> bool:
-    """Whether a file is called a TFRecord file."""
+    """Tells whether a file has a TFRecord file's suffix."""
     return Path(path).suffix.lower() in (".tfrecord", ".tfrecords") and Path(path).is_file()
 
 
@@ -88,7 +88,7 @@ def _find_source(path: Path) -> _Source:
     return source
 
 
-def _parse_scene(example: Example, source: _Source, where: str) -> Scene:
+def _parse_image(example: Example, source: _Source, where: str) -> MultiObjectImage:
     pixels = source.size[0] * source.size[1]
     image = _pixels(example, "image", where)
     if image.size not in (pixels, 3 * pixels):
@@ -117,7 +117,7 @@ def _parse_scene(example: Example, source: _Source, where: str) -> Scene:
         for i in range(source.background, count)
         if visible[i]
     ]
-    return Scene(image.reshape(*source.size, -1), mask, objects)
+    return MultiObjectImage(image.reshape(*source.size, -1), mask, objects)
 
 
 def _index_mask(masks: NDArray[np.uint8], visible: NDArray[np.bool_], background: int) -> NDArray[np.uint8]:
@@ -158,12 +158,12 @@ def _column(example: Example, name: str, count: int, where: str) -> NDArray[np.f
 
 
 def _vectors(example: Example, name: str, count: int, where: str) -> NDArray[np.float64]:
-    """Three numbers per entity, (count, 3)."""
+    """Returns three numbers per entity, (count, 3)."""
     return _column({name: example.get(name, np.zeros(0, np.float32))}, name, 3 * count, where).reshape(count, 3)
 
 
 def _codes(*names: str) -> Callable[[Example, int, str], Attributes]:
-    """What the file gives as one number per entity; `colour` is spelt `color` there."""
+    """Returns a reader of attributes that are one number per entity; `colour` is spelt `color` in the file."""
 
     def read(example: Example, count: int, where: str) -> Attributes:
         keys = {name: "color" if name == "colour" else name for name in names}

@@ -1,4 +1,4 @@
-"""TFRecord files of `tf.train.Example`s, without TensorFlow.
+"""Reads TFRecord files of `tf.train.Example`s without TensorFlow.
 
 A file is a sequence of records, usually compressed as a whole: the length (uint64, little-endian), its checksum,
 the bytes, their checksum.

@@ -1,4 +1,4 @@
-"""Unpacking a TFRecord file of a multi-object data set to a folder of images with masks (see `mask_folder`)."""
+"""Unpacks a TFRecord file of a multi-object data set to a folder of images with masks (see `mask_folder`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssdir.data.images import Image8
 from ssdir.data.readers.mask_folder import line_of
-from ssdir.data.readers.tfrecord.multi_object import Scene, read_scenes
+from ssdir.data.readers.tfrecord.multi_object import MultiObjectImage, read_multi_object_images
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
 
@@ -35,8 +35,8 @@ def unpack(
         The number of objects in each split.
 
     Raises:
-        InputError: as `read_scenes`; if no image is asked for, or more than there are; if `out` exists and must
-            not be replaced.
+        InputError: as `read_multi_object_images`; if no images or too many are asked for; if `out` exists
+            and must not be replaced.
     """
     counts = {split: count for split, count in counts.items() if count}
     total = sum(counts.values())
@@ -44,7 +44,7 @@ def unpack(
         raise InputError(f"no image of '{path}' is asked for: give at least one split a number")
     done, objects = 0, dict.fromkeys(counts, 0)
     with atomic_dir(out, force) as made:
-        scenes = read_scenes(path)
+        scenes = read_multi_object_images(path)
         for split, count in counts.items():
             start = done
             for scene in _write_split(made, split, islice(scenes, count)):
@@ -57,7 +57,7 @@ def unpack(
     return objects
 
 
-def _write_split(root: Path, split: str, scenes: Iterator[Scene]) -> Iterator[Scene]:
+def _write_split(root: Path, split: str, scenes: Iterator[MultiObjectImage]) -> Iterator[MultiObjectImage]:
     """Writes scenes, and yields each once it is written."""
     images, masks, objects = (root / name for name in ("images", "masks", "objects"))
     for folder in (images / split, masks / split, objects):
@@ -72,5 +72,5 @@ def _write_split(root: Path, split: str, scenes: Iterator[Scene]) -> Iterator[Sc
 
 
 def _save(pixels: Image8, path: Path) -> None:
-    """PNG, of one channel or three."""
+    """Writes a PNG of one channel or three."""
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)

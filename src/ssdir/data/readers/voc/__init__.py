@@ -1,1 +1,1 @@
-"""Pascal VOC data sets."""
+"""The Pascal VOC layout."""

@@ -1,4 +1,4 @@
-"""Where the images, XML files and splits of Pascal VOC's layout are, and of XML files beside images."""
+"""Finds the images, XML files and splits of a Pascal VOC folder, or of images with XML files beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdir.formatting import quote
 
 LISTS = "ImageSets/Main/*.txt"
 
-# In the list of a class, each image's name is followed by whether it shows one.
+# The list of a class has a flag after each image's name, which says whether the image shows one.
 _FLAG = re.compile(r"\s+-?[01]$")
 
 
@@ -44,7 +44,7 @@ class VocFolder:
     notes: tuple[str, ...] = ()
 
 
-def describe(root: str | Path) -> VocFolder:
+def open_voc_folder(root: str | Path) -> VocFolder:
     """Lists the images and XML files.
 
     Raises:
@@ -103,7 +103,7 @@ def voc_splits(root: str | Path) -> list[str]:
     """
     folder, names = Path(root), list[str]()
     if not (folder / "JPEGImages").is_dir():
-        return list(describe(folder).folders) or list(SPLITS)
+        return list(open_voc_folder(folder).folders) or list(SPLITS)
     for name in list_splits(folder, LISTS):
         first = next((line for line in read_lines(folder / LISTS.replace("*", name)) if line), "")
         # A name may end as a class list's flag does.

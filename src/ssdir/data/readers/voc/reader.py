@@ -1,4 +1,4 @@
-"""Pascal VOC folders: `Annotations/<name>.xml`, `JPEGImages/<name>.*`, and lists in `ImageSets/Main/<split>.txt`.
+"""Reads Pascal VOC: `Annotations/<name>.xml`, `JPEGImages/<name>.*`, and lists in `ImageSets/Main/<split>.txt`.
 
 Or the XML files lie beside the images, in one folder, or in one for each split (`train/`, `valid/`, `test/`).
 Without lists or such folders the images are divided: see `table_builder.divide`. The categories are those of all
@@ -23,8 +23,8 @@ from ssdir.data.readers.table_builder import TableBuilder, read_names
 from ssdir.data.readers.voc.folder import (
     LISTS,
     VocFolder,
-    describe,
     find_image,
+    open_voc_folder,
     split_images,
     unlisted_note,
     voc_splits,
@@ -33,18 +33,18 @@ from ssdir.data.readers.voc.xml import VocAnnotation, read_annotation
 from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
 
-# So many XML files, and so much of each, are read to see whether they are VOC's.
+# At most this many XML files, and bytes of each, are read to recognise VOC's.
 _MAX_TRIED, _HEAD = 100, 4096
 
 
 def is_voc(root: str | Path) -> bool:
-    """Whether a folder has Pascal VOC's layout."""
+    """Tells whether a folder has Pascal VOC's layout."""
     folder = Path(root)
     return (folder / "JPEGImages").is_dir() and any(visible((folder / "Annotations").rglob("*.xml")))
 
 
 def is_voc_beside(root: str | Path) -> bool:
-    """Whether a folder, or those in it, have images with VOC's XML beside them."""
+    """Tells whether a folder, or those in it, have images with VOC's XML beside them."""
     return any(_is_annotation(path) for path in islice(labels_beside_images(Path(root), ".xml"), _MAX_TRIED))
 
 
@@ -69,7 +69,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
             has a size other than the image's, an object without name or box, or a class that `classes.txt` lacks.
             It names up to ten faults at once.
     """
-    found = describe(root)
+    found = open_voc_folder(root)
     folder, notes = found.root, list(found.notes)
     stems = split_images(found, split, notes)
     notes += unlisted_note(found)
@@ -95,7 +95,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
 
 
 def _read_annotations(found: VocFolder, stems: Sequence[str] | None, faults: Faults) -> dict[str, VocAnnotation]:
-    """Those that are there of the named images; of all, if none are named."""
+    """Reads the annotations of the named images that have any; of all images, if none are named."""
     annotations = {}
     for stem in found.annotations if stems is None else stems:
         if stem in found.annotations:
@@ -147,7 +147,7 @@ class _Rows:
             self.table.add_object(self._position[item.name], box, difficult=item.difficult)
 
     def notes(self) -> list[str]:
-        """What was mended, with its number."""
+        """Returns notes on what was corrected, with counts."""
         notes = [turned_note(self._turned)] if self._turned else []
         if self._unsure:
             what = "images stored on their side whose XML gives no size, boxes taken to be of the upright picture"
@@ -162,7 +162,7 @@ class _Rows:
 
 
 def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[int, int]) -> int:
-    """How the boxes must be turned to fit the upright image: 1 is not at all."""
+    """Returns the EXIF orientation that boxes must be turned by to fit the image as shown: 1 is not at all."""
     if annotation.size in (size, (0, 0)):  # Some tools write no size.
         return 1
     orientation = image_orientation(image)

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: what one file says of its image.
+"""Reads the XML file of an image in Pascal VOC's format.
 
 Parsed here, not by supervision: its reader drops the difficult flags, numbers the classes as they come (so splits
 disagree), decodes every image, and fails without naming the file.

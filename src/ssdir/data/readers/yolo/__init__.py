@@ -1,1 +1,1 @@
-"""YOLO data sets, Ultralytics' and Darknet's."""
+"""The YOLO layouts of Ultralytics and Darknet."""

@@ -1,4 +1,4 @@
-"""Darknet's layout: `obj.data` names lists of images (`train.txt`) and a file of class names (`obj.names`).
+"""Reads Darknet's `obj.data`, which names lists of images (`train.txt`) and a file of class names (`obj.names`).
 
 Lists name images as seen from Darknet's own folder, such as `data/obj_train_data/a.png`; here they are matched by
 the end of their paths. The labels are YOLO's, beside the images.
@@ -23,7 +23,7 @@ _SPLIT_KEYS = ("train", "valid", "val", "test")
 
 @dataclass(frozen=True)
 class Darknet:
-    """What an `obj.data` says.
+    """The content of an `obj.data`.
 
     Attributes:
         file: itself.

@@ -18,7 +18,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 
 MAX_UNNAMED = 100_000
-"""So many classes may be called by their numbers; more are a mistake in the labels."""
+"""The most classes that may have numbers for names; more are a mistake in the labels."""
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -32,7 +32,7 @@ def _none_for_nothing(value: Any) -> Any:
 
 
 class _Content(BaseModel):
-    """What a `data.yaml` says besides its splits. Values are text, where numbers are meant they are converted.
+    """The content of a `data.yaml` besides its splits, read as text and converted where numbers are meant.
 
     Attributes:
         path: the folder that paths start from.
@@ -144,7 +144,7 @@ def _names(content: _Content, is_given: bool, path: Path) -> list[str] | None:
 
 
 def _in_order(names: Mapping[Any, Any], path: Path) -> list[Any]:
-    """Names that are given by number, as a list."""
+    """Converts names by number to a list."""
     try:
         by_number = {int(key): name for key, name in names.items()}
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a YOLO folder says of itself: where the images of each split are, their labels, and the classes' names."""
+"""Finds the images of each split of a YOLO folder, and the classes' names."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class YoloFolder:
     loose: Sequence[Path] = ()
 
 
-def describe(root: Path) -> YoloFolder:
+def open_yolo_folder(root: Path) -> YoloFolder:
     """Reads the `data.yaml` or `obj.data`, or looks at the folders.
 
     Raises:
@@ -103,7 +103,7 @@ def _from_darknet(root: Path, content: Darknet) -> YoloFolder:
 
 
 def _resolve(base: Path, entry: str, key: str, ends: PathEnds) -> Place:
-    """Where the folder or list is that a key names: there, or where the end of its path says."""
+    """Finds the folder or list that a key names: at that path, or by the end of the path."""
     named_by = f"{key} names {quote(entry)}"
     # A common exporter writes '../train/images' for what is in 'train/images'.
     for path in (base / entry, base / entry.removeprefix("../")):
@@ -183,7 +183,7 @@ def label_folders(root: Path) -> list[Path]:
 
 
 def _folder_name(place: Place) -> str:
-    """What the folder of a split is called: `train` for `train/images`."""
+    """Returns the name of a split's folder: `train` for `train/images`."""
     return (place.path.parent if place.path.name == "images" else place.path).name
 
 
@@ -196,7 +196,7 @@ def all_images(found: YoloFolder) -> Iterator[Path]:
         [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
     )
     for place in places:
-        faults = Faults(str(found.root))  # Of other splits than the one to read: reading those says so.
+        faults = Faults(str(found.root))  # Faults of other splits are reported when those are read.
         with faults.collecting():
             yield from _images_of(place, found.root, faults, [])
 
@@ -308,12 +308,12 @@ def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> 
 
 
 def places_of(found: YoloFolder, split: str) -> list[Path]:
-    """Where the images of a split are."""
+    """Returns the folders of images, or lists, of a split."""
     return (
         [found.undivided] if found.undivided is not None else [place.path for place in found.splits.get(split, [])]
     )
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """As the table names an image; absolute, where it is not below the root."""
+    """Returns the name of an image in the table; absolute, where it is not below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())

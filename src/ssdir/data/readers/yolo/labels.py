@@ -1,4 +1,4 @@
-"""Where the labels of YOLO's images are."""
+"""Finds the label files of YOLO's images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 def label_file(image: Path, base: Path) -> Path:
-    """Where the labels of an image are: in `labels` for the last `images` on the way to it, or beside it.
+    """Returns the label file of an image: in `labels` for the last `images` on the way to it, or beside it.
 
     Where there are both or neither, it is the former. Folders above the data set's own are not looked at.
     """
@@ -29,7 +29,7 @@ def label_file(image: Path, base: Path) -> Path:
 
 
 def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
-    """How many parts two paths have in common, from the first on."""
+    """Returns the number of parts that two paths have in common, from the first on."""
     return next(
         (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
     )

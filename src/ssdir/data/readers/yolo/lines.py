@@ -18,16 +18,16 @@ from ssdir.formatting import quote
 
 # Boxes may reach out of their image, but none is twice as far from its corner as it is large: that is pixels.
 _LARGEST = 2.0
-# By how much of the image a keypoint may lie beyond its box, or the box beyond the image.
+# A keypoint may lie beyond its box, or the box beyond the image, by this share of the image.
 _TOLERANCE = 0.01
-# By how much of its extent the corners of a rotated box may be off a parallelogram: they are rounded.
+# Corners of a rotated box are rounded, so they may be off a parallelogram by this share of its extent.
 _SKEW = 0.05
 _VISIBILITIES = (0, 1, 2)
 
 Box: TypeAlias = tuple[float, float, float, float]
 
 BOX, SCORED_BOX = 4, 5
-"""How many numbers follow the class of a box, and of a detected box with its confidence."""
+"""The number of values after the class of a box, and of a detected box with its confidence."""
 
 
 def parse_numbers(values: Sequence[str], where: str) -> list[float]:
@@ -105,7 +105,7 @@ def parse_unnamed_class(text: str, where: str) -> int:
 
 
 def find_keypoints(rows: Iterable[tuple[list[float], str]]) -> tuple[int, int]:
-    """How many numbers follow the box in the lines of a data set that does not say so.
+    """Infers how many numbers follow the box in the lines of a data set that does not specify it.
 
     Poses have as many numbers in every line; a polygon has as many as it has points. Where all lines are as long,
     those that can only be one of the two decide.
@@ -141,19 +141,19 @@ def find_keypoints(rows: Iterable[tuple[list[float], str]]) -> tuple[int, int]:
 
 
 def could_be_polygon(numbers: Sequence[float]) -> bool:
-    """Whether numbers may be pairs of coordinates; the visibility 2 is none."""
+    """Tells whether numbers may be pairs of coordinates; the visibility 2 is none."""
     return len(numbers) % 2 == 0 and not (_are_marked(numbers) and 2 in numbers[BOX + 2 :: 3])
 
 
 def could_be_pose(numbers: Sequence[float]) -> bool:
-    """Whether numbers may be a box and keypoints: marked with their visibility, or pairs within the box."""
+    """Tells whether numbers may be a box and keypoints: marked with their visibility, or pairs within the box."""
     if len(numbers) <= SCORED_BOX or min(numbers[2:BOX]) <= 0:
         return False
     return _are_marked(numbers) or _are_enclosed(numbers)
 
 
 def _are_marked(numbers: Sequence[float]) -> bool:
-    """Whether each third number behind the box is a visibility, and the others coordinates in the image."""
+    """Tells whether each third number after the box is a visibility, and the others coordinates in the image."""
     points = numbers[BOX:]
     if len(points) % 3 or any(mark not in _VISIBILITIES for mark in points[2::3]):
         return False
@@ -161,7 +161,7 @@ def _are_marked(numbers: Sequence[float]) -> bool:
 
 
 def _are_enclosed(numbers: Sequence[float]) -> bool:
-    """Whether the first two pairs are centre and size of a box in the image that the others lie in."""
+    """Tells whether the first two pairs are centre and size of a box in the image that the others lie in."""
     if len(numbers) % 2 or _is_parallelogram(numbers):
         return False
     x, y, w, h = numbers[:BOX]
@@ -173,7 +173,7 @@ def _are_enclosed(numbers: Sequence[float]) -> bool:
 
 
 def _is_parallelogram(numbers: Sequence[float]) -> bool:
-    """Whether four points are the corners of a rotated box."""
+    """Tells whether four points are the corners of a rotated box."""
     if len(numbers) != 8:
         return False
     corners = np.array(numbers).reshape(4, 2)

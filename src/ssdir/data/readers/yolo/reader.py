@@ -1,4 +1,4 @@
-"""YOLO folders: a text file of boxes for each image, in `labels/` where the image is in `images/`, or beside it.
+"""Reads YOLO folders: a text file of boxes per image, in `labels/` where the image is in `images/`, or beside it.
 
 A `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, several, or a text file that lists
 images) and what the classes are called (`names`: a list, or a mapping from number to name); or Darknet's
@@ -27,8 +27,8 @@ from ssdir.data.readers.yolo.data_yaml import find_yamls
 from ssdir.data.readers.yolo.folder import (
     YoloFolder,
     all_images,
-    describe,
     label_folders,
+    open_yolo_folder,
     places_of,
     relative_name,
     split_images,
@@ -47,12 +47,12 @@ from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 _MAX_LABEL_BYTES = 1 << 24
-# So many text files are opened to see whether they are labels.
+# At most this many text files are opened to recognise labels.
 _MAX_TRIED = 100
 
 
 def is_yolo(root: str | Path) -> bool:
-    """Whether a folder has YOLO's layout."""
+    """Tells whether a folder has YOLO's layout."""
     folder = Path(root)
     if find_yamls(folder):
         return True
@@ -63,17 +63,17 @@ def is_yolo(root: str | Path) -> bool:
 
 
 def is_darknet(root: str | Path) -> bool:
-    """Whether a folder has Darknet's `obj.data`."""
+    """Tells whether a folder has Darknet's `obj.data`."""
     return bool(find_darknets(Path(root)))
 
 
 def is_yolo_beside(root: str | Path) -> bool:
-    """Whether a folder, or those in it, have images with YOLO's labels beside them."""
+    """Tells whether a folder, or those in it, have images with YOLO's labels beside them."""
     return any(_holds_a_label(path) for path in islice(labels_beside_images(Path(root), ".txt"), _MAX_TRIED))
 
 
 def _holds_a_label(path: Path) -> bool:
-    """Whether the first line of a text file is a box, and not a caption or whatever may lie beside an image."""
+    """Tells whether the first line of a text file is a box, and not, say, a caption."""
     try:
         first = next((line.split() for line in read_lines(path, _MAX_LABEL_BYTES) if line), [])
         parse_numbers(first, "")
@@ -89,7 +89,7 @@ def yolo_splits(root: str | Path) -> list[str]:
     Raises:
         InputError: if what describes the data set can't be read.
     """
-    found = describe(Path(root))
+    found = open_yolo_folder(Path(root))
     return list(SPLITS) if found.undivided is not None else list(found.splits)
 
 
@@ -106,7 +106,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
             class or no relative coordinates. It names files and lines, up to ten faults at once.
     """
     folder = find_folder(root)
-    found, notes = describe(folder), list[str]()
+    found, notes = open_yolo_folder(folder), list[str]()
     images = split_images(found, split, notes)
     faults = Faults(f"'{root}', split {split}")
     lines = _LabelLines(found, faults)
@@ -144,7 +144,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
 
 
 def _has_labels(found: YoloFolder) -> bool:
-    """Whether any image of any split has a label file."""
+    """Tells whether any image of any split has a label file."""
     return any(label_file(image, found.base).is_file() for image in all_images(found))
 
 
@@ -192,7 +192,7 @@ class _LabelLines:
             yield category, box
 
     def notes(self) -> list[str]:
-        """What was passed over in the lines, or made out of their form."""
+        """Returns notes on what was ignored in the lines, or inferred from their form."""
         counts = {
             "lines with a sixth number (a confidence?), which was passed over": self._num_scored,
             "poses by the form of their lines, as nothing gives kpt_shape; boxes were taken": self._num_poses,
