@@ -386,16 +386,28 @@ def test_columns_are_checked_on_opening(path: Path) -> None:
     cases = {
         "has no column 'z_what'": whole.drop_columns("z_what"),
         "has 2 columns called 'score'": whole.append_column("score", whole["score"]),
-        "the column 'label' of .* holds string, expected int32": whole.set_column(9, "label", [["a", "b"]]),
-        "the column 'z_where' of .* holds fixed_size_list<.*>\\[3\\]": whole.set_column(
-            11, "z_where", pa.array([[0.1] * 3] * 2, pa.list_(pa.float32(), 3))
-        ),
-        "the column 'score' of .* holds null": whole.set_column(10, "score", pa.nulls(2)),
     }
     for sentence, table in cases.items():
         pq.write_table(table, path)
         with pytest.raises(InputError, match=sentence):
             read_info(path)
+
+
+def test_types_of_columns_are_checked_on_reading(path: Path) -> None:
+    write(path, make_objects([0, 0], 1))
+    whole = pq.ParquetFile(path).read()
+    short = pa.array([[0.1] * 3] * 2, pa.list_(pa.float32(), 3))
+    cases = {
+        "the column 'label' of .* holds string, expected int32": whole.set_column(9, "label", [["a", "b"]]),
+        "the column 'label' of .* holds double, expected int32": whole.set_column(9, "label", [[0.0, 0.5]]),
+        "the column 'z_where' of .* holds fixed_size_list<.*>\\[3\\]": whole.set_column(11, "z_where", short),
+        "the column 'z_what_scale' of .* holds string": whole.set_column(13, "z_what_scale", [["a", "b"]]),
+        "row 0 of .* has no score": whole.set_column(10, "score", pa.nulls(2)),
+    }
+    for sentence, table in cases.items():
+        pq.write_table(table, path)
+        with pytest.raises(InputError, match=sentence):
+            read_stored(path)
 
 
 NAN, INFINITE = float("nan"), float("inf")

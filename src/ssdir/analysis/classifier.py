@@ -36,50 +36,39 @@ _Number = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
 _Scale = Annotated[float, Field(ge=1 / _LARGEST, le=_LARGEST)]
 
 
-class _File(Record):
-    """The content of a classifier's file, see `Classifier`."""
+class Classifier(Record):
+    """Logistic regression on standardised embeddings, as plain numbers: JSON, no pickle.
+
+    Attributes:
+        format: version of the file.
+        classes: names of the K classes.
+        fingerprint: digest of the weights of the model that made the embeddings.
+        mean: mean of the embeddings that it learned from, (D,).
+        scale: their standard deviations, (D,).
+        weights: of the logits, (K, D).
+        bias: of the logits, (K,).
+    """
 
     format: int
     classes: Annotated[list[str], Field(min_length=2)]
+    fingerprint: Fingerprint
     mean: Annotated[list[_Number], Field(min_length=1)]
     scale: list[_Scale]
     weights: list[list[_Number]]
     bias: list[_Number]
-    fingerprint: Fingerprint
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes has a name twice")
-        rows = (len(self.classes), len(self.mean))
-        if len(self.scale) != rows[1]:
-            raise ValueError(f"scale must have {rows[1]} numbers like mean, got {len(self.scale)}")
-        if len(self.weights) != rows[0] or any(len(row) != rows[1] for row in self.weights):
-            raise ValueError(f"weights must have {rows[0]} rows of {rows[1]} numbers: one for each class")
-        if len(self.bias) != rows[0]:
-            raise ValueError(f"bias must have {rows[0]} numbers, one for each class, got {len(self.bias)}")
+        num_classes, latent_dim = len(self.classes), len(self.mean)
+        if len(self.scale) != latent_dim:
+            raise ValueError(f"scale must have {latent_dim} numbers like mean, got {len(self.scale)}")
+        if len(self.weights) != num_classes or any(len(row) != latent_dim for row in self.weights):
+            raise ValueError(f"weights must have {num_classes} rows of {latent_dim} numbers: one for each class")
+        if len(self.bias) != num_classes:
+            raise ValueError(f"bias must have {num_classes} numbers, one for each class, got {len(self.bias)}")
         return self
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """Logistic regression on standardised embeddings, as plain numbers: JSON, no pickle.
-
-    Attributes:
-        classes: names of the K classes.
-        mean: mean of the embeddings that it learned from, (D,).
-        scale: their standard deviations, (D,).
-        weights: of the logits, (K, D).
-        bias: of the logits, (K,).
-        fingerprint: digest of the weights of the model that made the embeddings.
-    """
-
-    classes: list[str]
-    mean: Floats
-    scale: Floats
-    weights: Floats
-    bias: Floats
-    fingerprint: str
 
     @classmethod
     def fit(cls, z_what: NDArray[np.floating[Any]], labels: Sequence[str], fingerprint: str) -> Self:
@@ -93,12 +82,14 @@ class Classifier:
             raise InputError(
                 f"all labelled objects are {quote(classes[0])}: a classifier needs two classes at least"
             )
-        numbers = np.array([classes.index(label) for label in labels])
-        scaler, regression = fit_linear(np.asarray(z_what, dtype=np.float64), numbers)
+        targets = np.array([classes.index(label) for label in labels])
+        scaler, regression = fit_linear(np.asarray(z_what, dtype=np.float64), targets)
         weights, bias = regression.coef_, regression.intercept_
         if len(classes) == 2:  # scikit-learn then has one row, of the second class.
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-        return cls(classes, scaler.mean_, scaler.scale_, weights, bias, fingerprint)
+        numbers = {"mean": scaler.mean_, "scale": scaler.scale_, "weights": weights, "bias": bias}
+        lists = {name: values.tolist() for name, values in numbers.items()}
+        return cls(format=FORMAT, classes=classes, fingerprint=fingerprint, **lists)
 
     def predict(self, z_what: NDArray[np.floating[Any]]) -> tuple[list[str], Floats]:
         """Returns the class of each embedding (M, D), and its probability. They must be of the same model.
@@ -111,17 +102,15 @@ class Classifier:
                 f"the classifier is for embeddings of {len(self.mean)} numbers, these have {z_what.shape[1]}: "
                 "they are of another model"
             )
-        logits = (z_what - self.mean) / self.scale @ self.weights.T + self.bias
+        logits = (z_what - np.array(self.mean)) / self.scale @ np.array(self.weights).T + self.bias
         probabilities = softmax(logits, axis=1)
         best = probabilities.argmax(axis=1)
         return [self.classes[number] for number in best], probabilities.max(axis=1)
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Writes JSON; raises InputError as `atomic_file`."""
-        values = {name: getattr(self, name).tolist() for name in ("mean", "scale", "weights", "bias")}
-        header = {"format": FORMAT, "classes": self.classes, "fingerprint": self.fingerprint}
         with atomic_file(path, force) as temporary:
-            temporary.write_text(json_text({**header, **values}, None), "utf-8")
+            temporary.write_text(json_text(self.model_dump(), None), "utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -129,13 +118,12 @@ class Classifier:
         if not Path(path).is_file():
             raise InputError(f"'{path}' does not exist: make one with ssdir classify fit")
         try:
-            file = parse(_File, read_json(path), source=str(path))
+            classifier = parse(cls, read_json(path), source=str(path))
         except InputError as error:
             raise InputError(f"'{path}' is not a classifier of ssdir classify fit ({error})") from None
-        if file.format != FORMAT:
+        if classifier.format != FORMAT:
             raise InputError(f"'{path}' is of another ssdir: fit the classifier again")
-        numbers = {name: np.asarray(getattr(file, name)) for name in ("mean", "scale", "weights", "bias")}
-        return cls(file.classes, **numbers, fingerprint=file.fingerprint)
+        return classifier
 
 
 @dataclass(frozen=True)
@@ -173,7 +161,7 @@ def cross_validate(z_what: NDArray[np.floating[Any]], labels: Sequence[str], see
         return CrossValidation(None, None, floor, counts)
     names, scores = np.asarray(labels), []
     for kept, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(z_what, names):
-        predicted, _ = Classifier.fit(z_what[kept], names[kept].tolist(), "").predict(z_what[held])
+        predicted, _ = Classifier.fit(z_what[kept], names[kept].tolist(), "fold").predict(z_what[held])
         scores.append(float(np.mean(np.asarray(predicted) == names[held])))
     return CrossValidation(float(np.mean(scores)), float(np.std(scores)), floor, counts)
 

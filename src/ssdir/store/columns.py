@@ -49,47 +49,29 @@ COLUMNS = frozenset(objects_schema(1).names)
 """Names of the columns that `ObjectWriter` writes."""
 
 
-def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path, rows: int) -> None:
-    """Checks that a file has the columns of `ObjectWriter`, of its types or those that other tools make of them.
-
-    pandas makes lists of any length of those of a fixed one, and a column of nulls, or of no rows, loses its type.
+def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path) -> None:
+    """Checks that a file has the columns of `ObjectWriter`; `conform` checks their types as it reads them.
 
     Raises:
-        InputError: if a column is missing, there are two of its name, or it holds something else.
+        InputError: if a column is missing, there are two of its name, or embeddings have another size.
     """
-    for field in objects_schema(latent_dim):
-        number = schema.names.count(field.name)
+    for name in objects_schema(latent_dim).names:
+        number = schema.names.count(name)
         if number != 1:
             problem = "has no column" if not number else f"has {number} columns called"
-            raise InputError(f"'{path}' {problem} '{field.name}', which ssdir encode writes")
-        kind = schema.field(field.name).type
-        if field.name == "z_what" and pa.types.is_fixed_size_list(kind) and kind.list_size != latent_dim:
-            raise InputError(
-                f"'{path}' holds embeddings of {kind.list_size} numbers, those of its model have {latent_dim}"
-            )
-        if not _converts(kind, field) and (rows or not pa.types.is_null(kind)):
-            raise InputError(f"the column '{field.name}' of '{path}' holds {kind}, expected {field.type}")
-
-
-def _converts(kind: pa.DataType, field: pa.Field) -> bool:
-    types = pa.types
-    if types.is_null(kind):
-        return bool(field.nullable)
-    if types.is_fixed_size_list(field.type):
-        if types.is_fixed_size_list(kind) and kind.list_size != field.type.list_size:
-            return False
-        is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        return bool(is_list and types.is_floating(kind.value_type))
-    if types.is_string(field.type):
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-    if types.is_floating(field.type):
-        return bool(types.is_floating(kind))
-    return bool(types.is_integer(kind))
+            raise InputError(f"'{path}' {problem} '{name}', which ssdir encode writes")
+    kind = schema.field("z_what").type
+    if pa.types.is_fixed_size_list(kind) and kind.list_size != latent_dim:
+        raise InputError(
+            f"'{path}' holds embeddings of {kind.list_size} numbers, those of its model have {latent_dim}"
+        )
 
 
 def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 0) -> pa.RecordBatch:
     """Converts rows of a file to the columns of `ObjectWriter`, and checks their values.
+
+    Other tools change types: pandas makes lists of any length of those of a fixed one, and a column of nulls loses
+    its type.
 
     Args:
         batch: rows of a file that passed `check_columns`; further columns are left out.
@@ -112,9 +94,8 @@ def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 
             empty = nulls == len(column)
             columns.append(pa.nulls(len(column), field.type) if empty else _cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(
-                f"the column '{field.name}' of '{path}' can't be read ({first_line(error)})"
-            ) from None
+            kinds = f"holds {column.type}, expected {field.type}"
+            raise InputError(f"the column '{field.name}' of '{path}' {kinds} ({first_line(error)})") from None
     conformed = pa.RecordBatch.from_arrays(columns, schema=schema)
     conformed.validate(full=True)
     check_values(conformed, list(maker.class_names), f" of '{path}'", first)
@@ -125,7 +106,7 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_fixed_size_list(kind) or column.type == kind:
         return column.cast(kind)
     lengths = pc.list_value_length(column)
-    if not pa.types.is_fixed_size_list(column.type) and not pc.all(pc.equal(lengths, kind.list_size)).as_py():
+    if not pc.all(pc.equal(lengths, kind.list_size)).as_py():
         raise pa.ArrowInvalid(f"a row has {pc.min(lengths)} numbers, expected {kind.list_size}")
     return pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), type=kind)
 

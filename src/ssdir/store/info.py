@@ -147,7 +147,7 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
     made_by = header or identity
     assert model is not None
     assert made_by is not None
-    check_columns(schema, made_by.latent_dim, path, footer.num_rows)
+    check_columns(schema, made_by.latent_dim, path)
     images = _images(about, footer.num_rows, path)
     return StoreInfo(
         path=path,

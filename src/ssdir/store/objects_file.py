@@ -75,8 +75,7 @@ class ObjectWriter:
         self.images_seen = self.objects_written = 0
         self._without_objects: dict[int, str] = {}
         self._buffer: list[pa.Table] = []
-        self._schema = objects_schema(latent_dim)
-        whole = pa.schema([*self._schema, *(given or ())], metadata=identity_metadata(identity))
+        whole = pa.schema([*objects_schema(latent_dim), *(given or ())], metadata=identity_metadata(identity))
         self._file = pq.ParquetWriter(path, whole, compression="zstd", write_page_checksum=True)
 
     def write(
@@ -98,25 +97,18 @@ class ObjectWriter:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
             InputError: if a value is not finite, or outside its range.
         """
-        if not objects.batch_size == len(images) == len(sizes):
-            raise ValueError(
-                f"objects of {objects.batch_size} images need as many paths and sizes, "
-                f"got {len(images)} and {len(sizes)}"
-            )
-        # Parquet holds UTF-8 only; file names may be any bytes.
-        paths = [os.fsencode(image).decode("utf-8", "backslashreplace") for image in images]
         found = objects if isinstance(objects, ObjectArrays) else ObjectArrays.of(objects)
+        table = objects_table(found, images, sizes, self.class_names, self.latent_dim, self.images_seen)
         for index in np.flatnonzero(found.counts == 0).tolist():
-            self._without_objects[self.images_seen + index] = paths[index]
-        if len(found):
-            table = self._table(found, paths, sizes)
+            self._without_objects[self.images_seen + index] = _utf8(images[index])
+        if len(table):
             if given is not None:
                 table = pa.table(
                     [*table.columns, *given.columns], schema=pa.schema([*table.schema, *given.schema])
                 )
             self._buffer.append(table)
-        self.images_seen += len(paths)
-        self.objects_written += len(found)
+        self.images_seen += len(images)
+        self.objects_written += len(table)
         if sum(table.num_rows for table in self._buffer) >= ROW_GROUP:
             self._flush()
 
@@ -145,41 +137,76 @@ class ObjectWriter:
             self._file.write_table(pa.concat_tables(self._buffer))
             self._buffer.clear()
 
-    def _table(self, objects: ObjectArrays, paths: list[str], sizes: Sequence[tuple[int, int]]) -> pa.Table:
-        missing = [name for name in _REQUIRED if getattr(objects, name) is None]
-        if missing:
-            raise ValueError(f"objects to store need {', '.join(missing)}")
-        assert objects.labels is not None
-        assert objects.z_what is not None
-        if objects.z_what.shape[1] != self.latent_dim:
-            raise ValueError(f"z_what must be (M, {self.latent_dim}), got {tuple(objects.z_what.shape)}")
-        index = objects.image_index
-        height_width = np.asarray(sizes, dtype=np.int32)[index]
-        boxes_px = objects.boxes * height_width[:, [1, 0, 1, 0]].astype(np.float32)
-        columns: dict[str, Any] = {
-            "image": np.asarray(paths, dtype=object)[index],
-            "image_index": index + self.images_seen,
-            "image_height": height_width[:, 0],
-            "image_width": height_width[:, 1],
-            **dict(zip(BOX_COLUMNS, boxes_px.T, strict=True)),
-            "class": np.asarray(self.class_names, dtype=object)[objects.labels],
-            "label": objects.labels,
-            "score": objects.scores,
-            "z_where": objects.z_where,
-            "z_what": objects.z_what,
-            "z_what_scale": objects.z_what_scale,
-            "z_depth": objects.z_depth,
-            "anchor_index": objects.anchor_index,
-        }
-        arrays = [
-            pa.nulls(len(objects), field.type)
-            if columns[field.name] is None
-            else to_array(columns[field.name], field.type)
-            for field in self._schema
-        ]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        check_values(batch, self.class_names, " as the model encoded it")
-        return pa.Table.from_batches([batch])
+
+def objects_table(
+    objects: Objects | ObjectArrays,
+    images: Sequence[str | Path],
+    sizes: Sequence[tuple[int, int]],
+    class_names: Sequence[str],
+    latent_dim: int,
+    first_image: int = 0,
+) -> pa.Table:
+    """Converts the objects of a batch of images to a table with the columns of `ObjectWriter`, checked.
+
+    Args:
+        objects: with scores, labels, z_what and anchors.
+        images: path of each image of the batch.
+        sizes: (height, width) of each, in pixels.
+        class_names: the model's classes.
+        latent_dim: size D of its `z_what`.
+        first_image: number of the first image.
+
+    Raises:
+        ValueError: if the batch's parts don't fit each other, or the objects lack a field.
+        InputError: if a value is not finite, or outside its range.
+    """
+    if not objects.batch_size == len(images) == len(sizes):
+        raise ValueError(
+            f"objects of {objects.batch_size} images need as many paths and sizes, "
+            f"got {len(images)} and {len(sizes)}"
+        )
+    schema = objects_schema(latent_dim)
+    if not len(objects):
+        return schema.empty_table()
+    arrays = objects if isinstance(objects, ObjectArrays) else ObjectArrays.of(objects)
+    if missing := [name for name in _REQUIRED if getattr(arrays, name) is None]:
+        raise ValueError(f"objects to store need {', '.join(missing)}")
+    assert arrays.labels is not None
+    assert arrays.z_what is not None
+    if arrays.z_what.shape[1] != latent_dim:
+        raise ValueError(f"z_what must be (M, {latent_dim}), got {tuple(arrays.z_what.shape)}")
+    index = arrays.image_index
+    height_width = np.asarray(sizes, dtype=np.int32)[index]
+    boxes_px = arrays.boxes * height_width[:, [1, 0, 1, 0]].astype(np.float32)
+    columns: dict[str, Any] = {
+        "image": np.asarray([_utf8(image) for image in images], dtype=object)[index],
+        "image_index": index + first_image,
+        "image_height": height_width[:, 0],
+        "image_width": height_width[:, 1],
+        **dict(zip(BOX_COLUMNS, boxes_px.T, strict=True)),
+        "class": np.asarray(class_names, dtype=object)[arrays.labels],
+        "label": arrays.labels,
+        "score": arrays.scores,
+        "z_where": arrays.z_where,
+        "z_what": arrays.z_what,
+        "z_what_scale": arrays.z_what_scale,
+        "z_depth": arrays.z_depth,
+        "anchor_index": arrays.anchor_index,
+    }
+    values = [
+        pa.nulls(len(arrays), field.type)
+        if columns[field.name] is None
+        else to_array(columns[field.name], field.type)
+        for field in schema
+    ]
+    batch = pa.RecordBatch.from_arrays(values, schema=schema)
+    check_values(batch, list(class_names), " as the model encoded it")
+    return pa.Table.from_batches([batch])
+
+
+def _utf8(image: str | Path) -> str:
+    """Returns a path in UTF-8, as Parquet holds it: file names may be any bytes."""
+    return os.fsencode(image).decode("utf-8", "backslashreplace")
 
 
 def read_objects(path: str | Path, identity: Identity | None = None) -> tuple[Objects, list[str]]:

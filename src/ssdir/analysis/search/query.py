@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ssdir.analysis.crops import crop_grid, read_crops
 from ssdir.analysis.search.files import IndexInfo
@@ -20,7 +18,7 @@ from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
 from ssdir.store.columns import numbers
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.objects_file import objects_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +126,9 @@ def encode_query(
             f"the model of the index can't be loaded ({error}): say where it is with --model"
         ) from error
     check_comparable(encoder, f"'{model or info.model}'", info, "the index")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "query.parquet"
-        with ObjectWriter(file, info.model, encoder.class_names, info.latent_dim, encoder.fingerprint) as writer:
-            for batch in encode_files(encoder, [path], strict=True, score_threshold=score_threshold):
-                writer.write(batch.objects, batch.paths, batch.sizes)
-        objects = pq.read_table(file).sort_by([("score", "descending")])
+    (batch,) = encode_files(encoder, [path], strict=True, score_threshold=score_threshold)
+    table = objects_table(batch.objects, batch.paths, batch.sizes, encoder.class_names, info.latent_dim)
+    objects = table.sort_by([("score", "descending")])
     objects = objects.append_column("number", pa.array(range(len(objects)), pa.int64()))
     if number is None:
         return objects
