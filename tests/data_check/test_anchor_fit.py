@@ -19,7 +19,7 @@ from ssdir.data_check.anchor_fit import (
     recommend,
 )
 from ssdir.models.backbone import ConvConfig, TimmConfig
-from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
+from ssdir.models.detector.ssd import MATCH_IOU, SSD, AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_cxcywh, to_xyxy
 from ssdir.training.recipe import read_recipe
 
@@ -43,7 +43,7 @@ def some_boxes(n: int, low: float, high: float, ratio: float = 1.0, seed: int = 
 
 def share(boxes: Tensor, anchors: AnchorConfig, size: int, config: SSDConfig = CONFIG) -> float:
     iou = match_levels(boxes, anchors, pyramid(config, size), size)
-    return float((iou.amax(dim=1) >= config.match_iou).double().mean())
+    return float((iou.amax(dim=1) >= MATCH_IOU).double().mean())
 
 
 def test_matches_agree_with_a_loop_over_the_detectors_own_anchors() -> None:

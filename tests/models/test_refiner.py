@@ -117,7 +117,7 @@ def test_loss_without_objects_is_zero() -> None:
 
 
 def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
-    detector = tiny_detector(refiner=SMALL.model_copy(update={"class_weight": 0}))
+    detector = tiny_detector(["object"], refiner=SMALL)
     assert detector.refiner is not None
     nn.init.normal_(last_layer(detector.refiner).weight)
     last_layer(detector.refiner).bias.data[2:] = 3.0  # larger, so that some overlap
@@ -206,9 +206,8 @@ def test_names_are_learned_at_boxes_that_are_off() -> None:
     assert (logits.argmax(dim=1) == labels[unseen]).float().mean() > 0.95
 
 
-@pytest.mark.parametrize(("num_classes", "weight"), [(1, 1.0), (3, 0.0)])
-def test_where_there_is_nothing_to_name_the_first_look_s_names_stay(num_classes: int, weight: float) -> None:
-    refiner = Refiner([3], num_classes, SMALL.model_copy(update={"class_weight": weight}), VARIANCES, beta=0.1)
+def test_a_single_class_is_not_classified() -> None:
+    refiner = Refiner([3], 1, SMALL, VARIANCES, beta=0.1)
     images, objects = rectangles(2, seed=0)
     assert refiner([images], objects.z_where, objects.image_index)[1] is None
     assert set(refiner.loss([images], objects)) == {"refine"}
@@ -225,10 +224,10 @@ def test_codes_are_read_from_refined_boxes() -> None:
 
 
 def test_loss_of_a_detector_counts_and_reaches_its_refiner() -> None:
-    config = SMALL.model_copy(update={"weight": 2.5, "class_weight": 0.5})
+    config = SMALL.model_copy(update={"weight": 2.5})
     detector = tiny_detector(refiner=config).train()
     losses = detector.loss(noise(2), truth(6, 6))
-    total = losses["box"] + losses["class"] + 2.5 * losses["refine"] + 0.5 * losses["name"]
+    total = losses["box"] + losses["class"] + 2.5 * losses["refine"] + losses["name"]
     torch.testing.assert_close(losses["total"], total)
     nn.init.normal_(last_layer(detector.refiner).weight)  # type: ignore[arg-type]
     detector.loss(noise(2), truth(6, 6))["total"].backward()

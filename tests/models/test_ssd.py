@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from ssdir.models.detector.ssd import SSD, AnchorConfig, Detections, SSDConfig
+from ssdir.models.detector.ssd import MATCH_IOU, SSD, AnchorConfig, Detections, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.anchors import match_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
@@ -49,7 +49,7 @@ def cross_entropy(logits: list[float], label: int) -> float:
 def loss_by_loops(detector: SSD, detections: Detections, targets: Objects) -> tuple[float, float]:
     """The multibox loss one image and one anchor at a time: box, class."""
     assert targets.labels is not None
-    matches = match_anchors(targets, detector.anchors, detector.config.match_iou)
+    matches = match_anchors(targets, detector.anchors, MATCH_IOU)
     box_loss = class_loss = 0.0
     for image in range(targets.batch_size):
         negatives, num_positive = [], 0

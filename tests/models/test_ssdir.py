@@ -28,7 +28,7 @@ from ssdir.training.recipe import read_recipe
 from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model, truth
 
 SECOND_LOOK = {
-    "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32, class_weight=0)},
+    "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32), "score_threshold": 0.1},
     "encoder": {"align": 4, "second_look": True},
 }
 

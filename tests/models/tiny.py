@@ -28,10 +28,10 @@ def detector_config(**changes: Any) -> SSDConfig:
     ).model_copy(update=changes)
 
 
-def tiny_detector(**changes: Any) -> SSD:
+def tiny_detector(names: list[str] | None = None, **changes: Any) -> SSD:
     """Untrained, but its heads are loud enough to find something in noise."""
     with seeded(1):
-        detector = SSD(detector_config(**changes), NAMES)
+        detector = SSD(detector_config(**changes), names or NAMES)
     with torch.no_grad():
         for head in detector.class_heads:
             head.weight.mul_(6)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssdir.models.backbone import TimmConfig, VGGConfig, build_backbone
-from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.models.detector.ssd import MATCH_IOU, AnchorConfig, SSDConfig
 from ssdir.ops.anchors import level_iou
 
 READABLE_SIDE = 8
@@ -141,12 +141,12 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
     )
     generator = torch.Generator().manual_seed(0)
     sample = boxes_cxcywh[torch.randperm(len(boxes_cxcywh), generator=generator)[:_FIT_BOXES]].double()
-    search = _Search(sample, _weights(sample), cells, image_size, config.match_iou)
+    search = _Search(sample, _weights(sample), cells, image_size)
     starts = [search.start(grown), search.start(_clustered(sample, grown, image_size))]
     candidates = [_rounded(grown), config.anchors, *(_rounded(search.climb(start)) for start in starts)]
     overlaps = [match_levels(boxes_cxcywh, each, cells, image_size) for each in candidates]
     weights = _weights(boxes_cxcywh)
-    return candidates[int(np.argmax([_quality(iou, weights, config.match_iou) for iou in overlaps]))]
+    return candidates[int(np.argmax([_quality(iou, weights) for iou in overlaps]))]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,6 @@ class _Search:
     weights: Tensor
     cells: Sequence[int]
     image_size: int
-    match_iou: float
 
     @property
     def limits(self) -> list[tuple[float, float]]:
@@ -207,7 +206,7 @@ class _Search:
 
     def quality(self, sizes: _Sizes) -> float:
         iou = match_levels(self.boxes, sizes.config(), self.cells, self.image_size)
-        return _quality(iou, self.weights, self.match_iou)
+        return _quality(iou, self.weights)
 
     def climb(self, sizes: _Sizes) -> AnchorConfig:
         best = self.quality(sizes)
@@ -259,11 +258,11 @@ def _weights(boxes: Tensor) -> Tensor:
     return weights / weights.sum()
 
 
-def _quality(iou: Tensor, weights: Tensor, match_iou: float) -> float:
+def _quality(iou: Tensor, weights: Tensor) -> float:
     """The share of boxes matched; the mean overlap decides between equals."""
     best = iou.amax(dim=1)
-    return float(((best >= match_iou) + 0.1 * best) @ weights.to(best))
+    return float(((best >= MATCH_IOU) + 0.1 * best) @ weights.to(best))
 
 
 def _matched(iou: Tensor, config: SSDConfig) -> int:
-    return int((iou.amax(dim=1) >= config.match_iou).sum())
+    return int((iou.amax(dim=1) >= MATCH_IOU).sum())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssdir.data_check.anchor_fit import match_levels, pyramid, recommend
 from ssdir.data_check.annotations import SIZE_EDGES, SIZE_NAMES
-from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
+from ssdir.models.detector.ssd import MATCH_IOU, AnchorConfig, SSDConfig
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def fit_detector(
     settings = {name: getattr(better, name) for name in ("image_size", "anchors", "nms_threshold")}
     return DetectorFit(
         nms=config.nms,
-        match_iou=config.match_iou,
+        match_iou=MATCH_IOU,
         current=_detector(boxes_cxcywh, config),
         recommended=_detector(boxes_cxcywh, config.model_copy(update=settings)),
         full_size=better.full_size,
@@ -97,7 +97,7 @@ def fit_detector(
 
 def _detector(boxes: Tensor, config: SSDConfig) -> Detector:
     cells = pyramid(config)
-    matched = match_levels(boxes, config.anchors, cells, config.image_size) >= config.match_iou
+    matched = match_levels(boxes, config.anchors, cells, config.image_size) >= MATCH_IOU
     anchors = config.anchors
     squares = zip(anchors.min_sizes, anchors.max_sizes, strict=True)
     levels = [

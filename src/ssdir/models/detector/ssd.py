@@ -24,19 +24,21 @@ from ssdir.ops.suppression import keep_best
 
 NEGATIVES_PER_POSITIVE = 3
 
-MAX_ANCHORS = 1 << 22
-"""Most default boxes of an image."""
+MATCH_IOU = 0.5
+"""Least overlap of an anchor with the object that it learns."""
 
+MAX_ANCHORS = 1 << 22
+"""Maximum number of anchors of an image."""
 
 Sizes: TypeAlias = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_STAGES)]
 
 
 class AnchorConfig(Config):
-    """Default boxes, one size range per pyramid level.
+    """Default boxes, with one range of sizes per pyramid level.
 
     Attributes:
         min_sizes: side of each level's smaller square, in pixels of the input image.
-        max_sizes: with the former's geometric mean, the side of the larger square.
+        max_sizes: the side of the larger square is the geometric mean of this and `min_sizes`.
         aspect_ratios: width / height of further anchors per cell.
     """
 
@@ -63,25 +65,23 @@ class SSDConfig(Config):
 
     Attributes:
         image_size: side of the square input, in pixels.
-        backbone: what extracts the feature pyramid.
-        anchors: its default boxes.
-        variances: divisors of centre offsets and log sizes in the box code.
-        match_iou: least overlap of an anchor with the object that it learns.
-        box_beta: error, in units of the box code, from which on the loss of boxes is linear, not square. SSD's is
-            1; less asks for more precise boxes.
-        refiner: a second look at each box that was found, see `Refiner`; none in the paper.
+        backbone: extracts the feature pyramid.
+        anchors: default boxes.
+        variances: divisors of centre offsets and log sizes in box deltas, see `encode_boxes`.
+        box_beta: error of box deltas from which on their loss is linear, not square. SSD's is 1; less asks for
+            more precise boxes.
+        refiner: corrects the detected boxes, see `Refiner`; none in the paper.
         score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
-            implies that a foreground class wins, which is the paper's rule (eq. 4).
+            implies that a foreground class has the highest probability, which is the paper's rule (eq. 4).
         nms: suppress overlapping detections; the paper's model returns them all, several per object.
-        nms_threshold: IoU above which the weaker of two detections goes.
-        max_objects: most detections kept per image.
+        nms_threshold: IoU above which the weaker of two detections is suppressed.
+        max_objects: maximum number of detections kept per image.
     """
 
     image_size: int = Field(300, ge=16, le=MAX_SIDE)
     backbone: BackboneConfig = VGGConfig()
     anchors: AnchorConfig = AnchorConfig()
     variances: tuple[float, float] = (0.1, 0.2)
-    match_iou: float = Field(0.5, gt=0, lt=1)
     box_beta: float = Field(1.0, gt=0)
     refiner: RefinerConfig | None = None
     score_threshold: float = Field(0.5, ge=0, lt=1)
@@ -110,7 +110,7 @@ class SSDConfig(Config):
 
     @property
     def suppress_above(self) -> float:
-        """IoU above which the weaker of two detections goes; 1 where none does."""
+        """IoU above which the weaker of two detections is suppressed; 1 without suppression."""
         return self.nms_threshold if self.nms else 1.0
 
 
@@ -130,7 +130,7 @@ class SSD(ObjectModel):
     """Single-shot detector over a feature pyramid.
 
     Args:
-        config: its parts.
+        config: the detector's.
         class_names: the K foreground classes; `["object"]` for a class-agnostic detector.
 
     Attributes:
@@ -189,19 +189,19 @@ class SSD(ObjectModel):
         return [AnchorLevel(cells, low / size, high / size, spec.aspect_ratios) for cells, low, high in levels]
 
     def assign(self, boxes_cxcywh: Tensor) -> Tensor:
-        """Boxes float (M, 4), relative to the image, to the anchor that fits each, int64 (M,)."""
+        """Returns the anchor that fits each box float (M, 4), relative to the image, best: int64 (M,)."""
         return assign_anchors(boxes_cxcywh, self.levels)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Detections]:
-        """Images float (B, 3, H, W) in [0, 1] to what is read of them, see `read`, and raw detections.
+        """Computes feature maps, see `read`, and raw detections of images float (B, 3, H, W) in [0, 1].
 
-        All that has the same shapes for every batch, whatever is in the images.
+        Their shapes are the same for every batch, whatever is in the images.
         """
         maps = self.read(images)
         return maps, self.heads(self.pyramid(maps))
 
     def heads(self, features: list[Tensor]) -> Detections:
-        """The pyramid's features to raw detections of all N anchors."""
+        """Computes raw detections of all N anchors from the pyramid's features."""
         A = self.config.anchors.num_per_cell
         layout = "b (a d) h w -> b (h w a) d"
         logits = [rearrange(head(f), layout, a=A) for head, f in zip(self.class_heads, features, strict=True)]
@@ -210,7 +210,7 @@ class SSD(ObjectModel):
         return Detections(at_least_single(torch.cat(logits, dim=1)), at_least_single(torch.cat(deltas, dim=1)))
 
     def select(self, detections: Detections, score_threshold: float | None = None) -> Objects:
-        """Present objects of the whole batch at once: threshold, NMS, and the anchor of each.
+        """Selects the present objects of the whole batch at once, by threshold and suppression.
 
         Presence is the mode of `z_present`, whose distribution is Bernoulli(β) (eq. 4).
 
@@ -239,22 +239,22 @@ class SSD(ObjectModel):
         )
 
     def confidence(self, class_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What the heads say of each anchor.
+        """Computes the score and the class of each anchor.
 
         Args:
             class_logits: float (..., K+1).
 
         Returns:
-            Scores (...): the best class's chance, or, where a refiner tells classes, the chance of any; and the
-            best class, int64 (...).
+            Scores (...): the probability of the best class or, where a refiner classifies, of any; and the best
+            class, int64 (...).
         """
-        chances = class_logits.softmax(dim=-1)
-        best, labels = chances[..., 1:].max(dim=-1)
-        named_later = self.refiner is not None and self.refiner.num_named > 0
-        return 1 - chances[..., 0] if named_later else best, labels
+        probabilities = class_logits.softmax(dim=-1)
+        best, labels = probabilities[..., 1:].max(dim=-1)
+        refiner_classifies = self.refiner is not None and self.refiner.num_classified > 0
+        return 1 - probabilities[..., 0] if refiner_classifies else best, labels
 
     def _keep(self, z_where: Tensor, scores: Tensor, image_index: Tensor, least: float) -> Tensor:
-        """Rows that survive: by falling score within each image, at most `max_objects`, of positive area."""
+        """Returns the rows that are kept: by falling score within each image, at most `max_objects`, with area."""
         keep = ((z_where[:, 2:] > 0).all(dim=1) & (scores >= least)).nonzero()[:, 0]
         # One object has one latent: suppression ignores the class.
         boxes, threshold = to_xyxy(z_where[keep]), self.config.suppress_above
@@ -297,16 +297,17 @@ class SSD(ObjectModel):
             and scores multiplied by their probability.
         """
         assert self.refiner is not None
-        z_where, named = self.refiner(maps, objects.z_where, objects.image_index)
+        z_where, class_logits = self.refiner(maps, objects.z_where, objects.image_index)
         objects = objects.replace(z_where=z_where)
-        if named is None:
+        if class_logits is None:
             return objects
         assert objects.scores is not None
-        share, labels = named.softmax(dim=1).max(dim=1)
-        return objects.replace(scores=objects.scores * share, labels=labels)
+        probabilities, labels = class_logits.softmax(dim=1).max(dim=1)
+        return objects.replace(scores=objects.scores * probabilities, labels=labels)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """Images float (B, 3, H, W) in [0, 1] to feature maps: the pyramid, before it one finer for a refiner.
+        """Computes feature maps of images float (B, 3, H, W) in [0, 1]: the pyramid, after a finer map for a
+        refiner.
 
         Raises:
             ValueError: if the images are not of the detector's size.
@@ -316,19 +317,19 @@ class SSD(ObjectModel):
         return maps
 
     def pyramid(self, maps: list[Tensor]) -> list[Tensor]:
-        """The feature pyramid among what `read` returns."""
+        """Returns the feature pyramid among the maps of `read`."""
         return maps[-len(self.levels) :]
 
     def loss(self, images: Tensor, targets: Objects) -> dict[str, Tensor]:
         """The multibox loss: `box` (smooth L1), `class` (cross-entropy, 3:1 hard negatives), `total`.
 
         Both are summed over anchors and divided by the number of matched anchors of the batch. A batch
-        without objects has only its hardest negatives, one per image. With a refiner, its own are there too.
+        without objects has only its hardest negatives, one per image. The losses of a refiner are added.
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
-        # First what the host has to wait for: by then, a GPU has nothing else to do.
-        matches = match_anchors(targets, self.anchors, self.config.match_iou)
+        # Matching comes first: the host waits for it, and a GPU has nothing else to do yet.
+        matches = match_anchors(targets, self.anchors, MATCH_IOU)
         positive = matches >= 0
         image, anchor = positive.nonzero(as_tuple=True)
         maps, detections = self(images)
@@ -349,14 +350,12 @@ class SSD(ObjectModel):
         total = losses["box"] + losses["class"]
         if self.refiner is not None:
             losses |= self.refiner.loss(maps, targets)
-            total = total + self.refiner.config.weight * losses["refine"]
-            if "name" in losses:
-                total = total + self.refiner.config.class_weight * losses["name"]
+            total = total + self.refiner.config.weight * losses["refine"] + losses.get("name", 0.0)
         return {**losses, "total": total}
 
 
 def _hardest(negative_loss: Tensor, num_positive: Tensor) -> Tensor:
-    """Mask (B, N) of each image's hardest negatives: three per positive, at least one."""
+    """Returns a mask (B, N) of each image's hardest negatives: three per positive, at least one."""
     count = (NEGATIVES_PER_POSITIVE * num_positive).clamp(min=1)
     order = negative_loss.argsort(dim=1, descending=True)
     rank = torch.empty_like(order).scatter_(
