@@ -30,7 +30,8 @@ from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.object_arrays import ObjectArrays
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.objects_file import ObjectWriter, read_stored
+from ssdir.store.objects_file import read_stored
+from ssdir.store.writer import ObjectWriter
 
 DIM, CENTRES, QUERIES, NEAREST = 64, 2000, 200, 10
 PER_IMAGE = 10

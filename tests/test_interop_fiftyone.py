@@ -23,7 +23,8 @@ from PIL import Image
 
 import ssdir
 from ssdir.store.convert import convert_objects
-from ssdir.store.objects_file import ObjectWriter, read_objects
+from ssdir.store.objects_file import read_objects
+from ssdir.store.writer import ObjectWriter
 from test_interop import block_with
 
 pytestmark = pytest.mark.interop

@@ -11,7 +11,10 @@ from ssdir.reports.glossary import GROUPS
 
 ROOT = Path(__file__).parent.parent
 API = {
-    "inference": ("Loading and encoding", ["ssdir.inference.predictor", "ssdir.store.objects_file"]),
+    "inference": (
+        "Loading and encoding",
+        ["ssdir.inference.predictor", "ssdir.store.objects_file", "ssdir.store.writer"],
+    ),
     "objects": ("Objects", ["ssdir.objects"]),
     "models": (
         "Models",

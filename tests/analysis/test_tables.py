@@ -23,7 +23,8 @@ from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.outliers import knn_distances, outlier_scores
 from ssdir.errors import InputError
 from ssdir.object_arrays import ObjectArrays
-from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
+from ssdir.store.objects_file import read_info, read_objects
+from ssdir.store.writer import ObjectWriter
 
 DIM, COUNT = 6, 90
 

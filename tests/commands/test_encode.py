@@ -15,7 +15,8 @@ import pytest
 
 import ssdir
 from command_line import cut_short, files_in, ok, refused, run
-from ssdir.store.objects_file import ObjectWriter, read_info, read_objects
+from ssdir.store.objects_file import read_info, read_objects
+from ssdir.store.writer import ObjectWriter
 
 
 def test_encode_is_what_the_library_encodes(tiny_model_dir: Path, photos: Path, out: Path) -> None:
@@ -193,12 +194,12 @@ def test_a_stopped_process_leaves_nothing(
 ) -> None:
     slow = (
         "import time\n"
-        "from ssdir.store import objects_file\n"
+        "from ssdir.store import writer\n"
         "from ssdir.cli import main\n"
         "def write(*_):\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "objects_file.ObjectWriter.write = write\n"
+        "writer.ObjectWriter.write = write\n"
         "main()"
     )
     command = [sys.executable, "-c", slow, "encode", tiny_model_dir, photos, "--out", out / "o.parquet"]

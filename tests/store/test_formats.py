@@ -15,7 +15,7 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store import convert as formats
 from ssdir.store.convert import convert_objects, sidecar
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.writer import ObjectWriter
 
 SIZES = [(100, 200), (50, 50), (80, 40)]
 IMAGES = ["a/x.png", "a/y.png", "b/z.png"]

@@ -17,15 +17,15 @@ import torch
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.objects import Objects
-from ssdir.store import objects_file as store
+from ssdir.store import writer as writer_module
 from ssdir.store.objects_file import (
-    ObjectWriter,
     find_picture,
     read_info,
     read_objects,
     read_stored,
     stream_objects,
 )
+from ssdir.store.writer import ObjectWriter
 
 CLASSES = ["cat", "dog"]
 LATENT_DIM = 5
@@ -72,7 +72,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("row_group", [1, 4, 8192])
 def test_round_trip(path: Path, row_group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ROW_GROUP", row_group)
+    monkeypatch.setattr(writer_module, "ROW_GROUP", row_group)
     batches = [make_objects([0, 0, 2], 4), make_objects([], 2, 1), make_objects([1, 1, 1, 2], 3, 2)]
     images = write(path, *batches)
     objects, read_images = read_objects(path)

@@ -11,7 +11,7 @@ from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.writer import ObjectWriter
 from ssdir.studio.collection import CROP_SIDE, collect_samples, map_objects, nearest, open_collection
 from ssdir.studio.samples import Sample, sample_pictures
 

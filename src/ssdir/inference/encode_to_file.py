@@ -17,7 +17,7 @@ from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import EncodedBatch, Precision, encode_files, none_readable
 from ssdir.object_arrays import BoxUnit
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
     from ssdir.inference.encode_boxes import PlacedBoxes

@@ -14,7 +14,7 @@ from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.plots import to_png
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.writer import ObjectWriter
 from ssdir.studio.views import pixels
 
 SCALE = 4

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssdir.object_arrays import ObjectArrays
-from ssdir.store.objects_file import ObjectWriter
+from ssdir.store.writer import ObjectWriter
 
 NAMES = ["cat", "o'dog"]
 DIM = 8

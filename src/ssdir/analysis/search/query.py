@@ -18,7 +18,7 @@ from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
 from ssdir.store.columns import numbers
-from ssdir.store.objects_file import objects_table
+from ssdir.store.writer import objects_table
 
 
 @dataclass(frozen=True, eq=False)
