@@ -36,11 +36,11 @@ def test_every_table_has_one_place(tables: Any) -> None:
     assert text.count("<!-- table: ") == text.count("<!-- end -->") == len(names)
 
 
-def test_a_missed_goal_is_said_with_its_distance(tables: Any) -> None:
-    assert tables.goal_row("AP50", ("≥", 0.9, 0.95)) == ["AP50", "≥ 0.9", "0.950", "met"]
-    row = ["size, shape", "≥ 0.9, 0.8", "0.890, 0.850", "**missed** by 0.010"]
-    assert tables.goal_row("size, shape", ("≥", 0.9, 0.89), ("≥", 0.8, 0.85)) == row
-    assert tables.verdict([("≤", 0.5, 0.75)]) == "**missed** by 0.250"
+def test_a_missed_goal_is_written_with_its_distance(tables: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "measured", lambda source: {"m": 0.75})
+    assert tables.goal_cells("file m >= 0.7") == ["≥ 0.7", "0.750", "met"]
+    assert tables.goal_cells("file:run m .1 <= 0.5") == ["≤ 0.5", "0.8", "**missed** by 0.2"]
+    assert tables.goal_cells("file m >= 0.80") == ["≥ 0.80", "0.750", "**missed** by 0.050"]
 
 
 def test_readme_lists_every_preset() -> None:

@@ -33,7 +33,7 @@ API = {
         "Operations",
         [
             f"ssdir.ops.{name}"
-            for name in ("boxes", "anchors", "matching", "suppression", "glimpses", "pasting", "compositing")
+            for name in ("boxes", "anchors", "suppression", "glimpses", "pasting", "compositing")
         ],
     ),
     "evaluation": (
