@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ssdir.ops.suppression import keep_best, suppress, suppress_found
+from ssdir.ops.suppression import keep_best, suppress, suppress_refined
 
 
 def noise(B: int = 4, N: int = 60) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def test_what_was_found_is_suppressed_again_image_by_image() -> None:
     boxes, scores = noise(N=20)
     boxes, scores, image_index = boxes.flatten(0, 1), scores.flatten(), torch.arange(4).repeat_interleave(20)
     assert not torch.equal(scores, scores.sort(descending=True).values)
-    found = suppress_found(boxes, scores, image_index, 0.3)
+    found = suppress_refined(boxes, scores, image_index, 0.3)
     there = (scores >= 0).nonzero()[:, 0]
     assert 4 < len(found) < len(there) < 80
     assert torch.equal(found, there[keep_best(boxes[there], scores[there], image_index[there], 0.3, 200)])

@@ -36,7 +36,7 @@ from ssdir.models.io import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
 from ssdir.ops.resize import resize_area
-from ssdir.ops.suppression import suppress, suppress_found
+from ssdir.ops.suppression import suppress, suppress_refined
 
 if TYPE_CHECKING:
     import onnx
@@ -99,7 +99,7 @@ class ExportedEncoder(nn.Module):
         assert objects.scores is not None
         scores = torch.where(objects.scores >= score_threshold, objects.scores, -1.0)
         threshold = self.detector.config.suppress_above
-        return suppress_found(to_xyxy(objects.z_where), scores, objects.image_index, threshold)
+        return suppress_refined(to_xyxy(objects.z_where), scores, objects.image_index, threshold)
 
 
 def export_model(

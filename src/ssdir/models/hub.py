@@ -7,13 +7,13 @@ from pathlib import Path
 from ssdir.errors import InputError
 
 PREFIX = "hf://"
-"""Begins the names of models on the Hub; without it nothing is fetched, so that no mistyped folder asks."""
+"""Prefix of the names of models on the Hub; without it nothing is fetched, so that no mistyped folder is."""
 
 FILES = ("config.json", "model.safetensors", "README.md")
 
 
 def is_on_hub(name: str) -> bool:
-    """Whether a model's name asks for the Hub."""
+    """Returns whether a name is of a model on the Hub."""
     return name.startswith(PREFIX)
 
 
@@ -25,13 +25,13 @@ def fetch_model(
     force_download: bool = False,
     local_files_only: bool = False,
 ) -> Path:
-    """Downloads a model, unless it is in the cache, and says where it is.
+    """Downloads a model, unless it is in the cache, and returns its folder.
 
     Args:
         name: `user/name` or `hf://user/name`.
         revision: branch, tag or commit.
-        token: of the Hub, for private models.
-        cache_dir: where downloads are kept; None for the Hub's own.
+        token: access token of the Hub, for private models.
+        cache_dir: folder of downloads; None for the Hub's own.
         force_download: even if it is in the cache.
         local_files_only: only from the cache.
 
@@ -76,7 +76,7 @@ def fetch_model(
 
 
 def _no_connection() -> tuple[type[Exception], ...]:
-    """What the Hub's client raises where there is no network: httpx's errors, or requests', which are OSErrors."""
+    """Errors of the Hub's client where there is no network: httpx's, or requests', which are OSErrors."""
     try:
         from httpx import TransportError
     except ImportError:

@@ -1,4 +1,4 @@
-"""A model in the form that encodes with the least work: same results, but no longer to be trained or saved."""
+"""A copy of a model that encodes faster, with the same results, but cannot be trained or saved."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def inference_form(model: ModuleT) -> ModuleT:
-    """A copy in evaluation mode, its batch norm folded into convolutions, its weights with channels last.
+    """Copies a model in evaluation mode, with batch norm folded into convolutions and weights channels-last.
 
     Outputs differ by rounding only. Batch norm is folded where it directly follows its convolution in an
-    `nn.Sequential`, as in the VGG and convolutional backbones. Elsewhere (timm's blocks call their layers by
-    hand, in an order that their modules don't tell) it stays.
+    `nn.Sequential`, as in the VGG and convolutional backbones. Elsewhere it stays: timm's blocks call their layers
+    in an order that their modules don't state.
 
     Args:
         model: any module; it stays as it is, and the copy has nothing of what it learns later.

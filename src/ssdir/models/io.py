@@ -28,8 +28,8 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
     """Writes `config.json` and `model.safetensors` into a folder (made if need be); never a pickle.
 
     Args:
-        model: what to save.
-        folder: where to; files of the same names are replaced.
+        model: the model to save.
+        folder: folder to write into; files of the same names are replaced.
         description: one line for `ssdir models`.
         half: store weights in half precision, at half the size; they are loaded as single precision.
 
@@ -74,8 +74,8 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     header = read_header(folder)
     config = _checked_config(header, folder)
     weights_file = folder / WEIGHTS_FILE
-    # Compared before anything takes memory: what a config asks for need not be what is there.
-    with torch.device("meta"):  # Tensors have shapes there, and no memory.
+    # Compared before anything takes memory: a config may ask for other sizes than the weights have.
+    with torch.device("meta"):  # Tensors have shapes but no memory there.
         expected = _lasting(_build(config, header.class_names, folder / CONFIG_FILE))
     check_header(weights_file, expected, CONFIG_FILE)
     weights = load_weights(weights_file)
@@ -93,14 +93,14 @@ def check_parts(config: StoredConfig, source: str | Path) -> None:
     """Checks that the parts of a model fit together, by building it without memory and without fetching weights.
 
     Raises:
-        InputError: if they don't; it names `source`, where the config is from.
+        InputError: if they don't; it names `source`, the origin of the config.
     """
     with torch.device("meta"):
         _build(without_pretrained(config), ["object"], source)
 
 
 def _build(config: StoredConfig, class_names: list[str], source: str | Path) -> ObjectModel:
-    """Builds a model; what torch's and timm's layers refuse becomes one sentence."""
+    """Builds a model; errors of torch's and timm's layers become one sentence."""
     try:
         return build_model(config, class_names)
     except InputError as error:
@@ -112,14 +112,15 @@ def _build(config: StoredConfig, class_names: list[str], source: str | Path) -> 
 
 
 def _lasting(model: ObjectModel) -> dict[str, Tensor]:
-    """The weights that a finished model needs: all but the consistency term's projection head."""
+    """Returns the weights that a finished model needs: all except the consistency term's projection head."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("projection.")}
 
 
 def weights_fingerprint(model: ObjectModel) -> str:
-    """What tells models apart whose codes can't be compared: a digest of the weights, 16 hex digits.
+    """Computes a digest of the weights, 16 hex digits: embeddings of models with different digests aren't
+    comparable.
 
-    In half precision, in which models ship, so that a model has the same one before and after.
+    Weights count in half precision, in which models ship, so that a model has the same digest before and after.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(_lasting(model).items()):
@@ -130,7 +131,7 @@ def weights_fingerprint(model: ObjectModel) -> str:
 
 
 def find_model(name_or_dir: str | Path) -> Path:
-    """The folder of a shipped model's name, of a model, of a training run that holds one, or of one of the Hub.
+    """Finds the folder of a shipped model, a model, a training run that holds one, or a model of the Hub.
 
     Raises:
         InputError: if there is none; as `fetch_model` for names that begin with `hf://`.
@@ -162,7 +163,7 @@ def find_model(name_or_dir: str | Path) -> Path:
 
 
 def read_description(name_or_dir: str | Path) -> str:
-    """The line that `save_model` was given for a model; see `load_model`."""
+    """Reads the description that `save_model` was given; for the argument see `load_model`."""
     return read_header(find_model(name_or_dir)).description
 
 
@@ -181,7 +182,7 @@ def _checked_config(header: ModelHeader, folder: Path) -> StoredConfig:
 
 
 def random_encoder(model: ObjectModel, seed: int = 0) -> DetectedVAE | None:
-    """A floor: the same detector, shared, with what and depth encoders as they were before training.
+    """Builds a floor to compare with: the same detector, with untrained what and depth encoders.
 
     None for models that detect objects by the same weights that embed them, or learn no weights to embed them.
     """

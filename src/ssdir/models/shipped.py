@@ -1,4 +1,4 @@
-"""The header of a model's folder, and the models inside the package, read without importing torch (slow)."""
+"""The header of a model's folder, and the models inside the package, read without importing torch."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MAX_CONFIG_BYTES = 1 << 27
 
 
 class ModelHeader(Record):
-    """What `config.json` says of a model.
+    """The content of a model's `config.json`.
 
     Attributes:
-        format: of the folder.
+        format: version of the folder's layout.
         model: the model's class.
         description: one line for `ssdir models`.
-        class_names: what labels index.
+        class_names: the classes that labels index.
         image_size: side of the square input, in pixels.
-        latent_dim: size of the embedding.
-        config: the model's own.
+        latent_dim: size D of `z_what`; 0 for a detector.
+        config: the model's config.
         fingerprint: digest of the weights, see `weights_fingerprint`; None in a folder that was written by hand.
     """
 
@@ -50,7 +50,7 @@ class ModelHeader(Record):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `ssdir models` shows of a shipped model."""
+    """A row of `ssdir models`."""
 
     name: str
     description: str
@@ -68,7 +68,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def read_header(folder: Path) -> ModelHeader:
-    """What the config of a model's folder says.
+    """Reads the config of a model's folder.
 
     Raises:
         InputError: if the file can't be read, or is not the config of a model of this version.
@@ -88,7 +88,7 @@ def read_header(folder: Path) -> ModelHeader:
 
 
 def list_models() -> list[ModelCard]:
-    """What ships, from the headers of its files."""
+    """Lists the shipped models, from the headers of their files."""
     cards = []
     for name, path in shipped_models().items():
         header = read_header(path)

@@ -1,4 +1,4 @@
-"""Weights in a safetensors file: compared with what a model needs before any are read."""
+"""Weights in a safetensors file, whose header is compared with the model before any are read."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def check_header(file: Path, expected: Mapping[str, Tensor], config_file: str) -
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+            stored = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise _damaged(file, error) from None
-    problem = _difference(found, expected)
+    problem = _difference(stored, expected)
     if problem:
         raise InputError(f"'{file}' does not fit '{config_file}' beside it: {problem}")
 
@@ -58,17 +58,17 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _difference(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, Tensor]) -> str | None:
+def _difference(stored: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, Tensor]) -> str | None:
     for name, tensor in expected.items():
-        if name not in found:
+        if name not in stored:
             return f"tensor '{name}' is missing"
-        shape, kind = found[name]
+        shape, kind = stored[name]
         if shape != tuple(tensor.shape):
             return f"tensor '{name}' has the shape {quote(shape)}, expected {tuple(tensor.shape)}"
         allowed = _FLOATS if tensor.is_floating_point() else (_WHOLE[tensor.dtype],)
         if kind not in allowed:
             return f"tensor '{name}' is of type {kind}, expected {' or '.join(allowed)}"
-    foreign = sorted(found.keys() - expected.keys())
+    foreign = sorted(stored.keys() - expected.keys())
     return f"tensor {quote(foreign[0])} is not of the model" if foreign else None
 
 

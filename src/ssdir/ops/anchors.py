@@ -1,4 +1,4 @@
-"""SSD's default boxes over a feature pyramid."""
+"""SSD's default boxes over a feature pyramid, and their matching with objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssdir.ops.boxes import to_xyxy
 
 
 class AnchorLevel(NamedTuple):
-    """One pyramid level's anchors; see `level_anchors`."""
+    """The anchors of one pyramid level; see `level_anchors`."""
 
     feature_size: int
     min_size: float
@@ -26,7 +26,7 @@ class AnchorLevel(NamedTuple):
 def anchor_shapes(
     min_size: float, max_size: float, aspect_ratios: Sequence[float] = ()
 ) -> list[tuple[float, float]]:
-    """Width and height of a cell's anchors; for the arguments see `level_anchors`."""
+    """Lists width and height of a cell's anchors; for the arguments see `level_anchors`."""
     larger = sqrt(min_size * max_size)
     ratios = [(min_size * sqrt(ratio), min_size / sqrt(ratio)) for ratio in aspect_ratios]
     return [(min_size, min_size), (larger, larger), *ratios]
@@ -35,7 +35,7 @@ def anchor_shapes(
 def level_anchors(
     feature_size: int, min_size: float, max_size: float, aspect_ratios: Sequence[float] = ()
 ) -> Tensor:
-    """Anchors of one pyramid level.
+    """Builds the anchors of one pyramid level.
 
     Every cell has a square of `min_size`, a square of sqrt(min_size · max_size), and one box of the first
     square's area per aspect ratio.
@@ -59,33 +59,26 @@ def level_anchors(
 def level_iou(
     boxes_cxcywh: Tensor, feature_size: int, min_size: float, max_size: float, aspect_ratios: Sequence[float] = ()
 ) -> Tensor:
-    """The largest IoU of each box with any of a level's anchors, without building these.
+    """Computes the largest IoU of each box (M, 4) with any anchor of a level, float (M,), without building these.
 
-    Args:
-        boxes_cxcywh: float (M, 4).
-        feature_size: as for the other arguments, see `level_anchors`.
-        min_size: see there.
-        max_size: see there.
-        aspect_ratios: see there.
-
-    Returns:
-        float (M,).
+    For the other arguments, see `level_anchors`.
     """
     level = AnchorLevel(feature_size, min_size, max_size, aspect_ratios)
     return _own_cell(boxes_cxcywh, level)[0].amax(dim=1)
 
 
 def assign_anchors(boxes_cxcywh: Tensor, levels: Sequence[AnchorLevel]) -> Tensor:
-    """The anchor that overlaps each box most, and so the level and cell that fit it.
+    """Finds the anchor that overlaps each box most, and so the level and cell that fit it.
 
-    Where several of one shape overlap it equally, as those do that it lies within, the one in its own cell.
+    Where several of one shape overlap it equally, as those do that contain it, the anchor in its own cell is
+    taken.
 
     Args:
         boxes_cxcywh: float (M, 4).
-        levels: of the pyramid, in its order.
+        levels: the pyramid's, in its order.
 
     Returns:
-        int64 (M,): index into the levels' `level_anchors`, one after the other.
+        int64 (M,): index into the concatenated `level_anchors` of the levels.
     """
     overlaps, anchors, first = [], [], 0
     for level in levels:
@@ -99,10 +92,10 @@ def assign_anchors(boxes_cxcywh: Tensor, levels: Sequence[AnchorLevel]) -> Tenso
 
 
 def _own_cell(boxes_cxcywh: Tensor, level: AnchorLevel) -> tuple[Tensor, Tensor]:
-    """The IoU (M, A) of each box with the anchors of the cell that its centre is in, and that cell (M,).
+    """Computes the IoU (M, A) of each box with the anchors of the cell that its centre is in, and that cell (M,).
 
-    Of anchors of one shape, none overlaps it more: the overlap along an axis never grows with the distance of the
-    centres. So each shape is compared once, not once per cell.
+    No other anchor of the same shape overlaps it more, since the overlap along an axis never grows with the
+    distance of the centres. So each shape is compared once, not once per cell.
     """
     feature_size = level.feature_size
     center, sides = boxes_cxcywh[:, None, :2], boxes_cxcywh[:, None, 2:]
@@ -119,7 +112,7 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
     """Assigns to every anchor of every image the row of `targets` that it should detect.
 
     An anchor takes the object that it overlaps most, if by at least `iou_threshold`; and every object
-    gets the anchor that overlaps it most, whatever the overlap, so that none goes unlearned. Where two
+    gets the anchor that overlaps it most, whatever the overlap, so that every object is learned. Where two
     objects share their best anchor, the one with the larger overlap keeps it.
 
     Args:
@@ -137,14 +130,14 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
     image, counts = targets.image_index, targets.counts
     first = counts.cumsum(0) - counts
     place = torch.arange(M, device=image.device) - first[image]
-    # Without a loop over images, for each of whose steps a GPU would have to be told.
+    # Vectorised over images: a loop would launch kernels once per image.
     padded = overlaps.new_full((B, max(targets.per_image), N), -1)
     padded[image, place] = overlaps
     best_iou, best = padded.max(dim=1)
     matches = torch.where(best_iou >= iou_threshold, best + first[:, None], -1).flatten()
     forced_iou, forced_anchor = overlaps.max(dim=1)
     claimed = image * N + forced_anchor
-    # Of objects that share their best anchor, the one with the larger overlap.
+    # Where objects share their best anchor, the one with the larger overlap keeps it.
     claim = overlaps.new_zeros(B * N).scatter_reduce(0, claimed, forced_iou, "amax")
     rows = torch.where(forced_iou == claim[claimed], torch.arange(M, device=image.device), -1)
     forced = torch.full_like(matches, -1).scatter_reduce(0, claimed, rows, "amax")

@@ -1,4 +1,4 @@
-"""Box coordinates, and their coding relative to anchors (SSD; paper §3.1, eq. 3)."""
+"""Box coordinates, and box deltas relative to anchors (SSD; paper §3.1, eq. 3)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def grow_boxes(boxes_cxcywh: Tensor, factor: float) -> Tensor:
-    """Boxes (N, 4), cxcywh, about the same centres and `factor` times as wide and high."""
+    """Scales boxes (N, 4), cxcywh, by `factor` about their centres."""
     return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] * factor], dim=1)
 
 
 def with_area(boxes: Tensor, image_size: int) -> Tensor:
-    """Boxes xyxy (M, 4) at least a tenth of a pixel wide and high, so that pasting never divides by zero."""
+    """Widens boxes xyxy (M, 4) to at least a tenth of a pixel, so that pasting never divides by zero."""
     low, high = boxes[:, :2], boxes[:, 2:]
     return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)
 
 
 def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor, variances: tuple[float, float] = (0.1, 0.2)) -> Tensor:
-    """Box deltas relative to anchors, the regression target of SSD.
+    """Encodes boxes as deltas relative to anchors, the regression target of SSD.
 
     Args:
         boxes_cxcywh: float (..., 4), width and height > 0.
@@ -46,23 +46,23 @@ def encode_boxes(boxes_cxcywh: Tensor, anchors: Tensor, variances: tuple[float, 
 
 
 def decode_boxes(box_deltas: Tensor, anchors: Tensor, variances: tuple[float, float] = (0.1, 0.2)) -> Tensor:
-    """Inverse of `encode_boxes`: boxes (..., 4) in cxcywh."""
+    """Decodes deltas to boxes (..., 4) in cxcywh: the inverse of `encode_boxes`."""
     centers = anchors[..., :2] + box_deltas[..., :2] * variances[0] * anchors[..., 2:]
     sizes = anchors[..., 2:] * torch.exp(box_deltas[..., 2:] * variances[1])
     return torch.cat([centers, sizes], dim=-1)
 
 
 def clip_cxcywh(boxes_cxcywh: Tensor) -> Tensor:
-    """Clips boxes to the unit square, in and out as cxcywh (..., 4)."""
+    """Clips boxes in cxcywh (..., 4) to the unit square."""
     return to_cxcywh(to_xyxy(boxes_cxcywh).clamp(0, 1))
 
 
 def tight_boxes(shapes: Tensor, threshold: float) -> Tensor:
-    """The box around what is visible in each window.
+    """Computes the box around what is visible in each window.
 
     Args:
-        shapes: float (M, 1, S, S), how visible each sample of the window is.
-        threshold: least visibility that counts; at most the window's own highest, so that no box is empty.
+        shapes: float (M, 1, S, S), visibility of each sample of the window.
+        threshold: minimum visibility that counts; capped at the window's own maximum, so that no box is empty.
 
     Returns:
         float (M, 4), xyxy relative to the window, in [0, 1], with positive area.
@@ -76,13 +76,13 @@ def tight_boxes(shapes: Tensor, threshold: float) -> Tensor:
 
 
 def inside_windows(windows: Tensor, parts: Tensor) -> Tensor:
-    """Boxes of the image (..., 4) from `parts` (..., 4) relative to `windows` (..., 4), all xyxy."""
+    """Converts `parts` (..., 4) relative to `windows` (..., 4) to boxes of the image (..., 4), all xyxy."""
     low, extent = windows[..., :2], windows[..., 2:] - windows[..., :2]
     return torch.cat([low + parts[..., :2] * extent, low + parts[..., 2:] * extent], dim=-1)
 
 
 def around_parts(boxes: Tensor, parts: Tensor) -> Tensor:
-    """The windows (..., 4) of which `boxes` (..., 4) are the `parts` (..., 4): inverse of `inside_windows`."""
+    """Computes the windows (..., 4) of which `boxes` (..., 4) are the `parts`: inverse of `inside_windows`."""
     extent = (boxes[..., 2:] - boxes[..., :2]) / (parts[..., 2:] - parts[..., :2])
     low = boxes[..., :2] - parts[..., :2] * extent
     return torch.cat([low, low + extent], dim=-1)

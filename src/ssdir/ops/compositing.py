@@ -1,4 +1,4 @@
-"""Merging an image's objects: the paper's weighted sum, and one per pixel by opacity and nearness."""
+"""Compositing of objects: the paper's weighted sum, and a merge per pixel by opacity and nearness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssdir.ops.precision import in_full_precision
 
 
 def image_softmax(logits: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
-    """Softmax of (M,) logits over the objects of each image: weights (M,)."""
+    """Computes the softmax of logits (M,) over the objects of each image: weights (M,)."""
     highest = logits.new_full((batch_size,), -torch.inf)
     highest = highest.scatter_reduce(0, image_index, logits.detach(), "amax")
     weights = torch.exp(logits - highest[image_index])
@@ -28,7 +28,7 @@ def composite_weighted(
     counts: list[int],
     size: tuple[int, int],
 ) -> Tensor:
-    """The paper's merge: a sum weighted by softmaxed depth, divided by the image's maximum.
+    """Composites as the paper does: a sum weighted by softmaxed depth, divided by the image's maximum.
 
     Args:
         appearances: float (M, 3, S, S) in [0, 1].
@@ -56,10 +56,10 @@ def composite_alpha(
     counts: list[int],
     size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """The per-pixel merge: where objects overlap, the nearer opaque one is seen.
+    """Composites per pixel: where objects overlap, the nearer opaque one is visible.
 
     With opacity a_m, premultiplied colour c_m and depth weight w_m pasted at a pixel, the pixel shows
-    (Σ w c / Σ w a) · min(1, Σ a): a mean over what is there, weighted by nearness, over black. A departure from
+    (Σ w c / Σ w a) · min(1, Σ a): a mean over the objects, weighted by nearness, over black. This departs from
     the paper, whose weights are one number per object, so that an object dims all others of its image.
 
     Args:
@@ -92,7 +92,7 @@ def pixel_owners(
     size: tuple[int, int],
     min_coverage: float = 0.5,
 ) -> Tensor:
-    """Which object each pixel shows most of: a segmentation, from what `composite_alpha` merges.
+    """Segments the image: the object that each pixel shows most of, as `composite_alpha` merges them.
 
     The owner is the object of the largest w_m a_m, its opacity weighted by its nearness, where the coverage of all
     objects together, Σ a, is at least `min_coverage`.
@@ -104,7 +104,7 @@ def pixel_owners(
         image_index: int64 (M,), never decreasing.
         counts: objects of each of the B images.
         size: (H, W).
-        min_coverage: least coverage of a pixel that belongs to an object.
+        min_coverage: minimum coverage of a pixel that belongs to an object.
 
     Returns:
         int64 (B, H, W): the owner's row, 0 ... M-1, or -1. The objects of one image at a time have canvases.
@@ -128,7 +128,7 @@ def pixel_owners(
 
 
 LEAST_OPACITY = 0.05
-"""What every object counts as in its box, so that pixels that nobody draws are everybody's."""
+"""Minimum opacity of each object in its box, so that pixels that no object covers are shared by all."""
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def pixel_shares(
     counts: list[int],
     size: tuple[int, int],
 ) -> Tensor:
-    """How much of each pixel in its box an object shows, beside the others: w a / Σ w a, in the object's frame.
+    """Computes the share of an object in each pixel of its box, w a / Σ w a, in the object's frame.
 
     Args:
         alpha: float (M, 1, S, S) in [0, 1].
@@ -157,7 +157,7 @@ def pixel_shares(
     (H, W), S = size, alpha.shape[-1]
     weights = _depth_weights(z_depth, image_index, len(counts))[:, None, None, None]
     shown = crop_glimpses(paste_sum(alpha * weights, boxes, counts, size, antialias=True), boxes, image_index, S)
-    # What pasting and cropping make of the object alone: both blur.
+    # The object alone is pasted and cropped too, since both blur.
     extent = boxes[:, 2:] - boxes[:, :2]
     across = bin_weights(boxes[:, 0], boxes[:, 2], S, W) @ tent_weights(boxes[:, 0], extent[:, 0], W, S, True)
     down = bin_weights(boxes[:, 1], boxes[:, 3], S, H) @ tent_weights(boxes[:, 1], extent[:, 1], H, S, True)
@@ -168,5 +168,5 @@ def pixel_shares(
 
 
 def _depth_weights(z_depth: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
-    """Nearness (M,): the floor keeps an object that is far behind the others in view where it is alone."""
+    """Computes nearness (M,); the floor keeps an object far behind the others visible where it is alone."""
     return image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)

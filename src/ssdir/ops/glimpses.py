@@ -1,4 +1,4 @@
-"""Glimpses: what an image shows inside each object's box."""
+"""Glimpses: crops of images at the objects' boxes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
 
 
 def crop_levels(levels: Sequence[Tensor], boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """The sum of `crop_glimpses` of several feature maps, each (B, C, h, w), of the same images."""
+    """Sums `crop_glimpses` of several feature maps, each (B, C, h, w), of the same images."""
     return torch.stack([crop_glimpses(level, boxes, image_index, size) for level in levels]).sum(dim=0)
 
 
 def bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
-    """RoIAlign along one axis: the weight (M, S, P) of each pixel in each bin of [low, high].
+    """Computes the weight (M, S, P) of each pixel in each bin of [low, high]: RoIAlign along one axis.
 
     A bin is the mean of as many bilinear samples, evenly spread, as it has pixels, rounded up. RoIAlign is the
     product of two such axes; as matrices, its gradient takes a third of the time of torchvision's, serial on CPUs.
@@ -69,21 +69,21 @@ def sample_glimpses(
     """Samples each box bilinearly at `size` × `size` points, differentiably in the box (`crop_glimpses` is not).
 
     The spatial transformer of AIR, SPAIR and SPACE as two matrix products per image, A_y · I · A_xᵀ with tent
-    weights: the compositor's paste, the other way round. What lies outside the image is black.
+    weights: the inverse of pasting. Points outside the image are black.
 
     Args:
         images: float (B, C, H, W).
         boxes: float (M, 4), xyxy relative to the image, with positive area; may reach beyond the image.
         image_index: int64 (M,), never decreasing.
         size: side S of the glimpses.
-        antialias: average over the pixels that a sample stands for, where the box has more of them than samples;
+        antialias: average over pixels, where the box has more of them than samples;
             without, equal to `grid_sample(align_corners=False, padding_mode="zeros")`.
 
     Returns:
         float (M, C, S, S). No per-object copy of an image is made.
     """
     H, W = images.shape[-2:]
-    # Seen from the box, the image is what is spread: from -low / extent, over 1 / extent.
+    # In the frame of the box, the image extends from -low / extent over 1 / extent.
     low, per_extent = boxes[:, :2], 1 / (boxes[:, 2:] - boxes[:, :2])
     across = tent_weights(-low[:, 0] * per_extent[:, 0], per_extent[:, 0], size, W, antialias)
     down = tent_weights(-low[:, 1] * per_extent[:, 1], per_extent[:, 1], size, H, antialias)
@@ -91,11 +91,11 @@ def sample_glimpses(
 
 
 def _contract(images: Tensor, down: Tensor, across: Tensor, image_index: Tensor) -> Tensor:
-    """A_y · I · A_xᵀ: weights (M, S, H) and (M, S, W), ordered by image, to glimpses (M, C, S, S)."""
+    """Computes glimpses (M, C, S, S), A_y · I · A_xᵀ, from weights (M, S, H) and (M, S, W), ordered by image."""
     B, C, _, W = images.shape
     size = down.shape[1]
     counts = torch.bincount(image_index, minlength=B).tolist()
-    if len(set(counts)) == 1:  # As many in every image: one call instead of one per image.
+    if len(set(counts)) == 1:  # Every image has as many: one call instead of one per image.
         left = rearrange(down, "(b n) s h -> b (n s) h", b=B)
         rows = torch.bmm(left, rearrange(images, "b c h w -> b h (c w)")).flatten(0, 1)
     else:

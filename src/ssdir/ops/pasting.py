@@ -1,8 +1,8 @@
 """Pasting objects into images: the spatial transformer of SSDIR as matrix products (paper §3.1, "SSDIR Decoder").
 
 Pasting an S×S appearance into an axis-aligned box is separable bilinear interpolation: A_y · I · A_xᵀ with tent
-weights. Outside the box these are zero, so an object need cost no more than its region of the image
-(`_sum_of_regions`). For many small objects, one product per image contracted over (object, row) is better,
+weights. Outside the box these are zero, so only the object's region of the image need be computed
+(`_sum_of_regions`). For many small objects, one product per image contracted over (object, row) is faster,
 [A_y,1 … A_y,M] · [I_1 A_x,1ᵀ; …; I_M A_x,Mᵀ] (`_sum_as_product`); and on GPUs, one for all images at once, for
 which objects are put together in groups of equal size (`_sum_of_groups`). No object has a canvas of its own.
 """
@@ -19,13 +19,13 @@ from torch.autograd.function import once_differentiable
 from ssdir.ops.precision import in_full_precision
 
 Region = tuple[int, int, int, int, int]
-"""Image, first row, rows, first column, columns."""
+"""Image, first row, number of rows, first column, number of columns."""
 
 CALL_COST = 2_000_000
-"""Multiplications that a CPU core does in the time of one object's calls, in order of magnitude."""
+"""Multiplications that take a CPU core as long as the calls for one object, in order of magnitude."""
 
 GROUP_SIZE = 8
-"""Objects of an image that a GPU sums in one product; of an image's last group, some may be missing."""
+"""Objects of an image that a GPU sums in one product; the last group of an image may have fewer."""
 
 
 @in_full_precision
@@ -36,7 +36,7 @@ def paste_sum(
     size: tuple[int, int],
     antialias: bool = False,
 ) -> Tensor:
-    """Sums the objects of each image, each pasted into its box.
+    """Pastes objects into their boxes, and sums those of each image.
 
     Args:
         appearances: float (M, C, S, S), already weighted; ordered by image.
@@ -66,7 +66,7 @@ def tent_weights(
     antialias: bool = False,
     pixels: Tensor | None = None,
 ) -> Tensor:
-    """Bilinear weights of `size` samples spread over [low, low + extent] for each pixel of an axis.
+    """Computes bilinear weights of `size` samples spread over [low, low + extent] for each pixel of an axis.
 
     Equal to `grid_sample(align_corners=False, padding_mode="zeros")` along one axis.
 
@@ -75,8 +75,8 @@ def tent_weights(
         extent: float (M,), its width or height, > 0.
         num_pixels: pixels along the axis.
         size: samples S along the axis.
-        antialias: widen the tents where the box has fewer pixels than samples, so that every sample counts.
-        pixels: int64 (M, P), those that are asked for; None for all.
+        antialias: widen the tents where the box has fewer pixels than samples, so that every sample contributes.
+        pixels: int64 (M, P), the pixels to compute weights for; None for all.
 
     Returns:
         float (M, P, S).
@@ -85,13 +85,13 @@ def tent_weights(
         pixels = torch.arange(num_pixels, device=low.device)
     centers = (pixels.to(low.dtype) + 0.5) / num_pixels
     position = (centers - low[:, None]) / extent[:, None] * size - 0.5
-    # In place: fresh memory costs several times what the arithmetic does.
+    # In place: allocating memory takes several times as long as the arithmetic.
     weights = position[:, :, None] - torch.arange(size, device=low.device, dtype=low.dtype)
     if not antialias:
         return weights.abs_().neg_().add_(1).clamp_(min=0)
     spread = (size / (extent * num_pixels)).clamp(min=1)[:, None, None]
     weights.abs_().div_(-spread).add_(1).clamp_(min=0)
-    # A pixel inside the box averages over its samples; one that straddles the edge keeps its tent's falloff.
+    # A pixel inside the box averages over its samples; at the edge, the falloff of the tent stays.
     return weights.div_(weights.sum(dim=-1, keepdim=True).clamp(min=1))
 
 
@@ -111,7 +111,7 @@ def _sum_as_product(
 
 
 def _factors(appearances: Tensor, boxes: Tensor, size: tuple[int, int], antialias: bool) -> tuple[Tensor, Tensor]:
-    """A_y (M, H, S) and I · A_xᵀ (M, S, C, W) of each object."""
+    """Computes A_y (M, H, S) and I · A_xᵀ (M, S, C, W) of each object."""
     H, W = size
     C, S = appearances.shape[1], appearances.shape[-1]
     extent = boxes[:, 2:] - boxes[:, :2]
@@ -124,13 +124,13 @@ def _factors(appearances: Tensor, boxes: Tensor, size: tuple[int, int], antialia
 def _sum_of_groups(
     appearances: Tensor, boxes: Tensor, counts: list[int], size: tuple[int, int], antialias: bool
 ) -> Tensor:
-    """A product per group of objects of one image, all groups at once, and their sums.
+    """Computes a product per group of objects of one image, all groups at once, and sums them.
 
-    Of image after image, a GPU would have to be told: of 128 images, that takes it longer than it computes.
+    A loop would launch kernels once per image, which takes longer than the products from about 128 images on.
     """
     B, C = len(counts), appearances.shape[1]
     down, rows = _factors(appearances, boxes, size, antialias)
-    # On the host, which knows the counts: nothing waits for the device.
+    # Computed on the host, which knows the counts, so that nothing waits for the device.
     per_image = torch.tensor(counts)
     groups = (per_image + GROUP_SIZE - 1) // GROUP_SIZE
     first_slot = (groups.cumsum(0) - groups) * GROUP_SIZE
@@ -149,10 +149,10 @@ def _sum_of_groups(
 
 
 def _regions(boxes: Tensor, counts: list[int], size: tuple[int, int], samples: int) -> list[Region]:
-    """The pixels that each object can reach."""
+    """Computes the region of pixels that each object can reach."""
     extent = boxes.detach()[:, 2:] - boxes.detach()[:, :2]
     pixels = boxes.new_tensor([size[1], size[0]])
-    # Half a sample beyond the box, or what antialiasing spreads beyond that; and a pixel against rounding.
+    # Half a sample beyond the box, more with antialiasing, and a pixel against rounding.
     margin = torch.maximum(extent / (2 * samples), 1 / pixels) * pixels + 1
     first = (boxes.detach()[:, :2] * pixels - margin).floor().clamp(min=0).minimum(pixels - 1)
     end = (boxes.detach()[:, 2:] * pixels + margin).ceil().minimum(pixels).maximum(first + 1)
@@ -182,7 +182,7 @@ def _sum_of_regions(
 
 
 class _PasteRegions(torch.autograd.Function):
-    """A_y · I · A_xᵀ of each object, added to its region; and the way back, which reads the regions' gradient."""
+    """Adds A_y · I · A_xᵀ of each object to its region; the backward pass reads the regions' gradient."""
 
     @staticmethod
     def forward(
@@ -224,7 +224,7 @@ class _PasteRegions(torch.autograd.Function):
 
 
 def _rows(appearance: Tensor, across: Tensor) -> Tensor:
-    """I · A_xᵀ of one object, (C, S, S) and (w, S), as (S, C·w)."""
+    """Computes I · A_xᵀ of one object, (C, S, S) and (w, S), as (S, C·w)."""
     C, S, _ = appearance.shape
     rows = appearance.reshape(C * S, S) @ across.T
     return rows.view(C, S, len(across)).transpose(0, 1).reshape(S, C * len(across))

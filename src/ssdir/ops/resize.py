@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def resize_weights(old: int, new: int, device: torch.device | None = None) -> Tensor:
-    """How much each of `old` pixels of an axis counts for each of `new` ones.
+    """Computes the weight of each of `old` pixels of an axis in each of `new` ones.
 
-    An axis that shrinks is averaged over the pixels that a new one covers (OpenCV's `INTER_AREA`), one that grows
-    is interpolated linearly (`INTER_LINEAR`), and one that keeps its size stays as it is, exactly: positions are
+    A shrinking axis is averaged over the pixels that a new one covers (OpenCV's `INTER_AREA`), a growing axis is
+    interpolated linearly (`INTER_LINEAR`), and one of the same size stays exactly as it is: positions are
     integers, in units of 1 / (2 · new) of an old pixel.
 
     Args:
         old: pixels of the axis; may be symbolic, so that a traced graph takes any size.
-        new: pixels that it gets.
-        device: where the result is to be.
+        new: pixels of the resized axis.
+        device: of the result.
 
     Returns:
         float (new, old); rows add up to 1.
@@ -32,10 +32,10 @@ def resize_weights(old: int, new: int, device: torch.device | None = None) -> Te
 
 
 def resize_area(images: Tensor, size: int) -> Tensor:
-    """Squashes images to a square, as reading them does: float (B, C, H, W) in [0, 1] to (B, C, size, size).
+    """Resizes images float (B, C, H, W) in [0, 1] to a square, (B, C, size, size), as the image reader does.
 
-    Two matrix products, in which H and W may be symbolic. Values are rounded to multiples of 1/255: the model was
-    trained on 8-bit pixels.
+    It takes two matrix products, in which H and W may be symbolic. Values are rounded to multiples of 1/255: the
+    model was trained on 8-bit pixels.
     """
     H, W = images.shape[-2:]
     down, across = resize_weights(H, size, images.device), resize_weights(W, size, images.device)

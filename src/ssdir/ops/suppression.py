@@ -1,4 +1,4 @@
-"""Which of overlapping detections stay: non-maximum suppression of a whole batch at once."""
+"""Non-maximum suppression of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def keep_best(
         boxes: float (M, 4), xyxy.
         scores: float (M,).
         image_index: int64 (M,), the image of each.
-        iou_threshold: the weaker of two detections goes where they overlap by more; from 1 on, all stay.
-        max_objects: most detections kept per image.
+        iou_threshold: the weaker of two detections is suppressed where they overlap by more; from 1 on, all stay.
+        max_objects: maximum number of detections kept per image.
 
     Returns:
         int64: rows that stay, ordered by image, then by falling score.
     """
     if iou_threshold < 1:
-        # In one pass over all images, but image by image from a thousand boxes on, where that is faster. The pass
-        # moves each image's boxes away from the others': in single precision, the later the coarser.
+        # One pass over all images, or image by image from a thousand boxes on, where that is faster. The pass
+        # moves the boxes of each image away from the others', which needs more than single precision.
         precise = widest(boxes.device)
         keep: Tensor = batched_nms(boxes.to(precise), scores.to(precise), image_index, iou_threshold)
     else:
@@ -42,7 +42,7 @@ def keep_best(
 
 @torch.library.custom_op("ssdir::suppress", mutates_args=())
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
-    """`keep_best` on dense detections, as one operator: what ONNX calls `NonMaxSuppression`.
+    """`keep_best` on dense detections, as one operator: ONNX's `NonMaxSuppression`.
 
     Args:
         boxes: float (B, N, 4), xyxy.
@@ -61,12 +61,12 @@ def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: i
 
 @suppress.register_fake
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
-    """Its shape while a graph is traced: how many stay is known only when it runs."""
+    """Returns the shape while a graph is traced: the number of rows is known only when it runs."""
     return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(), 2), dtype=torch.int64)
 
 
-def suppress_found(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float) -> Tensor:
-    """`keep_best` on what `suppress` found, once its boxes have moved, by the same operator.
+def suppress_refined(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float) -> Tensor:
+    """`keep_best` on the result of `suppress` after its boxes were refined, by the same operator.
 
     Args:
         boxes: float (M, 4), xyxy, inside the unit square.
@@ -77,7 +77,7 @@ def suppress_found(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_thres
     Returns:
         int64: rows that stay, ordered by image, then by falling score.
     """
-    apart = boxes + 2 * image_index[:, None].to(boxes)  # Boxes of different images don't meet.
+    apart = boxes + 2 * image_index[:, None].to(boxes)  # Boxes of different images don't overlap.
     rows = suppress(apart[None], scores[None], iou_threshold, _NO_LIMIT)[:, 1]
     place = torch.arange(rows.shape[0], device=rows.device)  # ONNX has no stable sort.
     ordered: Tensor = rows[(_NO_LIMIT * image_index[rows] + place).argsort()]
