@@ -71,7 +71,9 @@ def test_coco_boxes_of_the_size_as_stored(tmp_path: Path, orientation: int, scal
     check_spot(root)
     table = read_annotations(root, "train")
     assert table.image_sizes.tolist() == [list(told[::-1] if orientation >= 5 else told)]
-    assert any("turned upright: 1 (train/a.jpg)" in note for note in table.notes) == (orientation >= 5)
+    assert any("turned by their EXIF orientation: 1 (train/a.jpg)" in note for note in table.notes) == (
+        orientation >= 5
+    )
     named = (f"train/a.jpg: EXIF orientation {orientation}",) if orientation in (2, 3, 4) else ()
     assert turned_images(table) == named
     for target in ("coco", "yolo", "voc"):

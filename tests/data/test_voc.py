@@ -208,7 +208,7 @@ def test_boxes_of_turned_images(golden, orientation):
         table = read_voc(golden, "train")
         assert table.boxes_px[0].tolist() == spot
         assert table.image_sizes[0].tolist() == [60, 40]
-        assert any("turned upright: 1" in note for note in table.notes)
+        assert any("turned by their EXIF orientation: 1" in note for note in table.notes)
     # With the size of the upright picture, or where both are the same, boxes are of the upright picture.
     xyxy = OBJECT.format("cat", "", spot[0] + 1, spot[1] + 1, spot[2], spot[3]) + "</object>"
     write_xml(golden, "a", xyxy, f"<size><width>{size[1]}</width><height>{size[0]}</height></size>")

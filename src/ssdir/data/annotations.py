@@ -17,15 +17,15 @@ class AnnotationTable:
 
     Attributes:
         root: the folder that `image_names` and `mask_names` are relative to.
-        sources: the annotation files, for what needs to know whether they changed.
+        sources: the annotation files.
         category_names: one per category.
         image_names: one per image.
         image_sizes: int64 (n, 2), height and width in pixels.
         image: int64 (N,), the image of each object, in any order.
         category: int64 (N,).
         boxes_px: float (N, 4), xyxy, as annotated: not clipped, and with or without area.
-        ignored: bool (N,), what counts as no object: crowd regions, what the data set calls invalid, and what is
-            `too_small`.
+        ignored: bool (N,), boxes that count as no object: crowd regions, those called invalid, and those
+            that are `too_small`.
         difficult: bool (N,), or None where the layout has no such flag.
         draw_order: int64 (N,), larger is nearer.
         source_index: int64 (N,), which asset the object shows.
@@ -36,9 +36,9 @@ class AnnotationTable:
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
         mask_value: int64 (N,).
         too_small: bool (N,), what `keep_readable` has made ignored; None where it was not asked.
-        info: what the data set says of itself, by name.
-        notes: what the reader met and mended or passed over, as sentences that name file and line.
-        sizes_from_files: the annotations give no sizes of images, `image_sizes` are those of the files.
+        info: metadata of the data set, by name.
+        notes: what the reader corrected or ignored, as sentences that name file and line.
+        sizes_from_files: whether `image_sizes` are those of the files, because the annotations have none.
     """
 
     root: Path
@@ -66,7 +66,7 @@ class AnnotationTable:
 
     @property
     def image_paths(self) -> list[Path]:
-        """One per image."""
+        """The path of each image."""
         return [self.root / name for name in self.image_names]
 
     def subset(self, objects: NDArray[np.int64], images: NDArray[np.int64]) -> AnnotationTable:
@@ -94,7 +94,7 @@ _OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visibl
 def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
     """Leaves out objects too small to learn from, and images without any.
 
-    They become ignored: nothing is learned of them, and finding one is neither right nor wrong.
+    Small objects become ignored: nothing is learned from them, and to detect one is neither right nor wrong.
 
     Args:
         table: what is annotated.

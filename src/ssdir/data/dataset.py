@@ -41,7 +41,7 @@ class ObjectDataset(Dataset[Sample]):
 
     Boxes are clipped to their image; those without area, and ignored ones (crowd regions), are left out and
     counted in `dropped_boxes`. `z_depth` is the draw order and `source_index` the asset's number, where the
-    annotations tell; else they are None.
+    annotations have them; else they are None.
 
     Attributes:
         class_names: the names of the labels 0 ... K-1.
@@ -65,8 +65,8 @@ class ObjectDataset(Dataset[Sample]):
             table: what is where.
             classes: "all" categories in their order; "object" makes every object a label 0 named "object";
                 a list of names keeps the objects of these categories, labelled in this order.
-            image_size: side to which images are squashed; None leaves them as they are.
-            transform: maps each sample, after the squash.
+            image_size: side of the square that images are resized to; None leaves them as they are.
+            transform: maps each sample, after resizing.
             preload: keeps all images in memory, grey ones as one channel.
 
         Raises:
@@ -135,7 +135,7 @@ class ObjectDataset(Dataset[Sample]):
         return self._objects(slice(None), image_index, len(self))
 
     def ignored(self, index: int) -> Objects:
-        """Regions of an image that count as no object, crowds or what is too small: finding them is no mistake."""
+        """Returns the regions that count as no object, crowds or too small: to detect them is no mistake."""
         rows = self._rows(index, self._ignored_starts)
         labels = self._ignored_labels[rows]
         return Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
@@ -263,7 +263,7 @@ def fingerprint(dataset: ObjectDataset) -> str:
 
 
 def _by_image(table: AnnotationTable, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The chosen rows of a table, image by image, and where each image's begin and the last one's end."""
+    """Returns the chosen rows of a table by image, and where each image's rows begin and the last one's end."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(table.image[rows], kind="stable")]
     counts = np.bincount(table.image[rows], minlength=len(table.image_names))

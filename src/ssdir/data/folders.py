@@ -38,11 +38,11 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def files_below(folder: Path) -> list[Path]:
     """The files in a folder and its subfolders, sorted; none where there is no such folder.
 
-    Links to folders elsewhere are followed. A folder that lies within the tree itself is searched under its own
-    name only, so no file comes twice and a link to a folder above it is no endless way.
+    Links to folders elsewhere are followed. A folder that is within the tree itself is searched under its own
+    name only, so that no file comes twice and a link to a folder above it does not recurse for ever.
 
     Raises:
-        InputError: if one of the folders can't be read: `Path.rglob` would leave out what is in it without a word.
+        InputError: if one of the folders can't be read, which `Path.rglob` would silently leave out.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -63,7 +63,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def listing(folder: Path, root: Path) -> str:
-    """Says what is in a folder below the root, as far as a sentence has room for it."""
+    """Lists the first names in a folder below the root, for a message."""
     name = "it" if folder == root else f"{folder.relative_to(root).as_posix()}/"
     if not folder.is_dir():
         return f"{name} does not exist"

@@ -28,7 +28,7 @@ ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tenso
 
 _STRIP_PIXELS = 1 << 22
 _FEW_BITS = 14
-"""An image of 16 bits whose values all have so few is remarked on."""
+"""The number of bits up to which values of a 16-bit image raise a warning."""
 
 # Pillow's decoders raise all of these for damaged files.
 _DAMAGED = (
@@ -45,8 +45,8 @@ def read_image(source: ImageSource) -> Image8:
     """Reads an image as 8-bit RGB.
 
     Files and PIL images may be grey, palette, RGB, CMYK, 16-bit (divided by 257) or animated (the first
-    frame counts), and are turned upright as their EXIF orientation says. Transparent pixels are composited
-    over black, the background of all our data. What 16-bit images leave unused of their range is an
+    frame counts), and their EXIF orientation is applied. Transparent pixels are composited
+    over black, the background of all our data. A 16-bit image that uses few of its bits raises an
     `InputWarning`.
 
     Args:
@@ -85,14 +85,14 @@ def read_channels(source: ImageSource) -> Image8:
 
 
 def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8]:
-    """Reads an image as every model sees it: whole, then resized in one step, whatever it comes in.
+    """Reads an image as every model sees it: decoded whole, then resized in one step, whatever the source.
 
     Args:
         source: see `read_image`.
         side: of the square, in pixels.
 
     Returns:
-        The upright image's (height, width) in pixels, and uint8 (side, side, 3), RGB.
+        The (height, width) of the image as shown, in pixels, and uint8 (side, side, 3), RGB.
 
     Raises:
         InputError: as `read_image`.
@@ -113,7 +113,7 @@ def resize_nearest(mask: NDArray[T], height: int, width: int) -> NDArray[T]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """The (height, width) of an upright image file, from its header alone.
+    """Returns the (height, width) of an image file with its EXIF orientation applied, from its header alone.
 
     Raises:
         InputError: if the file is missing, or no image.
@@ -160,7 +160,7 @@ def resize(image: Image8, height: int, width: int) -> Image8:
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image file, undecoded; Pillow's own pixel limit, lower than ours, is lifted for the moment.
+    """Opens an image file, undecoded; Pillow's pixel limit, which is lower than ours, is lifted meanwhile.
 
     Raises:
         InputError: if it is missing, no image, or has more than `MAX_PIXELS`.
@@ -232,11 +232,11 @@ def _over_black(image: Image.Image) -> Image.Image:
 
 
 def _wide(image: Image.Image, name: str) -> NDArray[np.generic]:
-    """The values of a grey image of more than 8 bits: uint16 or float (H, W), larger is brighter."""
+    """Returns the values of a grey image of more than 8 bits: uint16 or float (H, W), larger is brighter."""
     values = np.asarray(image)
     white_is_zero = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
     if image.mode == "F":
-        # Pillow turns round only what has 8 bits or less.
+        # Pillow inverts only images of 8 bits or less.
         return 1 - values if white_is_zero else values
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > _MAX_16_BIT:
@@ -308,7 +308,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turn(image: Image8, orientation: int) -> Image8:
-    """Turns a stored image upright; orientations 5 ... 8 are transposed first, then mirrored."""
+    """Applies an EXIF orientation to an image as stored; 5 ... 8 are transposed first, then mirrored."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     flip_rows = orientation in (3, 4, 7, 8)

@@ -17,10 +17,10 @@ class Problem:
     """A broken or suspicious part of a data set.
 
     Attributes:
-        kind: what it is, as an identifier.
-        stops: training stops at it; else it goes on, as `sentence` says.
-        sentence: what it is, and what becomes of it.
-        names: each case: an image, a box of an image, or a class.
+        kind: identifier of the kind of problem.
+        stops: whether training stops at it; else it goes on, as `sentence` says.
+        sentence: what is wrong, and how it is treated.
+        names: every image, box of an image, or class with the problem.
     """
 
     kind: str
@@ -57,7 +57,7 @@ def usable_boxes(table: AnnotationTable) -> tuple[NDArray[np.int64], NDArray[np.
 def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> Problem | None:
     """Reports that a detector can't be trained, because no image has an object that it could learn.
 
-    Both `ssdir data check` and training ask this.
+    Both `ssdir data check` and training use this.
 
     Args:
         table: what is annotated.

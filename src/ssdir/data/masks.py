@@ -25,9 +25,9 @@ _STRIP_PIXELS = 1 << 22
 
 
 def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
-    """Reads a mask: grey values as they are in the file, of a palette the indices and not the colours.
+    """Reads a mask: grey values as they are in the file; for a palette, the indices and not the colours.
 
-    It is compared with its image before it is decoded.
+    Its size is compared with the image's before it is decoded.
 
     Args:
         path: the mask's file.
@@ -63,11 +63,11 @@ def _grey_scale(image: Image.Image) -> int:
 
 
 class _UnfitError(Exception):
-    """A mask has another size than its image, or colours."""
+    """Raised where a mask has another size than its image, or colours."""
 
 
 def mask_boxes(mask: IndexMask, num_objects: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The tight boxes of the values 1 ... M of a mask.
+    """Computes the tight boxes of the values 1 ... M of a mask.
 
     Returns:
         Boxes xyxy in whole pixels, half-open, (M, 4), zeros where a value does not occur; and the values' numbers

@@ -1,8 +1,8 @@
 """EXIF orientation: whether boxes refer to a photograph as it is shown, or as it is stored on its side.
 
-Images are read as seen, turned as their EXIF orientation says, because annotation tools show them so, and because
-a model is later given photographs so. But some exporters write boxes in the grid of pixels as stored. Where the
-annotated size tells the two apart, it decides; where it can't, boxes are taken to refer to the picture as seen.
+Images are read with their EXIF orientation applied, because annotation tools show them so, and because
+models are given photographs so. But some exporters write boxes in the grid of pixels as stored. Where the
+annotated size tells the two apart, it decides; where it can't, boxes are taken to refer to the image as shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Size: TypeAlias = tuple[int, int]
 def turn_box(
     box: Iterable[Number], size: Sequence[int], orientation: int
 ) -> tuple[Number, Number, Number, Number]:
-    """A box of an image as stored, or columns of them, in the upright image of the given (height, width)."""
+    """Applies an EXIF orientation to a box as stored, or to columns of boxes; `size` is the image's as shown."""
     height, width = size
     x1, y1, x2, y2 = box
     if orientation >= 5:
@@ -40,37 +40,37 @@ def turn_box(
     return x1, y1, x2, y2
 
 
-def refers_to_stored(annotated: Size, upright: Size, orientation: int) -> bool:
+def refers_to_stored(annotated: Size, shown: Size, orientation: int) -> bool:
     """Tells whether an annotated (height, width) is that of the image as stored, and not as shown."""
-    if orientation < 5 or annotated == upright:
+    if orientation < 5 or annotated == shown:
         return False
-    stored = upright[::-1]
-    return annotated == stored or (same_shape(stored, annotated) and not same_shape(upright, annotated))
+    stored = shown[::-1]
+    return annotated == stored or (same_shape(stored, annotated) and not same_shape(shown, annotated))
 
 
-def is_ambiguous(upright: Size, orientation: int) -> bool:
+def is_ambiguous(shown: Size, orientation: int) -> bool:
     """Tells whether an image looks different as stored and as shown, but has the same size."""
-    return orientation in (2, 3, 4) or (orientation >= 5 and upright[0] == upright[1])
+    return orientation in (2, 3, 4) or (orientation >= 5 and shown[0] == shown[1])
 
 
-def orientation_of_boxes(annotated: Size, upright: Size, path: Path) -> int:
-    """The EXIF orientation by which boxes must be turned to fit the upright image: 1 is not at all.
+def orientation_of_boxes(annotated: Size, shown: Size, path: Path) -> int:
+    """Returns the EXIF orientation to apply to boxes so that they fit the image as shown: 1 is none.
 
     Args:
         annotated: (height, width) that the boxes refer to.
-        upright: that of the upright image.
-        path: the image, whose header is read where the two sizes leave it open.
+        shown: (height, width) of the image as shown.
+        path: the image, whose header is read where the two sizes don't decide.
 
     Raises:
         InputError: if the image can't be read.
     """
-    if annotated == upright or (same_shape(upright, annotated) and annotated != upright[::-1]):
+    if annotated == shown or (same_shape(shown, annotated) and annotated != shown[::-1]):
         return 1
     orientation = image_orientation(path)
-    return orientation if refers_to_stored(annotated, upright, orientation) else 1
+    return orientation if refers_to_stored(annotated, shown, orientation) else 1
 
 
-def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
+def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
     """Converts boxes (n, 4), xyxy in pixels of the annotated (height, width), to pixels of the image as shown.
 
     The image may be a larger or smaller copy of the one annotated, or that one as stored, on its side.
@@ -78,23 +78,21 @@ def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, upright: Size, p
     Raises:
         InputError: if it has other proportions, or can't be read.
     """
-    if (orientation := orientation_of_boxes(annotated, upright, path)) != 1:
+    if (orientation := orientation_of_boxes(annotated, shown, path)) != 1:
         annotated = annotated[::-1]
         boxes = np.stack(turn_box(boxes.T, annotated, orientation), axis=1)
-    return boxes * _scale(annotated, upright, path)
+    return boxes * _scale(annotated, shown, path)
 
 
-def fit_to_annotation(
-    boxes: NDArray[np.float64], upright: Size, annotated: Size, path: Path
-) -> NDArray[np.float64]:
-    """The reverse of `fit_to_picture`: boxes of the upright image in pixels of the one annotated.
+def fit_to_annotation(boxes: NDArray[np.float64], shown: Size, annotated: Size, path: Path) -> NDArray[np.float64]:
+    """Reverses `fit_to_picture`: converts boxes of the image as shown to pixels of the one annotated.
 
     Raises:
         InputError: as `fit_to_picture`.
     """
-    orientation = orientation_of_boxes(annotated, upright, path)
+    orientation = orientation_of_boxes(annotated, shown, path)
     seen = annotated if orientation == 1 else annotated[::-1]
-    boxes = boxes / _scale(seen, upright, path)
+    boxes = boxes / _scale(seen, shown, path)
     if orientation == 1:
         return boxes
     # All turns are their own reverse but those by a quarter, which are each other's.
@@ -102,20 +100,20 @@ def fit_to_annotation(
     return np.stack(turn_box(boxes.T, annotated, reverse), axis=1)
 
 
-def _scale(annotated: Size, upright: Size, path: Path) -> NDArray[np.float64]:
+def _scale(annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
     """Returns the factors that xyxy boxes are multiplied by."""
-    if not same_shape(upright, annotated):
-        has, says = (f"{width} x {height}" for height, width in (upright, annotated))
+    if not same_shape(shown, annotated):
+        has, says = (f"{width} x {height}" for height, width in (shown, annotated))
         raise InputError(f"'{path}' has {has} pixels, but is annotated as {says}: use the image annotated")
-    (height, width), (old_height, old_width) = upright, annotated
+    (height, width), (old_height, old_width) = shown, annotated
     return np.array([width / old_width, height / old_height] * 2)
 
 
-def turn_upright(table: AnnotationTable) -> AnnotationTable:
-    """Turns the boxes that refer to images as stored; reads the images' headers, and passes over missing ones."""
+def apply_exif_orientation(table: AnnotationTable) -> AnnotationTable:
+    """Applies the EXIF orientation to boxes that refer to images as stored; ignores missing images."""
     orientations = np.ones(len(table.image_names), dtype=np.int64)
     for i, (path, (height, width)) in enumerate(zip(table.image_paths, table.image_sizes.tolist(), strict=True)):
-        with suppress(InputError):  # Whoever reads the image will say what is wrong with it.
+        with suppress(InputError):  # The error is reported when the image is read.
             orientations[i] = orientation_of_boxes((height, width), image_size(path), path)
     turned = orientations != 1
     if not turned.any():
@@ -131,4 +129,6 @@ def turn_upright(table: AnnotationTable) -> AnnotationTable:
 
 def turned_note(names: Sequence[str]) -> str:
     """Makes a reader's note on images whose boxes it turned."""
-    return f"images annotated as stored, on their side, whose boxes were turned upright: {len(names)} ({names[0]})"
+    return (
+        f"images annotated as stored, whose boxes were turned by their EXIF orientation: {len(names)} ({names[0]})"
+    )

@@ -19,7 +19,7 @@ class PixelBudget:
 
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
-        """Waits until so many pixels more may be decoded; an image that is larger than the limit goes alone."""
+        """Waits until that many more pixels may be decoded; an image larger than the limit is decoded alone."""
         with self._changed:
             self._changed.wait_for(lambda: not self.in_use or self.in_use + pixels <= self.limit)
             self.in_use += pixels

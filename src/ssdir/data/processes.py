@@ -17,12 +17,12 @@ ResultT = TypeVar("ResultT")
 def run_jobs(
     work: Callable[[JobT], ResultT], jobs: Sequence[JobT], processes: int
 ) -> Generator[ResultT, None, None]:
-    """The results of jobs, in their order.
+    """Yields the results of jobs, in their order.
 
     Args:
-        work: does one; each process gets it once.
-        jobs: what is to be done; those that were not begun when the generator is closed never are.
-        processes: how many do it; 1 is this one.
+        work: does one job; each process receives it once.
+        jobs: the jobs; those that have not begun when the generator is closed are never done.
+        processes: number of processes; 1 is this one.
     """
     if processes <= 1:
         yield from map(work, jobs)
@@ -37,7 +37,7 @@ def run_jobs(
 def starts_by_fork() -> bool:
     """Tells whether a new process is a copy of this one, and does not import the user's script anew.
 
-    Asking does not settle it: the user may still choose.
+    The start method is only read, so that the user may still choose one.
     """
     return (get_start_method(allow_none=True) or get_all_start_methods()[0]) == "fork"
 

@@ -58,7 +58,7 @@ def build_augmentation(config: AugmentConfig, size: int) -> Augmentation | None:
 
 
 class _Augmentation:
-    """A class rather than a closure, so that data loaders can pickle it."""
+    """An augmentation, as a class rather than a closure, so that data loaders can pickle it."""
 
     def __init__(self, config: AugmentConfig, size: int) -> None:
         self.before_crop: list[Any] = [
@@ -79,7 +79,7 @@ class _Augmentation:
 
     def __call__(self, image: Tensor, objects: Objects) -> tuple[Tensor, Objects]:
         height, width = image.shape[-2:]
-        # Labels are row numbers: they tell afterwards which objects are left.
+        # Labels are row numbers, which identify the objects that are left.
         sample: dict[str, Any] = {
             "image": tv_tensors.Image(image),
             "boxes": tv_tensors.BoundingBoxes(
@@ -87,7 +87,7 @@ class _Augmentation:
             ),
             "rows": torch.arange(len(objects)),
         }
-        # The crop looks for a place that keeps an object: pointless without one.
+        # The crop searches for a place that keeps an object, so it needs one.
         crop = self.crop if len(objects) else []
         for step in (*self.before_crop, *crop, *self.after_crop):
             sample = step(sample)

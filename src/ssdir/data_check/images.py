@@ -26,7 +26,7 @@ class ScannedImage:
     """The result of decoding an image.
 
     Attributes:
-        size: height and width in pixels, upright; None if it can't be read.
+        size: height and width in pixels, as shown; None if it can't be read.
         content: names the pixels, so that copies in other formats are found too.
         orientation: that EXIF gives, 1 ... 8; the size is that of the image turned so.
         black: the share of its pixels that are black, or nearly.
@@ -87,7 +87,7 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
         "rescaled_images": (False, "images of another size than annotated (boxes are scaled)"),
         "turned_images": (
             False,
-            "images that EXIF turns, and no size tells how their boxes are meant (taken: upright)",
+            "images turned by EXIF, without a size that decides what boxes refer to (taken: as shown)",
         ),
         "duplicate_images": (False, "images that are there already (kept)"),
     }

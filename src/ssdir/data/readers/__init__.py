@@ -1,1 +1,1 @@
-"""Readers of data sets: each layout becomes one `AnnotationTable`."""
+"""Readers of data sets: a module or package per layout returns an `AnnotationTable`."""

@@ -1,7 +1,7 @@
 """The layout of CLEVRTEX: `CLEVRTEX_<variant>_<number>.png`, mask `..._flat.png` and metadata `....json`.
 
-The files of each thousand images lie in a folder of their own, such as `clevrtex_full/0/`. Splits are those of the
-publisher's loader (github.com/karazijal/clevrtex-generation, clevrtex_eval.py): of the images, in the order of
+Each thousand images have a folder, such as `clevrtex_full/0/`. Splits are those of the
+publisher's loader (github.com/karazijal/clevrtex-generation, clevrtex_eval.py): in the order of
 their numbers, the first tenth is test, the second val, the rest train; the variant outd is all test.
 """
 
@@ -31,17 +31,17 @@ from ssdir.data.readers.splits import missing_split
 from ssdir.documents import read_json
 from ssdir.errors import EmptySplitError, InputError
 
-# There are others beside these: depth, albedo, normals, shadows.
+# Other files, such as depth and normals, don't match.
 _NAME = re.compile(r"CLEVRTEX_([a-z]+)_(\d{6})(\.png|_flat\.png|\.json)")
 # The root is a folder of a thousand images, a variant's, or the one above it.
 _PLACES = ("", "*/", "*/*/")
 _UNDIVIDED = "outd"
-# Elsewhere the metadata have colours too, but textures hide them.
+# Other variants' metadata have colours too, but textures hide them.
 _COLOURED = "vbg"
 
 
 class _ObjectEntry(Record):
-    """An object as the metadata have it; without an index, its place in the list is its value in the mask."""
+    """An object of the metadata; without an index, its place in the list is its value in the mask."""
 
     size: Name
     material: Name
@@ -70,7 +70,7 @@ def clevrtex_splits(root: str | Path) -> list[str]:
 
 
 def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
-    """Reads a split, or `all`: shapes as categories, tight boxes of what is seen, depth, attributes and masks.
+    """Reads a split, or `all`: shapes as categories, tight boxes of visible pixels, depth, attributes and masks.
 
     The names of categories and attributes are those of all images, whatever the split; so all metadata are read.
 
@@ -94,7 +94,7 @@ def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
 
 
 def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:
-    """The variant, the images by number, and what there is to note."""
+    """Returns the variant, the images by number, and notes."""
     find_folder(root)
     found: dict[tuple[str, str], dict[int, Path]] = {}
     for path in (path for place in _PLACES for path in root.glob(f"{place}CLEVRTEX_*")):
@@ -121,7 +121,7 @@ def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:
 
 
 def _divide(numbers: list[int], variant: str, split: str, root: Path) -> list[int]:
-    """The part that is a split. Sides are rounded down, as the publisher's are."""
+    """Selects the images of a split. Its size is rounded down, as the publisher's is."""
     tenth, fifth = int(0.1 * len(numbers)), int(0.2 * len(numbers))
     parts = {"train": numbers[fifth:], "val": numbers[tenth:fifth], "test": numbers[:tenth]}
     if variant == _UNDIVIDED:
@@ -137,7 +137,7 @@ def _divide(numbers: list[int], variant: str, split: str, root: Path) -> list[in
 
 
 def _read_image(root: Path, path: Path, variant: str) -> MaskedImage:
-    """An image, and the objects that its metadata list."""
+    """Reads an image's metadata: its objects."""
     metadata, mask = _beside(path, ".json"), _beside(path, "_flat.png")
     for file, what in ((metadata, "metadata"), (mask, "mask")):
         if not file.is_file():

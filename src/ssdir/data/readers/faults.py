@@ -11,14 +11,14 @@ _MAX_NAMED = 10
 
 
 class Faults:
-    """What is wrong, as sentences: the first ten are kept, and all are counted."""
+    """The faults of a data set as sentences: the first ten are kept, and all are counted."""
 
     def __init__(self, where: str, of_one_file: bool = False) -> None:
         """Starts without faults.
 
         Args:
-            where: the data set or file as a message calls it.
-            of_one_file: the sentences don't name `where`, so that one alone needs it before it.
+            where: name of the data set or file in messages.
+            of_one_file: whether the sentences don't name `where`, so that a single one needs it in front.
         """
         self._where, self._of_one_file = where, of_one_file
         self._first: list[str] = []
@@ -32,14 +32,14 @@ class Faults:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Adds the `InputError` that is raised within, and goes on after it."""
+        """Adds the `InputError` that is raised within the block, and goes on after it."""
         try:
             yield
         except InputError as error:
             self.add(str(error))
 
     def stop_at_any(self) -> None:
-        """Ends the reading if anything is wrong.
+        """Raises all faults as one error, if there are any.
 
         Raises:
             InputError: that names up to ten faults, and counts the rest.

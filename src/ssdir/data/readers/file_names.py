@@ -13,23 +13,23 @@ from pydantic import AfterValidator, Field
 
 from ssdir.data.folders import files_below
 
-# Such folders are in every split, so they say nothing about which one is meant.
+# These folders are in every split, so they don't identify one.
 _IN_EVERY_SPLIT = frozenset({"images", "labels"})
 
 
 class PathEnds:
     """The files and folders of a data set by the ends of their paths.
 
-    Of `/home/ann/pets/train/images/a.png`, the file `train/images/a.png` below the root has the same end. It is
-    meant if no other file's end agrees as far, and a folder agrees that tells splits apart, not just `images`.
+    `/home/ann/pets/train/images/a.png` has the same end as `train/images/a.png` below the root. This file is meant
+    if no other file's end agrees as far, and a folder agrees that distinguishes splits, not just `images`.
     """
 
     def __init__(self, root: Path) -> None:
-        """Remembers the root; its files are listed once they are needed."""
+        """Keeps the root, whose files are listed when they are needed."""
         self.root = root
 
     def find_file(self, name: str) -> Path | None:
-        """The file that a path means; None if there is none, or several agree as far."""
+        """Finds the file that a path means; None if there is none, or several agree as far."""
         parts = path_parts(name)
         found = _longest_end(parts, self._files)
         if found is None:
@@ -40,7 +40,7 @@ class PathEnds:
         return self.root / path if whole or lies_in_root or _tells_apart(parts[-length:-1]) else None
 
     def find_folder(self, name: str) -> Path | None:
-        """The folder that a path means; None if there is none, or several agree as far."""
+        """Finds the folder that a path means; None if there is none, or several agree as far."""
         parts = path_parts(name)
         found = _longest_end(parts, self._folders)
         if found is None:
@@ -61,7 +61,7 @@ class PathEnds:
 
 
 def path_parts(name: str) -> tuple[str, ...]:
-    """The parts of a relative or absolute path as any system writes it, without drive, `.` and `..`."""
+    """Returns the parts of a relative or absolute path of any system, without drive, `.` and `..`."""
     path = PureWindowsPath(name) if "\\" in name else PurePosixPath(name)
     return tuple(part for part in path.parts if part not in (path.anchor, ".", ".."))
 
@@ -81,7 +81,7 @@ def _by_name(paths: set[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
 def _longest_end(
     parts: tuple[str, ...], by_name: dict[str, list[PurePosixPath]]
 ) -> tuple[PurePosixPath, int] | None:
-    """The one path that agrees with the most last parts, and with how many."""
+    """Finds the only path that agrees with the most last parts, and their number."""
     candidates = by_name.get(parts[-1], []) if parts else []
     lengths = [common_end(parts, path.parts) for path in candidates]
     longest = max(lengths, default=0)

@@ -53,7 +53,7 @@ def read_raw_json(path: Path) -> bytes:
 
 
 def _check_utf8(raw: bytes, path: Path) -> None:
-    """Checks a part at a time, so as not to hold all of it as text."""
+    """Checks a part at a time, because all of it as text would take too much memory."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(raw), _CHUNK):
         part = raw[start : start + _CHUNK]
@@ -112,7 +112,7 @@ def _without_not_finite(raw: bytes) -> bytes:
 
 
 def decode_entries(raws: Sequence[Raw], kind: type[T], what: str, faults: Faults) -> Iterator[tuple[int, T]]:
-    """Decodes entries, and yields position and value of those that are as they should be."""
+    """Decodes entries, yields position and value of the valid ones, and adds the others to the faults."""
     decode = msgspec.json.Decoder(kind).decode
     for position, raw in enumerate(watched(raws, f"reading {what} entries")):
         try:
@@ -126,7 +126,7 @@ def decode_entries(raws: Sequence[Raw], kind: type[T], what: str, faults: Faults
 
 
 def entry_name(what: str, identity: Any, position: int) -> str:
-    """An entry by its id or, where it has none, by its place in the list."""
+    """Returns the name of an entry: its id or, where it has none, its place in the list."""
     return f"{what} number {position} (from 0)" if identity is None else f"{what} {quote(identity)}"
 
 

@@ -1,12 +1,12 @@
-"""Folders of images with index masks: `images/<split>/`, `masks/<split>/`, and optionally `objects/<split>.jsonl`.
+"""Reads images with index masks: `images/<split>/`, `masks/<split>/`, and optionally `objects/<split>.jsonl`.
 
 A mask has the name of its image, as PNG. The objects' file has a line per image, with what a mask can't hold:
 
     {"image": "000000.png", "objects": [{"value": 1, "category": "cube", "attributes": {"colour": "red"},
                                          "depth": 9.3, "box": [10, 20, 30, 40]}]}
 
-Of an object only `value` is necessary. Without the file, each value of a mask is an object "object". Images that
-lie in `images/` itself are divided into splits (see `table_builder.divide`); their file is `objects/all.jsonl`.
+Only `value` is necessary. Without the file, each value of a mask is an object "object". Images that
+lie in `images/` itself are divided into splits (see `splits.divide`); their file is `objects/all.jsonl`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def is_mask_folder(root: str | Path) -> bool:
 
 
 def mask_folder_splits(root: str | Path) -> list[str]:
-    """The folders in `images/`; train, val and test where the images are to be divided."""
+    """Lists the folders in `images/`; train, val and test where the images are to be divided."""
     return _folders(Path(root)) or list(SPLITS)
 
 
@@ -76,7 +76,7 @@ def read_mask_folder(root: str | Path, split: str) -> AnnotationTable:
 
 
 def line_of(name: str, objects: list[MaskedObject]) -> str:
-    """An image's line of the objects' file."""
+    """Formats an image's line of the objects' file."""
     entries = [
         {
             "value": item.value,
@@ -102,7 +102,7 @@ def _objects_path(root: Path, split: str) -> Path:
 
 
 def _images(root: Path, split: str, notes: list[str]) -> list[MaskedImage]:
-    """The images of a split with what is known of their objects; adds to the notes."""
+    """Lists the images of a split with the given objects; adds to the notes."""
     base, masks = root / "images" / split, root / "masks" / split
     names = [image.relative_to(base).as_posix() for image in list_images(base)]
     path = _objects_path(root, split)
@@ -151,14 +151,14 @@ class _ObjectEntry(Record):
 
 
 class _LineEntry(Record):
-    """An image as the file has it."""
+    """An image's line of the objects' file."""
 
     image: str
     objects: list[_ObjectEntry] = Field(max_length=MAX_VALUE)
 
 
 def _read_objects(path: Path, faults: Faults) -> dict[str, list[MaskedObject]]:
-    """The objects that a file has, by the name of their image."""
+    """Reads the objects of a file, by the name of their image."""
     known: dict[str, list[MaskedObject]] = {}
     for number, line in enumerate(_raw_lines(path), start=1):
         if not line.strip():
@@ -177,7 +177,7 @@ def _read_objects(path: Path, faults: Faults) -> dict[str, list[MaskedObject]]:
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, without a byte order mark."""
+    """Yields the lines of a file, without a byte order mark."""
     try:
         with reading(path) as file:
             if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:

@@ -34,9 +34,9 @@ class MaskedObject:
     """An object of an image.
 
     Attributes:
-        value: of its visible pixels in the mask, from 1 on.
-        category: its name.
-        attributes: by name, the name of the value.
+        value: value of its visible pixels in the mask, from 1 on.
+        category: name of its category.
+        attributes: name of the value, by attribute.
         depth: distance along the viewing direction: smaller is nearer.
         box: xyxy in whole pixels; read from the mask where it is not known.
     """
@@ -50,7 +50,7 @@ class MaskedObject:
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """An image: its name and its mask's, relative to the root; its objects, or None: one per value of the mask."""
+    """An image: its name and its mask's, relative to the root; its objects, or None for one per mask value."""
 
     name: str
     mask_name: str
@@ -61,14 +61,14 @@ class Names:
     """Collects the names of categories, and of the attributes that every object has."""
 
     def __init__(self) -> None:
-        """Starts without any."""
+        """Starts without names."""
         self._categories: set[str] = set()
         self._values: dict[str, set[str]] = {}
         self._counts: dict[str, int] = {}
         self._objects = 0
 
     def add(self, image: MaskedImage) -> None:
-        """Takes the names of an image's objects."""
+        """Adds the names of an image's objects."""
         if image.objects is None:
             self._categories.add("object")
             return
@@ -100,11 +100,11 @@ class Names:
 def build_table(
     root: Path, sources: Iterable[Path], images: Sequence[MaskedImage], names: Names, notes: Iterable[str] = ()
 ) -> AnnotationTable:
-    """The table of some images. Boxes that are not known are read from the masks: tight around what is seen.
+    """Builds the table of images. Boxes that are not given are read from the masks: tight around visible pixels.
 
-    An object of which nothing is seen keeps its row and has a box without area. `depth` is there if every object
-    has one, and then `draw_order` ranks an image's objects by it, farthest first. `visible` is None: how much of
-    an object is hidden can't be told from what is seen.
+    A wholly hidden object keeps its row and has a box without area. `depth` is there if every object
+    has one, and then `draw_order` ranks an image's objects by it, farthest first. `visible` is None, because
+    masks don't show how much of an object is hidden.
 
     Raises:
         InputError: if an image or a mask that is needed is missing or damaged, they differ in size, or a mask has
@@ -160,7 +160,7 @@ def _read_all(root: Path, images: Sequence[MaskedImage]) -> list[tuple[tuple[int
 
 
 def _read(root: Path, image: MaskedImage) -> tuple[tuple[int, int], list[MaskedObject]]:
-    """An image's height and width, and its objects with their boxes."""
+    """Returns an image's height and width, and its objects with their boxes."""
     with DECODING.until_the_end():
         return _read_counted(root, image)
 

@@ -16,7 +16,7 @@ _MAX_NAMES_BYTES = 1 << 22
 
 
 class TableBuilder:
-    """Collects images, and after each its objects.
+    """Collects the rows of a table: images, and after each its objects.
 
     An object that repeats another of its image in everything is left out, and counted in a note.
     """
@@ -66,7 +66,7 @@ class TableBuilder:
         has_difficult: bool = False,
         sizes_from_files: bool = False,
     ) -> AnnotationTable:
-        """The table of what was added."""
+        """Builds the table."""
         image, category, boxes, ignored, difficult, attributes = (
             zip(*self._rows, strict=True) if self._rows else [()] * 6
         )
@@ -97,11 +97,11 @@ class TableBuilder:
 
 
 def read_names(path: Path) -> list[str]:
-    """Class names, one per line.
+    """Reads class names, one per line.
 
     Raises:
-        InputError: as `read_lines`; if there are none, two are the same, or a line between them is empty: the
-            classes' numbers would depend on whether it counts.
+        InputError: as `read_lines`; if there are none, two are the same, or a line between them is empty, on which
+            the classes' numbers would depend.
     """
     names = "\n".join(read_lines(path, _MAX_NAMES_BYTES)).rstrip("\n").split("\n")
     names = [] if names == [""] else names

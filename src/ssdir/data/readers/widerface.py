@@ -48,7 +48,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,9}")
 
 @dataclass(frozen=True)
 class _Entry:
-    """An image: the number of the line that names it, and its faces' values in the order of `_COLUMNS`."""
+    """An image: the line that names it, and the values of each face by `_COLUMNS`."""
 
     line: int
     name: str
@@ -72,11 +72,11 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
     Boxes are kept as annotated, those without width or height included. `invalid` faces are `ignored`. An image
     without faces may be written as a count of 0, with or without a line of zeros after it, or as a count of 1 and
     a line of zeros. Images that are named but not there are skipped, and counted in a note, so that a part of the
-    data set is one. Boxes are taken to refer to the upright picture; the published images carry no EXIF rotation.
+    data set is one. Boxes are taken to refer to the image as shown; the published images have no EXIF rotation.
 
     Raises:
-        InputError: if a folder or file is missing, or all of the images are; if one is no image, or is named
-            twice; if a line is not what it should be. It names the first ten of these lines, and counts all.
+        InputError: if a folder or file, or every image, is missing; if a file is no image, or is named
+            twice; if a line is invalid. It names the first ten of these lines, and counts all.
     """
     folder = Path(root)
     path = find_split_file(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")

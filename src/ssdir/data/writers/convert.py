@@ -136,7 +136,7 @@ def _renumber(table: AnnotationTable, names: Sequence[str]) -> AnnotationTable:
 
 
 def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
-    """Sizes and boxes of the images as they are, upright; annotations may be of a reduced copy."""
+    """Returns sizes and boxes for the images as shown; annotations may be of a reduced copy."""
     sizes = np.array([image_size(path) for path in table.image_paths], dtype=np.int64)
     for path, size, told in zip(table.image_paths, sizes.tolist(), table.image_sizes.tolist(), strict=True):
         if not same_shape(size, told):

@@ -22,7 +22,7 @@ JITTER = 0.5
 """The generator moves the camera by up to this much along each axis."""
 
 # Standard deviations: `pixel_coords` rounds x and y to whole pixels, and keeps depth in full (with less than
-# 1e-4, the prior no longer shows); the prior is that of a uniform jitter.
+# 1e-4, the prior has no effect); the prior is that of a uniform jitter.
 _PIXEL_ERROR = 1 / 12**0.5
 _DEPTH_ERROR = 1e-4
 _PRIOR_ERROR = 2 * JITTER / 12**0.5

@@ -37,7 +37,7 @@ class Solids:
     rotations: NDArray[np.float64]
 
     def farthest(self, directions: NDArray[np.float64], bevels: dict[str, float]) -> NDArray[np.float64]:
-        """Each solid's farthest points in directions (M, K, 3), from its centre: (M, K, 3)."""
+        """Returns each solid's farthest points in directions (M, K, 3), from its centre: (M, K, 3)."""
         bevel = np.array([bevels[str(shape)] for shape in self.shapes])[:, None, None]
         cos, sin = np.cos(self.rotations), np.sin(self.rotations)
         turn = np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], axis=1)
@@ -53,7 +53,7 @@ class Solids:
 def silhouettes(
     camera: Camera, solids: Solids, num_points: int, bevels: dict[str, float] | None = None
 ) -> NDArray[np.float64]:
-    """The silhouettes' farthest points in `num_points` directions of the image, from right to down: (M, K, 2).
+    """Returns the silhouettes' farthest points in `num_points` image directions, from right to down: (M, K, 2).
 
     In pixels, not clipped. The points with u · xy ≤ t, for a direction u of the image, lie on one side of a
     plane through the camera. We tilt that plane until it touches: project the solid's farthest point along the
@@ -81,12 +81,12 @@ def project_boxes(camera: Camera, solids: Solids, bevels: dict[str, float] | Non
 
 
 def cover_pixels(boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The boxes of the pixels whose centres lie in `boxes_px`: half-open, as a mask's box is."""
+    """Returns the boxes of the pixels whose centres are in `boxes_px`: half-open, as a mask's box is."""
     return np.asarray(np.ceil(boxes_px - 0.5))
 
 
 def silhouette_areas(camera: Camera, solids: Solids, num_points: int = 128) -> NDArray[np.float64]:
-    """Pixels that each whole solid covers in the image, (M,)."""
+    """Returns the number of pixels that each whole solid covers in the image, (M,)."""
     height, width = camera.image_size
     x, y = np.moveaxis(np.clip(silhouettes(camera, solids, num_points), 0, [width, height]), -1, 0)
     return np.asarray((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1) / 2)

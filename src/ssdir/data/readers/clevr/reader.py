@@ -2,7 +2,7 @@
 
 `<root>/scenes/CLEVR_<split>_scenes.json`, the images in `<root>/images/<split>/`, and optionally
 `<root>/masks/<split>/<image name>`, whose value i + 1 marks the visible pixels of object i. The scenes hold
-neither boxes nor a camera: `cameras` and `solids` work them out.
+neither boxes nor a camera: `cameras` and `geometry` compute them.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ class _SceneEntry(Record):
 
 @dataclass(frozen=True, eq=False)
 class ClevrScene:
-    """One image and what stands in it.
+    """An image and the objects in its scene.
 
     Attributes:
         image_name: relative to the root.
         camera: recovered from the objects.
         solids: the objects.
-        depth: float (M,), of the centres, along the viewing direction.
+        depth: float (M,), of the objects' centres, along the viewing direction.
         attributes: int64 (M, 4), index into the values of each of `ATTRIBUTES`.
     """
 

@@ -1,4 +1,4 @@
-"""The one reader of COCO's JSON, data sets and results, for whatever needs images, categories or boxes of it."""
+"""Reads COCO's JSON files, data sets and results: their images, categories and boxes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CocoBoxes:
         crowd: bool (N,).
         scores: float64 (N,), NaN where it is missing; None where no entry has the key.
         optional: int64 (N,) by name, those of `OPTIONAL` that every entry has.
-        others: all that each entry says apart from lists and objects; only where it was asked for.
+        others: each entry's values but lists and objects; only for boxes that are to be encoded.
     """
 
     image: NDArray[np.int64]
@@ -70,9 +70,9 @@ class CocoFile:
         image_sizes: int64 (n, 2), height and width; 0 where the file gives none.
         category_ids: in ascending order, numbers before text.
         category_names: one per category.
-        boxes: the annotations; None if the file has none, like that of images to be tested on.
-        info: what the file says of itself.
-        notes: what was mended, as sentences.
+        boxes: the annotations; None if the file has none, as for a test split.
+        info: metadata of the file.
+        notes: what was corrected, as sentences.
     """
 
     path: Path
@@ -129,7 +129,7 @@ def read_coco_file(path: str | Path) -> CocoFile:
 
 
 def read_coco_boxes(path: str | Path, annotations: str | Path | None = None) -> CocoFile:
-    """Reads boxes that are to be encoded: their categories may be missing, and what else they say is kept.
+    """Reads boxes that are to be encoded: their categories may be missing, and their other keys are kept.
 
     Args:
         path: a COCO file with annotations; or COCO's results, a list of boxes.
@@ -195,7 +195,7 @@ def _faults(path: Path) -> Faults:
 
 
 def _size(image: _Image, faults: Faults) -> tuple[int, int]:
-    """The (height, width), or (0, 0) where the file gives none."""
+    """Returns the (height, width), or (0, 0) where the file has none."""
     height, width = image.height, image.width
     if (height, width) in ((None, None), (0, 0)):
         return 0, 0
@@ -221,7 +221,7 @@ def _check_ids(ids: Sequence[Id], what: str, faults: Faults) -> None:
 
 
 def _with_new_categories(file: CocoFile, positions: Mapping[Id, int]) -> CocoFile:
-    """Categories that only boxes name, where the file lists none: they are called by their ids."""
+    """Adds categories that only boxes name, where the file lists none, with their ids for names."""
     names = file.category_names or [str(each) for each in positions]
     return replace(file, category_ids=list(positions), category_names=names)
 
@@ -245,7 +245,7 @@ class _Rows:
         self._repeated_ids, self._first_repeated, self._ids = 0, "", set[Id]()
 
     def read(self, raws: Sequence[Raw]) -> CocoBoxes:
-        """The columns of all entries.
+        """Returns the columns of all entries.
 
         Raises:
             InputError: if some are not as they should be.
@@ -311,7 +311,7 @@ class _Rows:
         return bool(box.iscrowd)
 
     def _corners(self, box: _Box, name: Name) -> Corners:
-        """The box as xyxy; the tight one of the outline where there is no bbox."""
+        """Returns the box as xyxy; the tight one of the outline where there is no bbox."""
         if box.bbox:
             if len(box.bbox) != 4:
                 self.faults.add(f"{name()} has no bbox of four numbers (got {quote(box.bbox)})")
@@ -327,7 +327,7 @@ class _Rows:
         self._first_outlined = self._first_outlined or name()
         try:
             return outline_box(box.segmentation)
-        except ValueError as error:  # msgspec's errors are such, too.
+        except ValueError as error:  # msgspec's errors are ValueErrors, too.
             reason = "it is neither polygons nor run lengths" if "xpected" in str(error) else error
             self.faults.add(f"{name()} has no bbox, and no outline to take it from ({reason})")
             return _NO_BOX
@@ -341,7 +341,7 @@ class _Rows:
 
 
 def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
-    """A column that every entry has, else None."""
+    """Returns a column that every entry has, else None."""
     if not values or not all(isinstance(value, int) and abs(value) < 1 << 63 for value in values):
         return None
     return np.array(values, dtype=np.int64)

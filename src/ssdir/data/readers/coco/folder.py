@@ -20,10 +20,10 @@ BESIDE_PICTURES = "_annotations.coco.json"
 
 _KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 _MOST_FILES = 100
-"""A folder with more JSON files has one for each picture, as other formats do."""
+"""The most JSON files of a COCO folder; one with more has a file per image, as other formats do."""
 
 _LOOKED_AT = 1 << 20
-"""Bytes at either end of a JSON file in which COCO's keys are looked for."""
+"""The bytes at either end of a JSON file that are searched for COCO's keys."""
 
 
 def split_files(root: Path) -> dict[str, Path]:
@@ -35,7 +35,7 @@ def split_files(root: Path) -> dict[str, Path]:
 def loose_files(root: Path) -> dict[str, Path]:
     """Finds COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split.
 
-    The folder `annotations/` of a data set is none by itself.
+    The folder `annotations/` of a data set is no data set.
     """
     if root.resolve().name == "annotations" and split_files(root.resolve().parent):
         return {}
@@ -81,12 +81,12 @@ def holds_coco(path: Path) -> bool:
 
 @dataclass
 class ImageFinder:
-    """Finds the pictures that a COCO file names, within the data set.
+    """Finds the images that a COCO file names, within the data set.
 
     Attributes:
         root: folder of the data set.
         annotations: the COCO file.
-        split: its split.
+        split: name of its split.
         elsewhere: names that were matched by their end alone.
         outside: names of files that are not in the folder of the data set.
     """
@@ -105,7 +105,7 @@ class ImageFinder:
 
     @cached_property
     def _places(self) -> list[str]:
-        """Folders where pictures may be, relative to the root, in the order in which they are tried."""
+        """The folders that may contain images, relative to the root, in the order in which they are tried."""
         beside = os.path.relpath(self.annotations.parent, self.root)
         places = [self.split, f"images/{self.split}", "images", "", "data"]
         normal = map(os.path.normpath, [*places, *(f"{beside}/{each}" for each in ("", "images", "data"))])
@@ -120,7 +120,7 @@ class ImageFinder:
         return self._checked(usual, name)
 
     def _find_by_end(self, name: str) -> str | None:
-        """The file that has the longest end of a name which was written on another machine."""
+        """Finds the file with the longest end of a name that was written on another machine."""
         parts = path_parts(name)
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         tried = (os.path.join(place, end) for end in ends for place in self._places)

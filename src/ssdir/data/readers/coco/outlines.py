@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder(list[list[float]] | _RunLengths).decode
 
 
 def outline_box(segmentation: Any) -> Corners:
-    """The tight box of a segmentation, xyxy in pixels, half-open.
+    """Returns the tight box of a segmentation, xyxy in pixels, half-open.
 
     Args:
         segmentation: JSON text: a list of polygons, each `[x1, y1, x2, y2, …]`; or an object with the `size`
@@ -42,7 +42,7 @@ def outline_box(segmentation: Any) -> Corners:
 
 
 def _runs_box(counts: Sequence[int], height: int, width: int) -> Corners:
-    """The box of a mask whose columns, one after the other, are runs of 0, 1, 0, 1, …"""
+    """Returns the box of a mask whose columns, one after the other, are runs of 0, 1, 0, 1, …"""
     lengths: NDArray[np.float64] = np.asarray(counts, dtype=np.float64)  # Any sum of them is finite.
     if min(height, width) < 1 or (lengths < 0).any() or lengths.sum() > height * width:
         raise ValueError("the runs do not fit the size of the mask")

@@ -10,7 +10,7 @@ import numpy as np
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder, listing
 from ssdir.data.images import image_size
-from ssdir.data.orientation import turn_upright
+from ssdir.data.orientation import apply_exif_orientation
 from ssdir.data.readers.coco.file import CocoFile, read_coco_file
 from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, ImageFinder, loose_files, split_files
 from ssdir.data.readers.faults import Faults
@@ -35,21 +35,21 @@ def is_loose_coco(root: str | Path) -> bool:
 
 
 def coco_splits(root: str | Path) -> list[str]:
-    """The splits that have annotations; `all` is that of a single file which does not name one."""
+    """Lists the splits that have annotations; `all` is that of a single file without a split in its name."""
     return list(_files(Path(root)))
 
 
 def read_coco(root: str | Path, split: str, outside: str = "leave") -> AnnotationTable:
     """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
 
-    Boxes refer to the upright picture, unless the size given is that of the picture as stored, on its side: then
-    they are turned, and the table has the upright size (see `upright`). Sizes that are not given are those of the
-    pictures; so are boxes that are not given those of the outlines.
+    Boxes refer to the image as shown, unless the given size is that of the image as stored: then their EXIF
+    orientation is applied (see `orientation`). Missing sizes are read from the images, and missing boxes are those
+    of the outlines.
 
     Args:
         root: folder of the data set.
         split: one of `coco_splits`.
-        outside: whether to "read" pictures that are not in the folder, or "leave" them out.
+        outside: whether to "read" images that are not in the folder, or "leave" them out.
 
     Raises:
         InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
@@ -65,7 +65,7 @@ def read_coco(root: str | Path, split: str, outside: str = "leave") -> Annotatio
         if not len(inside):
             raise InputError(f"{file.path}: every picture lies outside of '{root}' ({_outside(left_out)})")
         table = table.subset(np.arange(len(table.image)), inside)
-    return turn_upright(_with_sizes(table, file.path))
+    return apply_exif_orientation(_with_sizes(table, file.path))
 
 
 def _read(root: Path, split: str) -> CocoFile:
@@ -78,7 +78,7 @@ def _read(root: Path, split: str) -> CocoFile:
 
 
 def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
-    """The annotations as they are in the file; `names` are those of the pictures, relative to the root."""
+    """Makes the table of a file; `names` are those of the images, relative to the root."""
     boxes = file.boxes
     if boxes is None:
         raise InputError(f"{file.path}: not COCO annotations (it has images, but no annotations)")
@@ -104,7 +104,7 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _file_of(root: Path, split: str) -> Path:
-    """The file of a split.
+    """Finds the file of a split.
 
     Raises:
         MissingSplitError: if there is none.
@@ -136,7 +136,7 @@ def _outside(names: list[str]) -> str:
 
 
 def _with_sizes(table: AnnotationTable, source: Path) -> AnnotationTable:
-    """Sizes of the pictures where the file gives none."""
+    """Reads the sizes of images where the file has none."""
     unknown = np.flatnonzero(table.image_sizes[:, 0] == 0)
     if not len(unknown):
         return table

@@ -1,8 +1,8 @@
 """Reads DeepMind's multi-object data sets (github.com/google-deepmind/multi_object_datasets) from TFRecord.
 
 A record has an image, a mask for each of a fixed number of entities, of which the first are background, and (not
-in Objects Room) what is known of each. Not all entities are in every image: `visibility` tells. Shapes, sizes,
-materials and CLEVR's colours are numbers, for which no names are published: they stay numbers.
+in Objects Room) the attributes of each. `visibility` marks the entities that are in the image. Shapes, sizes,
+materials and CLEVR's colours stay numbers, because no names are published.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Attributes: TypeAlias = dict[str, list[str]]
 
 @dataclass(frozen=True, eq=False)
 class MultiObjectImage:
-    """An image and what is in it.
+    """An image and its objects.
 
     Attributes:
         image: uint8 (H, W, 1 or 3).
         mask: uint8 (H, W), the objects' values.
-        objects: those that the file calls visible, with tight boxes; that of one wholly covered has no area.
+        objects: the visible objects, with tight boxes; the box of a wholly covered one has no area.
     """
 
     image: NDArray[np.uint8]
@@ -47,11 +47,11 @@ class _Source:
     """One of the data sets.
 
     Attributes:
-        name: its file's name starts with it.
+        name: the beginning of its file's name.
         size: height and width of the images.
-        background: how many of the entities are none, the first ones.
-        entities_last: masks are (H, W, entities) instead of (entities, H, W).
-        attributes: of all entities, from a record.
+        background: the number of entities, the first ones, that are background.
+        entities_last: whether masks are (H, W, entities) instead of (entities, H, W).
+        attributes: reads the attributes of all entities from a record.
     """
 
     name: str
@@ -62,7 +62,7 @@ class _Source:
 
 
 def read_multi_object_images(path: str | Path) -> Iterator[MultiObjectImage]:
-    """Yields the scenes of a file, in its order, one at a time.
+    """Yields the images of a file, in its order, one at a time.
 
     Raises:
         InputError: if the file's name is not that of one of the data sets, it is missing, damaged or cut short, or
@@ -121,9 +121,9 @@ def _parse_image(example: Example, source: _Source, where: str) -> MultiObjectIm
 
 
 def _index_mask(masks: NDArray[np.uint8], visible: NDArray[np.bool_], background: int) -> NDArray[np.uint8]:
-    """Each pixel's object, from 1 on: the entity whose mask is strongest there, or 0 for background and none."""
+    """Returns each pixel's object, from 1 on: the entity with the strongest mask, or 0 for background and none."""
     masks = np.where(visible[:, None, None], masks, 0)
-    # Where there is none, the first is taken, which is background.
+    # Where no mask is above 0, `argmax` returns 0, which is background.
     owner = np.asarray(masks.argmax(axis=0), dtype=np.int64)
     return np.maximum(owner - background + 1, 0).astype(np.uint8)
 
@@ -149,7 +149,7 @@ def _sizes(name: str, values: NDArray[np.uint8], source: _Source) -> str:
 
 
 def _column(example: Example, name: str, count: int, where: str) -> NDArray[np.float64]:
-    """A number per entity."""
+    """Returns a number per entity."""
     values = example.get(name)
     if values is None or values.size != count or not np.isfinite(values).all():
         got = "it is missing" if values is None else f"got {values.size:,}"
@@ -173,7 +173,7 @@ def _codes(*names: str) -> Callable[[Example, int, str], Attributes]:
 
 
 def _tetrominoes(example: Example, count: int, where: str) -> Attributes:
-    """Shapes are numbers; the six colours, of which each channel is full or empty, have names."""
+    """Reads shapes as numbers, and the six colours, of which each channel is full or empty, as names."""
     colours = _vectors(example, "color", count, where)
     full = colours > colours.max(axis=1, keepdims=True) / 2
     names = ["black", "blue", "green", "cyan", "red", "magenta", "yellow", "white"]

@@ -58,7 +58,7 @@ def unpack(
 
 
 def _write_split(root: Path, split: str, scenes: Iterator[MultiObjectImage]) -> Iterator[MultiObjectImage]:
-    """Writes scenes, and yields each once it is written."""
+    """Writes images, and yields each once it is written."""
     images, masks, objects = (root / name for name in ("images", "masks", "objects"))
     for folder in (images / split, masks / split, objects):
         folder.mkdir(parents=True, exist_ok=True)

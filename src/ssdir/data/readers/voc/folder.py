@@ -28,11 +28,11 @@ class VocFolder:
     Attributes:
         root: its folder.
         images_in: the folder of images.
-        images: by name, all files called so.
-        annotations: by name, the XML file.
-        has_lists: the splits are lists in `ImageSets/Main/`.
+        images: all files of a name, by name.
+        annotations: the XML file, by name.
+        has_lists: whether the splits are lists in `ImageSets/Main/`.
         folders: the names of the images in each split that is a folder.
-        notes: what is passed over.
+        notes: what is ignored.
     """
 
     root: Path
@@ -81,7 +81,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """The images by split, where folders are called as splits are, and those in no such folder."""
+    """Groups images by split, where folders have names of splits; also returns those in no such folder."""
     by_folder: dict[str, list[str]] = {}
     for name in names:
         by_folder.setdefault(PurePosixPath(name).parts[0] if "/" in name else "", []).append(name)
@@ -97,7 +97,7 @@ def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def voc_splits(root: str | Path) -> list[str]:
-    """The lists of all images of a split: not those of a class, nor trainval where train and val are.
+    """Lists the splits that have a list of all images: not those of a class, nor trainval where train and val are.
 
     Where there are none, the folders; where the images are to be divided, train, val and test.
     """
@@ -106,7 +106,7 @@ def voc_splits(root: str | Path) -> list[str]:
         return list(open_voc_folder(folder).folders) or list(SPLITS)
     for name in list_splits(folder, LISTS):
         first = next((line for line in read_lines(folder / LISTS.replace("*", name)) if line), "")
-        # A name may end as a class list's flag does.
+        # A name may end like a class list's flag.
         if not _FLAG.search(first) or os.path.isfile(folder / "Annotations" / f"{first}.xml"):
             names.append(name)
     if {"train", "val"} <= {*names}:
@@ -115,7 +115,7 @@ def voc_splits(root: str | Path) -> list[str]:
 
 
 def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
-    """The names of the images of a split, each once; adds to the notes.
+    """Lists the names of the images of a split, each once; adds to the notes.
 
     Raises:
         MissingSplitError: if there is no such split.
@@ -139,7 +139,7 @@ def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
 
 
 def _listed(line: str, found: VocFolder) -> str:
-    """The name of the image that a line of a list means; as it stands, if there is no such image."""
+    """Returns the name of the image that a line of a list means; the line itself, if there is no such image."""
     name = line.strip()
     without_flag = _FLAG.sub("", name)
     # Some lists have the image's suffix, or its folder.
@@ -168,7 +168,7 @@ def unlisted_note(found: VocFolder) -> list[str]:
 
 
 def find_image(found: VocFolder, name: str, file_name: str) -> Path:
-    """The one image of that name; of several, the one that its annotation calls by its `file_name`.
+    """Finds the only image of a name; among several, the one with the annotation's `file_name`.
 
     Raises:
         InputError: if there is none, or several are left.

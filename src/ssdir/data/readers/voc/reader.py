@@ -1,8 +1,8 @@
 """Reads Pascal VOC: `Annotations/<name>.xml`, `JPEGImages/<name>.*`, and lists in `ImageSets/Main/<split>.txt`.
 
 Or the XML files lie beside the images, in one folder, or in one for each split (`train/`, `valid/`, `test/`).
-Without lists or such folders the images are divided: see `table_builder.divide`. The categories are those of all
-annotations, of whatever split, in alphabetical order as VOC has them; a `classes.txt`, which is not part of VOC,
+Without lists or such folders the images are divided: see `splits.divide`. The categories are those of all
+annotations of all splits, in alphabetical order as VOC has them; a `classes.txt`, which is not part of VOC,
 may name them instead, in its own order and with those that do not occur.
 """
 
@@ -60,9 +60,8 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split, with the `difficult` flags. An image without an XML file has no objects; these are noted.
 
     VOC counts pixels from 1, and a box's last pixel belongs to it: (1, 1, 1, 1) is the first pixel, here
-    (0, 0, 1, 1). Corners in the wrong order are swapped, and counted. Boxes refer to the picture as seen, turned
-    as its EXIF orientation says, unless the XML gives the size of the picture as stored, on its side: then they
-    are turned with it.
+    (0, 0, 1, 1). Corners in the wrong order are swapped, and counted. Boxes refer to the image as shown, unless
+    the XML has the size of the image as stored, on its side: then its EXIF orientation is applied to them.
 
     Raises:
         InputError: if a folder or image is missing, or no image at all has an XML file; if an XML file is broken,
@@ -109,7 +108,7 @@ def _class_names(annotations: dict[str, VocAnnotation]) -> list[str]:
 
 
 class _Rows:
-    """Collects the images and boxes, and counts what was mended in them."""
+    """Collects the images and boxes, and counts what was corrected in them."""
 
     def __init__(self, found: VocFolder, names: Sequence[str], faults: Faults) -> None:
         self.table = TableBuilder(names)
@@ -150,7 +149,7 @@ class _Rows:
         """Returns notes on what was corrected, with counts."""
         notes = [turned_note(self._turned)] if self._turned else []
         if self._unsure:
-            what = "images stored on their side whose XML gives no size, boxes taken to be of the upright picture"
+            what = "images stored on their side whose XML gives no size, boxes taken to be of the image as shown"
             notes.append(f"{what}: {len(self._unsure)} ({self._unsure[0]})")
         if self._swapped:
             what = "boxes that end before they begin, whose corners were swapped"

@@ -1,7 +1,7 @@
 """Reads the XML file of an image in Pascal VOC's format.
 
-Parsed here, not by supervision: its reader drops the difficult flags, numbers the classes as they come (so splits
-disagree), decodes every image, and fails without naming the file.
+It is not parsed by supervision, whose reader drops the difficult flags, numbers the classes as they come, so that
+splits disagree, decodes every image, and fails without naming the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class VocObject:
-    """An object; `was_swapped` if its corners stood in the wrong order."""
+    """An object; `was_swapped` tells whether its corners were in the wrong order."""
 
     name: str
     box: Box
@@ -37,7 +37,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """An XML file: the image's name and (height, width) as it says, or (0, 0), and the objects."""
+    """The content of an XML file: the image's name, its (height, width) or (0, 0), and the objects."""
 
     path: Path
     file_name: str
@@ -77,7 +77,7 @@ def _read_root(path: Path) -> Element:
         raise InputError(
             f"{path}: XML with a document type or entities is not read, as it can't be trusted"
         ) from None
-    except (OSError, LookupError, ValueError) as error:  # The latter two of encodings.
+    except (OSError, LookupError, ValueError) as error:  # Encodings raise the latter two.
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not readable ({error})") from None
@@ -87,7 +87,7 @@ def _read_root(path: Path) -> Element:
 
 
 def _objects(element: Element, where: str) -> Iterator[VocObject]:
-    """One for each box: some tools write an object for each class, with all its boxes."""
+    """Yields an object for each box, because some tools write one object per class, with all its boxes."""
     name = _text(element, "name", where)
     if not name:
         raise InputError(f"{where} has no name")
@@ -103,7 +103,7 @@ def _objects(element: Element, where: str) -> Iterator[VocObject]:
 
 
 def _only(element: Element, tag: str, where: str) -> Element | None:
-    """The child of that name, if there is one; several are one only if they say the same."""
+    """Returns the child of a name, if there is one; several are allowed only if they are equal."""
     children = element.findall(tag)
     if len({tuple(part.strip() for part in child.itertext() if part.strip()) for child in children}) > 1:
         raise InputError(f"{where} has {len(children)} elements <{tag}> that differ: keep one")

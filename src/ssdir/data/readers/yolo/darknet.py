@@ -1,6 +1,6 @@
 """Reads Darknet's `obj.data`, which names lists of images (`train.txt`) and a file of class names (`obj.names`).
 
-Lists name images as seen from Darknet's own folder, such as `data/obj_train_data/a.png`; here they are matched by
+Lists name images relative to Darknet's own folder, such as `data/obj_train_data/a.png`; they are matched by
 the end of their paths. The labels are YOLO's, beside the images.
 """
 
@@ -16,7 +16,7 @@ from ssdir.documents import read_lines
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
-# A file of keys and values has a few lines; so does nothing else that is called *.data.
+# A file of keys and values has a few lines, unlike other files with the suffix .data.
 _MAX_BYTES = 1 << 16
 _SPLIT_KEYS = ("train", "valid", "val", "test")
 
@@ -26,9 +26,9 @@ class Darknet:
     """The content of an `obj.data`.
 
     Attributes:
-        file: itself.
-        names: of the classes.
-        entries: by key, the list of a split's images.
+        file: the file.
+        names: names of the classes.
+        entries: the list of a split's images, by key.
     """
 
     file: Path
@@ -37,12 +37,12 @@ class Darknet:
 
 
 def find_darknets(root: Path) -> list[Path]:
-    """The files `*.data` of a folder that name classes and a split."""
+    """Finds the files `*.data` of a folder that name classes and a split."""
     found = []
     for path in sorted(root.glob("*.data")):
         try:
             values = dict(_read_pairs(path))
-        except InputError:  # Anything may be called so.
+        except InputError:  # Other tools use the suffix .data for anything.
             continue
         if "names" in values and values.keys() & {*_SPLIT_KEYS}:
             found.append(path)
@@ -71,7 +71,7 @@ def read_darknet(path: Path) -> Darknet:
 
 
 def _names_file(path: Path, entry: str) -> Path:
-    """The file of names: from the folder of `obj.data`, or by the end of its path."""
+    """Finds the file of names: relative to the folder of `obj.data`, or by the end of its path."""
     names = path.parent / entry
     found = names if os.path.isfile(names) else PathEnds(path.parent).find_file(entry)
     if found is None:

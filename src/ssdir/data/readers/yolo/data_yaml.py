@@ -23,11 +23,11 @@ MAX_UNNAMED = 100_000
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NOTHING = ("", "~", "null", "Null", "NULL")
 SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
-"""Splits whatever they lead to; other keys that begin like one, such as train2017, are if that is there."""
+"""The keys that always name splits; others that begin so, such as train2017, do if their path exists."""
 
 
 def _none_for_nothing(value: Any) -> Any:
-    """All plain values are read as text, so that those of YAML for nothing are, too."""
+    """Returns None for YAML's empty values, because all plain values are read as text."""
     return None if isinstance(value, str) and value in _NOTHING else value
 
 
@@ -37,7 +37,7 @@ class _Content(BaseModel):
     Attributes:
         path: the folder that paths start from.
         nc: number of classes.
-        names: of the classes, in their order or by their numbers.
+        names: names of the classes, in order or by number.
         kpt_shape: number of keypoints, and of numbers for each.
     """
 
@@ -50,14 +50,14 @@ class _Content(BaseModel):
 
 
 class DataYaml(BaseModel):
-    """A `data.yaml` as it is used.
+    """The content of a `data.yaml`.
 
     Attributes:
-        file: itself.
+        file: the file.
         base: the folder that paths start from.
-        names: of the classes, or None if they only have numbers.
-        entries: by key, the folders or lists that a split is said to be in.
-        keypoints: how many numbers follow the box in a label; None if it does not say.
+        names: names of the classes, or None if they only have numbers.
+        entries: the folders or lists of a split, by key.
+        keypoints: how many numbers follow the box in a label; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,7 +70,7 @@ class DataYaml(BaseModel):
 
 
 def find_yamls(root: Path) -> list[Path]:
-    """The files of the usual names; if there are none, those that name classes and a split."""
+    """Finds the files of the usual names; if there are none, those that name classes and a split."""
     usual = [root / name for name in _YAML_NAMES if is_there(root / name)]
     if usual:
         return usual
@@ -78,7 +78,7 @@ def find_yamls(root: Path) -> list[Path]:
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         try:
             content = read_yaml(path, as_text=True)
-        except InputError:  # It may be about anything, so it need not be readable.
+        except InputError:  # A YAML file about something else need not be readable.
             continue
         if isinstance(content, dict) and {"names", "nc"} & content.keys() and {*SPLITS} & content.keys():
             candidates.append(path)
@@ -86,7 +86,7 @@ def find_yamls(root: Path) -> list[Path]:
 
 
 def read_data_yaml(path: Path) -> DataYaml:
-    """Reads a `data.yaml`; whether what it names is there is not looked at.
+    """Reads a `data.yaml`, without a check that the paths in it exist.
 
     Raises:
         InputError: if it can't be read, or a value is not what it should be; if no split is named.
@@ -110,14 +110,14 @@ def read_data_yaml(path: Path) -> DataYaml:
 
 
 def _entries(key: Any, value: Any, path: Path) -> list[str]:
-    """The folders or lists that a key names; none if it is not a split's."""
+    """Returns the folders or lists that a key names; none if it is not a split's."""
     if not isinstance(key, str) or standard_split(key) not in SPLITS or value in _NOTHING or value == []:
         return []
     several = value if isinstance(value, list) else [value]
     wrong = next((entry for entry in several if not isinstance(entry, str) or "\0" in entry), None)
     if wrong is None:
         return several
-    if key not in SPLIT_KEYS:  # Some tool's own remark.
+    if key not in SPLIT_KEYS:  # Such a key is a remark of some tool.
         return []
     what = f"must be a folder, a list of folders or a text file, got {quote(wrong)}"
     raise InputError(f"{path}: {key} {what}")

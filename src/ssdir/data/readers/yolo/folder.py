@@ -21,7 +21,7 @@ from ssdir.documents import read_text
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.formatting import counted, quote
 
-# Paths in messages are useless if cut, but some are no paths at all.
+# Paths in messages are useless if cut, but some entries are no paths at all.
 _MAX_SHOWN = 300
 
 
@@ -30,9 +30,9 @@ class Place:
     """A folder of images, or a text file that lists some.
 
     Attributes:
-        path: where it is, or should be.
-        named_by: what names it, for messages; empty if the folder speaks for itself.
-        is_matched: it is not where it is said to be, but has the same end.
+        path: its path, existing or not.
+        named_by: the file and key that name it, for messages; empty if no file does.
+        is_matched: whether it was found by the end of its path only.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class YoloFolder:
     Attributes:
         root: its folder.
         described_by: the file that names the classes, if any.
-        names: of the classes, or None if they only have numbers.
-        base: the folder that the places' paths start from; labels are looked for within it.
-        splits: the places of each.
+        names: names of the classes, or None if they only have numbers.
+        base: the folder that paths are relative to; labels are searched for within it.
+        splits: the folders or lists of each split.
         undivided: the folder of all images, where there are no splits.
-        keypoints: how many numbers follow the box in a label of poses; None if nothing says so.
+        keypoints: how many numbers follow the box in a label of poses; None if unknown.
         loose: images that lie beside the folders of splits.
     """
 
@@ -114,7 +114,7 @@ def _resolve(base: Path, entry: str, key: str, ends: PathEnds) -> Place:
 
 
 def _by_split(places: dict[str, list[Place]]) -> dict[str, list[Place]]:
-    """The places by the split that a name stands for; names that stand for the same one are kept.
+    """Groups places by the split that a name stands for; names that stand for the same one are kept.
 
     `train2014` beside `train2017` are two splits, but `val` and `valid` that lead to the same images are one.
     """
@@ -151,7 +151,7 @@ def _from_folders(root: Path) -> YoloFolder:
 
 
 def _names_file(root: Path, image_folders: Sequence[Path]) -> Path | None:
-    """The file of the classes' names: in the root, or where labels are; several must have the same names.
+    """Finds the file of the classes' names in the root, or where labels are; several must have the same names.
 
     Raises:
         InputError: if they don't.
@@ -174,7 +174,7 @@ def _sorted_files(folder: Path) -> list[Path]:
 
 
 def label_folders(root: Path) -> list[Path]:
-    """The folders of labels of a data set without a `data.yaml`."""
+    """Lists the folders of labels of a data set without a `data.yaml`."""
     if not root.is_dir():
         return []
     if (root / "images").is_dir():
@@ -191,7 +191,7 @@ def _folder_name(place: Place) -> str:
 
 
 def all_images(found: YoloFolder) -> Iterator[Path]:
-    """The images of all splits that can be read."""
+    """Yields the images of all splits that can be read."""
     places = (
         [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
     )
@@ -229,7 +229,7 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
 
 
 def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: list[str]) -> list[Path]:
-    """The images of places, each once."""
+    """Lists the images of places, each once."""
     faults = Faults(f"'{found.root}', split {split}")
     listed = list[Path]()
     for place in places:
@@ -255,7 +255,7 @@ def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: 
 
 
 def list_images(place: Path) -> list[Path]:
-    """The images in a folder and its subfolders, sorted.
+    """Lists the images in a folder and its subfolders, sorted.
 
     Raises:
         InputError: if there is no such folder, or it has no images.
@@ -264,7 +264,7 @@ def list_images(place: Path) -> list[Path]:
 
 
 def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> list[Path]:
-    """The images in a folder, sorted, or those that a text file lists; adds to the faults and the notes."""
+    """Lists the images in a folder, sorted, or in a text file; adds to the faults and the notes."""
     path = place.path
     if os.path.isfile(path):
         return _listed_images(path, root, faults, notes)
@@ -288,7 +288,7 @@ def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> 
         listed = line.strip()
         if not listed:
             continue
-        # A name may begin or end with a blank, but rather the line does.
+        # A name may begin or end with a blank, but more likely the line does.
         here = next((name for name in (listed, line) if os.path.isfile(path.parent / name)), None)
         if here is not None:
             images.append(path.parent / here)

@@ -8,14 +8,14 @@ from pathlib import Path
 from ssdir.data.folders import files_below, is_there
 from ssdir.data.image_files import only_images
 
-# Where tools write the classes' names: LabelImg, CVAT, Roboflow.
+# The files in which tools write the classes' names: LabelImg, CVAT, Roboflow.
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 def label_file(image: Path, base: Path) -> Path:
     """Returns the label file of an image: in `labels` for the last `images` on the way to it, or beside it.
 
-    Where there are both or neither, it is the former. Folders above the data set's own are not looked at.
+    Where both or neither exist, it is the former. Folders above the data set are ignored.
     """
     parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
     absolute = image.parent.absolute().parts
@@ -36,11 +36,11 @@ def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
 
 
 def passed_over(places: Iterable[Path], base: Path, labels: Collection[Path]) -> list[str]:
-    """Counts, in words, the text files in some folders that no image takes its labels from.
+    """Makes notes that count the text files in some folders which are the labels of no image.
 
     Args:
         places: folders of images.
-        base: as of `label_file`.
+        base: see `label_file`.
         labels: the files that are read.
     """
     read = {*labels}

@@ -1,6 +1,6 @@
-"""Lines of YOLO's label files: a class, then a box, a polygon, or a box and its keypoints.
+"""Parses lines of YOLO's label files: a class, then a box, a polygon, or a box and its keypoints.
 
-Parsed here, not by supervision: its reader names neither file nor line, takes any class number, and loads a whole
+They are not parsed by supervision, whose reader names neither file nor line, accepts any class, and loads a whole
 folder at once.
 """
 
@@ -16,7 +16,7 @@ from ssdir.data.readers.yolo.data_yaml import MAX_UNNAMED
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
-# Boxes may reach out of their image, but none is twice as far from its corner as it is large: that is pixels.
+# Boxes may reach out of their image, but coordinates beyond twice its size are meant as pixels.
 _LARGEST = 2.0
 # A keypoint may lie beyond its box, or the box beyond the image, by this share of the image.
 _TOLERANCE = 0.01
@@ -31,7 +31,7 @@ BOX, SCORED_BOX = 4, 5
 
 
 def parse_numbers(values: Sequence[str], where: str) -> list[float]:
-    """The numbers behind the class of a line.
+    """Parses the numbers after the class of a line.
 
     Raises:
         InputError: if there are too few, or one is not a number.
@@ -46,10 +46,10 @@ def parse_numbers(values: Sequence[str], where: str) -> list[float]:
 
 
 def parse_box(numbers: list[float], keypoints: int, where: str) -> Box:
-    """The relative xyxy of a line's box, or around its polygon.
+    """Returns the relative xyxy of a line's box, or of the box around its polygon.
 
     Args:
-        numbers: of the line, without the class.
+        numbers: all numbers of the line but the class.
         keypoints: how many numbers follow the box, where the data set has poses.
         where: file and line, for messages.
 
@@ -79,7 +79,7 @@ def parse_box(numbers: list[float], keypoints: int, where: str) -> Box:
 
 
 def parse_class(text: str, num_classes: int, source: str, where: str) -> int:
-    """The number of a class; `source` says how many there are and why.
+    """Parses the number of a class; `source` explains `num_classes` in messages.
 
     Raises:
         InputError: if it is not a whole number, or there is no such class.
@@ -93,7 +93,7 @@ def parse_class(text: str, num_classes: int, source: str, where: str) -> int:
 
 
 def parse_unnamed_class(text: str, where: str) -> int:
-    """The number of a class, where classes have no names.
+    """Parses the number of a class where classes have no names.
 
     Raises:
         InputError: as `parse_class`.
@@ -114,7 +114,7 @@ def find_keypoints(rows: Iterable[tuple[list[float], str]]) -> tuple[int, int]:
         rows: the numbers of all lines that are longer than a box, and file and line of each.
 
     Returns:
-        The number, 0 if the lines are polygons; and how many of these could be poses for all that is in them.
+        The number, 0 if the lines are polygons; and how many of the polygons could also be poses.
 
     Raises:
         InputError: if all lines can be read in both ways, or most.

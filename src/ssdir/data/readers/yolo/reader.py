@@ -4,9 +4,9 @@ A `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, sever
 images) and what the classes are called (`names`: a list, or a mapping from number to name); or Darknet's
 `obj.data` does. Without either, the folders are the splits: `images/<split>/` and `labels/<split>/`, or
 `<split>/images/` and `<split>/labels/`, or `<split>/` with both, where a folder such as `train2017` or `valid` is
-the split whose name it starts with; and `classes.txt` has the names, or the classes are called by their numbers.
+the split whose name it starts with; and `classes.txt` has the names, or the classes have their numbers for names.
 
-Images that lie in `images/`, or with their labels in the folder itself, are divided: see `table_builder.divide`.
+Images that lie in `images/`, or with their labels in the folder itself, are divided: see `splits.divide`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def is_yolo(root: str | Path) -> bool:
         return True
     try:
         return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
-    except InputError:  # Reading says what is wrong.
+    except InputError:  # The error is reported when the data set is read.
         return True
 
 
@@ -84,10 +84,10 @@ def _holds_a_label(path: Path) -> bool:
 
 
 def yolo_splits(root: str | Path) -> list[str]:
-    """The splits that are named, there or not; train, val and test, where the images are to be divided.
+    """Lists the splits that are named, even if missing; train, val and test where the images are to be divided.
 
     Raises:
-        InputError: if what describes the data set can't be read.
+        InputError: if the file that describes the data set can't be read.
     """
     found = open_yolo_folder(Path(root))
     return list(SPLITS) if found.undivided is not None else list(found.splits)
@@ -96,9 +96,9 @@ def yolo_splits(root: str | Path) -> list[str]:
 def read_yolo(root: str | Path, split: str) -> AnnotationTable:
     """Reads a split. An image without a label file has no objects; how many there are is noted.
 
-    Boxes are taken to refer to the picture as seen, turned as its EXIF orientation says. They are kept as
-    annotated, also where they reach out of the image. Of a polygon, or a rotated box, the tight box is taken, and
-    of a pose its box. A sixth number, the confidence of a prediction, is passed over and counted.
+    Boxes are taken to refer to the image as shown, with its EXIF orientation applied. They are kept as
+    annotated, also where they reach out of the image. Polygons and rotated boxes become their tight boxes, and
+    poses their boxes. A sixth number, the confidence of a prediction, is ignored and counted.
 
     Raises:
         InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
@@ -149,13 +149,13 @@ def _has_labels(found: YoloFolder) -> bool:
 
 
 class _LabelLines:
-    """The lines of the label files of a data set; a file that must be read ahead is read once all the same.
+    """The lines of the label files of a data set, each of which is read only once, even if needed in advance.
 
     Without names, all label files of all splits are read for the classes' numbers first. If nothing says whether
     lines longer than a box are poses or polygons, all files are read once the first such line comes.
 
     Attributes:
-        names: of the classes.
+        names: names of the classes.
     """
 
     def __init__(self, found: YoloFolder, faults: Faults) -> None:
@@ -169,7 +169,7 @@ class _LabelLines:
         self._source = f"{described_by} names {len(self.names)}" if described_by else "numbers start at 0"
 
     def objects(self, label: Path) -> Iterator[tuple[int, Box]]:
-        """The class and the relative xyxy of each line; lines that are broken are added to the faults."""
+        """Yields the class and the relative xyxy of each line; broken lines are added to the faults."""
         lines = list[str]()
         with self._faults.collecting():
             lines = self._kept.pop(label) if label in self._kept else read_lines(label, _MAX_LABEL_BYTES)
@@ -178,7 +178,7 @@ class _LabelLines:
             try:
                 numbers = parse_numbers(values, where)
                 if len(numbers) > SCORED_BOX and self._keypoints is None:
-                    self._keypoints = 0  # Whatever comes of it, it is asked once.
+                    self._keypoints = 0  # The keypoints are inferred only once, even if that fails.
                     self._keypoints, self._num_ambiguous = find_keypoints(self._long_rows(label, lines))
                 box = parse_box(numbers, self._keypoints or 0, where)
                 category = parse_class(values[0], len(self.names), self._source, where)
@@ -201,7 +201,7 @@ class _LabelLines:
         return [f"{what}: {number}" for what, number in counts.items() if number]
 
     def _numbers(self) -> list[str]:
-        """The classes' numbers as their names, up to the largest in any split, so that all splits agree."""
+        """Returns the classes' numbers as names, up to the largest in any split, so that all splits agree."""
         largest = -1
         for label in self._label_files():
             with self._faults.collecting():
@@ -210,7 +210,7 @@ class _LabelLines:
         return [str(i) for i in range(largest + 1)]
 
     def _long_rows(self, label: Path, lines: list[str]) -> Iterator[tuple[list[float], str]]:
-        """The numbers of the lines that are longer than a box: of this file, and of those not read yet."""
+        """Yields the numbers of lines that are longer than a box, of this file and of those not read yet."""
         for other in [label, *(path for path in self._label_files() if path not in self._taken)]:
             for values, where in _rows(other, lines if other == label else self._keep(other)):
                 if len(values) > 1 + SCORED_BOX:
@@ -227,7 +227,7 @@ class _LabelLines:
 
 
 def _rows(label: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], str]]:
-    """What is in each line of a label file that is not empty, and file and line."""
+    """Yields the values of each line of a label file that is not empty, and file and line for messages."""
     for number, line in enumerate(lines, start=1):
         if line:
             yield line.split(), f"{label}: line {number}"
