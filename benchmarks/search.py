@@ -1,11 +1,11 @@
 """How long a large index takes to build and to ask, and how many of the nearest it finds.
 
-    python benchmarks/search.py --out FILE [--force] [--objects 1000000] [--codes OBJECTS.parquet]
+    python benchmarks/search.py --out FILE [--force] [--objects 1000000] [--embeddings OBJECTS.parquet]
 
-Codes are drawn around clusters, as codes of objects lie: 2,000 centres, and each object at a random distance from
-one. With `--codes`, those of a file of encoded objects, repeated with a little noise, are measured too. Exact
-answers come from comparing everything in NumPy. The load of the machine before is recorded: on a busy one,
-all takes longer.
+Embeddings are sampled around clusters, as those of objects lie: 2,000 centres, and each object at a random
+distance from one. With `--embeddings`, those of a file of encoded objects, repeated with a little noise, are
+measured too. Exact answers come from comparing everything in NumPy. The load of the machine before is recorded:
+on a busy one, everything takes longer.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write.")
     parser.add_argument("--force", action="store_true", help="Replace an existing file.")
     parser.add_argument("--objects", type=int, default=1_000_000, help="How many.")
-    parser.add_argument("--codes", type=Path, help="Encoded objects whose codes to repeat.")
+    parser.add_argument("--embeddings", type=Path, help="Encoded objects whose embeddings to repeat.")
     options = parser.parse_args()
     started = time.perf_counter()
     try:
         claim(options.out, options.force)
         metrics = {"clusters": measure(made_up(options.objects))}
-        if options.codes is not None:
-            metrics["repeated"] = measure(repeated(options.codes, options.objects))
+        if options.embeddings is not None:
+            metrics["repeated"] = measure(repeated(options.embeddings, options.objects))
     except InputError as error:
         parser.error(str(error))
     config = {"objects": options.objects, "centres": CENTRES, "queries": QUERIES, "nearest": NEAREST}
@@ -65,30 +65,30 @@ def main() -> None:
 def made_up(count: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CENTRES, DIM)).astype(np.float32)
-    codes = centres[rng.integers(0, CENTRES, count)]
+    z_what = centres[rng.integers(0, CENTRES, count)]
     for start in range(0, count, 100_000):
-        part = codes[start : start + 100_000]
+        part = z_what[start : start + 100_000]
         part += rng.uniform(0.1, 0.6, (len(part), 1)).astype(np.float32) * rng.normal(size=part.shape)
-    return codes
+    return z_what
 
 
 def repeated(file: Path, count: int) -> NDArray[np.float32]:
-    codes = read_stored(file).z_what
+    z_what = read_stored(file).z_what
     rng = np.random.default_rng(0)
-    many = codes[rng.integers(0, len(codes), count)]
-    many += (0.2 * codes.std(axis=0) * rng.normal(size=many.shape)).astype(np.float32)
+    many = z_what[rng.integers(0, len(z_what), count)]
+    many += (0.2 * z_what.std(axis=0) * rng.normal(size=many.shape)).astype(np.float32)
     return many
 
 
-def measure(codes: NDArray[np.float32]) -> dict[str, Any]:
+def measure(z_what: NDArray[np.float32]) -> dict[str, Any]:
     """Seconds to build; milliseconds of a query and of reading what was found; recall, also with filters."""
     load = os.getloadavg()[0]
     rng = np.random.default_rng(1)
-    queries = codes[rng.integers(0, len(codes), QUERIES)] + 0.05 * rng.normal(size=(QUERIES, codes.shape[1]))
+    queries = z_what[rng.integers(0, len(z_what), QUERIES)] + 0.05 * rng.normal(size=(QUERIES, z_what.shape[1]))
     queries = queries.astype(np.float32)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        store(codes, folder / "objects.parquet")
+        store(z_what, folder / "objects.parquet")
         started = time.perf_counter()
         index = ObjectIndex.create(folder / "index", [folder / "objects.parquet"])
         build = time.perf_counter() - started
@@ -99,25 +99,25 @@ def measure(codes: NDArray[np.float32]) -> dict[str, Any]:
         for name, least in FILTERS.items():
             slower, left = ask(index, queries, ObjectFilter(min_score=least))
             filtered[f"query_ms_{name}"] = statistics.median(slower)
-            filtered[f"recall_at_10_{name}"] = recall(codes, queries, left, np.flatnonzero(scores >= least))
+            filtered[f"recall_at_10_{name}"] = recall(z_what, queries, left, np.flatnonzero(scores >= least))
         return {
-            "dim": codes.shape[1],
+            "dim": z_what.shape[1],
             "load_before": load,
             "build_seconds": build,
             "query_ms": statistics.median(times),
             "query_ms_slowest_in_20": statistics.quantiles(times, n=20)[-1],
             "read_found_ms": statistics.median(reading),
-            "recall_at_10": recall(codes, queries, found, np.arange(len(codes))),
+            "recall_at_10": recall(z_what, queries, found, np.arange(len(z_what))),
             **filtered,
         }
 
 
-def store(codes: NDArray[np.float32], path: Path) -> None:
+def store(z_what: NDArray[np.float32], path: Path) -> None:
     """As `ssdir encode` would have written them."""
     step, rng = 100_000, np.random.default_rng(2)
-    with ObjectWriter(path, "benchmark", ["object"], codes.shape[1], "benchmark") as writer:
-        for start in range(0, len(codes), step):
-            part = codes[start : start + step]
+    with ObjectWriter(path, "benchmark", ["object"], z_what.shape[1], "benchmark") as writer:
+        for start in range(0, len(z_what), step):
+            part = z_what[start : start + step]
             images = -(-len(part) // PER_IMAGE)
             found = ObjectArrays(
                 image_index=np.arange(len(part)) // PER_IMAGE,
@@ -154,10 +154,13 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def recall(
-    codes: NDArray[np.float32], queries: NDArray[np.float32], found: list[Neighbours], counted: NDArray[np.int64]
+    z_what: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    found: list[Neighbours],
+    counted: NDArray[np.int64],
 ) -> float:
     """Share of the nearest of the objects that count, by comparing all of them, that were found."""
-    chosen = codes[counted]
+    chosen = z_what[counted]
     lengths = np.linalg.norm(chosen, axis=1)
     k, shares = min(NEAREST, len(counted)), []
     for query, each in zip(queries, found, strict=True):

@@ -1,4 +1,4 @@
-"""Classifying, grouping and finding odd objects: on codes whose answer is known, and as one types it."""
+"""Classifier, clusters and outliers: on embeddings whose answer is known, and as commands."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ DIM, COUNT = 6, 90
 
 
 def clouds(count: int = COUNT, groups: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Codes around a few directions, and which."""
+    """Embeddings around a few directions, and which."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, groups, count)
-    codes = 5 * np.eye(groups, DIM)[labels] + rng.normal(size=(count, DIM))
-    return codes.astype(np.float32), labels
+    z_what = 5 * np.eye(groups, DIM)[labels] + rng.normal(size=(count, DIM))
+    return z_what.astype(np.float32), labels
 
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """A file of objects in ten pictures; the class of each is its group."""
-    codes, labels = clouds()
+    z_what, labels = clouds()
     paths = [tmp_path / f"{number}.png" for number in range(10)]
     for path in paths:
         Image.new("RGB", (50, 40), (200, 30, 60)).save(path)
@@ -50,7 +50,7 @@ def stored(tmp_path: Path) -> Path:
         z_where=np.full((COUNT, 4), 0.4, dtype=np.float32),
         scores=np.full(COUNT, 0.9, dtype=np.float32),
         labels=labels,
-        z_what=codes,
+        z_what=z_what,
         z_what_scale=None,
         z_depth=None,
         anchor_index=np.arange(COUNT),
@@ -66,47 +66,47 @@ def ok(*arguments: object) -> str:
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -> None:
-    codes, labels = clouds(groups=groups)
+    z_what, labels = clouds(groups=groups)
     names = [f"class {label}" for label in labels]
-    Classifier.fit(codes, names, "weights").save(tmp_path / "classifier.json")
-    predicted, chances = Classifier.load(tmp_path / "classifier.json").predict(codes)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(codes.astype(float), names)
-    assert predicted == probe.predict(codes).tolist()
-    np.testing.assert_allclose(chances, probe.predict_proba(codes).max(axis=1), rtol=1e-3)
+    Classifier.fit(z_what, names, "weights").save(tmp_path / "classifier.json")
+    predicted, chances = Classifier.load(tmp_path / "classifier.json").predict(z_what)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(z_what.astype(float), names)
+    assert predicted == probe.predict(z_what).tolist()
+    np.testing.assert_allclose(chances, probe.predict_proba(z_what).max(axis=1), rtol=1e-3)
 
 
-def test_held_out_objects_tell_codes_from_noise() -> None:
-    codes, labels = clouds(300)
+def test_held_out_objects_tell_embeddings_from_noise() -> None:
+    z_what, labels = clouds(300)
     names = [str(label) for label in labels]
-    trial = cross_validate(codes, names)
+    trial = cross_validate(z_what, names)
     assert trial.accuracy is not None
     assert trial.accuracy > 0.97
     noise = cross_validate(np.random.default_rng(0).normal(size=(300, DIM)), names)
     assert noise.accuracy is not None
     assert abs(noise.accuracy - noise.floor) < 0.15, "nothing can be learned from noise, and nothing leaks"
     assert trial.floor == max(np.bincount(labels)) / 300
-    assert cross_validate(codes[:3], ["a", "a", "b"]).accuracy is None
+    assert cross_validate(z_what[:3], ["a", "a", "b"]).accuracy is None
 
 
-def test_groups_are_found_and_counted() -> None:
-    codes, labels = clouds(400, groups=4)
-    found = cluster_embeddings(codes)
+def test_clusters_are_found_and_counted() -> None:
+    z_what, labels = clouds(400, groups=4)
+    found = cluster_embeddings(z_what)
     assert found.count == 4
     assert np.bincount(found.labels).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
     pairs = {(a, b) for a, b in zip(found.labels.tolist(), labels.tolist(), strict=True)}
-    assert len(pairs) == 4, "each group is one cloud"
+    assert len(pairs) == 4, "each cluster is one cloud"
     lengths = np.random.default_rng(0).uniform(0.1, 9, (400, 1))
-    assert cluster_embeddings(codes * lengths).count == 4, "length does not matter"
-    assert cluster_embeddings(codes, 7).count == 7
-    assert cluster_embeddings(codes[:2]).count == 1
+    assert cluster_embeddings(z_what * lengths).count == 4, "length does not matter"
+    assert cluster_embeddings(z_what, 7).count == 7
+    assert cluster_embeddings(z_what[:2]).count == 1
 
 
-def test_an_object_apart_is_the_loneliest() -> None:
-    codes, _ = clouds(200)
-    codes[17] = -5 * np.ones(DIM)
-    distance = knn_distances(codes)
+def test_an_object_apart_has_the_largest_knn_distance() -> None:
+    z_what, _ = clouds(200)
+    z_what[17] = -5 * np.ones(DIM)
+    distance = knn_distances(z_what)
     assert distance.argmax() == 17
-    similarity = codes @ codes.T / np.linalg.norm(codes, axis=1) / np.linalg.norm(codes, axis=1)[:, None]
+    similarity = z_what @ z_what.T / np.linalg.norm(z_what, axis=1) / np.linalg.norm(z_what, axis=1)[:, None]
     np.fill_diagonal(similarity, -2)
     expected = 1 - np.sort(similarity, axis=1)[:, ::-1][:, :10].mean(axis=1)
     np.testing.assert_allclose(distance, expected, atol=1e-5)
@@ -153,7 +153,9 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
     assert "z_what" not in ranked[0]
 
 
-def test_what_a_model_cannot_draw_is_odd(tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_outliers_have_reconstruction_errors(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
     Image.fromarray(picture).save(tmp_path / "a.png")
     objects = tmp_path / "objects.parquet"
     ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
@@ -198,18 +200,18 @@ def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path)
 
 
 def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    codes, _ = clouds()
-    whole = knn_distances(codes)
+    z_what, _ = clouds()
+    whole = knn_distances(z_what)
     reports: list[tuple[int, int]] = []
 
     def note(done: int, total: int, stage: str | None = None) -> None:
         reports.append((done, total))
 
     monkeypatch.setattr("ssdir.analysis.outliers.AT_ONCE", 40)
-    np.testing.assert_allclose(knn_distances(codes, on_progress=note), whole, atol=1e-12)
+    np.testing.assert_allclose(knn_distances(z_what, on_progress=note), whole, atol=1e-12)
     assert reports == [(40, COUNT), (80, COUNT), (COUNT, COUNT)]
     reports.clear()
-    cluster_embeddings(codes, on_progress=note)
+    cluster_embeddings(z_what, on_progress=note)
     assert [done for done, _ in reports] == list(range(17))
     assert {total for _, total in reports} == {16}
 
@@ -233,9 +235,9 @@ def classifier_file(path: Path, **changes: object) -> Path:
 
 
 def test_a_classifier_made_by_hand_predicts(tmp_path: Path) -> None:
-    codes = np.zeros((3, DIM))
-    codes[:, 0] = [-2, 0, 2]
-    predicted, chances = Classifier.load(classifier_file(tmp_path / "c.json")).predict(codes)
+    z_what = np.zeros((3, DIM))
+    z_what[:, 0] = [-2, 0, 2]
+    predicted, chances = Classifier.load(classifier_file(tmp_path / "c.json")).predict(z_what)
     assert [predicted[0], predicted[2]] == ["low", "high"]
     # Logits are -2 and 2, and even at 0.
     np.testing.assert_allclose(chances, [1 / (1 + np.exp(-4)), 0.5, 1 / (1 + np.exp(-4))])

@@ -17,7 +17,7 @@ MakeObjects = Callable[..., Path]
 
 @pytest.fixture
 def make_objects(tmp_path: Path) -> MakeObjects:
-    """A file of objects in ten pictures, whose codes lie around the centre of their class."""
+    """A file of objects in ten pictures, whose embeddings lie around the centre of their class."""
 
     def make(
         name: str = "objects.parquet",

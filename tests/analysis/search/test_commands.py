@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +130,21 @@ def test_a_model_that_was_trained_again_is_refused(
     result = run("classify", "predict", classifier, tmp_path / "again.parquet", "--out", tmp_path / "p.csv")
     assert result.exit_code == 2
     assert "don't go together" in result.stderr.replace("\n", " ")
+
+
+def test_the_python_of_the_documentation_runs(
+    index: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block of docs/search.md, beside the files that it names."""
+    monkeypatch.chdir(tmp_path)
+    Path("photo.png").symlink_to(photos / "a.png")
+    page = (Path(__file__).parents[3] / "docs" / "search.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1], names)
+    assert sum(names["sizes"].values()) == len(names["ranking"].score) > 2
+    assert set(names["ranking"].measures) == {"knn_distance", "reconstruction_error"}
+    assert names["result"].records()
+    assert Path("clusters.png").exists()
 
 
 def test_no_image_grid_of_nothing(index: Path, photos: Path, tmp_path: Path) -> None:

@@ -20,24 +20,24 @@ from ssdir.errors import InputError
 from .conftest import DIM, MakeObjects
 
 
-def codes_of(*files: Path) -> np.ndarray:
+def embeddings_of(*files: Path) -> np.ndarray:
     return np.concatenate([np.stack(pq.read_table(file)["z_what"].to_numpy()) for file in files])
 
 
-def by_cosine(code: np.ndarray, codes: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    cosine = codes[rows] @ code / np.linalg.norm(codes[rows], axis=1) / np.linalg.norm(code)
+def by_cosine(embedding: np.ndarray, z_what: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    cosine = z_what[rows] @ embedding / np.linalg.norm(z_what[rows], axis=1) / np.linalg.norm(embedding)
     return rows[np.argsort(-cosine, kind="stable")[:k]]
 
 
 def test_nearest_are_those_of_the_largest_cosine(make_objects: MakeObjects, tmp_path: Path) -> None:
     file = make_objects()
-    index, codes = ObjectIndex.create(tmp_path / "index", [file]), codes_of(file)
+    index, z_what = ObjectIndex.create(tmp_path / "index", [file]), embeddings_of(file)
     queries = np.random.default_rng(1).normal(size=(5, DIM)).astype(np.float32)
     for query, found in zip(queries, index.nearest(queries, k=7), strict=True):
-        np.testing.assert_array_equal(found.rows, by_cosine(query, codes, np.arange(60), 7))
-        cosines = codes[found.rows] @ query / np.linalg.norm(codes[found.rows], axis=1) / np.linalg.norm(query)
+        np.testing.assert_array_equal(found.rows, by_cosine(query, z_what, np.arange(60), 7))
+        cosines = z_what[found.rows] @ query / np.linalg.norm(z_what[found.rows], axis=1) / np.linalg.norm(query)
         np.testing.assert_allclose(found.similarity, cosines, atol=1e-5)
-        np.testing.assert_allclose(np.stack(found.table["z_what"].to_numpy()), codes[found.rows])
+        np.testing.assert_allclose(np.stack(found.table["z_what"].to_numpy()), z_what[found.rows])
     assert len(index.nearest(queries[0], k=1000)[0]) == len(index) == 60
 
 
@@ -48,12 +48,12 @@ def test_filters_leave_out_before_the_nearest_are_counted(make_objects: MakeObje
     width = table["box_x2"].to_numpy() - table["box_x1"].to_numpy()
     height = table["box_y2"].to_numpy() - table["box_y1"].to_numpy()
     size = np.maximum(width, height) / 200
-    query = codes_of(file)[0]
+    query = embeddings_of(file)[0]
     where = ObjectFilter(("o'dog",), min_score=0.6, min_size=0.2, max_size=0.4)
     counted = np.flatnonzero((labels == 1) & (scores >= 0.6) & (size >= 0.2) & (size <= 0.4))
     assert 5 < len(counted) < 40
     found = index.nearest(query, k=5, where=where)[0]
-    np.testing.assert_array_equal(found.rows, by_cosine(query, codes_of(file), counted, 5))
+    np.testing.assert_array_equal(found.rows, by_cosine(query, embeddings_of(file), counted, 5))
     assert set(found.table["class"].to_pylist()) == {"o'dog"}
     assert len(index.nearest(query, where=ObjectFilter(min_score=2))[0]) == 0
 
@@ -79,7 +79,7 @@ def test_objects_are_added_behind_the_others(make_objects: MakeObjects, tmp_path
     np.testing.assert_array_equal(index.nearest(query)[0].rows, together.nearest(query)[0].rows)
     rows = index.rows([75, 2, 60])
     assert rows["row"].to_pylist() == [75, 2, 60]
-    np.testing.assert_allclose(np.stack(rows["z_what"].to_numpy()), codes_of(first, second)[[75, 2, 60]])
+    np.testing.assert_allclose(np.stack(rows["z_what"].to_numpy()), embeddings_of(first, second)[[75, 2, 60]])
     with pytest.raises(InputError, match=r"rows 0 \.\.\. 89, not 90"):
         index.rows([90])
 
@@ -133,7 +133,7 @@ def test_columns_added_since_do_not_matter(make_objects: MakeObjects, tmp_path: 
     wider = plain.add_column(0, "predicted", [["seven"] * 60]).append_column("row", [range(60)])
     pq.write_table(wider, tmp_path / "wider.parquet")
     index = ObjectIndex.create(tmp_path / "index", [tmp_path / "wider.parquet"])
-    np.testing.assert_array_equal(np.stack(index.rows(range(60))["z_what"].to_numpy()), codes_of(file))
+    np.testing.assert_array_equal(np.stack(index.rows(range(60))["z_what"].to_numpy()), embeddings_of(file))
 
 
 def test_few_that_count_are_found_among_many(
@@ -144,14 +144,14 @@ def test_few_that_count_are_found_among_many(
     monkeypatch.setattr(index_module, "ROWS_PER_PARTITION", 50)
     monkeypatch.setattr(index_module, "LEAST_PROBED", 6)
     file = make_objects(count=6000, names=[f"class {number}" for number in range(8)])
-    index, codes = ObjectIndex.create(tmp_path / "index", [file]), codes_of(file)
+    index, z_what = ObjectIndex.create(tmp_path / "index", [file]), embeddings_of(file)
     scores = pq.read_table(file)["score"].to_numpy()
     for share in (0.3, 0.05, 0.001):
         least = float(np.quantile(scores, 1 - share))
         counted = np.flatnonzero(scores >= np.float32(least))
         recalls = []
-        for query in codes[::300]:
-            expected = by_cosine(query, codes, counted, 10)
+        for query in z_what[::300]:
+            expected = by_cosine(query, z_what, counted, 10)
             found = index.nearest(query, k=10, where=ObjectFilter(min_score=least))[0].rows
             assert len(found) == len(expected)
             recalls.append(np.isin(expected, found).mean())
@@ -165,13 +165,13 @@ def test_many_objects_are_found_through_partitions(
     monkeypatch.setattr(index_module, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(index_module, "ROWS_PER_PARTITION", 50)
     file = make_objects(count=6000, names=[f"class {number}" for number in range(8)])
-    index, codes = ObjectIndex.create(tmp_path / "index", [file]), codes_of(file)
+    index, z_what = ObjectIndex.create(tmp_path / "index", [file]), embeddings_of(file)
     assert index._table.list_indices()
-    queries = codes[::200]
+    queries = z_what[::200]
     found = index.nearest(queries, k=10)
     recall = np.mean(
         [
-            np.isin(by_cosine(query, codes, np.arange(6000), 10), each.rows).mean()
+            np.isin(by_cosine(query, z_what, np.arange(6000), 10), each.rows).mean()
             for query, each in zip(queries, found, strict=True)
         ]
     )
@@ -349,11 +349,11 @@ def test_one_command_at_a_time_writes_to_an_index(make_objects: MakeObjects, tmp
 def test_embeddings_without_a_direction_are_refused(make_objects: MakeObjects, tmp_path: Path) -> None:
     file = make_objects()
     table = pq.ParquetFile(file).read()
-    codes = table["z_what"].to_pylist()
-    codes[7] = [0.0] * DIM
+    z_what = table["z_what"].to_pylist()
+    z_what[7] = [0.0] * DIM
     kind = table.schema.field("z_what")
     pq.write_table(
-        table.set_column(table.schema.get_field_index("z_what"), kind, pa.array(codes, kind.type)), file
+        table.set_column(table.schema.get_field_index("z_what"), kind, pa.array(z_what, kind.type)), file
     )
     with pytest.raises(InputError, match=r"row 7 of .* has a z_what of zeros"):
         ObjectIndex.create(tmp_path / "index", [file])
