@@ -16,7 +16,7 @@ from fake_hub import Hub
 from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
 from ssdir.models.io import save_model
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
@@ -37,7 +37,7 @@ def build_tiny_model(class_names: list[str]) -> SSDIR:
             backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
             anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
         ),
-        encoder=EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
+        encoder=PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
         decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
     )
     with seeded(0):

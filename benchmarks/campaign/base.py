@@ -18,7 +18,7 @@ model:
     backbone: {kind: conv, channels: [8, 16, 16], num_levels: 2, top_down: 16}
     anchors: {min_sizes: [8, 24], max_sizes: [24, 56]}
     max_objects: 8
-  encoder: {latent_dim: 8, num_hidden: 1, hidden_channels: 16}
+  encoder: {kind: pyramid, latent_dim: 8, num_hidden: 1, hidden_channels: 16}
   decoder: {stem: 16, channels: [16, 8, 8], alpha: true}
 detector: {epochs: 1, batch_size: 4}
 representation: {epochs: 1, batch_size: 4}
@@ -57,7 +57,7 @@ def save_small_model(folder: Path, names: list[str], seed: int = 0) -> None:
     from ssdir.device import seeded
     from ssdir.models.backbone import ConvConfig
     from ssdir.models.decoder import DecoderConfig
-    from ssdir.models.detected.encoders import EncoderConfig
+    from ssdir.models.detected.encoders import PyramidEncoderConfig
     from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
     from ssdir.models.io import save_model
     from ssdir.models.ssdir import SSDIR, SSDIRConfig
@@ -69,7 +69,7 @@ def save_small_model(folder: Path, names: list[str], seed: int = 0) -> None:
             anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
             max_objects=8,
         ),
-        encoder=EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
+        encoder=PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
         decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
     )
     with seeded(seed):

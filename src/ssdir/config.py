@@ -129,7 +129,9 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges nested mappings; values of `changes` win, lists are replaced whole."""
+    """Merges nested mappings: `changes` win; lists, and mappings of another `kind`, are replaced whole."""
+    if {"kind"} <= base.keys() & changes.keys() and base["kind"] != changes["kind"]:
+        return dict(changes)
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

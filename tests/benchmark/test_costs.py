@@ -63,7 +63,7 @@ def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
 
 
 @pytest.mark.parametrize(
-    "overrides", [["model.encoder.second_look=true", "model.loss.classes=1"], ["model.clone_backbone=false"]]
+    "overrides", [["model.encoder.refiner_features=true", "model.loss.classes=1"], ["model.clone_backbone=false"]]
 )
 def test_models_that_read_what_the_refiner_reads_are_trained_too(overrides: list[str]) -> None:
     config = read_recipe("tiny", [*SMALL, *overrides]).model

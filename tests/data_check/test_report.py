@@ -174,13 +174,13 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
 @pytest.mark.slow
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
     recipe = yaml.safe_load(recommended_yaml(check_data(clean, None, "paper-clevr")))
-    assert recipe["model"]["decoder"] == {"smooth_start": True}
+    assert recipe["model"]["decoder"] == {"icnr": True}
     assert "refiner" not in recipe["model"]["detector"], "it has none"
 
 
-@pytest.mark.parametrize(("grey", "places"), [(0, "others"), (90, "own")])
+@pytest.mark.parametrize(("grey", "view"), [(0, "copy_paste"), (90, "warp")])
 def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
-    grey: int, places: str, tmp_path: Path
+    grey: int, view: str, tmp_path: Path
 ) -> None:
     config = ScatterConfig(canvas=64, train=4, val=0, test=0)
     data = tmp_path / "digits"
@@ -192,7 +192,7 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
     path = tmp_path / "recommended.yaml"
     path.write_text(recommended_yaml(check), encoding="utf-8")
     assert check.on_black == (grey == 0)
-    assert read_recipe(path).model.consistency.places == places
+    assert read_recipe(path).model.consistency.view == view
     augment = read_recipe(path).augment
     assert (augment.photometric > 0) == (grey > 0), "what is black stays black"
     assert augment.flip == 0, "digits are not mirrored"

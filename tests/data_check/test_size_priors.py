@@ -20,8 +20,8 @@ from ssdir.data_check.size_priors import (
     window_side,
 )
 from ssdir.models.space.foreground import windows_from_where
-from ssdir.models.space.model import SPACE, SPACEConfig
-from ssdir.models.spair.model import SPAIR
+from ssdir.models.space.model import BOUNDARY_WIDTH, SPACE, SPACEConfig
+from ssdir.models.spair.model import SPAIR, WINDOW_MARGIN
 from ssdir.training.recipe import read_recipe
 
 PRESETS = [name for name in presets() if isinstance(read_recipe(name).model, GridModelConfig)]
@@ -96,12 +96,12 @@ def test_the_models_own_transform_of_the_priors_mean_gives_the_median_box(preset
     config = type(config).model_validate(merge(config.model_dump(mode="json"), changes))
     model = SPACE(config) if isinstance(config, SPACEConfig) else SPAIR(config)
     if isinstance(model, SPACE):
-        loc, margin = model.config.size_prior.end, model.config.boundary_width
+        loc, margin = model.config.size_prior.end, BOUNDARY_WIDTH
         where = torch.zeros(1, model.config.grid**2, 4)
         where[..., :2] = loc
         window = windows_from_where(where, model.config.grid, min_side=0)[0, 0, 2:]
     else:
-        loc, margin = model.config.prior.size_loc, model.config.tight_margin
+        loc, margin = model.config.prior.size_loc, WINDOW_MARGIN
         window = model.cells.to_boxes(torch.tensor([0, 0, loc, loc]), model.cells.corners[0])[2:]
         assert model.config.cells.size_init * model.config.cells.anchor == pytest.approx(
             float(window[0]) * model.image_size, rel=0.05

@@ -9,7 +9,7 @@ from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
 from ssdir.evaluation.scale import same_instance_metrics
 from ssdir.models.backbone import Backbone, ConvConfig
-from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
 from ssdir.models.io import random_encoder
@@ -99,7 +99,7 @@ def _small_model() -> DetectedVAE:
     backbone = ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=4)
     anchors = AnchorConfig(min_sizes=(16, 32), max_sizes=(32, 48), aspect_ratios=(0.5,))
     detector = SSDConfig(image_size=SIZE, backbone=backbone, anchors=anchors, max_objects=5)
-    config = SSDIRConfig(detector=detector, encoder=EncoderConfig(latent_dim=6), clone_backbone=True)
+    config = SSDIRConfig(detector=detector, encoder=PyramidEncoderConfig(latent_dim=6), clone_backbone=True)
     model = build_model(config, ["object"]).eval()
     assert isinstance(model, DetectedVAE)
     return model

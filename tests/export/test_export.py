@@ -42,7 +42,7 @@ from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.encoders import AlignedEncoderConfig, PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
@@ -167,13 +167,15 @@ def per_cell() -> SSDIR:
     """The paper's family: a latent per cell, and no suppression."""
     detector = detector_config(nms=False, max_objects=7)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=False)
-    encoder = EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16)
+    encoder = PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16)
     return SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
 
 
 def all_levels() -> SSDIR:
     """Objects read from every stage of a copy of the backbone."""
-    encoder = EncoderConfig(latent_dim=8, align=8, levels="all", halvings=2, hidden_channels=8, mlp_channels=16)
+    encoder = AlignedEncoderConfig(
+        latent_dim=8, samples=8, levels="all", num_downsamples=2, hidden_channels=8, mlp_channels=16
+    )
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
     config = SSDIRConfig(detector=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
     return SSDIR(config, ["cat", "dog", "eel"])
@@ -182,7 +184,9 @@ def all_levels() -> SSDIR:
 def refined() -> SSDIR:
     """Boxes get a second look, which moves, enlarges and names them, so that some go; codes read it."""
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
-    encoder = EncoderConfig(latent_dim=8, align=4, second_look=True, hidden_channels=8, mlp_channels=16)
+    encoder = AlignedEncoderConfig(
+        latent_dim=8, samples=4, refiner_features=True, hidden_channels=8, mlp_channels=16
+    )
     detector = detector_config(refiner=RefinerConfig(size=3, channels=8, hidden=8))
     model = SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
     assert model.detector.refiner is not None

@@ -44,7 +44,7 @@ def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_smooth_start_has_no_pattern_but_can_learn_any(norm: bool) -> None:
-    config = DecoderConfig(stem=8, grid=2, channels=(8, 6), norm=norm, smooth_start=True)
+    config = DecoderConfig(stem=8, grid=2, channels=(8, 6), norm=norm, icnr=True)
     decoder = WhatDecoder(5, config)
     pictures, _ = decoder(torch.randn(6, 5))
     cells = pictures.unflatten(3, (2, 4)).unflatten(2, (2, 4))  # what each of 2×2 cells of the start became

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.models.detected.encoders import (
+    AlignedEncoder,
+    AlignedEncoderConfig,
+    PyramidEncoder,
+    PyramidEncoderConfig,
+)
 from ssdir.ops.glimpses import crop_glimpses
 
 CHANNELS = (5, 7)
@@ -19,13 +24,13 @@ def pyramid() -> list[Tensor]:
 
 def aligned(size: int = 4, **options: Any) -> AlignedEncoder:
     """Of two anchors per cell."""
-    config = EncoderConfig(latent_dim=3, align=size, hidden_channels=6, mlp_channels=8, **options)
-    num_told = NUM_TOLD if config.second_look else 0
+    config = AlignedEncoderConfig(latent_dim=3, samples=size, hidden_channels=6, mlp_channels=8, **options)
+    num_told = NUM_TOLD if config.refiner_features else 0
     return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], 2, num_told)
 
 
 def test_cells_are_in_order_of_level_row_column() -> None:
-    encoder = PyramidEncoder(CHANNELS, EncoderConfig(latent_dim=3, num_hidden=1, hidden_channels=6))
+    encoder = PyramidEncoder(CHANNELS, PyramidEncoderConfig(latent_dim=3, num_hidden=1, hidden_channels=6))
     features = pyramid()
     posterior = encoder(features)
     assert posterior.what_loc.shape == (2, 20, 3)
@@ -42,7 +47,7 @@ def test_cells_are_in_order_of_level_row_column() -> None:
         first += side**2
 
 
-@pytest.mark.parametrize("encoder", [PyramidEncoder(CHANNELS, EncoderConfig(num_hidden=1)), aligned()])
+@pytest.mark.parametrize("encoder", [PyramidEncoder(CHANNELS, PyramidEncoderConfig(num_hidden=1)), aligned()])
 def test_weights_start_as_xavier_and_biases_at_zero(encoder: nn.Module) -> None:
     layers = [module for module in encoder.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     assert len(layers) > 3
@@ -83,7 +88,7 @@ def test_objects_can_be_read_from_all_levels() -> None:
 
 
 def test_each_halving_after_the_first_doubles_the_channels() -> None:
-    net = aligned(size=9, halvings=3).net
+    net = aligned(size=9, num_downsamples=3).net
     convolutions = [layer for layer in net if isinstance(layer, nn.Conv2d)]
     assert [conv.out_channels for conv in convolutions] == [6, 12, 24]
     assert net(torch.rand(5, 6, 9, 9)).shape == (5, 4)  # 9, 5, 3 and 2 samples to each side
@@ -93,7 +98,7 @@ def test_what_the_detector_tells_of_an_object_joins_what_is_read() -> None:
     features, told = pyramid(), torch.rand(3, NUM_TOLD, generator=torch.Generator().manual_seed(1))
     image_index, anchor_index = torch.tensor([0, 1, 1]), torch.tensor([39, 0, 35])
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3], [0.4, 0.5, 0.9, 1.0]])
-    encoder = aligned(second_look=True)
+    encoder = aligned(refiner_features=True)
     assert encoder.told is not None
     what, depth = encoder(features, image_index, anchor_index, boxes, told)
     *reading, norm, activation, last = encoder.net
@@ -104,14 +109,10 @@ def test_what_the_detector_tells_of_an_object_joins_what_is_read() -> None:
         torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
 
 
-def test_only_boxes_get_a_second_look() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.second_look needs encoder\.align"):
-        EncoderConfig(second_look=True)
-
-
-def test_only_boxes_have_levels_to_add() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.levels=all needs encoder\.align"):
-        EncoderConfig(levels="all")
+@pytest.mark.parametrize("option", [{"refiner_features": True}, {"levels": "all"}, {"samples": 4}])
+def test_options_of_boxes_are_unknown_to_an_encoder_of_cells(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+        PyramidEncoderConfig(**option)
 
 
 def test_codes_follow_the_box_and_not_its_place() -> None:

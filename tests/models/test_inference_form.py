@@ -55,7 +55,9 @@ def test_features_are_the_same_without_batch_norm(config: BackboneConfig, remain
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"encoder": {"align": 4}, "clone_backbone": True}], ids=["cells", "aligned"]
+    "changes",
+    [{}, {"encoder": {"kind": "aligned", "samples": 4}, "clone_backbone": True}],
+    ids=["cells", "aligned"],
 )
 def test_objects_are_the_same(changes: dict[str, object]) -> None:
     model = tiny_model(**changes)

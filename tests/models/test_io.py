@@ -43,8 +43,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {},
         {"alpha": False, "clone_backbone": True},
-        {"encoder": {"align": 4}, "clone_backbone": True},
-        {"encoder": {"align": 4, "levels": "all"}, "clone_backbone": True},
+        {"encoder": {"kind": "aligned", "samples": 4}, "clone_backbone": True},
+        {"encoder": {"kind": "aligned", "samples": 4, "levels": "all"}, "clone_backbone": True},
         {"consistency": ConsistencyConfig(weight=1)},
         {"background": "learned"},
     ],
@@ -322,7 +322,6 @@ def test_sizes_are_compared_before_anything_is_built(saved: Path, tmp_path: Path
     folder = tmp_path / "model"
     shutil.copytree(saved, folder)
     set_in_config(CHANNELS, [8, 12, 16_384])(folder)
-    set_in_config("config.detector.backbone.convs_per_stage", 2)(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match="does not fit"):
         load_model(folder)
@@ -350,10 +349,10 @@ def test_shipped_models_load() -> None:
         assert (model.image_size, model.latent_dim) == (card.image_size, card.latent_dim)
 
 
-@pytest.mark.parametrize("align", [0, 4])
+@pytest.mark.parametrize("encoder", [{}, {"kind": "aligned", "samples": 4}])
 @pytest.mark.parametrize("clone", [False, True])
-def test_random_encoder_keeps_the_detector_alone(clone: bool, align: int) -> None:
-    model, images = tiny_model(clone_backbone=clone, encoder={"align": align}), noise(2)
+def test_random_encoder_keeps_the_detector_alone(clone: bool, encoder: dict[str, Any]) -> None:
+    model, images = tiny_model(clone_backbone=clone, encoder=encoder), noise(2)
     if model.backbone is not None:
         with torch.no_grad():  # as if trained
             for parameter in model.backbone.parameters():

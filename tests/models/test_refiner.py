@@ -214,7 +214,7 @@ def test_a_single_class_is_not_classified() -> None:
 
 
 def test_codes_are_read_from_refined_boxes() -> None:
-    model = tiny_model(detector={"refiner": SMALL}, encoder={"align": 4})
+    model = tiny_model(detector={"refiner": SMALL}, encoder={"kind": "aligned", "samples": 4})
     assert model.detector.refiner is not None
     nn.init.normal_(last_layer(model.detector.refiner).weight)
     objects = model.encode(noise(2))

@@ -15,23 +15,21 @@ from ssdir.inference.predictor import Predictor
 from ssdir.models.io import load_model, save_model
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
 from ssdir.models.presence import Schedule, constant
-from ssdir.models.space.background import BackgroundConfig, SceneMixture
+from ssdir.models.space.background import SceneMixture, SPACEBackgroundConfig
 from ssdir.models.space.foreground import (
     boundary_ring,
     windows_from_where,
 )
-from ssdir.models.space.model import SPACE, SPACEConfig
+from ssdir.models.space.model import FOREGROUND_SIGMA, SPACE, SPACEConfig
 from ssdir.objects import Objects
 from ssdir.ops.boxes import inside_windows, tight_boxes
 from ssdir.training.recipe import read_recipe
 
 SIZE = 32
-BEHIND = BackgroundConfig(
+BEHIND = SPACEBackgroundConfig(
     num_components=1, component_dim=4, encoder_channels=(8, 8), decoder_channels=(16, 8, 8, 8)
 )
-THREE_BEHIND = BEHIND.model_copy(
-    update={"num_components": 3, "mask_dim": 4, "feature_dim": 8, "hidden_dim": 8, "broadcast_channels": 8}
-)
+THREE_BEHIND = BEHIND.model_copy(update={"num_components": 3})
 
 
 def tiny_space(**changes: Any) -> SPACE:
@@ -141,9 +139,9 @@ def test_background_likelihood_of_components_against_torch() -> None:
 
 
 @pytest.mark.parametrize("boxes", ["window", "tight"])
-@pytest.mark.parametrize("behind", [BEHIND, THREE_BEHIND, BackgroundConfig(num_components=0)])
-def test_what_is_encoded_can_be_decoded(boxes: str, behind: BackgroundConfig) -> None:
-    model = tiny_space(boxes=boxes, background=behind).eval()
+@pytest.mark.parametrize("behind", [BEHIND, THREE_BEHIND, SPACEBackgroundConfig(num_components=0)])
+def test_what_is_encoded_can_be_decoded(boxes: str, behind: SPACEBackgroundConfig) -> None:
+    model = tiny_space(output_boxes=boxes, background=behind).eval()
     images = squares(3)
     objects = model.encode(images, score_threshold=0)
     assert len(objects) == 3 * 16
@@ -248,8 +246,8 @@ def test_one_batch_is_learned(mixing: bool) -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("behind", [BEHIND, THREE_BEHIND, BackgroundConfig(num_components=0)])
-def test_constant_images_give_finite_losses_and_gradients(level: float, behind: BackgroundConfig) -> None:
+@pytest.mark.parametrize("behind", [BEHIND, THREE_BEHIND, SPACEBackgroundConfig(num_components=0)])
+def test_constant_images_give_finite_losses_and_gradients(level: float, behind: SPACEBackgroundConfig) -> None:
     torch.manual_seed(0)
     model = tiny_space(background=behind).train()
     terms = model.loss(torch.full((2, 3, SIZE, SIZE), level))
@@ -283,7 +281,7 @@ def test_annealed_priors_follow_the_step() -> None:
 
 
 def test_a_fixed_mixing_weight_does_not_depend_on_what_is_drawn() -> None:
-    model = tiny_space(fix_alpha_steps=1, fix_alpha_value=0.1, presence_prior=constant(0.5))
+    model = tiny_space(fix_alpha_steps=1, presence_prior=constant(0.5))
     model.eval().loss(squares(2))["nll"].backward()
     presence = model.grid_encoder.head.weight.grad
     assert presence is not None
@@ -316,7 +314,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_saved_model_comes_back_with_its_step(tmp_path: Path) -> None:
-    model, images = tiny_space(boxes="window").train(), squares(2)
+    model, images = tiny_space(output_boxes="window").train(), squares(2)
     model.loss(images)
     save_model(model.eval(), tmp_path)
     loaded = load_model(tmp_path)
@@ -342,7 +340,7 @@ def test_the_authors_constants() -> None:
     config = read_recipe("paper-space").model
     assert isinstance(config, SPACEConfig)
     assert (config.image_size, config.grid, config.latent_dim, config.glimpse_size) == (128, 16, 32, 32)
-    assert (config.foreground_sigma, config.background_sigma, config.background.num_components) == (0.15, 0.15, 5)
+    assert (FOREGROUND_SIGMA, config.background_sigma, config.background.num_components) == (0.15, 0.15, 5)
     assert [config.presence_prior.value(step) for step in (0, 4000, 7000, 10_000)] == [0.1, 0.1, 0.055, 0.01]
     assert [config.temperature.value(step) for step in (0, 10_000, 20_000)] == [2.5, 1.5, 0.5]
     assert [config.size_prior.value(step) for step in (0, 10_000, 15_000, 20_000)] == [-1, -1, -1.5, -2]

@@ -15,15 +15,15 @@ from torch.distributions import Bernoulli, kl_divergence
 from ssdir.device import seeded
 from ssdir.models.io import load_model, save_model
 from ssdir.models.presence import Schedule
-from ssdir.models.spair.cells import Cells, CellsConfig, earlier_neighbours, wavefront
+from ssdir.models.spair.cells import Cells, SPAIRCellsConfig, earlier_neighbours, wavefront
 from ssdir.models.spair.count_prior import count_distribution, count_prior_kl, presence_table
-from ssdir.models.spair.model import SPAIR, SPAIRConfig, SPAIRPriorConfig
+from ssdir.models.spair.model import SPAIR, WINDOW_MARGIN, SPAIRConfig, SPAIRPriorConfig
 from ssdir.models.spair.parts import (
-    GlimpseConfig,
     GridBackbone,
-    GridConfig,
-    ObjectDecoder,
+    SPAIRDecoder,
     SPAIRDecoderConfig,
+    SPAIRGlimpseConfig,
+    SPAIRGridConfig,
 )
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
@@ -31,7 +31,7 @@ from ssdir.ops.boxes import to_xyxy
 from .tiny import assert_same_objects
 
 SIZE = 40
-GRID = GridConfig(channels=(8, 12), kernels=(4, 3), strides=(4, 2))  # 5 × 5 cells of 8 px
+GRID = SPAIRGridConfig(channels=(8, 12), kernels=(4, 3), strides=(4, 2))  # 5 × 5 cells of 8 px
 
 
 def tiny_spair(present_bias: float = 0.0, prior: dict[str, Any] | None = None, **changes: Any) -> SPAIR:
@@ -40,11 +40,11 @@ def tiny_spair(present_bias: float = 0.0, prior: dict[str, Any] | None = None, *
     config = SPAIRConfig(
         image_size=SIZE,
         grid=GRID,
-        cells=CellsConfig(**{"lateral": (16,), "passed": 5, "anchor": 16, **cells}),
-        glimpses=GlimpseConfig(size=6, channels=(6,), hidden=12, latent_dim=4),
+        cells=SPAIRCellsConfig(**{"lateral": (16,), "passed": 5, "anchor": 16, **cells}),
+        glimpses=SPAIRGlimpseConfig(size=6, channels=(6,), hidden=12, latent_dim=4),
         decoder=SPAIRDecoderConfig(hidden=(12,)),
         prior=SPAIRPriorConfig(**(prior or {})),
-        **{"boxes": "window", **changes},
+        **{"output_boxes": "window", **changes},
     )
     with seeded(3):
         model = SPAIR(config)
@@ -88,9 +88,9 @@ def fields_of(cells: Cells) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("config", "size", "cells"),
-    [(GRID, 40, 5), (GRID, 41, 6), (GridConfig(), 64, 6), (GridConfig(), 128, 11)],
+    [(GRID, 40, 5), (GRID, 41, 6), (SPAIRGridConfig(), 64, 6), (SPAIRGridConfig(), 128, 11)],
 )
-def test_the_grid_covers_the_image(config: GridConfig, size: int, cells: int) -> None:
+def test_the_grid_covers_the_image(config: SPAIRGridConfig, size: int, cells: int) -> None:
     backbone = GridBackbone(config, size)
     assert backbone.cells == cells
     assert backbone(torch.zeros(2, 3, size, size)).shape == (2, cells**2, config.channels[-1])
@@ -110,7 +110,7 @@ def test_a_cells_features_see_a_window_centred_on_it() -> None:
 
 def test_grid_config_wants_equal_lengths() -> None:
     with pytest.raises(ValueError, match="equally many"):
-        GridConfig(channels=(8,), kernels=(4, 4), strides=(2, 2))
+        SPAIRGridConfig(channels=(8,), kernels=(4, 4), strides=(2, 2))
 
 
 # The sequential pass ---------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_samples_are_drawn_around_their_means() -> None:
 
 
 def test_boxes_by_hand() -> None:
-    model = tiny_spair(cells={"offset_range": (-0.5, 1.5), "size_range": (0.0, 1.0)})
+    model = tiny_spair()
     box = model.cells.to_boxes(
         torch.tensor([0.0, torch.logit(torch.tensor(0.75)), 0.0, -10.0]), torch.tensor([0.2, 0.4])
     )
@@ -235,7 +235,7 @@ def test_cell_of_is_the_cell_that_holds_the_centre() -> None:
 
 def test_before_training_boxes_are_alike_and_in_the_middle() -> None:
     with seeded(0):
-        model = SPAIR(SPAIRConfig(cells=CellsConfig(anchor=32, size_init=0.25)))
+        model = SPAIR(SPAIRConfig(cells=SPAIRCellsConfig(anchor=32, size_init=0.25)))
     cells = run(model, torch.zeros(1, 3, 64, 64))
     expected = torch.cat([model.cells.corners + 6 / 64, torch.full((36, 2), 8 / 64)], dim=1)
     torch.testing.assert_close(cells.boxes_cxcywh[0], expected.clamp(0, 1), atol=0.02, rtol=0)
@@ -440,7 +440,9 @@ def test_presence_and_opacity_dim_an_object_that_is_alone(alpha: float) -> None:
 
 
 def test_appearances_are_premultiplied() -> None:
-    decoder = ObjectDecoder(4, 6, SPAIRDecoderConfig(hidden=(12,), alpha_bias=-3.0, colour_bias=9.0))
+    decoder = SPAIRDecoder(4, 6, SPAIRDecoderConfig(hidden=(12,), colour_bias=9.0))
+    with torch.no_grad():
+        decoder.net[-1].bias[108:] = -80  # opacity's logits, to be scaled by ALPHA_SCALE
     appearances, alpha = decoder(torch.randn(3, 4))
     assert alpha.max() < 0.1
     assert (appearances <= alpha).all()
@@ -459,9 +461,9 @@ def test_absent_cells_leave_no_trace() -> None:
 # Tight boxes -----------------------------------------------------------------------------------------------
 
 
-def bright_model(threshold: float = 0.3) -> tuple[SPAIR, Tensor]:
+def bright_model() -> tuple[SPAIR, Tensor]:
     """One that draws a bright block in rows 1 ... 3 and columns 2 ... 3 of the six, whatever the code."""
-    model = tiny_spair(boxes="tight", tight_threshold=threshold)
+    model = tiny_spair(output_boxes="tight")
     picture = torch.full((4, 6, 6), -9.0)
     picture[:3, 1:4, 2:4] = 9.0
     picture[3] = 100.0
@@ -475,7 +477,7 @@ def test_tight_boxes_surround_what_is_bright_in_the_window() -> None:
     model, part = bright_model()
     images = noise(2)
     tight = model.encode(images)
-    window = SPAIR(model.config.model_copy(update={"boxes": "window"}))
+    window = SPAIR(model.config.model_copy(update={"output_boxes": "window"}))
     window.load_state_dict(model.state_dict())
     loose = window.eval().encode(images)
     assert 0 < len(tight) == len(loose)
@@ -491,7 +493,7 @@ def test_what_is_said_to_be_in_a_tight_box_is_drawn_where_its_window_was() -> No
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, box, z_what=torch.zeros(1, 4), z_depth=torch.zeros(1))
     scene = model.decode(objects)
     window = Objects(objects.image_index, 1, torch.tensor([[0.5, 0.525, 0.3, 0.3]]), z_what=objects.z_what)
-    loose = SPAIR(model.config.model_copy(update={"boxes": "window"}))
+    loose = SPAIR(model.config.model_copy(update={"output_boxes": "window"}))
     loose.load_state_dict(model.state_dict())
     expected = loose.decode(window.replace(z_depth=objects.z_depth))
     torch.testing.assert_close(scene.reconstructions, expected.reconstructions, atol=1e-4, rtol=1e-3)
@@ -501,11 +503,11 @@ def test_what_is_said_to_be_in_a_tight_box_is_drawn_where_its_window_was() -> No
 
 
 def test_tight_boxes_are_looked_at_through_a_larger_window() -> None:
-    model, images = tiny_spair(boxes="tight", tight_margin=0.25), noise(1)
+    model, images = tiny_spair(output_boxes="tight"), noise(1)
     usual = 16 / (1 + 2.718281828**2.2) / SIZE  # the anchor times the size prior's mean
     boxes = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, usual / 2, 0.3]]))
     looked = model.embed(images, boxes)
-    window = to_xyxy(torch.tensor([[0.5, 0.5, usual, 0.4]]))
+    window = to_xyxy(torch.tensor([[0.5, 0.5, usual, 0.3 / (1 - WINDOW_MARGIN)]]))
     expected, _ = model.cells.encode_packed(images, window, boxes.image_index)
     torch.testing.assert_close(looked.z_what, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(looked.z_where, boxes.z_where)
@@ -515,13 +517,13 @@ def test_tight_boxes_are_looked_at_through_a_larger_window() -> None:
 
 
 def test_the_total_is_the_sum_of_its_terms() -> None:
-    model = tiny_spair(kl_weight=0.25)
+    model = tiny_spair()
     torch.manual_seed(0)
     losses = model.loss(noise(2))
     names = {"nll_image", "kl_where", "kl_what", "kl_depth", "kl_present"}
     assert losses.keys() == names | {"total", "mse"}
     kl = sum(losses[name] for name in names if name.startswith("kl_"))
-    torch.testing.assert_close(losses["total"], losses["nll_image"] + 0.25 * kl)
+    torch.testing.assert_close(losses["total"], losses["nll_image"] + kl)
     assert all(losses[name] > 0 for name in names)
 
 
@@ -597,8 +599,8 @@ def test_training_on_one_batch_lowers_the_loss() -> None:
             SPAIRConfig(
                 image_size=SIZE,
                 grid=GRID,
-                cells=CellsConfig(lateral=(32,), passed=8, anchor=16),
-                glimpses=GlimpseConfig(size=8, channels=(8,), hidden=32, latent_dim=8),
+                cells=SPAIRCellsConfig(lateral=(32,), passed=8, anchor=16),
+                glimpses=SPAIRGlimpseConfig(size=8, channels=(8,), hidden=32, latent_dim=8),
                 decoder=SPAIRDecoderConfig(hidden=(32,)),
                 wheels_steps=5,
             )

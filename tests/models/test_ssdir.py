@@ -13,8 +13,8 @@ from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
 from ssdir.models.backbone import ConvConfig
-from ssdir.models.detected.consistency import ConsistencyConfig, info_nce
-from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig
+from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, info_nce
+from ssdir.models.detected.encoders import AlignedEncoder, PyramidEncoderConfig
 from ssdir.models.detected.vae import LossConfig, elbo_terms
 from ssdir.models.detected.views import View, second_view
 from ssdir.models.detector.refiner import RefinerConfig
@@ -27,9 +27,10 @@ from ssdir.training.recipe import read_recipe
 
 from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model, truth
 
+ALIGNED = {"kind": "aligned", "samples": 4}
 SECOND_LOOK = {
     "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32), "score_threshold": 0.1},
-    "encoder": {"align": 4, "second_look": True},
+    "encoder": {"kind": "aligned", "samples": 4, "refiner_features": True},
 }
 
 
@@ -69,7 +70,7 @@ def test_latents_come_from_the_objects_own_cell(clone: bool) -> None:
         torch.testing.assert_close(objects.z_depth[m], posterior.depth_loc[image, cell])
 
 
-@pytest.mark.parametrize("options", [{}, {"encoder": {"align": 4}}, {"alpha": False}])
+@pytest.mark.parametrize("options", [{}, {"encoder": ALIGNED}, {"alpha": False}])
 def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any]) -> None:
     model, images = tiny_model(**options), noise(4)
     images[1] = 0.3
@@ -84,8 +85,8 @@ def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any])
     "options",
     [
         {},
-        {"encoder": {"align": 4}},
-        {"clone_backbone": True, "encoder": {"align": 4}},
+        {"encoder": ALIGNED},
+        {"clone_backbone": True, "encoder": ALIGNED},
         {"clone_backbone": True, **SECOND_LOOK},
     ],
 )
@@ -127,8 +128,8 @@ def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
 
 
 def test_without_a_refiner_there_is_no_second_look() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.second_look needs detector\.refiner"):
-        tiny_model(encoder={"align": 4, "second_look": True})
+    with pytest.raises(ValueError, match=r"encoder\.refiner_features needs detector\.refiner"):
+        tiny_model(encoder={"kind": "aligned", "samples": 4, "refiner_features": True})
 
 
 def test_detections_given_as_boxes_with_their_anchors_decode_to_themselves() -> None:
@@ -238,7 +239,7 @@ def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...], background: bool) ->
             alpha=alpha,
             background=torch.rand(images.shape, generator=g),
         )
-    terms = elbo_terms(images, latents, scene, EncoderConfig(depth_scale=0.3))
+    terms = elbo_terms(images, latents, scene, PyramidEncoderConfig(depth_scale=0.3))
     expected = terms_by_loops(images, latents, scene, 0.3)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, rel=1e-4), name
@@ -259,7 +260,7 @@ def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
     alpha = torch.ones(2, 1, 8, 8)
     scene = Scene(torch.rand(1, 3, 16, 16, generator=g), torch.rand(2, 3, 8, 8, generator=g), alpha)
     images = torch.rand(1, 3, 16, 16, generator=g)
-    config = EncoderConfig()
+    config = PyramidEncoderConfig()
     alone = [
         elbo_terms(images, latents[row : row + 1], replace(scene, appearances=part, alpha=alpha[:1]), config)
         for row, part in enumerate(scene.appearances.split(1))
@@ -314,12 +315,12 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
     "consistency",
     [
         ConsistencyConfig(),
-        ConsistencyConfig(weight=2, places="others"),
-        ConsistencyConfig(weight=2, views=2, places="others"),
+        ConsistencyConfig(weight=2, view="copy_paste"),
+        ConsistencyConfig(weight=2, views=2, view="copy_paste"),
     ],
 )
 def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyConfig) -> None:
-    model = tiny_model(loss=LossConfig(classes=3), consistency=consistency, encoder={"align": 4})
+    model = tiny_model(loss=LossConfig(classes=3), consistency=consistency, encoder=ALIGNED)
     assert model.classifier is not None
     images = noise(2)
     with torch.no_grad():
@@ -341,8 +342,8 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_consistency_compares_the_codes_of_one_object(views: int) -> None:
-    consistency = ConsistencyConfig(weight=2, views=views, places="others", temperature=0.3, decoupled=True)
-    model = tiny_model(consistency=consistency, encoder={"align": 4})
+    consistency = ConsistencyConfig(weight=2, views=views, view="copy_paste", decoupled=True)
+    model = tiny_model(consistency=consistency, encoder=ALIGNED)
     assert model.projection is not None
     with torch.no_grad():
         drawn = loss_and_its_sample(model, noise(2))
@@ -351,13 +352,13 @@ def test_consistency_compares_the_codes_of_one_object(views: int) -> None:
             order = view.rows.argsort()
             assert not torch.equal(order, torch.arange(len(order)))
             codes.append(model.projection(view.objects.z_what)[order])
-        pairs = [info_nce(one, other, 0.3, decoupled=True) for one, other in combinations(codes, 2)]
+        pairs = [info_nce(one, other, TEMPERATURE, decoupled=True) for one, other in combinations(codes, 2)]
     assert len(codes[0]) > 3
     torch.testing.assert_close(drawn.losses["consistency"], torch.stack(pairs).mean())
 
 
 @pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": {"align": 4}}, SECOND_LOOK])
+@pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": ALIGNED}, SECOND_LOOK])
 def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], views: int) -> None:
     model, images = tiny_model(consistency=ConsistencyConfig(weight=1, views=views), **parts), noise(3)
     with torch.no_grad():
@@ -379,7 +380,10 @@ def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], v
 
 
 def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
-    parts: dict[str, Any] = {"consistency": ConsistencyConfig(weight=1, places="others"), "encoder": {"align": 4}}
+    parts: dict[str, Any] = {
+        "consistency": ConsistencyConfig(weight=1, view="copy_paste"),
+        "encoder": ALIGNED,
+    }
     model, images = tiny_model(clone_backbone=True, **parts), noise(4)
     assert model.backbone is not None
     norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -396,7 +400,7 @@ def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
 
 def test_codes_learn_the_detector_s_classes_where_asked() -> None:
     loss = LossConfig(image=0, objects=0, kl_what=0, kl_depth=0, classes=1)
-    model = tiny_model(loss=loss, clone_backbone=True, encoder={"align": 4}).train()
+    model = tiny_model(loss=loss, clone_backbone=True, encoder=ALIGNED).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     torch.manual_seed(0)
     history = []
@@ -451,11 +455,11 @@ def training_step(model: SSDIR) -> None:
 
 
 def test_all_levels_are_all_stages_of_the_copy() -> None:
-    frozen = tiny_model(encoder={"align": 4, "levels": "all"})
+    frozen = tiny_model(encoder={"kind": "aligned", "samples": 4, "levels": "all"})
     assert len(frozen.encoder.inputs) == 2  # without a copy, the detector's levels
     deeper = {"backbone": ConvConfig(channels=(6, 8, 12, 16), num_levels=2, top_down=0)}
     own, every = (
-        tiny_model(deeper, clone_backbone=True, encoder={"align": 4, "levels": levels})
+        tiny_model(deeper, clone_backbone=True, encoder={"kind": "aligned", "samples": 4, "levels": levels})
         for levels in ("own", "all")
     )
     assert own.backbone is not None
@@ -465,7 +469,7 @@ def test_all_levels_are_all_stages_of_the_copy() -> None:
     assert len(every.encoder.inputs) == 3
 
 
-@pytest.mark.parametrize("encoder", [{"align": 0}, {"align": 4}, {"align": 4, "levels": "all"}])
+@pytest.mark.parametrize("encoder", [{}, ALIGNED, {**ALIGNED, "levels": "all"}])
 @pytest.mark.parametrize("clone", [False, True])
 def test_a_step_changes_all_but_the_frozen_detector(clone: bool, encoder: dict[str, Any]) -> None:
     model = tiny_model(clone_backbone=clone, encoder=encoder).train()

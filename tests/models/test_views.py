@@ -13,7 +13,7 @@ from ssdir.models.detected.views import (
     CUT_OUT_MARGIN,
     ViewConfig,
     cut_out,
-    hide_patches,
+    erase_rectangles,
     jitter_boxes,
     random_views,
     second_view,
@@ -92,16 +92,16 @@ def test_strokes_become_thicker_or_thinner_within_their_neighbourhood() -> None:
 def test_patches_hide_rectangles_of_the_stated_size_with_one_grey() -> None:
     torch.manual_seed(0)
     images = torch.full((64, 3, 100, 100), 2.0)
-    hidden = hide_patches(images, 1) != 2.0
+    hidden = erase_rectangles(images, 1) != 2.0
     assert (hidden.any(dim=1) == hidden.all(dim=1)).all(), "all channels together"
     sides = torch.stack([hidden[:, 0].any(dim=d).sum(dim=1) for d in (1, 2)])
     assert sides.max() <= 12
     assert sides.float().mean() == pytest.approx(7, abs=1)
     assert torch.equal(sides.prod(dim=0), hidden[:, 0].sum(dim=(1, 2))), "full rectangles"
-    greys = hide_patches(images, 1).amin(dim=(1, 2, 3))
+    greys = erase_rectangles(images, 1).amin(dim=(1, 2, 3))
     assert greys.max() <= 1
     assert greys.std() > 0.1
-    assert torch.equal(hide_patches(images, 0), images)
+    assert torch.equal(erase_rectangles(images, 0), images)
 
 
 def test_strokes_are_dilated_by_the_largest_and_eroded_by_the_smallest_of_nine_pixels() -> None:
@@ -133,7 +133,7 @@ def coloured_scenes(B: int = 8, size: int = 128) -> tuple[Tensor, Objects]:
     return images, Objects(torch.tensor(index), B, torch.tensor(boxes) / size)
 
 
-PLAIN = ViewConfig(places="others", zoom=1, rotation=0, shear=0)
+PLAIN = ViewConfig(view="copy_paste", zoom=1, rotation=0, shear=0)
 
 
 def test_in_other_places_each_object_is_seen_once_with_its_own_colour_and_shape() -> None:
@@ -167,7 +167,7 @@ def test_in_other_places_boxes_are_tight_around_what_is_drawn() -> None:
     images, objects = coloured_scenes(1)
     one = objects[torch.tensor([0])]
     for _ in range(5):
-        view = second_view(images, one, ViewConfig(places="others", zoom=1.5, rotation=0, shear=0), 0.01)
+        view = second_view(images, one, ViewConfig(view="copy_paste", zoom=1.5, rotation=0, shear=0), 0.01)
         y, x = (view.images[0].amax(dim=0) > 0.1).nonzero(as_tuple=True)
         ink = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
         assert (ink - view.objects.boxes_px((128, 128))[0]).abs().max() <= 2
@@ -197,9 +197,9 @@ def test_boxes_are_off_by_what_was_asked() -> None:
     assert torch.equal(jitter_boxes(objects, 0.0).z_where, boxes)
 
 
-@pytest.mark.parametrize("places", ["own", "others"])
-def test_no_object_is_seen_again_as_no_object(places: str) -> None:
+@pytest.mark.parametrize("view_kind", ["warp", "copy_paste"])
+def test_no_object_is_seen_again_as_no_object(view_kind: str) -> None:
     none = Objects.empty(2)
-    view = second_view(torch.rand(2, 3, 32, 32), none, ViewConfig.model_validate({"places": places}), 0.1)
+    view = second_view(torch.rand(2, 3, 32, 32), none, ViewConfig.model_validate({"view": view_kind}), 0.1)
     assert len(view.rows) == len(view.objects) == 0
     assert view.images.shape == (2, 3, 32, 32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.encoders import AlignedEncoderConfig, EncoderConfig, PyramidEncoderConfig
 from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.objects import Objects
@@ -38,6 +38,12 @@ def tiny_detector(names: list[str] | None = None, **changes: Any) -> SSD:
     return detector.eval()
 
 
+def _encoder_config(**changes: Any) -> EncoderConfig:
+    if changes.get("kind") == "aligned":
+        return AlignedEncoderConfig(**{"latent_dim": 6, "hidden_channels": 12, **changes})
+    return PyramidEncoderConfig(**{"latent_dim": 6, "num_hidden": 1, "hidden_channels": 12, **changes})
+
+
 def tiny_model(
     detector: dict[str, Any] | None = None,
     alpha: bool = True,
@@ -46,7 +52,7 @@ def tiny_model(
 ) -> SSDIR:
     config = SSDIRConfig(
         detector=detector_config(**(detector or {})),
-        encoder=EncoderConfig(**{"latent_dim": 6, "num_hidden": 1, "hidden_channels": 12, **(encoder or {})}),
+        encoder=_encoder_config(**(encoder or {})),
         decoder=DecoderConfig(stem=12, channels=(12, 8, 8), alpha=alpha),
         **changes,
     )

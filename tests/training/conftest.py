@@ -17,7 +17,7 @@ from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import seeded
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.detected.encoders import EncoderConfig
+from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.training.recipe import Recipe, StageConfig
@@ -60,7 +60,7 @@ def recipe() -> Recipe:
                 score_threshold=0.1,
                 max_objects=6,
             ),
-            encoder=EncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
+            encoder=PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
             decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
         ),
         detector=StageConfig(**stage, schedule="one_cycle", grad_clip=10),

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.data.readers.registry import open_dataset
 from ssdir.models.backbone import ConvConfig
+from ssdir.models.detected.encoders import AlignedEncoderConfig
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, cache_key
@@ -224,7 +225,7 @@ def test_a_copy_that_reads_the_detector_too_needs_its_features(
             "backbone": ConvConfig(channels=(8, 16, 16), num_levels=len(small.anchors.min_sizes), top_down=16),
         }
     )
-    encoder = recipe.model.encoder.model_copy(update={"align": 4, "second_look": True})
+    encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=16, refiner_features=True)
     changes = {"detector": detector, "encoder": encoder, "clone_backbone": True}
     both = SSDIR(recipe.model.model_copy(update=changes), ["object"]).eval()
     batch = everything(build_cache(both, val, tmp_path, limit_mb=100))

@@ -26,7 +26,7 @@ RECIPE = {
             "anchors": {"min_sizes": [20, 28], "max_sizes": [28, 36]},
         },
         "clone_backbone": True,
-        "encoder": {"latent_dim": 32, "align": 6, "hidden_channels": 32, "mlp_channels": 128},
+        "encoder": {"latent_dim": 32, "kind": "aligned", "samples": 6, "hidden_channels": 32, "mlp_channels": 128},
         "decoder": {"stem": 64, "channels": [64, 32, 16, 8], "alpha": True, "norm": True},
         "loss": {"image": 1, "objects": 4, "kl_what": 1, "kl_depth": 1},
     },

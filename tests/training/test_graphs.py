@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.device import seeded
 from ssdir.models.detected.consistency import ConsistencyConfig
-from ssdir.models.detected.encoders import PyramidEncoder
+from ssdir.models.detected.encoders import AlignedEncoderConfig, PyramidEncoder
 from ssdir.models.io import load_model
 from ssdir.models.spair.model import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR
@@ -54,7 +54,7 @@ class OnHost:
 
 def aligned(model: SSDIR) -> SSDIR:
     """The same detector, and what `tiny` has: a trained copy of its backbone, and a second view of each image."""
-    encoder = model.config.encoder.model_copy(update={"align": 4})
+    encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=16)
     config = model.config.model_copy(
         update={"encoder": encoder, "clone_backbone": True, "consistency": ConsistencyConfig(weight=10)}
     )

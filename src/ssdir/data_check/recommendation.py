@@ -35,8 +35,13 @@ _SIDES = {"left", "right"}
 
 _NAME_LENGTH = 200
 
+<<<<<<< HEAD
 WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """The second views where images are not mostly black, for presets whose views are over black."""
+=======
+WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
+"""For presets whose second views are over black, where the images are not."""
+>>>>>>> 0d83628 (Config keys in the field's words, each with one meaning: the encoder is a tagged union, and what nobody varied is a constant beside its use)
 
 
 def recommended_yaml(check: DataCheck) -> str:
@@ -47,7 +52,7 @@ def recommended_yaml(check: DataCheck) -> str:
     else:
         comments, model = _prior_changes(check.priors[preset], preset, split)
     recipe = read_recipe(preset)
-    over_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.places == "others"
+    over_black = isinstance(recipe.model, DetectedVAEConfig) and recipe.model.consistency.view == "copy_paste"
     if over_black and not check.on_black:
         model["consistency"] = WHOLE_VIEWS
         comments.append("# Second views are of whole images: pasted elsewhere, objects would stand on black.")
@@ -55,8 +60,8 @@ def recommended_yaml(check: DataCheck) -> str:
     if stages:
         images = counted(check.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
-        if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.smooth_start:
-            model["decoder"] = {"smooth_start": True}
+        if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.icnr:
+            model["decoder"] = {"icnr": True}
             comments.append("# The decoder starts smooth: few images would leave the patterns of another start.")
         refiner = recipe.model.detector.refiner if isinstance(recipe.model, DetectedConfig) else None
         if refiner is not None and refiner.copies < MORE_COPIES:

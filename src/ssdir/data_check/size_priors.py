@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssdir.config import C, merge
-from ssdir.models.space.model import SPACEConfig
-from ssdir.models.spair.model import SPAIRConfig
+from ssdir.models.space.model import BOUNDARY_WIDTH, SPACEConfig
+from ssdir.models.spair.cells import SIZE_RANGE
+from ssdir.models.spair.model import WINDOW_MARGIN, SPAIRConfig
 
 GridModelConfig: TypeAlias = SPACEConfig | SPAIRConfig
 
@@ -111,7 +112,7 @@ def measure(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridMo
         cells, cell = config.grid, 1 / config.grid
     else:
         size_loc, size_scale, anchor = config.prior.size_loc, config.prior.size_scale, config.cells.anchor
-        largest = config.cells.size_range[1] * anchor / config.image_size
+        largest = SIZE_RANGE[1] * anchor / config.image_size
         cells = -(-config.image_size // config.grid.pixels_per_cell)
         cell = config.grid.pixels_per_cell / config.image_size
     windows = needed_windows(boxes_cxcywh, config)
@@ -133,9 +134,9 @@ def needed_windows(boxes_cxcywh: Tensor, config: GridModelConfig) -> Tensor:
     Where the model reports tight boxes, a window is a square around the object with the config's margin: (M,).
     Where it reports its windows, they should be the boxes themselves; width and height have one prior: (2M,).
     """
-    if config.boxes == "window":
+    if config.output_boxes == "window":
         return boxes_cxcywh[:, 2:].flatten()
-    margin = config.boundary_width if isinstance(config, SPACEConfig) else config.tight_margin
+    margin = BOUNDARY_WIDTH if isinstance(config, SPACEConfig) else WINDOW_MARGIN
     return boxes_cxcywh[:, 2:].amax(dim=1) / (1 - margin)
 
 
@@ -144,7 +145,7 @@ def window_side(raw: float, config: GridModelConfig) -> float:
     share = 1 / (1 + exp(-raw))
     if isinstance(config, SPACEConfig):
         return share
-    low, high = config.cells.size_range
+    low, high = SIZE_RANGE
     return (low + (high - low) * share) * config.cells.anchor / config.image_size
 
 
@@ -152,7 +153,7 @@ def raw_size(windows: Tensor, config: GridModelConfig) -> Tensor:
     """Inverts `window_side` for many windows; those out of the model's range get a raw size near its end."""
     share = windows
     if isinstance(config, SPAIRConfig):
-        low, high = config.cells.size_range
+        low, high = SIZE_RANGE
         share = (windows * config.image_size / config.cells.anchor - low) / (high - low)
     return share.clamp(*_SHARES).logit()
 
@@ -174,8 +175,13 @@ def _space_size(windows: Tensor, config: SPACEConfig) -> dict[str, Any]:
 
 
 def _spair_size(windows: Tensor, config: SPAIRConfig) -> dict[str, Any]:
+<<<<<<< HEAD
     """Sets boxes to start at the prior's mean, and the anchor to grow where windows would not fit."""
     high = config.cells.size_range[1]
+=======
+    """Boxes start, before training, at the prior's mean; the anchor grows where windows would not fit in."""
+    high = SIZE_RANGE[1]
+>>>>>>> 0d83628 (Config keys in the field's words, each with one meaning: the encoder is a tagged union, and what nobody varied is a constant beside its use)
     large = float(np.quantile(windows.numpy(), _FITTING)) * config.image_size / (_FILLED * high)
     anchor = config.cells.anchor if large <= config.cells.anchor else float(ceil(large))
     config = _changed(config, {"cells": {"anchor": anchor}})

@@ -37,15 +37,13 @@ class ConvConfig(Config):
     """A small convolutional net for CPUs: stages of 3×3 convolutions that each halve the resolution.
 
     Attributes:
-        channels: width of each stage; the first has one convolution, the others `convs_per_stage`.
-        convs_per_stage: convolutions of each later stage.
+        channels: width of each stage; the first has one convolution, the others have two.
         num_levels: how many of the last stages make up the pyramid.
         top_down: channels of the top-down pathway (a feature pyramid network); 0 for none.
     """
 
     kind: Literal["conv"] = "conv"
     channels: Widths = (24, 48, 96, 128, 128)
-    convs_per_stage: int = Field(2, ge=1, le=MAX_STAGES)
     num_levels: int = Field(3, ge=1, le=MAX_STAGES)
     top_down: int = Field(96, ge=0, le=MAX_WIDTH)
 
@@ -281,8 +279,8 @@ class ConvBackbone(TopDownBackbone):
         previous = 3
         for index, width in enumerate(config.channels):
             convs = [Conv2dNormActivation(previous, width, 3, stride=2)]
-            repeats = config.convs_per_stage - 1 if index else 0
-            convs += [Conv2dNormActivation(width, width, 3) for _ in range(repeats)]
+            if index:
+                convs.append(Conv2dNormActivation(width, width, 3))
             self.stages.append(nn.Sequential(*convs))
             previous = width
 

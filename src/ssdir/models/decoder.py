@@ -28,8 +28,8 @@ class DecoderConfig(Config):
         channels: output channels of each doubling; six of them end at 64×64, from a grid of 1.
         alpha: also decode the object's opacity; without it the paper's three channels.
         norm: layer normalisation before each ReLU of the doublings; the paper has none.
-        smooth_start: the four pixels that a doubling makes of one start equal ("ICNR", Aitken et al. 2017), and
-            come to differ only by what is seen. Without, patterns like a weave stay where images are few.
+        icnr: ICNR initialisation (Aitken et al. 2017): the four pixels that an upsampling block makes of one start
+            equal, and differ only by what is learned. Without it, checkerboard patterns stay where images are few.
     """
 
     stem: int = Field(1024, ge=1, le=MAX_WIDTH)
@@ -37,7 +37,7 @@ class DecoderConfig(Config):
     channels: HiddenWidths = (512, 256, 128, 64, 32, 16)
     alpha: bool = False
     norm: bool = False
-    smooth_start: bool = False
+    icnr: bool = False
 
     @model_validator(mode="after")
     def _size_is_bounded(self) -> Self:
@@ -70,7 +70,7 @@ class WhatDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.channels if config.norm)
         self.head = nn.Conv2d(widths[-1], 4 if config.alpha else 3, 1)
         self.apply(init_xavier)
-        if config.smooth_start:
+        if config.icnr:
             with torch.no_grad():
                 for doubling in self.doublings:
                     assert isinstance(doubling, nn.ConvTranspose2d)

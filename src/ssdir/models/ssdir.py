@@ -8,7 +8,13 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ssdir.models.backbone import Backbone
-from ssdir.models.detected.encoders import AlignedEncoder, EncoderConfig, PyramidEncoder
+from ssdir.models.detected.encoders import (
+    AlignedEncoder,
+    AlignedEncoderConfig,
+    EncoderConfig,
+    PyramidEncoder,
+    PyramidEncoderConfig,
+)
 from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
 from ssdir.objects import Objects
 
@@ -24,13 +30,17 @@ class SSDIRConfig(DetectedVAEConfig):
 
     kind: Literal["SSDIR"] = "SSDIR"
     clone_backbone: bool = False
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: EncoderConfig = PyramidEncoderConfig()
 
     @model_validator(mode="after")
-    def _second_look_needs_a_refiner(self) -> Self:
-        if self.encoder.second_look and self.detector.refiner is None:
-            raise ValueError("encoder.second_look needs detector.refiner: nothing else looks a second time")
+    def _refiner_features_need_a_refiner(self) -> Self:
+        if _reads_refiner(self.encoder) and self.detector.refiner is None:
+            raise ValueError("encoder.refiner_features needs detector.refiner")
         return self
+
+
+def _reads_refiner(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> bool:
+    return isinstance(encoder, AlignedEncoderConfig) and encoder.refiner_features
 
 
 class SSDIR(DetectedVAE):
@@ -39,39 +49,40 @@ class SSDIR(DetectedVAE):
     config: SSDIRConfig
 
     def build_encoder(self) -> None:
-        """Encoders over all cells, or in the frame of each box; see `EncoderConfig.align`."""
-        config = self.config
-        aligned = bool(config.encoder.align)
+        """Builds the encoder over all cells, or that in the frame of each box; see `EncoderConfig`."""
+        config, encoder = self.config, self.config.encoder
+        aligned = isinstance(encoder, AlignedEncoderConfig)
+        every_stage = isinstance(encoder, AlignedEncoderConfig) and encoder.levels == "all"
         self.backbone: Backbone | None = None
         if config.clone_backbone:
-            self.backbone = self.detector.backbone.clone(aligned, every_stage=config.encoder.levels == "all")
+            self.backbone = self.detector.backbone.clone(aligned, every_stage)
         channels = (self.backbone or self.detector.backbone).channels
         self.encoder: PyramidEncoder | AlignedEncoder
-        if aligned:
+        if isinstance(encoder, AlignedEncoderConfig):
             cells = [side**2 for side in self.detector.feature_sizes]
-            anchors_per_cell = config.detector.anchors.num_per_cell
-            refiner = config.detector.refiner if config.encoder.second_look else None
-            told = refiner.hidden if refiner is not None else 0
-            self.encoder = AlignedEncoder(channels, config.encoder, cells, anchors_per_cell, told)
+            refiner = config.detector.refiner if encoder.refiner_features else None
+            self.encoder = AlignedEncoder(
+                channels, encoder, cells, config.detector.anchors.num_per_cell, refiner.hidden if refiner else 0
+            )
         else:
-            self.encoder = PyramidEncoder(channels, config.encoder)
+            self.encoder = PyramidEncoder(channels, encoder)
 
     @property
     def reads_detector(self) -> bool:
         """Unless it trains a copy of the backbone, and reads nothing beside it."""
-        return self.backbone is None or self.config.encoder.second_look
+        return self.backbone is None or _reads_refiner(self.config.encoder)
 
     def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Means of `z_what` (M, D) and `z_depth` (M,)."""
         assert objects.anchor_index is not None
         pyramid = self.detector.pyramid(features) if self.backbone is None else self.backbone(images)
         if isinstance(self.encoder, AlignedEncoder):
-            told = None
-            if self.config.encoder.second_look:
+            refiner_features = None
+            if _reads_refiner(self.config.encoder):
                 assert self.detector.refiner is not None
-                told = self.detector.refiner.hidden_features(features, objects.z_where, objects.image_index)
+                refiner_features = self.detector.refiner.hidden_features(features, objects.z_where, objects.image_index)
             what_loc, depth_loc = self.encoder(
-                pyramid, objects.image_index, objects.anchor_index, objects.boxes, told
+                pyramid, objects.image_index, objects.anchor_index, objects.boxes, refiner_features
             )
             return what_loc, depth_loc
         dense = self.encoder(pyramid)

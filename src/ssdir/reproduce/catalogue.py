@@ -125,7 +125,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "classes": Comparison(
         "What do codes know of the classes that their detector was told?",
         "Models on class-aware detectors; those whose detector has the same recipe share it. Codes may read what "
-        "its second look at each box saw (encoder.second_look), and may be taught the classes that it names "
+        "its second look at each box saw (encoder.refiner_features), and may be taught the classes that it names "
         "(loss.classes): both leak its labels into the codes on purpose.",
         metrics=(
             "probe/labels/accuracy",

@@ -22,6 +22,9 @@ from ssdir.models.backbone import init_xavier
 from ssdir.models.detected.views import ViewConfig
 from ssdir.ops.precision import in_full_precision
 
+TEMPERATURE = 0.2
+"""Temperature of the softmax over the objects of the batch in InfoNCE."""
+
 
 class ConsistencyConfig(ViewConfig):
     """The further views, and how codes are compared.
@@ -29,13 +32,11 @@ class ConsistencyConfig(ViewConfig):
     Attributes:
         weight: coefficient of the term, per object and in nats; 0 leaves it out.
         views: how often an object is seen again; each view is compared with each other, and with what is there.
-        temperature: of the softmax over the batch's objects.
         decoupled: whether an object's other view is left out of those that it is told from.
     """
 
     weight: float = Field(0.0, ge=0)
     views: int = Field(1, ge=1, le=100)
-    temperature: float = Field(0.2, gt=0)
     decoupled: bool = False
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.config import Config
@@ -43,37 +43,43 @@ class LatentConfig(Config):
     depth_scale: float = Field(0.1, gt=0)
 
 
-class EncoderConfig(LatentConfig):
-    """The what and depth encoders.
+class PyramidEncoderConfig(LatentConfig):
+    """The paper's encoder: 1×1, then `num_hidden` times 3×3 and ReLU, then 1×1, for every cell of each level.
 
     Attributes:
-        align: 0 for the paper's encoder (1×1, then `num_hidden` 3×3 + ReLU, then 1×1, for every cell of each
-            level, one latent per cell); k for an `AlignedEncoder` on k×k samples per box (one latent per object).
-        levels: which feature maps an aligned encoder samples for an object: `own`, that of the level which found
-            it, or `all` of them, added; with a copy of the backbone all the copy's stages, the finest too.
-        halvings: 3×3 convolutions of stride 2 in an aligned encoder; each after the first doubles the channels.
-        second_look: an aligned encoder also reads what the frozen detector's refiner saw of each object, which
-            knows what the detector was taught, such as classes.
-        num_hidden: 3×3 convolutions of the paper's encoder.
-        hidden_channels: channels after the 1×1, and of the 3×3 convolutions; but see `halvings`.
-        mlp_channels: width of an aligned encoder's hidden layer.
+        num_hidden: number of 3×3 convolutions.
+        hidden_channels: channels after the first 1×1, and of the 3×3 convolutions.
     """
 
-    align: int = Field(0, ge=0, le=64)
-    levels: Literal["own", "all"] = "own"
-    halvings: int = Field(1, ge=1, le=6)
-    second_look: bool = False
+    kind: Literal["pyramid"] = "pyramid"
     num_hidden: int = Field(3, ge=0, le=MAX_STAGES)
+    hidden_channels: int = Field(128, ge=1, le=MAX_WIDTH)
+
+
+class AlignedEncoderConfig(LatentConfig):
+    """An encoder of feature maps sampled inside each box (RoIAlign); one latent per object.
+
+    Attributes:
+        samples: samples along each side of a box.
+        levels: which feature maps are sampled for an object: `own`, that of the level which detected it, or `all`
+            of them, added; with a copy of the backbone all stages of the copy, the finest too.
+        num_downsamples: 3×3 convolutions of stride 2; each after the first doubles the channels.
+        refiner_features: also read the hidden layer of the frozen detector's refiner, which has learned what the
+            detector was supervised with, such as classes.
+        hidden_channels: channels after the 1×1; but see `num_downsamples`.
+        mlp_channels: width of the hidden layer.
+    """
+
+    kind: Literal["aligned"] = "aligned"
+    samples: int = Field(8, ge=1, le=64)
+    levels: Literal["own", "all"] = "own"
+    num_downsamples: int = Field(1, ge=1, le=6)
+    refiner_features: bool = False
     hidden_channels: int = Field(128, ge=1, le=MAX_WIDTH)
     mlp_channels: int = Field(256, ge=1, le=MAX_WIDTH)
 
-    @model_validator(mode="after")
-    def _needs_boxes(self) -> Self:
-        if self.levels == "all" and not self.align:
-            raise ValueError("encoder.levels=all needs encoder.align: only in boxes can levels be added")
-        if self.second_look and not self.align:
-            raise ValueError("encoder.second_look needs encoder.align: it is a look at boxes, not at cells")
-        return self
+
+EncoderConfig = Annotated[PyramidEncoderConfig | AlignedEncoderConfig, Field(discriminator="kind")]
 
 
 class PyramidEncoder(nn.Module):
@@ -84,7 +90,7 @@ class PyramidEncoder(nn.Module):
         config: sizes.
     """
 
-    def __init__(self, channels: Sequence[int], config: EncoderConfig) -> None:
+    def __init__(self, channels: Sequence[int], config: PyramidEncoderConfig) -> None:
         super().__init__()
         self.what = nn.ModuleList(_what_convolutions(c, config) for c in channels)
         self.depth = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in channels)
@@ -99,7 +105,7 @@ class PyramidEncoder(nn.Module):
         return Posterior(torch.cat(what, dim=1), torch.cat(depth, dim=1))
 
 
-def _what_convolutions(in_channels: int, config: EncoderConfig) -> nn.Sequential:
+def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Sequential:
     hidden = config.hidden_channels
     convs: list[nn.Module] = [nn.Conv2d(in_channels, hidden, 1)]
     for _ in range(config.num_hidden):
@@ -110,18 +116,17 @@ def _what_convolutions(in_channels: int, config: EncoderConfig) -> nn.Sequential
 class AlignedEncoder(nn.Module):
     """What and depth of given objects, read from the shared feature maps in the frame of each box.
 
-    A departure from the paper, whose encoder reads the code off one cell, for all cells. The decoder draws in the
-    box's frame, so a cell's code first has to undo where in the cell, and how large, the object is; sampling the
-    features in the box's frame (RoIAlign) makes that unnecessary, and position and scale are gone from the input.
-    It is still one pass over the image: no glimpse of pixels is cut out or encoded, and an object costs
-    `align`² samples of the features and a small network over these.
+    A departure from the paper, whose encoder computes the embedding from one cell, for all cells. The decoder
+    reconstructs in the frame of the box, so the embedding of a cell must also represent where in the cell, and how
+    large, the object is; features sampled in the frame of the box (RoIAlign) contain neither position nor scale.
+    It is still one pass over the image: no glimpse of pixels is cropped or encoded.
 
     Args:
         channels: channels of each level of the feature maps.
         config: sizes and options.
         level_cells: cells of each level of the detector's pyramid, to tell an anchor's level.
         anchors_per_cell: A.
-        num_told: size F of what the frozen detector tells of an object; 0 for nothing.
+        num_refiner_features: size F of the refiner's hidden layer; 0 reads none of it.
     """
 
     level_starts: Tensor
@@ -129,25 +134,25 @@ class AlignedEncoder(nn.Module):
     def __init__(
         self,
         channels: Sequence[int],
-        config: EncoderConfig,
+        config: AlignedEncoderConfig,
         level_cells: Sequence[int],
         anchors_per_cell: int,
-        num_told: int = 0,
+        num_refiner_features: int = 0,
     ) -> None:
         super().__init__()
-        self.size, self.levels = config.align, config.levels
+        self.size, self.levels = config.samples, config.levels
         width, hidden = config.hidden_channels, config.mlp_channels
         ends = torch.tensor(list(level_cells)).cumsum(0) * anchors_per_cell
         self.register_buffer("level_starts", ends[:-1], persistent=False)
         self.inputs = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
-        side, widths = self.size, [width << max(0, halving - 1) for halving in range(config.halvings + 1)]
+        side, widths = self.size, [width << max(0, level - 1) for level in range(config.num_downsamples + 1)]
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
             side = (side + 1) // 2
         layers += [nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden)]
-        self.num_reading = len(layers)  # The layers of `net` before what is told joins.
-        self.told = nn.Linear(num_told, hidden, bias=False) if num_told else None
+        self.num_reading = len(layers)  # The layers of `net` before the refiner's features are added.
+        self.told = nn.Linear(num_refiner_features, hidden, bias=False) if num_refiner_features else None
         self.net = nn.Sequential(
             *layers,
             nn.LayerNorm(hidden),
@@ -162,7 +167,7 @@ class AlignedEncoder(nn.Module):
         image_index: Tensor,
         anchor_index: Tensor,
         boxes: Tensor,
-        told: Tensor | None = None,
+        refiner_features: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Means of `z_what` (M, D) and `z_depth` (M,) of M objects.
 
@@ -171,11 +176,11 @@ class AlignedEncoder(nn.Module):
             image_index: int64 (M,).
             anchor_index: int64 (M,), in the order of `SSD.anchors`; decides which level is one's own.
             boxes: float (M, 4), xyxy relative to the image.
-            told: float (M, F), what the frozen detector tells of each; see `EncoderConfig.second_look`.
+            refiner_features: float (M, F), the hidden layer of the refiner for each object, where it is read.
         """
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
-            return self._means(crop_levels(inputs, boxes, image_index, self.size), told)
+            return self._means(crop_levels(inputs, boxes, image_index, self.size), refiner_features)
         object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
         members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
         read = [
@@ -183,16 +188,18 @@ class AlignedEncoder(nn.Module):
             for level, member in zip(inputs, members, strict=True)
         ]
         by_level = torch.cat(members)
-        what_loc, depth_loc = self._means(torch.cat(read), None if told is None else told[by_level])
-        # Codes are put in order, not what they are read from, which is far more to move.
+        what_loc, depth_loc = self._means(
+            torch.cat(read), None if refiner_features is None else refiner_features[by_level]
+        )
+        # The embeddings are sorted, not the samples that they are computed from, which are far larger.
         order = by_level.argsort()
         return what_loc[order], depth_loc[order]
 
-    def _means(self, samples: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` and `z_depth` of what was sampled, (M, C, k, k), and told."""
+    def _means(self, samples: Tensor, refiner_features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Means of `z_what` and `z_depth` of samples (M, C, k, k) and the refiner's features."""
         hidden: Tensor = self.net[: self.num_reading](samples)
         if self.told is not None:
-            assert told is not None
-            hidden = hidden + self.told(told)
+            assert refiner_features is not None
+            hidden = hidden + self.told(refiner_features)
         outputs: Tensor = self.net[self.num_reading :](hidden)
         return outputs[:, :-1], outputs[:, -1]

@@ -16,7 +16,7 @@ from ssdir.errors import InputError
 from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.detected.background import LearnedBackground
-from ssdir.models.detected.consistency import ConsistencyConfig, ProjectionHead, agreement
+from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, ProjectionHead, agreement
 from ssdir.models.detected.encoders import LatentConfig
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.views import View, second_view
@@ -251,7 +251,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         for view in views:
             assert view.objects.z_what is not None
             again.append((self.projection(view.objects.z_what), view.rows))
-        return agreement(self.projection(latents.z_what), again, config.temperature, config.decoupled)
+        return agreement(self.projection(latents.z_what), again, TEMPERATURE, config.decoupled)
 
     def class_loss(self, objects: Objects) -> Tensor:
         """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""

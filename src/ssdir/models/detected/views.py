@@ -26,28 +26,28 @@ class ViewConfig(Config):
     """How a second view differs.
 
     Attributes:
-        places: `own` views the image as a whole. `others` makes new scenes of the batch's objects, over black:
-            each is drawn in the place and the size of another, so that neither tells which object it is.
+        view: `warp` warps the image as a whole. `copy_paste` makes new scenes of the batch's objects, over black:
+            each is pasted at the position and size of another, so that neither reveals which object it is.
         zoom: largest change in size, as a factor; drawn log-uniformly between its inverse and itself. With
-            `others`, of the size that the object gets.
+            `copy_paste`, of the size that the object gets.
         rotation: largest turn either way, in degrees.
         shear: largest horizontal shear either way.
         elastic: standard deviation of the shift of each point of a grid (elastic distortion: Simard et al. 2003),
-            10×10 over the image and relative to its side; with `others` 4×4 over each object, relative to its box.
-            In between, shifts are interpolated. Boxes don't follow.
-        thickness: largest share at which the view is mixed with its own dilation or erosion by one pixel, which
-            makes bright strokes thicker or thinner. With `others`, by a pixel of the 40 that an object has.
-        patches: rectangles of one grey, 3 to 11 % of the image's side, that hide parts of the view.
+            10×10 over the image and relative to its side; with `copy_paste` 4×4 over each object, relative to its
+            box. In between, shifts are interpolated. Boxes don't follow.
+        stroke_width: largest share at which the view is mixed with its own dilation or erosion by one pixel, which
+            makes bright strokes thicker or thinner. With `copy_paste`, by a pixel of the 40 that an object has.
+        random_erasing: number of grey rectangles, 3 to 11 % of the image's side, that hide parts of the view.
         jitter: standard deviation of errors of boxes in the view, relative to their sides, as detectors make them.
     """
 
-    places: Literal["own", "others"] = "own"
+    view: Literal["warp", "copy_paste"] = "warp"
     zoom: float = Field(1.6, ge=1, le=100)
     rotation: float = Field(15.0, ge=0, le=90)
     shear: float = Field(0.2, ge=0, le=1)
     elastic: float = Field(0.0, ge=0, le=0.1)
-    thickness: float = Field(0.0, ge=0, le=1)
-    patches: int = Field(0, ge=0, le=1000)
+    stroke_width: float = Field(0.0, ge=0, le=1)
+    random_erasing: int = Field(0, ge=0, le=1000)
     jitter: float = Field(0.0, ge=0, le=0.2)
 
 
@@ -87,29 +87,29 @@ def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: 
         config: how the view differs.
         min_side: least width and height, relative to the image, of an object that is seen again.
     """
-    if config.places == "own" or not len(objects):
-        view = _image_again(images, objects, config, min_side)
+    if config.view == "warp" or not len(objects):
+        view = _warp(images, objects, config, min_side)
     else:
-        view = _in_other_places(images, objects, config, min_side)
+        view = _copy_paste(images, objects, config, min_side)
     moved = jitter_boxes(view.objects, config.jitter)
-    return View(hide_patches(view.images, config.patches), moved, view.rows)
+    return View(erase_rectangles(view.images, config.random_erasing), moved, view.rows)
 
 
-def _image_again(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
+def _warp(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
     """The images as a whole, each by a map of its own."""
     linear, offset = random_views(len(images), config, images.device)
     moved, kept = view_objects(objects, linear, offset, min_side)
     views = view_images(images, linear, offset, config.elastic)
-    return View(vary_strokes(views, config.thickness), moved[kept], kept.nonzero()[:, 0])
+    return View(vary_strokes(views, config.stroke_width), moved[kept], kept.nonzero()[:, 0])
 
 
-def _in_other_places(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
+def _copy_paste(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
     """New scenes, in which each object has the place of another."""
     M, size = len(objects), (images.shape[-2], images.shape[-1])
     rows = torch.randperm(M, device=images.device)
     linear, _ = random_views(M, config, images.device)
     cut_outs, extent = cut_out(images, objects, linear, config.elastic)
-    cut_outs = vary_strokes(cut_outs, config.thickness)[rows]
+    cut_outs = vary_strokes(cut_outs, config.stroke_width)[rows]
     longer = objects.z_where[:, 2:].amax(dim=1, keepdim=True) * linear.det().sqrt()[rows, None]
     shape = extent[rows] / extent[rows].amax(dim=1, keepdim=True)
     sides = (shape * longer).clamp(min=min_side, max=1)
@@ -207,7 +207,7 @@ def _dilate(images: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(across[..., :-2, :], across[..., 1:-1, :]), across[..., 2:, :])
 
 
-def hide_patches(images: Tensor, patches: int) -> Tensor:
+def erase_rectangles(images: Tensor, patches: int) -> Tensor:
     """Covers each image (B, C, H, W) with `patches` rectangles of random place, size and grey."""
     (B, _, H, W), device = images.shape, images.device
     across = (torch.arange(W, device=device) + 0.5) / W

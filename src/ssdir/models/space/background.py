@@ -15,31 +15,32 @@ from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob, normal_kl
 from ssdir.models.sizes import MAX_WIDTH, Widths
 from ssdir.models.space.networks import SubpixelDecoder, positive, strided
 
+MASK_DIM = 32
+"""Size of each mask's latent [z_mask_dim]."""
+FEATURE_DIM = 64
+"""Size of the image's features that masks are inferred from [img_enc_dim_bg]."""
+HIDDEN_DIM = 64
+"""Width of the recurrent networks over masks, and of the component prior [rnn_mask_hidden_dim]."""
+BROADCAST_CHANNELS = 32
+"""Channels of the four 3×3 convolutions of the spatial broadcast decoder of components."""
 
-class BackgroundConfig(Config):
+
+class SPACEBackgroundConfig(Config):
     """The background's networks.
 
     Attributes:
         num_components: K; 1 for a single VAE without masks, 0 for black.
-        mask_dim: size of each mask's latent.
         component_dim: size of each component's latent.
         encoder_channels: of its convolutions that halve the size, for masks and for components.
-        feature_dim: size of the image's code that the masks are inferred from.
-        hidden_dim: of the recurrent nets over masks, and of the component prior.
         decoder_channels: of the subpixel decoder of masks, and, for K = 1, of the picture: its start and its
             doublings. What ends below the image's size is enlarged bilinearly: a coarse background leaves the
             details to the objects.
-        broadcast_channels: of the four 3×3 convolutions of the spatial broadcast decoder of components, for K > 1.
     """
 
     num_components: int = Field(5, ge=0, le=64)
-    mask_dim: int = Field(32, ge=1, le=MAX_WIDTH)
     component_dim: int = Field(32, ge=1, le=MAX_WIDTH)
     encoder_channels: Widths = (64, 64, 64, 64)
-    feature_dim: int = Field(64, ge=1, le=MAX_WIDTH)
-    hidden_dim: int = Field(64, ge=1, le=MAX_WIDTH)
     decoder_channels: Widths = Field((256, 256, 256, 128, 64, 64, 16, 16), max_length=13)
-    broadcast_channels: int = Field(32, ge=1, le=1024)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class SceneMixture(nn.Module):
     is behind one image doesn't depend on the others of its batch.
     """
 
-    def __init__(self, config: BackgroundConfig, image_size: int) -> None:
+    def __init__(self, config: SPACEBackgroundConfig, image_size: int) -> None:
         super().__init__()
         self.config, self.image_size = config, image_size
         K, C = config.num_components, config.component_dim
@@ -89,12 +90,12 @@ class SceneMixture(nn.Module):
         if K == 1:
             self.component_decoder = SubpixelDecoder(C, config.decoder_channels, 3)
             return
-        self.component_decoder = BroadcastDecoder(C, config.broadcast_channels, image_size)
-        D, hidden = config.mask_dim, config.hidden_dim
-        self.image_encoder = nn.Sequential(encoder(3, config.feature_dim), nn.ELU())
+        self.component_decoder = BroadcastDecoder(C, BROADCAST_CHANNELS, image_size)
+        D, hidden = MASK_DIM, HIDDEN_DIM
+        self.image_encoder = nn.Sequential(encoder(3, FEATURE_DIM), nn.ELU())
         self.mask_decoder = SubpixelDecoder(D, config.decoder_channels, 1)
         self.posterior_cell, self.posterior_head = (
-            MaskCell(D + config.feature_dim, hidden),
+            MaskCell(D + FEATURE_DIM, hidden),
             nn.Linear(hidden, 2 * D),
         )
         self.prior_cell, self.prior_head = MaskCell(D, hidden), nn.Linear(hidden, 2 * D)
@@ -205,6 +206,6 @@ def _normal(parameters: Tensor) -> tuple[Tensor, Tensor]:
     return loc, positive(raw)
 
 
-def build_background(config: BackgroundConfig, image_size: int) -> SceneMixture | BlackBackground:
+def build_background(config: SPACEBackgroundConfig, image_size: int) -> SceneMixture | BlackBackground:
     """The background that a config describes."""
     return SceneMixture(config, image_size) if config.num_components else BlackBackground()

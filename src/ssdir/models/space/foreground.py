@@ -59,7 +59,7 @@ class GridEncoder(nn.Module):
 
     Args:
         channels: of its convolutions.
-        num_halvings: how many of them halve the size: image size / grid = 2^num_halvings.
+        num_downsamples: how many of them halve the size: image size / grid = 2^num_downsamples.
         feature_dim: channels of a cell's features.
         initial_size: initial mean of the raw width and height.
         logit_limit: the log odds of presence are this times a tanh, so that no cell dies for good.
@@ -68,7 +68,7 @@ class GridEncoder(nn.Module):
     def __init__(
         self,
         channels: Sequence[int],
-        num_halvings: int,
+        num_downsamples: int,
         feature_dim: int,
         initial_size: float,
         logit_limit: float,
@@ -76,7 +76,7 @@ class GridEncoder(nn.Module):
         super().__init__()
         E = feature_dim
         self.logit_limit = logit_limit
-        self.net = nn.Sequential(strided((3, *channels), num_halvings), conv(channels[-1], E, 1))
+        self.net = nn.Sequential(strided((3, *channels), num_downsamples), conv(channels[-1], E, 1))
         self.lateral = nn.Sequential(conv(E, E), conv(E, E))
         self.joined = conv(2 * E, E)
         self.head = nn.Conv2d(E, 1 + 8 + 2, 1)
@@ -101,7 +101,7 @@ class GridEncoder(nn.Module):
         )
 
 
-class GlimpseEncoder(nn.Module):
+class SPACEGlimpseEncoder(nn.Module):
     """Glimpses (M, 3, S, S) to mean and standard deviation of `z_what`, each (M, D).
 
     Args:

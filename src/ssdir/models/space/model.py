@@ -16,15 +16,15 @@ from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
 from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
-from ssdir.models.space.background import BackgroundConfig, BackgroundDraw, build_background
+from ssdir.models.space.background import BackgroundDraw, SPACEBackgroundConfig, build_background
 from ssdir.models.space.foreground import (
-    GlimpseEncoder,
     GridEncoder,
     GridPosterior,
+    SPACEGlimpseEncoder,
     boundary_ring,
     windows_from_where,
 )
-from ssdir.models.space.networks import ObjectDecoder
+from ssdir.models.space.networks import SPACEDecoder
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
 from ssdir.ops.compositing import composite_alpha
@@ -33,6 +33,24 @@ from ssdir.ops.pasting import paste_sum
 
 # Below this opacity a pixel's foreground colour fades to black instead of being divided by next to nothing.
 _MIN_COVERAGE = 1e-3
+
+# Names of the authors' code in brackets.
+FOREGROUND_SIGMA = 0.15
+"""Standard deviation of pixels that show an object [fg_sigma]."""
+PRESENCE_LOGIT_LIMIT = 8.8
+"""Largest absolute value of the log odds of presence."""
+SHIFT_PRIOR_SCALE = 1.0
+"""Prior standard deviation of the raw shift within the cell, around 0."""
+DEPTH_SHARPNESS = 10.0
+"""Nearness is this times sigmoid(z_depth): how clearly the nearer object hides another."""
+BOUNDARY_WIDTH = 6 / 32
+"""Share of a window's side that its frame takes in the boundary loss."""
+BOUNDARY_SIGMA = 0.7
+"""Opacity on a frame adds 0.5 (opacity / this)² nats per pixel."""
+FIXED_ALPHA = 0.1
+"""Mixing weight of the foreground in the first `fix_alpha_steps` steps."""
+OPAQUE_FROM = 0.5
+"""Least opacity that counts as the object where `z_where` is its content."""
 
 
 class SPACEConfig(Config):
@@ -50,29 +68,21 @@ class SPACEConfig(Config):
         decoder_channels: of the glimpse decoder: a start at 1×1, then a doubling each, up to S.
         decoder_mixing: 3×3 convolutions between the doublings, as the authors have them; without, the quadtree of
             `WhatDecoder`, at a fraction of the time.
-        foreground_sigma: standard deviation of pixels that show an object [fg_sigma].
         background_sigma: of pixels that show none [bg_sigma]. Smaller than the foreground's, it leaves pixels that
             either could explain to the background, and opacity follows the object's shape.
         presence_prior: prior probability that a cell holds an object [z_pres_*].
         temperature: of the relaxed presence [tau_*].
-        presence_logit_limit: the log odds of presence stay within ± this.
         size_prior: prior mean of the raw window side; sigmoid of it is relative to the image [z_scale_mean_*].
         size_prior_scale: its standard deviation [z_scale_std_value].
-        shift_prior_scale: of the raw shift within the cell, around 0.
-        depth_sharpness: how decidedly the nearer object hides another; nearness is this times sigmoid(z_depth).
         boundary: weight of the boundary loss, which keeps objects off their window's edge [boundary_loss,
             bl_off_step].
-        boundary_width: share of the window's side that its frame takes.
-        boundary_sigma: opacity on a frame costs 0.5 (opacity / this)² nats per pixel.
-        fix_alpha_steps: first steps in which the mixing weight of the foreground is a constant, so that neither
-            fore- nor background wins before both can draw.
-        fix_alpha_value: that constant.
+        fix_alpha_steps: first steps in which the mixing weight of the foreground is `FIXED_ALPHA`, so that neither
+            fore- nor background explains all before both can reconstruct.
         background: what is behind the objects.
         score_threshold: least presence probability of an object at the operating point.
-        boxes: what `z_where` says: the `window` that an object is seen through, as the authors evaluate, or the
+        output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors evaluate, or the
             `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is
             the default: the window of a 14×3 px digit is no box of it.
-        tight_threshold: least opacity that counts as the object, for `tight`.
     """
 
     kind: Literal["SPACE"] = "SPACE"
@@ -86,35 +96,28 @@ class SPACEConfig(Config):
     glimpse_hidden: int = Field(256, ge=1, le=MAX_WIDTH)
     decoder_channels: Widths = (256, 128, 128, 64, 32, 16)
     decoder_mixing: bool = True
-    foreground_sigma: float = Field(0.15, gt=0)
     background_sigma: float = Field(0.15, gt=0)
     presence_prior: Schedule = Schedule(start=0.1, end=0.01, from_step=4000, to_step=10_000)
     temperature: Schedule = Schedule(start=2.5, end=0.5, from_step=0, to_step=20_000)
-    presence_logit_limit: float = Field(8.8, gt=0)
     size_prior: Schedule = Schedule(start=-1, end=-2, from_step=10_000, to_step=20_000)
     size_prior_scale: float = Field(0.1, gt=0)
-    shift_prior_scale: float = Field(1.0, gt=0)
-    depth_sharpness: float = Field(10.0, gt=0)
     boundary: Schedule = Schedule(start=1, end=0, from_step=100_000, to_step=100_000)
-    boundary_width: float = Field(6 / 32, gt=0, lt=0.5)
-    boundary_sigma: float = Field(0.7, gt=0)
     fix_alpha_steps: int = Field(0, ge=0)
-    fix_alpha_value: float = Field(0.1, gt=0, lt=1)
-    background: BackgroundConfig = BackgroundConfig()
+    background: SPACEBackgroundConfig = SPACEBackgroundConfig()
     score_threshold: float = Field(0.5, ge=0, le=1)
-    boxes: Literal["window", "tight"] = "tight"
-    tight_threshold: float = Field(0.5, gt=0, lt=1)
+    output_boxes: Literal["window", "tight"] = "tight"
 
     @property
-    def num_halvings(self) -> int:
+    def num_downsamples(self) -> int:
         """How often the grid encoder halves the image's size."""
         return round(log2(self.image_size / self.grid))
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.grid << self.num_halvings != self.image_size or self.num_halvings > len(self.encoder_channels):
+        most = len(self.encoder_channels)
+        if self.grid << self.num_downsamples != self.image_size or self.num_downsamples > most:
             raise ValueError(
-                f"image_size / grid must be a power of two, at most 2^{len(self.encoder_channels)} (one halving "
+                f"image_size / grid must be a power of two, at most 2^{most} (one halving "
                 f"per entry of encoder_channels), got {self.image_size} / {self.grid}"
             )
         if self.glimpse_size != 1 << (len(self.decoder_channels) - 1):
@@ -123,7 +126,7 @@ class SPACEConfig(Config):
                 f"got {len(self.decoder_channels)} entries"
             )
         for layer, channels in enumerate(self.encoder_channels, start=1):
-            check_map(channels, self.image_size / 2 ** min(layer, self.num_halvings), self.image_size)
+            check_map(channels, self.image_size / 2 ** min(layer, self.num_downsamples), self.image_size)
         for layer, channels in enumerate(self.background.encoder_channels, start=1):
             check_map(
                 channels * max(1, self.background.num_components), self.image_size / 2**layer, self.image_size
@@ -151,21 +154,21 @@ class SPACE(GenerativeModel):
         self.config: SPACEConfig = config
         self.grid_encoder = GridEncoder(
             config.encoder_channels,
-            config.num_halvings,
+            config.num_downsamples,
             config.feature_dim,
             config.size_prior.start,
-            config.presence_logit_limit,
+            PRESENCE_LOGIT_LIMIT,
         )
         D, S = config.latent_dim, config.glimpse_size
-        self.glimpse_encoder = GlimpseEncoder(config.glimpse_channels, S, config.glimpse_hidden, D)
+        self.glimpse_encoder = SPACEGlimpseEncoder(config.glimpse_channels, S, config.glimpse_hidden, D)
         stem, *doublings = config.decoder_channels
         quadtree = DecoderConfig(stem=stem, channels=tuple(doublings), alpha=True, norm=True)
         self.glimpse_decoder = (
-            ObjectDecoder(D, config.decoder_channels) if config.decoder_mixing else WhatDecoder(D, quadtree)
+            SPACEDecoder(D, config.decoder_channels) if config.decoder_mixing else WhatDecoder(D, quadtree)
         )
         self.background = build_background(config.background, config.image_size)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        ring = boundary_ring(S, config.boundary_width)
+        ring = boundary_ring(S, BOUNDARY_WIDTH)
         self.register_buffer("ring", ring, persistent=False)
 
     @torch.no_grad()
@@ -185,8 +188,8 @@ class SPACE(GenerativeModel):
         objects = self._select(self.grid_encoder(images), threshold)
         windows = to_xyxy(objects.z_where)
         what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, objects.image_index))
-        if self.config.boxes == "tight":
-            parts = tight_boxes(self._decode_what(what_loc)[1], self.config.tight_threshold)
+        if self.config.output_boxes == "tight":
+            parts = tight_boxes(self._decode_what(what_loc)[1], OPAQUE_FROM)
             objects = objects.replace(z_where=to_cxcywh(inside_windows(windows, parts)).clamp(0, 1))
         return objects.replace(z_what=what_loc, z_what_scale=what_scale)
 
@@ -209,14 +212,14 @@ class SPACE(GenerativeModel):
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
         appearances, alpha = self._decode_what(objects.z_what)
-        if self.config.boxes == "tight":
+        if self.config.output_boxes == "tight":
             # z_where is the box around what is opaque: of the decoded window, that part goes there.
-            parts = tight_boxes(alpha, self.config.tight_threshold)
+            parts = tight_boxes(alpha, OPAQUE_FROM)
             own = torch.arange(len(objects), device=alpha.device)
             layers = torch.cat([appearances, alpha], dim=1)
             appearances, alpha = sample_glimpses(layers, parts, own, self.config.glimpse_size).split([3, 1], dim=1)
         boxes = to_xyxy(_with_area(objects.z_where, self.image_size))
-        nearness = self.config.depth_sharpness * objects.z_depth.sigmoid()
+        nearness = DEPTH_SHARPNESS * objects.z_depth.sigmoid()
         place = (boxes, nearness, objects.image_index, objects.per_image, (self.image_size, self.image_size))
         reconstructions, coverage = composite_alpha(appearances, alpha, *place)
         if background is not None:
@@ -277,9 +280,9 @@ class SPACE(GenerativeModel):
         """
         weight = coverage
         if step < self.config.fix_alpha_steps:
-            weight = torch.full_like(coverage, self.config.fix_alpha_value)
+            weight = torch.full_like(coverage, FIXED_ALPHA)
         colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
-        log_foreground = gaussian_log_prob(images, colours, self.config.foreground_sigma)
+        log_foreground = gaussian_log_prob(images, colours, FOREGROUND_SIGMA)
         return -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
 
     def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,7 +290,7 @@ class SPACE(GenerativeModel):
         where = posterior.where_loc + posterior.where_scale * torch.randn_like(posterior.where_loc)
         depth = posterior.depth_loc + posterior.depth_scale * torch.randn_like(posterior.depth_loc)
         presence = sample_relaxed_bernoulli(posterior.present_logits, self.config.temperature.value(step))
-        nearness = self.config.depth_sharpness * depth.sigmoid()
+        nearness = DEPTH_SHARPNESS * depth.sigmoid()
         return to_xyxy(self._windows(where)).flatten(0, 1), presence.flatten(), nearness.flatten()
 
     def _kl_terms(self, posterior: GridPosterior, kl_what: Tensor, step: int) -> dict[str, Tensor]:
@@ -300,7 +303,7 @@ class SPACE(GenerativeModel):
         present = posterior.present_logits.sigmoid().flatten()
         of_cells = {
             "kl_where": posterior.kl_where(
-                config.size_prior.value(step), config.size_prior_scale, config.shift_prior_scale
+                config.size_prior.value(step), config.size_prior_scale, SHIFT_PRIOR_SCALE
             ),
             "kl_depth": normal_kl(posterior.depth_loc, posterior.depth_scale, 0.0, 1.0),
             "kl_what": kl_what,
@@ -316,7 +319,7 @@ class SPACE(GenerativeModel):
             return coverage.new_zeros(())
         counts = [len(windows) // len(coverage)] * len(coverage)
         frames = paste_sum(self.ring * gate, windows, counts, (self.image_size, self.image_size))
-        penalty = 0.5 * (frames * coverage / self.config.boundary_sigma).square()
+        penalty = 0.5 * (frames * coverage / BOUNDARY_SIGMA).square()
         return weight * penalty.sum() / len(coverage)
 
     def _windows(self, where: Tensor) -> Tensor:
@@ -359,9 +362,9 @@ class SPACE(GenerativeModel):
 
         Where boxes are tight, the window is what the size prior holds windows to, and larger for larger boxes.
         """
-        if self.config.boxes == "tight":
+        if self.config.output_boxes == "tight":
             usual = 1 / (1 + exp(-self.config.size_prior.value(int(self.step))))
-            sides = (boxes_cxcywh[:, 2:] / (1 - self.config.boundary_width)).clamp(min=usual)
+            sides = (boxes_cxcywh[:, 2:] / (1 - BOUNDARY_WIDTH)).clamp(min=usual)
             boxes_cxcywh = torch.cat([boxes_cxcywh[:, :2], sides], dim=1)
         return to_xyxy(_with_area(boxes_cxcywh, self.image_size))
 

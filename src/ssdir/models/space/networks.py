@@ -27,11 +27,11 @@ def conv(before: int, after: int, kernel: int = 3, stride: int = 1) -> nn.Sequen
     return nn.Sequential(layer, nn.SiLU(inplace=True), nn.GroupNorm(gcd(after, 8), after))
 
 
-def strided(channels: Sequence[int], num_halvings: int) -> nn.Sequential:
-    """Convolutions along `channels`, of which the first `num_halvings` halve the size."""
+def strided(channels: Sequence[int], num_downsamples: int) -> nn.Sequential:
+    """Convolutions along `channels`, of which the first `num_downsamples` halve the size."""
     return nn.Sequential(
         *(
-            conv(before, after, 4, stride=2) if index < num_halvings else conv(before, after)
+            conv(before, after, 4, stride=2) if index < num_downsamples else conv(before, after)
             for index, (before, after) in enumerate(pairwise(channels))
         )
     )
@@ -60,7 +60,7 @@ class SubpixelDecoder(nn.Module):
         return logits
 
 
-class ObjectDecoder(SubpixelDecoder):
+class SPACEDecoder(SubpixelDecoder):
     """`z_what` (M, D) to appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S), in [0, 1]."""
 
     def __init__(self, latent_dim: int, channels: Sequence[int]) -> None:

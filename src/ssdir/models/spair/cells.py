@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from ssdir.config import Config
 from ssdir.models.presence import sample_relaxed_bernoulli
 from ssdir.models.sizes import MAX_WIDTH, HiddenWidths
-from ssdir.models.spair.parts import LOGIT_LIMIT, GlimpseConfig, GlimpseEncoder, mlp, squash
+from ssdir.models.spair.parts import LOGIT_LIMIT, SPAIRGlimpseConfig, SPAIRGlimpseEncoder, mlp, squash
 from ssdir.ops.boxes import to_xyxy
 from ssdir.ops.glimpses import sample_glimpses
 
+OFFSET_RANGE = (-0.5, 1.5)
+"""Where in its cell an object's centre may be, in cells from the cell's upper left corner [min_yx, max_yx]."""
+SIZE_RANGE = (0.0, 1.0)
+"""Least and largest side of an object, in anchors [min_hw, max_hw]."""
 
-class CellsConfig(Config):
+
+class SPAIRCellsConfig(Config):
     """How cells are read.
 
     Attributes:
@@ -26,8 +31,6 @@ class CellsConfig(Config):
         lateral: widths of the hidden layers of each of the three lateral nets (where, depth, present).
         passed: features that one lateral net hands to the next.
         anchor: side in pixels of the square that sizes are fractions of.
-        offset_range: where in its cell an object's centre may be, in cells from the cell's upper left corner.
-        size_range: least and largest side of an object, in anchors.
         size_init: side of every object before training, in anchors.
         where_scale_init: standard deviation of box logits before training.
     """
@@ -36,19 +39,13 @@ class CellsConfig(Config):
     lateral: HiddenWidths = (100, 100)
     passed: int = Field(100, ge=0, le=MAX_WIDTH)
     anchor: float = Field(24.0, gt=0)
-    offset_range: tuple[float, float] = (-0.5, 1.5)
-    size_range: tuple[float, float] = (0.0, 1.0)
     size_init: float = Field(0.5, gt=0, lt=1)
     where_scale_init: float = Field(0.1, gt=0, lt=2)
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
-        for name in ("offset_range", "size_range"):
-            low, high = getattr(self, name)
-            if low >= high:
-                raise ValueError(f"{name} must rise, got {low} ... {high}")
-        if not self.size_range[0] < self.size_init < self.size_range[1]:
-            raise ValueError(f"size_init must be within size_range, got {self.size_init}")
+        if not SIZE_RANGE[0] < self.size_init < SIZE_RANGE[1]:
+            raise ValueError(f"size_init must be within {SIZE_RANGE}, got {self.size_init}")
         return self
 
 
@@ -107,8 +104,8 @@ class SequentialCells(nn.Module):
 
     def __init__(
         self,
-        config: CellsConfig,
-        glimpses: GlimpseConfig,
+        config: SPAIRCellsConfig,
+        glimpses: SPAIRGlimpseConfig,
         features: int,
         side: int,
         pixels_per_cell: int,
@@ -124,7 +121,7 @@ class SequentialCells(nn.Module):
         sample = 4 + D + 2
         seen = features + len(self.neighbours[0]) * sample
         self.where_net = mlp(seen, config.lateral, 8 + passed)
-        self.encoder = GlimpseEncoder(glimpses)
+        self.encoder = SPAIRGlimpseEncoder(glimpses)
         self.depth_net = mlp(seen + passed + 4 + D, config.lateral, 2 + passed)
         self.present_net = mlp(seen + passed + 4 + D + 1, config.lateral, 1)
         # What a cell at the border sees beyond it; learned, as in SPAIR.
@@ -138,7 +135,7 @@ class SequentialCells(nn.Module):
         """Boxes start at the middle of their cells, all of one size, with little noise."""
         head = self.where_net[-1]
         assert isinstance(head, nn.Linear)
-        low, high = self.config.size_range
+        low, high = SIZE_RANGE
         size = (self.config.size_init - low) / (high - low)
         start = torch.tensor([0.5, 0.5, size, size])
         head.weight[:8] *= 0.1
@@ -246,8 +243,8 @@ class SequentialCells(nn.Module):
         """
         share = squash(where)
         offset, size = (
-            _stretch(share[..., :2], self.config.offset_range),
-            _stretch(share[..., 2:], self.config.size_range),
+            _stretch(share[..., :2], OFFSET_RANGE),
+            _stretch(share[..., 2:], SIZE_RANGE),
         )
         return torch.cat([(corners + self.cell * offset).clamp(0, 1), self.anchor * size], dim=-1)
 
@@ -255,7 +252,7 @@ class SequentialCells(nn.Module):
         """Inverse of `to_boxes`; boxes out of a cell's reach get the nearest that are in it."""
         offset = (boxes_cxcywh[..., :2] - corners) / self.cell
         size = boxes_cxcywh[..., 2:] / self.anchor
-        shares = [_shrink(offset, self.config.offset_range), _shrink(size, self.config.size_range)]
+        shares = [_shrink(offset, OFFSET_RANGE), _shrink(size, SIZE_RANGE)]
         return torch.logit(torch.cat(shares, dim=-1)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def cell_of(self, boxes_cxcywh: Tensor) -> Tensor:

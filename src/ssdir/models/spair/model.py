@@ -12,16 +12,16 @@ from torch import Tensor
 from ssdir.config import Config
 from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.losses import bernoulli_nll, normal_kl
-from ssdir.models.presence import Schedule, constant
+from ssdir.models.presence import Schedule
 from ssdir.models.sizes import MAX_SIDE, check_map
-from ssdir.models.spair.cells import Cells, CellsConfig, SequentialCells
+from ssdir.models.spair.cells import SIZE_RANGE, Cells, SequentialCells, SPAIRCellsConfig
 from ssdir.models.spair.count_prior import count_prior_kl
 from ssdir.models.spair.parts import (
-    GlimpseConfig,
     GridBackbone,
-    GridConfig,
-    ObjectDecoder,
+    SPAIRDecoder,
     SPAIRDecoderConfig,
+    SPAIRGlimpseConfig,
+    SPAIRGridConfig,
     squash,
 )
 from ssdir.objects import Objects, Scene
@@ -34,6 +34,20 @@ IMPORTANCE_FLOOR = 0.01
 # Cells that are less present than this are not drawn in training: nobody sees them, and most cells are so.
 DRAWN_FROM = 0.01
 
+# The authors' values, see `paper-spair`.
+OFFSET_PRIOR = (0.0, 1.0)
+"""Prior mean and standard deviation of the logits of a centre's offset in its cell [yx_prior_mean, _std]."""
+DEPTH_PRIOR = (0.0, 1.0)
+"""Prior mean and standard deviation of depth's logit [z_prior_mean, z_prior_std]."""
+DEPTH_RANGE = 4.0
+"""Depths lie in 0 ... this; an object's weight in the picture is proportional to it."""
+TEMPERATURE = 1.0
+"""Temperature of the relaxed presence [obj_concrete_temp]."""
+BRIGHT_FROM = 0.3
+"""Least brightness that counts as the object where `z_where` is its content."""
+WINDOW_MARGIN = 0.15
+"""Share of a window's side that lies around an object, to choose the window for a given box."""
+
 MAX_GRID = 64
 """Most cells along each side."""
 
@@ -42,23 +56,15 @@ class SPAIRPriorConfig(Config):
     """Priors of the latents.
 
     Attributes:
-        offset_loc: mean of the logits of a centre's place in its cell's range.
-        offset_scale: their standard deviation.
         size_loc: mean of the logits of width and height over the anchor's.
         size_scale: their standard deviation.
-        depth_loc: mean of depth's logit.
-        depth_scale: its standard deviation.
         count_log_odds: of one more object, annealed from "any number" to "few": the truncated geometric prior of
             the number of objects (see `count_prior`). SPAIR's odds decay from 10⁶ to 0.0125 by a factor of ten in
             1000 steps, so their logarithm falls in a line.
     """
 
-    offset_loc: float = 0.0
-    offset_scale: float = Field(1.0, gt=0)
     size_loc: float = -2.2
     size_scale: float = Field(0.5, gt=0)
-    depth_loc: float = 0.0
-    depth_scale: float = Field(1.0, gt=0)
     count_log_odds: Schedule = Schedule(start=13.8, end=-4.4, to_step=7900)
 
 
@@ -75,33 +81,23 @@ class SPAIRConfig(Config):
         glimpses: how objects are cut out and encoded.
         decoder: how objects are drawn.
         prior: priors of the latents.
-        temperature: of the relaxed presence.
-        depth_range: depths lie in 0 ... this; an object's weight in the picture is proportional to it.
         wheels_steps: so many first steps train only what objects look like, with boxes and presence as they are.
-        kl_weight: factor of all KL terms.
         score_threshold: least probability of presence of an object.
-        boxes: what `z_where` says: the `window` that an object is seen through, as the authors have it, or the
+        output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors have it, or the
             `tight` box around what is bright in it. Nothing but the size prior draws windows to objects, which
             still need some room, and true boxes are tight: so that is the default.
-        tight_threshold: least brightness that counts as the object, for `tight`.
-        tight_margin: share of a window's side that lies around an object, to find the window for a given box.
     """
 
     kind: Literal["SPAIR"] = "SPAIR"
     image_size: int = Field(64, ge=8, le=MAX_SIDE)
-    grid: GridConfig = GridConfig()
-    cells: CellsConfig = CellsConfig()
-    glimpses: GlimpseConfig = GlimpseConfig()
+    grid: SPAIRGridConfig = SPAIRGridConfig()
+    cells: SPAIRCellsConfig = SPAIRCellsConfig()
+    glimpses: SPAIRGlimpseConfig = SPAIRGlimpseConfig()
     decoder: SPAIRDecoderConfig = SPAIRDecoderConfig()
     prior: SPAIRPriorConfig = SPAIRPriorConfig()
-    temperature: Schedule = constant(1.0)
-    depth_range: float = Field(4.0, gt=0)
     wheels_steps: int = Field(1000, ge=0)
-    kl_weight: float = Field(1.0, ge=0)
     score_threshold: float = Field(0.5, gt=0, lt=1)
-    boxes: Literal["window", "tight"] = "tight"
-    tight_threshold: float = Field(0.3, gt=0, lt=1)
-    tight_margin: float = Field(0.15, ge=0, lt=1)
+    output_boxes: Literal["window", "tight"] = "tight"
 
     @model_validator(mode="after")
     def _grid_is_bounded(self) -> Self:
@@ -145,7 +141,7 @@ class SPAIR(GenerativeModel):
             config.grid.pixels_per_cell,
             config.image_size,
         )
-        self.decoder = ObjectDecoder(config.glimpses.latent_dim, config.glimpses.size, config.decoder)
+        self.decoder = SPAIRDecoder(config.glimpses.latent_dim, config.glimpses.size, config.decoder)
         # Where annealing is, so that a resumed training goes on from there.
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -177,7 +173,7 @@ class SPAIR(GenerativeModel):
             z_depth=cells.depth_loc[chosen],
             anchor_index=cell,
         )
-        if self.config.boxes == "window" or not len(objects):
+        if self.config.output_boxes == "window" or not len(objects):
             return objects
         parts = self._tight_parts(self.decoder(cells.what_loc[chosen])[0])
         tight = inside_windows(to_xyxy(objects.z_where), parts)
@@ -185,7 +181,7 @@ class SPAIR(GenerativeModel):
 
     def _tight_parts(self, appearances: Tensor) -> Tensor:
         """The boxes (M, 4), xyxy relative to their windows, around what is bright in appearances (M, 3, S, S)."""
-        return tight_boxes(appearances.amax(dim=1, keepdim=True), self.config.tight_threshold)
+        return tight_boxes(appearances.amax(dim=1, keepdim=True), BRIGHT_FROM)
 
     def _read(self, images: Tensor) -> Cells:
         check_size(images, self.image_size)
@@ -209,12 +205,12 @@ class SPAIR(GenerativeModel):
 
         Where boxes are tight: what the size prior draws windows to, and larger for larger boxes.
         """
-        if self.config.boxes == "window":
+        if self.config.output_boxes == "window":
             return boxes_cxcywh
-        low, high = self.config.cells.size_range
+        low, high = SIZE_RANGE
         size_prior = torch.tensor(self.config.prior.size_loc).sigmoid().item()
         usual = (low + (high - low) * size_prior) * self.config.cells.anchor / self.image_size
-        size = (boxes_cxcywh[:, 2:] / (1 - self.config.tight_margin)).clamp(min=usual)
+        size = (boxes_cxcywh[:, 2:] / (1 - WINDOW_MARGIN)).clamp(min=usual)
         return torch.cat([boxes_cxcywh[:, :2], size], dim=1)
 
     def _with_area(self, boxes_cxcywh: Tensor) -> Tensor:
@@ -229,7 +225,7 @@ class SPAIR(GenerativeModel):
         appearances, alpha = self.decoder(objects.z_what)
         present, windows = torch.ones_like(objects.z_depth), self._with_area(objects.z_where)
         pictures = torch.cat([appearances, alpha], dim=1)
-        if self.config.boxes == "tight" and len(objects):
+        if self.config.output_boxes == "tight" and len(objects):
             # Drawn is the whole window; the object's own picture is the part of it that its box is around.
             parts, own = self._tight_parts(appearances), torch.arange(len(objects), device=alpha.device)
             windows = around_parts(windows, parts)
@@ -250,7 +246,7 @@ class SPAIR(GenerativeModel):
             boxes: float (M, 4), xyxy with positive area.
             counts: objects of each image.
         """
-        nearness = self.config.depth_range * squash(depth)
+        nearness = DEPTH_RANGE * squash(depth)
         present, nearness = present[:, None, None, None], nearness[:, None, None, None]
         importance = alpha * present * nearness
         layers = torch.cat([importance * present * appearances, importance], dim=1)
@@ -280,13 +276,13 @@ class SPAIR(GenerativeModel):
             cells: Cells = self.cells(
                 images,
                 self.backbone(images),
-                temperature=self.config.temperature.value(step),
+                temperature=TEMPERATURE,
                 wheels=self.training and step < self.config.wheels_steps,
             )
             reconstructions = self._draw_cells(cells)
             nll = bernoulli_nll(reconstructions, images).sum() / len(images)
             divergences = self._kl(cells, step)
-        total = nll + self.config.kl_weight * torch.stack(list(divergences.values())).sum()
+        total = nll + torch.stack(list(divergences.values())).sum()
         mse = (reconstructions.detach() - images).square().mean()
         return {"nll_image": nll, **divergences, "total": total, "mse": mse}
 
@@ -299,11 +295,11 @@ class SPAIR(GenerativeModel):
 
     def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
         prior, B = self.config.prior, len(cells.present)
-        loc = cells.where_loc.new_tensor([prior.offset_loc] * 2 + [prior.size_loc] * 2)
-        scale = cells.where_loc.new_tensor([prior.offset_scale] * 2 + [prior.size_scale] * 2)
+        loc = cells.where_loc.new_tensor([OFFSET_PRIOR[0]] * 2 + [prior.size_loc] * 2)
+        scale = cells.where_loc.new_tensor([OFFSET_PRIOR[1]] * 2 + [prior.size_scale] * 2)
         where = normal_kl(cells.where_loc, cells.where_scale, loc, scale).sum(dim=2)
         what = normal_kl(cells.what_loc, cells.what_scale, 0.0, 1.0).sum(dim=2)
-        depth = normal_kl(cells.depth_loc, cells.depth_scale, prior.depth_loc, prior.depth_scale)
+        depth = normal_kl(cells.depth_loc, cells.depth_scale, *DEPTH_PRIOR)
         present = count_prior_kl(cells.present_logits, cells.present, prior.count_log_odds.value(step))
         return {
             "kl_where": (cells.present * where).sum() / B,

@@ -21,7 +21,7 @@ LOGIT_LIMIT = 10.0
 Sides: TypeAlias = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=MAX_STAGES)]
 
 
-class GridConfig(Config):
+class SPAIRGridConfig(Config):
     """The convolutions over the image; their strides multiply to the pixels per cell.
 
     Attributes:
@@ -65,7 +65,7 @@ class GridBackbone(nn.Module):
         image_size: side of the images; the grid covers them, the last cells maybe reaching beyond.
     """
 
-    def __init__(self, config: GridConfig, image_size: int) -> None:
+    def __init__(self, config: SPAIRGridConfig, image_size: int) -> None:
         super().__init__()
         pixels, field = config.pixels_per_cell, config.receptive_field
         self.cells = -(-image_size // pixels)
@@ -86,7 +86,7 @@ class GridBackbone(nn.Module):
         return rearrange(features, "b f h w -> b (h w) f")
 
 
-class GlimpseConfig(Config):
+class SPAIRGlimpseConfig(Config):
     """Glimpses, and how `z_what` is read off them.
 
     Attributes:
@@ -102,13 +102,13 @@ class GlimpseConfig(Config):
     latent_dim: int = Field(50, ge=1, le=MAX_WIDTH)
 
 
-class GlimpseEncoder(nn.Module):
+class SPAIRGlimpseEncoder(nn.Module):
     """Glimpses (M, 3, S, S) to the mean and the raw scale of `z_what`, (M, 2 D).
 
     Convolutional, as in SSDIR's comparison (paper §4); SPAIR's own is an MLP.
     """
 
-    def __init__(self, config: GlimpseConfig) -> None:
+    def __init__(self, config: SPAIRGlimpseConfig) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         size, widths = config.size, [3, *config.channels]
@@ -124,26 +124,26 @@ class GlimpseEncoder(nn.Module):
         return encoded
 
 
+COLOUR_SCALE = 2.0
+"""Factor of the logits of colours, so that colours, and with them shapes, are learned first [obj_logit_scale]."""
+ALPHA_SCALE, ALPHA_BIAS = 0.1, 5.0
+"""Factor and offset of opacity's logits: objects start opaque, which changes slowly [alpha_logit_*]."""
+
+
 class SPAIRDecoderConfig(Config):
     """From `z_what` to a small picture with opacity: an MLP.
 
     Attributes:
         hidden: widths of its hidden layers.
-        colour_scale: factor of the colour logits: colours, and so shapes, are learned first.
         colour_bias: added to them: SPAIR's objects start grey; where images are mostly black, dark ones are drawn
             before anything speaks for dropping them.
-        alpha_scale: factor of the opacity's logits, which would otherwise learn to hide objects before they exist.
-        alpha_bias: added to them: objects start opaque.
     """
 
     hidden: HiddenWidths = (128, 256)
-    colour_scale: float = 2.0
     colour_bias: float = 0.0
-    alpha_scale: float = 0.1
-    alpha_bias: float = 5.0
 
 
-class ObjectDecoder(nn.Module):
+class SPAIRDecoder(nn.Module):
     """`z_what` (M, D) to appearances (M, 3, S, S), premultiplied by alpha, and alpha (M, 1, S, S), in [0, 1]."""
 
     def __init__(self, latent_dim: int, size: int, config: SPAIRDecoderConfig) -> None:
@@ -154,8 +154,8 @@ class ObjectDecoder(nn.Module):
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         logits = rearrange(self.net(z_what), "m (c s t) -> m c s t", c=4, s=self.size)
-        colour = self.config.colour_scale * logits[:, :3] + self.config.colour_bias
-        alpha = self.config.alpha_scale * logits[:, 3:] + self.config.alpha_bias
+        colour = COLOUR_SCALE * logits[:, :3] + self.config.colour_bias
+        alpha = ALPHA_SCALE * logits[:, 3:] + ALPHA_BIAS
         alpha = squash(alpha)
         return squash(colour) * alpha, alpha
 
