@@ -80,7 +80,9 @@ class SSDIR(DetectedVAE):
             refiner_features = None
             if _reads_refiner(self.config.encoder):
                 assert self.detector.refiner is not None
-                refiner_features = self.detector.refiner.hidden_features(features, objects.z_where, objects.image_index)
+                refiner_features = self.detector.refiner.hidden_features(
+                    features, objects.z_where, objects.image_index
+                )
             what_loc, depth_loc = self.encoder(
                 pyramid, objects.image_index, objects.anchor_index, objects.boxes, refiner_features
             )
