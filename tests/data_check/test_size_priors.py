@@ -106,7 +106,7 @@ def test_the_models_own_transform_of_the_priors_mean_gives_the_median_box(preset
         assert model.config.cells.size_init * model.config.cells.anchor == pytest.approx(
             float(window[0]) * model.image_size, rel=0.05
         )
-    box = window * (1 - margin) if config.boxes == "tight" else window
+    box = window * (1 - margin) if config.output_boxes == "tight" else window
     torch.testing.assert_close(box, torch.full((2,), side), rtol=0.02, atol=0)
     # Asked to look at such a box, the model takes that window.
     around = model._windows_around(torch.tensor([[0.5, 0.5, side, side]]))[0]

@@ -115,5 +115,5 @@ def test_the_papers_constants(
     assert (loss.image, loss.objects, loss.kl_what, loss.kl_depth) == (image, objects, kl_what, kl_depth)
     assert (encoder.what_scale, encoder.depth_scale) == (what, depth)
     assert (encoder.num_hidden, encoder.latent_dim) == (hidden, latent)
-    assert (model.consistency.weight, encoder.align, model.decoder.alpha) == (0, 0, False)
+    assert (model.consistency.weight, encoder.kind, model.decoder.alpha) == (0, "pyramid", False)
     assert model.decoder.size == 64

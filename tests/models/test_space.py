@@ -345,4 +345,4 @@ def test_the_authors_constants() -> None:
     assert [config.temperature.value(step) for step in (0, 10_000, 20_000)] == [2.5, 1.5, 0.5]
     assert [config.size_prior.value(step) for step in (0, 10_000, 15_000, 20_000)] == [-1, -1, -1.5, -2]
     assert [config.boundary.value(step) for step in (0, 99_999, 100_000)] == [1, 1, 0]
-    assert config.boxes == "window"
+    assert config.output_boxes == "window"
