@@ -36,7 +36,7 @@ _SIDES = {"left", "right"}
 _NAME_LENGTH = 200
 
 <<<<<<< HEAD
-WHOLE_VIEWS = {"places": "own", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
+WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """The second views where images are not mostly black, for presets whose views are over black."""
 =======
 WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
