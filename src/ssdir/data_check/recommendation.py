@@ -35,13 +35,8 @@ _SIDES = {"left", "right"}
 
 _NAME_LENGTH = 200
 
-<<<<<<< HEAD
 WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """The second views where images are not mostly black, for presets whose views are over black."""
-=======
-WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
-"""For presets whose second views are over black, where the images are not."""
->>>>>>> 0d83628 (Config keys in the field's words, each with one meaning: the encoder is a tagged union, and what nobody varied is a constant beside its use)
 
 
 def recommended_yaml(check: DataCheck) -> str:

@@ -175,13 +175,8 @@ def _space_size(windows: Tensor, config: SPACEConfig) -> dict[str, Any]:
 
 
 def _spair_size(windows: Tensor, config: SPAIRConfig) -> dict[str, Any]:
-<<<<<<< HEAD
     """Sets boxes to start at the prior's mean, and the anchor to grow where windows would not fit."""
-    high = config.cells.size_range[1]
-=======
-    """Boxes start, before training, at the prior's mean; the anchor grows where windows would not fit in."""
     high = SIZE_RANGE[1]
->>>>>>> 0d83628 (Config keys in the field's words, each with one meaning: the encoder is a tagged union, and what nobody varied is a constant beside its use)
     large = float(np.quantile(windows.numpy(), _FITTING)) * config.image_size / (_FILLED * high)
     anchor = config.cells.anchor if large <= config.cells.anchor else float(ceil(large))
     config = _changed(config, {"cells": {"anchor": anchor}})
