@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -30,7 +29,7 @@ from ssdir.training.recipe import STAGES, Recipe, read_recipe
 from ssdir.training.run_folder import read_training
 from ssdir.training.steps import Objective
 
-from .common import SIZE, all_finite, changed, summary, with_detector
+from .common import SIZE, all_finite, changed, rows_of, summary, with_detector
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +50,6 @@ def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFac
     assert set(result.seconds) == {"detector", "representation"}
     assert all(seconds > 0 for seconds in result.seconds.values())
     return out
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def train(
     from ssdir.training.fit import train as fit
     from ssdir.training.session import Session
 
-    check_parts(settings.model, recipe)
+    # How many classes the data have is not known yet.
+    check_parts(settings.model, recipe, ["object"] if settings.classes == "object" else ["one", "another"])
     layout = find_layout(data)
     divided = layout.held_out_of(data)
     if divided is not None and is_first_process():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -89,14 +90,14 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     return model.to(device).eval()
 
 
-def check_parts(config: StoredConfig, source: str | Path) -> None:
+def check_parts(config: StoredConfig, source: str | Path, class_names: Sequence[str] = ("object",)) -> None:
     """Checks that the parts of a model fit together, by building it without memory and without fetching weights.
 
     Raises:
         InputError: if they don't; it names `source`, the origin of the config.
     """
     with torch.device("meta"):
-        _build(without_pretrained(config), ["object"], source)
+        _build(without_pretrained(config), list(class_names), source)
 
 
 def _build(config: StoredConfig, class_names: list[str], source: str | Path) -> ObjectModel:

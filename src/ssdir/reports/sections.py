@@ -128,7 +128,7 @@ def _typical(found: LabelledLatents) -> Tensor:
 
 
 def read_curves(path: Path) -> dict[str, plots.Curve]:
-    """The curves of a `metrics.csv` of Lightning's, by name, over epochs counted from 1."""
+    """Reads the curves of a training's `metrics.csv`, by name, over epochs counted from 1."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

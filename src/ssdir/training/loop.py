@@ -102,7 +102,7 @@ class StageLoop:
         self.train_loader = make_loader(
             stage.train_split, self.batch_size, fabric.device, self.sampler, recipe.workers
         )
-        self.val_loader = make_loader(stage.val_split, self.batch_size, fabric.device, None, recipe.workers)
+        self.val_loader = make_loader(stage.val_split, config.batch_size, fabric.device, None, recipe.workers)
         self.steps_per_epoch = len(self.train_loader)
         model: Any = stage.model
         if fabric.world_size > 1 and fabric.device.type == "cuda":

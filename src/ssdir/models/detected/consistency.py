@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ssdir.models.backbone import init_xavier
 from ssdir.models.detected.views import ViewConfig
+from ssdir.ops.distributed import gather_rows
 from ssdir.ops.precision import in_full_precision
 
 TEMPERATURE = 0.2
@@ -93,4 +94,5 @@ def agreement(
     for (first, first_rows), (second, second_rows) in combinations(again, 2):
         here, there = (first_rows[:, None] == second_rows).nonzero(as_tuple=True)
         pairs.append((first[here], second[there]))
-    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in pairs]).mean()
+    every = [(gather_rows(first), gather_rows(second)) for first, second in pairs]
+    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in every]).mean()

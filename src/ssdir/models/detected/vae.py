@@ -25,6 +25,7 @@ from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
+from ssdir.ops.distributed import normalizer, smallest
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import at_least_single
 
@@ -190,7 +191,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             + weights.kl_what * terms["kl_what"]
             + weights.kl_depth * terms["kl_depth"]
         )
-        per_image = len(latents) / latents.batch_size
+        per_image = normalizer(len(latents), images.device) / latents.batch_size
         if views:
             terms["consistency"] = self.agreement(latents, views)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
@@ -245,7 +246,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         """How well objects are told apart by their codes in views of `infer_in_views`, in nats per object."""
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
-        if min(len(objects) for objects in (latents, *(view.objects for view in views))) < 2:
+        fewest = min(len(objects) for objects in (latents, *(view.objects for view in views)))
+        if smallest(fewest, latents.z_what.device) < 2:
             return latents.z_what.sum() * 0  # nothing to be told apart from
         config, again = self.config.consistency, []
         for view in views:
@@ -258,7 +260,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if self.classifier is None or objects.z_what is None or objects.labels is None:
             raise ValueError("the class loss needs loss.classes > 0 and objects with z_what and labels")
         logits = at_least_single(self.classifier(objects.z_what))
-        return F.cross_entropy(logits, objects.labels, reduction="sum") / max(1, len(objects))
+        return F.cross_entropy(logits, objects.labels, reduction="sum") / normalizer(len(objects), logits.device)
 
     def sample(self, latents: Objects) -> Objects:
         """Draws z_what and z_depth by the reparametrisation trick."""

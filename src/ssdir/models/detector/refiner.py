@@ -21,6 +21,7 @@ from ssdir.models.backbone import init_xavier
 from ssdir.models.sizes import MAX_WIDTH
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy
+from ssdir.ops.distributed import normalizer
 from ssdir.ops.glimpses import crop_levels
 from ssdir.ops.precision import at_least_single
 
@@ -120,7 +121,7 @@ class Refiner(nn.Module):
         noisy = clip_cxcywh(noisy).clamp(min=_MIN_SIDE)
         delta_targets = encode_boxes(true, noisy, self.variances)
         deltas, class_logits = self._heads(maps, noisy, targets.image_index.repeat(copies))
-        count = max(1, len(true))
+        count = normalizer(len(true), true.device)
         losses = {"refine": F.smooth_l1_loss(deltas, delta_targets, beta=self.beta, reduction="sum") / count}
         if self.num_classified:
             assert targets.labels is not None

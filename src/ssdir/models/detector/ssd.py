@@ -19,6 +19,7 @@ from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_ma
 from ssdir.objects import Objects
 from ssdir.ops.anchors import AnchorLevel, assign_anchors, level_anchors, match_anchors
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, to_xyxy
+from ssdir.ops.distributed import normalizer
 from ssdir.ops.precision import at_least_single
 from ssdir.ops.suppression import keep_best
 
@@ -333,7 +334,7 @@ class SSD(ObjectModel):
         positive = matches >= 0
         image, anchor = positive.nonzero(as_tuple=True)
         maps, detections = self(images)
-        num_positive = positive.sum().clamp(min=1)
+        num_positive = normalizer(positive.sum(), images.device)
         rows = matches[image, anchor]
         box_targets = encode_boxes(targets.z_where[rows], self.anchors[anchor], self.config.variances)
         box_loss = F.smooth_l1_loss(
