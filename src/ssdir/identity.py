@@ -1,4 +1,4 @@
-"""Which model made embeddings: what files of objects, indices, classifiers and exported models say of it."""
+"""Identity of the model that made embeddings, in files of objects, indices, classifiers and exported models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssdir.config import Record
 from ssdir.errors import InputError
 
 MAX_LATENT_DIM = 65_536
-"""Largest size of an embedding that a file may state."""
+"""Maximum size of an embedding that a file may state."""
 
 LatentDim = Annotated[int, Field(ge=1, le=MAX_LATENT_DIM)]
 ClassNames = Annotated[list[str], Field(min_length=1)]
@@ -20,7 +20,7 @@ Fingerprint = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Fingerprinted(Protocol):
-    """Whatever remembers the weights of a model."""
+    """Anything that records the weights of a model."""
 
     @property
     def fingerprint(self) -> str:
@@ -28,7 +28,7 @@ class Fingerprinted(Protocol):
 
 
 class Maker(Fingerprinted, Protocol):
-    """A model, or anything that remembers which model made its embeddings."""
+    """A model, or anything that records the model of its embeddings."""
 
     @property
     def class_names(self) -> list[str]:
@@ -80,9 +80,9 @@ def check_embeds(model: str, maker: Maker) -> None:
 
 
 def comparable(one: Fingerprinted, other: Fingerprinted) -> bool:
-    """Whether embeddings are of the same weights: others mean nothing to each other, even of equal sizes.
+    """Returns whether embeddings are of the same weights: others aren't comparable, even of equal sizes.
 
-    Classes don't count: boxes of another detector bring their own.
+    Classes don't count: boxes of another detector have their own.
     """
     return one.fingerprint == other.fingerprint
 
@@ -92,9 +92,9 @@ def check_comparable(one: Fingerprinted, one_name: str, other: Fingerprinted, ot
 
     Args:
         one: a model, or something with embeddings.
-        one_name: what the sentence calls it.
+        one_name: its name in the error.
         other: the other model, or something else with embeddings.
-        other_name: what the sentence calls that.
+        other_name: its name in the error.
 
     Raises:
         InputError: if the fingerprints differ.

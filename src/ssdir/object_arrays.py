@@ -1,16 +1,14 @@
-"""`Objects` without torch, which takes seconds to import: what other engines find, and what files hold."""
+"""`Objects` as NumPy arrays, for files and engines that do without torch, which takes seconds to import."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ssdir.objects import Objects
 
 Floats = NDArray[np.float32]
@@ -46,25 +44,15 @@ class ObjectArrays:
 
     @classmethod
     def of(cls, objects: Objects) -> Self:
-        """Copies objects from wherever they are."""
-
-        def host(tensor: Tensor | None) -> Any:
-            return None if tensor is None else tensor.detach().cpu().numpy()
-
-        return cls(
-            host(objects.image_index),
-            objects.batch_size,
-            host(objects.z_where),
-            host(objects.scores),
-            host(objects.labels),
-            host(objects.z_what),
-            host(objects.z_what_scale),
-            host(objects.z_depth),
-            host(objects.anchor_index),
-        )
+        """Copies objects to the host."""
+        values: dict[str, Any] = {field.name: getattr(objects, field.name) for field in fields(cls)}
+        for name, value in values.items():
+            if hasattr(value, "detach"):
+                values[name] = value.detach().cpu().numpy()
+        return cls(**values)
 
     def to_objects(self) -> Objects:
-        """The same as tensors, on the CPU."""
+        """Converts to tensors on the CPU."""
         import torch
 
         from ssdir.objects import Objects
@@ -77,7 +65,7 @@ class ObjectArrays:
 
     @classmethod
     def empty(cls, batch_size: int) -> Self:
-        """A batch of images without any object."""
+        """Returns a batch of images without any object."""
         return cls(np.zeros(0, np.int64), batch_size, np.zeros((0, 4), np.float32))
 
     def __len__(self) -> int:
@@ -95,10 +83,10 @@ class ObjectArrays:
         return np.bincount(self.image_index, minlength=self.batch_size)
 
     def problem(self, num_classes: int, latent_dim: int) -> str | None:
-        """What is wrong with these objects, as the end of a sentence; None if nothing is.
+        """Describes the first fault of these objects as the end of a sentence; None if there is none.
 
         Args:
-            num_classes: of the model K.
+            num_classes: number of the model's classes K.
             latent_dim: size D of its `z_what`.
         """
         count = len(self)

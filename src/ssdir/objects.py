@@ -1,4 +1,4 @@
-"""`Objects` and `Scene`: the structures that every model, metric and picture speaks."""
+"""`Objects` and `Scene`: the structures that all models, metrics and plots share."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Objects:
         z_where: float (M, 4), cxcywh relative to the image, in [0, 1] (eq. 3).
         scores: float (M,), confidence in [0, 1].
         labels: int64 (M,), class index in 0 ... K-1 (background has no label).
-        z_what: float (M, D), appearance code, the posterior's mean (eq. 5).
+        z_what: float (M, D), embedding of the appearance, the posterior's mean (eq. 5).
         z_what_scale: float (M, D), its standard deviation.
         z_depth: float (M,), larger is nearer (eq. 6).
         anchor_index: int64 (M,), the anchor that produced the object.
-        source_index: int64 (M,), for ground truth: which source glyph or asset the object shows.
+        source_index: int64 (M,), for ground truth: the source glyph or asset that the object shows.
 
     Raises:
-        ValueError: if a field's shape or dtype, or on the CPU the order of images, breaks the above. The rest is
-            the maker's promise: to look at values would have to wait for the accelerator.
+        ValueError: if a field's shape or dtype, or on the CPU the order of images, breaks the above. Values are
+            not checked: reading them would wait for the accelerator.
     """
 
     image_index: Tensor
@@ -75,7 +75,7 @@ class Objects:
                 raise ValueError(f"{name} must be {kind}, got {tensor.dtype}")
         if self.z_where.shape[1] != 4:
             raise ValueError(f"z_where must be (M, 4), got {tuple(self.z_where.shape)}")
-        # There are no values while a graph is traced, and those on an accelerator would have to be waited for.
+        # There are no values while a graph is traced, and reading them would wait for an accelerator.
         if torch.compiler.is_exporting() or self.device.type != "cpu":
             return
         if M and (int(self.image_index[0]) < 0 or int(self.image_index[-1]) >= self.batch_size):
@@ -102,7 +102,7 @@ class Objects:
         return f"Objects({len(self)} in {self.batch_size} images: {', '.join(known)}; {self.device})"
 
     def __getitem__(self, index: Tensor | NDArray[Any] | slice | Sequence[int] | Sequence[bool]) -> Self:
-        """Selects rows by mask (M,), by numbers, or by slice; the batch size stays.
+        """Selects rows by mask (M,), by indices, or by slice; the batch size stays.
 
         Raises:
             TypeError: for a single number: one object is a batch of rows too, `objects[i : i + 1]`.
@@ -148,7 +148,7 @@ class Objects:
 
     @cached_property
     def per_image(self) -> list[int]:
-        """`counts` as the host knows them: a device is waited for once, also for what `replace` makes of these."""
+        """`counts` on the host: a device is waited for once, also for copies by `replace`."""
         counts: list[int] = self.counts.tolist()
         return counts
 
@@ -161,12 +161,12 @@ class Objects:
         """Moves every tensor to a device; a dtype applies to the floating point ones."""
         tensors = self._tensors()
         moved = {name: tensor.to(*args, **kwargs) for name, tensor in tensors.items() if name in _FLOAT_FIELDS}
-        # Half precision cannot count beyond a few hundred, so numbers never pass through it.
+        # Half precision has no integers beyond a few hundred, so integers are never converted to it.
         device = moved["z_where"].device
         return self.replace(**{name: tensor.to(device) for name, tensor in tensors.items()} | moved)
 
     def detach(self) -> Self:
-        """Cuts every tensor off the autograd graph."""
+        """Detaches every tensor from the autograd graph."""
         return self.replace(**{name: tensor.detach() for name, tensor in self._tensors().items()})
 
     def replace(self, **changes: Any) -> Self:
@@ -177,7 +177,7 @@ class Objects:
         return copied
 
     def split(self) -> list[Self]:
-        """One `Objects` per image, each with batch size 1."""
+        """Splits the batch into one `Objects` per image, each with batch size 1."""
         parts = []
         for chunk in torch.arange(len(self), device=self.device).split(self.per_image):
             part = self[chunk]
@@ -186,24 +186,24 @@ class Objects:
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """Stacks batches: image indices of a later part follow those of the earlier ones.
+        """Concatenates batches: image indices of a later part follow those of the earlier ones.
 
-        Fields that not every part has are dropped; parts without objects have no say in it.
+        Fields that not every part has are dropped, except that parts without objects don't count.
         """
         if not parts:
             return cls.empty(0)
-        having = [part for part in parts if len(part)] or list(parts)
-        names = set.intersection(*(set(part._tensors()) for part in having)) - {"image_index"}
+        nonempty = [part for part in parts if len(part)] or list(parts)
+        names = set.intersection(*(set(part._tensors()) for part in nonempty)) - {"image_index"}
         index, offset = [], 0
         for part in parts:
             index.append(part.image_index + offset)
             offset += part.batch_size
-        tensors = {name: torch.cat([getattr(part, name) for part in having]) for name in names}
+        tensors = {name: torch.cat([getattr(part, name) for part in nonempty]) for name in names}
         return cls(image_index=torch.cat(index), batch_size=offset, **tensors)
 
     @classmethod
     def empty(cls, batch_size: int, device: torch.device | str | None = None) -> Self:
-        """A batch of images without any object."""
+        """Returns a batch of images without any object."""
         return cls(
             image_index=torch.zeros(0, dtype=torch.int64, device=device),
             batch_size=batch_size,
@@ -211,7 +211,7 @@ class Objects:
         )
 
     def to_supervision(self, size: tuple[int, int]) -> supervision.Detections:
-        """One image's objects as `supervision.Detections`, latents in its `data`.
+        """Converts one image's objects to `supervision.Detections`, with latents in its `data`.
 
         Args:
             size: the image's (height, width) in pixels.
@@ -233,7 +233,7 @@ class Objects:
         )
 
     def to_arrow(self) -> pyarrow.Table:
-        """An Arrow table with a row per object; vectors are fixed-size float32 lists."""
+        """Converts to an Arrow table with a row per object; vectors are fixed-size float32 lists."""
         import pyarrow
 
         columns: dict[str, Any] = {}
@@ -249,7 +249,7 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What a model draws for a batch of `Objects`.
+    """A decoded batch of `Objects`.
 
     Attributes:
         reconstructions: float (B, 3, H, W) in [0, 1].
@@ -265,13 +265,5 @@ class Scene:
 
     def to(self, device: torch.device | str) -> Scene:
         """Moves every tensor to a device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return Scene(
-            self.reconstructions.to(device),
-            self.appearances.to(device),
-            move(self.alpha),
-            move(self.background),
-        )
+        parts = (self.reconstructions, self.appearances, self.alpha, self.background)
+        return Scene(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]

@@ -347,7 +347,7 @@ def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
     assert "for encoders in ONNX" in refused("export", SHIPPED, "--out", out, *eight, "--part", "decoder")
     assert "contains no images" in refused("export", SHIPPED, "--out", out, *eight)
     Image.new("RGB", (64, 64)).save(tmp_path / "blank.png")
-    with pytest.raises(InputError, match="finds nothing in the 1 images to calibrate by"):
+    with pytest.raises(InputError, match="detects nothing in the 1 images to calibrate by"):
         quantize.quantize_encoder(shipped_onnx, out, [tmp_path / "blank.png"])
     assert not out.exists()
 

@@ -13,7 +13,7 @@ import ssdir
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.images import read_image, read_square
-from ssdir.inference.files import encode_files, read_batches
+from ssdir.inference.files import encode_files, read_image_batches
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.resize import resize_area
@@ -63,7 +63,7 @@ def test_every_way_in_makes_the_same_pixels(photographs: list[Path], predictor: 
     pictures = [Image.open(path) for path in photographs]
     for sources in ([*map(str, photographs)], arrays, tensors, [tensor / 255 for tensor in tensors], pictures):
         assert np.array_equal(in_8_bits(predictor.prepare(sources)), expected)
-    (batch,) = read_batches(photographs, side)
+    (batch,) = read_image_batches(photographs, side)
     assert np.array_equal(batch.pixels, expected)
     for preload in (False, True):
         dataset = ObjectDataset(as_table(photographs), image_size=side, preload=preload)

@@ -1,1 +1,1 @@
-"""What things cost, in time and memory, measured beside each other."""
+"""Time and memory of models and engines."""

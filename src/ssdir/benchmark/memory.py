@@ -1,4 +1,4 @@
-"""Peak memory: counted exactly, operation by operation, or as a process has it."""
+"""Peak memory, counted operation by operation or of a whole process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class PeakBytes(TorchDispatchMode):
-    """The most bytes of storages, made by operations in this mode, that were alive at once."""
+    """Counts the peak number of bytes of storages that operations in this mode allocate."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class PeakBytes(TorchDispatchMode):
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Bytes of all storages that were alive at once, at most, beyond those from before; the same on every call."""
+    """Measures the peak of bytes of storages that a call allocates; the same on every call."""
     gc.collect()
     with PeakBytes() as counter:
         run()
@@ -56,11 +56,11 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def growth_in_fresh_process(make: Callable[..., Callable[[], object]], *arguments: Any) -> float:
-    """MiB that a call adds to the peak of a new process.
+    """Measures the MiB that a call adds to the peak of a new process.
 
     Args:
-        make: makes what is called, from `arguments`; what that takes is not counted. Both can be pickled.
-        arguments: of `make`.
+        make: returns the function to call; its own memory is not counted. It can be pickled, as can its arguments.
+        arguments: arguments of `make`.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_growth, (make, *arguments)))
@@ -74,9 +74,9 @@ def _growth(make: Callable[..., Callable[[], object]], *arguments: Any) -> float
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held so far, in MiB."""
+    """Returns the peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where the other figure starts at the peak of the process that started this one
+    if status.exists():  # Linux, where the other figure begins with the peak of the parent process
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         if found:
             return int(found[1]) / 1024

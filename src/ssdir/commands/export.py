@@ -23,13 +23,13 @@ def export(
         Literal["onnx", "torch"], typer.Option("--format", help="onnx, or torch for a torch.export program.")
     ] = "onnx",
     part: Annotated[
-        Literal["encoder", "decoder"], typer.Option(help="Images to objects, or codes to pictures of objects.")
+        Literal["encoder", "decoder"], typer.Option(help="Images to objects, or embeddings to decoded objects.")
     ] = "encoder",
     int8: Annotated[
         bool, typer.Option("--int8", help="Convolutions in 8-bit integers; needs --calibrate.")
     ] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of images like those to come, for --int8.")
+        Path | None, typer.Option(help="Folder of images like those to encode, for --int8.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def export(
     if out.suffix.lower() != SUFFIXES[file_format]:
         raise InputError(f"output '{out}' must end in {SUFFIXES[file_format]} for --format {file_format}")
     if int8 != (calibrate is not None):
-        raise InputError("--int8 and --calibrate go together: name a folder of images like those to come")
+        raise InputError("--int8 and --calibrate go together: name a folder of images like those to encode")
     if int8 and (file_format, part) != ("onnx", "encoder"):
         raise InputError("--int8 is for encoders in ONNX: leave out --format and --part")
     from ssdir.data.image_files import find_images
@@ -54,15 +54,9 @@ def export(
 
             quantized = quantize_encoder(temporary, temporary, images)
     say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")
-    if quantized is not None:
-        if quantized.in_single:
-            say(
-                f"its first {quantized.in_single} convolutions stay in single precision: int8 showed other objects"
-            )
-        if not quantized.agrees:
-            say(
-                f"on the images in '{calibrate}' it finds other objects than in single precision: measure what "
-                "that costs with ssdir evaluate"
-            )
+    if quantized is not None and quantized.in_single:
+        say(f"{quantized.in_single} convolutions stay in single precision: int8 would detect other objects")
+    if quantized is not None and not quantized.agrees:
+        say(f"it detects other objects in '{calibrate}' than in single precision: see ssdir evaluate")
     if file_format == "onnx" and part == "encoder":
         next_step("encode", out, "photos/", "--out", "objects.parquet")

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, written by `ssdir export` and read without torch."""
+"""Metadata of exported models, written by `ssdir export` and read without torch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ssdir.identity import MAX_LATENT_DIM, ClassNames, Fingerprint
 FORMAT = 1
 METADATA_KEY = "ssdir"
 CHECKSUM_KEY = "ssdir.sha256"
-"""Of an ONNX file's metadata: its SHA-256 while `NO_CHECKSUM` stands there instead."""
+"""Key of the SHA-256 of an ONNX file, computed with `NO_CHECKSUM` in its place."""
 NO_CHECKSUM = "0" * 64
 
-# Before the value of a text of 64 bytes in the metadata, as protocol buffers write it.
+# The bytes before the checksum, which has 64 bytes, as protocol buffers write them.
 _BEFORE_CHECKSUM = CHECKSUM_KEY.encode() + b"\x12\x40"
 
 Part: TypeAlias = Literal["encoder", "decoder"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-# Type and number of dimensions of each.
+# Type and number of dimensions of inputs and outputs.
 ENCODER_INPUTS = {"images": ("uint8", 4), "score_threshold": ("float", 0)}
 DETECTOR_OUTPUTS = {
     "image_index": ("int64", 1),
@@ -47,13 +47,13 @@ DECODER_OUTPUTS = ("appearances", "alpha")
 
 
 def write_checksum(path: Path) -> None:
-    """Puts the SHA-256 of an ONNX file in the place of `NO_CHECKSUM` in its metadata."""
+    """Replaces `NO_CHECKSUM` in the metadata of an ONNX file by its SHA-256."""
     raw = path.read_bytes()
     path.write_bytes(raw.replace(_BEFORE_CHECKSUM + NO_CHECKSUM.encode(), _BEFORE_CHECKSUM + _digest(raw)))
 
 
 def is_unchanged(path: Path, checksum: str) -> bool:
-    """Whether an ONNX file is as `write_checksum` left it."""
+    """Returns whether an ONNX file is as `write_checksum` wrote it."""
     value = checksum.encode("utf-8", "replace")
     raw = path.read_bytes().replace(_BEFORE_CHECKSUM + value, _BEFORE_CHECKSUM + NO_CHECKSUM.encode())
     return _digest(raw) == value
@@ -70,16 +70,16 @@ class ExportedModel(Record):
         part: `encoder`, images to objects, or `decoder`, embeddings to appearances.
         kind: the model's class.
         description: one line, as `ssdir models` shows it.
-        class_names: what `labels` index.
+        class_names: the classes that `labels` index.
         image_size: side of the square that images are resized to, in pixels.
         latent_dim: size D of `z_what`; 0 for a detector, whose objects have none.
-        score_threshold: least score of an object, where none is given.
-        nms_threshold: IoU above which the weaker of two detections goes; 1 where none does.
-        max_objects: most objects per image.
-        ssdir_version: what wrote the file.
-        precision: of the convolutions.
-        fingerprint: digest of the model's weights, before they became 8-bit integers.
-        format: version of these names.
+        score_threshold: minimum score of an object, where none is given.
+        nms_threshold: IoU above which the weaker of two detections is suppressed; 1 without suppression.
+        max_objects: maximum number of objects per image.
+        ssdir_version: version that wrote the file.
+        precision: precision of the convolutions.
+        fingerprint: digest of the model's weights before quantisation.
+        format: version of this metadata.
     """
 
     part: Part
@@ -98,11 +98,11 @@ class ExportedModel(Record):
 
     @property
     def encoder_outputs(self) -> dict[str, tuple[str, int]]:
-        """Type and number of dimensions of what the encoder gives, by field of `Objects`."""
+        """Type and number of dimensions of the encoder's outputs, by field of `Objects`."""
         return ENCODER_OUTPUTS if self.latent_dim else DETECTOR_OUTPUTS
 
     def to_json(self) -> str:
-        """As `from_json` reads it."""
+        """Writes the metadata for `from_json`."""
         return json_text(self.model_dump(), None)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""An exported encoder as a model that evaluation can ask."""
+"""An exported encoder as a model that can be evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssdir.objects import Objects
 
 
 class OnnxModel:
-    """Float images in, `Objects` out: what evaluation needs of a model that neither draws nor takes boxes.
+    """An exported encoder with the interface of evaluation: float images in, `Objects` out.
 
     Args:
         encoder: the exported file.
@@ -27,10 +27,10 @@ class OnnxModel:
 
     @property
     def score_threshold(self) -> float:
-        """Least score of an object where the caller names none."""
+        """Minimum score of an object where none is given."""
         return self.encoder.exported.score_threshold
 
     def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-        """Objects of images float (B, 3, H, W) in [0, 1], which are rounded to 8 bits."""
+        """Encodes images float (B, 3, H, W) in [0, 1], rounded to 8 bits."""
         pixels = rearrange(images * 255, "b c h w -> b h w c").round().cpu().numpy().astype(np.uint8)
         return self.encoder.encode_pixels(pixels, score_threshold).to_objects()

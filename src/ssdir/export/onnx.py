@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-"""Of ONNX's operators; what torch's exporter writes without converting."""
+"""Version of ONNX's operators that torch's exporter writes without conversion."""
 
 
 class ExportedEncoder(nn.Module):
@@ -64,7 +64,7 @@ class ExportedEncoder(nn.Module):
 
         Args:
             images: uint8 (B, H, W, 3), RGB, of any size.
-            score_threshold: float (), least score.
+            score_threshold: float (), minimum score.
 
         Returns:
             The fields `ENCODER_OUTPUTS` of `Objects`, packed; those of `DETECTOR_OUTPUTS` for a detector.
@@ -114,11 +114,11 @@ def export_model(
             `Objects`; `decoder`: `z_what` (M, D) to appearances (M, 3, S, S) and, where there is one, alpha
             (M, 1, S, S).
         description: one line for the metadata.
-        pt2: write a `torch.export` program instead of ONNX. Who loads an encoder imports `ssdir.ops.suppression`
-            before.
+        pt2: write a `torch.export` program instead of ONNX. Loading an encoder needs `ssdir.ops.suppression` to be
+            imported first.
 
     Raises:
-        InputError: for other models, and where ONNX is asked for and not installed.
+        InputError: for other models, and for ONNX where it is not installed.
     """
     if not isinstance(model, (SSD, DetectedVAE)):
         raise InputError(f"{model.config.kind} can't be exported: only SSDIR, GlimpseVAE and detectors can")
@@ -130,7 +130,7 @@ def export_model(
     with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)
         if pt2:
-            # By way of memory: torch ends the whole process where it can't write a file to its end.
+            # Via memory: torch ends the whole process where it can't write a file completely.
             buffer = io.BytesIO()
             torch.export.save(program, buffer, extra_files={METADATA_KEY: exported.to_json()})
             Path(path).write_bytes(buffer.getbuffer())
@@ -158,9 +158,9 @@ def _metadata(model: SSD | DetectedVAE, part: Part, description: str) -> Exporte
 def _trace(model: SSD | DetectedVAE, part: Part) -> ExportedProgram:
     if part == "decoder":
         assert isinstance(model, DetectedVAE)
-        codes = torch.zeros(2, model.latent_dim)
-        return torch.export.export(model.decoder, (codes,), dynamic_shapes=({0: Dim.DYNAMIC},))
-    # No two sizes alike: what is alike in the example counts as alike forever.
+        z_what = torch.zeros(2, model.latent_dim)
+        return torch.export.export(model.decoder, (z_what,), dynamic_shapes=({0: Dim.DYNAMIC},))
+    # All sizes differ: equal sizes of the example would be taken as always equal.
     images = torch.zeros(2, model.image_size + 7, model.image_size + 3, 3, dtype=torch.uint8)
     threshold = torch.tensor(model.score_threshold)
     any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
@@ -186,7 +186,7 @@ def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> o
     proto.metadata_props.add(key=METADATA_KEY, value=exported.to_json())
     proto.metadata_props.add(key=CHECKSUM_KEY, value=NO_CHECKSUM)
     if part == "encoder":
-        # An initialiser of an input's name is its default.
+        # An initialiser with the name of an input is its default.
         default = torch.tensor(exported.score_threshold).numpy()
         proto.graph.initializer.append(numpy_helper.from_array(default, "score_threshold"))
         _name_axes(proto.graph.input[0], ("images", "height", "width"))
@@ -211,7 +211,7 @@ def _suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float, max_objects
         op.Unsqueeze(scores, op.Constant(value_ints=[1])),
         op.Constant(value_ints=[max_objects]),
         op.Constant(value_floats=[iou_threshold]),
-        op.Constant(value_floats=[-0.5]),  # Scores above this; the absent have -1.
+        op.Constant(value_floats=[-0.5]),  # Detections that are absent have the score -1.
     )
     # Rows are (image, class, anchor), and there is one class: suppression ignores it.
     return op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
@@ -236,7 +236,7 @@ def _check_onnx_installed() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps exporters' remarks, all about what they do inside, from the user's screen."""
+    """Silences the exporters' warnings, which are about their internals."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Exported encoders with convolutions in 8-bit integers."""
+"""Quantisation of exported encoders: convolutions in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ssdir.export.runtime import OnnxEncoder
 from ssdir.object_arrays import ObjectArrays
 
 MAX_IMAGES = 128
-"""Ranges of activations hardly change with more."""
+"""Maximum number of images to calibrate by: with more, ranges of activations hardly change."""
 
 IN_SINGLE = (0, 2, 4)
-"""How many of the first convolutions to try in single precision, one after the other."""
+"""Numbers of first convolutions in single precision to try, in this order."""
 
 _BATCH = 8
 _ERRORS, _WARNINGS = 3, 2
@@ -35,11 +35,11 @@ _ERRORS, _WARNINGS = 3, 2
 
 @dataclass(frozen=True)
 class Quantized:
-    """What became of an encoder.
+    """The result of quantisation.
 
     Attributes:
-        in_single: how many of its first convolutions stay in single precision.
-        agrees: whether, on the images that it was calibrated by, it finds what it found before, see `agree`.
+        in_single: number of first convolutions that stay in single precision.
+        agrees: whether it detects the same objects as before on the images that it was calibrated by, see `agree`.
     """
 
     in_single: int
@@ -49,21 +49,21 @@ class Quantized:
 def quantize_encoder(
     path: str | Path, out: str | Path, images: Sequence[Path], in_single: int | None = None
 ) -> Quantized:
-    """Writes an exported encoder with its convolutions in int8: statically, with quantise-dequantise pairs.
+    """Quantises the convolutions of an exported encoder to int8, statically, with quantise-dequantise pairs.
 
-    Weights are scaled per channel, activations by the range that they have on `images`. The rest stays in single
-    precision: it costs little, and box decoding and linear layers lose most. So may the first convolutions: of
-    large areas of one colour, they make the same error everywhere, and some detectors then see objects there.
+    Weights are scaled per channel, activations by their range on `images`. All else stays in single precision: it
+    takes little time, and box decoding and linear layers would lose most accuracy. So may the first convolutions:
+    their error is the same all over an area of one colour, where some detectors would then detect objects.
 
     Args:
         path: an encoder that `export_model` wrote as ONNX.
         out: file to write; may be `path`.
-        images: image files like those to come; at most `MAX_IMAGES` of them, evenly spread, are looked at.
-        in_single: how many of the first convolutions stay in single precision; None takes the fewest of
-            `IN_SINGLE` with which the encoder finds on `images` what it found before.
+        images: image files like those to encode; at most `MAX_IMAGES` of them, evenly spread, are used.
+        in_single: number of first convolutions in single precision; None takes the fewest of `IN_SINGLE` with
+            which the encoder detects the same objects in `images` as before.
 
     Raises:
-        InputError: if an image can't be read, or nothing is found in any of them.
+        InputError: if an image can't be read, or no object is detected in any of them.
     """
     encoder = OnnxEncoder(path, "cpu")
     chosen = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))]
@@ -71,38 +71,38 @@ def quantize_encoder(
         np.stack([read_square(image, encoder.image_size)[1] for image in chosen[start : start + _BATCH]])
         for start in range(0, len(chosen), _BATCH)
     ]
-    found = [encoder.encode_pixels(batch) for batch in batches]
-    # The encoder of objects sees none in an empty batch, and would have no range.
-    seen = [batch for batch, objects in zip(batches, found, strict=True) if len(objects)]
-    if not seen:
-        raise InputError(f"the model finds nothing in the {len(chosen)} images to calibrate by: give others")
+    expected = [encoder.encode_pixels(batch) for batch in batches]
+    # A batch without objects has no range for the layers that encode objects.
+    with_objects = [batch for batch, objects in zip(batches, expected, strict=True) if len(objects)]
+    if not with_objects:
+        raise InputError(f"the model detects nothing in the {len(chosen)} images to calibrate by: give others")
     with TemporaryDirectory() as folder:
         candidate = Path(folder) / "int8.onnx"
         for count in IN_SINGLE if in_single is None else (in_single,):
-            _quantize(path, candidate, seen, encoder.exported, count)
+            _quantize(path, candidate, with_objects, encoder.exported, count)
             eight = OnnxEncoder(candidate, "cpu")
-            agrees = agree(found, [eight.encode_pixels(batch) for batch in batches])
+            agrees = agree(expected, [eight.encode_pixels(batch) for batch in batches])
             if agrees:
                 break
         shutil.copyfile(candidate, out)
     return Quantized(count, agrees)
 
 
-def agree(expected: Sequence[ObjectArrays], found: Sequence[ObjectArrays]) -> bool:
-    """Whether batches of images show the same objects to two encoders, or nearly.
+def agree(expected: Sequence[ObjectArrays], detected: Sequence[ObjectArrays]) -> bool:
+    """Returns whether two encoders detect nearly the same objects in batches of images.
 
-    At most 2 % more or fewer; more than 98 % found again with an IoU above 0.5, and a mean IoU above 0.95.
+    At most 2 % more or fewer, more than 98 % with an IoU above 0.5 to the nearest, and a mean IoU above 0.95.
     """
-    num_expected, num_found = (sum(map(len, batches)) for batches in (expected, found))
+    num_expected, num_detected = (sum(map(len, batches)) for batches in (expected, detected))
     if not num_expected:
-        return not num_found
+        return not num_detected
     overlaps = []
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, detected, strict=True):
         same_image = one.image_index[:, None] == other.image_index
         iou = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy() * same_image
         overlaps.append(iou.max(axis=1, initial=0))
     overlap = np.concatenate(overlaps)
-    close = abs(num_found - num_expected) <= 0.02 * num_expected
+    close = abs(num_detected - num_expected) <= 0.02 * num_expected
     return bool(close and (overlap > 0.5).mean() > 0.98 and overlap.mean() > 0.95)
 
 
@@ -136,12 +136,12 @@ def _quantize(
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
-    """Batches of pixels, one at a time."""
+    """Gives batches of pixels one at a time."""
 
     def __init__(self, batches: Sequence[Image8]) -> None:
         self._batches: Iterator[Image8] = iter(batches)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next batch by the name of its input; None after the last."""
+        """Returns the next batch by the name of its input; None after the last."""
         batch = next(self._batches, None)
         return None if batch is None else {"images": batch}

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: exported encoders, without torch."""
+"""Exported encoders on ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ssdir.formatting import printable
 from ssdir.object_arrays import ObjectArrays
 
 MAX_BYTES = 1 << 34
-"""Most memory that graphs may take on the CPU: a damaged one may ask for any amount."""
+"""Maximum memory of graphs on the CPU: a damaged one may ask for any amount."""
 
 Outputs: TypeAlias = Mapping[str, tuple[str, int]]
 
@@ -34,8 +34,8 @@ class OnnxEncoder:
     """An encoder that `ssdir export` wrote.
 
     Attributes:
-        exported: what the file says of itself.
-        device: where it runs: cpu or cuda.
+        exported: the file's metadata.
+        device: cpu or cuda.
 
     Args:
         path: the file.
@@ -43,8 +43,8 @@ class OnnxEncoder:
 
     Raises:
         InputError: if ONNX Runtime is not installed, the file is missing, damaged, something else's, or a decoder,
-            or the device isn't there. Nothing in the file is run before that is known. A file that has changed
-            since it was written is an `InputWarning`.
+            or the device is not available. Nothing in the file is run before that is checked. A file that has
+            changed since it was written is an `InputWarning`.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
@@ -58,7 +58,7 @@ class OnnxEncoder:
             self.exported = ExportedModel.from_json(header, str(path))
             if self.exported.part != "encoder":
                 raise InputError(
-                    f"'{path}' holds a {self.exported.part}, which finds no objects: export with --part encoder"
+                    f"'{path}' holds a {self.exported.part}, which encodes no images: export with --part encoder"
                 )
             _check_signature(self._session, self.exported.encoder_outputs, path)
             if not is_unchanged(self.path, about.get(CHECKSUM_KEY, "")):
@@ -74,7 +74,7 @@ class OnnxEncoder:
 
     @property
     def image_size(self) -> int:
-        """Side of the square that the model sees, in pixels."""
+        """Side of the model's square input, in pixels."""
         return self.exported.image_size
 
     @property
@@ -88,10 +88,10 @@ class OnnxEncoder:
         return self.exported.fingerprint
 
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectArrays:
-        """Finds the objects of images uint8 (B, H, W, 3), RGB, in one go; H and W may be any, and B may be 0.
+        """Encodes images uint8 (B, H, W, 3), RGB, as one batch; H and W may be any, and B may be 0.
 
         Raises:
-            InputError: if the file can't be run, or what comes out is not what an encoder gives, such as NaN.
+            InputError: if the file can't be run, or its outputs are not those of an encoder, such as NaN.
         """
         if not len(pixels):
             return ObjectArrays.empty(0)
@@ -112,7 +112,7 @@ class OnnxEncoder:
 
 
 def _open(path: Path, device: str | None) -> tuple[Any, str]:
-    """An `onnxruntime.InferenceSession`, and the device that was chosen."""
+    """Opens an `onnxruntime.InferenceSession`, and returns it with the chosen device."""
     try:
         import onnxruntime
     except ImportError:
@@ -126,9 +126,9 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    options.log_severity_level = 4  # What goes wrong becomes one sentence, by its exception.
+    options.log_severity_level = 4  # Errors become one sentence, from their exception.
     try:
-        # Its own fallback prints, and runs on another device than was asked for.
+        # Its own fallback prints, and runs on another device than the requested one.
         session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]], enable_fallback=0)
     except _errors() as error:
         raise InputError(f"'{path}' is damaged or not an ONNX file ({_reason(error)})") from error
@@ -137,7 +137,7 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
 
 @cache
 def _limit_memory() -> None:
-    """Has this process's sessions share one allocator on the CPU, which refuses more than `MAX_BYTES`."""
+    """Makes the sessions of this process share one allocator on the CPU, which refuses more than `MAX_BYTES`."""
     import onnxruntime as ort
 
     defaults = ("initial_chunk_size_bytes", "max_dead_bytes_per_chunk", "initial_growth_chunk_size_bytes")
@@ -147,7 +147,7 @@ def _limit_memory() -> None:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions, with no base in common; a damaged name in its message can't be decoded."""
+    """Lists ONNX Runtime's exceptions, which have no common base, and that of a damaged name in a message."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
@@ -155,7 +155,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """What ONNX Runtime says after its name, a code, and where in its source it was."""
+    """Returns ONNX Runtime's message without its prefix of a code and a place in its source."""
     line = str(error).strip().splitlines()[0]
     message = line.rpartition("Status Message: ")[2] if "Status Message: " in line else line.rpartition(" : ")[2]
     return printable(message.rpartition(") ")[2] if message.startswith("/") else message)[:160]
@@ -184,7 +184,7 @@ def _check_signature(session: Any, outputs: Outputs, path: str | Path) -> None:
 
 
 def _wrong_dtype(found: list[Any], outputs: Outputs) -> str | None:
-    """The first output that is not the array that the file declares, as the end of a sentence."""
+    """Describes the first output that is not the array that the file declares, as the end of a sentence."""
     for values, (name, (dtype, dims)) in zip(found, outputs.items(), strict=True):
         wanted = np.dtype("float32" if dtype == "float" else dtype)
         if not isinstance(values, np.ndarray) or values.dtype != wanted or values.ndim != dims:

@@ -1,1 +1,1 @@
-"""Models applied to anything that is a picture, and the stores that keep the results."""
+"""Models applied to images of any kind, and to files of them."""

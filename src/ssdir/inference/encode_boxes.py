@@ -1,9 +1,9 @@
-"""Describing the boxes of a file: each gets the code of what its image shows there, batch by batch."""
+"""Encoding of the boxes of a file, batch by batch, at their places in the images."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ssdir.console import Advance, no_progress
 from ssdir.data.orientation import fit_to_picture
 from ssdir.data.readers.file_names import is_whole_path, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.inference.files import EncodedBatch, ReadBatch, read_batches
+from ssdir.inference.files import EncodedBatch, ImageBatch, read_image_batches
 from ssdir.inference.given_boxes import clip_boxes
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
@@ -31,8 +32,8 @@ class PlacedBoxes:
 
     Attributes:
         table: the boxes.
-        rows: those of each image file that has any, in their order.
-        unknown: images of the table that are none of the files.
+        rows: rows of the table of each image file that has boxes, in the table's order.
+        unknown: images of the table that are not among the files.
         imageless: rows of the table that name no image.
         without: files that have no boxes.
     """
@@ -48,10 +49,10 @@ def place(table: BoxTable, files: Sequence[Path]) -> PlacedBoxes:
     """Finds the image file of each box.
 
     A name or relative path means the one file whose path ends with it, in slashes or backslashes; an absolute
-    path means that file or, if the images have moved, the one of its name.
+    path means that file or, if the images have moved, the file of the same name.
 
     Raises:
-        InputError: if a name means several files, several names one file, or none of them any.
+        InputError: if a name means several files, several names mean one file, or no name means any file.
     """
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in files:
@@ -102,17 +103,17 @@ def _file_of(image: str, candidates: list[Path], source: Path) -> Path | None:
     return found[0] if found else None
 
 
-def describe_files(
+def encode_placed_boxes(
     predictor: Predictor,
     placed: PlacedBoxes,
     paths: Sequence[Path],
     batch_size: int = 32,
     strict: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = no_progress,
 ) -> Iterator[EncodedBatch[Objects]]:
-    """Describes the boxes of image files batch by batch, as `encode_files` finds objects.
+    """Encodes the boxes of image files batch by batch; for the other arguments see `encode_files`.
 
-    What reaches over the edge of its image is clipped; boxes without area there are `refused`.
+    Boxes are clipped to their image; those without area there are `refused`.
 
     Raises:
         InputError: as `encode_files`; with `strict`, for the first box without area, or image that has no file.
@@ -123,7 +124,7 @@ def describe_files(
         )
     if strict and placed.imageless:
         raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
-    for read in read_batches(paths, predictor.image_size, batch_size, strict, on_progress):
+    for read in read_image_batches(paths, predictor.image_size, batch_size, strict, on_progress):
         boxes, kept, refused = _boxes_of(placed, read)
         if strict and refused:
             raise InputError(refused[0])
@@ -131,8 +132,8 @@ def describe_files(
         yield EncodedBatch(read.paths, read.sizes, objects, read.skipped, placed.table.given.take(kept), refused)
 
 
-def _boxes_of(placed: PlacedBoxes, read: ReadBatch) -> tuple[Objects, NDArray[np.int64], list[str]]:
-    """The boxes of a batch, the rows that they have in the table, and why others were left out."""
+def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[str]]:
+    """Returns the boxes of a batch, their rows in the table, and for each box left out the reason."""
     table = placed.table
     parts, kept, refused = [], [NO_ROWS], list[str]()
     for path, size in zip(read.paths, read.sizes, strict=True):
@@ -161,7 +162,9 @@ def _boxes_of(placed: PlacedBoxes, read: ReadBatch) -> tuple[Objects, NDArray[np
 def _rows_of(
     placed: PlacedBoxes, path: Path, size: tuple[int, int], refused: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The rows of an image that are boxes, and these in its own pixels; what is wrong with others is `refused`."""
+    """Returns the rows of an image that are boxes, and the boxes in its pixels; reasons for others go to
+    `refused`.
+    """
     table = placed.table
     every = placed.rows.get(path, NO_ROWS)
     refused += [

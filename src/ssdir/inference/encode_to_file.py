@@ -130,10 +130,10 @@ def encode_to_file(
             class_names, further = encoder.class_names, None
             batches = encode_files(encoder, *common, score_threshold=options.score_threshold)
         else:
-            from ssdir.inference.encode_boxes import describe_files
+            from ssdir.inference.encode_boxes import encode_placed_boxes
 
             class_names, further = placed.table.class_names, placed.table.given.schema
-            batches = describe_files(cast("Predictor", encoder), placed, *common)
+            batches = encode_placed_boxes(cast("Predictor", encoder), placed, *common)
         source = str(Path(model).resolve()) if Path(model).exists() else model
         about = (class_names, encoder.latent_dim, encoder.fingerprint, further)
         with ObjectWriter(temporary, source, *about) as writer:

@@ -1,4 +1,4 @@
-"""Loading a model on the engine that it is made for: torch or ONNX Runtime."""
+"""Loading of a model on its engine: torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def load_encoder(
 
     Args:
         model: a shipped model's name or a model's folder, for torch; a file of `ssdir export`, for ONNX Runtime.
-        engine: None takes the one that `model` is for.
-        device: where to run; None takes the best there is.
-        precision: of torch's products; an exported file has its own.
+        engine: None takes the engine that `model` is for.
+        device: device to run on; None takes the best available.
+        precision: precision of torch's products; an exported file has its own.
 
     Raises:
         InputError: if there is no such model, it is for the other engine, it can't have the precision, or the
-            device isn't there.
+            device is not available.
     """
     is_onnx = model.lower().endswith(ONNX_SUFFIX)
     if (engine or ("onnx" if is_onnx else "torch")) == "onnx":
@@ -48,7 +48,7 @@ def load_encoder(
 
 
 def load_identity(model: str | None) -> Identity | None:
-    """Loads a model on the CPU to learn which embeddings are its own; without a name, returns None.
+    """Reads the identity of a model; None without a name.
 
     Raises:
         InputError: as `load_encoder`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from ssdir.console import Advance, no_progress
 from ssdir.data.images import Image8, read_square
 from ssdir.errors import InputError
 
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
     from ssdir.objects import Objects
 
 T = TypeVar("T")
-Found = TypeVar("Found", bound="Objects | ObjectArrays")
-Found_co = TypeVar("Found_co", bound="Objects | ObjectArrays", covariant=True)
+ObjectsT = TypeVar("ObjectsT", bound="Objects | ObjectArrays")
+ObjectsT_co = TypeVar("ObjectsT_co", bound="Objects | ObjectArrays", covariant=True)
 
 Precision: TypeAlias = Literal["single", "bf16"]
 
 READERS = min(4, os.cpu_count() or 1)
 
 
-class Encoder(Protocol[Found_co]):
-    """A model on some engine."""
+class Encoder(Protocol[ObjectsT_co]):
+    """A model on any engine."""
 
     @property
     def class_names(self) -> list[str]:
@@ -44,14 +45,14 @@ class Encoder(Protocol[Found_co]):
 
     @property
     def latent_dim(self) -> int:
-        """Size D of `z_what`."""
+        """Size D of `z_what`; 0 for a detector."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the weights: codes of different ones can't be compared. Empty where it isn't known."""
+        """Digest of the weights: embeddings of models with different ones can't be compared."""
 
-    def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> Found_co:
-        """Finds the objects of images uint8 (B, image_size, image_size, 3), RGB, in one go; B may be 0."""
+    def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectsT_co:
+        """Encodes images uint8 (B, image_size, image_size, 3), RGB, as one batch; B may be 0."""
 
 
 def check_threshold(score_threshold: float | None) -> None:
@@ -61,35 +62,35 @@ def check_threshold(score_threshold: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class EncodedBatch(Generic[Found]):
-    """Some images of a larger run.
+class EncodedBatch(Generic[ObjectsT]):
+    """A batch of images and their objects.
 
     Attributes:
         paths: the images that could be read.
-        sizes: the (height, width) of each, upright, in pixels.
-        objects: theirs; `batch_size` is the number of paths.
-        skipped: why each of the others couldn't be read, a sentence with its path.
-        given: where boxes were given, the further columns of those described, row-aligned with `objects`.
-        refused: why each of the other boxes was not described, a sentence with its row.
+        sizes: (height, width) of each in pixels, after EXIF orientation.
+        objects: their objects; `batch_size` is the number of paths.
+        skipped: for each image that couldn't be read, a sentence with its path and the reason.
+        given: where boxes were given, the further columns of those encoded, row-aligned with `objects`.
+        refused: for each box that was not encoded, a sentence with its row and the reason.
     """
 
     paths: list[Path]
     sizes: list[tuple[int, int]]
-    objects: Found
+    objects: ObjectsT
     skipped: list[str]
     given: pa.Table | None = None
     refused: Sequence[str] = ()
 
 
 def encode_files(
-    encoder: Encoder[Found],
+    encoder: Encoder[ObjectsT],
     paths: Sequence[Path],
     batch_size: int = 32,
     strict: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Advance = no_progress,
     *,
     score_threshold: float | None = None,
-) -> Iterator[EncodedBatch[Found]]:
+) -> Iterator[EncodedBatch[ObjectsT]]:
     """Encodes image files batch by batch; memory doesn't grow with their number.
 
     Args:
@@ -98,7 +99,7 @@ def encode_files(
         batch_size: files per batch; while one is encoded, the next is read.
         strict: raise at the first unreadable image instead of skipping it.
         on_progress: called with (files done, all files) after each batch.
-        score_threshold: least score, in [0, 1]; None takes the model's.
+        score_threshold: minimum score, in [0, 1]; None takes the model's.
 
     Yields:
         Batches in the order of `paths`; unreadable images are in `skipped`.
@@ -107,27 +108,27 @@ def encode_files(
         InputError: for an option out of range; with `strict`, for the first unreadable image.
     """
     check_threshold(score_threshold)
-    for chunk in read_batches(paths, encoder.image_size, batch_size, strict, on_progress):
+    for chunk in read_image_batches(paths, encoder.image_size, batch_size, strict, on_progress):
         objects = encoder.encode_pixels(chunk.pixels, score_threshold)
         yield EncodedBatch(chunk.paths, chunk.sizes, objects, chunk.skipped)
 
 
 def none_readable(problems: Sequence[str]) -> str:
-    """The error where no image of several could be read, or of one: what was wrong with each."""
+    """Words the error where no image could be read, from the reason for each."""
     if len(problems) == 1:
         return problems[0]
     return f"none of the {len(problems)} images could be read; the last: {problems[-1]}"
 
 
 @dataclass(frozen=True)
-class ReadBatch:
-    """Some images of a larger run, as a model sees them.
+class ImageBatch:
+    """A batch of images as the model's input.
 
     Attributes:
         paths: the images that could be read.
-        sizes: the (height, width) of each, upright, in pixels.
+        sizes: (height, width) of each in pixels, after EXIF orientation.
         pixels: uint8 (B, side, side, 3), RGB.
-        skipped: why each of the others couldn't be read, a sentence with its path.
+        skipped: for each image that couldn't be read, a sentence with its path and the reason.
     """
 
     paths: list[Path]
@@ -136,14 +137,14 @@ class ReadBatch:
     skipped: list[str]
 
 
-def read_batches(
+def read_image_batches(
     paths: Sequence[Path],
     side: int,
     batch_size: int = 32,
     strict: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Iterator[ReadBatch]:
-    """Reads image files batch by batch as squares of a side in pixels; the rest as in `encode_files`."""
+    on_progress: Advance = no_progress,
+) -> Iterator[ImageBatch]:
+    """Reads image files batch by batch as squares of `side` pixels; for the other arguments see `encode_files`."""
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
     done = 0
@@ -154,15 +155,14 @@ def read_batches(
         readable = [read for read in chunk if read.pixels is not None]
         seen = [read.pixels for read in readable if read.pixels is not None]
         pixels = np.stack(seen) if seen else np.zeros((0, side, side, 3), dtype=np.uint8)
-        yield ReadBatch([read.path for read in readable], [read.size for read in readable], pixels, skipped)
+        yield ImageBatch([read.path for read in readable], [read.size for read in readable], pixels, skipped)
         done += len(chunk)
-        if on_progress is not None:
-            on_progress(done, len(paths))
+        on_progress(done, len(paths))
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A file as the model sees it, or why not."""
+    """An image file as the model's input, or the reason why it can't be read."""
 
     path: Path
     size: tuple[int, int] = (0, 0)
@@ -178,7 +178,7 @@ def _read(path: Path, size: int) -> _Read:
 
 
 def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]:
-    """Reads files in threads, in order, at most `ahead` before they are asked for."""
+    """Reads files in threads, in order, at most `ahead` in advance."""
     rest = iter(paths)
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[_Read]] = deque()
@@ -193,7 +193,7 @@ def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last of what is left."""
+    """Splits items into lists of `size`; the last may be shorter."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk

@@ -1,4 +1,4 @@
-"""Boxes of the user's own detector or tracker, as `Objects` that a model can be asked about."""
+"""Conversion of boxes of the user's own detector or tracker to `Objects` that a model can embed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def as_objects(boxes: GivenBoxes, sizes: Sequence[tuple[int, int]], unit: BoxUnit | None = None) -> Objects:
-    """Boxes of some images as objects, row by row; what reaches over the edge of the image is clipped.
+    """Converts boxes of some images to objects, row by row, clipped to the image.
 
     Args:
         boxes: `Objects`; or, for each image, xyxy as an array (n, 4), or `supervision.Detections` (pixels), whose
-            confidences and classes become scores and labels if every image with boxes has them. The value itself
-            if there is one image.
-        sizes: (height, width) of each image, upright, in pixels.
-        unit: of arrays; never guessed.
+            confidences and classes become scores and labels if every image with boxes has them. For one image,
+            the list may be left out.
+        sizes: (height, width) of each image in pixels, after EXIF orientation.
+        unit: unit of arrays; never guessed.
 
     Raises:
         InputError: if boxes and images don't fit each other, or a box has no area inside its image.
@@ -57,7 +57,7 @@ def _of_image(given: Any, size: tuple[int, int], unit: BoxUnit | None, image: in
     if unit not in ("pixels", "relative"):
         raise InputError(f"the unit of boxes must be 'pixels' or 'relative', got {unit!r}")
     if isinstance(given, np.ndarray):
-        given = np.ascontiguousarray(given)  # torch takes no reversed views, such as boxes[order][::-1].
+        given = np.ascontiguousarray(given)  # torch accepts no reversed views, such as boxes[order][::-1].
     xyxy = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
     if xyxy.numel() == 0:
         xyxy = xyxy.reshape(0, 4)
@@ -76,10 +76,10 @@ def _of_image(given: Any, size: tuple[int, int], unit: BoxUnit | None, image: in
 
 
 def clip_boxes(xyxy: Tensor, size: tuple[int, int], unit: BoxUnit) -> tuple[Tensor, Tensor]:
-    """Boxes float64 (n, 4) clipped to their image, relative to it, and whether each has an area there: bool (n,).
+    """Clips boxes to their image: float64 (n, 4), relative to it, and whether each has an area there, bool (n,).
 
     Args:
-        xyxy: corners, in `unit`; what isn't finite has no area.
+        xyxy: corners, in `unit`; boxes that aren't finite have no area.
         size: the image's (height, width), in pixels.
         unit: "pixels" or "relative".
     """

@@ -1,4 +1,4 @@
-"""From any images to `Objects` and back: a loaded model that takes what users have."""
+"""`Predictor`: a loaded model that encodes images of any kind and size, and decodes objects."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def load(
     Args:
         name_or_dir: see `ssdir models`; a folder that `ssdir train` or `save_model` wrote; `hf://USER/NAME`.
         device: None takes the accelerator, if there is one.
-        precision: of encoding, see `Predictor`.
+        precision: precision of encoding, see `Predictor`.
 
     Raises:
-        InputError: for an unknown name, damaged files, a device that isn't there, or a precision that the model
-            can't have.
+        InputError: for an unknown name, damaged files, a device that is not available, or a precision that the
+            model can't have.
     """
     return Predictor(load_model(name_or_dir, choose_device(device)), precision=precision)
 
@@ -55,7 +55,7 @@ CARD = """---
 
 # {{ repo_id | default("A model of ssdir", true) }}
 
-Finds the objects of images, each with a box, a class, an appearance code that can be drawn, and a depth.
+Detects the objects of images, each with a box, a class, an embedding that can be decoded, and a depth.
 
 ```python
 import ssdir
@@ -69,14 +69,14 @@ objects = model.encode("picture.png")
 class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], model_card_template=CARD):
     """A model in evaluation mode, for images of any kind and size.
 
-    Images are squashed to the model's square; `z_where` is relative to the image, so it needs no converting
-    back. Results are on the CPU.
+    Images are resized to the model's square; `z_where` is relative to the image, so it needs no conversion.
+    Results are on the CPU.
 
     Args:
-        model: where its parameters are is where it runs. Encoding uses a copy of it as it is now, see
-            `inference_form`: load or train first.
-        batch_size: most images that go through the model at once.
-        precision: of the products that encoding takes, see `ObjectModel`; decoding stays in single precision.
+        model: the model, on the device to run on. Encoding uses a copy of it as it is now, see `inference_form`:
+            load or train first.
+        batch_size: maximum number of images that are encoded at once.
+        precision: precision of the products in encoding, see `ObjectModel`; decoding stays in single precision.
 
     Attributes:
         model: the model as it was given, which decodes and is saved.
@@ -108,12 +108,12 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
 
     @property
     def image_size(self) -> int:
-        """Side of the square that the model sees, in pixels."""
+        """Side of the model's square input, in pixels."""
         return self.model.image_size
 
     @property
     def latent_dim(self) -> int:
-        """Size D of `z_what`."""
+        """Size D of `z_what`; 0 for a detector."""
         return self.model.latent_dim
 
     @cached_property
@@ -123,7 +123,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device that the model runs on."""
         return self.model.device
 
     def encode(
@@ -134,15 +134,16 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         *,
         box_unit: BoxUnit | None = None,
     ) -> Objects:
-        """Finds the objects of one or several images, and what they look like.
+        """Detects and embeds the objects of one or several images.
 
         Args:
             images: a path, PIL image, array (H, W[, C]) or tensor (C, H, W), see `read_image`; a sequence of
-                these, sizes and kinds mixed; or a batch: tensor (B, 3, H, W), array (B, H, W, C).
-            score_threshold: least score, in [0, 1]; None takes the model's.
-            boxes: of your own detector or tracker, see `as_objects`: these are described instead of finding any.
-                The result is row-aligned with them; its scores and labels are theirs, where they have them.
-            box_unit: of boxes that are arrays: "pixels" of the upright image, or "relative" to it.
+                these, of any sizes and kinds; or a batch: tensor (B, 3, H, W), array (B, H, W, C).
+            score_threshold: minimum score, in [0, 1]; None takes the model's.
+            boxes: boxes of your own detector or tracker, see `as_objects`, which are embedded instead of detecting
+                any. The result is row-aligned with them, and has their scores and labels.
+            box_unit: unit of boxes that are arrays: "pixels" of the image after EXIF orientation, or "relative" to
+                it.
 
         Raises:
             InputError: if an image cannot be read, or there is none; if boxes don't fit their image.
@@ -178,7 +179,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         return cls(load_model(folder, choose_device()), batch_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """What `save_pretrained` and `push_to_hub` write: the model's folder."""
+        """Writes the model's folder, for `save_pretrained` and `push_to_hub`."""
         save_model(self.model, save_directory)
 
     def encode_pixels(
@@ -215,13 +216,13 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         return model.reconstruct(prepared.to(self.device), objects.to(self.device)).to("cpu")
 
     def prepare(self, images: Images) -> Tensor:
-        """What the model sees of the images: float (B, 3, image_size, image_size) in [0, 1]."""
+        """Converts images to the model's input: float (B, 3, image_size, image_size) in [0, 1]."""
         return torch.cat(list(self._batches(images)))
 
     def encode_batch(
         self, batch: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
-        """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], in one go."""
+        """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], as one batch."""
         images = batch.to(self.device, memory_format=torch.channels_last)
         if boxes is None:
             return self.encoder.encode(images, score_threshold).to("cpu")
@@ -234,12 +235,12 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         if not len(sources):
             raise InputError("there are no images to encode")
         for chunk in chunks(sources, self.batch_size):
-            yield torch.stack([self._see(source) for source in chunk])
+            yield torch.stack([self._prepare_one(source) for source in chunk])
 
-    def _see(self, source: ImageSource) -> Tensor:
+    def _prepare_one(self, source: ImageSource) -> Tensor:
         size = self.image_size
         if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, size, size):
-            return _checked(source.detach().float().cpu())
+            return _check_range(source.detach().float().cpu())
         return to_tensor(read_square(source, size)[1])
 
 
@@ -253,14 +254,14 @@ def as_generative(model: ObjectModel) -> GenerativeModel:
 
 
 def _sources(images: Images) -> Sequence[ImageSource]:
-    """One image or several as a sequence; batches fall apart into images."""
+    """Returns one image or several as a sequence; batches are split into images."""
     if isinstance(images, (Tensor, np.ndarray)):
         return list(images) if images.ndim == 4 else [images]
     return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
 
 
 def _size(source: ImageSource) -> tuple[int, int]:
-    """The upright (height, width) of an image, in pixels."""
+    """Reads (height, width) of an image in pixels, after EXIF orientation."""
     if isinstance(source, Tensor):
         return int(source.shape[-2]), int(source.shape[-1])
     if isinstance(source, (str, Path)):
@@ -269,7 +270,7 @@ def _size(source: ImageSource) -> tuple[int, int]:
     return height, width
 
 
-def _checked(image: Tensor) -> Tensor:
+def _check_range(image: Tensor) -> Tensor:
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):
         raise InputError(f"tensor: float images must be within [0, 1], got {low:g} ... {high:g}")

@@ -12,7 +12,7 @@ from PIL import Image
 from ssdir.data.image_files import find_images
 from ssdir.errors import InputError
 from ssdir.formatting import counted
-from ssdir.inference.files import none_readable, read_batches
+from ssdir.inference.files import none_readable, read_image_batches
 from ssdir.inference.predictor import as_generative, load
 from ssdir.outputs import atomic_file, claim
 from ssdir.plots import reconstruction_grid
@@ -75,7 +75,7 @@ def reconstruct_to_file(
     files = found[:: -(-len(found) // MAX_IMAGES)]
     predictor = load(model, device)
     as_generative(predictor.model)
-    batches = list(read_batches(files, predictor.image_size, predictor.batch_size, strict))
+    batches = list(read_image_batches(files, predictor.image_size, predictor.batch_size, strict))
     skipped = [problem for batch in batches for problem in batch.skipped]
     if len(skipped) == len(files):
         raise InputError(none_readable(skipped))
