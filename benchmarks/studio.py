@@ -1,7 +1,7 @@
-"""How long an edit in the studio takes: from the key or the knob to the picture drawn anew, in a real browser.
+"""Measures an edit in the studio, from the key or the slider to the new reconstruction, in a real browser.
 
-Needs Debian's chromium and playwright. The studio runs in a process of its own, as users start it, with the
-shipped `tiny-mnist` and its first sample picture.
+It needs Debian's chromium and playwright. The studio runs in a process of its own, as users start it, with the
+shipped `tiny-mnist` and the first sample image.
 
 Run: python benchmarks/studio.py --out results/bench/studio.json
 """
@@ -28,22 +28,22 @@ from ssdir.outputs import atomic_file, claim
 CHROMIUM, MODEL = "/usr/bin/chromium", "tiny-mnist"
 REPEATS, WARM_UP, GOAL = 30, 3, 0.150
 
-# Resolves with the milliseconds from the act to a new picture on the stage.
-UNTIL_REDRAWN = """
+# Resolves with the milliseconds from the act to a new reconstruction.
+UNTIL_DECODED = """
 ([act, value]) => new Promise((done) => {
-  const picture = () => document.querySelector('#edit-stage img')?.src
+  const picture = () => document.querySelector('#edit-scene img')?.src
   const before = picture(), started = performance.now()
   const observer = new MutationObserver(() => {
     if (picture() && picture() !== before) { observer.disconnect(); done(performance.now() - started) }
   })
-  observer.observe(document.querySelector('#edit-stage'), {subtree: true, childList: true, attributes: true})
+  observer.observe(document.querySelector('#edit-scene'), {subtree: true, childList: true, attributes: true})
   if (act === 'move') {
     const key = new KeyboardEvent('keydown', {key: value, bubbles: true})
-    document.querySelector('#edit-stage .box.chosen').dispatchEvent(key)
+    document.querySelector('#edit-scene .box.chosen').dispatchEvent(key)
   } else {
-    const knob = document.querySelector('#edit-knob-1 input[type=range]')
-    knob.value = value
-    knob.dispatchEvent(new Event('input', {bubbles: true}))
+    const slider = document.querySelector('#edit-component-1 input[type=range]')
+    slider.value = value
+    slider.dispatchEvent(new Event('input', {bubbles: true}))
   }
 })
 """
@@ -51,7 +51,7 @@ UNTIL_REDRAWN = """
 
 @contextmanager
 def running_studio() -> Iterator[str]:
-    """The address of a studio that answers."""
+    """Starts a studio and yields its address."""
     call = "from ssdir.cli import main; main()"
     command = [sys.executable, "-u", "-c", call, "studio", MODEL, "--port", "0", "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -68,10 +68,10 @@ def running_studio() -> Iterator[str]:
 
 
 def seconds_of(page: Any, act: str, values: tuple[str, str]) -> list[float]:
-    """Seconds of each edit; values alternate, so that each changes the picture."""
+    """Returns the seconds of each edit; values alternate, so that each edit changes the scene."""
     seconds = []
     for number in range(WARM_UP + REPEATS):
-        seconds.append(page.evaluate(UNTIL_REDRAWN, [act, values[number % 2]]) / 1000)
+        seconds.append(page.evaluate(UNTIL_DECODED, [act, values[number % 2]]) / 1000)
         page.wait_for_timeout(150)
     return seconds[WARM_UP:]
 
@@ -83,13 +83,13 @@ def measure() -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1360, "height": 900})
         page.goto(address)
-        page.wait_for_selector("#see-objects .card", timeout=60_000)
+        page.wait_for_selector("#inspect-objects .card", timeout=60_000)
         page.get_by_role("tab", name="Edit").click()
-        page.wait_for_selector("#edit-stage .box.chosen")
-        objects = page.locator("#edit-stage .box").count()
+        page.wait_for_selector("#edit-scene .box.chosen")
+        objects = page.locator("#edit-scene .box").count()
         found = {
             "move": seconds_of(page, "move", ("ArrowRight", "ArrowLeft")),
-            "knob": seconds_of(page, "knob", ("2", "-2")),
+            "slider": seconds_of(page, "slider", ("2", "-2")),
         }
         browser.close()
     records = [

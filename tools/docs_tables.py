@@ -286,7 +286,7 @@ def few_photographs() -> str:
 @generated
 def studio_edits() -> str:
     edits = content("bench/studio")
-    names = {"move": "moving an object", "knob": "turning a knob"}
+    names = {"move": "moving an object", "slider": "moving a slider"}
     rows = [
         [names[record["act"]], f"≤ {1000 * record['goal']:.0f} ms", f"{1000 * record['seconds']['median']:.0f} ms"]
         for record in edits["records"]

@@ -51,7 +51,7 @@ from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import read_objects
-from ssdir.studio.samples import sample_pictures
+from ssdir.studio.images import sample_images
 
 pytestmark = pytest.mark.slow
 
@@ -486,7 +486,7 @@ def test_engine_is_inferred(shipped_onnx: Path, tiny_model_dir: Path) -> None:
 def test_a_file_that_has_changed_is_remarked_on(shipped_onnx: Path, tmp_path: Path, in_eight_bits: bool) -> None:
     path = tmp_path / "model.onnx"
     if in_eight_bits:
-        Image.fromarray(sample_pictures(1)[0].image).save(tmp_path / "a.png")
+        Image.fromarray(sample_images(1)[0].image).save(tmp_path / "a.png")
         quantize.quantize_encoder(shipped_onnx, path, [tmp_path / "a.png"])
     else:
         shutil.copy(shipped_onnx, path)

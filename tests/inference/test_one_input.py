@@ -17,7 +17,7 @@ from ssdir.inference.files import encode_files, read_image_batches
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.resize import resize_area
-from ssdir.studio.look import look, open_picture
+from ssdir.studio.images import encode_image, read_upload
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def test_every_way_in_makes_the_same_pixels(photographs: list[Path], predictor: 
         read = torch.stack([dataset[index][0] for index in range(len(dataset))])
         assert np.array_equal(read.permute(0, 2, 3, 1).numpy(), expected)
     for path, pixels in zip(photographs, expected, strict=True):
-        assert np.array_equal(in_8_bits(look(predictor, open_picture(path), path.name).seen[None])[0], pixels)
+        assert np.array_equal(
+            in_8_bits(encode_image(predictor, read_upload(path), path.name).model_input[None])[0], pixels
+        )
 
 
 def test_every_way_in_gives_the_same_objects(photographs: list[Path], predictor: Predictor) -> None:

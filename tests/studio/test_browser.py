@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ssdir.store.objects_file import read_objects
-from ssdir.studio.samples import sample_pictures
+from ssdir.studio.images import sample_images
 from studio.conftest import Running
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -51,12 +51,12 @@ class Window:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
         self.page.goto(running.address)
-        self.page.wait_for_selector("#see-objects .card", timeout=60_000)
+        self.page.wait_for_selector("#inspect-objects .card", timeout=60_000)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
         if name == "Edit":
-            self.page.wait_for_selector("#edit-stage .box")
+            self.page.wait_for_selector("#edit-scene .box")
 
     def until(self, condition: str, value: Any = None) -> None:
         """Waits until a condition of JavaScript holds."""
@@ -70,7 +70,7 @@ class Window:
         self.until("([s, n]) => document.querySelectorAll(s).length === n", [selector, count])
 
     def place(self, selector: str) -> dict[str, float]:
-        """Where an element is, once it is there: a drawing made anew replaces its elements."""
+        """Where an element is, once it is there: a scene that is decoded again replaces its elements."""
         seen = "(s) => document.querySelector(s)?.getBoundingClientRect().toJSON()"
         found: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
         return found
@@ -92,12 +92,12 @@ class Window:
         """The row of an object that nothing lies on, and that has room to be dragged so far."""
         row: int = self.page.evaluate(
             """([dx, dy]) => {
-                const stage = document.querySelector('#edit-stage img').getBoundingClientRect();
-                const free = [...document.querySelectorAll('#edit-stage .box')].find((box) => {
+                const scene = document.querySelector('#edit-scene img').getBoundingClientRect();
+                const free = [...document.querySelectorAll('#edit-scene .box')].find((box) => {
                     const r = box.getBoundingClientRect();
                     const hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
-                    return hit.closest('.box') === box && r.left + dx > stage.left && r.right + dx < stage.right
-                        && r.top + dy > stage.top && r.bottom + dy < stage.bottom;
+                    return hit.closest('.box') === box && r.left + dx > scene.left && r.right + dx < scene.right
+                        && r.top + dy > scene.top && r.bottom + dy < scene.bottom;
                 });
                 return Number(free.dataset.row);
             }""",
@@ -105,12 +105,12 @@ class Window:
         )
         return row
 
-    def drawing(self) -> str:
-        found: str = self.page.locator("#edit-stage img").get_attribute("src")
+    def reconstruction(self) -> str:
+        found: str = self.page.locator("#edit-scene img").get_attribute("src")
         return found
 
-    def redrawn(self, before: str) -> None:
-        self.until("(b) => (document.querySelector('#edit-stage img')?.src ?? b) !== b", before)
+    def wait_decoded(self, before: str) -> None:
+        self.until("(b) => (document.querySelector('#edit-scene img')?.src ?? b) !== b", before)
 
     def save(self, kind: str) -> bytes:
         with self.page.expect_download(timeout=30_000) as download:
@@ -125,16 +125,16 @@ def window(browser: Any, running: Running) -> Iterator[Window]:
     window.page.close()
 
 
-def test_see_shows_what_was_found_and_asks_nobody_else(window: Window, running: Running) -> None:
-    found = window.count("#see-picture .box")
+def test_inspect_shows_what_was_detected_and_asks_nobody_else(window: Window, running: Running) -> None:
+    found = window.count("#inspect-input .box")
     assert found > 1
-    assert window.count("#see-drawn .box") == window.count("#see-objects .card") == found
-    assert window.count("#see-objects .card:first-child img") == 3, "drawn, opacity, uncertainty"
-    window.page.locator("#see-objects .card").nth(1).click()
-    window.wait_count("#see-picture .box.chosen[data-row='1']", 1)
+    assert window.count("#inspect-reconstruction .box") == window.count("#inspect-objects .card") == found
+    assert window.count("#inspect-objects .card:first-child img") == 3, "appearance, opacity, uncertainty"
+    window.page.locator("#inspect-objects .card").nth(1).click()
+    window.wait_count("#inspect-input .box.chosen[data-row='1']", 1)
     window.page.locator("#samples .card").nth(5).click()
-    window.until("() => document.querySelector('#see-picture .note').textContent.startsWith('sample 6')")
-    for tab in ("Edit", "Explore", "Compare", "See"):
+    window.until("() => document.querySelector('#inspect-input .note').textContent.startsWith('sample 6')")
+    for tab in ("Edit", "Explore", "Compare", "Inspect"):
         window.tab(tab)
     elsewhere = [url for url in window.asked if not url.startswith((running.address, "data:", "blob:"))]
     assert elsewhere == []
@@ -143,12 +143,12 @@ def test_see_shows_what_was_found_and_asks_nobody_else(window: Window, running: 
 
 
 def test_a_picture_of_one_s_own_and_one_that_is_none(window: Window, tmp_path: Path) -> None:
-    sample = sample_pictures(8)[7].image
+    sample = sample_images(8)[7].image
     Image.fromarray(np.hstack([sample, sample * 0])).save(tmp_path / "<b>mine.png")
     window.page.set_input_files("#upload input[type=file]", str(tmp_path / "<b>mine.png"))
-    window.until("() => document.querySelector('#see-picture .note').textContent.includes('mine.png')")
-    assert window.count("#see-picture .note b") == 0, "a file's name is text, not markup"
-    frame = window.place("#see-picture .frame")
+    window.until("() => document.querySelector('#inspect-input .note').textContent.includes('mine.png')")
+    assert window.count("#inspect-input .note b") == 0, "a file's name is text, not markup"
+    frame = window.place("#inspect-input .frame")
     assert frame["width"] / frame["height"] == pytest.approx(2, rel=0.01)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     window.page.set_input_files("#upload input[type=file]", str(tmp_path / "broken.png"))
@@ -157,11 +157,11 @@ def test_a_picture_of_one_s_own_and_one_that_is_none(window: Window, tmp_path: P
 
 def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     window.tab("Edit")
-    found = window.count("#edit-stage .box")
-    first, page = window.drawing(), window.page
-    window.settle("#edit-stage img")
+    found = window.count("#edit-scene .box")
+    first, page = window.reconstruction(), window.page
+    window.settle("#edit-scene img")
     row = window.movable(-60, 40)
-    box = f"#edit-stage .box[data-row='{row}']"
+    box = f"#edit-scene .box[data-row='{row}']"
     start = window.place(box)
     x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
     page.mouse.move(x, y)
@@ -170,25 +170,25 @@ def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     page.mouse.up()
     page.get_by_text(f"Moved object {row + 1}; 1 step to undo").wait_for(timeout=30_000)
     window.wait_place(box, start["x"] - 60, start["y"] + 40)
-    window.redrawn(first)
+    window.wait_decoded(first)
     page.click("#edit-duplicate")
-    window.wait_count("#edit-stage .box", found + 1)
-    page.locator("#edit-stage .box.chosen").focus()
+    window.wait_count("#edit-scene .box", found + 1)
+    page.locator("#edit-scene .box.chosen").focus()
     page.keyboard.press("Delete")
-    window.wait_count("#edit-stage .box", found)
+    window.wait_count("#edit-scene .box", found)
     for left in ("2 steps", "1 step", "0 steps"):
         page.get_by_role("button", name="Undo").click()
         page.get_by_text(f"; {left} to undo").wait_for(timeout=30_000)
-    window.until("(b) => document.querySelector('#edit-stage img')?.src === b", first)
+    window.until("(b) => document.querySelector('#edit-scene img')?.src === b", first)
     page.locator("button:disabled", has_text="Undo").wait_for(timeout=30_000)
 
 
 def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Window) -> None:
     window.tab("Edit")
-    window.settle("#edit-stage img")
+    window.settle("#edit-scene img")
     row, page = window.movable(-60, 40), window.page
-    box = f"#edit-stage .box[data-row='{row}']"
-    start, side = window.place(box), window.place("#edit-stage img")["width"]
+    box = f"#edit-scene .box[data-row='{row}']"
+    start, side = window.place(box), window.place("#edit-scene img")["width"]
     network = page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1}
     places: list[dict[str, Any]] = []
@@ -222,19 +222,20 @@ def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Wi
     ends = [place["event_data"]["last"] for place in places]
     assert ends == [False] * (len(ends) - 4) + [True] * 4
     page.get_by_text(f"Moved object {row + 1}; 1 step to undo").wait_for(timeout=30_000)
-    stage = window.place("#edit-stage img")
+    scene = window.place("#edit-scene img")
     centre_x, centre_y, width, height = json.loads(window.save("JSON"))["objects"][row]["z_where"]
-    assert stage["x"] + (centre_x - width / 2) * side == pytest.approx(end["x"], abs=2), "saved as shown"
-    assert stage["y"] + (centre_y - height / 2) * side == pytest.approx(end["y"], abs=2)
+    assert scene["x"] + (centre_x - width / 2) * side == pytest.approx(end["x"], abs=2), "saved as shown"
+    assert scene["y"] + (centre_y - height / 2) * side == pytest.approx(end["y"], abs=2)
 
 
-def test_appearances_are_swapped_blended_and_turned(window: Window) -> None:
+def test_appearances_are_swapped_blended_and_changed(window: Window) -> None:
     window.tab("Edit")
     page = window.page
+    slider = page.locator("#edit-component-1 input[type=range]")
     acts = {
         "Swapped objects 1 and 2; 1 step": lambda: page.click("#edit-swap"),
         "Blended object 1 with 2; 2 steps": lambda: page.locator("#edit-blend input[type=range]").fill("0.5"),
-        "Turned knobs of object 1; 3 steps": lambda: page.locator("#edit-knob-1 input[type=range]").fill("-3"),
+        "Changed components of object 1; 3 steps": lambda: slider.fill("-3"),
         "Brought object 1 to the front; 4 steps": lambda: page.click("#edit-front"),
     }
     for status, act in acts.items():
@@ -244,9 +245,9 @@ def test_appearances_are_swapped_blended_and_turned(window: Window) -> None:
 
 def test_scenes_are_saved_as_they_are_shown(window: Window, tmp_path: Path) -> None:
     window.tab("Edit")
-    shown = window.count("#edit-stage .box")
+    shown = window.count("#edit-scene .box")
     window.page.click("#edit-remove")
-    window.wait_count("#edit-stage .box", shown - 1)
+    window.wait_count("#edit-scene .box", shown - 1)
     assert Image.open(io.BytesIO(window.save("PNG"))).size == (512, 512)
     (tmp_path / "scene.parquet").write_bytes(window.save("Parquet"))
     assert len(read_objects(tmp_path / "scene.parquet")[0]) == shown - 1
@@ -273,16 +274,16 @@ def test_explore_opens_the_neighbours_of_a_point_by_mouse_and_keyboard(window: W
 
 def test_compare_shows_two_models_on_the_same_picture(window: Window) -> None:
     window.tab("Compare")
-    window.page.locator("#compare-verdict strong").first.wait_for(timeout=30_000)
-    both, first, second = (int(n) for n in window.page.locator("#compare-verdict strong").all_inner_texts())
-    assert both + first == window.count("#compare-first-found .box")
-    assert both + second == window.count("#compare-second-found .box")
-    assert "tiny-mnist" in window.page.locator("#compare-second-found .stage-title").inner_text()
+    window.page.locator("#compare-summary strong").first.wait_for(timeout=30_000)
+    both, first, second = (int(n) for n in window.page.locator("#compare-summary strong").all_inner_texts())
+    assert both + first == window.count("#compare-first-detections .box")
+    assert both + second == window.count("#compare-second-detections .box")
+    assert "tiny-mnist" in window.page.locator("#compare-second-detections .boxed-image-title").inner_text()
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(browser: Any, running: Running) -> None:
     window = Window(browser, running, width=390)
-    for tab in ("See", "Edit", "Explore", "Compare"):
+    for tab in ("Inspect", "Edit", "Explore", "Compare"):
         window.tab(tab)
         assert window.page.evaluate("document.documentElement.scrollWidth") <= 390, tab
     window.page.close()

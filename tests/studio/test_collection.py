@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
@@ -12,25 +13,30 @@ from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.store.writer import ObjectWriter
-from ssdir.studio.collection import CROP_SIDE, collect_samples, map_objects, nearest, open_collection
-from ssdir.studio.samples import Sample, sample_pictures
+from ssdir.studio.collection import CROP_SIDE, Collection, collect_images, map_objects, open_collection
+from ssdir.studio.images import sample_images
+
+
+def explored(z_what: NDArray[np.float32]) -> Collection:
+    M = len(z_what)
+    objects = Objects(torch.zeros(M).long(), 1, torch.full((M, 4), 0.5), z_what=torch.from_numpy(z_what))
+    return Collection(objects, ["image"], [None], ["object"])
 
 
 def test_the_nearest_are_scikit_learn_s() -> None:
-    codes = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
-    oracle = NearestNeighbors(n_neighbors=10, metric="cosine").fit(codes)
-    distances, neighbours = oracle.kneighbors(codes[[7]])
-    found, cosines = nearest(codes, 7, 9)
+    z_what = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    oracle = NearestNeighbors(n_neighbors=10, metric="cosine").fit(z_what)
+    distances, neighbours = oracle.kneighbors(z_what[[7]])
+    found, cosines = explored(z_what).nearest(7, 9)
     assert found.tolist() == neighbours[0, 1:].tolist()
     np.testing.assert_allclose(cosines, 1 - distances[0, 1:], atol=1e-5)
-    assert len(nearest(codes[:3], 1)[0]) == 2
+    assert len(explored(z_what[:3]).nearest(1)[0]) == 2
 
 
 def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
     """A picture of four plain quarters: each object's crop has its quarter's colour, and no other."""
     image = np.zeros((128, 128, 3), np.uint8)
     image[:64, :64], image[:64, 64:], image[64:, :64], image[64:, 64:] = 40, 90, 140, 190
-    collection = collect_samples(predictor, [Sample("quarters", image)])
     D = predictor.latent_dim
     objects = Objects(
         torch.zeros(4, dtype=torch.int64),
@@ -39,7 +45,7 @@ def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
         z_what=torch.randn(4, D, generator=torch.Generator().manual_seed(0)),
         z_depth=torch.zeros(4),
     )
-    objects_map = map_objects(type(collection)(objects, ["quarters"], [image], ["object"]), predictor)
+    objects_map = map_objects(Collection(objects, ["quarters"], [image], ["object"]), predictor)
     assert objects_map.crops.shape == (4, CROP_SIDE, CROP_SIDE, 3)
     for row, shade in zip(objects_map.rows, objects_map.crops, strict=True):
         assert np.unique(shade).tolist() == [(40, 90, 140, 190)[row]]
@@ -47,7 +53,7 @@ def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
 
 
 def test_the_map_of_the_samples_is_in_the_unit_square_and_knows_errors(predictor: Predictor) -> None:
-    collection = collect_samples(predictor, sample_pictures(3))
+    collection = collect_images(predictor, sample_images(3))
     objects_map = map_objects(collection, predictor)
     assert len(objects_map.rows) == len(collection.objects)
     assert float(objects_map.points.min()) == 0
@@ -56,7 +62,7 @@ def test_the_map_of_the_samples_is_in_the_unit_square_and_knows_errors(predictor
 
 
 def stored(folder: Path, predictor: Predictor, names: list[str]) -> Path:
-    samples = sample_pictures(len(names))
+    samples = sample_images(len(names))
     path = folder / "objects.parquet"
     with ObjectWriter(path, "m", predictor.class_names, predictor.latent_dim, predictor.fingerprint) as writer:
         writer.write(predictor.encode([sample.image for sample in samples]), names, [(128, 128)] * len(names))
@@ -69,14 +75,14 @@ def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
     (tmp_path / "photos").mkdir()
     named, beside = tmp_path / "photos" / "named.png", tmp_path / "beside.png"
     for path in (named, beside):
-        Image.fromarray(sample_pictures(1)[0].image).save(path)
+        Image.fromarray(sample_images(1)[0].image).save(path)
     collection = open_collection(
         stored(tmp_path, predictor, [str(named), "/gone/beside.png", "lost.png"]),
         Identity.of("tiny-mnist", predictor),
     )
     assert collection.sources == [named, beside, None]
-    assert collection.missing == 1
-    assert collection.picture(2) is None
+    assert collection.num_missing == 1
+    assert collection.image(2) is None
     objects_map = map_objects(collection, predictor)
     lost = (collection.objects.image_index[torch.from_numpy(objects_map.rows)] == 2).numpy()
     assert np.isnan(objects_map.errors[lost]).all()
@@ -89,7 +95,7 @@ def test_files_of_another_model_or_without_objects_are_refused(tmp_path: Path, p
     other = ssdir.load("tiny-digits", "cpu")
     assert other.latent_dim == predictor.latent_dim
     with ObjectWriter(path, "tiny-digits", other.class_names, other.latent_dim, other.fingerprint) as writer:
-        images = [sample.image for sample in sample_pictures(2)]
+        images = [sample.image for sample in sample_images(2)]
         writer.write(other.encode(images), ["a.png", "b.png"], [(128, 128)] * 2)
     with pytest.raises(InputError, match=r"\(model 'tiny-digits'\) and 'tiny-mnist' don't go together"):
         open_collection(path, identity)

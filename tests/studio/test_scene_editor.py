@@ -63,22 +63,22 @@ def test_a_resized_object_keeps_its_proportions_even_at_the_limits() -> None:
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), st.integers(0, 4))
 def test_wherever_an_object_is_put_its_box_is_valid_and_inside(z_where: list[float], row: int) -> None:
-    placed = edit.place(a_scene(), row, torch.tensor(z_where))
+    placed = edit.set_box(a_scene(), row, torch.tensor(z_where))
     low, high = (
         placed.z_where[row, :2] - placed.z_where[row, 2:] / 2,
         placed.z_where[row, :2] + placed.z_where[row, 2:] / 2,
     )
     assert bool((low >= -1e-6).all() and (high <= 1 + 1e-6).all())
     assert bool((placed.z_where[row, 2:] >= MIN_SIDE - 1e-7).all())
-    again = edit.place(placed, row, placed.z_where[row])
+    again = edit.set_box(placed, row, placed.z_where[row])
     torch.testing.assert_close(again.z_where, placed.z_where)
 
 
 def test_placing_refuses_what_is_no_box() -> None:
     with pytest.raises(ValueError, match="four finite numbers"):
-        edit.place(a_scene(), 0, torch.tensor([0.5, math.nan, 0.1, 0.1]))
+        edit.set_box(a_scene(), 0, torch.tensor([0.5, math.nan, 0.1, 0.1]))
     with pytest.raises(ValueError, match="four finite numbers"):
-        edit.place(a_scene(), 0, torch.tensor([0.5, 0.5]))
+        edit.set_box(a_scene(), 0, torch.tensor([0.5, 0.5]))
 
 
 def test_removing_leaves_the_others_in_order_and_an_image_may_become_empty() -> None:
@@ -126,7 +126,7 @@ def test_swapped_objects_change_looks_but_not_places() -> None:
     assert_others_unchanged(scene, twice, 0, "")
 
 
-def test_a_blend_lies_on_the_line_between_two_codes() -> None:
+def test_a_blend_lies_on_the_line_between_two_embeddings() -> None:
     scene = a_scene()
     assert scene.z_what is not None
     for share in (0.0, 0.25, 1.0):
@@ -160,7 +160,7 @@ def test_history_goes_back_and_forth_and_forgets_what_was_undone_before_a_new_ed
     assert second.redo() is second
     branch = second.undo().do(start.objects, "back to the start")
     assert branch.redo() is branch
-    assert [step.title for step in branch.past] == ["as found", "removed object 0"]
+    assert [step.title for step in branch.past] == ["as detected", "removed object 0"]
 
 
 def test_history_keeps_no_more_than_its_limit() -> None:
@@ -175,8 +175,8 @@ def test_an_edit_that_goes_on_is_undone_at_once() -> None:
     start = History.of(a_scene())
     dragged = start
     for _ in range(5):
-        dragged = dragged.do(edit.move(dragged.objects, 0, 0.01, 0), "moved object 1", going_on=True)
+        dragged = dragged.do(edit.move(dragged.objects, 0, 0.01, 0), "moved object 1", continues=True)
     assert dragged.objects.z_where[0, 0].item() == pytest.approx(0.35)
     assert dragged.undo().objects is start.objects
-    other = dragged.do(edit.remove(dragged.objects, 0), "removed object 1", going_on=True)
+    other = dragged.do(edit.remove(dragged.objects, 0), "removed object 1", continues=True)
     assert other.undo().objects is dragged.objects

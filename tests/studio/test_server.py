@@ -168,7 +168,7 @@ def test_other_names_get_no_answer_and_browsers_are_told_to_stay(running: Runnin
         assert other.connect_ex(("127.0.0.2", port)) != 0, "only 127.0.0.1 is listened on"
 
 
-def test_before_a_picture_is_open_buttons_say_so(running: Running) -> None:
+def test_before_an_image_is_open_buttons_say_so(running: Running) -> None:
     functions, _ = functions_with_inputs(running)
     config = json.loads(fetch(running.address + "/config")[1])
     states = [part["id"] for part in config["components"] if part["type"] == "state"]

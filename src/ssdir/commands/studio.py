@@ -1,4 +1,4 @@
-"""`ssdir studio`: a model in a window of the browser, on this machine."""
+"""`ssdir studio`: a model in the browser, on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssdir.console import progress, say
 from ssdir.errors import InputError
 
 DEFAULT_MODEL = "tiny-digits"
-"""What was trained on such pictures as the samples."""
+"""A shipped model that was trained on images like the samples."""
 
 
 def studio(
@@ -19,7 +19,7 @@ def studio(
         str, typer.Argument(metavar="[MODEL]", help="A shipped model's name, or a model's or run's folder.")
     ] = DEFAULT_MODEL,
     objects: Annotated[
-        Path | None, typer.Option(help="What ssdir encode wrote, to explore; else the samples' objects.")
+        Path | None, typer.Option(help="File of ssdir encode to explore; by default the samples' objects.")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="Another model to compare with; may be repeated.")
@@ -30,21 +30,21 @@ def studio(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")
     ] = None,
 ) -> None:
-    """See what a model finds, edit it, explore a data set's objects, compare models: in the browser.
+    """Inspect detected objects, edit scenes, explore a data set's objects and compare models in the browser.
 
-    Only this machine can open it, and nothing is sent anywhere.
+    Only this machine can open the studio, and no data leave it.
     """
     try:
         from ssdir.studio.server import listen, serve
     except ImportError as error:
         missing = (error.name or "gradio").split(".")[0]
         raise InputError(f"for the studio, {missing} is missing: pip install 'ssdir[studio]'") from None
-    from ssdir.studio.opening import open_studio
+    from ssdir.studio.studio import Studio
 
-    # Before the work: a busy port would make it vain.
+    # The port comes first: loading the model would be in vain if it is busy.
     with listen(port) as listener:
         with progress("opening") as advance:
-            opened = open_studio(model, objects, compare or [], device, advance)
+            opened = Studio.open(model, objects, compare or [], device, advance)
 
         def ready(address: str) -> None:
             say(f"studio: {address} (Ctrl-C ends it)")

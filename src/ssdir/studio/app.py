@@ -1,4 +1,4 @@
-"""The studio's window: what is on it, and what follows from opening a picture."""
+"""The studio's window: its header and tabs, and how an image is opened."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from typing import Any
 import gradio as gr
 
 from ssdir.errors import InputError
-from ssdir.studio import components, views
+from ssdir.studio import components, content
 from ssdir.studio.compare_tab import CompareTab
 from ssdir.studio.edit_tab import EditTab
 from ssdir.studio.explore_tab import ExploreTab
-from ssdir.studio.look import open_picture
-from ssdir.studio.samples import NUM_SHOWN
-from ssdir.studio.see_tab import SeeTab
-from ssdir.studio.workspace import Studio, Workspace, row_of
+from ssdir.studio.images import read_upload
+from ssdir.studio.inspect_tab import InspectTab
+from ssdir.studio.studio import Studio
+from ssdir.studio.workspace import Workspace, parse_row
 
-_QUIET: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+NUM_OFFERED = 6
+"""Number of samples in the header."""
+
+_LOADING: dict[str, Any] = {**components.QUIET, "show_progress": "minimal"}
 
 
 def build_app(studio: Studio) -> gr.Blocks:
-    """The window of a studio; nothing is served yet, see `ssdir.studio.server`."""
-    samples = studio.samples[:NUM_SHOWN]
-    shown = views.picture_cards([sample.image for sample in samples], [sample.name for sample in samples])
+    """Builds the window of a studio; `ssdir.studio.server` serves it."""
+    samples = studio.samples[:NUM_OFFERED]
+    cards = content.image_cards([sample.image for sample in samples], [sample.name for sample in samples])
     with gr.Blocks(title="ssdir studio", analytics_enabled=False, fill_width=True) as app:
         workspace = gr.State(None)
         with gr.Row(elem_id="head"):
             brand = f"<h1>ssdir studio</h1><p>{html.escape(studio.name)}</p>"
             gr.HTML(brand, elem_id="brand", elem_classes="studio-part", js_on_load=None)
-            picker = components.gallery(shown, "samples", "thumbs")
+            picker = components.gallery(cards, "samples", "thumbs")
             upload = gr.File(
-                label="Drop a picture here, or click to choose one",
+                label="Drop an image here, or click to choose one",
                 show_label=False,
                 file_types=["image"],
                 type="filepath",
@@ -40,39 +43,39 @@ def build_app(studio: Studio) -> gr.Blocks:
                 elem_id="upload",
                 min_width=200,
             )
-        with gr.Tab("See", id="see"):
-            see = SeeTab(studio, workspace)
+        with gr.Tab("Inspect", id="inspect"):
+            inspect = InspectTab(studio, workspace)
         with gr.Tab("Edit", id="edit"):
             edit = EditTab(studio, workspace)
         with gr.Tab("Explore", id="explore"):
             ExploreTab(studio)
         with gr.Tab("Compare", id="compare"):
             compare = CompareTab(studio, workspace)
-        everything = [workspace, *see.outputs, *edit.outputs, *compare.outputs]
+        outputs = [picker, upload, workspace, *inspect.outputs, *edit.outputs, *compare.outputs]
 
-        def show(now: Workspace, rival: str | None) -> list[Any]:
-            return [now, *see.show(now), *edit.show(now), *compare.show(now, rival)]
+        def show(opened: Workspace, other_model: str | None) -> dict[Any, Any]:
+            return {**inspect.show(opened), **edit.show(opened), **compare.show(opened, other_model)}
 
-        def pick(row: int, before: Workspace | None, rival: str | None) -> list[Any]:
-            now = Workspace.open(studio.predictor, samples[row].image, samples[row].name, before)
-            return [{**shown, "selected": row}, *show(now, rival)]
+        def pick(row: int, before: Workspace | None, other_model: str | None) -> dict[Any, Any]:
+            opened = Workspace.open(studio.predictor, samples[row].image, samples[row].name, before)
+            return {picker: {**cards, "selected": row}, **show(opened, other_model)}
 
-        def begin(rival: str | None) -> list[Any]:
-            return pick(0, None, rival)
+        def on_load(other_model: str | None) -> dict[Any, Any]:
+            return pick(0, None, other_model)
 
-        def picked(before: Workspace | None, rival: str | None, event: gr.EventData) -> list[Any]:
-            return pick(row_of(event._data, len(samples)) or 0, before, rival)
+        def on_pick(before: Workspace | None, other_model: str | None, event: gr.EventData) -> dict[Any, Any]:
+            return pick(parse_row(event._data, len(samples)) or 0, before, other_model)
 
-        def opened(path: str | None, before: Workspace | None, rival: str | None) -> list[Any]:
+        def on_upload(path: str | None, before: Workspace | None, other_model: str | None) -> dict[Any, Any]:
             try:
                 if not path:
-                    raise InputError("no picture was uploaded")
-                now = Workspace.open(studio.predictor, open_picture(path), Path(path).name, before)
+                    raise InputError("no image was uploaded")
+                opened = Workspace.open(studio.predictor, read_upload(path), Path(path).name, before)
             except InputError as error:
                 raise gr.Error(str(error), title="Not opened", print_exception=False) from None
-            return [None, shown, *show(now, rival)]
+            return {upload: None, picker: cards, **show(opened, other_model)}
 
-        app.load(begin, compare.rival, [picker, *everything], **_QUIET)
-        picker.pick(picked, [workspace, compare.rival], [picker, *everything], **_QUIET)
-        upload.upload(opened, [upload, workspace, compare.rival], [upload, picker, *everything], **_QUIET)
+        app.load(on_load, compare.other_model, outputs, **_LOADING)
+        picker.pick(on_pick, [workspace, compare.other_model], outputs, **_LOADING)
+        upload.upload(on_upload, [upload, workspace, compare.other_model], outputs, **_LOADING)
     return app

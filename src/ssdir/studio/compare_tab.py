@@ -1,4 +1,4 @@
-"""Compare: two models on one picture, side by side."""
+"""Compare: the detections and reconstructions of two models on one image."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
 from ssdir.formatting import counted
 from ssdir.inference.predictor import Predictor
-from ssdir.studio import components, views
-from ssdir.studio.look import Look, look
-from ssdir.studio.workspace import Studio, Workspace
+from ssdir.plots import to_pixels
+from ssdir.studio import components, content
+from ssdir.studio.images import EncodedImage, encode_image
+from ssdir.studio.studio import Studio
+from ssdir.studio.workspace import Workspace
 
 
 class CompareTab:
-    """Boxes and drawings of the studio's model, and of another one."""
+    """The studio's model beside another one."""
 
     def __init__(self, studio: Studio, workspace: gr.State) -> None:
         self.studio = studio
         self.outputs: list[Any] = []
-        if not studio.rivals:
-            self.rival = gr.State(None)
+        if not studio.other_models:
+            self.other_model = gr.State(None)
             gr.Markdown(
                 "Name another model to compare with: `ssdir studio MODEL --compare OTHER`.", elem_classes="empty"
             )
             return
         with gr.Row(elem_classes="buttons"):
-            self.rival = gr.Dropdown(
-                list(studio.rivals),
-                value=studio.rivals[0],
+            self.other_model = gr.Dropdown(
+                list(studio.other_models),
+                value=studio.other_models[0],
                 label=f"Compare {studio.name} with",
                 elem_id="compare-model",
             )
-            self.verdict = gr.Markdown("", elem_id="compare-verdict")
-        self.outputs = [self.verdict]
+            self.outputs.append(gr.Markdown("", elem_id="compare-summary"))
         with gr.Row(elem_classes="quad"):
             for model in ("first", "second"):
-                for part in ("found", "drawn"):
-                    self.outputs.append(components.stage(views.nothing("", ""), f"compare-{model}-{part}"))
-        self.rival.input(
-            components.once_open(self.show),
-            [workspace, self.rival],
-            self.outputs,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+                for part in ("detections", "reconstruction"):
+                    placeholder = content.placeholder("", "")
+                    self.outputs.append(components.boxed_image(placeholder, f"compare-{model}-{part}"))
+        show = components.when_open(self.show)
+        self.other_model.input(show, [workspace, self.other_model], self.outputs, **components.QUIET)
 
-    def show(self, workspace: Workspace, name: str | None) -> list[Any]:
-        """Values of `outputs`, for the other model's name; as they are where none is named."""
+    def show(self, workspace: Workspace, name: str | None) -> dict[Any, Any]:
+        """Returns the updates for the other model's name; nothing changes without a name."""
         if name is None:
-            return [gr.skip() for _ in self.outputs]
+            return dict.fromkeys(self.outputs, gr.skip())
         try:
-            rival = self.studio.rival(name)
+            other_model = self.studio.other_model(name)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        mine, other = workspace.look, look(rival, workspace.look.picture, workspace.look.name)
-        return [
-            _verdict(mine, other),
-            *_stages(self.studio.name, mine, self.studio.predictor),
-            *_stages(name, other, rival),
+        first = workspace.encoded
+        second = encode_image(other_model, first.original, first.name)
+        values = [
+            _summary(first, second),
+            *_images(self.studio.name, first, self.studio.predictor),
+            *_images(name, second, other_model),
         ]
+        return dict(zip(self.outputs, values, strict=True))
 
 
-def _stages(name: str, seen: Look, predictor: Predictor) -> list[views.View]:
-    names = views.object_names(seen.objects, predictor.class_names)
-    note = f"{counted(len(seen.objects), 'object')}; mean squared error of the drawing {seen.error:.4f}"
-    drawn = views.pixels(seen.scene.reconstructions[0])
+def _images(name: str, encoded: EncodedImage, predictor: Predictor) -> list[content.Content]:
+    names = content.object_names(encoded.objects, predictor.class_names)
+    note = f"{counted(len(encoded.objects), 'object')}; mean squared error {encoded.error:.4f}"
+    reconstruction = to_pixels(encoded.scene.reconstructions[0])
+    title, nothing = f"{name}: reconstruction", encoded.objects[:0]
     return [
-        views.stage(f"{name}: found", seen.image, seen.objects, names, note=note),
-        views.stage(f"{name}: drawn", drawn, seen.objects[:0], [], proportions=seen.image),
+        content.boxed_image(f"{name}: detections", encoded.shown, encoded.objects, names, note=note),
+        content.boxed_image(title, reconstruction, nothing, [], shape_of=encoded.shown),
     ]
 
 
-def _verdict(first: Look, second: Look) -> str:
+def _summary(first: EncodedImage, second: EncodedImage) -> str:
     both = int((match_greedy(first.objects, second.objects) >= 0).sum())
     return (
-        f"**{both}** found by both (boxes overlap by half or more), **{len(first.objects) - both}** by the first "
-        f"alone, **{len(second.objects) - both}** by the second alone."
+        f"**{both}** detected by both (boxes overlap by half or more), **{len(first.objects) - both}** by the "
+        f"first alone, **{len(second.objects) - both}** by the second alone."
     )

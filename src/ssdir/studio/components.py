@@ -10,45 +10,48 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 
-from ssdir.studio.views import View
+from ssdir.studio.content import Content
 
 if TYPE_CHECKING:
     from ssdir.studio.workspace import Workspace
 
 R = TypeVar("R")
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How events are answered: without a progress bar, and not offered to programs."""
+
 
 @lru_cache
 def asset(name: str) -> str:
-    """The text of a file in `assets/`."""
+    """Reads a file of `assets/`."""
     return resources.files("ssdir.studio").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def stage(value: View, elem_id: str) -> Any:
-    """A picture with boxes; events `pick`, `place` and `command`."""
-    return _component("stage", value, elem_id)
+def boxed_image(value: Content, elem_id: str) -> Any:
+    """Creates an image with boxes; its events are `pick`, `move` and `command`."""
+    return _component("boxed_image", value, elem_id)
 
 
-def gallery(value: View, elem_id: str, look: str = "") -> Any:
-    """Cards with pictures; event `pick`."""
-    return _component("gallery", value, elem_id, look)
+def gallery(value: Content, elem_id: str, style: str = "") -> Any:
+    """Creates a gallery of cards; its event is `pick`."""
+    return _component("gallery", value, elem_id, style)
 
 
-def object_map(value: View, elem_id: str) -> Any:
-    """A zoomable map; event `pick`; the prop `marks` rings points."""
+def object_map(value: Content, elem_id: str) -> Any:
+    """Creates a zoomable map; its event is `pick`, and the points of the prop `marks` get a ring."""
     return _component("map", value, elem_id, marks=[])
 
 
 def saver(elem_id: str) -> Any:
-    """Nothing to see: hands a file over to the browser whenever it is given one, {name, source}."""
+    """Creates an invisible component that downloads each file that it is given."""
     return _component("saver", {}, elem_id)
 
 
-def _component(kind: str, value: View, elem_id: str, look: str = "", **props: Any) -> Any:
+def _component(kind: str, value: Content, elem_id: str, style: str = "", **props: Any) -> Any:
     return gr.HTML(
         value,
-        html_template=f'<div class="{kind} {look}"></div>',
-        js_on_load=asset(f"{kind}.js"),
+        html_template=f'<div class="{kind.replace("_", "-")} {style}"></div>',
+        js_on_load=asset("common.js") + asset(f"{kind}.js"),
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes="studio-part",
@@ -56,48 +59,52 @@ def _component(kind: str, value: View, elem_id: str, look: str = "", **props: An
     )
 
 
-def once_open(handler: Callable[..., R]) -> Callable[..., R]:
-    """A handler whose first argument is the window's `Workspace`: until there is one, a sentence says so.
+def when_open(handler: Callable[..., R]) -> Callable[..., R]:
+    """Wraps a handler whose first argument is the window's `Workspace`.
 
-    It gets the window as the last edit left it, whatever it was when the event began.
+    The handler gets the workspace after the window's last edit, even if its event began before that. Until an
+    image is open, the user sees a message instead.
     """
 
     @functools.wraps(handler)
     def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> R:
-        window = _opened(workspace)
-        with window.turn.lock:
-            now = window.latest
-        return handler(now, *args, **kwargs)
+        workspace = _opened(workspace)
+        with workspace.window.lock:
+            latest = workspace.latest
+        return handler(latest, *args, **kwargs)
 
     return handle
 
 
-def in_turn(handler: Callable[..., list[Any]], show: Callable[[Workspace], list[Any]]) -> Callable[..., list[Any]]:
-    """`once_open` for what changes the window, and returns it first: one at a time, so that no change is lost.
+def edit_in_order(
+    edit: Callable[..., Workspace], show: Callable[[Workspace, Workspace], dict[Any, Any]]
+) -> Callable[..., dict[Any, Any]]:
+    """Wraps an edit of the window's workspace: edits run one at a time, each on the result of the one before it.
 
-    A drag sends places as it goes; a command that follows at once would else start from the scene before the last.
+    A drag sends moves as it goes on; a command that follows at once would otherwise start from an older scene.
+    Events of an image that is no longer open change nothing.
 
     Args:
-        handler: makes the change.
-        show: the same outputs of a window as it is, for events of a picture that is no longer open.
+        edit: takes the workspace and the event's other arguments; returns the workspace after the edit.
+        show: takes the workspaces before and after; returns what to update.
     """
 
-    @functools.wraps(handler)
-    def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> list[Any]:
-        window = _opened(workspace)
-        with window.turn.lock:
-            now = window.latest
-            if now.look is not window.look:
-                return show(now)
-            outputs = handler(now, *args, **kwargs)
-            window.turn.latest = outputs[0]
-        return outputs
+    @functools.wraps(edit)
+    def handle(workspace: Workspace | None, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        workspace = _opened(workspace)
+        with workspace.window.lock:
+            before = workspace.latest
+            if before.encoded is not workspace.encoded:
+                return show(workspace, before)
+            after = edit(before, *args, **kwargs)
+            updates = show(before, after)
+            workspace.window.latest = after
+        return updates
 
     return handle
 
 
 def _opened(workspace: Workspace | None) -> Workspace:
     if workspace is None:
-        problem = "The picture is still being opened: try again, or load the page anew."
-        raise gr.Error(problem, print_exception=False)
+        raise gr.Error("The image is still being opened: try again, or reload the page.", print_exception=False)
     return workspace

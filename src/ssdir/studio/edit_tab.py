@@ -1,49 +1,39 @@
-"""Edit: objects moved, copied, restacked and given other looks; every change is drawn again at once."""
+"""Edit: objects are moved, copied, restacked and changed; the scene is decoded again after every change."""
 
 from __future__ import annotations
 
 import base64
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, cast
 
 import gradio as gr
 import torch
 
+from ssdir.formatting import counted
 from ssdir.objects import Objects, Scene
-from ssdir.studio import components, scene_editor, scene_files, views
-from ssdir.studio.workspace import Studio, Workspace, number_of, place_of, row_of
+from ssdir.plots import to_pixels
+from ssdir.studio import components, content, scene_editor, scene_files
+from ssdir.studio.studio import Studio
+from ssdir.studio.workspace import Workspace, parse_move, parse_number, parse_row
+
+Updates = dict[Any, Any]
 
 _HELP = (
     "Drag an object, or its corner. With the keyboard: Tab to it, arrows move (Shift: further), + and − resize, "
     "D duplicates, F and B bring to front and back, Delete removes, Ctrl+Z undoes."
 )
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-"""An edit takes less time than a place in Gradio's queue."""
+_QUIET: dict[str, Any] = {**components.QUIET, "queue": False}
+"""An edit takes less time than waiting in Gradio's queue."""
 _EACH: dict[str, Any] = {"trigger_mode": "multiple", **_QUIET}
-"""None is lost while another is on its way; by Gradio's `always_last` the first's data would be sent again."""
-_SAVED: dict[str, tuple[str, str]] = {
+"""No event is lost while another is answered; Gradio's `always_last` would send the first event's data again."""
+_FILE_TYPES: dict[str, tuple[str, str]] = {
     "PNG": (".png", "image/png"),
     "Parquet": (".parquet", "application/vnd.apache.parquet"),
     "JSON": (".json", "application/json"),
 }
-
-
-def _command(name: str, objects: Objects, row: int) -> tuple[Objects, str, int]:
-    """A one-step edit by its name: the scene, what to call it, and the row to choose next."""
-    number = row + 1
-    if name == "duplicate":
-        return scene_editor.duplicate(objects, row), f"duplicated object {number}", row + 1
-    if name == "remove":
-        return scene_editor.remove(objects, row), f"removed object {number}", row
-    if name in ("larger", "smaller"):
-        factor = 1.15 if name == "larger" else 1 / 1.15
-        return scene_editor.resize(objects, row, factor), f"resized object {number}", row
-    to: Any = name
-    return scene_editor.restack(objects, row, to), f"brought object {number} to the {name}", row
-
-
 _COMMANDS = {
     "duplicate": "Duplicate",
     "remove": "Remove",
@@ -52,17 +42,27 @@ _COMMANDS = {
     "larger": "Larger",
     "smaller": "Smaller",
 }
+_MAX_COORDINATE = 4
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A workspace with its decoded scene and the names of its objects."""
+
+    workspace: Workspace
+    scene: Scene
+    names: list[str]
 
 
 class EditTab:
-    """The drawn scene with boxes to drag, and the controls of the chosen object."""
+    """The reconstruction with boxes to drag, and the controls of the selected object."""
 
     def __init__(self, studio: Studio, workspace: gr.State) -> None:
         self.studio, self.workspace = studio, workspace
         self._saves = itertools.count(1)
         with gr.Row(elem_classes="edit-row"):
             with gr.Column(scale=3, min_width=320):
-                self.stage = components.stage(views.nothing("Scene", "Loading …"), "edit-stage")
+                self.scene = components.boxed_image(content.placeholder("Scene", "Loading …"), "edit-scene")
                 with gr.Row(elem_classes=["buttons", "thirds"]):
                     self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="edit-undo")
                     self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="edit-redo")
@@ -70,8 +70,10 @@ class EditTab:
                 self.status = gr.Markdown("", elem_id="edit-status")
             with gr.Column(scale=2, min_width=300):
                 self._build_controls()
-        self.changing = [self.stage, self.status, self.undo, self.redo, self.restart, self.cards, *self.buttons]
-        self.outputs = [*self.changing, self.other, self.blend, *self.knobs]
+        self.outputs = [
+            *(self.scene, self.status, self.undo, self.redo, self.restart, self.cards),
+            *(*self.commands.values(), self.swap, self.other, self.blend, *self.sliders),
+        ]
         self._listen()
 
     def _build_controls(self) -> None:
@@ -87,202 +89,203 @@ class EditTab:
             self.other = gr.Dropdown([], label="Other object", scale=2, min_width=140, elem_id="edit-other")
             self.swap = gr.Button("Swap the two", size="sm", scale=1, min_width=110, elem_id="edit-swap")
         self.blend = gr.Slider(0, 1, 0, step=0.02, label="Blend towards it", buttons=[], elem_id="edit-blend")
-        self.knobs = []
-        with gr.Accordion("Directions that matter most in the data", open=True):
-            for number, share in enumerate(self.studio.axes.explained.tolist(), start=1):
-                label = f"Direction {number}: {share:.0%} of what varies"
-                knob = gr.Slider(-4, 4, 0, step=0.05, label=label, buttons=[], elem_id=f"edit-knob-{number}")
-                self.knobs.append(knob)
-        self.buttons = [*self.commands.values(), self.swap]
+        limits = (-_MAX_COORDINATE, _MAX_COORDINATE, 0)
+        with gr.Accordion("Principal components of the explored objects' embeddings", open=True):
+            self.sliders = [
+                gr.Slider(
+                    *limits,
+                    step=0.05,
+                    label=f"Component {number}: {share:.0%} of the variance",
+                    buttons=[],
+                    elem_id=f"edit-component-{number}",
+                )
+                for number, share in enumerate(self.studio.axes.explained.tolist(), start=1)
+            ]
         gr.Markdown("#### Save")
         with gr.Row(elem_classes="buttons"):
             self.saves = {
-                kind: gr.Button(kind, size="sm", min_width=80, elem_id=f"save-{kind}") for kind in _SAVED
+                kind: gr.Button(kind, size="sm", min_width=80, elem_id=f"save-{kind}") for kind in _FILE_TYPES
             }
         self.saver = components.saver("edit-saver")
 
     def _listen(self) -> None:
-        state, everything = self.workspace, [self.workspace, *self.outputs]
-        edits: list[tuple[Callable[..., Any], Callable[..., list[Any]]]] = [
-            (self.stage.pick, self._pick),
+        state, outputs = self.workspace, [self.workspace, *self.outputs]
+        edits: list[tuple[Callable[..., Any], Callable[..., Workspace]]] = [
+            (self.scene.pick, self._pick),
             (self.cards.pick, self._pick),
-            (self.stage.place, self._place),
-            (self.stage.command, self._key),
-            *((button.click, self._run(name)) for name, button in self.commands.items()),
-            (self.undo.click, self._history("undo")),
-            (self.redo.click, self._history("redo")),
-            (self.restart.click, self._start_over),
+            (self.scene.command, self._key),
+            *((button.click, partial(_run, name)) for name, button in self.commands.items()),
+            (self.undo.click, partial(_run, "undo")),
+            (self.redo.click, partial(_run, "redo")),
+            (self.restart.click, partial(_run, "restart")),
         ]
         for listen, edit in edits:
-            listen(components.in_turn(edit, self._shown), state, everything, **_EACH)
-        self.swap.click(components.in_turn(self._swap, self._shown), [state, self.other], everything, **_EACH)
-        # What a hand is on is left alone: only the rest is shown anew.
-        still = {"trigger_mode": "always_last", **_QUIET}
-        blending = [state, *self.changing, *self.knobs]
-        self.blend.input(
-            components.in_turn(self._blend, self._blended), [state, self.other, self.blend], blending, **still
+            listen(components.edit_in_order(edit, self._show_after), state, outputs, **_EACH)
+        move = components.edit_in_order(self._move, self._show_moved)
+        self.scene.move(move, state, outputs, **_EACH)
+        swap = components.edit_in_order(self._swap, self._show_after)
+        self.swap.click(swap, [state, self.other], outputs, **_EACH)
+        # A slider that is being dragged must not be set by the answer, so each is left out of its own updates.
+        blend = components.edit_in_order(
+            self._blend, lambda before, after: self._updates(after, self._scene, self._objects, self._components)
         )
-        turning = [state, *self.changing]
-        for knob in self.knobs:
-            knob.input(components.in_turn(self._turn, self._turned), [state, *self.knobs], turning, **still)
+        change = components.edit_in_order(
+            self._change_components, lambda before, after: self._updates(after, self._scene, self._objects)
+        )
+        latest = {"trigger_mode": "always_last", **_QUIET}
+        self.blend.input(blend, [state, self.other, self.blend], outputs, **latest)
+        for slider in self.sliders:
+            slider.input(change, [state, *self.sliders], outputs, **latest)
         for kind, button in self.saves.items():
-            button.click(components.once_open(self._save(kind)), state, self.saver, **_QUIET)
+            button.click(components.when_open(partial(self._save, kind)), state, self.saver, **_QUIET)
 
-    def show(self, workspace: Workspace) -> list[Any]:
-        """Values of `outputs`."""
-        objects, row = workspace.objects, workspace.row
-        names = views.object_names(objects, self.studio.predictor.class_names)
-        others = [(name, other) for other, name in enumerate(names) if other != row]
-        other = gr.update(choices=others, value=others[0][1] if others else None, interactive=bool(others))
-        return [
-            *self._show_changing(workspace),
-            other,
-            gr.update(value=0, interactive=bool(others)),
-            *self._knobs(workspace),
-        ]
+    def show(self, workspace: Workspace) -> Updates:
+        """Returns the updates for a workspace."""
+        return self._updates(workspace, self._scene, self._objects, self._other_objects, self._components)
 
-    def _show_changing(self, workspace: Workspace) -> list[Any]:
-        """Values of `changing`: all but the controls that may be in use."""
-        objects, row = workspace.objects, workspace.row
-        scene = self.studio.predictor.decode(objects)
-        names = views.object_names(objects, self.studio.predictor.class_names)
-        enabled = [gr.update(interactive=row is not None) for _ in self.commands]
-        return [
-            *self._show_place(workspace, scene, names),
-            views.small_cards(scene, names, row),
-            *enabled,
-            gr.update(interactive=len(objects) > 1),
-        ]
+    def _show_after(self, before: Workspace, after: Workspace) -> Updates:
+        return self.show(after)
 
-    def _show_moved(self, workspace: Workspace) -> list[Any]:
-        """Values of `outputs` after a move of the chosen object."""
-        scene = self.studio.predictor.decode(workspace.objects)
-        names = views.object_names(workspace.objects, self.studio.predictor.class_names)
-        shown = self._show_place(workspace, scene, names)
-        return [*shown, *(gr.skip() for _ in self.outputs[len(shown) :])]
+    def _show_moved(self, before: Workspace, after: Workspace) -> Updates:
+        """Returns the updates after a move: while the selected object is dragged, only the scene changes."""
+        if before.row == after.row and before.encoded is after.encoded:
+            return self._updates(after, self._scene)
+        return self.show(after)
 
-    def _show_place(self, workspace: Workspace, scene: Scene, names: list[str]) -> list[Any]:
-        """The stage, and what says where in its history the scene is."""
-        history = workspace.history
-        stage = views.stage(
+    def _updates(self, workspace: Workspace, *parts: Callable[[_Decoded], Updates]) -> Updates:
+        names = content.object_names(workspace.objects, self.studio.predictor.class_names)
+        decoded = _Decoded(workspace, self.studio.predictor.decode(workspace.objects), names)
+        updates: Updates = {self.workspace: workspace}
+        for part in parts:
+            updates |= part(decoded)
+        return updates
+
+    def _scene(self, decoded: _Decoded) -> Updates:
+        workspace, history = decoded.workspace, decoded.workspace.history
+        title = history.present.title
+        scene = content.boxed_image(
             "Scene",
-            views.pixels(scene.reconstructions[0]),
+            to_pixels(decoded.scene.reconstructions[0]),
             workspace.objects,
-            names,
+            decoded.names,
+            shape_of=workspace.encoded.shown,
             selected=workspace.row,
-            proportions=workspace.look.image,
-            editable=True,
-            placed=workspace.turn.placed,
-            note=_HELP if names else "The scene is empty: undo, or start over.",
+            moved_at=workspace.window.moved_at,
+            note=_HELP if decoded.names else "The scene is empty: undo, or start over.",
         )
-        steps = len(history.past)
-        status = f"{history.present.title}; {steps} step{'' if steps == 1 else 's'} to undo"
-        return [
-            stage,
-            status[0].upper() + status[1:],
-            gr.update(interactive=bool(history.past)),
-            gr.update(interactive=bool(history.future)),
-            gr.update(interactive=bool(history.past)),
-        ]
+        return {
+            self.scene: scene,
+            self.status: f"{title[0].upper()}{title[1:]}; {counted(len(history.past), 'step')} to undo",
+            self.undo: gr.update(interactive=bool(history.past)),
+            self.redo: gr.update(interactive=bool(history.future)),
+            self.restart: gr.update(interactive=bool(history.past)),
+        }
 
-    def _knobs(self, workspace: Workspace) -> list[Any]:
-        codes = workspace.objects.z_what
-        if workspace.row is None or codes is None:
-            return [gr.update(interactive=False) for _ in self.knobs]
-        settings = self.studio.axes.coordinates(codes[workspace.row])
-        return [gr.update(value=round(float(each), 2), interactive=True) for each in settings.clamp(-4, 4)]
+    def _objects(self, decoded: _Decoded) -> Updates:
+        row = decoded.workspace.row
+        return {
+            self.cards: content.small_cards(decoded.scene, decoded.names, row),
+            **{button: gr.update(interactive=row is not None) for button in self.commands.values()},
+            self.swap: gr.update(interactive=len(decoded.names) > 1),
+        }
 
-    def _shown(self, workspace: Workspace) -> list[Any]:
-        return [workspace, *self.show(workspace)]
+    def _other_objects(self, decoded: _Decoded) -> Updates:
+        others = [(name, row) for row, name in enumerate(decoded.names) if row != decoded.workspace.row]
+        first = others[0][1] if others else None
+        return {
+            self.other: gr.update(choices=others, value=first, interactive=bool(others)),
+            self.blend: gr.update(value=0, interactive=bool(others)),
+        }
 
-    def _blended(self, workspace: Workspace) -> list[Any]:
-        return [workspace, *self._show_changing(workspace), *self._knobs(workspace)]
+    def _components(self, decoded: _Decoded) -> Updates:
+        row, z_what = decoded.workspace.row, decoded.workspace.objects.z_what
+        if row is None or z_what is None:
+            return {slider: gr.update(interactive=False) for slider in self.sliders}
+        coordinates = self.studio.axes.coordinates(z_what[row]).clamp(-_MAX_COORDINATE, _MAX_COORDINATE)
+        return {
+            slider: gr.update(value=round(value, 2), interactive=True)
+            for slider, value in zip(self.sliders, coordinates.tolist(), strict=True)
+        }
 
-    def _turned(self, workspace: Workspace) -> list[Any]:
-        return [workspace, *self._show_changing(workspace)]
+    def _pick(self, workspace: Workspace, event: gr.EventData) -> Workspace:
+        row = parse_row(event._data, len(workspace.objects))
+        return workspace if row is None else replace(workspace, row=row)
 
-    def _pick(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
-        row = row_of(event._data, len(workspace.objects))
-        return self._shown(replace(workspace, row=workspace.row if row is None else row))
+    def _move(self, workspace: Workspace, event: gr.EventData) -> Workspace:
+        move = parse_move(event._data, len(workspace.objects))
+        if move is None or not workspace.window.accepts(move):
+            return workspace
+        moved = scene_editor.set_box(workspace.objects, move.row, move.z_where)
+        return workspace.edit(moved, f"moved object {move.row + 1}", move.row, continues=True)
 
-    def _place(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
-        place = place_of(event._data, len(workspace.objects))
-        if place is None or not workspace.turn.heeds(place):
-            return self._shown(workspace)
-        row, chosen = place.row, workspace.row == place.row
-        placed = scene_editor.place(workspace.objects, row, place.z_where)
-        workspace = workspace.edited(placed, f"moved object {row + 1}", row, going_on=True)
-        # While the chosen object is dragged, nothing about it but its place changes.
-        return [workspace, *(self._show_moved(workspace) if chosen else self.show(workspace))]
-
-    def _key(self, workspace: Workspace, event: gr.EventData) -> list[Any]:
+    def _key(self, workspace: Workspace, event: gr.EventData) -> Workspace:
         data = event._data if isinstance(event._data, dict) else {}
-        name, row = str(data.get("name")), row_of(data, len(workspace.objects))
+        name, row = str(data.get("name")), parse_row(data, len(workspace.objects))
         if name in ("undo", "redo"):
-            return self._history(name)(workspace)
-        if name not in _COMMANDS or row is None:
-            return self._shown(workspace)
-        return self._run(name)(replace(workspace, row=row))
+            return _run(name, workspace)
+        return workspace if name not in _COMMANDS or row is None else _run(name, replace(workspace, row=row))
 
-    def _run(self, name: str) -> Callable[[Workspace], list[Any]]:
-        def run(workspace: Workspace) -> list[Any]:
-            if workspace.row is None:
-                return self._shown(workspace)
-            return self._shown(workspace.edited(*_command(name, workspace.objects, workspace.row)))
-
-        return run
-
-    def _history(self, name: str) -> Callable[[Workspace], list[Any]]:
-        def go(workspace: Workspace) -> list[Any]:
-            history = workspace.history
-            return self._shown(workspace.at(history.undo() if name == "undo" else history.redo()))
-
-        return go
-
-    def _start_over(self, workspace: Workspace) -> list[Any]:
-        found = workspace.look.objects
-        return self._shown(workspace.edited(found, "started over", workspace.row))
-
-    def _swap(self, workspace: Workspace, chosen: Any) -> list[Any]:
-        row, other = workspace.row, row_of(chosen, len(workspace.objects))
+    def _swap(self, workspace: Workspace, chosen: Any) -> Workspace:
+        row, other = workspace.row, parse_row(chosen, len(workspace.objects))
         if row is None or other is None:
-            return self._shown(workspace)
+            return workspace
         swapped = scene_editor.swap_appearances(workspace.objects, row, other)
-        return self._shown(workspace.edited(swapped, f"swapped objects {row + 1} and {other + 1}", row))
+        return workspace.edit(swapped, f"swapped objects {row + 1} and {other + 1}", row)
 
-    def _blend(self, workspace: Workspace, chosen: Any, sent: Any) -> list[Any]:
+    def _blend(self, workspace: Workspace, chosen: Any, sent: Any) -> Workspace:
         row, history = workspace.row, workspace.history
-        other, share = row_of(chosen, len(workspace.objects)), number_of(sent, 0, 1)
-        if row is not None and other is not None and share is not None:
-            title = f"blended object {row + 1} with {other + 1}"
-            # While the slider moves, shares are of what the object was before.
-            start = history.past[-1].objects if history.present.title == title else history.objects
-            blended = scene_editor.blend_appearance(start, row, other, share)
-            workspace = workspace.edited(blended, title, row, going_on=True)
-        return self._blended(workspace)
+        other, share = parse_row(chosen, len(workspace.objects)), parse_number(sent, 0, 1)
+        if row is None or other is None or share is None:
+            return workspace
+        title = f"blended object {row + 1} with {other + 1}"
+        # While the slider moves, the share refers to the object before the blend.
+        start = history.past[-1].objects if history.present.title == title else history.objects
+        blended = scene_editor.blend_appearance(start, row, other, share)
+        return workspace.edit(blended, title, row, continues=True)
 
-    def _turn(self, workspace: Workspace, *sent: Any) -> list[Any]:
-        row, codes = workspace.row, workspace.objects.z_what
-        settings = [number for each in sent if (number := number_of(each, -4, 4)) is not None]
-        if row is not None and codes is not None and len(settings) == len(sent):
-            turned = self.studio.axes.with_coordinates(codes[row], torch.tensor(settings, dtype=codes.dtype))
-            changed = scene_editor.set_appearance(workspace.objects, row, turned)
-            workspace = workspace.edited(changed, f"turned knobs of object {row + 1}", row, going_on=True)
-        return self._turned(workspace)
+    def _change_components(self, workspace: Workspace, *sent: Any) -> Workspace:
+        row, z_what = workspace.row, workspace.objects.z_what
+        limits = -_MAX_COORDINATE, _MAX_COORDINATE
+        values = [number for each in sent if (number := parse_number(each, *limits)) is not None]
+        if row is None or z_what is None or len(values) != len(sent):
+            return workspace
+        changed = self.studio.axes.with_coordinates(z_what[row], torch.tensor(values, dtype=z_what.dtype))
+        edited = scene_editor.set_appearance(workspace.objects, row, changed)
+        return workspace.edit(edited, f"changed components of object {row + 1}", row, continues=True)
 
-    def _save(self, kind: str) -> Callable[[Workspace], views.View]:
-        suffix, mime = _SAVED[kind]
+    def _save(self, kind: str, workspace: Workspace) -> content.Content:
+        objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
+        size = encoded.original.shape[:2]
+        if kind == "PNG":
+            file = scene_files.scene_png(predictor, objects)
+        elif kind == "Parquet":
+            file = scene_files.scene_parquet(objects, encoded.name, size, self.studio.identity)
+        else:
+            file = scene_files.scene_json(objects, encoded.name, size, predictor.class_names)
+        suffix, mime = _FILE_TYPES[kind]
+        source = f"data:{mime};base64,{base64.b64encode(file).decode()}"
+        return {"name": f"{workspace.file_stem}-edited{suffix}", "source": source, "number": next(self._saves)}
 
-        def save(workspace: Workspace) -> views.View:
-            objects, predictor, name = workspace.objects, self.studio.predictor, workspace.look.name
-            size = workspace.look.picture.shape[:2]
-            if kind == "PNG":
-                content = scene_files.scene_png(predictor, objects)
-            elif kind == "Parquet":
-                content = scene_files.scene_parquet(objects, name, size, self.studio.identity)
-            else:
-                content = scene_files.scene_json(objects, name, size, predictor.class_names)
-            source = f"data:{mime};base64,{base64.b64encode(content).decode()}"
-            return {"name": f"{workspace.stem}-edited{suffix}", "source": source, "number": next(self._saves)}
 
-        return save
+def _run(command: str, workspace: Workspace) -> Workspace:
+    """Runs a command on the workspace, or on its selected object."""
+    history, row = workspace.history, workspace.row
+    if command in ("undo", "redo"):
+        return workspace.with_history(history.undo() if command == "undo" else history.redo(), row)
+    if command == "restart":
+        return workspace.edit(workspace.encoded.objects, "started over", row)
+    return workspace if row is None else workspace.edit(*_edit_object(command, workspace.objects, row))
+
+
+def _edit_object(command: str, objects: Objects, row: int) -> tuple[Objects, str, int]:
+    """Runs a command of `_COMMANDS`; returns the scene, the title of the edit, and the row to select."""
+    number = row + 1
+    if command == "duplicate":
+        return scene_editor.duplicate(objects, row), f"duplicated object {number}", row + 1
+    if command == "remove":
+        return scene_editor.remove(objects, row), f"removed object {number}", row
+    if command in ("larger", "smaller"):
+        factor = 1.15 if command == "larger" else 1 / 1.15
+        return scene_editor.resize(objects, row, factor), f"resized object {number}", row
+    to = cast("Literal['front', 'back']", command)
+    return scene_editor.restack(objects, row, to), f"brought object {number} to the {to}", row

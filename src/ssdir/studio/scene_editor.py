@@ -1,7 +1,7 @@
 """Edits of a scene: `Objects` in, `Objects` out, nothing changed in place.
 
 What an object is and where it is are latents of their own, so a scene can be rearranged without touching pixels:
-edit, and have the model `decode` what came of it. Every edit names objects by their row, takes batches of any
+edit it, and let the model `decode` the result. Every edit names objects by their row, takes batches of any
 size, and keeps the contract of `Objects`: rows stay ordered by image, boxes stay inside theirs.
 """
 
@@ -20,21 +20,21 @@ MIN_SIDE = 0.02
 """Smallest side of a box, relative to the image: 3 pixels of 128."""
 
 DEPTH_STEP = math.log(100)
-"""How much nearer the foremost object is put: where two opaque ones overlap, it makes 99 % of a pixel."""
+"""Distance in depth to the next object: where two opaque objects overlap, the nearer one is 99 % of the pixel."""
 
 DUPLICATE_OFFSET = 0.06
-"""How far a copy is from its original, relative to the image, so that both can be seen."""
+"""Distance of a copy from its original, relative to the image, so that both are visible."""
 
 
-def place(objects: Objects, row: int, z_where: Tensor) -> Objects:
-    """Puts an object's box where it is told, or as near to that as the image allows.
+def set_box(objects: Objects, row: int, z_where: Tensor) -> Objects:
+    """Sets an object's box, or the nearest box inside the image.
 
-    An object is never cut: its sides are limited to the image's first, then it is pushed inside.
+    The sides are limited to the image's first, then the box is shifted inside.
 
     Args:
         objects: the scene.
-        row: the object.
-        z_where: float (4,), cxcywh relative to the image.
+        row: row of the object.
+        z_where: float (4,), the box.
 
     Raises:
         IndexError: if there is no such row.
@@ -50,13 +50,13 @@ def place(objects: Objects, row: int, z_where: Tensor) -> Objects:
 
 
 def move(objects: Objects, row: int, right: float, down: float) -> Objects:
-    """Moves an object by shares of the image's width and height; it stops at the edge."""
+    """Moves an object by fractions of the image's width and height; it stops at the edge."""
     _check_row(objects, row)
-    return place(objects, row, objects.z_where[row] + objects.z_where.new_tensor([right, down, 0, 0]))
+    return set_box(objects, row, objects.z_where[row] + objects.z_where.new_tensor([right, down, 0, 0]))
 
 
 def resize(objects: Objects, row: int, factor: float) -> Objects:
-    """Scales an object about its centre, in its proportions, at most until a side is as long as the image's.
+    """Scales an object about its centre, at most until a side is as long as the image's; its proportions stay.
 
     Raises:
         ValueError: if the factor is not positive.
@@ -66,17 +66,17 @@ def resize(objects: Objects, row: int, factor: float) -> Objects:
         raise ValueError(f"factor must be > 0, got {factor}")
     center, sides = objects.z_where[row, :2], objects.z_where[row, 2:]
     smallest, largest = float(MIN_SIDE / sides.min().clamp(min=1e-6)), float(1 / sides.max().clamp(min=1e-6))
-    return place(objects, row, torch.cat([center, sides * min(max(factor, smallest), largest)]))
+    return set_box(objects, row, torch.cat([center, sides * min(max(factor, smallest), largest)]))
 
 
 def remove(objects: Objects, row: int) -> Objects:
-    """Leaves an object out; an image may end up without any."""
+    """Removes an object; an image may end up without any."""
     _check_row(objects, row)
     return objects[torch.arange(len(objects), device=objects.device) != row]
 
 
 def duplicate(objects: Objects, row: int, offset: float = DUPLICATE_OFFSET) -> Objects:
-    """Adds a copy of an object, in the row after it, a little to the lower right (or away from the edge)."""
+    """Inserts a copy of an object as the next row, shifted to the lower right (or away from the edge)."""
     _check_row(objects, row)
     rows = torch.arange(len(objects), device=objects.device)
     copied = objects[torch.cat([rows[: row + 1], rows[row:]])]
@@ -87,7 +87,7 @@ def duplicate(objects: Objects, row: int, offset: float = DUPLICATE_OFFSET) -> O
 
 
 def restack(objects: Objects, row: int, to: Literal["front", "back"]) -> Objects:
-    """Puts an object before, or behind, all others of its image.
+    """Moves an object in front of, or behind, all others of its image.
 
     Raises:
         ValueError: if the objects have no depth.
@@ -103,7 +103,7 @@ def restack(objects: Objects, row: int, to: Literal["front", "back"]) -> Objects
 
 
 def swap_appearances(objects: Objects, row: int, other: int) -> Objects:
-    """Lets two objects change looks: each draws the other's appearance in its own place, at its own depth."""
+    """Swaps the appearances of two objects; their boxes and depths stay."""
     _check_row(objects, row)
     _check_row(objects, other)
     _need(objects, "z_what")
@@ -118,31 +118,31 @@ def swap_appearances(objects: Objects, row: int, other: int) -> Objects:
 
 
 def blend_appearance(objects: Objects, row: int, other: int, share: float) -> Objects:
-    """Draws an object as something between itself (share 0) and another one (share 1), on the line between codes.
+    """Interpolates an object's embedding linearly between itself (share 0) and another object (share 1).
 
     Raises:
-        ValueError: if the share is not within [0, 1], or the objects have no codes.
+        ValueError: if the share is not within [0, 1], or the objects have no embeddings.
     """
     _check_row(objects, row)
     _check_row(objects, other)
     if not 0 <= share <= 1:
         raise ValueError(f"share must be within [0, 1], got {share}")
-    codes = _need(objects, "z_what")
-    return _with_rows(objects, row, z_what=torch.lerp(codes[row], codes[other], share))
+    embeddings = _need(objects, "z_what")
+    return _with_rows(objects, row, z_what=torch.lerp(embeddings[row], embeddings[other], share))
 
 
 def set_appearance(objects: Objects, row: int, z_what: Tensor) -> Objects:
-    """Draws an object by another code, float (D,)."""
+    """Sets an object's embedding, float (D,)."""
     _check_row(objects, row)
-    codes = _need(objects, "z_what")
-    if z_what.shape != codes.shape[1:]:
-        raise ValueError(f"z_what must be ({codes.shape[1]},), got {tuple(z_what.shape)}")
+    embeddings = _need(objects, "z_what")
+    if z_what.shape != embeddings.shape[1:]:
+        raise ValueError(f"z_what must be ({embeddings.shape[1]},), got {tuple(z_what.shape)}")
     return _with_rows(objects, row, z_what=z_what)
 
 
 @dataclass(frozen=True)
-class Step:
-    """A state of the scene, and what led to it, such as `moved object 3`."""
+class Revision:
+    """A state of the scene and the title of the edit that led to it, such as `moved object 3`."""
 
     objects: Objects
     title: str
@@ -150,58 +150,58 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """The states of a scene: the present one, what can be undone, and what can be redone.
+    """The revisions of a scene: the present one, those that can be restored by undo, and those by redo.
 
     Attributes:
-        past: older states, the oldest first.
-        present: the state now.
-        future: states that were undone, the next one first.
-        limit: most states that are kept in `past`.
+        present: the present revision.
+        past: older revisions, the oldest first.
+        future: revisions that were undone, the next one first.
+        limit: maximum length of `past`.
     """
 
-    present: Step
-    past: tuple[Step, ...] = ()
-    future: tuple[Step, ...] = ()
+    present: Revision
+    past: tuple[Revision, ...] = ()
+    future: tuple[Revision, ...] = ()
     limit: int = 100
 
     @classmethod
-    def of(cls, objects: Objects, title: str = "as found") -> History:
-        """A history that begins here."""
-        return cls(Step(objects, title))
+    def of(cls, objects: Objects, title: str = "as detected") -> History:
+        """Starts a history."""
+        return cls(Revision(objects, title))
 
     @property
     def objects(self) -> Objects:
-        """The scene now."""
+        """The present scene."""
         return self.present.objects
 
-    def do(self, objects: Objects, title: str, going_on: bool = False) -> History:
-        """Goes on to a new state; what was undone before is forgotten.
+    def do(self, objects: Objects, title: str, continues: bool = False) -> History:
+        """Adds a revision; revisions that were undone are dropped.
 
         Args:
-            objects: the scene from now on.
-            title: what was done.
-            going_on: the same edit goes on (a slider is still being moved): where the present state came of an
-                edit of this title, it is replaced, so that one `undo` takes back all of it.
+            objects: the new scene.
+            title: title of the edit.
+            continues: replace the present revision if its edit has the same title (a slider is still being moved),
+                so that one `undo` reverts all of it.
         """
-        same = going_on and bool(self.past) and self.present.title == title
+        same = continues and bool(self.past) and self.present.title == title
         past = self.past if same else (*self.past, self.present)[-self.limit :]
-        return History(Step(objects, title), past, (), self.limit)
+        return History(Revision(objects, title), past, (), self.limit)
 
     def undo(self) -> History:
-        """Goes back by a state; stays where there is none."""
+        """Goes back by a revision, if there is one."""
         if not self.past:
             return self
         return History(self.past[-1], self.past[:-1], (self.present, *self.future), self.limit)
 
     def redo(self) -> History:
-        """Takes back an `undo`; stays where there is none."""
+        """Reverts an `undo`, if there was one."""
         if not self.future:
             return self
         return History(self.future[0], (*self.past, self.present), self.future[1:], self.limit)
 
 
 def _with_rows(objects: Objects, row: int, **values: Tensor) -> Objects:
-    """A copy with one row of some fields replaced."""
+    """Returns a copy with one row of some fields replaced."""
     changed = {}
     for name, value in values.items():
         tensor = getattr(objects, name).clone()

@@ -1,4 +1,4 @@
-"""An edited scene as files: a picture, and its objects as Parquet or JSON."""
+"""Files of an edited scene: the reconstruction as PNG, the objects as Parquet or JSON."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from ssdir.documents import json_text
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
-from ssdir.plots import to_png
+from ssdir.plots import to_pixels, to_png
 from ssdir.store.writer import ObjectWriter
-from ssdir.studio.views import pixels
 
 SCALE = 4
-"""Pixels a side that each of the model's becomes in a PNG: 128 are few for a slide."""
+"""Factor by which a PNG is larger than the model's image: 128 pixels are few for a slide."""
 
 
 def scene_png(predictor: Predictor, objects: Objects) -> bytes:
-    """What the model draws for objects of one picture, each of its pixels as a block of `SCALE`²."""
-    picture = pixels(predictor.decode(objects).reconstructions[0])
-    return to_png(np.ascontiguousarray(picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
+    """Returns the reconstruction of one image's objects as a PNG, enlarged by `SCALE`."""
+    image = to_pixels(predictor.decode(objects).reconstructions[0])
+    return to_png(np.ascontiguousarray(image.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
 
 
 def scene_parquet(objects: Objects, name: str, size: tuple[int, int], identity: Identity) -> bytes:
-    """The objects as `ssdir encode` writes them, for a picture called `name` of `size` = (height, width)."""
+    """Returns the objects as `ssdir encode` writes them, for the image `name` of `size` = (height, width)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.parquet"
         about = (identity.model, identity.class_names, identity.latent_dim, identity.fingerprint)
@@ -38,7 +37,7 @@ def scene_parquet(objects: Objects, name: str, size: tuple[int, int], identity: 
 
 
 def scene_json(objects: Objects, name: str, size: tuple[int, int], class_names: Sequence[str]) -> bytes:
-    """The objects as JSON: box in pixels (xyxy) of the picture, class, score, depth and code of each."""
+    """Returns the objects as JSON, each with its box in pixels (xyxy), class, score, depth and embedding."""
     rows: list[dict[str, Any]] = []
     fields = {
         field: getattr(objects, field) for field in ("scores", "labels", "z_depth", "z_what", "z_what_scale")

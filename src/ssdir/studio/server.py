@@ -1,4 +1,4 @@
-"""Serving the studio: to this machine only, with nothing from elsewhere, and no file but its own."""
+"""The studio's server: it answers this machine only, loads nothing from elsewhere, and serves no other files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ssdir.errors import InputError
 from ssdir.studio.app import build_app
 from ssdir.studio.components import asset
-from ssdir.studio.workspace import Studio
+from ssdir.studio.studio import Studio
 
 HOST = "127.0.0.1"
 MAX_UPLOAD = "25mb"
 
 _UPLOADS = "GRADIO_TEMP_DIR"
 
-# Gradio's components run from strings, hence eval; pictures are data URIs. The rest is this server's or nothing.
+# Gradio compiles its components from strings, which needs eval; images are data URIs. All else is this server's.
 CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -37,7 +37,7 @@ CONTENT_POLICY = (
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on this machine's own address; port 0 takes any that is free.
+    """Binds a socket to this machine's own address; port 0 takes any that is free.
 
     Raises:
         InputError: if the port is taken, or not allowed.
@@ -57,24 +57,24 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(studio: Studio, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
-    """Serves until it is interrupted; what was uploaded is gone afterwards.
+    """Serves until it is interrupted, then deletes the uploads.
 
     Args:
-        studio: what to show.
+        studio: the studio.
         listener: see `listen`.
-        on_ready: called with the address once it answers.
+        on_ready: called with the address once the server answers.
     """
     port = listener.getsockname()[1]
-    with _own_uploads() as folder:
+    with _upload_folder() as folder:
         app = build_app(studio)
-        _take_only(app, folder)
+        _refuse_other_files(app, folder)
         config = uvicorn.Config(guarded(app, port), log_level="error", timeout_graceful_shutdown=1)
         _Server(config, lambda: on_ready(f"http://{HOST}:{port}")).run(sockets=[listener])
 
 
 @contextmanager
-def _own_uploads() -> Iterator[Path]:
-    """A folder for Gradio that no other program shares, gone in the end. Components ask for it when made."""
+def _upload_folder() -> Iterator[Path]:
+    """Creates Gradio's upload folder while the studio runs; components read its name when they are made."""
     before = os.environ.get(_UPLOADS)
     with tempfile.TemporaryDirectory(prefix="ssdir-studio-") as folder:
         os.environ[_UPLOADS] = folder
@@ -86,17 +86,17 @@ def _own_uploads() -> Iterator[Path]:
                 os.environ[_UPLOADS] = before
 
 
-def _take_only(app: gr.Blocks, folder: Path) -> None:
-    """Has every component refuse files that were not uploaded into `folder`, and addresses to fetch.
+def _refuse_other_files(app: gr.Blocks, folder: Path) -> None:
+    """Lets every component refuse files that were not uploaded into `folder`, and addresses to download.
 
-    Any value that a browser sends may claim to be a file; Gradio copies what is named, or downloads it, before the
-    component looks at it. Its own check is skipped for applications that are mounted, and never covers addresses.
+    Any value that a browser sends may claim to be a file; Gradio copies or downloads it before the component reads
+    it. Gradio's own check is skipped for mounted applications, and never covers addresses.
     """
 
     def guard(take: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
         async def take_uploaded(path: Any) -> Any:
             if path is not None and not Path(str(path)).resolve().is_relative_to(folder):
-                raise gr.Error("Only pictures that were uploaded are opened.", print_exception=False)
+                raise gr.Error("Only uploaded images can be opened.", print_exception=False)
             return await take(path)
 
         return take_uploaded
@@ -107,9 +107,9 @@ def _take_only(app: gr.Blocks, folder: Path) -> None:
 
 
 def guarded(app: gr.Blocks, port: int) -> FastAPI:
-    """The window as a web application that answers to this machine's names only, see `CONTENT_POLICY`."""
+    """Wraps the window in a web application that answers to this machine's names only, see `CONTENT_POLICY`."""
     site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # Another site's name that resolves to this address must not get answers (DNS rebinding).
+    # A site whose name resolves to this address must get no answer (DNS rebinding).
     site.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     site.add_middleware(_Headers)
     mounted: FastAPI = gr.mount_gradio_app(
@@ -135,7 +135,7 @@ def guarded(app: gr.Blocks, port: int) -> FastAPI:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it has started."""
+    """A server that calls a function once it has started."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -148,7 +148,7 @@ class _Server(uvicorn.Server):
 
 
 class _Headers:
-    """Adds headers to every answer that keep the browser from going elsewhere."""
+    """Adds headers to every answer that keep the browser from contacting other hosts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -168,7 +168,7 @@ class _Headers:
 
 
 def _theme() -> Any:
-    """Gradio's plain theme with the system's own fonts: none has to be fetched."""
+    """Returns Gradio's plain theme with the system's fonts, so that none has to be downloaded."""
     sans = [fonts.Font("system-ui"), fonts.Font("Segoe UI"), fonts.Font("Roboto"), fonts.Font("sans-serif")]
     mono = [fonts.Font("ui-monospace"), fonts.Font("Menlo"), fonts.Font("monospace")]
     return gr.themes.Default(

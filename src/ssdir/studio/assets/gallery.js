@@ -1,13 +1,5 @@
-// Cards with pictures. `props.value`: {cards: [{pictures: [{source, alt, crisp}], title, lines, colour}], selected,
+// A gallery of cards. `props.value`: {cards: [{images: [{source, alt, crisp, box}], title, lines, colour}], selected,
 // empty}. Triggers 'pick' {row}.
-function make(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
 let hadFocus = false;
 
 function render() {
@@ -20,19 +12,13 @@ function render() {
     button.type = 'button';
     button.setAttribute('aria-pressed', row === value.selected);
     if (card.colour) button.style.setProperty('--box', card.colour);
-    const pictures = make('span', 'pictures', button);
-    for (const { source, alt, crisp, box } of card.pictures) {
-      const holder = make('span', 'holder', pictures);
-      const picture = make('img', crisp ? 'crisp' : '', holder);
-      picture.src = source;
-      picture.alt = alt;
-      if (box) {
-        const [cx, cy, w, h] = box, mark = make('span', 'mark', holder);
-        mark.style.left = `${(cx - w / 2) * 100}%`;
-        mark.style.top = `${(cy - h / 2) * 100}%`;
-        mark.style.width = `${w * 100}%`;
-        mark.style.height = `${h * 100}%`;
-      }
+    const images = make('span', 'images', button);
+    for (const { source, alt, crisp, box } of card.images) {
+      const holder = make('span', 'holder', images);
+      const image = make('img', crisp ? 'crisp' : '', holder);
+      image.src = source;
+      image.alt = alt;
+      if (box) position(make('span', 'mark', holder), box);
     }
     if (card.title) make('span', 'title', button, card.title);
     for (const line of card.lines || []) make('span', 'line', button, line);

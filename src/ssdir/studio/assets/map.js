@@ -1,17 +1,9 @@
 // A zoomable map. `props.value`: {points: [[x, y]], titles, atlas, tile, columns, colourings: {name: {values, names}
-// or {values, low, high}}}; `props.marks`: points to ring. Triggers 'pick' {row}.
+// or {values, low, high}}}; `props.marks`: the points that get a ring. Triggers 'pick' {row}.
 const PALETTE = ['#e69f00', '#56b4e9', '#009e73', '#d9c600', '#cc79a7', '#d55e00', '#0072b2', '#8a8a8a', '#7a4fd0', '#b5651d', '#3fbfbf', '#e05a8a'];
 const root = element.querySelector('.map');
 let view = { x: 0.5, y: 0.5, zoom: 1 }, hover = -1, chosen = -1, colouring = null, drag = null;
 const atlas = new Image();
-
-function make(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
 
 const bar = make('div', 'map-bar', root);
 const label = make('label', '', bar, 'Colour by ');
@@ -25,7 +17,7 @@ canvas.tabIndex = 0;
 canvas.setAttribute('role', 'application');
 canvas.setAttribute('aria-label', 'Map of objects: arrow keys go from object to object, Enter opens, plus and minus zoom');
 const tip = make('div', 'tip', box);
-const tipPicture = make('canvas', 'crisp', tip);
+const tipImage = make('canvas', 'crisp', tip);
 const tipText = make('span', '', tip);
 tip.hidden = true;
 
@@ -60,9 +52,9 @@ function draw() {
   pen.scale(ratio, ratio);
   pen.imageSmoothingEnabled = false;
   const { points, tile, columns } = props.value, marks = new Set(props.marks || []);
-  // From some zoom on there is room for the pictures themselves.
-  const room = side() * view.zoom / Math.sqrt(points.length), crops = room > 46 && atlas.complete;
-  const size = Math.min(room * 0.7, 56), radius = Math.min(Math.max(room / 5, 2.5), 6);
+  // Crops replace the points as soon as the zoom leaves enough space between them.
+  const spacing = side() * view.zoom / Math.sqrt(points.length), crops = spacing > 46 && atlas.complete;
+  const size = Math.min(spacing * 0.7, 56), radius = Math.min(Math.max(spacing / 5, 2.5), 6);
   points.forEach((_, row) => {
     const [x, y] = screen(row);
     if (x < -60 || y < -60 || x > width + 60 || y > height + 60) return;
@@ -97,8 +89,8 @@ function show(row) {
   tip.hidden = row < 0;
   if (row >= 0) {
     const { tile, columns, titles } = props.value, [x, y] = screen(row);
-    tipPicture.width = tipPicture.height = tile;
-    tipPicture.getContext('2d').drawImage(atlas, (row % columns) * tile, Math.floor(row / columns) * tile, tile, tile, 0, 0, tile, tile);
+    tipImage.width = tipImage.height = tile;
+    tipImage.getContext('2d').drawImage(atlas, (row % columns) * tile, Math.floor(row / columns) * tile, tile, tile, 0, 0, tile, tile);
     tipText.textContent = titles[row];
     tip.style.left = `${Math.min(Math.max(x + 12, 0), box.clientWidth - 150)}px`;
     tip.style.top = `${Math.min(Math.max(y + 12, 0), box.clientHeight - 150)}px`;
@@ -167,9 +159,9 @@ canvas.addEventListener('keydown', (event) => {
   event.preventDefault();
 });
 reset.addEventListener('click', () => { view = { x: 0.5, y: 0.5, zoom: 1 }; draw(); });
-select.addEventListener('change', () => { colouring = select.value; key(); draw(); });
+select.addEventListener('change', () => { colouring = select.value; showLegend(); draw(); });
 
-function key() {
+function showLegend() {
   const scale = props.value.colourings[colouring];
   legend.replaceChildren();
   if (!scale.names) {
@@ -192,7 +184,7 @@ function load() {
   colouring = select.value;
   atlas.onload = draw;
   atlas.src = props.value.atlas;
-  key();
+  showLegend();
   draw();
 }
 

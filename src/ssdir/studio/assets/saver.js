@@ -1,4 +1,4 @@
-// `props.value`: {name, source, number}: a file to hand over; a new number saves again.
+// Downloads a file whenever `props.value` changes: {name, source, number}. A new number downloads it again.
 watch('value', () => {
   const { name, source } = props.value || {};
   if (!source) return;

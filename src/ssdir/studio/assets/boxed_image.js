@@ -1,23 +1,8 @@
-// A picture with boxes on it. `props.value`: {picture, width, height, crisp, boxes: [{z_where, title, colour}],
-// selected, editable, placed, note}. Triggers 'pick' {row}, 'place' {row, z_where, sent, last} and 'command' {name, row}.
-// Text only ever becomes text nodes: names of files and classes are not markup.
+// An image with boxes. `props.value`: {title, image, alt, width, height, crisp, boxes: [{z_where, title, colour}],
+// selected, moved_at, note}; boxes can be moved unless `moved_at` is null. Triggers 'pick' {row}, 'move' {row, z_where,
+// sent, last} and 'command' {name, row}.
 const STEP = 1 / 128, HANDLE = 'handle';
-let drag = null, keepFocus = false, placing = null;
-
-function make(tag, className, parent, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  if (text !== undefined) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-function put(node, [cx, cy, w, h]) {
-  node.style.left = `${(cx - w / 2) * 100}%`;
-  node.style.top = `${(cy - h / 2) * 100}%`;
-  node.style.width = `${w * 100}%`;
-  node.style.height = `${h * 100}%`;
-}
+let drag = null, keepFocus = false, sentMove = null;
 
 function inside([cx, cy, w, h]) {
   w = Math.min(Math.max(w, 0.02), 1);
@@ -25,46 +10,47 @@ function inside([cx, cy, w, h]) {
   return [Math.min(Math.max(cx, w / 2), 1 - w / 2), Math.min(Math.max(cy, h / 2), 1 - h / 2), w, h];
 }
 
-// Of the last place sent: until a value is `placed` as late, the box stays where the hand has put it.
-function onItsWay() {
-  return placing !== null && props.value.placed < placing.sent;
+// Until a value answers the last move, the box stays where the user has moved it.
+function isPending() {
+  return sentMove !== null && props.value.moved_at < sentMove.sent;
 }
 
 function render() {
-  const root = element.querySelector('.stage'), value = props.value;
+  const root = element.querySelector('.boxed-image'), value = props.value;
   if (!root || !value) return;
-  if (onItsWay() && placing.row in value.boxes) value.boxes[placing.row].z_where = placing.z_where;
+  if (isPending() && sentMove.row in value.boxes) value.boxes[sentMove.row].z_where = sentMove.z_where;
   if (drag && root.contains(drag.node)) {
-    root.querySelector('img').src = value.picture;
+    root.querySelector('img').src = value.image;
     return;
   }
   root.replaceChildren();
-  if (value.title) make('div', 'stage-title', root, value.title);
-  if (!value.picture) { make('p', 'empty', root, value.note); return; }
+  if (value.title) make('div', 'boxed-image-title', root, value.title);
+  if (!value.image) { make('p', 'empty', root, value.note); return; }
   const frame = make('div', 'frame', root);
   frame.style.aspectRatio = `${value.width} / ${value.height}`;
   frame.style.maxWidth = `${640 * value.width / value.height}px`;
-  const picture = make('img', value.crisp ? 'crisp' : '', frame);
-  picture.src = value.picture;
-  picture.alt = value.alt || value.title || '';
-  picture.draggable = false;
+  const image = make('img', value.crisp ? 'crisp' : '', frame);
+  image.src = value.image;
+  image.alt = value.alt;
+  image.draggable = false;
+  const editable = value.moved_at !== null;
   // Large boxes first, so that small ones inside them can be clicked.
   const order = value.boxes.map((_, row) => row)
     .sort((a, b) => value.boxes[b].z_where[2] * value.boxes[b].z_where[3] - value.boxes[a].z_where[2] * value.boxes[a].z_where[3]);
   for (const row of order) {
     const { z_where, title, colour } = value.boxes[row], chosen = row === value.selected;
-    const box = make('button', `box${chosen ? ' chosen' : ''}${value.editable ? ' editable' : ''}`, frame);
+    const box = make('button', `box${chosen ? ' chosen' : ''}${editable ? ' editable' : ''}`, frame);
     box.type = 'button';
     box.style.setProperty('--box', colour);
     box.setAttribute('aria-label', title);
     box.setAttribute('aria-pressed', chosen);
     box.dataset.row = row;
     box.title = title;
-    put(box, z_where);
+    position(box, z_where);
     make('span', 'tag', box, String(row + 1));
-    if (value.editable && chosen) make('span', HANDLE, box);
-    box.addEventListener('click', () => { if (!value.editable) choose(row); });
-    if (value.editable) {
+    if (editable && chosen) make('span', HANDLE, box);
+    box.addEventListener('click', () => { if (!editable) choose(row); });
+    if (editable) {
       box.addEventListener('pointerdown', (event) => start(event, box, row));
       box.addEventListener('keydown', (event) => key(event, row));
       box.addEventListener('click', (event) => { if (event.detail === 0) choose(row); });
@@ -103,9 +89,9 @@ function move(event) {
   drag.now = drag.resizing
     ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high])
     : inside([cx + right, cy + down, w, h]);
-  put(drag.node, drag.now);
-  // On the way only as often as it is drawn; the last place of all is sent whatever is still on its way.
-  if (!onItsWay() && performance.now() - (placing?.sent ?? 0) > 100) place(drag.row, drag.now, false);
+  position(drag.node, drag.now);
+  // During a drag, the next move waits for the answer to the last one; the final move is always sent.
+  if (!isPending() && performance.now() - (sentMove?.sent ?? 0) > 100) sendMove(drag.row, drag.now, false);
 }
 
 function stop() {
@@ -113,7 +99,7 @@ function stop() {
   drag.node.onpointermove = drag.node.onpointerup = drag.node.onpointercancel = null;
   drag = null;
   keepFocus = true;
-  if (moved) place(row, now, true);
+  if (moved) sendMove(row, now, true);
   else trigger('pick', { row });
 }
 
@@ -127,18 +113,18 @@ function key(event, row) {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (event.key in moves) {
     const [right, down] = moves[event.key];
-    place(row, inside([cx + right, cy + down, w, h]), true);
-  } else if (event.key in factors) place(row, inside([cx, cy, w * factors[event.key], h * factors[event.key]]), true);
+    sendMove(row, inside([cx + right, cy + down, w, h]), true);
+  } else if (event.key in factors) sendMove(row, inside([cx, cy, w * factors[event.key], h * factors[event.key]]), true);
   else if (event.key in commands) trigger('command', { name: commands[event.key], row });
   else return;
   keepFocus = true;
   event.preventDefault();
 }
 
-function place(row, z_where, last) {
-  placing = { row, z_where, sent: performance.now(), last };
+function sendMove(row, z_where, last) {
+  sentMove = { row, z_where, sent: performance.now(), last };
   props.value.boxes[row].z_where = z_where;
-  trigger('place', placing);
+  trigger('move', sentMove);
 }
 
 element.addEventListener('focusout', (event) => {

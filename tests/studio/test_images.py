@@ -14,13 +14,13 @@ from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
-from ssdir.studio.look import appearance_spread, depth_ranks, look, open_picture
-from ssdir.studio.samples import NUM_SHOWN, sample_pictures
+from ssdir.studio.app import NUM_OFFERED
+from ssdir.studio.images import appearance_spread, depth_ranks, encode_image, read_upload, sample_images
 
 
-def test_a_look_is_what_the_predictor_says_by_falling_score(predictor: Predictor) -> None:
-    sample = sample_pictures(1)[0]
-    seen = look(predictor, sample.image, sample.name)
+def test_an_encoded_image_is_what_the_predictor_returns_by_falling_score(predictor: Predictor) -> None:
+    sample = sample_images(1)[0]
+    seen = encode_image(predictor, sample.image, sample.name)
     assert seen.objects.scores is not None
     assert len(seen.objects) > 1
     assert bool((seen.objects.scores.diff() <= 0).all())
@@ -33,18 +33,18 @@ def test_a_look_is_what_the_predictor_says_by_falling_score(predictor: Predictor
 
 
 def test_samples_are_the_same_each_time_and_do_not_depend_on_how_many() -> None:
-    few, many = sample_pictures(2), sample_pictures(4)
+    few, many = sample_images(2), sample_images(4)
     assert all(np.array_equal(one.image, other.image) for one, other in zip(few, many, strict=False))
     assert not np.array_equal(many[0].image, many[1].image)
 
 
 def test_the_studio_opens_with_a_model_that_knows_its_samples() -> None:
     predictor, wrong, digits = ssdir.load(DEFAULT_MODEL, "cpu"), 0, 0
-    for number, sample in enumerate(sample_pictures(NUM_SHOWN)):
+    for number, sample in enumerate(sample_images(NUM_OFFERED)):
         config, rng = ScatterConfig(grids=(2, 3, 4), seed=1), image_rng(1, "test", number)
         true = scatter_image(load_glyphs("digits", "test"), config, rng)
         assert np.array_equal(true.image, sample.image[..., 0])
-        found = look(predictor, sample.image, sample.name).objects
+        found = encode_image(predictor, sample.image, sample.name).objects
         boxes = to_cxcywh(torch.from_numpy(true.boxes_px) / 128)
         target = Objects(torch.zeros(len(boxes), dtype=torch.int64), 1, boxes)
         matched = int((match_greedy(found, target) >= 0).sum())
@@ -54,8 +54,8 @@ def test_the_studio_opens_with_a_model_that_knows_its_samples() -> None:
 
 
 def test_the_spread_grows_with_sigma_and_is_nothing_without(predictor: Predictor) -> None:
-    sample = sample_pictures(1)[0]
-    objects = look(predictor, sample.image, sample.name).objects
+    sample = sample_images(1)[0]
+    objects = encode_image(predictor, sample.image, sample.name).objects
     assert objects.z_what_scale is not None
     sure = objects.replace(z_what_scale=objects.z_what_scale * 0)
     assert float(appearance_spread(predictor, sure).max()) < 1e-5
@@ -79,11 +79,11 @@ def test_pictures_are_shown_reduced_and_refused_without_naming_their_folder(
     tmp_path: Path, predictor: Predictor
 ) -> None:
     Image.new("RGB", (2048, 512), "red").save(tmp_path / "wide.png")
-    seen = look(predictor, open_picture(tmp_path / "wide.png"), "wide.png")
-    assert (seen.picture.shape, seen.image.shape) == ((512, 2048, 3), (256, 1024, 3))
+    seen = encode_image(predictor, read_upload(tmp_path / "wide.png"), "wide.png")
+    assert (seen.original.shape, seen.shown.shape) == ((512, 2048, 3), (256, 1024, 3))
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"^'text\.png' is not an image"):
-        open_picture(tmp_path / "text.png")
+        read_upload(tmp_path / "text.png")
     Image.new("1", (10_000, 6_000)).save(tmp_path / "huge.png")
     with pytest.raises(InputError, match=r"^'huge\.png' has 10000 x 6000 pixels"):
-        open_picture(tmp_path / "huge.png")
+        read_upload(tmp_path / "huge.png")

@@ -9,23 +9,23 @@ import torch
 
 gr = pytest.importorskip("gradio")
 
+
 from ssdir.inference.predictor import load  # noqa: E402
 from ssdir.objects import Objects  # noqa: E402
 from ssdir.studio import components, scene_editor  # noqa: E402
-from ssdir.studio.look import Look  # noqa: E402
-from ssdir.studio.samples import sample_pictures  # noqa: E402
+from ssdir.studio.images import EncodedImage, sample_images  # noqa: E402
 from ssdir.studio.scene_editor import History  # noqa: E402
-from ssdir.studio.workspace import Turn, Workspace, place_of  # noqa: E402
+from ssdir.studio.workspace import WindowState, Workspace, parse_move  # noqa: E402
 
 
 @pytest.fixture
 def window() -> Workspace:
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
-    return Workspace(cast("Look", None), History.of(objects), row=0)
+    return Workspace(cast("EncodedImage", None), History.of(objects), row=0)
 
 
-def shown(now: Workspace) -> list[Any]:
-    return [now]
+def shown(before: Workspace, after: Workspace) -> dict[str, Workspace]:
+    return {"workspace": after}
 
 
 def started(handler: Callable[..., Any], *arguments: Any) -> threading.Thread:
@@ -37,25 +37,25 @@ def started(handler: Callable[..., Any], *arguments: Any) -> threading.Thread:
 def test_of_edits_that_overlap_none_is_lost(window: Workspace) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def move(now: Workspace) -> list[Any]:
+    def move(now: Workspace) -> Workspace:
         begun.set()
         assert go_on.wait(10)
-        moved = scene_editor.place(now.objects, 0, torch.tensor([0.3, 0.3, 0.2, 0.2]))
-        return [now.edited(moved, "moved", 0)]
+        moved = scene_editor.set_box(now.objects, 0, torch.tensor([0.3, 0.3, 0.2, 0.2]))
+        return now.edit(moved, "moved", 0)
 
-    def duplicate(now: Workspace) -> list[Any]:
-        return [now.edited(scene_editor.duplicate(now.objects, 0), "duplicated", 1)]
+    def duplicate(now: Workspace) -> Workspace:
+        return now.edit(scene_editor.duplicate(now.objects, 0), "duplicated", 1)
 
-    first = started(components.in_turn(move, shown), window)
+    first = started(components.edit_in_order(move, shown), window)
     assert begun.wait(10)
-    second = started(components.in_turn(duplicate, shown), window)  # It began before the move was drawn.
+    second = started(components.edit_in_order(duplicate, shown), window)  # It began before the move was drawn.
     second.join(0.2)
     assert second.is_alive(), "it waits for the move"
     go_on.set()
     first.join(10)
     second.join(10)
     seen: list[Workspace] = []
-    components.once_open(seen.append)(window)
+    components.when_open(seen.append)(window)
     assert [step.title for step in seen[0].history.past[1:]] == ["moved"]
     assert seen[0].history.present.title == "duplicated"
     assert len(seen[0].objects) == 2
@@ -63,36 +63,36 @@ def test_of_edits_that_overlap_none_is_lost(window: Workspace) -> None:
 
 
 def test_an_edit_gone_wrong_is_none_and_holds_nobody_up(window: Workspace) -> None:
-    def fail(now: Workspace) -> list[Any]:
+    def fail(now: Workspace) -> Workspace:
         raise ValueError("no such object")
 
     with pytest.raises(ValueError, match="no such object"):
-        components.in_turn(fail, shown)(window)
-    assert components.in_turn(shown, shown)(window) == [window]
+        components.edit_in_order(fail, shown)(window)
+    assert components.edit_in_order(lambda now: now, shown)(window) == {"workspace": window}
 
 
-def test_a_place_on_the_way_that_a_later_one_overtook_does_not_count() -> None:
-    turn, heeded = Turn(), []
+def test_a_move_of_a_drag_that_a_later_one_overtook_is_ignored() -> None:
+    window, accepted = WindowState(), []
     for sent, last in ((100, False), (300, True), (200, False), (250, True), (400, False)):
         data = {"row": 0, "z_where": [0.5, 0.5, 0.1, 0.1], "sent": sent, "last": last}
-        place = place_of(data, 1)
-        assert place is not None
-        heeded.append(turn.heeds(place))
-    assert heeded == [True, True, False, True, True], "where a drag ends always counts"
-    assert turn.placed == 400
+        move = parse_move(data, 1)
+        assert move is not None
+        accepted.append(window.accepts(move))
+    assert accepted == [True, True, False, True, True], "where a drag ends always counts"
+    assert window.moved_at == 400
 
 
 def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
-    predictor, (first, second) = load("tiny-digits", "cpu"), sample_pictures(2)
+    predictor, (first, second) = load("tiny-digits", "cpu"), sample_images(2)
     before = Workspace.open(predictor, first.image, "first")
     begun, go_on = threading.Event(), threading.Event()
 
-    def remove(now: Workspace) -> list[Any]:
+    def remove(now: Workspace) -> Workspace:
         begun.set()
         assert go_on.wait(10)
-        return [now.edited(scene_editor.remove(now.objects, 0), "removed", 0)]
+        return now.edit(scene_editor.remove(now.objects, 0), "removed", 0)
 
-    removing = components.in_turn(remove, shown)
+    removing = components.edit_in_order(remove, shown)
     edit = started(removing, before)
     assert begun.wait(10)
     opening = started(Workspace.open, predictor, second.image, "second", before)
@@ -102,13 +102,13 @@ def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
     edit.join(10)
     opening.join(10)
     after = before.latest
-    assert after.look.name == "second"
-    assert removing(before) == [after], "sent before the window showed the second"
+    assert after.encoded.name == "second"
+    assert removing(before) == {"workspace": after}, "sent before the window showed the second"
     assert after.latest is after
     assert not after.history.past
 
 
-@pytest.mark.parametrize("wrap", [components.once_open, lambda handler: components.in_turn(handler, shown)])
+@pytest.mark.parametrize("wrap", [components.when_open, lambda handler: components.edit_in_order(handler, shown)])
 def test_before_a_picture_is_open_a_sentence_says_so(wrap: Callable[..., Any]) -> None:
     with pytest.raises(gr.Error, match="still being opened"):
-        wrap(lambda now: [now])(None)
+        wrap(lambda now: now)(None)

@@ -1,0 +1,132 @@
+"""The studio's images: samples, uploads, and what a model detects and reconstructs in one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+
+from ssdir.data.images import Image8, image_size, read_image, shrink
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.errors import InputError
+from ssdir.inference.predictor import Predictor
+from ssdir.objects import Objects, Scene
+
+MAX_UPLOAD_PIXELS = 50_000_000
+"""Larger uploads are refused: a single browser tab should not take a gigabyte of memory."""
+
+SHOWN_SIDE = 1024
+"""Maximum side, in pixels, at which images are shown; the model gets the whole image."""
+
+_NUM_DRAWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class NamedImage:
+    """An image uint8 (H, W, 3) and its name."""
+
+    name: str
+    image: Image8
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image, its objects and their reconstruction.
+
+    Attributes:
+        name: name of the image.
+        original: uint8 (H, W, 3).
+        shown: the original, reduced to at most `SHOWN_SIDE` a side.
+        model_input: float (3, S, S) in [0, 1].
+        objects: the detected objects by falling score, batch size 1.
+        scene: the decoded objects.
+    """
+
+    name: str
+    original: Image8
+    shown: Image8
+    model_input: Tensor
+    objects: Objects
+    scene: Scene
+
+    @property
+    def error(self) -> float:
+        """Mean squared error of the reconstruction, intensities in [0, 1]."""
+        return float((self.scene.reconstructions[0] - self.model_input).square().mean())
+
+
+def sample_images(count: int, canvas: int = 128, seed: int = 1) -> list[NamedImage]:
+    """Generates images of scattered digits from scikit-learn's test split, which no shipped model was trained on.
+
+    Args:
+        count: number of images; the first ones don't depend on it.
+        canvas: side in pixels.
+        seed: seed of positions, sizes and digits.
+    """
+    config = ScatterConfig(canvas=canvas, grids=(2, 3, 4), seed=seed)
+    glyphs = load_glyphs("digits", "test")
+    scattered = (scatter_image(glyphs, config, image_rng(seed, "test", number)).image for number in range(count))
+    return [
+        NamedImage(f"sample {number}", cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+        for number, grey in enumerate(scattered, start=1)
+    ]
+
+
+def read_upload(path: str | Path) -> Image8:
+    """Reads an uploaded image.
+
+    Raises:
+        InputError: if the file is no image, or has more than `MAX_UPLOAD_PIXELS`. It doesn't name the folder.
+    """
+    path = Path(path)
+    try:
+        height, width = image_size(path)
+        if height * width > MAX_UPLOAD_PIXELS:
+            raise InputError(f"'{path}' has {width} x {height} pixels: the limit is {MAX_UPLOAD_PIXELS:,}")
+        return read_image(path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), path.name)) from None
+
+
+def encode_image(predictor: Predictor, image: Image8, name: str) -> EncodedImage:
+    """Encodes and decodes an image, uint8 (H, W, 3)."""
+    model_input = predictor.prepare(image)
+    objects = predictor.encode_batch(model_input)
+    if objects.scores is not None:
+        objects = objects[objects.scores.argsort(descending=True, stable=True)]
+    decoded = predictor.decode(objects)
+    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), model_input[0], objects, decoded)
+
+
+def appearance_spread(predictor: Predictor, objects: Objects, seed: int = 0) -> Tensor:
+    """Measures how uncertain each decoded pixel is, by sampling `z_what` from the posterior.
+
+    Args:
+        predictor: the model.
+        objects: M objects, with z_what and, where the model has one, its scale.
+        seed: seed of the samples.
+
+    Returns:
+        float (M, S, S), the standard deviation of each pixel over the samples, averaged over the colours; zeros
+        where the model has no scale.
+    """
+    if objects.z_what is None or objects.z_what_scale is None or not len(objects):
+        return predictor.decode(objects).appearances.mean(dim=1) * 0
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(_NUM_DRAWS, *objects.z_what.shape, generator=generator)
+    draws = [objects.replace(z_what=objects.z_what + objects.z_what_scale * each) for each in noise]
+    appearances = predictor.decode(Objects.cat(draws)).appearances
+    draws_first = appearances.view(_NUM_DRAWS, len(objects), *appearances.shape[1:])
+    return draws_first.std(dim=0).mean(dim=1)
+
+
+def depth_ranks(objects: Objects) -> list[int]:
+    """Returns each object's rank in its image, from the nearest, 1, to the farthest; batch size 1."""
+    if objects.z_depth is None:
+        return []
+    order = objects.z_depth.argsort(descending=True, stable=True)
+    return (order.argsort() + 1).tolist()

@@ -1,0 +1,68 @@
+"""Inspect: the objects that a model detects in an image, and its reconstruction from their embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from ssdir.formatting import counted
+from ssdir.plots import to_pixels
+from ssdir.studio import components, content
+from ssdir.studio.images import appearance_spread
+from ssdir.studio.studio import Studio
+from ssdir.studio.workspace import Workspace, parse_row
+
+_LEGEND = (
+    "Each object, decoded from its embedding: its **appearance**, its **opacity** and its **uncertainty** (how "
+    "much each pixel varies when the embedding is sampled from the posterior)."
+)
+
+
+class InspectTab:
+    """The image and its reconstruction, with boxes, and a card per object."""
+
+    def __init__(self, studio: Studio, workspace: gr.State) -> None:
+        self.studio, self.workspace = studio, workspace
+        with gr.Row(elem_classes="pair"):
+            self.input = components.boxed_image(content.placeholder("Input", "Loading …"), "inspect-input")
+            self.reconstruction = components.boxed_image(content.placeholder("", ""), "inspect-reconstruction")
+        gr.Markdown(_LEGEND, elem_classes="legend-line")
+        self.cards = components.gallery({"cards": [], "empty": ""}, "inspect-objects", "wide")
+        self.outputs = [self.input, self.reconstruction, self.cards]
+        pick = components.edit_in_order(self._pick, lambda before, after: self.show(after))
+        for component in self.outputs:
+            component.pick(pick, workspace, [workspace, *self.outputs], **components.QUIET)
+
+    def show(self, workspace: Workspace) -> dict[Any, Any]:
+        """Returns the updates for a workspace."""
+        encoded, row = workspace.encoded, workspace.inspected_row
+        objects, predictor = encoded.objects, self.studio.predictor
+        names = content.object_names(objects, predictor.class_names)
+        return {
+            self.workspace: workspace,
+            self.input: content.boxed_image(
+                "Input",
+                encoded.shown,
+                objects,
+                names,
+                selected=row,
+                note=f"{encoded.name}: {counted(len(objects), 'object')} detected",
+            ),
+            self.reconstruction: content.boxed_image(
+                "Reconstruction from the embeddings",
+                to_pixels(encoded.scene.reconstructions[0]),
+                objects,
+                names,
+                shape_of=encoded.shown,
+                selected=row,
+                note=f"mean squared error {encoded.error:.4f}",
+            ),
+            self.cards: content.object_cards(
+                encoded, predictor.class_names, appearance_spread(predictor, objects), row
+            ),
+        }
+
+    def _pick(self, workspace: Workspace, event: gr.EventData) -> Workspace:
+        return replace(workspace, inspected_row=parse_row(event._data, len(workspace.encoded.objects)))

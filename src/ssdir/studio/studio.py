@@ -1,0 +1,99 @@
+"""The studio: the model, samples, explored objects and other models that all browser windows share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssdir.analysis.projections import PrincipalAxes
+from ssdir.errors import InputError
+from ssdir.formatting import quote
+from ssdir.identity import Identity
+from ssdir.inference.predictor import Predictor, as_generative, load
+from ssdir.models.io import find_model
+from ssdir.models.shipped import list_models
+from ssdir.studio.collection import Collection, ObjectMap, collect_images, map_objects, open_collection
+from ssdir.studio.images import NamedImage, sample_images
+
+NUM_SAMPLES = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Studio:
+    """Everything that the browser windows share.
+
+    Attributes:
+        name: name of the model.
+        identity: identity of the model, for files of objects.
+        predictor: the model.
+        other_models: names of the models that it can be compared with.
+        samples: images to start with.
+        axes: principal axes of the explored objects' embeddings.
+        collection: the explored objects.
+        objects_map: the map of the explored objects.
+    """
+
+    name: str
+    identity: Identity
+    predictor: Predictor
+    other_models: Sequence[str]
+    samples: Sequence[NamedImage]
+    axes: PrincipalAxes
+    collection: Collection
+    objects_map: ObjectMap
+    _loaded: dict[str, Predictor] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def open(
+        cls,
+        model: str,
+        objects: Path | None = None,
+        compared: Sequence[str] = (),
+        device: str | None = None,
+        on_progress: Callable[[int, int, str], None] = lambda done, total, stage: None,
+    ) -> Studio:
+        """Loads everything that the windows share.
+
+        Args:
+            model: a shipped model's name, or a folder.
+            objects: a file that `ssdir encode` wrote; None explores the samples' objects.
+            compared: models to compare with, listed before the shipped ones.
+            device: see `ssdir.load`.
+            on_progress: called with the number of steps done, their total and the name of the next one.
+
+        Raises:
+            InputError: for a model that is missing or has no decoder, and for a file of objects that can't be read
+                or belongs to another model.
+        """
+        on_progress(0, 3, "loading the model")
+        predictor = load(model, device)
+        as_generative(predictor.model)
+        identity = Identity.of(model, predictor)
+        for other in compared:
+            find_model(other)
+        on_progress(1, 3, "detecting objects")
+        samples = sample_images(NUM_SAMPLES)
+        collection = open_collection(objects, identity) if objects else collect_images(predictor, samples)
+        on_progress(2, 3, "mapping the objects")
+        shipped = [card.name for card in list_models() if card.name != model]
+        return cls(
+            name=Path(model).name,
+            identity=identity,
+            predictor=predictor,
+            other_models=list(dict.fromkeys([*compared, *shipped])),
+            samples=samples,
+            axes=PrincipalAxes.fit(collection.z_what),
+            collection=collection,
+            objects_map=map_objects(collection, predictor),
+        )
+
+    def other_model(self, name: str) -> Predictor:
+        """Returns one of `other_models`, which is loaded at the first call."""
+        if name not in self.other_models:
+            raise InputError(f"{quote(name)} is none of the models to compare with")
+        if name not in self._loaded:
+            other = load(name, self.predictor.device)
+            as_generative(other.model)
+            self._loaded[name] = other
+        return self._loaded[name]
