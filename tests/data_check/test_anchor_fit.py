@@ -131,9 +131,9 @@ def test_the_image_grows_with_small_objects_within_limits() -> None:
     assert recommend(small, [500], 0.5, CONFIG).image_size == 128
     # Not beyond the images' own size, nor beyond twice the detector's; large objects need no more than there is.
     assert recommend(small, [100], 0.5, CONFIG).image_size == 96
-    tiny = recommend(some_boxes(100, 0.01, 0.02), [500], 0.5, CONFIG)
-    assert tiny.image_size == MAX_GROWTH * 64
-    assert tiny.full_size > 512
+    tiny = some_boxes(100, 0.01, 0.02)
+    assert recommend(tiny, [500], 0.5, CONFIG).image_size == MAX_GROWTH * 64
+    assert full_size(tiny) > 512
     assert recommend(some_boxes(100, 0.3, 0.5), [500], 0.5, CONFIG).image_size == 64
 
 

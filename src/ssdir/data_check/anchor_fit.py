@@ -35,23 +35,6 @@ _DISTINCT = 1.1
 _RATIOS = 0.15, 7
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """Recommended settings of a detector.
-
-    Attributes:
-        image_size: side of the square input.
-        anchors: as many per cell as before, so that the cost stays.
-        nms_threshold: see `ssdir.data_check.annotations.Summary`.
-        full_size: what `image_size` would have to be for `READABLE_SHARE` of boxes to be readable.
-    """
-
-    image_size: int
-    anchors: AnchorConfig
-    nms_threshold: float
-    full_size: int
-
-
 def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
     """Cells along each side of the detector's levels, at another image size if one is given."""
     backbone = config.backbone
@@ -83,31 +66,31 @@ def match_levels(boxes_cxcywh: Tensor, anchors: AnchorConfig, cells: Sequence[in
 
 def recommend(
     boxes_cxcywh: Tensor, image_sides: Sequence[int], nms_threshold: float, config: SSDConfig
-) -> Recommendation:
+) -> SSDConfig:
     """Fits a detector's input and anchors to boxes.
 
-    The anchors match at least as many of the boxes as the detector's own at its own image size.
+    The anchors are as many per cell as the detector's own, and match at least as many of the boxes.
 
     Args:
         boxes_cxcywh: float (M, 4), relative to the image.
         image_sides: the longer side of each image, in pixels.
-        nms_threshold: goes into the recommendation as it is.
-        config: what to start from.
+        nms_threshold: NMS threshold of the result.
+        config: the detector to start from.
     """
-    own = pyramid(config)
+    config = config.model_copy(update={"nms_threshold": nms_threshold})
     if not len(boxes_cxcywh):
-        return Recommendation(config.image_size, config.anchors, nms_threshold, config.image_size)
-    full = full_size(boxes_cxcywh)
+        return config
+    own = pyramid(config)
     # Sizes beyond what half of the images have would invent pixels.
     there = int(np.median(image_sides)) // SIZE_STEP * SIZE_STEP
-    size = max(config.image_size, min(full, there, MAX_GROWTH * config.image_size))
-    target = _matched(match_levels(boxes_cxcywh, config.anchors, own, config.image_size), config)
+    size = max(config.image_size, min(full_size(boxes_cxcywh), there, MAX_GROWTH * config.image_size))
+    target = _matched(match_levels(boxes_cxcywh, config.anchors, own, config.image_size))
     for side in dict.fromkeys([size, config.image_size]):
         cells = own if side == config.image_size else pyramid(config, side)
         anchors = fit_anchors(boxes_cxcywh, config, cells, side)
-        if _matched(match_levels(boxes_cxcywh, anchors, cells, side), config) >= target:
-            return Recommendation(side, anchors, nms_threshold, full)
-    return Recommendation(config.image_size, config.anchors, nms_threshold, full)
+        if _matched(match_levels(boxes_cxcywh, anchors, cells, side)) >= target:
+            return config.model_copy(update={"image_size": side, "anchors": anchors})
+    return config
 
 
 def full_size(boxes_cxcywh: Tensor) -> int:
@@ -259,10 +242,10 @@ def _weights(boxes: Tensor) -> Tensor:
 
 
 def _quality(iou: Tensor, weights: Tensor) -> float:
-    """The share of boxes matched; the mean overlap decides between equals."""
+    """Returns the share of boxes matched; the mean overlap decides between equals."""
     best = iou.amax(dim=1)
     return float(((best >= MATCH_IOU) + 0.1 * best) @ weights.to(best))
 
 
-def _matched(iou: Tensor, config: SSDConfig) -> int:
+def _matched(iou: Tensor) -> int:
     return int((iou.amax(dim=1) >= MATCH_IOU).sum())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ssdir.data_check.anchor_fit import match_levels, pyramid, recommend
+from ssdir.data_check.anchor_fit import full_size, match_levels, pyramid, recommend
 from ssdir.data_check.annotations import SIZE_EDGES, SIZE_NAMES
 from ssdir.models.detector.ssd import MATCH_IOU, AnchorConfig, SSDConfig
 
@@ -20,10 +20,10 @@ class LevelMatches:
     """The boxes that anchors match.
 
     Attributes:
-        name: of the level, or what all of them are called.
-        cells: along each side; 0 for all levels.
+        name: name of the level, or "all levels".
+        cells: number of cells along each side; 0 for all levels.
         sizes: sides of the two squares, in pixels; none for all levels.
-        share: of all boxes.
+        share: share of all boxes.
         by_size: share by `SIZE_NAMES`; None where there are no boxes.
     """
 
@@ -35,15 +35,15 @@ class LevelMatches:
 
 
 @dataclass(frozen=True)
-class Detector:
+class DetectorMatches:
     """The boxes that a detector's anchors match.
 
     Attributes:
         image_size: side of its square input.
         anchors: its anchors.
         nms_threshold: IoU above which the weaker of two detections goes.
-        levels: each alone, fine to coarse.
-        together: all of them.
+        levels: the matches of each level, fine to coarse.
+        together: the matches of all levels.
     """
 
     image_size: int
@@ -55,20 +55,18 @@ class Detector:
 
 @dataclass(frozen=True)
 class DetectorFit:
-    """A preset's detector, and what suits the data better.
+    """A preset's detector, and one that suits the data better.
 
     Attributes:
-        nms: whether it suppresses doubles.
-        match_iou: least overlap of an anchor with a box that it matches.
-        current: what it matches.
-        recommended: what it would match with the recommended settings.
+        nms: whether it suppresses duplicate detections.
+        current: the boxes that it matches.
+        recommended: the boxes that it would match with the recommended settings.
         full_size: the image size at which nearly all objects would be readable; maybe more than recommended.
     """
 
     nms: bool
-    match_iou: float
-    current: Detector
-    recommended: Detector
+    current: DetectorMatches
+    recommended: DetectorMatches
     full_size: int
 
     def as_json(self) -> dict[str, Any]:
@@ -77,25 +75,22 @@ class DetectorFit:
             name: dataclasses.asdict(detector) | {"anchors": detector.anchors.model_dump(mode="json")}
             for name, detector in (("current", self.current), ("recommended", self.recommended))
         }
-        return {"match_iou": self.match_iou, "full_size": self.full_size, **detectors}
+        return {"match_iou": MATCH_IOU, "full_size": self.full_size, **detectors}
 
 
 def fit_detector(
     boxes_cxcywh: Tensor, image_sides: Sequence[int], nms_threshold: float, config: SSDConfig
 ) -> DetectorFit:
-    """Looks at a detector as it is, and as `recommend` would have it; the arguments are those of `recommend`."""
-    better = recommend(boxes_cxcywh, image_sides, nms_threshold, config)
-    settings = {name: getattr(better, name) for name in ("image_size", "anchors", "nms_threshold")}
+    """Measures a detector as it is, and with what `recommend` changes; the arguments are those of `recommend`."""
     return DetectorFit(
         nms=config.nms,
-        match_iou=MATCH_IOU,
         current=_detector(boxes_cxcywh, config),
-        recommended=_detector(boxes_cxcywh, config.model_copy(update=settings)),
-        full_size=better.full_size,
+        recommended=_detector(boxes_cxcywh, recommend(boxes_cxcywh, image_sides, nms_threshold, config)),
+        full_size=full_size(boxes_cxcywh) if len(boxes_cxcywh) else config.image_size,
     )
 
 
-def _detector(boxes: Tensor, config: SSDConfig) -> Detector:
+def _detector(boxes: Tensor, config: SSDConfig) -> DetectorMatches:
     cells = pyramid(config)
     matched = match_levels(boxes, config.anchors, cells, config.image_size) >= MATCH_IOU
     anchors = config.anchors
@@ -105,7 +100,7 @@ def _detector(boxes: Tensor, config: SSDConfig) -> Detector:
         for i, (n, (low, high)) in enumerate(zip(cells, squares, strict=True))
     ]
     together = _matches("all levels", 0, (), matched.any(dim=1), boxes)
-    return Detector(config.image_size, anchors, config.nms_threshold, levels, together)
+    return DetectorMatches(config.image_size, anchors, config.nms_threshold, levels, together)
 
 
 def _matches(name: str, cells: int, sizes: tuple[float, ...], matched: Tensor, boxes: Tensor) -> LevelMatches:

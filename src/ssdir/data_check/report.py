@@ -16,6 +16,7 @@ from ssdir.data_check.image_grid import draw_image_grid
 from ssdir.data_check.recommendation import recommended_yaml
 from ssdir.data_check.size_priors import GridPrior, PriorFit
 from ssdir.documents import json_text
+from ssdir.models.detector.ssd import MATCH_IOU
 from ssdir.outputs import atomic_dir
 
 CHECK_FILE, RECOMMENDED_FILE, IMAGE_GRID_FILE = "check.json", "recommended.yaml", "image-grid.png"
@@ -121,7 +122,7 @@ def _bar(count: int, most: int) -> str:
 def _anchors(check: DataCheck, fit: DetectorFit) -> list[str]:
     """A row per level of the preset's detector, then the recommended one as a whole."""
     now, better = fit.current, fit.recommended
-    title = f"boxes that an anchor matches (IoU >= {fit.match_iou:g}), by longer side"
+    title = f"boxes that an anchor matches (IoU >= {MATCH_IOU:g}), by longer side"
     rows = [["", "anchors", "all", *SIZE_NAMES]]
     rows += [[level.name, _sides(level), *_shares(level)] for level in now.levels]
     rows.append([f"{check.preset}, {now.image_size} px", "", *_shares(now.together)])

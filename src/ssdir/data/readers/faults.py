@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from ssdir.errors import InputError
 
@@ -50,3 +51,8 @@ class Faults:
             more = self._count - len(self._first)
             rest = f"; and {more:,} more" if more else ""
             raise InputError(f"{self._where}: {self._count:,} faults: {'; '.join(self._first)}{rest}")
+
+
+def note_if_any(what: str, cases: Sequence[str | Path]) -> list[str]:
+    """Makes a note that counts cases and quotes the first; none where there are no cases."""
+    return [f"{what}: {len(cases)} ('{cases[0]}')"] if cases else []

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ssdir.data.folders import files_below, find_folder, visible
 from ssdir.data.image_files import only_images, unreadable_pictures
+from ssdir.data.readers.faults import note_if_any
 from ssdir.data.readers.splits import SPLITS, divide, find_split_file, list_splits, missing_split, standard_split
 from ssdir.documents import read_lines, read_text
 from ssdir.errors import EmptySplitError, InputError
@@ -71,7 +72,7 @@ def open_voc_folder(root: str | Path) -> VocFolder:
         "XML files without an image": lone,
         "text files beside images": texts,
     }
-    notes = [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in passed_over.items() if paths]
+    notes = [note for what, paths in passed_over.items() for note in note_if_any(f"{what}, passed over", paths)]
     has_lists = apart and bool(list_splits(folder, LISTS))
     return VocFolder(folder, images_in, images, annotations, has_lists, folders, tuple(notes))
 
@@ -164,7 +165,7 @@ def unlisted_note(found: VocFolder) -> list[str]:
         for line in read_text(found.root / LISTS.replace("*", split)).split("\n")
     }
     unlisted = [name for name in found.images if name not in listed]
-    return [f"images in none of the lists, passed over: {len(unlisted)} ('{unlisted[0]}')"] if unlisted else []
+    return note_if_any("images in none of the lists, passed over", unlisted)
 
 
 def find_image(found: VocFolder, name: str, file_name: str) -> Path:

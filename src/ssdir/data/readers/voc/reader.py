@@ -17,7 +17,7 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import is_there, visible
 from ssdir.data.images import image_orientation, image_size
 from ssdir.data.orientation import refers_to_stored, turn_box, turned_note
-from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout, labels_beside_images
 from ssdir.data.readers.table_builder import TableBuilder, read_names
 from ssdir.data.readers.voc.folder import (
@@ -77,10 +77,7 @@ def read_voc(root: str | Path, split: str) -> AnnotationTable:
     annotations = _read_annotations(found, stems if is_there(classes) else None, faults)
     names = read_names(classes) if is_there(classes) else _class_names(annotations)
     unlabelled = [stem for stem in stems if stem not in found.annotations]
-    if unlabelled:
-        notes.append(
-            f"images without an XML file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
-        )
+    notes += note_if_any("images without an XML file, taken as without objects", unlabelled)
     if len(unlabelled) == len(stems) and not found.annotations.keys() & found.images.keys():
         faults.add(f"'{root}': none of its images, {len(stems)} in {split}, has an XML file")
     rows = _Rows(found, names, faults)

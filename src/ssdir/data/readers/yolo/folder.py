@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssdir.data.folders import files_below, is_there, visible
 from ssdir.data.image_files import is_image_name, only_images, unreadable_pictures
-from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.file_names import PathEnds
 from ssdir.data.readers.splits import SPLITS, divide, missing_split, standard_split
 from ssdir.data.readers.table_builder import read_names
@@ -222,9 +222,8 @@ def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
     same = [name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
-    if found.loose:
-        first = f"'{relative_name(found.loose[0], found.root)}'"
-        notes.append(f"images beside the folders of the splits, passed over: {len(found.loose)} ({first})")
+    loose = [relative_name(path, found.root) for path in found.loose]
+    notes += note_if_any("images beside the folders of the splits, passed over", loose)
     return _images_once(found, split, places, notes)
 
 
@@ -247,10 +246,7 @@ def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: 
         notes.append(f"images that are in {split} more than once, taken once: {len(listed) - len(images)}")
     inside = [os.path.abspath(folder) for folder in (found.root, found.base)]
     outside = [path for path in images if not any(Path(os.path.abspath(path)).is_relative_to(at) for at in inside)]
-    if outside:
-        notes.append(
-            f"images outside of the data set's folder, read all the same: {len(outside)} ('{outside[0]}')"
-        )
+    notes += note_if_any("images outside of the data set's folder, read all the same", outside)
     return images
 
 
@@ -277,8 +273,7 @@ def _images_of(place: Place, root: Path, faults: Faults, notes: list[str]) -> li
     if not images:
         detail = f", only {counted(len(others), 'picture')} of a kind that is not read" if others else ""
         raise EmptySplitError(f"'{path}' has no images{detail}")
-    if others:
-        notes.append(f"pictures of a kind that is not read, passed over: {len(others)} ('{others[0]}')")
+    notes += note_if_any("pictures of a kind that is not read, passed over", others)
     return images
 
 

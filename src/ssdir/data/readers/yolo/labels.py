@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ssdir.data.folders import files_below, is_there
 from ssdir.data.image_files import only_images
+from ssdir.data.readers.faults import note_if_any
+from ssdir.data.readers.file_names import common_end
 
 # The files in which tools write the classes' names: LabelImg, CVAT, Roboflow.
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -19,20 +21,13 @@ def label_file(image: Path, base: Path) -> Path:
     """
     parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
     absolute = image.parent.absolute().parts
-    shared = _num_shared(absolute, base.absolute().parts)
+    shared = common_end(absolute[::-1], base.absolute().parts[::-1])
     above = max(0, shared - (len(absolute) - len(parts)))
     if "images" not in parts[above:]:
         return beside
     parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     apart = Path(*parts) / beside.name
     return beside if is_there(beside) and not is_there(apart) else apart
-
-
-def _num_shared(parts: Sequence[str], others: Sequence[str]) -> int:
-    """Returns the number of parts that two paths have in common, from the first on."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
-    )
 
 
 def passed_over(places: Iterable[Path], base: Path, labels: Collection[Path]) -> list[str]:
@@ -56,11 +51,10 @@ def passed_over(places: Iterable[Path], base: Path, labels: Collection[Path]) ->
         beside = texts & {image.with_suffix(".txt") for image in images}
         second += sorted(beside)
         lone += sorted(path for path in texts - beside if path.is_relative_to(folder))
-    counts = {
-        "label files without an image": lone,
-        "text files beside images that have their labels elsewhere": second,
-    }
-    return [f"{what}, passed over: {len(paths)} ('{paths[0]}')" for what, paths in counts.items() if paths]
+    return [
+        *note_if_any("label files without an image, passed over", lone),
+        *note_if_any("text files beside images that have their labels elsewhere, passed over", second),
+    ]
 
 
 def _is_text(path: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import files_below, find_folder, is_there
 from ssdir.data.images import image_size
-from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout, labels_beside_images
 from ssdir.data.readers.splits import SPLITS
 from ssdir.data.readers.table_builder import TableBuilder
@@ -132,10 +132,7 @@ def read_yolo(root: str | Path, split: str) -> AnnotationTable:
         expected = label_file(images[0], found.base)
         faults.add(f"'{root}': none of its images, {len(images)} in {split}, has a label file ('{expected}', ...)")
     faults.stop_at_any()
-    if unlabelled:
-        notes.append(
-            f"images without a label file, taken as without objects: {len(unlabelled)} ('{unlabelled[0]}')"
-        )
+    notes += note_if_any("images without a label file, taken as without objects", unlabelled)
     notes += [*passed_over(places_of(found, split), found.base, labels), *lines.notes()]
     sources = [label for label in labels if label.is_file()]
     return rows.build(
