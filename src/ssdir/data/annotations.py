@@ -97,7 +97,7 @@ def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> 
     Small objects become ignored: nothing is learned from them, and to detect one is neither right nor wrong.
 
     Args:
-        table: what is annotated.
+        table: the annotations.
         min_side: least width and height of an object inside its image, relative to the image's.
         drop_empty: also leave out images that have no object (left).
     """

@@ -60,7 +60,7 @@ def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> P
     Both `ssdir data check` and training use this.
 
     Args:
-        table: what is annotated.
+        table: the annotations.
         learned: which objects are to be learned.
 
     Returns:

@@ -1,6 +1,6 @@
 """Searches for anchors, image size and NMS threshold that suit the boxes of a data set.
 
-It is here and not in `data`, because it needs a detector's config and the grid of its backbone.
+The grid of cells is that of the detector's backbone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssdir.models.detector.ssd import MATCH_IOU, AnchorConfig, SSDConfig
 from ssdir.ops.anchors import level_iou
 
 READABLE_SIDE = 8
-"""Pixels of a box's shorter side from which an object is more than a few blots."""
+"""The least pixels of a box's shorter side at which an object is recognisable."""
 READABLE_SHARE = 0.9
 MAX_GROWTH = 2
 """The most that the image's side grows, because time and memory grow with its square."""
@@ -29,14 +29,14 @@ _FIT_BOXES = 3000
 _FACTORS = (0.7, 0.85, 0.95, 1.05, 1.18, 1.4)
 _ROUNDS = 12
 _STRIDES = (1, 8)
-"""Sides of a level's anchors, in its strides: what its cells can tell apart and see."""
+"""The least and largest side of a level's anchors in its strides, which its cells can separate and see."""
 
 _DISTINCT = 1.1
 _RATIOS = 0.15, 7
 
 
 def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
-    """Cells along each side of the detector's levels, at another image size if one is given."""
+    """Returns the cells along each side of the detector's levels, at another image size if one is given."""
     backbone = config.backbone
     if isinstance(backbone, VGGConfig | TimmConfig):
         backbone = backbone.model_copy(update={"pretrained": False})  # The grid needs no weights.
@@ -45,13 +45,13 @@ def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
 
 
 def match_levels(boxes_cxcywh: Tensor, anchors: AnchorConfig, cells: Sequence[int], image_size: int) -> Tensor:
-    """The largest IoU of each box with the anchors of each level.
+    """Computes the largest IoU of each box with the anchors of each level.
 
     Args:
         boxes_cxcywh: float (M, 4), relative to the image.
-        anchors: a range per level.
-        cells: along each side of each level, see `pyramid`.
-        image_size: that the anchors' sizes refer to.
+        anchors: the sizes of anchors, a range per level.
+        cells: number of cells along each side of each level, see `pyramid`.
+        image_size: side of the image that the anchors' sizes refer to.
 
     Returns:
         float (M, L).
@@ -94,27 +94,27 @@ def recommend(
 
 
 def full_size(boxes_cxcywh: Tensor) -> int:
-    """The multiple of `SIZE_STEP` at which `READABLE_SHARE` of the boxes have sides of `READABLE_SIDE` pixels."""
+    """Returns the multiple of `SIZE_STEP` at which `READABLE_SHARE` of the boxes have `READABLE_SIDE` pixels."""
     side = float(np.quantile(boxes_cxcywh[:, 2:].amin(dim=1).numpy(), 1 - READABLE_SHARE))
     return ceil(READABLE_SIDE / side / SIZE_STEP) * SIZE_STEP
 
 
 def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], image_size: int) -> AnchorConfig:
-    """Anchors for boxes, as many per cell as the config's.
+    """Searches for anchors that match boxes, as many per cell as the config's.
 
-    From the config's own, and from clusters of the boxes' sizes, single sizes are changed for as long as more
-    boxes are matched (or, of equally many, matched better). Clusters alone would not do: an anchor matches what
-    its grid lets it reach, and must suit its level. A box counts the less the more there are of its size (by the
-    root of their number), lest a crowd of small ones cost all of the large.
+    From the config's own, and from clusters of the boxes' sizes, single sizes are changed as long as more
+    boxes are matched, or as many are matched better. Clusters alone are not enough, because an anchor matches what
+    its grid lets it reach, and must suit its level. A box counts less the more there are of its size (by the
+    root of their number), so that many small ones don't outweigh all large ones.
 
     Args:
         boxes_cxcywh: float (M, 4), M >= 1, relative to the image.
         config: the detector.
-        cells: along each side of each level, see `pyramid`.
+        cells: number of cells along each side of each level, see `pyramid`.
         image_size: side of the square input.
 
     Returns:
-        The best of what was tried, the config's own anchors among it, with boxes counted as above.
+        The best of the tried anchors, including the config's own, with boxes counted as above.
     """
     scale = image_size / config.image_size
     grown = AnchorConfig(
@@ -134,7 +134,7 @@ def fit_anchors(boxes_cxcywh: Tensor, config: SSDConfig, cells: Sequence[int], i
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Anchors as what a search varies: each level's smaller and larger square in pixels, and the ratios."""
+    """The anchors that a search varies: each level's smaller and larger square in pixels, and the ratios."""
 
     small: tuple[float, ...]
     large: tuple[float, ...]
@@ -165,7 +165,7 @@ class _Search:
     def limits(self) -> list[tuple[float, float]]:
         """The least and largest side of each level's anchors.
 
-        The finest level goes down to half of that, the coarsest up to the image: there is no better one.
+        The finest level goes down to half of that, and the coarsest up to the image, which no level suits better.
         """
         strides = np.divide(self.image_size, self.cells)
         low, high = _STRIDES[0] * strides, np.minimum(_STRIDES[1] * strides, self.image_size)
@@ -173,7 +173,7 @@ class _Search:
         return list(zip(np.minimum(low, self.image_size / 2).tolist(), high.tolist(), strict=True))
 
     def start(self, anchors: AnchorConfig) -> _Sizes:
-        """Anchors, as near as the limits allow."""
+        """Returns the sizes nearest to the anchors that the limits allow."""
         low, high = np.transpose(self.limits)
         larger = np.sqrt(np.multiply(anchors.min_sizes, anchors.max_sizes))
         small = np.maximum.accumulate(np.clip(anchors.min_sizes, low, high / _DISTINCT))
@@ -205,7 +205,7 @@ class _Search:
 def _clustered(boxes: Tensor, anchors: AnchorConfig, image_size: int) -> AnchorConfig:
     """Clusters the boxes' sizes, two centres per level, and their ratios.
 
-    Clusters are of logarithms: there, the distance of two boxes with one centre goes with their IoU.
+    Logarithms are clustered, because the distance between those of two concentric boxes follows their IoU.
     """
     from sklearn.cluster import KMeans
 

@@ -1,8 +1,4 @@
-"""Summarises the annotations of a split, and names what is broken or suspicious in them.
-
-All of it follows from the annotations and the image files alone. What a detector's anchors make of the boxes is in
-`ssdir.data_check.anchor_fit`, because `data` knows no detector; `ssdir.data_check.report` puts the two together.
-"""
+"""Summarises the annotations of a split, and names what is broken or suspicious in them."""
 
 from __future__ import annotations
 
@@ -39,22 +35,22 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in a split; objects are those that a data set yields: with area, in the image, and not ignored.
+    """Counts of a split. Objects are those that a data set yields: with area, in the image, and not ignored.
 
     Attributes:
         images: number of images.
-        image_sizes: by "width x height" as annotated, how many images; the commonest first.
+        image_sizes: number of images by annotated "width x height", the commonest first.
         objects: number of objects.
-        dropped: boxes that no data set yields because nothing of them is in the image.
+        dropped: boxes that are left out because nothing of them is in the image.
         ignored: crowd regions and the like.
         empty_images: images without objects.
         per_image: objects of an image: min, median, mean, max.
         classes: objects by class, the commonest first.
         sizes: objects by `SIZE_NAMES`.
         aspects: objects by `ASPECT_NAMES`.
-        overlapping: by IoU, the share of objects that overlap another by more.
-        nms_threshold: the least one, in steps of 0.05 within `NMS_RANGE`, that costs at most `MAX_SUPPRESSED`.
-        nms_cost: the share of objects that it costs.
+        overlapping: share of objects that overlap another by more than an IoU, by IoU.
+        nms_threshold: the least one, in steps of 0.05 within `NMS_RANGE`, that removes at most `MAX_SUPPRESSED`.
+        nms_cost: share of objects that it removes.
     """
 
     images: int
@@ -116,8 +112,8 @@ def overlaps(
 
     Returns:
         The largest IoU of each box with any other of its image, and with an earlier one; 0 where there is none.
-        At a threshold below the latter, suppression may take the box for its neighbour's double. It is counted
-        once per pair: of two such objects, the one with the higher score stays.
+        At a threshold below the latter, suppression may take the box for its neighbour's duplicate. Each pair is
+        counted once, because the object with the higher score stays.
     """
     order = np.argsort(image, kind="stable")
     nearest, earlier = np.zeros(len(boxes)), np.zeros(len(boxes))
@@ -136,11 +132,11 @@ def overlaps(
 
 
 def check_annotations(table: AnnotationTable, image_size: int, learned: Learned = EVERYTHING) -> list[Problem]:
-    """Looks for broken and suspicious boxes and classes; reads no image.
+    """Finds broken and suspicious boxes and classes; reads no image.
 
     Args:
-        table: what is annotated.
-        image_size: side of the square that images are squashed to.
+        table: the annotations.
+        image_size: side of the model's square input, to which images are resized.
         learned: which objects are to be learned.
     """
     problems = [*_box_problems(table, image_size), *_class_problems(table)]
@@ -159,7 +155,7 @@ def box_flags(table: AnnotationTable, image_size: int) -> dict[str, NDArray[np.b
     with np.errstate(invalid="ignore"):
         sides = table.boxes_px[:, 2:] - table.boxes_px[:, :2]
         empty = ~(np.isfinite(table.boxes_px).all(axis=1) & (sides > 0).all(axis=1))
-        # Half a pixel is rounding.
+        # Half a pixel may be a rounding error.
         beyond = (table.boxes_px < -0.5).any(axis=1) | (table.boxes_px[:, 2:] > sizes[:, ::-1] + 0.5).any(axis=1)
         narrow = ((clipped[:, 2:] - clipped[:, :2]) * image_size < MIN_SIDE).any(axis=1)
     kept = visible & ~table.ignored

@@ -1,8 +1,7 @@
-"""The doctor of data sets: one look at all splits, and what to change before training on them.
+"""Checks a data set: all splits and images once, and the settings that suit training on them.
 
-It joins what rooms below must not know of each other: `data` says what is annotated and broken, `models` what a
-detector's anchors or a grid's cells can do with it, `training` whether the recommended recipe holds, `plots` how
-it looks.
+`check_data` calls the parts in turn: `images`, `splits` with `annotations`, `anchors`, `size_priors`. Its result is
+a `DataCheck`, which `report` shows, and writes with the recipe of `recommendation` and the `image_grid`.
 """
 
 from __future__ import annotations
@@ -43,23 +42,23 @@ PRIOR_PRESETS = ("space-64", "spair-64")
 
 @dataclass(frozen=True, eq=False)
 class DataCheck:
-    """All that was found out about one or several splits.
+    """The result of the check of one or several splits.
 
     Attributes:
         root: the folder, as given.
-        split: the one to learn from, which the recommendations are for.
-        layout: what the folder was recognised as.
-        options: of the layout, as asked for.
-        tables: what is annotated, by split, the one to learn from first.
+        split: the split to learn from, which the recommendations are for.
+        layout: name of the folder's layout.
+        options: the given options of the layout.
+        tables: the annotations by split, the one to learn from first.
         summaries: counts, by split.
-        problems: those that stop training first.
-        preset: the one that is to learn it.
+        problems: the problems, first those that stop training.
+        preset: name of the preset that is to learn it.
         image_size: side of its square input.
-        detector: what its detector's anchors match; None if it has none.
-        priors: size priors and grids, by preset: of models that learn without boxes. The preset itself, if it is
-            of such a model, or else the `PRIOR_PRESETS`.
+        detector: the boxes that its detector's anchors match; None if it has no detector.
+        priors: size priors and grids of models that learn without boxes, by preset: the preset itself, if it is
+            of such a model, else the `PRIOR_PRESETS`.
         held_out: whether there is no split to validate on, so that training holds out a tenth.
-        on_black: whether most of most images to learn from is black.
+        on_black: whether most images to learn from are mostly black.
         validates: whether the split to validate on has an object, so that epochs can be compared.
     """
 
@@ -113,14 +112,14 @@ def check_data(
 
     Args:
         root: folder of the data set, in any known layout.
-        split: which part of it; None looks at all, and recommends what suits train.
+        split: the split to check; None checks all, with recommendations for train.
         preset: name of the preset that is to learn it.
         progress: called with the number of images read, and of all.
-        options: of the layout, see `Layout.read`.
+        options: options of the layout, see `Layout.read`.
 
     Raises:
-        InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken; of
-            all splits, those of the one to learn from: another that can't be read is a problem.
+        InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken. If
+            all splits are checked, only the one to learn from raises this; others become a problem.
     """
     if preset not in presets():
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
@@ -187,7 +186,7 @@ def _check_validation(
 def _read_splits(
     layout: Layout, root: Path, split: str | None, options: Mapping[str, str | None]
 ) -> tuple[dict[str, AnnotationTable], str, list[Problem]]:
-    """The tables by split, which of them to learn from, and what is wrong with those that can't be read."""
+    """Reads the tables by split; also returns the one to learn from, and problems of those that can't be read."""
     if split is not None:
         return {split: layout.read(root, split, **options)}, split, []
     splits = layout.splits(root)

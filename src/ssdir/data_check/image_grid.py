@@ -1,4 +1,4 @@
-"""The doctor's picture: images with what is annotated, suspicious ones first."""
+"""The image grid of a data check: images with their boxes, suspicious ones first."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def draw_image_grid(
     """Draws images with each kind of suspicious boxes, of any split, then evenly spaced ones of the main split.
 
     Args:
-        tables: what is annotated, by split.
+        tables: the annotations by split.
         main: the split to learn from.
-        classes: names of the classes that get a colour of their own, as far as there are colours.
-        image_size: side of the square that images are squashed to, which tells what is too small.
+        classes: names of the classes with colours of their own, as far as there are colours.
+        image_size: side of the model's square input, by which boxes are too small.
     """
     names = list(classes[: len(BOX_COLOURS) - 1])
     legend = [*zip(names, BOX_COLOURS, strict=False), ("other", BOX_COLOURS[-1])]
@@ -53,7 +53,7 @@ def draw_image_grid(
 def _groups(
     table: AnnotationTable, flags: Mapping[str, NDArray[np.bool_]], names: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Each object's row in the legend: its class, another one, too small, suspicious."""
+    """Returns each object's row in the legend: its class, another one, too small, suspicious."""
     of_class = [names.index(name) if name in names else len(names) for name in table.category_names]
     group = np.array(of_class, dtype=np.int64)[table.category]
     group[flags["tiny_boxes"]] = len(names) + 1

@@ -1,4 +1,4 @@
-"""Every image file opened and decoded once: which can't be used, and which are there twice."""
+"""Decodes every image file once, and reports those that can't be used, and duplicates."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ScannedImage:
 
     Attributes:
         size: height and width in pixels, as shown; None if it can't be read.
-        content: names the pixels, so that copies in other formats are found too.
-        orientation: that EXIF gives, 1 ... 8; the size is that of the image turned so.
-        black: the share of its pixels that are black, or nearly.
+        content: hash of the pixels, which copies in other formats share.
+        orientation: EXIF orientation, 1 ... 8; the size is that of the image turned by it.
+        black: share of its pixels that are black, or nearly.
         error: why it can't be read.
     """
 
@@ -74,8 +74,8 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
         if image.size != (height, width):
             kind = "rescaled_images" if same_shape(image.size, (height, width)) else "images_of_other_shape"
             found[kind].append(f"{name}: {image.size[1]} x {image.size[0]}, annotated as {width} x {height}")
-        told = not table.sizes_from_files and not is_ambiguous(image.size, image.orientation)
-        if image.orientation != 1 and not told:
+        decided = not table.sizes_from_files and not is_ambiguous(image.size, image.orientation)
+        if image.orientation != 1 and not decided:
             found["turned_images"].append(f"{name}: EXIF orientation {image.orientation}")
         if image.content in first:
             found["duplicate_images"].append(f"{name}: the same as {first[image.content]}")

@@ -18,18 +18,18 @@ from ssdir.models.detected.vae import DetectedVAEConfig
 from ssdir.training.recipe import Recipe, StageConfig, read_recipe
 
 LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
-"""So many images a stage should see, each as often as it takes, in batches of at most so many: half of what
-`clevr-128` sees of its 310. Fewer than sixty don't teach more by being seen more often."""
+"""The images that a stage should see, counted once per epoch, the most epochs, and the largest batch: half of what
+`clevr-128` sees of its 310. More epochs than for sixty images don't help."""
 
 MORE_COPIES = 3
 """The boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
 
 AUGMENTED = {"flip": 0.5, "photometric": 0.5, "zoom_out": 0.3, "iou_crop": 0.5}
-"""Where images are few and the preset has no augmentation; without `flip` where a mirrored object may be of
+"""The augmentation where images are few and the preset has none; without `flip` where a mirrored object may be of
 another class, and without `photometric` where images are mostly black."""
 
 LEAST_PATIENCE, PATIENT_SHARE = 10, 0.25
-"""Epochs without a better one after which training stops: at least so many, and this share of all."""
+"""The least number, and the share of all epochs, without improvement after which training stops."""
 
 _SIDES = {"left", "right"}
 
@@ -40,7 +40,7 @@ WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 
 
 def recommended_yaml(check: DataCheck) -> str:
-    """A recipe for `ssdir train`: the preset with the recommended settings."""
+    """Formats a recipe for `ssdir train`: the preset with the recommended settings."""
     preset, split = check.preset, printable(check.split)
     if check.detector is not None:
         comments, model = _detector_changes(check.detector, preset, split)
@@ -98,7 +98,7 @@ def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float
 
 
 def _detector_changes(fit: DetectorFit, preset: str, split: str) -> tuple[list[str], dict[str, Any]]:
-    """Comments, and what to change of a recipe's `model`."""
+    """Returns comments, and changes to a recipe's `model`."""
     now, better = fit.current, fit.recommended
     detector: dict[str, Any] = {
         "image_size": better.image_size,
@@ -115,7 +115,7 @@ def _detector_changes(fit: DetectorFit, preset: str, split: str) -> tuple[list[s
 
 
 def _prior_changes(fit: PriorFit, preset: str, split: str) -> tuple[list[str], dict[str, Any]]:
-    """Comments, and what to change of a recipe's `model`."""
+    """Returns comments, and changes to a recipe's `model`."""
     now, better = fit.current, fit.recommended
     comments = [
         f"# {preset}, with the size prior and grid that suit split {split}.",

@@ -36,7 +36,7 @@ def write_report(check: DataCheck, out: Path, force: bool = False) -> None:
 
 
 def screen_lines(check: DataCheck) -> list[str]:
-    """A verdict after the reasons for it."""
+    """Formats the result of a check, with the verdict last."""
     blocks = [
         _overview(check),
         *([_splits(check.summaries)] if len(check.summaries) > 1 else []),
@@ -76,7 +76,7 @@ def _overview(check: DataCheck) -> list[str]:
 
 
 def _splits(summaries: Mapping[str, Summary]) -> list[str]:
-    """A row per split; all else on the screen but the problems is of the one to learn from."""
+    """Formats a row per split; the rest of the screen, apart from problems, is about the one to learn from."""
     rows = [["all splits", "", "images", "objects", "per image", "without", "left out", "ignored"]]
     for split, summary in summaries.items():
         mean = f"{summary.per_image['mean']:.3g}"
@@ -87,7 +87,7 @@ def _splits(summaries: Mapping[str, Summary]) -> list[str]:
 
 
 def _histograms(summary: Summary) -> list[str]:
-    """Classes, sizes and proportions side by side."""
+    """Formats histograms of classes, sizes and proportions side by side."""
     classes = dict(list(summary.classes.items())[:MAX_CLASSES])
     left = _bars(f"classes ({len(summary.classes)})", classes)
     rest = list(summary.classes.values())[MAX_CLASSES:]
@@ -120,7 +120,7 @@ def _bar(count: int, most: int) -> str:
 
 
 def _anchors(check: DataCheck, fit: DetectorFit) -> list[str]:
-    """A row per level of the preset's detector, then the recommended one as a whole."""
+    """Formats a row per level of the preset's detector, then the recommended one as a whole."""
     now, better = fit.current, fit.recommended
     title = f"boxes that an anchor matches (IoU >= {MATCH_IOU:g}), by longer side"
     rows = [["", "anchors", "all", *SIZE_NAMES]]

@@ -1,4 +1,4 @@
-"""Priors of window sizes, and grids of cells, that suit boxes: for models that learn without any.
+"""Fits priors of window sizes, and grids of cells, to boxes, for models that learn without boxes.
 
 SPACE and SPAIR look at each object through a window whose size has a prior, and a cell of their grid holds one
 object at most. Both must suit the data, and neither is learned. All values are in the units of the configs.
@@ -30,7 +30,7 @@ MAX_CELLS = 16
 _LESS_SHARED = 0.01
 """The least reduction of that share by a finer grid, where `MAX_SHARED` can't be reached."""
 _FITTING = 0.95
-"""Share of objects whose windows must fit into SPAIR's largest one, and into `_FILLED` of it: beyond that, the
+"""The share of objects whose windows must fit into `_FILLED` of SPAIR's largest one, because beyond that the
 sigmoid hardly moves."""
 _FILLED = 0.9
 _SHARES = 0.02, 0.98
@@ -45,12 +45,12 @@ class GridPrior:
         image_size: side of the model's square input, in pixels.
         window: side in pixels of the window at the prior's mean.
         size_loc: the prior's mean: the logit of a window's side over the image's (SPACE), or of its place in the
-            range of sizes, in anchors (SPAIR). Where it is annealed, the last one.
-        size_scale: its standard deviation.
-        anchor: SPAIR's, in pixels; None for SPACE.
-        cells: along each side.
+            range of sizes, in anchors (SPAIR). If it is annealed, the last value.
+        size_scale: the prior's standard deviation.
+        anchor: SPAIR's anchor, in pixels; None for SPACE.
+        cells: number of cells along each side.
         too_large: share of objects that need a window larger than the largest there is.
-        shared: share of objects whose centre is in a cell where another one has been counted already.
+        shared: share of objects whose centre is in the cell of another object counted before.
     """
 
     image_size: int
@@ -65,12 +65,12 @@ class GridPrior:
 
 @dataclass(frozen=True)
 class PriorFit:
-    """A config's prior and grid, and what suits the boxes.
+    """The prior and grid of a config, and those that suit the boxes.
 
     Attributes:
-        current: the config's own.
-        recommended: those with `changes`.
-        changes: what a recipe should change of its `model`; nothing without boxes.
+        current: the config's prior and grid.
+        recommended: the prior and grid with `changes`.
+        changes: changes to make to a recipe's `model`; none without boxes.
     """
 
     current: GridPrior
@@ -89,7 +89,7 @@ def fit_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: Grid
     Args:
         boxes_cxcywh: float (M, 4), relative to the image.
         image_index: int (M,), the image of each.
-        config: what to start from.
+        config: the config to start from.
     """
     current = measure(boxes_cxcywh, image_index, config)
     if not len(boxes_cxcywh):
@@ -129,7 +129,7 @@ def measure(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridMo
 
 
 def needed_windows(boxes_cxcywh: Tensor, config: GridModelConfig) -> Tensor:
-    """Sides of the windows that objects need, relative to the image.
+    """Returns the sides of the windows that objects need, relative to the image.
 
     Where the model reports tight boxes, a window is a square around the object with the config's margin: (M,).
     Where it reports its windows, they should be the boxes themselves; width and height have one prior: (2M,).
@@ -162,7 +162,7 @@ def shared_cells(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], cell: flo
     """Returns the share of objects whose centre is in an occupied cell; `cell` is its side over the image's."""
     if not len(boxes_cxcywh):
         return 0.0
-    # A centre at the image's very end is in the last cell.
+    # A centre on the image's last edge is in the last cell.
     place = (boxes_cxcywh[:, :2].double().clamp(max=1 - 1e-9) / cell).long()
     taken = torch.cat([torch.from_numpy(image_index)[:, None], place], dim=1).unique(dim=0)
     return 1 - len(taken) / len(boxes_cxcywh)
@@ -191,7 +191,7 @@ def _location_and_scale(raw: Tensor, least_scale: float) -> tuple[float, float]:
 
 
 def _finer(config: GridModelConfig) -> dict[str, Any]:
-    """Changes that halve the side of the cells; none where these would be too many, or the config has no such."""
+    """Returns changes that halve the cells' side; none where cells would be too many, or can't be halved."""
     if isinstance(config, SPACEConfig):
         cells = 2 * config.grid
         return {"grid": cells} if cells <= min(MAX_CELLS, config.image_size) else {}
@@ -199,11 +199,11 @@ def _finer(config: GridModelConfig) -> dict[str, Any]:
     even = [place for place, stride in enumerate(strides) if stride % 2 == 0]
     if not even or 2 * config.image_size > MAX_CELLS * config.grid.pixels_per_cell:
         return {}
-    # The last one: what a cell sees of the image stays as large as the kernels before it allow.
+    # The last stride is halved, so that a cell's receptive field stays as large as possible.
     strides[even[-1]] //= 2
     return {"grid": {"strides": strides}}
 
 
 def _changed(config: C, changes: dict[str, Any]) -> C:
-    """A config of the same class with some values replaced, validated."""
+    """Returns a config of the same class with some values replaced, validated."""
     return type(config).model_validate(merge(config.model_dump(mode="json"), changes))

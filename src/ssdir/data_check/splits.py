@@ -1,4 +1,4 @@
-"""The splits of a data set checked together: what is wrong in each, and what they should not share."""
+"""Checks the splits of a data set together: problems of each, and images and classes that they share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ssdir.data.learnable import (
 from ssdir.data_check.annotations import check_annotations
 from ssdir.data_check.images import ScannedImage, check_images
 
-# An image's name tells its split by its folder; what these name does not.
+# The names of these problems don't contain the split, unlike images' names with their folder.
 _UNPLACED = {"notes"}
-# Natural in a small split for measuring.
+# These are normal in a small validation or test split.
 _OF_THE_MAIN_SPLIT = {"unused_classes", "rare_classes"}
 
 
@@ -32,13 +32,13 @@ def check_splits(
     image_size: int,
     learned: Learned = EVERYTHING,
 ) -> list[Problem]:
-    """Problems of one or several splits, each kind once.
+    """Finds the problems of one or several splits, each kind once.
 
     Args:
-        tables: what is annotated, by split.
+        tables: the annotations by split.
         main: the split to learn from, which alone must show all classes.
-        scanned: what came of decoding the images, by path.
-        image_size: side of the square that images are squashed to.
+        scanned: the decoded images, by path.
+        image_size: side of the model's square input, to which images are resized.
         learned: which objects are to be learned.
     """
     found = [
@@ -77,7 +77,7 @@ def _check_split(
 
 
 def _classes_apart(tables: Mapping[str, AnnotationTable], main: str) -> list[Problem]:
-    """Classes that only a split for measuring shows; lists of classes that number them otherwise."""
+    """Finds classes that only other splits than the main one show, and lists of classes in another order."""
     learned, unseen, others = _classes_with_objects(tables[main]), [], []
     for split, table in tables.items():
         missing = [name for name in _classes_with_objects(table) if name not in learned]
@@ -117,7 +117,7 @@ def _shared_images(tables: Mapping[str, AnnotationTable], scanned: Mapping[Path,
 
 
 def main_split(splits: Sequence[str]) -> str:
-    """The split to learn from: train, or what is called like it (train2017); else the first."""
+    """Selects the split to learn from: train, or a name that begins so (train2017); else the first."""
     return next((split for split in splits if split == "train"), None) or next(
         (split for split in splits if split.lower().startswith("train")), splits[0]
     )

@@ -42,7 +42,7 @@ class ScatterConfig(Config):
 
     Attributes:
         canvas: side of the square images in pixels, 16 ... 8192.
-        grids: the grid sizes to draw from, cells per side, each 1 ... 15.
+        grids: the grid sizes to sample from, cells per side, each 1 ... 15.
         min_size: smallest glyph side, as a fraction of the canvas, in (0, 1].
         max_size: largest glyph side, as a fraction of the canvas, in (0, 1].
         position_variance: how far a glyph's centre may leave its cell's, in half cells, 0 ... 2.
@@ -129,15 +129,15 @@ class ScatteredImage:
 
 
 def image_rng(seed: int, split: SplitName, index: int) -> np.random.Generator:
-    """The random numbers of one image: the same whoever generates it, and in whichever order."""
+    """Returns the random generator of one image, whatever process generates it in whatever order."""
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
 def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generator) -> ScatteredImage:
     """Generates one image.
 
-    A grid is drawn, then half to all of its cells, or as many as `objects` says. Each cell in turn, unless it is
-    filled, gets a uniformly drawn glyph. Its size (longer side) is uniform between the smallest and the largest
+    A grid is sampled, then half to all of its cells, or as many as `objects` says. Each cell in turn, unless it is
+    filled, gets a uniformly sampled glyph. Its size (longer side) is uniform between the smallest and the largest
     that the free surroundings allow: the side of the largest block of cells around it that lies inside the image
     and has no filled one. Its centre is the cell's, moved by up to `position_variance` half cells along each axis.
     """
@@ -145,14 +145,14 @@ def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
     grid = _grid(config.canvas, grid_size, config.filled_threshold)
     num_cells = grid_size**2
     fewest, most = config.tried_cells(num_cells)
-    num_drawn = int(rng.integers(fewest, most + 1))
-    cells: list[int] = rng.permutation(num_cells)[:num_drawn].tolist()
-    draws: list[list[float]] = rng.random((num_drawn, 4)).tolist()
+    num_tried = int(rng.integers(fewest, most + 1))
+    cells: list[int] = rng.permutation(num_cells)[:num_tried].tolist()
+    draws: list[list[float]] = rng.random((num_tried, 4)).tolist()
     reach = config.position_variance * grid.cell_side / 2
     min_side, max_side = config.min_side, config.max_side
 
     canvas = _Canvas(config.canvas, grid)
-    drawn: list[int] = []
+    pasted: list[int] = []
     for cell, (which, size, right, down) in zip(cells, draws, strict=True):
         if canvas.filled >> cell & 1:
             continue
@@ -161,18 +161,18 @@ def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
         x, y = grid.centers[cell]
         glyph = int(which * len(glyphs.images))
         if canvas.paste(glyphs.images[glyph], side, x + (2 * right - 1) * reach, y + (2 * down - 1) * reach):
-            drawn.append(glyph)
+            pasted.append(glyph)
     return ScatteredImage(
         image=canvas.image,
         boxes_px=np.array(canvas.boxes, dtype=np.int32).reshape(-1, 4),
-        labels=glyphs.labels[drawn],
-        source_index=glyphs.indices[drawn],
+        labels=glyphs.labels[pasted],
+        source_index=glyphs.indices[pasted],
         visible=canvas.visible(),
     )
 
 
 def scattered_objects(scattered: ScatteredImage) -> Objects:
-    """The true objects of an image as `Objects` of batch size 1; `z_depth` is the draw order."""
+    """Returns the true objects of an image as `Objects` of batch size 1; `z_depth` is the draw order."""
     num_objects = len(scattered.labels)
     height, width = scattered.image.shape
     boxes = torch.from_numpy(scattered.boxes_px) / torch.tensor([width, height, width, height])
@@ -228,7 +228,7 @@ def _grid(canvas: int, size: int, filled_threshold: float) -> _Grid:
 
 
 class _Canvas:
-    """A picture in the making. Python integers and OpenCV calls: at this size numpy's overhead rules."""
+    """An image that glyphs are pasted on, with Python integers and OpenCV, as NumPy is slow for small arrays."""
 
     def __init__(self, canvas: int, grid: _Grid) -> None:
         self.grid = grid
@@ -250,7 +250,7 @@ class _Canvas:
         return side
 
     def paste(self, glyph: Image8, side: int, x: float, y: float) -> bool:
-        """Draws a glyph centred at (x, y), its longer side `side` pixels; False if too little is inside."""
+        """Pastes a glyph centred at (x, y), its longer side `side` pixels; False if too little is inside."""
         height, width = glyph.shape
         scale = side / max(height, width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -272,13 +272,16 @@ class _Canvas:
         return True
 
     def _visible_box(self, ink: Image8, left: int, top: int) -> _Box | None:
-        """The tight box of the ink inside the image, for ink placed at (left, top)."""
+        """Returns the tight box of the ink inside the image, for ink placed at (left, top)."""
         x, y, width, height = cv2.boundingRect(ink)
         x1, y1 = max(0, -left, x), max(0, -top, y)
         x2, y2 = min(self.canvas - left, x + width), min(self.canvas - top, y + height)
         if x2 <= x1 or y2 <= y1 or (x2 - x1) * (y2 - y1) < MIN_INSIDE * width * height:
             return None
-        if (x2 - x1, y2 - y1) != (width, height):  # Cut by the border: the rest may fill less of its box.
+        if (x2 - x1, y2 - y1) != (
+            width,
+            height,
+        ):  # The border cuts the glyph, and the rest may fill less of its box.
             x, y, width, height = cv2.boundingRect(ink[y1:y2, x1:x2])
             x1, y1 = x1 + x, y1 + y
             x2, y2 = x1 + width, y1 + height
@@ -302,6 +305,6 @@ class _Canvas:
                     self.filled |= (cv2.countNonZero(pixels) > self.grid.filled_pixels[cell]) << cell
 
     def visible(self) -> NDArray[np.float32]:
-        """The share of each object's ink that is still seen."""
+        """Returns the share of each object's ink that is still visible."""
         counts = np.bincount(self._owners.ravel(), minlength=len(self.boxes) + 1)[1:]
         return (counts / np.array(self._ink_pixels, dtype=np.float64)).astype(np.float32)

@@ -22,7 +22,7 @@ from ssdir.errors import InputError, nearest
 SOURCES = ("digits", "mnist")
 """The named sources; any other source is a folder's path."""
 
-# Shares of the train, validation and test parts.
+# These are the shares of train, val and test.
 _DIGITS_SHARES = (0.60, 0.15, 0.25)
 _FOLDER_SHARES = (0.70, 0.10, 0.20)
 # The last twelfth of MNIST's 60,000 training digits, 5,000, is for validation.
@@ -113,7 +113,7 @@ def _load_digits(split: SplitName) -> Glyphs:
 
 
 def _part(members: list[int], key: str, shares: tuple[float, float, float], split: SplitName) -> list[int]:
-    """One split's share of `members`, shuffled by a hash: the same on every machine and version."""
+    """Selects a split's share of `members`, shuffled by a hash: the same on every machine and version."""
     shuffled = sorted(members, key=lambda member: _hash(key.format(member)))
     ends = [0, *(round(math.fsum(shares[: i + 1]) * len(shuffled)) for i in range(3))]
     position = SPLITS.index(split)
@@ -143,7 +143,7 @@ def _load_mnist(split: SplitName, root: Path | None) -> Glyphs:
         indices = indices[:first_val] if split == "train" else indices[first_val:]
         indices_in_source = indices
     digits = [str(digit) for digit in range(_MAX_DIGIT + 1)]
-    kept = slice(indices[0], indices[-1] + 1) if len(indices) else slice(0)  # a view, no copy
+    kept = slice(indices[0], indices[-1] + 1) if len(indices) else slice(0)  # A slice is a view, not a copy.
     return Glyphs(list(images[kept]), labels[kept], digits, "mnist", indices_in_source)
 
 
@@ -222,7 +222,7 @@ def _load_folder(folder: Path, split: SplitName) -> Glyphs:
 
 
 def _folder_split(name: str) -> SplitName:
-    """The split of a file, by its name alone: adding files never moves the others."""
+    """Returns the split of a file by its name alone, so that adding files never moves the others."""
     position = _hash(name) / 2**64
     train, val, _ = _FOLDER_SHARES
     return "train" if position < train else "val" if position < train + val else "test"

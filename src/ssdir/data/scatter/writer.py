@@ -45,7 +45,7 @@ def write_scatter(
     Args:
         out: the folder to create.
         source: the glyph source, see `load_glyphs`.
-        config: what to generate, and how many images.
+        config: the parameters and numbers of images.
         root: the glyph source's folder, see `load_glyphs`.
         workers: number of processes.
         progress: called with the number of images written, and of all, every now and then.

@@ -31,9 +31,9 @@ class Conversion:
 
     Attributes:
         layout: the name of the layout that was read.
-        images: their number in each split.
-        objects: their number in each split.
-        notes: what was left out or passed over, as sentences.
+        images: number of images in each split.
+        objects: number of objects in each split.
+        notes: what was left out or changed, as sentences.
     """
 
     layout: str
@@ -52,7 +52,7 @@ def convert(
 ) -> Conversion:
     """Writes all splits of a data set in another layout, whole or not at all. Images are copied byte for byte.
 
-    COCO gets all objects as annotated: ignored ones as crowds, and what the table knows besides as further keys.
+    COCO gets all objects as annotated: ignored ones as crowds, and further columns of the table as keys.
     YOLO and VOC get boxes clipped to their image, without those that then have no area, and without ignored
     objects, for which they have no flag; VOC's are whole pixels. YOLO has no flag for difficult objects either.
     What is left out is counted in the notes, as are images and classes whose names could not be read again and are
@@ -109,7 +109,7 @@ def convert(
 def _read_splits(
     layout: Layout, root: Path, target: Target, done: Conversion, options: Mapping[str, str | None]
 ) -> dict[str, AnnotationTable]:
-    """The tables by the splits' names in the new data set."""
+    """Reads the tables, by the splits' names in the new data set."""
     found = layout.splits(root)
     stands_for = standard_splits(found)
     tables = {}
@@ -130,7 +130,7 @@ def _read_splits(
 
 
 def _renumber(table: AnnotationTable, names: Sequence[str]) -> AnnotationTable:
-    """The same objects, with the categories of all splits."""
+    """Returns the same objects with the categories of all splits."""
     position = np.array([names.index(name) for name in table.category_names] or [0], dtype=np.int64)
     return replace(table, category=position[table.category], category_names=list(names))
 
@@ -138,10 +138,10 @@ def _renumber(table: AnnotationTable, names: Sequence[str]) -> AnnotationTable:
 def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
     """Returns sizes and boxes for the images as shown; annotations may be of a reduced copy."""
     sizes = np.array([image_size(path) for path in table.image_paths], dtype=np.int64)
-    for path, size, told in zip(table.image_paths, sizes.tolist(), table.image_sizes.tolist(), strict=True):
-        if not same_shape(size, told):
+    for path, size, annotated in zip(table.image_paths, sizes.tolist(), table.image_sizes.tolist(), strict=True):
+        if not same_shape(size, annotated):
             raise InputError(
-                f"{path}: {size[1]} x {size[0]} pixels, but annotated as {told[1]} x {told[0]}: "
+                f"{path}: {size[1]} x {size[0]} pixels, but annotated as {annotated[1]} x {annotated[0]}: "
                 "use the image annotated"
             )
     scale = (sizes / table.image_sizes)[table.image][:, [1, 0, 1, 0]]
@@ -174,7 +174,7 @@ def _expressible(table: AnnotationTable, split: str, target: Target, done: Conve
 
 
 def _first_of_each(table: AnnotationTable, target: Target) -> NDArray[np.int64]:
-    """The rows without those that would be written as an earlier one of their image: readers leave these out."""
+    """Returns the rows without those that would be written like an earlier one, because readers drop these."""
     written: list[Any] = (
         yolo_lines(table) if target == "yolo" else [tuple(box) for box in voc_boxes(table).tolist()]
     )

@@ -15,26 +15,26 @@ from ssdir.data.image_files import IMAGE_SUFFIXES, is_image_name
 from ssdir.data.images import open_image
 from ssdir.formatting import quote
 
-# Control characters, halves of surrogate pairs (bytes that are no UTF-8), and ends of lines and paragraphs.
+# These are control characters, half surrogate pairs (bytes that are no UTF-8), ends of lines and paragraphs.
 _UNWRITABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# A byte order mark, and what XML excludes.
+# These are a byte order mark, and characters that XML excludes.
 _NO_TEXT = frozenset("\ufeff\ufffe\uffff")
-# File systems take 255 bytes; some are for the split's name and the suffix.
+# Names have at most 255 bytes, some of which are for the split's name and the suffix.
 _MAX_BYTES = 180
 
 
 def copy_names(
     tables: Mapping[str, AnnotationTable], one_folder: bool, any_suffix: bool
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The names of the copies: those of the images, where they can be written and no two share one.
+    """Chooses the names of copies: those of the images, where they can be written and no two share one.
 
     Two names are one if they differ only in case, suffix, or how an accent is written, as their labels would be
     one file, at least on some systems.
 
     Args:
         tables: the images of each split.
-        one_folder: the copies of all splits lie in one folder.
-        any_suffix: images are listed with their suffix, so that it may be any.
+        one_folder: whether the copies of all splits are in one folder.
+        any_suffix: whether images are listed with their suffix, so that it may be any.
 
     Returns:
         By split, a name for each image; and all changes of a name, in words.
@@ -76,7 +76,7 @@ def copy_names(
 
 
 def _plain_name(path: Path, any_suffix: bool) -> str:
-    """An image's name if it can be written in a list and read again, else one like it."""
+    """Returns an image's name if it can be written in a list and read again, else a similar one."""
     stem, suffix = path.stem, path.suffix
     plain = (
         plain_text(stem).replace("\\", "_").lstrip(". ").encode()[:_MAX_BYTES].decode("utf-8", "ignore").rstrip()
@@ -88,7 +88,7 @@ def _plain_name(path: Path, any_suffix: bool) -> str:
 
 
 def _suffix_of(path: Path) -> str:
-    """The usual suffix of the format that an image file has."""
+    """Returns the usual suffix of an image file's format."""
     with open_image(path) as image:
         kind = image.format
     suffixes = (suffix for suffix, other in Image.registered_extensions().items() if other == kind)
@@ -96,7 +96,7 @@ def _suffix_of(path: Path) -> str:
 
 
 def class_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Class names that can be written, one in a line, and read again; and all changes of one, in words."""
+    """Chooses class names that can be written, one per line, and read again; also describes the changes."""
     taken, written, changes = {*names}, list[str](), list[str]()
     for name in names:
         plain = plain_text(name) or "class"

@@ -18,7 +18,7 @@ from ssdir.documents import json_text
 
 
 def _rows_of_images(table: AnnotationTable) -> Iterator[NDArray[np.int64]]:
-    """The objects of each image, in their order."""
+    """Yields the rows of each image's objects, in order."""
     order = np.argsort(table.image, kind="stable")
     counts = np.bincount(table.image, minlength=len(table.image_names))
     return iter(np.split(order, np.cumsum(counts)[:-1]))
@@ -93,7 +93,7 @@ def write_yolo(folder: Path, split: str, table: AnnotationTable, file_names: Seq
 
 
 def yolo_lines(table: AnnotationTable) -> list[str]:
-    """The line of each object."""
+    """Formats the line of each object."""
     height_width = table.image_sizes[table.image]
     x1, y1, x2, y2 = (table.boxes_px / height_width[:, [1, 0, 1, 0]]).T
     boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
@@ -104,7 +104,7 @@ def yolo_lines(table: AnnotationTable) -> list[str]:
 
 
 def write_data_yaml(folder: Path, splits: Sequence[str], names: Sequence[str]) -> None:
-    """Writes `data.yaml`, without `path`: then the tools that read it take the folder of the file itself."""
+    """Writes `data.yaml` without `path`, so that tools use the folder of the file."""
     content = {**{split: f"images/{split}" for split in splits}, "names": dict(enumerate(names))}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=math.inf)
     (folder / "data.yaml").write_text(text, "utf-8")
@@ -125,9 +125,9 @@ def write_voc(folder: Path, split: str, table: AnnotationTable, file_names: Sequ
 
 
 def voc_boxes(table: AnnotationTable) -> NDArray[np.int64]:
-    """Each object's xmin, ymin, xmax and ymax in whole pixels, from pixel 1, and with the last pixel.
+    """Returns each object's xmin, ymin, xmax and ymax in whole pixels, counted from 1, the last pixel included.
 
-    What would have none is the pixel that its centre is in.
+    A box without a whole pixel becomes the pixel of its centre.
     """
     low, high = np.rint(table.boxes_px[:, :2]), np.rint(table.boxes_px[:, 2:])
     centre = np.floor((table.boxes_px[:, :2] + table.boxes_px[:, 2:]) / 2)
