@@ -1,7 +1,7 @@
 """Checks a data set: all splits and images once, and the settings that suit training on them.
 
-`check_data` calls the parts in turn: `images`, `splits` with `annotations`, `anchors`, `size_priors`. Its result is
-a `DataCheck`, which `report` shows, and writes with the recipe of `recommendation` and the `image_grid`.
+`check_data` calls the parts in turn: `images`, `splits` with `annotations`, `anchors` and `size_priors`. `report`
+shows the result, a `DataCheck`, and writes it with the recipe of `recommendation` and the `image_grid`.
 """
 
 from __future__ import annotations
