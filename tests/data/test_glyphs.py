@@ -115,6 +115,8 @@ def test_mnist_is_read_from_plain_files(tmp_path, mnist_arrays):
         (gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", 5, 0, 28)), "sides of 1 ... 256"),
         (gzip.compress(idx(np.zeros((4, 28, 28), np.uint8))), "4 images but 5 labels"),
     ],
+    # By default an id holds the bytes, and gzip writes the time into them: each process would have other ids.
+    ids=("no gzip", "damaged", "short", "cut", "unended", "longer", "huge", "many", "no height", "few images"),
 )
 def test_damaged_mnist_is_named(mnist_root, content, message):
     (mnist_root / "MNIST/raw/t10k-images-idx3-ubyte.gz").write_bytes(content)
