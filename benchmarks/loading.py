@@ -56,7 +56,7 @@ def training_rate(recipe: Recipe, dataset: ObjectDataset) -> float:
     """Images per second of the detector's step, the stage that reads images anew each epoch."""
     assert isinstance(recipe.model, DetectedConfig)
     batch_size = recipe.detector.batch_size
-    model = SSD(recipe.model.detector, dataset.class_names).train()
+    model = SSD(recipe.model.ssd, dataset.class_names).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, targets = collate([dataset[index] for index in range(batch_size)])
     started = time.perf_counter()

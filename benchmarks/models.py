@@ -35,12 +35,12 @@ def config_of(name: str, size: int) -> AnyModelConfig:
     """A model of a common image and latent size."""
     detected = [
         "model.consistency.weight=0",
-        f"model.detector.image_size={size}",
+        f"model.ssd.image_size={size}",
         f"model.encoder.latent_dim={LATENT}",
     ]
     sizes = {
         "SSDIR": detected,
-        "SSDIR, SSD's boxes": [*detected, "model.detector.refiner=null"],
+        "SSDIR, SSD's boxes": [*detected, "model.ssd.refiner=null"],
         "GlimpseVAE": detected,
         "SPAIR": [f"model.image_size={size}", f"model.glimpses.latent_dim={LATENT}"],
         "SPACE": [f"model.image_size={size}", f"model.grid={size // 16}", f"model.latent_dim={LATENT}"],

@@ -132,7 +132,7 @@ def glimpse_model() -> DetectedVAE:
     """The paper's detector with an encoder of glimpses, untrained."""
     detector = SSDIRConfig.model_validate(read_recipe(PRESET).model.model_dump()).detector
     with seeded(0):
-        return GlimpseVAE(GlimpseVAEConfig(detector=detector), ["object"]).eval()
+        return GlimpseVAE(GlimpseVAEConfig(ssd=detector), ["object"]).eval()
 
 
 def pictures() -> Tensor:

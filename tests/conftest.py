@@ -32,7 +32,7 @@ CLASS_NAMES = ["cat", "dog", "eel"]
 def build_tiny_model(class_names: list[str]) -> SSDIR:
     """Untrained; at a threshold of 0.7, `picture` has a few objects, and blank images have none."""
     config = SSDIRConfig(
-        detector=SSDConfig(
+        ssd=SSDConfig(
             image_size=64,
             backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
             anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),
@@ -68,8 +68,8 @@ def untrained_recipe() -> Callable[..., Recipe]:
 
     def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = read_recipe(name, overrides)
-        if getattr(recipe.model.detector.backbone, "pretrained", False):
-            recipe = read_recipe(name, [*overrides, "model.detector.backbone.pretrained=false"])
+        if getattr(recipe.model.ssd.backbone, "pretrained", False):
+            recipe = read_recipe(name, [*overrides, "model.ssd.backbone.pretrained=false"])
         return recipe
 
     return read

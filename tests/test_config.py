@@ -30,8 +30,8 @@ def test_unknown_keys_name_the_nearest() -> None:
 
 def test_unknown_keys_below_a_choice_of_backbones() -> None:
     """The path is what the user wrote, without the tag of the union."""
-    told = message("model.detector.backbone.pretraind=true")
-    assert told == f"{PRESET}: unknown key 'model.detector.backbone.pretraind'; did you mean 'pretrained'?"
+    told = message("model.ssd.backbone.pretraind=true")
+    assert told == f"{PRESET}: unknown key 'model.ssd.backbone.pretraind'; did you mean 'pretrained'?"
 
 
 def test_wrong_values_name_their_dotted_path() -> None:
@@ -39,7 +39,7 @@ def test_wrong_values_name_their_dotted_path() -> None:
     assert "(got 'many')" in message("detector.epochs=many")
     assert "'representation.lr': " in message("representation.lr=-1")
     assert "'stage': " in message("stage=nothing")
-    assert "min_sizes and max_sizes" in message("model.detector.anchors.min_sizes=[1, 2]")
+    assert "min_sizes and max_sizes" in message("model.ssd.anchors.min_sizes=[1, 2]")
 
 
 def test_wrong_value_of_a_key_of_several_types() -> None:
@@ -56,11 +56,11 @@ def test_numbers_may_be_written_as_people_do(text: str) -> None:
 
 def test_overrides_take_yaml_values_and_the_last_wins() -> None:
     overrides = ["classes=[seven, nine]", "detector.grad_clip=null", "seed=1", "seed=2"]
-    recipe = read_recipe(PRESET, [*overrides, "model.detector.nms=true"])
+    recipe = read_recipe(PRESET, [*overrides, "model.ssd.nms=true"])
     assert recipe.classes == ("seven", "nine")
     assert recipe.detector.grad_clip is None
     assert recipe.seed == 2
-    assert recipe.model.detector.nms is True
+    assert recipe.model.ssd.nms is True
 
 
 @pytest.mark.parametrize("text", ["seed", "=1", "classes=[seven"])

@@ -38,8 +38,8 @@ def ship(
     measured, threshold = report["metrics"], report["provenance"]["config"].get("score_threshold")
     folder, model = WEIGHTS / name, load_model(run)
     if threshold is not None:  # what it was measured at
-        detector = model.config.detector.model_copy(update={"score_threshold": threshold})
-        model.config = model.config.model_copy(update={"detector": detector})
+        detector = model.config.ssd.model_copy(update={"score_threshold": threshold})
+        model.config = model.config.model_copy(update={"ssd": detector})
     save_model(model, folder, description, half=True)
     size = (folder / "model.safetensors").stat().st_size
     if size > LIMIT:

@@ -38,9 +38,9 @@ runs:
     data: digits
     seeds: 1
     overrides:
-      - "model.detector={image_size: 64, max_objects: 8}"
-      - "model.detector.backbone={channels: [8, 16, 16], num_levels: 2, top_down: 16}"
-      - "model.detector.anchors={min_sizes: [8, 24], max_sizes: [24, 56]}"
+      - "model.ssd={image_size: 64, max_objects: 8}"
+      - "model.ssd.backbone={channels: [8, 16, 16], num_levels: 2, top_down: 16}"
+      - "model.ssd.anchors={min_sizes: [8, 24], max_sizes: [24, 56]}"
       - "model.encoder={latent_dim: 8, mlp_channels: 16, hidden_channels: 16}"
       - "model.decoder={stem: 16, channels: [16, 16, 16]}"
       - "detector={epochs: 1, batch_size: 12}"
@@ -63,7 +63,7 @@ def save_small_model(folder: Path, names: list[str], seed: int = 0) -> None:
     from ssdir.models.ssdir import SSDIR, SSDIRConfig
 
     config = SSDIRConfig(
-        detector=SSDConfig(
+        ssd=SSDConfig(
             image_size=samples.SIDE,
             backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
             anchors=AnchorConfig(min_sizes=(8, 24), max_sizes=(24, 56)),

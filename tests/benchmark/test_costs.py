@@ -11,7 +11,7 @@ from ssdir.models.registry import build_model
 from ssdir.objects import Scene
 from ssdir.training.recipe import read_recipe
 
-SMALL = ["model.detector.image_size=64", "model.consistency.weight=0"]
+SMALL = ["model.ssd.image_size=64", "model.consistency.weight=0"]
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_models_that_read_what_the_refiner_reads_are_trained_too(overrides: list
 
 
 def test_sizes_of_images_are_measured_apart() -> None:
-    sizes = [read_recipe("tiny", [f"model.detector.image_size={size}"]).model for size in (64, 96)]
+    sizes = [read_recipe("tiny", [f"model.ssd.image_size={size}"]).model for size in (64, 96)]
     costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, memory_of=[])
     assert [(cost.image_size, cost.stage) for cost in costs] == [
         (size, name) for size in (64, 96) for name in STAGES

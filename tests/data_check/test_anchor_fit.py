@@ -105,7 +105,7 @@ def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
 def test_nor_on_real_faces_most_of_which_are_small() -> None:
     table = read_annotations(WIDERFACE, "val")
     boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))
-    config = read_recipe("tiny").model.detector
+    config = read_recipe("tiny").model.ssd
     better = recommend(boxes, [1024], 0.5, config)
     assert better.image_size == 256
     large = boxes[boxes[:, 2:].amax(dim=1) > 0.5]

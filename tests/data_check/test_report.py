@@ -108,13 +108,13 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     assert recipe.representation == tiny.representation.model_copy(update=often)
     assert recipe.detector == tiny.detector.model_copy(update={**often, "keep": "best", "patience": 50})
     assert recipe.augment == AugmentConfig(flip=0.5, photometric=0.5, zoom_out=0.3, iou_crop=0.5)
-    detector = recipe.model.detector
+    detector = recipe.model.ssd
     better, now = found["recommended"], found["current"]
     assert detector.image_size == better["image_size"]
     assert detector.anchors.model_dump(mode="json") == better["anchors"]
     assert detector.nms_threshold == better["nms_threshold"] == found["summary"]["nms_threshold"]
     assert better["together"]["share"] > now["together"]["share"] + 0.2
-    assert detector.backbone == tiny.model.detector.backbone
+    assert detector.backbone == tiny.model.ssd.backbone
     with Image.open(out / "image-grid.png") as grid:
         assert grid.width > 1000
 
@@ -133,7 +133,7 @@ def test_few_images_are_seen_more_often(
     measured = {} if epochs is None else {"keep": "best", "patience": max(10, round(epochs / 4))}
     assert {key: recipe.get("detector", {}).get(key) for key in measured} == measured
     assert ("augment" in recipe) == (epochs is not None)
-    assert recipe["model"]["detector"].get("refiner") == (None if epochs is None else {"copies": 3})
+    assert recipe["model"]["ssd"].get("refiner") == (None if epochs is None else {"copies": 3})
     assert "decoder" not in recipe["model"], "tiny's drawings start smooth"
 
 
@@ -175,7 +175,7 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
     recipe = yaml.safe_load(recommended_yaml(check_data(clean, None, "paper-clevr")))
     assert recipe["model"]["decoder"] == {"icnr": True}
-    assert "refiner" not in recipe["model"]["detector"], "it has none"
+    assert "refiner" not in recipe["model"]["ssd"], "it has none"
 
 
 @pytest.mark.parametrize(("grey", "view"), [(0, "copy_paste"), (90, "warp")])
@@ -214,7 +214,7 @@ def test_every_preset_can_be_recommended_for(
     assert model.detector.feature_sizes == [level.cells for level in fit.recommended.levels]
     assert fit.recommended.together.share >= fit.current.together.share
     nms = "nms_threshold" in path.read_text()
-    assert nms == fit.nms == read_recipe(preset).model.detector.nms
+    assert nms == fit.nms == read_recipe(preset).model.ssd.nms
 
 
 def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def _small_model() -> DetectedVAE:
     backbone = ConvConfig(channels=(4, 6, 8), num_levels=2, top_down=4)
     anchors = AnchorConfig(min_sizes=(16, 32), max_sizes=(32, 48), aspect_ratios=(0.5,))
     detector = SSDConfig(image_size=SIZE, backbone=backbone, anchors=anchors, max_objects=5)
-    config = SSDIRConfig(detector=detector, encoder=PyramidEncoderConfig(latent_dim=6), clone_backbone=True)
+    config = SSDIRConfig(ssd=detector, encoder=PyramidEncoderConfig(latent_dim=6), clone_backbone=True)
     model = build_model(config, ["object"]).eval()
     assert isinstance(model, DetectedVAE)
     return model

@@ -168,7 +168,7 @@ def per_cell() -> SSDIR:
     detector = detector_config(nms=False, max_objects=7)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=False)
     encoder = PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16)
-    return SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+    return SSDIR(SSDIRConfig(ssd=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
 
 
 def all_levels() -> SSDIR:
@@ -177,7 +177,7 @@ def all_levels() -> SSDIR:
         latent_dim=8, samples=8, levels="all", num_downsamples=2, hidden_channels=8, mlp_channels=16
     )
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
-    config = SSDIRConfig(detector=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
+    config = SSDIRConfig(ssd=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
     return SSDIR(config, ["cat", "dog", "eel"])
 
 
@@ -188,7 +188,7 @@ def refined() -> SSDIR:
         latent_dim=8, samples=4, refiner_features=True, hidden_channels=8, mlp_channels=16
     )
     detector = detector_config(refiner=RefinerConfig(size=3, channels=8, hidden=8))
-    model = SSDIR(SSDIRConfig(detector=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+    model = SSDIR(SSDIRConfig(ssd=detector, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
     assert model.detector.refiner is not None
     last = model.detector.refiner.net[-1]
     assert isinstance(last, nn.Linear)
@@ -202,7 +202,7 @@ def refined() -> SSDIR:
 def glimpses() -> GlimpseVAE:
     encoder = GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
-    config = GlimpseVAEConfig(detector=detector_config(), encoder=encoder, decoder=decoder)
+    config = GlimpseVAEConfig(ssd=detector_config(), encoder=encoder, decoder=decoder)
     return GlimpseVAE(config, ["cat", "dog", "eel"])
 
 
@@ -229,7 +229,7 @@ def test_every_kind_and_option(
     if model.detector.refiner is not None:
         seen = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
         assert len(expected.scores) < len(model.detector.select(model.detector(seen)[1]))
-    if not model.config.detector.nms:
+    if not model.config.ssd.nms:
         assert expected.counts.max() == 7
     assert_same_objects(OnnxEncoder(path, "cpu").encode_pixels(pixels), expected)
 
@@ -418,7 +418,7 @@ def test_a_detector_alone(build: Callable[[], DetectedVAE], picture: NDArray[np.
 
 
 def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
-    model = PooledFeatures(PooledFeaturesConfig(detector=detector_config()), ["object"])
+    model = PooledFeatures(PooledFeaturesConfig(ssd=detector_config()), ["object"])
     with pytest.raises(
         InputError, match="PooledFeatures can't be exported: only SSDIR, GlimpseVAE and detectors can"
     ):

@@ -22,7 +22,7 @@ from .tiny import NAMES, SIZE, assert_same_objects, detector_config, noise, tiny
 
 def glimpse_vae() -> GlimpseVAE:
     config = GlimpseVAEConfig(
-        detector=detector_config(),
+        ssd=detector_config(),
         encoder=GlimpseEncoderConfig(latent_dim=6, glimpse_size=16, channels=(8, 12), mlp_channels=16),
         decoder=DecoderConfig(stem=12, channels=(12, 8, 8), alpha=True),
     )

@@ -171,7 +171,7 @@ def reshape_weight(folder: Path) -> None:
 def one_level_too_few(folder: Path) -> None:
     file = folder / "config.json"
     header = json.loads(file.read_text())
-    header["config"]["detector"]["anchors"].update(min_sizes=[8], max_sizes=[24])
+    header["config"]["ssd"]["anchors"].update(min_sizes=[8], max_sizes=[24])
     file.write_text(json.dumps(header))
 
 
@@ -191,7 +191,7 @@ def set_in_config(path: str, value: Any) -> Callable[[Path], None]:
     return edit
 
 
-CHANNELS, MIN_SIZES = "config.detector.backbone.channels", "config.detector.anchors.min_sizes"
+CHANNELS, MIN_SIZES = "config.ssd.backbone.channels", "config.ssd.anchors.min_sizes"
 
 
 def spoil_weight(value: float) -> Callable[[Path], None]:
@@ -267,9 +267,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no channels": (set_in_config(CHANNELS, []), "at least 1 item"),
     "ten thousand stages": (set_in_config(CHANNELS, [8] * 10_000), "at most 32 items"),
     "other channels": (set_in_config(CHANNELS, [8, 12, 16_000]), "does not fit"),
-    "huge images": (set_in_config("config.detector.image_size", 10**9), "image_size.*less than or equal to 4096"),
+    "huge images": (set_in_config("config.ssd.image_size", 10**9), "image_size.*less than or equal to 4096"),
     "huge feature maps": (
-        set_in_config("config.detector", {"image_size": 4096, "backbone": {"kind": "conv", "channels": [9000]}}),
+        set_in_config("config.ssd", {"image_size": 4096, "backbone": {"kind": "conv", "channels": [9000]}}),
         "more than 268,435,456 values",
     ),
     "huge decoded objects": (

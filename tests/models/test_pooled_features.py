@@ -24,7 +24,7 @@ D = 6
 
 
 def pooled_features(**changes: int) -> PooledFeatures:
-    config = PooledFeaturesConfig(detector=detector_config(), **{"latent_dim": D, "pool_size": 2, **changes})
+    config = PooledFeaturesConfig(ssd=detector_config(), **{"latent_dim": D, "pool_size": 2, **changes})
     return PooledFeatures(config, NAMES, tiny_detector()).eval()
 
 
@@ -131,7 +131,7 @@ def test_it_has_no_decoder_and_no_random_floor(fitted: PooledFeatures) -> None:
 def test_its_preset_differs_from_tiny_in_nothing_but_the_representation() -> None:
     """So that both have the same detector, weight by weight, and codes of one size."""
     ours, theirs = read_recipe("tiny-pooled"), read_recipe("tiny")
-    assert ours.model.detector == theirs.model.detector
+    assert ours.model.ssd == theirs.model.ssd
     assert ours.model.latent_dim == theirs.model.latent_dim
     for same in ("seed", "classes", "augment", "detector"):
         assert getattr(ours, same) == getattr(theirs, same)

@@ -33,11 +33,11 @@ DETECTED = [name for name in presets() if isinstance(read_recipe(name).model, De
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTED)
 def test_preset_takes_a_step_of_each_stage(name: str, untrained_recipe: Callable[..., Recipe]) -> None:
-    recipe = untrained_recipe(name, ["model.detector.score_threshold=0", "model.detector.max_objects=4"])
+    recipe = untrained_recipe(name, ["model.ssd.score_threshold=0", "model.ssd.max_objects=4"])
     torch.manual_seed(0)
-    size = recipe.model.detector.image_size
+    size = recipe.model.ssd.image_size
     images = torch.rand(2, 3, size, size)
-    detector = SSD(recipe.model.detector, NAMES).train()
+    detector = SSD(recipe.model.ssd, NAMES).train()
     loss = detector.loss(images, truth(3, 2))["total"]
     assert torch.isfinite(loss)
     changed = step(detector, loss)

@@ -128,7 +128,7 @@ def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
 
 
 def test_without_a_refiner_there_is_no_second_look() -> None:
-    with pytest.raises(ValueError, match=r"encoder\.refiner_features needs detector\.refiner"):
+    with pytest.raises(ValueError, match=r"encoder\.refiner_features needs ssd\.refiner"):
         tiny_model(encoder={"kind": "aligned", "samples": 4, "refiner_features": True})
 
 
@@ -418,7 +418,7 @@ def test_codes_learn_the_detector_s_classes_where_asked() -> None:
 
 
 def test_one_class_is_none_to_learn() -> None:
-    config = SSDIRConfig(detector=detector_config(), loss=LossConfig(classes=1))
+    config = SSDIRConfig(ssd=detector_config(), loss=LossConfig(classes=1))
     with pytest.raises(InputError, match=r"loss\.classes needs a detector of several classes"):
         SSDIR(config, ["object"])
 
@@ -571,7 +571,7 @@ def shapes(model: SSDIR, part: str) -> list[tuple[int, ...]]:
 def test_paper_mnist_has_the_papers_anchors(paper_model: SSDIR) -> None:
     assert paper_model.detector.feature_sizes == [18, 9, 5, 3, 1]
     assert len(paper_model.detector.anchors) == 880
-    assert not paper_model.config.detector.nms
+    assert not paper_model.config.ssd.nms
 
 
 def test_paper_mnist_has_the_papers_decoder(paper_model: SSDIR) -> None:

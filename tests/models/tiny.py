@@ -51,7 +51,7 @@ def tiny_model(
     **changes: Any,
 ) -> SSDIR:
     config = SSDIRConfig(
-        detector=detector_config(**(detector or {})),
+        ssd=detector_config(**(detector or {})),
         encoder=_encoder_config(**(encoder or {})),
         decoder=DecoderConfig(stem=12, channels=(12, 8, 8), alpha=alpha),
         **changes,

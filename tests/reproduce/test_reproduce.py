@@ -28,9 +28,9 @@ from ssdir.training.session import OutOfTime
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "model.detector={image_size: 64, anchors: {min_sizes: [10, 20, 36], max_sizes: [20, 36, 56]}}",
-    "model.detector.backbone={channels: [8, 8, 8, 8, 8], top_down: 8}",
-    "model.detector={score_threshold: 0, nms_threshold: 0.8, max_objects: 60}",  # untrained, it finds by chance
+    "model.ssd={image_size: 64, anchors: {min_sizes: [10, 20, 36], max_sizes: [20, 36, 56]}}",
+    "model.ssd.backbone={channels: [8, 8, 8, 8, 8], top_down: 8}",
+    "model.ssd={score_threshold: 0, nms_threshold: 0.8, max_objects: 60}",  # untrained, it finds by chance
     "model.encoder={latent_dim: 8, mlp_channels: 16}",
     "model.decoder={stem: 16, channels: [8, 8, 8]}",
     "model.consistency.weight=0",

@@ -23,8 +23,8 @@ def changed(recipe: Recipe, stage: str, **values: Any) -> Recipe:
 
 def with_detector(recipe: Recipe, **values: Any) -> Recipe:
     """The recipe with other values in the detector's config."""
-    detector = recipe.model.detector.model_copy(update=values)
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"detector": detector})})
+    detector = recipe.model.ssd.model_copy(update=values)
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"ssd": detector})})
 
 
 def summary(run: Path, stage: str) -> dict[str, Any]:

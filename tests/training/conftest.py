@@ -53,7 +53,7 @@ def recipe() -> Recipe:
     return Recipe(
         name="tiny",
         model=SSDIRConfig(
-            detector=SSDConfig(
+            ssd=SSDConfig(
                 image_size=SIZE,
                 backbone=ConvConfig(channels=(8, 16, 16), num_levels=2, top_down=16),
                 anchors=AnchorConfig(min_sizes=(12, 24), max_sizes=(24, 48)),

@@ -194,8 +194,8 @@ def test_key_follows_weights_options_and_data(
         model.detector.box_heads[0].bias[0] += 1e-3
     keys.add(cache_key(model, val))
     for change in ({"score_threshold": 0.3}, {"nms": False}):
-        detector = recipe.model.detector.model_copy(update=change)
-        model.config = recipe.model.model_copy(update={"detector": detector})
+        detector = recipe.model.ssd.model_copy(update=change)
+        model.config = recipe.model.model_copy(update={"ssd": detector})
         keys.add(cache_key(model, val))
     assert len(keys) == 6
 
@@ -218,7 +218,7 @@ def test_a_copy_that_reads_the_detector_too_needs_its_features(
     recipe: Recipe, val: ObjectDataset, model: SSDIR, tmp_path: Path
 ) -> None:
     # Of a network of three stages, so that there is one finer than the pyramid.
-    small = recipe.model.detector
+    small = recipe.model.ssd
     detector = small.model_copy(
         update={
             "refiner": RefinerConfig(size=3, channels=8, hidden=8),
@@ -226,7 +226,7 @@ def test_a_copy_that_reads_the_detector_too_needs_its_features(
         }
     )
     encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=16, refiner_features=True)
-    changes = {"detector": detector, "encoder": encoder, "clone_backbone": True}
+    changes = {"ssd": detector, "encoder": encoder, "clone_backbone": True}
     both = SSDIR(recipe.model.model_copy(update=changes), ["object"]).eval()
     batch = everything(build_cache(both, val, tmp_path, limit_mb=100))
     with torch.no_grad():

@@ -20,7 +20,7 @@ from .common import SIZE
 RECIPE = {
     "name": "small",
     "model": {
-        "detector": {
+        "ssd": {
             "image_size": SIZE,
             "backbone": {"kind": "conv", "channels": [16, 32, 48], "num_levels": 2, "top_down": 0},
             "anchors": {"min_sizes": [20, 28], "max_sizes": [28, 36]},

@@ -30,7 +30,7 @@ from .common import all_finite, summary, with_detector
 
 @pytest.fixture(scope="session")
 def pooled(recipe: Recipe) -> Recipe:
-    model = PooledFeaturesConfig(detector=recipe.model.detector, latent_dim=8, fit_objects=100)
+    model = PooledFeaturesConfig(ssd=recipe.model.ssd, latent_dim=8, fit_objects=100)
     return recipe.model_copy(update={"model": model})
 
 

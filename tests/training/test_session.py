@@ -88,7 +88,7 @@ def test_other_models_and_other_selections_share_a_detector(
 ) -> None:
     selective = with_detector(changed(recipe, "representation", epochs=1), score_threshold=0.3)
     glimpses = GlimpseVAEConfig(
-        detector=selective.model.detector,
+        ssd=selective.model.ssd,
         encoder=GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16),
         decoder=selective.model.decoder,
     )
@@ -122,7 +122,7 @@ def test_detectors_of_other_settings_or_data_are_refused(
 
 def test_what_decides_a_detector() -> None:
     settings = detector_settings(read_recipe("tiny"))
-    assert settings == detector_settings(read_recipe("tiny-glimpses", ["model.detector.nms=false"]))
+    assert settings == detector_settings(read_recipe("tiny-glimpses", ["model.ssd.nms=false"]))
     assert settings != detector_settings(read_recipe("tiny", ["classes=all"]))
     assert settings != detector_settings(read_recipe("tiny", ["augment.flip=0.5"]))
     assert settings != detector_settings(read_recipe("tiny", ["precision=single"]))

@@ -184,7 +184,7 @@ def untrained(config: StoredConfig) -> ObjectModel:
         if isinstance(config, SSDConfig):
             model: ObjectModel = GivenDetector(config, names)
         else:
-            detector = GivenDetector(config.detector, names) if isinstance(config, DetectedConfig) else None
+            detector = GivenDetector(config.ssd, names) if isinstance(config, DetectedConfig) else None
             model = build_model(config, names, detector)
         if (of_model := detector_of(model)) is not None:
             _detect_nothing(of_model)
@@ -211,7 +211,7 @@ def resized(config: StoredConfig, size: int) -> StoredConfig:
         InputError: if its other parts don't suit that.
     """
     values = config.model_dump()
-    where = values["detector"] if isinstance(config, DetectedConfig) else values
+    where = values["ssd"] if isinstance(config, DetectedConfig) else values
     where["image_size"] = size
     return parse(type(config), values, source=f"{config.kind} of {size} pixels")
 

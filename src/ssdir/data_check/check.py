@@ -139,7 +139,7 @@ def check_data(
     detector = None
     if isinstance(model, DetectedConfig):
         longer_sides = tables[main].image_sizes.max(axis=1).tolist()
-        detector = fit_detector(boxes, longer_sides, summaries[main].nms_threshold, model.detector)
+        detector = fit_detector(boxes, longer_sides, summaries[main].nms_threshold, model.ssd)
     names = PRIOR_PRESETS if detector else (preset,)
     grids = {name: config for name in names if isinstance(config := read_recipe(name).model, GridModelConfig)}
     return DataCheck(

@@ -58,9 +58,9 @@ def recommended_yaml(check: DataCheck) -> str:
         if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.icnr:
             model["decoder"] = {"icnr": True}
             comments.append("# The decoder starts smooth: few images would leave the patterns of another start.")
-        refiner = recipe.model.detector.refiner if isinstance(recipe.model, DetectedConfig) else None
+        refiner = recipe.model.ssd.refiner if isinstance(recipe.model, DetectedConfig) else None
         if refiner is not None and refiner.copies < MORE_COPIES:
-            model["detector"]["refiner"] = {"copies": MORE_COPIES}
+            model["ssd"]["refiner"] = {"copies": MORE_COPIES}
             comments.append("# The refinement of boxes learns from more of them, for few images have few.")
         if "augment" in stages:
             comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
@@ -111,7 +111,7 @@ def _detector_changes(fit: DetectorFit, preset: str, split: str) -> tuple[list[s
         f"# Its anchors match {better.together.share:.1%} of the boxes, {preset}'s own at "
         f"{now.image_size} px {now.together.share:.1%}.",
     ]
-    return comments, {"detector": detector}
+    return comments, {"ssd": detector}
 
 
 def _prior_changes(fit: PriorFit, preset: str, split: str) -> tuple[list[str], dict[str, Any]]:

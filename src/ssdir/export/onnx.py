@@ -139,7 +139,7 @@ def export_model(
 
 
 def _metadata(model: SSD | DetectedVAE, part: Part, description: str) -> ExportedModel:
-    detector = model.config if isinstance(model, SSD) else model.config.detector
+    detector = model.config if isinstance(model, SSD) else model.config.ssd
     return ExportedModel(
         part=part,
         kind=type(model).__name__,

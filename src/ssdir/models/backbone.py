@@ -358,7 +358,7 @@ def _fetch(build: Callable[[], Any], name: str) -> Any:
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"ImageNet weights of '{name}' could not be fetched ({type(error).__name__}): connect to the network, "
-            "or pass model.detector.backbone.pretrained=false to train from scratch"
+            "or pass model.ssd.backbone.pretrained=false to train from scratch"
         ) from error
     finally:
         hub.setLevel(level)

@@ -69,7 +69,7 @@ def build_model(config: StoredConfig, class_names: list[str], detector: SSD | No
 def without_pretrained(config: ConfigT) -> ConfigT:
     """A config whose backbone starts from random weights, so that none are fetched only to be overwritten."""
     if isinstance(config, DetectedConfig):
-        return config.model_copy(update={"detector": without_pretrained(config.detector)})  # type: ignore[return-value]
+        return config.model_copy(update={"ssd": without_pretrained(config.ssd)})  # type: ignore[return-value]
     if not isinstance(config, SSDConfig) or not getattr(config.backbone, "pretrained", False):
         return config
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})

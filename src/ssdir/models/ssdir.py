@@ -34,8 +34,8 @@ class SSDIRConfig(DetectedVAEConfig):
 
     @model_validator(mode="after")
     def _refiner_features_need_a_refiner(self) -> Self:
-        if _reads_refiner(self.encoder) and self.detector.refiner is None:
-            raise ValueError("encoder.refiner_features needs detector.refiner")
+        if _reads_refiner(self.encoder) and self.ssd.refiner is None:
+            raise ValueError("encoder.refiner_features needs ssd.refiner")
         return self
 
 
@@ -60,9 +60,9 @@ class SSDIR(DetectedVAE):
         self.encoder: PyramidEncoder | AlignedEncoder
         if isinstance(encoder, AlignedEncoderConfig):
             cells = [side**2 for side in self.detector.feature_sizes]
-            refiner = config.detector.refiner if encoder.refiner_features else None
+            refiner = config.ssd.refiner if encoder.refiner_features else None
             self.encoder = AlignedEncoder(
-                channels, encoder, cells, config.detector.anchors.num_per_cell, refiner.hidden if refiner else 0
+                channels, encoder, cells, config.ssd.anchors.num_per_cell, refiner.hidden if refiner else 0
             )
         else:
             self.encoder = PyramidEncoder(channels, encoder)
@@ -88,5 +88,5 @@ class SSDIR(DetectedVAE):
             )
             return what_loc, depth_loc
         dense = self.encoder(pyramid)
-        cell = objects.anchor_index // self.config.detector.anchors.num_per_cell
+        cell = objects.anchor_index // self.config.ssd.anchors.num_per_cell
         return dense.what_loc[objects.image_index, cell], dense.depth_loc[objects.image_index, cell]

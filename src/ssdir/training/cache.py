@@ -42,7 +42,7 @@ class _Complete(Record):
 def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
     """Names what the cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
-    digest.update(model.config.detector.model_dump_json().encode())
+    digest.update(model.config.ssd.model_dump_json().encode())
     digest.update(b"maps" if model.reads_detector else b"detections")
     for name, tensor in model.detector.state_dict().items():
         digest.update(name.encode())

@@ -30,7 +30,7 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
         settings["processes"] = recipe.devices * recipe.nodes
     if recipe.workers and any(settings["augment"].values()):  # Each worker draws random numbers of its own.
         settings["workers"] = recipe.workers
-    return {**settings, "model": recipe.model.detector.model_dump(mode="json", exclude=_SELECTION)}
+    return {**settings, "model": recipe.model.ssd.model_dump(mode="json", exclude=_SELECTION)}
 
 
 def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None:
@@ -68,7 +68,7 @@ def adopt_detector(run: Path, recipe: Recipe, out: Path) -> None:
     detector = load_model(source / "model")
     assert isinstance(detector, SSD)
     assert isinstance(recipe.model, DetectedConfig)
-    detector.config = recipe.model.detector
+    detector.config = recipe.model.ssd
     save_model(detector, out / "detector" / "model", f"{recipe.name}: its detector, trained in another run")
     # Last: only with it does the stage count as ended.
     shutil.copyfile(source / SUMMARY_FILE, out / "detector" / SUMMARY_FILE)

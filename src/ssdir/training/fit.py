@@ -204,7 +204,7 @@ def _check_stages(run: Run, stages: tuple[str, ...], has_detector: bool) -> None
 def _fetch_weights(recipe: Recipe) -> None:
     """Downloads the pretrained weights of the detector, before a folder is made that a failure would leave."""
     if isinstance(recipe.model, DetectedConfig):
-        backbone = recipe.model.detector.backbone
+        backbone = recipe.model.ssd.backbone
         if getattr(backbone, "pretrained", False):
             build_backbone(backbone, recipe.model.image_size)
 
@@ -213,7 +213,7 @@ def _train_detector(run: Run, fabric: Fabric) -> None:
     """Trains the detector by itself."""
     recipe, config, val = run.recipe, run.recipe.detector, run.splits["val"]
     assert isinstance(recipe.model, DetectedConfig)
-    model = SSD(recipe.model.detector, run.class_names)
+    model = SSD(recipe.model.ssd, run.class_names)
     selection = BestEpoch(val, config) if config.measures_epochs else None
     folder = run.out / "detector"
     fit_stage(fabric, Stage(model, run.augmented(), val, recipe, config, folder, selection), run.session)
@@ -262,7 +262,7 @@ def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, Cac
     if not len(cached["train"].objects) and is_first_process():
         warn(
             "warning: the detector detects nothing in the training split, so the representation learns nothing: "
-            "train the detector longer, or lower model.detector.score_threshold"
+            "train the detector longer, or lower model.ssd.score_threshold"
         )
     return cached
 

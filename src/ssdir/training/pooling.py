@@ -34,7 +34,7 @@ def fit_components(
     if len(pooled) < 2:
         raise InputError(
             f"the detector finds {len(pooled)} objects in the training split, and principal components need two: "
-            "train it longer, or with a lower model.detector.score_threshold"
+            "train it longer, or with a lower model.ssd.score_threshold"
         )
     share = model.fit(pooled, recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)

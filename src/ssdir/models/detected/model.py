@@ -19,20 +19,20 @@ class DetectedConfig(Config):
     """A model that describes what a frozen detector finds.
 
     Attributes:
-        detector: the SSD that provides `z_where` and `z_present`, trained first, then frozen.
+        ssd: the detector, which provides `z_where` and `z_present`, trained first, then frozen.
     """
 
-    detector: SSDConfig = SSDConfig()
+    ssd: SSDConfig = SSDConfig()
 
     @property
     def image_size(self) -> int:
         """Side of the square input, in pixels."""
-        return self.detector.image_size
+        return self.ssd.image_size
 
     @property
     def score_threshold(self) -> float:
         """Least score of an object."""
-        return self.detector.score_threshold
+        return self.ssd.score_threshold
 
 
 class DetectedModel(EmbeddingModel):
@@ -49,7 +49,7 @@ class DetectedModel(EmbeddingModel):
 
     def __init__(self, config: DetectedConfig, class_names: list[str], detector: SSD | None = None) -> None:
         super().__init__(config, class_names)  # type: ignore[arg-type]
-        self.detector = SSD(config.detector, class_names) if detector is None else detector
+        self.detector = SSD(config.ssd, class_names) if detector is None else detector
         self.class_names = self.detector.class_names
         self.detector.requires_grad_(False)
 
