@@ -128,7 +128,7 @@ class Classifier(Record):
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How well a classifier predicts labelled objects that were held out.
+    """The quality of a classifier's predictions for labelled objects that were held out.
 
     Attributes:
         accuracy: mean over the folds of the share of right predictions; None where a class has one object only.

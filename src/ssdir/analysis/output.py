@@ -1,4 +1,4 @@
-"""What an analysis writes: the objects with more columns, and an image grid of some of them."""
+"""The files that an analysis writes: the objects with more columns, and an image grid of some of them."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Cost(Record):
 
     @property
     def case(self) -> tuple[str, int, int | None, str]:
-        """What was measured: the model, the size, the objects and the stage."""
+        """The measured case: model, image size, number of objects and stage."""
         return self.model, self.image_size, self.objects, self.stage
 
 
@@ -217,7 +217,7 @@ def resized(config: StoredConfig, size: int) -> StoredConfig:
 
 
 def _boxes(count: int, batch: int) -> Objects:
-    """So many random objects in each image of a batch."""
+    """Returns `count` random objects in each image of a batch."""
     g = torch.Generator().manual_seed(0)
     sides = 0.15 + 0.2 * torch.rand(batch * count, 2, generator=g)
     centres = sides / 2 + (1 - sides) * torch.rand(batch * count, 2, generator=g)
@@ -254,7 +254,7 @@ def _step(model: ObjectModel, case: Case, stage: str) -> Step:
     if stage.startswith("train"):
         assert isinstance(model, GenerativeModel)
         return _training_step(model, case, images, cached=stage == "train_cached")
-    # As `ssdir.load` does it.
+    # `ssdir.load` encodes with the same copy.
     fast = inference_form(model)
     images = images.contiguous(memory_format=torch.channels_last)
     if stage == "decode":

@@ -44,7 +44,7 @@ ENGINES = {
     "ONNX Runtime": "as ssdir encode FILE.onnx",
     "ONNX Runtime, int8": "of ssdir export --int8, calibrated by the same pictures",
 }
-"""In this order; models that can't be exported have the first ones only."""
+"""The engines in the order of the report; models that can't be exported have only those of torch."""
 
 Encode = Callable[[], "Objects | ObjectArrays"]
 

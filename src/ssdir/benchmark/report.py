@@ -35,7 +35,7 @@ _SPREAD = ("ms/image", "least", "most")
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured.
+    """Options of the measurement.
 
     Attributes:
         objects: numbers of objects of an image.

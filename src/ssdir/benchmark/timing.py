@@ -25,7 +25,7 @@ class Spread(Record):
 
 
 def is_worse(now: Spread, before: Spread, *, low_is_good: bool = True) -> bool:
-    """Whether every repeat lies on the worse side of all those before: more than noise."""
+    """Returns True if every repeat is worse than all earlier ones, which is more than noise."""
     return now.min > before.max if low_is_good else now.max < before.min
 
 

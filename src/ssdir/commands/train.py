@@ -37,7 +37,7 @@ def train(
     from ssdir.training.fit import train as fit
     from ssdir.training.session import Session
 
-    # How many classes the data have is not known yet.
+    # The number of classes is not known until the data are read.
     check_parts(settings.model, recipe, ["object"] if settings.classes == "object" else ["one", "another"])
     layout = find_layout(data)
     divided = layout.held_out_of(data)

@@ -84,7 +84,7 @@ class DataCheck:
 
     @property
     def trainable(self) -> bool:
-        """Whether training would run without an error."""
+        """True if training would run without an error."""
         return not any(problem.stops for problem in self.problems)
 
     def as_json(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MANY_OBJECTS = 100
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How images are encoded.
+    """Options of encoding images.
 
     Attributes:
         batch_size: images at once.
@@ -65,7 +65,7 @@ class BoxFile:
 
 @dataclass(frozen=True)
 class EncodedFile:
-    """What was encoded.
+    """The outcome of encoding images.
 
     Attributes:
         images: number of images.

@@ -185,7 +185,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
     def encode_pixels(
         self, pixels: Image8, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
-        """Like `encode_batch`, for uint8 (B, image_size, image_size, 3), RGB; B may be 0."""
+        """Encodes like `encode_batch`, for uint8 (B, image_size, image_size, 3), RGB; B may be 0."""
         if not len(pixels):
             return Objects.empty(0)
         batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float().div_(255)
@@ -222,7 +222,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
     def encode_batch(
         self, batch: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
-        """Like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], as one batch."""
+        """Encodes like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], as one batch."""
         images = batch.to(self.device, memory_format=torch.channels_last)
         if boxes is None:
             return self.encoder.encode(images, score_threshold).to("cpu")

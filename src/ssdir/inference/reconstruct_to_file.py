@@ -25,7 +25,7 @@ MAX_IMAGES = 64
 
 @dataclass(frozen=True)
 class ReconstructedFile:
-    """What a grid of reconstructions shows.
+    """The content of a grid of reconstructions.
 
     Attributes:
         images: number of images.

@@ -1,1 +1,1 @@
-"""A studio on one's own machine: see what a model finds, edit it, explore a data set's objects, compare models."""
+"""The studio in the browser: inspect detected objects, edit scenes, explore data sets and compare models."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""How events are answered: without a progress bar, and not offered to programs."""
+"""Options of events: no progress bar, and no function that programs can call."""
 
 
 @lru_cache

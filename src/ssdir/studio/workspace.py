@@ -38,7 +38,7 @@ class BoxMove:
 
 @dataclass(eq=False)
 class WindowState:
-    """What overlapping events of one window share, so that each event starts from the result of the one before it.
+    """State that overlapping events of one window share, so that each starts from the result of the one before it.
 
     Attributes:
         lock: held during an edit.
