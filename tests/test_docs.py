@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from ssdir.config import presets
+from ssdir.config import Config, presets
+from ssdir.training import recipe  # noqa: F401  # defines the configs of all models
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ssdir"
 OF_USERS = ("annotations/", "check/", "detector/", "objects/", "results/SCALE/", "scenes/")
 """Folders of data sets and runs, which pages name as well."""
+SECTIONS = "model|augment|cells|consistency|decoder|detector|encoder|loss|prior|representation"
 
 
 @pytest.fixture
@@ -54,3 +56,17 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     named = re.findall(r"`([\w/-]+/[\w.-]*\.(?:py|json|yaml))`", page.read_text(encoding="utf-8"))
     of_the_repository = [name for name in named if "/" in name and not name.startswith(OF_USERS)]
     assert [name for name in of_the_repository if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
+
+
+def fields(config: type[Config]) -> set[str]:
+    return {*config.model_fields, *(name for child in config.__subclasses__() for name in fields(child))}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_keys_that_a_page_names_are_keys_of_recipes(page: Path) -> None:
+    """`detector.refiner` and `consistency.views=2` are."""
+    named = re.findall(rf"`((?:{SECTIONS})\.(?!safetensors)[a-z_.]+)[=:`]", page.read_text(encoding="utf-8"))
+    assert [key for key in named if not {*key.split(".")} <= fields(Config)] == []
+    assert set(SECTIONS.split("|")) <= fields(Config)
