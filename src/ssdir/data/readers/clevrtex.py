@@ -57,19 +57,19 @@ class _Metadata(Record):
     objects: list[_ObjectEntry] = Field(max_length=MAX_VALUE)
 
 
-def is_clevrtex(root: str | Path) -> bool:
+def is_clevrtex(root: Path) -> bool:
     """Tells whether a folder has CLEVRTEX's layout."""
-    masks = (Path(root).glob(f"{place}CLEVRTEX_*_flat.png") for place in _PLACES)
+    masks = (root.glob(f"{place}CLEVRTEX_*_flat.png") for place in _PLACES)
     return any(next(found, None) is not None for found in masks)
 
 
-def clevrtex_splits(root: str | Path) -> list[str]:
+def clevrtex_splits(root: Path) -> list[str]:
     """Lists train, val and test; for the variant outd, only test."""
-    variant, _, _ = _find_images(Path(root))
+    variant, _, _ = _find_images(root)
     return ["test"] if variant == _UNDIVIDED else ["train", "val", "test"]
 
 
-def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
+def read_clevrtex(root: Path, split: str) -> AnnotationTable:
     """Reads a split, or `all`: shapes as categories, tight boxes of visible pixels, depth, attributes and masks.
 
     The names of categories and attributes are those of all images, whatever the split; so all metadata are read.
@@ -78,19 +78,18 @@ def read_clevrtex(root: str | Path, split: str) -> AnnotationTable:
         InputError: if there is no such split; an image, mask or metadata file is missing or broken (it names the
             first ten, and counts all); images of more than one variant are there.
     """
-    folder = Path(root)
-    variant, images, notes = _find_images(folder)
-    wanted = {*_divide(sorted(images), variant, split, folder)}
+    variant, images, notes = _find_images(root)
+    wanted = {*_divide(sorted(images), variant, split, root)}
     names, kept, faults = Names(), [], Faults(f"'{root}'")
     for number, path in sorted(images.items()):
         with faults.collecting():
-            image = _read_image(folder, path, variant)
+            image = _read_image(root, path, variant)
             names.add(image)
             if number in wanted:
                 kept.append(image)
     faults.stop_at_any()
-    sources = [_beside(folder / image.name, ".json") for image in kept]
-    return build_table(folder, sources, kept, names, notes)
+    sources = [_beside(root / image.name, ".json") for image in kept]
+    return build_table(root, sources, kept, names, notes)
 
 
 def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:

@@ -40,39 +40,37 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 
 
-def is_mask_folder(root: str | Path) -> bool:
+def is_mask_folder(root: Path) -> bool:
     """Tells whether a folder has images with masks."""
-    folder = Path(root)
-    return (folder / "images").is_dir() and (folder / "masks").is_dir()
+    return (root / "images").is_dir() and (root / "masks").is_dir()
 
 
-def mask_folder_splits(root: str | Path) -> list[str]:
+def mask_folder_splits(root: Path) -> list[str]:
     """Lists the folders in `images/`; train, val and test where the images are to be divided."""
-    return _folders(Path(root)) or list(SPLITS)
+    return _folders(root) or list(SPLITS)
 
 
-def read_mask_folder(root: str | Path, split: str) -> AnnotationTable:
+def read_mask_folder(root: Path, split: str) -> AnnotationTable:
     """Reads a split. The names of categories and attributes are those of all splits, in natural order.
 
     Raises:
         InputError: if there is no such split; an image, mask or line is missing or broken (see `build_table`).
     """
-    folder = Path(root)
-    found = _folders(folder)
+    found = _folders(root)
     if found and split not in found:
         raise missing_split(root, split, found, f"images/{split} is missing")
     names, kept = Names(), []
     notes: list[str] = []
     for part in found or [""]:
-        for image in _images(folder, part, notes if part in ("", split) else []):
+        for image in _images(root, part, notes if part in ("", split) else []):
             names.add(image)
             if part in ("", split):
                 kept.append(image)
     if not found:
         wanted = {*divide([image.name for image in kept], split, f"'{root}'")}
         kept = [image for image in kept if image.name in wanted]
-    path = _objects_path(folder, split if found else "")
-    return build_table(folder, [path] if path.is_file() else [], kept, names, notes)
+    path = _objects_path(root, split if found else "")
+    return build_table(root, [path] if path.is_file() else [], kept, names, notes)
 
 
 def line_of(name: str, objects: list[MaskedObject]) -> str:

@@ -26,15 +26,15 @@ _FEWEST_TO_DIVIDE = 3
 _FEWEST_TO_HOLD_OUT = 2
 
 
-def list_splits(root: str | Path, pattern: str) -> list[str]:
+def list_splits(root: Path, pattern: str) -> list[str]:
     """Lists the splits that have a file: what stands for the `*` of, say, `annotations/instances_*.json`."""
     prefix, suffix = Path(pattern).name.split("*")
-    found = visible((Path(root) / pattern).parent.glob(Path(pattern).name))
+    found = visible((root / pattern).parent.glob(Path(pattern).name))
     return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
 
 
 def find_split_file(
-    root: str | Path, pattern: str, split: str, found: Sequence[str] | None = None, remark: str = ""
+    root: Path, pattern: str, split: str, found: Sequence[str] | None = None, remark: str = ""
 ) -> Path:
     """Finds the file of a split.
 
@@ -58,7 +58,7 @@ def find_split_file(
     return path
 
 
-def missing_split(root: str | Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
+def missing_split(root: Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
     """Makes the error that a data set has no such split, but others."""
     return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
 

@@ -55,18 +55,17 @@ class _Entry:
     faces: list[dict[str, int]]
 
 
-def is_widerface(root: str | Path) -> bool:
+def is_widerface(root: Path) -> bool:
     """Tells whether a folder has WIDER FACE's layout."""
     return bool(list_splits(root, _BOXES))
 
 
-def widerface_splits(root: str | Path) -> list[str]:
+def widerface_splits(root: Path) -> list[str]:
     """The splits that have boxes and a folder of images."""
-    folder = Path(root)
-    return [name for name in list_splits(folder, _BOXES) if _images(folder, name).is_dir()]
+    return [name for name in list_splits(root, _BOXES) if _images(root, name).is_dir()]
 
 
-def read_widerface(root: str | Path, split: str) -> AnnotationTable:
+def read_widerface(root: Path, split: str) -> AnnotationTable:
     """Reads a split; the one category is `face`.
 
     Boxes are kept as annotated, those without width or height included. `invalid` faces are `ignored`. An image
@@ -78,7 +77,6 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
         InputError: if a folder or file, or every image, is missing; if a file is no image, or is named
             twice; if a line is invalid. It names the first ten of these lines, and counts all.
     """
-    folder = Path(root)
     path = find_split_file(root, _BOXES, split, remark="WIDER FACE publishes no boxes for its test split")
     rows, faults = TableBuilder(["face"], ATTRIBUTES), Faults(str(path), of_one_file=True)
     lines: dict[str, int] = {}
@@ -94,17 +92,15 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
         name = f"WIDER_{split}/images/{entry.name}"
         if not is_inside(entry.name):
             outside.append(entry)
-        elif not (folder / name).is_file():
+        elif not (root / name).is_file():
             missing.append(entry)
         else:
             with faults.collecting():
-                rows.add_image(name, image_size(folder / name))
+                rows.add_image(name, image_size(root / name))
                 _add_faces(rows, entry)
     faults.stop_at_any()
     if not len(rows):
-        what = (
-            f"none of its {len(lines)} images is in '{_images(folder, split)}'" if lines else "it names no images"
-        )
+        what = f"none of its {len(lines)} images is in '{_images(root, split)}'" if lines else "it names no images"
         raise InputError(f"{path}: {what}")
     notes = [
         f"{path}: {len(entries)} of {len(lines)} images {problem} (first: {quote(entries[0].name)}, line "
@@ -115,7 +111,7 @@ def read_widerface(root: str | Path, split: str) -> AnnotationTable:
         )
         if entries
     ]
-    return rows.build(folder, [path], notes, sizes_from_files=True)
+    return rows.build(root, [path], notes, sizes_from_files=True)
 
 
 def _add_faces(rows: TableBuilder, entry: _Entry) -> None:

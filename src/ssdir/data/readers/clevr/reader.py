@@ -105,19 +105,18 @@ class ClevrScene:
     attributes: NDArray[np.int64]
 
 
-def is_clevr(root: str | Path) -> bool:
+def is_clevr(root: Path) -> bool:
     """Tells whether a folder has CLEVR's layout."""
-    folder = Path(root)
-    return (folder / "images").is_dir() and bool(clevr_splits(root))
+    return (root / "images").is_dir() and bool(clevr_splits(root))
 
 
-def clevr_splits(root: str | Path) -> list[str]:
+def clevr_splits(root: Path) -> list[str]:
     """The splits that have scenes."""
     return list_splits(root, _SCENES)
 
 
 def read_clevr(
-    root: str | Path, split: str, boxes: Extent = "whole", vocabulary: Vocabulary = "shape"
+    root: Path, split: str, boxes: Extent = "whole", vocabulary: Vocabulary = "shape"
 ) -> AnnotationTable:
     """Reads a split: categories, boxes, depth and attributes of all objects, and where their masks are.
 
@@ -130,22 +129,21 @@ def read_clevr(
             CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `boxes="visible"`. It names
             the first ten faults, and counts all.
     """
-    folder = Path(root)
-    has_masks = (folder / "masks" / split).is_dir()
+    has_masks = (root / "masks" / split).is_dir()
     if boxes == "visible" and not has_masks:
         raise InputError(f"'{root}' has no masks/{split}, which visible boxes need: use boxes 'whole' instead")
     names: list[str] = []
     sizes: list[tuple[int, int]] = []
     columns: list[_Columns] = []
-    for scene in read_scenes(folder, split):
+    for scene in read_scenes(root, split):
         names.append(scene.image_name)
         sizes.append(scene.camera.image_size)
-        columns.append(_columns(folder, scene, boxes))
+        columns.append(_columns(root, scene, boxes))
     counts = [len(column.boxes) for column in columns]
     attributes = np.concatenate([column.attributes for column in columns])
     return AnnotationTable(
-        root=folder,
-        sources=(_find_scenes(folder, split),),
+        root=root,
+        sources=(_find_scenes(root, split),),
         category_names=VOCABULARIES[vocabulary],
         image_names=names,
         image_sizes=np.array(sizes, dtype=np.int64),
@@ -163,14 +161,13 @@ def read_clevr(
     )
 
 
-def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
+def read_scenes(root: Path, split: str) -> Iterator[ClevrScene]:
     """Yields a split's scenes one by one; of the file, its bytes stay in memory, but not its values.
 
     Raises:
         InputError: see `read_clevr`.
     """
-    folder = Path(root)
-    path = _find_scenes(folder, split)
+    path = _find_scenes(root, split)
     seen: set[str] = set()
     faults, count = Faults(str(path), of_one_file=True), 0
     document = decode_document(read_raw_json(path), _Scenes, path, "CLEVR's scenes")
@@ -184,7 +181,7 @@ def read_scenes(root: str | Path, split: str) -> Iterator[ClevrScene]:
                     f"{where} is for {quote(name)}, which an earlier scene is for too: remove one of them"
                 )
             seen.add(name)
-            scene = _parse_scene(entry, name, _size_of(folder / name, where), where)
+            scene = _parse_scene(entry, name, _size_of(root / name, where), where)
         if scene is not None:
             yield scene
         count += 1

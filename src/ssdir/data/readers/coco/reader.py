@@ -24,22 +24,22 @@ OUTSIDE = ("leave", "read")
 """The ways to treat images outside of the data set's folder."""
 
 
-def is_coco(root: str | Path) -> bool:
+def is_coco(root: Path) -> bool:
     """Tells whether a folder has COCO files with standard names."""
-    return bool(split_files(Path(root)))
+    return bool(split_files(root))
 
 
-def is_loose_coco(root: str | Path) -> bool:
+def is_loose_coco(root: Path) -> bool:
     """Tells whether a folder has COCO files of other names."""
-    return bool(loose_files(Path(root)))
+    return bool(loose_files(root))
 
 
-def coco_splits(root: str | Path) -> list[str]:
+def coco_splits(root: Path) -> list[str]:
     """Lists the splits that have annotations; `all` is that of a single file without a split in its name."""
-    return list(_files(Path(root)))
+    return list(_files(root))
 
 
-def read_coco(root: str | Path, split: str, outside: str = "leave") -> AnnotationTable:
+def read_coco(root: Path, split: str, outside: str = "leave") -> AnnotationTable:
     """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
 
     Boxes refer to the image as shown, unless the given size is that of the image as stored: then their EXIF

@@ -45,7 +45,7 @@ class VocFolder:
     notes: tuple[str, ...] = ()
 
 
-def open_voc_folder(root: str | Path) -> VocFolder:
+def open_voc_folder(root: Path) -> VocFolder:
     """Lists the images and XML files.
 
     Raises:
@@ -97,18 +97,18 @@ def _folders(names: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     return splits, by_folder.get("", [])
 
 
-def voc_splits(root: str | Path) -> list[str]:
+def voc_splits(root: Path) -> list[str]:
     """Lists the splits that have a list of all images: not those of a class, nor trainval where train and val are.
 
     Where there are none, the folders; where the images are to be divided, train, val and test.
     """
-    folder, names = Path(root), list[str]()
-    if not (folder / "JPEGImages").is_dir():
-        return list(open_voc_folder(folder).folders) or list(SPLITS)
-    for name in list_splits(folder, LISTS):
-        first = next((line for line in read_lines(folder / LISTS.replace("*", name)) if line), "")
+    names = list[str]()
+    if not (root / "JPEGImages").is_dir():
+        return list(open_voc_folder(root).folders) or list(SPLITS)
+    for name in list_splits(root, LISTS):
+        first = next((line for line in read_lines(root / LISTS.replace("*", name)) if line), "")
         # A name may end like a class list's flag.
-        if not _FLAG.search(first) or os.path.isfile(folder / "Annotations" / f"{first}.xml"):
+        if not _FLAG.search(first) or os.path.isfile(root / "Annotations" / f"{first}.xml"):
             names.append(name)
     if {"train", "val"} <= {*names}:
         names = [name for name in names if name != "trainval"]

@@ -37,15 +37,14 @@ from ssdir.formatting import quote
 _MAX_TRIED, _HEAD = 100, 4096
 
 
-def is_voc(root: str | Path) -> bool:
+def is_voc(root: Path) -> bool:
     """Tells whether a folder has Pascal VOC's layout."""
-    folder = Path(root)
-    return (folder / "JPEGImages").is_dir() and any(visible((folder / "Annotations").rglob("*.xml")))
+    return (root / "JPEGImages").is_dir() and any(visible((root / "Annotations").rglob("*.xml")))
 
 
-def is_voc_beside(root: str | Path) -> bool:
+def is_voc_beside(root: Path) -> bool:
     """Tells whether a folder, or those in it, have images with VOC's XML beside them."""
-    return any(_is_annotation(path) for path in islice(labels_beside_images(Path(root), ".xml"), _MAX_TRIED))
+    return any(_is_annotation(path) for path in islice(labels_beside_images(root, ".xml"), _MAX_TRIED))
 
 
 def _is_annotation(path: Path) -> bool:
@@ -56,7 +55,7 @@ def _is_annotation(path: Path) -> bool:
         return False
 
 
-def read_voc(root: str | Path, split: str) -> AnnotationTable:
+def read_voc(root: Path, split: str) -> AnnotationTable:
     """Reads a split, with the `difficult` flags. An image without an XML file has no objects; these are noted.
 
     VOC counts pixels from 1, and a box's last pixel belongs to it: (1, 1, 1, 1) is the first pixel, here

@@ -51,25 +51,24 @@ _MAX_LABEL_BYTES = 1 << 24
 _MAX_TRIED = 100
 
 
-def is_yolo(root: str | Path) -> bool:
+def is_yolo(root: Path) -> bool:
     """Tells whether a folder has YOLO's layout."""
-    folder = Path(root)
-    if find_yamls(folder):
+    if find_yamls(root):
         return True
     try:
-        return any(path.suffix == ".txt" for labels in label_folders(folder) for path in files_below(labels))
+        return any(path.suffix == ".txt" for labels in label_folders(root) for path in files_below(labels))
     except InputError:  # The error is reported when the data set is read.
         return True
 
 
-def is_darknet(root: str | Path) -> bool:
+def is_darknet(root: Path) -> bool:
     """Tells whether a folder has Darknet's `obj.data`."""
-    return bool(find_darknets(Path(root)))
+    return bool(find_darknets(root))
 
 
-def is_yolo_beside(root: str | Path) -> bool:
+def is_yolo_beside(root: Path) -> bool:
     """Tells whether a folder, or those in it, have images with YOLO's labels beside them."""
-    return any(_holds_a_label(path) for path in islice(labels_beside_images(Path(root), ".txt"), _MAX_TRIED))
+    return any(_holds_a_label(path) for path in islice(labels_beside_images(root, ".txt"), _MAX_TRIED))
 
 
 def _holds_a_label(path: Path) -> bool:
@@ -83,17 +82,17 @@ def _holds_a_label(path: Path) -> bool:
     return True
 
 
-def yolo_splits(root: str | Path) -> list[str]:
+def yolo_splits(root: Path) -> list[str]:
     """Lists the splits that are named, even if missing; train, val and test where the images are to be divided.
 
     Raises:
         InputError: if the file that describes the data set can't be read.
     """
-    found = open_yolo_folder(Path(root))
+    found = open_yolo_folder(root)
     return list(SPLITS) if found.undivided is not None else list(found.splits)
 
 
-def read_yolo(root: str | Path, split: str) -> AnnotationTable:
+def read_yolo(root: Path, split: str) -> AnnotationTable:
     """Reads a split. An image without a label file has no objects; how many there are is noted.
 
     Boxes are taken to refer to the image as shown, with its EXIF orientation applied. They are kept as
