@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from ssdir.benchmark.costs import STAGES, Case, _step, measure_costs, untrained
+from ssdir.benchmark.costs import MEASURED_STAGES, Case, _step, measure_costs, untrained
 from ssdir.models.detector.refiner import Refiner
 from ssdir.models.registry import build_model
 from ssdir.objects import Scene
@@ -28,7 +28,7 @@ def test_objects_cost_where_they_are_described_one_by_one() -> None:
         name: [cost.stage for cost in costs if cost.model == name and cost.objects != 40] for name in configs
     }
     assert stages == {
-        "SSDIR": list(STAGES),
+        "SSDIR": list(MEASURED_STAGES),
         "PooledFeatures": ["detect", "encode"],
         "SPACE": ["encode", "decode", "reconstruct", "train"],
     }
@@ -75,5 +75,5 @@ def test_sizes_of_images_are_measured_apart() -> None:
     sizes = [read_recipe("tiny", [f"model.ssd.image_size={size}"]).model for size in (64, 96)]
     costs = measure_costs({"SSDIR": sizes}, [2], batch=1, repeats=1, memory_of=[])
     assert [(cost.image_size, cost.stage) for cost in costs] == [
-        (size, name) for size in (64, 96) for name in STAGES
+        (size, name) for size in (64, 96) for name in MEASURED_STAGES
     ]

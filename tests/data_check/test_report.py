@@ -27,7 +27,7 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.check import check_data
 from ssdir.data_check.recommendation import recommended_yaml
 from ssdir.data_check.report import screen_lines, write_report
-from ssdir.data_check.size_priors import GridModelConfig, measure
+from ssdir.data_check.size_priors import GridModelConfig, measure_prior
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import build_model
@@ -262,7 +262,7 @@ def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path
     assert "recommended" not in found
     config = read_recipe(out / "recommended.yaml").model
     assert type(config) is type(read_recipe(preset).model)
-    read_back = dataclasses.asdict(measure(torch.zeros(0, 4), np.zeros(0, dtype=np.int64), config))
+    read_back = dataclasses.asdict(measure_prior(torch.zeros(0, 4), np.zeros(0, dtype=np.int64), config))
     recommended = found["size_priors"][preset]["recommended"]
     for of_boxes in ("too_large", "shared"):
         del read_back[of_boxes], recommended[of_boxes]

@@ -14,7 +14,7 @@ from ssdir.config import merge, presets
 from ssdir.data_check.size_priors import (
     GridModelConfig,
     fit_prior,
-    measure,
+    measure_prior,
     raw_size,
     shared_cells,
     window_side,
@@ -157,4 +157,4 @@ def test_without_boxes_nothing_is_recommended(preset: str) -> None:
     none = (torch.zeros(0, 4), np.zeros(0, dtype=np.int64))
     fit = fit_prior(*none, config_of(preset))
     assert fit.changes == {}
-    assert fit.recommended == fit.current == measure(*none, config_of(preset))
+    assert fit.recommended == fit.current == measure_prior(*none, config_of(preset))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ssdir.objects import Objects
 from ssdir.studio import scene_editor as edit
-from ssdir.studio.scene_editor import DEPTH_STEP, MIN_SIDE, History
+from ssdir.studio.scene_editor import DEPTH_STEP, MIN_EDITED_SIDE, History
 
 
 def a_scene() -> Objects:
@@ -54,11 +54,13 @@ def test_a_moved_object_keeps_its_size_and_stops_at_the_edge() -> None:
 
 def test_a_resized_object_keeps_its_proportions_even_at_the_limits() -> None:
     scene = a_scene()
-    assert edit.resize(scene, 0, 1.5).z_where[0, 2:].tolist() == pytest.approx([0.3, 0.6])
-    assert edit.resize(scene, 0, 100).z_where[0].tolist() == pytest.approx([0.3, 0.5, 0.5, 1.0])
-    assert edit.resize(scene, 0, 1e-9).z_where[0, 2:].tolist() == pytest.approx([MIN_SIDE, 2 * MIN_SIDE])
+    assert edit.scale(scene, 0, 1.5).z_where[0, 2:].tolist() == pytest.approx([0.3, 0.6])
+    assert edit.scale(scene, 0, 100).z_where[0].tolist() == pytest.approx([0.3, 0.5, 0.5, 1.0])
+    assert edit.scale(scene, 0, 1e-9).z_where[0, 2:].tolist() == pytest.approx(
+        [MIN_EDITED_SIDE, 2 * MIN_EDITED_SIDE]
+    )
     with pytest.raises(ValueError, match="factor must be > 0"):
-        edit.resize(scene, 0, 0)
+        edit.scale(scene, 0, 0)
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), st.integers(0, 4))
@@ -69,7 +71,7 @@ def test_wherever_an_object_is_put_its_box_is_valid_and_inside(z_where: list[flo
         placed.z_where[row, :2] + placed.z_where[row, 2:] / 2,
     )
     assert bool((low >= -1e-6).all() and (high <= 1 + 1e-6).all())
-    assert bool((placed.z_where[row, 2:] >= MIN_SIDE - 1e-7).all())
+    assert bool((placed.z_where[row, 2:] >= MIN_EDITED_SIDE - 1e-7).all())
     again = edit.set_box(placed, row, placed.z_where[row])
     torch.testing.assert_close(again.z_where, placed.z_where)
 

@@ -18,7 +18,7 @@ from ssdir.store.columns import BOX_COLUMNS
 MARGIN = 0.35
 """Margin shown around an object, relative to its longer side: it needs surroundings to be recognised."""
 COLOURS = ("#0072b2", "#e69f00")
-MISSING = np.full((64, 64, 3), 224, dtype=np.uint8)
+MISSING_IMAGE = np.full((64, 64, 3), 224, dtype=np.uint8)
 """Crop shown where an image is gone or can't be read."""
 BLANK = BoxedImage(np.full((1, 1, 3), 255, dtype=np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64), "")
 
@@ -56,7 +56,7 @@ def read_crops(
     for name in dict.fromkeys(images.tolist()):
         image = _read(find(name))
         for row in np.flatnonzero(images == name).tolist():
-            crop, box = (MISSING, BLANK.boxes) if image is None else crop_around(image, boxes[row].tolist())
+            crop, box = (MISSING_IMAGE, BLANK.boxes) if image is None else crop_around(image, boxes[row].tolist())
             crops[row] = BoxedImage(crop, box, np.full(len(box), group), captions[row])
     return [crops[row] for row in range(len(table))]
 

@@ -31,7 +31,7 @@ from ssdir.plots.charts import line_panels
 
 BATCH, REPEATS = 8, 7
 
-STAGES = {
+MEASURED_STAGES = {
     "detect": "backbone, heads, selection",
     "encode": "backbone, and embeddings of given objects",
     "decode": "decode the objects, and composite them",
@@ -51,7 +51,7 @@ class Cost(Record):
         model: its name.
         image_size: side of the images, in pixels.
         objects: in each image; None where the model always encodes every cell.
-        stage: one of `STAGES`.
+        stage: one of `MEASURED_STAGES`.
         parameters: number of the model's parameters.
         seconds: per image.
         memory_mb: what a batch adds to the peak of a fresh process, in MiB; None where it was not measured.
@@ -227,7 +227,7 @@ def _boxes(count: int, batch: int) -> Objects:
 
 
 def _stages(model: ObjectModel) -> list[str]:
-    """Lists those of `STAGES` that a model has."""
+    """Lists those of `MEASURED_STAGES` that a model has."""
     if isinstance(model, SSD):
         return ["detect"]
     has = {"encode"}
@@ -237,7 +237,7 @@ def _stages(model: ObjectModel) -> list[str]:
         has |= {"decode", "reconstruct", "train"}
     if isinstance(model, DetectedVAE):
         has |= {"train_cached"}
-    return [stage for stage in STAGES if stage in has]
+    return [stage for stage in MEASURED_STAGES if stage in has]
 
 
 def _step_anew(case: Case, stage: str) -> Step:

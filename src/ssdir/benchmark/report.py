@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from pydantic import Field
 
-from ssdir.benchmark.costs import STAGES, Cost, measure_costs, resized, untrained
+from ssdir.benchmark.costs import MEASURED_STAGES, Cost, measure_costs, resized, untrained
 from ssdir.benchmark.engines import EngineCost, detect_about, measure_engines, scattered_pictures
 from ssdir.benchmark.timing import Spread, is_worse
 from ssdir.config import Record, parse, presets
@@ -103,7 +103,7 @@ def bench(
         options.objects,
         batch=options.batch_size,
         repeats=options.repeats,
-        memory_of=tuple(STAGES) if options.memory else (),
+        memory_of=tuple(MEASURED_STAGES) if options.memory else (),
         on_progress=on_progress,
     )
     engines = {}

@@ -91,7 +91,7 @@ def fit_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: Grid
         image_index: int (M,), the image of each.
         config: the config to start from.
     """
-    current = measure(boxes_cxcywh, image_index, config)
+    current = measure_prior(boxes_cxcywh, image_index, config)
     if not len(boxes_cxcywh):
         return PriorFit(current, current, {})
     windows = needed_windows(boxes_cxcywh, config)
@@ -99,13 +99,13 @@ def fit_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: Grid
     candidates = [changes]
     while finer := _finer(_changed(config, candidates[-1])):
         candidates.append(merge(candidates[-1], finer))
-    fits = [measure(boxes_cxcywh, image_index, _changed(config, each)) for each in candidates]
+    fits = [measure_prior(boxes_cxcywh, image_index, _changed(config, each)) for each in candidates]
     enough = max(MAX_SHARED, min(fit.shared for fit in fits) + _LESS_SHARED)
     chosen = next(place for place, fit in enumerate(fits) if fit.shared <= enough)
     return PriorFit(current, fits[chosen], candidates[chosen])
 
 
-def measure(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridModelConfig) -> GridPrior:
+def measure_prior(boxes_cxcywh: Tensor, image_index: NDArray[np.int64], config: GridModelConfig) -> GridPrior:
     """Measures how boxes suit a config's prior and grid; see `fit_prior` for the arguments."""
     if isinstance(config, SPACEConfig):
         size_loc, size_scale, anchor, largest = config.size_prior.end, config.size_prior_scale, None, 1.0

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from ssdir.benchmark.costs import STAGES, measure_costs
+from ssdir.benchmark.costs import MEASURED_STAGES, measure_costs
 from ssdir.console import Advance
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.readers.registry import read_annotations
@@ -271,7 +271,7 @@ class Runner:
         """What the models of some jobs cost, by group: `costs`, and their `provenance`."""
         configs = {job.group: job.recipe.model for job in jobs}
         settings = {group: config.model_dump(mode="json") for group, config in configs.items()}
-        measured = json.dumps([settings, STAGES], sort_keys=True)
+        measured = json.dumps([settings, MEASURED_STAGES], sort_keys=True)
         digest = hashlib.sha256(measured.encode()).hexdigest()[:12]
         file = self.runs / f"costs-{digest}.json"
         if not file.exists():

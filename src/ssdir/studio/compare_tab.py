@@ -69,8 +69,8 @@ def _images(name: str, encoded: EncodedImage, predictor: Predictor) -> list[cont
     reconstruction = to_pixels(encoded.scene.reconstructions[0])
     title, nothing = f"{name}: reconstruction", encoded.objects[:0]
     return [
-        content.boxed_image(f"{name}: detections", encoded.shown, encoded.objects, names, note=note),
-        content.boxed_image(title, reconstruction, nothing, [], shape_of=encoded.shown),
+        content.image_with_boxes(f"{name}: detections", encoded.shown, encoded.objects, names, note=note),
+        content.image_with_boxes(title, reconstruction, nothing, [], shape_of=encoded.shown),
     ]
 
 

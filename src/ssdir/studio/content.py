@@ -39,7 +39,7 @@ def placeholder(title: str, note: str) -> Content:
     return {"title": title, "note": note, "image": "", "boxes": []}
 
 
-def boxed_image(
+def image_with_boxes(
     title: str,
     image: Image8,
     objects: Objects,

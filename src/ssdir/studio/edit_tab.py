@@ -163,7 +163,7 @@ class EditTab:
     def _scene(self, decoded: _Decoded) -> Updates:
         workspace, history = decoded.workspace, decoded.workspace.history
         title = history.present.title
-        scene = content.boxed_image(
+        scene = content.image_with_boxes(
             "Scene",
             to_pixels(decoded.scene.reconstructions[0]),
             workspace.objects,
@@ -286,6 +286,6 @@ def _edit_object(command: str, objects: Objects, row: int) -> tuple[Objects, str
         return scene_editor.remove(objects, row), f"removed object {number}", row
     if command in ("larger", "smaller"):
         factor = 1.15 if command == "larger" else 1 / 1.15
-        return scene_editor.resize(objects, row, factor), f"resized object {number}", row
+        return scene_editor.scale(objects, row, factor), f"resized object {number}", row
     to = cast("Literal['front', 'back']", command)
     return scene_editor.restack(objects, row, to), f"brought object {number} to the {to}", row

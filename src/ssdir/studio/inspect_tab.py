@@ -42,7 +42,7 @@ class InspectTab:
         names = content.object_names(objects, predictor.class_names)
         return {
             self.workspace: workspace,
-            self.input: content.boxed_image(
+            self.input: content.image_with_boxes(
                 "Input",
                 encoded.shown,
                 objects,
@@ -50,7 +50,7 @@ class InspectTab:
                 selected=row,
                 note=f"{encoded.name}: {counted(len(objects), 'object')} detected",
             ),
-            self.reconstruction: content.boxed_image(
+            self.reconstruction: content.image_with_boxes(
                 "Reconstruction from the embeddings",
                 to_pixels(encoded.scene.reconstructions[0]),
                 objects,

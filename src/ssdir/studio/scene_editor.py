@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssdir.objects import Objects
 
-MIN_SIDE = 0.02
+MIN_EDITED_SIDE = 0.02
 """Smallest side of a box, relative to the image: 3 pixels of 128."""
 
 DEPTH_STEP = math.log(100)
@@ -44,7 +44,7 @@ def set_box(objects: Objects, row: int, z_where: Tensor) -> Objects:
     z_where = z_where.to(objects.z_where)
     if z_where.shape != (4,) or not bool(z_where.isfinite().all()):
         raise ValueError(f"z_where must be four finite numbers, got {z_where.tolist()}")
-    sides = z_where[2:].clamp(MIN_SIDE, 1)
+    sides = z_where[2:].clamp(MIN_EDITED_SIDE, 1)
     center = torch.maximum(torch.minimum(z_where[:2], 1 - sides / 2), sides / 2)
     return _with_rows(objects, row, z_where=torch.cat([center, sides]))
 
@@ -55,7 +55,7 @@ def move(objects: Objects, row: int, right: float, down: float) -> Objects:
     return set_box(objects, row, objects.z_where[row] + objects.z_where.new_tensor([right, down, 0, 0]))
 
 
-def resize(objects: Objects, row: int, factor: float) -> Objects:
+def scale(objects: Objects, row: int, factor: float) -> Objects:
     """Scales an object about its centre, at most until a side is as long as the image's; its proportions stay.
 
     Raises:
@@ -65,7 +65,10 @@ def resize(objects: Objects, row: int, factor: float) -> Objects:
     if not factor > 0:
         raise ValueError(f"factor must be > 0, got {factor}")
     center, sides = objects.z_where[row, :2], objects.z_where[row, 2:]
-    smallest, largest = float(MIN_SIDE / sides.min().clamp(min=1e-6)), float(1 / sides.max().clamp(min=1e-6))
+    smallest, largest = (
+        float(MIN_EDITED_SIDE / sides.min().clamp(min=1e-6)),
+        float(1 / sides.max().clamp(min=1e-6)),
+    )
     return set_box(objects, row, torch.cat([center, sides * min(max(factor, smallest), largest)]))
 
 

@@ -17,7 +17,6 @@ from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import AnyModelConfig
 from ssdir.models.ssdir import SSDIRConfig
 
-Stage = Literal["all", "detector", "representation"]
 Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
 READ_OPTIONS = ("boxes", "vocabulary", "outside")
@@ -89,7 +88,7 @@ class Recipe(Config):
 
     name: str = Field("custom", max_length=255)
     seed: int = Field(0, ge=0, lt=2**32)
-    stage: Stage = "all"
+    stage: Literal["all", "detector", "representation"] = "all"
     classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
     boxes: str | None = None
     vocabulary: str | None = None
