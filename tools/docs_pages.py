@@ -13,7 +13,21 @@ ROOT = Path(__file__).parent.parent
 API = {
     "inference": (
         "Loading and encoding",
-        ["ssdir.inference.predictor", "ssdir.store.objects_file", "ssdir.store.writer"],
+        [
+            *(
+                "ssdir.inference.predictor",
+                "ssdir.inference.encode_to_file",
+                "ssdir.inference.reconstruct_to_file",
+            ),
+            *("ssdir.store.objects_file", "ssdir.store.writer", "ssdir.store.convert"),
+        ],
+    ),
+    "analysis": (
+        "Search and analysis",
+        [
+            *("ssdir.analysis.search.index", "ssdir.analysis.search.query", "ssdir.analysis.classifier"),
+            *("ssdir.analysis.clusters", "ssdir.analysis.outliers", "ssdir.analysis.output"),
+        ],
     ),
     "objects": ("Objects", ["ssdir.objects"]),
     "models": (
