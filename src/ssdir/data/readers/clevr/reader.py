@@ -132,28 +132,23 @@ def read_clevr(
     has_masks = (root / "masks" / split).is_dir()
     if boxes == "visible" and not has_masks:
         raise InputError(f"'{root}' has no masks/{split}, which visible boxes need: use boxes 'whole' instead")
-    names: list[str] = []
-    sizes: list[tuple[int, int]] = []
-    columns: list[_Columns] = []
-    for scene in read_scenes(root, split):
-        names.append(scene.image_name)
-        sizes.append(scene.camera.image_size)
-        columns.append(_columns(root, scene, boxes))
-    counts = [len(column.boxes) for column in columns]
-    attributes = np.concatenate([column.attributes for column in columns])
+    scenes = list(read_scenes(root, split))
+    boxes_px, visible = zip(*(_boxes(root, scene, boxes) for scene in scenes), strict=True)
+    names, counts = [scene.image_name for scene in scenes], [len(scene.depth) for scene in scenes]
+    attributes = np.concatenate([scene.attributes for scene in scenes])
     return AnnotationTable(
         root=root,
         sources=(_find_scenes(root, split),),
         category_names=VOCABULARIES[vocabulary],
         image_names=names,
-        image_sizes=np.array(sizes, dtype=np.int64),
+        image_sizes=np.array([scene.camera.image_size for scene in scenes], dtype=np.int64),
         image=np.repeat(np.arange(len(names)), counts),
         category=_categories(attributes, vocabulary),
-        boxes_px=np.concatenate([column.boxes for column in columns]),
+        boxes_px=np.concatenate(boxes_px),
         ignored=np.zeros(sum(counts), dtype=np.bool_),
-        draw_order=np.concatenate([column.draw_order for column in columns]),
-        depth=np.concatenate([column.depth for column in columns]),
-        visible=np.concatenate([column.visible for column in columns]) if boxes == "visible" else None,
+        draw_order=np.concatenate([draw_order(scene.depth) for scene in scenes]),
+        depth=np.concatenate([scene.depth for scene in scenes]),
+        visible=np.concatenate(visible) if boxes == "visible" else None,
         attributes=dict(zip(ATTRIBUTES, attributes.T, strict=True)),
         attribute_names=ATTRIBUTES,
         mask_names=[_mask_name(name) for name in names] if has_masks else None,
@@ -197,28 +192,17 @@ def _size_of(image: Path, where: str) -> tuple[int, int]:
         raise InputError(f"{where} is for an image that can't be read: {error}") from None
 
 
-@dataclass(frozen=True, eq=False)
-class _Columns:
-    """A scene's rows of the table."""
-
-    boxes: NDArray[np.float64]
-    visible: NDArray[np.float64]
-    depth: NDArray[np.float64]
-    draw_order: NDArray[np.int64]
-    attributes: NDArray[np.int64]
-
-
-def _columns(folder: Path, scene: ClevrScene, extent: Extent) -> _Columns:
+def _boxes(root: Path, scene: ClevrScene, extent: Extent) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the boxes of a scene, and the visible share of each object."""
+    count = len(scene.depth)
     if extent == "whole":
-        boxes, visible = cover_pixels(project_boxes(scene.camera, scene.solids)), np.ones(len(scene.depth))
-    else:
-        path, count = folder / _mask_name(scene.image_name), len(scene.depth)
-        mask = read_mask(path, scene.camera.image_size, scene.image_name)
-        if mask.max() > count:
-            raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {count} objects")
-        boxes, pixels = mask_boxes(mask, count)
-        visible = np.clip(pixels / np.maximum(silhouette_areas(scene.camera, scene.solids), 1), 0, 1)
-    return _Columns(boxes, visible, scene.depth, draw_order(scene.depth), scene.attributes)
+        return cover_pixels(project_boxes(scene.camera, scene.solids)), np.ones(count)
+    path = root / _mask_name(scene.image_name)
+    mask = read_mask(path, scene.camera.image_size, scene.image_name)
+    if mask.max() > count:
+        raise InputError(f"mask '{path}' has a value {mask.max()}, but its scene only {count} objects")
+    boxes, pixels = mask_boxes(mask, count)
+    return boxes, np.clip(pixels / np.maximum(silhouette_areas(scene.camera, scene.solids), 1), 0, 1)
 
 
 def _categories(attributes: NDArray[np.int64], vocabulary: Vocabulary) -> NDArray[np.int64]:
