@@ -220,7 +220,7 @@ class VGG11Backbone(Backbone):
 
 
 def _pool_ends(layers: Iterable[nn.Module]) -> list[int]:
-    """For each max-pool, how many layers there are up to and with it."""
+    """Returns, for each max-pool, the number of layers up to and including it."""
     return [count for count, layer in enumerate(layers, 1) if isinstance(layer, nn.MaxPool2d)]
 
 

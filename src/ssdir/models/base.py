@@ -13,7 +13,7 @@ from ssdir.objects import Objects, Scene
 
 
 class ModelConfig(Protocol):
-    """What every model's config says."""
+    """The properties that every model's config has."""
 
     @property
     def kind(self) -> str:
@@ -75,7 +75,7 @@ class ObjectModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @contextmanager

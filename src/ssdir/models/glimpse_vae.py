@@ -72,7 +72,7 @@ class GlimpseEncoder(nn.Module):
 
 
 class GlimpseVAE(DetectedVAE):
-    """What and depth are read from a crop of the image for each object."""
+    """A VAE that reads what and depth of each object from a crop of the image."""
 
     config: GlimpseVAEConfig
 

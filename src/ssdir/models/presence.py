@@ -1,4 +1,4 @@
-"""What models that learn without boxes share: relaxed presence, its KL, and annealing."""
+"""Parts of models that learn without boxes: relaxed presence, its KL, and annealing."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _reads_refiner(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> bool
 
 
 class SSDIR(DetectedVAE):
-    """What and depth are read from feature maps: the detector's, or a copy's that is trained."""
+    """A VAE that reads what and depth from feature maps: the detector's, or those of a trained copy."""
 
     config: SSDIRConfig
 

@@ -1,4 +1,4 @@
-"""What each metric means, in plain words, how it is written, and what the paper reports."""
+"""The meaning and the format of each metric, and the paper's value of it."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ GROUPS = (
         ),
     ),
 )
-"""In the order in which reports show them."""
+"""The metrics in the order in which reports show them."""
 
 METRICS = {metric.name: metric for group in GROUPS for metric in group.metrics}
-"""By name."""
+"""The metrics by name."""

@@ -1,4 +1,4 @@
-"""What the paper reports (Zieliński & Kajdanowicz, Learning Scale-Invariant Object Representations with …)."""
+"""Figures of the paper (Zieliński & Kajdanowicz, Learning Scale-Invariant Object Representations with …)."""
 
 from __future__ import annotations
 

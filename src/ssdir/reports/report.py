@@ -164,7 +164,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 
 def is_png(picture: bytes) -> bool:
-    """Whether bytes begin as a PNG does, up to its width and height."""
+    """Returns True if bytes begin as a PNG does, up to its width and height."""
     return len(picture) >= _PNG_HEADER_BYTES and picture.startswith(_PNG_SIGNATURE)
 
 

@@ -58,7 +58,7 @@ def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, image
 
 
 def embedding_section(found: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
-    """Where codes of different categories lie (the paper's Fig. 3)."""
+    """Shows t-SNE of the embeddings, coloured by category (the paper's Fig. 3)."""
     title = "How the codes of objects lie"
     if len(found) < MIN_TSNE_POINTS:
         return Section(title, ["Too few objects were found to draw a map of their codes."])
@@ -75,7 +75,7 @@ def embedding_section(found: LabelledLatents, names: Sequence[str], seed: int = 
 
 
 def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
-    """Which categories the linear probe takes for which."""
+    """Shows the confusion matrix of the linear probe."""
     title = "Which categories are taken for which"
     if not len(train) or not len(test):
         return Section(title, ["Too few objects were found to train a classifier on their codes."])
@@ -92,7 +92,7 @@ def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence
 
 
 def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
-    """What the main directions of the code space look like."""
+    """Shows decoded objects along the principal components of the embeddings."""
     title = "What the codes mean"
     if len(found) <= TRAVERSED_DIRECTIONS:
         return Section(title, ["Too few objects were found to walk through the space of their codes."])
@@ -117,7 +117,7 @@ def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
 
 
 def _typical(found: LabelledLatents) -> Tensor:
-    """Of a few categories, the code nearest to its category's mean."""
+    """Returns, for a few categories, the embedding nearest to the category's mean."""
     classes = torch.unique(found.labels)
     chosen = classes[torch.linspace(0, len(classes) - 1, min(TRAVERSED_OBJECTS, len(classes))).long()]
     typical = []
@@ -157,14 +157,14 @@ def training_section(run: Path, stages: Mapping[str, str]) -> Section:
 
 
 def timing_section(seconds: Mapping[str, float]) -> Section:
-    """Where the time went."""
+    """Shows the time of each stage."""
     text = f"{format_seconds(sum(seconds.values()))} in all."
     figure = Figure(plots.timing_bar(seconds), "Time of each stage.", scale=SHARP)
     return Section("Where the time went", [text], figures=[figure])
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> Section:
-    """What is needed to make the same again.
+    """Lists everything that is needed to reproduce the result.
 
     Args:
         provenance: as `ssdir.evaluation.provenance` makes it.

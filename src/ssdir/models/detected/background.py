@@ -1,4 +1,4 @@
-"""What is behind the objects."""
+"""The background behind the objects."""
 
 from __future__ import annotations
 

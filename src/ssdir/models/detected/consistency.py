@@ -79,7 +79,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool 
 def agreement(
     codes: Tensor, again: Sequence[tuple[Tensor, Tensor]], temperature: float, decoupled: bool = False
 ) -> Tensor:
-    """How well objects are told apart by their codes in several views: the mean of `info_nce` over pairs of views.
+    """Measures how well embeddings identify objects across views: the mean of `info_nce` over pairs of views.
 
     Args:
         codes: float (M, D), of all objects as they are.

@@ -114,7 +114,7 @@ def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Seq
 
 
 class AlignedEncoder(nn.Module):
-    """What and depth of given objects, read from the shared feature maps in the frame of each box.
+    """An encoder that reads what and depth of given objects from feature maps, in the frame of each box.
 
     A departure from the paper, whose encoder computes the embedding from one cell, for all cells. The decoder
     reconstructs in the frame of the box, so the embedding of a cell must also represent where in the cell, and how

@@ -84,7 +84,7 @@ class DetectedModel(EmbeddingModel):
 
     @torch.no_grad()
     def pooled_features(self, images: Tensor, objects: Objects, size: int = 3) -> Tensor:
-        """What users of a detector get today: RoIAlign of its frozen pyramid, a control for `z_what`.
+        """Pools the frozen pyramid by RoIAlign, as users of a detector do: a control for `z_what`.
 
         Returns:
             float (M, F), see `pool_pyramid`.

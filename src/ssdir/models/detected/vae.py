@@ -1,4 +1,4 @@
-"""What SSDIR and the glimpse VAE share: all but the encoder that reads what and depth (eq. 5, 6)."""
+"""The common base of SSDIR and the glimpse VAE: all but the encoder that reads what and depth (eq. 5, 6)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
 
     @property
     def reads_detector(self) -> bool:
-        """Whether `posterior` reads the frozen detector's features."""
+        """True if `posterior` reads the frozen detector's features."""
         return False
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
@@ -234,7 +234,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             with torch.no_grad():
                 again = self.detector.read(seen)
             read = [torch.cat([one, more.to(one)]) for one, more in zip(features, again, strict=True)]
-        # At once: batch norm would make something else of each view by itself, and of images later a mean of all.
+        # All views are encoded at once: batch norm would normalise each view alone differently.
         every = self.infer(Objects.cat([objects, *moved]), torch.cat([images, seen]), read)
         starts = [0, *accumulate(len(each) for each in (objects, *moved))]
         parts = [every[start:end] for start, end in pairwise(starts)]
@@ -243,7 +243,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return latents, [replace(view, objects=part) for view, part in zip(views, parts[1:], strict=True)]
 
     def agreement(self, latents: Objects, views: list[View]) -> Tensor:
-        """How well objects are told apart by their codes in views of `infer_in_views`, in nats per object."""
+        """Measures how well embeddings identify objects across views, see `infer_in_views`, in nats per object."""
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
         fewest = min(len(objects) for objects in (latents, *(view.objects for view in views)))

@@ -23,7 +23,7 @@ from ssdir.ops.glimpses import crop_glimpses
 
 
 class ViewConfig(Config):
-    """How a second view differs.
+    """Options of a second view.
 
     Attributes:
         view: `warp` warps the image as a whole. `copy_paste` makes new scenes of the batch's objects, over black:
@@ -55,10 +55,10 @@ IMAGE_POINTS, OBJECT_POINTS = 10, 4
 PATCH_SIDES = (0.03, 0.11)
 CUT_OUT_SIZE = 40
 CUT_OUT_MARGIN = 1.25
-"""How much wider and higher a cut-out is than its box: in images, too, what is just outside is seen."""
+"""Ratio of a cut-out's sides to its box's: in images, too, the box's surroundings are visible."""
 
 DEPTH_RANGE = 10.0
-"""Of the objects of new scenes: most of those that overlap are far enough apart for one to hide the other."""
+"""Range of depths in new scenes: for most objects that overlap, one is near enough to hide the other."""
 
 MAX_JITTER = 0.3
 
@@ -140,7 +140,7 @@ def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0
     pictures = crop_glimpses(images, around, objects.image_index, CUT_OUT_SIZE)
     sides = objects.z_where[:, 2:]
     extent = _mapped_sides(linear, sides)
-    # From a place in the new box to one in the old box, each from -1 to 1.
+    # This maps a point of the new box to one of the old box, each from -1 to 1.
     back = torch.linalg.inv(linear) * extent[:, None, :] / sides[:, :, None]
     grid = F.affine_grid(torch.cat([back, torch.zeros_like(back[:, :, :1])], dim=2), list(pictures.shape), False)
     return F.grid_sample(pictures, distort(grid, elastic, OBJECT_POINTS), align_corners=False), extent
@@ -234,7 +234,7 @@ def jitter_boxes(objects: Objects, jitter: float) -> Objects:
 
 
 def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: float) -> tuple[Objects, Tensor]:
-    """Where the objects are in the views of their images, and which are well inside and not too small.
+    """Maps objects into the views of their images, and selects those well inside and not too small.
 
     The new box bounds the ellipse inscribed in the old one: exact for a pure zoom, and closer to a turned
     object's own box than the bounding box of the turned corners.

@@ -123,7 +123,7 @@ class SPACEGlimpseEncoder(nn.Module):
         )
 
     def forward(self, glimpses: Tensor) -> tuple[Tensor, Tensor]:
-        """In single precision, also under autocast."""
+        """Returns location and scale in single precision, also under autocast."""
         loc, raw = self.net(glimpses).float().chunk(2, dim=1)
         return loc, positive(raw)
 

@@ -109,7 +109,7 @@ class SPACEConfig(Config):
 
     @property
     def num_downsamples(self) -> int:
-        """How often the grid encoder halves the image's size."""
+        """The number of times that the grid encoder halves the image's size."""
         return round(log2(self.image_size / self.grid))
 
     @model_validator(mode="after")

@@ -67,6 +67,6 @@ class SPACEDecoder(SubpixelDecoder):
         super().__init__(latent_dim, channels, out_channels=4)
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """As `WhatDecoder`'s."""
+        """Decodes embeddings as `WhatDecoder` does."""
         colour, alpha = super().forward(codes).sigmoid().split([3, 1], dim=1)
         return colour * alpha, alpha

@@ -18,13 +18,13 @@ from ssdir.ops.boxes import to_xyxy
 from ssdir.ops.glimpses import sample_glimpses
 
 OFFSET_RANGE = (-0.5, 1.5)
-"""Where in its cell an object's centre may be, in cells from the cell's upper left corner [min_yx, max_yx]."""
+"""Range of an object's centre, in cells from the cell's upper left corner [min_yx, max_yx]."""
 SIZE_RANGE = (0.0, 1.0)
 """Least and largest side of an object, in anchors [min_hw, max_hw]."""
 
 
 class SPAIRCellsConfig(Config):
-    """How cells are read.
+    """Options of the cells.
 
     Attributes:
         lookback: a cell sees the samples of the earlier cells up to so many rows and columns away; 0 for none.
@@ -124,7 +124,7 @@ class SequentialCells(nn.Module):
         self.encoder = SPAIRGlimpseEncoder(glimpses)
         self.depth_net = mlp(seen + passed + 4 + D, config.lateral, 2 + passed)
         self.present_net = mlp(seen + passed + 4 + D + 1, config.lateral, 1)
-        # What a cell at the border sees beyond it; learned, as in SPAIR.
+        # Cells at the border see this learned sample beyond it, as in SPAIR.
         self.edge = nn.Parameter(torch.zeros(sample))
         corners = torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(1) * self.cell
         self.register_buffer("corners", corners, persistent=False)
@@ -227,7 +227,7 @@ class SequentialCells(nn.Module):
 
     @staticmethod
     def _shown(cells: Cells) -> Tensor:
-        """What later cells see of these: float (B, n, 4 + D + 2)."""
+        """Returns the inputs that later cells read of these cells: float (B, n, 4 + D + 2)."""
         scalars = torch.stack([squash(cells.depth), cells.present], dim=2)
         return torch.cat([squash(cells.where), cells.what, scalars], dim=2)
 
@@ -262,7 +262,7 @@ class SequentialCells(nn.Module):
 
 
 def earlier_neighbours(side: int, lookback: int) -> list[list[int]]:
-    """For each cell the earlier ones, in raster order, within `lookback` rows and columns; -1 is outside."""
+    """Lists each cell's earlier cells, in raster order, within `lookback` rows and columns; -1 is outside."""
     reach = range(-lookback, lookback + 1)
     offsets = [(dy, dx) for dy in reach for dx in reach if (dy, dx) < (0, 0)]
     return [

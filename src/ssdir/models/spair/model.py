@@ -142,7 +142,7 @@ class SPAIR(GenerativeModel):
             config.image_size,
         )
         self.decoder = SPAIRDecoder(config.glimpses.latent_dim, config.glimpses.size, config.decoder)
-        # Where annealing is, so that a resumed training goes on from there.
+        # The step of annealing is part of the state, so that a resumed training continues from it.
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()

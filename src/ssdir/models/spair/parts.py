@@ -1,4 +1,4 @@
-"""What SPAIR reads images and glimpses with, and draws objects with."""
+"""The networks that encode images and glimpses, and decode objects, in SPAIR."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ ALPHA_SCALE, ALPHA_BIAS = 0.1, 5.0
 
 
 class SPAIRDecoderConfig(Config):
-    """From `z_what` to a small picture with opacity: an MLP.
+    """Options of the MLP that decodes `z_what` to a small image with opacity.
 
     Attributes:
         hidden: widths of its hidden layers.
