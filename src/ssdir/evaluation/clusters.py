@@ -1,4 +1,4 @@
-"""Whether categories form clusters by themselves."""
+"""Measures whether categories form clusters without supervision."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ CROP_SIZE = 32
 
 @dataclass(frozen=True)
 class Split:
-    """What evaluation keeps of a split.
+    """The outputs of a model for a split that evaluation needs.
 
     Attributes:
         ranked: detections at a low threshold, for average precision.
@@ -105,7 +105,7 @@ class Collector:
 
     @property
     def draws(self) -> bool:
-        """Whether masks have anything to be compared with."""
+        """True if there are masks to compare with."""
         return self._drawing is not None
 
     def add(

@@ -1,4 +1,4 @@
-"""Whether of two overlapping objects the nearer one is known."""
+"""Measures whether the model orders two overlapping objects correctly in depth."""
 
 from __future__ import annotations
 

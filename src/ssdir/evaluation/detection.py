@@ -1,4 +1,4 @@
-"""How well objects are found: COCO average precision, and counts at the operating threshold."""
+"""Metrics of detection: COCO average precision, and counts at the operating threshold."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def _load(
 def _read_options(
     training: Mapping[str, Any] | None, data: str | Path, options: EvaluationOptions
 ) -> dict[str, Any]:
-    """How to read the data: as asked for, or else as in the training, as far as the layout has its options."""
+    """Returns how to read the data: as asked for, or as in the training, as far as the layout has its options."""
     recipe = {} if training is None else training["recipe"]
     given = {"min_side": options.min_side, "drop_empty": options.drop_empty, **options.read_options}
     return {

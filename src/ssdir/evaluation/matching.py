@@ -1,4 +1,4 @@
-"""Which true object a predicted one is: by overlap, within each image."""
+"""Matches predicted objects with true ones by overlap, within each image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def paired_share(boxes: Tensor, others: Tensor) -> Tensor:
-    """How much of each box, 0 ... 1, lies in its row of others: (P,), of boxes (P, 4), xyxy."""
+    """Returns the share of each box, 0 ... 1, that lies in its row of others: (P,), of boxes (P, 4), xyxy."""
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     return _intersection(boxes, others) / areas.clamp_min(torch.finfo(boxes.dtype).tiny)
 

@@ -29,7 +29,7 @@ NUM_PROBE_SEEDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """How a model is measured.
+    """Options of a measurement.
 
     Attributes:
         max_images: the number of images of the measured split to use, from its first on; None uses all.

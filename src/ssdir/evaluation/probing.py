@@ -1,4 +1,4 @@
-"""What a frozen code knows of an object's category: linear and nearest-neighbour probes (paper, Table 2)."""
+"""Linear and nearest-neighbour probes of an object's category from frozen embeddings (paper, Table 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluation asks of a model and of a data set; `SSDIR` and `ObjectDataset` have it, so may others."""
+"""Protocols of models and data sets for evaluation; `SSDIR` and `ObjectDataset` have them, so may others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class NamesClasses(Protocol):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """What the labels stand for; one name, where it does not tell objects apart."""
+        """The names of the labels; one name, where it does not tell objects apart."""
 
 
 class Dataset(Protocol):
@@ -76,13 +76,13 @@ class Dataset(Protocol):
         """True category of each object of an image, int64 (n,)."""
 
     def attributes(self, index: int, /) -> Mapping[str, Tensor]:
-        """What else is known of these objects, by name, int64 (n,) each; empty without any."""
+        """Returns further properties of these objects, by name, int64 (n,) each; empty without any."""
 
     def ignored(self, index: int, /) -> Objects:
         """Regions of an image, with batch size 1, in which finding something is neither right nor wrong."""
 
     def mask(self, index: int, /) -> Tensor | None:
-        """Which object each pixel shows, int64 (H, W): i + 1 is object i, 0 the background; None if not known."""
+        """Returns the object of each pixel, int64 (H, W): i + 1 is object i, 0 the background; None if unknown."""
 
 
 def device_of(model: object) -> torch.device:

@@ -1,4 +1,4 @@
-"""Where a number came from: what is needed to measure it again."""
+"""The provenance of a number: everything that is needed to measure it again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def with_undefined_as_null(metrics: Mapping[str, float]) -> dict[str, float | No
 
 
 def cpu_kind() -> str:
-    """What decides how fast the CPU multiplies: the instructions that torch uses, such as `AVX512, bfloat16`."""
+    """Names the CPU instructions that torch uses, which decide its speed, such as `AVX512, bfloat16`."""
     return torch.backends.cpu.get_cpu_capability() + (", bfloat16" if multiplies_bf16() else "")
 
 

@@ -1,4 +1,4 @@
-"""How close a drawn scene is to the image: streamed, one batch at a time."""
+"""Errors of reconstructions, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ReconstructionMeter:
 
     @property
     def object_errors(self) -> Tensor:
-        """Of each object so far, what `reconstruction/object_mse` is the mean of: float64 (M,)."""
+        """The errors of the objects so far, whose mean is `reconstruction/object_mse`: float64 (M,)."""
         return torch.cat(self._object_errors) if self._object_errors else torch.zeros(0, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:

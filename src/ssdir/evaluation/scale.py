@@ -56,7 +56,7 @@ def size_probe_metrics(
 
 
 def size_error_metrics(object_errors: Tensor, sizes: Tensor) -> dict[str, float]:
-    """How far the drawings of small, middling and large objects are off.
+    """Returns reconstruction errors of small, medium and large objects.
 
     Args:
         object_errors: float (n,), mean squared error of each matched object, see `ReconstructionMeter`.
@@ -154,7 +154,7 @@ def same_instance_metrics(
 
 
 def latent_drift(latents: Tensor) -> float | None:
-    """How far size moves a code, in units of how far apart different instances are.
+    """Measures how far size moves an embedding, relative to the distance of different instances.
 
     (mean over instances and pairs of sizes of 1 − cosine) / (mean over sizes and pairs of instances of
     1 − cosine), after subtracting the mean of all latents: codes that share a large common part would

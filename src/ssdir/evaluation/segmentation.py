@@ -1,4 +1,4 @@
-"""How well opacities part an image into its objects: streamed, one batch at a time."""
+"""Metrics of segmentation by the objects' opacities, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class MaskMeter:
 
 
 def segment(objects: Objects, scene: Scene) -> Tensor:
-    """Which object each pixel of a scene belongs to, by its alpha.
+    """Assigns each pixel of a scene to an object, by its alpha.
 
     Args:
         objects: the M objects that were drawn; without z_depth, all are equally near.

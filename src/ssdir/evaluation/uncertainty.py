@@ -19,7 +19,7 @@ def uncertainty_metrics(
     seeds: Sequence[int],
     probes: Sequence[Probe] | None = None,
 ) -> dict[str, float]:
-    """How well something known of an object predicts that the linear probe is wrong about it.
+    """Measures how well a property of an object predicts that the linear probe is wrong about it.
 
     Args:
         train: matched objects that the probes learn from.
