@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import mkdocs_gen_files
@@ -10,6 +11,9 @@ import mkdocs_gen_files
 from ssdir.reports.glossary import GROUPS
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))  # mkdocs-gen-files runs this file without its folder on the path.
+import config_reference  # noqa: E402
+
 API = {
     "inference": (
         "Loading and encoding",
@@ -62,9 +66,10 @@ API = {
 
 
 def main() -> None:
-    """Writes the quick start, the metrics, the model cards, the experiments' reports and the API's pages."""
+    """Writes the pages that come from the package and its results."""
     _write("index.md", _index())
     _write("metrics.md", _metrics())
+    _write("config.md", config_reference.page())
     _write("models.md", _models())
     _copy(ROOT / "results" / "cpu", "report")
     _copy(ROOT / "results" / "paper", "report-paper")

@@ -27,7 +27,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGGConfig(Config):
-    """VGG11-BN and SSD's extra levels, as in the paper: 18, 9, 5, 3 and 1 cells at 300×300."""
+    """VGG11-BN and SSD's extra levels, as in the paper: 18, 9, 5, 3 and 1 cells at 300×300.
+
+    Attributes:
+        pretrained: load torchvision's ImageNet weights (from its hub or the local cache).
+    """
 
     kind: Literal["vgg11_bn"] = "vgg11_bn"
     pretrained: bool = False
