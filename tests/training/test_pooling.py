@@ -89,7 +89,7 @@ def test_images_are_drawn_by_the_seed_until_there_are_enough_objects(pooled: Rec
 
 def test_a_detector_that_finds_nothing_is_one_sentence(pooled: Recipe, scattered: Path, tmp_path: Path) -> None:
     blind = with_detector(pooled, score_threshold=0.999)
-    with pytest.raises(InputError, match="finds 0 objects in the training split"):
+    with pytest.raises(InputError, match="detects 0 objects in the training split"):
         train(blind, scattered, tmp_path / "run")
 
 

@@ -215,7 +215,8 @@ def test_a_recipes_values_are_read_as_they_were_written(values: dict[str, Any]) 
         "augment.flip=.nan",
         "min_side=1",
         "min_side=.nan",
-        "cache_limit_mb=-1",
+        "devices=0",
+        "nodes=0",
         "classes={}",
     ],
 )

@@ -1,7 +1,7 @@
-"""Frozen features, computed once and read back.
+"""A cache of the frozen detector's outputs, which do not change from epoch to epoch.
 
-What the frozen detector makes of an image does not change from epoch to epoch. Its detections are kept, and
-its feature maps where the encoders read them; the rest of a training step costs only encoders and decoder.
+It holds the detections and, where the encoders read them, the feature maps, so that a training step computes only
+encoders and decoder.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ from ssdir.training.loading import CachedDataset, make_loader
 
 DETECTED = ("image_index", "z_where", "scores", "labels", "anchor_index")
 
+CACHE_LIMIT_MB = 2048
+"""Feature maps up to this size stay in memory; larger ones are mapped from files."""
+
 COMPLETE_FILE, OBJECTS_FILE = "complete.json", "objects.safetensors"
 
 
 class _Complete(Record):
-    """What is written once a cache is complete: the checksum of each of its files."""
+    """Contents of the file that is written once a cache is complete: the checksum of each of its files."""
 
     checksums: dict[str, int] = Field(max_length=100)
 
 
 def cache_key(model: DetectedVAE, dataset: ObjectDataset) -> str:
-    """Names what the cache depends on: the detector's weights and options, and the data."""
+    """Returns a digest of all that a cache depends on: the detector's weights and options, and the data."""
     digest = hashlib.sha256(fingerprint(dataset).encode())
     digest.update(model.config.ssd.model_dump_json().encode())
     digest.update(b"maps" if model.reads_detector else b"detections")
@@ -55,7 +58,7 @@ def build_cache(
     dataset: ObjectDataset,
     folder: Path,
     *,
-    limit_mb: int,
+    limit_mb: int = CACHE_LIMIT_MB,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedDataset:
@@ -88,8 +91,8 @@ def build_cache(
     loader = make_loader(dataset, batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for batch in loader:
-            found, features = model.detector.detect(batch.images.to(device))
-            parts.append(found.to("cpu"))
+            objects, features = model.detector.detect(batch.images.to(device))
+            parts.append(objects.to("cpu"))
             for level, feature in zip(levels, features, strict=False):
                 level[done : done + len(batch.images)] = feature.half().cpu().numpy()
             done += len(batch.images)
@@ -103,7 +106,7 @@ def build_cache(
 
 
 def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Half precision: normalised activations lose nothing that a training notices, and the disk half the size."""
+    """Makes the array of a level, in half precision, which halves its size and changes no training noticeably."""
     if target is None:
         return np.empty(shape, dtype=np.float16)
     target.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def _finish(target: Path, objects: Objects, levels: Sequence[np.ndarray]) -> Non
 
 
 def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]]) -> CachedDataset:
-    """A cache from the disk, where its features stay.
+    """Opens a cache on the disk, where its features stay.
 
     Raises:
         InputError: if a file is missing, damaged, or not what is expected.
@@ -148,8 +151,8 @@ def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]
         levels = [np.load(target / _level_file(level), mmap_mode="r") for level in range(len(shapes))]
     except (SafetensorError, TypeError, ValueError) as error:
         raise InputError(f"'{target}' is damaged ({error})") from None
-    if any(found.shape != (len(dataset), *shape) for found, shape in zip(levels, shapes, strict=True)):
-        raise InputError(f"'{target}' is of other images")
+    if any(level.shape != (len(dataset), *shape) for level, shape in zip(levels, shapes, strict=True)):
+        raise InputError(f"'{target}' has other numbers of images or features")
     return CachedDataset(dataset, objects, levels)
 
 

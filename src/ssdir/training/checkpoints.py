@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: tensors and plain values, written whole, and checked before anything is made of them.
+"""Checkpoints of a stage: tensors and plain values, written whole, and checked before they are used.
 
 torch's own are pickles, and whoever loads a pickle runs what it says.
 """
@@ -28,7 +28,7 @@ _VALUES = "values"
 
 
 def run_key(recipe: Recipe, data_hash: str | None, stage: str) -> str:
-    """Names the stage of a run that a checkpoint belongs to."""
+    """Returns a digest that names the stage of a run that a checkpoint belongs to."""
     settings = recipe.model_dump_json(exclude={"stage"}, exclude_defaults=True)
     return _DIGEST(f"{settings}\0{data_hash}\0{stage}".encode()).hexdigest()
 
@@ -37,11 +37,11 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any], key: str) -> Non
     """Writes nested dictionaries, lists and tuples of tensors and plain values.
 
     The file is a header, the SHA-256 of the rest, and the rest in the format of safetensors: tensors by number,
-    and under `values` all else as JSON, where tensors are referred to.
+    and under `values` all else as JSON, which refers to tensors.
 
     Args:
         path: the file, which is replaced.
-        checkpoint: what to write.
+        checkpoint: the values.
         key: names what it belongs to, see `run_key`.
 
     Raises:
@@ -57,7 +57,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any], key: str) -> Non
 
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
-    """Reads what `write_checkpoint` wrote.
+    """Reads a file that `write_checkpoint` wrote.
 
     Raises:
         InputError: if the file is cut, damaged, of another run, or no such checkpoint.
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Plain values as JSON has them; dictionaries, whose keys may be numbers, tuples and tensors are marked."""
+    """Turns values into JSON's; dictionaries, whose keys may be numbers, tuples and tensors are marked."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()  # safetensors refuses memory that is shared

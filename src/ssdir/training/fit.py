@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -132,6 +132,8 @@ def train(
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
+    if not is_first_process():
+        session = replace(session, progress=_shown_by_the_first)
     run = Run(recipe, data, out, _open_splits(recipe, data), session)
     fabric = make_fabric(recipe, session.device)
     with ExitStack() as stack:
@@ -164,6 +166,10 @@ def train(
             train_rest(run, fabric)
     seconds = {name: read_summary(out, name).wall_seconds for name in STAGES if has_ended(out, name)}
     return RunSummary(out / "model", seconds)
+
+
+def _shown_by_the_first(stage: str, done: int, total: int) -> None:
+    """Shows no progress: of several processes, the first one does."""
 
 
 def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
@@ -253,7 +259,6 @@ def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, Cac
                 model,
                 dataset,
                 run.out / "representation" / CACHE,
-                limit_mb=recipe.cache_limit_mb,
                 batch_size=2 * recipe.representation.batch_size,  # Without gradients, there is memory for more.
                 progress=progress,
             )

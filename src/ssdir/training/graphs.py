@@ -1,4 +1,4 @@
-"""CUDA graphs: what is the same in every step of a training is launched at once, not kernel by kernel.
+"""CUDA graphs: the parts of a training step that are always the same are launched at once, not kernel by kernel.
 
 A graph stands in for a module wherever a model calls it, so the module's `forward` is replaced for the time of a
 stage: an argument would have to pass through every model.
@@ -32,7 +32,7 @@ def _capture(part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
 
 
 def has_graphs(device: torch.device) -> bool:
-    """Whether a device replays graphs."""
+    """Returns whether a device replays graphs."""
     return device.type == "cuda"
 
 
@@ -40,11 +40,11 @@ class DenseGraphs:
     """Graphs of the parts of a stage whose shapes depend on nothing but the batch size.
 
     A training step is hundreds of kernels, which the host launches more slowly than a GPU runs them. Those of
-    backbones, heads and the encoder over all cells can be launched as one; what follows them has a row per object.
-    Batches of another size than was captured, and those of validation, go the usual way.
+    backbones, heads and the encoder over all cells can be launched as one; the rest has a row per object. Batches
+    of another size than the captured one, and those of validation, run without graphs.
 
     Args:
-        capture: makes the graph of a module for given arguments, and returns what replays it.
+        capture: makes the graph of a module for given arguments, and returns a function that replays it.
 
     Attributes:
         parts: modules whose `forward` is replaced until `release`.
@@ -57,12 +57,12 @@ class DenseGraphs:
     def capture(self, objective: Objective, batch_size: int) -> None:
         """Captures a stage's objective in training, for batches of `batch_size` images.
 
-        To be called where its weights will stay, in the precision of its steps, while no other thread uses the
-        GPU. It leaves weights, statistics of batch norm and the state of random numbers as they were.
+        Call it on the device and in the precision of the steps, while no other thread uses the GPU. It leaves
+        weights, statistics of batch norm and the state of random numbers as they were.
 
         Raises:
-            RuntimeError: torch's, where a module does what no graph can hold, as to look at a value, or where
-                there is no memory for it. Nothing is captured then.
+            RuntimeError: torch's, where a module does something that no graph can hold, such as reading a value,
+                or where memory is lacking. Nothing is captured then.
         """
         device = next(objective.parameters()).device
         buffers = [buffer.clone() for buffer in objective.buffers()]
@@ -83,7 +83,7 @@ class DenseGraphs:
                     buffer.copy_(before)
 
     def release(self) -> None:
-        """Gives the modules their own `forward` again, and the GPU the graphs' memory."""
+        """Restores the modules' own `forward`, and frees the graphs' memory."""
         for module in self.parts:
             del module.forward  # the class's again
         self.parts.clear()
@@ -91,7 +91,7 @@ class DenseGraphs:
 
 @dataclass(frozen=True)
 class _Call:
-    """How a step calls a module; `learns` is whether with gradients."""
+    """A call of a module in a step; `learns` says whether it has gradients."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -100,7 +100,7 @@ class _Call:
 
 
 class _Replay:
-    """A module's forward by graph, for inputs like those of the call that it was captured with."""
+    """Replays a module's forward as a graph, for inputs like those of the call that it was captured with."""
 
     def __init__(self, call: _Call, capture: Capture) -> None:
         self.module, self.plain = call.module, call.module.forward
@@ -112,7 +112,7 @@ class _Replay:
         if self._signature(args, options) != self.wanted:
             return self.plain(*args, **options)
         outputs = self.replay(*args)
-        # Each replay writes into the same memory. What has a gradient is used up before the next, by the step.
+        # Each replay writes into the same memory; outputs with gradients are used up within their step.
         return outputs if torch.is_grad_enabled() else tree_map(torch.clone, outputs)
 
     def _signature(self, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
@@ -140,14 +140,14 @@ class _Part(nn.Module):
 
 
 def _dense_parts(objective: Objective) -> Sequence[nn.Module]:
-    """The modules to capture: none lies within another."""
+    """Returns the modules to capture, of which none contains another."""
     if isinstance(objective.model, SSD):
         return [objective.model]
     return [part for part in objective.modules() if isinstance(part, (Backbone, PyramidEncoder))]
 
 
 def _calls_of(objective: Objective, batch: Any) -> list[_Call]:
-    """How a step calls the parts to capture, in order; of those that it calls twice, the first time."""
+    """Returns the first call in a step of each part to capture, in order."""
     calls: dict[nn.Module, _Call] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def _calls_of(objective: Objective, batch: Any) -> list[_Call]:
 
 
 def _blank_batch(objective: Objective, batch_size: int, device: torch.device) -> Batch:
-    """Black images with an object each."""
+    """Makes black images with an object each."""
     model = objective.model
     images = torch.zeros(batch_size, 3, model.image_size, model.image_size, device=device)
     every = torch.arange(batch_size, device=device)
@@ -178,7 +178,7 @@ def _blank_batch(objective: Objective, batch_size: int, device: torch.device) ->
 
 @contextmanager
 def _without_cache(device_type: str) -> Iterator[None]:
-    """Keeps autocast, if it is on, from keeping weights in half precision: a graph has to make them each time."""
+    """Turns off autocast's cache of weights in half precision: a graph has to convert them in each replay."""
     with torch.autocast(
         device_type,
         torch.get_autocast_dtype(device_type),

@@ -1,4 +1,4 @@
-"""Batches of a split: put together by the host, or on a GPU looked up in its own memory."""
+"""Batches of a split, collated on the host or looked up in a GPU's own memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdir.objects import Objects
 CachedSample: TypeAlias = tuple[Tensor, Objects, list[Tensor]]
 
 MEMORY_SHARE = 0.4
-"""Of a GPU's free memory, what a split's images may take."""
+"""Share of a GPU's free memory that a split's images may take."""
 
 _IMAGES_AT_ONCE = 512
 
@@ -51,8 +51,8 @@ class CachedDataset(Dataset[CachedSample]):
 
     Args:
         dataset: the images, without transform.
-        objects: the detections in all of its images.
-        levels: what the detector read of all of them, each (N, C, h, w); none where that is not kept.
+        objects: the detections in all images.
+        levels: the detector's feature maps of all images, each (N, C, h, w); empty where they are not kept.
     """
 
     def __init__(self, dataset: ObjectDataset, objects: Objects, levels: Sequence[np.ndarray]) -> None:
@@ -87,10 +87,10 @@ def make_loader(
     """Yields the batches of a split.
 
     Args:
-        split: to be read.
-        batch_size: images of a batch; of the last one, what is left.
-        device: where the batches are used. A GPU with the room for it gets images without a transform once.
-        sampler: the order; None takes the images' own.
+        split: true objects, or cached detections, of images.
+        batch_size: images of a batch; the last one has the rest.
+        device: where the batches are used. A GPU with enough memory holds images without a transform.
+        sampler: the order of the images; None keeps theirs.
         workers: processes that read on the host.
     """
     collate_fn: Any = collate_batch
@@ -112,17 +112,17 @@ def make_loader(
 class ResidentDataset(Dataset[Any]):
     """A split whose images lie in a device's memory, as 8-bit integers, and whose batches are looked up there.
 
-    They equal those that are put together on the host, but without decoding, stacking and copying.
+    They equal the batches that the host collates, without decoding, stacking and copying.
 
     Args:
-        split: without transform, and without maps of the detector; all images of one size.
-        device: where the images are, and the batches.
+        split: without transform and feature maps, and with images of one size.
+        device: where images and batches are.
     """
 
     def __init__(self, split: ObjectDataset | CachedDataset, device: torch.device) -> None:
         dataset = images_of(split)
         if not _never_changes(split):
-            raise ValueError("a split with a transform, or with maps, can't be held on a device")
+            raise ValueError("a split with a transform or with feature maps can't be held on a device")
         self.device, self.images = device, _hold(dataset, device)
         objects = split.objects if isinstance(split, CachedDataset) else dataset.all_objects()
         self._counts = objects.counts.numpy()
@@ -133,8 +133,8 @@ class ResidentDataset(Dataset[Any]):
         return len(self.images)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """A whole batch; torch's loader asks for it so, and hands it to its `collate_fn`."""
-        # How many rows there are is known to the host: nothing waits for the device.
+        """Returns a whole batch, which torch's loader passes on to its `collate_fn`."""
+        # The host knows the number of rows, so nothing waits for the device.
         chosen = np.array(indices)
         counts = self._counts[chosen]
         rows = np.repeat(self._starts[chosen] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
@@ -152,27 +152,27 @@ def _unchanged(batch: Batch) -> Batch:
 
 
 def images_of(split: ObjectDataset | CachedDataset) -> ObjectDataset:
-    """The images and true objects of a split, without the detector's outputs."""
+    """Returns a split's images and true objects, without the detector's outputs."""
     return split.dataset if isinstance(split, CachedDataset) else split
 
 
 def _never_changes(split: ObjectDataset | CachedDataset) -> bool:
-    """Whether images are the same in each epoch, and all that comes with them is objects."""
+    """Returns whether a split has the same images in each epoch, and no feature maps."""
     return images_of(split).transform is None and not (isinstance(split, CachedDataset) and split.levels)
 
 
 def _fits(split: ObjectDataset | CachedDataset, device: torch.device) -> bool:
-    """Whether a split can be held on a device, and may."""
+    """Returns whether a split can be held on a device, and leaves it enough memory."""
     dataset = images_of(split)
     if device.type != "cuda" or dataset.image_size is None or not _never_changes(split):
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, but unused
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # which torch holds unused
     return 3 * dataset.image_size**2 * len(dataset) < MEMORY_SHARE * free
 
 
 def _hold(dataset: ObjectDataset, device: torch.device) -> Tensor:
-    """All images, uint8 (N, H, W, C): C is 1 if all are grey, else 3."""
+    """Copies all images to a device, uint8 (N, H, W, C): C is 1 if all are grey, else 3."""
     every, parts = range(len(dataset)), []
     for start in every[::_IMAGES_AT_ONCE]:
         images = [dataset.pixels(index) for index in every[start : start + _IMAGES_AT_ONCE]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -263,7 +264,10 @@ class StageLoop:
                 reason = str(error).partition("\n")[0]
                 warn(f"a CUDA graph could not be captured, so steps go kernel by kernel: {reason}")
         try:
-            yield
+            with warnings.catch_warnings():
+                # Graphs are captured on a stream of their own, as torch remarks.
+                warnings.filterwarnings("ignore", "(?s).*AccumulateGrad node's stream")
+                yield
         finally:
             graphs.release()
 

@@ -1,4 +1,4 @@
-"""The representation's stage of `PooledFeatures`: one pass over the data, and no gradient."""
+"""Fits the principal components of `PooledFeatures`: a stage of one pass, without gradients."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def fit_components(
     """Fits a model's principal components, and writes the stage's summary into `folder`.
 
     Raises:
-        InputError: if the detector finds fewer than two objects.
+        InputError: if the detector detects fewer than two objects.
     """
     started, before = time.perf_counter(), read_summary(folder.parent, folder.name).wall_seconds
     with session.watching("pooling features") as advance:
         pooled = gather_features(model, train_split, recipe.seed, recipe.representation.batch_size, advance)
     if len(pooled) < 2:
         raise InputError(
-            f"the detector finds {len(pooled)} objects in the training split, and principal components need two: "
-            "train it longer, or with a lower model.ssd.score_threshold"
+            f"the detector detects {len(pooled)} objects in the training split, and principal components need "
+            "two: train it longer, or with a lower model.ssd.score_threshold"
         )
     share = model.fit(pooled, recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,28 +51,27 @@ def gather_features(
     batch_size: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Pooled features of what the detector finds in images, drawn until `fit_objects` are found.
+    """Pools the features of detections, from images in random order, until there are `fit_objects`.
 
     Args:
         model: on the device to compute on, in evaluation mode.
         dataset: without augmentation.
-        seed: of the order in which images are drawn.
+        seed: decides the order of the images.
         batch_size: images at a time.
-        on_progress: called with (objects found, most objects).
+        on_progress: called with (objects so far, `fit_objects`).
 
     Returns:
         float (n, F), on the host; n is at most `fit_objects`, less where all images have fewer.
     """
-    most = model.config.fit_objects
+    limit, count = model.config.fit_objects, 0
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))  # type: ignore[arg-type]
     parts: list[Tensor] = []
-    found = 0
     for images, _ in DataLoader(Subset(dataset, order.tolist()), batch_size=batch_size, collate_fn=collate):
         objects, maps = model.detector.detect(images.to(model.device))
         parts.append(pool_pyramid(model.detector.pyramid(maps), objects, model.config.pool_size).cpu())
-        found += len(parts[-1])
+        count += len(parts[-1])
         if on_progress is not None:
-            on_progress(min(found, most), most)
-        if found >= most:
+            on_progress(min(count, limit), limit)
+        if count >= limit:
             break
-    return torch.cat(parts)[:most]
+    return torch.cat(parts)[:limit]

@@ -55,7 +55,7 @@ class StageConfig(Config):
 
     @property
     def measures_epochs(self) -> bool:
-        """Whether AP50 of the validation split is measured after each epoch."""
+        """True if AP50 of the validation split is measured after each epoch."""
         return self.keep == "best" or self.patience is not None
 
 
@@ -80,7 +80,6 @@ class Recipe(Config):
         representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
         precision: of the detector's stage and of the representation that is learned on it: `bf16` multiplies in
             bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with instructions for it.
-        cache_limit_mb: frozen features up to this size stay in memory; larger ones are memory-mapped on disk.
         workers: processes that load images; 0 loads in the main one.
         devices: GPUs, or processes on the CPU, of each node that train together.
         nodes: machines that train together; on several, `torchrun` starts the command on each.
@@ -100,7 +99,6 @@ class Recipe(Config):
     detector: StageConfig = StageConfig()
     representation: StageConfig = StageConfig()
     precision: Precision = "auto"
-    cache_limit_mb: int = Field(2048, ge=0, le=2**24)
     workers: int = Field(0, ge=0, le=256)
     devices: int = Field(1, ge=1, le=1024)
     nodes: int = Field(1, ge=1, le=1024)
@@ -130,7 +128,7 @@ class Recipe(Config):
 
     @property
     def learned(self) -> Learned:
-        """Which objects of the data are learned."""
+        """The objects of the data that are learned."""
         return Learned(self.classes, self.min_side, needs_objects=isinstance(self.model, DetectedConfig))
 
     def open_data(self, data: Path, split: str, *, preload: bool = False) -> ObjectDataset:
@@ -158,12 +156,12 @@ class Recipe(Config):
 
     @property
     def read_options(self) -> dict[str, str | None]:
-        """What the layout of the data is asked for."""
+        """Options of the data's layout, by name."""
         return {name: getattr(self, name) for name in READ_OPTIONS}
 
 
 def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A preset by name or a YAML file, with ``key=value`` overrides applied and everything validated.
+    """Reads a preset by name or a YAML file, with ``key=value`` overrides applied and everything validated.
 
     Raises:
         InputError: naming the unknown preset, key or bad value.

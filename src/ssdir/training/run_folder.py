@@ -1,4 +1,4 @@
-"""The folder of a run: what its files say, whose it is, and who may write into it now."""
+"""The folder of a run: its records, and which process may write into it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LOCK = ".lock"
 
 
 class RunData(Record):
-    """What `data.json` in the folder of a run says of its training data."""
+    """Contents of `data.json` in the folder of a run: its training data."""
 
     fingerprint: str
 
 
 class StageSummary(Record):
-    """What `summary.json` in the folder of a stage says.
+    """Contents of `summary.json` in the folder of a stage.
 
     Attributes:
         ended: whether the stage has ended.
@@ -51,7 +51,7 @@ class StageSummary(Record):
 
 
 def read_summary(run: Path, stage: str) -> StageSummary:
-    """The summary of a run's stage; the default one if the stage has not run.
+    """Reads the summary of a run's stage; returns the default one if the stage has not run.
 
     Raises:
         InputError: if the file is damaged.
@@ -61,7 +61,7 @@ def read_summary(run: Path, stage: str) -> StageSummary:
 
 
 def read_fingerprint(run: Path) -> str | None:
-    """The fingerprint of the data that a run was started on; None if the folder has no such file.
+    """Reads the fingerprint of the data that a run was started on; returns None if the folder has no such file.
 
     Raises:
         InputError: if the file is damaged.
@@ -71,7 +71,7 @@ def read_fingerprint(run: Path) -> str | None:
 
 
 def read_training(model: Path) -> dict[str, Any] | None:
-    """How the model in a run's folder was trained, for the record beside its metrics.
+    """Reads how the model in a run's folder was trained, for the record beside its metrics.
 
     Args:
         model: folder of the model.
@@ -102,7 +102,7 @@ def read_training(model: Path) -> dict[str, Any] | None:
 
 
 def read_run_recipe(run: Path) -> Recipe:
-    """The recipe that a run was started from.
+    """Reads the recipe that a run was started from.
 
     Raises:
         InputError: if the file is missing, empty or damaged.
@@ -121,14 +121,14 @@ def write_summary(folder: Path, seconds: float, *, ended: bool, **notes: float |
         folder: of the stage.
         seconds: wall-clock time of all its sessions.
         ended: whether the stage has ended.
-        notes: what else is recorded of it.
+        notes: other records.
     """
     with atomic_file(folder / SUMMARY_FILE, force=True) as temporary:
         temporary.write_text(json_text({"ended": ended, "wall_seconds": seconds, **notes}), encoding="utf-8")
 
 
 def has_ended(out: Path, stage: str) -> bool:
-    """Whether a run's stage has ended, and its model is there."""
+    """Returns whether a run's stage has ended, and its model is there."""
     model = out / "model" if stage == "representation" else out / stage / "model"
     return read_summary(out, stage).ended and (model / "config.json").exists()
 
@@ -168,7 +168,7 @@ def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, for
 
 
 def prepare_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool) -> None:
-    """Writes what a new run is known by, and deletes the stages and the model of the run that it replaces.
+    """Writes recipe and fingerprint of a new run, and deletes stages and model of the run that it replaces.
 
     Args:
         recipe: of the run.

@@ -1,4 +1,4 @@
-"""Which epoch of a detector's training is kept, and when no better one is expected."""
+"""Selection of the epoch of a detector's training that is kept, and early stopping."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_measurable(split: ObjectDataset) -> None:
 
 
 class BestEpoch:
-    """Measures AP50 on the validation split after each epoch, keeps the best weights, and stops in time.
+    """Measures AP50 on the validation split after each epoch, keeps the best weights, and stops early.
 
     Its state is part of the checkpoint, so that a resumed run chooses the epoch that an uninterrupted one chooses.
 
@@ -43,7 +43,7 @@ class BestEpoch:
 
     Attributes:
         epoch: the epoch whose weights are kept, counted from 0; None before the first.
-        ap50: its AP50.
+        ap50: AP50 of that epoch.
         has_stopped: whether training stopped because AP50 had stopped rising.
     """
 
@@ -72,7 +72,7 @@ class BestEpoch:
 
     @torch.no_grad()
     def measure(self, model: SSD, batches: Iterable[Batch]) -> float:
-        """AP50 of a detector in evaluation mode on the validation split."""
+        """Measures AP50 of a detector in evaluation mode on the validation split."""
         threshold, device = min(RANKING_THRESHOLD, model.config.score_threshold), model.anchors.device
         detected = [model.encode(batch.images.to(device), threshold).to("cpu") for batch in batches]
         side = model.image_size
@@ -85,11 +85,11 @@ class BestEpoch:
 
     @property
     def notes(self) -> dict[str, float | None]:
-        """What the summary of the stage says of the epoch that is kept."""
+        """The epoch that is kept, and its AP50, for the summary of the stage."""
         return {"kept_epoch": self.epoch, "kept_ap50": self.ap50}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Returns all state, for a checkpoint."""
         return {
             "epoch": self.epoch,
             "ap50": self.ap50,
@@ -99,7 +99,7 @@ class BestEpoch:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what a checkpoint holds of it."""
+        """Restores the state from a checkpoint."""
         self.epoch, self.ap50 = state_dict["epoch"], state_dict["ap50"]
         self._best, self.has_stopped = state_dict["best"], state_dict["has_stopped"]
         self._weights = state_dict["weights"]
