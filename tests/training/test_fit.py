@@ -272,9 +272,7 @@ def test_weights_out_of_reach_leave_no_folder(
 
     monkeypatch.setattr("timm.create_model", unreachable)
     wanting = with_detector(recipe, backbone=TimmConfig(name="test_resnet", pretrained=True))
-    with pytest.raises(
-        InputError, match=r"or pass model\.ssd\.backbone\.pretrained=false to train from scratch"
-    ):
+    with pytest.raises(InputError, match=r"or pass model\.ssd\.backbone\.pretrained=false to train from scratch"):
         train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # Nor do they take one away.
