@@ -9,6 +9,7 @@ PAGES = {
     "../results/paper/report.md": "report-paper/index.md",
     "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",
+    "../tools/config_reference.py": "config.md",
 }
 """Files that documents link to, and the pages that `docs_pages.py` makes of them."""
 
