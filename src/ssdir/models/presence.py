@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
+from torch.distributions import Bernoulli, kl_divergence
 
 from ssdir.config import Config
 
@@ -63,6 +63,7 @@ def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
     Returns:
         float of the same shape, in [0, 1].
     """
+    # Not `RelaxedBernoulli`, which goes by way of the probability: from log odds of 16 on, it has no gradient.
     uniform = torch.rand_like(logits).clamp(_MARGIN, 1 - _MARGIN)
     return torch.sigmoid((logits + torch.logit(uniform)) / temperature)
 
@@ -78,8 +79,6 @@ def bernoulli_kl(logits: Tensor, prior: Tensor | float) -> Tensor:
         float of the shape of `logits`, >= 0.
     """
     prior_prob = torch.as_tensor(prior, dtype=logits.dtype, device=logits.device).clamp(1e-12, 1 - _MARGIN)
-    present = torch.sigmoid(logits)
-    # log sigmoid(x) and log(1 - sigmoid(x)) = log sigmoid(-x) stay finite where the probability itself rounds.
-    inside = present * (F.logsigmoid(logits) - prior_prob.log())
-    outside = (1 - present) * (F.logsigmoid(-logits) - torch.log1p(-prior_prob))
-    return inside + outside
+    # The prior's logit: of a probability, torch makes at least 1.2e-7.
+    posterior = Bernoulli(logits=logits, validate_args=False)
+    return kl_divergence(posterior, Bernoulli(logits=prior_prob.logit(), validate_args=False))
