@@ -1,4 +1,4 @@
-"""How well the boxes worked out from CLEVR's scenes agree with those of its masks.
+"""Agreement of the boxes computed from CLEVR's scenes with those of its masks.
 
 python benchmarks/clevr_boxes.py ../shared/data/clevr-mini --out results/clevr/boxes.json
 """
@@ -97,7 +97,7 @@ def measure_bevels(scenes: list[ClevrScene], masks: AnnotationTable) -> dict[str
 
 
 def camera_errors(scenes: list[ClevrScene], pixel_coords: list[NDArray[np.float64]]) -> dict[str, Any]:
-    """How far off a camera from only the first n objects is: in position, and for all boxes of its scene."""
+    """Computes the error of a camera from the first n objects: in position, and for all boxes of its scene."""
     errors = {}
     for n in (0, 1, 2, 3):
         shifts, ious = [], []

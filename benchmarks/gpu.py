@@ -1,4 +1,4 @@
-"""What a GPU makes of the paper's model: images per second, beside what the GPU itself can do.
+"""Speed of the paper's model on a GPU: images per second, beside the peak rates of the GPU.
 
     python benchmarks/gpu.py --out FILE [--force] [--device cuda]
 
@@ -123,7 +123,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-# What is measured ------------------------------------------------------------------------------------------
+# Measurements ---------------------------------------------------------------------------------------------
 
 
 def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: int) -> Record:
@@ -136,7 +136,7 @@ def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: in
         return encoder.encode(images)
 
     work = count_work(step)
-    return describe(f"encode, batch {batch}", step, batch, work, model.device, rates, repeats)
+    return measure_step(f"encode, batch {batch}", step, batch, work, model.device, rates, repeats)
 
 
 def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
@@ -222,7 +222,7 @@ def stage_record(
             graphs.capture(stage, batch_size)
     how = "" if by_graphs else ", kernel by kernel"
     try:
-        return describe(f"{name}, batch {batch_size}{how}", step, batch_size, work, device, rates, repeats)
+        return measure_step(f"{name}, batch {batch_size}{how}", step, batch_size, work, device, rates, repeats)
     finally:
         graphs.release()
 
@@ -236,7 +236,7 @@ def count_work(step: Callable[[], object]) -> tuple[float, float]:
     return float(arithmetic.get_total_flops()), float(traffic.bytes)
 
 
-def describe(
+def measure_step(
     name: str,
     step: Callable[[], object],
     images: int,
@@ -245,7 +245,7 @@ def describe(
     rates: dict[str, float],
     repeats: int,
 ) -> Record:
-    """All that is told of a step over so many images."""
+    """Measures a step over so many images."""
     seconds = seconds_of(step, device, repeats)
     kernels = kernel_seconds(step, device)
     middle = Spread.of(seconds).median
@@ -305,11 +305,11 @@ def kernel_seconds(step: Callable[[], object], device: torch.device, calls: int 
 
 
 def count_launches(step: Callable[[], object], device: torch.device) -> int:
-    """How many kernels and copies a step has the GPU run."""
+    """Counts the kernels and copies that a step launches."""
     return len(_profiled(step, device, 1))
 
 
-# Telling ---------------------------------------------------------------------------------------------------
+# Report ----------------------------------------------------------------------------------------------------
 
 
 def show(rates: dict[str, float], records: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""How fast images of a data set are read, against how fast training consumes them, and what memory does.
+"""Speed of reading images of a data set relative to training, and growth of memory.
 
 Both on one thread: what a core reads against what a core trains on. Reading starts from the files each time; a
 preloaded split, which the CPU-sized recipes use, reads each file once.

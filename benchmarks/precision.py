@@ -1,4 +1,4 @@
-"""What half precision and 8-bit integers cost: average precision and probe accuracy beside single precision's.
+"""Average precision and probe accuracy in half precision and 8-bit integers, beside single precision.
 
 The shipped `tiny-digits`, on scattered digits that its training never saw (the test split); probes learn from the
 train split, and the int8 encoder is calibrated on it.

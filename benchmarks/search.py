@@ -1,4 +1,4 @@
-"""How long a large index takes to build and to ask, and how many of the nearest it finds.
+"""Time to build and query a large index, and its recall of the nearest neighbours.
 
     python benchmarks/search.py --out FILE [--force] [--objects 1000000] [--embeddings OBJECTS.parquet]
 
@@ -113,7 +113,7 @@ def measure(z_what: NDArray[np.float32]) -> dict[str, Any]:
 
 
 def store(z_what: NDArray[np.float32], path: Path) -> None:
-    """As `ssdir encode` would have written them."""
+    """Writes objects as `ssdir encode` does."""
     step, rng = 100_000, np.random.default_rng(2)
     with ObjectWriter(path, "benchmark", ["object"], z_what.shape[1], "benchmark") as writer:
         for start in range(0, len(z_what), step):

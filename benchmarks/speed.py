@@ -1,4 +1,4 @@
-"""How fast the parts are, as ratios of what was measured side by side.
+"""Speed of parts of the library, as ratios of variants that are measured side by side.
 
     python benchmarks/speed.py --out FILE [--force] [--quick]
 
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def last_records(file: Path) -> dict[str, Record]:
-    """By name, what the file that is to be replaced holds, if it is of such a CPU."""
+    """Reads the records of the file that is to be replaced, by name, if it is of such a CPU."""
     if not file.is_file():
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))

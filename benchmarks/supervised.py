@@ -1,4 +1,4 @@
-"""How much is there to be known: a plain convolutional net that is told the labels, at the true boxes.
+"""Accuracy of a plain convolutional net that is supervised with the labels, at the true boxes.
 
 A ceiling for probes of codes that are learned without labels: the net does nothing else. It need not find objects,
 share features among them, or keep what drawing needs.
@@ -83,7 +83,7 @@ def fit(pictures: Tensor, labels: Tensor, classes: int, epochs: int) -> nn.Seque
 
 @torch.no_grad()
 def right(net: nn.Sequential, pictures: Tensor, labels: Tensor) -> Tensor:
-    """Which labels the net gets right, bool (n,)."""
+    """Returns whether the net predicts each label, bool (n,)."""
     parts = [net(part.float() / 255).argmax(dim=1) for part in pictures.split(BATCH)]
     return torch.cat(parts) == labels
 

@@ -36,13 +36,13 @@ from ssdir.training.recipe import read_recipe
 
 PLAIN = "torch, as trained"
 ENGINES = {
-    PLAIN: "batch norm apart, channels first: the published code's form",
+    PLAIN: "batch norm separate, channels first: the form of the published code",
     "torch": "as ssdir.load encodes",
     "torch, bf16": "as ssdir.load(…, precision='bf16') encodes",
-    "torch.compile": "the former's backbone compiled",
+    "torch.compile": "the same with its backbone compiled",
     "torch.compile, bf16": "both",
     "ONNX Runtime": "as ssdir encode FILE.onnx",
-    "ONNX Runtime, int8": "of ssdir export --int8, calibrated by the same pictures",
+    "ONNX Runtime, int8": "from ssdir export --int8, calibrated by the same images",
 }
 """The engines in the order of the report; models that can't be exported have only those of torch."""
 

@@ -128,7 +128,7 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 4  # Errors become one sentence, from their exception.
     try:
-        # Its own fallback prints, and runs on another device than the requested one.
+        # The fallback of ONNX Runtime prints, and runs on another device than the requested one.
         session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]], enable_fallback=0)
     except _errors() as error:
         raise InputError(f"'{path}' is damaged or not an ONNX file ({_reason(error)})") from error

@@ -1,4 +1,4 @@
-"""The face that every model has, so that evaluation, pictures and tools work for each of them unchanged."""
+"""The interface of every model, so that evaluation, plots and tools work with each of them unchanged."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class ModelConfig(Protocol):
 
     @property
     def score_threshold(self) -> float:
-        """Least score of an object."""
+        """Minimum score of an object."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Its values, as JSON has them."""
+        """Returns the values as JSON has them."""
 
 
 class ObjectModel(nn.Module):
@@ -40,7 +40,7 @@ class ObjectModel(nn.Module):
 
     Args:
         config: the model's.
-        class_names: what `labels` index; `["object"]` for models that know no classes.
+        class_names: the classes that `labels` index; `["object"]` for models without classes.
 
     Attributes:
         supports_bfloat16: whether `encode` may multiply in bfloat16: thin windows of models without a detector
@@ -70,7 +70,7 @@ class ObjectModel(nn.Module):
 
     @property
     def score_threshold(self) -> float:
-        """Least score of an object where the caller names none."""
+        """Minimum score of an object where none is given."""
         return self.config.score_threshold
 
     @property
@@ -93,7 +93,7 @@ class ObjectModel(nn.Module):
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
-            score_threshold: least score; None takes the model's.
+            score_threshold: minimum score; None takes the model's.
 
         Returns:
             Objects with scores, labels and anchor_index; of an `EmbeddingModel` with z_what; of generative models

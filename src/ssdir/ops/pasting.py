@@ -85,7 +85,7 @@ def tent_weights(
         pixels = torch.arange(num_pixels, device=low.device)
     centers = (pixels.to(low.dtype) + 0.5) / num_pixels
     position = (centers - low[:, None]) / extent[:, None] * size - 0.5
-    # In place: allocating memory takes several times as long as the arithmetic.
+    # The arithmetic is done in place: allocating memory takes several times as long.
     weights = position[:, :, None] - torch.arange(size, device=low.device, dtype=low.dtype)
     if not antialias:
         return weights.abs_().neg_().add_(1).clamp_(min=0)
