@@ -50,7 +50,7 @@ def test_the_demo_leaves_a_report_metrics_a_model_and_logs(
     printed = capsys.readouterr().out
     for text in (
         "1/4 generating images",
-        "4/4 drawing",
+        "4/4 rendering pictures",
         "AP50",
         str(out / "report.html"),
         "next: ssdir encode",

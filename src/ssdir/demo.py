@@ -1,4 +1,4 @@
-"""The whole thing in minutes, on any computer: images, training, numbers, and a report to read."""
+"""A demonstration in minutes on any computer: images, training, metrics, and a report."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SOURCE = "digits"
 CANVAS = 128
 TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 3000, 300, 600
 PROBE_IMAGES = 1000
-"""Training images whose objects the probes learn from."""
+"""Number of training images whose objects the probes learn from."""
 SCALE_GLYPHS = 60
-"""Unseen digits that are drawn at several sizes."""
+"""Number of unseen digits that are shown at several sizes."""
 HERO_IMAGES, SHOWN_IMAGES = (0, 1), (2, 3, 4, 5, 6, 7)
 
 HEADLINE = (
-    Metric("detection/ap50", "objects found, AP50"),
-    Metric("probe/accuracy", "digits read off their codes, accuracy"),
-    Metric("reconstruction/mse", "images redrawn, MSE", spec=".4f"),
+    Metric("detection/ap50", "objects detected, AP50"),
+    Metric("probe/accuracy", "digits predicted from embeddings, accuracy"),
+    Metric("reconstruction/mse", "reconstructed images, MSE", spec=".4f"),
 )
 
 
@@ -49,11 +49,11 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
     """Generates scattered digits, trains on them, measures the model, and writes a report.
 
     `out` gets `report.html`, `metrics.json`, `model/`, which `ssdir.load` takes, `data/`, and `run/` with
-    the training's logs; all of it, or nothing.
+    the training's logs; either all of it or nothing.
 
     Args:
         out: the folder to make.
-        seed: of data, training and measurement.
+        seed: seed of data, training and measurement.
         force: replace an earlier demo.
         device: where to train and to measure, see `choose_device`.
 
@@ -72,14 +72,14 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
             metrics, test = evaluation.metrics, evaluation.data
         model = load_model(summary.model_dir, choose_device(device))
         assert isinstance(model, DetectedVAE)
-        with clock.stage("drawing"):
+        with clock.stage("rendering pictures"):
             pictures = _pictures(model, test, evaluation, folder / "run", seed)
             hero = sections.scenes_figure(model, test, HERO_IMAGES)
         config = recipe.model_dump(mode="json")
         record = {**evaluation.provenance, "config": config, "wall_seconds": round(clock.total, 3)}
         times = sections.timing_section(_times(clock.seconds, summary))
         report = Report(
-            "Objects found, coded, and drawn again",
+            "Objects detected, embedded, and reconstructed",
             _lead(recipe, clock.total),
             [(metric.value(metrics), metric.label) for metric in HEADLINE],
             hero,
@@ -95,7 +95,7 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
 
 
 class _Clock:
-    """Announces stages and takes their times."""
+    """Prints stages and measures their times."""
 
     def __init__(self, stages: int) -> None:
         self.seconds: dict[str, float] = {}
@@ -103,7 +103,7 @@ class _Clock:
 
     @property
     def total(self) -> float:
-        """Seconds of the stages so far."""
+        """Seconds of all stages so far."""
         return sum(self.seconds.values())
 
     @contextmanager
@@ -131,31 +131,29 @@ def _pictures(
     model: DetectedVAE, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int
 ) -> list[Section]:
     assert evaluation.train is not None, "digits have categories, so there are probes"
-    learnt, found = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
+    learned, detected = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
     names = test.category_names
     captions = {
         "detector": "The detector, on true boxes: how far boxes are off, and what is an object.",
         "representation": "Encoders and decoder, on the objects of the frozen detector (the paper's eq. 7). "
-        "nll: how unlikely the image and the single objects are as drawn; kl: how far codes are from their "
-        "prior; mse is only watched.",
+        "nll: negative log-likelihood of the image and the single objects; kl: divergence of the posteriors from "
+        "their priors; mse is only watched.",
     }
     return [
         sections.reconstruction_section(model, test, SHOWN_IMAGES),
-        sections.embedding_section(found, names, seed),
-        sections.probe_section(learnt, found, names, seed),
-        sections.traversal_section(model, found),
+        sections.embedding_section(detected, names, seed),
+        sections.probe_section(learned, detected, names, seed),
+        sections.traversal_section(model, detected),
         sections.training_section(run, captions),
     ]
 
 
 def _lead(recipe: Recipe, seconds: float) -> str:
-    supervision = (
-        "where objects are, but not what they are" if recipe.classes == "object" else "where which object is"
-    )
+    supervision = "boxes, but not with classes" if recipe.classes == "object" else "boxes and classes"
     return (
         f"A small SSDIR model, made in {format_seconds(seconds)} from {TRAIN_IMAGES:,} images of scattered "
-        f"handwritten digits. Its detector was told {supervision}; what they look like, the model learned by "
-        "drawing them. All figures are of test images, with digits that it has never seen."
+        f"handwritten digits. Its detector was supervised with {supervision}; the model learned their "
+        "appearance by reconstructing images. All figures are of test images, with digits that it has never seen."
     )
 
 
@@ -166,17 +164,17 @@ def _numbers(metrics: dict[str, float], recipe: Recipe) -> Section:
         else "with the digits' classes"
     )
     caption = (
-        "Paper: Table 2, for MNIST's 28 × 28 digits and a full training. This run: the 1,797 digits of 8 × 8 "
+        "Paper: Table 2, for MNIST's 28 × 28 digits and a full training. This demo: the 1,797 digits of 8 × 8 "
         f"pixels that come with scikit-learn, scattered over {CANVAS} × {CANVAS} pixels, a detector trained "
         f"{classes}, and a few minutes of training. The paper's figures are for orientation; this is no "
-        "like-for-like comparison. “±” is the standard deviation over three draws of the objects that the "
+        "like-for-like comparison. “±” is the standard deviation over three samples of the objects that the "
         "classifier learns from (in the paper: over three trainings)."
     )
-    return Section("What was measured", table=metrics_table(metrics, caption=caption))
+    return Section("Metrics", table=metrics_table(metrics, caption=caption))
 
 
 def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
-    """The stages, and in place of training its parts."""
+    """Times of the stages, with the training split into its parts."""
     parts = {f"training: {stage}": value for stage, value in summary.seconds.items()}
     parts["training: reading, caching"] = max(0.0, seconds["training"] - sum(parts.values()))
     times: dict[str, float] = {}
@@ -186,7 +184,7 @@ def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:
 
 
 def _tidy(folder: Path, summary: RunSummary) -> None:
-    """Puts the model where one looks for it, and drops what only a resumed training needs."""
+    """Moves the model to the demo's folder, and removes what only a resumed training needs."""
     shutil.move(summary.model_dir, folder / "model")
     for checkpoints in (folder / "run").glob("*/checkpoints"):
         shutil.rmtree(checkpoints)

@@ -123,7 +123,7 @@ def test_groups_that_were_not_measured_are_left_out() -> None:
     page = report(Section("Numbers", table=metrics_table({"masks/miou": 0.5})))
     assert page.row("mIoU")[0] == "0.500"
     assert page.row("FG-ARI")[0] == "–"
-    assert "Whose is each pixel?" in page.text
+    assert "Segmentation by opacity" in page.text
     assert "Accuracy of shapes" not in page.text
 
 

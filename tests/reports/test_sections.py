@@ -49,7 +49,7 @@ def test_the_training_section_has_a_figure_per_stage(tmp_path: Path) -> None:
 def test_the_embedding_and_the_probe_are_drawn() -> None:
     train, test = blobs(60, 0), blobs(30, 1)
     assert "30 test objects" in sections.embedding_section(test, NAMES).text[0]
-    assert "60 objects and shown 30" in sections.probe_section(train, test, NAMES).text[0]
+    assert "60 objects and tested on 30" in sections.probe_section(train, test, NAMES).text[0]
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -11,7 +11,7 @@ import pytest
 
 from ssdir.errors import InputError
 from ssdir.reproduce.figures import read_picture
-from ssdir.reproduce.records import Trainings, by_run, read_records, write_records
+from ssdir.reproduce.records import Trainings, by_group, read_records, write_records
 
 
 def record(group: str, seed: int, **metrics: float) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def record(group: str, seed: int, **metrics: float) -> dict[str, Any]:
 
 def test_trainings_of_a_run_are_averaged() -> None:
     records = [record("a", 0, probe__f1=0.5), record("b", 0), record("a", 1, probe__f1=0.7), record("a", 2)]
-    first, second = by_run(records)
+    first, second = by_group(records)
     assert [each["seed"] for each in first.records] == [0, 1, 2]
     assert first.name == "SSDIR, class-aware"
     assert first.mean("probe/f1") == pytest.approx(0.6)
@@ -59,7 +59,7 @@ def test_records_are_read_as_written(tmp_path: Path) -> None:
 def test_a_metric_that_is_undefined_counts_for_no_mean() -> None:
     undefined = record("a", 1)
     undefined["metrics"]["probe/f1"] = None
-    (trainings,) = by_run([record("a", 0, probe__f1=0.5), undefined])
+    (trainings,) = by_group([record("a", 0, probe__f1=0.5), undefined])
     assert trainings.mean("probe/f1") == 0.5
     assert Trainings([undefined]).text("probe/f1") == "–"
 

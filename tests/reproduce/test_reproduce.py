@@ -21,7 +21,7 @@ from ssdir.cli import app
 from ssdir.errors import InputError
 from ssdir.evaluation.evaluate import evaluate
 from ssdir.reproduce import runner
-from ssdir.reproduce.command import forecast, reproduce
+from ssdir.reproduce.reproduce import forecast, reproduce
 from ssdir.training.fit import train
 from ssdir.training.session import OutOfTime
 
@@ -182,8 +182,8 @@ def test_nothing_is_made_twice(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("made again")
 
-    for name in ("train", "evaluate", "write_scatter", "collect"):
-        module = "figures" if name == "collect" else "runner"
+    modules = {"train": "runner", "evaluate": "trained", "write_scatter": "runner", "collect": "figures"}
+    for name, module in modules.items():
         monkeypatch.setattr(f"ssdir.reproduce.{module}.{name}", fail)
     results = place / "results" / "trial"
     before = {path.name: path.read_bytes() for path in results.glob("*.*")}
@@ -225,7 +225,7 @@ def test_what_cannot_be_measured_is_told_and_stops_nothing(
         return evaluate(model, *arguments, **options)
 
     (tmp_path / "trial.yaml").write_text((place / "trial.yaml").read_text())
-    monkeypatch.setattr(runner, "evaluate", broken)
+    monkeypatch.setattr("ssdir.reproduce.trained.evaluate", broken)
     page = run_in(tmp_path, "scale").read_text()
     assert "Glimpses-0: z_what must be finite, got NaN." in page
     ours, broken_one = records_of(tmp_path, "scale")

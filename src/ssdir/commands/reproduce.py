@@ -47,11 +47,11 @@ def reproduce(
         return
     if as_json:
         raise InputError("--json is of the list that --dry-run prints; results are written as JSON anyway")
-    from ssdir.reproduce.command import reproduce as run
+    from ssdir.reproduce.reproduce import reproduce as run_plan
     from ssdir.training.session import OutOfTime
 
     try:
-        report = run(experiments, scale, out, runs, data, minutes, so_far, device)
+        report = run_plan(experiments, scale, out, runs, data, minutes, so_far, device)
     except OutOfTime:
         fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def reproduce(
 
 def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:
     from ssdir.formatting import format_seconds
-    from ssdir.reproduce.command import forecast
+    from ssdir.reproduce.reproduce import forecast
 
     found, left_out = forecast(experiments, scale, runs, data)
     if as_json:

@@ -1,4 +1,4 @@
-"""The meaning and the format of each metric, and the paper's value of it."""
+"""The metrics: their names in reports, their meaning, their format, and what the paper reports of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Metric:
     """A metric as reports show it.
 
     Attributes:
-        name: as `evaluate` calls it.
-        label: what it is called.
+        name: its key in what `evaluate` returns.
+        label: its name in reports.
         meaning: one or two sentences; empty where the label says it all.
         spec: format of the value.
-        unit: follows the value.
-        paper: what the paper reports (Table 2); empty where it has nothing.
+        unit: unit that follows the value.
+        paper: the value in the paper (Table 2); empty where it has none.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Metric:
     paper: str = ""
 
     def value(self, metrics: Mapping[str, float | None]) -> str:
-        """The metric's value, with its standard deviation where there is one; a dash where it is undefined."""
+        """Formats the value, with its standard deviation where there is one; a dash where it is undefined."""
         value = metrics.get(self.name)
         if value is None or not math.isfinite(value):
             return MISSING
@@ -50,127 +50,109 @@ class MetricGroup:
     metrics: tuple[Metric, ...]
 
 
+def _paper(score: str) -> str:
+    return quoted(PROBE["SSDIR"][score])
+
+
 GROUPS = (
     MetricGroup(
-        "Is each object found once?",
+        "Detection",
         (
             Metric(
-                "detection/ap",
-                "AP",
-                "COCO's average precision, over overlaps (IoU) from 0.5 to 0.95. 1 is best.",
+                "detection/ap", "AP", "COCO's average precision, over overlaps (IoU) from 0.5 to 0.95. 1 is best."
             ),
-            Metric("detection/ap50", "AP50", "The same where half an overlap is enough."),
-            Metric("detection/recall", "Recall", "Share of true objects found, at IoU 0.5, one to one."),
-            Metric("detection/precision", "Precision", "Share of returned objects that are true ones."),
+            Metric("detection/ap50", "AP50", "Average precision at an IoU of 0.5."),
+            Metric(
+                "detection/recall", "Recall", "Share of true objects that are detected, at IoU 0.5, one to one."
+            ),
+            Metric("detection/precision", "Precision", "Share of detected objects that are true ones."),
             Metric(
                 "detection/count_error",
                 "Count error",
-                "By how many objects an image's count is off, on average. 0 is best.",
-                spec=".2f",
+                "Mean difference between the number of detected and of true objects of an image. 0 is best.",
+                ".2f",
             ),
             Metric(
                 "detection/latents_per_object",
                 "Latents per object",
-                "How many codes describe one true object. 1 is ideal; the paper's model returns several.",
-                spec=".2f",
+                "Number of embeddings that encode one true object. 1 is ideal; the paper's model returns several.",
+                ".2f",
             ),
         ),
     ),
     MetricGroup(
-        "Do the codes hold what is seen?",
+        "Reconstruction",
         (
             Metric(
                 "reconstruction/mse",
                 "MSE of images",
-                "Mean squared error of the image drawn from its objects, intensities in [0, 1]. Lower is better.",
-                spec=".4f",
+                "Mean squared error of the image decoded from its objects, intensities in [0, 1]. 0 is best.",
+                ".4f",
             ),
             Metric(
                 "reconstruction/object_mse",
                 "MSE of objects",
-                "The same inside each object's box, drawn alone, over black.",
-                spec=".4f",
+                "Mean squared error inside each object's box, decoded alone, over black.",
+                ".4f",
             ),
             Metric(
-                "reconstruction/psnr",
-                "PSNR",
-                "Signal-to-noise ratio of images. Higher is better.",
-                spec=".1f",
-                unit="dB",
+                "reconstruction/psnr", "PSNR", "Signal-to-noise ratio of images. Higher is better.", ".1f", "dB"
             ),
             Metric("reconstruction/ssim", "SSIM", "Structural similarity of images, at most 1."),
         ),
     ),
     MetricGroup(
-        "Whose is each pixel?",
+        "Segmentation by opacity",
         (
             Metric(
                 "masks/fg_ari",
                 "FG-ARI",
-                "Do the pixels of true objects fall into the same groups? Adjusted Rand index, without the true "
-                "background: 0 is chance, 1 is perfect. It does not see what spills over into the background.",
+                "Adjusted Rand index of the pixels of true objects, without the true background: 0 is chance, 1 "
+                "is perfect. It ignores what spills over into the background.",
             ),
             Metric(
                 "masks/miou",
                 "mIoU",
-                "Overlap of each true object's pixels with those of the one matched to it, one to one. 1 is best.",
+                "IoU of each true object's pixels with those of its one-to-one match. 1 is best.",
             ),
             Metric("masks/mbo", "Mean best overlap", "The same with whichever object overlaps it best."),
         ),
     ),
     MetricGroup(
-        "Do the codes tell what an object is?",
+        "Probe of the category",
         (
             Metric(
                 "probe/accuracy",
                 "Accuracy",
-                "A linear classifier reads the category off frozen codes of objects it has never seen. "
-                "Conditional: only objects that the detector found count, as in the paper.",
-                spec=".4f",
-                paper=quoted(PROBE["SSDIR"]["accuracy"]),
+                "A linear classifier predicts the category from frozen embeddings of objects it has never seen. "
+                "Conditional: only detected objects count, as in the paper.",
+                ".4f",
+                paper=_paper("accuracy"),
             ),
-            Metric(
-                "probe/precision",
-                "Precision",
-                "Mean over categories.",
-                spec=".4f",
-                paper=quoted(PROBE["SSDIR"]["precision"]),
-            ),
-            Metric(
-                "probe/recall",
-                "Recall",
-                "Mean over categories.",
-                spec=".4f",
-                paper=quoted(PROBE["SSDIR"]["recall"]),
-            ),
-            Metric(
-                "probe/f1",
-                "F1",
-                "Mean over categories.",
-                spec=".4f",
-                paper=quoted(PROBE["SSDIR"]["f1"]),
-            ),
+            Metric("probe/precision", "Precision", "Mean over categories.", ".4f", paper=_paper("precision")),
+            Metric("probe/recall", "Recall", "Mean over categories.", ".4f", paper=_paper("recall")),
+            Metric("probe/f1", "F1", "Mean over categories.", ".4f", paper=_paper("f1")),
             Metric(
                 "probe/accuracy_end_to_end",
                 "Accuracy, end to end",
-                "Over all true objects: one that was not found counts as an error.",
-                spec=".4f",
+                "Over all true objects: one that is not detected counts as an error.",
+                ".4f",
             ),
             Metric(
                 "probe/knn_accuracy",
                 "Accuracy of nearest neighbours",
-                "A vote of the ten most similar codes, without training.",
-                spec=".4f",
+                "A vote of the ten most similar embeddings, without training.",
+                ".4f",
             ),
         ),
     ),
     MetricGroup(
-        "Do the codes tell how an object looks?",
+        "Probes of attributes",
         (
             Metric(
                 "properties/shape/accuracy",
                 "Accuracy of shapes",
-                "As for categories, by a classifier for each attribute that the data tell of.",
+                "As for categories, by a classifier for each attribute that is annotated.",
             ),
             Metric("properties/colour/accuracy", "Accuracy of colours"),
             Metric("properties/material/accuracy", "Accuracy of materials"),
@@ -178,7 +160,7 @@ GROUPS = (
             Metric(
                 "properties/shape/accuracy_end_to_end",
                 "Accuracy of shapes, end to end",
-                "Here and below, an object that was not found counts as an error.",
+                "Here and below, an object that is not detected counts as an error.",
             ),
             Metric("properties/colour/accuracy_end_to_end", "Accuracy of colours, end to end"),
             Metric("properties/material/accuracy_end_to_end", "Accuracy of materials, end to end"),
@@ -186,86 +168,89 @@ GROUPS = (
         ),
     ),
     MetricGroup(
-        "Compared with what? The same classifier on …",
+        "Ceiling and floors: the same probe on …",
         (
-            Metric("probe/true_boxes/accuracy", "codes at the true boxes", "What a perfect detector would give."),
+            Metric(
+                "probe/true_boxes/accuracy",
+                "embeddings of the true boxes",
+                "A ceiling: what a perfect detector would give.",
+            ),
             Metric(
                 "probe/largest_overlap/accuracy",
-                "codes of whatever overlaps a true object",
+                "embeddings of all that overlaps a true object",
                 "Each takes the category of the object that it overlaps most, however little, as in the paper.",
             ),
             Metric(
                 "probe/pooled_features/accuracy",
-                "the detector's own features",
-                "A floor: what any detector offers without SSDIR, pooled in each box, at the same size.",
+                "the detector's features",
+                "A floor: what any detector offers without SSDIR, pooled in each box, reduced to the same size.",
             ),
             Metric(
                 "probe/labels/accuracy",
-                "the class that the detector names",
-                "A floor, of detectors that are told classes: what they know before there are codes.",
+                "the detector's class",
+                "A floor, of class-aware detectors: what they know before there are embeddings.",
             ),
             Metric(
                 "probe/random_encoder/accuracy",
-                "codes of an untrained encoder",
+                "embeddings of an untrained encoder",
                 "A floor: all but the detector has its initial weights.",
             ),
             Metric(
                 "probe/raw_pixels/accuracy",
                 "the pixels in the box",
-                "A floor: no network but the detector's boxes; at the same size.",
+                "A floor: no network but the detector, pixels reduced to the same size.",
             ),
         ),
     ),
     MetricGroup(
-        "Is a code the same at any size?",
+        "Scale invariance",
         (
             Metric(
                 "scale/drift",
                 "Drift",
-                "How far a code moves when only the object's size changes, relative to the distance between "
+                "How far an embedding moves when only the object's size changes, relative to the distance between "
                 "different objects. 0 is invariance; at 1, another size is like another object.",
             ),
             Metric(
                 "scale/retrieval_at_1",
-                "Found again at four times the size",
-                "How often the nearest code among large objects is that of the very same one.",
+                "Retrieval at four times the size",
+                "How often the nearest embedding among large objects is that of the very same object.",
             ),
             Metric(
                 "scale/pooled_features/retrieval_at_1",
-                "The same by the detector's own features",
+                "Retrieval by the detector's features",
                 "A floor: what any detector offers, pooled in each box.",
             ),
             Metric("scale/small_to_large/accuracy", "Accuracy, trained on small, tested on large objects"),
             Metric("scale/large_to_small/accuracy", "Accuracy, trained on large, tested on small objects"),
             Metric("scale/probe/accuracy_small", "Accuracy on small objects", "Trained on all sizes."),
-            Metric("scale/probe/accuracy_medium", "Accuracy on middling objects"),
+            Metric("scale/probe/accuracy_medium", "Accuracy on medium objects"),
             Metric("scale/probe/accuracy_large", "Accuracy on large objects"),
-            Metric("scale/object_mse_small", "MSE of small objects", "Drawn alone, over black.", spec=".4f"),
-            Metric("scale/object_mse_medium", "MSE of middling objects", spec=".4f"),
+            Metric("scale/object_mse_small", "MSE of small objects", "Decoded alone, over black.", ".4f"),
+            Metric("scale/object_mse_medium", "MSE of medium objects", spec=".4f"),
             Metric("scale/object_mse_large", "MSE of large objects", spec=".4f"),
         ),
     ),
     MetricGroup(
-        "Is it known which codes mislead?",
+        "Uncertainty: which objects the probe takes for another category",
         (
             Metric(
                 "uncertainty/sigma_auroc",
-                "σ of the code",
-                "How well it ranks objects that the classifier takes for another category above the others "
-                "(AUROC): 0.5 is chance, 1 is perfect. Undefined where σ is a constant of the model.",
+                "σ of the embedding",
+                "How well it ranks objects that the probe takes for another category above the others (AUROC): "
+                "0.5 is chance, 1 is perfect. Undefined where σ is a constant of the model.",
             ),
-            Metric("uncertainty/reconstruction_auroc", "Error of the redrawn object", "Its AUROC."),
+            Metric("uncertainty/reconstruction_auroc", "Error of the decoded object", "Its AUROC."),
             Metric("uncertainty/score_auroc", "Low detection score", "Its AUROC; what any detector offers."),
         ),
     ),
     MetricGroup(
-        "What else is in the codes?",
+        "Clusters and depth",
         (
             Metric(
                 "clusters/nmi",
                 "NMI of clusters",
-                "Do categories form clusters by themselves? Mutual information of k-means clusters and "
-                "categories: 0 is chance, 1 is perfect.",
+                "Mutual information of k-means clusters of embeddings and categories: 0 is chance, 1 is perfect.",
             ),
             Metric("clusters/ari", "ARI of clusters", "The same, as agreement of pairs (adjusted Rand index)."),
             Metric("clusters/accuracy", "Accuracy of clusters", "Each cluster taken for one category."),
@@ -274,11 +259,11 @@ GROUPS = (
                 "Order of depth",
                 "Share of overlapping pairs whose nearer object has the larger depth. 0.5 is chance.",
             ),
-            Metric("depth/pairs", "Pairs", "So many overlap, and were found.", spec=",.0f"),
+            Metric("depth/pairs", "Pairs", "Overlapping pairs of which both objects are detected.", ",.0f"),
         ),
     ),
 )
-"""The metrics in the order in which reports show them."""
+"""All metrics, in the order in which reports show them."""
 
 METRICS = {metric.name: metric for group in GROUPS for metric in group.metrics}
-"""The metrics by name."""
+"""All metrics by name."""

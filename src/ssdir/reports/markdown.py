@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from ssdir.reports.report import Report, Section, Table
 
 FIGURES = "figures"
-"""Folder of the pictures, beside the document."""
+"""Name of the folder of pictures beside the document."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
 def markdown(report: Report) -> str:
-    """The report's text; pictures are referred to by their names in `figures/`.
+    """Formats a report as Markdown, which refers to pictures by their names in `figures/`.
 
     Raises:
         ValueError: if a figure has no name.

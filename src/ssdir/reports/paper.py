@@ -26,7 +26,13 @@ PROBE: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 """Table 2: logistic regression on the latents of scattered MNIST's objects; mean, deviation, 3 trainings."""
 
-CRITERIA = ("unsupervised", "codes are read from", "varying sizes", "chosen kinds of objects", "parallel encoding")
+CRITERIA = (
+    "unsupervised",
+    "embeddings are read from",
+    "varying sizes",
+    "chosen kinds of objects",
+    "parallel encoding",
+)
 
 DIFFERENCES: Mapping[str, tuple[str, ...]] = {
     "GlimpseVAE": ("half", "glimpses", "✓", "✓", "✗"),
@@ -38,5 +44,5 @@ DIFFERENCES: Mapping[str, tuple[str, ...]] = {
 
 
 def quoted(value: tuple[float, float]) -> str:
-    """Mean and deviation as the paper prints them."""
+    """Formats mean and deviation as the paper prints them."""
     return f"{value[0]:.4f} ±\N{NO-BREAK SPACE}{value[1]:.4f}"

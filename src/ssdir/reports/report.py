@@ -16,15 +16,15 @@ _PNG_SIGNATURE, _PNG_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 24
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and what it shows.
+    """A picture with a caption.
 
     Attributes:
         png: the picture.
-        alt: what is seen, for those who don't see it.
-        caption: what to look for.
-        scale: of a picture's pixels, how many make one on the page; 2 is sharp on dense screens.
+        alt: description for readers who can't see it.
+        caption: text below it.
+        scale: pixels of the picture for each pixel of the page; 2 is sharp on dense screens.
         wide: whether it scrolls in narrow windows instead of shrinking beyond recognition.
-        name: of its file, without `.png`, in documents that keep their pictures beside them.
+        name: name of its file, without `.png`, in documents that keep their pictures beside them.
     """
 
     png: bytes
@@ -52,7 +52,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what, more about it, and its values."""
+    """A row of a table: a label, a note on it, and the values."""
 
     label: str
     note: str
@@ -72,9 +72,9 @@ class Table:
     """A table.
 
     Attributes:
-        header: of all columns, that of the labels first.
+        header: titles of all columns, that of the labels first.
         groups: its rows.
-        caption: below it.
+        caption: text below it.
     """
 
     header: Sequence[str]
@@ -84,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Details:
-    """Text as it is, folded away under a summary."""
+    """Preformatted text, folded under a summary."""
 
     summary: str
     text: str
@@ -106,11 +106,11 @@ class Report:
     """A whole report.
 
     Attributes:
-        title: of the page.
-        lead: what this is and what came out, in a sentence or two.
-        headline: the few numbers that matter: (value, what it is).
+        title: title of the page.
+        lead: what the report is about, in a sentence or two.
+        headline: the few numbers that matter: (value, label).
         hero: the picture at the top.
-        sections: the rest.
+        sections: everything else.
     """
 
     title: str
@@ -120,7 +120,7 @@ class Report:
     sections: Sequence[Section]
 
     def html(self) -> str:
-        """The page: self-contained, all text escaped."""
+        """Renders the page: self-contained, all text escaped."""
         from jinja2 import Environment, StrictUndefined
 
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -135,13 +135,13 @@ def metrics_table(
     paper: bool = True,
     caption: str = "",
 ) -> Table:
-    """Metrics with their meaning, and beside them the paper's.
+    """Builds a table of metrics with their meaning, and beside them the paper's.
 
     Args:
-        metrics: by the names of `evaluate`; a dash stands for what is missing.
-        groups: what to show; one of which nothing was measured (masks, where the data have none) is left out.
-        paper: whether to add the paper's column.
-        caption: below the table.
+        metrics: values by the names of `evaluate`; a dash stands for a missing one.
+        groups: the metrics to show; a group without any value (masks, where the data have none) is left out.
+        paper: adds the paper's column.
+        caption: text below the table.
     """
     row_groups = [
         RowGroup(
@@ -154,23 +154,23 @@ def metrics_table(
         for group in groups
         if any(metric.name in metrics for metric in group.metrics)
     ]
-    return Table(["metric", "this run"] + ["paper"] * paper, row_groups, caption)
+    return Table(["metric", "this model"] + ["paper"] * paper, row_groups, caption)
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Names and values, None as a dash."""
+    """Builds a table of names and values, None as a dash."""
     rows = [Row(name, "", [MISSING if value is None else str(value)]) for name, value in facts.items()]
     return Table([], [RowGroup("", rows)])
 
 
 def is_png(picture: bytes) -> bool:
-    """Returns True if bytes begin as a PNG does, up to its width and height."""
+    """Returns whether bytes begin as a PNG does, up to its width and height."""
     return len(picture) >= _PNG_HEADER_BYTES and picture.startswith(_PNG_SIGNATURE)
 
 
 def _png_size(png: bytes) -> tuple[int, int]:
-    """Width and height in pixels, from the header."""
+    """Reads width and height in pixels from the header."""
     if not is_png(png):
-        raise ValueError("expected a PNG, got something else")
+        raise ValueError("expected a PNG, got other bytes")
     width, height = struct.unpack(">II", png[16:24])
     return width, height

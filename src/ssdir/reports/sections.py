@@ -1,4 +1,4 @@
-"""The sections that reports of a training are made of: each from what was measured to a `Section`."""
+"""The sections of a report on one model: each turns measurements into a `Section`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssdir.models.detected.vae import DetectedVAE
 from ssdir.reports.report import Details, Figure, Section, facts_table
 
 SHARP = 1.6
-"""Pixels of a chart per pixel of the page."""
+"""Pixels of a chart for each pixel of the page."""
 
 TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
@@ -30,7 +30,7 @@ TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 def scenes_figure(
     model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240
 ) -> Figure:
-    """Images, what was found in them, and what the model draws of it."""
+    """Image grid of inputs, detected boxes, reconstructions and decoded objects."""
     batch, _ = collate([dataset[index] for index in images])
     pixels = batch.to(model.device)
     objects = model.encode(pixels)
@@ -38,97 +38,97 @@ def scenes_figure(
     grid = plots.reconstruction_grid(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
         plots.to_png(grid),
-        "For each image: the input, the boxes found in it, its reconstruction, and single decoded objects.",
+        "For each image: the input, the detected boxes, the reconstruction, and single decoded objects.",
         scale=cell / 180,
         wide=True,
     )
 
 
 def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int]) -> Section:
-    """Images that the model has not seen, redrawn."""
+    """Reconstructions of images that the model has not seen."""
     return Section(
-        "Seen, and drawn again",
+        "Reconstructions",
         [
-            "Images that the model was not trained on. Each object found is coded by where it is, how near, "
-            "and what it looks like; the reconstruction is drawn from these codes alone. On the right, the "
-            "objects of highest score, each drawn alone, framed in the colour of its box, with its score.",
+            "Images that the model was not trained on. Each detected object is encoded as its place, its depth "
+            "and its appearance; the reconstruction is decoded from these alone. On the right, the objects of "
+            "highest score, each decoded alone, framed in the colour of its box, with its score.",
         ],
         figures=[scenes_figure(model, dataset, images)],
     )
 
 
-def embedding_section(found: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
-    """Shows t-SNE of the embeddings, coloured by category (the paper's Fig. 3)."""
-    title = "How the codes of objects lie"
-    if len(found) < MIN_TSNE_POINTS:
-        return Section(title, ["Too few objects were found to draw a map of their codes."])
-    projection = tsne(found.latents, seed)
-    png = plots.embedding_map(projection.points, found.labels.numpy()[projection.rows], names)
+def embedding_section(test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
+    """Map of embeddings by category (the paper's Fig. 3)."""
+    title = "Map of the embeddings"
+    if len(test) < MIN_TSNE_POINTS:
+        return Section(title, ["Too few objects were detected for a map of their embeddings."])
+    projection = tsne(test.latents, seed)
+    png = plots.embedding_map(projection.points, test.labels.numpy()[projection.rows], names)
     return Section(
         title,
         [
-            f"The codes z_what of {len(projection.rows):,} test objects, laid out in the plane by t-SNE: "
-            "similar codes are neighbours, as in the paper's Fig. 3. Colours are the true categories.",
+            f"The embeddings z_what of {len(projection.rows):,} test objects, projected to the plane by t-SNE: "
+            "similar embeddings are neighbours, as in the paper's Fig. 3. Colours are the true categories.",
         ],
-        figures=[Figure(png, "Map of the objects' codes, coloured by category.", scale=SHARP)],
+        figures=[Figure(png, "Map of the objects' embeddings, coloured by category.", scale=SHARP)],
     )
 
 
 def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
-    """Shows the confusion matrix of the linear probe."""
-    title = "Which categories are taken for which"
+    """Confusion matrix of the linear probe."""
+    title = "Confusion matrix"
     if not len(train) or not len(test):
-        return Section(title, ["Too few objects were found to train a classifier on their codes."])
+        return Section(title, ["Too few objects were detected to train a classifier on their embeddings."])
     predicted = fit_probe(train.latents, train.labels, seed).predict(test.latents.double().numpy())
     png = plots.confusion_matrix(test.labels.numpy(), predicted, names)
     return Section(
         title,
         [
-            f"A linear classifier on frozen codes, trained on {len(train):,} objects and shown {len(test):,} "
-            "others. Each row is a true category, in per cent.",
+            f"A linear classifier on frozen embeddings, trained on {len(train):,} objects and tested on "
+            f"{len(test):,} others. Each row is a true category, in per cent.",
         ],
         figures=[Figure(png, "Confusion matrix of the classifier.", scale=SHARP)],
     )
 
 
-def traversal_section(model: DetectedVAE, found: LabelledLatents) -> Section:
-    """Shows decoded objects along the principal components of the embeddings."""
-    title = "What the codes mean"
-    if len(found) <= TRAVERSED_DIRECTIONS:
-        return Section(title, ["Too few objects were found to walk through the space of their codes."])
+def traversal_section(model: DetectedVAE, test: LabelledLatents) -> Section:
+    """Traversals of the embedding space along its principal components."""
+    title = "Traversals of the embedding space"
+    if len(test) <= TRAVERSED_DIRECTIONS:
+        return Section(title, ["Too few objects were detected to traverse the space of their embeddings."])
     device = model.device
-    directions = PrincipalAxes.fit(found.latents, TRAVERSED_DIRECTIONS).directions
-    traversals = traverse(lambda z_what: model.decoder(z_what.to(device))[0].cpu(), _typical(found), directions)
+    directions = PrincipalAxes.fit(test.latents, TRAVERSED_DIRECTIONS).directions
+    traversals = traverse(lambda z_what: model.decoder(z_what.to(device))[0].cpu(), _typical(test), directions)
     return Section(
         title,
         [
-            "Any code can be decoded. In the middle of each block is an object; to its left and right, its "
-            "code is moved along one of the main directions in which codes differ (principal components, PC) "
-            "by up to three standard deviations (σ).",
+            "Any embedding can be decoded. In the middle of each block is an object; to its left and right, its "
+            "embedding is moved along one of the main directions in which embeddings differ (principal "
+            "components, PC) by up to three standard deviations (σ).",
         ],
         figures=[
             Figure(
                 plots.to_png(plots.traversal_grid(traversals)),
-                "Decoded objects along the principal components of the codes.",
+                "Decoded objects along the principal components of the embeddings.",
                 wide=True,
             )
         ],
     )
 
 
-def _typical(found: LabelledLatents) -> Tensor:
-    """Returns, for a few categories, the embedding nearest to the category's mean."""
-    classes = torch.unique(found.labels)
+def _typical(test: LabelledLatents) -> Tensor:
+    """Returns, for a few categories, the embedding nearest to the mean of its category."""
+    classes = torch.unique(test.labels)
     chosen = classes[torch.linspace(0, len(classes) - 1, min(TRAVERSED_OBJECTS, len(classes))).long()]
     typical = []
     for label in chosen:
-        latents = found.latents[found.labels == label]
+        latents = test.latents[test.labels == label]
         typical.append(latents[(latents - latents.mean(dim=0)).square().sum(dim=1).argmin()])
     return torch.stack(typical)
 
 
 def read_curves(path: Path) -> dict[str, plots.Curve]:
-    """Reads the curves of a training's `metrics.csv`, by name, over epochs counted from 1."""
+    """Reads the curves of a `metrics.csv` by name, over epochs counted from 1."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -157,17 +157,17 @@ def training_section(run: Path, stages: Mapping[str, str]) -> Section:
 
 
 def timing_section(seconds: Mapping[str, float]) -> Section:
-    """Shows the time of each stage."""
-    text = f"{format_seconds(sum(seconds.values()))} in all."
+    """Time of each stage."""
+    text = f"{format_seconds(sum(seconds.values()))} in total."
     figure = Figure(plots.timing_bar(seconds), "Time of each stage.", scale=SHARP)
-    return Section("Where the time went", [text], figures=[figure])
+    return Section("Time", [text], figures=[figure])
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> Section:
-    """Lists everything that is needed to reproduce the result.
+    """Everything that is needed to make the same again.
 
     Args:
-        provenance: as `ssdir.evaluation.provenance` makes it.
+        provenance: the record of `ssdir.evaluation.provenance.provenance`.
     """
     versions = provenance.get("versions", {})
     facts = {

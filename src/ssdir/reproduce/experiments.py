@@ -1,4 +1,4 @@
-"""The experiments: what each keeps of its runs, and the chapter that it becomes."""
+"""The kinds of experiments: the records that each measures, and the section of the report that it becomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssdir.reports.glossary import METRICS, MISSING
 from ssdir.reports.paper import CRITERIA, DIFFERENCES, PROBE, quoted
 from ssdir.reports.report import Row, RowGroup, Section, Table
 from ssdir.reproduce.plan import Job
-from ssdir.reproduce.records import Record, Trainings, by_run, make_record
+from ssdir.reproduce.records import Record, Trainings, by_group, make_record
 from ssdir.reproduce.runner import Runner
 
 _DEVIATION = "“±” is the standard deviation over trainings with different seeds."
@@ -19,11 +19,11 @@ _DEVIATION = "“±” is the standard deviation over trainings with different s
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured for an experiment.
+    """The results of an experiment.
 
     Attributes:
-        records: one per run.
-        left_out: what was not, and why, in sentences.
+        records: one for each training.
+        left_out: sentences that say what was not measured, and why.
         figures: folder of its pictures.
     """
 
@@ -37,36 +37,36 @@ class Experiment:
     """An experiment of the plan.
 
     Attributes:
-        title: of its chapter.
-        text: what is asked, and how to read the answer.
+        title: title of its section in the report.
+        text: the question, and how to read the answer.
     """
 
     title: str
     text: str
 
     prefixes: ClassVar[tuple[str, ...]] = ()
-    """Of the metrics that are kept."""
+    """Prefixes of the metrics that are kept."""
     trains: ClassVar[bool] = True
     """Whether it needs trained models."""
     every_seed: ClassVar[bool] = True
-    """Whether it needs all trainings of a run; else one is enough."""
+    """Whether it needs every seed; else the first is enough."""
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records of its trained runs; pictures go to `figures`."""
+        """Measures trained jobs; pictures go to `figures`."""
         return [make_record(job, runner.ensure_measured(job), self.prefixes) for job in jobs]
 
-    def chapter(self, results: Results) -> Section:
-        """What a reader sees."""
+    def section(self, results: Results) -> Section:
+        """Builds the section of the report."""
         raise NotImplementedError
 
     def paragraphs(self, results: Results) -> list[str]:
-        """The text, what probes learned from, and what was left out."""
+        """Returns the text, what probes learned from, and what was left out."""
         sentences = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in results.left_out]
         return [f"{self.text}{_probed(results.records)}", *([" ".join(sentences)] if sentences else [])]
 
 
 def _probed(records: Sequence[Record]) -> str:
-    """How many images probes learned from, as experiments need not agree on it; nothing where there were none."""
+    """Says how many images probes learned from, on which experiments need not agree; empty without probes."""
     probed = [record for record in records if record["metrics"].get("probe/accuracy") is not None]
     settings = [record["provenance"]["config"].get("measure", {}) for record in probed]
     counts = sorted({each["train_images"] for each in settings if "train_images" in each})
@@ -77,24 +77,24 @@ def _probed(records: Sequence[Record]) -> str:
 
 @dataclass(frozen=True)
 class Comparison(Experiment):
-    """Methods by metrics.
+    """A table of methods by metrics.
 
     Attributes:
-        metrics: names that the glossary explains.
+        metrics: keys of `METRICS`.
     """
 
     metrics: tuple[str, ...]
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records with the metrics of the table."""
+        """Measures the metrics of the table."""
         return [make_record(job, runner.ensure_measured(job), self.metrics) for job in jobs]
 
-    def chapter(self, results: Results) -> Section:
-        """A table: the longer of the two, methods or metrics, downwards."""
-        methods = by_run(results.records)
+    def section(self, results: Results) -> Section:
+        """Builds a table with the longer of the two, methods or metrics, as rows."""
+        methods = by_group(results.records)
         shown = [METRICS[name] for name in self.metrics if any(method.values(name) for method in methods)]
         if not shown:
-            return Section(self.title, [*self.paragraphs(results), "Nothing of it could be measured."])
+            return Section(self.title, [*self.paragraphs(results), "None of its metrics could be measured."])
         several = len({method.first["data"] for method in methods}) > 1
         names = [f"{method.name} ({method.first['data']})" if several else method.name for method in methods]
         cells = [[method.text(metric.name, metric.spec) for metric in shown] for method in methods]
@@ -112,23 +112,23 @@ class Comparison(Experiment):
 
 
 class Table1(Experiment):
-    """The paper's Table 1, with what can be measured below it."""
+    """The paper's Table 1, and below it average precision, time and memory."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("detection/",)
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records with each model's cost."""
+        """Measures each model, its time and its memory."""
         costs = runner.ensure_costs(jobs)
         return [{**record, "cost": costs[record["group"]]} for record in super().measure(runner, jobs, figures)]
 
-    def chapter(self, results: Results) -> Section:
-        """Methods beside each other."""
-        methods = by_run(results.records)
+    def section(self, results: Results) -> Section:
+        """Builds a table with a column for each method."""
+        methods = by_group(results.records)
         kinds = [DIFFERENCES.get(method.first["model"], (MISSING,) * len(CRITERIA)) for method in methods]
         criteria = [
             Row(name, "", list(values)) for name, values in zip(CRITERIA, zip(*kinds, strict=True), strict=True)
         ]
-        found = [
+        detection = [
             Row(
                 METRICS[name].label if name in METRICS else label,
                 note,
@@ -141,18 +141,18 @@ class Table1(Experiment):
                 ("detection/ap_large", "AP of large objects", "Above."),
             )
         ]
-        groups = [RowGroup("The paper's criteria", criteria), RowGroup("Objects found", found)]
+        groups = [RowGroup("The paper's criteria", criteria), RowGroup("Detection", detection)]
         table = Table(["", *(method.name for method in methods)], [*groups, _cost_rows(methods)], _DEVIATION)
         return Section(self.title, self.paragraphs(results), table=table)
 
 
 class CostTable(Table1):
-    """What models cost, alone."""
+    """Time and memory of untrained models."""
 
     trains: ClassVar[bool] = False
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records of each model's cost; nothing is measured of its trainings."""
+        """Measures time and memory of each model; none is trained."""
         costs = runner.ensure_costs(jobs)
         first = {job.group: job for job in reversed(jobs)}
         return [
@@ -163,15 +163,15 @@ class CostTable(Table1):
             for group, job in reversed(first.items())
         ]
 
-    def chapter(self, results: Results) -> Section:
-        """Methods beside each other."""
-        methods = by_run(results.records)
+    def section(self, results: Results) -> Section:
+        """Builds a table with a column for each method."""
+        methods = by_group(results.records)
         table = Table(["", *(method.name for method in methods)], [_cost_rows(methods)])
         return Section(self.title, self.paragraphs(results), table=table)
 
 
 def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
-    """Parameters, and time and memory with few and with many objects."""
+    """Rows of parameters, and of time and memory with few and with many objects."""
     costs = [method.first["cost"]["costs"] if method.first.get("cost") else [] for method in methods]
     rows = [Row("parameters", "", [f"{each[0]['parameters']:,}" if each else MISSING for each in costs])]
     counts = sorted({cost["objects"] for each in costs for cost in each if cost["objects"] is not None})
@@ -186,7 +186,7 @@ def _cost_rows(methods: Sequence[Trainings]) -> RowGroup:
             ]
             values = [values[0] if values else MISSING for values in shown]
             rows.append(Row(label if count is None else f"{label}, {count} objects", "", values))
-    return RowGroup("What they cost on the CPU, in batches of eight", rows)
+    return RowGroup("Time and memory on the CPU, in batches of eight", rows)
 
 
 def _mebibytes(cost: dict[str, Any]) -> str:
@@ -198,14 +198,14 @@ def _milliseconds(cost: dict[str, Any]) -> str:
 
 
 class Table2(Experiment):
-    """The paper's Table 2, with what it hides."""
+    """The paper's Table 2, with end-to-end accuracy, ceilings and floors."""
 
     prefixes: ClassVar = ("probe/", "detection/ap50", "detection/recall")
     scores: ClassVar = ("accuracy", "precision", "recall", "f1", "accuracy_end_to_end")
 
-    def chapter(self, results: Results) -> Section:
-        """Each method's row above the paper's; then ceilings and floors."""
-        methods = by_run(results.records)
+    def section(self, results: Results) -> Section:
+        """Builds a table with each method's row above the paper's, then ceilings and floors."""
+        methods = by_group(results.records)
         groups = []
         for kind in dict.fromkeys(method.first["model"] for method in methods):
             own = [method for method in methods if method.first["model"] == kind]
@@ -216,9 +216,9 @@ class Table2(Experiment):
             groups.append(RowGroup(kind, rows))
         for title, part in (
             ("The paper's labels: the object of largest overlap, however little", "largest_overlap"),
-            ("Ceiling: codes at the true boxes", "true_boxes"),
+            ("Ceiling: embeddings of the true boxes", "true_boxes"),
             ("Floor: the detector's pooled features", "pooled_features"),
-            ("Floor: the class that the detector names", "labels"),
+            ("Floor: the class that the detector predicts", "labels"),
             ("Floor: an untrained encoder", "random_encoder"),
             ("Floor: pixels in the box", "raw_pixels"),
         ):
@@ -226,20 +226,20 @@ class Table2(Experiment):
             groups.append(
                 RowGroup(title, [Row(each.name, "", self._cells(each, f"probe/{part}")) for each in measured])
             )
-        header = ["", "accuracy", "precision", "recall", "F1", "end to end", "found"]
+        header = ["", "accuracy", "precision", "recall", "F1", "end to end", "detected"]
         table = Table(header, [group for group in groups if group.rows], _DEVIATION)
         return Section(self.title, self.paragraphs(results), table=table)
 
     def _cells(self, method: Trainings, prefix: str) -> list[str]:
         share = method.mean("detection/recall") if prefix == "probe" else None
-        found = "" if share is None else f"{share:.3f}"
-        return [*(method.text(f"{prefix}/{name}") for name in self.scores), found]
+        detected = "" if share is None else f"{share:.3f}"
+        return [*(method.text(f"{prefix}/{name}") for name in self.scores), detected]
 
 
 def _within(kind: str, method: Trainings) -> str:
-    """What to call a method below the name of its model."""
-    told = method.name.removeprefix(kind).lstrip(", ")
-    return f"{told} detector" if told.startswith("class-") else told or kind
+    """Returns the name of a method below that of its model."""
+    rest = method.name.removeprefix(kind).lstrip(", ")
+    return f"{rest} detector" if rest.startswith("class-") else rest or kind
 
 
 def _seeds(method: Trainings) -> str:

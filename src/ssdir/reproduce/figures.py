@@ -22,24 +22,25 @@ from ssdir.reports.report import Figure, Section, is_png
 from ssdir.reports.sections import SHARP, scenes_figure
 from ssdir.reproduce.experiments import Experiment, Results
 from ssdir.reproduce.plan import Job
-from ssdir.reproduce.records import Record, Trainings, by_run, make_record
-from ssdir.reproduce.runner import Measurement, Runner
+from ssdir.reproduce.records import Record, Trainings, by_group, make_record
+from ssdir.reproduce.runner import Runner
+from ssdir.reproduce.trained import TrainedJob
 
 
 @dataclass(frozen=True)
 class Pictures(Experiment):
-    """A picture of the first training of each run.
+    """A picture of the first training of each group.
 
     Attributes:
-        name: what its files start with.
-        draw: a trained job to a PNG; None where there is nothing to draw.
-        alt: what is seen.
+        name: prefix of its files' names.
+        render: renders a PNG of a trained job; None where there is nothing to show.
+        alt: description for readers who can't see it.
         scale: see `Figure`.
         wide: see `Figure`.
     """
 
     name: str
-    draw: Callable[[Measurement], bytes | None]
+    render: Callable[[TrainedJob], bytes | None]
     alt: str
     scale: float
     wide: bool
@@ -47,10 +48,10 @@ class Pictures(Experiment):
     every_seed: ClassVar = False
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records that name their picture; one that could not be drawn names None."""
+        """Renders pictures, and names them in the records; None where there is nothing to show."""
         records = []
         for job in jobs:
-            png = runner.ensure_drawn(job, self.name, self.draw)
+            png = runner.ensure_picture(job, self.name, self.render)
             record = make_record(job, runner.ensure_measured(job), ("detection/",))
             picture = None
             if png is not None:
@@ -60,8 +61,8 @@ class Pictures(Experiment):
             records.append({**record, "picture": picture})
         return records
 
-    def chapter(self, results: Results) -> Section:
-        """The pictures, each under its method's name."""
+    def section(self, results: Results) -> Section:
+        """Builds the section with all pictures, each with its method as the caption."""
         figures = []
         for record in results.records:
             if record.get("picture") is None:
@@ -75,36 +76,36 @@ class Pictures(Experiment):
 
 
 def read_picture(file: Path) -> bytes:
-    """The bytes of a PNG that a report refers to.
+    """Reads a PNG that a report refers to.
 
     Raises:
-        InputError: if it is missing, or something else.
+        InputError: if it is missing, or is no PNG.
     """
     png = read_bytes(file)
     if not is_png(png):
-        raise InputError(f"'{file}' is not a PNG picture: restore it, or remove it to have it drawn again")
+        raise InputError(f"'{file}' is not a PNG picture: restore it, or remove it to have it rendered again")
     return png
 
 
-def draw_scenes(measurement: Measurement) -> bytes | None:
-    """Fig. 2: input, boxes, reconstruction, single objects of a few test images."""
-    model = measurement.load()
+def scenes_png(trained: TrainedJob) -> bytes | None:
+    """Renders Fig. 2: input, boxes, reconstruction, single objects of a few test images."""
+    model = trained.load()
     if not isinstance(model, GenerativeModel):
         return None
-    shown = [index for index in measurement.job.measure.shown if index < len(measurement.test)]
-    return scenes_figure(model, measurement.test, shown).png
+    shown = [index for index in trained.job.measure.shown if index < len(trained.test)]
+    return scenes_figure(model, trained.test, shown).png
 
 
 @torch.no_grad()
-def draw_embedding(measurement: Measurement) -> bytes | None:
-    """Fig. 3: t-SNE of the codes of the test objects that were found, coloured by category."""
-    model, test = measurement.load(), measurement.test
-    split = collect(model, test, codes_only=True, max_images=measurement.job.measure.test_images)
-    found = split.codes[LATENTS]
-    if len(found) < MIN_TSNE_POINTS:
+def embedding_png(trained: TrainedJob) -> bytes | None:
+    """Renders Fig. 3: t-SNE of the embeddings of detected test objects, coloured by category."""
+    model, test = trained.load(), trained.test
+    split = collect(model, test, codes_only=True, max_images=trained.job.measure.test_images)
+    latents = split.codes[LATENTS]
+    if len(latents) < MIN_TSNE_POINTS:
         return None
-    projection = tsne(found.latents)
-    return plots.embedding_map(projection.points, found.labels.numpy()[projection.rows], test.category_names)
+    projection = tsne(latents.latents)
+    return plots.embedding_map(projection.points, latents.labels.numpy()[projection.rows], test.category_names)
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,14 @@ class Surface(Experiment):
     metric: ClassVar = "reconstruction/mse"
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
-        """Records that say how their data were generated."""
+        """Measures reconstructions, and records how the data were generated."""
         records = super().measure(runner, jobs, figures)
         return [
             {**record, "scatter": job.data.plan.scatter.model_dump(mode="json")}
             for job, record in zip(jobs, records, strict=True)
         ]
 
-    def chapter(self, results: Results) -> Section:
+    def section(self, results: Results) -> Section:
         """A panel for each set of grids."""
         records = [record for record in results.records if record.get("scatter")]
         if not records:
@@ -131,7 +132,7 @@ class Surface(Experiment):
         lows, highs = (sorted({scatter[name] for scatter in scatters}) for name in ("min_size", "max_size"))
         grids = list(dict.fromkeys(tuple(scatter["grids"]) for scatter in scatters))
         panels = {grid: np.full((len(lows), len(highs)), np.nan) for grid in grids}
-        for cell in by_run(records, lambda record: str(record["scatter"])):
+        for cell in by_group(records, lambda record: str(record["scatter"])):
             where = cell.first["scatter"]
             value = cell.mean(self.metric)
             place = lows.index(where["min_size"]), highs.index(where["max_size"])

@@ -1,4 +1,4 @@
-"""What is measured of each run, as it is kept; and means over trainings."""
+"""The records of trainings as they are stored, and means over them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DETECTORS = {"class_aware": "class-aware", "class_agnostic": "class-agnostic", 
 
 
 def make_record(job: Job, measured: Mapping[str, Any], prefixes: Sequence[str]) -> Record:
-    """What an experiment keeps of a run: the metrics whose names start so, and where they come from."""
+    """Makes the record of a training: the metrics with certain prefixes, and their provenance."""
     metrics = {name: value for name, value in measured["metrics"].items() if name.startswith(tuple(prefixes))}
     return {
         "run": job.name,
@@ -40,7 +40,7 @@ def make_record(job: Job, measured: Mapping[str, Any], prefixes: Sequence[str]) 
 
 
 def write_records(file: Path, records: Iterable[Record], left_out: Sequence[str]) -> None:
-    """Writes an experiment's results, a record in a line."""
+    """Writes an experiment's results, one record per line."""
     lines = ",\n".join(json_text(record, None).strip() for record in records)
     text = f'{{"left_out": {json_text(list(left_out), None).strip()},\n"records": [\n{lines}\n]}}\n'
     with atomic_file(file, force=True) as temporary:
@@ -48,24 +48,24 @@ def write_records(file: Path, records: Iterable[Record], left_out: Sequence[str]
 
 
 def read_records(file: Path) -> tuple[list[Record], list[str]]:
-    """The records of an experiment, and what was left out.
+    """Reads the records of an experiment, and what was left out.
 
     Raises:
-        InputError: if the file is damaged, or holds something else.
+        InputError: if the file is damaged, or holds other content.
     """
     content = read_stored(StoredResults, file)
     return content["records"], content["left_out"]
 
 
-def read_stored(kind: type[C], file: Path) -> dict[str, Any]:
-    """What a file of results holds, once it has been checked to be of a kind.
+def read_stored(schema: type[C], file: Path) -> dict[str, Any]:
+    """Reads a file of results, checked against a schema.
 
     Raises:
-        InputError: if it is not; it says how to go on.
+        InputError: if it does not match; it says how to go on.
     """
     content: dict[str, Any] = read_json(file)
     try:
-        parse(kind, content, source=f"'{file}'")
+        parse(schema, content, source=f"'{file}'")
     except InputError as error:
         raise InputError(f"{error}: restore the file, or remove it to have it made again") from None
     return content
@@ -73,37 +73,37 @@ def read_stored(kind: type[C], file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trainings:
-    """The trainings of one run, which differ in their seed.
+    """The trainings of one group, which differ in their seed.
 
     Attributes:
-        records: one each.
+        records: one for each training.
     """
 
     records: Sequence[Record]
 
     @property
     def first(self) -> Record:
-        """Whatever the trainings have in common."""
+        """The record of the first training, for what all have in common."""
         return self.records[0]
 
     @property
     def name(self) -> str:
-        """What tables call it, with what its detector was told."""
-        told = _DETECTORS[self.first["detector"]]
-        return f"{self.first['label']}, {told}" if told else str(self.first["label"])
+        """Name in tables, with the supervision of the detector."""
+        detector = _DETECTORS[self.first["detector"]]
+        return f"{self.first['label']}, {detector}" if detector else str(self.first["label"])
 
     def values(self, metric: str) -> list[float]:
-        """Of the trainings that have it; it may be undefined for some."""
+        """Values of the trainings for which the metric is defined."""
         values = [record["metrics"].get(metric) for record in self.records]
         return [value for value in values if value is not None]
 
     def mean(self, metric: str) -> float | None:
-        """Mean over trainings."""
+        """Mean over trainings; None where it is undefined for all."""
         values = self.values(metric)
         return float(np.mean(values)) if values else None
 
     def text(self, metric: str, spec: str = ".4f") -> str:
-        """Mean, and, of several trainings, the population standard deviation."""
+        """Formats the mean and, for several trainings, the population standard deviation."""
         values = self.values(metric)
         if not values:
             return MISSING
@@ -111,10 +111,10 @@ class Trainings:
         return mean if len(values) < 2 else f"{mean} ±\N{NO-BREAK SPACE}{format(float(np.std(values)), spec)}"
 
 
-def by_run(
+def by_group(
     records: Iterable[Record], key: Callable[[Record], Any] = lambda record: record["group"]
 ) -> list[Trainings]:
-    """Records that belong together, in the order in which they come first."""
+    """Groups records that belong together, in the order of their first occurrence."""
     groups: dict[Any, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)

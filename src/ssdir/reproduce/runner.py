@@ -1,4 +1,4 @@
-"""Runs of a plan: what is missing is made, what is there is used again."""
+"""Makes the data sets, trainings and measurements of a plan that are missing, and uses the others again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +16,41 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from ssdir.benchmark.costs import MEASURED_STAGES, measure_costs
-from ssdir.console import Advance
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.readers.registry import read_annotations
 from ssdir.data.scatter.writer import write_scatter
-from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text, read_yaml
 from ssdir.errors import InputError
-from ssdir.evaluation.evaluate import EvaluationOptions, evaluate
 from ssdir.evaluation.provenance import provenance
-from ssdir.models.base import ObjectModel
-from ssdir.models.io import load_model
-from ssdir.models.shipped import WEIGHTS_FILE
 from ssdir.outputs import atomic_file
 from ssdir.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
 from ssdir.reproduce.records import read_stored
 from ssdir.reproduce.stored import StoredMeasurement, StoredModelCosts
+from ssdir.reproduce.trained import TrainedJob
 from ssdir.reproduce.watch import Watch
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe
-from ssdir.training.run_folder import RECIPE_FILE, has_ended, read_fingerprint, read_training
+from ssdir.training.run_folder import RECIPE_FILE, has_ended, read_fingerprint
 from ssdir.training.session import OutOfTime, Session
 
 COST_COUNTS = (5, 50)
 """Objects of an image in Table 1."""
-
-MEASURES = 2
-"""Counts up where what is measured changes, so that it is measured again."""
 
 _MNIST = "MNIST"
 _POLL_SECONDS = 5
 
 
 class Runner:
-    """Makes data, trainings and measurements of a plan, each once, and finds them again.
+    """Makes data, trainings and measurements of a plan, each once.
 
-    Several processes may work on the same runs at once: what one is making, the others leave to it.
+    Several processes may work on the same folder at once: each makes what no other is making.
 
     Args:
-        plan: what there is to be made.
+        plan: the plan.
         runs: folder for data sets and trainings.
         data: folder that holds what cannot be generated: MNIST's files, CLEVR, WIDER FACE.
-        watch: what is told of progress.
-        deadline: by `time.monotonic`; nothing is begun after it.
+        watch: shows progress.
+        deadline: time of `time.monotonic` after which nothing is begun.
         device: where to train and to measure, see `choose_device`.
     """
 
@@ -76,10 +66,10 @@ class Runner:
         self.plan, self.runs, self.data, self.watch, self.deadline = plan, runs, data, watch, deadline
         self.device = device
         self._jobs = [job for group in plan.runs for job in expand(plan, group)]
-        self._measurements: dict[str, Measurement] = {}
+        self._trained_jobs: dict[str, TrainedJob] = {}
 
     def absent(self, spec: DataSpec) -> str | None:
-        """Why a data set can't be had, in a sentence; None if it can."""
+        """Says why a data set is not available; None if it is."""
         folder = spec.plan.folder
         if folder is None:
             return None
@@ -90,13 +80,13 @@ class Runner:
         return None
 
     def num_images(self, spec: DataSpec) -> int:
-        """Images of the training split."""
+        """Number of images of the training split."""
         if spec.plan.source is not None:
             return spec.plan.scatter.train
         return len(read_annotations(self.data_folder(spec), spec.plan.train).image_names)
 
     def guess(self, jobs: Sequence[Job]) -> list[float]:
-        """Seconds that each job still takes; a training, or a detector, counts for the first that needs it."""
+        """Estimates the seconds that each job still takes; what jobs share counts for the first."""
         seen: set[str] = set()
         guesses = []
         for job in jobs:
@@ -115,11 +105,11 @@ class Runner:
         return guesses
 
     def run_folder(self, job: Job) -> Path:
-        """Where a job's training is."""
+        """Folder of a job's training."""
         return self.runs / job.slug
 
     def is_trained(self, job: Job) -> bool:
-        """Whether a job's training has ended."""
+        """Returns whether a job's training has ended."""
         folder = self.run_folder(job)
         if not all(has_ended(folder, stage) for stage in job.recipe.stages):
             return False
@@ -128,9 +118,7 @@ class Runner:
 
     @contextmanager
     def claim(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """The first of some jobs that no other process is making; until the end of the block, none will be.
-
-        Where another process makes all of them, this waits.
+        """Locks the first of some jobs that no other process is making, and waits where there is none.
 
         Raises:
             OutOfTime: if the deadline comes first.
@@ -148,7 +136,7 @@ class Runner:
                 time.sleep(_POLL_SECONDS)
 
     def _makes(self, job: Job) -> list[str]:
-        """What a job makes that no other process may be making: its run, and a detector that runs can share."""
+        """Keys of what a job makes that no other process may be making: its training, and a shared detector."""
         own = has_ended(self.run_folder(job), "detector") or self._detector_of(job) is not None
         return [job.slug] if own or job.detector_key is None else [job.slug, f"detector-{job.detector_key}"]
 
@@ -165,7 +153,7 @@ class Runner:
         return True
 
     def ensure_data(self, spec: DataSpec) -> Path:
-        """The folder of a data set, generated if need be.
+        """Returns the folder of a data set, generated if need be.
 
         Raises:
             OutOfTime: if it is not there, and the deadline has passed.
@@ -177,7 +165,7 @@ class Runner:
             if not place.exists():
                 self._check_time()
                 with self.watch.stage(f"data {spec.name}{spec.variation}") as advance:
-                    root, workers = self.glyph_root(spec), os.cpu_count() or 1
+                    root, workers = self._glyph_root(spec), os.cpu_count() or 1
                     write_scatter(place, spec.plan.source, spec.plan.scatter, root, workers, advance)
         return place
 
@@ -187,7 +175,7 @@ class Runner:
         self.ensure_measured(job)
 
     def ensure_trained(self, job: Job) -> Path:
-        """The folder of a job's training, trained if need be; with the detector of another job, if it has that.
+        """Returns the folder of a job's training, trained if need be, with a shared detector if there is one.
 
         Raises:
             OutOfTime: if it is not finished when the deadline comes.
@@ -204,35 +192,35 @@ class Runner:
         return out
 
     def open(self, job: Job, split: str) -> ObjectDataset:
-        """A split as a job's training sees it."""
+        """Opens a split as a job's training sees it."""
         return job.recipe.open_data(self.data_folder(job.data), split)
 
     def measured(self, job: Job) -> dict[str, Any] | None:
-        """What was measured of a trained job; None if it is to be measured (again)."""
-        file = self._measurement(job).file("metrics.json")
+        """Reads the measurement of a trained job; None if it is to be measured (again)."""
+        file = self._trained_job(job).file("metrics.json")
         return read_stored(StoredMeasurement, file) if file.exists() else None
 
     def ensure_measured(self, job: Job) -> dict[str, Any]:
-        """Metrics and provenance of a trained job, measured if need be."""
+        """Returns metrics and provenance of a trained job, measured if need be."""
         if (stored := self.measured(job)) is not None:
             return stored
         self._check_time()
-        measurement = self._measurement(job)
+        trained = self._trained_job(job)
         with self.watch.stage(f"{job.name}: measuring") as advance:
-            content = measurement.measure(advance)
-        with atomic_file(measurement.file("metrics.json"), force=True) as temporary:
+            content = trained.measure(advance)
+        with atomic_file(trained.file("metrics.json"), force=True) as temporary:
             temporary.write_text(json_text(content, 1), encoding="utf-8")
         return content
 
     def is_made(self, job: Job) -> bool:
-        """Whether a job is trained and measured."""
+        """Returns whether a job is trained and measured."""
         return self.is_trained(job) and self.measured(job) is not None
 
     def is_of(self, record: Mapping[str, Any], job: Job) -> bool:
-        """Whether a record of earlier results is what this job would be: same recipe, data and measurement."""
+        """Returns whether an earlier record has the recipe, data and measurement of a job."""
         made = record["provenance"]
         trained = (made.get("training") or {}).get("recipe")
-        if trained is None or made["config"] != self._measurement(job).config:
+        if trained is None or made["config"] != self._trained_job(job).config:
             return False
         try:
             recipe = Recipe.model_validate(
@@ -243,32 +231,35 @@ class Runner:
         if recipe != job.recipe:
             return False
         self.ensure_data(job.data)
-        return bool(made["data_hash"] == fingerprint(self._measurement(job).test))
+        return bool(made["data_hash"] == fingerprint(self._trained_job(job).test))
 
     def failure(self, job: Job) -> str | None:
-        """Why a job could not be measured, in a sentence."""
+        """Says why a job could not be measured; None if it could."""
         measured = self.measured(job)
         return None if measured is None or "failure" not in measured else f"{job.name}: {measured['failure']}"
 
-    def _measurement(self, job: Job) -> Measurement:
-        return self._measurements.setdefault(job.name, Measurement(self, job))
+    def _trained_job(self, job: Job) -> TrainedJob:
+        if job.name not in self._trained_jobs:
+            places = self.run_folder(job), self.data_folder(job.data), self._glyph_root(job.data)
+            self._trained_jobs[job.name] = TrainedJob(job, *places, self.device)
+        return self._trained_jobs[job.name]
 
-    def ensure_drawn(self, job: Job, name: str, draw: Callable[[Measurement], bytes | None]) -> bytes | None:
-        """A picture of a trained job, drawn if need be; None where there is too little to draw."""
-        measurement = self._measurement(job)
-        file = measurement.file(f"{name}.png")
+    def ensure_picture(self, job: Job, name: str, render: Callable[[TrainedJob], bytes | None]) -> bytes | None:
+        """Returns a picture of a trained job, rendered if need be; None where there is too little to show."""
+        trained = self._trained_job(job)
+        file = trained.file(f"{name}.png")
         if file.exists():
             return file.read_bytes()
         self._check_time()
-        with self.watch.stage(f"{job.name}: drawing"):
-            png = draw(measurement)
+        with self.watch.stage(f"{job.name}: rendering"):
+            png = render(trained)
         if png is not None:
-            with atomic_file(file, force=True) as temporary:  # Another process may have drawn it too.
+            with atomic_file(file, force=True) as temporary:  # Another process may have rendered it too.
                 temporary.write_bytes(png)
         return png
 
     def ensure_costs(self, jobs: Sequence[Job]) -> dict[str, Any]:
-        """What the models of some jobs cost, by group: `costs`, and their `provenance`."""
+        """Returns time and memory of the models of some jobs, by group: `costs`, and their `provenance`."""
         configs = {job.group: job.recipe.model for job in jobs}
         settings = {group: config.model_dump(mode="json") for group, config in configs.items()}
         measured = json.dumps([settings, MEASURED_STAGES], sort_keys=True)
@@ -293,93 +284,31 @@ class Runner:
         }
 
     def _detector_of(self, job: Job) -> Path | None:
-        """A run of the plan whose trained detector the job can have."""
+        """Finds a training of the plan whose detector the job can share."""
         if job.detector_key is None or has_ended(self.run_folder(job), "detector"):
             return None
         folders = [self.run_folder(other) for other in self._jobs if other.detector_key == job.detector_key]
         return next((folder for folder in folders if has_ended(folder, "detector")), None)
 
     def data_folder(self, spec: DataSpec) -> Path:
-        """Where a data set is, or is to be generated."""
+        """Folder where a data set is, or is to be generated."""
         if spec.plan.folder is None:
             return self.runs / "data" / spec.slug
         assert self.data is not None
         return self.data / spec.plan.folder
 
-    def glyph_root(self, spec: DataSpec) -> Path | None:
-        """MNIST's files, if they are in the data folder; else they are downloaded."""
+    def _glyph_root(self, spec: DataSpec) -> Path | None:
+        """Folder of MNIST's files, if it is in the data folder; else they are downloaded."""
         there = spec.plan.source == "mnist" and self.data is not None and (self.data / _MNIST).is_dir()
         return self.data / _MNIST if there and self.data is not None else None
 
     def _check_data(self, job: Job, data: Path) -> None:
         if read_fingerprint(self.run_folder(job)) != fingerprint(self.open(job, job.data.plan.train)):
             raise InputError(
-                f"'{self.run_folder(job)}' was trained on other data than are in '{data}' now: remove the run to "
-                "train it again"
+                f"'{self.run_folder(job)}' was trained on other data than are in '{data}' now: remove that folder "
+                "to train it again"
             )
 
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise OutOfTime("nothing is begun after the deadline")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is measured of a trained job, or drawn; files are named by all that decides their content."""
-
-    runner: Runner
-    job: Job
-
-    def file(self, name: str) -> Path:
-        """Where something is kept."""
-        return self.runner.run_folder(self.job) / "evaluation" / f"{self.key}-{name}"
-
-    @cached_property
-    def key(self) -> str:
-        """Of the weights, the data, and how it is measured."""
-        weights = self.runner.run_folder(self.job) / "model" / WEIGHTS_FILE
-        digest = hashlib.sha256(weights.read_bytes())
-        digest.update(fingerprint(self.test).encode())
-        digest.update(json.dumps([MEASURES, self.job.measure.model_dump(mode="json"), self.job.probes]).encode())
-        return digest.hexdigest()[:12]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What stands for it in records."""
-        job = self.job
-        return {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
-
-    @cached_property
-    def test(self) -> ObjectDataset:
-        """The split that is measured."""
-        return self.runner.open(self.job, self.job.data.plan.test)
-
-    def load(self) -> ObjectModel:
-        """The trained model."""
-        return load_model(self.runner.run_folder(self.job), choose_device(self.runner.device))
-
-    def measure(self, progress: Advance) -> dict[str, Any]:
-        """Metrics and provenance; and `failure`, of a model beyond measuring, such as one of broken embeddings."""
-        job, settings, started = self.job, self.job.measure, time.perf_counter()
-        options = EvaluationOptions(
-            train_split=job.data.plan.train if job.probes else None,
-            max_images=settings.test_images,
-            max_train_images=settings.train_images,
-            sizes_in_px=settings.sizes_in_px,
-            num_glyphs=settings.glyphs if job.probes else 0,
-            glyph_root=self.runner.glyph_root(job.data),
-            random_seed=job.recipe.seed,
-        )
-        folder, data = self.runner.run_folder(job), self.runner.data_folder(job.data)
-        device, split = self.runner.device, job.data.plan.test
-        try:
-            report = evaluate(folder, data, split, options, device=device, progress=progress).to_dict()
-        except InputError:
-            raise
-        except ValueError as error:
-            seconds, where = time.perf_counter() - started, device_name(choose_device(device))
-            record = provenance({}, 0, fingerprint(self.test), where, seconds)
-            record["training"] = read_training(folder / "model")
-            report = {"metrics": {}, "failure": str(error), "provenance": record}
-        report["provenance"] |= {"config": self.config, "seed": job.recipe.seed}
-        return report

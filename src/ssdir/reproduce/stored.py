@@ -1,4 +1,4 @@
-"""What files of results hold, as they are read again: each value of the type that reports need."""
+"""Schemas of the stored results, each value of the type that reports need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Metrics: TypeAlias = dict[str, float | None]
 
 
 class StoredTraining(Record):
-    """What is known of the training of a model that was measured."""
+    """How a measured model was trained."""
 
     recipe: dict[str, Any]
     wall_seconds: dict[str, float]
@@ -35,14 +35,14 @@ class StoredProvenance(Record):
 
 
 class StoredCosts(Record):
-    """What a model costs, and where that was measured."""
+    """Time and memory of a model, and where they were measured."""
 
     costs: list[Cost] = Field(min_length=1)
     provenance: StoredProvenance
 
 
 class StoredScatter(Record):
-    """How the images of a run were generated, as far as figure 4 shows it."""
+    """How the images of a training were generated, as far as figure 4 shows it."""
 
     min_size: float
     max_size: float
@@ -50,7 +50,7 @@ class StoredScatter(Record):
 
 
 class StoredRecord(Record):
-    """What an experiment keeps of a run."""
+    """What an experiment keeps of a training."""
 
     run: str
     group: FileName
@@ -74,7 +74,7 @@ class StoredResults(Record):
 
 
 class StoredMeasurement(Record):
-    """What was measured of a run; `failure` says why nothing was."""
+    """The measurement of a training; `failure` says why there is none."""
 
     metrics: Metrics
     failure: str | None = None
@@ -82,7 +82,7 @@ class StoredMeasurement(Record):
 
 
 class StoredModelCosts(Record):
-    """What several models cost, by name."""
+    """Time and memory of several models, by name."""
 
     costs: dict[str, list[Cost]]
     provenance: StoredProvenance

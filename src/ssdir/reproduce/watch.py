@@ -1,4 +1,4 @@
-"""One view over many runs: which one, how far, and how long it all still takes."""
+"""Progress over all jobs of a plan: the current one, and the time that is left for all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ssdir.formatting import format_seconds
 
 
 class Watch:
-    """Says a line for each run, and on terminals shows two bars below: the run's, and that of all.
+    """Prints a line for each job, and on terminals shows two bars: of the job's stage, and of all jobs.
 
-    What is left is guessed beforehand; how wrong the guesses are is learned from the runs that have ended.
+    The time that is left is guessed beforehand, and corrected by the jobs that have ended.
     """
 
     def __init__(self) -> None:
@@ -37,15 +37,15 @@ class Watch:
 
     @contextmanager
     def over(self, guesses: dict[str, float]) -> Iterator[None]:
-        """Runs by name, with the seconds that each is guessed to take."""
+        """Shows progress over jobs, given by name with the seconds that each is guessed to take."""
         self._guesses = guesses
         self._bars.update(self._all, total=max(sum(guesses.values()), 1e-9))
         with self._bars:
             yield
 
     @contextmanager
-    def run(self, name: str) -> Iterator[None]:
-        """One of the runs."""
+    def job(self, name: str) -> Iterator[None]:
+        """Marks one of the jobs as running."""
         guess = self._guesses[name]
         self._began = time.monotonic()
         if guess:
@@ -59,7 +59,7 @@ class Watch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Advance]:
-        """A part of a run."""
+        """Shows a stage of a job; yields what reports its progress."""
         task = self._bars.add_task(name, total=None, note="")
 
         def advance(done: int, total: int, stage: str | None = None) -> None:
@@ -74,7 +74,7 @@ class Watch:
 
     @property
     def left(self) -> float:
-        """Seconds that the runs which have not ended are guessed to take."""
+        """Estimate of the seconds that unfinished jobs take."""
         guessed = self._guessed_of_ended
         pace = self._spent / guessed if guessed else 1.0
         return pace * (sum(self._guesses.values()) - guessed)
@@ -86,5 +86,5 @@ class Watch:
     def _show(self, running: float) -> None:
         done = self._guessed_of_ended + running
         left = format_seconds(max(self.left - running, 0.0))
-        note = f"{len(self._ended)} of {len(self._guesses)} runs; {left} left"
+        note = f"{len(self._ended)} of {len(self._guesses)}; {left} left"
         self._bars.update(self._all, completed=done, note=note)

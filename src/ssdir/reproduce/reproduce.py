@@ -1,4 +1,4 @@
-"""From a scale and the names of experiments to results and a report."""
+"""Reproduces the paper's experiments: from their names and a scale to results and a report."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from pathlib import Path
 
 from ssdir.console import say
 from ssdir.errors import InputError, nearest
-from ssdir.formatting import format_seconds
-from ssdir.outputs import atomic_file, claim
-from ssdir.reports.glossary import MISSING
-from ssdir.reports.markdown import FIGURES, markdown
-from ssdir.reports.paper import PROBE, quoted
-from ssdir.reports.report import Report, Row, RowGroup, Section, Table
+from ssdir.outputs import claim
+from ssdir.reports.markdown import FIGURES
 from ssdir.reproduce.catalogue import EXPERIMENTS
-from ssdir.reproduce.experiments import Results
 from ssdir.reproduce.plan import Job, Plan, jobs_of, read_plan
-from ssdir.reproduce.records import Record, by_run, read_records, write_records
+from ssdir.reproduce.records import Record, read_records, write_records
+from ssdir.reproduce.report import REPORT, write_report
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.watch import Watch
-from ssdir.training.recipe import STAGES
 
 ALL = "all"
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run of the plan, before it is made.
+    """The trainings of a group of the plan, before they are made.
 
     Attributes:
-        group: its name.
-        preset: what is trained.
-        data: on what.
-        trainings: how many there are of it.
-        missing: how many of them are not trained yet.
-        seconds: how long it all still takes.
+        group: the group's name.
+        preset: the recipe that is trained.
+        data: the data set.
+        trainings: number of trainings.
+        missing: number of those that are not trained yet.
+        seconds: estimate of the time that is left.
     """
 
     group: str
@@ -49,10 +43,10 @@ class Forecast:
 
 
 def choose(plan: Plan, names: Sequence[str]) -> list[str]:
-    """The experiments that are asked for, in the plan's order.
+    """Selects the experiments that are asked for, in the plan's order.
 
     Raises:
-        InputError: for one that there is not, or that the plan has not.
+        InputError: for an unknown experiment, or one that is not in the plan.
     """
     unknown = [name for name in plan.experiments if name not in EXPERIMENTS]
     for name in [*names, *unknown]:
@@ -65,7 +59,7 @@ def choose(plan: Plan, names: Sequence[str]) -> list[str]:
 
 
 def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) -> tuple[list[Forecast], list[str]]:
-    """What `reproduce` would train, and how long it would take; and what it would leave out, and why."""
+    """Lists what `reproduce` would train, and how long it would take; says what it would leave out, and why."""
     plan = read_plan(scale)
     runner = Runner(plan, runs / plan.name, data, Watch(), None)
     chosen = choose(plan, names)
@@ -100,19 +94,19 @@ def reproduce(
         scale: a plan: `smoke`, `cpu`, `paper`, or a YAML file.
         out: gets a folder of the plan's name with `NAME.json` for each experiment, `figures/`, and the report of
             all experiments that have ended there, as `report.html` and `report.md`.
-        runs: gets a folder of the plan's name with data sets and trainings; what is there is used again.
-        data: folder that holds what cannot be generated; experiments on what is missing are left out, and say so.
-        minutes: nothing new is begun after so many.
-        so_far: train nothing; write results and report of what there is, which say what is missing. Records that
-            stand in `out` are kept where they are of the plan's very recipe, data and measurement.
+        runs: gets a folder of the plan's name with data sets and trainings; those that exist are used again.
+        data: folder of the data sets that cannot be generated; experiments on missing ones are left out.
+        minutes: time after which nothing new is begun.
+        so_far: train nothing; write results and report of the trainings that exist. Earlier records in `out` are
+            kept if they have the plan's recipe, data and measurement.
         device: where to train and to measure, see `choose_device`.
 
     Returns:
-        The report.
+        Path of the report.
 
     Raises:
         InputError: for an unknown scale or experiment, data that can't be read, or folders that can't be written.
-        OutOfTime: when the minutes are over; everything that has ended is kept, and found again next time.
+        OutOfTime: when the minutes are over; everything that has ended is kept and used next time.
     """
     plan = read_plan(scale)
     chosen = choose(plan, names)
@@ -134,7 +128,7 @@ def reproduce(
             if needed & missing.keys():
                 # Where another process makes what is needed, this one goes on with what will be.
                 by_need = sorted(missing.values(), key=lambda job: job.name not in needed)
-                with runner.claim(by_need) as job, watch.run(job.name):
+                with runner.claim(by_need) as job, watch.job(job.name):
                     runner.ensure_ready(job)
                 del missing[job.name]
             else:
@@ -143,14 +137,14 @@ def reproduce(
 
 
 def _trainings(plan: Plan, names: Sequence[str]) -> list[Job]:
-    """The trainings that some experiments need."""
+    """Lists the trainings that some experiments need."""
     training = [name for name in names if EXPERIMENTS[name].trains]
     every = {job.name for job in jobs_of(plan, [name for name in training if EXPERIMENTS[name].every_seed])}
     return [job for job in jobs_of(plan, training) if job.recipe.seed == 0 or job.name in every]
 
 
 def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
-    """The jobs whose data are there, and why others are left out."""
+    """Selects the jobs whose data are available, and says why others are left out."""
     reasons = {job.data.name: runner.absent(job.data) for job in jobs}
     kept = [job for job in jobs if reasons[job.data.name] is None]
     return kept, [reason for reason in reasons.values() if reason is not None]
@@ -173,83 +167,11 @@ def _write_experiment(runner: Runner, name: str, folder: Path, so_far: bool = Fa
     records.sort(key=lambda record: order[record["run"]])
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []
     write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])
-    report = _report(runner.plan, folder)
-    _write(folder / "report.md", markdown(report))
-    _write(folder / REPORT, report.html())
+    write_report(runner.plan, folder)
 
 
 def _earlier_records(runner: Runner, jobs: Sequence[Job], file: Path) -> list[Record]:
-    """Records of trainings that are not here, from the results that are about to be replaced."""
+    """Reads records of missing trainings from the results that are about to be replaced."""
     earlier = {record["run"]: record for record in (read_records(file)[0] if file.exists() else ())}
     known = [job for job in jobs if job.name in earlier]
     return [earlier[job.name] for job in known if runner.is_of(earlier[job.name], job)]
-
-
-def _report(plan: Plan, folder: Path) -> Report:
-    """The report of every experiment whose results are in the folder."""
-    sections, everything = [], list[Record]()
-    for name, experiment in EXPERIMENTS.items():
-        file = folder / f"{name}.json"
-        if not file.exists():
-            continue
-        records, left_out = read_records(file)
-        results = Results(records, left_out, folder / FIGURES)
-        if records:
-            section = experiment.chapter(results)
-            for figure in section.figures:
-                with atomic_file(folder / FIGURES / f"{figure.name}.png", force=True) as temporary:
-                    temporary.write_bytes(figure.png)
-        else:
-            section = Section(experiment.title, experiment.paragraphs(results))
-        sections.append(section)
-        everything += records
-    sections.append(_runs_section(everything))
-    lead = (
-        f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
-        "hold the recipe, the seed, the data's hash, versions, device and times of each training."
-    )
-    return Report("The paper's evidence, made again", lead, _headline(folder), None, sections)
-
-
-def _runs_section(records: Sequence[Record]) -> Section:
-    """What the numbers come from: each run once, with its trainings' times."""
-    rows = []
-    trained = {record["run"]: record for record in records if record["provenance"].get("training")}
-    for run in by_run(trained.values(), lambda record: record["group"]):
-        seconds = [each["provenance"]["training"]["wall_seconds"] for each in run.records]
-        times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in STAGES]
-        first, measured_on = run.first["provenance"], {each["provenance"]["device"] for each in run.records}
-        # Runs from before their device was noted were trained where they were measured.
-        trained_on = {
-            each["provenance"]["training"].get("device", each["provenance"]["device"]) for each in run.records
-        }
-        measuring = format_seconds(sum(each["provenance"]["wall_seconds"] for each in run.records))
-        devices = [", ".join(sorted(names)) for names in (trained_on, measured_on)]
-        preset = str(first["config"].get("preset", MISSING))
-        values = [preset, str(len(run.records)), *times, devices[0], measuring, devices[1]]
-        rows.append(Row(run.first["group"], f"{run.name}, on {run.first['data']}, {first['data_hash']}", values))
-    versions = [
-        f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
-    ]
-    header = ["run", "preset", "trainings", *STAGES, "trained on", "measuring", "measured on"]
-    caption = "Times are sums over trainings. Runs on one detector share it: its time counts for each of them."
-    text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
-    return Section("Where the numbers come from", [text], table=Table(header, [RowGroup("", rows)], caption))
-
-
-def _headline(folder: Path) -> list[tuple[str, str]]:
-    """SSDIR's figure of Table 2, beside the paper's."""
-    file = folder / "table2.json"
-    if not file.exists():
-        return []
-    ours = [
-        (method.text("probe/accuracy"), f"digits read off codes: {method.name}")
-        for method in by_run(read_records(file)[0])
-        if method.first["model"] == "SSDIR" and method.values("probe/accuracy")
-    ]
-    return [*ours, (quoted(PROBE["SSDIR"]["accuracy"]), "the paper's SSDIR")]
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path, force=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,103 @@
+"""The report of all experiments whose results are in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdir.formatting import format_seconds
+from ssdir.outputs import atomic_file
+from ssdir.reports.glossary import MISSING
+from ssdir.reports.markdown import FIGURES, markdown
+from ssdir.reports.paper import PROBE, quoted
+from ssdir.reports.report import Report, Row, RowGroup, Section, Table
+from ssdir.reproduce.catalogue import EXPERIMENTS
+from ssdir.reproduce.experiments import Results
+from ssdir.reproduce.plan import Plan
+from ssdir.reproduce.records import Record, by_group, read_records
+from ssdir.training.recipe import STAGES
+
+REPORT = "report.html"
+
+
+def write_report(plan: Plan, folder: Path) -> None:
+    """Writes the report of the results in a folder, as HTML and as Markdown."""
+    report = build_report(plan, folder)
+    for name, text in (("report.md", markdown(report)), (REPORT, report.html())):
+        with atomic_file(folder / name, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def build_report(plan: Plan, folder: Path) -> Report:
+    """Builds the report of every experiment whose results are in the folder."""
+    sections, everything = [], list[Record]()
+    for name, experiment in EXPERIMENTS.items():
+        file = folder / f"{name}.json"
+        if not file.exists():
+            continue
+        records, left_out = read_records(file)
+        results = Results(records, left_out, folder / FIGURES)
+        if records:
+            section = experiment.section(results)
+            for figure in section.figures:
+                with atomic_file(folder / FIGURES / f"{figure.name}.png", force=True) as temporary:
+                    temporary.write_bytes(figure.png)
+        else:
+            section = Section(experiment.title, experiment.paragraphs(results))
+        sections.append(section)
+        everything += records
+    sections.append(_runs_section(everything))
+    lead = (
+        f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
+        "hold the recipe, the seed, the data's hash, versions, device and times of each training."
+    )
+    return Report("Reproduction of the paper's experiments", lead, _headline(folder), None, sections)
+
+
+def _runs_section(records: Sequence[Record]) -> Section:
+    """Section on the provenance of the numbers: each group once, with the times of its trainings."""
+    rows = []
+    trained = {record["run"]: record for record in records if record["provenance"].get("training")}
+    for trainings in by_group(trained.values(), lambda record: record["group"]):
+        seconds = [each["provenance"]["training"]["wall_seconds"] for each in trainings.records]
+        times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in STAGES]
+        first, measured_on = (
+            trainings.first["provenance"],
+            {each["provenance"]["device"] for each in trainings.records},
+        )
+        # Before the device of a training was recorded, trainings ran where they were measured.
+        trained_on = {
+            each["provenance"]["training"].get("device", each["provenance"]["device"])
+            for each in trainings.records
+        }
+        measuring = format_seconds(sum(each["provenance"]["wall_seconds"] for each in trainings.records))
+        devices = [", ".join(sorted(names)) for names in (trained_on, measured_on)]
+        preset = str(first["config"].get("preset", MISSING))
+        values = [preset, str(len(trainings.records)), *times, devices[0], measuring, devices[1]]
+        rows.append(
+            Row(
+                trainings.first["group"],
+                f"{trainings.name}, on {trainings.first['data']}, {first['data_hash']}",
+                values,
+            )
+        )
+    versions = [
+        f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
+    ]
+    header = ["group", "preset", "trainings", *STAGES, "trained on", "measuring", "measured on"]
+    caption = "Times are sums over trainings. Trainings on one detector share it: its time counts for each."
+    text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
+    return Section("Provenance", [text], table=Table(header, [RowGroup("", rows)], caption))
+
+
+def _headline(folder: Path) -> list[tuple[str, str]]:
+    """SSDIR's accuracy of Table 2, beside the paper's."""
+    file = folder / "table2.json"
+    if not file.exists():
+        return []
+    ours = [
+        (method.text("probe/accuracy"), f"accuracy of digits, predicted from embeddings: {method.name}")
+        for method in by_group(read_records(file)[0])
+        if method.first["model"] == "SSDIR" and method.values("probe/accuracy")
+    ]
+    return [*ours, (quoted(PROBE["SSDIR"]["accuracy"]), "the paper's SSDIR")]
