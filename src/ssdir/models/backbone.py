@@ -80,6 +80,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: channels of each level, fine to coarse.
         finer_channels: channels of the map one step finer than the pyramid; None where there is none.
+        kept: images and their maps by call, within `reading_once`; None outside, where nothing is kept.
     """
 
     mean: Tensor
@@ -89,6 +90,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.channels = channels
         self.finer_channels: int | None = None
+        self.kept: dict[tuple[int, bool, bool], tuple[Tensor, list[Tensor]]] | None = None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -99,7 +101,13 @@ class Backbone(nn.Module):
             images: a batch.
             finer: put the map with `finer_channels` before the pyramid.
         """
-        return self.pyramid((images - self.mean) / self.std, finer)
+        if self.kept is None:
+            return self.pyramid((images - self.mean) / self.std, finer)
+        # Images are kept too: of a tensor that is gone, another could have the number.
+        call = (id(images), finer, torch.is_autocast_enabled(images.device.type))
+        if call not in self.kept:
+            self.kept[call] = images, self.pyramid((images - self.mean) / self.std, finer)
+        return self.kept[call][1]
 
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:
         """The pyramid of normalised images; see `forward`."""
@@ -150,35 +158,23 @@ def _in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
 
 @contextmanager
 def reading_once(*models: object) -> Iterator[None]:
-    """Within the block, a backbone of these models that is given images again returns what it made of them.
+    """Within the block, a backbone of these models that is given the same images again returns the same maps.
 
-    To ask several things of one batch. Neither the images nor the maps may change meanwhile.
+    This lets callers ask several things of one batch at the time of one. Neither images nor maps may change
+    meanwhile.
 
     Args:
-        models: backbones that they share are one; what is no module has none.
+        models: may share backbones; what is no module has none.
     """
     modules = [model for model in models if isinstance(model, nn.Module)]
     backbones = {part for module in modules for part in module.modules() if isinstance(part, Backbone)}
     for backbone in backbones:
-        backbone.forward = _remembering(backbone.forward)  # type: ignore[method-assign]
+        backbone.kept = {}
     try:
         yield
     finally:
         for backbone in backbones:
-            del backbone.forward  # the class's again
-
-
-def _remembering(forward: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
-    kept: dict[tuple[int, bool, bool], tuple[Tensor, list[Tensor]]] = {}
-
-    def remembered(images: Tensor, finer: bool = False) -> list[Tensor]:
-        asked = (id(images), finer, torch.is_autocast_enabled(images.device.type))
-        if asked not in kept:
-            # Images are kept too: of a tensor that is gone, another could have the number.
-            kept[asked] = images, forward(images, finer)
-        return kept[asked][1]
-
-    return remembered
+            backbone.kept = None
 
 
 class VGG11Backbone(Backbone):
