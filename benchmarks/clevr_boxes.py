@@ -127,7 +127,7 @@ def measure(root: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"data": root.name, "scenes": {split: len(scenes[split]) for split in SPLITS}}
     content["scenes_per_s"] = sum(content["scenes"].values()) / seconds
     for split in SPLITS:
-        whole, masks = read_clevr(root, split), read_clevr(root, split, boxes="visible")
+        whole, masks = read_clevr(root, split), read_clevr(root, split, extent="visible")
         content[split] = {
             "iou_90_percent_visible": by_shape(whole, masks, whole.boxes_px, 0.9),
             "iou_all_objects": by_shape(whole, masks, whole.boxes_px, 0.0),
@@ -150,7 +150,7 @@ def measure(root: Path) -> dict[str, Any]:
         "xy_max": float(np.abs(residuals[:, :2]).max()),
         "depth_max": float(np.abs(residuals[:, 2]).max()),
     }
-    content["bevels"] = measure_bevels(scenes["train"], read_clevr(root, "train", boxes="visible"))
+    content["bevels"] = measure_bevels(scenes["train"], read_clevr(root, "train", extent="visible"))
     content["camera_from_few_objects"] = camera_errors(scenes["train"], seen["train"])
     return content
 

@@ -59,7 +59,7 @@ def test_a_golden_sample_is_read(golden):
 
 def test_visible_boxes_are_those_of_the_masks(golden):
     root, _, rendered = golden
-    table = read_clevr(root, "val", boxes="visible")
+    table = read_clevr(root, "val", extent="visible")
     masks = [mask == i + 1 for alone, mask in rendered for i in range(len(alone))]
     assert table.boxes_px.tolist() == [box_of(mask) for mask in masks]
     shares = [
@@ -102,15 +102,15 @@ def test_a_split_without_masks_has_none(golden, tmp_path):
     table = read_clevr(write_clevr(tmp_path, scenes), "val")
     assert table.mask_names is None
     assert table.mask_value is None
-    with pytest.raises(InputError, match=r"has no masks/val, which visible boxes need: use boxes 'whole' instead"):
-        read_clevr(tmp_path, "val", boxes="visible")
+    with pytest.raises(InputError, match=r"has no masks/val, which extent 'visible' needs: use 'whole' instead"):
+        read_clevr(tmp_path, "val", extent="visible")
 
 
 def test_a_hidden_object_keeps_its_row(golden, tmp_path):
     _, scenes, rendered = golden
     mask = rendered[0][1].copy()
     mask[mask == 2] = 0
-    table = read_clevr(write_clevr(tmp_path, scenes[:1], masks=[mask]), "val", boxes="visible")
+    table = read_clevr(write_clevr(tmp_path, scenes[:1], masks=[mask]), "val", extent="visible")
     assert table.boxes_px[1].tolist() == [0, 0, 0, 0]
     assert table.visible[1] == 0
     assert len(table.boxes_px) == 5
@@ -252,14 +252,14 @@ def test_bad_masks_are_named(golden, tmp_path, spoil, message):
     root = write_clevr(tmp_path, golden[1], masks=[mask for _, mask in golden[2]])
     spoil(root / "masks/val/CLEVR_val_000000.png")
     with pytest.raises(InputError, match=message) as caught:
-        read_clevr(root, "val", boxes="visible")
+        read_clevr(root, "val", extent="visible")
     assert "CLEVR_val_000000.png" in str(caught.value)
 
 
 @needs_clevr_mini
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_boxes_agree_with_real_masks(split):
-    whole, visible = read_clevr(CLEVR_MINI, split), read_clevr(CLEVR_MINI, split, boxes="visible")
+    whole, visible = read_clevr(CLEVR_MINI, split), read_clevr(CLEVR_MINI, split, extent="visible")
     published = json.loads((CLEVR_MINI / "boxes" / f"CLEVR_{split}_boxes.json").read_text())
     given = [box for name in whole.image_names for box in published[Path(name).name]]
     assert visible.boxes_px.tolist() == given

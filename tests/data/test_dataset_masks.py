@@ -132,7 +132,7 @@ def test_numbers_of_masks_are_taken_as_they_are(tmp_path, mode):
 
 @needs_clevr_mini
 def test_masks_of_real_scenes_fit_their_boxes():
-    data = ObjectDataset(read_clevr(CLEVR_MINI, "val", boxes="visible"), "object", 128)
+    data = ObjectDataset(read_clevr(CLEVR_MINI, "val", extent="visible"), "object", 128)
     for index in range(5):
         mask, objects = data.mask(index), data.objects(index)
         boxes = torch.tensor([box_of(mask == number) for number in range(1, len(objects) + 1)])

@@ -51,7 +51,7 @@ def refused(*args):
     return result.stderr
 
 
-@pytest.mark.parametrize("options", [{}, {"boxes": "visible"}, {"boxes": None, "vocabulary": "full"}])
+@pytest.mark.parametrize("options", [{}, {"extent": "visible"}, {"extent": None, "vocabulary": "full"}])
 def test_options_reach_the_reader(clevr, options):
     given = {name: value for name, value in options.items() if value}
     expected, table = read_clevr(clevr, "val", **given), read_annotations(clevr, "val", **options)
@@ -61,54 +61,54 @@ def test_options_reach_the_reader(clevr, options):
 
 
 def test_boxes_differ_where_something_is_hidden(clevr):
-    whole, visible = (read_annotations(clevr, "val", boxes=boxes).boxes_px for boxes in ("whole", "visible"))
+    whole, visible = (read_annotations(clevr, "val", extent=extent).boxes_px for extent in ("whole", "visible"))
     assert np.array_equal(whole, read_annotations(clevr, "val").boxes_px)
     assert np.abs(whole - visible).max() > 1
 
 
 def test_layouts_without_the_option_say_so(clevr, coco):
     for read in (read_annotations, open_dataset):
-        with pytest.raises(InputError, match=r"pets' is COCO, which has no option 'boxes', only CLEVR has"):
-            read(coco, "train", boxes="visible")
+        with pytest.raises(InputError, match=r"pets' is COCO, which has no option 'extent', only CLEVR has"):
+            read(coco, "train", extent="visible")
         assert read(coco, "train", boxes=None) is not None
     with pytest.raises(InputError, match=r"which has no option 'min_sid': leave it out"):
         open_dataset(clevr, "val", min_sid="0.1")
-    with pytest.raises(InputError, match=r"unknown value 'visble' of option 'boxes'; did you mean 'visible'\?"):
-        open_dataset(clevr, "val", boxes="visble")
+    with pytest.raises(InputError, match=r"unknown value 'visble' of option 'extent'; did you mean 'visible'\?"):
+        open_dataset(clevr, "val", extent="visble")
     with pytest.raises(InputError, match=r"value 'x' of option 'vocabulary'; CLEVR has object, shape, full"):
         open_dataset(clevr, "val", vocabulary="x")
 
 
 def test_what_a_layout_does_not_know_can_be_dropped(clevr, coco):
-    options = {"boxes": "visible", "vocabulary": "of another layout", "other": None}
-    assert find_layout(clevr).known(options) == {"boxes": "visible"}
+    options = {"extent": "visible", "vocabulary": "of another layout", "other": None}
+    assert find_layout(clevr).known(options) == {"extent": "visible"}
     assert find_layout(coco).known(options) == {}
 
 
 def test_recipes_have_every_option_of_every_layout():
     assert {name for layout in LAYOUTS for name in layout.options} == set(READ_OPTIONS)
-    recipe = read_recipe("tiny", ["boxes=visible", "vocabulary=full", "outside=read"])
-    assert recipe.read_options == {"boxes": "visible", "vocabulary": "full", "outside": "read"}
-    assert Recipe().read_options == {"boxes": None, "vocabulary": None, "outside": None}
+    recipe = read_recipe("tiny", ["extent=visible", "vocabulary=full", "outside=read"])
+    assert recipe.read_options == {"extent": "visible", "vocabulary": "full", "outside": "read"}
+    assert Recipe().read_options == {"extent": None, "vocabulary": None, "outside": None}
 
 
 def test_a_check_recommends_what_it_looked_at(clevr, tmp_path):
-    check = check_data(clevr, "val", "tiny", boxes="visible", vocabulary="object")
+    check = check_data(clevr, "val", "tiny", extent="visible", vocabulary="object")
     assert check.summary.classes == {"object": 5}
-    assert check.as_json()["options"] == {"boxes": "visible", "vocabulary": "object"}
+    assert check.as_json()["options"] == {"extent": "visible", "vocabulary": "object"}
     path = tmp_path / "recipe.yaml"
     path.write_text(recommended_yaml(check))
-    assert read_recipe(path).read_options == {"boxes": "visible", "vocabulary": "object", "outside": None}
+    assert read_recipe(path).read_options == {"extent": "visible", "vocabulary": "object", "outside": None}
     path.write_text(recommended_yaml(check_data(clevr, "val", "tiny")))
     assert read_recipe(path).read_options == dict.fromkeys(READ_OPTIONS)
 
 
 def test_a_conversion_writes_what_was_asked_for(clevr, tmp_path):
-    convert(clevr, "coco", tmp_path / "out", boxes="visible", vocabulary="full")
+    convert(clevr, "coco", tmp_path / "out", extent="visible", vocabulary="full")
     content = json.loads((tmp_path / "out/annotations/instances_val.json").read_text())
     assert len(content["categories"]) == 96
     boxes = [item["bbox"] for item in content["annotations"]]
-    x1, y1, x2, y2 = read_clevr(clevr, "val", boxes="visible").boxes_px.T
+    x1, y1, x2, y2 = read_clevr(clevr, "val", extent="visible").boxes_px.T
     assert boxes == np.stack([x1, y1, x2 - x1, y2 - y1], 1).tolist()
 
 
@@ -128,7 +128,7 @@ def test_evaluate_measures_masks_and_properties(agnostic_model_dir, clevr):
 def test_evaluate_sees_the_boxes_of_the_training(agnostic_model_dir, clevr, coco, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(agnostic_model_dir, run / "model")
-    recipe = {"classes": "object", "boxes": "visible", "vocabulary": "full"}
+    recipe = {"classes": "object", "extent": "visible", "vocabulary": "full"}
     (run / "recipe.yaml").write_text(json.dumps(recipe))
     options = ["--split", "train", "--train-split", "none", "--json"]
 
@@ -138,17 +138,17 @@ def test_evaluate_sees_the_boxes_of_the_training(agnostic_model_dir, clevr, coco
 
     trained, told, default = (
         seen(run, clevr),
-        seen(run, clevr, "--boxes", "whole"),
+        seen(run, clevr, "--extent", "whole"),
         seen(agnostic_model_dir, clevr),
     )
     assert trained[:2] == ("visible", "full")
     assert told[:2] == ("whole", "full")
     assert default[:2] == (None, None)
     assert len({trained[2], told[2], default[2]}) == 3
-    assert trained == seen(agnostic_model_dir, clevr, "--boxes", "visible", "--vocabulary", "full")
+    assert trained == seen(agnostic_model_dir, clevr, "--extent", "visible", "--vocabulary", "full")
     # Data of another layout have their boxes as they are, unless one asks for others.
     assert seen(run, coco)[:2] == (None, None)
-    assert "has no option 'boxes'" in refused("evaluate", run, coco, "--boxes", "visible")
+    assert "has no option 'extent'" in refused("evaluate", run, coco, "--extent", "visible")
 
 
 def test_evaluate_leaves_out_what_training_left_out(clevr, agnostic_model_dir, tmp_path):
@@ -172,12 +172,12 @@ def test_evaluate_leaves_out_what_training_left_out(clevr, agnostic_model_dir, t
 
 def test_check_and_convert_pass_on_how_to_read(clevr, coco, tmp_path):
     out = tmp_path / "out"
-    result = ok("data", "check", clevr, "--vocabulary", "full", "--boxes", "visible")
+    result = ok("data", "check", clevr, "--vocabulary", "full", "--extent", "visible")
     assert "classes (96)" in result.stdout
-    assert "--boxes visible --vocabulary full --preset tiny --out check" in result.stdout
-    ok("data", "convert", clevr, "--to", "yolo", "--out", out, "--vocabulary", "full", "--boxes", "visible")
+    assert "--extent visible --vocabulary full --preset tiny --out check" in result.stdout
+    ok("data", "convert", clevr, "--to", "yolo", "--out", out, "--vocabulary", "full", "--extent", "visible")
     assert "large gray rubber cube" in (out / "data.yaml").read_text()
-    assert "only CLEVR has" in refused("data", "check", coco, "--boxes", "visible")
+    assert "only CLEVR has" in refused("data", "check", coco, "--extent", "visible")
     assert "only CLEVR has" in refused(
         "data", "convert", coco, "--to", "yolo", "--out", out / "new", "--vocabulary", "full"
     )
@@ -185,6 +185,6 @@ def test_check_and_convert_pass_on_how_to_read(clevr, coco, tmp_path):
 
 def test_train_refuses_options_that_the_data_lack(coco, clevr, tmp_path):
     out = tmp_path / "out"
-    assert "only CLEVR has" in refused("train", "tiny", "boxes=visible", "--data", coco, "--out", out)
+    assert "only CLEVR has" in refused("train", "tiny", "extent=visible", "--data", coco, "--out", out)
     assert "did you mean 'full'?" in refused("train", "tiny", "vocabulary=ful", "--data", clevr, "--out", out)
     assert not out.exists()

@@ -94,7 +94,7 @@ def test_a_recipe_of_an_earlier_version_can_be_resumed(
     shutil.copytree(whole, tmp_path / "run")
     file = tmp_path / "run" / "recipe.yaml"
     values = yaml.safe_load(file.read_text())
-    del values["detector"]["keep"], values["detector"]["patience"], values["representation"]["keep"]
+    del values["detector"]["keep"], values["detector"]["patience"]
     file.write_text(yaml.safe_dump(values))
     train(changed(recipe, "detector", epochs=1), scattered, tmp_path / "run", stage="detector", resume=True)
     with pytest.raises(InputError, match=r"from another recipe .*'detector'"):

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from ssdir.commands.options import (
     AsJson,
     BatchSize,
-    Boxes,
+    Extent,
     Device,
     Force,
     Outside,
@@ -47,7 +47,7 @@ def evaluate(
     drop_empty: Annotated[
         bool | None, typer.Option("--drop-empty/--keep-empty", help="Leave out images without objects.")
     ] = None,
-    boxes: Boxes = None,
+    extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
@@ -60,7 +60,7 @@ def evaluate(
 ) -> None:
     """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
 
-    What is left out, boxes, vocabulary and outside are by default as in the training of the model.
+    What is left out, extent, vocabulary and outside are by default as in the training of the model.
     """
     if out is not None:
         claim(out, force)
@@ -74,7 +74,7 @@ def evaluate(
         score_threshold=score_threshold,
         min_side=min_side,
         drop_empty=drop_empty,
-        read_options={"boxes": boxes, "vocabulary": vocabulary, "outside": outside},
+        read_options={"extent": extent, "vocabulary": vocabulary, "outside": outside},
         glyph_root=glyph_root,
         seed=seed,
         batch_size=batch_size,

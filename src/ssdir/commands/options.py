@@ -18,7 +18,7 @@ Precision = Annotated[
     typer.Option(help="Precision of encoding; bf16 is fast where the hardware has it."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
-Boxes = Annotated[str | None, typer.Option(help="CLEVR's boxes: whole or visible.")]
+Extent = Annotated[str | None, typer.Option(help="Extent of CLEVR's boxes: whole or visible objects.")]
 Vocabulary = Annotated[str | None, typer.Option(help="CLEVR's categories: shape, object or full.")]
 Outside = Annotated[
     str | None, typer.Option(help="COCO's pictures that are not in the data set's folder: leave or read.")

@@ -19,7 +19,7 @@ from ssdir.models.ssdir import SSDIRConfig
 
 Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
-READ_OPTIONS = ("boxes", "vocabulary", "outside")
+READ_OPTIONS = ("extent", "vocabulary", "outside")
 
 
 class StageConfig(Config):
@@ -36,11 +36,6 @@ class StageConfig(Config):
             `OneCycleLR`, which also moves AdamW's first beta (of Muon: of what is no matrix), from 0.95 to 0.85
             at the largest rate.
         grad_clip: largest norm of the gradient; null for none.
-        keep: of the detector: `last` keeps the weights of the last epoch, `best` those of the epoch with the
-            largest AP50 on the validation split, of several equal ones the first. Few images are soon learned by
-            heart: a detector then gets worse on others while its training loss falls.
-        patience: of the detector: training stops once AP50 on the validation split has not exceeded its largest
-            value for so many epochs; null never stops early.
     """
 
     epochs: int = Field(10, ge=1, le=10**6)
@@ -50,6 +45,19 @@ class StageConfig(Config):
     weight_decay: float = Field(0.0, ge=0, le=1e3)
     schedule: Literal["constant", "one_cycle"] = "constant"
     grad_clip: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+class DetectorStageConfig(StageConfig):
+    """How the detector is trained.
+
+    Attributes:
+        keep: `last` keeps the weights of the last epoch, `best` those of the epoch with the
+            largest AP50 on the validation split, of several equal ones the first. Few images are soon learned by
+            heart: a detector then gets worse on others while its training loss falls.
+        patience: training stops once AP50 on the validation split has not exceeded its largest
+            value for so many epochs; null never stops early.
+    """
+
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(None, ge=1)
 
@@ -68,7 +76,7 @@ class Recipe(Config):
         stage: which stages run: the detector, then the representation, or either. Models without a detector have
             only the latter.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
-        boxes: for data whose layout has several: in CLEVR of `whole` objects or of their `visible` parts; null for
+        extent: of boxes, where the layout has several: in CLEVR `whole` objects or their `visible` parts; null for
             the layout's default.
         vocabulary: what categories name, likewise: in CLEVR `shape`, `object`, or `full` descriptions.
         outside: whether to `read` COCO's pictures that are not in the data set's folder, or to `leave` them out.
@@ -89,14 +97,14 @@ class Recipe(Config):
     seed: int = Field(0, ge=0, lt=2**32)
     stage: Literal["all", "detector", "representation"] = "all"
     classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
-    boxes: str | None = None
+    extent: str | None = None
     vocabulary: str | None = None
     outside: str | None = None
     min_side: float = Field(0.0, ge=0, lt=1)
     drop_empty: bool = False
     model: AnyModelConfig = SSDIRConfig()
     augment: AugmentConfig = AugmentConfig()
-    detector: StageConfig = StageConfig()
+    detector: DetectorStageConfig = DetectorStageConfig()
     representation: StageConfig = StageConfig()
     precision: Precision = "auto"
     workers: int = Field(0, ge=0, le=256)
@@ -111,14 +119,6 @@ class Recipe(Config):
                     f"{name}.batch_size={stage.batch_size} cannot be divided among devices={self.devices} on "
                     f"nodes={self.nodes}"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _only_detectors_are_measured(self) -> Self:
-        if self.representation.measures_epochs:
-            raise ValueError(
-                "representation.keep and representation.patience: only a detector's epochs are measured"
-            )
         return self
 
     @property

@@ -14,7 +14,7 @@ from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 from ssdir.training.loading import Batch
-from ssdir.training.recipe import StageConfig
+from ssdir.training.recipe import DetectorStageConfig
 
 AP50 = "detection/ap50"
 
@@ -47,7 +47,7 @@ class BestEpoch:
         has_stopped: whether training stopped because AP50 had stopped rising.
     """
 
-    def __init__(self, split: ObjectDataset, config: StageConfig) -> None:
+    def __init__(self, split: ObjectDataset, config: DetectorStageConfig) -> None:
         self.config = config
         self._targets = split.all_objects()
         self._ignored = Objects.cat([split.ignored(index) for index in range(len(split))])

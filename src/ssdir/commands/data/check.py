@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import AsJson, Boxes, Force, Outside, Vocabulary
+from ssdir.commands.options import AsJson, Extent, Force, Outside, Vocabulary
 from ssdir.console import next_step, progress, say
 from ssdir.documents import json_text
 from ssdir.errors import EXIT_FAILED
@@ -18,7 +18,7 @@ def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
     split: Annotated[str | None, typer.Option(help="Split to check; by default all, to train on train.")] = None,
     preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
-    boxes: Boxes = None,
+    extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make: all results, a recipe, an image grid.")] = None,
@@ -35,7 +35,7 @@ def check(
     from ssdir.data_check.report import IMAGE_GRID_FILE, RECOMMENDED_FILE, screen_lines, write_report
 
     with progress("reading images") as advance:
-        result = check_data(path, split, preset, advance, boxes=boxes, vocabulary=vocabulary, outside=outside)
+        result = check_data(path, split, preset, advance, extent=extent, vocabulary=vocabulary, outside=outside)
     if out is not None:
         write_report(result, out, force)
     if as_json:

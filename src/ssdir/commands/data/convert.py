@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import Boxes, Force, Outside, Vocabulary
+from ssdir.commands.options import Extent, Force, Outside, Vocabulary
 from ssdir.console import next_step, progress, say, warn
 from ssdir.formatting import counted
 
@@ -16,7 +16,7 @@ def convert(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any layout.")],
     to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    boxes: Boxes = None,
+    extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
     force: Force = False,
@@ -24,7 +24,7 @@ def convert(
     """Write a data set in another layout: all splits, the images copied as they are."""
     from ssdir.data.writers.convert import convert as write
 
-    options = {"boxes": boxes, "vocabulary": vocabulary, "outside": outside}
+    options = {"extent": extent, "vocabulary": vocabulary, "outside": outside}
     with progress("converting") as advance:
         done = write(path, to, out, force, advance, **options)
     for note in done.notes:

@@ -116,24 +116,24 @@ def clevr_splits(root: Path) -> list[str]:
 
 
 def read_clevr(
-    root: Path, split: str, boxes: Extent = "whole", vocabulary: Vocabulary = "shape"
+    root: Path, split: str, extent: Extent = "whole", vocabulary: Vocabulary = "shape"
 ) -> AnnotationTable:
     """Reads a split: categories, boxes, depth and attributes of all objects, and where their masks are.
 
-    `boxes="whole"` are those of the whole solid, hidden parts included, clipped to the image;
-    `boxes="visible"` are read from the masks, as is then the `visible` share. Both are whole pixels. An object
+    With `extent="whole"` boxes are those of the whole solid, hidden parts included, clipped to the image; with
+    `extent="visible"` they are read from the masks, as is then the `visible` share. Both are whole pixels. An object
     of which nothing is seen keeps its row and has a box without area. `draw_order` is by depth, farthest first.
 
     Raises:
         InputError: if a folder, file or image is missing or outside of the data set, the JSON is invalid or not
-            CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `boxes="visible"`. It names
+            CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `extent="visible"`. It names
             the first ten faults, and counts all.
     """
     has_masks = (root / "masks" / split).is_dir()
-    if boxes == "visible" and not has_masks:
-        raise InputError(f"'{root}' has no masks/{split}, which visible boxes need: use boxes 'whole' instead")
+    if extent == "visible" and not has_masks:
+        raise InputError(f"'{root}' has no masks/{split}, which extent 'visible' needs: use 'whole' instead")
     scenes = list(read_scenes(root, split))
-    boxes_px, visible = zip(*(_boxes(root, scene, boxes) for scene in scenes), strict=True)
+    boxes_px, visible = zip(*(_boxes(root, scene, extent) for scene in scenes), strict=True)
     names, counts = [scene.image_name for scene in scenes], [len(scene.depth) for scene in scenes]
     attributes = np.concatenate([scene.attributes for scene in scenes])
     return AnnotationTable(
@@ -148,7 +148,7 @@ def read_clevr(
         ignored=np.zeros(sum(counts), dtype=np.bool_),
         draw_order=np.concatenate([draw_order(scene.depth) for scene in scenes]),
         depth=np.concatenate([scene.depth for scene in scenes]),
-        visible=np.concatenate(visible) if boxes == "visible" else None,
+        visible=np.concatenate(visible) if extent == "visible" else None,
         attributes=dict(zip(ATTRIBUTES, attributes.T, strict=True)),
         attribute_names=ATTRIBUTES,
         mask_names=[_mask_name(name) for name in names] if has_masks else None,
@@ -273,5 +273,5 @@ LAYOUT = Layout(
     is_clevr,
     clevr_splits,
     read_clevr,
-    {"boxes": EXTENTS, "vocabulary": tuple(VOCABULARIES)},
+    {"extent": EXTENTS, "vocabulary": tuple(VOCABULARIES)},
 )
