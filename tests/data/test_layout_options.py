@@ -134,7 +134,7 @@ def test_evaluate_sees_the_boxes_of_the_training(agnostic_model_dir, clevr, coco
 
     def seen(model, data, *more):
         record = json.loads(ok("evaluate", model, data, *options, *more).stdout)["provenance"]
-        return record["config"]["boxes"], record["config"]["vocabulary"], record["data_hash"]
+        return record["config"]["extent"], record["config"]["vocabulary"], record["data_hash"]
 
     trained, told, default = (
         seen(run, clevr),

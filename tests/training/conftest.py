@@ -20,7 +20,7 @@ from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
-from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.recipe import DetectorStageConfig, Recipe, StageConfig
 
 from .common import SIZE
 
@@ -63,7 +63,7 @@ def recipe() -> Recipe:
             encoder=PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16),
             decoder=DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True),
         ),
-        detector=StageConfig(**stage, schedule="one_cycle", grad_clip=10),
+        detector=DetectorStageConfig(**stage, schedule="one_cycle", grad_clip=10),
         representation=StageConfig(**stage),
     )
 

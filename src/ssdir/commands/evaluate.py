@@ -12,8 +12,8 @@ from rich.table import Column, Table
 from ssdir.commands.options import (
     AsJson,
     BatchSize,
-    Extent,
     Device,
+    Extent,
     Force,
     Outside,
     Precision,

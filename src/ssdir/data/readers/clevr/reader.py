@@ -121,13 +121,14 @@ def read_clevr(
     """Reads a split: categories, boxes, depth and attributes of all objects, and where their masks are.
 
     With `extent="whole"` boxes are those of the whole solid, hidden parts included, clipped to the image; with
-    `extent="visible"` they are read from the masks, as is then the `visible` share. Both are whole pixels. An object
-    of which nothing is seen keeps its row and has a box without area. `draw_order` is by depth, farthest first.
+    `extent="visible"` they are read from the masks, as is then the `visible` share. Both are whole pixels. An
+    object of which nothing is seen keeps its row and has a box without area.
+    `draw_order` is by depth, farthest first.
 
     Raises:
         InputError: if a folder, file or image is missing or outside of the data set, the JSON is invalid or not
-            CLEVR's, the `pixel_coords` don't fit the images, or there are no masks for `extent="visible"`. It names
-            the first ten faults, and counts all.
+            CLEVR's, the `pixel_coords` don't fit the images, or `extent="visible"` lacks masks. It names the
+            first ten faults, and counts all.
     """
     has_masks = (root / "masks" / split).is_dir()
     if extent == "visible" and not has_masks:
