@@ -8,7 +8,7 @@ from torch import Tensor
 from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
 from ssdir.evaluation.scale import same_instance_metrics
-from ssdir.models.backbone import Backbone, ConvConfig
+from ssdir.models.backbone import ConvBackbone, ConvConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
@@ -74,13 +74,13 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     model = _small_model()
     fresh = random_encoder(model)
     read: list[int] = []
-    forward = Backbone.forward
+    pyramid = ConvBackbone.pyramid
 
-    def noted(self: Backbone, images: Tensor, finer: bool = False) -> list[Tensor]:
+    def noted(self: ConvBackbone, images: Tensor, finer: bool = False) -> list[Tensor]:
         read.append(len(images))
-        return forward(self, images, finer)
+        return pyramid(self, images, finer)
 
-    monkeypatch.setattr(Backbone, "forward", noted)
+    monkeypatch.setattr(ConvBackbone, "pyramid", noted)
     true = boxes_to_objects([[0, 0, 0.4, 0.4]], labels=torch.tensor([0]))
     data = FakeDataset([true] * 5, [torch.tensor([1])] * 5, ["one", "two"])
     codes = collect(model, data, 0.0, random_model=fresh, batch_size=4).codes
