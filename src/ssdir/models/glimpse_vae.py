@@ -25,7 +25,7 @@ class GlimpseEncoderConfig(LatentConfig):
 
     Attributes:
         glimpse_size: side S of a glimpse, in pixels.
-        channels: of the convolutions; each halves the side.
+        channels: channels of the convolutions; each halves the side.
         mlp_channels: width of the hidden layer behind them.
     """
 
@@ -38,7 +38,7 @@ class GlimpseVAEConfig(DetectedVAEConfig):
     """A glimpse VAE.
 
     Attributes:
-        encoder: what reads a glimpse.
+        encoder: encoder of glimpses.
     """
 
     kind: Literal["GlimpseVAE"] = "GlimpseVAE"

@@ -36,7 +36,7 @@ class DataPlan(Config):
 
     Attributes:
         source: the glyphs to scatter, see `load_glyphs`.
-        scatter: how.
+        scatter: parameters of the generated scenes.
         vary: values of `scatter` by name; one data set is made for each combination.
         folder: name of a folder under `--data`.
         train: the training split.
@@ -72,7 +72,7 @@ class RunPlan(Config):
         seeds: how many trainings, of seeds 0, 1, ....
         label: what it is called in tables; by default its model's name.
         probes: whether categories are probed, which takes longer than all else that is measured.
-        train_images: of how many training images the probes learn; by default as the plan measures.
+        train_images: number of training images that the probes learn from; by default as the plan measures.
     """
 
     like: str | None = None
@@ -108,10 +108,10 @@ class CostConfig(Config):
     """What time is guessed from, before anything has been timed, in seconds.
 
     Attributes:
-        detector: by preset, of a training image, in each epoch of the detector's stage.
-        representation: likewise; by run, where its overrides make it another.
-        measure: of measuring a run.
-        probes: of probes, for each image that they learn from.
+        detector: by preset, the time of a training image in each epoch of the detector's stage.
+        representation: the same of the representation's stage; by run, where its overrides make it another.
+        measure: time of measuring a run.
+        probes: time of probes for each image that they learn from.
     """
 
     detector: dict[str, float] = Field(default_factory=dict)

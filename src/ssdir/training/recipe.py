@@ -72,12 +72,12 @@ class Recipe(Config):
 
     Attributes:
         name: what the recipe is called in logs and model cards.
-        seed: of initialisation, shuffling and sampling.
+        seed: seed of initialisation, shuffling and sampling.
         stage: which stages run: the detector, then the representation, or either. Models without a detector have
             only the latter.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
-        extent: of boxes, where the layout has several: in CLEVR `whole` objects or their `visible` parts; null for
-            the layout's default.
+        extent: extent of boxes, where the layout has several: in CLEVR `whole` objects or their `visible` parts;
+            null for the layout's default.
         vocabulary: what categories name, likewise: in CLEVR `shape`, `object`, or `full` descriptions.
         outside: whether to `read` COCO's pictures that are not in the data set's folder, or to `leave` them out.
         min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
@@ -86,8 +86,9 @@ class Recipe(Config):
         augment: joint augmentation of image and boxes for the detector's stage, or of a model without a detector.
         detector: how the detector is trained.
         representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
-        precision: of the detector's stage and of the representation that is learned on it: `bf16` multiplies in
-            bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with instructions for it.
+        precision: precision of the detector's stage and of the representation that is learned on it: `bf16`
+            multiplies in bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with
+            instructions for it.
         workers: processes that load images; 0 loads in the main one.
         devices: GPUs, or processes on the CPU, of each node that train together.
         nodes: machines that train together; on several, `torchrun` starts the command on each.

@@ -34,13 +34,13 @@ class LossConfig(Config):
     """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
 
     Attributes:
-        image: α_obj, of the image's negative log-likelihood.
-        objects: α_rec, of the mean over objects of each one's negative log-likelihood.
-        kl_what: α_what.
-        kl_depth: α_depth.
-        classes: of the cross-entropy of the class that the detector names, read off `z_what` by a linear layer,
-            per object; 0 leaves it out. The paper has none. With it, codes know the detector's classes: use it
-            where they should, and not to compare what representations learn by themselves.
+        image: α_obj, coefficient of the image's negative log-likelihood.
+        objects: α_rec, coefficient of the mean over objects of each one's negative log-likelihood.
+        kl_what: α_what, coefficient of the KL of `z_what`.
+        kl_depth: α_depth, coefficient of the KL of `z_depth`.
+        classes: coefficient of the cross-entropy of the class that the detector names, read off `z_what` by a
+            linear layer, per object; 0 leaves it out. The paper has none. With it, codes know the detector's
+            classes: use it where they should, and not to compare what representations learn by themselves.
         shared_pixels: counts each pixel in the objects' likelihoods by the object's share in it, see
             `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
     """

@@ -29,12 +29,12 @@ class SPACEBackgroundConfig(Config):
     """The background's networks.
 
     Attributes:
-        num_components: K; 1 for a single VAE without masks, 0 for black.
+        num_components: number K of components; 1 for a single VAE without masks, 0 for black.
         component_dim: size of each component's latent.
-        encoder_channels: of its convolutions that halve the size, for masks and for components.
-        decoder_channels: of the subpixel decoder of masks, and, for K = 1, of the picture: its start and its
-            doublings. What ends below the image's size is enlarged bilinearly: a coarse background leaves the
-            details to the objects.
+        encoder_channels: channels of the convolutions that halve the size, for masks and for components.
+        decoder_channels: channels of the subpixel decoder of masks, and, for K = 1, of the picture: its start and
+            its upsampling blocks. What ends below the image's size is enlarged bilinearly: a coarse background
+            leaves the details to the objects.
     """
 
     num_components: int = Field(5, ge=0, le=64)

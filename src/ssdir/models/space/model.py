@@ -59,26 +59,28 @@ class SPACEConfig(Config):
     Attributes:
         image_size: side of the square input, in pixels.
         grid: cells along each side [G]; image_size / grid is a power of two.
-        encoder_channels: of the grid encoder's convolutions; the first ones halve the size, down to the grid.
+        encoder_channels: channels of the grid encoder's convolutions; the first ones halve the size, down to the
+            grid.
         feature_dim: channels of a cell's features [img_enc_dim_fg].
         latent_dim: size D of `z_what` [z_what_dim].
         glimpse_size: side S of glimpses and decoded objects, a power of two.
-        glimpse_channels: of the glimpse encoder's convolutions, each of which halves the size.
+        glimpse_channels: channels of the glimpse encoder's convolutions, each of which halves the size.
         glimpse_hidden: width of its layer after them.
-        decoder_channels: of the glimpse decoder: a start at 1×1, then a doubling each, up to S.
+        decoder_channels: channels of the glimpse decoder: its start at 1×1, then of each upsampling block, up to
+            S.
         decoder_mixing: 3×3 convolutions between the doublings, as the authors have them; without, the quadtree of
             `WhatDecoder`, at a fraction of the time.
-        background_sigma: of pixels that show none [bg_sigma]. Smaller than the foreground's, it leaves pixels that
-            either could explain to the background, and opacity follows the object's shape.
+        background_sigma: standard deviation of the background's pixels [bg_sigma]. Smaller than the foreground's,
+            it leaves pixels that either could explain to the background, and opacity follows the object's shape.
         presence_prior: prior probability that a cell holds an object [z_pres_*].
-        temperature: of the relaxed presence [tau_*].
+        temperature: temperature of the relaxed presence [tau_*].
         size_prior: prior mean of the raw window side; sigmoid of it is relative to the image [z_scale_mean_*].
-        size_prior_scale: its standard deviation [z_scale_std_value].
+        size_prior_scale: prior standard deviation of the raw window side [z_scale_std_value].
         boundary: weight of the boundary loss, which keeps objects off their window's edge [boundary_loss,
             bl_off_step].
         fix_alpha_steps: first steps in which the mixing weight of the foreground is `FIXED_ALPHA`, so that neither
             fore- nor background explains all before both can reconstruct.
-        background: what is behind the objects.
+        background: networks of what is behind the objects.
         score_threshold: least presence probability of an object at the operating point.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors evaluate, or the
             `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is

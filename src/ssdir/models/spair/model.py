@@ -57,10 +57,10 @@ class SPAIRPriorConfig(Config):
 
     Attributes:
         size_loc: mean of the logits of width and height over the anchor's.
-        size_scale: their standard deviation.
-        count_log_odds: of one more object, annealed from "any number" to "few": the truncated geometric prior of
-            the number of objects (see `count_prior`). SPAIR's odds decay from 10⁶ to 0.0125 by a factor of ten in
-            1000 steps, so their logarithm falls in a line.
+        size_scale: standard deviation of these logits.
+        count_log_odds: log odds of one more object, annealed from "any number" to "few": the truncated geometric
+            prior of the number of objects (see `count_prior`). SPAIR's odds decay from 10⁶ to 0.0125 by a factor
+            of ten in 1000 steps, so their logarithm falls in a line.
     """
 
     size_loc: float = -2.2
@@ -77,11 +77,12 @@ class SPAIRConfig(Config):
         kind: tells models apart in recipes.
         image_size: side of the square images, in pixels.
         grid: convolutions over the image.
-        cells: how cells are read.
-        glimpses: how objects are cut out and encoded.
-        decoder: how objects are drawn.
+        cells: nets that infer the latents of each cell.
+        glimpses: glimpses of objects, and their encoder.
+        decoder: decoder of objects.
         prior: priors of the latents.
-        wheels_steps: so many first steps train only what objects look like, with boxes and presence as they are.
+        wheels_steps: number of first steps that train only what objects look like, with boxes and presence as they
+            are.
         score_threshold: least probability of presence of an object.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors have it, or the
             `tight` box around what is bright in it. Nothing but the size prior draws windows to objects, which

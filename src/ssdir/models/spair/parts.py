@@ -25,9 +25,9 @@ class SPAIRGridConfig(Config):
     """The convolutions over the image; their strides multiply to the pixels per cell.
 
     Attributes:
-        channels: of each convolution; ReLU after each.
-        kernels: their sides.
-        strides: their strides.
+        channels: channels of each convolution; ReLU after each.
+        kernels: side of each kernel.
+        strides: stride of each convolution.
     """
 
     channels: Widths = (32, 64, 128, 128)
@@ -91,7 +91,7 @@ class SPAIRGlimpseConfig(Config):
 
     Attributes:
         size: side S of glimpses, and of decoded objects, in samples.
-        channels: of 3×3 convolutions with stride 2 and ReLU.
+        channels: channels of 3×3 convolutions with stride 2 and ReLU.
         hidden: width of the layer after them.
         latent_dim: size D of `z_what`.
     """
@@ -135,8 +135,8 @@ class SPAIRDecoderConfig(Config):
 
     Attributes:
         hidden: widths of its hidden layers.
-        colour_bias: added to them: SPAIR's objects start grey; where images are mostly black, dark ones are drawn
-            before anything speaks for dropping them.
+        colour_bias: added to the logits of colours: SPAIR's objects start grey; where images are mostly black,
+            dark ones are decoded before anything speaks for dropping them.
     """
 
     hidden: HiddenWidths = (128, 256)
