@@ -32,7 +32,7 @@ from ssdir.training.run_folder import read_training
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(MeasureOptions):
-    """What is measured, and how; see also `MeasureOptions`.
+    """Options of `evaluate`: what is measured, and how; see also `MeasureOptions`.
 
     Attributes:
         train_split: the split that probes learn from; None for no probes.

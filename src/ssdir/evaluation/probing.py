@@ -169,7 +169,7 @@ def reduce_size(
     def project(split: LabelledLatents) -> LabelledLatents:
         if not len(split):
             return split
-        # In pieces: wide features are large enough once.
+        # Features are standardised in pieces: wide ones take much memory as they are.
         parts = [
             part.new_tensor(pca.transform(part.numpy())) for part in torch.split(split.latents, _PROJECTED_ROWS)
         ]

@@ -63,7 +63,7 @@ def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
     Returns:
         float of the same shape, in [0, 1].
     """
-    # Not `RelaxedBernoulli`, which goes by way of the probability: from log odds of 16 on, it has no gradient.
+    # `RelaxedBernoulli` computes with the probability: from log odds of 16 on, it has no gradient.
     uniform = torch.rand_like(logits).clamp(_MARGIN, 1 - _MARGIN)
     return torch.sigmoid((logits + torch.logit(uniform)) / temperature)
 

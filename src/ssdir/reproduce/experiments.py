@@ -47,9 +47,9 @@ class Experiment:
     prefixes: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the metrics that are kept."""
     trains: ClassVar[bool] = True
-    """Whether it needs trained models."""
+    """True if it needs trained models."""
     every_seed: ClassVar[bool] = True
-    """Whether it needs every seed; else the first is enough."""
+    """True if it needs every seed; otherwise the first is enough."""
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Measures trained jobs; pictures go to `figures`."""

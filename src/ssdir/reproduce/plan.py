@@ -1,4 +1,4 @@
-"""What is trained, on what, and which experiment needs it: a plan in YAML, one for each scale."""
+"""Plans: a YAML file for each scale that lists trainings, their data, and the experiments that need them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class RunPlan(Config):
 
 
 class MeasureConfig(Config):
-    """How runs are measured.
+    """Options of measuring a trained model.
 
     Attributes:
         train_images: probes learn from the objects of the first so many training images.
@@ -105,7 +105,7 @@ class MeasureConfig(Config):
 
 
 class CostConfig(Config):
-    """What time is guessed from, before anything has been timed, in seconds.
+    """Times in seconds that estimates start from, before anything has been timed.
 
     Attributes:
         detector: by preset, the time of a training image in each epoch of the detector's stage.
@@ -201,7 +201,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Such as `ssdir-0`."""
+        """The name of the training, such as `ssdir-0`."""
         return f"{self.group}{self.data.variation}-{self.recipe.seed}"
 
     @property
@@ -217,7 +217,7 @@ class Job:
 
     @property
     def detector(self) -> str | None:
-        """What its detector was told: `class_aware` or `class_agnostic`; None where there is none."""
+        """The supervision of its detector: `class_aware` or `class_agnostic`; None where there is none."""
         if not isinstance(self.recipe.model, DetectedConfig):
             return None
         return "class_agnostic" if self.recipe.classes == "object" else "class_aware"
@@ -320,7 +320,7 @@ def _variations(name: str, plan: DataPlan) -> list[DataSpec]:
 
 
 def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector: bool) -> float:
-    """How long a job takes: training, and measuring.
+    """Estimates how long a job takes: training, and measuring.
 
     Args:
         plan: whose costs to guess by.

@@ -11,11 +11,11 @@ from ssdir.config import Record
 from ssdir.reproduce.plan import FileName
 
 Metrics: TypeAlias = dict[str, float | None]
-"""By name; None where a metric is undefined."""
+"""Values of metrics by name; None where one is undefined."""
 
 
 class StoredTraining(Record):
-    """How a measured model was trained."""
+    """The training of a measured model."""
 
     recipe: dict[str, Any]
     wall_seconds: dict[str, float]
@@ -23,7 +23,7 @@ class StoredTraining(Record):
 
 
 class StoredProvenance(Record):
-    """Where metrics come from; see `provenance`."""
+    """The provenance of metrics; see `provenance`."""
 
     config: dict[str, Any]
     seed: int | None
@@ -42,7 +42,7 @@ class StoredCosts(Record):
 
 
 class StoredScatter(Record):
-    """How the images of a training were generated, as far as figure 4 shows it."""
+    """The options of the generated images of a training that figure 4 shows."""
 
     min_size: float
     max_size: float
@@ -50,7 +50,7 @@ class StoredScatter(Record):
 
 
 class StoredRecord(Record):
-    """What an experiment keeps of a training."""
+    """The record that an experiment keeps of a training."""
 
     run: str
     group: FileName

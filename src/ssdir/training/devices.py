@@ -1,4 +1,4 @@
-"""Where a training runs: Fabric, made by a recipe, with its devices, processes and precision."""
+"""Builds Fabric for a recipe: devices, processes and precision of a training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssdir.training.recipe import Recipe
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of a training's processes that writes files and prints."""
+    """True in the one process of a training that writes files and prints."""
     return not getattr(rank_zero_only, "rank", 0)
 
 

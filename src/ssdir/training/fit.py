@@ -41,7 +41,7 @@ CACHE = "cache"
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a training left behind.
+    """Summary of a finished training.
 
     Attributes:
         model_dir: folder that `ssdir.load` takes.

@@ -1,4 +1,4 @@
-"""What a stage records of its epochs: means of losses, `metrics.csv`, TensorBoard events and pictures."""
+"""Records of a stage's epochs: means of losses, `metrics.csv`, TensorBoard events and image grids."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ SECONDS_BETWEEN_NOTES = 60.0
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage trains, on what and how.
+    """A stage of a training: its model, data and options.
 
     Attributes:
         model: a detector, or a model whose reconstructions are shown.
@@ -202,13 +202,13 @@ class StageLoop:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last epoch is over."""
+        """True once the last epoch is over."""
         selection = self.stage.selection
         return self.epoch >= self.stage.config.epochs or (selection is not None and selection.has_stopped)
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether another epoch would probably end after the session's deadline; the first one may."""
+        """True if another epoch would probably end after the session's deadline; the first one may."""
         is_over = self.longest_epoch > 0 and self.session.ends_within(self.longest_epoch)
         return bool(self.fabric.broadcast(is_over))
 

@@ -23,7 +23,7 @@ READ_OPTIONS = ("extent", "vocabulary", "outside")
 
 
 class StageConfig(Config):
-    """How one stage is trained.
+    """Options of one training stage.
 
     Attributes:
         epochs: passes over the training split.
@@ -48,7 +48,7 @@ class StageConfig(Config):
 
 
 class DetectorStageConfig(StageConfig):
-    """How the detector is trained.
+    """Options of the stage that trains the detector.
 
     Attributes:
         keep: `last` keeps the weights of the last epoch, `best` those of the epoch with the

@@ -1,4 +1,4 @@
-"""How a session of a training is watched and ended, and where it runs."""
+"""Sessions of a training: their progress, deadline and device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Session:
-    """What a caller wants of one session.
+    """Options of one session.
 
     Attributes:
         progress: called after every step, instead of a progress bar and lines on stderr.
@@ -34,11 +34,11 @@ class Session:
 
     @property
     def is_over(self) -> bool:
-        """Whether the deadline has passed."""
+        """True once the deadline has passed."""
         return self.ends_within(0)
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether the deadline comes before so many seconds have passed."""
+        """Returns True if the deadline comes before so many seconds have passed."""
         return self.deadline is not None and time.monotonic() + seconds >= self.deadline
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a training step is made of: the loss of a batch, the optimiser and the schedule of its learning rate."""
+"""The parts of a training step: loss of a batch, optimiser, and schedule of the learning rate."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
-from ssdir.models.detected.background import LearnedBackground
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, ProjectionHead, agreement
 from ssdir.models.detected.encoders import LatentConfig
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
@@ -313,3 +312,25 @@ def elbo_terms(
         "kl_what": normal_kl(latents.z_what, latents.z_what_scale).sum() / B,
         "kl_depth": normal_kl(latents.z_depth, config.depth_scale).sum() / B,
     }
+
+
+# The optimiser moves a parameter by about its learning rate per step, whatever the gradient: the gain lets a
+# background travel from grey to black or white within some hundred steps.
+_BACKGROUND_GAIN = 8.0
+
+
+class LearnedBackground(nn.Module):
+    """One coarse picture that all images share, for scenes in front of a still camera, or a mean colour.
+
+    Args:
+        cells: side of the picture, before it is enlarged bilinearly.
+    """
+
+    def __init__(self, cells: int = 32) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(1, 3, cells, cells))
+
+    def forward(self, batch_size: int, size: tuple[int, int]) -> Tensor:
+        """The background float (B, 3, H, W) in [0, 1]."""
+        enlarged = F.interpolate(_BACKGROUND_GAIN * self.logits, size=size, mode="bilinear", align_corners=False)
+        return enlarged.sigmoid().expand(batch_size, -1, -1, -1)
