@@ -314,7 +314,7 @@ def test_train_says_before_it_makes_a_folder_that_a_model_cannot_be_built(
     tmp_path: Path, digits: Path, out: Path
 ) -> None:
     path = tmp_path / "three.yaml"
-    path.write_text("base: tiny\nmodel: {detector: {anchors: {min_sizes: [8, 16], max_sizes: [16, 32]}}}\n")
+    path.write_text("base: tiny\nmodel: {ssd: {anchors: {min_sizes: [8, 16], max_sizes: [16, 32]}}}\n")
     assert "three.yaml': anchors.min_sizes must have 3 entries" in refused(
         "train", path, "--data", digits, "--out", out
     )

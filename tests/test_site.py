@@ -61,7 +61,7 @@ def test_formulas_are_drawn(site: Path) -> None:
 def test_pages_are_made_from_what_the_package_says(site: Path) -> None:
     assert "detection/ap50" in (site / "metrics" / "index.html").read_text(encoding="utf-8")
     assert "tiny-mnist" in (site / "models" / "index.html").read_text(encoding="utf-8")
-    assert "Ceiling: codes at the true boxes" in (site / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Ceiling: embeddings of the true boxes" in (site / "report" / "index.html").read_text(encoding="utf-8")
     assert "z_what_scale" in (site / "api" / "objects" / "index.html").read_text(encoding="utf-8")
 
 
