@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Discriminator, Tag
 
+from ssdir.models.backbone import build_backbone
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
@@ -73,3 +74,14 @@ def without_pretrained(config: ConfigT) -> ConfigT:
     if not isinstance(config, SSDConfig) or not getattr(config.backbone, "pretrained", False):
         return config
     return config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})
+
+
+def fetch_pretrained(config: StoredConfig) -> None:
+    """Downloads the pretrained weights of a model's backbone into their library's cache, if it starts from any.
+
+    Raises:
+        InputError: if they can't be fetched.
+    """
+    detector = config.ssd if isinstance(config, DetectedConfig) else config
+    if isinstance(detector, SSDConfig) and getattr(detector.backbone, "pretrained", False):
+        build_backbone(detector.backbone, detector.image_size)

@@ -16,14 +16,13 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.learnable import nothing_to_learn
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
-from ssdir.models.backbone import build_backbone
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
-from ssdir.models.registry import build_model, without_pretrained
+from ssdir.models.registry import build_model, fetch_pretrained, without_pretrained
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.devices import is_first_process, launched, make_fabric
@@ -146,7 +145,7 @@ def train(
             if adopted is not None:
                 check_detector(adopted, recipe, data_hash, out)
             elif not had_detector:
-                _fetch_weights(recipe)
+                fetch_pretrained(recipe.model)
             check_folder(recipe, data_hash, out, resume=resume, force=force)
             stack.enter_context(resumable(out))
             stack.enter_context(locked(out))
@@ -205,14 +204,6 @@ def _check_stages(run: Run, stages: tuple[str, ...], has_detector: bool) -> None
             else f"'{run.out}' has no trained detector: run stage=detector (or stage=all) into it first, then "
             "this with --resume"
         )
-
-
-def _fetch_weights(recipe: Recipe) -> None:
-    """Downloads the pretrained weights of the detector, before a folder is made that a failure would leave."""
-    if isinstance(recipe.model, DetectedConfig):
-        backbone = recipe.model.ssd.backbone
-        if getattr(backbone, "pretrained", False):
-            build_backbone(backbone, recipe.model.image_size)
 
 
 def _train_detector(run: Run, fabric: Fabric) -> None:
