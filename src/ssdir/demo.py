@@ -131,7 +131,7 @@ def _pictures(
     model: DetectedVAE, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int
 ) -> list[Section]:
     assert evaluation.train is not None, "digits have categories, so there are probes"
-    learned, detected = evaluation.train.codes[LATENTS], evaluation.test.codes[LATENTS]
+    learned, detected = evaluation.train.embeddings[LATENTS], evaluation.test.embeddings[LATENTS]
     names = test.category_names
     captions = {
         "detector": "The detector, on true boxes: how far boxes are off, and what is an object.",

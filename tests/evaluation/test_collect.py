@@ -44,10 +44,10 @@ def test_the_papers_labels_count_parts_of_objects_too() -> None:
     model = FakeModel({0: found}, lambda z_where, number: z_where[:, :1])
     collector = Collector(model, 0.5)
     collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
-    codes = collector.finish().codes
-    assert codes[LATENTS].labels.tolist() == [7]
-    assert codes[LARGEST_OVERLAP].labels.tolist() == [7, 8, 8]
-    assert len(codes[LARGEST_OVERLAP].latents) == 3
+    embeddings = collector.finish().embeddings
+    assert embeddings[LATENTS].labels.tolist() == [7]
+    assert embeddings[LARGEST_OVERLAP].labels.tolist() == [7, 8, 8]
+    assert len(embeddings[LARGEST_OVERLAP].latents) == 3
 
 
 def test_codes_only_keeps_the_same_codes_and_ranks_and_draws_nothing() -> None:
@@ -59,15 +59,15 @@ def test_codes_only_keeps_the_same_codes_and_ranks_and_draws_nothing() -> None:
         collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
     assert whole.draws
     assert not codes_only.draws
-    everything, codes = whole.finish(), codes_only.finish()
+    everything, embeddings = whole.finish(), codes_only.finish()
     assert len(everything.ranked) == 2
-    assert len(codes.ranked) == 1
+    assert len(embeddings.ranked) == 1
     assert everything.reconstruction
-    assert not codes.reconstruction
-    for name, expected in everything.codes.items():
-        assert torch.equal(codes.codes[name].latents, expected.latents)
+    assert not embeddings.reconstruction
+    for name, expected in everything.embeddings.items():
+        assert torch.equal(embeddings.embeddings[name].latents, expected.latents)
     # The untrained encoder is asked for the very boxes that the model found, and need find none itself.
-    assert torch.equal(codes.codes[RANDOM_ENCODER].latents, -codes.codes[LATENTS].latents)
+    assert torch.equal(embeddings.embeddings[RANDOM_ENCODER].latents, -embeddings.embeddings[LATENTS].latents)
 
 
 def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(ConvBackbone, "pyramid", noted)
     true = boxes_to_objects([[0, 0, 0.4, 0.4]], labels=torch.tensor([0]))
     data = FakeDataset([true] * 5, [torch.tensor([1])] * 5, ["one", "two"])
-    codes = collect(model, data, 0.0, random_model=fresh, batch_size=4).codes
+    embeddings = collect(model, data, 0.0, random_model=fresh, batch_size=4).embeddings
     # By the detector's backbone, the model's copy of it, and the copy of the untrained encoder: both batches.
     assert read == [4] * 3 + [1] * 3
     read.clear()
@@ -92,7 +92,7 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     assert read == [10] * 2
     images = torch.stack([data[i][0] for i in range(5)]).float() / 255
     targets = Objects.cat([true] * 5)
-    assert torch.allclose(codes["true_boxes"].latents, model.embed(images, targets).z_what, atol=1e-5)
+    assert torch.allclose(embeddings["true_boxes"].latents, model.embed(images, targets).z_what, atol=1e-5)
 
 
 def _small_model() -> DetectedVAE:

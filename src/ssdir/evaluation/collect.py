@@ -1,4 +1,4 @@
-"""One pass over a split: the model's objects and codes are kept, images are not."""
+"""One pass over a split: the model's objects and embeddings are kept, images are not."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Split:
         objects: those at the operating threshold, with z_what.
         targets: true objects.
         categories: int64 (T,), what each of them is.
-        ignored: regions in which finding something is neither right nor wrong.
+        ignored: regions in which a detection is neither right nor wrong.
         match: int64 (M,), the target of each of `objects`, or -1.
-        codes: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a detector,
-            whose objects have no z_what.
+        embeddings: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a
+            detector, whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
         reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
         object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
@@ -68,7 +68,7 @@ class Split:
     categories: Tensor
     ignored: Objects
     match: Tensor
-    codes: dict[str, LabelledLatents]
+    embeddings: dict[str, LabelledLatents]
     properties: dict[str, LabelledLatents]
     reconstruction: dict[str, float]
     object_errors: Tensor
@@ -99,7 +99,7 @@ class Collector:
         self._drawing = model if not codes_only and isinstance(model, DrawsScenes) else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
-        self._codes: dict[str, list[Tensor]] = defaultdict(list)
+        self._embeddings: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
         self._attributes: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -145,7 +145,7 @@ class Collector:
             scene = self._drawing.decode(objects)
             self._reconstruction.update(images, objects, scene)
             self._masks.update(objects, scene, masks)
-        self._keep_codes(images, objects, targets)
+        self._keep_embeddings(images, objects, targets)
         self._keep("ranked", ranked.replace(z_what=None, z_what_scale=None))
         self._keep("objects", objects)
         self._keep("targets", targets)
@@ -154,24 +154,24 @@ class Collector:
         for name, values in (attributes or {}).items():
             self._attributes[name].append(values.cpu())
 
-    def _keep_codes(self, images: Tensor, objects: Objects, targets: Objects) -> None:
+    def _keep_embeddings(self, images: Tensor, objects: Objects, targets: Objects) -> None:
         if len(objects) and objects.z_what is None:  # a detector's
             return
         crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
-        self._codes[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
+        self._embeddings[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
         if isinstance(self._model, EmbedsBoxes):
             self._keep_latents(TRUE_BOXES, self._model.embed(images, targets))
         self._keep_latents(LATENTS, objects)
         if isinstance(self._model, PoolsFeatures):
-            self._codes[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
+            self._embeddings[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
         names = self._model.class_names if isinstance(self._model, NamesClasses) else ()
         if len(names) > 1 and objects.labels is not None:
-            self._codes[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
+            self._embeddings[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
         if self._random_model is not None:
             self._keep_latents(RANDOM_ENCODER, self._random_model.embed(images, objects))
 
     def _keep_latents(self, name: str, objects: Objects) -> None:
-        parts = self._codes[name]
+        parts = self._embeddings[name]
         if objects.z_what is not None:
             parts.append(objects.z_what.cpu())
 
@@ -188,7 +188,7 @@ class Collector:
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
         is_detectors = len(objects) > 0 and objects.z_what is None
-        codes = {} if is_detectors else self._labelled_codes(objects, targets, match)
+        embeddings = {} if is_detectors else self._labelled_embeddings(objects, targets, match)
         return Split(
             ranked=kept["ranked"],
             objects=objects,
@@ -196,26 +196,28 @@ class Collector:
             categories=torch.cat(self._categories),
             ignored=kept["ignored"],
             match=match,
-            codes=codes,
+            embeddings=embeddings,
             properties={
-                name: replace(codes[LATENTS], labels=torch.cat(values)[match[match >= 0]])
+                name: replace(embeddings[LATENTS], labels=torch.cat(values)[match[match >= 0]])
                 for name, values in self._attributes.items()
-                if codes
+                if embeddings
             },
             reconstruction=self._reconstruction.compute(),
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
 
-    def _labelled_codes(self, objects: Objects, targets: Objects, match: Tensor) -> dict[str, LabelledLatents]:
+    def _labelled_embeddings(
+        self, objects: Objects, targets: Objects, match: Tensor
+    ) -> dict[str, LabelledLatents]:
         matches = {name: match for name in (LATENTS, RAW_PIXELS, POOLED_FEATURES, LABELS, RANDOM_ENCODER)}
         matches[TRUE_BOXES] = torch.arange(len(targets))
         overlapped = best_target(objects, targets, ANY_OVERLAP)
-        codes = {LARGEST_OVERLAP: self._labelled(LATENTS, self._codes[LATENTS], overlapped, targets)}
+        embeddings = {LARGEST_OVERLAP: self._labelled(LATENTS, self._embeddings[LATENTS], overlapped, targets)}
         for name, rows in matches.items():
-            if name in self._codes:
-                codes[name] = self._labelled(name, self._codes.pop(name), rows, targets)
-        return codes
+            if name in self._embeddings:
+                embeddings[name] = self._labelled(name, self._embeddings.pop(name), rows, targets)
+        return embeddings
 
     def _labelled(self, name: str, parts: list[Tensor], match: Tensor, targets: Objects) -> LabelledLatents:
         parts = [part for part in parts if len(part)]

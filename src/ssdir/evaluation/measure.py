@@ -108,7 +108,7 @@ def measure(
         # Of the categories that the annotations name, many may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
-        if train is not None and tested.codes and (categories > 1 or tested.properties):
+        if train is not None and tested.embeddings and (categories > 1 or tested.properties):
             told, most = _stage(progress, "train images"), options.max_train_images
             trained = gather(train, codes_only=True, max_images=most, progress=told)
         scale = {}
@@ -135,9 +135,9 @@ def _learned_metrics(
     seeds = range(seed, seed + NUM_PROBE_SEEDS)
     metrics = {}
     if categories > 1:
-        known, unseen = train.codes[LATENTS], test.codes[LATENTS]
+        known, unseen = train.embeddings[LATENTS], test.embeddings[LATENTS]
         probes = fit_probes(known, seeds)
-        metrics = probe_metrics(train.codes, test.codes, seeds, probes, progress)
+        metrics = probe_metrics(train.embeddings, test.embeddings, seeds, probes, progress)
         metrics |= size_probe_metrics(known, unseen, seeds, probes)
         metrics |= _uncertainty(train, test, seeds, probes)
     return metrics | property_metrics(train.properties, test.properties, seeds)
@@ -153,9 +153,9 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
         **depth_metrics(split.objects, split.targets, split.match),
     }
     if len(split.object_errors):
-        metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.codes[LATENTS].sizes)
-    if categories > 1 and split.codes:
-        latents = split.codes[LATENTS]
+        metrics |= size_error_metrics(split.object_errors[split.match >= 0], split.embeddings[LATENTS].sizes)
+    if categories > 1 and split.embeddings:
+        latents = split.embeddings[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)
     return metrics
 
@@ -168,7 +168,7 @@ def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequen
     predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
     predictors["score"] = None if objects.scores is None else -objects.scores
     known = {name: values for name, values in predictors.items() if values is not None}
-    return uncertainty_metrics(train.codes[LATENTS], test.codes[LATENTS], known, seeds, probes)
+    return uncertainty_metrics(train.embeddings[LATENTS], test.embeddings[LATENTS], known, seeds, probes)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def latent_drift(latents: Tensor) -> float | None:
     """Measures how far size moves an embedding, relative to the distance of different instances.
 
     (mean over instances and pairs of sizes of 1 − cosine) / (mean over sizes and pairs of instances of
-    1 − cosine), after subtracting the mean of all latents: codes that share a large common part would
+    1 − cosine), after subtracting the mean of all latents: embeddings that share a large common part would
     otherwise all look alike. 0 is invariance; at 1, another size is like another object.
 
     Args:
@@ -167,11 +167,11 @@ def latent_drift(latents: Tensor) -> float | None:
         The ratio, or None where different instances do not differ.
     """
     n, k, _ = latents.shape
-    codes = F.normalize(latents.double() - latents.double().mean(dim=(0, 1)), dim=-1)
+    embeddings = F.normalize(latents.double() - latents.double().mean(dim=(0, 1)), dim=-1)
     # The mean cosine of all pairs but those of a code with itself: (|Σ x|² − Σ |x|²) / (count · (count − 1)).
-    squares = codes.square().sum(dim=-1)
-    across_sizes = (codes.sum(dim=1).square().sum(dim=-1) - squares.sum(dim=1)) / max(k * (k - 1), 1)
-    across_instances = (codes.sum(dim=0).square().sum(dim=-1) - squares.sum(dim=0)) / max(n * (n - 1), 1)
+    squares = embeddings.square().sum(dim=-1)
+    across_sizes = (embeddings.sum(dim=1).square().sum(dim=-1) - squares.sum(dim=1)) / max(k * (k - 1), 1)
+    across_instances = (embeddings.sum(dim=0).square().sum(dim=-1) - squares.sum(dim=0)) / max(n * (n - 1), 1)
     within, between = 1 - float(across_sizes.mean()), 1 - float(across_instances.mean())
     return max(within, 0.0) / between if between > _SAME else None
 
@@ -186,8 +186,8 @@ def retrieval_at_1(queries: Tensor, gallery: Tensor) -> float:
         gallery: float (n, D), row-aligned with the queries.
     """
     center = gallery.double().mean(dim=0)
-    codes, entries = (F.normalize(latents.double() - center, dim=-1) for latents in (queries, gallery))
-    nearest = (codes @ entries.T).argmax(dim=1)
+    embeddings, entries = (F.normalize(latents.double() - center, dim=-1) for latents in (queries, gallery))
+    nearest = (embeddings @ entries.T).argmax(dim=1)
     return float((nearest == torch.arange(len(queries))).double().mean())
 
 

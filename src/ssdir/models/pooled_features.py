@@ -1,7 +1,7 @@
 """PooledFeatures: a detector's own features of each object, the control that every learned code must beat.
 
 It is what users of a detector get today: nothing is learned but the detector, and principal components bring the
-pooled features to the size of the other models' codes. It draws nothing.
+pooled features to the size of the other models' embeddings. It decodes nothing.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def embedding_png(trained: TrainedJob) -> bytes | None:
     """Renders Fig. 3: t-SNE of the embeddings of detected test objects, coloured by category."""
     model, test = trained.load(), trained.test
     split = collect(model, test, codes_only=True, max_images=trained.job.measure.test_images)
-    latents = split.codes[LATENTS]
+    latents = split.embeddings[LATENTS]
     if len(latents) < MIN_TSNE_POINTS:
         return None
     projection = tsne(latents.latents)

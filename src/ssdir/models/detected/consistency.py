@@ -1,10 +1,10 @@
-"""The consistency term: the same object, seen again in another size, tilt and hand, keeps its code.
+"""The consistency term: an object keeps its embedding in views of other size, tilt and handwriting.
 
-A departure from the paper, which only hopes that codes are scale-invariant. Objects are shown again (see
-`models.views`), once or more often, and a contrastive loss (InfoNCE: van den Oord et al. 2018; with a projection
-head as in SimCLR: Chen et al. 2020) asks that two codes of an object find each other among those of all objects of
-the batch. No label is used. Decoupled (Yeh et al. 2022), an object's own pair is not among those that it is told
-from.
+A departure from the paper, whose loss does not ask for scale-invariant embeddings. Objects are shown in one or
+more further views (see `models.detected.views`), and a contrastive loss (InfoNCE: van den Oord et al. 2018; with
+a projection head as in SimCLR: Chen et al. 2020) makes the embeddings of one object more similar to each other
+than to those of all other objects of the batch. It uses no label. In the decoupled form (Yeh et al. 2022), the
+pair of an object is left out of the objects that it is compared with.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TEMPERATURE = 0.2
 
 
 class ConsistencyConfig(ViewConfig):
-    """The further views, and how codes are compared.
+    """The further views, and how embeddings are compared.
 
     Attributes:
         weight: coefficient of the term, per object and in nats; 0 leaves it out.
         views: how often an object is seen again; each view is compared with each other, and with what is there.
-        decoupled: whether an object's other view is left out of those that it is told from.
+        decoupled: whether an object's other view is left out of those that it is compared with.
     """
 
     weight: float = Field(0.0, ge=0)
@@ -42,7 +42,7 @@ class ConsistencyConfig(ViewConfig):
 
 
 class ProjectionHead(nn.Sequential):
-    """Maps codes to where they are compared, so that codes keep what the decoder needs."""
+    """Maps embeddings to the space in which they are compared, so that they keep what the decoder needs."""
 
     def __init__(self, latent_dim: int, hidden: int = 512, compared_dim: int = 128) -> None:
         super().__init__(
@@ -62,11 +62,11 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool 
         first: float (M, D), compared by cosine.
         second: float (M, D), row-aligned.
         temperature: divisor of the cosines.
-        decoupled: whether the partner is left out of what it is told from: odds then, not chances, and a partner
-            that is found with ease still pulls. May be negative.
+        decoupled: leave the partner out of the rows that it is compared with: the loss is then of odds instead of
+            probabilities, still has a gradient for easy pairs, and may be negative.
 
     Returns:
-        A scalar; 0 where there is nothing to be told apart: fewer than two rows.
+        A scalar; 0 where there are fewer than two rows, so that nothing can be compared.
     """
     if len(first) < 2:
         return first.sum() * 0
@@ -77,20 +77,20 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool 
 
 
 def agreement(
-    codes: Tensor, again: Sequence[tuple[Tensor, Tensor]], temperature: float, decoupled: bool = False
+    embeddings: Tensor, again: Sequence[tuple[Tensor, Tensor]], temperature: float, decoupled: bool = False
 ) -> Tensor:
     """Measures how well embeddings identify objects across views: the mean of `info_nce` over pairs of views.
 
     Args:
-        codes: float (M, D), of all objects as they are.
-        again: of each further view, codes (N, D), N differing, and which object each is of, int64 (N,).
+        embeddings: float (M, D), of all objects as they are.
+        again: of each further view, embeddings (N, D), N differing, and which object each is of, int64 (N,).
         temperature: see `info_nce`.
         decoupled: likewise.
 
     Returns:
         A scalar, in nats per object.
     """
-    pairs = [(codes[rows], seen) for seen, rows in again]
+    pairs = [(embeddings[rows], seen) for seen, rows in again]
     for (first, first_rows), (second, second_rows) in combinations(again, 2):
         here, there = (first_rows[:, None] == second_rows).nonzero(as_tuple=True)
         pairs.append((first[here], second[there]))

@@ -38,7 +38,7 @@ class LossConfig(Config):
         kl_what: α_what, coefficient of the KL of `z_what`.
         kl_depth: α_depth, coefficient of the KL of `z_depth`.
         classes: coefficient of the cross-entropy of the class that the detector names, read off `z_what` by a
-            linear layer, per object; 0 leaves it out. The paper has none. With it, codes know the detector's
+            linear layer, per object; 0 leaves it out. The paper has none. With it, embeddings know the detector's
             classes: use it where they should, and not to compare what representations learn by themselves.
         shared_pixels: counts each pixel in the objects' likelihoods by the object's share in it, see
             `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
@@ -211,7 +211,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             features: likewise.
 
         Returns:
-            The objects with codes; and the further views, whose objects have codes too.
+            The objects with embeddings; and the further views, whose objects have embeddings too.
         """
         if self.projection is None:
             return self.infer(objects, images, features), []

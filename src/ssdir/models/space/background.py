@@ -114,17 +114,17 @@ class SceneMixture(nn.Module):
         if K == 1:
             masks, kl_masks, prior = torch.ones_like(images[:, None, :1]), images.new_zeros(len(images)), None
         else:
-            codes, kl_masks = self._infer_masks(images, sample)
-            masks = self._break_sticks(codes)
-            prior = self.component_prior(codes)
+            latents, kl_masks = self._infer_masks(images, sample)
+            masks = self._break_sticks(latents)
+            prior = self.component_prior(latents)
         log_masks = (masks + LOG_MARGIN).log()
         inputs = torch.cat([log_masks, repeat(images, "b c h w -> b k c h w", k=K)], dim=2)
         parameters = self.component_encoder(rearrange(inputs, "b k c h w -> (b k) c h w"))
         loc, scale = _normal(rearrange(parameters, "(b k) d -> b k d", k=K))
-        codes = loc + scale * torch.randn_like(scale) if sample else loc
+        latents = loc + scale * torch.randn_like(scale) if sample else loc
         prior_loc, prior_scale = (0.0, 1.0) if prior is None else _normal(prior)
         kl = kl_masks + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=(1, 2))
-        components = self._enlarged(self.component_decoder(rearrange(codes, "b k d -> (b k) d"))).sigmoid()
+        components = self._enlarged(self.component_decoder(rearrange(latents, "b k d -> (b k) d"))).sigmoid()
         components = rearrange(components, "(b k) c h w -> b k c h w", k=K)
         each = gaussian_log_prob(images[:, None], components, sigma) + log_masks
         return BackgroundDraw((components * masks).sum(dim=1), each.logsumexp(dim=1), kl)
@@ -134,7 +134,7 @@ class SceneMixture(nn.Module):
         features = self.image_encoder(images)
         code = self.first_mask.expand(len(images), -1)
         posterior, prior = self.posterior_cell.start(len(images)), self.prior_cell.start(len(images))
-        codes, kl = [], images.new_zeros(len(images))
+        latents, kl = [], images.new_zeros(len(images))
         for _ in range(self.config.num_components):
             posterior = self.posterior_cell(torch.cat([code, features], dim=1), posterior)
             loc, scale = _normal(self.posterior_head(posterior[0]))
@@ -142,13 +142,13 @@ class SceneMixture(nn.Module):
             prior_loc, prior_scale = _normal(self.prior_head(prior[0]))
             kl = kl + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=1)
             prior = self.prior_cell(code, prior)
-            codes.append(code)
-        return torch.stack(codes, dim=1), kl
+            latents.append(code)
+        return torch.stack(latents, dim=1), kl
 
-    def _break_sticks(self, codes: Tensor) -> Tensor:
+    def _break_sticks(self, latents: Tensor) -> Tensor:
         """Masks (B, K, 1, H, W) that sum to one: each takes its share of what is left, the last all of it."""
-        shares = self._enlarged(self.mask_decoder(rearrange(codes[:, :-1], "b k d -> (b k) d"))).sigmoid()
-        shares = rearrange(shares, "(b k) 1 h w -> b k 1 h w", b=len(codes))
+        shares = self._enlarged(self.mask_decoder(rearrange(latents[:, :-1], "b k d -> (b k) d"))).sigmoid()
+        shares = rearrange(shares, "(b k) 1 h w -> b k 1 h w", b=len(latents))
         left = torch.cat([torch.ones_like(shares[:, :1]), (1 - shares).cumprod(dim=1)], dim=1)
         return left * torch.cat([shares, torch.ones_like(shares[:, :1])], dim=1)
 
@@ -192,11 +192,11 @@ class BroadcastDecoder(nn.Module):
             layers += [nn.Conv2d(before, width, 3), nn.ELU()]
         self.net = nn.Sequential(*layers, nn.Conv2d(width, 3, 1))
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Codes float (M, D) to logits float (M, 3, H, W)."""
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents float (M, D) to logits float (M, 3, H, W)."""
         side = self.coordinates.shape[-1]
-        pixels = repeat(codes, "m d -> m d h w", h=side, w=side)
-        logits: Tensor = self.net(torch.cat([pixels, self.coordinates.expand(len(codes), -1, -1, -1)], dim=1))
+        pixels = repeat(latents, "m d -> m d h w", h=side, w=side)
+        logits: Tensor = self.net(torch.cat([pixels, self.coordinates.expand(len(latents), -1, -1, -1)], dim=1))
         return logits
 
 

@@ -38,7 +38,7 @@ def strided(channels: Sequence[int], num_downsamples: int) -> nn.Sequential:
 
 
 class SubpixelDecoder(nn.Module):
-    """A code (M, D) to a picture (M, out, S, S): 1×1, then per entry a pixel shuffle that doubles, and a 3×3.
+    """Latents (M, D) to a picture (M, out, S, S): 1×1, then per entry a pixel shuffle that doubles, and a 3×3.
 
     Args:
         latent_dim: D.
@@ -54,9 +54,9 @@ class SubpixelDecoder(nn.Module):
             layers += [nn.GroupNorm(gcd(after, 8), after), conv(after, after)]
         self.net = nn.Sequential(*layers, nn.Conv2d(channels[-1], out_channels, 3, padding=1))
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Codes float (M, D) to logits float (M, out, S, S)."""
-        logits: Tensor = self.net(codes[:, :, None, None])
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents float (M, D) to logits float (M, out, S, S)."""
+        logits: Tensor = self.net(latents[:, :, None, None])
         return logits
 
 
@@ -66,7 +66,7 @@ class SPACEDecoder(SubpixelDecoder):
     def __init__(self, latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__(latent_dim, channels, out_channels=4)
 
-    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Decodes embeddings as `WhatDecoder` does."""
-        colour, alpha = super().forward(codes).sigmoid().split([3, 1], dim=1)
+        colour, alpha = super().forward(latents).sigmoid().split([3, 1], dim=1)
         return colour * alpha, alpha
