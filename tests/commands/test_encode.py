@@ -193,7 +193,8 @@ def test_a_stopped_process_leaves_nothing(
     tiny_model_dir: Path, photos: Path, out: Path, stop: signal.Signals
 ) -> None:
     slow = (
-        "import time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # A shell's background jobs ignore it.
         "from ssdir.store import writer\n"
         "from ssdir.cli import main\n"
         "def write(*_):\n"

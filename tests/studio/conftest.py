@@ -18,7 +18,11 @@ from ssdir.inference.predictor import Predictor
 # Notes every address that the server's process connects to, then is the command.
 _WATCHED = """
 import os, socket, sys
+import signal
+
 from ssdir.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs ignore it.
 real = socket.socket.connect
 def connect(self, address):
     with open(os.environ["CONNECTIONS"], "a") as file:
