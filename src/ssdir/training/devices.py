@@ -35,7 +35,8 @@ def make_fabric(recipe: Recipe, device: str | None = None) -> Fabric:
     Raises:
         InputError: if there is no such device, or it is one while the recipe asks for several.
     """
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # Fabric logs under whichever was imported last.
+        logging.getLogger(name).setLevel(logging.WARNING)
     chosen, processes = choose_device(device), recipe.devices * recipe.nodes
     if processes > 1 and chosen.index is not None:
         raise InputError(f"device '{device}' is one, but the recipe asks for devices={recipe.devices}")
