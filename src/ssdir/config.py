@@ -130,7 +130,7 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Merges nested mappings: `changes` win; lists, and mappings of another `kind`, are replaced whole."""
-    if {"kind"} <= base.keys() & changes.keys() and base["kind"] != changes["kind"]:
+    if "kind" in base and changes.get("kind", base["kind"]) != base["kind"]:
         return dict(changes)
     merged = dict(base)
     for key, value in changes.items():

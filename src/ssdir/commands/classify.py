@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ssdir.commands.counts import print_counts
 from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
 from ssdir.console import command_group, next_step, print_json, print_table, say
 
@@ -54,9 +55,4 @@ def predict(
     from ssdir.analysis.output import AnalysisOutput
 
     counts = predict_file(classifier, objects, AnalysisOutput(out, image_grid, force), model)
-    if as_json:
-        print_json(counts)
-        return
-    print_table(["class", "objects"], counts.items())
-    say(f"{out}; see {image_grid}" if image_grid else f"{out}")
-    next_step("outliers", objects, "--out", "outliers.csv", "--image-grid", "outliers.png")
+    print_counts("class", counts, objects, out, image_grid, as_json)

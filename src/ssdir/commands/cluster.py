@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ssdir.commands.counts import print_counts
 from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
-from ssdir.console import next_step, print_json, print_table, progress, say
+from ssdir.console import progress
 
 
 def cluster(
@@ -29,9 +30,4 @@ def cluster(
     output = AnalysisOutput(out, image_grid, force)
     with progress("clustering") as advance:
         counts = cluster_file(objects, output, k, model, seed, advance)
-    if as_json:
-        print_json(counts)
-        return
-    print_table(["cluster", "objects"], counts.items())
-    say(f"{out}; see {image_grid}" if image_grid else f"{out}")
-    next_step("outliers", objects, "--out", "outliers.csv", "--image-grid", "outliers.png")
+    print_counts("cluster", counts, objects, out, image_grid, as_json)

@@ -149,6 +149,7 @@ def train(
             check_folder(recipe, data_hash, out, resume=resume, force=force)
             stack.enter_context(resumable(out))
             stack.enter_context(locked(out))
+            # Again: until the lock was taken, another process may have written into the folder.
             check_folder(recipe, data_hash, out, resume=resume, force=force)
             prepare_folder(recipe, data_hash, out, resume=resume)
             if adopted is not None:
