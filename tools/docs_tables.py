@@ -325,6 +325,25 @@ def robustness_memory() -> str:
 
 
 @generated
+def code_size() -> str:
+    """Counts of the code beside their goals, from `tools/code_size.py`."""
+    counts = content("code-size")
+    lines, commands = counts["lines"], counts["long_commands"]
+    code = lines["total"] - lines["blank"] - lines["docstrings"]
+    rows = [
+        ["lines of `src/`", f"{lines['total']:,} ({code:,} neither blank nor docstring)", "24,000"],
+        ["keys of recipes, as each model has them", str(counts["config_keys"]["per_model"]), "220"],
+        ["keys of recipes, once by the class that defines them", str(counts["config_keys"]["by_class"]), "220"],
+        [
+            "command modules of more than 60 lines",
+            f"{len(commands)}, the longest has {max(commands.values())}",
+            "0",
+        ],
+    ]
+    return table(["", "now", "goal"], rows)
+
+
+@generated
 def clevr_boxes() -> str:
     results = content("clevr/boxes")
     rows = [
