@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.data.readers.registry import open_dataset
+from ssdir.data.transforms import AugmentConfig, build_augmentation
 from ssdir.models.backbone import ConvConfig
 from ssdir.models.detected.encoders import AlignedEncoderConfig
 from ssdir.models.detector.refiner import RefinerConfig
@@ -233,6 +234,42 @@ def test_a_copy_that_reads_the_detector_too_needs_its_features(
         expected = both.encode(batch.images).z_what
         found = both.infer(batch.objects, batch.images, batch.features).z_what
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)  # The cache is in half precision.
+
+
+def test_detections_move_with_augmented_images(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
+    plain = build_cache(model, val, tmp_path, limit_mb=100)
+    mirror = build_augmentation(AugmentConfig(flip=1), SIZE)
+    mirrored = build_cache(model, val.with_transform(mirror), tmp_path, limit_mb=100)
+    assert len(plain.objects) > 10
+    assert torch.equal(mirrored.objects.z_where, plain.objects.z_where)  # Detected once, in images as they are.
+    batch, expected = everything(mirrored), everything(plain)
+    assert torch.equal(batch.images, expected.images.flip(3))
+    x, *rest = expected.objects.z_where.unbind(1)
+    assert torch.allclose(batch.objects.z_where, torch.stack([1 - x, *rest], dim=1), atol=1e-6)
+    assert batch.objects.per_image == expected.objects.per_image
+    assert not batch.features
+
+
+def test_moved_detections_take_the_anchor_that_fits_them(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:
+    batch = everything(build_cache(model, val, tmp_path, limit_mb=100))
+    moved = batch.objects.replace(z_where=batch.objects.z_where * torch.tensor([0.5, 0.5, 1, 1]))
+    fitting = moved.replace(anchor_index=model.detector.assign(moved.z_where))
+    assert not torch.equal(fitting.anchor_index, batch.objects.anchor_index)  # type: ignore[arg-type]
+    losses = []
+    for objects in (fitting, moved.replace(anchor_index=None)):
+        torch.manual_seed(0)
+        losses.append(model.loss_of(batch.images, objects, list(batch.features))["total"])
+    assert torch.equal(*losses)
+
+
+def test_feature_maps_of_images_as_they_are_are_not_read_for_augmented_ones(
+    model: SSDIR, val: ObjectDataset, tmp_path: Path
+) -> None:
+    plain = build_cache(model, val, tmp_path, limit_mb=100)
+    with pytest.raises(ValueError, match="as they are"):
+        CachedDataset(
+            val.with_transform(build_augmentation(AugmentConfig(flip=1), SIZE)), plain.objects, plain.levels
+        )
 
 
 def test_progress_counts_images(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from .common import SIZE, all_finite, changed, rows_of, summary, with_detector
 def augmented(recipe: Recipe) -> Recipe:
     """Draws random numbers wherever training can; each stage by an optimiser of its own."""
     muon = recipe.representation.model_copy(update={"optimizer": "muon"})
-    augment = AugmentConfig(zoom_out=0.5, photometric=0.5)
+    augment = AugmentConfig(zoom_out=0.5, photometric=0.5, scale_jitter=0.5, representation=True)
     return recipe.model_copy(update={"augment": augment, "representation": muon})
 
 
@@ -193,13 +193,13 @@ def test_resumed_training_with_workers_equals_uninterrupted(
     augmented: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = augmented.model_copy(update={"workers": 1})
-    train(recipe, scattered, tmp_path / "whole", stage="detector")
+    train(recipe, scattered, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(StageLoop, "step", interrupt_at("detector", epoch=1, batch=2))
+        patch.setattr(StageLoop, "step", interrupt_at("representation", epoch=1, batch=2))
         with pytest.raises(KeyboardInterrupt):
-            train(recipe, scattered, tmp_path / "run", stage="detector")
-    train(recipe, scattered, tmp_path / "run", stage="detector", resume=True)
-    whole, resumed = (load_model(tmp_path / name / "detector" / "model").state_dict() for name in ("whole", "run"))
+            train(recipe, scattered, tmp_path / "run")
+    train(recipe, scattered, tmp_path / "run", resume=True)
+    whole, resumed = (load_model(tmp_path / name / "model").state_dict() for name in ("whole", "run"))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 

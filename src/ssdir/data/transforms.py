@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -23,13 +24,14 @@ MIN_BOX_SIDE = 2
 
 _MIN_CROP = 0.3
 _MAX_ZOOM_OUT = 2.0
+_SCALES = 0.5, 2.0
 # Torchvision's 40 tries per overlap took most of the time of loading, because small objects can't overlap any crop
 # by much, so most overlaps fail every try.
 _CROP_TRIALS = 5
 
 
 class AugmentConfig(Config):
-    """The probabilities of the augmentations of SSD's recipe; 0 switches one off.
+    """The probabilities of augmentations, of which 0 switches one off, and the stages that they hold for.
 
     Attributes:
         flip: probability of mirroring left and right (which makes other characters of digits).
@@ -38,12 +40,25 @@ class AugmentConfig(Config):
         iou_crop: probability of cropping to 0.3 ... 1 of width and height such that some object is kept.
             Objects whose centre is outside are dropped, the others' boxes are clipped. As in SSD's recipe,
             one choice among seven is to leave the image as it is.
+        scale_jitter: probability of changing the size of the whole scene by a factor of 0.5 to 2 (Ghiasi et al.
+            2021), log-uniformly: a smaller one is placed on a black canvas, of a larger one a window is kept.
+            Objects whose centre is outside are dropped, the others' boxes are clipped.
+        representation: augments the representation's stage of a model with a detector, too. The detector still
+            runs once, on the images as they are; each epoch moves the detected boxes with their image, and the
+            backbone reads the augmented image anew.
     """
 
     flip: float = Field(default=0.0, ge=0, le=1)
     photometric: float = Field(default=0.0, ge=0, le=1)
     zoom_out: float = Field(default=0.0, ge=0, le=1)
     iou_crop: float = Field(default=0.0, ge=0, le=1)
+    scale_jitter: float = Field(default=0.0, ge=0, le=1)
+    representation: bool = False
+
+    @property
+    def changes_images(self) -> bool:
+        """True if any augmentation is on."""
+        return any((self.flip, self.photometric, self.zoom_out, self.iou_crop, self.scale_jitter))
 
 
 def build_augmentation(config: AugmentConfig, size: int) -> Augmentation | None:
@@ -52,9 +67,7 @@ def build_augmentation(config: AugmentConfig, size: int) -> Augmentation | None:
     It maps an image uint8 (3, H, W) and its objects (batch size 1) to an image uint8 (3, size, size) and
     the objects that are left, with all their fields. Randomness is torch's.
     """
-    if not any((config.flip, config.photometric, config.zoom_out, config.iou_crop)):
-        return None
-    return _Augmentation(config, size)
+    return _Augmentation(config, size) if config.changes_images else None
 
 
 class _Augmentation:
@@ -69,6 +82,7 @@ class _Augmentation:
             v2.RandomApply([v2.RandomIoUCrop(min_scale=_MIN_CROP, trials=_CROP_TRIALS)], p=config.iou_crop)
         ]
         self.after_crop: list[Any] = [
+            v2.RandomApply([_ScaleJitter(_SCALES)], p=config.scale_jitter),
             v2.RandomHorizontalFlip(p=config.flip),
             v2.Resize((size, size), antialias=True),
             # Rounding may leave a clipped box 1e-5 outside, and sanitizing would drop it for that.
@@ -94,3 +108,40 @@ class _Augmentation:
         boxes = sample["boxes"].as_subclass(torch.Tensor) / self.size
         kept = objects[sample["rows"]].replace(z_where=to_cxcywh(boxes.clamp(0, 1)))
         return sample["image"].as_subclass(torch.Tensor), kept
+
+
+class _ScaleJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """Changes the size of a scene, and shows it through a window of the image's size at a random place.
+
+    Torchvision's `ScaleJitter` and `RandomCrop` would resample twice, and keep slivers of objects.
+
+    Args:
+        scales: the least and the largest factor.
+    """
+
+    def __init__(self, scales: tuple[float, float]) -> None:
+        super().__init__()
+        self.scales = scales
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the window, in pixels; where the scene becomes smaller, it is larger than the image."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        low, high = (math.log(scale) for scale in self.scales)
+        scale = math.exp(low + (high - low) * torch.rand(()).item())
+        sides = round(height / scale), round(width / scale)
+        top, left = (
+            round((side - window) * torch.rand(()).item())
+            for side, window in zip((height, width), sides, strict=True)
+        )
+        return {"top": top, "left": left, "height": sides[0], "width": sides[1], "size": [height, width]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crops, or pads with black, and resizes."""
+        moved = v2.functional.resized_crop(inpt, **params, antialias=True)
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            center = (inpt[:, :2] + inpt[:, 2:]).as_subclass(Tensor) / 2
+            start = torch.tensor([params["left"], params["top"]])
+            end = start + torch.tensor([params["width"], params["height"]])
+            # Boxes without area are dropped at the end.
+            moved[~((center >= start) & (center < end)).all(dim=1)] = 0
+        return moved

@@ -62,11 +62,11 @@ def build_cache(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedDataset:
-    """Runs the frozen detector over a data set once.
+    """Runs the frozen detector over the images of a data set as they are, once.
 
     Args:
         model: on the device to compute on; its detector is in evaluation mode.
-        dataset: without augmentation.
+        dataset: the images; with a transform, feature maps are not kept, for those of each epoch's images differ.
         folder: where features larger than `limit_mb` are written, in a subfolder named by `cache_key`; a complete
             one is read back, a damaged one is made anew with a warning, and one for other weights or data is never
             touched or used.
@@ -76,7 +76,8 @@ def build_cache(
     """
     device = model.device
     # For a GPU, maps would have to come from the host in each step; it reads them anew instead.
-    shapes = model.detector.map_shapes if model.reads_detector and device.type == "cpu" else []
+    keeps_maps = model.reads_detector and device.type == "cpu" and dataset.transform is None
+    shapes = model.detector.map_shapes if keeps_maps else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
     target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
     if target is not None and (target / COMPLETE_FILE).exists():
@@ -88,7 +89,7 @@ def build_cache(
     levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
     parts: list[Objects] = []
     done = 0
-    loader = make_loader(dataset, batch_size, device)
+    loader = make_loader(dataset.with_transform(None), batch_size, device)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for batch in loader:
             objects, features = model.detector.detect(batch.images.to(device))

@@ -75,7 +75,7 @@ class Run:
         return self.splits["train"].class_names
 
     def augmented(self) -> ObjectDataset:
-        """The training split with the recipe's augmentation, if there is one."""
+        """The training split with the recipe's augmentation, if there is any."""
         transform = build_augmentation(self.recipe.augment, self.recipe.model.image_size)
         return self.splits["train"].with_transform(transform)
 
@@ -243,7 +243,9 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
 
 def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, CachedDataset]:
     """The frozen detector's outputs for each split; the first of several processes writes them to the disk."""
-    recipe = run.recipe
+    recipe, splits = run.recipe, run.splits
+    if recipe.augment.representation:
+        splits = {**splits, "train": run.augmented()}
     what = "running the frozen detector once over the data"
     with fabric.rank_zero_first(), run.session.watching(what) as progress:
         cached = {
@@ -254,7 +256,7 @@ def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, Cac
                 batch_size=2 * recipe.representation.batch_size,  # Without gradients, there is memory for more.
                 progress=progress,
             )
-            for split, dataset in run.splits.items()
+            for split, dataset in splits.items()
         }
     if not len(cached["train"].objects) and is_first_process():
         warn(

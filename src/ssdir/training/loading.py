@@ -49,13 +49,21 @@ class Batch:
 class CachedDataset(Dataset[CachedSample]):
     """A data set with the frozen detector's outputs for each image.
 
+    A transform of the data set moves the detections along with their image. What the detector read of the image as
+    it is holds no more then: such detections have no anchor, and there are no feature maps.
+
     Args:
-        dataset: the images, without transform.
-        objects: the detections in all images.
+        dataset: the images.
+        objects: the detections in all images as they are.
         levels: the detector's feature maps of all images, each (N, C, h, w); empty where they are not kept.
+
+    Raises:
+        ValueError: if the data set has a transform, and there are feature maps.
     """
 
     def __init__(self, dataset: ObjectDataset, objects: Objects, levels: Sequence[np.ndarray]) -> None:
+        if dataset.transform is not None and levels:
+            raise ValueError("feature maps are of images as they are: leave them out where images are augmented")
         self.dataset, self.objects, self.levels = dataset, objects, levels
         self._ends = np.cumsum(objects.per_image)
 
@@ -63,10 +71,12 @@ class CachedDataset(Dataset[CachedSample]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> CachedSample:
-        image, _ = self.dataset[index]
+        image = self.dataset.image(index)
         end = int(self._ends[index])
         rows = torch.arange(end - self.objects.per_image[index], end)
         objects = self.objects.regrouped(rows, torch.zeros_like(rows), 1)
+        if self.dataset.transform is not None:
+            image, objects = self.dataset.transform(image, objects.replace(anchor_index=None))
         return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
 
 

@@ -83,7 +83,8 @@ class Recipe(Config):
         min_side: objects narrower or lower than this share of the image are left out (faces in the paper: 0.04).
         drop_empty: images without objects are left out.
         model: the model; `model.kind` says which, SSDIR where it is left out.
-        augment: joint augmentation of image and boxes for the detector's stage, or of a model without a detector.
+        augment: joint augmentation of image and boxes for the detector's stage, and for the representation's if it
+            says so; or of a model without a detector.
         detector: how the detector is trained.
         representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
         precision: precision of the detector's stage and of the representation that is learned on it: `bf16`

@@ -171,7 +171,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            objects: detections with anchor_index.
+            objects: detections; without anchor_index, as of moved boxes, each gets the anchor that fits it best.
             features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
 
         Returns:
@@ -179,6 +179,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             have a weight, `total`, their weighted sum, and `mse`.
         """
         _ = objects.per_image  # Now, while a GPU has next to nothing to be waited for.
+        if objects.anchor_index is None:
+            objects = objects.replace(anchor_index=self.detector.assign(objects.z_where))
         latents, views = self.infer_in_views(objects, images, features)
         sampled = self.sample(latents)
         scene = self.decode(sampled)
