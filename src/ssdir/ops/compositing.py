@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssdir.ops.glimpses import bin_weights, crop_glimpses
+from ssdir.ops.bins import bin_weights
+from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.pasting import paste_sum, tent_weights
 from ssdir.ops.precision import in_full_precision
 

@@ -9,8 +9,9 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from ssdir.ops.bins import sum_of_bins
 from ssdir.ops.pasting import tent_weights
-from ssdir.ops.precision import in_full_precision
+from ssdir.ops.precision import at_least_single, in_full_precision
 
 
 @in_full_precision
@@ -26,13 +27,9 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
     Returns:
         float (M, C, S, S). No per-object copy of an image is made.
     """
-    H, W = images.shape[-2:]
     if images.requires_grad and images.device.type == "cpu":
-        order = image_index.argsort(stable=True)
-        left, top, right, bottom = boxes.detach()[order].unbind(1)
-        across = bin_weights(left, right, size, W)
-        down = bin_weights(top, bottom, size, H)
-        return _contract(images, down, across, image_index[order])[order.argsort()]
+        return sum_of_bins([images], boxes, image_index, size)
+    H, W = images.shape[-2:]
     corners = boxes * boxes.new_tensor([W, H, W, H])
     rois = torch.cat([image_index[:, None].to(corners.dtype), corners], dim=1)
     glimpses: Tensor = roi_align(images, rois.to(images.dtype), output_size=size, aligned=True)
@@ -41,25 +38,9 @@ def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int)
 
 def crop_levels(levels: Sequence[Tensor], boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
     """Sums `crop_glimpses` of several feature maps, each (B, C, h, w), of the same images."""
+    if levels[0].device.type == "cpu" and any(level.requires_grad for level in levels):
+        return sum_of_bins([at_least_single(level) for level in levels], boxes, image_index, size)
     return torch.stack([crop_glimpses(level, boxes, image_index, size) for level in levels]).sum(dim=0)
-
-
-def bin_weights(low: Tensor, high: Tensor, size: int, num_pixels: int) -> Tensor:
-    """Computes the weight (M, S, P) of each pixel in each bin of [low, high]: RoIAlign along one axis.
-
-    A bin is the mean of as many bilinear samples, evenly spread, as it has pixels, rounded up. RoIAlign is the
-    product of two such axes; as matrices, its gradient takes a third of the time of torchvision's, serial on CPUs.
-    """
-    start, extent = low * num_pixels - 0.5, (high - low) * num_pixels / size
-    num_samples = extent.ceil().clamp(min=1)
-    most = max(1, int(num_samples.max())) if len(low) else 1
-    bins, samples = (torch.arange(n, dtype=low.dtype, device=low.device) for n in (size, most))
-    within = (samples + 0.5) / num_samples[:, None]
-    position = start[:, None, None] + (bins[:, None] + within[:, None, :]) * extent[:, None, None]
-    counted = (samples < num_samples[:, None])[:, None, :] & (position >= -1) & (position <= num_pixels)
-    pixels = torch.arange(num_pixels, dtype=low.dtype, device=low.device)
-    tents = (1 - (position.clamp(0, num_pixels - 1)[..., None] - pixels).abs()).clamp(min=0)
-    return (tents * counted[..., None]).sum(dim=2) / num_samples[:, None, None]
 
 
 @in_full_precision
