@@ -14,7 +14,7 @@ from PIL import Image
 
 from fake_hub import Hub
 from ssdir.device import seeded
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
@@ -68,8 +68,8 @@ def untrained_recipe() -> Callable[..., Recipe]:
 
     def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = read_recipe(name, overrides)
-        if getattr(recipe.model.ssd.backbone, "pretrained", False):
-            recipe = read_recipe(name, [*overrides, "model.ssd.backbone.pretrained=false"])
+        if getattr(recipe.model.ssd.backbone, "weights", None):
+            recipe = read_recipe(name, [*overrides, "model.ssd.backbone.weights=null"])
         return recipe
 
     return read

@@ -19,7 +19,7 @@ from data.records import entity_masks, example, write_records
 from ssdir.cli import app
 from ssdir.config import presets
 from ssdir.data.scatter.glyphs import load_glyphs
-from ssdir.models.backbone import ConvBackbone
+from ssdir.models.backbones.conv import ConvBackbone
 from ssdir.training.session import Session
 
 Picture = NDArray[np.uint8]

@@ -55,7 +55,7 @@ def save_small_model(folder: Path, names: list[str], seed: int = 0) -> None:
     import torch
 
     from ssdir.device import seeded
-    from ssdir.models.backbone import ConvConfig
+    from ssdir.models.backbones.conv import ConvConfig
     from ssdir.models.decoder import DecoderConfig
     from ssdir.models.detected.encoders import PyramidEncoderConfig
     from ssdir.models.detector.ssd import AnchorConfig, SSDConfig

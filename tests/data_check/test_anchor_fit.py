@@ -18,7 +18,8 @@ from ssdir.data_check.anchor_fit import (
     pyramid,
     recommend,
 )
-from ssdir.models.backbone import ConvConfig, TimmConfig
+from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.detector.ssd import MATCH_IOU, SSD, AnchorConfig, SSDConfig
 from ssdir.ops.boxes import to_cxcywh, to_xyxy
 from ssdir.training.recipe import read_recipe
@@ -66,7 +67,7 @@ def test_matches_agree_with_a_loop_over_the_detectors_own_anchors() -> None:
 
 
 def test_the_grid_is_the_backbones_and_loads_no_weights() -> None:
-    config = SSDConfig(image_size=64, backbone=TimmConfig(name="resnet18", pretrained=True, num_levels=3))
+    config = SSDConfig(image_size=64, backbone=TimmConfig(name="resnet18", weights="hub", num_levels=3))
     assert pyramid(config) == [8, 4, 2]
     assert pyramid(CONFIG) == [16, 8, 4]
     assert pyramid(CONFIG, 128) == [32, 16, 8]

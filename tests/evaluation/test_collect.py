@@ -8,7 +8,7 @@ from torch import Tensor
 from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
 from ssdir.evaluation.scale import same_instance_metrics
-from ssdir.models.backbone import ConvBackbone, ConvConfig
+from ssdir.models.backbones.conv import ConvBackbone, ConvConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig

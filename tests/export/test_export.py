@@ -40,7 +40,7 @@ from ssdir.export.runtime import OnnxEncoder
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import AlignedEncoderConfig, PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ssdir.device import seeded
-from ssdir.models.backbone import BackboneConfig, ConvConfig, TimmConfig, VGGConfig, build_backbone
+from ssdir.models.backbones.build import BackboneConfig, build_backbone
+from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.backbones.timm_net import TimmConfig
+from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.inference_form import inference_form
 from ssdir.models.io import load_model
 from ssdir.models.registry import build_model

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 from ssdir.device import seeded
 from ssdir.errors import InputError
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.detector.refiner import Refiner, RefinerConfig
 from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects

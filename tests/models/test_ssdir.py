@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, info_nce
 from ssdir.models.detected.encoders import AlignedEncoder, PyramidEncoderConfig
 from ssdir.models.detected.vae import LossConfig, elbo_terms

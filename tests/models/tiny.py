@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssdir.device import seeded
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import AlignedEncoderConfig, EncoderConfig, PyramidEncoderConfig
 from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig

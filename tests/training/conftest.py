@@ -15,7 +15,7 @@ from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import seeded
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig

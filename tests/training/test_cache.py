@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from ssdir.data.dataset import ObjectDataset, collate
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig, build_augmentation
-from ssdir.models.backbone import ConvConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.detected.encoders import AlignedEncoderConfig
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.ssdir import SSDIR

@@ -19,7 +19,7 @@ from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
-from ssdir.models.backbone import TimmConfig
+from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.io import load_model
 from ssdir.training.devices import fabric_precision
 from ssdir.training.fit import train
@@ -270,9 +270,9 @@ def test_weights_out_of_reach_leave_no_folder(
     def unreachable(*args: Any, **kwargs: Any) -> Any:
         raise OSError("no route")
 
-    monkeypatch.setattr("timm.create_model", unreachable)
-    wanting = with_detector(recipe, backbone=TimmConfig(name="test_resnet", pretrained=True))
-    with pytest.raises(InputError, match=r"or pass model\.ssd\.backbone\.pretrained=false to train from scratch"):
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
+    wanting = with_detector(recipe, backbone=TimmConfig(name="test_resnet", weights="hub"))
+    with pytest.raises(InputError, match=r"as model\.ssd\.backbone\.weights, or null to train from scratch"):
         train(wanting, scattered, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # Nor do they take one away.

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from ssdir.documents import yaml_text
 from ssdir.errors import InputError
-from ssdir.models.backbone import TimmConfig
+from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.detected.consistency import agreement
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.detector.ssd import AnchorConfig

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssdir.models.backbone import TimmConfig, VGGConfig, build_backbone
+from ssdir.models.backbones.build import build_backbone
 from ssdir.models.detector.ssd import MATCH_IOU, AnchorConfig, SSDConfig
+from ssdir.models.registry import without_pretrained
 from ssdir.ops.anchors import level_iou
 
 READABLE_SIDE = 8
@@ -37,11 +38,8 @@ _RATIOS = 0.15, 7
 
 def pyramid(config: SSDConfig, image_size: int | None = None) -> list[int]:
     """Returns the cells along each side of the detector's levels, at another image size if one is given."""
-    backbone = config.backbone
-    if isinstance(backbone, VGGConfig | TimmConfig):
-        backbone = backbone.model_copy(update={"pretrained": False})  # The grid needs no weights.
     size = image_size or config.image_size
-    return build_backbone(backbone, size).feature_sizes(size)
+    return build_backbone(without_pretrained(config).backbone, size).feature_sizes(size)
 
 
 def match_levels(boxes_cxcywh: Tensor, anchors: AnchorConfig, cells: Sequence[int], image_size: int) -> Tensor:

@@ -35,7 +35,7 @@ from ssdir.evaluation.protocols import (
 )
 from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
-from ssdir.models.backbone import reading_once
+from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 

@@ -13,7 +13,7 @@ from ssdir.data.images import Image8, resize
 from ssdir.data.scatter.generator import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
 from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures, device_of
-from ssdir.models.backbone import reading_once
+from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
 
 SIZE_BINS = ("small", "medium", "large")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
-from ssdir.models.backbone import init_xavier
+from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_WIDTH, HiddenWidths
 from ssdir.ops.precision import at_least_single
 

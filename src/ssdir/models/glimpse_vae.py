@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssdir.models.backbone import init_xavier
+from ssdir.models.backbones.base import init_xavier
 from ssdir.models.detected.encoders import LatentConfig
 from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_WIDTH, Widths

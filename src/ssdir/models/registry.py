@@ -6,7 +6,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Discriminator, Tag
 
-from ssdir.models.backbone import build_backbone
+from ssdir.models.backbones.build import build_backbone
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.base import ObjectModel
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
@@ -71,17 +72,17 @@ def without_pretrained(config: ConfigT) -> ConfigT:
     """A config whose backbone starts from random weights, so that none are fetched only to be overwritten."""
     if isinstance(config, DetectedConfig):
         return config.model_copy(update={"ssd": without_pretrained(config.ssd)})  # type: ignore[return-value]
-    if not isinstance(config, SSDConfig) or not getattr(config.backbone, "pretrained", False):
+    if not isinstance(config, SSDConfig) or isinstance(config.backbone, ConvConfig):
         return config
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"pretrained": False})})
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
 
 
 def fetch_pretrained(config: StoredConfig) -> None:
-    """Downloads the pretrained weights of a model's backbone into their library's cache, if it starts from any.
+    """Reads the pretrained weights of a model's backbone, if it starts from any; the hub's are then in its cache.
 
     Raises:
-        InputError: if they can't be fetched.
+        InputError: if they are missing, damaged, out of reach or another network's.
     """
     detector = config.ssd if isinstance(config, DetectedConfig) else config
-    if isinstance(detector, SSDConfig) and getattr(detector.backbone, "pretrained", False):
+    if isinstance(detector, SSDConfig) and detector != without_pretrained(detector):
         build_backbone(detector.backbone, detector.image_size)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 from torch import Tensor
 
-from ssdir.models.backbone import Backbone
+from ssdir.models.backbones.base import Backbone
 from ssdir.models.detected.encoders import (
     AlignedEncoder,
     AlignedEncoderConfig,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ssdir.models.backbone import Backbone
+from ssdir.models.backbones.base import Backbone
 from ssdir.models.detected.encoders import PyramidEncoder
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD

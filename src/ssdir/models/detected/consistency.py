@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdir.models.backbone import init_xavier
+from ssdir.models.backbones.base import init_xavier
 from ssdir.models.detected.views import ViewConfig
 from ssdir.ops.distributed import gather_rows
 from ssdir.ops.precision import in_full_precision

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssdir.config import Config
-from ssdir.models.backbone import init_xavier
+from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
-from ssdir.models.backbone import init_xavier
+from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_WIDTH
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy

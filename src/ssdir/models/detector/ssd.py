@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.errors import InputError
-from ssdir.models.backbone import BackboneConfig, ConvConfig, VGGConfig, build_backbone, init_xavier
+from ssdir.models.backbones.base import init_xavier
+from ssdir.models.backbones.build import BackboneConfig, build_backbone
+from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.base import ObjectModel, check_size
 from ssdir.models.detector.refiner import Refiner, RefinerConfig
 from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map

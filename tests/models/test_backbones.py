@@ -6,15 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ssdir.errors import InputError
-from ssdir.models.backbone import (
-    Backbone,
-    ConvConfig,
-    TimmConfig,
-    TopDownBackbone,
-    VGGConfig,
-    build_backbone,
-    reading_once,
-)
+from ssdir.models.backbones.base import Backbone, TopDownBackbone, reading_once
+from ssdir.models.backbones.build import build_backbone
+from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.backbones.timm_net import TimmConfig
+from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 
 
@@ -96,9 +92,9 @@ def test_weights_out_of_reach_are_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     def unreachable(*args: Any, **kwargs: Any) -> Any:
         raise OSError("no route")
 
-    monkeypatch.setattr("timm.create_model", unreachable)
-    with pytest.raises(InputError, match=r"'test_resnet' could not be fetched.*pretrained=false"):
-        build_backbone(TimmConfig(name="test_resnet", pretrained=True))
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
+    with pytest.raises(InputError, match=r"'test_resnet' could not be fetched.*null to train from scratch"):
+        build_backbone(TimmConfig(name="test_resnet", weights="hub"))
 
 
 FINER = {

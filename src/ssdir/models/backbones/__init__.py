@@ -1,0 +1,1 @@
+"""Networks that read images: backbones of detectors, and whole networks over crops."""
