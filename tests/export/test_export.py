@@ -172,11 +172,11 @@ def per_cell() -> SSDIR:
 
 
 def all_levels() -> SSDIR:
-    """Objects read from every stage of a copy of the backbone."""
+    """Objects read from every stage of a copy of the backbone, with the decoder that interpolates."""
     encoder = AlignedEncoderConfig(
         latent_dim=8, samples=8, levels="all", num_downsamples=2, hidden_channels=8, mlp_channels=16
     )
-    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    decoder = DecoderConfig(upsampling="bilinear", stem=16, grid=2, channels=(16, 8), alpha=True, norm=True)
     config = SSDIRConfig(ssd=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
     return SSDIR(config, ["cat", "dog", "eel"])
 
@@ -355,7 +355,7 @@ def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
 # Decoders ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [per_cell, glimpses])
+@pytest.mark.parametrize("build", [per_cell, all_levels, glimpses])
 def test_decoder(build: Callable[[], DetectedVAE], tmp_path: Path) -> None:
     model, path = loud(build), tmp_path / "decoder.onnx"
     export_model(model, path, "decoder")
