@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -70,6 +70,13 @@ class ObjectArrays:
 
     def __len__(self) -> int:
         return len(self.image_index)
+
+    def __getitem__(self, rows: NDArray[np.bool_]) -> Self:
+        """Selects rows by mask (M,); the batch size stays."""
+        arrays: dict[str, Any] = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
 
     @property
     def boxes(self) -> Floats:

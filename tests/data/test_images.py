@@ -19,11 +19,11 @@ from ssdir.data.images import (
     image_size,
     read_channels,
     read_image,
-    read_square,
     resize,
     shrink,
     to_tensor,
 )
+from ssdir.data.letterbox import read_square
 from ssdir.data.pixel_budget import PixelBudget
 from ssdir.errors import InputError, InputWarning
 

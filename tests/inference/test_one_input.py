@@ -12,7 +12,8 @@ from sklearn.datasets import load_sample_images
 import ssdir
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import ObjectDataset
-from ssdir.data.images import read_image, read_square
+from ssdir.data.images import read_image
+from ssdir.data.letterbox import read_square
 from ssdir.inference.files import encode_files, read_image_batches
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
@@ -71,7 +72,7 @@ def test_every_way_in_makes_the_same_pixels(photographs: list[Path], predictor: 
         assert np.array_equal(read.permute(0, 2, 3, 1).numpy(), expected)
     for path, pixels in zip(photographs, expected, strict=True):
         assert np.array_equal(
-            in_8_bits(encode_image(predictor, read_upload(path), path.name).model_input[None])[0], pixels
+            in_8_bits(encode_image(predictor, read_upload(path), path.name).square[None])[0], pixels
         )
 
 

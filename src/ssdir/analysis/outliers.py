@@ -142,7 +142,7 @@ def reconstruction_errors(
     errors = []
     for number, part in enumerate(objects.split()):
         if len(part):
-            seen = predictor.prepare([images[number]])
+            seen = predictor.prepare([images[number]], "stretch")
             squares = (predictor.decode(part).reconstructions - seen) ** 2
             crops = crop_glimpses(squares, part.boxes, torch.zeros(len(part), dtype=torch.int64), SIDE)
             errors.append(crops.mean(dim=(1, 2, 3)))

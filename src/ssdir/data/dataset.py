@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
-from ssdir.data.images import Image8, read_channels, resize, resize_nearest
+from ssdir.data.images import Image8, read_channels, resize_nearest
+from ssdir.data.letterbox import Letterbox, Resize, fit_image, pad_image
 from ssdir.data.masks import read_mask
 from ssdir.data.processes import run_jobs, starts_by_fork
 from ssdir.errors import InputError, nearest
@@ -39,9 +40,9 @@ _MANY_CORES, _MANY_IMAGES = 4, 5000
 class ObjectDataset(Dataset[Sample]):
     """A data set of images uint8 (3, H, W), and their `Objects` with batch size 1.
 
-    Boxes are clipped to their image; those without area, and ignored ones (crowd regions), are left out and
-    counted in `dropped_boxes`. `z_depth` is the draw order and `source_index` the asset's number, where the
-    annotations have them; else they are None.
+    Boxes are relative to the image that is returned, padding included. They are clipped to what is no padding;
+    those without area, and ignored ones (crowd regions), are left out and counted in `dropped_boxes`. `z_depth` is
+    the draw order and `source_index` the asset's number, where the annotations have them; else they are None.
 
     Attributes:
         class_names: the names of the labels 0 ... K-1.
@@ -58,6 +59,7 @@ class ObjectDataset(Dataset[Sample]):
         image_size: int | None = None,
         transform: Transform | None = None,
         preload: bool = False,
+        resize: Resize = "stretch",
     ) -> None:
         """Takes the annotations, and with `preload` reads the images.
 
@@ -66,8 +68,9 @@ class ObjectDataset(Dataset[Sample]):
             classes: "all" categories in their order; "object" makes every object a label 0 named "object";
                 a list of names keeps the objects of these categories, labelled in this order.
             image_size: side of the square that images are resized to; None leaves them as they are.
-            transform: maps each sample, after resizing.
+            transform: maps each sample, after resizing and before padding.
             preload: keeps all images in memory, grey ones as one channel.
+            resize: whether images are stretched or letterboxed to the square.
 
         Raises:
             InputError: if a class is unknown; when reading, if an image is missing, damaged, or of another
@@ -75,7 +78,7 @@ class ObjectDataset(Dataset[Sample]):
         """
         self.table = table
         self.classes = classes if isinstance(classes, str) else tuple(classes)
-        self.image_size, self.transform = image_size, transform
+        self.image_size, self.transform, self.resize = image_size, transform, resize
         self.category_names = table.category_names
         label_of, self.class_names = _label_map(self.classes, table.category_names)
         self.file_names, self.image_sizes = table.image_names, table.image_sizes
@@ -106,39 +109,49 @@ class ObjectDataset(Dataset[Sample]):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> Sample:
-        image, objects = self.image(index), self.objects(index)
-        return (image, objects) if self.transform is None else self.transform(image, objects)
+        return self.sample(index, self.objects(index))
+
+    def sample(self, index: int, objects: Objects) -> Sample:
+        """An image and objects of it, with boxes relative to `image`, after the transform, if there is one."""
+        if self.transform is None:
+            return self.image(index), objects
+        return self.transform(_to_rgb(self._fitted(index)), self.letterbox([index]).to_image(objects))
 
     def image(self, index: int) -> Tensor:
         """An image uint8 (3, H, W), without the transform."""
-        channels = torch.from_numpy(self.pixels(index)).permute(2, 0, 1)
-        # Always a copy: what a caller does to it must not reach the preloaded image.
-        return (
-            channels.repeat(3, 1, 1)
-            if len(channels) == 1
-            else channels.clone(memory_format=torch.contiguous_format)
-        )
+        return _to_rgb(self.pixels(index))
 
     def pixels(self, index: int) -> Image8:
         """An image uint8 (H, W, 3), or (H, W, 1) where it is grey, without the transform; not to be written to."""
+        image = self._fitted(index)
+        return image if self.image_size is None else pad_image(image, self.image_size)
+
+    def letterbox(self, indices: Sequence[int]) -> Letterbox:
+        """Returns where some images lie in what `image` returns."""
+        how = "stretch" if self.image_size is None else self.resize
+        return Letterbox.of(self.image_sizes[list(indices)], self.image_size or 1, how)
+
+    def _fitted(self, index: int) -> Image8:
+        """An image as `pixels`, without padding."""
         return self._read(index) if self._preloaded is None else self._preloaded[index]
 
     def objects(self, index: int) -> Objects:
         """The true objects of an image, without the transform."""
         rows = self._rows(index)
-        return self._objects(rows, torch.zeros_like(self._labels[rows]), 1)
+        return self.letterbox([index]).to_square(self._objects(rows, torch.zeros_like(self._labels[rows]), 1))
 
     def all_objects(self) -> Objects:
         """The true objects of all images, without the transform."""
         counts = torch.from_numpy(np.diff(self._starts))
         image_index = torch.repeat_interleave(torch.arange(len(self)), counts)
-        return self._objects(slice(None), image_index, len(self))
+        return self.letterbox(range(len(self))).to_square(self._objects(slice(None), image_index, len(self)))
 
     def ignored(self, index: int) -> Objects:
         """Returns the regions that count as no object, crowds or too small: to detect them is no mistake."""
         rows = self._rows(index, self._ignored_starts)
         labels = self._ignored_labels[rows]
-        return Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
+        regions = Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
+        return self.letterbox([index]).to_square(regions)
 
     def _objects(self, rows: slice, image_index: Tensor, batch_size: int) -> Objects:
         labels = self._labels[rows]
@@ -164,8 +177,8 @@ class ObjectDataset(Dataset[Sample]):
         """Returns the object that each pixel shows, without the transform; None if the annotations have no masks.
 
         Returns:
-            int64 (H, W), of the image's size: i + 1 is object i of `objects(index)`, 0 is the background and
-            objects that are left out.
+            int64 (H, W), of the image's size; of resized images stretched to the square, without padding: i + 1 is
+            object i of `objects(index)`, 0 is the background and objects that are left out.
 
         Raises:
             InputError: if the mask is missing, damaged, or of another shape than annotated.
@@ -213,7 +226,15 @@ class ObjectDataset(Dataset[Sample]):
             raise InputError(
                 f"{path}: {image.shape[1]} x {image.shape[0]} pixels, but annotated as {width} x {height}"
             )
-        return image if size is None else resize(image, size, size)
+        return image if size is None else fit_image(image, size, self.resize)
+
+
+def _to_rgb(pixels: Image8) -> Tensor:
+    """Copies an image uint8 (H, W, C) as (3, H, W): what a caller does to it must not reach a preloaded one."""
+    channels = torch.from_numpy(pixels).permute(2, 0, 1)
+    if len(channels) == 1:
+        return channels.repeat(3, 1, 1)
+    return channels.clone(memory_format=torch.contiguous_format)
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
@@ -242,6 +263,8 @@ def fingerprint(dataset: ObjectDataset) -> str:
     if table.too_small is not None:  # Nothing is learned of it: to a run, data are the same with and without.
         table = table.subset(np.flatnonzero(~table.too_small), np.arange(len(table.image_names)))
     digest = hashlib.sha256(json.dumps([table.category_names, dataset.image_size, dataset.classes]).encode())
+    if dataset.image_size is not None and dataset.resize != "stretch":
+        digest.update(dataset.resize.encode())
     columns = (table.image, table.category, table.boxes_px, table.ignored, table.draw_order, table.source_index)
     for column in columns:
         digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())

@@ -84,24 +84,6 @@ def read_channels(source: ImageSource) -> Image8:
     return np.require(image, requirements=["C", "W"])
 
 
-def read_square(source: ImageSource, side: int) -> tuple[tuple[int, int], Image8]:
-    """Reads an image as every model sees it: decoded whole, then resized in one step, whatever the source.
-
-    Args:
-        source: see `read_image`.
-        side: of the square, in pixels.
-
-    Returns:
-        The (height, width) of the image as shown, in pixels, and uint8 (side, side, 3), RGB.
-
-    Raises:
-        InputError: as `read_image`.
-    """
-    with DECODING.until_the_end():
-        image = read_image(source)
-        return (image.shape[0], image.shape[1]), resize(image, side, side)
-
-
 def resize_nearest(mask: NDArray[T], height: int, width: int) -> NDArray[T]:
     """Resizes (H, W) in the geometry of `resize`: each pixel gets the value at its centre."""
     rows, columns = (

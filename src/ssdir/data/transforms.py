@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ssdir.config import Config
+from ssdir.data.letterbox import PADDING, Resize, fitted_size
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 
@@ -36,12 +37,13 @@ class AugmentConfig(Config):
     Attributes:
         flip: probability of mirroring left and right (which makes other characters of digits).
         photometric: probability of distorting brightness, contrast, saturation and hue.
-        zoom_out: probability of placing the image on a black canvas up to twice as wide and high.
+        zoom_out: probability of placing the image on a canvas up to twice as wide and high: black, or grey for
+            models that letterbox images.
         iou_crop: probability of cropping to 0.3 ... 1 of width and height such that some object is kept.
             Objects whose centre is outside are dropped, the others' boxes are clipped. As in SSD's recipe,
             one choice among seven is to leave the image as it is.
         scale_jitter: probability of changing the size of the whole scene by a factor of 0.5 to 2 (Ghiasi et al.
-            2021), log-uniformly: a smaller one is placed on a black canvas, of a larger one a window is kept.
+            2021), log-uniformly: a smaller one is placed on such a canvas, of a larger one a window is kept.
             Objects whose centre is outside are dropped, the others' boxes are clipped.
         representation: augments the representation's stage of a model with a detector, too. The detector still
             runs once, on the images as they are; each epoch moves the detected boxes with their image, and the
@@ -61,35 +63,45 @@ class AugmentConfig(Config):
         return any((self.flip, self.photometric, self.zoom_out, self.iou_crop, self.scale_jitter))
 
 
-def build_augmentation(config: AugmentConfig, size: int) -> Augmentation | None:
+def build_augmentation(config: AugmentConfig, size: int, resize: Resize = "stretch") -> Augmentation | None:
     """Builds the augmentation; None if there is nothing to do.
 
     It maps an image uint8 (3, H, W) and its objects (batch size 1) to an image uint8 (3, size, size) and
-    the objects that are left, with all their fields. Randomness is torch's.
+    the objects that are left, with all their fields: the result of all changes is stretched or letterboxed.
+    Randomness is torch's.
     """
-    return _Augmentation(config, size) if config.changes_images else None
+    return _Augmentation(config, size, resize) if config.changes_images else None
 
 
 class _Augmentation:
     """An augmentation, as a class rather than a closure, so that data loaders can pickle it."""
 
-    def __init__(self, config: AugmentConfig, size: int) -> None:
+    def __init__(self, config: AugmentConfig, size: int, resize: Resize) -> None:
+        fill = 0 if resize == "stretch" else PADDING
         self.before_crop: list[Any] = [
             v2.RandomApply([v2.RandomPhotometricDistort()], p=config.photometric),
-            v2.RandomZoomOut(fill=0, side_range=(1.0, _MAX_ZOOM_OUT), p=config.zoom_out),
+            v2.RandomZoomOut(fill=fill, side_range=(1.0, _MAX_ZOOM_OUT), p=config.zoom_out),
         ]
         self.crop: list[Any] = [
             v2.RandomApply([v2.RandomIoUCrop(min_scale=_MIN_CROP, trials=_CROP_TRIALS)], p=config.iou_crop)
         ]
         self.after_crop: list[Any] = [
-            v2.RandomApply([_ScaleJitter(_SCALES)], p=config.scale_jitter),
+            v2.RandomApply([_ScaleJitter(_SCALES, fill)], p=config.scale_jitter),
             v2.RandomHorizontalFlip(p=config.flip),
-            v2.Resize((size, size), antialias=True),
+            self._fit,
             # Rounding may leave a clipped box 1e-5 outside, and sanitizing would drop it for that.
             v2.ClampBoundingBoxes(),
             v2.SanitizeBoundingBoxes(min_size=MIN_BOX_SIDE, labels_getter=itemgetter("rows")),
+            self._pad,
         ]
-        self.size = size
+        self.size, self.resize = size, resize
+
+    def _fit(self, sample: dict[str, Any]) -> Any:
+        return v2.Resize(fitted_size(sample["image"].shape[-2:], self.size, self.resize), antialias=True)(sample)
+
+    def _pad(self, sample: dict[str, Any]) -> Any:
+        height, width = sample["image"].shape[-2:]
+        return v2.Pad([0, 0, self.size - width, self.size - height], fill=PADDING)(sample)
 
     def __call__(self, image: Tensor, objects: Objects) -> tuple[Tensor, Objects]:
         height, width = image.shape[-2:]
@@ -117,11 +129,12 @@ class _ScaleJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
 
     Args:
         scales: the least and the largest factor.
+        fill: intensity around a scene that becomes smaller.
     """
 
-    def __init__(self, scales: tuple[float, float]) -> None:
+    def __init__(self, scales: tuple[float, float], fill: int) -> None:
         super().__init__()
-        self.scales = scales
+        self.scales, self.fill = scales, fill
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the window, in pixels; where the scene becomes smaller, it is larger than the image."""
@@ -133,15 +146,19 @@ class _ScaleJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
             round((side - window) * torch.rand(()).item())
             for side, window in zip((height, width), sides, strict=True)
         )
-        return {"top": top, "left": left, "height": sides[0], "width": sides[1], "size": [height, width]}
+        before = max(-left, 0), max(-top, 0)
+        after = max(left + sides[1] - width, 0), max(top + sides[0] - height, 0)
+        window = {"top": top + before[1], "left": left + before[0], "height": sides[0], "width": sides[1]}
+        return {"padding": [*before, *after], "window": {**window, "size": [height, width]}}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crops, or pads with black, and resizes."""
-        moved = v2.functional.resized_crop(inpt, **params, antialias=True)
+        """Pads, crops, and resizes."""
+        window, inpt = params["window"], v2.functional.pad(inpt, params["padding"], fill=self.fill)
+        moved = v2.functional.resized_crop(inpt, **window, antialias=True)
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             center = (inpt[:, :2] + inpt[:, 2:]).as_subclass(Tensor) / 2
-            start = torch.tensor([params["left"], params["top"]])
-            end = start + torch.tensor([params["width"], params["height"]])
+            start = torch.tensor([window["left"], window["top"]])
+            end = start + torch.tensor([window["width"], window["height"]])
             # Boxes without area are dropped at the end.
             moved[~((center >= start) & (center < end)).all(dim=1)] = 0
         return moved

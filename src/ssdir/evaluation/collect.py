@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssdir.console import Advance
 from ssdir.data.dataset import collate
+from ssdir.data.letterbox import Letterbox
 from ssdir.evaluation.detection import RANKING_THRESHOLD
 from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
@@ -31,10 +32,11 @@ from ssdir.evaluation.protocols import (
     EmbedsBoxes,
     Model,
     NamesClasses,
+    PadsImages,
     PoolsFeatures,
     device_of,
 )
-from ssdir.evaluation.reconstruction import ObjectSimilarityMeter, ReconstructionMeter
+from ssdir.evaluation.reconstruction import ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
@@ -42,9 +44,6 @@ from ssdir.ops.glimpses import crop_glimpses
 
 ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
-
-Kept: TypeAlias = Literal["embeddings", "all", "similarity"]
-"""What is kept of a split: what probes learn from; all that is measured; or the similarity of objects as well."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Split:
         embeddings: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a
             detector, whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
-        reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was drawn.
+        reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
         object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
         masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
@@ -86,9 +85,8 @@ class Collector:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
         random_model: a copy whose what encoder is untrained; a floor, of the boxes that `model` finds.
-        kept: with `embeddings`, no detections below the threshold are ranked, and nothing is reconstructed. Else
-            reconstructions and masks are measured too, if the model decodes (`DrawsScenes`), and with `similarity`
-            also how similar objects look, see `ObjectSimilarityMeter`.
+        codes_only: keep what probes learn from: rank no detections below the threshold, and draw nothing. Else
+            reconstructions and masks are measured too, if the model draws (`DrawsScenes`).
     """
 
     def __init__(
@@ -97,12 +95,11 @@ class Collector:
         threshold: float,
         random_model: EmbedsBoxes | None = None,
         *,
-        kept: Kept = "all",
+        codes_only: bool = False,
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._ranked_from = threshold if kept == "embeddings" else min(RANKING_THRESHOLD, threshold)
-        self._drawing = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
-        self._similarity = ObjectSimilarityMeter() if kept == "similarity" else None
+        self._ranked_from = threshold if codes_only else min(RANKING_THRESHOLD, threshold)
+        self._drawing = model if not codes_only and isinstance(model, DrawsScenes) else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
         self._embeddings: dict[str, list[Tensor]] = defaultdict(list)
@@ -122,16 +119,18 @@ class Collector:
         attributes: Mapping[str, Tensor] | None = None,
         masks: Sequence[Tensor | None] = (),
         ignored: Objects | None = None,
+        letterbox: Letterbox | None = None,
     ) -> None:
         """Adds a batch.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            targets: its T true objects.
+            targets: its T true objects; their boxes, like those of `ignored`, are relative to the padded images.
             categories: int64 (T,), what each of them is.
             attributes: by name, int64 (T,), what else is known of them; the same names in each batch.
             masks: of each image, see `MaskMeter`; none at all where nothing is known.
             ignored: see `Split`; None for no such region.
+            letterbox: where the images lie beside their padding; None for images without any.
 
         Raises:
             ValueError: if images or masks are not of the model's size, or categories or attributes not one for
@@ -145,19 +144,20 @@ class Collector:
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
         # Suppression goes by score, so what is found below the operating point changes nothing above it.
-        ranked = self._model.encode(images, score_threshold=self._ranked_from)
+        letterbox = letterbox or Letterbox(np.ones((len(images), 2)))
+        ranked = letterbox.inside(self._model.encode(images, score_threshold=self._ranked_from))
         objects = ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
         if self._drawing is not None:
-            scene = self._drawing.decode(objects)
-            self._reconstruction.update(images, objects, scene)
-            self._masks.update(objects, scene, masks)
-            if self._similarity is not None:
-                self._similarity.update(images, targets, scene, masks)
+            shown = letterbox.to_image(objects)
+            scene = self._drawing.decode(shown)
+            self._reconstruction.update(letterbox.unpad(images), shown, scene)
+            self._masks.update(shown, scene, masks)
         self._keep_embeddings(images, objects, targets)
-        self._keep("ranked", ranked.replace(z_what=None, z_what_scale=None))
-        self._keep("objects", objects)
-        self._keep("targets", targets)
-        self._keep("ignored", Objects.empty(len(images)) if ignored is None else ignored)
+        ranked = ranked.replace(z_what=None, z_what_scale=None)
+        ignored = Objects.empty(len(images)) if ignored is None else ignored
+        kept = {"ranked": ranked, "objects": objects, "targets": targets, "ignored": ignored}
+        for name, each in kept.items():
+            self._objects[name].append(letterbox.to_image(each.detach().to("cpu")))
         self._categories.append(categories.cpu())
         for name, values in (attributes or {}).items():
             self._attributes[name].append(values.cpu())
@@ -183,9 +183,6 @@ class Collector:
         if objects.z_what is not None:
             parts.append(objects.z_what.cpu())
 
-    def _keep(self, name: str, objects: Objects) -> None:
-        self._objects[name].append(objects.detach().to("cpu"))
-
     def finish(self) -> Split:
         """Matches the whole split, and gives up what was added: pooled features alone can take gigabytes.
 
@@ -210,10 +207,7 @@ class Collector:
                 for name, values in self._attributes.items()
                 if embeddings
             },
-            reconstruction={
-                **self._reconstruction.compute(),
-                **({} if self._similarity is None else self._similarity.compute()),
-            },
+            reconstruction=self._reconstruction.compute(),
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
@@ -250,7 +244,7 @@ def collect(
     threshold: float | None = None,
     *,
     random_model: EmbedsBoxes | None = None,
-    kept: Kept = "all",
+    codes_only: bool = False,
     batch_size: int = 32,
     max_images: int | None = None,
     progress: Advance | None = None,
@@ -262,7 +256,7 @@ def collect(
         dataset: images with true objects and categories.
         threshold: least score of an object at the operating point; None takes the model's.
         random_model: see `Collector`.
-        kept: see `Collector`.
+        codes_only: see `Collector`.
         batch_size: images at once.
         max_images: the number of images to read; None reads all.
         progress: called after each batch.
@@ -275,7 +269,7 @@ def collect(
         raise ValueError("images must be at least one, got none")
     device = device_of(model)
     threshold = model.score_threshold if threshold is None else threshold
-    collector = Collector(model, threshold, random_model, kept=kept)
+    collector = Collector(model, threshold, random_model, codes_only=codes_only)
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])
@@ -284,8 +278,10 @@ def collect(
         attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
         masks = [dataset.mask(row) for row in rows] if collector.draws else []
         ignored = Objects.cat([dataset.ignored(row) for row in rows])
+        letterbox = dataset.letterbox(rows) if isinstance(dataset, PadsImages) else None
+        known_of_each = (categories, attributes, masks, ignored, letterbox)
         with reading_once(model, random_model):
-            collector.add(images.to(device), targets.to(device), categories, attributes, masks, ignored)
+            collector.add(images.to(device), targets.to(device), *known_of_each)
         if progress is not None:
             progress(rows.stop, total)
     return collector.finish()

@@ -18,13 +18,14 @@ from ssdir.device import device_name
 from ssdir.documents import json_text
 from ssdir.errors import InputError, InputWarning, MissingSplitError
 from ssdir.evaluation.measure import Measurement, MeasureOptions, measure
-from ssdir.evaluation.protocols import EmbedsBoxes, Model
+from ssdir.evaluation.protocols import EmbedsBoxes
 from ssdir.evaluation.provenance import provenance, with_undefined_as_null
 from ssdir.export.model import OnnxModel
 from ssdir.export.runtime import OnnxEncoder
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import Precision
 from ssdir.inference.predictor import Predictor
+from ssdir.models.base import ObjectModel
 from ssdir.models.io import find_model, random_encoder
 from ssdir.training.recipe import READ_OPTIONS
 from ssdir.training.run_folder import read_training
@@ -136,7 +137,6 @@ def evaluate(
         "model": Path(model).name if isinstance(model, str | Path) else None,
         "max_train_images": options.max_train_images,
         "precision": precision,
-        "similarity": options.similarity,
         "score_threshold": options.score_threshold,
         **read_options,
         **subject.config,
@@ -160,7 +160,7 @@ class _Subject:
         random_model: the same detector with an untrained encoder; None where there can be none.
     """
 
-    model: Model
+    model: ObjectModel | OnnxModel
     class_names: list[str]
     config: dict[str, Any]
     device: str
@@ -209,7 +209,7 @@ def _open_splits(
 
     There is none to learn from where it shares images with the measured one: probes would have seen the answers.
     """
-    names, size = subject.class_names, subject.model.image_size
+    names, size, resize = subject.class_names, subject.model.image_size, subject.model.resize
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
     trained_on_all = subject.training is not None and subject.training["recipe"].get("classes") == "all"
 
@@ -217,11 +217,14 @@ def _open_splits(
         # Where training held out val, that is what to measure on, and nothing may be learned from it.
         held_out, trained = test == "val", "all" if trained_on_all else classes
         try:
-            dataset = open_dataset(data, split, trained, size, for_training=held_out, **read_options)
+            how: dict[str, Any] = {"resize": resize, "for_training": held_out, **read_options}
+            dataset = open_dataset(data, split, trained, size, **how)
         except MissingSplitError as error:
             raise InputError(f"{error}; {hint}") from None
         # These may be other data than those of the training, with other classes.
-        return dataset if dataset.class_names == names else ObjectDataset(dataset.table, classes, size)
+        return (
+            dataset if dataset.class_names == names else ObjectDataset(dataset.table, classes, size, resize=resize)
+        )
 
     measured = opened(test, "choose another split to measure")
     if train is None:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ssdir.data.letterbox import Letterbox
 from ssdir.objects import Objects, Scene
 
 
@@ -83,6 +84,14 @@ class Dataset(Protocol):
 
     def mask(self, index: int, /) -> Tensor | None:
         """Returns the object of each pixel, int64 (H, W): i + 1 is object i, 0 the background; None if unknown."""
+
+
+@runtime_checkable
+class PadsImages(Protocol):
+    """A data set whose images may be padded: boxes are measured relative to what is beside the padding."""
+
+    def letterbox(self, indices: Sequence[int], /) -> Letterbox:
+        """Where the images of these numbers lie."""
 
 
 def device_of(model: object) -> torch.device:

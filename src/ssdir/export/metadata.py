@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from ssdir.config import Record, parse
+from ssdir.data.letterbox import Resize
 from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import quote
@@ -72,6 +73,7 @@ class ExportedModel(Record):
         description: one line, as `ssdir models` shows it.
         class_names: the classes that `labels` index.
         image_size: side of the square that images are resized to, in pixels.
+        resize: how: `stretch`, or `letterbox`, which keeps their proportions and pads them at the right or bottom.
         latent_dim: size D of `z_what`; 0 for a detector, whose objects have none.
         score_threshold: minimum score of an object, where none is given.
         nms_threshold: IoU above which the weaker of two detections is suppressed; 1 without suppression.
@@ -87,6 +89,7 @@ class ExportedModel(Record):
     description: str
     class_names: ClassNames
     image_size: Annotated[int, Field(ge=1, le=8192)]
+    resize: Resize = "stretch"
     latent_dim: Annotated[int, Field(ge=0, le=MAX_LATENT_DIM)]
     score_threshold: Share
     nms_threshold: Share

@@ -6,6 +6,7 @@ import numpy as np
 from einops import rearrange
 from torch import Tensor
 
+from ssdir.data.letterbox import Resize
 from ssdir.export.runtime import OnnxEncoder
 from ssdir.objects import Objects
 
@@ -24,6 +25,11 @@ class OnnxModel:
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
         return self.encoder.image_size
+
+    @property
+    def resize(self) -> Resize:
+        """How images become square."""
+        return self.encoder.resize
 
     @property
     def score_threshold(self) -> float:

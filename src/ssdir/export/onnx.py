@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ssdir.data.letterbox import PADDING
 from ssdir.errors import InputError
 from ssdir.export.metadata import (
     CHECKSUM_KEY,
@@ -23,6 +24,7 @@ from ssdir.export.metadata import (
     DECODER_OUTPUTS,
     DETECTOR_OUTPUTS,
     ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
     METADATA_KEY,
     NO_CHECKSUM,
     ExportedModel,
@@ -35,7 +37,7 @@ from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, to_xyxy
-from ssdir.ops.resize import resize_area
+from ssdir.ops.resize import letterbox_area, resize_area
 from ssdir.ops.suppression import suppress, suppress_refined
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 OPSET = 18
 """Version of ONNX's operators that torch's exporter writes without conversion."""
+
+_EMBEDDING = [name for name in ENCODER_OUTPUTS if name not in DETECTOR_OUTPUTS]
 
 
 class ExportedEncoder(nn.Module):
@@ -70,7 +74,11 @@ class ExportedEncoder(nn.Module):
             The fields `ENCODER_OUTPUTS` of `Objects`, packed; those of `DETECTOR_OUTPUTS` for a detector.
         """
         detector = self.detector
-        seen = resize_area(rearrange(images, "b h w c -> b c h w").float() / 255, self.model.image_size)
+        pixels = rearrange(images, "b h w c -> b c h w").float() / 255
+        if self.model.resize == "stretch":
+            seen, shares = resize_area(pixels, self.model.image_size), None
+        else:
+            seen, shares = letterbox_area(pixels, self.model.image_size, PADDING / 255)
         maps = detector.read(seen)
         detections = detector.heads(detector.pyramid(maps))
         confidence, labels = detector.confidence(detections.class_logits)
@@ -88,11 +96,16 @@ class ExportedEncoder(nn.Module):
         if detector.refiner is not None:
             objects = detector.refine(maps, objects)
             objects = objects[self._keep(objects, score_threshold)]
-        detected = tuple(getattr(objects, name) for name in DETECTOR_OUTPUTS)
-        if not isinstance(self.model, DetectedVAE):
-            return detected
-        what_loc, depth_loc = self.model.posterior(objects, seen, maps)
-        return *detected, what_loc, torch.full_like(what_loc, self.model.config.encoder.what_scale), depth_loc
+        outputs = {name: getattr(objects, name) for name in DETECTOR_OUTPUTS}
+        if isinstance(self.model, DetectedVAE):
+            what_loc, depth_loc = self.model.posterior(objects, seen, maps)
+            what_scale = torch.full_like(what_loc, self.model.config.encoder.what_scale)
+            outputs |= dict(zip(_EMBEDDING, (what_loc, what_scale, depth_loc), strict=True))
+        if shares is not None:  # The arithmetic of `Letterbox.to_image`.
+            inside = (objects.z_where[:, :2] < shares).all(dim=1).nonzero()[:, 0]
+            outputs["z_where"] = clip_cxcywh(objects.z_where / shares.repeat(2))
+            outputs = {name: values[inside] for name, values in outputs.items()}
+        return tuple(outputs.values())
 
     def _keep(self, objects: Objects, score_threshold: Tensor) -> Tensor:
         """Rows that remain after refinement, in the order of `SSD.detect`."""
@@ -146,6 +159,7 @@ def _metadata(model: SSD | DetectedVAE, part: Part, description: str) -> Exporte
         description=description,
         class_names=model.class_names,
         image_size=model.image_size,
+        resize=model.resize,
         latent_dim=model.latent_dim,
         score_threshold=model.score_threshold,
         nms_threshold=detector.suppress_above,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torchvision.ops import box_iou
 
-from ssdir.data.images import Image8, read_square
+from ssdir.data.images import Image8
+from ssdir.data.letterbox import read_square
 from ssdir.errors import InputError
 from ssdir.export.metadata import CHECKSUM_KEY, METADATA_KEY, NO_CHECKSUM, ExportedModel, write_checksum
 from ssdir.export.onnx import quiet
@@ -67,8 +68,9 @@ def quantize_encoder(
     """
     encoder = OnnxEncoder(path, "cpu")
     chosen = [images[index] for index in np.unique(np.linspace(0, len(images) - 1, MAX_IMAGES).astype(int))]
+    how = encoder.image_size, encoder.resize
     batches = [
-        np.stack([read_square(image, encoder.image_size)[1] for image in chosen[start : start + _BATCH]])
+        np.stack([read_square(image, *how)[1] for image in chosen[start : start + _BATCH]])
         for start in range(0, len(chosen), _BATCH)
     ]
     expected = [encoder.encode_pixels(batch) for batch in batches]

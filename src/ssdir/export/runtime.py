@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ssdir.data.images import Image8
+from ssdir.data.letterbox import Resize
 from ssdir.errors import InputError, InputWarning
 from ssdir.export.metadata import (
     CHECKSUM_KEY,
@@ -78,6 +79,11 @@ class OnnxEncoder:
         return self.exported.image_size
 
     @property
+    def resize(self) -> Resize:
+        """How images become square."""
+        return self.exported.resize
+
+    @property
     def latent_dim(self) -> int:
         """Size D of `z_what`; 0 for a detector, whose objects have none."""
         return self.exported.latent_dim
@@ -89,6 +95,8 @@ class OnnxEncoder:
 
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectArrays:
         """Encodes images uint8 (B, H, W, 3), RGB, as one batch; H and W may be any, and B may be 0.
+
+        The file resizes them as `resize` says. Boxes are relative to the images as given.
 
         Raises:
             InputError: if the file can't be run, or its outputs are not those of an encoder, such as NaN.

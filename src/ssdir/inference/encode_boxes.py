@@ -124,11 +124,13 @@ def encode_placed_boxes(
         )
     if strict and placed.imageless:
         raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
-    for read in read_image_batches(paths, predictor.image_size, batch_size, strict, on_progress):
+    how = predictor.image_size, predictor.resize
+    for read in read_image_batches(paths, *how, batch_size, strict, on_progress):
         boxes, kept, refused = _boxes_of(placed, read)
         if strict and refused:
             raise InputError(refused[0])
-        objects = predictor.encode_pixels(read.pixels, boxes=boxes)
+        objects = predictor.encode_pixels(read.pixels, boxes=read.letterbox.to_square(boxes))
+        objects = objects.replace(z_where=boxes.z_where)
         yield EncodedBatch(read.paths, read.sizes, objects, read.skipped, placed.table.given.take(kept), refused)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from ssdir.console import Advance, no_progress
-from ssdir.data.images import Image8, read_square
+from ssdir.data.images import Image8
+from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Encoder(Protocol[ObjectsT_co]):
         """Side of the square that the model sees, in pixels."""
 
     @property
+    def resize(self) -> Resize:
+        """How images become square."""
+
+    @property
     def latent_dim(self) -> int:
         """Size D of `z_what`; 0 for a detector."""
 
@@ -52,7 +57,10 @@ class Encoder(Protocol[ObjectsT_co]):
         """Digest of the weights: embeddings of models with different ones can't be compared."""
 
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectsT_co:
-        """Encodes images uint8 (B, image_size, image_size, 3), RGB, as one batch; B may be 0."""
+        """Encodes squares uint8 (B, image_size, image_size, 3), RGB, as one batch; B may be 0.
+
+        Boxes are relative to the square, padding included.
+        """
 
 
 def check_threshold(score_threshold: float | None) -> None:
@@ -108,8 +116,8 @@ def encode_files(
         InputError: for an option out of range; with `strict`, for the first unreadable image.
     """
     check_threshold(score_threshold)
-    for chunk in read_image_batches(paths, encoder.image_size, batch_size, strict, on_progress):
-        objects = encoder.encode_pixels(chunk.pixels, score_threshold)
+    for chunk in read_image_batches(paths, encoder.image_size, encoder.resize, batch_size, strict, on_progress):
+        objects = chunk.letterbox.to_image(encoder.encode_pixels(chunk.pixels, score_threshold))
         yield EncodedBatch(chunk.paths, chunk.sizes, objects, chunk.skipped)
 
 
@@ -128,34 +136,39 @@ class ImageBatch:
         paths: the images that could be read.
         sizes: (height, width) of each in pixels, after EXIF orientation.
         pixels: uint8 (B, side, side, 3), RGB.
+        letterbox: where the images lie in these squares.
         skipped: for each image that couldn't be read, a sentence with its path and the reason.
     """
 
     paths: list[Path]
     sizes: list[tuple[int, int]]
     pixels: Image8
+    letterbox: Letterbox
     skipped: list[str]
 
 
 def read_image_batches(
     paths: Sequence[Path],
     side: int,
+    resize: Resize = "stretch",
     batch_size: int = 32,
     strict: bool = False,
     on_progress: Advance = no_progress,
 ) -> Iterator[ImageBatch]:
-    """Reads image files batch by batch as squares of `side` pixels; for the other arguments see `encode_files`."""
+    """Reads image files batch by batch as squares, see `read_square`; for the others see `encode_files`."""
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
     done = 0
-    for chunk in chunks(_read_ahead(paths, side, batch_size), batch_size):
+    for chunk in chunks(_read_ahead(paths, side, resize, batch_size), batch_size):
         skipped = [read.problem for read in chunk if read.pixels is None]
         if strict and skipped:
             raise InputError(skipped[0])
         readable = [read for read in chunk if read.pixels is not None]
         seen = [read.pixels for read in readable if read.pixels is not None]
         pixels = np.stack(seen) if seen else np.zeros((0, side, side, 3), dtype=np.uint8)
-        yield ImageBatch([read.path for read in readable], [read.size for read in readable], pixels, skipped)
+        sizes = [read.size for read in readable]
+        letterbox = Letterbox.of(sizes, side, resize)
+        yield ImageBatch([read.path for read in readable], sizes, pixels, letterbox, skipped)
         done += len(chunk)
         on_progress(done, len(paths))
 
@@ -170,23 +183,23 @@ class _Read:
     problem: str = ""
 
 
-def _read(path: Path, size: int) -> _Read:
+def _read(path: Path, side: int, resize: Resize) -> _Read:
     try:
-        return _Read(path, *read_square(path, size))
+        return _Read(path, *read_square(path, side, resize))
     except InputError as error:
         return _Read(path, problem=str(error))
 
 
-def _read_ahead(paths: Iterable[Path], size: int, ahead: int) -> Iterator[_Read]:
+def _read_ahead(paths: Iterable[Path], side: int, resize: Resize, ahead: int) -> Iterator[_Read]:
     """Reads files in threads, in order, at most `ahead` in advance."""
     rest = iter(paths)
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[_Read]] = deque()
         try:
-            pending.extend(pool.submit(_read, path, size) for path in islice(rest, ahead))
+            pending.extend(pool.submit(_read, path, side, resize) for path in islice(rest, ahead))
             while pending:
                 read = pending.popleft().result()
-                pending.extend(pool.submit(_read, path, size) for path in islice(rest, 1))
+                pending.extend(pool.submit(_read, path, side, resize) for path in islice(rest, 1))
                 yield read
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

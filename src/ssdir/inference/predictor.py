@@ -13,7 +13,8 @@ from einops import rearrange
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
-from ssdir.data.images import Image8, ImageSource, image_size, read_image, read_square, to_tensor
+from ssdir.data.images import Image8, ImageSource, image_size, read_image, to_tensor
+from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.device import choose_device
 from ssdir.errors import InputError
 from ssdir.formatting import counted
@@ -69,7 +70,8 @@ objects = model.encode("picture.png")
 class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], model_card_template=CARD):
     """A model in evaluation mode, for images of any kind and size.
 
-    Images are resized to the model's square; `z_where` is relative to the image, so it needs no conversion.
+    Images are resized to the model's square, as `resize` says; `z_where` is relative to the image, so it needs no
+    conversion.
     Results are on the CPU.
 
     Args:
@@ -112,6 +114,11 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         return self.model.image_size
 
     @property
+    def resize(self) -> Resize:
+        """How images become square: `stretch` or `letterbox`."""
+        return self.model.resize
+
+    @property
     def latent_dim(self) -> int:
         """Size D of `z_what`; 0 for a detector."""
         return self.model.latent_dim
@@ -150,15 +157,20 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         """
         check_threshold(score_threshold)
         if boxes is None:
-            return Objects.cat([self.encode_batch(batch, score_threshold) for batch in self._batches(images)])
+            return Objects.cat(
+                [
+                    letterbox.to_image(self.encode_batch(batch, score_threshold))
+                    for batch, letterbox in self._batches(images, self.resize)
+                ]
+            )
         sources = _sources(images)
-        given = chunks(as_objects(boxes, [_size(source) for source in sources], box_unit).split(), self.batch_size)
-        return Objects.cat(
-            [
-                self.encode_batch(batch, boxes=Objects.cat(part))
-                for batch, part in zip(self._batches(sources), given, strict=True)
-            ]
-        )
+        given = as_objects(boxes, [_size(source) for source in sources], box_unit)
+        parts = chunks(given.split(), self.batch_size)
+        encoded = [
+            self.encode_batch(batch, boxes=letterbox.to_square(Objects.cat(part)))
+            for (batch, letterbox), part in zip(self._batches(sources, self.resize), parts, strict=True)
+        ]
+        return Objects.cat(encoded).replace(z_where=given.z_where.to("cpu"))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
@@ -195,6 +207,8 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
     def decode(self, objects: Objects) -> Scene:
         """Decodes objects: reconstructions (B, 3, image_size, image_size), and each object alone.
 
+        A reconstruction shows the image that boxes are relative to, stretched to the square, without padding.
+
         Raises:
             InputError: if the model has no decoder.
         """
@@ -212,17 +226,25 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
             InputError: if the model has no decoder.
         """
         model, prepared = as_generative(self.model), self.prepare(images)
-        objects = self.encode(prepared) if objects is None else objects
+        objects = self.encode(images) if objects is None else objects
         return model.reconstruct(prepared.to(self.device), objects.to(self.device)).to("cpu")
 
-    def prepare(self, images: Images) -> Tensor:
-        """Converts images to the model's input: float (B, 3, image_size, image_size) in [0, 1]."""
-        return torch.cat(list(self._batches(images)))
+    def prepare(self, images: Images, resize: Resize | None = None) -> Tensor:
+        """Converts images to squares: float (B, 3, image_size, image_size) in [0, 1].
+
+        Args:
+            images: see `encode`.
+            resize: None makes the model's input; `stretch` makes what `decode` reconstructs.
+        """
+        return torch.cat([batch for batch, _ in self._batches(images, resize or self.resize)])
 
     def encode_batch(
         self, batch: Tensor, score_threshold: float | None = None, boxes: Objects | None = None
     ) -> Objects:
-        """Encodes like `encode`, for a float tensor (B, 3, image_size, image_size) in [0, 1], as one batch."""
+        """Encodes the model's input, float (B, 3, image_size, image_size) in [0, 1], as one batch.
+
+        All boxes are relative to the square: `prepare` may have padded it.
+        """
         images = batch.to(self.device, memory_format=torch.channels_last)
         if boxes is None:
             return self.encoder.encode(images, score_threshold).to("cpu")
@@ -230,18 +252,22 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
             raise InputError("the model is a detector: it gives no embeddings of boxes, so give it images alone")
         return self.encoder.embed(images, boxes.to(self.device)).to("cpu")
 
-    def _batches(self, images: Images) -> Iterator[Tensor]:
+    def _batches(self, images: Images, resize: Resize) -> Iterator[tuple[Tensor, Letterbox]]:
+        """Makes batches of squares, and where the images lie in them."""
         sources = _sources(images)
         if not len(sources):
             raise InputError("there are no images to encode")
         for chunk in chunks(sources, self.batch_size):
-            yield torch.stack([self._prepare_one(source) for source in chunk])
+            squares = [self._prepare_one(source, resize) for source in chunk]
+            letterbox = Letterbox.of([size for size, _ in squares], self.image_size, resize)
+            yield torch.stack([square for _, square in squares]), letterbox
 
-    def _prepare_one(self, source: ImageSource) -> Tensor:
-        size = self.image_size
-        if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, size, size):
-            return _check_range(source.detach().float().cpu())
-        return to_tensor(read_square(source, size)[1])
+    def _prepare_one(self, source: ImageSource, resize: Resize) -> tuple[tuple[int, int], Tensor]:
+        side = self.image_size
+        if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, side, side):
+            return (side, side), _check_range(source.detach().float().cpu())
+        size, pixels = read_square(source, side, resize)
+        return size, to_tensor(pixels)
 
 
 def as_generative(model: ObjectModel) -> GenerativeModel:

@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from ssdir.data.image_files import find_images
+from ssdir.data.letterbox import Letterbox
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.inference.files import none_readable, read_image_batches
 from ssdir.inference.predictor import as_generative, load
+from ssdir.objects import Objects
 from ssdir.outputs import atomic_file, claim
 from ssdir.plots import reconstruction_grid
 
@@ -75,13 +77,20 @@ def reconstruct_to_file(
     files = found[:: -(-len(found) // MAX_IMAGES)]
     predictor = load(model, device)
     as_generative(predictor.model)
-    batches = list(read_image_batches(files, predictor.image_size, predictor.batch_size, strict))
+    how = predictor.image_size, predictor.resize, predictor.batch_size
+    batches = list(read_image_batches(files, *how, strict))
     skipped = [problem for batch in batches for problem in batch.skipped]
     if len(skipped) == len(files):
         raise InputError(none_readable(skipped))
-    images = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
-    objects = predictor.encode(images, score_threshold)
-    grid = reconstruction_grid(images, objects, predictor.reconstruct(images, objects), predictor.class_names)
+    encoded = [
+        batch.letterbox.to_image(predictor.encode_pixels(batch.pixels, score_threshold)) for batch in batches
+    ]
+    objects = Objects.cat(encoded)
+    inputs = predictor.prepare(np.concatenate([batch.pixels for batch in batches]))
+    images = Letterbox(np.concatenate([batch.letterbox.shares for batch in batches])).unpad(inputs)
+    sizes = [size for batch in batches for size in batch.sizes]
+    scene = predictor.reconstruct(inputs, objects)
+    grid = reconstruction_grid(images, objects, scene, predictor.class_names, sizes=sizes)
     with atomic_file(out, force) as temporary:
         Image.fromarray(grid).save(temporary)
     return ReconstructedFile(len(images), len(found), len(objects), skipped)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssdir.data.letterbox import Resize
 from ssdir.objects import Objects, Scene
 
 
@@ -22,6 +23,10 @@ class ModelConfig(Protocol):
     @property
     def image_size(self) -> int:
         """Side of the square input, in pixels."""
+
+    @property
+    def resize(self) -> Resize:
+        """How images become square."""
 
     @property
     def latent_dim(self) -> int:
@@ -62,6 +67,11 @@ class ObjectModel(nn.Module):
     def image_size(self) -> int:
         """Side of the square input, in pixels."""
         return self.config.image_size
+
+    @property
+    def resize(self) -> Resize:
+        """How images become square; objects of `encode` are relative to the square, padding included."""
+        return self.config.resize
 
     @property
     def latent_dim(self) -> int:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def resize_weights(old: int, new: int, device: torch.device | None = None) -> Tensor:
+def resize_weights(
+    old: int, new: int | Tensor, device: torch.device | None = None, rows: int | None = None
+) -> Tensor:
     """Computes the weight of each of `old` pixels of an axis in each of `new` ones.
 
     A shrinking axis is averaged over the pixels that a new one covers (OpenCV's `INTER_AREA`), a growing axis is
@@ -15,14 +17,16 @@ def resize_weights(old: int, new: int, device: torch.device | None = None) -> Te
 
     Args:
         old: pixels of the axis; may be symbolic, so that a traced graph takes any size.
-        new: pixels of the resized axis.
+        new: pixels of the resized axis; an int64 tensor (1,) where they depend on a symbolic size.
         device: of the result.
+        rows: rows of the result, at least `new`, which is the default; further ones mean nothing.
 
     Returns:
-        float (new, old); rows add up to 1.
+        float (rows, old); the first `new` rows add up to 1.
     """
     pixel = torch.arange(old, device=device) * (2 * new)
-    start = (torch.arange(new, device=device) * (2 * old))[:, None]
+    count = int(new) if rows is None else rows
+    start = (torch.arange(count, device=device) * (2 * old))[:, None]
     covered = (torch.minimum(pixel + 2 * new, start + 2 * old) - torch.maximum(pixel, start)).clamp(min=0)
     last = pixel[-1:]
     nearest = (start + old - new).clamp(min=0).minimum(last)
@@ -38,5 +42,29 @@ def resize_area(images: Tensor, size: int) -> Tensor:
     model was trained on 8-bit pixels.
     """
     H, W = images.shape[-2:]
-    down, across = resize_weights(H, size, images.device), resize_weights(W, size, images.device)
+    down, across = (resize_weights(length, size, images.device) for length in (H, W))
     return (down @ images @ across.T * 255).round() / 255
+
+
+def letterbox_area(images: Tensor, size: int, padding: float) -> tuple[Tensor, Tensor]:
+    """Resizes images as `resize_area`, but in their proportions: at the top left of a square, the rest is padding.
+
+    Args:
+        images: float (B, C, H, W) in [0, 1]; H and W may be symbolic.
+        size: side of the square.
+        padding: intensity of the rest, in [0, 1].
+
+    Returns:
+        The squares (B, C, size, size), and the shares of their width and height that images cover, float (2,).
+    """
+    H, W = images.shape[-2:]
+    # As tensors: while a graph is traced, which side is longer isn't known yet.
+    height, width = (torch.arange(length, device=images.device)[-1:] + 1 for length in (H, W))
+    longer = torch.maximum(height, width)
+    rows, columns = (((2 * side * size + longer) // (2 * longer)).clamp(min=1) for side in (height, width))
+    down = resize_weights(H, rows, images.device, size)
+    across = resize_weights(W, columns, images.device, size)
+    resized = (down @ images @ across.T * 255).round() / 255
+    pixel = torch.arange(size, device=images.device)
+    covered = (pixel[:, None] < rows) & (pixel < columns)
+    return torch.where(covered, resized, padding), torch.cat([columns, rows]) / size

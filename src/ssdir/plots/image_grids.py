@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ssdir.data.images import Image8
+from ssdir.data.letterbox import fitted_size
 from ssdir.objects import Objects, Scene
 
 BOX_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#bbbbbb")
@@ -55,6 +56,7 @@ def reconstruction_grid(
     class_names: Sequence[str],
     max_objects: int = 8,
     cell: int = 160,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Image8:
     """Shows a row per image: input, boxes, reconstruction, and the objects of highest score, each decoded alone.
 
@@ -67,14 +69,16 @@ def reconstruction_grid(
         scene: the decoded `objects`.
         class_names: the classes that `objects.labels` index.
         max_objects: maximum number of objects shown per image.
-        cell: side of an image in the grid, in pixels; objects get a little less than half of it.
+        cell: longer side of an image in the grid, in pixels; objects get a little less than half of it.
+        sizes: (height, width) of each image, in whose proportions it and its reconstruction are shown; None shows
+            them as they are.
 
     Raises:
         ValueError: if images, objects and scene are not of one batch.
     """
-    sizes = len(images), objects.batch_size, len(scene.reconstructions)
-    if len(set(sizes)) > 1 or len(scene.appearances) != len(objects):
-        raise ValueError(f"images, objects and scene must be of one batch, got {sizes} images")
+    counts = len(images), objects.batch_size, len(scene.reconstructions)
+    if len(set(counts)) > 1 or len(scene.appearances) != len(objects):
+        raise ValueError(f"images, objects and scene must be of one batch, got {counts} images")
     objects = objects.detach().to("cpu")
     order = _by_score(objects)
     objects, appearances = objects[order], scene.appearances.cpu()[order]
@@ -88,17 +92,20 @@ def reconstruction_grid(
         canvas.write(text, 2, column * pitch)
     for number, part in enumerate(objects.split()):
         top = title + number * pitch
-        image = to_pixels(images[number], cell, cell)
+        shape = tuple(images.shape[-2:]) if sizes is None else sizes[number]
+        height, width = fitted_size((shape[0], shape[1]), cell, "letterbox")
+        image = to_pixels(images[number], height, width)
         canvas.paste(image, top, 0)
         colours = [_rank_colour(rank) if rank < max_objects else OTHER_COLOUR for rank in range(len(part))]
         boxes = part.boxes.numpy().astype(np.float64)
         # In reverse, so that the box of the highest score is on top.
         canvas.paste(_draw_boxes(image, boxes[::-1], colours[::-1], max(1, round(cell / 120))), top, pitch)
-        canvas.paste(to_pixels(scene.reconstructions[number], cell, cell), top, 2 * pitch)
+        canvas.paste(to_pixels(scene.reconstructions[number], height, width), top, 2 * pitch)
         rows = (objects.image_index == number).nonzero()[:max_objects, 0].tolist()
         for rank, row in enumerate(rows):
             down, left = top + rank // columns * pitch // 2, 3 * pitch + rank % columns * pitch // 2
-            framed = _framed(appearances[row], objects.z_where[row], _rank_colour(rank), side, max(1, cell // 100))
+            extent = objects.z_where[row, 2:] * torch.tensor([width, height])
+            framed = _framed(appearances[row], extent, _rank_colour(rank), side, max(1, cell // 100))
             canvas.paste(framed, down, left)
             canvas.write(captions[row], down + side + 1, left, _FAINT)
         if not rows:
@@ -240,10 +247,10 @@ def _draw_boxes(image: Image8, boxes: NDArray[np.float64], colours: Sequence[str
     return np.array(canvas)
 
 
-def _framed(appearance: Tensor, z_where: Tensor, colour: str, side: int, border: int) -> Image8:
-    """Returns an object in the proportions of its box, with a frame, at most `side` pixels a side."""
-    scale = (side - 2 * border) / max(float(z_where[2:].max()), 1e-6)
-    width, height = (max(2, round(length * scale)) for length in z_where[2:].tolist())
+def _framed(appearance: Tensor, extent: Tensor, colour: str, side: int, border: int) -> Image8:
+    """Returns an object in the proportions of `extent` = (width, height), framed, at most `side` pixels a side."""
+    scale = (side - 2 * border) / max(float(extent.max()), 1e-6)
+    width, height = (max(2, round(length * scale)) for length in extent.tolist())
     framed = np.empty((height + 2 * border, width + 2 * border, 3), dtype=np.uint8)
     framed[:] = tuple(bytes.fromhex(colour[1:]))
     framed[border:-border, border:-border] = to_pixels(appearance, height, width)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ssdir import plots
 from ssdir.analysis.projections import MIN_TSNE_POINTS, PrincipalAxes, traverse, tsne
-from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.data.dataset import ObjectDataset
 from ssdir.documents import yaml_text
 from ssdir.evaluation.probing import LabelledLatents, fit_probe
 from ssdir.formatting import format_seconds
+from ssdir.inference.sample_grid import sample_grid
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.reports.report import Details, Figure, Section, facts_table
@@ -26,18 +27,12 @@ SHARP = 1.6
 TRAVERSED_OBJECTS, TRAVERSED_DIRECTIONS = 3, 4
 
 
-@torch.no_grad()
 def scenes_figure(
     model: GenerativeModel, dataset: ObjectDataset, images: Sequence[int], cell: int = 240
 ) -> Figure:
     """Image grid of inputs, detected boxes, reconstructions and decoded objects."""
-    batch, _ = collate([dataset[index] for index in images])
-    pixels = batch.to(model.device)
-    objects = model.encode(pixels)
-    scene = model.reconstruct(pixels, objects).to("cpu")
-    grid = plots.reconstruction_grid(batch, objects.to("cpu"), scene, model.class_names, cell=cell)
     return Figure(
-        plots.to_png(grid),
+        plots.to_png(sample_grid(model, dataset, images, cell)),
         "For each image: the input, the detected boxes, the reconstruction, and single decoded objects.",
         scale=cell / 180,
         wide=True,

@@ -41,7 +41,7 @@ class EncodedImage:
         name: name of the image.
         original: uint8 (H, W, 3).
         shown: the original, reduced to at most `SHOWN_SIDE` a side.
-        model_input: float (3, S, S) in [0, 1].
+        square: float (3, S, S) in [0, 1], the original stretched, as `scene` reconstructs it.
         objects: the detected objects by falling score, batch size 1.
         scene: the decoded objects.
     """
@@ -49,14 +49,14 @@ class EncodedImage:
     name: str
     original: Image8
     shown: Image8
-    model_input: Tensor
+    square: Tensor
     objects: Objects
     scene: Scene
 
     @property
     def error(self) -> float:
         """Mean squared error of the reconstruction, intensities in [0, 1]."""
-        return float((self.scene.reconstructions[0] - self.model_input).square().mean())
+        return float((self.scene.reconstructions[0] - self.square).square().mean())
 
 
 def sample_images(count: int, canvas: int = 128, seed: int = 1) -> list[NamedImage]:
@@ -94,12 +94,12 @@ def read_upload(path: str | Path) -> Image8:
 
 def encode_image(predictor: Predictor, image: Image8, name: str) -> EncodedImage:
     """Encodes and decodes an image, uint8 (H, W, 3)."""
-    model_input = predictor.prepare(image)
-    objects = predictor.encode_batch(model_input)
+    objects = predictor.encode(image)
     if objects.scores is not None:
         objects = objects[objects.scores.argsort(descending=True, stable=True)]
     decoded = predictor.decode(objects)
-    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), model_input[0], objects, decoded)
+    square = predictor.prepare(image, "stretch")[0]
+    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), square, objects, decoded)
 
 
 def appearance_spread(predictor: Predictor, objects: Objects, seed: int = 0) -> Tensor:

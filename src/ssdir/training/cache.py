@@ -99,7 +99,7 @@ def build_cache(
             done += len(batch.images)
             if progress is not None:
                 progress(done, len(dataset))
-    objects = Objects.cat(parts)
+    objects = dataset.letterbox(range(len(dataset))).inside(Objects.cat(parts))
     if target is not None:
         _finish(target, objects, levels)
         return _read(dataset, target, shapes)

@@ -76,7 +76,8 @@ class Run:
 
     def augmented(self) -> ObjectDataset:
         """The training split with the recipe's augmentation, if there is any."""
-        transform = build_augmentation(self.recipe.augment, self.recipe.model.image_size)
+        model = self.recipe.model
+        transform = build_augmentation(self.recipe.augment, model.image_size, model.resize)
         return self.splits["train"].with_transform(transform)
 
     def save(self, model: ObjectModel) -> None:

@@ -71,12 +71,12 @@ class CachedDataset(Dataset[CachedSample]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> CachedSample:
-        image = self.dataset.image(index)
         end = int(self._ends[index])
         rows = torch.arange(end - self.objects.per_image[index], end)
         objects = self.objects.regrouped(rows, torch.zeros_like(rows), 1)
         if self.dataset.transform is not None:
-            image, objects = self.dataset.transform(image, objects.replace(anchor_index=None))
+            objects = objects.replace(anchor_index=None)
+        image, objects = self.dataset.sample(index, objects)
         return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
 
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from ssdir.data.dataset import ObjectDataset, collate
+from ssdir.data.dataset import ObjectDataset
+from ssdir.inference.sample_grid import sample_grid
 from ssdir.models.base import GenerativeModel
 from ssdir.outputs import atomic_file
-from ssdir.plots import reconstruction_grid
 
 SAMPLES = 4
 """Validation images that are reconstructed after each epoch."""
@@ -74,11 +74,7 @@ class StageLog:
     @torch.no_grad()
     def add_samples(self, epoch: int, step: int, model: GenerativeModel, split: ObjectDataset) -> None:
         """Draws a few images of a split, and what the model reconstructs of them."""
-        images, _ = collate([split[index] for index in range(min(SAMPLES, len(split)))])
-        pixels = images.to(model.device)
-        objects = model.encode(pixels)
-        scene = model.reconstruct(pixels, objects).to("cpu")
-        grid = reconstruction_grid(images, objects.to("cpu"), scene, model.class_names)
+        grid = sample_grid(model, split, range(min(SAMPLES, len(split))))
         samples = self.folder / "samples"
         samples.mkdir(exist_ok=True)
         Image.fromarray(grid).save(samples / f"epoch-{epoch:03d}.png")

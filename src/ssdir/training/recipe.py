@@ -150,6 +150,7 @@ class Recipe(Config):
             self.classes,
             self.model.image_size,
             preload=preload,
+            resize=self.model.resize,
             min_side=self.min_side,
             drop_empty=self.drop_empty,
             for_training=True,

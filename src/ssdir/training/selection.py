@@ -49,8 +49,10 @@ class BestEpoch:
 
     def __init__(self, split: ObjectDataset, config: DetectorStageConfig) -> None:
         self.config = config
-        self._targets = split.all_objects()
-        self._ignored = Objects.cat([split.ignored(index) for index in range(len(split))])
+        self._letterbox = split.letterbox(range(len(split)))
+        self._targets = self._letterbox.to_image(split.all_objects())
+        ignored = Objects.cat([split.ignored(index) for index in range(len(split))])
+        self._ignored = self._letterbox.to_image(ignored)
         self.epoch: int | None = None
         self.ap50 = 0.0
         self.has_stopped = False
@@ -75,8 +77,8 @@ class BestEpoch:
         """Measures AP50 of a detector in evaluation mode on the validation split."""
         threshold, device = min(RANKING_THRESHOLD, model.config.score_threshold), model.anchors.device
         detected = [model.encode(batch.images.to(device), threshold).to("cpu") for batch in batches]
-        side = model.image_size
-        return detection_metrics(Objects.cat(detected), self._targets, (side, side), self._ignored).get(AP50, 0.0)
+        objects, side = self._letterbox.to_image(Objects.cat(detected)), model.image_size
+        return detection_metrics(objects, self._targets, (side, side), self._ignored).get(AP50, 0.0)
 
     def restore(self, model: nn.Module) -> None:
         """Gives the trained model the weights of the epoch that is kept."""

@@ -15,6 +15,7 @@ from typing import Literal
 from ssdir.data.annotations import AnnotationTable, keep_readable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.folders import find_folder, listing
+from ssdir.data.letterbox import Resize
 from ssdir.data.readers import clevrtex, mask_folder, widerface
 from ssdir.data.readers.clevr import reader as clevr
 from ssdir.data.readers.coco import reader as coco
@@ -93,6 +94,7 @@ def open_dataset(
     image_size: int | None = None,
     *,
     preload: bool = False,
+    resize: Resize = "stretch",
     min_side: float = 0.0,
     drop_empty: bool = False,
     for_training: bool = False,
@@ -106,6 +108,7 @@ def open_dataset(
         classes: see `ObjectDataset`.
         image_size: see `ObjectDataset`.
         preload: see `ObjectDataset`.
+        resize: see `ObjectDataset`.
         min_side: see `keep_readable`.
         drop_empty: see `keep_readable`.
         for_training: reads with `Layout.read_for_training`.
@@ -126,4 +129,4 @@ def open_dataset(
         table = keep_readable(table, min_side, drop_empty)
         if not table.image_names:
             raise InputError(f"'{root}', split {split}: no image has an object of min_side {min_side:g} or more")
-    return ObjectDataset(table, classes, image_size, preload=preload)
+    return ObjectDataset(table, classes, image_size, preload=preload, resize=resize)

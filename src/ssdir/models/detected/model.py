@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdir.config import Config
+from ssdir.data.letterbox import Resize
 from ssdir.models.base import EmbeddingModel, ObjectModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.objects import Objects
@@ -28,6 +29,11 @@ class DetectedConfig(Config):
     def image_size(self) -> int:
         """Side of the square input, in pixels."""
         return self.ssd.image_size
+
+    @property
+    def resize(self) -> Resize:
+        """How images become square."""
+        return self.ssd.resize
 
     @property
     def score_threshold(self) -> float:

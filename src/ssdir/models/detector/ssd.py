@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssdir.config import Config
+from ssdir.data.letterbox import Resize
 from ssdir.errors import InputError
 from ssdir.models.backbones.base import init_xavier
 from ssdir.models.backbones.build import BackboneConfig, build_backbone
@@ -69,6 +70,8 @@ class SSDConfig(Config):
 
     Attributes:
         image_size: side of the square input, in pixels.
+        resize: how images become square: `stretch`, or `letterbox`, which keeps their proportions and pads them
+            with grey at the right or bottom. Boxes are relative to the image either way.
         backbone: extracts the feature pyramid.
         anchors: default boxes.
         variances: divisors of centre offsets and log sizes in box deltas, see `encode_boxes`.
@@ -83,6 +86,7 @@ class SSDConfig(Config):
     """
 
     image_size: int = Field(300, ge=16, le=MAX_SIDE)
+    resize: Resize = "stretch"
     backbone: BackboneConfig = VGGConfig()
     anchors: AnchorConfig = AnchorConfig()
     variances: tuple[float, float] = (0.1, 0.2)

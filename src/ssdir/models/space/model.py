@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import exp, log2
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from einops import rearrange
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdir.config import Config
+from ssdir.data.letterbox import Resize
 from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
@@ -88,6 +89,7 @@ class SPACEConfig(Config):
     """
 
     kind: Literal["SPACE"] = "SPACE"
+    resize: ClassVar[Resize] = "stretch"
     image_size: int = Field(128, ge=8, le=MAX_SIDE)
     grid: int = Field(8, ge=1, le=128)
     encoder_channels: Widths = (16, 32, 64, 128, 256)

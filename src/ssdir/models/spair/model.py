@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssdir.config import Config
+from ssdir.data.letterbox import Resize
 from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.presence import Schedule
@@ -90,6 +91,7 @@ class SPAIRConfig(Config):
     """
 
     kind: Literal["SPAIR"] = "SPAIR"
+    resize: ClassVar[Resize] = "stretch"
     image_size: int = Field(64, ge=8, le=MAX_SIDE)
     grid: SPAIRGridConfig = SPAIRGridConfig()
     cells: SPAIRCellsConfig = SPAIRCellsConfig()
