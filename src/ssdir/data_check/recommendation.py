@@ -55,7 +55,8 @@ def recommended_yaml(check: DataCheck) -> str:
     if stages:
         images = counted(check.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
-        if isinstance(recipe.model, DetectedVAEConfig) and not recipe.model.decoder.icnr:
+        decoder = recipe.model.decoder if isinstance(recipe.model, DetectedVAEConfig) else None
+        if decoder is not None and decoder.upsampling == "transposed" and not decoder.icnr:
             model["decoder"] = {"icnr": True}
             comments.append("# The decoder starts smooth: few images would leave the patterns of another start.")
         refiner = recipe.model.ssd.refiner if isinstance(recipe.model, DetectedConfig) else None

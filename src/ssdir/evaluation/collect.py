@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from ssdir.evaluation.protocols import (
     PoolsFeatures,
     device_of,
 )
-from ssdir.evaluation.reconstruction import ReconstructionMeter
+from ssdir.evaluation.reconstruction import ObjectSimilarityMeter, ReconstructionMeter
 from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
@@ -44,6 +45,9 @@ from ssdir.ops.glimpses import crop_glimpses
 
 ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
+
+Kept: TypeAlias = Literal["embeddings", "all", "similarity"]
+"""What is kept of a split: what probes learn from; all that is measured; or the similarity of objects as well."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Split:
         embeddings: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a
             detector, whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
-        reconstruction: see `ReconstructionMeter`; empty if nothing was drawn.
+        reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was drawn.
         object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
         masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
     """
@@ -85,8 +89,9 @@ class Collector:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
         random_model: a copy whose what encoder is untrained; a floor, of the boxes that `model` finds.
-        codes_only: keep what probes learn from: rank no detections below the threshold, and draw nothing. Else
-            reconstructions and masks are measured too, if the model draws (`DrawsScenes`).
+        kept: with `embeddings`, no detections below the threshold are ranked, and nothing is reconstructed. Else
+            reconstructions and masks are measured too, if the model decodes (`DrawsScenes`), and with `similarity`
+            also how similar objects look, see `ObjectSimilarityMeter`.
     """
 
     def __init__(
@@ -95,11 +100,12 @@ class Collector:
         threshold: float,
         random_model: EmbedsBoxes | None = None,
         *,
-        codes_only: bool = False,
+        kept: Kept = "all",
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._ranked_from = threshold if codes_only else min(RANKING_THRESHOLD, threshold)
-        self._drawing = model if not codes_only and isinstance(model, DrawsScenes) else None
+        self._ranked_from = threshold if kept == "embeddings" else min(RANKING_THRESHOLD, threshold)
+        self._drawing = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
+        self._similarity = ObjectSimilarityMeter() if kept == "similarity" else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
         self._embeddings: dict[str, list[Tensor]] = defaultdict(list)
@@ -148,10 +154,12 @@ class Collector:
         ranked = letterbox.inside(self._model.encode(images, score_threshold=self._ranked_from))
         objects = ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
         if self._drawing is not None:
-            shown = letterbox.to_image(objects)
+            shown, seen = letterbox.to_image(objects), letterbox.unpad(images)
             scene = self._drawing.decode(shown)
-            self._reconstruction.update(letterbox.unpad(images), shown, scene)
+            self._reconstruction.update(seen, shown, scene)
             self._masks.update(shown, scene, masks)
+            if self._similarity is not None:
+                self._similarity.update(seen, letterbox.to_image(targets), scene, masks)
         self._keep_embeddings(images, objects, targets)
         ranked = ranked.replace(z_what=None, z_what_scale=None)
         ignored = Objects.empty(len(images)) if ignored is None else ignored
@@ -207,7 +215,10 @@ class Collector:
                 for name, values in self._attributes.items()
                 if embeddings
             },
-            reconstruction=self._reconstruction.compute(),
+            reconstruction={
+                **self._reconstruction.compute(),
+                **({} if self._similarity is None else self._similarity.compute()),
+            },
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
         )
@@ -244,7 +255,7 @@ def collect(
     threshold: float | None = None,
     *,
     random_model: EmbedsBoxes | None = None,
-    codes_only: bool = False,
+    kept: Kept = "all",
     batch_size: int = 32,
     max_images: int | None = None,
     progress: Advance | None = None,
@@ -256,7 +267,7 @@ def collect(
         dataset: images with true objects and categories.
         threshold: least score of an object at the operating point; None takes the model's.
         random_model: see `Collector`.
-        codes_only: see `Collector`.
+        kept: see `Collector`.
         batch_size: images at once.
         max_images: the number of images to read; None reads all.
         progress: called after each batch.
@@ -269,7 +280,7 @@ def collect(
         raise ValueError("images must be at least one, got none")
     device = device_of(model)
     threshold = model.score_threshold if threshold is None else threshold
-    collector = Collector(model, threshold, random_model, codes_only=codes_only)
+    collector = Collector(model, threshold, random_model, kept=kept)
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])

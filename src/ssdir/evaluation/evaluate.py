@@ -137,6 +137,7 @@ def evaluate(
         "model": Path(model).name if isinstance(model, str | Path) else None,
         "max_train_images": options.max_train_images,
         "precision": precision,
+        "similarity": options.similarity,
         "score_threshold": options.score_threshold,
         **read_options,
         **subject.config,

@@ -15,7 +15,7 @@ from ssdir.console import Advance
 from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.evaluation.clusters import cluster_metrics
-from ssdir.evaluation.collect import Split, collect
+from ssdir.evaluation.collect import Kept, Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
@@ -39,6 +39,8 @@ class MeasureOptions:
             different image sizes compare; None takes the model's.
         seed: the first of the three seeds that choose the objects which probes learn from.
         batch_size: images at once.
+        similarity: also measure how similar reconstructed objects look to the image, by SSIM and LPIPS; see
+            `ObjectSimilarityMeter`.
     """
 
     max_images: int | None = None
@@ -47,6 +49,7 @@ class MeasureOptions:
     sizes_in_px: int | None = None
     seed: int = 0
     batch_size: int = 32
+    similarity: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,14 @@ def measure(
         batch_size=options.batch_size,
     )
     with _measuring(model, random_model):
-        tested = gather(test, max_images=options.max_images, progress=_stage(progress, "test images"))
+        kept: Kept = "similarity" if options.similarity else "all"
+        tested = gather(test, kept=kept, max_images=options.max_images, progress=_stage(progress, "test images"))
         # Of the categories that the annotations name, many may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
         if train is not None and tested.embeddings and (categories > 1 or tested.properties):
             told, most = _stage(progress, "train images"), options.max_train_images
-            trained = gather(train, codes_only=True, max_images=most, progress=told)
+            trained = gather(train, kept="embeddings", max_images=most, progress=told)
         scale = {}
         if glyphs is not None and isinstance(model, EmbedsBoxes):
             scale = same_instance_metrics(model, glyphs, batch_size=options.batch_size)

@@ -1,4 +1,4 @@
-"""The what decoder: from `z_what` to a small picture of the object (paper §3.1)."""
+"""The what decoders: from `z_what` to a small picture of the object (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from ssdir.ops.precision import at_least_single
 
 
 class DecoderConfig(Config):
-    """1×1 to `stem`, then one 2×2 stride-2 transposed convolution with ReLU per entry of `channels`, then 1×1.
+    """A start grid, then one upsampling block per entry of `channels`, each doubling the side, then colours.
 
     Attributes:
+        upsampling: `transposed`, the paper's 2×2 transposed convolutions of stride 2, which never mix neighbouring
+            pixels, so that pictures may show a grid; or `bilinear`: 3×3 convolution, then bilinear interpolation,
+            in which all neighbours mix, in about the same time.
         stem: channels of the 1×1 start; the paper's are 1024.
         grid: cells along each side that the start makes, each with weights of its own. The paper's is 1: then
-            where in the picture a pixel is must pass through the doublings, whose weights know no place, and
-            shapes take many more steps to learn.
-        channels: output channels of each doubling; six of them end at 64×64, from a grid of 1.
+            where in the picture a pixel is must pass through the upsampling blocks, whose weights know no place,
+            and shapes take many more steps to learn.
+        channels: output channels of each upsampling block; six of them end at 64×64, from a grid of 1.
         alpha: also decode the object's opacity; without it the paper's three channels.
-        norm: layer normalisation before each ReLU of the doublings; the paper has none.
-        icnr: ICNR initialisation (Aitken et al. 2017): the four pixels that an upsampling block makes of one start
-            equal, and differ only by what is learned. Without it, checkerboard patterns stay where images are few.
+        norm: normalise before each block's ReLU: with `transposed` over the channels of each pixel, with
+            `bilinear` over channels and pixels of each object; the paper has none.
+        icnr: ICNR initialisation (Aitken et al. 2017) of `transposed`: the four pixels that an upsampling block
+            makes of one start equal, and differ only by what is learned. Without it, checkerboard patterns stay
+            where images are few. `bilinear` needs none.
     """
 
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
     stem: int = Field(1024, ge=1, le=MAX_WIDTH)
     grid: Literal[1, 2, 4, 8] = 1
     channels: HiddenWidths = (512, 256, 128, 64, 32, 16)
@@ -43,6 +49,10 @@ class DecoderConfig(Config):
     def _size_is_bounded(self) -> Self:
         if self.size > MAX_DECODED_SIDE:
             raise ValueError(f"objects of {self.size} pixels would be decoded, at most {MAX_DECODED_SIDE} can be")
+        if self.icnr and self.upsampling != "transposed":
+            raise ValueError(
+                "icnr initialises transposed convolutions only: set icnr to false, or upsampling to transposed"
+            )
         return self
 
     @property
@@ -89,11 +99,57 @@ class WhatDecoder(nn.Module):
             pixels = (self.norms[level](pixels) if self.norms else pixels).relu()
         decoded = at_least_single(F.linear(pixels, self.head.weight.flatten(1), self.head.bias)).sigmoid()
         M = z_what.shape[0]  # `len` would make it a constant of exported graphs.
-        decoded = _raster(decoded, M, self.depth)
-        if not self.alpha:
-            return decoded, None
-        colour, alpha = decoded.split([3, 1], dim=1)
-        return colour * alpha, alpha
+        return _colour_and_alpha(_raster(decoded, M, self.depth), self.alpha)
+
+
+class BilinearDecoder(nn.Module):
+    """`z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1], without a grid.
+
+    A 3×3 convolution before each bilinear interpolation mixes neighbours while the map is still small, where it
+    costs a quarter of one after it (resize-convolution, Odena et al. 2016, does that). The two 3×3 convolutions of
+    the head draw detail at the full size.
+    """
+
+    def __init__(self, latent_dim: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.alpha, self.grid = config.alpha, config.grid
+        self.stem = nn.Linear(latent_dim, config.stem * config.grid**2)
+        widths = [config.stem, *config.channels]
+        self.blocks = nn.ModuleList(_block(before, after, config.norm) for before, after in pairwise(widths))
+        last = widths[-1]
+        self.head = nn.Sequential(
+            nn.Conv2d(last, last, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(last, 4 if config.alpha else 3, 3, padding=1),
+        )
+        self.apply(init_xavier)
+
+    def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Appearances are premultiplied by alpha where there is one."""
+        maps = rearrange(self.stem(z_what).relu(), "m (c y x) -> m c y x", y=self.grid, x=self.grid)
+        maps = maps.contiguous(memory_format=torch.channels_last)  # Narrow convolutions take half the time so.
+        for block in self.blocks:
+            maps = F.interpolate(block(maps), scale_factor=2, mode="bilinear", align_corners=False)
+        return _colour_and_alpha(at_least_single(self.head(maps)).sigmoid(), self.alpha)
+
+
+def build_decoder(latent_dim: int, config: DecoderConfig) -> WhatDecoder | BilinearDecoder:
+    """Makes the decoder whose `upsampling` the config names."""
+    return (BilinearDecoder if config.upsampling == "bilinear" else WhatDecoder)(latent_dim, config)
+
+
+def _block(before: int, after: int, norm: bool) -> nn.Sequential:
+    """A 3×3 convolution and ReLU, with normalisation between them where `norm`."""
+    norms = [nn.GroupNorm(1, after)] if norm else []
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), *norms, nn.ReLU(inplace=True))
+
+
+def _colour_and_alpha(decoded: Tensor, has_alpha: bool) -> tuple[Tensor, Tensor | None]:
+    """Splits pictures (M, 4, S, S) into premultiplied colours and alpha; those of 3 channels have none."""
+    if not has_alpha:
+        return decoded, None
+    colour, alpha = decoded.split([3, 1], dim=1)
+    return colour * alpha, alpha
 
 
 def _raster(pixels: Tensor, num_objects: int, depth: int) -> Tensor:

@@ -99,6 +99,16 @@ GROUPS = (
                 "reconstruction/psnr", "PSNR", "Signal-to-noise ratio of images. Higher is better.", ".1f", "dB"
             ),
             Metric("reconstruction/ssim", "SSIM", "Structural similarity of images, at most 1."),
+            Metric(
+                "reconstruction/object_ssim",
+                "SSIM of objects",
+                "Structural similarity within true boxes, resized to 64×64 pixels, at most 1.",
+            ),
+            Metric(
+                "reconstruction/object_lpips",
+                "LPIPS of objects",
+                "Distance of AlexNet's features within true boxes, resized to 64×64 pixels. 0 is identical.",
+            ),
         ),
     ),
     MetricGroup(

@@ -100,7 +100,7 @@ def scenes_png(trained: TrainedJob) -> bytes | None:
 def embedding_png(trained: TrainedJob) -> bytes | None:
     """Renders Fig. 3: t-SNE of the embeddings of detected test objects, coloured by category."""
     model, test = trained.load(), trained.test
-    split = collect(model, test, codes_only=True, max_images=trained.job.measure.test_images)
+    split = collect(model, test, kept="embeddings", max_images=trained.job.measure.test_images)
     latents = split.embeddings[LATENTS]
     if len(latents) < MIN_TSNE_POINTS:
         return None

@@ -30,7 +30,7 @@ from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.run_folder import read_fingerprint, read_summary, write_summary
 from ssdir.training.selection import BestEpoch
 from ssdir.training.session import OutOfTime, Session
-from ssdir.training.steps import Objective, build_optimizer, build_schedule
+from ssdir.training.steps import Objective, build_optimizer, build_schedule, load_optimizer
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Within the folder of a stage."""
@@ -109,6 +109,8 @@ class StageLoop:
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.objective = Objective(model).to(fabric.device)
+        if fabric.device.type == "cpu":  # Convolutions and RoIAlign read all channels of a pixel at once.
+            self.objective.to(memory_format=torch.channels_last)
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.objective, config)
         self.schedule = build_schedule(self.optimizer, config, config.epochs * self.steps_per_epoch)
@@ -243,7 +245,7 @@ class StageLoop:
         state = read_checkpoint(checkpoint, self.key)
         self.epoch = state["epoch"]
         self.objective.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.stage.selection is not None:
@@ -273,7 +275,7 @@ class StageLoop:
 
     def finish(self) -> None:
         """Gives the model the weights that are kept, on the host, and frees the device."""
-        self.objective.cpu()
+        self.objective.cpu().to(memory_format=torch.contiguous_format)
         if self.stage.selection is not None:
             self.stage.selection.restore(self.stage.model)
         if self.log is not None:

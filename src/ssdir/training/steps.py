@@ -53,6 +53,18 @@ def build_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optim
     return muon
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads the state of an optimiser, with the memory layout of its parameters.
+
+    Fused steps read a parameter and its state in the order of memory, and so need both to be laid out alike.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def build_schedule(optimizer: torch.optim.Optimizer, config: StageConfig, steps: int) -> LRScheduler | None:
     """The schedule of the learning rate over all steps of a stage; None where it is constant."""
     if config.schedule == "constant":

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.base import GenerativeModel
-from ssdir.models.decoder import DecoderConfig, WhatDecoder
+from ssdir.models.decoder import DecoderConfig, build_decoder
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, ProjectionHead, agreement
 from ssdir.models.detected.encoders import LatentConfig
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
@@ -98,7 +98,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
     def __init__(self, config: DetectedVAEConfig, class_names: list[str], detector: SSD | None = None) -> None:
         super().__init__(config, class_names, detector)
         self.build_encoder()
-        self.decoder = WhatDecoder(self.latent_dim, config.decoder)
+        self.decoder = build_decoder(self.latent_dim, config.decoder)
         self.background = LearnedBackground() if config.background == "learned" else None
         self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
         self.classifier = nn.Linear(self.latent_dim, len(self.class_names)) if config.loss.classes else None
