@@ -13,16 +13,18 @@ from torchvision.ops import box_iou
 
 from ssdir.errors import InputError
 from ssdir.models.backbones.conv import ConvConfig
+from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, info_nce
 from ssdir.models.detected.encoders import AlignedEncoder, PyramidEncoderConfig
 from ssdir.models.detected.vae import LossConfig, elbo_terms
 from ssdir.models.detected.views import View, second_view
 from ssdir.models.detector.refiner import RefinerConfig
-from ssdir.models.losses import LIKELIHOOD_MARGIN
+from ssdir.models.losses import LIKELIHOOD_MARGIN, laplacian_l1
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import decode_boxes, to_xyxy
 from ssdir.ops.compositing import LEAST_OPACITY
+from ssdir.ops.glimpses import crop_glimpses
 from ssdir.training.recipe import read_recipe
 
 from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model, truth
@@ -275,6 +277,27 @@ def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
         tiny_model(alpha=False, loss=LossConfig(shared_pixels=True))
 
 
+def test_details_are_averaged_over_an_images_objects_and_shared_like_their_likelihoods() -> None:
+    images, latents = noise(2), truth(3, 1)
+    M, g = len(latents), torch.Generator().manual_seed(0)
+    latents = latents.replace(z_what=torch.zeros(M, 5), z_what_scale=torch.ones(M, 5), z_depth=torch.zeros(M))
+    scene = Scene(images, torch.rand(M, 3, 16, 16, generator=g), torch.ones(M, 1, 16, 16))
+    crops = crop_glimpses(images, latents.boxes, latents.image_index, 16)
+    each = laplacian_l1(scene.appearances, crops)
+    assert "details" not in elbo_terms(images, latents, scene, PyramidEncoderConfig())
+    details = elbo_terms(images, latents, scene, PyramidEncoderConfig(), details=True)["details"]
+    torch.testing.assert_close(details, (each[:3].mean() + each[3]) / 2)
+    shared = elbo_terms(images, latents, scene, PyramidEncoderConfig(), True, details=True)["details"]
+    assert shared < details
+    with pytest.raises(ValueError, match=r"loss\.details needs objects of 8 pixels"):
+        SSDIRConfig(
+            ssd=detector_config(),
+            encoder=PyramidEncoderConfig(),
+            decoder=DecoderConfig(channels=(4, 4)),
+            loss=LossConfig(details=1),
+        )
+
+
 @dataclass
 class Drawn:
     """A loss, and what it was of."""
@@ -296,19 +319,19 @@ def loss_and_its_sample(model: SSDIR, images: Tensor) -> Drawn:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
-    loss = LossConfig(image=3, objects=5, kl_what=7, kl_depth=11, shared_pixels=shared)
+    loss = LossConfig(image=3, objects=5, kl_what=7, kl_depth=11, details=13, shared_pixels=shared)
     model = tiny_model(loss=loss)
     images = noise(2)
     with torch.no_grad():
         drawn = loss_and_its_sample(model, images)
         losses, latents, scene = drawn.losses, drawn.latents, model.decode(drawn.sampled)
-        terms = elbo_terms(images, latents, scene, model.config.encoder, shared)
+        terms = elbo_terms(images, latents, scene, model.config.encoder, shared, details=True)
     assert len(latents) > 0
     torch.testing.assert_close(latents.z_what, model.encode(images).z_what)
     for name, value in terms.items():
         torch.testing.assert_close(losses[name], value)
     expected = 3 * terms["nll_image"] + 5 * terms["nll_objects"] + 7 * terms["kl_what"] + 11 * terms["kl_depth"]
-    torch.testing.assert_close(losses["total"], expected)
+    torch.testing.assert_close(losses["total"], expected + 13 * terms["details"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
 
 from ssdir.ops.precision import at_least_single
 
@@ -21,6 +22,31 @@ def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
     safe = LIKELIHOOD_MARGIN + (1 - 2 * LIKELIHOOD_MARGIN) * at_least_single(predicted)
     # Over pixels, `Bernoulli.log_prob` takes 7.7 times as long on a CPU, and `binary_cross_entropy` 3.8 times.
     return -(intensity * safe.log() + (1 - intensity) * (1 - safe).log())
+
+
+def laplacian_l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None, levels: int = 3) -> Tensor:
+    """L1 distance of the Laplacian pyramids of pictures, of which each level holds details of one size.
+
+    A likelihood per pixel is content with the mean of what might be there, and so blurs edges; here their contrast
+    counts (Bojanowski et al. 2018). The mean colour, left at the top of the pyramid, does not count.
+
+    Args:
+        predicted: float (M, C, S, S), S a multiple of 2^levels.
+        target: likewise.
+        weights: float (M, 1, S, S), of the pixels; None counts all alike.
+        levels: number of levels, from details of the size of a pixel on.
+
+    Returns:
+        float (M,), summed over levels, channels and pixels.
+    """
+    rest, total = at_least_single(predicted - target), at_least_single(predicted).new_zeros(len(predicted))
+    for _ in range(levels):  # The pyramid is linear: that of the difference is the difference of both.
+        coarse = F.avg_pool2d(rest, 2)
+        details = (rest - F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)).abs()
+        if weights is not None:
+            details, weights = details * weights, F.avg_pool2d(weights, 2)
+        total, rest = total + details.sum(dim=(1, 2, 3)), coarse
+    return total
 
 
 def normal_kl(
