@@ -211,7 +211,7 @@ def loops(recipe: Recipe, data: Path, out: Path) -> Iterator[tuple[str, StageLoo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", nargs="*", metavar="PRESET=FOLDER", help="further presets, and data for each")
+    parser.add_argument("data", nargs="*", metavar="PRESET=FOLDER", help="further recipes and their data")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--force", action="store_true")
     arguments = parser.parse_args()
@@ -225,9 +225,9 @@ def main() -> None:
         given = dict(each.split("=", 1) for each in arguments.data)
         for preset, data in {"tiny": digits, **given}.items():
             recipe = read_recipe(preset, ["precision=single"])
-            for stage, loop in loops(recipe, Path(data), Path(temporary) / preset):
+            for stage, loop in loops(recipe, Path(data), Path(temporary) / recipe.name):
                 size = recipe.model.image_size
-                records.append({"preset": preset, "stage": stage, "image_size": size, **measure(loop)})
+                records.append({"preset": recipe.name, "stage": stage, "image_size": size, **measure(loop)})
                 print(json.dumps(records[-1]))
     config = {"turns": TURNS, "presets": [record["preset"] for record in records]}
     record = provenance(config, SEED, "", "cpu", time.perf_counter() - started)

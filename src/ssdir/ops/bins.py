@@ -160,8 +160,9 @@ class _SumOfBins(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Sequence[SparseBins], *levels: Tensor) -> Tensor:
         ctx.matrices, ctx.shapes = matrices, [level.shape for level in levels]
+        # Of pixels that need a gradient, torch would prepare its own, which takes several times as long.
         sums, *others = (
-            matrix @ level.permute(0, 2, 3, 1).flatten(0, 2)
+            matrix @ level.detach().permute(0, 2, 3, 1).flatten(0, 2)
             for matrix, level in zip(matrices, levels, strict=True)
         )
         for other in others:
