@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +20,9 @@ from ssdir.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, InputError
 def reproduce(
     experiments: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...|all", help="table1, table2, figure2, ..., scale, cost, ablation."),
+        typer.Argument(
+            metavar="NAME...|all", help="table1, table2, figure2, ..., scale, cost, ablation; or photos, alone."
+        ),
     ],
     scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("results"),
@@ -26,7 +30,8 @@ def reproduce(
         "runs"
     ),
     data: Annotated[
-        Path | None, typer.Option(help="Folder that holds MNIST/, CLEVR and WIDER FACE, where they are at hand.")
+        Path | None,
+        typer.Option(help="Folder that holds MNIST/, CLEVR, WIDER FACE, voc/, coco128/, where they are at hand."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Begin nothing after so many; the same command goes on.")
@@ -35,28 +40,53 @@ def reproduce(
         bool, typer.Option("--so-far", help="Train nothing: write results and report of what there is.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(help="Of photos: crops-224, ..., NAME=MODEL or NAME=pooled:MODEL; may be repeated."),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of photos: detects boxes for rows without a detector.")
+    ] = None,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:
     """Make the paper's tables and figures again: train what is missing, measure, write a report.
 
-    Ends with exit code 3 when the minutes are over before the end.
+    `photos` compares embeddings of real photographs; its --data may be a data set of your own. Ends with exit code
+    3 when the minutes are over before the end.
     """
+    if "photos" in experiments:
+        if experiments != ["photos"] or dry_run or so_far or as_json or data is None:
+            raise InputError("photos is measured alone, with --data and without --dry-run, --so-far and --json")
+        with _resumable():
+            from ssdir.reproduce.photos.compare import compare_photographs
+
+            say(f"report: {compare_photographs(row or [], data, out, detector, minutes, device)}")
+        return
+    if row or detector:
+        raise InputError("--row and --detector are of photos alone")
     if dry_run:
         _list(experiments, scale, runs, data, as_json)
         return
     if as_json:
         raise InputError("--json is of the list that --dry-run prints; results are written as JSON anyway")
-    from ssdir.reproduce.reproduce import reproduce as run_plan
+    with _resumable():
+        from ssdir.reproduce.reproduce import reproduce as run_plan
+
+        say(f"report: {run_plan(experiments, scale, out, runs, data, minutes, so_far, device)}")
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ends the command with a sentence where time is over, or the user interrupts it."""
     from ssdir.training.session import OutOfTime
 
     try:
-        report = run_plan(experiments, scale, out, runs, data, minutes, so_far, device)
+        yield
     except OutOfTime:
         fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
     except KeyboardInterrupt:
         fail("interrupted: what is done is kept; go on with the same command", EXIT_INTERRUPTED)
-    say(f"report: {report}")
 
 
 def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:

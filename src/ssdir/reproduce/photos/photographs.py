@@ -1,0 +1,169 @@
+"""Photographs with boxes and classes: the data sets of the comparison, and a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+
+from ssdir.data.annotations import keep_readable
+from ssdir.data.dataset import ObjectDataset, fingerprint
+from ssdir.data.images import Image8, read_image
+from ssdir.data.readers.registry import read_annotations
+from ssdir.errors import InputError, MissingSplitError
+from ssdir.evaluation.embedded import Integers
+from ssdir.evaluation.robustness import Change
+from ssdir.objects import Objects
+from ssdir.ops.boxes import to_cxcywh
+
+TRAIN, TEST = "train", "val"
+NUM_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is.
+
+    Attributes:
+        folders: one or more, below the folder of all data, which are used together.
+        min_side: least width and height of an object, relative to the image's.
+    """
+
+    folders: tuple[str, ...]
+    min_side: float = 0.0
+
+
+SOURCES: Mapping[str, Source] = {
+    "voc": Source(("voc/VOCdevkit/VOC2012",)),
+    "coco128": Source(("coco128",)),
+    "widerface": Source(("widerface", "widerface-512"), min_side=0.04),
+}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A division of images: int64 (n,), those to learn from, and those to test on."""
+
+    train: Integers
+    test: Integers
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A data set of n photographs. Objects that are difficult, ignored or too small are left out.
+
+    Attributes:
+        name: its name in results.
+        paths: the image files.
+        objects: of each image, its objects; `labels` index `class_names`.
+        attributes: by name, int64 (T,), of the objects of all images in turn; where the data have such.
+        class_names: the classes.
+        folds: one where the data have a split to test on; else `NUM_FOLDS` of whole images, each tested once.
+        data_hash: fingerprint of what was read.
+    """
+
+    name: str
+    paths: Sequence[Path]
+    objects: Sequence[Objects]
+    attributes: Mapping[str, Integers]
+    class_names: Sequence[str]
+    folds: Sequence[Fold]
+    data_hash: str
+
+    @property
+    def labels(self) -> Integers:
+        """The classes of the objects of all images in turn, int64 (T,)."""
+        return np.concatenate([objects.labels.numpy() for objects in self.objects if objects.labels is not None])
+
+    @property
+    def image_index(self) -> Integers:
+        """The image of each object, int64 (T,)."""
+        return np.repeat(np.arange(len(self.objects)), [len(objects) for objects in self.objects])
+
+    @property
+    def tested(self) -> Integers:
+        """The images that are in the test part of a fold."""
+        return np.sort(np.concatenate([fold.test for fold in self.folds]))
+
+    def batches(
+        self, chosen: Integers, size: int, change: Change | None = None
+    ) -> Iterator[tuple[list[Image8], Objects]]:
+        """Reads images in batches, changed if a change is given, with their objects; see `CHANGES`."""
+        for start in range(0, len(chosen), size):
+            images, parts = [], []
+            for row in chosen[start : start + size].tolist():
+                image, objects = read_image(self.paths[row]), self.objects[row]
+                if change is not None:
+                    image, boxes = change(image, objects.boxes.numpy())
+                    objects = objects.replace(z_where=to_cxcywh(torch.from_numpy(boxes)))
+                images.append(image)
+                parts.append(objects)
+            yield images, Objects.cat(parts)
+
+
+def open_photographs(name: str, data: Path) -> Photographs:
+    """Opens one of `SOURCES` below a folder.
+
+    Raises:
+        InputError: if it is not there, or can't be read.
+    """
+    source = SOURCES[name]
+    return read_photographs(name, [data / folder for folder in source.folders], source.min_side)
+
+
+def read_photographs(name: str, folders: Sequence[Path], min_side: float = 0.0) -> Photographs:
+    """Opens data sets of any known layout as one.
+
+    Args:
+        name: name in results.
+        folders: their folders; all have the same classes.
+        min_side: least width and height of an object, relative to the image's.
+
+    Raises:
+        InputError: if one can't be read, their classes differ, or there is no object.
+    """
+    parts = [_read_split(folder, TRAIN, min_side) for folder in folders]
+    try:
+        tests = [_read_split(folder, TEST, min_side) for folder in folders]
+    except MissingSplitError:
+        tests = []
+    every = [*parts, *tests]
+    names = every[0].category_names
+    if any(each.category_names != names for each in every):
+        raise InputError(f"{name}: the splits or folders have different classes, so they can't be compared as one")
+    paths = [path for each in every for path in each.image_paths]
+    objects = [each.objects(row) for each in every for row in range(len(each))]
+    if not sum(map(len, objects)):
+        raise InputError(f"{name}: there is no object to embed in '{folders[0]}'")
+    known = [each.attributes(row) for each in every for row in range(len(each))]
+    attributes = {key: np.concatenate([values[key].numpy() for values in known]) for key in known[0]}
+    num_train = sum(map(len, parts))
+    data_hash = "-".join(fingerprint(each) for each in every)
+    folds = _folds(name, num_train, len(paths))
+    return Photographs(name, paths, objects, attributes, names, folds, data_hash)
+
+
+def _read_split(folder: Path, split: str, min_side: float) -> ObjectDataset:
+    table = keep_readable(read_annotations(folder, split), min_side, drop_empty=False)
+    if table.difficult is not None:
+        table = table.subset(np.flatnonzero(~table.difficult), np.arange(len(table.image_names)))
+    return ObjectDataset(table)
+
+
+def _folds(name: str, num_train: int, num_images: int) -> list[Fold]:
+    """Divides images: at the split, or, without one to test on, into `NUM_FOLDS` at random."""
+    if num_train < num_images:
+        return [Fold(np.arange(num_train), np.arange(num_train, num_images))]
+    if num_images < NUM_FOLDS:
+        raise InputError(
+            f"{name}: {num_images} images and no split val: at least {NUM_FOLDS} are needed to divide"
+        )
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = list(
+        KFold(NUM_FOLDS, shuffle=True, random_state=0).split(np.arange(num_images))
+    )
+    return [Fold(train, test) for train, test in folds]

@@ -1,0 +1,198 @@
+"""The comparison of embeddings of photographs, on drawn ones and with embedders whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from command_line import ok, refused
+from ssdir.data.images import Image8
+from ssdir.errors import InputError
+from ssdir.objects import Objects
+from ssdir.ops.boxes import to_cxcywh
+from ssdir.reproduce.photos import compare
+from ssdir.reproduce.photos.compare import choose_rows, compare_photographs, find_photographs
+from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder, crop_boxes
+from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
+from ssdir.reproduce.photos.photographs import Photographs, read_photographs
+from ssdir.training.session import OutOfTime
+
+COLOURS = np.array([(250, 30, 30), (30, 250, 30), (30, 30, 250)], dtype=np.uint8)
+SIDE = 96
+
+
+def write_photographs(folder: Path, splits: dict[str, int]) -> Path:
+    """Writes grey images with three squares of pure colours, their classes, as YOLO."""
+    rng = np.random.default_rng(0)
+    for split, count in splits.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(90, 130, (SIDE, SIDE, 3), dtype=np.uint8)
+            lines = []
+            for place, label in enumerate(rng.integers(0, 3, 3).tolist()):
+                left, top = 4 + 32 * place, 30
+                pixels[top : top + 24, left : left + 24] = COLOURS[label]
+                center = (left + 12) / SIDE, (top + 12) / SIDE
+                lines.append(f"{label} {center[0]} {center[1]} {24 / SIDE} {24 / SIDE}")
+            Image.fromarray(pixels).save(folder / "images" / split / f"{split}{number}.png")
+            (folder / "labels" / split / f"{split}{number}.txt").write_text("\n".join(lines))
+    (folder / "classes.txt").write_text("red\ngreen\nblue\n")
+    return folder
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    return write_photographs(tmp_path / "drawn", {"train": 8, "val": 4})
+
+
+class MeanColour(Embedder):
+    """The mean colour of each box. It detects the first square of each image, and nothing else."""
+
+    name, about = "mean-colour", "mean colour of the box"
+
+    def features(self, images: Sequence[Image8], boxes: Objects) -> NDArray[np.float32]:
+        return crop_boxes(images, boxes, 4).mean(dim=(2, 3)).numpy()
+
+    def detect(self, images: Sequence[Image8]) -> Objects:
+        corners = torch.tensor([[4, 30, 28, 54]]).repeat(len(images), 1) / SIDE
+        boxes = Objects(torch.arange(len(images)), len(images), to_cxcywh(corners))
+        return boxes.replace(z_what=torch.from_numpy(self.features(images, boxes)))
+
+
+def measured(embedder: Embedder, photographs: Photographs) -> dict[str, float]:
+    features = compute_features(embedder, photographs, None, lambda done, total, stage=None: None)
+    return mean_over_folds([measure_fold(embedder, photographs, features, fold, 0) for fold in photographs.folds])
+
+
+def test_colours_are_told_apart_by_mean_colour(drawn: Path) -> None:
+    metrics = measured(MeanColour(), read_photographs("drawn", [drawn]))
+    for name in ("probe", "knn_10", "knn_1"):
+        assert metrics[f"true_boxes/{name}/accuracy"] == metrics[f"true_boxes/{name}/balanced"] == 1
+        assert metrics[f"detected/{name}/accuracy"] == 1
+        assert metrics[f"detected/{name}/accuracy_end_to_end"] == pytest.approx(1 / 3)
+    assert metrics["detected/recall"] == pytest.approx(1 / 3)
+    assert metrics["retrieval/map"] == metrics["clusters/nmi"] == metrics["few_labels/1/accuracy"] == 1
+    assert metrics["robustness/half/cosine"] > 0.99
+    assert metrics["robustness/half/knn_10"] == metrics["robustness/padding/knn_10"] == 1
+    assert metrics["robustness/unrelated_cosine"] < 0.5
+    assert metrics["size/bytes_per_object"] == 12
+
+
+def test_detections_are_left_out_without_a_detector(drawn: Path) -> None:
+    metrics = measured(PixelEmbedder("pixels", 4), read_photographs("drawn", [drawn]))
+    assert not any(name.startswith("detected/") for name in metrics)
+    assert metrics["true_boxes/knn_1/accuracy"] == 1
+
+
+def test_data_without_a_split_to_test_on_are_divided_by_image(tmp_path: Path) -> None:
+    photographs = read_photographs("drawn", [write_photographs(tmp_path / "drawn", {"train": 10})])
+    assert [len(fold.test) for fold in photographs.folds] == [2] * 5
+    assert photographs.tested.tolist() == list(range(10))
+    assert not any(np.intersect1d(fold.train, fold.test).size for fold in photographs.folds)
+    metrics = measured(MeanColour(), photographs)
+    assert metrics["true_boxes/knn_1/accuracy"] == 1
+    assert metrics["true_boxes/knn_1/accuracy_std"] == 0
+
+
+def test_folders_are_used_together_and_their_splits_kept_apart(tmp_path: Path) -> None:
+    folders = [write_photographs(tmp_path / name, {"train": 3, "val": 2}) for name in ("a", "b")]
+    photographs = read_photographs("both", folders)
+    (fold,) = photographs.folds
+    assert [photographs.paths[row].parent.name for row in fold.test] == ["val"] * 4
+    assert [photographs.paths[row].parent.name for row in fold.train] == ["train"] * 6
+
+
+def test_components_are_fitted_on_train_alone(drawn: Path) -> None:
+    """What the test images show changes no embedding of a training image."""
+    embedder = PixelEmbedder("pixels", 4)
+    photographs = read_photographs("drawn", [drawn])
+    features = compute_features(embedder, photographs, None, lambda done, total, stage=None: None)
+    (fold,) = photographs.folds
+    measure_fold(embedder, photographs, features, fold, 0)
+    before = embedder.transform(features.clean)
+    features.clean[np.isin(photographs.image_index, fold.test)] += 100
+    measure_fold(embedder, photographs, features, fold, 0)
+    in_train = np.isin(photographs.image_index, fold.train)
+    assert np.allclose(embedder.transform(features.clean)[in_train], before[in_train])
+
+
+def test_crops_are_the_pixels_of_the_box() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    corners = torch.tensor([[10, 8, 26, 24], [0, 0, 50, 40]]) / torch.tensor([50, 40, 50, 40])
+    crops = crop_boxes([image], Objects(torch.zeros(2, dtype=torch.int64), 1, to_cxcywh(corners)), 16)
+    assert np.allclose(crops[0].permute(1, 2, 0) * 255, image[8:24, 10:26], atol=1e-3)
+    assert crops[1].mean() == pytest.approx(image.mean() / 255, abs=0.01)
+
+
+def test_untrained_maps_differ_by_seed_and_repeat(drawn: Path) -> None:
+    images, objects = next(read_photographs("drawn", [drawn]).batches(np.arange(2), 2))
+    first, again, other = (
+        RoIAlignEmbedder("untrained", 64, weights=None, seed=seed).features(images, objects) for seed in (0, 0, 1)
+    )
+    assert first.shape == (6, 112 + 320)
+    assert (first == again).all()
+    assert np.abs(first - other).max() > 0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "time_metrics", lambda embedder, images, progress: {"time/20/ms": 1.0})
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_is_measured_once_and_again_when_the_data_change(drawn: Path, out: Path) -> None:
+    first = ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out)
+    record = json.loads((out / "photos" / "drawn-pixels-0.json").read_text())
+    assert record["metrics"]["true_boxes/knn_1/accuracy"] == 1
+    assert record["provenance"]["config"]["about"] == "pixels of crops at 16 px, PCA to 128"
+    report = (out / "photos" / "report.md").read_text()
+    assert "| 1-NN | 1.000 |" in report
+    assert "measured before" not in first.output
+    assert "measured before" in ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out).output
+    label = next((drawn / "labels" / "train").iterdir())
+    label.write_text(label.read_text().splitlines()[0])
+    again = ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out)
+    assert "measured before" not in again.output
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trained_model_is_a_row_at_its_own_boxes(drawn: Path, out: Path, tiny_model_dir: Path) -> None:
+    rows = ["--row", f"ours={tiny_model_dir}", "--row", f"features=pooled:{tiny_model_dir}"]
+    ok("reproduce", "photos", "--data", drawn, "--out", out, *rows)
+    for name in ("ours", "features"):
+        record = json.loads((out / "photos" / f"drawn-{name}-0.json").read_text())
+        assert 0 <= record["metrics"]["detected/recall"] <= 1
+        assert record["provenance"]["config"]["weights"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_begun_after_the_deadline(drawn: Path, out: Path) -> None:
+    with pytest.raises(OutOfTime):
+        compare_photographs(["pixels"], drawn, out, minutes=0)
+
+
+def test_rows_that_cannot_be(tmp_path: Path, agnostic_model_dir: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown row 'pixel'.*pixels"):
+        choose_rows(["pixel"])
+    with pytest.raises(InputError, match="is the name of a row without a model"):
+        choose_rows(["pixels=model"])
+    with pytest.raises(InputError, match="letters, digits"):
+        choose_rows(["../x=model"])
+    with pytest.raises(InputError, match="twice with seed 0"):
+        choose_rows([f"a={agnostic_model_dir}", f"a={agnostic_model_dir}"])
+    with pytest.raises(InputError, match="no layout"):
+        find_photographs(tmp_path)
+
+
+def test_options_of_photos_are_refused_elsewhere(tmp_path: Path) -> None:
+    assert "of photos alone" in refused("reproduce", "table1", "--row", "pixels")
+    assert "measured alone, with --data" in refused("reproduce", "photos", "--out", tmp_path)
+    assert "measured alone" in refused("reproduce", "photos", "table1", "--data", tmp_path)
