@@ -20,7 +20,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 from typer.testing import CliRunner
 
@@ -315,6 +315,30 @@ def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
     difference = np.linalg.norm(expected.z_what - found.z_what[match], axis=1)
     relative = difference / np.linalg.norm(expected.z_what, axis=1)
     assert 0 < np.median(relative) < 0.1
+
+
+class Clamped(nn.Module):
+    """Two convolutions about a ReLU6; in one channel, its inputs reach far beyond 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.first.weight.data[0] *= 1000
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(nn.functional.relu6(self.first(images.permute(0, 3, 1, 2) / 255)))  # type: ignore[no-any-return]
+
+
+def test_int8_scales_by_the_range_after_relu6(shipped_onnx: Path, tmp_path: Path) -> None:
+    single, eight = tmp_path / "single.onnx", tmp_path / "int8.onnx"
+    with seeded(0):
+        batch = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
+        torch.onnx.export(Clamped().eval(), (batch,), str(single), input_names=["images"], dynamo=True)
+    quantize._quantize(single, eight, [batch.numpy()], OnnxEncoder(shipped_onnx, "cpu").exported, 0)
+    expected, found = (
+        onnxruntime.InferenceSession(path).run(None, {"images": batch.numpy()})[0] for path in (single, eight)
+    )
+    assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
 
 
 def test_int8_leaves_first_convolutions_until_the_same_is_found(

@@ -111,7 +111,11 @@ def agree(expected: Sequence[ObjectArrays], detected: Sequence[ObjectArrays]) ->
 def _quantize(
     path: str | Path, out: Path, batches: Sequence[Image8], exported: ExportedModel, in_single: int
 ) -> None:
-    convolutions = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    nodes = onnx.load(path).graph.node
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    # Of what goes through ReLU6, the range that matters is that after it, which is far less than before.
+    clamped = {output for node in convolutions[in_single:] for output in node.output}
+    other_clamps = [node for node in nodes if node.op_type == "Clip" and node.input[0] not in clamped]
     onnxruntime.set_default_logger_severity(_ERRORS)
     try:
         with quiet():
@@ -120,8 +124,8 @@ def _quantize(
                 out,
                 _Reader(batches),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
-                nodes_to_exclude=convolutions[:in_single],
+                op_types_to_quantize=["Conv", "Clip"],
+                nodes_to_exclude=[node.name for node in [*convolutions[:in_single], *other_clamps]],
                 per_channel=True,
                 # Products of 8 and 7 bits never saturate in the 16 that CPUs without VNNI add them in.
                 reduce_range=True,
