@@ -21,9 +21,12 @@ from data.defects import noise, write_defects, write_folder
 from data.test_clevr import CLEVR_MINI, needs_clevr_mini
 from ssdir.cli import app
 from ssdir.config import presets
+from ssdir.data.learnable import usable_boxes
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.data.transforms import AugmentConfig
+from ssdir.data_check.anchors import fit_detector
+from ssdir.data_check.annotations import box_flags
 from ssdir.data_check.check import check_data
 from ssdir.data_check.recommendation import recommended_yaml
 from ssdir.data_check.report import screen_lines, write_report
@@ -31,6 +34,7 @@ from ssdir.data_check.size_priors import GridModelConfig, measure_prior
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import build_model
+from ssdir.ops.boxes import to_cxcywh
 from ssdir.training.recipe import Recipe, read_recipe
 
 
@@ -54,6 +58,24 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def defects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_defects(tmp_path_factory.mktemp("defects") / "data")
+
+
+def test_letterboxed_boxes_are_measured_in_the_padded_square(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = read_recipe("tiny", ["model.ssd.resize=letterbox"])
+    monkeypatch.setattr("ssdir.data_check.check.read_recipe", lambda _: recipe)
+    check = check_data(clean, None, "tiny")
+    # As in images that were padded before.
+    table = check.tables["train"]
+    square = dataclasses.replace(table, image_sizes=np.full_like(table.image_sizes, 200))
+    assert isinstance(recipe.model, DetectedConfig)
+    boxes = to_cxcywh(torch.from_numpy(usable_boxes(square)[1]))
+    expected = fit_detector(boxes, [200] * 6, check.summary.nms_threshold, recipe.model.ssd)
+    assert check.detector is not None
+    assert check.detector.current == expected.current
+    for size in (30, 60):
+        flagged = box_flags(table, size, "letterbox")["tiny_boxes"]
+        assert np.array_equal(flagged, box_flags(square, size)["tiny_boxes"])
+        assert flagged.sum() > box_flags(table, size)["tiny_boxes"].sum() or size == 60
 
 
 def test_the_screen_says_it_all(clean: Path) -> None:

@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes
 from ssdir.data.learnable import EVERYTHING, Learned, Problem, nothing_to_learn, usable_boxes
+from ssdir.data.letterbox import Letterbox, Resize
 
 SIZE_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """The edges of bins of a box's longer side, relative to the image resized to a square."""
@@ -131,15 +132,18 @@ def overlaps(
     return nearest, earlier
 
 
-def check_annotations(table: AnnotationTable, image_size: int, learned: Learned = EVERYTHING) -> list[Problem]:
+def check_annotations(
+    table: AnnotationTable, image_size: int, learned: Learned = EVERYTHING, resize: Resize = "stretch"
+) -> list[Problem]:
     """Finds broken and suspicious boxes and classes; reads no image.
 
     Args:
         table: the annotations.
         image_size: side of the model's square input, to which images are resized.
         learned: which objects are to be learned.
+        resize: how images become square.
     """
-    problems = [*_box_problems(table, image_size), *_class_problems(table)]
+    problems = [*_box_problems(table, image_size, resize), *_class_problems(table)]
     nothing = nothing_to_learn(table, learned)
     if nothing is not None:
         problems.insert(0, nothing)
@@ -148,7 +152,7 @@ def check_annotations(table: AnnotationTable, image_size: int, learned: Learned 
     return problems
 
 
-def box_flags(table: AnnotationTable, image_size: int) -> dict[str, NDArray[np.bool_]]:
+def box_flags(table: AnnotationTable, image_size: int, resize: Resize = "stretch") -> dict[str, NDArray[np.bool_]]:
     """Marks the boxes that `check_annotations` names, by kind of problem, bool (N,); ignored ones have none."""
     sizes = table.image_sizes[table.image]
     clipped, visible = clip_boxes(table.boxes_px, sizes)
@@ -157,7 +161,8 @@ def box_flags(table: AnnotationTable, image_size: int) -> dict[str, NDArray[np.b
         empty = ~(np.isfinite(table.boxes_px).all(axis=1) & (sides > 0).all(axis=1))
         # Half a pixel may be a rounding error.
         beyond = (table.boxes_px < -0.5).any(axis=1) | (table.boxes_px[:, 2:] > sizes[:, ::-1] + 0.5).any(axis=1)
-        narrow = ((clipped[:, 2:] - clipped[:, :2]) * image_size < MIN_SIDE).any(axis=1)
+        covered = image_size * Letterbox.of(table.image_sizes, image_size, resize).shares[table.image]
+        narrow = ((clipped[:, 2:] - clipped[:, :2]) * covered < MIN_SIDE).any(axis=1)
     kept = visible & ~table.ignored
     copies = np.zeros(len(kept), dtype=np.bool_)
     copies[np.flatnonzero(kept)] = _copies(table, np.flatnonzero(kept))
@@ -170,7 +175,7 @@ def box_flags(table: AnnotationTable, image_size: int) -> dict[str, NDArray[np.b
     }
 
 
-def _box_problems(table: AnnotationTable, image_size: int) -> list[Problem]:
+def _box_problems(table: AnnotationTable, image_size: int, resize: Resize) -> list[Problem]:
     sentences = {
         "boxes_without_area": "boxes without width or height (left out)",
         "boxes_outside": "boxes outside of their image (left out)",
@@ -178,7 +183,7 @@ def _box_problems(table: AnnotationTable, image_size: int) -> list[Problem]:
         "duplicate_boxes": "boxes that an image has already (kept)",
         "tiny_boxes": f"boxes narrower than {MIN_SIDE} px once images are {image_size} px (kept)",
     }
-    flags = box_flags(table, image_size)
+    flags = box_flags(table, image_size, resize)
     return [
         Problem(
             kind, False, sentence, tuple(_box_name(table, row) for row in np.flatnonzero(flags[kind]).tolist())

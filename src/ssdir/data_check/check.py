@@ -23,6 +23,7 @@ from ssdir.data.learnable import (
     nothing_to_learn,
     usable_boxes,
 )
+from ssdir.data.letterbox import Letterbox, Resize
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.registry import find_layout
 from ssdir.data.readers.splits import find_split, hold_out
@@ -54,6 +55,7 @@ class DataCheck:
         problems: the problems, first those that stop training.
         preset: name of the preset that is to learn it.
         image_size: side of its square input.
+        resize: how images become square.
         detector: the boxes that its detector's anchors match; None if it has no detector.
         priors: size priors and grids of models that learn without boxes, by preset: the preset itself, if it is
             of such a model, else the `PRIOR_PRESETS`.
@@ -71,6 +73,7 @@ class DataCheck:
     problems: list[Problem]
     preset: str
     image_size: int
+    resize: Resize
     detector: DetectorFit | None
     priors: dict[str, PriorFit]
     held_out: bool
@@ -129,7 +132,7 @@ def check_data(
     tables, main, problems = _read_splits(layout, Path(root), split, options)
     paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
-    problems += check_splits(tables, main, scanned, model.image_size, recipe.learned)
+    problems += check_splits(tables, main, scanned, model.image_size, recipe.learned, model.resize)
     held_out_of = layout.held_out_of(Path(root))
     division, validates = _check_validation(tables, main, held_out_of, recipe.learned)
     problems += division
@@ -138,8 +141,10 @@ def check_data(
     boxes, image_index = to_cxcywh(torch.from_numpy(corners)), tables[main].image[rows]
     detector = None
     if isinstance(model, DetectedConfig):
+        letterbox = Letterbox.of(tables[main].image_sizes, model.image_size, model.resize)
+        in_square = boxes * torch.from_numpy(letterbox.shares).repeat(1, 2)[image_index]
         longer_sides = tables[main].image_sizes.max(axis=1).tolist()
-        detector = fit_detector(boxes, longer_sides, summaries[main].nms_threshold, model.ssd)
+        detector = fit_detector(in_square, longer_sides, summaries[main].nms_threshold, model.ssd)
     names = PRIOR_PRESETS if detector else (preset,)
     grids = {name: config for name in names if isinstance(config := read_recipe(name).model, GridModelConfig)}
     return DataCheck(
@@ -152,6 +157,7 @@ def check_data(
         problems=sorted(problems, key=lambda problem: not problem.stops),
         preset=preset,
         image_size=model.image_size,
+        resize=model.resize,
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
         held_out=held_out_of is not None,

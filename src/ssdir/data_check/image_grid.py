@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import Image8, read_image, shrink
+from ssdir.data.letterbox import Resize
 from ssdir.data_check.annotations import box_flags
 from ssdir.errors import InputError
 from ssdir.formatting import counted
@@ -21,7 +22,7 @@ _THUMBNAIL = 440
 
 
 def draw_image_grid(
-    tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int
+    tables: Mapping[str, AnnotationTable], main: str, classes: Sequence[str], image_size: int, resize: Resize
 ) -> Image8:
     """Draws images with each kind of suspicious boxes, of any split, then evenly spaced ones of the main split.
 
@@ -30,11 +31,12 @@ def draw_image_grid(
         main: the split to learn from.
         classes: names of the classes with colours of their own, as far as there are colours.
         image_size: side of the model's square input, by which boxes are too small.
+        resize: how images become square.
     """
     names = list(classes[: len(BOX_COLOURS) - 1])
     legend = [*zip(names, BOX_COLOURS, strict=False), ("other", BOX_COLOURS[-1])]
     legend += [(f"too small at {image_size} px", SMALL_COLOUR), ("broken or suspicious", ALERT_COLOUR)]
-    flags = {split: box_flags(table, image_size) for split, table in tables.items()}
+    flags = {split: box_flags(table, image_size, resize) for split, table in tables.items()}
     group = {split: _groups(table, flags[split], names) for split, table in tables.items()}
     images = []
     for split, index in _chosen(tables, flags, main):

@@ -31,7 +31,7 @@ def write_report(check: DataCheck, out: Path, force: bool = False) -> None:
         (folder / CHECK_FILE).write_text(json_text(check.as_json()), encoding="utf-8")
         (folder / RECOMMENDED_FILE).write_text(recommended_yaml(check), encoding="utf-8")
         classes = [name for name, count in check.summary.classes.items() if count]
-        grid = draw_image_grid(check.tables, check.split, classes, check.image_size)
+        grid = draw_image_grid(check.tables, check.split, classes, check.image_size, check.resize)
         Image.fromarray(grid).save(folder / IMAGE_GRID_FILE)
 
 

@@ -16,6 +16,7 @@ from ssdir.data.learnable import (
     Problem,
     usable_boxes,
 )
+from ssdir.data.letterbox import Resize
 from ssdir.data_check.annotations import check_annotations
 from ssdir.data_check.images import ScannedImage, check_images
 
@@ -31,6 +32,7 @@ def check_splits(
     scanned: Mapping[Path, ScannedImage],
     image_size: int,
     learned: Learned = EVERYTHING,
+    resize: Resize = "stretch",
 ) -> list[Problem]:
     """Finds the problems of one or several splits, each kind once.
 
@@ -40,10 +42,10 @@ def check_splits(
         scanned: the decoded images, by path.
         image_size: side of the model's square input, to which images are resized.
         learned: which objects are to be learned.
+        resize: how images become square.
     """
-    found = [
-        problem for split in tables for problem in _check_split(tables, split, main, scanned, image_size, learned)
-    ]
+    about = (image_size, learned, resize)
+    found = [problem for split in tables for problem in _check_split(tables, split, main, scanned, *about)]
     found += [*_classes_apart(tables, main), *_shared_images(tables, scanned)]
     by_kind: dict[str, list[Problem]] = defaultdict(list)
     for problem in found:
@@ -61,11 +63,12 @@ def _check_split(
     scanned: Mapping[Path, ScannedImage],
     image_size: int,
     learned: Learned,
+    resize: Resize,
 ) -> list[Problem]:
     table = tables[split]
     problems = []
     images = [scanned[path] for path in table.image_paths]
-    for problem in [*check_images(table, images), *check_annotations(table, image_size, learned)]:
+    for problem in [*check_images(table, images), *check_annotations(table, image_size, learned, resize)]:
         if split != main and problem.kind in _OF_THE_MAIN_SPLIT:
             continue
         if split != main and problem.kind == "no_objects":
