@@ -103,7 +103,8 @@ def main() -> None:
     data = choose_photographs(options.voc, options.work / "photographs")
     check = options.work / "check"
     if not check.is_dir():
-        subprocess.run([sys.executable, "-m", "ssdir", "data", "check", data, "--out", check], check=True)
+        settings = ["--preset", "tiny", "--minutes", "1e6", "--out", check]
+        subprocess.run([sys.executable, "-m", "ssdir", "data", "check", data, *settings], check=True)
     arms = {"recommended": (), "without augmentation, last epoch": WITHOUT}
     results = {
         name: run(check / "recommended.yaml", changes, data, options.work / f"run-{number}", options.seed)

@@ -119,13 +119,24 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
     else:
         hint = nearest(name, presets())
         raise InputError(f"unknown preset {quote(name)}{hint}; presets: {', '.join(presets())} (or a .yaml file)")
-    if base := values.pop("base", None):
-        if not isinstance(base, str) or base not in presets() or base == name:
-            raise InputError(f"{name}: base {quote(base)} is not another preset{nearest(str(base), presets())}")
-        values = merge(read_values(str(base)), values)
+    values = with_base(values, name)
     for override in overrides:
         values = merge(values, _override(override))
     return values
+
+
+def with_base(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Merges values into those of the preset that they name as their ``base``; without one they are returned.
+
+    Raises:
+        InputError: if there is no such preset.
+    """
+    own = dict(values)
+    if not (base := own.pop("base", None)):
+        return own
+    if not isinstance(base, str) or base not in presets() or base == source:
+        raise InputError(f"{source}: base {quote(base)} is not another preset{nearest(str(base), presets())}")
+    return merge(read_values(base), own)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ssdir.data.readers.clevr.reader import read_clevr
 from ssdir.data.readers.registry import LAYOUTS, find_layout, open_dataset, read_annotations
 from ssdir.data.writers.convert import convert
 from ssdir.data_check.check import check_data
-from ssdir.data_check.recommendation import recommended_yaml
+from ssdir.data_check.recommendation import recommend
 from ssdir.errors import InputError
 from ssdir.training.recipe import READ_OPTIONS, Recipe, read_recipe
 
@@ -97,9 +97,9 @@ def test_a_check_recommends_what_it_looked_at(clevr, tmp_path):
     assert check.summary.classes == {"object": 5}
     assert check.as_json()["options"] == {"extent": "visible", "vocabulary": "object"}
     path = tmp_path / "recipe.yaml"
-    path.write_text(recommended_yaml(check))
+    path.write_text(recommend(check).yaml)
     assert read_recipe(path).read_options == {"extent": "visible", "vocabulary": "object", "outside": None}
-    path.write_text(recommended_yaml(check_data(clevr, "val", "tiny")))
+    path.write_text(recommend(check_data(clevr, "val", "tiny")).yaml)
     assert read_recipe(path).read_options == dict.fromkeys(READ_OPTIONS)
 
 

@@ -28,7 +28,7 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.anchors import fit_detector
 from ssdir.data_check.annotations import box_flags
 from ssdir.data_check.check import check_data
-from ssdir.data_check.recommendation import recommended_yaml
+from ssdir.data_check.recommendation import recommend
 from ssdir.data_check.report import screen_lines, write_report
 from ssdir.data_check.size_priors import GridModelConfig, measure_prior
 from ssdir.models.base import GenerativeModel
@@ -79,7 +79,7 @@ def test_letterboxed_boxes_are_measured_in_the_padded_square(clean: Path, monkey
 
 
 def test_the_screen_says_it_all(clean: Path) -> None:
-    result = run(clean)
+    result = run(clean, "--preset", "tiny")
     assert result.exit_code == 0, result.output
     for part in (
         "pets, split train: COCO layout",
@@ -90,12 +90,13 @@ def test_the_screen_says_it_all(clean: Path) -> None:
         "> 3:1     18 ████████",
         "level 3",
         "nothing broken, nothing suspicious",
+        "training   ",
         "ready to train, but tiny's anchors match",
         "next: ssdir data check",
     ):
         assert part in result.stdout
     lines = result.stdout.splitlines()
-    assert len(lines) < 45
+    assert len(lines) < 52
     assert max(len(line) for line in lines[1:-1]) <= 100
 
 
@@ -114,7 +115,7 @@ def test_every_defect_is_on_the_screen(defects: Path) -> None:
 
 def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path) -> None:
     out = tmp_path / "check"
-    result = run(clean, "--out", out)
+    result = run(clean, "--out", out, "--preset", "tiny", "--minutes", 10_000)
     assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert names == {"check.json", "recommended.yaml", "image-grid.png"}
@@ -148,7 +149,7 @@ def test_few_images_are_seen_more_often(
     check = check_data(clean, None, "tiny")
     summary = dataclasses.replace(check.summary, images=images)
     monkeypatch.setitem(check.summaries, check.split, summary)
-    recipe = yaml.safe_load(recommended_yaml(check))
+    recipe = yaml.safe_load(recommend(check).yaml)
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
@@ -172,11 +173,11 @@ def test_few_images_are_seen_more_often(
 def test_what_changes_in_a_mirror_is_not_mirrored(names: tuple[str, str], flip: float, tmp_path: Path) -> None:
     boxes = [(i, names[i % 2], (20, 20, 40, 30)) for i in range(4)]
     data = write_folder(tmp_path / "data", [(f"{i}.png", noise(80, 80, i)) for i in range(4)], boxes, names)
-    assert yaml.safe_load(recommended_yaml(check_data(data, None, "tiny")))["augment"].get("flip", 0) == flip
+    assert yaml.safe_load(recommend(check_data(data, None, "tiny")).yaml)["augment"].get("flip", 0) == flip
 
 
 def test_a_preset_with_augmentation_keeps_its_own(clean: Path) -> None:
-    assert "augment" not in yaml.safe_load(recommended_yaml(check_data(clean, None, "clevr-128")))
+    assert "augment" not in yaml.safe_load(recommend(check_data(clean, None, "clevr-128")).yaml)
     assert read_recipe("clevr-128").augment.iou_crop > 0
 
 
@@ -188,14 +189,14 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
     write_folder(data, [("x.png", noise(60, 90, 7))], [], classes, "val")
     check = check_data(data, None, "tiny")
     assert not check.validates
-    recipe = yaml.safe_load(recommended_yaml(check))
+    recipe = yaml.safe_load(recommend(check).yaml)
     assert "keep" not in recipe["detector"]
     assert "augment" in recipe
 
 
 @pytest.mark.slow
 def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
-    recipe = yaml.safe_load(recommended_yaml(check_data(clean, None, "paper-clevr")))
+    recipe = yaml.safe_load(recommend(check_data(clean, None, "paper-clevr")).yaml)
     assert recipe["model"]["decoder"] == {"icnr": True}
     assert "refiner" not in recipe["model"]["ssd"], "it has none"
 
@@ -212,7 +213,7 @@ def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
         Image.fromarray(pixels).save(path)
     check = check_data(data, "train", "tiny")
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(check), encoding="utf-8")
+    path.write_text(recommend(check).yaml, encoding="utf-8")
     assert check.on_black == (grey == 0)
     assert read_recipe(path).model.consistency.view == view
     augment = read_recipe(path).augment
@@ -229,7 +230,7 @@ def test_every_preset_can_be_recommended_for(
 ) -> None:
     check = check_data(clean, "train", preset)
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(check), encoding="utf-8")
+    path.write_text(recommend(check).yaml, encoding="utf-8")
     model = build_model(untrained_recipe(path).model, ["object"])
     fit = check.detector
     assert fit is not None
@@ -261,12 +262,16 @@ def test_nothing_can_be_read_and_nothing_to_learn(tmp_path: Path) -> None:
 
 
 def test_json_is_json_alone(clean: Path) -> None:
-    result = run(clean, "--json")
+    result = run(clean, "--json", "--preset", "tiny")
     found = json.loads(result.stdout)
     assert found["layout"] == "COCO"
     assert [level["cells"] for level in found["current"]["levels"]] == [16, 8, 4]
     assert found["size_priors"].keys() == {"space-64", "spair-64"}
     assert found["size_priors"]["space-64"]["current"]["size_loc"] == -1
+    seconds = found["recommendation"]["seconds"]
+    assert seconds.keys() == {"reading", "detector", "representation", "all"}
+    assert seconds["all"] == pytest.approx(sum(seconds.values()) - seconds["all"])
+    assert found["recommendation"]["recipe"]["base"] == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +279,7 @@ def test_json_is_json_alone(clean: Path) -> None:
 )
 def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path, preset: str) -> None:
     out = tmp_path / "check"
-    result = run(clean, "--preset", preset, "--out", out)
+    result = run(clean, "--preset", preset, "--split", "train", "--out", out)
     assert result.exit_code == 0, result.output
     assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
     assert "ready to train" in result.stdout
@@ -302,7 +307,7 @@ def test_a_recommended_grid_trains(preset: str, tmp_path: Path) -> None:
     assert (fit.recommended.cells, fit.recommended.shared) == (8, 0)
     assert "75% find their cell taken (recommended: 0%)" in screen_lines(check)[-1]
     path = tmp_path / "recommended.yaml"
-    path.write_text(recommended_yaml(check), encoding="utf-8")
+    path.write_text(recommend(check).yaml, encoding="utf-8")
     torch.manual_seed(0)
     model = build_model(read_recipe(path).model, ["object"]).train()
     assert isinstance(model, GenerativeModel)
@@ -338,8 +343,9 @@ def test_an_interrupt_leaves_nothing_behind(clean: Path, tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ssdir.data_check.report.draw_image_grid", interrupt)
+    check = check_data(clean, "train", "tiny")
     with pytest.raises(KeyboardInterrupt):
-        write_report(check_data(clean, "train", "tiny"), tmp_path / "check")
+        write_report(check, recommend(check), tmp_path / "check")
     assert list(tmp_path.iterdir()) == []
 
 

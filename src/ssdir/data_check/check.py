@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -29,9 +28,10 @@ from ssdir.data.readers.registry import find_layout
 from ssdir.data.readers.splits import find_split, hold_out
 from ssdir.data_check.anchors import DetectorFit, fit_detector
 from ssdir.data_check.annotations import Summary, summarise
-from ssdir.data_check.images import scan_images
+from ssdir.data_check.images import are_photographs, mostly_black, scan_images
 from ssdir.data_check.size_priors import GridModelConfig, PriorFit, fit_prior
 from ssdir.data_check.splits import check_splits, main_split
+from ssdir.device import choose_device
 from ssdir.errors import EmptySplitError, InputError, nearest
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.ops.boxes import to_cxcywh
@@ -54,6 +54,7 @@ class DataCheck:
         summaries: counts, by split.
         problems: the problems, first those that stop training.
         preset: name of the preset that is to learn it.
+        photographs: whether most images to learn from look like photographs.
         image_size: side of its square input.
         resize: how images become square.
         detector: the boxes that its detector's anchors match; None if it has no detector.
@@ -72,6 +73,7 @@ class DataCheck:
     summaries: dict[str, Summary]
     problems: list[Problem]
     preset: str
+    photographs: bool
     image_size: int
     resize: Resize
     detector: DetectorFit | None
@@ -97,7 +99,8 @@ class DataCheck:
             "summary": dataclasses.asdict(self.summary),
             "splits": {split: dataclasses.asdict(summary) for split, summary in self.summaries.items()},
         }
-        names = ("root", "split", "layout", "options", "preset", "image_size", "held_out", "on_black", "validates")
+        names: tuple[str, ...] = ("root", "split", "layout", "options", "preset", "image_size")
+        names += ("photographs", "held_out", "on_black", "validates")
         plain = {name: getattr(self, name) for name in names}
         detector = {} if self.detector is None else self.detector.as_json()
         priors = {name: dataclasses.asdict(fit) for name, fit in self.priors.items()}
@@ -106,8 +109,8 @@ class DataCheck:
 
 def check_data(
     root: str | Path,
-    split: str | None,
-    preset: str,
+    split: str | None = None,
+    preset: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: str | None,
 ) -> DataCheck:
@@ -116,7 +119,8 @@ def check_data(
     Args:
         root: folder of the data set, in any known layout.
         split: the split to check; None checks all, with recommendations for train.
-        preset: name of the preset that is to learn it.
+        preset: name of the preset that is to learn it; None for the one that suits the images, see
+            `suitable_preset`.
         progress: called with the number of images read, and of all.
         options: options of the layout, see `Layout.read`.
 
@@ -124,14 +128,17 @@ def check_data(
         InputError: if the preset is unknown, the layout not recognised, or the annotations missing or broken. If
             all splits are checked, only the one to learn from raises this; others become a problem.
     """
-    if preset not in presets():
+    if preset is not None and preset not in presets():
         raise InputError(f"unknown preset '{preset}'{nearest(preset, presets())}; presets: {', '.join(presets())}")
-    recipe = read_recipe(preset)
-    model = recipe.model
     layout = find_layout(root)
     tables, main, problems = _read_splits(layout, Path(root), split, options)
     paths = list(dict.fromkeys(path for table in tables.values() for path in table.image_paths))
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
+    to_learn = [scanned[path] for path in tables[main].image_paths]
+    photographs = are_photographs(to_learn)
+    preset = suitable_preset(photographs, choose_device().type) if preset is None else preset
+    recipe = read_recipe(preset)
+    model = recipe.model
     problems += check_splits(tables, main, scanned, model.image_size, recipe.learned, model.resize)
     held_out_of = layout.held_out_of(Path(root))
     division, validates = _check_validation(tables, main, held_out_of, recipe.learned)
@@ -156,14 +163,22 @@ def check_data(
         summaries=summaries,
         problems=sorted(problems, key=lambda problem: not problem.stops),
         preset=preset,
+        photographs=photographs,
         image_size=model.image_size,
         resize=model.resize,
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
         held_out=held_out_of is not None,
-        on_black=median(scanned[path].black for path in tables[main].image_paths) > 0.5,
+        on_black=mostly_black(to_learn),
         validates=validates,
     )
+
+
+def suitable_preset(photographs: bool, device_type: str) -> str:
+    """Names the preset that suits images: for photographs one with a pretrained backbone, by device."""
+    if not photographs:
+        return "tiny"
+    return "photos" if device_type == "cpu" else "default"
 
 
 def _check_validation(

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ssdir.config import parse, with_base
 from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.anchors import DetectorFit
 from ssdir.data_check.check import DataCheck
 from ssdir.data_check.size_priors import PriorFit
 from ssdir.documents import yaml_text
-from ssdir.formatting import counted, printable
+from ssdir.formatting import counted, format_seconds, printable
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAEConfig
+from ssdir.training.estimate import TrainingTime, estimate_training
 from ssdir.training.recipe import Recipe, StageConfig, read_recipe
 
 LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 """The images that a stage should see, counted once per epoch, the most epochs, and the largest batch: half of what
 `clevr-128` sees of its 310. More epochs than for sixty images don't help."""
+
+FEWEST_SEEN, FEWEST_EPOCHS = 2_000, 8
+"""The images that a stage should see at the least, however long that takes, and the fewest epochs."""
+
+MINUTES = 12
+"""The minutes that training may take where nothing else is said."""
 
 MORE_COPIES = 3
 """The boxes per object that a refiner learns from where images are few, as in `clevr-128`."""
@@ -39,8 +48,92 @@ WHOLE_VIEWS = {"view": "warp", "zoom": 1.6, "elastic": 0.016, "jitter": 0}
 """The second views where images are not mostly black, for presets whose views are over black."""
 
 
-def recommended_yaml(check: DataCheck) -> str:
-    """Formats a recipe for `ssdir train`: the preset with the recommended settings."""
+@dataclass(frozen=True)
+class Recommendation:
+    """A recipe that suits a data set.
+
+    Attributes:
+        comments: why it is so, lines that start with `#`.
+        values: the recipe's keys and values that differ from those of its preset, which is named as `base`.
+        time: how long it trains, if that was measured.
+        minutes: the minutes that it was to train, if its epochs were chosen by that.
+    """
+
+    comments: list[str]
+    values: dict[str, Any]
+    time: TrainingTime | None = None
+    minutes: float | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole recipe."""
+        return parse(Recipe, with_base(self.values, "recommended"), source="recommended")
+
+    @property
+    def yaml(self) -> str:
+        """The recipe as a file for `ssdir train`."""
+        return "\n".join(self.comments) + "\n" + yaml_text(self.values, flow=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        recipe, time = self.recipe, self.time
+        plain: dict[str, Any] = {"recipe": self.values}
+        if time is not None:
+            seconds = {stage: time.of_stage(stage, recipe) for stage in time.stages}
+            plain["seconds"] = {"reading": time.reading, **seconds, "all": time.seconds(recipe)}
+            plain |= {"device": time.device, "threads": time.threads, "minutes": self.minutes}
+        return plain
+
+
+def recommend_within(check: DataCheck, minutes: float = MINUTES, device: str | None = None) -> Recommendation:
+    """Recommends a recipe whose training ends within some minutes on this machine, if so few suffice.
+
+    A few training steps on the data are timed, and epochs left out. No stage sees fewer than `FEWEST_SEEN` images,
+    or has fewer than `FEWEST_EPOCHS` epochs, for that.
+
+    Args:
+        check: of data that a recipe can be trained on.
+        minutes: that training may take.
+        device: see `choose_device`.
+    """
+    whole = recommend(check)
+    recipe = whole.recipe
+    time = estimate_training(recipe, Path(check.root), device)
+    changes = _fewer_epochs(recipe, time, check.summary.images, 60 * minutes)
+    values, comments = dict(whole.values), list(whole.comments)
+    for stage, epochs in changes.items():
+        values[stage] = {**values.get(stage, {}), "epochs": epochs}
+        if stage == "detector" and recipe.detector.patience is not None:
+            values[stage]["patience"] = _patience(epochs)
+    fitted = replace(whole, values=values, comments=comments, time=time, minutes=minutes if changes else None)
+    seconds = format_seconds(time.seconds(fitted.recipe))
+    comments.append(
+        f"# It trains for {seconds}, as measured on {time.device} with {counted(time.threads, 'thread')}."
+    )
+    if changes:
+        own = max(getattr(recipe, stage).epochs for stage in changes)
+        comments.append(f"# Epochs are fewer than {own} for that: more are better (ssdir data check --minutes).")
+    return fitted
+
+
+def _fewer_epochs(recipe: Recipe, time: TrainingTime, images: int, seconds: float) -> dict[str, int]:
+    """Returns the epochs by stage that end a training in time, where the recipe's do not."""
+    whole, once = time.seconds(recipe), time.reading + sum(stage.once for stage in time.stages.values())
+    if whole <= seconds or whole == once:
+        return {}
+    share = max(0.0, (seconds - once) / (whole - once))
+    fewest = max(FEWEST_EPOCHS, math.ceil(FEWEST_SEEN / max(1, images)))
+    changes = {}
+    for stage, measured in time.stages.items():
+        own = getattr(recipe, stage).epochs
+        fewer = max(min(own, fewest), math.floor(own * share))
+        if measured.epoch and fewer < own:
+            changes[stage] = fewer
+    return changes
+
+
+def recommend(check: DataCheck) -> Recommendation:
+    """Recommends a recipe: the preset with the settings that suit the data, however long it trains."""
     preset, split = check.preset, printable(check.split)
     if check.detector is not None:
         comments, model = _detector_changes(check.detector, preset, split)
@@ -69,7 +162,7 @@ def recommended_yaml(check: DataCheck) -> str:
             comments.append("# Kept is the epoch of the largest AP50 on the validation split.")
     name = printable(Path(check.root).resolve().name)[:_NAME_LENGTH] or preset
     values = {"base": preset, "name": name, **check.options, "model": model, **stages}
-    return "\n".join(comments) + "\n" + yaml_text(values, flow=None)
+    return Recommendation(comments, values)
 
 
 def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
@@ -86,9 +179,12 @@ def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
         names = [name for name, count in check.summary.classes.items() if count]
         changes = {"augment": _augmentation(names, check.on_black), **changes}
     if check.validates:
-        patience = max(LEAST_PATIENCE, round(PATIENT_SHARE * changes["detector"]["epochs"]))
-        changes["detector"] |= {"keep": "best", "patience": patience}
+        changes["detector"] |= {"keep": "best", "patience": _patience(changes["detector"]["epochs"])}
     return changes
+
+
+def _patience(epochs: int) -> int:
+    return max(LEAST_PATIENCE, round(PATIENT_SHARE * epochs))
 
 
 def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:

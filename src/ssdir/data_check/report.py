@@ -13,9 +13,10 @@ from ssdir.data_check.anchors import DetectorFit, LevelMatches
 from ssdir.data_check.annotations import SIZE_NAMES, Summary
 from ssdir.data_check.check import DataCheck
 from ssdir.data_check.image_grid import draw_image_grid
-from ssdir.data_check.recommendation import recommended_yaml
+from ssdir.data_check.recommendation import Recommendation
 from ssdir.data_check.size_priors import GridPrior, PriorFit
 from ssdir.documents import json_text
+from ssdir.formatting import counted, format_seconds
 from ssdir.models.detector.ssd import MATCH_IOU
 from ssdir.outputs import atomic_dir
 
@@ -25,18 +26,23 @@ MAX_CLASSES = 7
 _BAR, _NAME, _LINE = 8, 12, 64
 
 
-def write_report(check: DataCheck, out: Path, force: bool = False) -> None:
+def report_json(check: DataCheck, recommendation: Recommendation) -> str:
+    """Formats everything but the annotations."""
+    return json_text({**check.as_json(), "recommendation": recommendation.as_json()})
+
+
+def write_report(check: DataCheck, recommendation: Recommendation, out: Path, force: bool = False) -> None:
     """Writes `check.json`, `recommended.yaml` and `image-grid.png` into a folder, all or nothing."""
     with atomic_dir(out, force) as folder:
-        (folder / CHECK_FILE).write_text(json_text(check.as_json()), encoding="utf-8")
-        (folder / RECOMMENDED_FILE).write_text(recommended_yaml(check), encoding="utf-8")
+        (folder / CHECK_FILE).write_text(report_json(check, recommendation), encoding="utf-8")
+        (folder / RECOMMENDED_FILE).write_text(recommendation.yaml, encoding="utf-8")
         classes = [name for name, count in check.summary.classes.items() if count]
         grid = draw_image_grid(check.tables, check.split, classes, check.image_size, check.resize)
         Image.fromarray(grid).save(folder / IMAGE_GRID_FILE)
 
 
-def screen_lines(check: DataCheck) -> list[str]:
-    """Formats the result of a check, with the verdict last."""
+def screen_lines(check: DataCheck, recommendation: Recommendation | None = None) -> list[str]:
+    """Formats the result of a check, and the time of the recommended training, with the verdict last."""
     blocks = [
         _overview(check),
         *([_splits(check.summaries)] if len(check.summaries) > 1 else []),
@@ -44,6 +50,7 @@ def screen_lines(check: DataCheck) -> list[str]:
         *([] if check.detector is None else [_anchors(check, check.detector)]),
         _priors(check.priors),
         _problems(check.problems),
+        *([] if recommendation is None or recommendation.time is None else [_time(recommendation)]),
         [_verdict(check)],
     ]
     return [line for block in blocks for line in (*block, "")][:-1]
@@ -199,6 +206,24 @@ def _problems(problems: Sequence[Problem]) -> list[str]:
         lines.append(f"{mark}: {problem.sentence}: {len(problem.names):,}")
         lines.append(f"    {_examples(problem.names)}")
     return lines or ["nothing broken, nothing suspicious"]
+
+
+def _time(recommendation: Recommendation) -> list[str]:
+    """Formats how long the recommended training takes, and what that assumes."""
+    time, recipe = recommendation.time, recommendation.recipe
+    assert time is not None
+    threads = counted(time.threads, "thread")
+    lines = [f"training   {format_seconds(time.seconds(recipe))} on {time.device}, {threads}"]
+    for stage in time.stages:
+        epochs = counted(getattr(recipe, stage).epochs, "epoch")
+        repeated = f" ({epochs})" if time.stages[stage].epoch else ""
+        lines.append(f"           {stage} {format_seconds(time.of_stage(stage, recipe))}{repeated}")
+    lines.append("           from a few of its steps: if the machine is as busy as now, every object is")
+    lines.append("           detected, and training does not stop early; without fetching weights")
+    minutes = recommendation.minutes
+    if minutes is not None and time.seconds(recipe) > 1.05 * 60 * minutes:
+        lines.append(f"           longer than {minutes:g} min: fewer epochs would teach too little")
+    return lines
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class Run:
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Iterator[None]:
     """Rounds denormal numbers to zero: opacities make many, and CPUs are slow on them; afterwards as before."""
     flushed_before = sys.float_info.min / 2 == 0
     torch.set_flush_denormal(True)
@@ -97,7 +97,7 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(flushed_before)
 
 
-@_flushed_denormals()
+@flushed_denormals()
 def train(
     recipe: Recipe,
     data: Path,

@@ -9,7 +9,6 @@ import typer
 
 from ssdir.commands.options import AsJson, Extent, Force, Outside, Vocabulary
 from ssdir.console import next_step, progress, say
-from ssdir.documents import json_text
 from ssdir.errors import EXIT_FAILED
 from ssdir.outputs import claim
 
@@ -17,7 +16,13 @@ from ssdir.outputs import claim
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
     split: Annotated[str | None, typer.Option(help="Split to check; by default all, to train on train.")] = None,
-    preset: Annotated[str, typer.Option(help="Preset that is to learn it, see ssdir models.")] = "tiny",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Preset that is to learn it, see ssdir models; by default one that suits the images."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes that training may take: epochs are left out for that.")
+    ] = 12,
     extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
@@ -32,21 +37,31 @@ def check(
     if out is not None:
         claim(out, force)
     from ssdir.data_check.check import check_data
-    from ssdir.data_check.report import IMAGE_GRID_FILE, RECOMMENDED_FILE, screen_lines, write_report
+    from ssdir.data_check.recommendation import recommend, recommend_within
+    from ssdir.data_check.report import (
+        IMAGE_GRID_FILE,
+        RECOMMENDED_FILE,
+        report_json,
+        screen_lines,
+        write_report,
+    )
 
     with progress("reading images") as advance:
         result = check_data(path, split, preset, advance, extent=extent, vocabulary=vocabulary, outside=outside)
+    # One split alone may not be the one to train on.
+    is_timed = result.trainable and split is None
+    recommendation = recommend_within(result, minutes) if is_timed else recommend(result)
     if out is not None:
-        write_report(result, out, force)
+        write_report(result, recommendation, out, force)
     if as_json:
-        typer.echo(json_text(result.as_json()), nl=False)
+        typer.echo(report_json(result, recommendation), nl=False)
     else:
-        for line in screen_lines(result):
+        for line in screen_lines(result, recommendation):
             say(line)
         if out is None:
             only = [] if split is None else ["--split", split]
             only += [part for name, value in result.options.items() for part in (f"--{name}", value)]
-            next_step("data", "check", path, *only, "--preset", preset, "--out", "check")
+            next_step("data", "check", path, *only, "--preset", result.preset, "--out", "check")
         elif result.trainable:
             say(f"see {out / IMAGE_GRID_FILE}")
             next_step("train", out / RECOMMENDED_FILE, "--data", path, "--out", "runs/first")

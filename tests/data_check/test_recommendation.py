@@ -1,0 +1,102 @@
+"""The preset that suits images, and the epochs that end a training in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from data.cells import write_cells
+from data.real import real_data
+from data.test_clevr import CLEVR_MINI, needs_clevr_mini
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
+from ssdir.data_check.check import DataCheck, check_data, suitable_preset
+from ssdir.data_check.recommendation import FEWEST_EPOCHS, FEWEST_SEEN, recommend, recommend_within
+from ssdir.models.detected.model import DetectedConfig
+from ssdir.training.estimate import StageTime, TrainingTime
+
+COCO128, needs_coco128 = real_data("coco128")
+VOC, needs_voc = real_data("voc")
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cells(tmp_path_factory.mktemp("data") / "cells", train=20)
+
+
+@pytest.fixture(scope="module")
+def check(cells: Path) -> DataCheck:
+    return check_data(cells)
+
+
+def test_photographs_get_a_pretrained_backbone(check: DataCheck) -> None:
+    assert check.photographs
+    assert check.preset == suitable_preset(True, "cpu") == "photos"
+    assert suitable_preset(True, "cuda") == suitable_preset(True, "mps") == "default"
+    recommended = yaml.safe_load(recommend(check).yaml)
+    assert recommended["base"] == "photos"
+    assert check.detector is not None
+    anchors = check.detector.recommended.anchors.model_dump(mode="json")
+    assert recommended["model"]["ssd"]["anchors"] == anchors
+
+
+def test_drawings_get_a_small_model_whatever_the_device(tmp_path: Path) -> None:
+    write_scatter(tmp_path / "digits", "digits", ScatterConfig(canvas=64, train=8, val=2, test=0))
+    assert check_data(tmp_path / "digits").preset == "tiny"
+    assert suitable_preset(False, "cuda") == "tiny"
+
+
+@pytest.mark.slow
+@needs_coco128
+@needs_voc
+@needs_clevr_mini
+def test_real_images_are_told_apart() -> None:
+    assert [check_data(folder).photographs for folder in (COCO128, VOC, CLEVR_MINI)] == [True, True, False]
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, epoch: float, once: float = 0.0) -> None:
+    time = TrainingTime(
+        "cpu", 2, 10.0, {"detector": StageTime(0.0, epoch), "representation": StageTime(once, epoch)}
+    )
+    monkeypatch.setattr("ssdir.data_check.recommendation.estimate_training", lambda *_: time)
+
+
+def test_epochs_end_in_time(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = recommend(check).recipe
+    measured(monkeypatch, epoch=2.0, once=30.0)
+    fitted = recommend_within(check, minutes=12)
+    assert fitted.time is not None
+    assert 12 * 60 - 4 < fitted.time.seconds(fitted.recipe) <= 12 * 60
+    epochs = (12 * 60 - 40) // 4
+    assert fitted.recipe.detector.epochs == fitted.recipe.representation.epochs == epochs < whole.detector.epochs
+    assert fitted.recipe.detector.patience == round(epochs / 4)
+    assert fitted.recipe.model == whole.model
+    assert "more are better" in fitted.yaml
+
+
+def test_epochs_are_not_fewer_than_teach_something(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, epoch=1000.0)
+    fitted = recommend_within(check, minutes=12)
+    assert fitted.recipe.detector.epochs == max(FEWEST_EPOCHS, FEWEST_SEEN // 20)
+
+
+def test_epochs_that_end_in_time_stay(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, epoch=0.01)
+    assert recommend_within(check, minutes=12).recipe == recommend(check).recipe
+
+
+def test_anchors_are_fitted_to_boxes_as_the_model_sees_them(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letterboxed, a circle of a photograph of 640 x 480 stays one; stretched, it is 4/3 as high as wide."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr("ssdir.data_check.check.fit_detector", lambda boxes, *_: seen.append(boxes))
+    for resize in ("stretch", "letterbox"):
+        monkeypatch.setattr(DetectedConfig, "resize", property(lambda self, how=resize: how))
+        check_data(cells)
+    stretched, letterboxed = seen
+    proportions = letterboxed[:, 2] / letterboxed[:, 3]
+    assert torch.allclose(letterboxed[:, 0], stretched[:, 0])
+    assert torch.allclose(stretched[:, 2] / stretched[:, 3], proportions * 3 / 4)

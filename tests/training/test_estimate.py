@@ -1,0 +1,72 @@
+"""The estimated time of a training, against real ones and against counted steps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssdir.data.transforms import AugmentConfig
+from ssdir.models.pooled_features import PooledFeaturesConfig
+from ssdir.models.ssdir import SSDIRConfig
+from ssdir.training.estimate import StageTime, TrainingTime, estimate_training
+from ssdir.training.fit import train
+from ssdir.training.loop import StageLoop
+from ssdir.training.recipe import Recipe
+
+from .common import changed
+
+
+def test_seconds_follow_from_epochs(recipe: Recipe) -> None:
+    measured = TrainingTime("cpu", 2, 1.0, {"detector": StageTime(0, 2.0), "representation": StageTime(5, 3.0)})
+    recipe = changed(changed(recipe, "detector", epochs=10), "representation", epochs=4)
+    assert measured.of_stage("representation", recipe) == 5 + 4 * 3
+    assert measured.seconds(recipe) == 1 + 10 * 2 + 5 + 4 * 3
+
+
+def test_every_step_of_an_epoch_is_counted(
+    recipe: Recipe, scattered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps, validation and saving last what they are told to, and nothing else does."""
+    step = StageLoop.step
+
+    def slow_step(self: StageLoop, batch: Any) -> dict[str, float]:
+        losses = step(self, batch)
+        time.sleep(0.3)
+        return losses
+
+    def slow(seconds: float) -> Any:
+        return lambda *_: time.sleep(seconds)
+
+    monkeypatch.setattr(StageLoop, "step", slow_step)
+    monkeypatch.setattr(StageLoop, "validate", slow(0.5))
+    monkeypatch.setattr(StageLoop, "save", slow(0.7))
+    recipe = changed(recipe, "detector", batch_size=8)
+    epoch = estimate_training(recipe, scattered).stages["detector"].epoch
+    expected = 8 * 0.3 + 0.5 + 0.7  # Steps of 8 of the 64 images; the 16 to validate on are all measured.
+    assert expected < epoch < 1.5 * expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", [AugmentConfig(), AugmentConfig(photometric=1, representation=True)])
+def test_a_real_training_takes_as_long(
+    augment: AugmentConfig, recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    recipe = recipe.model_copy(update={"augment": augment})
+    for stage in ("detector", "representation"):
+        recipe = changed(recipe, stage, epochs=12)
+    before = estimate_training(recipe, scattered).seconds(recipe)
+    began = time.perf_counter()
+    train(recipe, scattered, tmp_path / "run")
+    real = time.perf_counter() - began
+    after = estimate_training(recipe, scattered).seconds(recipe)
+    assert min(before, after) / 1.5 < real < 1.5 * max(before, after)
+
+
+def test_models_without_epochs_or_detector_are_estimated(recipe: Recipe, scattered: Path) -> None:
+    assert isinstance(recipe.model, SSDIRConfig)
+    pooled = recipe.model_copy(update={"model": PooledFeaturesConfig(ssd=recipe.model.ssd)})
+    measured = estimate_training(pooled, scattered).stages["representation"]
+    assert measured.epoch == 0 < measured.once
