@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from ssdir.config import Config, presets
+from ssdir.reproduce.photos.embedders import embedders
 from ssdir.training import recipe  # noqa: F401  # defines the configs of all models
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +45,28 @@ def test_a_missed_goal_is_written_with_its_distance(tables: Any, monkeypatch: py
     assert tables.goal_cells("file m >= 0.7") == ["≥ 0.7", "0.750", "met"]
     assert tables.goal_cells("file:run m .1 <= 0.5") == ["≤ 0.5", "0.8", "**missed** by 0.2"]
     assert tables.goal_cells("file m >= 0.80") == ["≥ 0.80", "0.750", "**missed** by 0.050"]
+
+
+def test_rows_of_photographs_are_means_over_seeds_with_models_first(
+    tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for group, seed, value in (
+        ("untrained", 0, 0.2),
+        ("untrained", 1, 0.4),
+        ("crops-224", 0, 0.8),
+        ("ours", 0, 0.9),
+    ):
+        record = {"group": group, "metrics": {"m": value}}
+        (tmp_path / "photos" / f"data-{group}-{seed}.json").write_text(json.dumps(record))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    rows = tables.photographs("data", {"accuracy": "m .1", "other": "n"}).splitlines()[2:]
+    assert rows == ["| ours | 0.9 | – |", "| crops-224 | 0.8 | – |", "| untrained | 0.3 | – |"]
+    assert "Nothing is measured" in tables.photographs("other", {"accuracy": "m"})
+
+
+def test_rows_of_photographs_are_those_of_the_package(tables: Any) -> None:
+    assert list(dict.fromkeys(each.name for each in embedders())) == list(tables.WITHOUT_A_MODEL)
 
 
 def test_readme_lists_every_preset() -> None:

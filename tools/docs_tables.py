@@ -32,6 +32,11 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^<!-- table: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {}
 """Functions that return a table, by the name in its comment."""
+WITHOUT_A_MODEL = (
+    *("crops-224", "crops-128", "roi-align-384-3x3", "roi-align-256-3x3"),
+    *("roi-align-384", "roi-align-320", "roi-align-256", "pixels", "untrained"),
+)
+"""Rows of the comparison of photographs that need no trained model, in their order."""
 
 
 def generated(build: Callable[[], str]) -> Callable[[], str]:
@@ -132,8 +137,31 @@ def goal_cells(text: str) -> list[str]:
     return [f"{'≥' if sign == '>' else '≤'} {limit}", f"{value:.{digits or 3}f}", verdict]
 
 
+def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
+    """Returns a table of the rows of `results/photos/` for a data set: trained models, then the others in order.
+
+    Values are means over the seeds of a row.
+    """
+    rows: dict[str, list[dict[str, float]]] = {}
+    for path in sorted((RESULTS / "photos").glob(f"{photographs}-*.json")):
+        record = content(f"photos/{path.stem}")
+        rows.setdefault(record["group"], []).append(record["metrics"])
+    order = sorted(rows, key=lambda name: WITHOUT_A_MODEL.index(name) if name in WITHOUT_A_MODEL else -1)
+    means = {
+        name: {each: statistics.fmean(run[each] for run in runs if each in run) for each in set().union(*runs)}
+        for name, runs in rows.items()
+    }
+    cells = [[name, *(figure(means[name], quoted) for quoted in metrics.values())] for name in order]
+    return table(["", *metrics], cells) if cells else "Nothing is measured yet."
+
+
+def kind(table: Mapping[str, Any]) -> Callable[..., str]:
+    """Returns what makes a table of `docs_tables.yaml`: the function of the key that it has."""
+    return next((make for make in (goals, photographs) if make.__name__ in table), models_by_metrics)
+
+
 for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items():
-    TABLES[_name] = partial(goals if "goals" in _table else models_by_metrics, **_table)
+    TABLES[_name] = partial(kind(_table), **_table)
 
 
 # Tables of other records.

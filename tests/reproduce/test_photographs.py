@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def drawn(tmp_path: Path) -> Path:
 class MeanColour(Embedder):
     """The mean colour of each box. It detects the first square of each image, and nothing else."""
 
-    name, about = "mean-colour", "mean colour of the box"
+    name, about, detects = "mean-colour", "mean colour of the box", True
 
     def features(self, images: Sequence[Image8], boxes: Objects) -> NDArray[np.float32]:
         return crop_boxes(images, boxes, 4).mean(dim=(2, 3)).numpy()
@@ -90,6 +92,17 @@ def test_detections_are_left_out_without_a_detector(drawn: Path) -> None:
     metrics = measured(PixelEmbedder("pixels", 4), read_photographs("drawn", [drawn]))
     assert not any(name.startswith("detected/") for name in metrics)
     assert metrics["true_boxes/knn_1/accuracy"] == 1
+
+
+def test_boxes_of_another_detector(drawn: Path) -> None:
+    photographs, embedder = read_photographs("drawn", [drawn]), PixelEmbedder("pixels", 4)
+    detector: Any = SimpleNamespace(encode=MeanColour().detect)
+    features = compute_features(embedder, photographs, detector, lambda done, total, stage=None: None)
+    assert features.detected is not None
+    # The first object of each image is the one that is detected, in the middle of the first square.
+    firsts = np.searchsorted(photographs.image_index, photographs.tested)
+    assert features.detected.match.tolist() == firsts.tolist()
+    assert np.allclose(features.detected.features, features.clean[firsts], atol=1e-5)
 
 
 def test_data_without_a_split_to_test_on_are_divided_by_image(tmp_path: Path) -> None:

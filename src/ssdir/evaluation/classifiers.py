@@ -20,7 +20,7 @@ Classifier: TypeAlias = Pipeline | KNeighborsClassifier
 FEW_LABELS = (1, 5, 20)
 NUM_DRAWS = 10
 INVERSE_PENALTY = 10.0
-"""C of the logistic regressions, chosen for few labels by division of VOC's training split; the same for all."""
+"""C of all logistic regressions: the best for few labels between two halves of VOC's training split."""
 _MAX_ITERATIONS = 2000
 
 

@@ -174,7 +174,7 @@ def measure_row(
 
 def _settings(embedder: Embedder, detector: Predictor | None) -> dict[str, Any]:
     """What decides the metrics besides the data."""
-    boxes_of = None if detector is None else weights_fingerprint(detector.model)
+    boxes_of = None if detector is None or embedder.detects else weights_fingerprint(detector.model)
     return {"version": VERSION, **embedder.settings, "detections": boxes_of, "threads": 1}
 
 

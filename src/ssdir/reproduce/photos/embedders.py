@@ -42,11 +42,13 @@ class Embedder(ABC):
         name: name of the row.
         about: what its embeddings are, in a sentence.
         seed: of its random weights or training; rows of one name with different seeds are one row of tables.
+        detects: whether it has a detector, so that it is measured at its own boxes.
     """
 
     name: str
     about: str
     seed: int = 0
+    detects = False
 
     @property
     def settings(self) -> dict[str, object]:
@@ -65,9 +67,9 @@ class Embedder(ABC):
             float32 (M, F), row-aligned with the boxes.
         """
 
-    def detect(self, images: Sequence[Image8]) -> Objects | None:
-        """Detects objects, with their features as `z_what`; None, the default, of what does not detect."""
-        return None
+    def detect(self, images: Sequence[Image8]) -> Objects:
+        """Detects objects, with their features (M, F) as `z_what`, if it has a detector."""
+        raise NotImplementedError
 
     def fit(self, features: NDArray[np.float32], seed: int) -> None:  # noqa: B027  # many need not
         """Learns from the features (M, F) of the training split; by default nothing."""
@@ -215,6 +217,7 @@ def embedders() -> list[Embedder]:
     return [
         CropEmbedder("crops-224", side=224),
         CropEmbedder("crops-128", side=128),
+        *(RoIAlignEmbedder(f"roi-align-{side}-3x3", side, size=3) for side in (384, 256)),
         *(RoIAlignEmbedder(f"roi-align-{side}", side) for side in (384, 320, 256)),
         PixelEmbedder("pixels", side=16),
         *(RoIAlignEmbedder("untrained", side=256, weights=None, seed=seed) for seed in range(3)),

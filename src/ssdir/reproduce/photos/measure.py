@@ -103,16 +103,20 @@ def _features(
 def _detect(
     embedder: Embedder, photographs: Photographs, detector: Predictor | None, progress: Advance
 ) -> Detections | None:
+    if embedder.detects:
+        detector = None
+    elif detector is None:
+        return None
     first_object = np.concatenate([[0], np.cumsum([len(objects) for objects in photographs.objects])])
     features, image_index, match = list[Features](), list[Integers](), list[Integers]()
     tested, done = photographs.tested, 0
     for images, truth in photographs.batches(tested, _IMAGES_AT_ONCE):
-        found = embedder.detect(images)
-        if found is None and detector is not None:
-            boxes = detector.encode(images)
-            found = boxes.replace(z_what=torch.from_numpy(embedder.features(images, boxes)))
-        if found is None or found.z_what is None:
-            return None
+        if detector is None:
+            found = embedder.detect(images)
+        else:
+            found = detector.encode(images)
+            found = found.replace(z_what=torch.from_numpy(embedder.features(images, found)))
+        assert found.z_what is not None
         of_batch = tested[done : done + len(images)]
         rows = torch.from_numpy(np.concatenate([_counted(first_object, row) for row in of_batch]))
         features.append(found.z_what.numpy())
@@ -223,7 +227,7 @@ def mean_over_folds(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if len(folds) == 1:
         return dict(folds[0])
     means = {}
-    for name in folds[0]:
+    for name in dict.fromkeys(name for fold in folds for name in fold):
         values = [fold[name] for fold in folds if name in fold]
         if not name.endswith("_std"):
             means[name], means[f"{name}_std"] = float(np.mean(values)), float(np.std(values))

@@ -35,6 +35,8 @@ class ModelEmbedder(Embedder):
         InputError: if there is no such model, or it has no embeddings.
     """
 
+    detects = True
+
     def __init__(self, name: str, model: str, device: str | None = None) -> None:
         self.name, self.predictor, self.seed = name, load(model, device), training_seed(model)
         if not isinstance(self.predictor.model, EmbeddingModel):
@@ -73,7 +75,7 @@ class PooledEmbedder(ProjectedEmbedder):
         InputError: if there is no such model, or it has no detector.
     """
 
-    standardise = True
+    standardise, detects = True, True
 
     def __init__(self, name: str, model: str, device: str | None = None) -> None:
         self.name, loaded, self.seed = name, load(model, device).model, training_seed(model)
