@@ -15,6 +15,11 @@ def test_variants_take_turns_in_both_directions() -> None:
     assert [len(values) for values in seconds.values()] == [3, 3]
 
 
+def test_seconds_are_those_of_the_clock() -> None:
+    clock = iter(range(0, 100, 3)).__next__
+    assert in_turn({"a": int}, 2, clock=clock) == {"a": [3, 3]}
+
+
 def test_a_ratio_is_of_what_ran_in_the_same_round() -> None:
     assert ratio([2, 20, 6], [1, 10, 2]) == Spread(median=2, min=2, max=3)
 

