@@ -243,6 +243,20 @@ def precision() -> str:
 
 
 @generated
+def training_step() -> str:
+    parts = ["network", "data", "matching", "RoIAlign", "pasting", "views", "optimiser"]
+    rows = [
+        [
+            f"`{record['preset']}`, {record['stage']}",
+            f"{record['step_over_network']:.2f}",
+            *(f"{100 * record['shares'][part]:.0f} %" if part in record["shares"] else "–" for part in parts),
+        ]
+        for record in content("bench/training-step")["records"]
+    ]
+    return table(["", "step over network", *parts], rows)
+
+
+@generated
 def gpu() -> str:
     rows = [
         [

@@ -10,7 +10,7 @@ import torch
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
-from ssdir.training import steps
+from ssdir.training.muon import orthogonalize
 from ssdir.training.recipe import StageConfig
 from ssdir.training.steps import build_optimizer, load_optimizer
 
@@ -42,21 +42,33 @@ def test_muons_steps_are_orthogonal_and_as_large_as_adams_usually_are() -> None:
     torch.testing.assert_close(step["bias"].abs(), torch.ones(24), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(("has_instructions", "least", "most"), [(True, 1e-4, 1e-2), (False, 0.0, 1e-6)])
-def test_muons_steps_are_of_the_precision_that_the_cpu_multiplies_in(
-    has_instructions: bool, least: float, most: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "multiplies_bf16", {"cpu": has_instructions}.get)
-    module = Net()
-    orthogonalize = timm_muon.zeropower_via_newtonschulz
-    step = module.step("muon")["weight"].flatten(1)
-    assert timm_muon.zeropower_via_newtonschulz is orthogonalize
-    gradient = module.net.weight.grad
-    assert gradient is not None
+@pytest.mark.parametrize("shape", [(24, 72), (72, 24), (300, 700), (700, 300), (128, 128)])
+def test_blocks_are_orthogonalised_as_by_timm(shape: tuple[int, int]) -> None:
+    g = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=g) * torch.logspace(0, -2, shape[1])
     coefficients = timm_muon.resolve_ns_coefficients("quintic", timm_muon._COEFFICIENTS)
-    exact = -orthogonalize(gradient.flatten(1).double(), 5, coefficients, dtype=torch.float64)
-    off = (step.double() / step.norm() - exact / exact.norm()).square().mean().sqrt()
-    assert least <= off <= most
+    wide = matrix if shape[0] <= shape[1] else matrix.T
+    expected = torch.cat(
+        [
+            timm_muon.zeropower_via_newtonschulz(block.double(), 5, coefficients, dtype=torch.float64)
+            for block in wide.split(100 if len(wide) == 300 else 128)
+        ]
+    )
+    found = orthogonalize(matrix, 5, coefficients)
+    assert found.shape == shape
+    found = found if shape[0] <= shape[1] else found.T
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_gradient_of_zeros_changes_nothing() -> None:
+    coefficients = timm_muon.resolve_ns_coefficients("quintic", timm_muon._COEFFICIENTS)
+    assert orthogonalize(torch.zeros(7, 9), 5, coefficients).count_nonzero() == 0
+
+
+def test_timms_function_is_as_before_after_a_step() -> None:
+    original = timm_muon.zeropower_via_newtonschulz
+    Net().step("muon")
+    assert timm_muon.zeropower_via_newtonschulz is original
 
 
 def test_adams_first_step_is_a_sign() -> None:

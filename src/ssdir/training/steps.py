@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import Muon
-from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
-from ssdir.ops.precision import multiplies_bf16
 from ssdir.training.loading import Batch
+from ssdir.training.muon import BlockMuon
 from ssdir.training.recipe import StageConfig
 
 
@@ -47,7 +43,7 @@ def build_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optim
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    muon: torch.optim.Optimizer = PortableMuon(
+    muon: torch.optim.Optimizer = BlockMuon(
         parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
     return muon
@@ -70,23 +66,3 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: StageConfig, steps:
     if config.schedule == "constant":
         return None
     return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=0.15)
-
-
-class PortableMuon(Muon):  # type: ignore[misc]  # timm has no types
-    """timm's Muon (Jordan et al. 2024), orthogonalising in a precision that the processor multiplies in.
-
-    timm always takes bfloat16. A CPU without instructions for it emulates these products, far slower than those in
-    single precision, and would spend most of a training on them.
-    """
-
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step of all parameters."""
-        if multiplies_bf16(self.param_groups[0]["params"][0].device.type):
-            return super().step(closure)
-        # The function that orthogonalises takes the precision as an argument, but timm passes none on.
-        orthogonalize = timm_muon.zeropower_via_newtonschulz
-        timm_muon.zeropower_via_newtonschulz = functools.partial(orthogonalize, dtype=torch.float32)
-        try:
-            return super().step(closure)
-        finally:
-            timm_muon.zeropower_via_newtonschulz = orthogonalize
