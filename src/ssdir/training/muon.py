@@ -58,7 +58,9 @@ def orthogonalize(
     num_blocks = -(-m // BLOCK)
     rows = F.pad(matrix.float(), (0, 0, 0, -m % num_blocks)).view(num_blocks, -1, n)
     rows = rows / rows.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    gram, product, factor = rows @ rows.mT, None, None
+    gram: Tensor = rows @ rows.mT
+    product: Tensor | None = None
+    factor: Tensor | None = None
     for a, b, c in coefficients[:steps]:
         if factor is not None:
             gram = factor @ (gram @ factor)
@@ -66,4 +68,5 @@ def orthogonalize(
         factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
     assert product is not None
-    return (product @ rows).view(-1, n)[:m]
+    orthogonal: Tensor = (product @ rows).view(-1, n)[:m]
+    return orthogonal
