@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,12 @@ from ssdir.training.loading import Batch
 from ssdir.training.loop import CHECKPOINT, StageLoop
 from ssdir.training.recipe import Recipe, read_recipe
 from ssdir.training.run_folder import read_summary
-from ssdir.training.selection import BestEpoch
+from ssdir.training.selection import (
+    LARGEST_SHARE,
+    MEASURED_COST,
+    BestEpoch,
+    measuring_interval,
+)
 
 from .common import SIZE, changed
 
@@ -56,7 +62,15 @@ def overfitting(recipe: Recipe) -> Recipe:
     return changed(recipe, "detector", **stage, keep="best", patience=PATIENCE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _every_epoch_is_measured() -> Iterator[None]:
+    """As of data with fewer images to validate on than these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssdir.training.fit.measuring_interval", lambda *_: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
 def chosen(overfitting: Recipe, misplaced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The detector alone."""
     torch.set_num_threads(1)
@@ -195,3 +209,24 @@ def test_recipes_say_which_epoch_is_kept() -> None:
         read_recipe("tiny", ["detector.keep=first"])
     with pytest.raises(InputError, match=r"'detector\.patience'"):
         read_recipe("tiny", ["detector.patience=0"])
+
+
+@pytest.mark.parametrize(("val", "train"), [(20, 180), (100, 180), (1000, 1000), (24, 8), (1, 10**6)])
+def test_measuring_takes_a_small_share_and_no_epoch_is_left_out_for_nothing(val: int, train: int) -> None:
+    every = measuring_interval(val, train)
+    cost = MEASURED_COST * val / train
+    assert cost / every <= LARGEST_SHARE
+    assert every == 1 or cost / (every - 1) > LARGEST_SHARE
+
+
+def test_epochs_in_between_are_not_measured(
+    overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssdir.training.fit.measuring_interval", measuring_interval)
+    assert measuring_interval(24, 8) == 10
+    train(changed(overfitting, "detector", epochs=12, patience=None), misplaced, tmp_path, stage="detector")
+    with (tmp_path / "detector" / "metrics.csv").open() as stream:
+        rows = {int(row["epoch"]): row["val/ap50"] for row in csv.DictReader(stream)}
+    assert [epoch for epoch, ap50 in rows.items() if ap50] == [9, 11]
+    summary = read_summary(tmp_path, "detector")
+    assert max(float(rows[epoch]) for epoch in (9, 11)) == pytest.approx(summary.kept_ap50)

@@ -32,7 +32,7 @@ from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, StageLoop
 from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.run_folder import prepare_folder
-from ssdir.training.selection import BestEpoch
+from ssdir.training.selection import BestEpoch, measuring_interval
 from ssdir.training.session import Session
 
 _LEAST_STEPS, _LEAST_SECONDS = 3, 1.0
@@ -202,7 +202,11 @@ class _Measurement:
         loop = StageLoop(self.fabric, stage, Session(progress=lambda *_: None))
         with loop.graphs():
             step = _step_seconds(loop)
-            validation = _seconds(lambda: _validate(loop, selection))
+            validation = _seconds(loop.validate)
+            if selection is not None and isinstance(model, SSD):
+                detector, batches = model, loop.val_loader
+                measuring = _seconds(lambda: selection.measure(detector, batches))
+                validation += measuring / measuring_interval(self.sizes["val"], self.sizes["train"])
             saving = _seconds(loop.save)
             if loop.log is not None and isinstance(model, GenerativeModel):
                 log, shown = loop.log, self.parts["val"]
@@ -243,12 +247,6 @@ def _step_seconds(loop: StageLoop) -> float:
         loop.train_epoch(note)
         loop.epoch += 1
     return (ends[-1] - ends[0]) / (len(ends) - 1)
-
-
-def _validate(loop: StageLoop, selection: BestEpoch | None) -> None:
-    loop.validate()
-    if selection is not None and isinstance(loop.stage.model, SSD):
-        selection.measure(loop.stage.model, loop.val_loader)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

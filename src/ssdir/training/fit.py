@@ -31,7 +31,7 @@ from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components
 from ssdir.training.recipe import STAGES, Recipe
 from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
-from ssdir.training.selection import BestEpoch, check_measurable
+from ssdir.training.selection import BestEpoch, check_measurable, measuring_interval
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
 
 CACHE = "cache"
@@ -213,7 +213,8 @@ def _train_detector(run: Run, fabric: Fabric) -> None:
     recipe, config, val = run.recipe, run.recipe.detector, run.splits["val"]
     assert isinstance(recipe.model, DetectedConfig)
     model = SSD(recipe.model.ssd, run.class_names)
-    selection = BestEpoch(val, config) if config.measures_epochs else None
+    every = measuring_interval(len(val), len(run.splits["train"]))
+    selection = BestEpoch(val, config, every) if config.measures_epochs else None
     folder = run.out / "detector"
     fit_stage(fabric, Stage(model, run.augmented(), val, recipe, config, folder, selection), run.session)
     if is_first_process():

@@ -125,7 +125,7 @@ class StageLoop:
         began = time.monotonic()
         values = {**self.train_epoch(advance), **self.validate()}
         selection, stage = self.stage.selection, self.stage
-        if selection is not None and isinstance(stage.model, SSD):
+        if selection is not None and isinstance(stage.model, SSD) and selection.is_due(self.epoch):
             values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, self.val_loader))
             selection.add_epoch(self.epoch, values["val/ap50"], stage.model)
         if self.log is not None:

@@ -63,7 +63,7 @@ class DetectorStageConfig(StageConfig):
 
     @property
     def measures_epochs(self) -> bool:
-        """True if AP50 of the validation split is measured after each epoch."""
+        """True if AP50 of the validation split is measured after epochs, see `measuring_interval`."""
         return self.keep == "best" or self.patience is not None
 
 

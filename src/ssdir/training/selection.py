@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,19 @@ from ssdir.training.recipe import DetectorStageConfig
 
 AP50 = "detection/ap50"
 
+LARGEST_SHARE, MEASURED_COST = 0.15, 0.5
+"""The largest share of the time of training that measuring may take, and the time to measure an image relative to
+that of a training step per image."""
+
+
+def measuring_interval(val_images: int, train_images: int) -> int:
+    """Returns the least n for which measuring each n-th epoch takes no more than `LARGEST_SHARE` of the training.
+
+    It follows from the numbers of images alone, so that a run keeps the same epoch on any machine.
+    """
+    share = MEASURED_COST * val_images / max(1, train_images)
+    return max(1, math.ceil(share / LARGEST_SHARE))
+
 
 def check_measurable(split: ObjectDataset) -> None:
     """Checks that epochs can be compared on a validation split.
@@ -33,13 +47,14 @@ def check_measurable(split: ObjectDataset) -> None:
 
 
 class BestEpoch:
-    """Measures AP50 on the validation split after each epoch, keeps the best weights, and stops early.
+    """Measures AP50 on the validation split after epochs, keeps the best weights, and stops early.
 
     Its state is part of the checkpoint, so that a resumed run chooses the epoch that an uninterrupted one chooses.
 
     Args:
         split: the validation split, in the order of the batches that epochs are measured on.
         config: of the detector's stage.
+        every: n; only every n-th epoch is measured, and the last one.
 
     Attributes:
         epoch: the epoch whose weights are kept, counted from 0; None before the first.
@@ -47,8 +62,8 @@ class BestEpoch:
         has_stopped: whether training stopped because AP50 had stopped rising.
     """
 
-    def __init__(self, split: ObjectDataset, config: DetectorStageConfig) -> None:
-        self.config = config
+    def __init__(self, split: ObjectDataset, config: DetectorStageConfig, every: int = 1) -> None:
+        self.config, self.every = config, every
         self._letterbox = split.letterbox(range(len(split)))
         self._targets = self._letterbox.to_image(split.all_objects())
         ignored = Objects.cat([split.ignored(index) for index in range(len(split))])
@@ -58,6 +73,10 @@ class BestEpoch:
         self.has_stopped = False
         self._best: tuple[int, float] | None = None
         self._weights: dict[str, Tensor] = {}
+
+    def is_due(self, epoch: int) -> bool:
+        """True if an epoch, counted from 0, is to be measured."""
+        return (epoch + 1) % self.every == 0 or epoch + 1 == self.config.epochs
 
     def add_epoch(self, epoch: int, ap50: float, model: SSD) -> None:
         """Keeps the weights of an epoch if it is the best so far, and decides whether training stops."""
