@@ -55,7 +55,11 @@ def test_drawings_get_a_small_model_whatever_the_device(tmp_path: Path) -> None:
 @needs_voc
 @needs_clevr_mini
 def test_real_images_are_told_apart() -> None:
-    assert [check_data(folder).photographs for folder in (COCO128, VOC, CLEVR_MINI)] == [True, True, False]
+    assert [check_data(folder).photographs for folder in (COCO128, VOC / "VOCdevkit" / "VOC2012", CLEVR_MINI)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, epoch: float, once: float = 0.0) -> None:
