@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import ok, refused
+from ssdir.data.crops import crop_boxes
 from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.reproduce.photos import compare, timing
 from ssdir.reproduce.photos.compare import choose_rows, compare_photographs, find_photographs
-from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder, crop_boxes
+from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder
 from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
 from ssdir.reproduce.photos.photographs import Photographs, read_photographs
 from ssdir.training.session import OutOfTime

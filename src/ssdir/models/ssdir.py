@@ -8,6 +8,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from ssdir.models.backbones.base import Backbone
+from ssdir.models.backbones.timm_net import TimmConfig, frozen_stages
 from ssdir.models.detected.encoders import (
     AlignedEncoder,
     AlignedEncoderConfig,
@@ -36,11 +37,20 @@ class SSDIRConfig(DetectedVAEConfig):
     def _refiner_features_need_a_refiner(self) -> Self:
         if _reads_refiner(self.encoder) and self.ssd.refiner is None:
             raise ValueError("encoder.refiner_features needs ssd.refiner")
+        if _reads_pretrained(self.encoder):
+            if self.clone_backbone:
+                raise ValueError("encoder.features=pretrained reads a copy of its own: leave out clone_backbone")
+            if not isinstance(self.ssd.backbone, TimmConfig):
+                raise ValueError("encoder.features=pretrained needs ssd.backbone.kind=timm: it names weights")
         return self
 
 
 def _reads_refiner(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> bool:
     return isinstance(encoder, AlignedEncoderConfig) and encoder.refiner_features
+
+
+def _reads_pretrained(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> bool:
+    return isinstance(encoder, AlignedEncoderConfig) and encoder.features == "pretrained"
 
 
 class SSDIR(DetectedVAE):
@@ -56,6 +66,9 @@ class SSDIR(DetectedVAE):
         self.backbone: Backbone | None = None
         if config.clone_backbone:
             self.backbone = self.detector.backbone.clone(aligned, every_stage)
+        if _reads_pretrained(encoder):
+            assert isinstance(config.ssd.backbone, TimmConfig)
+            self.backbone = frozen_stages(config.ssd.backbone, config.image_size)
         channels = (self.backbone or self.detector.backbone).channels
         self.encoder: PyramidEncoder | AlignedEncoder
         if isinstance(encoder, AlignedEncoderConfig):

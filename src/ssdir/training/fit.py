@@ -26,6 +26,7 @@ from ssdir.models.registry import build_model, fetch_pretrained, without_pretrai
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.devices import is_first_process, launched, make_fabric
+from ssdir.training.distillation import teach
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components
@@ -234,6 +235,9 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
     if isinstance(model, DetectedVAE):
         cached = _run_detector(run, model, fabric)
         config = recipe.representation
+        if model.student is not None:
+            with run.session.watching("embedding crops by the pretrained network") as progress:
+                cached["train"] = teach(model, cached["train"], recipe.seed, progress)
         fit_stage(fabric, Stage(model, cached["train"], cached["val"], recipe, config, folder), run.session)
     elif is_first_process():
         assert isinstance(model, PooledFeatures)

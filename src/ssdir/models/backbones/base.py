@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
 from ssdir.errors import InputError
 from ssdir.ops.precision import in_full_precision
@@ -153,6 +153,7 @@ class TopDownBackbone(Backbone):
         top_down: int,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        neck_depth: int = 0,
     ) -> None:
         if num_levels > len(channels):
             raise InputError(f"num_levels is {num_levels}, but the backbone has {len(channels)} stages")
@@ -160,7 +161,12 @@ class TopDownBackbone(Backbone):
         super().__init__([top_down] * num_levels if top_down else kept, mean, std)
         self.num_levels, self.stage_channels = num_levels, channels
         self.finer_channels = channels[-num_levels - 1] if num_levels < len(channels) else None
-        self.top_down = FeaturePyramidNetwork(kept, top_down) if top_down else None
+        norm = nn.BatchNorm2d if neck_depth else None
+        self.top_down = FeaturePyramidNetwork(kept, top_down, norm_layer=norm) if top_down else None
+        self.neck = nn.ModuleList(
+            nn.Sequential(*(Conv2dNormActivation(top_down, top_down, 3) for _ in range(neck_depth)))
+            for _ in range(num_levels if neck_depth else 0)
+        )
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:
         """Features of every stage, fine to coarse."""
@@ -176,7 +182,7 @@ class TopDownBackbone(Backbone):
         if every_stage:
             self.num_levels = len(self.stage_channels)
         self.channels, self.top_down = self.stage_channels[-self.num_levels :], None
-        self.finer_channels = None
+        self.finer_channels, self.neck = None, nn.ModuleList()
 
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:  # noqa: D102
         stages = self.bottom_up(images)
@@ -184,6 +190,10 @@ class TopDownBackbone(Backbone):
         if self.top_down is not None:
             named = self.top_down(OrderedDict((str(level), feature) for level, feature in enumerate(features)))
             features = list(named.values())
+            if len(self.neck):
+                features = [
+                    convolutions(level.relu()) for convolutions, level in zip(self.neck, features, strict=True)
+                ]
         return [before[-1], *features] if finer else features
 
 

@@ -38,6 +38,7 @@ class TimmConfig(Config):
     frozen_norm: bool = False
     num_levels: int = Field(3, ge=1, le=MAX_STAGES)
     top_down: int = Field(128, ge=0, le=MAX_WIDTH)
+    neck_depth: int = Field(0, ge=0, le=MAX_STAGES)
 
 
 class TimmBackbone(TopDownBackbone):
@@ -64,6 +65,7 @@ class TimmBackbone(TopDownBackbone):
             config.top_down,
             net.pretrained_cfg["mean"],
             net.pretrained_cfg["std"],
+            config.neck_depth,
         )
         if config.frozen_stages > len(self.stage_channels):
             raise InputError(
@@ -133,6 +135,24 @@ class TimmBackbone(TopDownBackbone):
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:  # noqa: D102
         return [rearrange(feature, self.layout) for feature in self.net(images)]
+
+
+def frozen_stages(config: TimmConfig, image_size: int) -> TimmBackbone:
+    """Builds the frozen stages of a pretrained network, from the one that quarters the resolution on.
+
+    Args:
+        config: of a detector's backbone; names the network and its weights.
+        image_size: side of the images.
+    """
+    stages = len(TimmBackbone(config.model_copy(update={"weights": None}), image_size).stage_channels)
+    changes = {
+        "num_levels": stages - 1,
+        "top_down": 0,
+        "neck_depth": 0,
+        "frozen_stages": stages,
+        "frozen_norm": True,
+    }
+    return TimmBackbone(config.model_copy(update=changes), image_size)
 
 
 def _options(name: str, image_size: int | None) -> dict[str, Any]:

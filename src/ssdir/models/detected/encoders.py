@@ -16,6 +16,8 @@ from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
 
+MEAN_FEATURES_DROPOUT = 0.3
+
 
 class Posterior(NamedTuple):
     """Dense parameters for every cell of the pyramid; it never leaves models and losses.
@@ -66,6 +68,9 @@ class AlignedEncoderConfig(LatentConfig):
         num_downsamples: 3×3 convolutions of stride 2; each after the first doubles the channels.
         refiner_features: also read the hidden layer of the frozen detector's refiner, which has learned what the
             detector was supervised with, such as classes.
+        features: which feature maps: those of the detector's `pyramid`, or of a trained copy of its backbone; or,
+            with `pretrained`, the stages of a frozen copy with the weights that the detector's backbone started
+            from. Then `levels` are all of them, and the mean of each in the box is read beside the samples.
         hidden_channels: channels after the 1×1; but see `num_downsamples`.
         mlp_channels: width of the hidden layer.
     """
@@ -75,6 +80,7 @@ class AlignedEncoderConfig(LatentConfig):
     levels: Literal["own", "all"] = "own"
     num_downsamples: int = Field(1, ge=1, le=6)
     refiner_features: bool = False
+    features: Literal["pyramid", "pretrained"] = "pyramid"
     hidden_channels: int = Field(128, ge=1, le=MAX_WIDTH)
     mlp_channels: int = Field(256, ge=1, le=MAX_WIDTH)
 
@@ -113,6 +119,36 @@ def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Seq
     return nn.Sequential(*convs, nn.Conv2d(hidden, config.latent_dim, 1))
 
 
+class MeanFeatures(nn.Module):
+    """The means of pretrained feature maps in each box to a part of `z_what`: a linear map and a hidden layer's.
+
+    What a pretrained network knows of an object's kind is in these means, not in where in the box its parts are.
+
+    Args:
+        num_features: channels of all maps together.
+        config: sizes.
+    """
+
+    def __init__(self, num_features: int, config: AlignedEncoderConfig) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(num_features, affine=False)
+        self.linear = nn.Linear(num_features, config.latent_dim)
+        self.hidden = nn.Sequential(
+            nn.Linear(num_features, 4 * config.mlp_channels),
+            nn.BatchNorm1d(4 * config.mlp_channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(MEAN_FEATURES_DROPOUT),
+            nn.Linear(4 * config.mlp_channels, config.latent_dim),
+        )
+
+    def forward(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
+        """Feature maps, each (B, C, h, w), and boxes (M, 4), xyxy relative to the image, to (M, D)."""
+        means = torch.cat([crop_glimpses(level, boxes, image_index, 1).flatten(1) for level in features], dim=1)
+        means = self.norm(means)
+        mapped: Tensor = self.linear(means) + self.hidden(means)
+        return mapped
+
+
 class AlignedEncoder(nn.Module):
     """An encoder that reads what and depth of given objects from feature maps, in the frame of each box.
 
@@ -140,7 +176,8 @@ class AlignedEncoder(nn.Module):
         num_refiner_features: int = 0,
     ) -> None:
         super().__init__()
-        self.size, self.levels = config.samples, config.levels
+        pretrained = config.features == "pretrained"
+        self.size, self.levels = config.samples, "all" if pretrained else config.levels
         width, hidden = config.hidden_channels, config.mlp_channels
         ends = torch.tensor(list(level_cells)).cumsum(0) * anchors_per_cell
         self.register_buffer("level_starts", ends[:-1], persistent=False)
@@ -159,6 +196,7 @@ class AlignedEncoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, config.latent_dim + 1),
         )
+        self.means = MeanFeatures(sum(channels), config) if pretrained else None
         self.apply(init_xavier)
 
     def forward(
@@ -180,7 +218,10 @@ class AlignedEncoder(nn.Module):
         """
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
-            return self._means(crop_levels(inputs, boxes, image_index, self.size), refiner_features)
+            what_loc, depth_loc = self._means(crop_levels(inputs, boxes, image_index, self.size), refiner_features)
+            if self.means is not None:
+                what_loc = what_loc + self.means(features, image_index, boxes)
+            return what_loc, depth_loc
         object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
         members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
         read = [
