@@ -208,7 +208,7 @@ class _PasteRegions(torch.autograd.Function):
         appearances, across, down = ctx.saved_tensors
         C, S = appearances.shape[1], appearances.shape[-1]
         of_appearances, of_across, of_down = (
-            torch.zeros_like(each) if needed else None
+            torch.zeros_like(each, memory_format=torch.contiguous_format) if needed else None
             for each, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
         )
         for m, (image, y, h, x, w) in enumerate(ctx.regions):

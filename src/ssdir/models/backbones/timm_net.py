@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 from einops import rearrange
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,6 +29,9 @@ class TimmConfig(Config):
             ones.
         num_levels: how many of its coarsest feature maps make up the pyramid.
         top_down: channels of the top-down pathway; 0 for none.
+        neck_depth: number of 3×3 convolutions with batch norm after the top-down pathway, which then has batch
+            norm too; 0 for neither. Features of a frozen network need more layers of their own, and the sizes of
+            EfficientNet's differ so much that heads don't learn from them without norm.
     """
 
     kind: Literal["timm"] = "timm"
@@ -39,6 +42,12 @@ class TimmConfig(Config):
     num_levels: int = Field(3, ge=1, le=MAX_STAGES)
     top_down: int = Field(128, ge=0, le=MAX_WIDTH)
     neck_depth: int = Field(0, ge=0, le=MAX_STAGES)
+
+    @model_validator(mode="after")
+    def _neck_follows_a_pathway(self) -> Self:
+        if self.neck_depth and not self.top_down:
+            raise ValueError("neck_depth needs top_down channels: there is no top-down pathway to follow")
+        return self
 
 
 class TimmBackbone(TopDownBackbone):

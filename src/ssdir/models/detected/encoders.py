@@ -16,7 +16,8 @@ from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
 
-MEAN_FEATURES_DROPOUT = 0.3
+POOLED_SIDE = 3
+"""Samples along each side of a box of pretrained features that are mapped linearly."""
 
 
 class Posterior(NamedTuple):
@@ -70,7 +71,7 @@ class AlignedEncoderConfig(LatentConfig):
             detector was supervised with, such as classes.
         features: which feature maps: those of the detector's `pyramid`, or of a trained copy of its backbone; or,
             with `pretrained`, the stages of a frozen copy with the weights that the detector's backbone started
-            from. Then `levels` are all of them, and the mean of each in the box is read beside the samples.
+            from. Then `levels` are all of them, and see `PooledStages`.
         hidden_channels: channels after the 1×1; but see `num_downsamples`.
         mlp_channels: width of the hidden layer.
     """
@@ -119,33 +120,26 @@ def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Seq
     return nn.Sequential(*convs, nn.Conv2d(hidden, config.latent_dim, 1))
 
 
-class MeanFeatures(nn.Module):
-    """The means of pretrained feature maps in each box to a part of `z_what`: a linear map and a hidden layer's.
+class PooledStages(nn.Module):
+    """RoIAlign of pretrained feature maps in each box, standardised, to a part of `z_what`: a linear map.
 
-    What a pretrained network knows of an object's kind is in these means, not in where in the box its parts are.
+    It starts as what users of a pretrained network compute, so that a few hundred photographs need not teach it.
 
     Args:
-        num_features: channels of all maps together.
-        config: sizes.
+        channels: channels of each map.
+        latent_dim: size D of `z_what`.
     """
 
-    def __init__(self, num_features: int, config: AlignedEncoderConfig) -> None:
+    def __init__(self, channels: Sequence[int], latent_dim: int) -> None:
         super().__init__()
+        num_features = sum(channels) * POOLED_SIDE**2
         self.norm = nn.BatchNorm1d(num_features, affine=False)
-        self.linear = nn.Linear(num_features, config.latent_dim)
-        self.hidden = nn.Sequential(
-            nn.Linear(num_features, 4 * config.mlp_channels),
-            nn.BatchNorm1d(4 * config.mlp_channels),
-            nn.ReLU(inplace=True),
-            nn.Dropout(MEAN_FEATURES_DROPOUT),
-            nn.Linear(4 * config.mlp_channels, config.latent_dim),
-        )
+        self.linear = nn.Linear(num_features, latent_dim)
 
     def forward(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
         """Feature maps, each (B, C, h, w), and boxes (M, 4), xyxy relative to the image, to (M, D)."""
-        means = torch.cat([crop_glimpses(level, boxes, image_index, 1).flatten(1) for level in features], dim=1)
-        means = self.norm(means)
-        mapped: Tensor = self.linear(means) + self.hidden(means)
+        pooled = [crop_glimpses(level, boxes, image_index, POOLED_SIDE).flatten(1) for level in features]
+        mapped: Tensor = self.linear(self.norm(torch.cat(pooled, dim=1)))
         return mapped
 
 
@@ -196,7 +190,8 @@ class AlignedEncoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, config.latent_dim + 1),
         )
-        self.means = MeanFeatures(sum(channels), config) if pretrained else None
+        # The finest stage, of stride 4, knows edges, not kinds.
+        self.pooled = PooledStages(channels[1:], config.latent_dim) if pretrained else None
         self.apply(init_xavier)
 
     def forward(
@@ -219,8 +214,8 @@ class AlignedEncoder(nn.Module):
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
             what_loc, depth_loc = self._means(crop_levels(inputs, boxes, image_index, self.size), refiner_features)
-            if self.means is not None:
-                what_loc = what_loc + self.means(features, image_index, boxes)
+            if self.pooled is not None:
+                what_loc = what_loc + self.pooled(features[1:], image_index, boxes)
             return what_loc, depth_loc
         object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
         members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]
