@@ -43,10 +43,10 @@ def teach(
     """
     assert model.student is not None
     assert isinstance(model.config.ssd.backbone, TimmConfig)
-    dataset, config = cached.dataset, model.config.distillation
-    network = CropNetwork(model.config.ssd.backbone).to(model.device, memory_format=torch.channels_last)
-    teacher = Teacher(network)
-    objects = _with_random_boxes(cached, model, config.random_boxes, seed)
+    dataset = cached.dataset
+    network = CropNetwork(model.config.ssd.backbone).to(model.device)
+    teacher = Teacher(network.to(memory_format=torch.channels_last))
+    objects = _with_random_boxes(cached, model, model.config.distillation.random_boxes, seed)
     # Crops of the images' own pixels, which are more than the detector's.
     boxes = dataset.letterbox(range(len(dataset))).to_image(objects.replace(anchor_index=None))
     embedded = []
@@ -68,7 +68,8 @@ def _with_random_boxes(cached: CachedDataset, model: DetectedVAE, per_image: int
     sides = (side * torch.cat([proportion, -proportion], dim=1).exp()).clamp(max=1)
     center = sides / 2 + (1 - sides) * torch.rand(B * per_image, 2, generator=random)
     image_index = torch.arange(B).repeat_interleave(per_image)
-    boxes = Objects(image_index, B, torch.cat([center, sides], dim=1), torch.zeros(B * per_image))
+    scores = torch.zeros(len(image_index))
+    boxes = Objects(image_index, B, torch.cat([center, sides], dim=1), scores)
     boxes = cached.dataset.letterbox(range(B)).to_square(boxes)
     order = torch.cat([detected.image_index, boxes.image_index]).argsort(stable=True)
     assert detected.scores is not None
@@ -80,7 +81,7 @@ def _with_random_boxes(cached: CachedDataset, model: DetectedVAE, per_image: int
         torch.cat([detected.image_index, boxes.image_index])[order],
         B,
         z_where,
-        torch.cat([detected.scores, boxes.scores])[order],
+        torch.cat([detected.scores, scores])[order],
         labels,
         anchor_index=model.detector.assign(z_where.to(model.device)).cpu(),
         source_index=torch.arange(len(order)),
