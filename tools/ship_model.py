@@ -1,66 +1,139 @@
 """Puts a trained model into the package: weights in half precision, and a card with what was measured.
 
-python tools/ship_model.py RUN NAME --metrics JSON --description "…" --data "…"
+python tools/ship_model.py RUN NAME --metrics JSON [--comparison JSON]
+
+`tools/model_cards/NAME.yaml` holds what only a person knows of the model: see `CardText`.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import typer
 
+from ssdir.config import Config, parse
+from ssdir.documents import read_json, read_yaml
+from ssdir.models.base import ObjectModel
+from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.io import load_model, save_model
+from ssdir.models.shipped import WEIGHTS_FILE
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "src" / "ssdir" / "weights"
+TEXTS = ROOT / "tools" / "model_cards"
 FIGURES = {
-    "AP50": ("detection/ap50", ".3f"),
-    "latents per true object": ("detection/latents_per_object", ".3f"),
-    "reconstruction MSE": ("reconstruction/mse", ".4f"),
-    "linear probe of `z_what`, conditional": ("probe/accuracy", ".3f"),
-    "linear probe of `z_what`, end to end": ("probe/accuracy_end_to_end", ".3f"),
+    "detection/ap50": ("AP50", ".3f"),
+    "detection/latents_per_object": ("latents per true object", ".3f"),
+    "reconstruction/mse": ("reconstruction MSE", ".4f"),
+    "probe/accuracy": ("linear probe of `z_what`, conditional", ".3f"),
+    "probe/accuracy_end_to_end": ("linear probe of `z_what`, end to end", ".3f"),
 }
-LIMIT = 8_000_000
-"""Maximum bytes of a shipped model."""
+"""Rows of a card, of what `ssdir evaluate` or `ssdir demo` measured."""
+COMPARED_FIGURES = {
+    "true_boxes/probe/accuracy": ("linear probe at true boxes", ".3f"),
+    "true_boxes/knn_10/accuracy": ("10 nearest neighbours at true boxes", ".3f"),
+    "true_boxes/knn_1/balanced": ("nearest neighbour at true boxes, class-balanced", ".3f"),
+    "retrieval/map": ("retrieval across images, mean average precision", ".3f"),
+    "few_labels/5/accuracy": ("accuracy from 5 labels per class", ".3f"),
+    "robustness/padding/cosine": ("cosine between an object and itself in a padded image", ".3f"),
+    "robustness/unrelated_cosine": ("cosine between unrelated objects, median", ".3f"),
+}
+"""Further rows, of what `ssdir reproduce photos` measured."""
+LIMIT = 16_000_000
+"""Maximum bytes of a shipped model's weights."""
+
+
+class CardText(Config):
+    """What a model's card says beside its figures.
+
+    Attributes:
+        description: one line for `ssdir models`.
+        data: the recipe, what it was trained on, and under which licence that is; whole sentences.
+        use: what the model is for, and what it is not for; whole sentences.
+        supervision: what detector and embeddings learned from; whole sentences.
+        measured_on: what the figures are of, such as `test images with digits never seen in training`.
+        compared_on: what the figures of `--comparison` are of; None repeats `measured_on`.
+    """
+
+    description: str
+    data: str
+    use: str
+    supervision: str
+    measured_on: str
+    compared_on: str | None = None
 
 
 def ship(
     run: Annotated[Path, typer.Argument(help="Folder of a model or a run.")],
     name: Annotated[str, typer.Argument(help="Name to load it by.")],
     metrics: Annotated[Path, typer.Option(help="What `ssdir evaluate` or `ssdir demo` measured on it.")],
-    description: Annotated[str, typer.Option(help="One line for `ssdir models`.")],
-    data: Annotated[str, typer.Option(help="What it was trained on, and under which licence that is.")],
+    comparison: Annotated[
+        Path | None, typer.Option(help="Its row of `ssdir reproduce photos`, such as results/photos/….json.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="YAML of its card; tools/model_cards/NAME.yaml.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to make the model's folder in.")] = WEIGHTS,
 ) -> None:
     """Writes the model's folder in `src/ssdir/weights`."""
-    report = json.loads(metrics.read_text(encoding="utf-8"))
-    measured, threshold = report["metrics"], report["provenance"]["config"].get("score_threshold")
-    folder, model = WEIGHTS / name, load_model(run)
+    text_file = text or TEXTS / f"{name}.yaml"
+    words = parse(CardText, read_yaml(text_file), source=f"'{text_file}'")
+    card = card_of(name, words, metrics, comparison)
+    folder, model = out / name, without_training_parts(load_model(run))
+    threshold = read_json(metrics)["provenance"]["config"].get("score_threshold")
     if threshold is not None:  # what it was measured at
         detector = model.config.ssd.model_copy(update={"score_threshold": threshold})
         model.config = model.config.model_copy(update={"ssd": detector})
-    save_model(model, folder, description, half=True)
-    size = (folder / "model.safetensors").stat().st_size
-    if size > LIMIT:
-        raise SystemExit(f"the weights take {size:,} bytes, a shipped model may take {LIMIT:,}: shrink the model")
-    rows = "\n".join(f"| {label} | {measured[key]:{spec}} |" for label, (key, spec) in FIGURES.items())
-    source = metrics.resolve().relative_to(ROOT)
+    with TemporaryDirectory() as made:
+        save_model(model, made, words.description, half=True)
+        (Path(made) / "README.md").write_text(card, encoding="utf-8")
+        size = (Path(made) / WEIGHTS_FILE).stat().st_size
+        if size > LIMIT:
+            raise SystemExit(
+                f"the weights take {size:,} bytes, a shipped model may take {LIMIT:,}: shrink the model"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+
+
+def without_training_parts(model: ObjectModel) -> ObjectModel:
+    """Leaves out what predicts the teacher's embeddings, which only training reads; returns the model."""
+    if isinstance(model, DetectedVAE) and model.student is not None:
+        model.student = None
+        distillation = model.config.distillation.model_copy(update={"weight": 0.0})
+        model.config = model.config.model_copy(update={"distillation": distillation})
+    return model
+
+
+def card_of(name: str, words: CardText, metrics: Path, comparison: Path | None) -> str:
+    """Returns the card's Markdown, with each figure that the reports have."""
     card = f"""# {name}
 
-SSDIR, {description}. {data}
+SSDIR, {words.description}. {words.data}
 
-For: trying ssdir, tests, and light digits on dark pictures of about 128×128 pixels. Not for: anything else; it has
-been trained on nothing else. The detector was supervised with boxes but no classes; the embeddings were learned by
-reconstruction and by comparing views. Weights are stored in half precision.
-
-On test images with digits never seen in training (`{source}` of the repository):
-
-| | |
-|---|---|
-{rows}
+{words.use} {words.supervision} Weights are stored in half precision.
 """
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    card += _figures(words.measured_on, metrics, FIGURES)
+    if comparison is not None:
+        card += _figures(words.compared_on or words.measured_on, comparison, COMPARED_FIGURES)
+    return card
+
+
+def _figures(measured_on: str, report: Path, figures: dict[str, tuple[str, str]]) -> str:
+    """Returns a sentence and a table.
+
+    Raises:
+        SystemExit: if the report has none of the figures.
+    """
+    measured: dict[str, Any] = read_json(report)["metrics"]
+    known = {key: row for key, row in figures.items() if measured.get(key) is not None}
+    if not known:
+        raise SystemExit(f"'{report}' has none of the card's figures: {', '.join(figures)}")
+    rows = "\n".join(f"| {label} | {measured[key]:{spec}} |" for key, (label, spec) in known.items())
+    source = report.resolve()
+    shown = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source.name
+    return f"\nOn {measured_on} (`{shown}` of the repository):\n\n| | |\n|---|---|\n{rows}\n"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -56,15 +54,14 @@ class Identity(Record):
 
     @classmethod
     def of(cls, model: str, maker: Maker) -> Identity:
-        """The identity of a loaded model, under the name or path that it was loaded by.
+        """The identity of a loaded model, under its name or absolute path (`models.shipped.model_source`).
 
         Raises:
             InputError: if the model gives no embeddings.
         """
         check_embeds(model, maker)
-        source = str(Path(model).resolve()) if os.path.exists(model) else model
         return cls(
-            model=source,
+            model=model,
             class_names=list(maker.class_names),
             latent_dim=maker.latent_dim,
             fingerprint=maker.fingerprint,

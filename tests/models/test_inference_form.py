@@ -14,6 +14,7 @@ from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.inference_form import inference_form
 from ssdir.models.io import load_model
 from ssdir.models.registry import build_model
+from ssdir.models.shipped import shipped_models
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.recipe import read_recipe
 
@@ -73,7 +74,7 @@ def test_objects_are_the_same(changes: dict[str, object]) -> None:
     assert_same_objects(fast.encode(noise(3)), found)
 
 
-@pytest.mark.parametrize("name", ["tiny-digits", "tiny-mnist"])
+@pytest.mark.parametrize("name", sorted(shipped_models()))
 def test_shipped_models_are_the_same(name: str) -> None:
     model = load_model(name)
     images = torch.nn.functional.interpolate(noise(2), model.image_size)

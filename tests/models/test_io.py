@@ -26,7 +26,7 @@ from ssdir.models.io import (
     save_model,
     weights_fingerprint,
 )
-from ssdir.models.shipped import list_models
+from ssdir.models.shipped import list_models, model_source, shipped_models
 
 from .tiny import NAMES, SIZE, assert_same_objects, detector_config, noise, tiny_detector, tiny_model
 
@@ -338,6 +338,16 @@ def test_unknown_names_are_one_sentence(tmp_path: Path) -> None:
         load_model("nowhere")
     with pytest.raises(InputError, match=r"has no config\.json and no model\.safetensors"):
         load_model(tmp_path)
+
+
+def test_a_shipped_model_keeps_its_name_beside_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*shipped_models(), "mine"]:
+        Path(name).mkdir()
+        assert model_source(name) == (name if name != "mine" else str(tmp_path.resolve() / "mine"))
+    assert model_source("hf://someone/model") == "hf://someone/model"
 
 
 def test_shipped_models_load() -> None:

@@ -71,7 +71,7 @@ def start(folder: Path, *arguments: str) -> Running:
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     pytest.importorskip("gradio", reason="the studio needs gradio")
-    studio = start(tmp_path_factory.mktemp("studio"))
+    studio = start(tmp_path_factory.mktemp("studio"), "tiny-digits")
     yield studio
     if studio.process.poll() is None:
         studio.stop()

@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -6,16 +8,26 @@ import torch
 from PIL import Image
 
 import ssdir
-from ssdir.commands.studio import DEFAULT_MODEL
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
+from ssdir.models.shipped import shipped_models
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.app import NUM_OFFERED
-from ssdir.studio.images import appearance_spread, depth_ranks, encode_image, read_upload, sample_images
+from ssdir.studio.images import (
+    appearance_spread,
+    depth_ranks,
+    encode_image,
+    read_upload,
+    sample_images,
+    sample_photographs,
+    samples_for,
+)
+from ssdir.studio.studio import default_model
+from ssdir.training.recipe import read_recipe
 
 
 def test_an_encoded_image_is_what_the_predictor_returns_by_falling_score(predictor: Predictor) -> None:
@@ -38,8 +50,41 @@ def test_samples_are_the_same_each_time_and_do_not_depend_on_how_many() -> None:
     assert not np.array_equal(many[0].image, many[1].image)
 
 
-def test_the_studio_opens_with_a_model_that_knows_its_samples() -> None:
-    predictor, wrong, digits = ssdir.load(DEFAULT_MODEL, "cpu"), 0, 0
+def test_sample_photographs_are_photographs_and_the_same_each_time() -> None:
+    few, many = sample_photographs(4), sample_photographs(6)
+    assert [each.name for each in many] == ["flower", "portrait", "temple", "collage 1", "collage 2", "collage 3"]
+    for one, other in zip(few, many, strict=False):
+        assert np.array_equal(one.image, other.image)
+    for each in many:
+        assert each.image.dtype == np.uint8
+        assert each.image.shape[2] == 3
+        assert each.image.flags.writeable, "torch warns of others"
+        assert len(np.unique(each.image.reshape(-1, 3), axis=0)) > 5000, "colours of a photograph"
+    assert not np.array_equal(many[3].image, many[4].image)
+
+
+def test_the_studio_opens_with_a_shipped_model_that_detects_something_in_its_samples() -> None:
+    assert default_model() == ("photos" if "photos" in shipped_models() else "tiny-digits")
+    predictor = ssdir.load(default_model(), "cpu")
+    samples = samples_for(predictor, NUM_OFFERED)
+    assert len(samples) == NUM_OFFERED
+    assert samples[0].name == ("flower" if default_model() == "photos" else "sample 1")
+    found = predictor.encode([sample.image for sample in samples])
+    assert len(found.image_index.unique()) >= NUM_OFFERED - 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "first"),
+    [("photos", "flower"), ("tiny", "sample 1"), ("paper-mnist", "sample 1"), ("spair-64", "sample 1")],
+)
+def test_samples_are_such_as_the_model_may_know(preset: str, first: str) -> None:
+    config = read_recipe(preset).model
+    predictor = cast("Predictor", SimpleNamespace(model=SimpleNamespace(config=config)))
+    assert samples_for(predictor, 1)[0].name == first
+
+
+def test_tiny_digits_knows_the_sample_digits() -> None:
+    predictor, wrong, digits = ssdir.load("tiny-digits", "cpu"), 0, 0
     for number, sample in enumerate(sample_images(NUM_OFFERED)):
         config, rng = ScatterConfig(grids=(2, 3, 4), seed=1), image_rng(1, "test", number)
         true = scatter_image(load_glyphs("digits", "test"), config, rng)

@@ -185,6 +185,6 @@ def test_large_uploads_are_refused(running: Running) -> None:
 
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    studio = start(tmp_path)
+    studio = start(tmp_path, "tiny-digits")
     assert "the studio is closed" in studio.stop()
     assert studio.process.returncode == 0

@@ -10,14 +10,12 @@ import typer
 from ssdir.console import progress, say
 from ssdir.errors import InputError
 
-DEFAULT_MODEL = "tiny-digits"
-"""A shipped model that was trained on images like the samples."""
-
 
 def studio(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="A shipped model's name, or a model's or run's folder.")
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="A shipped model's name, or a model's or run's folder."),
+    ] = None,
     objects: Annotated[
         Path | None, typer.Option(help="File of ssdir encode to explore; by default the samples' objects.")
     ] = None,
@@ -39,12 +37,12 @@ def studio(
     except ImportError as error:
         missing = (error.name or "gradio").split(".")[0]
         raise InputError(f"for the studio, {missing} is missing: pip install 'ssdir[studio]'") from None
-    from ssdir.studio.studio import Studio
+    from ssdir.studio.studio import Studio, default_model
 
     # The port comes first: loading the model would be in vain if it is busy.
     with listen(port) as listener:
         with progress("opening") as advance:
-            opened = Studio.open(model, objects, compare or [], device, advance)
+            opened = Studio.open(model or default_model(), objects, compare or [], device, advance)
 
         def ready(address: str) -> None:
             say(f"studio: {address} (Ctrl-C ends it)")

@@ -15,6 +15,7 @@ from ssdir.formatting import counted, quote
 from ssdir.identity import check_embeds
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import EncodedBatch, Precision, encode_files, none_readable
+from ssdir.models.shipped import model_source
 from ssdir.object_arrays import BoxUnit
 from ssdir.outputs import atomic_file, claim
 from ssdir.store.writer import ObjectWriter
@@ -134,9 +135,8 @@ def encode_to_file(
 
             class_names, further = placed.table.class_names, placed.table.given.schema
             batches = encode_placed_boxes(cast("Predictor", encoder), placed, *common)
-        source = str(Path(model).resolve()) if Path(model).exists() else model
         about = (class_names, encoder.latent_dim, encoder.fingerprint, further)
-        with ObjectWriter(temporary, source, *about) as writer:
+        with ObjectWriter(temporary, model_source(model), *about) as writer:
             for batch in batches:
                 writer.write(batch.objects, batch.paths, batch.sizes, batch.given)
                 skipped += batch.skipped

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.files import Encoder, Precision
+from ssdir.models.shipped import model_source
 
 ONNX_SUFFIX = ".onnx"
 
@@ -53,4 +54,4 @@ def load_identity(model: str | None) -> Identity | None:
     Raises:
         InputError: as `load_encoder`.
     """
-    return None if model is None else Identity.of(model, load_encoder(model, device="cpu"))
+    return None if model is None else Identity.of(model_source(model), load_encoder(model, device="cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -65,6 +66,15 @@ def shipped_models() -> dict[str, Path]:
     """Folders of the models inside the package, by name."""
     root = Path(str(resources.files("ssdir") / "weights"))
     return {path.name: path for path in sorted(root.glob("*")) if (path / CONFIG_FILE).is_file()}
+
+
+def model_source(name_or_path: str) -> str:
+    """Returns how files name a model: a shipped one by its name, whatever folder is called so, others by their
+    absolute path, and what is no path, such as `hf://USER/NAME`, as it is.
+    """
+    if name_or_path in shipped_models() or not os.path.exists(name_or_path):
+        return name_or_path
+    return str(Path(name_or_path).resolve())
 
 
 def read_header(folder: Path) -> ModelHeader:

@@ -12,11 +12,20 @@ from ssdir.formatting import quote
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor, as_generative, load
 from ssdir.models.io import find_model
-from ssdir.models.shipped import list_models
+from ssdir.models.shipped import list_models, model_source, shipped_models
 from ssdir.studio.collection import Collection, ObjectMap, collect_images, map_objects, open_collection
-from ssdir.studio.images import NamedImage, sample_images
+from ssdir.studio.images import NamedImage, samples_for
 
 NUM_SAMPLES = 30
+
+PREFERRED_MODELS = ("photos", "tiny-digits")
+"""Shipped models that the studio opens with, the first choice first."""
+
+
+def default_model() -> str:
+    """Returns the name of the shipped model that the studio opens with."""
+    shipped = shipped_models()
+    return next(name for name in PREFERRED_MODELS if name in shipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +78,11 @@ class Studio:
         on_progress(0, 3, "loading the model")
         predictor = load(model, device)
         as_generative(predictor.model)
-        identity = Identity.of(model, predictor)
+        identity = Identity.of(model_source(model), predictor)
         for other in compared:
             find_model(other)
         on_progress(1, 3, "detecting objects")
-        samples = sample_images(NUM_SAMPLES)
+        samples = samples_for(predictor, NUM_SAMPLES)
         collection = open_collection(objects, identity) if objects else collect_images(predictor, samples)
         on_progress(2, 3, "mapping the objects")
         shipped = [card.name for card in list_models() if card.name != model]
