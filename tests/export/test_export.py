@@ -43,7 +43,7 @@ from ssdir.inference.predictor import Predictor
 from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.decoder import DecoderConfig
-from ssdir.models.detected.encoders import AlignedEncoderConfig, PyramidEncoderConfig
+from ssdir.models.detected.encoders import AlignedEncoder, AlignedEncoderConfig, PyramidEncoderConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
@@ -218,6 +218,20 @@ def normalised() -> SSDIR:
     return SSDIR(config, ["cat", "dog", "eel"])
 
 
+def pretrained_stages() -> SSDIR:
+    """Objects read from the frozen stages of a network, by RoIAlign and a linear map too."""
+    backbone = TimmConfig(name="test_efficientnet", num_levels=2, top_down=16, neck_depth=1)
+    encoder = AlignedEncoderConfig(
+        latent_dim=8, features="pretrained", samples=4, hidden_channels=8, mlp_channels=16
+    )
+    decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
+    ssd = detector_config(backbone=backbone, score_threshold=0.4)
+    model = SSDIR(SSDIRConfig(ssd=ssd, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
+    assert isinstance(model.encoder, AlignedEncoder)
+    assert model.encoder.pooled is not None
+    return model
+
+
 def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     """Untrained, but it finds something in noise."""
     with seeded(0):
@@ -229,7 +243,7 @@ def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses, normalised])
+@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses, normalised, pretrained_stages])
 def test_every_kind_and_option(
     build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:

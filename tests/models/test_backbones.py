@@ -9,7 +9,7 @@ from ssdir.errors import InputError
 from ssdir.models.backbones.base import Backbone, TopDownBackbone, reading_once
 from ssdir.models.backbones.build import build_backbone
 from ssdir.models.backbones.conv import ConvConfig
-from ssdir.models.backbones.timm_net import TimmConfig
+from ssdir.models.backbones.timm_net import TimmConfig, frozen_stages
 from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 
@@ -203,3 +203,59 @@ def test_first_batch_norm_learns_what_single_precision_makes_of_one_colour(confi
         means.append(norms[0].running_mean.clone())
     assert features[-1].dtype == torch.bfloat16
     torch.testing.assert_close(means[1], means[0], rtol=1e-6, atol=1e-6)
+
+
+def timm_net(**changes: Any) -> TimmConfig:
+    return TimmConfig(**{"name": "test_efficientnet", "num_levels": 2, "top_down": 6, **changes})
+
+
+def test_a_neck_follows_the_top_down_pathway() -> None:
+    plain, deep = build_backbone(timm_net()).eval(), build_backbone(timm_net(neck_depth=2)).eval()
+    assert isinstance(plain, TopDownBackbone)
+    assert isinstance(deep, TopDownBackbone)
+    assert not len(plain.neck)
+    layers = [[module for module in level.modules() if isinstance(module, nn.Conv2d)] for level in deep.neck]
+    assert [[tuple(conv.weight.shape) for conv in convs] for convs in layers] == [[(6, 6, 3, 3)] * 2] * 2
+    # With batch norm, the pathway's own convolutions have one each too.
+    for backbone, norms in ((plain, 0), (deep, 4)):
+        assert backbone.top_down is not None
+        assert sum(isinstance(module, nn.BatchNorm2d) for module in backbone.top_down.modules()) == norms
+    images = torch.rand(1, 3, 64, 64)
+    features = deep(images)
+    assert deep.top_down is not None
+    stages = deep.bottom_up(deep.normalize(images))[-2:]
+    for number, level in enumerate(deep.top_down({str(n): stage for n, stage in enumerate(stages)}).values()):
+        expected = level.relu()
+        for block in deep.neck[number]:
+            expected = block[2](block[1](block[0](expected)))
+        torch.testing.assert_close(features[number], expected)
+    assert deep.feature_sizes(64) == plain.feature_sizes(64)
+
+
+def test_a_neck_needs_a_pathway() -> None:
+    with pytest.raises(ValueError, match="neck_depth needs top_down channels"):
+        timm_net(neck_depth=1, top_down=0)
+
+
+def test_a_finer_copy_has_neither_pathway_nor_neck() -> None:
+    backbone = build_backbone(timm_net(neck_depth=1))
+    finer = backbone.clone(finer=True, every_stage=True).eval()
+    assert isinstance(finer, TopDownBackbone)
+    assert finer.top_down is None
+    assert not len(finer.neck)
+    assert finer.channels == [16, 24, 32, 48]
+    assert [level.shape[1] for level in finer(torch.rand(1, 3, 64, 64))] == finer.channels
+
+
+def test_frozen_stages_begin_where_the_resolution_is_a_quarter() -> None:
+    config = timm_net(neck_depth=1, frozen_stages=1)
+    stages = frozen_stages(config, 64).train()
+    assert stages.channels == [24, 32, 48, 64]
+    images = torch.rand(4, 3, 64, 64)
+    before = {name: tensor.clone() for name, tensor in stages.state_dict().items()}
+    first = stages(images)
+    assert [level.shape[-1] for level in first] == [16, 8, 4, 2]
+    # In training mode, too, batch norm neither learns from a batch nor normalises by it.
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stages.state_dict().items())
+    torch.testing.assert_close(first, stages.eval()(images))
+    assert not any(level.requires_grad for level in first)

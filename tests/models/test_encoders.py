@@ -2,11 +2,14 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from ssdir.models.detected.encoders import (
     AlignedEncoder,
     AlignedEncoderConfig,
+    PooledStages,
     PyramidEncoder,
     PyramidEncoderConfig,
 )
@@ -130,3 +133,48 @@ def test_no_objects_have_no_codes() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     what, depth = aligned()(pyramid(), none, none, torch.zeros(0, 4))
     assert (what.shape, depth.shape) == ((0, 3), (0,))
+
+
+def test_pooled_stages_are_principal_components_of_unit_samples() -> None:
+    torch.manual_seed(0)
+    stages, features = PooledStages(CHANNELS, 3), pyramid()
+    image_index = torch.arange(40) % 2
+    low = torch.rand(40, 2) * 0.5
+    boxes = torch.cat([low, low + 0.2 + torch.rand(40, 2) * 0.3], dim=1)
+    samples = []
+    for feature in features:
+        rois = torch.cat([image_index[:, None].float(), boxes * feature.shape[-1]], dim=1)
+        read = roi_align(feature, rois, output_size=3, aligned=True).reshape(40, -1)
+        samples.append(read / read.norm(dim=1, keepdim=True))
+    pooled = torch.cat(samples, dim=1)
+    torch.testing.assert_close(stages.pool(features, image_index, boxes), pooled)
+    stages.fit(pooled, seed=0)
+    embedded = stages(features, image_index, boxes)
+    expected = torch.from_numpy(PCA(3, random_state=0).fit_transform(pooled.numpy())).float()
+    torch.testing.assert_close(embedded / embedded.std(), expected / expected.std(), rtol=1e-3, atol=1e-3)
+    assert embedded.square().mean().item() == pytest.approx(1, rel=0.1)
+    assert not any(parameter.requires_grad for parameter in stages.parameters())
+
+
+def test_fewer_objects_than_dimensions_leave_the_last_ones_zero() -> None:
+    stages = PooledStages([2, 2], 8)
+    stages.fit(torch.rand(4, 36), seed=0)
+    assert (stages.linear.weight[4:] == 0).all()
+    assert (stages.linear.bias[4:] == 0).all()
+
+
+def test_pretrained_features_make_z_what_and_samples_only_depth() -> None:
+    finest = (4, *CHANNELS)
+    config = AlignedEncoderConfig(
+        latent_dim=3, samples=4, features="pretrained", hidden_channels=6, mlp_channels=8
+    )
+    encoder = AlignedEncoder(finest, config, [side**2 for side in SIDES], 2).eval()
+    features = [torch.rand(2, 4, 8, 8), *pyramid()]
+    image_index, anchor_index = torch.tensor([1, 0]), torch.tensor([0, 39])
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3]])
+    what, depth = encoder(features, image_index, anchor_index, boxes)
+    assert encoder.pooled is not None
+    torch.testing.assert_close(what, encoder.pooled(features[-2:], image_index, boxes))
+    again, moved = encoder([features[0] + 1, *features[1:]], image_index, anchor_index, boxes)
+    torch.testing.assert_close(again, what)
+    assert not torch.equal(moved, depth)

@@ -115,21 +115,6 @@ def test_features_are_those_of_the_whole_network(name: str) -> None:
         assert any(torch.equal(last, stage) for stage in stages)
 
 
-@pytest.fixture
-def network_file(tmp_path: Path) -> Callable[..., str]:
-    """Writes the weights of one of timm's networks, and returns the file."""
-
-    def write(name: str = "test_resnet", suffix: str = ".safetensors", **options: Any) -> str:
-        state, path = timm.create_model(name, **options).state_dict(), tmp_path / f"{name}{suffix}"
-        if suffix == ".safetensors":
-            save_file(state, path)
-        else:
-            torch.save({"state_dict": state, "epoch": 3}, path)
-        return str(path)
-
-    return write
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("classes", [1000, 7, 0])
 def test_a_file_of_weights_is_what_the_backbone_starts_from(

@@ -144,6 +144,23 @@ def test_gradients_of_paste_sum(antialias: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+def test_gradients_do_not_depend_on_the_layout_of_memory(antialias: bool) -> None:
+    few = layers(seed=1, counts=(2, 1))
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        appearances = few.appearances.clone(memory_format=layout).requires_grad_()
+        boxes = few.boxes.clone().requires_grad_()
+        paste_sum(appearances, boxes, [2, 1], (HEIGHT, WIDTH), antialias).square().sum().backward()
+        assert appearances.grad is not None
+        assert boxes.grad is not None
+        gradients.append((appearances.grad, boxes.grad))
+    (first, of_boxes), (second, of_boxes_again) = gradients
+    assert first.abs().sum(dim=(1, 2, 3)).min() > 0
+    torch.testing.assert_close(second, first)
+    torch.testing.assert_close(of_boxes_again, of_boxes)
+
+
 @pytest.mark.parametrize("kind", ["weighted", "alpha"])
 def test_gradients_of_the_merges(kind: str) -> None:
     few = layers(seed=2, counts=(2, 0, 1), side=3)

@@ -13,6 +13,7 @@ from ssdir.models.detected.encoders import (
     AlignedEncoder,
     AlignedEncoderConfig,
     EncoderConfig,
+    PooledStages,
     PyramidEncoder,
     PyramidEncoderConfig,
 )
@@ -79,6 +80,11 @@ class SSDIR(DetectedVAE):
             )
         else:
             self.encoder = PyramidEncoder(channels, encoder)
+
+    @property
+    def pooled_stages(self) -> PooledStages | None:
+        """What computes `z_what` from pretrained features; None unless the encoder reads these."""
+        return self.encoder.pooled if isinstance(self.encoder, AlignedEncoder) else None
 
     @property
     def reads_detector(self) -> bool:

@@ -23,13 +23,13 @@ from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model, fetch_pretrained, without_pretrained
+from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.devices import is_first_process, launched, make_fabric
-from ssdir.training.distillation import teach
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, fit_stage
-from ssdir.training.pooling import fit_components
+from ssdir.training.pooling import fit_components, fit_pooled_stages
 from ssdir.training.recipe import STAGES, Recipe
 from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
 from ssdir.training.selection import BestEpoch, check_measurable, measuring_interval
@@ -235,9 +235,9 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
     if isinstance(model, DetectedVAE):
         cached = _run_detector(run, model, fabric)
         config = recipe.representation
-        if model.student is not None:
-            with run.session.watching("embedding crops by the pretrained network") as progress:
-                cached["train"] = teach(model, cached["train"], recipe.seed, progress)
+        if isinstance(model, SSDIR) and model.pooled_stages is not None:
+            with run.session.watching("pooling features of the pretrained network") as progress:
+                fit_pooled_stages(model, cached["train"], recipe.seed, progress)
         fit_stage(fabric, Stage(model, cached["train"], cached["val"], recipe, config, folder), run.session)
     elif is_first_process():
         assert isinstance(model, PooledFeatures)

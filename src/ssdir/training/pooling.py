@@ -1,4 +1,4 @@
-"""Fits the principal components of `PooledFeatures`: a stage of one pass, without gradients."""
+"""Fits principal components of pooled features, in one pass without gradients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.errors import InputError
 from ssdir.models.detected.model import pool_pyramid
 from ssdir.models.pooled_features import PooledFeatures
+from ssdir.models.ssdir import SSDIR
+from ssdir.training.loading import CachedDataset
 from ssdir.training.recipe import Recipe
 from ssdir.training.run_folder import read_summary, write_summary
 from ssdir.training.session import UNWATCHED, Session
+
+_IMAGES_AT_ONCE = 16
 
 
 def fit_components(
@@ -75,3 +79,30 @@ def gather_features(
         if count >= limit:
             break
     return torch.cat(parts)[:limit]
+
+
+@torch.no_grad()
+def fit_pooled_stages(
+    model: SSDIR, cached: CachedDataset, seed: int, on_progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Fits the principal components of an encoder that reads pretrained features, on all detections.
+
+    Args:
+        model: on the device to compute on.
+        cached: the training split and its detections; images are read without augmentation.
+        seed: of the components' solver.
+        on_progress: called with (images done, images in all).
+    """
+    assert model.backbone is not None
+    assert model.pooled_stages is not None
+    dataset, parts, pooled = cached.dataset.with_transform(None), cached.objects.split(), []
+    for start in range(0, len(dataset), _IMAGES_AT_ONCE):
+        chosen = range(start, min(start + _IMAGES_AT_ONCE, len(dataset)))
+        images, objects = collate([(dataset.image(index), parts[index]) for index in chosen])
+        objects = objects.to(model.device)
+        maps = model.backbone(images.to(model.device))
+        pooled.append(model.pooled_stages.pool(maps[-2:], objects.image_index, objects.boxes).cpu())
+        if on_progress is not None:
+            on_progress(chosen.stop, len(dataset))
+    if len(features := torch.cat(pooled)) > 1:
+        model.pooled_stages.fit(features, seed)

@@ -10,14 +10,16 @@ import torch
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH
 from ssdir.ops.glimpses import crop_glimpses, crop_levels
+from ssdir.ops.precision import at_least_single
 
 POOLED_SIDE = 3
-"""Samples along each side of a box of pretrained features that are mapped linearly."""
+"""Samples along each side of a box in pretrained features."""
 
 
 class Posterior(NamedTuple):
@@ -71,7 +73,7 @@ class AlignedEncoderConfig(LatentConfig):
             detector was supervised with, such as classes.
         features: which feature maps: those of the detector's `pyramid`, or of a trained copy of its backbone; or,
             with `pretrained`, the stages of a frozen copy with the weights that the detector's backbone started
-            from. Then `levels` are all of them, and see `PooledStages`.
+            from. Then `z_what` is as of `PooledStages`, and samples of all stages decide about `z_depth` alone.
         hidden_channels: channels after the 1×1; but see `num_downsamples`.
         mlp_channels: width of the hidden layer.
     """
@@ -121,26 +123,44 @@ def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Seq
 
 
 class PooledStages(nn.Module):
-    """RoIAlign of pretrained feature maps in each box, standardised, to a part of `z_what`: a linear map.
+    """RoIAlign of the two coarsest pretrained feature maps in each box, and its principal components, as `z_what`.
 
-    It starts as what users of a pretrained network compute, so that a few hundred photographs need not teach it.
+    Each map's samples are brought to unit length. What a pretrained network knows of kinds is in its features, and
+    a few hundred photographs teach it no more: the components are fitted once, and not trained.
 
     Args:
-        channels: channels of each map.
+        channels: channels of the two maps.
         latent_dim: size D of `z_what`.
     """
 
     def __init__(self, channels: Sequence[int], latent_dim: int) -> None:
         super().__init__()
-        num_features = sum(channels) * POOLED_SIDE**2
-        self.norm = nn.BatchNorm1d(num_features, affine=False)
-        self.linear = nn.Linear(num_features, latent_dim)
+        self.linear = nn.Linear(sum(channels) * POOLED_SIDE**2, latent_dim).requires_grad_(False)
 
     def forward(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
         """Feature maps, each (B, C, h, w), and boxes (M, 4), xyxy relative to the image, to (M, D)."""
-        pooled = [crop_glimpses(level, boxes, image_index, POOLED_SIDE).flatten(1) for level in features]
-        mapped: Tensor = self.linear(self.norm(torch.cat(pooled, dim=1)))
+        mapped: Tensor = self.linear(self.pool(features, image_index, boxes))
         return mapped
+
+    def pool(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
+        """RoIAlign of both maps, each of unit length, side by side, (M, F); for the arguments see `forward`."""
+        pooled = [crop_glimpses(level, boxes, image_index, POOLED_SIDE).flatten(1) for level in features]
+        return torch.cat([F.normalize(at_least_single(part), dim=1) for part in pooled], dim=1)
+
+    @torch.no_grad()
+    def fit(self, pooled: Tensor, seed: int) -> None:
+        """Fits the principal components of features float (N, F), see `pool`; their mean square is then 1."""
+        from sklearn.decomposition import PCA
+
+        count = min(self.linear.out_features, *pooled.shape)
+        components = PCA(count, random_state=seed).fit(pooled.cpu().numpy())
+        weight = torch.from_numpy(components.components_).float()
+        mean = torch.from_numpy(components.mean_).float()
+        scale = (self.linear.out_features / max(float(components.explained_variance_.sum()), 1e-12)) ** 0.5
+        self.linear.weight.zero_()
+        self.linear.bias.zero_()
+        self.linear.weight[:count] = scale * weight.to(self.linear.weight)
+        self.linear.bias[:count] = -scale * (weight @ mean).to(self.linear.bias)
 
 
 class AlignedEncoder(nn.Module):
@@ -188,10 +208,9 @@ class AlignedEncoder(nn.Module):
             *layers,
             nn.LayerNorm(hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, config.latent_dim + 1),
+            nn.Linear(hidden, 1 if pretrained else config.latent_dim + 1),
         )
-        # The finest stage, of stride 4, knows edges, not kinds.
-        self.pooled = PooledStages(channels[1:], config.latent_dim) if pretrained else None
+        self.pooled = PooledStages(channels[-2:], config.latent_dim) if pretrained else None
         self.apply(init_xavier)
 
     def forward(
@@ -215,7 +234,7 @@ class AlignedEncoder(nn.Module):
         if self.levels == "all":
             what_loc, depth_loc = self._means(crop_levels(inputs, boxes, image_index, self.size), refiner_features)
             if self.pooled is not None:
-                what_loc = what_loc + self.pooled(features[1:], image_index, boxes)
+                what_loc = self.pooled(features[-2:], image_index, boxes)
             return what_loc, depth_loc
         object_level = torch.bucketize(anchor_index, self.level_starts, right=True)
         members = [(object_level == level).nonzero()[:, 0] for level in range(len(inputs))]

@@ -13,11 +13,9 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.errors import InputError
-from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, build_decoder
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, ProjectionHead, agreement
-from ssdir.models.detected.distillation import DistillationConfig, Student
 from ssdir.models.detected.encoders import LatentConfig
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.views import View, second_view
@@ -67,7 +65,6 @@ class DetectedVAEConfig(DetectedConfig):
             `learned`, which needs `decoder.alpha`.
         loss: coefficients of eq. 7.
         consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
-        distillation: another one, for pretrained backbones, see `DistillationConfig`.
     """
 
     encoder: LatentConfig
@@ -75,7 +72,6 @@ class DetectedVAEConfig(DetectedConfig):
     background: Literal["black", "learned"] = "black"
     loss: LossConfig = LossConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
-    distillation: DistillationConfig = DistillationConfig()
 
     @model_validator(mode="after")
     def _some_need_alpha(self) -> Self:
@@ -83,8 +79,6 @@ class DetectedVAEConfig(DetectedConfig):
             raise ValueError("a learned background needs decoder.alpha=true: nothing else says where it is seen")
         if self.loss.shared_pixels and not self.decoder.alpha:
             raise ValueError("loss.shared_pixels needs decoder.alpha=true: nothing else says whose a pixel is")
-        if self.distillation.weight and not isinstance(self.ssd.backbone, TimmConfig):
-            raise ValueError("distillation needs ssd.backbone.kind=timm: nothing else names a teacher's weights")
         if self.loss.details and self.decoder.size < 8:
             raise ValueError(f"loss.details needs objects of 8 pixels, and the decoder's have {self.decoder.size}")
         return self
@@ -112,7 +106,6 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         self.decoder = build_decoder(self.latent_dim, config.decoder)
         self.background = LearnedBackground() if config.background == "learned" else None
         self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
-        self.student = Student(self.latent_dim) if config.distillation.weight else None
         self.classifier = nn.Linear(self.latent_dim, len(self.class_names)) if config.loss.classes else None
         if self.classifier is not None and len(self.class_names) < 2:
             raise InputError(
@@ -184,7 +177,6 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         Args:
             images: float (B, 3, H, W) in [0, 1].
             objects: detections; without anchor_index, as of moved boxes, each gets the anchor that fits it best.
-                Boxes of score 0 are embedded for the distillation alone; with `source_index`, see `Student`.
             features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
 
         Returns:
@@ -195,9 +187,6 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if objects.anchor_index is None:
             objects = objects.replace(anchor_index=self.detector.assign(objects.z_where))
         latents, views = self.infer_in_views(objects, images, features)
-        distance = self.distance_to_teacher(latents)
-        if self.student is not None and latents.scores is not None:
-            latents = latents[latents.scores > 0]
         sampled = self.sample(latents)
         scene = self.decode(sampled)
         weights = self.config.loss
@@ -211,9 +200,6 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if "details" in terms:
             total = total + weights.details * terms["details"]
         per_image = normalizer(len(latents), images.device) / latents.batch_size
-        if distance is not None:
-            terms["distillation"] = distance
-            total = total + self.config.distillation.weight * per_image * distance
         if views:
             terms["consistency"] = self.agreement(latents, views)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
@@ -276,13 +262,6 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             assert view.objects.z_what is not None
             again.append((self.projection(view.objects.z_what), view.rows))
         return agreement(self.projection(latents.z_what), again, TEMPERATURE, config.decoupled)
-
-    def distance_to_teacher(self, latents: Objects) -> Tensor | None:
-        """The distillation's term per object, see `Student.loss`; None without targets, as in validation."""
-        if self.student is None or latents.source_index is None or self.student.targets is None:
-            return None
-        assert latents.z_what is not None
-        return self.student.loss(latents.z_what, latents.source_index)
 
     def class_loss(self, objects: Objects) -> Tensor:
         """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
