@@ -41,8 +41,8 @@ def write_report(path: Path, metrics: dict[str, float | None], **config: float) 
 
 
 @pytest.fixture
-def distilled(tmp_path: Path) -> Path:
-    """An untrained small model that distillation would train."""
+def trained_run(tmp_path: Path) -> Path:
+    """An untrained small model of photographs."""
     changes = [
         "model.ssd.image_size=96",
         "model.ssd.anchors.min_sizes=[12, 24, 48]",
@@ -54,28 +54,25 @@ def distilled(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_model_ships_without_what_only_training_needs(tool: Any, distilled: Path, tmp_path: Path) -> None:
+def test_a_model_ships_in_half_precision_with_its_card(tool: Any, trained_run: Path, tmp_path: Path) -> None:
     metrics = write_report(
         tmp_path / "voc.json", {"detection/ap50": 0.6125, "probe/accuracy": None}, score_threshold=0.4
     )
     compared = write_report(tmp_path / "row.json", {"true_boxes/knn_10/accuracy": 0.8506, "time/20/ms": 70.0})
     (tmp_path / "text.yaml").write_text(TEXT, encoding="utf-8")
-    tool.ship(distilled, "small", metrics, compared, tmp_path / "text.yaml", tmp_path / "weights")
+    tool.ship(trained_run, "small", metrics, compared, tmp_path / "text.yaml", out=tmp_path / "weights")
 
     folder = tmp_path / "weights" / "small"
     with (
         safe_open(folder / WEIGHTS_FILE, framework="numpy") as weights,
-        safe_open(distilled / WEIGHTS_FILE, framework="numpy") as before,
+        safe_open(trained_run / WEIGHTS_FILE, framework="numpy") as before,
     ):
-        assert {name for name in before.keys() if name.startswith("student.")}  # noqa: SIM118
-        kept = {name for name in before.keys() if not name.startswith("student.")}  # noqa: SIM118
-        assert set(weights.keys()) == kept
-        assert {weights.get_slice(name).get_dtype() for name in kept} <= {"F16", "I64", "BOOL"}
+        assert set(weights.keys()) == set(before.keys())
+        assert {weights.get_slice(name).get_dtype() for name in set(weights.keys())} <= {"F16", "I64", "BOOL"}
     config = read_header(folder).config
-    assert config["distillation"]["weight"] == 0
     assert config["ssd"]["backbone"]["weights"] is None
     assert config["ssd"]["score_threshold"] == 0.4
-    shipped, trained = ssdir.load(folder, "cpu"), ssdir.load(distilled, "cpu")
+    shipped, trained = ssdir.load(folder, "cpu"), ssdir.load(trained_run, "cpu")
     boxes = [[[0.1, 0.1, 0.6, 0.7]]]
     one, other = (each.encode(noise(1), boxes=boxes, box_unit="relative").z_what for each in (shipped, trained))
     assert one is not None
@@ -95,15 +92,15 @@ def test_a_model_ships_without_what_only_training_needs(tool: Any, distilled: Pa
 
 
 def test_what_is_too_large_or_says_nothing_is_refused(
-    tool: Any, distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Any, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "text.yaml").write_text(TEXT, encoding="utf-8")
-    arguments = None, tmp_path / "text.yaml", tmp_path / "weights"
+    arguments = None, tmp_path / "text.yaml", None, tmp_path / "weights"
     with pytest.raises(SystemExit, match=r"none\.json' has none of the card's figures"):
-        tool.ship(distilled, "small", write_report(tmp_path / "none.json", {"other": 1.0}), *arguments)
+        tool.ship(trained_run, "small", write_report(tmp_path / "none.json", {"other": 1.0}), *arguments)
     monkeypatch.setattr(tool, "LIMIT", 1000)
     with pytest.raises(SystemExit, match="a shipped model may take 1,000: shrink the model"):
-        tool.ship(distilled, "small", write_report(tmp_path / "a.json", {"detection/ap50": 0.5}), *arguments)
+        tool.ship(trained_run, "small", write_report(tmp_path / "a.json", {"detection/ap50": 0.5}), *arguments)
     assert not (tmp_path / "weights" / "small" / CONFIG_FILE).exists(), "what is refused leaves nothing behind"
 
 

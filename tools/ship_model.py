@@ -16,8 +16,6 @@ import typer
 
 from ssdir.config import Config, parse
 from ssdir.documents import read_json, read_yaml
-from ssdir.models.base import ObjectModel
-from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.io import load_model, save_model
 from ssdir.models.shipped import WEIGHTS_FILE
 
@@ -74,15 +72,18 @@ def ship(
         Path | None, typer.Option(help="Its row of `ssdir reproduce photos`, such as results/photos/….json.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="YAML of its card; tools/model_cards/NAME.yaml.")] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Least score of an object; by default what it was measured at.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make the model's folder in.")] = WEIGHTS,
 ) -> None:
     """Writes the model's folder in `src/ssdir/weights`."""
     text_file = text or TEXTS / f"{name}.yaml"
     words = parse(CardText, read_yaml(text_file), source=f"'{text_file}'")
     card = card_of(name, words, metrics, comparison)
-    folder, model = out / name, without_training_parts(load_model(run))
-    threshold = read_json(metrics)["provenance"]["config"].get("score_threshold")
-    if threshold is not None:  # what it was measured at
+    folder, model = out / name, load_model(run)
+    threshold = score_threshold or read_json(metrics)["provenance"]["config"].get("score_threshold")
+    if threshold is not None:
         detector = model.config.ssd.model_copy(update={"score_threshold": threshold})
         model.config = model.config.model_copy(update={"ssd": detector})
     with TemporaryDirectory() as made:
@@ -95,15 +96,6 @@ def ship(
             )
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, folder, dirs_exist_ok=True)
-
-
-def without_training_parts(model: ObjectModel) -> ObjectModel:
-    """Leaves out what predicts the teacher's embeddings, which only training reads; returns the model."""
-    if isinstance(model, DetectedVAE) and model.student is not None:
-        model.student = None
-        distillation = model.config.distillation.model_copy(update={"weight": 0.0})
-        model.config = model.config.model_copy(update={"distillation": distillation})
-    return model
 
 
 def card_of(name: str, words: CardText, metrics: Path, comparison: Path | None) -> str:

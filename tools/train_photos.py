@@ -5,7 +5,7 @@ python tools/train_photos.py faces DATA OUT
 
 DATA has the folders `voc`, `coco128`, `widerface` and `widerface-512`. The shipped model's detector is trained on
 VOC's training split, whose boxes are of whole everyday things; WIDER FACE's are of parts of people, and would
-contradict them. The representation, which needs no annotations, is trained on the training images of all of them.
+contradict them. The representation, which needs no annotations, is trained on VOC's and COCO's.
 Nothing is trained on a validation split, and the weights are those of the last epoch.
 """
 

@@ -225,7 +225,7 @@ def pretrained_stages() -> SSDIR:
         latent_dim=8, features="pretrained", samples=4, hidden_channels=8, mlp_channels=16
     )
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
-    ssd = detector_config(backbone=backbone, score_threshold=0.4)
+    ssd = detector_config(backbone=backbone, score_threshold=0.3)
     model = SSDIR(SSDIRConfig(ssd=ssd, encoder=encoder, decoder=decoder), ["cat", "dog", "eel"])
     assert isinstance(model.encoder, AlignedEncoder)
     assert model.encoder.pooled is not None
