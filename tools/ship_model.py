@@ -96,6 +96,7 @@ def ship(
             )
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, folder, dirs_exist_ok=True)
+        folder.chmod(0o755)  # a temporary folder is private to its user
 
 
 def card_of(name: str, words: CardText, metrics: Path, comparison: Path | None) -> str:
