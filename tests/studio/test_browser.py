@@ -278,7 +278,7 @@ def test_compare_shows_two_models_on_the_same_picture(window: Window) -> None:
     both, first, second = (int(n) for n in window.page.locator("#compare-summary strong").all_inner_texts())
     assert both + first == window.count("#compare-first-detections .box")
     assert both + second == window.count("#compare-second-detections .box")
-    assert "tiny-mnist" in window.page.locator("#compare-second-detections .boxed-image-title").inner_text()
+    assert "photos" in window.page.locator("#compare-second-detections .boxed-image-title").inner_text()
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(browser: Any, running: Running) -> None:

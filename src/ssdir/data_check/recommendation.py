@@ -98,7 +98,13 @@ def recommend_within(check: DataCheck, minutes: float = MINUTES, device: str | N
     """
     whole = recommend(check)
     recipe = whole.recipe
-    time = estimate_training(recipe, Path(check.root), device)
+    try:
+        time = estimate_training(recipe, Path(check.root), device)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        untimed = "# Its training was not timed: a step takes more memory than there is. Use a smaller batch_size."
+        return replace(whole, comments=[*whole.comments, untimed])
     changes = _fewer_epochs(recipe, time, check.summary.images, 60 * minutes)
     values, comments = dict(whole.values), list(whole.comments)
     for stage, epochs in changes.items():
