@@ -24,6 +24,9 @@ LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 """The images that a stage should see, counted once per epoch, the most epochs, and the largest batch: half of what
 `clevr-128` sees of its 310. More epochs than for sixty images don't help."""
 
+MOST_TIMED = 2_000
+"""Objects of an image up to which training steps are timed."""
+
 FEWEST_SEEN, FEWEST_EPOCHS = 2_000, 8
 """The images that a stage should see at the least, however long that takes, and the fewest epochs."""
 
@@ -98,13 +101,10 @@ def recommend_within(check: DataCheck, minutes: float = MINUTES, device: str | N
     """
     whole = recommend(check)
     recipe = whole.recipe
-    try:
-        time = estimate_training(recipe, Path(check.root), device)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        untimed = "# Its training was not timed: a step takes more memory than there is. Use a smaller batch_size."
-        return replace(whole, comments=[*whole.comments, untimed])
+    if check.summary.per_image["max"] > MOST_TIMED:
+        untimed = f"# Its training was not timed: an image has more than {MOST_TIMED:,} objects, for which a step"
+        return replace(whole, comments=[*whole.comments, f"{untimed} may take more memory than there is."])
+    time = estimate_training(recipe, Path(check.root), device)
     changes = _fewer_epochs(recipe, time, check.summary.images, 60 * minutes)
     values, comments = dict(whole.values), list(whole.comments)
     for stage, epochs in changes.items():
