@@ -128,10 +128,15 @@ def goals(goals: Mapping[str, str]) -> str:
 
 
 def goal_cells(text: str) -> list[str]:
-    """Returns goal, measurement and verdict; a missed goal by how much it is missed."""
+    """Returns goal, measurement and verdict; a missed goal by how much it is missed.
+
+    The goal is a number, or another record, whose figure of the same metric is to be reached.
+    """
     source, quoted, sign, limit = re.fullmatch(r"(\S+) (.+) ([<>])= (\S+)", text).groups()  # type: ignore[union-attr]
     name, _, digits = quoted.partition(" .")
-    value, goal = measured(source)[name], float(limit)
+    value = measured(source)[name]
+    goal = measured(limit)[name] if "/" in limit else float(limit)
+    limit = f"{goal:.{digits or 3}f}" if "/" in limit else limit
     miss = max(0.0, goal - value if sign == ">" else value - goal)
     verdict = f"**missed** by {miss:.{digits or 3}f}" if miss else "met"
     return [f"{'≥' if sign == '>' else '≤'} {limit}", f"{value:.{digits or 3}f}", verdict]

@@ -19,7 +19,7 @@ class BlockMuon(Muon):  # type: ignore[misc]  # timm has no types
     """timm's Muon, which orthogonalises large matrices in blocks, and in single precision.
 
     timm iterates on whole matrices in bfloat16. A CPU without instructions for it emulates these products; in
-    single precision, those of a few wide linear layers took a fifth of a training's time.
+    single precision, those of a few wide linear layers take much of a training's time.
     """
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
