@@ -23,7 +23,35 @@ POOLED = "pooled"
 _POOL_SIZE = 3
 
 
-class ModelEmbedder(Embedder):
+class OnePassEmbedder(Embedder):
+    """A model that detects and embeds objects in one pass over each photograph.
+
+    Attributes:
+        predictor: the model, whose `z_what` are the features.
+        weights: fingerprint of the trained weights.
+    """
+
+    detects = True
+    predictor: Predictor
+    weights: str
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The description, and which weights the model has."""
+        return {"about": self.about, "weights": self.weights}
+
+    def detect(self, images: Sequence[Image8]) -> Objects:
+        """Detects objects with their features, as `ssdir encode` does."""
+        return self.predictor.encode(list(images))
+
+    def features(self, images: Sequence[Image8], boxes: Objects) -> NDArray[np.float32]:
+        """Computes features, see `Embedder.features`."""
+        features = self.predictor.encode(list(images), boxes=boxes).z_what
+        assert features is not None
+        return features.numpy()
+
+
+class ModelEmbedder(OnePassEmbedder):
     """Embeddings `z_what` of a trained model, from one pass over each photograph.
 
     Args:
@@ -35,8 +63,6 @@ class ModelEmbedder(Embedder):
         InputError: if there is no such model, or it has no embeddings.
     """
 
-    detects = True
-
     def __init__(self, name: str, model: str, device: str | None = None) -> None:
         self.name, self.predictor, self.seed = name, load(model, device), training_seed(model)
         if not isinstance(self.predictor.model, EmbeddingModel):
@@ -46,36 +72,16 @@ class ModelEmbedder(Embedder):
             )
         kind = self.predictor.model.config.kind
         self.about = f"z_what of {kind}, {self.predictor.image_size} px, as ssdir encode writes it"
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The description, and which weights the model has."""
-        return {"about": self.about, "weights": weights_fingerprint(self.predictor.model)}
-
-    def detect(self, images: Sequence[Image8]) -> Objects:
-        """Detects objects with their embeddings, as `ssdir encode` does."""
-        return self.predictor.encode(list(images))
-
-    def features(self, images: Sequence[Image8], boxes: Objects) -> NDArray[np.float32]:
-        """Computes embeddings, see `Embedder.features`."""
-        embeddings = self.predictor.encode(list(images), boxes=boxes).z_what
-        assert embeddings is not None
-        return embeddings.numpy()
+        self.weights = weights_fingerprint(self.predictor.model)
 
 
-class PooledEmbedder(ProjectedEmbedder):
+class PooledEmbedder(OnePassEmbedder, ProjectedEmbedder):
     """Features that a trained model's detector has of each box, as users of a detector take them.
 
-    Args:
-        name: name of the row.
-        model: a model's folder or name, see `ssdir.load`.
-        device: where it runs, see `choose_device`.
-
-    Raises:
-        InputError: if there is no such model, or it has no detector.
+    The arguments and errors are those of `ModelEmbedder`, except that the model needs a detector, not embeddings.
     """
 
-    standardise, detects = True, True
+    standardise = True
 
     def __init__(self, name: str, model: str, device: str | None = None) -> None:
         self.name, loaded, self.seed = name, load(model, device).model, training_seed(model)
@@ -88,22 +94,7 @@ class PooledEmbedder(ProjectedEmbedder):
         self.about = (
             f"{_POOL_SIZE}×{_POOL_SIZE} samples of each box in the detector's pyramid, PCA to {COMPONENTS}"
         )
-        self._weights = weights_fingerprint(loaded)
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The description, and which weights the model has."""
-        return {"about": self.about, "weights": self._weights}
-
-    def detect(self, images: Sequence[Image8]) -> Objects:
-        """Detects objects with their pooled features."""
-        return self.predictor.encode(list(images))
-
-    def features(self, images: Sequence[Image8], boxes: Objects) -> NDArray[np.float32]:
-        """Computes features, see `Embedder.features`."""
-        features = self.predictor.encode(list(images), boxes=boxes).z_what
-        assert features is not None
-        return features.numpy()
+        self.weights = weights_fingerprint(loaded)
 
 
 def training_seed(model: str) -> int:
