@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import numpy as np
 import typer
@@ -21,6 +22,7 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import fingerprint
 from ssdir.data.readers.registry import read_annotations
 from ssdir.data.writers.layouts import write_coco
+from ssdir.outputs import atomic_dir
 from ssdir.training.detector import adopt_detector
 from ssdir.training.fit import train
 from ssdir.training.recipe import read_recipe
@@ -31,19 +33,21 @@ WIDERFACE = ("widerface", "widerface-512")
 FIXED = ("detector.keep=last", "detector.patience=null")
 """Nothing is chosen on the validation split, on which the model is measured."""
 
-
 FACES = (
     "min_side=0.04",
     "drop_empty=true",
     "model.ssd.anchors={min_sizes: [14, 36, 90], max_sizes: [36, 90, 200], aspect_ratios: [0.7]}",
     "detector.epochs=16",
 )
+"""Smaller anchors, for faces; narrower or lower ones than 4 % of the image are left out, as in the paper."""
+
+Values: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def faces(data: Path, out: Path, values: list[str] | None = None) -> None:
+def faces(data: Path, out: Path, values: Values = None) -> None:
     """Trains a detector of faces of at least 4 % of the image's side on both parts of WIDER FACE.
 
     Args:
@@ -59,7 +63,7 @@ def faces(data: Path, out: Path, values: list[str] | None = None) -> None:
 
 
 @app.command()
-def photos(data: Path, out: Path, values: list[str] | None = None) -> None:
+def photos(data: Path, out: Path, values: Values = None) -> None:
     """Trains both stages of the shipped model, and resumes what is there.
 
     Args:
@@ -81,14 +85,15 @@ def photos(data: Path, out: Path, values: list[str] | None = None) -> None:
 
 def gather(data: Path, folder: Path, train_sources: Sequence[str], val_source: str) -> None:
     """Writes a data set in COCO's layout, of links to images of several others; all objects have one category."""
-    for split, sources in (("train", train_sources), ("val", (val_source,))):
-        tables = [read_annotations(data / source, split) for source in sources]
-        names, merged = [], _merge(tables)
-        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(path for table in tables for path in table.image_paths):
-            names.append(f"{number:05d}{path.suffix}")
-            (folder / "images" / split / names[-1]).symlink_to(path.resolve())
-        write_coco(folder, split, merged, names)
+    with atomic_dir(folder) as made:
+        for split, sources in (("train", train_sources), ("val", (val_source,))):
+            tables = [read_annotations(data / source, split) for source in sources]
+            images, names = made / "images" / split, []
+            images.mkdir(parents=True)
+            for number, path in enumerate(path for table in tables for path in table.image_paths):
+                names.append(f"{number:05d}{path.suffix}")
+                (images / names[-1]).symlink_to(path.resolve())
+            write_coco(made, split, _merge(tables), names)
 
 
 def _merge(tables: list[AnnotationTable]) -> AnnotationTable:
