@@ -293,7 +293,7 @@ def test_frozen_batch_norm_stays_while_convolutions_learn() -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv3_small_050"])
 def test_crops_become_what_the_classifier_reads(name: str) -> None:
     network = CropNetwork(TimmConfig(name=name))
-    crops = torch.rand(3, 3, network.usual_side, network.usual_side)
+    crops = torch.rand(3, 3, 224, 224)
     embeddings = network.train()(crops)
     assert embeddings.shape == (3, network.num_features)
     assert not embeddings.requires_grad

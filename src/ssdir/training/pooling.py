@@ -16,7 +16,7 @@ from ssdir.errors import InputError
 from ssdir.models.detected.model import pool_pyramid
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.ssdir import SSDIR
-from ssdir.training.loading import CachedDataset
+from ssdir.training.loading import CachedDataset, make_loader
 from ssdir.training.recipe import Recipe
 from ssdir.training.run_folder import read_summary, write_summary
 from ssdir.training.session import UNWATCHED, Session
@@ -95,14 +95,13 @@ def fit_pooled_stages(
     """
     assert model.backbone is not None
     assert model.pooled_stages is not None
-    dataset, parts, pooled = cached.dataset.with_transform(None), cached.objects.split(), []
-    for start in range(0, len(dataset), _IMAGES_AT_ONCE):
-        chosen = range(start, min(start + _IMAGES_AT_ONCE, len(dataset)))
-        images, objects = collate([(dataset.image(index), parts[index]) for index in chosen])
-        objects = objects.to(model.device)
-        maps = model.backbone(images.to(model.device))
+    as_they_are, pooled, done = CachedDataset(cached.dataset.with_transform(None), cached.objects, []), [], 0
+    for batch in make_loader(as_they_are, _IMAGES_AT_ONCE, model.device):
+        images, objects = batch.images.to(model.device), batch.objects.to(model.device)
+        maps = model.backbone(images)
         pooled.append(model.pooled_stages.pool(maps[-2:], objects.image_index, objects.boxes).cpu())
+        done += len(images)
         if on_progress is not None:
-            on_progress(chosen.stop, len(dataset))
+            on_progress(done, len(cached))
     if len(features := torch.cat(pooled)) > 1:
         model.pooled_stages.fit(features, seed)

@@ -1,4 +1,4 @@
-"""Embeddings of image crops by a whole pretrained network: what people use who have boxes, and our teacher."""
+"""Embeddings of image crops by a whole pretrained network: what people use who have boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class CropNetwork(ImageNetwork):
 
     Attributes:
         num_features: F, 1280 for EfficientNet-Lite0.
-        usual_side: side of the images that the network was trained on, in pixels; convolutional ones take any.
     """
 
     def __init__(self, config: TimmConfig) -> None:
@@ -31,7 +30,6 @@ class CropNetwork(ImageNetwork):
         super().__init__(net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
         self.net = net
         self.num_features: int = net.head_hidden_size
-        self.usual_side: int = net.pretrained_cfg["input_size"][-1]
         self.requires_grad_(False)
         self.eval()
 

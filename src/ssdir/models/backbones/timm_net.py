@@ -64,7 +64,6 @@ class TimmBackbone(TopDownBackbone):
     """
 
     def __init__(self, config: TimmConfig, image_size: int | None = None) -> None:
-
         check_name(config.name)
         self.name, self.options = config.name, _options(config.name, image_size)
         net = self._features()
