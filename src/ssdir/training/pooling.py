@@ -35,16 +35,20 @@ def fit_components(
     started, before = time.perf_counter(), read_summary(folder.parent, folder.name).wall_seconds
     with session.watching("pooling features") as advance:
         pooled = gather_features(model, train_split, recipe.seed, recipe.representation.batch_size, advance)
-    if len(pooled) < 2:
-        raise InputError(
-            f"the detector detects {len(pooled)} objects in the training split, and principal components need "
-            "two: train it longer, or with a lower model.ssd.score_threshold"
-        )
+    _check_enough(pooled)
     share = model.fit(pooled, recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     seconds = before + time.perf_counter() - started
     variance = share if math.isfinite(share) else None  # undefined where all objects have the same features
     write_summary(folder, seconds, ended=True, objects=len(pooled), explained_variance=variance)
+
+
+def _check_enough(pooled: Tensor) -> None:
+    if len(pooled) < 2:
+        raise InputError(
+            f"the detector detects {len(pooled)} objects in the training split, and principal components need "
+            "two: train it longer, or with a lower model.ssd.score_threshold"
+        )
 
 
 @torch.no_grad()
@@ -92,6 +96,9 @@ def fit_pooled_stages(
         cached: the training split and its detections; images are read without augmentation.
         seed: of the components' solver.
         on_progress: called with (images done, images in all).
+
+    Raises:
+        InputError: if the detector detects fewer than two objects.
     """
     assert model.backbone is not None
     assert model.pooled_stages is not None
@@ -103,5 +110,6 @@ def fit_pooled_stages(
         done += len(images)
         if on_progress is not None:
             on_progress(done, len(cached))
-    if len(features := torch.cat(pooled)) > 1:
-        model.pooled_stages.fit(features, seed)
+    features = torch.cat(pooled)
+    _check_enough(features)
+    model.pooled_stages.fit(features, seed)
