@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ from data.test_clevr import CLEVR_MINI, needs_clevr_mini
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.data_check.check import DataCheck, check_data, suitable_preset
-from ssdir.data_check.recommendation import FEWEST_EPOCHS, FEWEST_SEEN, recommend, recommend_within
+from ssdir.data_check.recommendation import (
+    FEWEST_EPOCHS,
+    FEWEST_SEEN,
+    MOST_TIMED,
+    recommend,
+    recommend_within,
+)
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.training.estimate import StageTime, TrainingTime
 
@@ -91,6 +98,17 @@ def test_epochs_are_not_fewer_than_teach_something(check: DataCheck, monkeypatch
 def test_epochs_that_end_in_time_stay(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, epoch=0.01)
     assert recommend_within(check, minutes=12).recipe == recommend(check).recipe
+
+
+def test_images_of_thousands_of_objects_are_not_timed(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, epoch=1000.0)
+    summary = replace(check.summary, per_image={**check.summary.per_image, "max": MOST_TIMED})
+    assert recommend_within(replace(check, summaries={check.split: summary})).time is not None
+    summary = replace(summary, per_image={**summary.per_image, "max": MOST_TIMED + 1})
+    untimed = recommend_within(replace(check, summaries={check.split: summary}))
+    assert untimed.time is None
+    assert untimed.recipe == recommend(check).recipe
+    assert "not timed" in untimed.yaml
 
 
 def test_anchors_are_fitted_to_boxes_as_the_model_sees_them(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,19 @@ def test_components_are_fitted_on_train_alone(drawn: Path) -> None:
     assert np.allclose(embedder.transform(features.clean)[in_train], before[in_train])
 
 
+@pytest.mark.parametrize("standardise", [False, True])
+def test_components_are_of_features_as_they_are_or_standardised(standardise: bool) -> None:
+    features = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32) * [1, 10, 100, 1000]
+    embedder = PixelEmbedder("pixels", 4)
+    embedder.standardise = standardise
+    embedder.fit(features, 0)
+    centred = features - features.mean(axis=0)
+    expected = centred / centred.std(axis=0) if standardise else centred
+    found = np.abs(embedder.transform(features))
+    axes = np.linalg.svd(expected, full_matrices=False)[2]
+    assert np.allclose(found, np.abs(expected @ axes.T), rtol=1e-3, atol=1e-3)
+
+
 def test_crops_are_the_pixels_of_the_box() -> None:
     image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     corners = torch.tensor([[10, 8, 26, 24], [0, 0, 50, 40]]) / torch.tensor([50, 40, 50, 40])
