@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssdir.evaluation.classifiers import FEW_LABELS
+from ssdir.formatting import counted
 from ssdir.outputs import atomic_file
 from ssdir.reports.markdown import markdown
 from ssdir.reports.report import Report, Row, RowGroup, Section, Table
@@ -41,8 +43,11 @@ METRICS: dict[str, dict[str, str]] = {
         "retrieval/map": "retrieval, mAP",
         "retrieval/precision_at_10": "retrieval, precision at 10",
         "clusters/nmi": "k-means, NMI",
-        **{f"few_labels/{count}/accuracy": f"{count} labels per class" for count in (1, 5, 20)},
-        **{f"few_labels/{count}/balanced": f"{count} labels per class, class-balanced" for count in (1, 5, 20)},
+        **{f"few_labels/{count}/accuracy": f"{counted(count, 'label')} per class" for count in FEW_LABELS},
+        **{
+            f"few_labels/{count}/balanced": f"{counted(count, 'label')} per class, class-balanced"
+            for count in FEW_LABELS
+        },
     },
     "Attributes, class-balanced linear probe": {
         f"attributes/{name}": name for name in ("blur", "expression", "illumination", "occlusion", "pose")
