@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
+from ssdir.object_table import OBJECT_COLUMNS
 from ssdir.objects import Objects, Scene
+from ssdir.store.info import FILE_METADATA
+from ssdir.store.writer import ObjectWriter
 
 FULL = ("scores", "labels", "z_what", "z_what_scale", "z_depth", "anchor_index", "source_index")
 
@@ -101,8 +106,29 @@ def test_selecting_keeps_rows_aligned() -> None:
             assert torch.equal(getattr(chosen, name), getattr(objects, name)[mask])
     assert len(objects[1:3]) == 2
     assert len(objects[[]]) == len(objects[np.zeros(0, dtype=np.int64)]) == 0
-    with pytest.raises(TypeError, match="not by one number"):
-        objects[3]  # type: ignore[index]
+    with pytest.raises(TypeError, match="a number, a mask, a slice"):
+        objects[torch.tensor(1)]
+
+
+def test_one_object_has_its_own_numbers_and_iteration_yields_each() -> None:
+    objects = sample(1, 0, 2).replace(class_names=("ant", "bee", "cow"))
+    rows = list(objects)
+    assert [row.image_index for row in rows] == [0, 2, 2]
+    for number, row in enumerate(rows):
+        assert objects.scores is not None
+        assert objects.labels is not None
+        assert objects.z_what is not None
+        assert row.score == objects.scores[number].item()
+        assert row.class_name == ("ant", "bee", "cow")[int(objects.labels[number])]
+        assert torch.equal(row.box, objects.boxes[number])
+        assert row.z_what is not None
+        assert torch.equal(row.z_what, objects.z_what[number])
+    assert torch.equal(objects[-1].z_where, objects.z_where[2])
+    assert objects[np.int64(1)].z_depth == rows[1].z_depth
+    bare = sample(1, full=False)[0]
+    assert (bare.score, bare.label, bare.class_name, bare.z_what) == (None, None, None, None)
+    with pytest.raises(IndexError, match="there is no object 3 among 3"):
+        objects[3]
 
 
 def test_cat_inverts_split() -> None:
@@ -155,14 +181,73 @@ def test_supervision_gets_pixels_and_latents() -> None:
         sample(1, 1).to_supervision((50, 80))
 
 
-def test_arrow_table_has_a_row_per_object() -> None:
-    objects = sample(2, 0, 1)
-    table = objects.to_arrow()
-    assert table.num_rows == 3
-    assert objects.z_what is not None
-    np.testing.assert_allclose(np.array(table["z_what"].to_pylist()), objects.z_what.numpy())
+def test_class_names_stay_with_their_labels() -> None:
+    objects = sample(2, 1).replace(class_names=("ant", "bee", "cow"))
+    for kept in (objects[1:], objects.split()[0], objects.to(torch.float64), Objects.cat([objects, sample(0)])):
+        assert kept.class_names == ("ant", "bee", "cow")
+    assert Objects.cat([objects, sample(1)]).class_names is None
+    with pytest.raises(ValueError, match="index different classes"):
+        Objects.cat([objects, sample(1).replace(class_names=("dog",))])
+    detections = objects.split()[0].to_supervision((50, 80))
+    assert objects.labels is not None
+    expected = [("ant", "bee", "cow")[label] for label in objects.labels[:2].tolist()]
+    assert detections.data["class_name"].tolist() == expected
+
+
+def test_arrow_table_has_the_columns_of_the_file_that_encode_writes(tmp_path: Path) -> None:
+    """Read back by pyarrow alone, a file of the same objects is the same table."""
+    objects, names = sample(2, 0, 1), ("ant", "bee", "cow")
+    images, sizes = ["a.png", "b.png", "c.png"], [(50, 80), (40, 40), (100, 30)]
+    with ObjectWriter(tmp_path / "objects.parquet", "m", names, 5, "weights") as writer:
+        writer.write(objects, images, sizes)
+    table = objects.replace(class_names=names).to_arrow(images, sizes)
+    stored = pyarrow.parquet.read_table(tmp_path / "objects.parquet").replace_schema_metadata()
+    assert table.schema.equals(stored.schema)
+    assert table.equals(stored)
+    np.testing.assert_allclose(table["box_x2"][2].as_py(), objects.boxes_px((100, 30))[2, 2].item(), rtol=1e-6)
+
+
+def test_what_objects_do_not_know_is_null_in_their_table() -> None:
+    table = sample(2, 0, 1, full=False).to_arrow()
+    assert table.column_names == sample(1).to_arrow().column_names == [column.name for column in OBJECT_COLUMNS]
+    known = {name for name in table.column_names if table[name].null_count == 0}
+    assert known == {"image_index", "z_where"}
     assert table["image_index"].to_pylist() == [0, 0, 2]
+    assert sample(1).to_arrow()["class"].null_count == 1
     assert sample(0).to_arrow().num_rows == 0
+    odd = sample(2).replace(class_names=("ant",), labels=torch.tensor([0, 4]))
+    assert odd.to_arrow()["class"].to_pylist() == ["ant", None]
+    with pytest.raises(ValueError, match="objects of 2 images need as many sizes, got 1"):
+        sample(1, 1).to_arrow(sizes=[(4, 4)])
+
+
+def test_a_data_frame_has_the_values_of_the_tensors() -> None:
+    objects = sample(3)
+    frame = objects.to_pandas(sizes=[(50, 80)])
+    assert objects.scores is not None
+    assert objects.z_what is not None
+    np.testing.assert_allclose(frame["score"], objects.scores)
+    np.testing.assert_allclose(np.stack(list(frame["z_what"])), objects.z_what)
+    boxes = frame[["box_x1", "box_y1", "box_x2", "box_y2"]].to_numpy()
+    np.testing.assert_allclose(boxes, objects.boxes_px((50, 80)), rtol=1e-6)
+
+
+def test_every_column_and_key_of_a_file_is_described(tmp_path: Path) -> None:
+    with ObjectWriter(tmp_path / "objects.parquet", "m", ["ant"], 5, "weights") as writer:
+        writer.write(sample(1).replace(labels=torch.tensor([0])), ["a.png"], [(50, 80)])
+    footer = pyarrow.parquet.read_metadata(tmp_path / "objects.parquet")
+    assert footer.metadata.keys() - {b"ARROW:schema"} == FILE_METADATA.keys()
+    schema = footer.schema.to_arrow_schema()
+    assert schema.names == [column.name for column in OBJECT_COLUMNS]
+    for column in OBJECT_COLUMNS:
+        field = schema.field(column.name)
+        length = {None: None, "D": 5}.get(column.length, column.length)
+        inner = field.type.value_type if length else field.type
+        assert str(inner) == {"float32": "float"}.get(column.kind, column.kind)
+        assert getattr(field.type, "list_size", None) == length
+        assert field.nullable == column.nullable
+        assert column.unit
+        assert column.meaning
 
 
 def test_scene_moves_what_it_has() -> None:

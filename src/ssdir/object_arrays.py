@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from ssdir.objects import Objects
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -41,27 +38,6 @@ class ObjectArrays:
     z_what_scale: Floats | None = None
     z_depth: Floats | None = None
     anchor_index: Integers | None = None
-
-    @classmethod
-    def of(cls, objects: Objects) -> Self:
-        """Copies objects to the host."""
-        values: dict[str, Any] = {field.name: getattr(objects, field.name) for field in fields(cls)}
-        for name, value in values.items():
-            if hasattr(value, "detach"):
-                values[name] = value.detach().cpu().numpy()
-        return cls(**values)
-
-    def to_objects(self) -> Objects:
-        """Converts to tensors on the CPU."""
-        import torch
-
-        from ssdir.objects import Objects
-
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return Objects(
-            batch_size=self.batch_size,
-            **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()},
-        )
 
     @classmethod
     def empty(cls, batch_size: int) -> Self:

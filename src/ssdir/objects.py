@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, overload
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssdir.object_arrays import ObjectArrays
+from ssdir.object_row import ObjectRow
+
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
     import supervision
 
@@ -47,6 +53,7 @@ class Objects:
         z_depth: float (M,), larger is nearer (eq. 6).
         anchor_index: int64 (M,), the anchor that produced the object.
         source_index: int64 (M,), for ground truth: the source glyph or asset that the object shows.
+        class_names: the K classes that `labels` index.
 
     Raises:
         ValueError: if a field's shape or dtype, or on the CPU the order of images, breaks the above. Values are
@@ -63,6 +70,7 @@ class Objects:
     z_depth: Tensor | None = None
     anchor_index: Tensor | None = None
     source_index: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         M = self.image_index.shape[0] if self.image_index.ndim else -1
@@ -101,18 +109,30 @@ class Objects:
         ]
         return f"Objects({len(self)} in {self.batch_size} images: {', '.join(known)}; {self.device})"
 
-    def __getitem__(self, index: Tensor | NDArray[Any] | slice | Sequence[int] | Sequence[bool]) -> Self:
-        """Selects rows by mask (M,), by indices, or by slice; the batch size stays.
+    @overload
+    def __getitem__(self, index: int) -> ObjectRow: ...
+    @overload
+    def __getitem__(self, index: Tensor | NDArray[Any] | slice | Sequence[int] | Sequence[bool]) -> Self: ...
+    def __getitem__(self, index: Any) -> ObjectRow | Self:
+        """Returns one object by its number; or selects rows by mask (M,), by indices or by slice.
+
+        The batch size of selected rows stays.
 
         Raises:
-            TypeError: for a single number: one object is a batch of rows too, `objects[i : i + 1]`.
+            IndexError: if there is no such row.
         """
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            return ObjectRow.of(self._tensors(), int(index), self.class_names)
         if not isinstance(index, (Tensor, slice)):
             empty = isinstance(index, Sequence) and not len(index)
             index = torch.as_tensor(index, dtype=torch.int64 if empty else None)
         if isinstance(index, Tensor) and not index.ndim:
-            raise TypeError("objects are selected by a mask, a slice or a list of rows, not by one number")
+            raise TypeError("objects are selected by a number, a mask, a slice or a list of rows")
         return self.replace(**self._selected(index))
+
+    def __iter__(self) -> Iterator[ObjectRow]:
+        """Yields each object."""
+        return (self[number] for number in range(len(self)))
 
     def regrouped(self, rows: Tensor, image_index: Tensor, batch_size: int) -> Self:
         """Selects rows as the objects of other images.
@@ -189,6 +209,9 @@ class Objects:
         """Concatenates batches: image indices of a later part follow those of the earlier ones.
 
         Fields that not every part has are dropped, except that parts without objects don't count.
+
+        Raises:
+            ValueError: if labels of the parts index different classes.
         """
         if not parts:
             return cls.empty(0)
@@ -199,7 +222,11 @@ class Objects:
             index.append(part.image_index + offset)
             offset += part.batch_size
         tensors = {name: torch.cat([getattr(part, name) for part in nonempty]) for name in names}
-        return cls(image_index=torch.cat(index), batch_size=offset, **tensors)
+        named = {part.class_names for part in nonempty}
+        if len(named - {None}) > 1:
+            raise ValueError("objects whose labels index different classes can't be concatenated")
+        class_names = None if None in named else named.pop()
+        return cls(image_index=torch.cat(index), batch_size=offset, class_names=class_names, **tensors)
 
     @classmethod
     def empty(cls, batch_size: int, device: torch.device | str | None = None) -> Self:
@@ -211,7 +238,7 @@ class Objects:
         )
 
     def to_supervision(self, size: tuple[int, int]) -> supervision.Detections:
-        """Converts one image's objects to `supervision.Detections`, with latents in its `data`.
+        """Converts one image's objects to `supervision.Detections`, with latents and `class_name` in its `data`.
 
         Args:
             size: the image's (height, width) in pixels.
@@ -223,28 +250,62 @@ class Objects:
 
         if self.batch_size != 1:
             raise ValueError(f"to_supervision takes one image, got a batch of {self.batch_size}: use split()")
-        host = self.detach().to("cpu")
+        host = self.to_arrays()
         extra = ("z_what", "z_what_scale", "z_depth", "anchor_index")
+        data = {name: getattr(host, name) for name in extra if getattr(host, name) is not None}
+        if self.class_names is not None and host.labels is not None:
+            data["class_name"] = np.asarray(self.class_names)[host.labels]
         return supervision.Detections(
-            xyxy=host.boxes_px(size).numpy(),
-            confidence=None if host.scores is None else host.scores.numpy(),
-            class_id=None if host.labels is None else host.labels.numpy().astype(int),
-            data={name: tensor.numpy() for name, tensor in host._tensors().items() if name in extra},
+            xyxy=self.detach().boxes_px(size).cpu().numpy(),
+            confidence=host.scores,
+            class_id=None if host.labels is None else host.labels.astype(int),
+            data=data,
         )
 
-    def to_arrow(self) -> pyarrow.Table:
-        """Converts to an Arrow table with a row per object; vectors are fixed-size float32 lists."""
-        import pyarrow
+    def to_arrays(self) -> ObjectArrays:
+        """Copies the objects to the host as NumPy arrays, without `source_index`."""
+        arrays = {
+            name: tensor.numpy()
+            for name, tensor in self.detach().to("cpu")._tensors().items()
+            if name != "source_index"
+        }
+        return ObjectArrays(batch_size=self.batch_size, **arrays)
 
-        columns: dict[str, Any] = {}
-        for name, tensor in self.detach().to("cpu")._tensors().items():
-            values = tensor.numpy()
-            if values.ndim == 1:
-                columns[name] = pyarrow.array(values)
-            else:
-                flat = pyarrow.array(values.astype("float32").reshape(-1))
-                columns[name] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        return pyarrow.table(columns)
+    @classmethod
+    def from_arrays(cls, arrays: ObjectArrays, class_names: Sequence[str] | None = None) -> Self:
+        """Converts NumPy arrays to tensors on the CPU; `class_names` are the classes that labels index."""
+        tensors = {name: value for name, value in vars(arrays).items() if isinstance(value, np.ndarray)}
+        return cls(
+            batch_size=arrays.batch_size,
+            class_names=None if class_names is None else tuple(class_names),
+            **{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()},
+        )
+
+    def to_arrow(
+        self,
+        images: Sequence[str | Path] | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> pyarrow.Table:
+        """Converts to an Arrow table with a row per object and the columns of the file that `ssdir encode` writes.
+
+        See `object_table.OBJECT_COLUMNS` for the columns. What is not known is null; `source_index` is left out.
+
+        Args:
+            images: path of each image of the batch.
+            sizes: (height, width) of each in pixels, without which there are no boxes in pixels.
+        """
+        from ssdir.object_table import objects_table
+
+        return objects_table(self.to_arrays(), images, sizes, self.class_names)
+
+    def to_pandas(
+        self,
+        images: Sequence[str | Path] | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> pandas.DataFrame:
+        """Converts to a data frame with the columns of `to_arrow`, see there; vectors are arrays."""
+        frame: pandas.DataFrame = self.to_arrow(images, sizes).to_pandas()
+        return frame
 
 
 @dataclass(frozen=True, eq=False)

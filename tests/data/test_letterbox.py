@@ -15,7 +15,6 @@ from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.letterbox import PADDING, Letterbox, fitted_size, read_square
 from ssdir.data.transforms import AugmentConfig, build_augmentation
-from ssdir.object_arrays import ObjectArrays
 from ssdir.objects import Objects
 
 SIDE = 64
@@ -65,7 +64,7 @@ def test_boxes_return_clipped(height: int, width: int, center: list[float], side
     back = letterbox.to_image(letterbox.to_square(objects))
     torch.testing.assert_close(back.boxes, objects.boxes, atol=1e-5, rtol=0)
     assert letterbox.is_full or float(back.z_where[:, 2:].max()) <= 1
-    arrays = ObjectArrays.of(objects)
+    arrays = objects.to_arrays()
     assert np.allclose(letterbox.to_image(letterbox.to_square(arrays)).z_where, back.z_where, atol=1e-6)
 
 
@@ -78,7 +77,7 @@ def test_what_is_detected_in_the_padding_is_left_out() -> None:
     assert kept.scores is not None
     assert kept.scores.tolist() == [0, 0.5]
     torch.testing.assert_close(kept.boxes[0], torch.tensor([0.15, 0.88, 0.25, 1]))
-    assert letterbox.to_image(ObjectArrays.of(objects)).image_index.tolist() == [0, 1]
+    assert letterbox.to_image(objects.to_arrays()).image_index.tolist() == [0, 1]
     with pytest.raises(ValueError, match="2 images, got 1"):
         letterbox.to_image(objects_of(z_where))
 

@@ -111,7 +111,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_onnx_finds_what_torch_finds(shipped_onnx: Path, digits: list[Path]) -> None:
     (batch,) = encode_files(OnnxEncoder(shipped_onnx, "cpu"), digits)
-    expected = ObjectArrays.of(ssdir.load(SHIPPED, "cpu").encode([str(path) for path in digits]))
+    expected = ssdir.load(SHIPPED, "cpu").encode([str(path) for path in digits]).to_arrays()
     assert (expected.counts[:4] >= 2).all()
     assert expected.counts[4] == 0
     assert_same_objects(batch.objects, expected)
@@ -122,7 +122,7 @@ def test_images_of_any_size_are_resized_inside(shipped_onnx: Path, digits: list[
     assert encoder.device == "cpu"
     for path in digits:
         found = encoder.encode_pixels(read_image(path)[None])
-        expected = ObjectArrays.of(model.encode(path))
+        expected = model.encode(path).to_arrays()
         np.testing.assert_array_equal(found.anchor_index, expected.anchor_index)
         # The reader's pixels differ by up to 1/255.
         np.testing.assert_allclose(found.boxes, expected.boxes, 0, 0.005)
@@ -250,7 +250,7 @@ def test_every_kind_and_option(
     model, path = loud(build), tmp_path / "m.onnx"
     export_model(model, path)
     pixels = np.stack([resize(image, 64, 64) for image in (picture, np.zeros_like(picture), picture[::-1])])
-    expected = ObjectArrays.of(Predictor(model).encode_pixels(pixels))
+    expected = Predictor(model).encode_pixels(pixels).to_arrays()
     assert expected.counts.max() > 1
     if model.detector.refiner is not None:
         seen = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
@@ -448,7 +448,7 @@ def test_encoding_by_onnx_needs_no_torch(shipped_onnx: Path, digits: list[Path],
     found, images = read_objects(by_onnx)
     expected, same_images = read_objects(by_torch)
     assert images == same_images == [str(path) for path in digits]
-    assert_same_objects(ObjectArrays.of(found), ObjectArrays.of(expected))
+    assert_same_objects(found.to_arrays(), expected.to_arrays())
 
 
 @pytest.mark.parametrize("build", [per_cell, refined])
@@ -456,7 +456,7 @@ def test_a_detector_alone(build: Callable[[], DetectedVAE], picture: NDArray[np.
     detector = loud(build).detector
     export_model(detector, tmp_path / "detector.onnx")
     pixels = resize(picture, 64, 64)[None]
-    expected = ObjectArrays.of(Predictor(detector).encode_pixels(pixels))
+    expected = Predictor(detector).encode_pixels(pixels).to_arrays()
     found = OnnxEncoder(tmp_path / "detector.onnx", "cpu").encode_pixels(pixels)
     assert len(expected) > 1
     assert found.z_what is None

@@ -117,11 +117,11 @@ def test_every_way_and_engine_gives_the_same_objects(
     (by_files,) = encode_files(predictor, files)
     assert_same(by_files.objects, expected)
     (by_onnx,) = encode_files(exported, files)
-    assert_same(by_onnx.objects.to_objects(), expected)
-    whole = [exported.encode_pixels(picture[None]).to_objects() for picture in pictures]
+    assert_same(Objects.from_arrays(by_onnx.objects), expected)
+    whole = [Objects.from_arrays(exported.encode_pixels(picture[None])) for picture in pictures]
     assert_same(Objects.cat(whole), expected)
     odd = pictures[0][:83, :190]
-    assert_same(exported.encode_pixels(odd[None]).to_objects(), predictor.encode(odd))
+    assert_same(Objects.from_arrays(exported.encode_pixels(odd[None])), predictor.encode(odd))
 
 
 def test_reconstructions_show_the_image_without_padding(predictor: Predictor, pictures: list[Picture]) -> None:

@@ -39,6 +39,15 @@ def test_face(predictor: Predictor) -> None:
     assert not predictor.model.training
 
 
+def test_objects_carry_the_names_of_their_classes(predictor: Predictor, picture: Picture) -> None:
+    objects = predictor.encode([picture, picture], THRESHOLD)
+    assert objects.labels is not None
+    assert [row.class_name for row in objects] == [predictor.class_names[label] for label in objects.labels]
+    assert predictor.encode(picture, boxes=objects.split()[0]).class_names == ("cat", "dog", "eel")
+    other = objects.split()[0].replace(class_names=("ant", "bee", "cow"))
+    assert predictor.encode(picture, boxes=other).class_names == ("ant", "bee", "cow")
+
+
 def test_every_kind_of_image_is_the_same_image(predictor: Predictor, picture: Picture, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)

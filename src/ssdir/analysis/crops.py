@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ssdir.data.images import Image8, read_image
 from ssdir.errors import InputError
+from ssdir.object_table import BOX_COLUMNS
 from ssdir.plots.image_grids import BoxedImage, box_grid
-from ssdir.store.columns import BOX_COLUMNS
 
 MARGIN = 0.35
 """Margin shown around an object, relative to its longer side: it needs surroundings to be recognised."""

@@ -39,4 +39,5 @@ class OnnxModel:
     def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
         """Encodes images float (B, 3, H, W) in [0, 1], rounded to 8 bits."""
         pixels = rearrange(images * 255, "b c h w -> b h w c").round().cpu().numpy().astype(np.uint8)
-        return self.encoder.encode_pixels(pixels, score_threshold).to_objects()
+        arrays = self.encoder.encode_pixels(pixels, score_threshold)
+        return Objects.from_arrays(arrays, self.encoder.class_names)

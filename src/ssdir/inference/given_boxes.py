@@ -47,7 +47,7 @@ def as_objects(boxes: GivenBoxes, sizes: Sequence[tuple[int, int]], unit: BoxUni
 
 
 def _of_image(given: Any, size: tuple[int, int], unit: BoxUnit | None, image: int) -> Objects:
-    extra: dict[str, Tensor] = {}
+    extra: dict[str, Any] = {}
     if hasattr(given, "xyxy"):
         if given.confidence is not None:
             extra["scores"] = torch.as_tensor(given.confidence, dtype=torch.float32)

@@ -247,7 +247,8 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         """
         images = batch.to(self.device, memory_format=torch.channels_last)
         if boxes is None:
-            return self.encoder.encode(images, score_threshold).to("cpu")
+            objects = self.encoder.encode(images, score_threshold).to("cpu")
+            return objects.replace(class_names=tuple(self.class_names))
         if not isinstance(self.encoder, EmbeddingModel):
             raise InputError("the model is a detector: it gives no embeddings of boxes, so give it images alone")
         return self.encoder.embed(images, boxes.to(self.device)).to("cpu")

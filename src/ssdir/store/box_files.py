@@ -16,8 +16,8 @@ from ssdir.data.readers.coco.file import read_coco_boxes
 from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.object_arrays import BoxUnit
+from ssdir.object_table import COLUMNS
 from ssdir.store.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
-from ssdir.store.columns import COLUMNS
 from ssdir.store.info import METADATA_KEY, open_parquet, read_info
 
 BOX_ROW = "box_row"

@@ -17,7 +17,7 @@ from ssdir.data.readers.coco.file import CocoFile, Id, read_coco_file
 from ssdir.data.readers.file_names import common_end, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.store.columns import BOX_COLUMNS
+from ssdir.object_table import BOX_COLUMNS
 
 CLASS_AGNOSTIC = ["object"]
 """Class names of a model that knows no classes."""

@@ -1,4 +1,4 @@
-"""The columns of stored objects: their types, what other tools make of them, and the values that they may have."""
+"""Checks of stored objects: the types that other tools give their columns, and the values that they may have."""
 
 from __future__ import annotations
 
@@ -14,39 +14,10 @@ from numpy.typing import NDArray
 from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.identity import Maker
-
-BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
-
-_NULLABLE = ("z_what_scale", "z_depth")
-"""Columns that are null where the model has no such output."""
+from ssdir.object_table import BOX_COLUMNS, objects_schema
 
 _SLACK = 1e-3
 """Tolerance in pixels for boxes that reach over the edge of their image: products are rounded."""
-
-
-def objects_schema(latent_dim: int) -> pa.Schema:
-    """Returns the columns that `ObjectWriter` writes."""
-    latent = pa.list_(pa.float32(), latent_dim)
-    columns: dict[str, pa.DataType] = {
-        "image": pa.string(),
-        "image_index": pa.int64(),
-        "image_height": pa.int32(),
-        "image_width": pa.int32(),
-        **dict.fromkeys(BOX_COLUMNS, pa.float32()),
-        "class": pa.string(),
-        "label": pa.int32(),
-        "score": pa.float32(),
-        "z_where": pa.list_(pa.float32(), 4),
-        "z_what": latent,
-        "z_what_scale": latent,
-        "z_depth": pa.float32(),
-        "anchor_index": pa.int32(),
-    }
-    return pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, kind in columns.items()])
-
-
-COLUMNS = frozenset(objects_schema(1).names)
-"""Names of the columns that `ObjectWriter` writes."""
 
 
 def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path) -> None:
@@ -164,11 +135,3 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
         return np.asarray(column.to_numpy(zero_copy_only=False))
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(column), column.type.list_size))
-
-
-def to_array(values: Any, kind: pa.DataType) -> pa.Array:
-    """Converts numbers, names, or vectors (M, D) to an Arrow array."""
-    if not pa.types.is_fixed_size_list(kind):
-        return pa.array(values, type=kind) if values.dtype == object else pa.array(values).cast(kind)
-    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=kind)

@@ -19,17 +19,23 @@ from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.identity import Identity, check_comparable
-from ssdir.store.columns import COLUMNS, check_columns
+from ssdir.object_table import COLUMNS
+from ssdir.store.columns import check_columns
 
 FORMAT = 2
-METADATA_KEY = b"ssdir"
-"""Key of the schema's metadata with `Identity` and the format as JSON. Arrow keeps it when rows are selected."""
-IMAGES_KEY = b"ssdir.images"
-"""Key of the file's metadata with `_Images` as JSON. Arrow drops it with rows, and it is of all rows."""
+METADATA_KEY, IMAGES_KEY, PANDAS_KEY = b"ssdir", b"ssdir.images", b"PANDAS_ATTRS"
 _CHECKSUM_KEY = b"ssdir.images.crc32"
-"""Key of the checksum of the bytes under `IMAGES_KEY`, which no page's checksum covers."""
-PANDAS_KEY = b"PANDAS_ATTRS"
-"""Key of pandas' `DataFrame.attrs`: the same as under `METADATA_KEY`, for pandas drops other metadata."""
+
+FILE_METADATA = {
+    METADATA_KEY: "JSON: format, ssdir_version, and model, class_names, latent_dim and fingerprint of the model; "
+    "Arrow keeps it when rows are selected",
+    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both, and images_without_objects, the path of each "
+    "by its image_index; Arrow drops it with rows, as it is of all rows",
+    _CHECKSUM_KEY: "CRC-32 of the bytes under ssdir.images, which no page's checksum covers",
+    PANDAS_KEY: "the content of ssdir as pandas' DataFrame.attrs, because pandas drops other metadata",
+}
+"""The metadata of a file of objects: the meaning of each key."""
+
 _FOOTER_LIMIT = 2**31 - 1
 """Most bytes of the metadata, where the images without objects are named: Arrow's own limit is 100 MB."""
 

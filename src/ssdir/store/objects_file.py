@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
+from ssdir.object_table import COLUMNS, objects_schema
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.columns import COLUMNS, conform, numbers, objects_schema
+from ssdir.store.columns import conform, numbers
 from ssdir.store.info import StoreInfo, damaged, open_parquet, read_info
 from ssdir.store.writer import ROW_GROUP
 
@@ -163,7 +164,9 @@ class StoredObjects:
             z_depth=column("z_depth"),
             anchor_index=column("anchor_index", np.int64),
         )
-        return arrays.to_objects(), images
+        from ssdir.objects import Objects
+
+        return Objects.from_arrays(arrays, self.info.class_names), images
 
     def write(self, path: str | Path, added: Mapping[str, NDArray[np.generic]], force: bool = False) -> None:
         """Writes the objects with more columns: Parquet has everything, CSV and JSON no embeddings and lists.

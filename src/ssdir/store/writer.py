@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
-from ssdir.store.columns import BOX_COLUMNS, check_values, objects_schema, to_array
+from ssdir.object_table import objects_schema, objects_table, utf8
+from ssdir.store.columns import check_values
 from ssdir.store.info import identity_metadata, images_metadata
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 class ObjectWriter:
     """Streams objects to a Parquet file, to be used in a `with` block.
 
-    Columns: `image` (path), `image_index`, `image_height`, `image_width` (px, of the upright original),
-    `box_x1` … `box_y2` (float32, px of the original), `class`, `label`, `score`, `z_where` (4 float32, cxcywh
-    relative to the image), `z_what` and `z_what_scale` (D float32), `z_depth`, `anchor_index`. `z_what_scale` and
-    `z_depth` are null where the model has none. The schema's metadata names the model, see `METADATA_KEY`.
+    The columns are those of `OBJECT_COLUMNS`, in this order; the metadata are those of `FILE_METADATA`.
 
     Args:
         path: the file to write; see `atomic_file`.
@@ -82,10 +79,10 @@ class ObjectWriter:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
             InputError: if a value is not finite, or outside its range.
         """
-        found = objects if isinstance(objects, ObjectArrays) else ObjectArrays.of(objects)
-        table = objects_table(found, images, sizes, self.class_names, self.latent_dim, self.images_seen)
+        found = objects if isinstance(objects, ObjectArrays) else objects.to_arrays()
+        table = checked_table(found, images, sizes, self.class_names, self.latent_dim, self.images_seen)
         for index in np.flatnonzero(found.counts == 0).tolist():
-            self._without_objects[self.images_seen + index] = _utf8(images[index])
+            self._without_objects[self.images_seen + index] = utf8(images[index])
         if len(table):
             if given is not None:
                 table = pa.table(
@@ -123,7 +120,7 @@ class ObjectWriter:
             self._buffer.clear()
 
 
-def objects_table(
+def checked_table(
     objects: Objects | ObjectArrays,
     images: Sequence[str | Path],
     sizes: Sequence[tuple[int, int]],
@@ -131,7 +128,7 @@ def objects_table(
     latent_dim: int,
     first_image: int = 0,
 ) -> pa.Table:
-    """Converts the objects of a batch of images to a table with the columns of `ObjectWriter`, checked.
+    """Converts the objects of a batch of images to a table of `OBJECT_COLUMNS`, and checks every value.
 
     Args:
         objects: with scores, labels, z_what and anchors.
@@ -145,50 +142,16 @@ def objects_table(
         ValueError: if the batch's parts don't fit each other, or the objects lack a field.
         InputError: if a value is not finite, or outside its range.
     """
-    if not objects.batch_size == len(images) == len(sizes):
-        raise ValueError(
-            f"objects of {objects.batch_size} images need as many paths and sizes, "
-            f"got {len(images)} and {len(sizes)}"
-        )
-    schema = objects_schema(latent_dim)
-    if not len(objects):
-        return schema.empty_table()
-    arrays = objects if isinstance(objects, ObjectArrays) else ObjectArrays.of(objects)
-    if missing := [name for name in _REQUIRED if getattr(arrays, name) is None]:
-        raise ValueError(f"objects to store need {', '.join(missing)}")
-    assert arrays.labels is not None
-    assert arrays.z_what is not None
-    if arrays.z_what.shape[1] != latent_dim:
-        raise ValueError(f"z_what must be (M, {latent_dim}), got {tuple(arrays.z_what.shape)}")
-    index = arrays.image_index
-    height_width = np.asarray(sizes, dtype=np.int32)[index]
-    boxes_px = arrays.boxes * height_width[:, [1, 0, 1, 0]].astype(np.float32)
-    columns: dict[str, Any] = {
-        "image": np.asarray([_utf8(image) for image in images], dtype=object)[index],
-        "image_index": index + first_image,
-        "image_height": height_width[:, 0],
-        "image_width": height_width[:, 1],
-        **dict(zip(BOX_COLUMNS, boxes_px.T, strict=True)),
-        "class": np.asarray(class_names, dtype=object)[arrays.labels],
-        "label": arrays.labels,
-        "score": arrays.scores,
-        "z_where": arrays.z_where,
-        "z_what": arrays.z_what,
-        "z_what_scale": arrays.z_what_scale,
-        "z_depth": arrays.z_depth,
-        "anchor_index": arrays.anchor_index,
-    }
-    values = [
-        pa.nulls(len(arrays), field.type)
-        if columns[field.name] is None
-        else to_array(columns[field.name], field.type)
-        for field in schema
-    ]
-    batch = pa.RecordBatch.from_arrays(values, schema=schema)
-    check_values(batch, list(class_names), " as the model encoded it")
-    return pa.Table.from_batches([batch])
-
-
-def _utf8(image: str | Path) -> str:
-    """Returns a path in UTF-8, as Parquet holds it: file names may be any bytes."""
-    return os.fsencode(image).decode("utf-8", "backslashreplace")
+    arrays = objects if isinstance(objects, ObjectArrays) else objects.to_arrays()
+    if len(arrays):
+        if missing := [name for name in _REQUIRED if getattr(arrays, name) is None]:
+            raise ValueError(f"objects to store need {', '.join(missing)}")
+        assert arrays.z_what is not None
+        if arrays.z_what.shape[1] != latent_dim:
+            raise ValueError(f"z_what must be (M, {latent_dim}), got {tuple(arrays.z_what.shape)}")
+    table = objects_table(arrays, images, sizes, class_names, first_image)
+    if not len(arrays):  # whose embeddings may have no size
+        return objects_schema(latent_dim).empty_table()
+    for batch in table.to_batches():
+        check_values(batch, list(class_names), " as the model encoded it")
+    return table.cast(objects_schema(latent_dim))

@@ -148,7 +148,7 @@ def _read(dataset: ObjectDataset, target: Path, shapes: Sequence[tuple[int, ...]
         if not path.is_file() or checksum(path) != checksums.get(name):
             raise InputError(f"'{path}' is missing, cut or damaged")
     try:
-        objects = Objects(batch_size=len(dataset), **load_file(target / OBJECTS_FILE))
+        objects = Objects(batch_size=len(dataset), class_names=None, **load_file(target / OBJECTS_FILE))
         levels = [np.load(target / _level_file(level), mmap_mode="r") for level in range(len(shapes))]
     except (SafetensorError, TypeError, ValueError) as error:
         raise InputError(f"'{target}' is damaged ({error})") from None

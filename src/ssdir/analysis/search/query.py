@@ -18,7 +18,7 @@ from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
 from ssdir.store.columns import numbers
-from ssdir.store.writer import objects_table
+from ssdir.store.writer import checked_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def encode_query(
         ) from error
     check_comparable(encoder, f"'{model or info.model}'", info, "the index")
     (batch,) = encode_files(encoder, [path], strict=True, score_threshold=score_threshold)
-    table = objects_table(batch.objects, batch.paths, batch.sizes, encoder.class_names, info.latent_dim)
+    table = checked_table(batch.objects, batch.paths, batch.sizes, encoder.class_names, info.latent_dim)
     objects = table.sort_by([("score", "descending")])
     objects = objects.append_column("number", pa.array(range(len(objects)), pa.int64()))
     if number is None:

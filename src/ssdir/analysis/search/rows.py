@@ -16,7 +16,8 @@ from ssdir.analysis.search.files import IndexInfo
 from ssdir.console import Advance
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.store.columns import BOX_COLUMNS, numbers
+from ssdir.object_table import BOX_COLUMNS
+from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo
 from ssdir.store.objects_file import find_picture, stream_objects
 

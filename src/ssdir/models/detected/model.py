@@ -75,7 +75,10 @@ class DetectedModel(EmbeddingModel):
         """Embeds given boxes; each takes the anchor, and so the cell and level, that fits it best."""
         with self.encoding():
             features = self.detector.read(images)
-            given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+            names = boxes.class_names
+            given = Objects(
+                boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels, class_names=names
+            )
             return self.infer(given.replace(anchor_index=self.detector.assign(boxes.z_where)), images, features)
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
