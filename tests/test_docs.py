@@ -69,9 +69,9 @@ def test_rows_of_photographs_are_those_of_the_package(tables: Any) -> None:
     assert list(dict.fromkeys(each.name for each in embedders())) == list(tables.WITHOUT_A_MODEL)
 
 
-def test_readme_lists_every_preset() -> None:
-    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(listed) == presets()
+def test_a_page_lists_every_preset() -> None:
+    every = (ROOT / "docs" / "presets.md").read_text("utf-8").partition("## Every preset")[2]
+    assert sorted(re.findall(r"^\| `([a-z0-9-]+)` \|", every, re.MULTILINE)) == presets()
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
@@ -80,6 +80,15 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     named = re.findall(r"`([\w/-]+/[\w.-]*\.(?:py|json|yaml))`", page.read_text(encoding="utf-8"))
     of_the_repository = [name for name in named if "/" in name and not name.startswith(OF_USERS)]
     assert [name for name in of_the_repository if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_lines_of_prose_have_at_most_120_characters(page: Path) -> None:
+    """Tables, code and formulas may be longer."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "$$"))]
+    if page.stem != "studio":
+        assert [line for line in lines if len(line) > 120] == []
 
 
 def fields(config: type[Config]) -> set[str]:

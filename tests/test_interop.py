@@ -1,4 +1,4 @@
-"""The Python of docs/interop.md runs as it stands.
+"""The Python of docs/interop.md, own-boxes.md and parquet.md runs as it stands.
 
 FiftyOne is no dependency: here its first example runs against a stub that takes the arguments which FiftyOne's
 classes name. `test_interop_fiftyone.py` runs both with FiftyOne itself.
@@ -27,7 +27,9 @@ from fake_hub import Hub
 from ssdir.cli import app
 from ssdir.store.objects_file import read_info, read_objects
 
-PAGE = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("interop.md", "own-boxes.md", "parquet.md")}
+PAGE = "\n".join(PAGES.values())
 
 
 def block_with(word: str) -> str:

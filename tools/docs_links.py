@@ -10,6 +10,8 @@ PAGES = {
     "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",
     "../tools/config_reference.py": "config.md",
+    "notebooks/a-data-set-of-objects.ipynb": "notebooks/a-data-set-of-objects.md",
+    "notebooks/what-an-embedding-means.ipynb": "notebooks/what-an-embedding-means.md",
 }
 """Files that documents link to, and the pages that `docs_pages.py` makes of them."""
 

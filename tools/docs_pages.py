@@ -6,8 +6,13 @@ import re
 import sys
 from pathlib import Path
 
+import click
 import mkdocs_gen_files
+from nbconvert import MarkdownExporter
+from typer.cli import get_docs_for_click
+from typer.main import get_command
 
+from ssdir.cli import app
 from ssdir.reports.glossary import GROUPS
 
 ROOT = Path(__file__).parent.parent
@@ -70,9 +75,12 @@ def main() -> None:
     _write("index.md", _index())
     _write("metrics.md", _metrics())
     _write("config.md", config_reference.page())
+    _write("commands.md", _commands())
     _write("models.md", _models())
     _copy(ROOT / "results" / "cpu", "report")
     _copy(ROOT / "results" / "paper", "report-paper")
+    for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        _write_notebook(notebook)
     for name, (title, modules) in API.items():
         _write(f"api/{name}.md", "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)]))
 
@@ -81,6 +89,29 @@ def _index() -> str:
     """Returns the README with links that start from the documents' folder."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.sub(r"\]\(docs/", "](", text)
+
+
+COMMANDS = """# Commands
+
+After this page you know every command and each of its options. The page is made from what `ssdir COMMAND --help`
+prints. Exit codes are in [other tools](interop.md#in-scripts).
+"""
+
+
+def _commands() -> str:
+    """Returns the help of every command: a heading for each."""
+    command = get_command(app)
+    text = get_docs_for_click(obj=command, ctx=click.Context(command), name="ssdir", title="Commands")
+    return COMMANDS + re.sub(r"^# Commands\n", "", text, flags=re.MULTILINE)
+
+
+def _write_notebook(path: Path) -> None:
+    """Writes a notebook as a page, as it is: nothing is run."""
+    text, resources = MarkdownExporter().from_filename(str(path))
+    _write(f"notebooks/{path.stem}.md", text)
+    for name, picture in resources["outputs"].items():
+        with mkdocs_gen_files.open(f"notebooks/{name}", "wb") as page:
+            page.write(picture)
 
 
 def _metrics() -> str:

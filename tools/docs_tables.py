@@ -19,6 +19,7 @@ import argparse
 import json
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -432,8 +433,9 @@ def rewritten(page: str) -> str:
     """The text of a page with its tables written anew."""
 
     def block(match: re.Match[str]) -> str:
-        name = match["name"]
-        return f"<!-- table: {name} -->\n\n{TABLES[name]()}\n\n<!-- end -->"
+        name, text = match["name"], TABLES[match["name"]]()
+        text = text if text.startswith("|") else textwrap.fill(text, 120, break_long_words=False)
+        return f"<!-- table: {name} -->\n\n{text}\n\n<!-- end -->"
 
     return BLOCK.sub(block, page)
 
