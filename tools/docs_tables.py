@@ -27,6 +27,8 @@ from typing import Any
 
 import yaml
 
+from ssdir.object_table import OBJECT_COLUMNS
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -424,6 +426,17 @@ def clevr_few_objects() -> str:
     ]
     head = ["n", "position off, median", "largest", "mean IoU of all the scene's boxes", "5th percentile"]
     return table(head, rows)
+
+
+@generated
+def parquet_columns() -> str:
+    """The columns of objects as a table, from their one definition."""
+    rows = []
+    for column in OBJECT_COLUMNS:
+        kind = f"{column.length} × {column.kind}" if column.length else column.kind
+        kind += ", or null" if column.nullable else ""
+        rows.append([f"`{column.name}`", kind, column.unit, column.meaning])
+    return table(["column", "type", "unit or range", "meaning"], rows)
 
 
 # The pages.

@@ -1,4 +1,4 @@
-"""Columns of tables of boxes, recognised by the names that common writers give them; listed in docs/own-boxes.md."""
+"""Columns of tables of boxes, recognised by the names that writers give them; listed in docs/own-boxes.md."""
 
 from __future__ import annotations
 
