@@ -1,6 +1,6 @@
 import pytest
 
-from ssdir.formatting import counted, first_line, format_seconds, quote
+from ssdir.formatting import about_seconds, counted, first_line, format_seconds, quote
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,23 @@ from ssdir.formatting import counted, first_line, format_seconds, quote
 )
 def test_seconds_in_words(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "5 s"),
+        (24, "25 s"),
+        (44, "40 s"),
+        (57, "1 min"),
+        (89, "1 min"),
+        (540.4, "9 min"),
+        (5960, "99 min"),
+        (9000, "2.5 h"),
+    ],
+)
+def test_estimated_times_have_few_digits(seconds: float, text: str) -> None:
+    assert about_seconds(seconds) == text
 
 
 def test_one_is_not_told_as_many() -> None:

@@ -1,4 +1,4 @@
-"""A demonstration in minutes on any computer: images, training, metrics, and a report."""
+"""The demo: generated images, a small model trained on them, metrics and a report."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ssdir.console import next_step, progress, say
-from ssdir.data.dataset import ObjectDataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.device import choose_device
@@ -20,10 +20,10 @@ from ssdir.evaluation.probing import LATENTS
 from ssdir.formatting import format_seconds
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.io import load_model
-from ssdir.outputs import atomic_dir
+from ssdir.outputs import atomic_dir, claim
 from ssdir.reports import sections
 from ssdir.reports.glossary import Metric
-from ssdir.reports.report import Report, Section, metrics_table
+from ssdir.reports.report import Command, Figure, Report, Section, dated, metrics_table
 from ssdir.training.fit import RunSummary, train
 from ssdir.training.recipe import Recipe, read_recipe
 from ssdir.training.session import Session
@@ -31,28 +31,56 @@ from ssdir.training.session import Session
 PRESET = "demo"
 SOURCE = "digits"
 CANVAS = 128
-TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 3000, 300, 600
+VAL_IMAGES, TEST_IMAGES = 300, 600
 PROBE_IMAGES = 1000
 """Number of training images whose objects the probes learn from."""
 SCALE_GLYPHS = 60
 """Number of unseen digits that are shown at several sizes."""
 HERO_IMAGES, SHOWN_IMAGES = (0, 1), (2, 3, 4, 5, 6, 7)
 
+CAPTIONS = {
+    "detector": "Detector, on true boxes. box: offsets of boxes; class: object or background; refine: corrections "
+    "of detected boxes.",
+    "representation": "Encoders and decoder, on the objects of the frozen detector (the paper's eq. 7). nll: "
+    "negative log-likelihood of the image and of single objects; kl: divergence of the posteriors from their "
+    "priors; consistency: distance between embeddings of two views of an object; mse is only measured.",
+}
 HEADLINE = (
-    Metric("detection/ap50", "objects detected, AP50"),
-    Metric("probe/accuracy", "digits predicted from embeddings, accuracy"),
-    Metric("reconstruction/mse", "reconstructed images, MSE", spec=".4f"),
+    Metric("detection/ap50", "AP50 of detected boxes"),
+    Metric("probe/accuracy", "accuracy of digits, linear probe of embeddings", spec=".3f"),
+    Metric("reconstruction/mse", "MSE of reconstructed images", spec=".4f"),
+    Metric("reconstruction/ssim", "SSIM of reconstructed images"),
 )
 
 
-def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | None = None) -> None:
+@dataclass(frozen=True)
+class DemoSize:
+    """Size of a demo.
+
+    Attributes:
+        train_images: number of training images.
+        overrides: changes of the preset, as `key=value`.
+    """
+
+    train_images: int
+    overrides: tuple[str, ...] = ()
+
+
+SMALL, FULL = DemoSize(1500), DemoSize(3000, ("detector.epochs=4", "representation.epochs=2"))
+
+
+def run_demo(
+    out: Path, *, full: bool = False, seed: int = 0, force: bool = False, device: str | None = None
+) -> None:
     """Generates scattered digits, trains on them, measures the model, and writes a report.
 
     `out` gets `report.html`, `metrics.json`, `model/`, which `ssdir.load` takes, `data/`, and `run/` with
-    the training's logs; either all of it or nothing.
+    the training's logs; either all of it or nothing. While the demo trains, `preview_of(out)` shows the newest
+    reconstructions.
 
     Args:
         out: the folder to make.
+        full: train on twice as many images.
         seed: seed of data, training and measurement.
         force: replace an earlier demo.
         device: where to train and to measure, see `choose_device`.
@@ -60,30 +88,34 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
     Raises:
         InputError: if `out` exists (without `force`) or can't be written.
     """
-    recipe = read_recipe(PRESET, [f"seed={seed}"])
-    clock = _Clock(stages=4)
-    with atomic_dir(out, force) as folder:
+    size = FULL if full else SMALL
+    recipe = read_recipe(PRESET, [f"seed={seed}", *size.overrides])
+    clock, preview = _Clock(stages=4), preview_of(out)
+    session = Session(device=device, preview=preview)
+    with _removed_at_the_end(preview, force), atomic_dir(out, force) as folder:
         with clock.stage("generating images"):
-            _generate(folder / "data", seed)
+            _generate(folder / "data", size, seed)
         with clock.stage("training"):
-            summary = train(recipe, folder / "data", folder / "run", force=True, session=Session(device=device))
+            summary = train(recipe, folder / "data", folder / "run", force=True, session=session)
         with clock.stage("measuring"):
             evaluation = _measure(summary.model_dir, folder / "data", seed, device)
-            metrics, test = evaluation.metrics, evaluation.data
-        model = load_model(summary.model_dir, choose_device(device))
-        assert isinstance(model, DetectedVAE)
         with clock.stage("rendering pictures"):
-            pictures = _pictures(model, test, evaluation, folder / "run", seed)
-            hero = sections.scenes_figure(model, test, HERO_IMAGES)
+            hero, pictures = _pictures(summary.model_dir, evaluation, seed, device)
+        metrics = evaluation.metrics
         config = recipe.model_dump(mode="json")
         record = {**evaluation.provenance, "config": config, "wall_seconds": round(clock.total, 3)}
-        times = sections.timing_section(_times(clock.seconds, summary))
         report = Report(
-            "Objects detected, embedded, and reconstructed",
-            _lead(recipe, clock.total),
+            dated("scattered handwritten digits"),
+            _lead(recipe, size, clock.total),
             [(metric.value(metrics), metric.label) for metric in HEADLINE],
             hero,
-            [_numbers(metrics, recipe), *pictures, times, sections.provenance_section(record)],
+            [*pictures, _next_steps(out.name, full)],
+            [
+                _numbers(metrics, recipe),
+                sections.training_section(folder / "run", CAPTIONS),
+                sections.timing_section(_times(clock.seconds, summary)),
+                sections.provenance_section(record),
+            ],
         )
         (folder / "report.html").write_text(report.html(), encoding="utf-8")
         text = json_text({**evaluation.to_dict(), "provenance": record})
@@ -92,6 +124,25 @@ def run_demo(out: Path, *, seed: int = 0, force: bool = False, device: str | Non
     say(", ".join(f"{metric.label} {metric.value(metrics)}" for metric in HEADLINE))
     say(f"report: {out / 'report.html'}")
     next_step("encode", out / "model", out / "data" / "test" / "000000.png", "--out", "objects.parquet")
+
+
+def preview_of(out: Path) -> Path:
+    """Returns the path of the picture beside a demo's folder that shows reconstructions while it trains."""
+    return out.with_name(f"{out.name}-preview.png")
+
+
+@contextmanager
+def _removed_at_the_end(file: Path, force: bool) -> Iterator[None]:
+    """Claims a path for a file that is removed at the end of the block.
+
+    Raises:
+        InputError: if something is there already, without `force`.
+    """
+    claim(file, force)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 class _Clock:
@@ -115,8 +166,8 @@ class _Clock:
         say(f"    {format_seconds(self.seconds[title])}")
 
 
-def _generate(data: Path, seed: int) -> None:
-    config = ScatterConfig(canvas=CANVAS, train=TRAIN_IMAGES, val=VAL_IMAGES, test=TEST_IMAGES, seed=seed)
+def _generate(data: Path, size: DemoSize, seed: int) -> None:
+    config = ScatterConfig(canvas=CANVAS, train=size.train_images, val=VAL_IMAGES, test=TEST_IMAGES, seed=seed)
     with progress("generating images") as advance:
         write_scatter(data, SOURCE, config, workers=os.cpu_count() or 1, progress=advance)
 
@@ -128,32 +179,64 @@ def _measure(model_dir: Path, data: Path, seed: int, device: str | None) -> Eval
 
 
 def _pictures(
-    model: DetectedVAE, test: ObjectDataset, evaluation: Evaluation, run: Path, seed: int
-) -> list[Section]:
+    model_dir: Path, evaluation: Evaluation, seed: int, device: str | None
+) -> tuple[Figure, list[Section]]:
+    """Renders the picture at the top of the report, and the sections that are pictures."""
+    model, test = load_model(model_dir, choose_device(device)), evaluation.data
+    assert isinstance(model, DetectedVAE)
     assert evaluation.train is not None, "digits have categories, so there are probes"
     learned, detected = evaluation.train.embeddings[LATENTS], evaluation.test.embeddings[LATENTS]
     names = test.category_names
-    captions = {
-        "detector": "The detector, on true boxes: how far boxes are off, and what is an object.",
-        "representation": "Encoders and decoder, on the objects of the frozen detector (the paper's eq. 7). "
-        "nll: negative log-likelihood of the image and the single objects; kl: divergence of the posteriors from "
-        "their priors; mse is only watched.",
-    }
-    return [
+    return sections.scenes_figure(model, test, HERO_IMAGES), [
         sections.reconstruction_section(model, test, SHOWN_IMAGES),
         sections.embedding_section(detected, names, seed),
         sections.probe_section(learned, detected, names, seed),
         sections.traversal_section(model, detected),
-        sections.training_section(run, captions),
     ]
 
 
-def _lead(recipe: Recipe, seconds: float) -> str:
-    supervision = "boxes, but not with classes" if recipe.classes == "object" else "boxes and classes"
+def _lead(recipe: Recipe, size: DemoSize, seconds: float) -> str:
+    supervision = "boxes, but no classes" if recipe.classes == "object" else "boxes and classes"
     return (
-        f"A small SSDIR model, made in {format_seconds(seconds)} from {TRAIN_IMAGES:,} images of scattered "
-        f"handwritten digits. Its detector was supervised with {supervision}; the model learned their "
-        "appearance by reconstructing images. All figures are of test images, with digits that it has never seen."
+        f"A small SSDIR model, made in {format_seconds(seconds)} from {size.train_images:,} generated images of "
+        f"handwritten digits. Its detector was supervised with {supervision}; the model learned what the digits "
+        "look like by reconstructing the images. All figures are of test images, with digits that it has never "
+        "seen."
+    )
+
+
+def _next_steps(name: str, full: bool) -> Section:
+    """Section of commands that go on from a demo in the folder `name`."""
+    more = (
+        []
+        if full
+        else [
+            Command(
+                "Train on twice as many images, for sharper reconstructions.", "ssdir demo --full --out demo-full"
+            )
+        ]
+    )
+    return Section(
+        "Next steps",
+        [
+            f"Run these beside the folder {name}. After `make demo`, activate the virtual environment first: "
+            ". .venv/bin/activate"
+        ],
+        commands=[
+            Command(
+                "Look at the model in the browser: its detections, edits of its objects, its embeddings.",
+                f"ssdir studio {name}/model",
+            ),
+            Command(
+                "Encode images: a row per object, with its box, score and embedding.",
+                f"ssdir encode {name}/model {name}/data/test --out objects.parquet",
+            ),
+            *more,
+            Command(
+                "Check your own annotated images, and get a recipe with an estimate of its training's time.",
+                "ssdir data check MY-DATA --out checked",
+            ),
+        ],
     )
 
 
@@ -166,11 +249,11 @@ def _numbers(metrics: dict[str, float], recipe: Recipe) -> Section:
     caption = (
         "Paper: Table 2, for MNIST's 28 × 28 digits and a full training. This demo: the 1,797 digits of 8 × 8 "
         f"pixels that come with scikit-learn, scattered over {CANVAS} × {CANVAS} pixels, a detector trained "
-        f"{classes}, and a few minutes of training. The paper's figures are for orientation; this is no "
+        f"{classes}, and a short training. The paper's figures are for orientation; this is no "
         "like-for-like comparison. “±” is the standard deviation over three samples of the objects that the "
         "classifier learns from (in the paper: over three trainings)."
     )
-    return Section("Metrics", table=metrics_table(metrics, caption=caption))
+    return Section("All metrics", table=metrics_table(metrics, caption=caption))
 
 
 def _times(seconds: dict[str, float], summary: RunSummary) -> dict[str, float]:

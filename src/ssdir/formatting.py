@@ -46,3 +46,12 @@ def format_seconds(seconds: float) -> str:
         return f"{hours} h {minutes:02d} min"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def about_seconds(seconds: float) -> str:
+    """Returns an estimated time in few digits: `5 s`, `40 s`, `9 min` or, from 99.5 minutes on, `2.5 h`."""
+    if seconds < 55:
+        step = 5 if seconds < 27.5 else 10
+        return f"{max(5, step * round(seconds / step))} s"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import date
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from ssdir.plots import to_png
 from ssdir.reports.glossary import GROUPS, Metric
-from ssdir.reports.report import Details, Figure, Report, Section, facts_table, metrics_table
+from ssdir.reports.report import Command, Details, Figure, Report, Section, dated, facts_table, metrics_table
 
 VOID = {"meta", "img", "br", "link"}
 PNG = to_png(np.zeros((30, 60, 3), dtype=np.uint8))
@@ -25,6 +26,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.cells: list[list[str]] = []
+        self.within: dict[str, list[str]] = {}
         self.text = ""
         self.feed(html)
         self.close()
@@ -45,6 +47,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not {"style", "pre"} & set(self.open):
             self.text += data
+        if data.strip():
+            self.within.setdefault(data.strip(), list(self.open))
         if self.open and self.open[-1] in ("th", "td"):
             self.cells[-1][-1] += data
 
@@ -110,8 +114,15 @@ def test_text_is_escaped() -> None:
 def test_metrics_stand_beside_the_papers() -> None:
     page = report(FULL)
     assert page.row("Accuracy") == ["0.9312 ±\u00a00.0021", "0.9789 ±\u00a00.0016"]
-    assert page.row("F1") == ["–", "0.9786 ±\u00a00.0016"]
-    assert page.row("Accuracy of nearest neighbours") == ["–", ""]
+
+
+def test_metrics_that_were_not_measured_are_left_out() -> None:
+    values = {"probe/accuracy": 0.9, "probe/f1": float("nan"), "reconstruction/mse": None, "masks/miou": 0.5}
+    page = report(Section("Numbers", table=metrics_table(values)))
+    labels = [cells[0] for cells in page.cells if len(cells) > 1]
+    assert [label.split("\n")[0] for label in labels][1:] == ["mIoU", "Accuracy"]
+    assert "–" not in page.text
+    assert "Reconstruction" not in page.text
 
 
 def test_the_papers_column_may_be_left_out() -> None:
@@ -119,16 +130,39 @@ def test_the_papers_column_may_be_left_out() -> None:
     assert page.row("PSNR") == ["19.3\u00a0dB"]
 
 
-def test_groups_that_were_not_measured_are_left_out() -> None:
-    page = report(Section("Numbers", table=metrics_table({"masks/miou": 0.5})))
-    assert page.row("mIoU")[0] == "0.500"
-    assert page.row("FG-ARI")[0] == "–"
-    assert "Segmentation by opacity" in page.text
-    assert "Accuracy of shapes" not in page.text
+def test_missing_facts_are_left_out() -> None:
+    assert report(Section("Facts", table=facts_table({"seed": 0, "device": None}))).cells == [["seed", "0"]]
 
 
-def test_missing_facts_are_dashes() -> None:
-    assert report(Section("Facts", table=facts_table({"seed": 0, "device": None}))).row("device") == ["–"]
+def test_a_title_has_product_subject_and_date() -> None:
+    assert dated("digits", date(2026, 11, 9)) == "ssdir: digits, 9 November 2026"
+    assert dated("digits").endswith(f" {date.today().year}")
+
+
+def test_numbers_come_first_and_the_appendix_last_and_folded() -> None:
+    sections, appendix = [Section("Pictures", figures=[Figure(PNG, "seen")])], [FULL]
+    text = Report("Title", "Lead.", [("0.9", "accuracy")], Figure(PNG, "hero"), sections, appendix).html()
+    order = [text.index(part) for part in ("0.9</dd>", 'alt="hero"', "Pictures</h2>", "Appendix</h2>", "0.9312")]
+    assert order == sorted(order)
+    page = Page(text)
+    assert "details" in page.within["0.9312 ±\u00a00.0021"]
+    assert "details" not in page.within["Pictures"]
+
+
+def test_commands_can_be_copied() -> None:
+    page = report(Section("Next", commands=[Command("Open it.", "ssdir studio 'a b'")]))
+    assert page.within["ssdir studio 'a b'"][-1] == "pre"
+    assert "Open it." in page.text
+
+
+def test_whatever_is_wide_scrolls_by_itself() -> None:
+    """A narrow screen has no room for a table or a chart; the page itself stays as wide as the screen."""
+    text = html(FULL, hero=Figure(PNG, "hero", wide=True))
+    scrolling = re.search(r"^(.*) \{ overflow-x: auto; \}", text, re.M)
+    assert scrolling is not None
+    around = re.findall(r'<div class="(\w+)"[^>]*><(?:img|table)', text.replace(">\n<", "><"))
+    assert len(around) == 4
+    assert {f".{name}" for name in around} <= set(scrolling[1].split(", "))
 
 
 @pytest.mark.parametrize(

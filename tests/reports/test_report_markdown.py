@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ssdir.reports.markdown import markdown
-from ssdir.reports.report import Details, Figure, Report, Row, RowGroup, Section, Table
+from ssdir.reports.report import Command, Details, Figure, Report, Row, RowGroup, Section, Table
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01"
 
@@ -21,6 +21,15 @@ def test_everything_is_there() -> None:
         "# Title\n\nLead.\n\n- a \\| b: **0.9**\n\n## One\n\nFirst.\n\nSecond\\*.\n\n"
         "|  | x | y |\n|---|---:|---:|\n| **Group** |  |  |\n| a\\|b | 1 | 2 |\n\nBelow.\n\n"
         "![what is seen](figures/picture.png)\n\n*what to look for*\n\nMore:\n\n```\na: 1\n```\n"
+    )
+
+
+def test_commands_and_the_appendix_follow() -> None:
+    steps = Section("Next", commands=[Command("Look at it.", "ssdir studio a_b")])
+    text = markdown(Report("Title", "Lead.", [], None, [steps], [Section("Numbers", ["Many."])]))
+    assert text == (
+        "# Title\n\nLead.\n\n## Next\n\nLook at it.\n\n```\nssdir studio a_b\n```\n\n"
+        "## Appendix\n\n### Numbers\n\nMany.\n"
     )
 
 

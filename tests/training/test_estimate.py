@@ -11,6 +11,7 @@ import pytest
 from ssdir.data.transforms import AugmentConfig
 from ssdir.models.pooled_features import PooledFeaturesConfig
 from ssdir.models.ssdir import SSDIRConfig
+from ssdir.training import estimate
 from ssdir.training.estimate import StageTime, TrainingTime, estimate_training
 from ssdir.training.fit import train
 from ssdir.training.loop import StageLoop
@@ -24,6 +25,28 @@ def test_seconds_follow_from_epochs(recipe: Recipe) -> None:
     recipe = changed(changed(recipe, "detector", epochs=10), "representation", epochs=4)
     assert measured.of_stage("representation", recipe) == 5 + 4 * 3
     assert measured.seconds(recipe) == 1 + 10 * 2 + 5 + 4 * 3
+
+
+def test_the_time_is_one_sentence(recipe: Recipe) -> None:
+    stages = {"detector": StageTime(0, 80.0), "representation": StageTime(60, 80.0)}
+    both = TrainingTime("cpu", 1, 9.0, stages).sentence(recipe)
+    assert both.startswith("training takes about 9 min for both stages (detector 4 min, representation 5 min) on ")
+    assert "(cpu with 1 thread)" in both
+    one = TrainingTime("NVIDIA H200", 8, 9.0, {"representation": StageTime(0, 8.0)}).sentence(recipe)
+    assert one.startswith("training takes about 25 s (representation) on this machine (NVIDIA H200)")
+
+
+def test_only_what_takes_long_on_one_device_is_worth_an_estimate(
+    recipe: Recipe, scattered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = recipe.open_data(scattered, "train")
+    long = changed(recipe, "detector", epochs=25)  # Of four steps each.
+    assert estimate.is_worth_estimating(long, split, ["detector"])
+    assert not estimate.is_worth_estimating(long, split, ["representation"])
+    two = long.model_copy(update={"devices": 2})
+    assert not estimate.is_worth_estimating(two, split, ["detector"])
+    monkeypatch.setattr(estimate, "MOST_TIMED", 3)  # Grids of 2x2 and 3x3 have images with more objects.
+    assert not estimate.is_worth_estimating(long, split, ["detector"])
 
 
 def test_every_step_of_an_epoch_is_counted(

@@ -218,7 +218,10 @@ def test_progress_goes_to_stderr(
     train(recipe, scattered, tmp_path / "run", resume=True)
     said = capsys.readouterr()
     assert said.out == ""
-    assert re.search(r"^detector: 3 of 3 epochs: train/box [0-9.e+-]+, train/class .*, val/total ", said.err, re.M)
+    number = r"[0-9.e+-]+"
+    second, third = re.findall(r"^detector: epoch [23] of 3.*$", said.err, re.M)
+    assert re.fullmatch(rf"detector: epoch 2 of 3, about 5 s left: loss {number}, on validation {number}", second)
+    assert re.fullmatch(rf"detector: epoch 3 of 3: loss {number}, on validation {number}", third)
     assert [str(warning.message) for warning in recwarn if "lightning" in str(warning.filename)] == []
 
 

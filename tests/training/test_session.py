@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from safetensors.torch import load_file
 from ssdir.errors import InputError
 from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.io import load_model
+from ssdir.training import estimate, loop
 from ssdir.training.detector import detector_settings
 from ssdir.training.fit import train
+from ssdir.training.loop import StageLoop
 from ssdir.training.recipe import Recipe, read_recipe
 from ssdir.training.session import OutOfTime, Session
 
@@ -64,6 +67,54 @@ def test_a_session_tells_of_every_step(
     for stage, steps in (("detector", 12), ("representation", 4)):
         assert [step[1:] for step in told if step[0] == stage] == [(n, steps) for n in range(1, steps + 1)]
     assert "epoch" not in "".join(capfd.readouterr())
+
+
+def test_the_time_of_all_stages_is_printed_before_the_first_and_changes_nothing(
+    run: Path,
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(estimate, "_FEWEST_STEPS", 24)
+    monkeypatch.setattr(estimate, "_LEAST_SECONDS", 0.0)
+    train(recipe, scattered, tmp_path / "estimated")
+    first = capfd.readouterr().err.splitlines()[0]
+    assert first.startswith("training takes about ")
+    assert "for both stages (detector " in first
+    assert_same_weights(run, tmp_path / "estimated")
+    monkeypatch.setattr(
+        estimate, "_FEWEST_STEPS", 25
+    )  # Three epochs of four steps in each of two stages are fewer.
+    train(recipe, scattered, tmp_path / "short")
+    assert "takes about" not in capfd.readouterr().err
+
+
+def test_reconstructions_are_shown_within_an_epoch_and_change_nothing(
+    run: Path,
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    preview, steps = tmp_path / "preview.png", list[tuple[int, bool, bool]]()
+    step = StageLoop.step
+
+    def watched_step(self: StageLoop, batch: Any) -> dict[str, float]:
+        if self.stage.folder.name == "representation":
+            steps.append((self.epoch, preview.exists(), self.objective.training))
+        return step(self, batch)
+
+    monkeypatch.setattr(StageLoop, "step", watched_step)
+    monkeypatch.setattr(loop, "SECONDS_UNTIL_SAMPLES", 0.0)
+    train(recipe, scattered, tmp_path / "run", session=Session(preview=preview))
+    assert steps[:3] == [(0, False, True), (0, True, True), (0, True, True)]
+    assert_same_weights(run, tmp_path / "run")
+    last = tmp_path / "run" / "representation" / "samples" / "epoch-002.png"
+    assert preview.read_bytes() == last.read_bytes()
+    assert capfd.readouterr().err.count(f"representation: first reconstructions: {preview}\n") == 1
 
 
 def test_a_session_that_is_over_with_what_was_asked_for_has_ended(

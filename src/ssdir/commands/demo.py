@@ -12,6 +12,7 @@ from ssdir.commands.options import Device, Force, Seed
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
+    full: Annotated[bool, typer.Option("--full", help="Train on twice as many images.")] = False,
     seed: Seed = 0,
     force: Force = False,
     device: Device = None,
@@ -19,4 +20,4 @@ def demo(
     """See it work: a small model on scattered digits, from data to numbers and pictures."""
     from ssdir.demo import run_demo
 
-    run_demo(out, seed=seed, force=force, device=device)
+    run_demo(out, full=full, seed=seed, force=force, device=device)

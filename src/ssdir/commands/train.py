@@ -56,8 +56,8 @@ def train(
     kept = read_summary(out, "detector")
     if kept.kept_epoch is not None and kept.kept_ap50 is not None:
         say(
-            f"detector: kept is epoch {kept.kept_epoch} (the first is 0), with AP50 {kept.kept_ap50:.3f} on the "
-            "split to validate on"
+            f"detector: the weights kept are those after epoch {kept.kept_epoch + 1}, with AP50 "
+            f"{kept.kept_ap50:.3f} on the split to validate on"
         )
     if not summary.model_dir.exists():  # A detector alone is not a model yet.
         rest = [override for override in overrides or [] if not override.startswith("stage=")]

@@ -17,15 +17,12 @@ from ssdir.documents import yaml_text
 from ssdir.formatting import counted, format_seconds, printable
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAEConfig
-from ssdir.training.estimate import TrainingTime, estimate_training
+from ssdir.training.estimate import MOST_TIMED, TrainingTime, estimate_training
 from ssdir.training.recipe import Recipe, StageConfig, read_recipe
 
 LEAST_SEEN, MOST_EPOCHS, SMALL_BATCH = 12_000, 200, 16
 """The images that a stage should see, counted once per epoch, the most epochs, and the largest batch: half of what
 `clevr-128` sees of its 310. More epochs than for sixty images don't help."""
-
-MOST_TIMED = 2_000
-"""Objects of an image up to which training steps are timed."""
 
 FEWEST_SEEN, FEWEST_EPOCHS = 2_000, 8
 """The images that a stage should see at the least, however long that takes, and the fewest epochs."""

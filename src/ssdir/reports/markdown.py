@@ -23,12 +23,16 @@ def markdown(report: Report) -> str:
     if report.headline:
         parts.append("\n".join(f"- {_escaped(name)}: **{_escaped(value)}**" for value, name in report.headline))
     for section in report.sections:
-        parts += _section(section)
+        parts += _section(section, "##")
+    if report.appendix:
+        parts.append("## Appendix")
+    for section in report.appendix:
+        parts += _section(section, "###")
     return "\n\n".join(parts) + "\n"
 
 
-def _section(section: Section) -> list[str]:
-    parts = [f"## {_escaped(section.title)}", *map(_escaped, section.text)]
+def _section(section: Section, level: str) -> list[str]:
+    parts = [f"{level} {_escaped(section.title)}", *map(_escaped, section.text)]
     if section.table is not None:
         parts += _table(section.table)
     for figure in section.figures:
@@ -39,6 +43,8 @@ def _section(section: Section) -> list[str]:
             parts.append(f"*{_escaped(figure.caption)}*")
     for details in section.details:
         parts.append(f"{_escaped(details.summary)}:\n\n```\n{details.text}\n```")
+    for command in section.commands:
+        parts.append(f"{_escaped(command.about)}\n\n```\n{command.command}\n```")
     return parts
 
 

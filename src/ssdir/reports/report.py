@@ -6,12 +6,18 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib import resources
 from typing import Any
 
 from ssdir.reports.glossary import GROUPS, MISSING, MetricGroup
 
 _PNG_SIGNATURE, _PNG_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 24
+# `calendar` has the names in the language of the process.
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,23 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command for a terminal, and a sentence on what it does."""
+
+    about: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """A section: paragraphs, then a table, then figures, then details."""
+    """A section: paragraphs, then a table, then figures, then details, then commands."""
 
     title: str
     text: Sequence[str] = ()
     table: Table | None = None
     figures: Sequence[Figure] = ()
     details: Sequence[Details] = ()
+    commands: Sequence[Command] = ()
 
 
 @dataclass(frozen=True)
@@ -106,11 +121,12 @@ class Report:
     """A whole report.
 
     Attributes:
-        title: title of the page.
+        title: title of the page, see `dated`.
         lead: what the report is about, in a sentence or two.
         headline: the few numbers that matter: (value, label).
-        hero: the picture at the top.
-        sections: everything else.
+        hero: the picture below them.
+        sections: everything else that most readers want.
+        appendix: sections that few readers want, folded at the end.
     """
 
     title: str
@@ -118,6 +134,7 @@ class Report:
     headline: Sequence[tuple[str, str]]
     hero: Figure | None
     sections: Sequence[Section]
+    appendix: Sequence[Section] = ()
 
     def html(self) -> str:
         """Renders the page: self-contained, all text escaped."""
@@ -126,6 +143,12 @@ class Report:
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = resources.files("ssdir.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
         return environment.from_string(template).render(report=self)
+
+
+def dated(subject: str, day: date | None = None) -> str:
+    """Returns the title of a report: product, subject and date, by default of today."""
+    day = day or date.today()
+    return f"ssdir: {subject}, {day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
 def metrics_table(
@@ -138,8 +161,8 @@ def metrics_table(
     """Builds a table of metrics with their meaning, and beside them the paper's.
 
     Args:
-        metrics: values by the names of `evaluate`; a dash stands for a missing one.
-        groups: the metrics to show; a group without any value (masks, where the data have none) is left out.
+        metrics: values by the names of `evaluate`.
+        groups: the metrics to show; those without a value are left out (masks, where the data have none).
         paper: adds the paper's column.
         caption: text below the table.
     """
@@ -149,17 +172,18 @@ def metrics_table(
             [
                 Row(metric.label, metric.meaning, [metric.value(metrics)] + [metric.paper] * paper)
                 for metric in group.metrics
+                if metric.value(metrics) != MISSING
             ],
         )
         for group in groups
-        if any(metric.name in metrics for metric in group.metrics)
     ]
+    row_groups = [group for group in row_groups if group.rows]
     return Table(["metric", "this model"] + ["paper"] * paper, row_groups, caption)
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Builds a table of names and values, None as a dash."""
-    rows = [Row(name, "", [MISSING if value is None else str(value)]) for name, value in facts.items()]
+    """Builds a table of names and values; those that are None are left out."""
+    rows = [Row(name, "", [str(value)]) for name, value in facts.items() if value is not None]
     return Table([], [RowGroup("", rows)])
 
 

@@ -44,9 +44,10 @@ def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, image
     return Section(
         "Reconstructions",
         [
-            "Images that the model was not trained on. Each detected object is encoded as its place, its depth "
-            "and its appearance; the reconstruction is decoded from these alone. On the right, the objects of "
-            "highest score, each decoded alone, framed in the colour of its box, with its score.",
+            "Images that the model was not trained on. Each detected object becomes a box, a depth and an "
+            "embedding of its appearance; the reconstruction is decoded from these alone. On the right, the "
+            "objects of highest score, each decoded from its embedding, framed in the colour of its box, with its "
+            "score.",
         ],
         figures=[scenes_figure(model, dataset, images)],
     )
@@ -54,7 +55,7 @@ def reconstruction_section(model: GenerativeModel, dataset: ObjectDataset, image
 
 def embedding_section(test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
     """Map of embeddings by category (the paper's Fig. 3)."""
-    title = "Map of the embeddings"
+    title = "t-SNE map of embeddings"
     if len(test) < MIN_TSNE_POINTS:
         return Section(title, ["Too few objects were detected for a map of their embeddings."])
     projection = tsne(test.latents, seed)
@@ -62,10 +63,10 @@ def embedding_section(test: LabelledLatents, names: Sequence[str], seed: int = 0
     return Section(
         title,
         [
-            f"The embeddings z_what of {len(projection.rows):,} test objects, projected to the plane by t-SNE: "
+            f"The embeddings (z_what) of {len(projection.rows):,} test objects, projected to the plane by t-SNE: "
             "similar embeddings are neighbours, as in the paper's Fig. 3. Colours are the true categories.",
         ],
-        figures=[Figure(png, "Map of the objects' embeddings, coloured by category.", scale=SHARP)],
+        figures=[Figure(png, "t-SNE map of the objects' embeddings, coloured by category.", scale=SHARP)],
     )
 
 
@@ -79,8 +80,8 @@ def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence
     return Section(
         title,
         [
-            f"A linear classifier on frozen embeddings, trained on {len(train):,} objects and tested on "
-            f"{len(test):,} others. Each row is a true category, in per cent.",
+            f"A linear classifier predicts the category from the embedding. It was trained on {len(train):,} "
+            f"objects and tested on {len(test):,} others. Each row is a true category, in per cent.",
         ],
         figures=[Figure(png, "Confusion matrix of the classifier.", scale=SHARP)],
     )
@@ -88,7 +89,7 @@ def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence
 
 def traversal_section(model: DetectedVAE, test: LabelledLatents) -> Section:
     """Traversals of the embedding space along its principal components."""
-    title = "Traversals of the embedding space"
+    title = "Latent traversals"
     if len(test) <= TRAVERSED_DIRECTIONS:
         return Section(title, ["Too few objects were detected to traverse the space of their embeddings."])
     device = model.device
@@ -97,9 +98,9 @@ def traversal_section(model: DetectedVAE, test: LabelledLatents) -> Section:
     return Section(
         title,
         [
-            "Any embedding can be decoded. In the middle of each block is an object; to its left and right, its "
-            "embedding is moved along one of the main directions in which embeddings differ (principal "
-            "components, PC) by up to three standard deviations (σ).",
+            "Any embedding can be decoded to pixels. In the middle of each row is an object as it is; to its left "
+            "and right, its embedding is moved along a principal component (PC) of all embeddings by up to three "
+            "standard deviations (σ).",
         ],
         figures=[
             Figure(
@@ -136,7 +137,7 @@ def read_curves(path: Path) -> dict[str, plots.Curve]:
 
 
 def training_section(run: Path, stages: Mapping[str, str]) -> Section:
-    """The losses of each stage.
+    """Builds the curves of training and validation losses of each stage.
 
     Args:
         run: the training run's folder.
@@ -147,15 +148,15 @@ def training_section(run: Path, stages: Mapping[str, str]) -> Section:
         curves = read_curves(run / stage / "metrics.csv")
         png = plots.loss_curves(curves, "epoch")
         figures.append(Figure(png, f"Losses of the stage {stage}.", caption, scale=SHARP, wide=True))
-    text = "Losses on the training split and on the validation split, which is only watched. Lower is better."
-    return Section("Training", [text], figures=figures)
+    text = "Losses on the training split and on the validation split. Lower is better."
+    return Section("Training and validation losses", [text], figures=figures)
 
 
 def timing_section(seconds: Mapping[str, float]) -> Section:
-    """Time of each stage."""
-    text = f"{format_seconds(sum(seconds.values()))} in total."
+    """Builds a bar chart of the time of each stage."""
+    text = f"{format_seconds(sum(seconds.values()))} in total on this machine, see Provenance."
     figure = Figure(plots.timing_bar(seconds), "Time of each stage.", scale=SHARP)
-    return Section("Time", [text], figures=[figure])
+    return Section("Time by stage", [text], figures=[figure])
 
 
 def provenance_section(provenance: Mapping[str, Any]) -> Section:

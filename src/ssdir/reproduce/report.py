@@ -10,7 +10,7 @@ from ssdir.outputs import atomic_file
 from ssdir.reports.glossary import MISSING
 from ssdir.reports.markdown import FIGURES, markdown
 from ssdir.reports.paper import PROBE, quoted
-from ssdir.reports.report import Report, Row, RowGroup, Section, Table
+from ssdir.reports.report import Report, Row, RowGroup, Section, Table, dated
 from ssdir.reproduce.catalogue import EXPERIMENTS
 from ssdir.reproduce.experiments import Results
 from ssdir.reproduce.plan import Plan
@@ -51,7 +51,7 @@ def build_report(plan: Plan, folder: Path) -> Report:
         f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
         "hold the recipe, the seed, the data's hash, versions, device and times of each training."
     )
-    return Report("Reproduction of the paper's experiments", lead, _headline(folder), None, sections)
+    return Report(dated(f"the paper's experiments, scale {plan.name}"), lead, _headline(folder), None, sections)
 
 
 def _runs_section(records: Sequence[Record]) -> Section:

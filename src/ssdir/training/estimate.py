@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,14 +20,14 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.transforms import build_augmentation
 from ssdir.device import device_name, seeded
 from ssdir.errors import InputWarning
+from ssdir.formatting import about_seconds, counted
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.registry import build_model, without_pretrained
 from ssdir.training.cache import build_cache
-from ssdir.training.devices import launched, make_fabric
-from ssdir.training.fit import flushed_denormals
+from ssdir.training.devices import flushed_denormals, launched, make_fabric
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, StageLoop
 from ssdir.training.recipe import Recipe, StageConfig
@@ -37,6 +37,12 @@ from ssdir.training.session import Session
 
 _LEAST_STEPS, _LEAST_SECONDS = 3, 1.0
 """The least number of steps that are timed, the first of them, which warms up, not counted; and the least time."""
+
+MOST_TIMED = 2_000
+"""Objects of an image up to which training steps are timed: they are all encoded, however few are detected."""
+
+_FEWEST_STEPS = 100
+"""The number of steps from which the time of a training is estimated; fewer are over soon."""
 
 _BACKGROUND_LOGIT = 5.0
 
@@ -82,8 +88,26 @@ class TrainingTime:
         """Returns the seconds of a training with the recipe's epochs; all else is as in the recipe measured."""
         return self.reading + sum(self.of_stage(stage, recipe) for stage in self.stages)
 
+    def sentence(self, recipe: Recipe) -> str:
+        """Formats the time of all stages, and of each: `training takes about 9 min for both stages …`."""
+        seconds = {stage: self.of_stage(stage, recipe) for stage in self.stages}
+        total = about_seconds(sum(seconds.values()))
+        where = f"{self.device} with {counted(self.threads, 'thread')}" if self.device == "cpu" else self.device
+        parts = ", ".join(f"{stage} {about_seconds(value)}" for stage, value in seconds.items())
+        whole = f"{total} for both stages ({parts})" if len(seconds) > 1 else f"{total} ({next(iter(seconds))})"
+        return f"training takes about {whole} on this machine ({where}), if it stays as busy as it is"
 
-@flushed_denormals()
+
+def is_worth_estimating(recipe: Recipe, train_split: ObjectDataset, stages: Sequence[str]) -> bool:
+    """Returns whether stages take long enough, on one device, to time a few of their steps before they start."""
+    if recipe.devices * recipe.nodes > 1:
+        return False
+    objects = np.bincount(train_split.table.image, minlength=1)
+    configs: list[StageConfig] = [getattr(recipe, stage) for stage in stages]
+    steps = sum(config.epochs * math.ceil(len(train_split) / config.batch_size) for config in configs)
+    return steps >= _FEWEST_STEPS and int(objects.max()) <= MOST_TIMED
+
+
 def estimate_training(recipe: Recipe, data: Path, device: str | None = None) -> TrainingTime:
     """Takes a few steps of each stage on a part of the data, and counts how many there are in all.
 
@@ -97,22 +121,39 @@ def estimate_training(recipe: Recipe, data: Path, device: str | None = None) -> 
     Raises:
         InputError: if the data can't be read.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)  # They are of the data, and whoever checked them knows them.
+        splits = {split: recipe.open_data(data, split) for split in ("train", "val")}
+    return estimate_stages(recipe, splits, recipe.stages, device)
+
+
+@flushed_denormals()
+def estimate_stages(
+    recipe: Recipe, splits: Mapping[str, ObjectDataset], stages: Sequence[str], device: str | None = None
+) -> TrainingTime:
+    """Does as `estimate_training`, for some stages and for data that are open; random numbers stay as they were.
+
+    Args:
+        recipe: what to train.
+        splits: `train` and `val`.
+        stages: names of the stages to measure.
+        device: see `choose_device`.
+    """
     alone = {"model": without_pretrained(recipe.model), "devices": 1, "nodes": 1}
     recipe = recipe.model_copy(update=alone)
     with warnings.catch_warnings(), TemporaryDirectory() as folder, seeded(recipe.seed):
-        warnings.simplefilter("ignore", InputWarning)  # They are of the data, and whoever checked them knows them.
-        whole = {split: recipe.open_data(data, split) for split in ("train", "val")}
-        sizes = {split: len(dataset) for split, dataset in whole.items()}
+        warnings.simplefilter("ignore", InputWarning)
+        sizes = {split: len(dataset) for split, dataset in splits.items()}
         fabric = make_fabric(recipe, device)
         with launched(fabric):
-            parts, reading = _read_parts(recipe, whole)
+            parts, reading = _read_parts(recipe, splits)
             prepare_folder(recipe, fingerprint(parts["train"]), Path(folder), resume=False)
             measured = _Measurement(fabric, recipe, parts, sizes, Path(folder))
-            stages = {stage: measured.stage(stage) for stage in recipe.stages}
-        return TrainingTime(device_name(fabric.device), torch.get_num_threads(), reading, stages)
+            times = {stage: measured.stage(stage) for stage in stages}
+        return TrainingTime(device_name(fabric.device), torch.get_num_threads(), reading, times)
 
 
-def _read_parts(recipe: Recipe, whole: dict[str, ObjectDataset]) -> tuple[dict[str, ObjectDataset], float]:
+def _read_parts(recipe: Recipe, whole: Mapping[str, ObjectDataset]) -> tuple[dict[str, ObjectDataset], float]:
     """Reads as many random images of each split as are needed; returns the seconds for all, too."""
     most = max(getattr(recipe, stage).batch_size for stage in recipe.stages)
     parts, seconds = {}, 0.0

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from ssdir.models.registry import build_model, fetch_pretrained, without_pretrai
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
-from ssdir.training.devices import is_first_process, launched, make_fabric
+from ssdir.training.devices import flushed_denormals, is_first_process, launched, make_fabric
+from ssdir.training.estimate import estimate_stages, is_worth_estimating
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components, fit_pooled_stages
@@ -85,17 +85,6 @@ class Run:
         """Writes the trained model into the run's folder."""
         if is_first_process():
             save_model(model.eval(), self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Rounds denormal numbers to zero: opacities make many, and CPUs are slow on them; afterwards as before."""
-    flushed_before = sys.float_info.min / 2 == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(flushed_before)
 
 
 @flushed_denormals()
@@ -158,6 +147,8 @@ def train(
                 adopt_detector(adopted, recipe, out)
         stack.enter_context(launched(fabric))
         missing = fabric.broadcast([name for name in stages if not has_ended(out, name)])
+        if not resume:
+            _print_estimate(run, missing)
         torch.manual_seed(recipe.seed)
         if "detector" in missing:
             _train_detector(run, fabric)
@@ -207,6 +198,14 @@ def _check_stages(run: Run, stages: tuple[str, ...], has_detector: bool) -> None
             else f"'{run.out}' has no trained detector: run stage=detector (or stage=all) into it first, then "
             "this with --resume"
         )
+
+
+def _print_estimate(run: Run, stages: Sequence[str]) -> None:
+    """Prints how long the training will take, if that is worth a few steps of each stage and one device trains."""
+    recipe, train_split = run.recipe, run.splits["train"]
+    if run.session.progress is None and is_worth_estimating(recipe, train_split, stages):
+        time = estimate_stages(recipe, run.splits, stages, run.session.device)
+        run.session.note(time.sentence(recipe))
 
 
 def _train_detector(run: Run, fabric: Fabric) -> None:

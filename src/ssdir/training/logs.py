@@ -72,13 +72,15 @@ class StageLog:
         self._events.flush()
 
     @torch.no_grad()
-    def add_samples(self, epoch: int, step: int, model: GenerativeModel, split: ObjectDataset) -> None:
-        """Draws a few images of a split, and what the model reconstructs of them."""
+    def add_samples(self, epoch: int, step: int, model: GenerativeModel, split: ObjectDataset) -> Path:
+        """Writes a picture of a few images of a split and their reconstructions; returns its path."""
         grid = sample_grid(model, split, range(min(SAMPLES, len(split))))
         samples = self.folder / "samples"
         samples.mkdir(exist_ok=True)
-        Image.fromarray(grid).save(samples / f"epoch-{epoch:03d}.png")
+        picture = samples / f"epoch-{epoch:03d}.png"
+        Image.fromarray(grid).save(picture)
         self._events.add_image("samples", grid, step, dataformats="HWC")
+        return picture
 
     def close(self) -> None:
         """Ends the file of events."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from torch.utils.data import DistributedSampler
 from ssdir.console import Advance, warn
 from ssdir.data.dataset import ObjectDataset
 from ssdir.device import device_name
+from ssdir.formatting import about_seconds
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detector.ssd import SSD
+from ssdir.outputs import atomic_file
 from ssdir.training.checkpoints import read_checkpoint, run_key, write_checkpoint
 from ssdir.training.graphs import DenseGraphs, has_graphs
 from ssdir.training.loading import Batch, CachedDataset, images_of, make_loader
@@ -35,7 +38,15 @@ from ssdir.training.steps import Objective, build_optimizer, build_schedule, loa
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 """Within the folder of a stage."""
 
-SECONDS_BETWEEN_NOTES = 60.0
+SECONDS_UNTIL_NOTE, SECONDS_BETWEEN_NOTES = 10.0, 60.0
+"""Seconds of a stage until the first line on its progress, and between two such lines."""
+
+SECONDS_UNTIL_SAMPLES = 20.0
+"""Seconds of a stage until its first picture of reconstructions, if its first epoch takes longer."""
+
+
+_NOTED = {"train/total": "loss", "val/total": "on validation", "val/ap50": "AP50 on validation"}
+"""Labels of the values in lines on progress; files have the others."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,8 @@ class StageLoop:
         self.schedule = build_schedule(self.optimizer, config, config.epochs * self.steps_per_epoch)
         self.compute_losses = fabric.strategy.setup_module(self.objective)
         self.epoch, self.skipped_steps, self.empty_batches = 0, 0, 0
-        self.longest_epoch, self.noted = 0.0, time.monotonic()
+        self.longest_epoch, self.began, self.first_epoch = 0.0, time.monotonic(), 0
+        self.noted, self.has_samples = self.began + SECONDS_UNTIL_NOTE - SECONDS_BETWEEN_NOTES, False
 
     # One epoch ------------------------------------------------------------------------------------------------
 
@@ -128,14 +140,13 @@ class StageLoop:
         if selection is not None and isinstance(stage.model, SSD) and selection.is_due(self.epoch):
             values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, self.val_loader))
             selection.add_epoch(self.epoch, values["val/ap50"], stage.model)
+        step = (self.epoch + 1) * self.steps_per_epoch
         if self.log is not None:
-            step = (self.epoch + 1) * self.steps_per_epoch - 1
-            self.log.add_epoch(self.epoch, step, values)
-            if isinstance(stage.model, GenerativeModel):
-                self.log.add_samples(self.epoch, step, stage.model, images_of(stage.val_split))
+            self.log.add_epoch(self.epoch, step - 1, values)
+        self.add_samples(step - 1)
         self.epoch += 1
         self.save()
-        self.note(f"{self.epoch} of {stage.config.epochs} epochs", values)
+        self.note(step, values)
         self.longest_epoch = max(self.longest_epoch, time.monotonic() - began)
 
     def train_epoch(self, advance: Advance) -> dict[str, float]:
@@ -151,9 +162,11 @@ class StageLoop:
             losses = self.step(batch.to(self.fabric.device))
             means.add(losses, len(batch.images))
             shown = f"epoch {self.epoch + 1} of {self.stage.config.epochs}"
-            advance(number, total, f"{self.stage.folder.name}, {shown}: {_listed(losses)}")
+            advance(number, total, f"{self.stage.folder.name}, {shown}: loss {losses['total']:.4g}")
             if number < total and time.monotonic() - self.noted > SECONDS_BETWEEN_NOTES:
-                self.note(f"step {number} of {total}", losses)
+                self.note(number, {"train/total": losses["total"]})
+            if not self.has_samples and time.monotonic() - self.began > SECONDS_UNTIL_SAMPLES:
+                self.add_samples(number - 1)
         counts = {"train/skipped_steps": self.skipped_steps, "train/empty_batches": self.empty_batches}
         return {**means.named("train"), **{name: float(count) for name, count in counts.items() if count}}
 
@@ -194,11 +207,35 @@ class StageLoop:
             means.add(dict(zip(losses, self.values(list(losses.values())), strict=True)), len(batch.images))
         return means.named("val")
 
-    def note(self, done: str, values: dict[str, float]) -> None:
-        """Prints how far the stage is, and some values."""
-        self.noted = time.monotonic()
-        if self.fabric.is_global_zero:
-            self.session.note(f"{self.stage.folder.name}: {done}: {_listed(values)}")
+    def note(self, step: int, values: dict[str, float]) -> None:
+        """Prints how far the stage is after a step, the time that is left, and losses."""
+        self.noted, epochs = time.monotonic(), self.stage.config.epochs
+        if not self.fabric.is_global_zero:
+            return
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        done = f"step {rest} of {self.steps_per_epoch} in epoch {epoch + 1}" if rest else f"epoch {epoch}"
+        left = (self.noted - self.began) * (epochs * self.steps_per_epoch - step)
+        left /= max(1, step - self.first_epoch * self.steps_per_epoch)
+        until = f", about {about_seconds(left)} left" if left > 0 else ""
+        shown = ", ".join(f"{label} {values[name]:.4g}" for name, label in _NOTED.items() if name in values)
+        self.session.note(f"{self.stage.folder.name}: {done} of {epochs}{until}: {shown}")
+
+    def add_samples(self, step: int) -> None:
+        """Writes a picture of reconstructions of validation images; prints its path the first time."""
+        model, session = self.stage.model, self.session
+        if self.log is None or not isinstance(model, GenerativeModel):
+            return
+        training, device = self.objective.training, self.fabric.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.objective.eval()
+            picture = self.log.add_samples(self.epoch, step, model, images_of(self.stage.val_split))
+            self.objective.train(training)
+        if session.preview is not None:
+            with atomic_file(session.preview, force=True) as temporary:
+                shutil.copyfile(picture, temporary)
+        if not self.has_samples:
+            session.note(f"{self.stage.folder.name}: first reconstructions: {session.preview or picture}")
+        self.has_samples = True
 
     # Between epochs -------------------------------------------------------------------------------------------
 
@@ -243,7 +280,7 @@ class StageLoop:
         if not checkpoint.exists():
             return
         state = read_checkpoint(checkpoint, self.key)
-        self.epoch = state["epoch"]
+        self.epoch = self.first_epoch = state["epoch"]
         self.objective.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
         if self.schedule is not None:
@@ -304,7 +341,3 @@ class StageLoop:
             device=device_name(self.fabric.device),
             precision=str(self.fabric.strategy.precision.precision),
         )
-
-
-def _listed(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ssdir.console import Advance, progress, warn
 
@@ -26,11 +27,13 @@ class Session:
         deadline: by `time.monotonic`, no epoch begins that would probably end after it. The first epoch of a
             session always runs, so each brings the training forward.
         device: where to train, see `choose_device`; None for the best there is.
+        preview: file for the newest picture of reconstructions, besides those in the folder of the stage.
     """
 
     progress: Progress | None = None
     deadline: float | None = None
     device: str | None = None
+    preview: Path | None = None
 
     @property
     def is_over(self) -> bool:

@@ -9,7 +9,7 @@ from ssdir.evaluation.classifiers import FEW_LABELS
 from ssdir.formatting import counted
 from ssdir.outputs import atomic_file
 from ssdir.reports.markdown import markdown
-from ssdir.reports.report import Report, Row, RowGroup, Section, Table
+from ssdir.reports.report import Report, Row, RowGroup, Section, Table, dated
 from ssdir.reproduce.photos.embedders import embedders
 from ssdir.reproduce.photos.photographs import SOURCES
 from ssdir.reproduce.records import Record, Trainings, by_group, read_stored
@@ -90,7 +90,7 @@ def build_report(records: Sequence[Record]) -> Report:
     known = list(SOURCES)
     names = sorted({record["data"] for record in records}, key=lambda name: (name not in known, name))
     sections = [_section(name, [record for record in records if record["data"] == name]) for name in names]
-    return Report("Embeddings of photographs", _LEAD, [], None, sections)
+    return Report(dated("embeddings of photographs"), _LEAD, [], None, sections)
 
 
 def _section(data: str, records: Sequence[Record]) -> Section:
