@@ -91,18 +91,12 @@ def _index() -> str:
     return re.sub(r"\]\(docs/", "](", text)
 
 
-COMMANDS = """# Commands
-
-After this page you know every command and each of its options. The page is made from what `ssdir COMMAND --help`
-prints. Exit codes are in [other tools](interop.md#in-scripts).
-"""
-
-
 def _commands() -> str:
-    """Returns the help of every command: a heading for each."""
+    """Returns the page of commands with the help of each, under a heading."""
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=click.Context(command), name="ssdir", title="Commands")
-    return COMMANDS + re.sub(r"^# Commands\n", "", text, flags=re.MULTILINE)
+    lead = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    return lead + re.sub(r"^# Commands\n", "", text, flags=re.MULTILINE)
 
 
 def _write_notebook(path: Path) -> None:
