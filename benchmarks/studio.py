@@ -57,8 +57,10 @@ def running_studio() -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
+        said = ""
         for line in process.stdout:
-            if found := re.search(r"studio: (http://127\.0\.0\.1:\d+)", line):
+            said += line
+            if found := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said, re.DOTALL):
                 yield found[1]
                 return
         raise RuntimeError("the studio ended before it answered")

@@ -42,7 +42,8 @@ class Studio:
     def _wait_for_address(self) -> str:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.process.poll() is None:
-            if found := re.search(r"studio: (http://127\.0\.0\.1:\d+)", self.said.read_text()):
+            said = self.said.read_text()
+            if found := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said, re.DOTALL):
                 return found[1]
             time.sleep(0.1)
         raise RuntimeError(f"the studio did not start: {self.said.read_text()[-500:]}")

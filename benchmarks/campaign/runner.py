@@ -98,7 +98,7 @@ def command(arguments: Iterable[str]) -> Callable[[], None]:
         if given[0] == "studio":
             import ssdir.studio.server
 
-            ssdir.studio.server.serve = lambda *_: None  # type: ignore[assignment]
+            ssdir.studio.server.serve = lambda open_app, *_: open_app(Path(tempfile.gettempdir()), print)  # type: ignore[assignment]
         sys.argv = ["ssdir", *given]
         main()
 

@@ -37,6 +37,14 @@ def test_encode_is_what_the_library_encodes(tiny_model_dir: Path, photos: Path, 
     assert files_in(out) == ["objects.parquet"]
 
 
+def test_images_are_named_so_that_other_folders_find_them(
+    tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    ok("encode", tiny_model_dir, photos.name, "--out", out / "o.parquet", "--score-threshold", 0.7)
+    assert read_objects(out / "o.parquet")[1] == [str(photos / f"{name}.png") for name in "abc"]
+
+
 def test_a_detector_that_finds_objects_everywhere_is_remarked_on(
     tiny_model_dir: Path, photos: Path, out: Path
 ) -> None:

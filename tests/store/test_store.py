@@ -480,6 +480,10 @@ def test_pictures_are_looked_for_by_name_then_in_folders(tmp_path: Path, monkeyp
     assert find_picture(str(tmp_path / "here.png"), "there") == tmp_path / "here.png"
     assert find_picture("/gone/b.png", ".", "there") == Path("/gone/b.png")
     assert find_picture("/gone/b.png", ".", beside="there") == Path("there/b.png")
+    assert find_picture("/gone/sub/a.png", ".", beside="there") == Path("there/sub/a.png")
+    assert find_picture("/gone/sub/c.png", ".", beside="there") == Path("/gone/sub/c.png")
+    (tmp_path / "there" / "a.png").touch()
+    assert find_picture("/gone/sub/a.png", ".", beside="there") == Path("there/sub/a.png"), "the longest ending"
     assert find_picture("gone.png", "there", ".") == Path("there/gone.png")
     # Names that no file system takes.
     assert find_picture("x" * 5000, ".") == Path("x" * 5000)

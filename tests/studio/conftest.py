@@ -62,7 +62,7 @@ def start(folder: Path, *arguments: str) -> Running:
             command, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
         )
     while process.poll() is None:
-        if found := re.search(r"studio: (http://127\.0\.0\.1:\d+)", said.read_text()):
+        if found := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said.read_text(), re.DOTALL):
             return Running(found[1], process, connections, said)
         time.sleep(0.1)
     raise AssertionError(said.read_text())

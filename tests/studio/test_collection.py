@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -87,6 +88,33 @@ def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
     lost = (collection.objects.image_index[torch.from_numpy(objects_map.rows)] == 2).numpy()
     assert np.isnan(objects_map.errors[lost]).all()
     assert not np.isnan(objects_map.errors[~lost]).any()
+
+
+def test_images_that_have_moved_are_in_the_folder_given(tmp_path: Path, predictor: Predictor) -> None:
+    identity = Identity.of("tiny-mnist", predictor)
+    path = stored(tmp_path, predictor, ["/gone/photos/1/a.png", "/gone/photos/2/a.png"])
+    assert open_collection(path, identity).num_missing == 2
+    now = [tmp_path / "moved" / number / "a.png" for number in "12"]
+    for image, shade in zip(now, (10, 20), strict=True):
+        image.parent.mkdir(parents=True)
+        Image.new("RGB", (64, 64), (shade,) * 3).save(image)
+    moved = open_collection(path, identity, tmp_path / "moved")
+    assert moved.sources == now
+    samples = moved.samples(5)
+    assert [(each.name, int(each.image.max())) for each in samples] == [("a.png", 10), ("a.png", 20)]
+    assert len(moved.samples(1)) == 1
+
+
+def test_a_file_that_has_lost_the_name_of_its_model_is_opened_with_a_note(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    """As other tools write it: nothing shows that it belongs to another model of the same sizes."""
+    path, identity = stored(tmp_path, predictor, ["a.png"]), Identity.of("tiny-mnist", predictor)
+    assert open_collection(path, identity).note == ""
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    note = open_collection(path, identity).note
+    assert "does not say which model encoded it" in note
+    assert "another model than tiny-mnist" in note
 
 
 def test_files_of_another_model_or_without_objects_are_refused(tmp_path: Path, predictor: Predictor) -> None:

@@ -18,13 +18,13 @@ from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.app import NUM_OFFERED
 from ssdir.studio.images import (
-    appearance_spread,
     depth_ranks,
     encode_image,
     read_upload,
     sample_images,
     sample_photographs,
     samples_for,
+    samples_of_folder,
 )
 from ssdir.studio.studio import default_model
 from ssdir.training.recipe import read_recipe
@@ -66,7 +66,7 @@ def test_sample_photographs_are_photographs_and_the_same_each_time() -> None:
 def test_the_studio_opens_with_a_shipped_model_that_detects_something_in_its_samples() -> None:
     assert default_model() == ("photos" if "photos" in shipped_models() else "tiny-digits")
     predictor = ssdir.load(default_model(), "cpu")
-    samples = samples_for(predictor, NUM_OFFERED)
+    samples = samples_for(predictor, default_model(), NUM_OFFERED).images
     assert len(samples) == NUM_OFFERED
     assert samples[0].name == ("flower" if default_model() == "photos" else "sample 1")
     found = predictor.encode([sample.image for sample in samples])
@@ -80,7 +80,26 @@ def test_the_studio_opens_with_a_shipped_model_that_detects_something_in_its_sam
 def test_samples_are_such_as_the_model_may_know(preset: str, first: str) -> None:
     config = read_recipe(preset).model
     predictor = cast("Predictor", SimpleNamespace(model=SimpleNamespace(config=config)))
-    assert samples_for(predictor, 1)[0].name == first
+    samples = samples_for(predictor, "runs/mine", 1)
+    assert samples.images[0].name == first
+    assert ("need not look like" in samples.about) == (first == "sample 1")
+
+
+def test_only_the_model_of_the_sample_digits_is_said_to_know_them() -> None:
+    for name, known in (("tiny-digits", True), ("tiny-mnist", False)):
+        about = samples_for(ssdir.load(name, "cpu"), name, 1).about
+        assert ("need not look like its training images" in about) != known
+
+
+def test_samples_of_a_folder_are_spread_over_it(tmp_path: Path) -> None:
+    for number in range(9):
+        Image.new("RGB", (1500, 20), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    samples = samples_of_folder(tmp_path, 3)
+    assert [each.name for each in samples.images] == ["0.png", "4.png", "8.png"]
+    assert [each.image[0, 0, 0] for each in samples.images] == [0, 4, 8]
+    assert samples.images[0].image.shape[1] == 1024
+    assert str(tmp_path) in samples.about
+    assert len(samples_of_folder(tmp_path, 30).images) == 9
 
 
 def test_tiny_digits_knows_the_sample_digits() -> None:
@@ -96,20 +115,6 @@ def test_tiny_digits_knows_the_sample_digits() -> None:
         wrong += len(found) + len(target) - 2 * matched
         digits += len(target)
     assert wrong <= 0.1 * digits
-
-
-def test_the_spread_grows_with_sigma_and_is_nothing_without(predictor: Predictor) -> None:
-    sample = sample_images(1)[0]
-    objects = encode_image(predictor, sample.image, sample.name).objects
-    assert objects.z_what_scale is not None
-    sure = objects.replace(z_what_scale=objects.z_what_scale * 0)
-    assert float(appearance_spread(predictor, sure).max()) < 1e-5
-    little = appearance_spread(predictor, objects)
-    much = appearance_spread(predictor, objects.replace(z_what_scale=objects.z_what_scale * 3))
-    assert little.shape == (len(objects), 32, 32)
-    assert bool((much.mean(dim=(1, 2)) > little.mean(dim=(1, 2))).all())
-    assert float(appearance_spread(predictor, objects.replace(z_what_scale=None)).max()) == 0
-    assert appearance_spread(predictor, objects[:0]).shape[0] == 0
 
 
 def test_the_nearest_object_is_the_one_of_the_largest_depth() -> None:

@@ -173,12 +173,16 @@ def test_history_keeps_no_more_than_its_limit() -> None:
     assert history.past[-1].title == "edit 148"
 
 
-def test_an_edit_that_goes_on_is_undone_at_once() -> None:
+def test_each_drag_is_undone_at_once_and_alone() -> None:
     start = History.of(a_scene())
-    dragged = start
-    for _ in range(5):
-        dragged = dragged.do(edit.move(dragged.objects, 0, 0.01, 0), "moved object 1", continues=True)
-    assert dragged.objects.z_where[0, 0].item() == pytest.approx(0.35)
-    assert dragged.undo().objects is start.objects
-    other = dragged.do(edit.remove(dragged.objects, 0), "removed object 1", continues=True)
-    assert other.undo().objects is dragged.objects
+    dragged, after = start, []
+    for gesture in (1, 2, 3):
+        for _ in range(5):
+            dragged = dragged.do(edit.move(dragged.objects, 0, 0.01, 0), "moved object 1", gesture)
+        after.append(dragged.objects)
+    assert dragged.objects.z_where[0, 0].item() == pytest.approx(0.45)
+    assert dragged.undo().objects is after[1]
+    assert dragged.undo().undo().undo().objects is start.objects
+    ended = dragged.end_gesture()
+    assert ended.objects is dragged.objects
+    assert ended.do(edit.remove(ended.objects, 0), "moved object 1", 3).undo().objects is dragged.objects

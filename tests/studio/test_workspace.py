@@ -74,7 +74,7 @@ def test_an_edit_gone_wrong_is_none_and_holds_nobody_up(window: Workspace) -> No
 def test_a_move_of_a_drag_that_a_later_one_overtook_is_ignored() -> None:
     window, accepted = WindowState(), []
     for sent, last in ((100, False), (300, True), (200, False), (250, True), (400, False)):
-        data = {"row": 0, "z_where": [0.5, 0.5, 0.1, 0.1], "sent": sent, "last": last}
+        data = {"row": 0, "z_where": [0.5, 0.5, 0.1, 0.1], "sent": sent, "last": last, "gesture": 1}
         move = parse_move(data, 1)
         assert move is not None
         accepted.append(window.accepts(move))
@@ -106,6 +106,42 @@ def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
     assert removing(before) == {"workspace": after}, "sent before the window showed the second"
     assert after.latest is after
     assert not after.history.past
+
+
+def test_images_keep_their_edits_while_others_are_open() -> None:
+    predictor, samples = load("tiny-digits", "cpu"), sample_images(3)
+    now = first = Workspace.open(predictor, samples[0].image, "first")
+    remove = components.edit_in_order(
+        lambda now: now.edit(scene_editor.remove(now.objects, 0), "removed", 0), lambda before, after: {"": after}
+    )
+    remove(now)
+    now = Workspace.open(predictor, samples[1].image, "second", now)
+    assert not now.is_edited
+    assert [each.encoded.name for each in now.window.opened] == ["first", "second"]
+    assert [each.is_edited for each in now.window.opened] == [True, False]
+    again = Workspace.open(predictor, samples[0].image.copy(), "first", now)
+    assert again.encoded is first.encoded, "the same pixels are the same image"
+    assert len(again.objects) == len(first.objects) - 1
+    assert [each.encoded.name for each in again.window.opened] == ["first", "second"]
+
+
+def test_of_very_many_images_the_first_without_edits_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdir.studio.workspace.MAX_KEPT", 2)
+    predictor, samples = load("tiny-digits", "cpu"), sample_images(4)
+    now = Workspace.open(predictor, samples[0].image, "edited")
+    now.window.latest = now.edit(scene_editor.remove(now.objects, 0), "removed", 0)
+    for number in (1, 2, 3):
+        now = Workspace.open(predictor, samples[number].image, str(number), now)
+    assert [each.encoded.name for each in now.window.opened] == ["edited", "2", "3"]
+
+
+def test_the_object_at_a_box_is_selected() -> None:
+    predictor = load("tiny-digits", "cpu")
+    opened = Workspace.open(predictor, sample_images(1)[0].image, "sample")
+    for row in (0, len(opened.objects) - 1):
+        selected = opened.select_at(opened.encoded.objects.z_where[row] + 0.01)
+        assert (selected.inspected_row, selected.row) == (row, row)
+        assert opened.window.latest is selected
 
 
 @pytest.mark.parametrize("wrap", [components.when_open, lambda handler: components.edit_in_order(handler, shown)])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssdir.console import progress, say
+from ssdir.console import say
 from ssdir.errors import InputError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 
 def studio(
@@ -18,6 +22,9 @@ def studio(
     ] = None,
     objects: Annotated[
         Path | None, typer.Option(help="File of ssdir encode to explore; by default the samples' objects.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images to show; with --objects, where its images are now.")
     ] = None,
     compare: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help="Another model to compare with; may be repeated.")
@@ -35,23 +42,33 @@ def studio(
     try:
         from ssdir.studio.server import listen, serve
     except ImportError as error:
-        missing = (error.name or "gradio").split(".")[0]
-        raise InputError(f"for the studio, {missing} is missing: pip install 'ssdir[studio]'") from None
-    from ssdir.studio.studio import Studio, default_model
+        raise _missing(error) from None
 
-    # The port comes first: loading the model would be in vain if it is busy.
-    with listen(port) as listener:
-        with progress("opening") as advance:
-            opened = Studio.open(model or default_model(), objects, compare or [], device, advance)
-
-        def ready(address: str) -> None:
-            say(f"studio: {address} (Ctrl-C ends it)")
-            if not no_browser:
-                import webbrowser
-
-                webbrowser.open(address)
-
+    def open_app(uploads: Path, on_stage: Callable[[str], None]) -> Starlette:
+        on_stage("loading Python packages")
         try:
-            serve(opened, listener, ready)
+            from ssdir.studio.web import web_application
+        except ImportError as error:
+            raise _missing(error) from None
+        from ssdir.studio.studio import Studio, default_model
+
+        opened = Studio.open(model or default_model(), objects, images, compare or [], device, on_stage)
+        return web_application(opened, uploads)
+
+    def listening(address: str) -> None:
+        say(f"studio: {address} (Ctrl-C ends it)")
+        if not no_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    with listen(port) as listener:
+        try:
+            serve(open_app, listener, listening, say)
         except KeyboardInterrupt:
             say("the studio is closed")
+
+
+def _missing(error: ImportError) -> InputError:
+    package = (error.name or "gradio").split(".")[0]
+    return InputError(f"for the studio, {package} is missing: pip install 'ssdir[studio]'")

@@ -138,7 +138,9 @@ def encode_to_file(
         about = (class_names, encoder.latent_dim, encoder.fingerprint, further)
         with ObjectWriter(temporary, model_source(model), *about) as writer:
             for batch in batches:
-                writer.write(batch.objects, batch.paths, batch.sizes, batch.given)
+                # Absolute paths: the file may be read from another folder.
+                absolute = [path.absolute() for path in batch.paths]
+                writer.write(batch.objects, absolute, batch.sizes, batch.given)
                 skipped += batch.skipped
                 refused += batch.refused
         if len(skipped) == len(files):

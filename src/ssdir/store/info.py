@@ -70,6 +70,11 @@ class StoreInfo:
         """The number of rows."""
         return int(self.footer.num_rows)
 
+    @property
+    def names_model(self) -> bool:
+        """Whether the file says which model encoded it, so that another one is refused."""
+        return _header(self.footer.metadata or {}, self.path) is not None
+
     def metadata(self) -> dict[bytes, bytes]:
         """Returns the metadata of a schema for a file with the same rows."""
         about = identity_metadata(Identity(**{name: getattr(self, name) for name in Identity.model_fields}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,12 +205,14 @@ def find_picture(image: str, *folders: str | Path, beside: str | Path | None = N
     Args:
         image: path as stored; a relative one may start from any of the folders.
         folders: where it may start from, the likeliest first.
-        beside: a folder that may hold the picture itself, wherever it was before.
+        beside: a folder to which the images may have moved, alone or with the folders around them: it is searched
+            for the longest ending of the path that is a file.
 
     Returns:
         The first of these that is a file; if none is, the path from the first folder.
     """
     tried = [Path(folder) / image for folder in folders]
     if beside is not None:
-        tried.append(Path(beside) / Path(image).name)
+        parts = PurePath(image).parts
+        tried += [Path(beside, *parts[first:]) for first in range(int(PurePath(image).is_absolute()), len(parts))]
     return next((path for path in tried if os.path.isfile(path)), tried[0])

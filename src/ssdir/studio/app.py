@@ -1,4 +1,4 @@
-"""The studio's window: its header and tabs, and how an image is opened."""
+"""The studio's window: its header and tabs, and how images are opened."""
 
 from __future__ import annotations
 
@@ -7,34 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
+from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.studio import components, content
 from ssdir.studio.compare_tab import CompareTab
 from ssdir.studio.edit_tab import EditTab
 from ssdir.studio.explore_tab import ExploreTab
-from ssdir.studio.images import read_upload
+from ssdir.studio.images import NamedImage, read_upload
 from ssdir.studio.inspect_tab import InspectTab
 from ssdir.studio.studio import Studio
-from ssdir.studio.workspace import Workspace, parse_row
+from ssdir.studio.workspace import WindowState, Workspace, parse_row
 
 NUM_OFFERED = 6
 """Number of samples in the header."""
 
 _LOADING: dict[str, Any] = {**components.QUIET, "show_progress": "minimal"}
 
+Updates = dict[Any, Any]
+
 
 def build_app(studio: Studio) -> gr.Blocks:
-    """Builds the window of a studio; `ssdir.studio.server` serves it."""
-    samples = studio.samples[:NUM_OFFERED]
-    cards = content.image_cards([sample.image for sample in samples], [sample.name for sample in samples])
+    """Builds the window of a studio; `ssdir.studio.web` serves it."""
     with gr.Blocks(title="ssdir studio", analytics_enabled=False, fill_width=True) as app:
-        workspace = gr.State(None)
+        _Window(studio).listen(app)
+    return app
+
+
+class _Window:
+    """The header, the tabs, and the ways to open an image: a sample, an upload, a neighbour in the tab Explore."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio, self.samples = studio, studio.samples.images[:NUM_OFFERED]
+        self.workspace = gr.State(None)
         with gr.Row(elem_id="head"):
             brand = f"<h1>ssdir studio</h1><p>{html.escape(studio.name)}</p>"
             gr.HTML(brand, elem_id="brand", elem_classes="studio-part", js_on_load=None)
-            picker = components.gallery(cards, "samples", "thumbs")
-            upload = gr.File(
+            self.picker = components.gallery(self._cards(None), "samples", "thumbs")
+            self.upload = gr.File(
                 label="Drop an image here, or click to choose one",
                 show_label=False,
                 file_types=["image"],
@@ -43,39 +54,93 @@ def build_app(studio: Studio) -> gr.Blocks:
                 elem_id="upload",
                 min_width=200,
             )
-        with gr.Tab("Inspect", id="inspect"):
-            inspect = InspectTab(studio, workspace)
-        with gr.Tab("Edit", id="edit"):
-            edit = EditTab(studio, workspace)
-        with gr.Tab("Explore", id="explore"):
-            ExploreTab(studio)
-        with gr.Tab("Compare", id="compare"):
-            compare = CompareTab(studio, workspace)
-        outputs = [picker, upload, workspace, *inspect.outputs, *edit.outputs, *compare.outputs]
+        gr.HTML(
+            content.introduction(studio.about, studio.samples.about),
+            elem_id="introduction",
+            elem_classes="studio-part",
+            js_on_load=None,
+        )
+        with gr.Tabs(selected="inspect") as self.tabs:
+            with gr.Tab("Inspect", id="inspect"):
+                self.inspect = InspectTab(studio, self.workspace)
+            with gr.Tab("Edit", id="edit"):
+                self.edit = EditTab(studio, self.workspace)
+            with gr.Tab("Explore", id="explore"):
+                self.explore = ExploreTab(studio)
+            with gr.Tab("Compare", id="compare"):
+                self.compare = CompareTab(studio, self.workspace)
 
-        def show(opened: Workspace, other_model: str | None) -> dict[Any, Any]:
-            return {**inspect.show(opened), **edit.show(opened), **compare.show(opened, other_model)}
+    def listen(self, app: gr.Blocks) -> None:
+        """Connects the events that open an image."""
+        other_model = self.compare.other_model
+        state = [self.workspace, other_model]
+        outputs = [self.picker, self.upload, self.workspace, self.tabs]
+        outputs += [*self.inspect.outputs, *self.edit.outputs, *self.compare.outputs]
+        app.load(self._load, other_model, outputs, **_LOADING)
+        self.picker.pick(self._pick, state, outputs, **_LOADING)
+        self.upload.upload(self._upload, [self.upload, *state], outputs, **_LOADING)
+        self.explore.cards.pick(self._open_neighbour, [self.explore.shown, *state], outputs, **_LOADING)
 
-        def pick(row: int, before: Workspace | None, other_model: str | None) -> dict[Any, Any]:
-            opened = Workspace.open(studio.predictor, samples[row].image, samples[row].name, before)
-            return {picker: {**cards, "selected": row}, **show(opened, other_model)}
+    def _show(self, opened: Workspace, other_model: str | None) -> Updates:
+        return {
+            self.picker: self._cards(opened),
+            **self.inspect.show(opened),
+            **self.edit.show(opened),
+            **self.compare.show(opened, other_model),
+        }
 
-        def on_load(other_model: str | None) -> dict[Any, Any]:
-            return pick(0, None, other_model)
+    def _offered(self, window: WindowState | None) -> list[tuple[NamedImage, Workspace | None]]:
+        """Returns the samples, then the other images that were opened in a window, each with its workspace."""
+        opened = {id(each.encoded.original): each for each in window.opened} if window else {}
+        samples = [(sample, opened.pop(id(sample.image), None)) for sample in self.samples]
+        others = [(NamedImage(each.encoded.name, each.encoded.original), each) for each in opened.values()]
+        return [*samples, *others]
 
-        def on_pick(before: Workspace | None, other_model: str | None, event: gr.EventData) -> dict[Any, Any]:
-            return pick(parse_row(event._data, len(samples)) or 0, before, other_model)
+    def _cards(self, opened: Workspace | None) -> content.Content:
+        """Returns a card per image that can be picked; those with edits say so."""
+        offered = self._offered(opened.window if opened else None)
+        images = [workspace.encoded.shown if workspace else named.image for named, workspace in offered]
+        edited = [workspace is not None and workspace.is_edited for _, workspace in offered]
+        here = None if opened is None else opened.encoded
+        rows = [row for row, (_, workspace) in enumerate(offered) if workspace and workspace.encoded is here]
+        selected = rows[0] if rows else None
+        return content.image_cards(images, [named.name for named, _ in offered], edited, selected)
 
-        def on_upload(path: str | None, before: Workspace | None, other_model: str | None) -> dict[Any, Any]:
-            try:
-                if not path:
-                    raise InputError("no image was uploaded")
-                opened = Workspace.open(studio.predictor, read_upload(path), Path(path).name, before)
-            except InputError as error:
-                raise gr.Error(str(error), title="Not opened", print_exception=False) from None
-            return {upload: None, picker: cards, **show(opened, other_model)}
+    def _load(self, other_model: str | None) -> Updates:
+        return self._show(self._open(self.samples[0].image, self.samples[0].name, None), other_model)
 
-        app.load(on_load, compare.other_model, outputs, **_LOADING)
-        picker.pick(on_pick, [workspace, compare.other_model], outputs, **_LOADING)
-        upload.upload(on_upload, [upload, workspace, compare.other_model], outputs, **_LOADING)
-    return app
+    def _open(self, image: Image8, name: str, before: Workspace | None) -> Workspace:
+        # A neighbour or an upload may be one of the samples.
+        image = next((each.image for each in self.samples if np.array_equal(each.image, image)), image)
+        return Workspace.open(self.studio.predictor, image, name, before)
+
+    def _pick(self, before: Workspace | None, other_model: str | None, event: gr.EventData) -> Updates:
+        offered = self._offered(before.window if before else None)
+        picked = offered[parse_row(event._data, len(offered)) or 0][0]
+        return self._show(self._open(picked.image, picked.name, before), other_model)
+
+    def _upload(self, path: str | None, before: Workspace | None, other_model: str | None) -> Updates:
+        # An error would leave a badge on every part of the window, and the drop zone closed.
+        try:
+            if not path:
+                raise InputError("no image was uploaded")
+            image = read_upload(path)
+        except InputError as error:
+            gr.Warning(str(error), title="Not opened")
+            return {self.upload: None}
+        return {self.upload: None, **self._show(self._open(image, Path(path).name, before), other_model)}
+
+    def _open_neighbour(
+        self, shown: list[int], before: Workspace | None, other_model: str | None, event: gr.EventData
+    ) -> Updates:
+        card, collection = parse_row(event._data, len(shown)), self.studio.collection
+        if card is None:
+            return {self.upload: None}
+        index = int(collection.objects.image_index[shown[card]])
+        image = collection.image(index)
+        if image is None:
+            gr.Warning("The image is missing.", title="Not opened")
+            return {self.upload: None}
+        opened = self._open(image, collection.names[index], before)
+        opened = opened.select_at(collection.objects.z_where[shown[card]])
+        return {self.tabs: gr.Tabs(selected="inspect"), **self._show(opened, other_model)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ from ssdir.studio.images import SHOWN_SIDE, NamedImage
 
 CROP_SIDE = 32
 _NUM_CLUSTERS = 10
+_NO_MODEL = (
+    "{path} does not say which model encoded it, because the tool that wrote it dropped that. If it was another "
+    "model than {model}, everything decoded from it is wrong."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +44,14 @@ class Collection:
         names: name of each image.
         sources: pixels or file of each image; None where the file is missing.
         class_names: the classes that `objects.labels` index.
+        note: what the user must know of them, a sentence.
     """
 
     objects: Objects
     names: Sequence[str]
     sources: Sequence[Image8 | Path | None]
     class_names: Sequence[str]
+    note: str = ""
 
     @property
     def z_what(self) -> Tensor:
@@ -61,6 +68,13 @@ class Collection:
         """Reads an image, at most `SHOWN_SIDE` a side; returns None if it is missing or damaged."""
         source = self.sources[image_index]
         return _read_if_possible(source) if isinstance(source, Path) else source
+
+    def samples(self, count: int) -> list[NamedImage]:
+        """Returns the first images, at most `count`, that have objects and can be read."""
+        indices = self.objects.image_index.unique().tolist()
+        images = ((self.names[index], self.image(index)) for index in indices)
+        readable = (NamedImage(name, image) for name, image in images if image is not None)
+        return list(itertools.islice(readable, count))
 
     def nearest(self, row: int, count: int = 12) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Searches all objects for the nearest neighbours of one, by cosine similarity.
@@ -102,12 +116,14 @@ def collect_images(predictor: Predictor, images: Sequence[NamedImage]) -> Collec
     return Collection(predictor.encode(pixels), [each.name for each in images], pixels, predictor.class_names)
 
 
-def open_collection(path: str | Path, identity: Identity) -> Collection:
-    """Opens a file that `ssdir encode` wrote; its images are where it says, or beside it.
+def open_collection(path: str | Path, identity: Identity, images: Path | None = None) -> Collection:
+    """Opens a file that `ssdir encode` wrote.
 
     Args:
         path: the file.
-        identity: identity of the studio's model, which must have written the file.
+        identity: identity of the studio's model, which must have written the file. A file that has lost the name
+            of its model is opened with a note.
+        images: folder of the images, if they have moved, see `find_picture`; None also tries the file's own.
 
     Raises:
         InputError: if the file can't be read, holds no objects, or belongs to another model.
@@ -117,9 +133,10 @@ def open_collection(path: str | Path, identity: Identity) -> Collection:
     if not len(stored):
         raise InputError(f"'{path}' holds no objects: encode images in which something is detected")
     objects, names = stored.to_objects()
-    files = [find_picture(name, ".", path.parent, beside=path.parent) for name in names]
+    files = [find_picture(name, ".", path.parent, beside=images or path.parent) for name in names]
     sources = [file.absolute() if os.path.isfile(file) else None for file in files]
-    return Collection(objects, [Path(name).name for name in names], sources, stored.info.class_names)
+    note = "" if stored.info.names_model else _NO_MODEL.format(path=path.name, model=identity.model)
+    return Collection(objects, [Path(name).name for name in names], sources, stored.info.class_names, note)
 
 
 def map_objects(collection: Collection, predictor: Predictor, seed: int = 0) -> ObjectMap:

@@ -6,12 +6,12 @@ Every image is part of the page, as a data URI: the browser has no file to ask f
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ssdir.data.images import Image8, shrink
 from ssdir.formatting import counted
@@ -32,6 +32,13 @@ _ORDINALS = {1: "nearest", 2: "2nd nearest", 3: "3rd nearest"}
 def data_uri(image: Image8) -> str:
     """Encodes an image uint8 (H, W, 3) as a PNG in a data URI."""
     return "data:image/png;base64," + base64.b64encode(to_png(image)).decode()
+
+
+def introduction(about: str, samples: str) -> str:
+    """Returns what the model and the samples are, and what to try, as HTML."""
+    model = f"Trained on: {about}. " if about else ""
+    hints = "Click a box to see its object alone, drag it in Edit, look for similar ones in Explore."
+    return f"<p>{html.escape(model + samples)} {hints}</p>"
 
 
 def placeholder(title: str, note: str) -> Content:
@@ -99,29 +106,21 @@ def object_names(objects: Objects, class_names: Sequence[str]) -> list[str]:
     ]
 
 
-def object_cards(
-    encoded: EncodedImage, class_names: Sequence[str], spread: Tensor, selected: int | None
-) -> Content:
-    """Returns a card per object: decoded alone, its opacity, its uncertainty, and its rank in depth.
+def object_cards(encoded: EncodedImage, class_names: Sequence[str], selected: int | None) -> Content:
+    """Returns a card per object: decoded alone, its opacity, and its rank in depth.
 
     Args:
         encoded: the image.
         class_names: the classes of the model.
-        spread: float (M, S, S), see `appearance_spread`.
         selected: the highlighted row.
     """
     ranks = depth_ranks(encoded.objects)
     scene, cards = encoded.scene, []
-    # All objects share one scale, so that a certain object looks certain; an eighth of full intensity is white.
-    bright = (spread * 8).clamp(0, 1)
     for row, name in enumerate(object_names(encoded.objects, class_names)):
         images = [_image(to_pixels(scene.appearances[row]), f"object {row + 1} decoded alone")]
         if scene.alpha is not None:
             images.append(_image(to_pixels(scene.alpha[row]), f"opacity of object {row + 1}"))
-        images.append(_image(to_pixels(bright[row][None]), f"uncertainty of object {row + 1}"))
-        lines = [f"uncertainty {float(spread[row].mean()):.3f}"]
-        if ranks:
-            lines.insert(0, _ORDINALS.get(ranks[row], f"{ranks[row]}th nearest"))
+        lines = [_ORDINALS.get(ranks[row], f"{ranks[row]}th nearest")] if ranks else []
         cards.append({"images": images, "title": name, "lines": lines, "colour": colour_of(row)})
     empty = "No objects were detected in this image. Try another one, or a model trained on similar images."
     return {"cards": cards, "selected": selected, "empty": empty}
@@ -136,11 +135,13 @@ def small_cards(scene: Scene, names: Sequence[str], selected: int | None) -> Con
     return {"cards": cards, "selected": selected, "empty": "No objects."}
 
 
-def image_cards(images: Sequence[Image8], names: Sequence[str], selected: int | None = None) -> Content:
-    """Returns a card per image, to choose from."""
+def image_cards(
+    images: Sequence[Image8], names: Sequence[str], edited: Sequence[bool], selected: int | None = None
+) -> Content:
+    """Returns a card per image, to choose from; a line below those with edits says so."""
     cards = [
-        {"images": [_image(shrink(image, _THUMB_SIDE), name)], "lines": []}
-        for image, name in zip(images, names, strict=True)
+        {"images": [_image(shrink(image, _THUMB_SIDE), name)], "lines": ["edited"] if changed else []}
+        for image, name, changed in zip(images, names, edited, strict=True)
     ]
     return {"cards": cards, "selected": selected, "empty": ""}
 

@@ -136,6 +136,15 @@ class EditTab:
         self.blend.input(blend, [state, self.other, self.blend], outputs, **latest)
         for slider in self.sliders:
             slider.input(change, [state, *self.sliders], outputs, **latest)
+            end = components.edit_in_order(
+                partial(_finish, self._change_components),
+                lambda before, after: self._updates(after, self._scene, self._objects),
+            )
+            slider.release(end, [state, *self.sliders], outputs, **_EACH)
+        end_blend = components.edit_in_order(
+            partial(_finish, self._blend), lambda before, after: {self.workspace: after}
+        )
+        self.blend.release(end_blend, [state, self.other, self.blend], outputs, **_EACH)
         for kind, button in self.saves.items():
             button.click(components.when_open(partial(self._save, kind)), state, self.saver, **_QUIET)
 
@@ -216,7 +225,7 @@ class EditTab:
         if move is None or not workspace.window.accepts(move):
             return workspace
         moved = scene_editor.set_box(workspace.objects, move.row, move.z_where)
-        return workspace.edit(moved, f"moved object {move.row + 1}", move.row, continues=True)
+        return workspace.edit(moved, f"moved object {move.row + 1}", move.row, move.gesture)
 
     def _key(self, workspace: Workspace, event: gr.EventData) -> Workspace:
         data = event._data if isinstance(event._data, dict) else {}
@@ -238,10 +247,12 @@ class EditTab:
         if row is None or other is None or share is None:
             return workspace
         title = f"blended object {row + 1} with {other + 1}"
-        # While the slider moves, the share refers to the object before the blend.
-        start = history.past[-1].objects if history.present.title == title else history.objects
+        # The share refers to the object before it was blended.
+        revisions = reversed((*history.past, history.present))
+        start = next((each.objects for each in revisions if each.title != title), history.objects)
         blended = scene_editor.blend_appearance(start, row, other, share)
-        return workspace.edit(blended, title, row, continues=True)
+        unchanged = _have_same_embeddings(blended, workspace.objects)
+        return workspace if unchanged else workspace.edit(blended, title, row, title)
 
     def _change_components(self, workspace: Workspace, *sent: Any) -> Workspace:
         row, z_what = workspace.row, workspace.objects.z_what
@@ -251,7 +262,9 @@ class EditTab:
             return workspace
         changed = self.studio.axes.with_coordinates(z_what[row], torch.tensor(values, dtype=z_what.dtype))
         edited = scene_editor.set_appearance(workspace.objects, row, changed)
-        return workspace.edit(edited, f"changed components of object {row + 1}", row, continues=True)
+        title = f"changed components of object {row + 1}"
+        unchanged = _have_same_embeddings(edited, workspace.objects)
+        return workspace if unchanged else workspace.edit(edited, title, row, title)
 
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
@@ -265,6 +278,19 @@ class EditTab:
         suffix, mime = _FILE_TYPES[kind]
         source = f"data:{mime};base64,{base64.b64encode(file).decode()}"
         return {"name": f"{workspace.file_stem}-edited{suffix}", "source": source, "number": next(self._saves)}
+
+
+def _have_same_embeddings(one: Objects, other: Objects) -> bool:
+    """Returns whether an edit changed nothing: the last value of a slider is sent twice."""
+    assert one.z_what is not None
+    assert other.z_what is not None
+    return torch.allclose(one.z_what, other.z_what, atol=1e-4)
+
+
+def _finish(edit: Callable[..., Workspace], workspace: Workspace, *args: Any) -> Workspace:
+    """Runs the last edit of a slider's drag; the next drag is a step of its own."""
+    after = edit(workspace, *args)
+    return replace(after, history=after.history.end_gesture())
 
 
 def _run(command: str, workspace: Workspace) -> Workspace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ _HELP = (
 
 
 class ExploreTab:
-    """The map, and the nearest neighbours of the object that was clicked."""
+    """The map, and the nearest neighbours of the object that was clicked: `shown`, rows of the collection."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
@@ -32,8 +33,13 @@ class ExploreTab:
             "embeddings)."
         )
         if collection.num_missing:
-            about += f" {collection.num_missing:,} of the images are missing: their objects are grey."
+            about += (
+                f" {collection.num_missing:,} of the images are missing: their objects have a grey crop, and no "
+                "reconstruction error. Give the folder of the images with `--images`."
+            )
         gr.Markdown(about, elem_classes="legend-line")
+        if collection.note:
+            gr.Markdown(f"⚠ {html.escape(collection.note)}", elem_classes="warning-line")
         with gr.Row(elem_classes="explore-row"):
             with gr.Column(scale=3, min_width=320):
                 self.map = components.object_map(
@@ -44,17 +50,20 @@ class ExploreTab:
                 gr.Markdown("#### Nearest neighbours, by cosine similarity")
                 empty = content.neighbour_cards(collection, [], [])
                 self.cards = components.gallery(empty, "explore-nearest", "medium")
-        self.map.pick(self._pick, None, [self.cards, self.map], **components.QUIET)
+                gr.Markdown("Click a neighbour to open its image in Inspect and Edit.", elem_classes="note-line")
+                self.shown = gr.State([])
+        self.map.pick(self._pick, None, [self.cards, self.map, self.shown], **components.QUIET)
 
     def _pick(self, event: gr.EventData) -> list[Any]:
         collection, rows = self.studio.collection, self.studio.objects_map.rows
         point = parse_row(event._data, len(rows))
         if point is None:
-            return [gr.skip(), gr.skip()]
+            return [gr.skip(), gr.skip(), gr.skip()]
         row = int(rows[point])
         nearest, similarity = collection.nearest(row, _NUM_NEIGHBOURS)
         notes = ["this object", *(f"cosine {cosine:.2f}" for cosine in similarity)]
-        cards = content.neighbour_cards(collection, [row, *nearest.tolist()], notes)
+        shown = [row, *nearest.tolist()]
+        cards = content.neighbour_cards(collection, shown, notes)
         point_of = {each: number for number, each in enumerate(rows.tolist())}
         marks = [point_of[each] for each in nearest.tolist() if each in point_of]
-        return [{**cards, "selected": 0}, gr.update(marks=marks)]
+        return [{**cards, "selected": 0}, gr.update(marks=marks), shown]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from matplotlib import get_data_path
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from ssdir.data.image_files import find_images
 from ssdir.data.images import Image8, image_size, read_image, shrink
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
@@ -26,8 +26,6 @@ MAX_UPLOAD_PIXELS = 50_000_000
 
 SHOWN_SIDE = 1024
 """Maximum side, in pixels, at which images are shown; the model gets the whole image."""
-
-_NUM_DRAWS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +115,44 @@ def _collage(sources: Sequence[Image8], rng: np.random.Generator, side: int = 20
     return np.vstack([np.hstack(windows[:2]), np.hstack(windows[2:])])
 
 
-def samples_for(predictor: Predictor, count: int) -> list[NamedImage]:
-    """Chooses samples that a model may know: photographs for timm's networks, digits for others."""
+@dataclass(frozen=True)
+class Samples:
+    """Images to start with, and a sentence that says where they come from."""
+
+    images: Sequence[NamedImage]
+    about: str
+
+
+def samples_for(predictor: Predictor, name: str, count: int) -> Samples:
+    """Chooses samples that a model may know: photographs for timm's networks, digits for others.
+
+    Args:
+        predictor: the model.
+        name: its name, as `ssdir.load` takes it.
+        count: number of images.
+    """
     detector = getattr(predictor.model.config, "ssd", None)
-    knows_photographs = detector is not None and isinstance(detector.backbone, TimmConfig)
-    return sample_photographs(count) if knows_photographs else sample_images(count)
+    if detector is not None and isinstance(detector.backbone, TimmConfig):
+        return Samples(sample_photographs(count), "The images above come with scikit-learn and matplotlib.")
+    if name == "tiny-digits":
+        return Samples(sample_images(count), "The images above have digits that it never saw in training.")
+    about = (
+        "The images above are scattered digits of scikit-learn, which need not look like its training images: "
+        "drop one of those, or show a folder of them with --images."
+    )
+    return Samples(sample_images(count), about)
+
+
+def samples_of_folder(folder: Path, count: int) -> Samples:
+    """Reads images of a folder, evenly spaced in the order of their names, each at most `SHOWN_SIDE` a side.
+
+    Raises:
+        InputError: as `find_images`, and for an image that can't be read.
+    """
+    files = find_images([folder])
+    chosen = np.unique(np.linspace(0, len(files) - 1, count).astype(int)).tolist()
+    images = [NamedImage(files[row].name, shrink(read_image(files[row]), SHOWN_SIDE)) for row in chosen]
+    return Samples(images, f"The images above are from {folder}.")
 
 
 def read_upload(path: str | Path) -> Image8:
@@ -148,28 +179,6 @@ def encode_image(predictor: Predictor, image: Image8, name: str) -> EncodedImage
     decoded = predictor.decode(objects)
     square = predictor.prepare(image, "stretch")[0]
     return EncodedImage(name, image, shrink(image, SHOWN_SIDE), square, objects, decoded)
-
-
-def appearance_spread(predictor: Predictor, objects: Objects, seed: int = 0) -> Tensor:
-    """Measures how uncertain each decoded pixel is, by sampling `z_what` from the posterior.
-
-    Args:
-        predictor: the model.
-        objects: M objects, with z_what and, where the model has one, its scale.
-        seed: seed of the samples.
-
-    Returns:
-        float (M, S, S), the standard deviation of each pixel over the samples, averaged over the colours; zeros
-        where the model has no scale.
-    """
-    if objects.z_what is None or objects.z_what_scale is None or not len(objects):
-        return predictor.decode(objects).appearances.mean(dim=1) * 0
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(_NUM_DRAWS, *objects.z_what.shape, generator=generator)
-    draws = [objects.replace(z_what=objects.z_what + objects.z_what_scale * each) for each in noise]
-    appearances = predictor.decode(Objects.cat(draws)).appearances
-    draws_first = appearances.view(_NUM_DRAWS, len(objects), *appearances.shape[1:])
-    return draws_first.std(dim=0).mean(dim=1)
 
 
 def depth_ranks(objects: Objects) -> list[int]:

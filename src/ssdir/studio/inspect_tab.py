@@ -10,13 +10,12 @@ import gradio as gr
 from ssdir.formatting import counted
 from ssdir.plots import to_pixels
 from ssdir.studio import components, content
-from ssdir.studio.images import appearance_spread
 from ssdir.studio.studio import Studio
 from ssdir.studio.workspace import Workspace, parse_row
 
 _LEGEND = (
-    "Each object, decoded from its embedding: its **appearance**, its **opacity** and its **uncertainty** (how "
-    "much each pixel varies when the embedding is sampled from the posterior)."
+    "Each object, decoded from its embedding alone: its **appearance**, and its **opacity** (white hides what is "
+    "behind)."
 )
 
 
@@ -59,9 +58,7 @@ class InspectTab:
                 selected=row,
                 note=f"mean squared error {encoded.error:.4f}",
             ),
-            self.cards: content.object_cards(
-                encoded, predictor.class_names, appearance_spread(predictor, objects), row
-            ),
+            self.cards: content.object_cards(encoded, predictor.class_names, row),
         }
 
     def _pick(self, workspace: Workspace, event: gr.EventData) -> Workspace:

@@ -8,7 +8,8 @@ size, and keeps the contract of `Objects`: rows stay ordered by image, boxes sta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -145,10 +146,17 @@ def set_appearance(objects: Objects, row: int, z_what: Tensor) -> Objects:
 
 @dataclass(frozen=True)
 class Revision:
-    """A state of the scene and the title of the edit that led to it, such as `moved object 3`."""
+    """A state of the scene.
+
+    Attributes:
+        objects: the scene.
+        title: title of the edit that led to it, such as `moved object 3`.
+        gesture: what the edit belongs to, such as a drag that may go on; None if it is complete.
+    """
 
     objects: Objects
     title: str
+    gesture: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -177,18 +185,21 @@ class History:
         """The present scene."""
         return self.present.objects
 
-    def do(self, objects: Objects, title: str, continues: bool = False) -> History:
+    def do(self, objects: Objects, title: str, gesture: Hashable = None) -> History:
         """Adds a revision; revisions that were undone are dropped.
 
         Args:
             objects: the new scene.
             title: title of the edit.
-            continues: replace the present revision if its edit has the same title (a slider is still being moved),
-                so that one `undo` reverts all of it.
+            gesture: of one gesture, such as a drag, all edits are one revision, so that one `undo` reverts them.
         """
-        same = continues and bool(self.past) and self.present.title == title
+        same = gesture is not None and bool(self.past) and self.present.gesture == gesture
         past = self.past if same else (*self.past, self.present)[-self.limit :]
-        return History(Revision(objects, title), past, (), self.limit)
+        return History(Revision(objects, title, gesture), past, (), self.limit)
+
+    def end_gesture(self) -> History:
+        """Lets the next edit be a revision of its own."""
+        return replace(self, present=replace(self.present, gesture=None))
 
     def undo(self) -> History:
         """Goes back by a revision, if there is one."""

@@ -1,32 +1,39 @@
-"""The studio's server: it answers this machine only, loads nothing from elsewhere, and serves no other files."""
+"""The studio's server: it answers this machine only, and serves a page that waits while the studio is opened.
+
+It imports neither Gradio nor torch, which take seconds: the page is there first.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import html
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import gradio as gr
 import uvicorn
-from fastapi import FastAPI
-from gradio.themes.utils import fonts
+from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ssdir.errors import InputError
-from ssdir.studio.app import build_app
-from ssdir.studio.components import asset
-from ssdir.studio.studio import Studio
 
 HOST = "127.0.0.1"
-MAX_UPLOAD = "25mb"
+
+Opener = Callable[[Path, Callable[[str], None]], Starlette]
+"""Opens the studio's application, given the folder of uploads and a function that is called with each stage."""
 
 _UPLOADS = "GRADIO_TEMP_DIR"
+_STAGE_HEADER = "x-studio-stage"
+_SECONDS_TO_READ_FAILURE = 2.0
 
 # Gradio compiles its components from strings, which needs eval; images are data URIs. All else is this server's.
 CONTENT_POLICY = (
@@ -56,20 +63,31 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def serve(studio: Studio, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+def serve(
+    open_app: Opener, listener: socket.socket, on_listening: Callable[[str], None], on_stage: Callable[[str], None]
+) -> None:
     """Serves until it is interrupted, then deletes the uploads.
 
     Args:
-        studio: the studio.
+        open_app: called in a thread of its own once the server answers.
         listener: see `listen`.
-        on_ready: called with the address once the server answers.
+        on_listening: called with the address once the server answers.
+        on_stage: called with what is being done until the studio is open.
+
+    Raises:
+        InputError: if `open_app` does.
     """
     port = listener.getsockname()[1]
+    site = _Site()
+    # A site whose name resolves to this address must get no answer (DNS rebinding).
+    guarded = TrustedHostMiddleware(_Headers(site), allowed_hosts=[HOST, "localhost"])
+    config = uvicorn.Config(guarded, log_level="error", timeout_graceful_shutdown=1, lifespan="off")
     with _upload_folder() as folder:
-        app = build_app(studio)
-        _refuse_other_files(app, folder)
-        config = uvicorn.Config(guarded(app, port), log_level="error", timeout_graceful_shutdown=1)
-        _Server(config, lambda: on_ready(f"http://{HOST}:{port}")).run(sockets=[listener])
+        server = _Server(config, site, lambda on_stage: open_app(folder, on_stage), on_stage)
+        server.on_listening = lambda: on_listening(f"http://{HOST}:{port}")
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 @contextmanager
@@ -86,65 +104,90 @@ def _upload_folder() -> Iterator[Path]:
                 os.environ[_UPLOADS] = before
 
 
-def _refuse_other_files(app: gr.Blocks, folder: Path) -> None:
-    """Lets every component refuse files that were not uploaded into `folder`, and addresses to download.
+class _Site:
+    """Answers with a page that waits, and with the studio once it is open."""
 
-    Any value that a browser sends may claim to be a file; Gradio copies or downloads it before the component reads
-    it. Gradio's own check is skipped for mounted applications, and never covers addresses.
-    """
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.stage = "starting"
+        self.is_watched = False
 
-    def guard(take: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
-        async def take_uploaded(path: Any) -> Any:
-            if path is not None and not Path(str(path)).resolve().is_relative_to(folder):
-                raise gr.Error("Only uploaded images can be opened.", print_exception=False)
-            return await take(path)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._wait(scope["path"])(scope, receive, send)
 
-        return take_uploaded
-
-    for block in app.blocks.values():
-        block.async_move_resource_to_block_cache = guard(block.async_move_resource_to_block_cache)
-    app.has_launched = True
-
-
-def guarded(app: gr.Blocks, port: int) -> FastAPI:
-    """Wraps the window in a web application that answers to this machine's names only, see `CONTENT_POLICY`."""
-    site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # A site whose name resolves to this address must get no answer (DNS rebinding).
-    site.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    site.add_middleware(_Headers)
-    mounted: FastAPI = gr.mount_gradio_app(
-        site,
-        app,
-        path="/",
-        server_name=HOST,
-        server_port=port,
-        footer_links=[],
-        run_history=False,
-        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
-        allowed_paths=[],
-        max_file_size=MAX_UPLOAD,
-        show_error=True,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        theme=_theme(),
-        css=asset("studio.css"),
-    )
-    return mounted
+    def _wait(self, path: str) -> Response:
+        self.is_watched = True
+        if path != "/":
+            return Response("The studio is still being opened.", 503)
+        page = resources.files("ssdir.studio").joinpath("assets", "opening.html").read_text(encoding="utf-8")
+        stage = html.escape(self.stage)
+        return HTMLResponse(page.replace("STAGE", stage), headers={_STAGE_HEADER: "opening"})
 
 
 class _Server(uvicorn.Server):
-    """A server that calls a function once it has started."""
+    """A server that opens the studio in a thread once it answers; `failure` is why it could not be opened."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        site: _Site,
+        open_app: Callable[[Callable[[str], None]], Starlette],
+        on_stage: Callable[[str], None],
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._site, self._open_app, self._on_stage = site, open_app, on_stage
+        self.on_listening: Callable[[], None] = lambda: None
+        self.failure: BaseException | None = None
+        self._closing = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._on_ready()
+            self.on_listening()
+            self._opening = asyncio.create_task(self._open())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._closing.set()
+        await super().shutdown(sockets)
+        if self._site.app is not None:
+            await self._opening
+
+    async def _open(self) -> None:
+        began = time.monotonic()
+        try:
+            app = await self._in_thread()
+        except Exception as error:
+            self.failure = error
+            self._site.stage = f"The studio was not opened: {error}"
+            if self._site.is_watched:
+                await asyncio.sleep(_SECONDS_TO_READ_FAILURE)
+            self.should_exit = True
+            return
+        async with app.router.lifespan_context(app):
+            self._site.app = app
+            self._on_stage(f"the studio is open, after {time.monotonic() - began:.0f} s")
+            await self._closing.wait()
+
+    async def _in_thread(self) -> Starlette:
+        """Opens the studio in a thread that an interrupted process does not wait for."""
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Starlette] = loop.create_future()
+
+        def on_stage(stage: str) -> None:
+            self._site.stage = stage
+            self._on_stage(stage)
+
+        def run() -> None:
+            try:
+                loop.call_soon_threadsafe(opened.set_result, self._open_app(on_stage))
+            except Exception as error:
+                loop.call_soon_threadsafe(opened.set_exception, error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return await opened
 
 
 class _Headers:
@@ -165,12 +208,3 @@ class _Headers:
             await send(message)
 
         await self.app(scope, receive, send_guarded)
-
-
-def _theme() -> Any:
-    """Returns Gradio's plain theme with the system's fonts, so that none has to be downloaded."""
-    sans = [fonts.Font("system-ui"), fonts.Font("Segoe UI"), fonts.Font("Roboto"), fonts.Font("sans-serif")]
-    mono = [fonts.Font("ui-monospace"), fonts.Font("Menlo"), fonts.Font("monospace")]
-    return gr.themes.Default(
-        primary_hue="indigo", neutral_hue="slate", radius_size="md", font=sans, font_mono=mono
-    )

@@ -11,10 +11,10 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor, as_generative, load
-from ssdir.models.io import find_model
+from ssdir.models.io import find_model, read_description
 from ssdir.models.shipped import list_models, model_source, shipped_models
 from ssdir.studio.collection import Collection, ObjectMap, collect_images, map_objects, open_collection
-from ssdir.studio.images import NamedImage, samples_for
+from ssdir.studio.images import Samples, samples_for, samples_of_folder
 
 NUM_SAMPLES = 30
 
@@ -37,6 +37,7 @@ class Studio:
         identity: identity of the model, for files of objects.
         predictor: the model.
         other_models: names of the models that it can be compared with.
+        about: what the model was trained on, as its folder says.
         samples: images to start with.
         axes: principal axes of the explored objects' embeddings.
         collection: the explored objects.
@@ -47,7 +48,8 @@ class Studio:
     identity: Identity
     predictor: Predictor
     other_models: Sequence[str]
-    samples: Sequence[NamedImage]
+    about: str
+    samples: Samples
     axes: PrincipalAxes
     collection: Collection
     objects_map: ObjectMap
@@ -58,39 +60,43 @@ class Studio:
         cls,
         model: str,
         objects: Path | None = None,
+        images: Path | None = None,
         compared: Sequence[str] = (),
         device: str | None = None,
-        on_progress: Callable[[int, int, str], None] = lambda done, total, stage: None,
+        on_stage: Callable[[str], None] = lambda stage: None,
     ) -> Studio:
         """Loads everything that the windows share.
 
         Args:
             model: a shipped model's name, or a folder.
             objects: a file that `ssdir encode` wrote; None explores the samples' objects.
+            images: folder of the file's images, see `open_collection`; without a file, the samples' folder.
             compared: models to compare with, listed before the shipped ones.
             device: see `ssdir.load`.
-            on_progress: called with the number of steps done, their total and the name of the next one.
+            on_stage: called with what is being done.
 
         Raises:
             InputError: for a model that is missing or has no decoder, and for a file of objects that can't be read
                 or belongs to another model.
         """
-        on_progress(0, 3, "loading the model")
+        on_stage(f"loading the model {Path(model).name}")
         predictor = load(model, device)
         as_generative(predictor.model)
         identity = Identity.of(model_source(model), predictor)
         for other in compared:
             find_model(other)
-        on_progress(1, 3, "detecting objects")
-        samples = samples_for(predictor, NUM_SAMPLES)
-        collection = open_collection(objects, identity) if objects else collect_images(predictor, samples)
-        on_progress(2, 3, "mapping the objects")
+        on_stage("detecting objects")
+        stored = open_collection(objects, identity, images) if objects else None
+        samples = _samples(predictor, model, stored, images)
+        collection = stored or collect_images(predictor, samples.images)
+        on_stage("mapping the objects")
         shipped = [card.name for card in list_models() if card.name != model]
         return cls(
             name=Path(model).name,
             identity=identity,
             predictor=predictor,
             other_models=list(dict.fromkeys([*compared, *shipped])),
+            about=read_description(model),
             samples=samples,
             axes=PrincipalAxes.fit(collection.z_what),
             collection=collection,
@@ -106,3 +112,12 @@ class Studio:
             as_generative(other.model)
             self._loaded[name] = other
         return self._loaded[name]
+
+
+def _samples(predictor: Predictor, model: str, stored: Collection | None, folder: Path | None) -> Samples:
+    """Returns images of the user's own, if there are any to read, and otherwise such as the model may know."""
+    if stored and (own := stored.samples(NUM_SAMPLES)):
+        return Samples(own, "The images above are those of the explored objects.")
+    if folder and not stored:
+        return samples_of_folder(folder, NUM_SAMPLES)
+    return samples_for(predictor, model, NUM_SAMPLES)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
+from torchvision.ops import box_iou
 
 from ssdir.data.images import Image8
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
+from ssdir.ops.boxes import to_xyxy
 from ssdir.studio.images import EncodedImage, encode_image
 from ssdir.studio.scene_editor import History
+
+MAX_KEPT = 30
+"""Most images that a window keeps open."""
 
 _HUGE = 1e18
 
@@ -28,12 +35,14 @@ class BoxMove:
         z_where: float (4,), the new box.
         sent: when the browser sent it, in its own milliseconds.
         last: False while a drag goes on.
+        gesture: when the drag, or the key press, that it belongs to began.
     """
 
     row: int
-    z_where: torch.Tensor
+    z_where: Tensor
     sent: float
     last: bool
+    gesture: float
 
 
 @dataclass(eq=False)
@@ -44,11 +53,29 @@ class WindowState:
         lock: held during an edit.
         latest: the workspace after the last edit; None before the first image is open.
         moved_at: when the browser sent the last accepted move, in its own milliseconds.
+        kept: the workspace of each image that was opened before, after its last edit, in the order of opening.
     """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     latest: Workspace | None = None
     moved_at: float = 0
+    kept: list[Workspace] = field(default_factory=list)
+
+    @property
+    def opened(self) -> list[Workspace]:
+        """The workspaces of all images, each after its last edit."""
+        latest = self.latest
+        if latest is None:
+            return self.kept
+        known = [each.encoded for each in self.kept]
+        others = [] if any(each is latest.encoded for each in known) else [latest]
+        return [latest if each.encoded is latest.encoded else each for each in self.kept] + others
+
+    def keep_opened(self) -> None:
+        """Keeps what is open for later; of more than `MAX_KEPT` images, the first without edits is closed."""
+        self.kept = self.opened
+        if len(self.kept) > MAX_KEPT:
+            self.kept.remove(next((each for each in self.kept if not each.is_edited), self.kept[0]))
 
     def accepts(self, move: BoxMove) -> bool:
         """Registers a move; returns False for a move of a drag that arrives after a later one."""
@@ -77,7 +104,7 @@ class Workspace:
 
     @classmethod
     def open(cls, predictor: Predictor, image: Image8, name: str, before: Workspace | None = None) -> Workspace:
-        """Opens an image and selects its first object.
+        """Opens an image and selects its first object; an image that was open before has kept its edits.
 
         Args:
             predictor: the model.
@@ -87,10 +114,25 @@ class Workspace:
         """
         window = WindowState() if before is None else before.window
         with window.lock:
-            encoded = encode_image(predictor, image, name)
-            first = 0 if len(encoded.objects) else None
-            opened = window.latest = cls(encoded, History.of(encoded.objects), first, first, window)
+            window.keep_opened()
+            opened = next((each for each in window.kept if np.array_equal(each.encoded.original, image)), None)
+            if opened is None:
+                encoded = encode_image(predictor, image, name)
+                first = 0 if len(encoded.objects) else None
+                opened = cls(encoded, History.of(encoded.objects), first, first, window)
+            window.latest = opened
         return opened
+
+    def select_at(self, z_where: Tensor) -> Workspace:
+        """Selects the detected object that overlaps a box, float (4,), the most; the first one if none does."""
+        if not len(self.encoded.objects):
+            return self
+        with self.window.lock:
+            overlaps = box_iou(to_xyxy(z_where[None]), self.encoded.objects.boxes)[0]
+            row = int(overlaps.argmax())
+            selected = replace(self, inspected_row=row, row=self.row if self.is_edited else row)
+            self.window.latest = selected
+        return selected
 
     @property
     def latest(self) -> Workspace:
@@ -98,13 +140,18 @@ class Workspace:
         return self.window.latest or self
 
     @property
+    def is_edited(self) -> bool:
+        """Whether the scene is no longer as detected."""
+        return bool(self.history.past)
+
+    @property
     def objects(self) -> Objects:
         """The edited scene."""
         return self.history.objects
 
-    def edit(self, objects: Objects, title: str, row: int | None, continues: bool = False) -> Workspace:
+    def edit(self, objects: Objects, title: str, row: int | None, gesture: Hashable = None) -> Workspace:
         """Returns the workspace after an edit, see `History.do`, with an object selected."""
-        return self.with_history(self.history.do(objects, title, continues), row)
+        return self.with_history(self.history.do(objects, title, gesture), row)
 
     def with_history(self, history: History, row: int | None) -> Workspace:
         """Returns the workspace with another history; the selected row is limited to its objects."""
@@ -135,8 +182,9 @@ def parse_move(data: Any, count: int) -> BoxMove | None:
     if row is None or not isinstance(data, Mapping):
         return None
     numbers, sent = data.get("z_where"), parse_number(data.get("sent"), 0, _HUGE)
-    if sent is None or not isinstance(numbers, list) or len(numbers) != 4:
+    gesture = parse_number(data.get("gesture"), 0, _HUGE)
+    if sent is None or gesture is None or not isinstance(numbers, list) or len(numbers) != 4:
         return None
     if not all(isinstance(number, (int, float)) and abs(number) < 10 for number in numbers):
         return None
-    return BoxMove(row, torch.tensor(numbers, dtype=torch.float32), sent, data.get("last") is True)
+    return BoxMove(row, torch.tensor(numbers, dtype=torch.float32), sent, data.get("last") is True, gesture)

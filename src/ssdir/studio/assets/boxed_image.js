@@ -1,8 +1,8 @@
 // An image with boxes. `props.value`: {title, image, alt, width, height, crisp, boxes: [{z_where, title, colour}],
 // selected, moved_at, note}; boxes can be moved unless `moved_at` is null. Triggers 'pick' {row}, 'move' {row, z_where,
-// sent, last} and 'command' {name, row}.
+// sent, last, gesture} and 'command' {name, row}.
 const STEP = 1 / 128, HANDLE = 'handle';
-let drag = null, keepFocus = false, sentMove = null;
+let drag = null, keepFocus = false, sentMove = null, gesture = 0;
 
 function inside([cx, cy, w, h]) {
   w = Math.min(Math.max(w, 0.02), 1);
@@ -75,6 +75,7 @@ function start(event, node, row) {
     resizing: event.target.classList.contains(HANDLE), from: [...props.value.boxes[row].z_where],
   };
   drag.now = drag.from;
+  gesture = performance.now();
   node.setPointerCapture(event.pointerId);
   node.onpointermove = move;
   node.onpointerup = node.onpointercancel = stop;
@@ -108,6 +109,7 @@ function key(event, row) {
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const factors = { '+': 1.1, '=': 1.1, '-': 1 / 1.1 };
   const commands = { Delete: 'remove', Backspace: 'remove', d: 'duplicate', f: 'front', b: 'back' };
+  if (!event.repeat) gesture = performance.now();
   const undo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'z';
   if (undo) trigger('command', { name: event.shiftKey ? 'redo' : 'undo', row });
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -122,7 +124,7 @@ function key(event, row) {
 }
 
 function sendMove(row, z_where, last) {
-  sentMove = { row, z_where, sent: performance.now(), last };
+  sentMove = { row, z_where, sent: performance.now(), last, gesture };
   props.value.boxes[row].z_where = z_where;
   trigger('move', sentMove);
 }

@@ -1,6 +1,6 @@
 // A zoomable map. `props.value`: {points: [[x, y]], titles, atlas, tile, columns, colourings: {name: {values, names}
 // or {values, low, high}}}; `props.marks`: the points that get a ring. Triggers 'pick' {row}.
-const PALETTE = ['#e69f00', '#56b4e9', '#009e73', '#d9c600', '#cc79a7', '#d55e00', '#0072b2', '#8a8a8a', '#7a4fd0', '#b5651d', '#3fbfbf', '#e05a8a'];
+const PALETTE = ['#e69f00', '#56b4e9', '#009e73', '#d9c600', '#cc79a7', '#d55e00', '#0072b2', '#2f9e44', '#7a4fd0', '#b5651d', '#3fbfbf', '#e05a8a'];
 const root = element.querySelector('.map');
 let view = { x: 0.5, y: 0.5, zoom: 1 }, hover = -1, chosen = -1, colouring = null, drag = null;
 const atlas = new Image();
