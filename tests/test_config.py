@@ -35,15 +35,17 @@ def test_unknown_keys_below_a_choice_of_backbones() -> None:
 
 
 def test_wrong_values_name_their_dotted_path() -> None:
-    assert "'detector.epochs': " in message("detector.epochs=many")
-    assert "(got 'many')" in message("detector.epochs=many")
-    assert "'representation.lr': " in message("representation.lr=-1")
-    assert "'stage': " in message("stage=nothing")
+    assert message("detector.epochs=many") == f"{PRESET}: 'detector.epochs' must be a whole number, got 'many'"
+    assert message("detector.epochs=0") == f"{PRESET}: 'detector.epochs' must be at least 1, got 0"
+    assert message("representation.lr=-1") == f"{PRESET}: 'representation.lr' must be more than 0, got -1"
+    stages = "all, detector or representation"
+    assert message("stage=nothing") == f"{PRESET}: 'stage' must be {stages}, got 'nothing'"
+    assert message("model.ssd=3") == f"{PRESET}: 'model.ssd' must be keys and values, got 3"
     assert "min_sizes and max_sizes" in message("model.ssd.anchors.min_sizes=[1, 2]")
 
 
 def test_wrong_value_of_a_key_of_several_types() -> None:
-    assert message("classes=5").startswith(f"{PRESET}: 'classes': ")
+    assert message("classes=5").startswith(f"{PRESET}: 'classes' must be ")
 
 
 @pytest.mark.parametrize("text", ["5e-4", "5.0e-4", "0.0005"])

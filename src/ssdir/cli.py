@@ -22,6 +22,7 @@ from ssdir.commands.demo import demo
 from ssdir.commands.encode import encode
 from ssdir.commands.evaluate import evaluate
 from ssdir.commands.export import export
+from ssdir.commands.group import PlainCommand, command_group
 from ssdir.commands.index import index
 from ssdir.commands.models import models
 from ssdir.commands.outliers import outliers
@@ -30,7 +31,7 @@ from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
 from ssdir.commands.studio import studio
 from ssdir.commands.train import train
-from ssdir.console import command_group, end_cleanly_when_terminated, escape_what_streams_lack
+from ssdir.console import end_cleanly_when_terminated, escape_what_streams_lack
 
 app = command_group("Images in, decodable object embeddings out.", epilog="Start with: ssdir demo")
 data_app = command_group("Make, check and convert data sets.")
@@ -95,8 +96,8 @@ _DATA: dict[Callable[..., None], str] = {
 
 for _section, _examples in _SECTIONS.items():
     for _command, _example in _examples.items():
-        app.command(rich_help_panel=_section, epilog=f"Example: ssdir {_example}")(_command)
+        app.command(cls=PlainCommand, rich_help_panel=_section, epilog=f"Example: ssdir {_example}")(_command)
 for _command, _example in _DATA.items():
-    data_app.command(epilog=f"Example: ssdir data {_example}")(_command)
+    data_app.command(cls=PlainCommand, epilog=f"Example: ssdir data {_example}")(_command)
 app.add_typer(data_app, name="data", rich_help_panel="Train and measure")
 app.add_typer(classify_app, name="classify", rich_help_panel="Look into objects")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ssdir.documents import MAX_YAML_BYTES, parse_yaml, read_text
 from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
+from ssdir.validation import requirement
 
 
 class Config(BaseModel):
@@ -57,10 +58,14 @@ def _sentence(
         known = _keys(config_class, [str(part) for part in path[:-1]])
         hint = nearest(str(path[-1]), known) or (f"; known keys: {', '.join(known)}" if known else "")
         return f"{source}: unknown key {quote(dotted)}{hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    where = f"'{dotted}': " if dotted else ""
+    where = f"'{dotted}'" if dotted else "the value"
+    if first["type"] == "missing":
+        return f"{source}: {where} is missing"
+    if (wanted := requirement(first)) is not None:
+        return f"{source}: {where} {wanted}, got {quote(first['input'])}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     got = "" if isinstance(first["input"], Mapping) else f" (got {quote(first['input'])})"
-    return f"{source}: {where}{message}{got}"
+    return f"{source}: {where + ': ' if dotted else ''}{message}{got}"
 
 
 def _written_path(location: tuple[int | str, ...], values: Any, *, missing: bool) -> list[int | str]:
@@ -118,7 +123,7 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
         values = parse_values(text, name)
     else:
         hint = nearest(name, presets())
-        raise InputError(f"unknown preset {quote(name)}{hint}; presets: {', '.join(presets())} (or a .yaml file)")
+        raise InputError(f"unknown preset {quote(name)}{hint} (presets: {', '.join(presets())}; or a .yaml file)")
     values = with_base(values, name)
     for override in overrides:
         values = merge(values, _override(override))

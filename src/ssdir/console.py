@@ -1,4 +1,4 @@
-"""Messages, tables and progress of the command line, and its end: a line for bad input, a traceback for bugs."""
+"""Messages, warnings, tables and progress of the command line."""
 
 from __future__ import annotations
 
@@ -20,79 +20,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
-from typer.core import TyperGroup
 
-from ssdir.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    INTERRUPTED,
-    InputError,
-    InputWarning,
-    was_interrupted,
-)
+from ssdir.errors import InputWarning
 from ssdir.formatting import counted, printable
 
-_WHOLE_SENTENCE = 1000
 _MOST_WARNINGS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters other than tabs and line breaks."""
 _SECONDS_UNTIL_SHOWN = 2.0
 
 T = TypeVar("T")
-
-
-class FriendlyGroup(TyperGroup):
-    """Turns errors that a user can mend into one line and an exit code; bugs keep their traceback.
-
-    Its help shows commands in sections: the `rich_help_panel` that they are registered with.
-    """
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the sections into the help."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            rows = sections.setdefault(command.rich_help_panel or "Commands", [])
-            rows.append((name, command.get_short_help_str(_WHOLE_SENTENCE)))
-        for section, rows in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(rows)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
-        try:
-            with warnings_as_lines():
-                return super().invoke(ctx)
-        except InputError as error:
-            fail(f"error: {error}", EXIT_BAD_INPUT)
-        except KeyboardInterrupt:
-            fail(INTERRUPTED, EXIT_INTERRUPTED)
-        except MemoryError:
-            fail("error: out of memory: use smaller images or a smaller batch size", EXIT_FAILED)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # Typer ends quietly when the reader of a pipe is gone.
-                raise
-            where = f": '{error.filename}'" if error.filename else ""
-            fail(f"error: {error.strerror or error}{where}", EXIT_FAILED)
-        except RuntimeError as error:
-            if was_interrupted(error):
-                fail(INTERRUPTED, EXIT_INTERRUPTED)
-            if type(error).__name__ != "OutOfMemoryError":
-                raise
-            fail("error: the accelerator is out of memory: use a smaller batch size", EXIT_FAILED)
-
-
-def command_group(about: str, epilog: str | None = None) -> typer.Typer:
-    """Returns a group of commands whose help is plain text: boxes around it would take long to import."""
-    return typer.Typer(
-        cls=FriendlyGroup,
-        help=about,
-        epilog=epilog,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
 
 
 @contextmanager

@@ -25,10 +25,25 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise InputError(f"unknown device '{device}': expected one of {', '.join(DEVICES)}") from None
-    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if not available.get(chosen.type) or (chosen.index or 0) >= count:
-        raise InputError(f"device '{device}' is not available here: leave it out, or use cpu")
+    if not available.get(chosen.type):
+        raise InputError(
+            f"device '{device}' is not available: {_absence(chosen.type)}, or leave it out to use the best"
+        )
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        there = "cuda:0" if count == 1 else f"cuda:0 ... cuda:{count - 1}"
+        raise InputError(f"device '{device}' is not available: this machine has {there}")
     return chosen
+
+
+def _absence(kind: str) -> str:
+    """Says why torch can't use a kind of device, and what to do, as a part of a sentence."""
+    if kind == "cuda" and torch.version.cuda is None and torch.version.hip is None:
+        return "this torch was built for CPUs, so install one for CUDA from pytorch.org"
+    if kind == "cuda":
+        return "torch finds no GPU, so check the driver with nvidia-smi"
+    if kind == "mps":
+        return "it needs macOS on Apple silicon"
+    return f"use one of {', '.join(DEVICES)}"
 
 
 def device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 _QUOTED, _QUOTED_ERROR = 60, 200
@@ -35,6 +36,11 @@ def first_line(error: BaseException) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Returns text such as `1 image` or `1,200 images`; the plural has an s unless it is given."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """Returns text such as `cpu, cuda or mps`."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def format_seconds(seconds: float) -> str:

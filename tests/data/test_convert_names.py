@@ -93,7 +93,7 @@ def test_what_is_written_is_read_again(target: Target, data: st.DataObject) -> N
         table = data.draw(tables(root))
         for number, name in enumerate(table.image_names):
             Path(root, name).write_bytes(picture(number))
-        source = Layout("made up", "", lambda _: True, lambda _: ["train"], lambda _, split: table)
+        source = Layout("made up", lambda _: True, lambda _: ["train"], lambda _, split: table)
         with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
             done = convert(root, target, out)
         assert find_layout(out).splits(out) == ["train"]
@@ -135,7 +135,7 @@ def test_changed_names_are_counted(tmp_path: Path) -> None:
         boxes_px=np.array([[1.0, 2, 30, 40]]),
         ignored=np.array([False]),
     )
-    source = Layout("made up", "", lambda _: True, lambda _: ["train"], lambda _, split: table)
+    source = Layout("made up", lambda _: True, lambda _: ["train"], lambda _, split: table)
     with mock.patch("ssdir.data.writers.convert.find_layout", return_value=source):
         done = convert(tmp_path / "in", "voc", tmp_path / "out")
     written = read_annotations(tmp_path / "out", "train")

@@ -170,14 +170,21 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device() == torch.device("cpu")
-    with pytest.raises(InputError, match="not available"):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with pytest.raises(InputError, match=r"'cuda' is not available: this torch was built for CPUs, so install"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    with pytest.raises(
+        InputError, match=r"torch finds no GPU, so check the driver with nvidia-smi, or leave it out"
+    ):
         choose_device("cuda")
     with pytest.raises(InputError, match="unknown device"):
         choose_device("toaster")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_device() == torch.device("cuda")
-    with pytest.raises(InputError, match="not available"):
+    with pytest.raises(InputError, match=r"'cuda:1' is not available: this machine has cuda:0$"):
         choose_device("cuda:1")
 
 

@@ -9,13 +9,17 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.counts import print_counts
+from ssdir.commands.group import PlainCommand, command_group
 from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
-from ssdir.console import command_group, next_step, print_json, print_table, say
+from ssdir.console import next_step, print_json, print_table, say
 
 classify_app = command_group("Learn a classifier of objects from a few labelled ones.")
 
 
-@classify_app.command(epilog="Example: ssdir classify fit objects.parquet --labels labels.csv --out digits.json")
+@classify_app.command(
+    cls=PlainCommand,
+    epilog="Example: ssdir classify fit objects.parquet --labels labels.csv --out digits.json",
+)
 def fit(
     objects: Objects,
     out: Annotated[Path, typer.Option(help="Classifier to write, as JSON.")],
@@ -39,7 +43,8 @@ def fit(
 
 
 @classify_app.command(
-    epilog="Example: ssdir classify predict digits.json objects.parquet --out p.csv --image-grid p.png"
+    cls=PlainCommand,
+    epilog="Example: ssdir classify predict digits.json objects.parquet --out p.csv --image-grid p.png",
 )
 def predict(
     classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="What ssdir classify fit wrote.")],

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ssdir.config import parse
+from ssdir.config import parse, presets
 from ssdir.device import seeded
 from ssdir.documents import json_text
 from ssdir.errors import InputError, nearest
@@ -145,6 +145,11 @@ def find_model(name_or_dir: str | Path) -> Path:
     if os.path.isfile(folder):
         raise InputError(
             f"'{name_or_dir}' is a file: give a model's folder (exported files are for ssdir encode and evaluate)"
+        )
+    if not os.path.isdir(folder) and (name := str(name_or_dir)) in presets():
+        raise InputError(
+            f"'{name}' is a preset, which must be trained first: ssdir train {name} --data DATA --out runs/{name}"
+            f", then give runs/{name}; trained models: {', '.join(shipped)}"
         )
     if not os.path.isdir(folder):
         hint = nearest(str(name_or_dir), shipped)

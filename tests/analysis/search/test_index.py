@@ -195,12 +195,12 @@ def test_what_is_no_index_is_said_in_a_sentence(make_objects: MakeObjects, tmp_p
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"class_names": "cat"}, "'class_names': Input should be a valid list"),
-        ({"latent_dim": "8"}, "'latent_dim': "),
-        ({"latent_dim": 10**9}, "'latent_dim': "),
-        ({"folder": 3}, "'folder': "),
-        ({"checksums": []}, "'checksums': "),
-        ({"fingerprint": None}, "'fingerprint': "),
+        ({"class_names": "cat"}, "'class_names' must be a list"),
+        ({"latent_dim": "8"}, "'latent_dim' must be "),
+        ({"latent_dim": 10**9}, "'latent_dim' must be "),
+        ({"folder": 3}, "'folder' must be "),
+        ({"checksums": []}, "'checksums' must be "),
+        ({"fingerprint": None}, "'fingerprint' must be "),
         ("{", "not valid JSON"),
         ("[" * 99_999, "too deep"),
         ("[]", "expected keys and values"),

@@ -165,4 +165,4 @@ def _beside(image: Path, suffix: str) -> Path:
     return image.with_name(image.name.removesuffix(".png") + suffix)
 
 
-LAYOUT = Layout("CLEVRTEX", "CLEVRTEX_*_flat.png", is_clevrtex, clevrtex_splits, read_clevrtex)
+LAYOUT = Layout("CLEVRTEX", is_clevrtex, clevrtex_splits, read_clevrtex)

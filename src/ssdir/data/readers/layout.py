@@ -27,7 +27,6 @@ class Layout:
 
     Attributes:
         name: the layout's name.
-        looks_for: the files that it is recognised by, for messages.
         recognises: tells whether a folder has the layout.
         splits: lists the splits that a folder has.
         reader: reads the annotations of a folder and a split, with some of `options`.
@@ -35,7 +34,6 @@ class Layout:
     """
 
     name: str
-    looks_for: str
     recognises: Callable[[Path], bool]
     splits: Callable[[Path], list[str]]
     reader: Callable[..., AnnotationTable]

@@ -195,4 +195,4 @@ def _decode(line: bytes, where: str) -> str:
         raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from None
 
 
-LAYOUT = Layout("index masks", "images/ and masks/", is_mask_folder, mask_folder_splits, read_mask_folder)
+LAYOUT = Layout("index masks", is_mask_folder, mask_folder_splits, read_mask_folder)

@@ -59,9 +59,10 @@ def find_layout(root: str | Path) -> Layout:
     if records is not None:
         return find_layout(records)
     near = next((f"; '{path}' looks like one" for path in _around(folder) if _recognise(path)), "")
-    looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    known = ", ".join(dict.fromkeys(layout.name for layout in LAYOUTS if " beside " not in layout.name))
     raise InputError(
-        f"'{root}' has no layout that ssdir knows (looked for {looked}; {listing(folder, folder)}){near}"
+        f"'{root}' has no layout that ssdir knows: {listing(folder, folder)}; known are {known} "
+        f"(see ssdir data check --help){near}"
     )
 
 

@@ -178,4 +178,4 @@ def _images(root: Path, split: str) -> Path:
     return root / f"WIDER_{split}" / "images"
 
 
-LAYOUT = Layout("WIDER FACE", "wider_face_split/*_bbx_gt.txt", is_widerface, widerface_splits, read_widerface)
+LAYOUT = Layout("WIDER FACE", is_widerface, widerface_splits, read_widerface)

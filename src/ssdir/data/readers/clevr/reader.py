@@ -270,7 +270,6 @@ def _mask_name(image_name: str) -> str:
 
 LAYOUT = Layout(
     "CLEVR",
-    _SCENES,
     is_clevr,
     clevr_splits,
     read_clevr,

@@ -160,10 +160,9 @@ def _with_sizes(table: AnnotationTable, source: Path) -> AnnotationTable:
 
 LAYOUT = Layout(
     "COCO",
-    "annotations/instances_*.json, or */_annotations.coco.json",
     is_coco,
     coco_splits,
     read_coco,
     {"outside": OUTSIDE},
 )
-ANY_NAME_LAYOUT = replace(LAYOUT, looks_for="any .json with images and annotations", recognises=is_loose_coco)
+ANY_NAME_LAYOUT = replace(LAYOUT, recognises=is_loose_coco)

@@ -167,5 +167,5 @@ def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[in
     raise InputError(f"{annotation.path} says its image is {says}, but '{image}' is {has}: use the one annotated")
 
 
-LAYOUT = Layout("Pascal VOC", "Annotations/*.xml", is_voc, voc_splits, read_voc)
-BESIDE_IMAGES_LAYOUT = Layout("VOC beside images", "*.xml", is_voc_beside, voc_splits, read_voc)
+LAYOUT = Layout("Pascal VOC", is_voc, voc_splits, read_voc)
+BESIDE_IMAGES_LAYOUT = Layout("VOC beside images", is_voc_beside, voc_splits, read_voc)

@@ -229,6 +229,6 @@ def _rows(label: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], str]]:
             yield line.split(), f"{label}: line {number}"
 
 
-LAYOUT = Layout("YOLO", "data.yaml, or labels/*.txt", is_yolo, yolo_splits, read_yolo)
-DARKNET_LAYOUT = Layout("Darknet", "obj.data", is_darknet, yolo_splits, read_yolo)
-BESIDE_IMAGES_LAYOUT = Layout("YOLO beside images", "*.txt", is_yolo_beside, yolo_splits, read_yolo)
+LAYOUT = Layout("YOLO", is_yolo, yolo_splits, read_yolo)
+DARKNET_LAYOUT = Layout("Darknet", is_darknet, yolo_splits, read_yolo)
+BESIDE_IMAGES_LAYOUT = Layout("YOLO beside images", is_yolo_beside, yolo_splits, read_yolo)
