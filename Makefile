@@ -3,16 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 THREADS := $(shell nproc 2>/dev/null || echo 2)
+# More options of pip install, such as another index; pip's own environment variables count too (PIP_EXTRA_INDEX_URL,
+# PIP_CONSTRAINT).
+PIP_ARGS ?=
 
 .PHONY: setup browser demo smoke quick test lint types docs docs-tables bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo "Installing ssdir and all that its tests need into $(VENV): 7 GB, 5 of them torch for NVIDIA GPUs."
+	@echo "This takes 3 to 10 minutes, as fast as the network and the disk are, and is done once."
+	@echo "Without a GPU, save 4 GB: make setup PIP_ARGS='--extra-index-url ADDRESS', with the address that the"
+	@echo "installation selector on PyTorch's website shows for pip and CPU."
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) --editable '.[dev]'
 	touch $(STAMP)
+	@echo "Installed. To use the command ssdir in this shell: . $(VENV)/bin/activate"
 
 # Debian's and Ubuntu's; what drives the studio in its tests.
 browser:

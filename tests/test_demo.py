@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,9 @@ def test_the_demo_leaves_a_report_metrics_a_model_and_logs(
     written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert 0 <= written["metrics"]["detection/ap50"] <= 1
     assert written["provenance"]["seed"] == 0
+    cpu = written["provenance"]["cpu_seconds"]
+    assert list(cpu) == ["generating images", "training", "measuring", "rendering pictures"]
+    assert 0 < cpu["measuring"] <= time.process_time()
     assert load_model(out / "model").class_names == ["object"]
     assert sorted(path.name for path in (out / "run" / "detector").iterdir()) == ["metrics.csv"]
     printed = capsys.readouterr().out

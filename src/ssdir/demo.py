@@ -47,7 +47,7 @@ CAPTIONS = {
 }
 HEADLINE = (
     Metric("detection/ap50", "AP50 of detected boxes"),
-    Metric("probe/accuracy", "accuracy of digits, linear probe of embeddings", spec=".3f"),
+    Metric("probe/accuracy", "digit accuracy of a linear probe"),
     Metric("reconstruction/mse", "MSE of reconstructed images", spec=".4f"),
     Metric("reconstruction/ssim", "SSIM of reconstructed images"),
 )
@@ -102,12 +102,16 @@ def run_demo(
         with clock.stage("rendering pictures"):
             hero, pictures = _pictures(summary.model_dir, evaluation, seed, device)
         metrics = evaluation.metrics
+        # Without standard deviations, which are in the appendix.
+        headline = [(metric.value({metric.name: metrics.get(metric.name)}), metric.label) for metric in HEADLINE]
         config = recipe.model_dump(mode="json")
+        cpu_seconds = {name: round(value, 1) for name, value in clock.cpu_seconds.items()}
         record = {**evaluation.provenance, "config": config, "wall_seconds": round(clock.total, 3)}
+        record["cpu_seconds"] = cpu_seconds
         report = Report(
             dated("scattered handwritten digits"),
             _lead(recipe, size, clock.total),
-            [(metric.value(metrics), metric.label) for metric in HEADLINE],
+            headline,
             hero,
             [*pictures, _next_steps(out.name, full)],
             [
@@ -121,7 +125,7 @@ def run_demo(
         text = json_text({**evaluation.to_dict(), "provenance": record})
         (folder / "metrics.json").write_text(text, encoding="utf-8")
         _tidy(folder, summary)
-    say(", ".join(f"{metric.label} {metric.value(metrics)}" for metric in HEADLINE))
+    say(", ".join(f"{label} {value}" for value, label in headline))
     say(f"report: {out / 'report.html'}")
     next_step("encode", out / "model", out / "data" / "test" / "000000.png", "--out", "objects.parquet")
 
@@ -146,10 +150,16 @@ def _removed_at_the_end(file: Path, force: bool) -> Iterator[None]:
 
 
 class _Clock:
-    """Prints stages and measures their times."""
+    """Prints stages and measures their times.
+
+    Attributes:
+        seconds: by stage.
+        cpu_seconds: of all cores and processes, by stage.
+    """
 
     def __init__(self, stages: int) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self._stages = stages
 
     @property
@@ -160,10 +170,17 @@ class _Clock:
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
         say(f"{len(self.seconds) + 1}/{self._stages} {title}")
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), _cpu_seconds()
         yield
         self.seconds[title] = time.perf_counter() - started
+        self.cpu_seconds[title] = _cpu_seconds() - cpu_started
         say(f"    {format_seconds(self.seconds[title])}")
+
+
+def _cpu_seconds() -> float:
+    """Returns the CPU time so far of this process and of those that it started and that ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _generate(data: Path, size: DemoSize, seed: int) -> None:
@@ -207,35 +224,32 @@ def _lead(recipe: Recipe, size: DemoSize, seconds: float) -> str:
 
 def _next_steps(name: str, full: bool) -> Section:
     """Section of commands that go on from a demo in the folder `name`."""
-    more = (
-        []
-        if full
-        else [
-            Command(
-                "Train on twice as many images, for sharper reconstructions.", "ssdir demo --full --out demo-full"
-            )
-        ]
-    )
+    more = [
+        Command(
+            "Train on twice as many images: reconstructions become sharper.", "ssdir demo --full --out demo-full"
+        )
+    ]
     return Section(
         "Next steps",
         [
-            f"Run these beside the folder {name}. After `make demo`, activate the virtual environment first: "
-            ". .venv/bin/activate"
+            f"Type these commands in the folder that holds {name}. If you came by make demo, type "
+            ". .venv/bin/activate first, which puts the command ssdir on your path."
         ],
         commands=[
             Command(
-                "Look at the model in the browser: its detections, edits of its objects, its embeddings.",
+                "Open the model in the browser: detections, edits of objects, a map of embeddings.",
                 f"ssdir studio {name}/model",
             ),
             Command(
-                "Encode images: a row per object, with its box, score and embedding.",
+                "Encode images: the file has a row per object, with its box, score and embedding.",
                 f"ssdir encode {name}/model {name}/data/test --out objects.parquet",
             ),
-            *more,
             Command(
-                "Check your own annotated images, and get a recipe with an estimate of its training's time.",
-                "ssdir data check MY-DATA --out checked",
+                "Check your own annotated images: you get a recipe for them, and its time on this machine.",
+                "ssdir data check YOUR-DATA --out checked",
             ),
+            Command("Train that recipe.", "ssdir train checked/recommended.yaml --data YOUR-DATA --out run"),
+            *([] if full else more),
         ],
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.options import Device, Force, Seed
+from ssdir.commands.threads import let_waiting_threads_sleep
 
 
 def demo(
@@ -18,6 +19,7 @@ def demo(
     device: Device = None,
 ) -> None:
     """See it work: a small model on scattered digits, from data to numbers and pictures."""
+    let_waiting_threads_sleep()
     from ssdir.demo import run_demo
 
     run_demo(out, full=full, seed=seed, force=force, device=device)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.options import Device, Force
+from ssdir.commands.threads import let_waiting_threads_sleep
 from ssdir.console import fail, next_step, say
 from ssdir.errors import EXIT_INTERRUPTED, InputError
 
@@ -24,6 +25,7 @@ def train(
     device: Device = None,
 ) -> None:
     """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
+    let_waiting_threads_sleep()
     from ssdir.training.recipe import read_recipe
     from ssdir.training.run_folder import RECIPE_FILE, read_summary
 

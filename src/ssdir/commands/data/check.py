@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.options import AsJson, Extent, Force, Outside, Vocabulary
+from ssdir.commands.threads import let_waiting_threads_sleep
 from ssdir.console import next_step, progress, say
 from ssdir.errors import EXIT_FAILED
 from ssdir.outputs import claim
@@ -40,6 +41,7 @@ def check(
     """
     if out is not None:
         claim(out, force)
+    let_waiting_threads_sleep()
     from ssdir.data_check.check import check_data
     from ssdir.data_check.recommendation import recommend, recommend_within
     from ssdir.data_check.report import (
