@@ -10,6 +10,8 @@ from tests.models.tiny import noise
 
 import ssdir
 from ssdir.config import parse
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
 from ssdir.documents import read_yaml
 from ssdir.models.io import save_model
 from ssdir.models.registry import build_model, without_pretrained
@@ -120,3 +122,15 @@ def test_each_shipped_model_has_a_text_and_keeps_to_the_rules(tool: Any, name: s
     assert f"# {name}\n\nSSDIR, {words.description}. {words.data}\n\n{words.use} {words.supervision}" in card
     assert not header.config.get("distillation", {}).get("weight"), "the student is of training alone"
     assert header.config["ssd"]["backbone"].get("weights") is None
+
+
+def test_a_card_says_from_which_error_on_images_are_unlike_the_training_data(tool: Any, tmp_path: Path) -> None:
+    data, made = tmp_path / "digits", tmp_path / "made"
+    write_scatter(data, "digits", ScatterConfig(train=1, val=8, test=1))
+    text, report = tmp_path / "text.yaml", write_report(tmp_path / "report.json", {"detection/ap50": 0.9})
+    text.write_text(TEXT, encoding="utf-8")
+    tool.ship(shipped_models()["tiny-digits"], "again", report, text=text, out=made, validation=data)
+    error = read_header(made / "again").familiar_error
+    assert error is not None
+    assert error != read_header(shipped_models()["tiny-digits"]).familiar_error
+    assert f"at most {error:.4f}" in (made / "again" / "README.md").read_text(encoding="utf-8")

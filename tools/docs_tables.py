@@ -375,6 +375,33 @@ def robustness_memory() -> str:
 
 
 @generated
+def unlike_images() -> str:
+    """Shares of images reported as unlike the training data, from `tools/measure_domain.py`."""
+    models = content("domain")
+    kinds = next(iter(models.values()))["kinds"]
+    head = [
+        "images",
+        *(
+            f"`{name}`: reported" if part == "reported" else "AUROC"
+            for name in models
+            for part in ("reported", "auroc")
+        ),
+    ]
+    rows = []
+    for kind in kinds:
+        cells = []
+        for model in models.values():
+            row, own = model["kinds"][kind], kind == model["own"]
+            reported = "no objects" if row["reported"] is None else f"{row['reported']:.2f}"
+            cells += [
+                f"{reported} (its own)" if own else reported,
+                "" if row["auroc"] is None else f"{row['auroc']:.3f}",
+            ]
+        rows.append([kind, *cells])
+    return table(head, rows)
+
+
+@generated
 def code_size() -> str:
     """Counts of the code beside their goals, from `tools/code_size.py`."""
     counts = content("code-size")

@@ -1,6 +1,6 @@
 """Puts a trained model into the package: weights in half precision, and a card with what was measured.
 
-python tools/ship_model.py RUN NAME --metrics JSON [--comparison JSON]
+python tools/ship_model.py RUN NAME --metrics JSON [--comparison JSON] [--validation DATA]
 
 `tools/model_cards/NAME.yaml` holds what only a person knows of the model: see `CardText`.
 """
@@ -15,7 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from ssdir.config import Config, parse
+from ssdir.data.readers.registry import open_dataset
 from ssdir.documents import read_json, read_yaml
+from ssdir.inference.domain import FAMILIAR_QUANTILE, familiar_error
 from ssdir.models.io import load_model, save_model
 from ssdir.models.shipped import WEIGHTS_FILE
 
@@ -75,17 +77,24 @@ def ship(
     score_threshold: Annotated[
         float | None, typer.Option(help="Least score of an object; by default what it was measured at.")
     ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Data set whose val split is like the training images."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make the model's folder in.")] = WEIGHTS,
 ) -> None:
     """Writes the model's folder in `src/ssdir/weights`."""
     text_file = text or TEXTS / f"{name}.yaml"
     words = parse(CardText, read_yaml(text_file), source=f"'{text_file}'")
-    card = card_of(name, words, metrics, comparison)
     folder, model = out / name, load_model(run)
     threshold = score_threshold or read_json(metrics)["provenance"]["config"].get("score_threshold")
     if threshold is not None:
         detector = model.config.ssd.model_copy(update={"score_threshold": threshold})
         model.config = model.config.model_copy(update={"ssd": detector})
+    if validation is not None:
+        dataset = open_dataset(validation, "val", image_size=model.image_size, resize=model.resize)
+        model.familiar_error = familiar_error(model, dataset)
+    card = card_of(name, words, metrics, comparison) + _familiar(model.familiar_error)
     with TemporaryDirectory() as made:
         save_model(model, made, words.description, half=True)
         (Path(made) / "README.md").write_text(card, encoding="utf-8")
@@ -111,6 +120,17 @@ SSDIR, {words.description}. {words.data}
     if comparison is not None:
         card += _figures(words.compared_on or words.measured_on, comparison, COMPARED_FIGURES)
     return card
+
+
+def _familiar(error: float | None) -> str:
+    """Returns a sentence about images unlike the training data; nothing where no error was measured."""
+    if error is None:
+        return ""
+    return (
+        f"\nIn {FAMILIAR_QUANTILE:.0%} of its validation images, decoded objects have a mean squared error of at "
+        f"most {error:.4f}; `ssdir encode` and the studio report images with a larger one as unlike those that it "
+        "was trained on (`results/domain.json` of the repository has how often).\n"
+    )
 
 
 def _figures(measured_on: str, report: Path, figures: dict[str, tuple[str, str]]) -> str:

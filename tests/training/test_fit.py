@@ -19,6 +19,7 @@ from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
+from ssdir.inference.domain import familiar_error
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.io import load_model
 from ssdir.training.devices import fabric_precision
@@ -60,6 +61,12 @@ def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_
     assert record["device"] == device_name(choose_device())
     assert record["precision"] == fabric_precision(augmented, choose_device())
     assert read_training(tmp_path) is None
+
+
+def test_a_model_has_the_error_of_its_validation_images(run: Path, recipe: Recipe, scattered: Path) -> None:
+    model = load_model(run / "model")
+    assert model.familiar_error is not None
+    assert model.familiar_error == pytest.approx(familiar_error(model, recipe.open_data(scattered, "val")))
 
 
 def test_augmentation_does_not_read_the_images_again(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ssdir.errors import InputError
+from ssdir.inference.domain import object_errors
 from ssdir.objects import Objects, Scene
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import widest
@@ -32,8 +33,8 @@ class ReconstructionMeter:
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            objects: the M objects that were drawn.
-            scene: what the model drew for them.
+            objects: the M objects that were decoded.
+            scene: what the model decoded from them.
 
         Raises:
             ValueError: if the reconstructions are not of the images' shape.
@@ -49,9 +50,7 @@ class ReconstructionMeter:
         for name, values in zip(self._sums, (mse, psnr, ssim), strict=True):
             self._sums[name] += float(values.cpu().sum(dtype=torch.float64))
         self._images += len(images)
-        size = scene.appearances.shape[-1]
-        glimpses = crop_glimpses(images, objects.boxes, objects.image_index, size)
-        self._object_errors.append(_mse(scene.appearances, glimpses))
+        self._object_errors.append(object_errors(images, objects, scene))
 
     @property
     def object_errors(self) -> Tensor:

@@ -13,8 +13,8 @@ from ssdir.data.image_files import find_images
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, quote
 from ssdir.identity import check_embeds
-from ssdir.inference.engines import load_encoder
-from ssdir.inference.files import EncodedBatch, Precision, encode_files, none_readable
+from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
+from ssdir.inference.files import EncodedBatch, Encoder, Precision, encode_files, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.object_arrays import BoxUnit
 from ssdir.outputs import atomic_file, claim
@@ -100,7 +100,8 @@ def encode_to_file(
 ) -> EncodedFile:
     """Encodes images into a Parquet file, see `ObjectWriter`, whole or not at all; memory doesn't grow with them.
 
-    An `InputWarning` says where boxes and images don't meet, and where very many objects are detected.
+    An `InputWarning` says where boxes and images don't meet, where very many objects are detected, and where the
+    images are unlike the model's training data, see `check_files`.
 
     Args:
         model: a shipped model's name, a model's or run's folder, or a `.onnx` file.
@@ -122,6 +123,7 @@ def encode_to_file(
     placed = None if boxes is None else _place(boxes, files)
     encoder = load_encoder(model, options.engine, options.device, options.precision)
     check_embeds(model, encoder)
+    _check_familiar(model, encoder, files)
     skipped: list[str] = []
     refused: list[str] = []
     common = (files, options.batch_size, options.strict, on_progress)
@@ -152,6 +154,17 @@ def encode_to_file(
             "little (raise detector.epochs) or accepts too much (raise --score-threshold)"
         )
     return EncodedFile(writer.images_seen, writer.objects_written, skipped, refused)
+
+
+def _check_familiar(model: str, encoder: Encoder[Any], files: list[Path]) -> None:
+    """Warns where images are unlike the training data; an exported model has no decoder to ask."""
+    if model.lower().endswith(ONNX_SUFFIX):
+        return
+    from ssdir.inference.domain import check_files
+
+    check = check_files(cast("Predictor", encoder), files)
+    if check is not None and (sentence := check.sentence(model)) is not None:
+        _warn(sentence)
 
 
 def _check_takes_boxes(model: str, options: EncodeOptions) -> None:

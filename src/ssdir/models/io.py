@@ -48,6 +48,7 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         "image_size": model.image_size,
         "latent_dim": model.latent_dim,
         "fingerprint": weights_fingerprint(model),
+        "familiar_error": model.familiar_error,
         "config": model.config.model_dump(mode="json"),
     }
     weights = {
@@ -87,6 +88,7 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
             f"'{weights_file}' holds other weights than '{CONFIG_FILE}' beside it was written for: "
             "it is damaged, or of another model"
         )
+    model.familiar_error = header.familiar_error
     return model.to(device).eval()
 
 

@@ -37,6 +37,7 @@ class ModelHeader(Record):
         latent_dim: size D of `z_what`; 0 for a detector.
         config: the model's config.
         fingerprint: digest of the weights, see `weights_fingerprint`; None in a folder that was written by hand.
+        familiar_error: see `ObjectModel`.
     """
 
     format: int
@@ -47,6 +48,7 @@ class ModelHeader(Record):
     latent_dim: int
     config: dict[str, Any]
     fingerprint: str | None = None
+    familiar_error: float | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.learnable import nothing_to_learn
 from ssdir.data.transforms import build_augmentation
 from ssdir.errors import InputError
+from ssdir.inference.domain import familiar_error
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAE
@@ -84,7 +85,8 @@ class Run:
     def save(self, model: ObjectModel) -> None:
         """Writes the trained model into the run's folder."""
         if is_first_process():
-            save_model(model.eval(), self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
+            model.eval().familiar_error = familiar_error(model, self.splits["val"])
+            save_model(model, self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
 
 
 @flushed_denormals()
