@@ -132,7 +132,9 @@ def test_convert_writes_all_splits(digits: Path, out: Path) -> None:
     assert f"COCO written as yolo: {out}" in result.stdout
     assert len(list((out / "labels" / "test").iterdir())) == 6
     assert "exists already" in refused("data", "convert", digits, "--to", "voc", "--out", out)
-    ok("data", "convert", digits, "--to", "voc", "--out", out, "--force")
+    report = json.loads(ok("data", "convert", digits, "--to", "voc", "--out", out, "--force", "--json").stdout)
+    assert report["splits"]["train"]["images"] == 12
+    assert report["out"] == str(out)
     assert not (out / "labels").exists()
 
 
@@ -160,7 +162,9 @@ def test_unpack_writes_a_data_set_that_can_be_checked(packed: Path, out: Path) -
     summary = json.loads(ok("data", "check", out, "--split", "val", "--json").stdout)["summary"]
     assert (summary["images"], summary["objects"], summary["classes"]) == (1, 1, {"object": 1})
     assert "exists already" in refused("data", "unpack", packed, "--out", out)
-    ok("data", "unpack", packed, "--out", out, "--train", 0, "--val", 0, "--test", 6, "--force")
+    counts = ["--train", 0, "--val", 0, "--test", 6]
+    report = json.loads(ok("data", "unpack", packed, "--out", out, *counts, "--force", "--json").stdout)
+    assert report == {"splits": {"test": {"images": 6, "objects": 6}}, "out": str(out)}
     assert files_in(out / "images")[0] == "test"
 
 
@@ -357,7 +361,12 @@ def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeyp
     rest = f"stage=representation --data {digits} --out {out} --resume"
     assert f"next: ssdir train {recipe} detector.lr=1e-2 {rest}" in ok(*command, "--resume").stdout
     (out / "model").mkdir(parents=True)
-    assert f"next: ssdir evaluate {out / 'model'}" in ok(*command, "--resume").stdout
+    result = ok(*command, "--resume")
+    assert f"next: ssdir evaluate {out / 'model'}" in result.stdout
+    assert result.stderr.count("training on cpu") == 1
+    report = json.loads(ok(*command, "--resume", "--json").stdout)
+    expected = {"model": str(out / "model"), "seconds": {"detector": 1.0}, "kept_epoch": None, "kept_ap50": None}
+    assert report == expected
     ((settings, data, folder), options) = calls[0]
     assert (settings.seed, settings.stage, settings.detector.lr) == (3, "detector", 0.01)
     assert (data, folder) == (digits, out)
@@ -385,12 +394,29 @@ def test_interrupted_training_says_how_to_go_on(
 
 
 def test_models() -> None:
-    from ssdir.models.shipped import list_models
+    from ssdir.models.shipped import shipped_models
 
     listed = json.loads(ok("models", "--json").stdout)
-    assert listed["presets"] == presets()
-    assert [model["name"] for model in listed["models"]] == [card.name for card in list_models()]
-    assert "next: ssdir encode" in ok("models").stdout
+    assert [preset["name"] for preset in listed["presets"]] == presets()
+    assert [model["name"] for model in listed["models"]] == list(shipped_models())
+    text = ok("models").stdout
+    assert "next: ssdir encode" in text
+    assert all(name in text for name in (*presets(), *shipped_models()))
+
+
+def test_listed_models_have_the_image_size_that_they_are_built_with() -> None:
+    from ssdir.training.recipe import read_recipe
+
+    entries = ssdir.list_models()
+    assert {entry.name for entry in entries if not entry.trained} == set(presets())
+    for entry in entries:
+        if entry.trained:
+            assert ssdir.load(entry.name, "cpu").image_size == entry.image_size
+        else:
+            assert read_recipe(entry.name).model.image_size == entry.image_size
+        assert 10 < len(entry.description) <= 100
+        assert entry.trained or entry.description.endswith(".")
+        assert "#" not in entry.description
 
 
 def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +425,7 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False)
     monkeypatch.setitem(sys.modules, "ssdir.demo", module)
     ok("demo", "--out", out, "--seed", "7", "--device", "cpu")
-    assert calls == [((out,), {"seed": 7, "force": False, "device": "cpu"})]
+    assert calls == [((out,), {"full": False, "seed": 7, "force": False, "device": "cpu"})]
 
 
 def wrapped_by_a_class() -> RuntimeError:

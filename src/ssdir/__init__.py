@@ -1,6 +1,8 @@
 """ssdir: images in, decodable object embeddings out.
 
 >>> import ssdir
+>>> [model.name for model in ssdir.list_models() if model.trained]
+['photos', 'tiny-digits', 'tiny-mnist']
 >>> model = ssdir.load("tiny-digits")
 >>> objects = model.encode("picture.png")
 >>> report = ssdir.evaluate("tiny-digits", "data/digits")
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ssdir.evaluation.evaluate import EvaluationOptions as EvaluationOptions
     from ssdir.evaluation.evaluate import evaluate as evaluate
     from ssdir.inference.predictor import load as load
+    from ssdir.models.catalogue import list_models as list_models
     from ssdir.objects import Objects as Objects
     from ssdir.objects import Scene as Scene
 
@@ -28,9 +31,10 @@ _EXPORTS = {
     "Objects": "ssdir.objects",
     "Scene": "ssdir.objects",
     "evaluate": "ssdir.evaluation.evaluate",
+    "list_models": "ssdir.models.catalogue",
     "load": "ssdir.inference.predictor",
 }
-__all__ = ["EvaluationOptions", "InputError", "Objects", "Scene", "__version__", "evaluate", "load"]
+__all__ = ["EvaluationOptions", "InputError", "Objects", "Scene", "__version__", "evaluate", "list_models", "load"]
 
 
 def __getattr__(name: str) -> Any:

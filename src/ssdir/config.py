@@ -105,6 +105,12 @@ def presets() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
+def preset_purpose(name: str) -> str:
+    """Returns what a preset is for: the first line of its file, which is a comment."""
+    text = (resources.files("ssdir") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.splitlines()[0].removeprefix("# ")
+
+
 def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Reads a preset by name, or a YAML file by path, and applies ``a.b.c=value`` overrides.
 

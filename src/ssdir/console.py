@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -183,8 +184,8 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def print_json(value: object) -> None:
-    """Prints results as JSON, whose numbers must be finite."""
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    """Prints results as JSON, whose numbers must be finite; paths are text."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False, default=os.fspath))
 
 
 def say(text: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +88,17 @@ def test_python_m_ssdir_calls_itself_ssdir() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ssdir encode needs MODEL: ")
+
+
+def test_export_reports_json(tiny_model_dir: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export_model(model: object, path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"1234")
+
+    monkeypatch.setattr("ssdir.export.onnx.export_model", export_model)
+    report = json.loads(ok("export", tiny_model_dir, "--out", out / "m.onnx", "--json").stdout)
+    assert report == {"part": "encoder", "format": "onnx", "bytes": 4, "out": str(out / "m.onnx")}
+
+
+def test_encode_says_what_it_runs_on(tiny_model_dir: Path, photos: Path, out: Path) -> None:
+    result = ok("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--device", "cpu")
+    assert result.stdout.count("skipped, on cpu, ") == 1

@@ -26,7 +26,7 @@ from ssdir.models.io import (
     save_model,
     weights_fingerprint,
 )
-from ssdir.models.shipped import list_models, model_source, shipped_models
+from ssdir.models.shipped import model_cards, model_source, shipped_models
 
 from .tiny import NAMES, SIZE, assert_same_objects, detector_config, noise, tiny_detector, tiny_model
 
@@ -355,7 +355,7 @@ def test_a_shipped_model_keeps_its_name_beside_a_folder_of_that_name(
 
 
 def test_shipped_models_load() -> None:
-    for card in list_models():
+    for card in model_cards():
         model = load_model(card.name)
         used = {name: tensor.numel() for name, tensor in model.state_dict().items()}
         assert sum(n for name, n in used.items() if not name.startswith("projection")) == card.parameters

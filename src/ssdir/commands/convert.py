@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import Encoder, Force, Objects
-from ssdir.console import say
+from ssdir.commands.options import AsJson, Encoder, Force, Objects
+from ssdir.console import print_json, say
 from ssdir.formatting import counted
 
 
@@ -23,6 +23,7 @@ def convert(
         Path | None, typer.Option(help="COCO file of the same images, whose ids the results are to have.")
     ] = None,
     model: Encoder = None,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Write encoded objects in the format of another tool; Parquet itself is read by pandas and Arrow."""
@@ -31,5 +32,8 @@ def convert(
 
     check_output(to, out, force)
     number = convert_objects(objects, to, out, annotations, load_identity(model), force)
+    if as_json:
+        print_json({"objects": number, "format": to, "out": out})
+        return
     say(f"{counted(number, 'object')} as {to}: {out}")
     say(f"next: {how_to_read(to, out, annotations)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import BatchSize, Device, Force, Precision, ScoreThreshold, Strict
-from ssdir.console import next_step, progress, say, warn
+from ssdir.commands.options import AsJson, BatchSize, Device, Force, Precision, ScoreThreshold, Strict
+from ssdir.console import next_step, print_json, progress, say, warn
 from ssdir.errors import InputError
 
 Model = Annotated[
@@ -41,6 +42,7 @@ def encode(
         Literal["torch", "onnx"] | None, typer.Option(help="What runs the model; by default as MODEL needs.")
     ] = None,
     precision: Precision = None,
+    as_json: AsJson = False,
 ) -> None:
     """Detect the objects of images, with boxes, classes, scores, embeddings and depth, as Parquet.
 
@@ -57,7 +59,11 @@ def encode(
         encoded = encode_to_file(model, paths, out, options, given, force, advance)
     for problem in (*encoded.skipped_images, *encoded.skipped_boxes):
         warn(f"skipped: {problem}")
-    say(f"{encoded.summary()}, {time.perf_counter() - started:.1f} s: {out}")
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json({**asdict(encoded), "seconds": round(seconds, 2), "out": out})
+        return
+    say(f"{encoded.summary()}, {seconds:.1f} s: {out}")
     if encoded.objects:
         next_step("index", out, "--out", "index")
     elif boxes is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ssdir.console import next_step, say
+from ssdir.commands.options import AsJson, Force, Model
+from ssdir.console import next_step, print_json, say
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
@@ -15,9 +17,7 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's or run's folder.")
-    ],
+    model: Model,
     out: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.")],
     file_format: Annotated[
         Literal["onnx", "torch"], typer.Option("--format", help="onnx, or torch for a torch.export program.")
@@ -31,7 +31,8 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option(help="Folder of images like those to encode, for --int8.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    as_json: AsJson = False,
+    force: Force = False,
 ) -> None:
     """Write a model as one file: 8-bit images of any size in, objects with their embeddings out."""
     claim(out, force)
@@ -53,6 +54,10 @@ def export(
             from ssdir.export.quantize import quantize_encoder
 
             quantized = quantize_encoder(temporary, temporary, images)
+    if as_json:
+        about = {} if quantized is None else dataclasses.asdict(quantized)
+        print_json({"part": part, "format": file_format, "bytes": out.stat().st_size, **about, "out": out})
+        return
     say(f"{part} of {model}, {out.stat().st_size / 1e6:.1f} MB: {out}")
     if quantized is not None and quantized.in_single:
         say(f"{quantized.in_single} convolutions stay in single precision: int8 would detect other objects")

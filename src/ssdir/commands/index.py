@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Encoder, Force
-from ssdir.console import next_step, progress, say
+from ssdir.commands.options import AsJson, Encoder, Force
+from ssdir.console import next_step, print_json, progress, say
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 
@@ -18,6 +18,7 @@ def index(
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
     model: Encoder = None,
     add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Make encoded objects searchable: an index in a folder, without a server."""
@@ -31,5 +32,8 @@ def index(
             made.add(objects, advance, model)
         else:
             made = ObjectIndex.create(out, objects, model, force, advance)
+    if as_json:
+        print_json({"objects": len(made), "model": made.info.model, "out": out})
+        return
     say(f"{counted(len(made), 'object')} of {made.info.model}: {out}")
     next_step("search", out, "IMAGE", "--image-grid", "nearest.png")

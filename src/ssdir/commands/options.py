@@ -11,7 +11,9 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A shipped model's name, or a model's or run's folder.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps; by default the best there is.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Precision = Annotated[
     Literal["single", "bf16"] | None,
@@ -38,4 +40,4 @@ Encoder = Annotated[
 Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File that ssdir encode wrote.")]
 AnalysisTable = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
 ImageGrid = Annotated[Path | None, typer.Option(help="Picture to write, of the objects in their pictures.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]

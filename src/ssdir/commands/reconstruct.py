@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Device, Force, Model, ScoreThreshold, Strict
-from ssdir.console import next_step, say, warn
+from ssdir.commands.options import AsJson, Device, Force, Model, ScoreThreshold, Strict
+from ssdir.console import next_step, print_json, say, warn
 
 
 def reconstruct(
@@ -19,6 +20,7 @@ def reconstruct(
     strict: Strict = False,
     force: Force = False,
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show images beside their boxes, their reconstruction, and single objects.
 
@@ -29,5 +31,8 @@ def reconstruct(
     shown = reconstruct_to_file(model, images, out, score_threshold, strict, device, force)
     for problem in shown.skipped:
         warn(f"skipped: {problem}")
+    if as_json:
+        print_json({**asdict(shown), "out": out})
+        return
     say(f"{shown.summary()}: {out}")
     next_step("encode", model, *images, "--out", "objects.parquet")

@@ -89,6 +89,11 @@ class OnnxEncoder:
         return self.exported.latent_dim
 
     @property
+    def device_name(self) -> str:
+        """The kind of device that it runs on."""
+        return self.device
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the weights that were exported."""
         return self.exported.fingerprint

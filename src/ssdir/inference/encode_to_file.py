@@ -73,12 +73,14 @@ class EncodedFile:
         objects: number of their objects.
         skipped_images: why each other image couldn't be read, a sentence with its path.
         skipped_boxes: why each other given box was not encoded, a sentence with its row.
+        device: what the model ran on.
     """
 
     images: int
     objects: int
     skipped_images: list[str]
     skipped_boxes: list[str]
+    device: str
 
     def summary(self) -> str:
         """Returns the numbers, as part of a sentence."""
@@ -86,7 +88,7 @@ class EncodedFile:
         parts.append(f"{len(self.skipped_images)} skipped")
         if self.skipped_boxes:
             parts.append(f"{counted(len(self.skipped_boxes), 'box', 'boxes')} skipped")
-        return ", ".join(parts)
+        return f"{', '.join(parts)}, on {self.device}"
 
 
 def encode_to_file(
@@ -123,6 +125,7 @@ def encode_to_file(
     placed = None if boxes is None else _place(boxes, files)
     encoder = load_encoder(model, options.engine, options.device, options.precision)
     check_embeds(model, encoder)
+    on_progress(0, len(files), f"encoding on {encoder.device_name}")
     _check_familiar(model, encoder, files)
     skipped: list[str] = []
     refused: list[str] = []
@@ -153,7 +156,7 @@ def encode_to_file(
             f"{mean:.0f} objects per image on average: if there are not as many, the detector has learned too "
             "little (raise detector.epochs) or accepts too much (raise --score-threshold)"
         )
-    return EncodedFile(writer.images_seen, writer.objects_written, skipped, refused)
+    return EncodedFile(writer.images_seen, writer.objects_written, skipped, refused, encoder.device_name)
 
 
 def _check_familiar(model: str, encoder: Encoder[Any], files: list[Path]) -> None:

@@ -56,6 +56,10 @@ class Encoder(Protocol[ObjectsT_co]):
     def fingerprint(self) -> str:
         """Digest of the weights: embeddings of models with different ones can't be compared."""
 
+    @property
+    def device_name(self) -> str:
+        """The device that it runs on: a GPU's product name, or a kind of device."""
+
     def encode_pixels(self, pixels: Image8, score_threshold: float | None = None) -> ObjectsT_co:
         """Encodes squares uint8 (B, image_size, image_size, 3), RGB, as one batch; B may be 0.
 

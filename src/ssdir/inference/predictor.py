@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssdir.data.images import Image8, ImageSource, image_size, read_image, to_tensor
 from ssdir.data.letterbox import Letterbox, Resize, read_square
-from ssdir.device import choose_device
+from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.inference.files import Precision, check_threshold, chunks
@@ -132,6 +132,11 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
     def device(self) -> torch.device:
         """The device that the model runs on."""
         return self.model.device
+
+    @property
+    def device_name(self) -> str:
+        """The product name of the GPU that the model runs on, or the kind of device."""
+        return device_name(self.device)
 
     def encode(
         self,

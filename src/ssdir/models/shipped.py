@@ -99,7 +99,7 @@ def read_header(folder: Path) -> ModelHeader:
     return header
 
 
-def list_models() -> list[ModelCard]:
+def model_cards() -> list[ModelCard]:
     """Lists the shipped models, from the headers of their files."""
     cards = []
     for name, path in shipped_models().items():

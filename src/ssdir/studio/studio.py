@@ -12,7 +12,7 @@ from ssdir.formatting import quote
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor, as_generative, load
 from ssdir.models.io import find_model, read_description
-from ssdir.models.shipped import list_models, model_source, shipped_models
+from ssdir.models.shipped import model_source, shipped_models
 from ssdir.studio.collection import Collection, ObjectMap, collect_images, map_objects, open_collection
 from ssdir.studio.images import Samples, samples_for, samples_of_folder
 
@@ -90,7 +90,7 @@ class Studio:
         samples = _samples(predictor, model, stored, images)
         collection = stored or collect_images(predictor, samples.images)
         on_stage("mapping the objects")
-        shipped = [card.name for card in list_models() if card.name != model]
+        shipped = [name for name in shipped_models() if name != model]
         return cls(
             name=Path(model).name,
             identity=identity,

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import Extent, Force, Outside, Vocabulary
-from ssdir.console import next_step, progress, say, warn
+from ssdir.commands.options import AsJson, Extent, Force, Outside, Vocabulary
+from ssdir.console import next_step, print_json, progress, say, warn
 from ssdir.formatting import counted
 
 
@@ -19,6 +19,7 @@ def convert(
     extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Write a data set in another layout: all splits, the images copied as they are."""
@@ -29,6 +30,10 @@ def convert(
         done = write(path, to, out, force, advance, **options)
     for note in done.notes:
         warn(note)
+    if as_json:
+        splits = {split: {"images": done.images[split], "objects": done.objects[split]} for split in done.images}
+        print_json({"layout": done.layout, "splits": splits, "out": out})
+        return
     for split, images in done.images.items():
         say(f"{split}: {counted(images, 'image')}, {counted(done.objects[split], 'object')}")
     say(f"{done.layout} written as {to}: {out}")

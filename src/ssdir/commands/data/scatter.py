@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Force, Seed
-from ssdir.console import next_step, progress, say
+from ssdir.commands.options import AsJson, Force, Seed
+from ssdir.console import next_step, print_json, progress, say
 from ssdir.formatting import counted
 
 
@@ -27,6 +27,7 @@ def scatter(
     test: Annotated[int, typer.Option(help="Test images.")] = 1_000,
     seed: Seed = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Scatter digits, or your own cut-outs, over images at many sizes: a COCO data set."""
@@ -49,5 +50,8 @@ def scatter(
     config = parse(ScatterConfig, values, source="ssdir data scatter")
     with progress("scattering") as advance:
         write_scatter(out, source, config, root=root, workers=workers, progress=advance, force=force)
+    if as_json:
+        print_json({"splits": {"train": train, "val": val, "test": test}, "out": out})
+        return
     say(f"{counted(train + val + test, 'image')} in {out}")
     next_step("train", "tiny", "--data", out, "--out", "runs/first")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import Force
-from ssdir.console import next_step, progress, say
+from ssdir.commands.options import AsJson, Force
+from ssdir.console import next_step, print_json, progress, say
 from ssdir.formatting import counted
 from ssdir.outputs import claim
 
@@ -21,6 +21,7 @@ def unpack(
     train: Annotated[int, typer.Option(min=0, help="Training images: the first of the file.")] = 10_000,
     val: Annotated[int, typer.Option(min=0, help="Validation images: the next ones.")] = 1_000,
     test: Annotated[int, typer.Option(min=0, help="Test images: the next ones.")] = 1_000,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Unpack CLEVR with masks, Multi-dSprites, Tetrominoes or Objects Room to images and masks."""
@@ -30,6 +31,10 @@ def unpack(
     counts = {"train": train, "val": val, "test": test}
     with progress("unpacking") as advance:
         objects = write(path, out, counts, force, advance)
+    if as_json:
+        splits = {split: {"images": counts[split], "objects": objects[split]} for split in objects}
+        print_json({"splits": splits, "out": out})
+        return
     for split, number in objects.items():
         say(f"{split}: {counted(counts[split], 'image')}, {counted(number, 'object')}")
     next_step("data", "check", out, "--split", next(iter(objects)))
