@@ -97,12 +97,12 @@ def test_what_is_too_large_or_says_nothing_is_refused(
     tool: Any, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "text.yaml").write_text(TEXT, encoding="utf-8")
-    arguments = None, tmp_path / "text.yaml", None, tmp_path / "weights"
+    arguments = {"text": tmp_path / "text.yaml", "out": tmp_path / "weights"}
     with pytest.raises(SystemExit, match=r"none\.json' has none of the card's figures"):
-        tool.ship(trained_run, "small", write_report(tmp_path / "none.json", {"other": 1.0}), *arguments)
+        tool.ship(trained_run, "small", write_report(tmp_path / "none.json", {"other": 1.0}), **arguments)
     monkeypatch.setattr(tool, "LIMIT", 1000)
     with pytest.raises(SystemExit, match="a shipped model may take 1,000: shrink the model"):
-        tool.ship(trained_run, "small", write_report(tmp_path / "a.json", {"detection/ap50": 0.5}), *arguments)
+        tool.ship(trained_run, "small", write_report(tmp_path / "a.json", {"detection/ap50": 0.5}), **arguments)
     assert not (tmp_path / "weights" / "small" / CONFIG_FILE).exists(), "what is refused leaves nothing behind"
 
 
