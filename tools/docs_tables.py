@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from ssdir.models.shipped import WEIGHTS_FILE, list_models
 from ssdir.object_table import OBJECT_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -372,6 +373,25 @@ def robustness_memory() -> str:
         for peak, images in zip(memory["peak_mib"], memory["images"], strict=True)
     )
     return f"`encode` needs no more memory for many small pictures than for few: at most {peaks}."
+
+
+@generated
+def readme_models() -> str:
+    """The shipped models, with the accuracy that their cards have."""
+    probe = "probe/accuracy"
+    measured_in = {
+        "photos": ("photographs, VOC", "detection/voc", "photos/voc-photos-0", f"true_boxes/{probe}"),
+        "tiny-mnist": ("scattered MNIST digits", "reference/tiny-mnist", "reference/tiny-mnist", probe),
+        "tiny-digits": ("scattered 8×8 digits", "reference/tiny-digits", "reference/tiny-digits", probe),
+    }
+    rows = []
+    for card in list_models():
+        trained_on, detection, embeddings, metric = measured_in[card.name]
+        ap50, accuracy = figure(measured(detection), "detection/ap50"), figure(measured(embeddings), metric)
+        megabytes = (card.path / WEIGHTS_FILE).stat().st_size / 1e6
+        size = f"{card.image_size} px"
+        rows.append([f"`{card.name}`", trained_on, size, ap50, accuracy, f"{megabytes:.1f} MB"])
+    return table(["", "trained on", "image size", "AP50", "linear probe", "weights"], rows)
 
 
 @generated

@@ -1,0 +1,183 @@
+"""Makes the README's pictures of what embeddings are for, with the shipped model `tiny-mnist`.
+
+python tools/readme_pictures.py MNIST_FOLDER
+
+Test digits of MNIST are scattered over 300 images; all pictures are of what the model detects in them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, TypeAlias
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.preprocessing import normalize
+from torchvision.ops import box_iou
+
+import ssdir
+from ssdir.analysis.classifier import Classifier
+from ssdir.analysis.clusters import cluster_embeddings
+from ssdir.analysis.crops import crop_around
+from ssdir.analysis.outliers import knn_distances
+from ssdir.data.image_files import find_images
+from ssdir.data.images import Image8, read_image
+from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.writer import write_scatter
+from ssdir.evaluation.matching import match_greedy
+from ssdir.inference.predictor import Predictor
+from ssdir.objects import Objects
+from ssdir.plots.image_grids import BOX_COLOURS, BoxedImage, box_grid, to_pixels, to_png
+
+OUT = Path(__file__).parent.parent / "docs" / "images" / "uses"
+IMAGES, LABELS_PER_CLASS = 300, 10
+COLUMNS, CELL, LEGEND_HEIGHT = 6, 96, 18
+LEGEND = [("", colour) for colour in BOX_COLOURS]
+
+Cells: TypeAlias = list[BoxedImage]
+
+
+def main(mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")]) -> None:
+    """Writes a PNG per use to `docs/images/uses`."""
+    with TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        write_scatter(data, "mnist", ScatterConfig(train=1, val=1, test=IMAGES, seed=3), root=mnist)
+        paths = find_images([str(data / "test")])
+        model = ssdir.load("tiny-mnist", "cpu")
+        objects = model.encode(paths)
+        images = [read_image(path) for path in paths]
+        digits = _digits(objects, data)
+        crops = _Crops(images, objects)
+        pictures = {
+            "search": _search(objects, digits, crops),
+            "cluster": _clusters(objects, crops),
+            "outliers": _outliers(objects, crops),
+            "classify": _classify(objects, model.fingerprint, digits, crops),
+            "edit": _edit(model, objects),
+            "track": _track(model, objects),
+        }
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, cells in pictures.items():
+        (OUT / f"{name}.png").write_bytes(to_png(box_grid(cells, LEGEND, COLUMNS, CELL)[LEGEND_HEIGHT:]))
+
+
+class _Crops:
+    """Crops of objects, with a caption each."""
+
+    def __init__(self, images: list[Image8], objects: Objects) -> None:
+        self.images, self.objects = images, objects
+
+    def of(self, row: int, caption: str = "", group: int = 0) -> BoxedImage:
+        """Crops an object around its box."""
+        image = self.images[int(self.objects.image_index[row])]
+        sides = np.array([image.shape[1], image.shape[0]] * 2)
+        crop, box = crop_around(image, (self.objects.boxes[row].numpy() * sides).tolist())
+        return BoxedImage(crop, box, np.array([group]), caption)
+
+
+def _digits(objects: Objects, data: Path) -> NDArray[np.str_]:
+    """The digit that each object overlaps, or an empty string."""
+    truth = open_dataset(data, "test").all_objects()
+    matched, labels = match_greedy(objects, truth).numpy(), truth.labels.numpy()
+    return np.where(matched >= 0, labels[np.maximum(matched, 0)].astype(str), "")
+
+
+def _directions(objects: Objects) -> NDArray[np.float64]:
+    return normalize(objects.z_what.double().numpy())
+
+
+def _large(objects: Objects) -> NDArray[np.int64]:
+    """Rows of objects that can be recognised in a small picture."""
+    return np.flatnonzero((objects.z_where[:, 2:].amax(1) > 0.15).numpy())
+
+
+def _search(objects: Objects, digits: NDArray[np.str_], crops: _Crops) -> Cells:
+    directions, cells = _directions(objects), []
+    for digit in "379":
+        row = next(row for row in _large(objects).tolist() if digits[row] == digit)
+        cosines = directions @ directions[row]
+        near = np.argsort(-cosines)[1:COLUMNS].tolist()
+        cells += [crops.of(row, "query", 1), *(crops.of(other, f"{cosines[other]:.2f}") for other in near)]
+    return cells
+
+
+def _clusters(objects: Objects, crops: _Crops) -> Cells:
+    clusters = cluster_embeddings(objects.z_what.numpy(), 10)
+    large, cells = set(_large(objects).tolist()), []
+    for number in (0, 3, 6):
+        rows = [row for row in np.argsort(clusters.distances) if clusters.labels[row] == number and row in large]
+        cells += [crops.of(row, f"cluster {number}", number) for row in rows[:COLUMNS]]
+    return cells
+
+
+def _outliers(objects: Objects, crops: _Crops) -> Cells:
+    distances = knn_distances(objects.z_what.numpy())
+    return [crops.of(row, f"{distances[row]:.2f}") for row in np.argsort(-distances)[: 3 * COLUMNS].tolist()]
+
+
+def _classify(objects: Objects, fingerprint: str, digits: NDArray[np.str_], crops: _Crops) -> Cells:
+    z_what, random = objects.z_what.numpy(), np.random.default_rng(0)
+    labelled = np.concatenate(
+        [random.permutation(np.flatnonzero(digits == digit))[:LABELS_PER_CLASS] for digit in "0123456789"]
+    )
+    classifier = Classifier.fit(z_what[labelled], digits[labelled].tolist(), fingerprint)
+    classes, certainty = classifier.predict(z_what)
+    rows = random.permutation(np.setdiff1d(_large(objects), labelled))[: 3 * COLUMNS].tolist()
+    return [crops.of(row, f"“{classes[row]}” {certainty[row]:.0%}") for row in rows]
+
+
+def _scene(objects: Objects) -> Objects:
+    """The first image whose three or four objects are large and apart."""
+    for scene in objects.split():
+        if 3 <= len(scene) <= 4 and float(scene.z_where[:, 2:].max(1).values.min()) > 0.2:
+            overlaps = box_iou(scene.boxes, scene.boxes) - torch.eye(len(scene))
+            if float(overlaps.max()) <= 0:
+                return scene
+    raise SystemExit("no image has three or four large objects that are apart: take another seed")
+
+
+def _edit(model: Predictor, objects: Objects) -> Cells:
+    first, cells = _scene(objects), []
+    start, end = 0, 1
+    inwards = 0.5 - first.z_where[start, :2]
+    for row, name in enumerate(("move", "resize", "change")):
+        for step in np.linspace(0, 1, COLUMNS):
+            where, what = first.z_where.clone(), first.z_what.clone()
+            if name == "move":
+                where[start, :2] += step * inwards
+            elif name == "resize":
+                where[start, 2:] *= 1 - 0.6 * step
+            else:
+                what[start] = (1 - step) * what[start] + step * what[end]
+            changed = first.replace(z_where=where, z_what=what)
+            picture = to_pixels(model.decode(changed).reconstructions[0])
+            boxes = changed.boxes[start : start + 1].numpy().astype(float)
+            cells.append(BoxedImage(picture, boxes, np.array([row]), f"{name} {step:.0%}"))
+    return cells
+
+
+def _track(model: Predictor, objects: Objects) -> Cells:
+    """Objects that move from frame to frame, matched to those of the first frame by the cosine of `z_what`."""
+    start = _scene(objects)
+    velocity = torch.from_numpy(np.random.default_rng(1).normal(0, 0.045, (len(start), 2))).float()
+    cells, known = [], None
+    for frame in range(3 * COLUMNS):
+        where = start.z_where.clone()
+        where[:, :2] = 0.5 + 0.42 * torch.sin((where[:, :2] - 0.5) / 0.42 + frame * velocity)
+        picture = to_pixels(model.decode(start.replace(z_where=where)).reconstructions[0])
+        seen = model.encode(picture)
+        directions = _directions(seen)
+        known = directions if known is None else known
+        now, earlier = linear_sum_assignment(-directions @ known.T)
+        boxes = seen.boxes[now].numpy().astype(float)
+        cells.append(BoxedImage(picture, boxes, earlier, f"frame {frame}"))
+    return cells
+
+
+if __name__ == "__main__":
+    typer.run(main)
