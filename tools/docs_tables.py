@@ -62,7 +62,7 @@ def measured(source: str | Sequence[str] | Mapping[str, float]) -> dict[str, flo
     """Returns the metrics of a model of `docs_tables.yaml`.
 
     Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `wall_minutes`,
-    `training_minutes` and `training_seconds`; and `probe/error_over_pooled`.
+    `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`; and `probe/error_over_pooled`.
     """
     if isinstance(source, Mapping):
         return dict(source)
@@ -81,6 +81,8 @@ def measured(source: str | Sequence[str] | Mapping[str, float]) -> dict[str, flo
                 metrics[f"± {name}"] = statistics.pstdev(values)
     made = [training["provenance"] for training in trainings]
     metrics["wall_minutes"] = made[0]["wall_seconds"] / 60
+    if "cpu_seconds" in made[0]:
+        metrics["cpu_minutes_per_core"] = sum(made[0]["cpu_seconds"].values()) / made[0]["cpu_count"] / 60
     if "training" in made[0]:
         seconds = [sum(each["training"]["wall_seconds"].values()) for each in made]
         metrics |= {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssdir.console import next_step, progress, say
 from ssdir.data.scatter.generator import ScatterConfig
@@ -17,7 +18,7 @@ from ssdir.device import choose_device
 from ssdir.documents import json_text
 from ssdir.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from ssdir.evaluation.probing import LATENTS
-from ssdir.formatting import format_seconds
+from ssdir.formatting import counted, format_seconds
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.io import load_model
 from ssdir.outputs import atomic_dir, claim
@@ -110,7 +111,7 @@ def run_demo(
         record["cpu_seconds"] = cpu_seconds
         report = Report(
             dated("scattered handwritten digits"),
-            _lead(recipe, size, clock.total),
+            _lead(recipe, size, clock.total, _machine(record)),
             headline,
             hero,
             [*pictures, _next_steps(out.name, full)],
@@ -212,13 +213,20 @@ def _pictures(
     ]
 
 
-def _lead(recipe: Recipe, size: DemoSize, seconds: float) -> str:
+def _machine(provenance: Mapping[str, Any]) -> str:
+    """Names what a time was measured on: `2 CPU cores (AVX2)`, or a GPU."""
+    if provenance["device"] != "cpu":
+        return str(provenance["device"])
+    return f"{counted(provenance['cpu_count'], 'CPU core')} ({provenance['cpu']})"
+
+
+def _lead(recipe: Recipe, size: DemoSize, seconds: float, machine: str) -> str:
     supervision = "boxes, but no classes" if recipe.classes == "object" else "boxes and classes"
     return (
-        f"A small SSDIR model, made in {format_seconds(seconds)} from {size.train_images:,} generated images of "
-        f"handwritten digits. Its detector was supervised with {supervision}; the model learned what the digits "
-        "look like by reconstructing the images. All figures are of test images, with digits that it has never "
-        "seen."
+        f"A small SSDIR model, made in {format_seconds(seconds)} on {machine} from {size.train_images:,} "
+        f"generated images of handwritten digits. Its detector was supervised with {supervision}; the model "
+        "learned what the digits look like by reconstructing the images. All figures are of test images, with "
+        "digits that it has never seen."
     )
 
 
@@ -231,11 +239,9 @@ def _next_steps(name: str, full: bool) -> Section:
     ]
     return Section(
         "Next steps",
-        [
-            f"Type these commands in the folder that holds {name}. If you came by make demo, type "
-            ". .venv/bin/activate first, which puts the command ssdir on your path."
-        ],
+        [f"Type these commands in the folder that holds {name}."],
         commands=[
+            Command("After make demo, first put the command ssdir on your path.", "source .venv/bin/activate"),
             Command(
                 "Open the model in the browser: detections, edits of objects, a map of embeddings.",
                 f"ssdir studio {name}/model",

@@ -114,7 +114,7 @@ def test_reconstructions_are_shown_within_an_epoch_and_change_nothing(
     assert_same_weights(run, tmp_path / "run")
     last = tmp_path / "run" / "representation" / "samples" / "epoch-002.png"
     assert preview.read_bytes() == last.read_bytes()
-    assert capfd.readouterr().err.count(f"representation: first reconstructions: {preview}\n") == 1
+    assert capfd.readouterr().err.count(f"representation: reconstructions so far: {preview}\n") == 1
 
 
 def test_a_session_that_is_over_with_what_was_asked_for_has_ended(

@@ -42,8 +42,8 @@ SECONDS_UNTIL_NOTE, SECONDS_BETWEEN_NOTES = 10.0, 60.0
 """Seconds of a stage until the first line on its progress, and between two such lines."""
 
 SECONDS_UNTIL_SAMPLES = 20.0
-"""Seconds of a stage until its first picture of reconstructions, if its first epoch takes longer."""
-
+"""Seconds of a stage until its first picture of reconstructions. Within the first epoch, it is renewed after twice
+as many, four times as many, and so on."""
 
 _NOTED = {"train/total": "loss", "val/total": "on validation", "val/ap50": "AP50 on validation"}
 """Labels of the values in lines on progress; files have the others."""
@@ -128,7 +128,8 @@ class StageLoop:
         self.compute_losses = fabric.strategy.setup_module(self.objective)
         self.epoch, self.skipped_steps, self.empty_batches = 0, 0, 0
         self.longest_epoch, self.began, self.first_epoch = 0.0, time.monotonic(), 0
-        self.noted, self.has_samples = self.began + SECONDS_UNTIL_NOTE - SECONDS_BETWEEN_NOTES, False
+        self.noted = self.began + SECONDS_UNTIL_NOTE - SECONDS_BETWEEN_NOTES
+        self.has_samples, self.samples_due = False, SECONDS_UNTIL_SAMPLES
 
     # One epoch ------------------------------------------------------------------------------------------------
 
@@ -165,7 +166,8 @@ class StageLoop:
             advance(number, total, f"{self.stage.folder.name}, {shown}: loss {losses['total']:.4g}")
             if number < total and time.monotonic() - self.noted > SECONDS_BETWEEN_NOTES:
                 self.note(number, {"train/total": losses["total"]})
-            if not self.has_samples and time.monotonic() - self.began > SECONDS_UNTIL_SAMPLES:
+            if self.epoch == self.first_epoch and time.monotonic() - self.began > self.samples_due:
+                self.samples_due *= 2
                 self.add_samples(number - 1)
         counts = {"train/skipped_steps": self.skipped_steps, "train/empty_batches": self.empty_batches}
         return {**means.named("train"), **{name: float(count) for name, count in counts.items() if count}}
@@ -234,7 +236,7 @@ class StageLoop:
             with atomic_file(session.preview, force=True) as temporary:
                 shutil.copyfile(picture, temporary)
         if not self.has_samples:
-            session.note(f"{self.stage.folder.name}: first reconstructions: {session.preview or picture}")
+            session.note(f"{self.stage.folder.name}: reconstructions so far: {session.preview or picture}")
         self.has_samples = True
 
     # Between epochs -------------------------------------------------------------------------------------------
