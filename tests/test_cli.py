@@ -424,8 +424,8 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
     module = types.ModuleType("ssdir.demo")
     monkeypatch.setattr(module, "run_demo", lambda *args, **options: calls.append((args, options)), raising=False)
     monkeypatch.setitem(sys.modules, "ssdir.demo", module)
-    ok("demo", "--out", out, "--seed", "7", "--device", "cpu")
-    assert calls == [((out,), {"full": False, "seed": 7, "force": False, "device": "cpu"})]
+    ok("demo", "--out", out, "--full", "--seed", "7", "--device", "cpu")
+    assert calls == [((out,), {"full": True, "seed": 7, "force": False, "device": "cpu"})]
 
 
 def wrapped_by_a_class() -> RuntimeError:
