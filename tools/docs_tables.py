@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from ssdir.models.shipped import WEIGHTS_FILE, list_models
+from ssdir.models.shipped import WEIGHTS_FILE, model_cards
 from ssdir.object_table import OBJECT_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -387,7 +387,7 @@ def readme_models() -> str:
         "tiny-digits": ("scattered 8×8 digits", "reference/tiny-digits", "reference/tiny-digits", probe),
     }
     rows = []
-    for card in list_models():
+    for card in model_cards():
         trained_on, detection, embeddings, metric = measured_in[card.name]
         ap50, accuracy = figure(measured(detection), "detection/ap50"), figure(measured(embeddings), metric)
         megabytes = (card.path / WEIGHTS_FILE).stat().st_size / 1e6
