@@ -22,7 +22,6 @@ from campaign import samples
 from campaign.runner import fresh
 
 CLIENTS, ROUNDS = 8, 3
-RIVAL = "tiny-mnist"
 START_SECONDS, ANSWER_SECONDS = 120, 120
 
 
@@ -59,9 +58,9 @@ class Studio:
         body = head + png + b"\r\n--limit--\r\n"
         uploaded = json.loads(self._get("/gradio_api/upload", body, "multipart/form-data; boundary=limit"))[0]
         named = {"path": uploaded, "meta": {"_type": "gradio.FileData"}, "orig_name": "picture.png"}
-        rest = [None] * (len(self.opening["inputs"]) - 2)
+        rest = [None] * (len(self.opening["inputs"]) - 1)
         session = uuid.uuid4().hex
-        asked = {"data": [named, *rest, RIVAL], "fn_index": self.opening["id"], "session_hash": session}
+        asked = {"data": [named, *rest], "fn_index": self.opening["id"], "session_hash": session}
         self._get("/gradio_api/queue/join", json.dumps(asked).encode())
         route = f"{self.address}/gradio_api/queue/data?session_hash={session}"
         said = ""

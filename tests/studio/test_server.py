@@ -98,14 +98,14 @@ def test_an_uploaded_picture_is_opened(running: Running) -> None:
     Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
     uploaded = json.loads(upload(running, buffer.getvalue()))[0]
     _, taking = functions_with_inputs(running)
-    assert "data:image" in call(running, taking, [file_named(uploaded), None, "tiny-mnist"])
+    assert "data:image" in call(running, taking, [file_named(uploaded), None])
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"<svg/>", b"[" * 9999])
 def test_an_upload_that_is_no_picture_is_one_sentence(running: Running, content: bytes) -> None:
     uploaded = json.loads(upload(running, content))[0]
     _, taking = functions_with_inputs(running)
-    answer = call(running, taking, [file_named(uploaded), None, "tiny-mnist"])
+    answer = call(running, taking, [file_named(uploaded), None])
     assert "Not opened" in answer
     assert "picture.png" in answer
     assert "ssdir-studio-" not in answer, "the folder is nobody's business"
@@ -129,7 +129,7 @@ def test_events_of_nonsense_change_nothing_and_end_nothing(running: Running) -> 
     config = json.loads(fetch(running.address + "/config")[1])
     loading = next(each for each in config["dependencies"] if ["load"] in [part[1:] for part in each["targets"]])
     session = uuid.uuid4().hex
-    assert "data:image" in call(running, loading, ["tiny-mnist"], session=session)
+    assert "data:image" in call(running, loading, [], session=session)
     for function in functions:
         for event in NONSENSE:
             call(running, function, [event] * len(function["inputs"]), event, session)
@@ -138,7 +138,7 @@ def test_events_of_nonsense_change_nothing_and_end_nothing(running: Running) -> 
     said = running.said.read_text()
     assert f"ssdir{os.sep}studio{os.sep}" not in said
     assert "didn't return enough output values" not in said
-    assert "data:image" in call(running, loading, ["tiny-mnist"])
+    assert "data:image" in call(running, loading, [])
 
 
 def upload(running: Running, content: bytes) -> str:

@@ -23,7 +23,7 @@ from ssdir.studio.workspace import WindowState, Workspace, parse_row
 NUM_OFFERED = 6
 """Number of samples in the header."""
 
-_LOADING: dict[str, Any] = {**components.QUIET, "show_progress": "minimal"}
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 Updates = dict[Any, Any]
 
@@ -71,23 +71,23 @@ class _Window:
                 self.compare = CompareTab(studio, self.workspace)
 
     def listen(self, app: gr.Blocks) -> None:
-        """Connects the events that open an image."""
-        other_model = self.compare.other_model
-        state = [self.workspace, other_model]
-        outputs = [self.picker, self.upload, self.workspace, self.tabs]
-        outputs += [*self.inspect.outputs, *self.edit.outputs, *self.compare.outputs]
-        app.load(self._load, other_model, outputs, **_LOADING)
-        self.picker.pick(self._pick, state, outputs, **_LOADING)
-        self.upload.upload(self._upload, [self.upload, *state], outputs, **_LOADING)
-        self.explore.cards.pick(self._open_neighbour, [self.explore.shown, *state], outputs, **_LOADING)
+        """Connects the events that open an image; the other model looks at it only while the user compares."""
+        outputs = [self.picker, self.upload, self.workspace, self.tabs, *self.inspect.outputs, *self.edit.outputs]
+        loading: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": self.picker, **_PRIVATE}
+        compare = (self.compare.show, [self.workspace, self.compare.other_model, self.compare.is_open])
+        for listen, handler, inputs in (
+            (app.load, self._load, []),
+            (self.picker.pick, self._pick, [self.workspace]),
+            (self.upload.upload, self._upload, [self.upload, self.workspace]),
+            (self.explore.cards.pick, self._open_neighbour, [self.explore.shown, self.workspace]),
+        ):
+            opening = listen(handler, inputs, outputs, **loading)
+            opening.then(*compare, self.compare.outputs, **components.QUIET)
+        opening = self.tabs.select(_is_compare, None, self.compare.is_open, **components.QUIET)
+        opening.then(*compare, self.compare.outputs, **components.QUIET)
 
-    def _show(self, opened: Workspace, other_model: str | None) -> Updates:
-        return {
-            self.picker: self._cards(opened),
-            **self.inspect.show(opened),
-            **self.edit.show(opened),
-            **self.compare.show(opened, other_model),
-        }
+    def _show(self, opened: Workspace) -> Updates:
+        return {self.picker: self._cards(opened), **self.inspect.show(opened), **self.edit.show(opened)}
 
     def _offered(self, window: WindowState | None) -> list[tuple[NamedImage, Workspace | None]]:
         """Returns the samples, then the other images that were opened in a window, each with its workspace."""
@@ -106,20 +106,20 @@ class _Window:
         selected = rows[0] if rows else None
         return content.image_cards(images, [named.name for named, _ in offered], edited, selected)
 
-    def _load(self, other_model: str | None) -> Updates:
-        return self._show(self._open(self.samples[0].image, self.samples[0].name, None), other_model)
+    def _load(self) -> Updates:
+        return self._show(self._open(self.samples[0].image, self.samples[0].name, None))
 
     def _open(self, image: Image8, name: str, before: Workspace | None) -> Workspace:
         # A neighbour or an upload may be one of the samples.
         image = next((each.image for each in self.samples if np.array_equal(each.image, image)), image)
         return Workspace.open(self.studio.predictor, image, name, before)
 
-    def _pick(self, before: Workspace | None, other_model: str | None, event: gr.EventData) -> Updates:
+    def _pick(self, before: Workspace | None, event: gr.EventData) -> Updates:
         offered = self._offered(before.window if before else None)
         picked = offered[parse_row(event._data, len(offered)) or 0][0]
-        return self._show(self._open(picked.image, picked.name, before), other_model)
+        return self._show(self._open(picked.image, picked.name, before))
 
-    def _upload(self, path: str | None, before: Workspace | None, other_model: str | None) -> Updates:
+    def _upload(self, path: str | None, before: Workspace | None) -> Updates:
         # An error would leave a badge on every part of the window, and the drop zone closed.
         try:
             if not path:
@@ -128,11 +128,9 @@ class _Window:
         except InputError as error:
             gr.Warning(str(error), title="Not opened")
             return {self.upload: None}
-        return {self.upload: None, **self._show(self._open(image, Path(path).name, before), other_model)}
+        return {self.upload: None, **self._show(self._open(image, Path(path).name, before))}
 
-    def _open_neighbour(
-        self, shown: list[int], before: Workspace | None, other_model: str | None, event: gr.EventData
-    ) -> Updates:
+    def _open_neighbour(self, shown: list[int], before: Workspace | None, event: gr.EventData) -> Updates:
         card, collection = parse_row(event._data, len(shown)), self.studio.collection
         if card is None:
             return {self.upload: None}
@@ -143,4 +141,9 @@ class _Window:
             return {self.upload: None}
         opened = self._open(image, collection.names[index], before)
         opened = opened.select_at(collection.objects.z_where[shown[card]])
-        return {self.tabs: gr.Tabs(selected="inspect"), **self._show(opened, other_model)}
+        return {self.tabs: gr.Tabs(selected="inspect"), **self._show(opened)}
+
+
+def _is_compare(event: gr.EventData) -> bool:
+    """Returns whether the tab that was selected is the one to compare in."""
+    return isinstance(event._data, dict) and event._data.get("value") == "Compare"

@@ -23,6 +23,7 @@ class CompareTab:
     def __init__(self, studio: Studio, workspace: gr.State) -> None:
         self.studio = studio
         self.outputs: list[Any] = []
+        self.is_open = gr.State(False)
         if not studio.other_models:
             self.other_model = gr.State(None)
             gr.Markdown(
@@ -42,12 +43,12 @@ class CompareTab:
                 for part in ("detections", "reconstruction"):
                     placeholder = content.placeholder("", "")
                     self.outputs.append(components.boxed_image(placeholder, f"compare-{model}-{part}"))
-        show = components.when_open(self.show)
-        self.other_model.input(show, [workspace, self.other_model], self.outputs, **components.QUIET)
+        inputs = [workspace, self.other_model, self.is_open]
+        self.other_model.input(self.show, inputs, self.outputs, **components.QUIET)
 
-    def show(self, workspace: Workspace, name: str | None) -> dict[Any, Any]:
-        """Returns the updates for the other model's name; nothing changes without a name."""
-        if name is None:
+    def show(self, workspace: Workspace | None, name: str | None, is_open: bool) -> dict[Any, Any]:
+        """Returns the updates for the other model's name; none while there is no image, or the tab is closed."""
+        if name is None or workspace is None or not is_open:
             return dict.fromkeys(self.outputs, gr.skip())
         try:
             other_model = self.studio.other_model(name)

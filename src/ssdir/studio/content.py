@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ssdir.data.images import Image8, shrink
 from ssdir.formatting import counted
@@ -36,7 +37,9 @@ def data_uri(image: Image8) -> str:
 
 def introduction(about: str, samples: str) -> str:
     """Returns what the model and the samples are, and what to try, as HTML."""
-    model = f"Trained on: {about}. " if about else ""
+    # Descriptions begin with what kind of model it is, or with the name of its recipe.
+    data = about.partition(", ")[2]
+    model = f"The model is trained on {data.removeprefix('trained on ')}. " if data else about
     hints = "Click a box to see its object alone, drag it in Edit, look for similar ones in Explore."
     return f"<p>{html.escape(model + samples)} {hints}</p>"
 
@@ -133,6 +136,16 @@ def small_cards(scene: Scene, names: Sequence[str], selected: int | None) -> Con
         for row, (appearance, name) in enumerate(zip(scene.appearances, names, strict=True), start=1)
     ]
     return {"cards": cards, "selected": selected, "empty": "No objects."}
+
+
+def end_cards(appearances: Tensor, end: float) -> Content:
+    """Returns two small cards: an object at both ends of a component, float (2, 3, S, S)."""
+    titles = (f"−{end:g}σ", f"+{end:g}σ")
+    cards = [
+        {"images": [_image(to_pixels(each), f"the object at {title}")], "title": title}
+        for each, title in zip(appearances, titles, strict=True)
+    ]
+    return {"cards": cards, "selected": None, "empty": ""}
 
 
 def image_cards(

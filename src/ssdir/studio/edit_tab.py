@@ -43,6 +43,8 @@ _COMMANDS = {
     "smaller": "Smaller",
 }
 _MAX_COORDINATE = 4
+_END = 3
+"""Standard deviations from the mean to the shown ends of a component."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class EditTab:
                 self._build_controls()
         self.outputs = [
             *(self.scene, self.status, self.undo, self.redo, self.restart, self.cards),
-            *(*self.commands.values(), self.swap, self.other, self.blend, *self.sliders),
+            *(*self.commands.values(), self.swap, self.other, self.blend, *self.sliders, *self.ends),
         ]
         self._listen()
 
@@ -90,17 +92,16 @@ class EditTab:
             self.swap = gr.Button("Swap the two", size="sm", scale=1, min_width=110, elem_id="edit-swap")
         self.blend = gr.Slider(0, 1, 0, step=0.02, label="Blend towards it", buttons=[], elem_id="edit-blend")
         limits = (-_MAX_COORDINATE, _MAX_COORDINATE, 0)
-        with gr.Accordion("Principal components of the explored objects' embeddings", open=True):
-            self.sliders = [
-                gr.Slider(
-                    *limits,
-                    step=0.05,
-                    label=f"Component {number}: {share:.0%} of the variance",
-                    buttons=[],
-                    elem_id=f"edit-component-{number}",
-                )
-                for number, share in enumerate(self.studio.axes.explained.tolist(), start=1)
-            ]
+        with gr.Accordion("Principal components of the explored embeddings (share of their variance)", open=True):
+            self.sliders, self.ends = [], []
+            for number, share in enumerate(self.studio.axes.explained.tolist(), start=1):
+                with gr.Row(elem_classes="component"):
+                    label = f"Component {number} ({share:.0%})"
+                    name = f"edit-component-{number}"
+                    self.sliders.append(
+                        gr.Slider(*limits, step=0.05, label=label, buttons=[], elem_id=name, scale=3)
+                    )
+                    self.ends.append(components.gallery({"cards": [], "empty": ""}, f"edit-ends-{number}", "ends"))
         gr.Markdown("#### Save")
         with gr.Row(elem_classes="buttons"):
             self.saves = {
@@ -138,19 +139,23 @@ class EditTab:
             slider.input(change, [state, *self.sliders], outputs, **latest)
             end = components.edit_in_order(
                 partial(_finish, self._change_components),
-                lambda before, after: self._updates(after, self._scene, self._objects),
+                lambda before, after: self._updates(after, self._scene, self._objects, self._ends),
             )
             slider.release(end, [state, *self.sliders], outputs, **_EACH)
         end_blend = components.edit_in_order(
             partial(_finish, self._blend), lambda before, after: {self.workspace: after}
         )
         self.blend.release(end_blend, [state, self.other, self.blend], outputs, **_EACH)
+        for number, ends in enumerate(self.ends):
+            jump = components.edit_in_order(self._jump_along(number), self._show_after)
+            ends.pick(jump, state, outputs, **_EACH)
         for kind, button in self.saves.items():
             button.click(components.when_open(partial(self._save, kind)), state, self.saver, **_QUIET)
 
     def show(self, workspace: Workspace) -> Updates:
         """Returns the updates for a workspace."""
-        return self._updates(workspace, self._scene, self._objects, self._other_objects, self._components)
+        parts = self._scene, self._objects, self._other_objects, self._components, self._ends
+        return self._updates(workspace, *parts)
 
     def _show_after(self, before: Workspace, after: Workspace) -> Updates:
         return self.show(after)
@@ -215,6 +220,37 @@ class EditTab:
             slider: gr.update(value=round(value, 2), interactive=True)
             for slider, value in zip(self.sliders, coordinates.tolist(), strict=True)
         }
+
+    def _ends(self, decoded: _Decoded) -> Updates:
+        """Shows the selected object at both ends of each component."""
+        row, objects = decoded.workspace.row, decoded.workspace.objects
+        if row is None or objects.z_what is None:
+            return {ends: {"cards": [], "empty": ""} for ends in self.ends}
+        axes, pictures = self.studio.axes, torch.arange(2 * len(self.ends))
+        coordinates = axes.coordinates(objects.z_what[row]).repeat(len(pictures), 1)
+        coordinates[pictures, pictures // 2] = torch.where(pictures % 2 == 0, -_END, _END).to(coordinates)
+        z_what = axes.with_coordinates(objects.z_what[row], coordinates)
+        copies = objects[torch.full((len(z_what),), row)].replace(z_what=z_what)
+        appearances = self.studio.predictor.decode(copies).appearances
+        return {
+            ends: content.end_cards(appearances[2 * number : 2 * number + 2], _END)
+            for number, ends in enumerate(self.ends)
+        }
+
+    def _jump_along(self, number: int) -> Callable[..., Workspace]:
+        """Returns the edit that moves the selected object to an end of a component."""
+
+        def jump(workspace: Workspace, event: gr.EventData) -> Workspace:
+            row, end, z_what = workspace.row, parse_row(event._data, 2), workspace.objects.z_what
+            if row is None or end is None or z_what is None:
+                return workspace
+            coordinates = self.studio.axes.coordinates(z_what[row])
+            coordinates[number] = (-_END, _END)[end]
+            changed = self.studio.axes.with_coordinates(z_what[row], coordinates)
+            edited = scene_editor.set_appearance(workspace.objects, row, changed)
+            return workspace.edit(edited, f"changed components of object {row + 1}", row)
+
+        return jump
 
     def _pick(self, workspace: Workspace, event: gr.EventData) -> Workspace:
         row = parse_row(event._data, len(workspace.objects))

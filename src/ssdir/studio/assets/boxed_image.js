@@ -23,12 +23,16 @@ function render() {
     root.querySelector('img').src = value.image;
     return;
   }
+  const scrolled = root.querySelector('.scroller')?.scrollLeft ?? 0;
   root.replaceChildren();
   if (value.title) make('div', 'boxed-image-title', root, value.title);
   if (!value.image) { make('p', 'empty', root, value.note); return; }
-  const frame = make('div', 'frame', root);
-  frame.style.aspectRatio = `${value.width} / ${value.height}`;
-  frame.style.maxWidth = `${640 * value.width / value.height}px`;
+  const scroller = make('div', 'scroller', root), frame = make('div', 'frame', scroller), ratio = value.width / value.height;
+  frame.style.aspectRatio = ratio;
+  frame.style.maxWidth = `${640 * ratio}px`;
+  // A panorama gets a row of its own, and scrolls rather than becoming a stripe.
+  frame.style.minWidth = ratio > 2 ? `${180 * ratio}px` : '';
+  element.closest('.pair')?.classList.toggle('stacked', ratio > 2);
   const image = make('img', value.crisp ? 'crisp' : '', frame);
   image.src = value.image;
   image.alt = value.alt;
@@ -58,6 +62,7 @@ function render() {
     if (chosen && keepFocus) box.focus({ preventScroll: true });
   }
   if (value.note) make('p', 'note', root, value.note);
+  scroller.scrollLeft = scrolled;
 }
 
 function choose(row) {
