@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ssdir.store.objects_file import read_objects
-from ssdir.studio.images import sample_images
+from ssdir.studio.images import sample_images, sample_photographs
 from studio.conftest import Running
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -233,7 +233,8 @@ def test_appearances_are_swapped_blended_and_changed(window: Window) -> None:
         "Swapped objects 1 and 2; 1 step": lambda: page.click("#edit-swap"),
         "Blended object 1 with 2; 2 steps": lambda: page.locator("#edit-blend input[type=range]").fill("0.5"),
         "Changed components of object 1; 3 steps": lambda: slider.fill("-3"),
-        "Brought object 1 to the front; 4 steps": lambda: page.click("#edit-front"),
+        "Changed components of object 1; 4 steps": lambda: page.locator("#edit-ends-2 .card").last.click(),
+        "Brought object 1 to the front; 5 steps": lambda: page.click("#edit-front"),
     }
     for status, act in acts.items():
         act()
@@ -287,19 +288,37 @@ def test_a_narrow_window_needs_no_sideways_scrolling(browser: Any, running: Runn
     for tab in ("Inspect", "Edit", "Explore", "Compare"):
         window.tab(tab)
         assert window.page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    assert window.place("#introduction")["width"] >= 350, "without wide margins"
     window.page.close()
 
 
 def test_a_refused_upload_leaves_the_window_as_it_was(window: Window, tmp_path: Path) -> None:
     page, shown = window.page, window.count("#inspect-input .box")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    page.set_input_files("#upload input[type=file]", str(tmp_path / "broken.png"))
-    page.get_by_text("'broken.png' is not an image").first.wait_for(timeout=30_000)
+    refusals = {"broken.png": "'broken.png' is not an image", "notes.txt": "'notes.txt' is not an image"}
+    refusals["large.png"] = "exceed the maximum allowed size"
+    for name, refusal in refusals.items():
+        (tmp_path / name).write_bytes(b"no picture" if name != "large.png" else bytes(26 * 2**20))
+        page.set_input_files("#upload input[type=file]", str(tmp_path / name))
+        page.get_by_text(refusal).first.wait_for(timeout=30_000)
+        page.locator(".toast-close").last.click()
     assert window.count("#inspect-input .box") == shown
-    assert page.get_by_text("Error", exact=True).count() == 0, "no badges"
+    place = window.place("#upload")
+    middle = [place["x"] + place["width"] / 2, place["y"] + place["height"] / 2]
+    window.until("(at) => document.elementFromPoint(...at).closest('#upload button') !== null", middle)
+    assert not any(each.is_visible() for each in page.get_by_text("Error", exact=True).all()), "no badges"
     Image.fromarray(sample_images(9)[8].image).save(tmp_path / "mine.png")
     page.set_input_files("#upload input[type=file]", str(tmp_path / "mine.png"))
     window.until("() => document.querySelector('#inspect-input .note').textContent.includes('mine.png')")
+
+
+def test_an_image_unlike_the_training_data_is_reported(window: Window, tmp_path: Path) -> None:
+    assert not window.page.locator("#inspect-warning").is_visible()
+    Image.fromarray(sample_photographs(1)[0].image[100:250]).save(tmp_path / "flower.png")
+    window.page.set_input_files("#upload input[type=file]", str(tmp_path / "flower.png"))
+    window.page.get_by_text("The image is unlike those that").wait_for(timeout=30_000)
+    first, second = (window.place(f"#inspect-{part} .frame") for part in ("input", "reconstruction"))
+    assert first["height"] >= 149, "a panorama is no stripe"
+    assert second["y"] > first["y"] + first["height"], "one above the other"
 
 
 def test_edits_are_kept_while_another_sample_is_open(window: Window) -> None:

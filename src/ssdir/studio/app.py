@@ -45,10 +45,10 @@ class _Window:
             brand = f"<h1>ssdir studio</h1><p>{html.escape(studio.name)}</p>"
             gr.HTML(brand, elem_id="brand", elem_classes="studio-part", js_on_load=None)
             self.picker = components.gallery(self._cards(None), "samples", "thumbs")
+            # All types: the browser's refusal of one would be a badge that stays.
             self.upload = gr.File(
                 label="Drop an image here, or click to choose one",
                 show_label=False,
-                file_types=["image"],
                 type="filepath",
                 height=76,
                 elem_id="upload",

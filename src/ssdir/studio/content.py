@@ -44,6 +44,11 @@ def introduction(about: str, samples: str) -> str:
     return f"<p>{html.escape(model + samples)} {hints}</p>"
 
 
+def warning(sentence: str) -> str:
+    """Returns a sentence as a warning in Markdown."""
+    return f"⚠ {html.escape(sentence[:1].upper() + sentence[1:])}"
+
+
 def placeholder(title: str, note: str) -> Content:
     """Returns a boxed image without an image."""
     return {"title": title, "note": note, "image": "", "boxes": []}
@@ -153,7 +158,7 @@ def image_cards(
 ) -> Content:
     """Returns a card per image, to choose from; a line below those with edits says so."""
     cards = [
-        {"images": [_image(shrink(image, _THUMB_SIDE), name)], "lines": ["edited"] if changed else []}
+        {"images": [_image(shrink(_middle(image), _THUMB_SIDE), name)], "lines": ["edited"] if changed else []}
         for image, name, changed in zip(images, names, edited, strict=True)
     ]
     return {"cards": cards, "selected": selected, "empty": ""}
@@ -198,6 +203,14 @@ def map_content(collection: Collection, objects_map: ObjectMap) -> Content:
         "columns": _ATLAS_COLUMNS,
         "colourings": colourings,
     }
+
+
+def _middle(image: Image8) -> Image8:
+    """Returns the square in the middle of an image."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
 def _image(image: Image8, alt: str) -> Content:

@@ -92,7 +92,7 @@ class EditTab:
             self.swap = gr.Button("Swap the two", size="sm", scale=1, min_width=110, elem_id="edit-swap")
         self.blend = gr.Slider(0, 1, 0, step=0.02, label="Blend towards it", buttons=[], elem_id="edit-blend")
         limits = (-_MAX_COORDINATE, _MAX_COORDINATE, 0)
-        with gr.Accordion("Principal components of the explored embeddings (share of their variance)", open=True):
+        with gr.Accordion("Principal components (share of the variance)", open=True):
             self.sliders, self.ends = [], []
             for number, share in enumerate(self.studio.axes.explained.tolist(), start=1):
                 with gr.Row(elem_classes="component"):
@@ -185,7 +185,7 @@ class EditTab:
             shape_of=workspace.encoded.shown,
             selected=workspace.row,
             moved_at=workspace.window.moved_at,
-            note=_HELP if decoded.names else "The scene is empty: undo, or start over.",
+            note=_HELP if decoded.names else "The scene is empty.",
         )
         return {
             self.scene: scene,

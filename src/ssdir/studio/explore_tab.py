@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
@@ -39,7 +38,7 @@ class ExploreTab:
             )
         gr.Markdown(about, elem_classes="legend-line")
         if collection.note:
-            gr.Markdown(f"⚠ {html.escape(collection.note)}", elem_classes="warning-line")
+            gr.Markdown(content.warning(collection.note), elem_classes="warning-line")
         with gr.Row(elem_classes="explore-row"):
             with gr.Column(scale=3, min_width=320):
                 self.map = components.object_map(

@@ -17,6 +17,7 @@ from ssdir.data.images import Image8, image_size, read_image, shrink
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
+from ssdir.inference.domain import DomainCheck, check_domain
 from ssdir.inference.predictor import Predictor
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.objects import Objects, Scene
@@ -47,6 +48,7 @@ class EncodedImage:
         square: float (3, S, S) in [0, 1], the original stretched, as `scene` reconstructs it.
         objects: the detected objects by falling score, batch size 1.
         scene: the decoded objects.
+        domain: whether the image is like the model's training data; None where the model doesn't know.
     """
 
     name: str
@@ -55,6 +57,7 @@ class EncodedImage:
     square: Tensor
     objects: Objects
     scene: Scene
+    domain: DomainCheck | None
 
     @property
     def error(self) -> float:
@@ -178,7 +181,8 @@ def encode_image(predictor: Predictor, image: Image8, name: str) -> EncodedImage
         objects = objects[objects.scores.argsort(descending=True, stable=True)]
     decoded = predictor.decode(objects)
     square = predictor.prepare(image, "stretch")[0]
-    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), square, objects, decoded)
+    domain = check_domain(predictor, image)
+    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), square, objects, decoded, domain)
 
 
 def depth_ranks(objects: Objects) -> list[int]:

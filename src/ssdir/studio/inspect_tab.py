@@ -24,14 +24,16 @@ class InspectTab:
 
     def __init__(self, studio: Studio, workspace: gr.State) -> None:
         self.studio, self.workspace = studio, workspace
+        self.warning = gr.Markdown("", visible=False, elem_id="inspect-warning", elem_classes="warning-line")
         with gr.Row(elem_classes="pair"):
             self.input = components.boxed_image(content.placeholder("Input", "Loading …"), "inspect-input")
             self.reconstruction = components.boxed_image(content.placeholder("", ""), "inspect-reconstruction")
         gr.Markdown(_LEGEND, elem_classes="legend-line")
         self.cards = components.gallery({"cards": [], "empty": ""}, "inspect-objects", "wide")
-        self.outputs = [self.input, self.reconstruction, self.cards]
+        pictures = [self.input, self.reconstruction, self.cards]
+        self.outputs = [self.warning, *pictures]
         pick = components.edit_in_order(self._pick, lambda before, after: self.show(after))
-        for component in self.outputs:
+        for component in pictures:
             component.pick(pick, workspace, [workspace, *self.outputs], **components.QUIET)
 
     def show(self, workspace: Workspace) -> dict[Any, Any]:
@@ -39,8 +41,10 @@ class InspectTab:
         encoded, row = workspace.encoded, workspace.inspected_row
         objects, predictor = encoded.objects, self.studio.predictor
         names = content.object_names(objects, predictor.class_names)
+        unlike = encoded.domain.sentence(self.studio.name) if encoded.domain else None
         return {
             self.workspace: workspace,
+            self.warning: gr.update(value=content.warning(unlike or ""), visible=unlike is not None),
             self.input: content.image_with_boxes(
                 "Input",
                 encoded.shown,

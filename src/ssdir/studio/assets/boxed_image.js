@@ -31,7 +31,7 @@ function render() {
   frame.style.aspectRatio = ratio;
   frame.style.maxWidth = `${640 * ratio}px`;
   // A panorama gets a row of its own, and scrolls rather than becoming a stripe.
-  frame.style.minWidth = ratio > 2 ? `${180 * ratio}px` : '';
+  frame.style.minWidth = ratio > 2 ? `${150 * ratio}px` : '';
   element.closest('.pair')?.classList.toggle('stacked', ratio > 2);
   const image = make('img', value.crisp ? 'crisp' : '', frame);
   image.src = value.image;
