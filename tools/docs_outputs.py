@@ -1,9 +1,9 @@
-"""Runs the commands and the Python of a page, in order, and writes what they print below them.
+"""Runs the commands and the Python of a page or a notebook, in order, and writes what they print below them.
 
 A block `text` that follows a block `sh` or `python` holds its output. Pictures that the page shows from
 `images/PAGE/` are copied from the folder in which the page ran. `pip` is not run.
 
-Run: python tools/docs_outputs.py docs/first-objects.md
+Run: python tools/docs_outputs.py docs/first-objects.md docs/notebooks/*.ipynb
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from nbclient import NotebookClient
 from PIL import Image
 
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -70,6 +72,17 @@ def run_python(source: str, names: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
+def run_notebook(path: Path, folder: str) -> None:
+    """Runs a notebook in a folder and saves it with its outputs, without warnings."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    nbformat.write(notebook, path)
+
+
 def masked(text: str) -> str:
     """Returns a text without its numbers, frames and blanks, which differ between machines."""
     return " ".join(re.sub(r"[─━┏┓┗┛┡┩┳┻╇┃│└┘┴┼]+", " ", NUMBER.sub("#", text)).split())
@@ -91,11 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
     for page in [path.resolve() for path in parser.parse_args().pages]:
-        text = page.read_text(encoding="utf-8")
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            new = run_page(text, lambda printed: printed)
+            if page.suffix == ".ipynb":
+                run_notebook(page, folder)
+                continue
+            new = run_page(page.read_text(encoding="utf-8"), lambda printed: printed)
             copy_pictures(new, Path(folder), page.parent)
-        page.write_text(new, encoding="utf-8")
+            page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

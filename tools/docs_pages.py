@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import mkdocs_gen_files
@@ -88,7 +89,7 @@ def main() -> None:
 def _index() -> str:
     """Returns the README with links that start from the documents' folder."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.sub(r"\]\(docs/", "](", text)
+    return "---\nhide: [navigation]\n---\n\n" + re.sub(r"\]\(docs/", "](", text)
 
 
 def _commands() -> str:
@@ -96,13 +97,26 @@ def _commands() -> str:
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=click.Context(command), name="ssdir", title="Commands")
     lead = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    return lead + re.sub(r"^# Commands\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^# Commands\n", "", text, flags=re.MULTILINE)
+    return lead + "\n" + _whole_summaries(command, "ssdir", text)
+
+
+def _whole_summaries(group: Any, path: str, text: str) -> str:
+    """Writes each command's whole first paragraph in the lists of commands, where Typer cuts it, and links it."""
+    for name, command in group.commands.items():
+        words = f"{path} {name}"
+        summary = " ".join((command.help or "").partition("\n\n")[0].split())
+        cut = f"* `{name}`: {command.get_short_help_str()}"
+        text = text.replace(cut, f"* [`{words}`](#{words.replace(' ', '-')}): {summary}")
+        if hasattr(command, "commands"):
+            text = _whole_summaries(command, words, text)
+    return text
 
 
 def _write_notebook(path: Path) -> None:
     """Writes a notebook as a page, as it is: nothing is run."""
     text, resources = MarkdownExporter().from_filename(str(path))
-    _write(f"notebooks/{path.stem}.md", text)
+    _write(f"notebooks/{path.stem}.md", text.replace(".ipynb)", ".md)"))
     for name, picture in resources["outputs"].items():
         with mkdocs_gen_files.open(f"notebooks/{name}", "wb") as page:
             page.write(picture)
