@@ -74,6 +74,8 @@ API = {
 def main() -> None:
     """Writes the pages that come from the package and its results."""
     _write("index.md", _index())
+    _write("changelog.md", _from_docs((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
+    _write("CITATION.cff", (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     _write("metrics.md", _metrics())
     _write("config.md", config_reference.page())
     _write("commands.md", _commands())
@@ -89,7 +91,13 @@ def main() -> None:
 def _index() -> str:
     """Returns the README with links that start from the documents' folder."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return "---\nhide: [navigation]\n---\n\n" + re.sub(r"\]\(docs/", "](", text)
+    text = _from_docs(text).replace("](CHANGELOG.md)", "](changelog.md)")
+    return f"---\nhide: [navigation]\n---\n\n{text}"
+
+
+def _from_docs(text: str) -> str:
+    """Returns a text of the repository's root with links that start from the documents' folder."""
+    return re.sub(r"\]\(docs/", "](", text)
 
 
 def _commands() -> str:
