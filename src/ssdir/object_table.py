@@ -41,7 +41,7 @@ class ObjectColumn:
 _PIXELS = "pixels of the image with its EXIF orientation applied"
 
 OBJECT_COLUMNS = (
-    ObjectColumn("image", "string", "path", "file of the image, as it was given to ssdir encode"),
+    ObjectColumn("image", "string", "path", "absolute path of the file of the image"),
     ObjectColumn(
         "image_index", "int64", "0, 1, …", "number of the image among those encoded; images without objects count"
     ),

@@ -1,3 +1,4 @@
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ssdir
+from ssdir.data.image_files import find_images
 from ssdir.errors import InputError
 from ssdir.inference import files as module
 from ssdir.inference.files import encode_files
@@ -56,6 +58,69 @@ def test_every_kind_of_image_is_the_same_image(predictor: Predictor, picture: Pi
     assert len(expected) > 0
     for image in (path, str(path), Image.open(path), tensor, tensor.float() / 255, picture / 255):
         assert_equal(predictor.encode(image, THRESHOLD), expected)
+
+
+def test_bytes_and_open_files_are_the_image(predictor: Predictor, picture: Picture, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    expected = predictor.encode(picture, THRESHOLD)
+    content = path.read_bytes()
+    assert_equal(predictor.encode(content, THRESHOLD), expected)
+    assert_equal(predictor.encode(io.BytesIO(content), THRESHOLD), expected)
+    with path.open("rb") as file:
+        assert_equal(predictor.encode(file, THRESHOLD), expected)
+        assert not file.closed
+    given = predictor.encode([content, io.BytesIO(content)], boxes=Objects.cat([expected, expected]))
+    assert given.counts.tolist() == [len(expected)] * 2
+    with path.open("rb") as file:
+        shown = predictor.reconstruct(file).reconstructions
+    assert torch.equal(shown, predictor.reconstruct(picture).reconstructions)
+    with pytest.raises(InputError, match=r"^'bytes' is not an image in a known format$"):
+        predictor.encode(b"no image")
+    with pytest.raises(InputError, match=r"^'bytes' is not an image: the file is empty$"):
+        predictor.encode(b"")
+
+
+def test_folders_patterns_and_iterators_are_what_the_command_encodes(
+    predictor: Predictor, picture: Picture, tmp_path: Path
+) -> None:
+    shades = {"b/2.png": 1, "b/10.png": 2, "a.png": 3}
+    (tmp_path / "b").mkdir()
+    for name, shift in shades.items():
+        Image.fromarray(np.roll(picture, 5 * shift, axis=1)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    files = find_images([tmp_path])
+    assert len(files) == 3
+    expected = predictor.encode(files, THRESHOLD)
+    assert_equal(predictor.encode(tmp_path, THRESHOLD), expected)
+    assert_equal(predictor.encode(str(tmp_path), THRESHOLD), expected)
+    assert_equal(predictor.encode(iter(files), THRESHOLD), expected)
+    pattern = str(tmp_path / "b" / "*.png")
+    inner = predictor.encode(find_images([pattern]), THRESHOLD)
+    assert inner.batch_size == 2
+    assert_equal(predictor.encode(pattern, THRESHOLD), inner)
+    assert_equal(predictor.encode([tmp_path, picture], THRESHOLD).split()[3], predictor.encode(picture, THRESHOLD))
+    with pytest.raises(InputError, match="no image matches the pattern"):
+        predictor.encode(str(tmp_path / "*.gif"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"contains no images, such as \.jpg, \.png"):
+        predictor.encode(tmp_path / "empty")
+
+
+def test_a_predictor_moves_to_a_device(
+    tiny_model_dir: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = ssdir.load(tiny_model_dir, "cpu")
+    expected = predictor.encode(picture, THRESHOLD)
+    assert predictor.to("cpu") is predictor
+    assert_equal(predictor.encode(picture, THRESHOLD), expected)
+    moved = []
+    for part in (predictor.model, predictor.encoder):
+        monkeypatch.setattr(part, "to", lambda device, part=part: moved.append((part, device)))
+    predictor.to("cpu")
+    assert moved == [(predictor.model, torch.device("cpu")), (predictor.encoder, torch.device("cpu"))]
+    with pytest.raises(InputError, match="unknown device 'toaster'"):
+        predictor.to("toaster")
 
 
 def test_mixed_sizes_keep_their_order(predictor: Predictor, picture: Picture) -> None:
@@ -146,7 +211,9 @@ def test_no_images(predictor: Predictor, images: list[Path]) -> None:
 
 @pytest.mark.parametrize("image", [3, None, {"image": 1}, [None]])
 def test_what_is_no_image(predictor: Predictor, image: Any) -> None:
-    with pytest.raises(InputError, match="an image must be a path, PIL image, array or tensor, got "):
+    with pytest.raises(
+        InputError, match="an image must be a path, bytes, a binary file, a PIL image, an array or a tensor, got "
+    ):
         predictor.encode(image)
 
 

@@ -55,7 +55,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"'{given}' does not exist")
         found, others = only_images(matches), unreadable_pictures(matches)
         if not found:
-            detail = f" (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
+            detail = ", such as .jpg, .png, .tif or .webp"
             if others:
                 detail = f"; {counted(len(others), 'picture')} of a kind that is not read, such as '{others[0]}'"
             raise InputError(f"{problem}{detail}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 Image8: TypeAlias = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
-ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor"
+ImageFile: TypeAlias = "str | Path | bytes | BinaryIO"
+ImageSource: TypeAlias = "ImageFile | Image.Image | NDArray[np.generic] | Tensor"
 
 _STRIP_PIXELS = 1 << 22
 _FEW_BITS = 14
@@ -50,8 +52,9 @@ def read_image(source: ImageSource) -> Image8:
     `InputWarning`.
 
     Args:
-        source: a file's path; a PIL image; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
-            uint16, bool, or floats in [0, 1]; or a tensor (1 | 3 | 4, H, W) of the same.
+        source: a file's path, its bytes, or the file opened in binary mode; a PIL image; an array (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or floats in [0, 1]; or a tensor
+            (1 | 3 | 4, H, W) of the same.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -74,13 +77,11 @@ def read_channels(source: ImageSource) -> Image8:
     elif isinstance(source, Image.Image):
         _check_size(source, "PIL image")
         image = _decode(source, "PIL image")
-    elif isinstance(source, (str, Path)):
+    elif isinstance(source, (str, Path, bytes)) or not hasattr(source, "detach"):
         with open_image(source) as opened:
-            image = _decode(opened, str(source))
-    elif hasattr(source, "detach"):  # A tensor, recognised without importing torch.
-        image = _from_tensor(source)
-    else:
-        raise InputError(f"an image must be a path, PIL image, array or tensor, got {type(source).__name__}")
+            image = _decode(opened, _name(source))
+    else:  # A tensor, recognised without importing torch.
+        image = _from_tensor(source)  # type: ignore[arg-type]
     return np.require(image, requirements=["C", "W"])
 
 
@@ -94,13 +95,13 @@ def resize_nearest(mask: NDArray[T], height: int, width: int) -> NDArray[T]:
     return resized
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(file: ImageFile) -> tuple[int, int]:
     """Returns the (height, width) of an image file with its EXIF orientation applied, from its header alone.
 
     Raises:
         InputError: if the file is missing, or no image.
     """
-    with open_image(path) as image:
+    with open_image(file) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -141,31 +142,52 @@ def resize(image: Image8, height: int, width: int) -> Image8:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(file: ImageFile) -> Iterator[Image.Image]:
     """Opens an image file, undecoded; Pillow's pixel limit, which is lower than ours, is lifted meanwhile.
 
     Raises:
         InputError: if it is missing, no image, or has more than `MAX_PIXELS`.
     """
-    path = Path(path)
-    if not os.path.isfile(path):  # Path.is_file raises where a name is too long.
-        problem = "is a folder, not an image" if os.path.isdir(path) else "does not exist"
-        raise InputError(f"'{path}' {problem}")
+    name, opened = _name(file), _opened(file)
     try:
         with _PIXEL_LIMIT_LOCK:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(path)
+                image = Image.open(opened)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except _DAMAGED as error:
         if isinstance(error, PermissionError):
-            raise InputError(f"'{path}' may not be read (permission denied)") from None
-        kind = "an image in a known format" if path.stat().st_size else "an image: the file is empty"
-        raise InputError(f"'{path}' is not {kind}") from None
+            raise InputError(f"'{name}' may not be read (permission denied)") from None
+        is_empty = not (opened.stat().st_size if isinstance(opened, Path) else opened.getbuffer().nbytes)
+        kind = "an image: the file is empty" if is_empty else "an image in a known format"
+        raise InputError(f"'{name}' is not {kind}") from None
     with closing(image):  # Leaving `with image` would keep the pixels until they are collected.
-        _check_size(image, str(path))
+        _check_size(image, name)
         yield image
+
+
+def _name(file: Any) -> str:
+    """Names a file in sentences."""
+    if isinstance(file, (str, Path)):
+        return str(file)
+    return str(getattr(file, "name", "bytes"))
+
+
+def _opened(file: Any) -> Path | io.BytesIO:
+    """Returns what Pillow opens."""
+    if isinstance(file, (str, Path)):
+        if not os.path.isfile(file):  # Path.is_file raises where a name is too long.
+            problem = "is a folder, not an image" if os.path.isdir(file) else "does not exist"
+            raise InputError(f"'{file}' {problem}")
+        return Path(file)
+    if not isinstance(file, bytes) and not hasattr(file, "read"):
+        kinds = "a path, bytes, a binary file, a PIL image, an array or a tensor"
+        raise InputError(f"an image must be {kinds}, got {type(file).__name__}")
+    content = file.read() if hasattr(file, "read") else file
+    if isinstance(content, str):
+        raise InputError(f"'{_name(file)}' is open as text: open images in binary mode, 'rb'")
+    return io.BytesIO(content)
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ssdir.data.dataset import ObjectDataset
 from ssdir.inference.files import chunks, read_image_batches
-from ssdir.inference.predictor import Images, Predictor
+from ssdir.inference.predictor import Predictor
+from ssdir.inference.sources import Images
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.objects import Objects, Scene
 from ssdir.ops.glimpses import crop_glimpses

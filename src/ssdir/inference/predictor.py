@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from einops import rearrange
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
-from ssdir.data.images import Image8, ImageSource, image_size, read_image, to_tensor
+from ssdir.data.images import Image8, ImageSource, to_tensor
 from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.inference.files import Precision, check_threshold, chunks
 from ssdir.inference.given_boxes import as_objects
+from ssdir.inference.sources import Images, image_sources, source_size
 from ssdir.models.base import EmbeddingModel, GenerativeModel, ObjectModel
 from ssdir.models.hub import fetch_model
 from ssdir.models.inference_form import inference_form
@@ -29,8 +29,6 @@ from ssdir.objects import Objects, Scene
 
 if TYPE_CHECKING:
     from ssdir.inference.given_boxes import GivenBoxes
-
-Images: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
 
 def load(
@@ -149,8 +147,10 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         """Detects and embeds the objects of one or several images.
 
         Args:
-            images: a path, PIL image, array (H, W[, C]) or tensor (C, H, W), see `read_image`; a sequence of
-                these, of any sizes and kinds; or a batch: tensor (B, 3, H, W), array (B, H, W, C).
+            images: a path, the bytes of a file, a file opened in binary mode, a PIL image, array (H, W[, C]) or
+                tensor (C, H, W), see `read_image`; a folder or a pattern such as "photos/*.jpg", whose images are
+                in the order of `find_images`; a sequence of these, of any sizes and kinds; or a batch: tensor
+                (B, 3, H, W), array (B, H, W, C).
             score_threshold: minimum score, in [0, 1]; None takes the model's.
             boxes: boxes of your own detector or tracker, see `as_objects`, which are embedded instead of detecting
                 any. The result is row-aligned with them, and has their scores and labels.
@@ -168,14 +168,25 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
                     for batch, letterbox in self._batches(images, self.resize)
                 ]
             )
-        sources = _sources(images)
-        given = as_objects(boxes, [_size(source) for source in sources], box_unit)
+        sources = image_sources(images)
+        given = as_objects(boxes, [source_size(source) for source in sources], box_unit)
         parts = chunks(given.split(), self.batch_size)
         encoded = [
             self.encode_batch(batch, boxes=letterbox.to_square(Objects.cat(part)))
             for (batch, letterbox), part in zip(self._batches(sources, self.resize), parts, strict=True)
         ]
         return Objects.cat(encoded).replace(z_where=given.z_where.to("cpu"))
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves the model to a device, and returns the same predictor.
+
+        Raises:
+            InputError: if the device is not available.
+        """
+        chosen = choose_device(device)
+        self.model.to(chosen)
+        self.encoder.to(chosen)
+        return self
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
@@ -230,8 +241,9 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         Raises:
             InputError: if the model has no decoder.
         """
-        model, prepared = as_generative(self.model), self.prepare(images)
-        objects = self.encode(images) if objects is None else objects
+        model, sources = as_generative(self.model), image_sources(images)
+        prepared = self.prepare(sources)
+        objects = self.encode(sources) if objects is None else objects
         return model.reconstruct(prepared.to(self.device), objects.to(self.device)).to("cpu")
 
     def prepare(self, images: Images, resize: Resize | None = None) -> Tensor:
@@ -260,7 +272,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
 
     def _batches(self, images: Images, resize: Resize) -> Iterator[tuple[Tensor, Letterbox]]:
         """Makes batches of squares, and where the images lie in them."""
-        sources = _sources(images)
+        sources = image_sources(images)
         if not len(sources):
             raise InputError("there are no images to encode")
         for chunk in chunks(sources, self.batch_size):
@@ -283,23 +295,6 @@ def as_generative(model: ObjectModel) -> GenerativeModel:
             f"{model.config.kind} has no decoder, so nothing can be reconstructed: take another model for pictures"
         )
     return model
-
-
-def _sources(images: Images) -> Sequence[ImageSource]:
-    """Returns one image or several as a sequence; batches are split into images."""
-    if isinstance(images, (Tensor, np.ndarray)):
-        return list(images) if images.ndim == 4 else [images]
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
-
-
-def _size(source: ImageSource) -> tuple[int, int]:
-    """Reads (height, width) of an image in pixels, after EXIF orientation."""
-    if isinstance(source, Tensor):
-        return int(source.shape[-2]), int(source.shape[-1])
-    if isinstance(source, (str, Path)):
-        return image_size(Path(source))
-    height, width = read_image(source).shape[:2]
-    return height, width
 
 
 def _check_range(image: Tensor) -> Tensor:

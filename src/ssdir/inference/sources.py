@@ -1,0 +1,52 @@
+"""The images that a `Predictor` is given: one or many, of any kind, or the folders and patterns that hold them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from ssdir.data.image_files import find_images
+from ssdir.data.images import ImageSource, image_size, read_image
+
+Images: TypeAlias = "ImageSource | Sequence[ImageSource] | Iterator[ImageSource]"
+
+
+def image_sources(images: Images) -> list[ImageSource]:
+    """Returns one image or several as a list; batches are split, folders and patterns searched by `find_images`.
+
+    A file object is read here, from where it is, because an image may be needed twice.
+
+    Raises:
+        InputError: as `find_images`.
+    """
+    if isinstance(images, (Tensor, np.ndarray)):
+        return list(images) if images.ndim == 4 else [images]
+    is_several = isinstance(images, (Sequence, Iterator)) and not (
+        isinstance(images, (str, bytes)) or hasattr(images, "read")
+    )
+    several: Any = images if is_several else [images]
+    return [source for given in several for source in _found(given)]
+
+
+def _found(given: Any) -> Sequence[ImageSource]:
+    if hasattr(given, "read"):
+        return [given.read()]
+    if not isinstance(given, (str, Path)) or os.path.isfile(given):
+        return [given]
+    return find_images([given]) if os.path.isdir(given) or glob.has_magic(str(given)) else [given]
+
+
+def source_size(source: ImageSource) -> tuple[int, int]:
+    """Reads (height, width) of an image in pixels, after EXIF orientation."""
+    if isinstance(source, Tensor):
+        return int(source.shape[-2]), int(source.shape[-1])
+    if isinstance(source, (str, Path, bytes)):
+        return image_size(source)
+    height, width = read_image(source).shape[:2]
+    return height, width
