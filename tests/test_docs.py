@@ -87,8 +87,7 @@ def test_lines_of_prose_have_at_most_120_characters(page: Path) -> None:
     """Tables, code and formulas may be longer."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in text.splitlines() if not line.startswith(("|", "$$"))]
-    if page.stem != "studio":
-        assert [line for line in lines if len(line) > 120] == []
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def fields(config: type[Config]) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PAGES = {
+    "../CITATION.cff": "CITATION.cff",
     "../results/cpu/report.md": "report/index.md",
     "../results/paper/report.md": "report-paper/index.md",
     "../src/ssdir/reports/glossary.py": "metrics.md",

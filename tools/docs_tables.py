@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from ssdir.models.catalogue import list_models
 from ssdir.models.shipped import WEIGHTS_FILE, model_cards
 from ssdir.object_table import OBJECT_COLUMNS
 
@@ -475,6 +476,14 @@ def clevr_few_objects() -> str:
     ]
     head = ["n", "position off, median", "largest", "mean IoU of all the scene's boxes", "5th percentile"]
     return table(head, rows)
+
+
+@generated
+def every_preset() -> str:
+    """The presets with the image size of each and what it is for."""
+    entries = [entry for entry in list_models() if not entry.trained]
+    rows = [[f"`{entry.name}`", f"{entry.image_size} px", entry.description] for entry in entries]
+    return table(["preset", "image size", "what for"], rows)
 
 
 @generated
