@@ -12,7 +12,20 @@ import pytest
 
 from ssdir.plots import to_png
 from ssdir.reports.glossary import GROUPS, Metric
-from ssdir.reports.report import Command, Details, Figure, Report, Section, dated, facts_table, metrics_table
+from ssdir.reports.markdown import markdown
+from ssdir.reports.report import (
+    Command,
+    Details,
+    Figure,
+    Report,
+    Row,
+    RowGroup,
+    Section,
+    Table,
+    dated,
+    facts_table,
+    metrics_table,
+)
 
 VOID = {"meta", "img", "br", "link"}
 PNG = to_png(np.zeros((30, 60, 3), dtype=np.uint8))
@@ -128,6 +141,17 @@ def test_metrics_that_were_not_measured_are_left_out() -> None:
 def test_the_papers_column_may_be_left_out() -> None:
     page = report(Section("Numbers", table=metrics_table({"reconstruction/psnr": 19.34}, paper=False)))
     assert page.row("PSNR") == ["19.3\u00a0dB"]
+
+
+def test_rows_of_nothing_but_dashes_are_left_out() -> None:
+    rows = [Row("some", "", ["–", "1"]), Row("none", "", ["–", "–"])]
+    table = Table(["", "a", "b"], [RowGroup("Both", rows), RowGroup("Nothing", rows[1:])])
+    section = Section("Numbers", table=table)
+    assert report(section).cells == [["", "a", "b"], ["Both"], ["some", "–", "1"]]
+    text = markdown(Report("Title", "Lead.", [], None, [section]))
+    assert "some" in text
+    assert "none" not in text
+    assert "Nothing" not in text
 
 
 def test_missing_facts_are_left_out() -> None:

@@ -49,10 +49,10 @@ def _section(section: Section, level: str) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    width = max([len(table.header), *(1 + len(row.values) for group in table.groups for row in group.rows)])
+    width = max([len(table.header), *(1 + len(row.values) for group in table.measured for row in group.rows)])
     header = [*table.header, *[""] * (width - len(table.header))]
     lines = [_line(header), "|" + "---|" + "---:|" * (width - 1)]
-    for group in table.groups:
+    for group in table.measured:
         if group.title:
             lines.append(_line([f"**{_escaped(group.title)}**", *[""] * (width - 1)], escape=False))
         lines += [_line([row.label, *row.values]) for row in group.rows]

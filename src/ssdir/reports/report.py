@@ -87,6 +87,15 @@ class Table:
     groups: Sequence[RowGroup]
     caption: str = ""
 
+    @property
+    def measured(self) -> list[RowGroup]:
+        """The groups without rows of nothing but dashes, and without groups of such rows alone."""
+        groups = [
+            RowGroup(group.title, [row for row in group.rows if {*row.values} != {MISSING}])
+            for group in self.groups
+        ]
+        return [group for group in groups if group.rows]
+
 
 @dataclass(frozen=True)
 class Details:

@@ -46,12 +46,18 @@ def build_report(plan: Plan, folder: Path) -> Report:
             section = Section(experiment.title, experiment.paragraphs(results))
         sections.append(section)
         everything += records
-    sections.append(_runs_section(everything))
     lead = (
         f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
         "hold the recipe, the seed, the data's hash, versions, device and times of each training."
     )
-    return Report(dated(f"the paper's experiments, scale {plan.name}"), lead, _headline(folder), None, sections)
+    return Report(
+        dated(f"the paper's experiments, scale {plan.name}"),
+        lead,
+        _headline(folder),
+        None,
+        sections,
+        [_runs_section(everything)],
+    )
 
 
 def _runs_section(records: Sequence[Record]) -> Section:
