@@ -112,9 +112,33 @@ def test_reconstructions_are_shown_within_an_epoch_and_change_nothing(
     train(recipe, scattered, tmp_path / "run", session=Session(preview=preview))
     assert steps[:3] == [(0, False, True), (0, True, True), (0, True, True)]
     assert_same_weights(run, tmp_path / "run")
+    shown = [name for name in capfd.readouterr().err.splitlines() if "reconstructions so far" in name]
+    assert shown == [f"representation: reconstructions so far: {preview}"]
     last = tmp_path / "run" / "representation" / "samples" / "epoch-002.png"
     assert preview.read_bytes() == last.read_bytes()
-    assert capfd.readouterr().err.count(f"representation: reconstructions so far: {preview}\n") == 1
+
+
+def test_reconstructions_of_a_long_epoch_are_renewed_ever_less_often(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 20 s by the clock: the second, third, fifth and ninth of 16 end after the due times."""
+    clock, shown = [0.0], list[int]()
+    step, add_samples = StageLoop.step, StageLoop.add_samples
+
+    def slow_step(self: StageLoop, batch: Any) -> dict[str, float]:
+        clock[0] += 20
+        return step(self, batch)
+
+    def noted(self: StageLoop, number: int) -> None:
+        shown.append(number + 1)
+        add_samples(self, number)
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(StageLoop, "step", slow_step)
+    monkeypatch.setattr(StageLoop, "add_samples", noted)
+    long = changed(changed(recipe, "representation", epochs=2, batch_size=4), "detector", epochs=1, batch_size=64)
+    train(long, scattered, tmp_path / "run")
+    assert shown == [1, 2, 3, 5, 9, 16, 32]  # The first is the detector's, which shows none; then ends of epochs.
 
 
 def test_a_session_that_is_over_with_what_was_asked_for_has_ended(
