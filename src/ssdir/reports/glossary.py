@@ -242,7 +242,7 @@ GROUPS = (
         ),
     ),
     MetricGroup(
-        "Uncertainty: which objects the probe takes for another category",
+        "Signals of a wrong class: which objects the probe takes for another category",
         (
             Metric(
                 "uncertainty/sigma_auroc",

@@ -105,10 +105,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         ),
     ),
     "uncertainty": Comparison(
-        "Uncertainty: which objects the probe takes for another category",
-        "Objects that the linear classifier takes for another category are to be ranked above the others, by what "
-        "the model itself knows of them (AUROC: 0.5 is chance, 1 is perfect). Where the row of σ is missing, it "
-        "is a constant of these models.",
+        "Signals of a wrong class: which objects the probe takes for another category",
+        "How well each signal ranks objects that the linear classifier takes for another category above the "
+        "others (AUROC: 0.5 is chance, 1 is perfect). Where the row of σ is missing, it is a constant of these "
+        "models.",
         metrics=tuple(f"uncertainty/{name}_auroc" for name in ("sigma", "reconstruction", "score")),
     ),
     "cost": CostTable(
