@@ -33,7 +33,10 @@ from ssdir.commands.studio import studio
 from ssdir.commands.train import train
 from ssdir.console import end_cleanly_when_terminated, escape_what_streams_lack
 
-app = command_group("Images in, decodable object embeddings out.", epilog="Start with: ssdir demo")
+app = command_group(
+    "Detect the objects of images, and give each an embedding that decodes back to pixels.",
+    epilog="Start with: ssdir demo",
+)
 data_app = command_group("Make, check and convert data sets.")
 
 

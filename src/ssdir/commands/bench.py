@@ -19,21 +19,30 @@ from ssdir.outputs import atomic_file, claim
 def bench(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Shipped models, models' or runs' folders, or presets."),
+        typer.Argument(
+            metavar="MODEL...", help="Names of shipped models or presets, or folders of models or runs."
+        ),
     ],
-    objects: Annotated[str, typer.Option(help="Objects of an image, by commas.")] = "1,10,50",
+    objects: Annotated[str, typer.Option(help="Numbers of objects per image, separated by commas.")] = "1,10,50",
     image_sizes: Annotated[
-        str | None, typer.Option("--image-size", help="Sides in pixels, by commas; by default the model's.")
+        str | None,
+        typer.Option(
+            "--image-size", help="Sides of images in pixels, separated by commas; by default the model's."
+        ),
     ] = None,
     batch_size: BatchSize = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of measured repeats.")] = 7,
     memory: Annotated[
         bool,
-        typer.Option("--memory/--no-memory", help="Peak memory of each stage too, in new processes."),
+        typer.Option(
+            "--memory/--no-memory", help="Also measure each stage's peak memory, in processes of their own."
+        ),
     ] = True,
     engines: Annotated[
         bool,
-        typer.Option("--engines/--no-engines", help="Encoding by each engine too, ONNX and int8 included."),
+        typer.Option(
+            "--engines/--no-engines", help="Also measure encoding by each engine, ONNX and int8 included."
+        ),
     ] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     chart: Annotated[Path | None, typer.Option(help="PNG of encoding times, by objects and image size.")] = None,
@@ -42,8 +51,8 @@ def bench(
 ) -> None:
     """Measure models: time and memory of each stage, and time of encoding by each engine.
 
-    All variants take turns; times are medians with the smallest and largest repeat. With --out and --force, what
-    is slower than in the file that is replaced is marked.
+    Variants are measured in turns; times are medians, with the smallest and largest repeat. With --out and
+    --force, results that are slower than those in the replaced file are marked.
     """
     if out is not None:
         claim(out, force)
@@ -82,5 +91,5 @@ def _numbers(text: str, option: str) -> list[int]:
     except ValueError:
         numbers = [0]
     if numbers[0] < 1:
-        raise InputError(f"{option} must be whole numbers above zero with commas between, got '{text}'")
+        raise InputError(f"{option} must be whole numbers of at least 1, separated by commas, got '{text}'")
     return numbers

@@ -13,7 +13,7 @@ from ssdir.commands.group import PlainCommand, command_group
 from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
 from ssdir.console import next_step, print_json, print_table, say
 
-classify_app = command_group("Learn a classifier of objects from a few labelled ones.")
+classify_app = command_group("Train a classifier of objects on a few labelled ones.")
 
 
 @classify_app.command(
@@ -24,13 +24,15 @@ def fit(
     objects: Objects,
     out: Annotated[Path, typer.Option(help="Classifier to write, as JSON.")],
     labels: Annotated[Path | None, typer.Option(help="CSV with the columns row, from 0, and label.")] = None,
-    column: Annotated[str | None, typer.Option(help="Or a column of OBJECTS that holds the labels.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of OBJECTS that holds the labels, instead of --labels.")
+    ] = None,
     model: Encoder = None,
     seed: Seed = 0,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Learn from labelled objects, and measure the accuracy on held-out ones."""
+    """Train on labelled objects, and measure the accuracy on held-out ones."""
     from ssdir.analysis.classifier import fit_file
 
     validation = fit_file(objects, out, labels, column, model, seed, force)
@@ -47,7 +49,7 @@ def fit(
     epilog="Example: ssdir classify predict digits.json objects.parquet --out p.csv --image-grid p.png",
 )
 def predict(
-    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="What ssdir classify fit wrote.")],
+    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER", help="File that ssdir classify fit wrote.")],
     objects: Objects,
     out: AnalysisTable,
     image_grid: ImageGrid = None,

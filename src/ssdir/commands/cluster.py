@@ -15,7 +15,8 @@ def cluster(
     objects: Objects,
     out: AnalysisTable,
     k: Annotated[
-        int | None, typer.Option("-k", min=1, help="Number of clusters; by default the best separated.")
+        int | None,
+        typer.Option("-k", min=1, help="Number of clusters; by default the number that separates best."),
     ] = None,
     image_grid: ImageGrid = None,
     model: Encoder = None,

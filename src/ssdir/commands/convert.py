@@ -16,11 +16,11 @@ def convert(
     objects: Objects,
     to: Annotated[
         Literal["coco", "csv", "fiftyone", "npz"],
-        typer.Option(help="COCO's results, CSV, FiftyOne's samples, or NumPy's arrays."),
+        typer.Option(help="COCO results, CSV, FiftyOne samples, or NumPy arrays."),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO file of the same images, whose ids the results are to have.")
+        Path | None, typer.Option(help="COCO annotations of the same images, whose ids the results take.")
     ] = None,
     model: Encoder = None,
     as_json: AsJson = False,

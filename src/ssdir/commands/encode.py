@@ -15,7 +15,7 @@ from ssdir.errors import InputError
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A shipped model's name, a model's or run's folder, or a .onnx file."),
+    typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
 ]
 
 
@@ -28,10 +28,11 @@ def encode(
     strict: Strict = False,
     boxes: Annotated[
         Path | None,
-        typer.Option(help="Encode these boxes, detect none: COCO .json, .csv or .parquet."),
+        typer.Option(help="Boxes to encode instead of detecting any: COCO's .json, .csv or .parquet."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO file that names the images, where --boxes are COCO's results.")
+        Path | None,
+        typer.Option(help="COCO annotations that name the images, if --boxes is a file of COCO results."),
     ] = None,
     box_unit: Annotated[
         Literal["pixels", "relative"], typer.Option(help="Unit of the boxes of a .csv or .parquet table.")
@@ -39,17 +40,18 @@ def encode(
     force: Force = False,
     device: Device = None,
     engine: Annotated[
-        Literal["torch", "onnx"] | None, typer.Option(help="What runs the model; by default as MODEL needs.")
+        Literal["torch", "onnx"] | None,
+        typer.Option(help="What runs the model; by default onnx for .onnx files, else torch."),
     ] = None,
     precision: Precision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Detect the objects of images, with boxes, classes, scores, embeddings and depth, as Parquet.
+    """Detect the objects of images and write their boxes, classes, scores, embeddings and depth as Parquet.
 
-    With --boxes, encode those of your own detector or tracker instead.
+    With --boxes, the boxes of your own detector or tracker are encoded instead.
     """
     if boxes is None and (annotations is not None or box_unit != "pixels"):
-        raise InputError("--annotations and --box-unit are of a file of boxes: give it by --boxes")
+        raise InputError("--annotations and --box-unit describe a file of boxes: give it by --boxes")
     from ssdir.inference.encode_to_file import BoxFile, EncodeOptions, encode_to_file
 
     started = time.perf_counter()

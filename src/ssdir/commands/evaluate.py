@@ -28,21 +28,22 @@ from ssdir.outputs import atomic_file, claim
 def evaluate(
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL", help="A shipped model's name, a model's or run's folder, or a .onnx file."
-        ),
+        typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
     ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of a data set, in any layout.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder of a data set (layouts: see ssdir data check --help).")
+    ],
     out: Annotated[Path | None, typer.Option(help="JSON file to write: metrics and provenance.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
     train_split: Annotated[
-        str, typer.Option(help="Split that probes learn from: another one, or none.")
+        str, typer.Option(help="Split that probes are trained on: another one, or none.")
     ] = "train",
     max_images: Annotated[int | None, typer.Option(min=1, help="Measure the first N images only.")] = None,
-    max_train_images: Annotated[int, typer.Option(min=1, help="Probes learn from the first N.")] = 4000,
+    max_train_images: Annotated[int, typer.Option(min=1, help="Train probes on the first N images only.")] = 4000,
     score_threshold: ScoreThreshold = None,
     min_side: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out objects below this share of the image.")
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out objects smaller than this share of the image's sides."),
     ] = None,
     drop_empty: Annotated[
         bool | None, typer.Option("--drop-empty/--keep-empty", help="Leave out images without objects.")
@@ -52,7 +53,10 @@ def evaluate(
     outside: Outside = None,
     glyph_root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files.")] = None,
     similarity: Annotated[
-        bool, typer.Option("--similarity", help="Also SSIM and LPIPS of reconstructed objects: ssdir[lpips].")
+        bool,
+        typer.Option(
+            "--similarity", help="Also measure SSIM and LPIPS of reconstructed objects; needs ssdir[lpips]."
+        ),
     ] = False,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -63,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
 
-    What is left out, extent, vocabulary and outside are by default as in the training of the model.
+    Annotations are read, and objects left out, as in the model's training, unless options say otherwise.
     """
     if out is not None:
         claim(out, force)

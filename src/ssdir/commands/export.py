@@ -62,6 +62,6 @@ def export(
     if quantized is not None and quantized.in_single:
         say(f"{quantized.in_single} convolutions stay in single precision: int8 would detect other objects")
     if quantized is not None and not quantized.agrees:
-        say(f"it detects other objects in '{calibrate}' than in single precision: see ssdir evaluate")
+        say(f"in '{calibrate}' it detects other objects than in single precision: measure both by ssdir evaluate")
     if file_format == "onnx" and part == "encoder":
         next_step("encode", out, "photos/", "--out", "objects.parquet")

@@ -21,9 +21,9 @@ def index(
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Make encoded objects searchable: an index in a folder, without a server."""
+    """Index encoded objects for search, in a folder; no server is needed."""
     if add and force:
-        raise InputError("--add goes without --force: it extends the index as it is")
+        raise InputError("--add and --force exclude each other: the one extends an index, the other replaces it")
     from ssdir.analysis.search.index import ObjectIndex
 
     with progress("reading objects") as advance:

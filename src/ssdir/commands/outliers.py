@@ -16,13 +16,14 @@ def outliers(
     out: AnalysisTable,
     model: Encoder = None,
     embeddings_only: Annotated[
-        bool, typer.Option("--embeddings-only", help="Rank by the distance to other objects alone.")
+        bool,
+        typer.Option("--embeddings-only", help="Rank by the distance to other objects alone, without images."),
     ] = False,
     image_grid: ImageGrid = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Rank objects by outlier score: far from all others, and badly reconstructed by their model."""
+    """Rank objects by outlier score: distance to other objects, and error of the reconstruction."""
     from ssdir.analysis.outliers import rank_outliers_file
     from ssdir.analysis.output import AnalysisOutput
 

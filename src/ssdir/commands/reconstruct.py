@@ -15,14 +15,14 @@ from ssdir.console import next_step, print_json, say, warn
 def reconstruct(
     model: Model,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders or 'patterns*'.")],
-    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")],
     score_threshold: ScoreThreshold = None,
     strict: Strict = False,
     force: Force = False,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show images beside their boxes, their reconstruction, and single objects.
+    """Write a grid of images beside their boxes, their reconstructions and single objects.
 
     Of many images, at most 64 are shown, evenly chosen.
     """

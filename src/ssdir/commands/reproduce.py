@@ -1,4 +1,4 @@
-"""`ssdir reproduce`: the paper's evidence, made again."""
+"""`ssdir reproduce`: the paper's tables and figures."""
 
 from __future__ import annotations
 
@@ -26,31 +26,37 @@ def reproduce(
     ],
     scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Folder for data sets and trainings, which are used again.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option(help="Folder for data sets and trainings, which later calls reuse.")
+    ] = Path("runs"),
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder that holds MNIST/, CLEVR, WIDER FACE, voc/, coco128/, where they are at hand."),
+        typer.Option(help="Folder with MNIST/, CLEVR, WIDER FACE, voc/ or coco128/, if you have them."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin nothing after so many; the same command goes on.")
+        float | None,
+        typer.Option(min=0, help="Start no further training after so many minutes; the same command continues."),
     ] = None,
     so_far: Annotated[
-        bool, typer.Option("--so-far", help="Train nothing: write results and report of what there is.")
+        bool, typer.Option("--so-far", help="Train nothing; report the results that are there.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be trained, and how long.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be trained, and for how long.")
+    ] = False,
     row: Annotated[
         list[str] | None,
-        typer.Option(help="Of photos: crops-224, ..., NAME=MODEL or NAME=pooled:MODEL; may be repeated."),
+        typer.Option(
+            help="For photos: a row, such as crops-224, NAME=MODEL or NAME=pooled:MODEL; may be repeated."
+        ),
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of photos: detects boxes for rows without a detector.")
+        str | None,
+        typer.Option(metavar="MODEL", help="For photos: model that detects boxes for rows without a detector."),
     ] = None,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:
-    """Make the paper's tables and figures again: train what is missing, measure, write a report.
+    """Reproduce the paper's tables and figures: train what is missing, measure, write a report.
 
     `photos` compares embeddings of real photographs; its --data may be a data set of your own. Ends with exit code
     3 when the minutes are over before the end.
@@ -64,12 +70,12 @@ def reproduce(
             say(f"report: {compare_photographs(row or [], data, out, detector, minutes, device)}")
         return
     if row or detector:
-        raise InputError("--row and --detector are of photos alone")
+        raise InputError("--row and --detector are for photos alone")
     if dry_run:
         _list(experiments, scale, runs, data, as_json)
         return
     if as_json:
-        raise InputError("--json is of the list that --dry-run prints; results are written as JSON anyway")
+        raise InputError("--json needs --dry-run: results are written as JSON in --out anyway")
     with _resumable():
         from ssdir.reproduce.reproduce import reproduce as run_plan
 
@@ -84,9 +90,9 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except OutOfTime:
-        fail("time is over: what is done is kept; go on with the same command", EXIT_UNFINISHED)
+        fail("time is over: what is done is kept; continue with the same command", EXIT_UNFINISHED)
     except KeyboardInterrupt:
-        fail("interrupted: what is done is kept; go on with the same command", EXIT_INTERRUPTED)
+        fail("interrupted: what is done is kept; continue with the same command", EXIT_INTERRUPTED)
 
 
 def _list(experiments: list[str], scale: str, runs: Path, data: Path | None, as_json: bool) -> None:

@@ -12,35 +12,43 @@ from ssdir.console import next_step, print_json, print_table, say
 from ssdir.errors import InputError
 from ssdir.outputs import claim
 
-Size = Annotated[
-    float | None, typer.Option(min=0, help="Limit of a box's longer side, as a share of the picture's.")
-]
-
 
 def search(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that ssdir index made.")],
     image: Annotated[
         str | None,
-        typer.Argument(metavar="[IMAGE[#K]]", help="Picture: search for all its objects, or the Kth from 0."),
+        typer.Argument(
+            metavar="[IMAGE[#K]]", help="Image to search by: all its objects, or the Kth, counted from 0."
+        ),
     ] = None,
-    row: Annotated[int | None, typer.Option(min=0, help="Or search for an object of the index.")] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="Search by this object of the index instead.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of nearest objects.")] = 5,
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Search this class, or these.")] = None,
-    min_score: Annotated[float | None, typer.Option(min=0, max=1, help="Least score of the nearest.")] = None,
-    min_size: Size = None,
-    max_size: Size = None,
-    model: Annotated[str | None, typer.Option(help="The model of the index, where it has moved since.")] = None,
-    score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of the picture's objects.")
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Only objects of this class; may be repeated.")
     ] = None,
-    image_grid: Annotated[Path | None, typer.Option(help="Picture to write: the objects and the nearest.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Only objects of at least this score.")
+    ] = None,
+    min_size: Annotated[
+        float | None, typer.Option(min=0, help="Least longer side of a box, as a share of its image's.")
+    ] = None,
+    max_size: Annotated[
+        float | None, typer.Option(min=0, help="Largest longer side of a box, as a share of its image's.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Minimum score of the objects detected in IMAGE.")
+    ] = None,
+    image_grid: Annotated[
+        Path | None, typer.Option(help="PNG to write: each object beside the nearest ones.")
+    ] = None,
     as_json: AsJson = False,
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Search for the objects that are most alike: to those of a picture, or to one of the index."""
+    """Search for the objects most similar to those of an image, or to one of the index."""
     if (image is None) == (row is None):
-        raise InputError("give a picture to search by, or --row for an object of the index")
+        raise InputError("give either an image to search by, or --row for an object of the index")
     if image_grid is not None:
         claim(image_grid, force, (".png",))
     from ssdir.analysis.search.index import ObjectFilter, ObjectIndex
@@ -65,7 +73,7 @@ def search(
         ]
         print_table(columns, cells, title)
     if not result.names:
-        say("nothing was detected in the picture, so there is nothing to compare: try a lower --score-threshold")
+        say("nothing was detected in the image, so there is nothing to search by: try a lower --score-threshold")
     elif image_grid is not None:
         say(f"see {image_grid}")
     else:

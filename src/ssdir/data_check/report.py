@@ -47,8 +47,7 @@ def screen_lines(check: DataCheck, recommendation: Recommendation | None = None)
         _overview(check),
         *([_splits(check.summaries)] if len(check.summaries) > 1 else []),
         _histograms(check.summary),
-        *([] if check.detector is None else [_anchors(check, check.detector)]),
-        _priors(check.priors),
+        _priors(check.priors) if check.detector is None else _anchors(check, check.detector),
         _problems(check.problems),
         *([] if recommendation is None or recommendation.time is None else [_time(recommendation)]),
         [_verdict(check)],
@@ -151,15 +150,14 @@ def _changes(check: DataCheck, fit: DetectorFit) -> list[str]:
     lines.append(f"anchors    {sizes} px" + f"; width : height {ratios}" * bool(ratios))
     if fit.nms:
         cost = check.summary.nms_cost
-        lines.append(
-            f"NMS        {now.nms_threshold:g} -> {better.nms_threshold:g}: costs {cost:.1%} of the true objects"
-        )
+        thresholds = f"{now.nms_threshold:g} -> {better.nms_threshold:g}"
+        lines.append(f"NMS        {thresholds}: suppresses {cost:.1%} of the true objects")
     return lines
 
 
 def _priors(fits: Mapping[str, PriorFit]) -> list[str]:
     """Formats two rows per preset: its own prior and grid, and the recommended ones."""
-    title = "size priors of models that learn without boxes, as their recipes have them; shares of objects"
+    title = "size priors of models that learn without boxes, in their recipes' units; shares of objects"
     rows = [["", "window", "mean", "std", "anchor", "too large", "cells", "cell taken"]]
     for preset, fit in fits.items():
         rows.append([f"{preset}, {fit.current.image_size} px", *_prior(fit.current)])
@@ -218,11 +216,11 @@ def _time(recommendation: Recommendation) -> list[str]:
         epochs = counted(getattr(recipe, stage).epochs, "epoch")
         repeated = f" ({epochs})" if time.stages[stage].epoch else ""
         lines.append(f"           {stage} {format_seconds(time.of_stage(stage, recipe))}{repeated}")
-    lines.append("           from a few of its steps: if the machine is as busy as now, every object is")
-    lines.append("           detected, and training does not stop early; without fetching weights")
+    lines.append("           estimated from a few steps, for a machine as busy as now, all objects detected")
+    lines.append("           and no early stop; downloads of weights are not included")
     minutes = recommendation.minutes
     if minutes is not None and time.seconds(recipe) > 1.05 * 60 * minutes:
-        lines.append(f"           longer than {minutes:g} min: fewer epochs would teach too little")
+        lines.append(f"           this exceeds --minutes {minutes:g}, since fewer epochs would train too little")
     return lines
 
 

@@ -15,19 +15,21 @@ from ssdir.outputs import claim
 
 
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any known layout.")],
-    split: Annotated[str | None, typer.Option(help="Split to check; by default all, to train on train.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set.")],
+    split: Annotated[str | None, typer.Option(help="Split to check; by default all splits.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Preset that is to learn it, see ssdir models; by default one that suits the images."),
+        typer.Option(help="Preset to train (see ssdir models); by default one that suits the images."),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(min=0, help="Minutes that training may take: epochs are left out for that.")
+        float, typer.Option(min=0, help="Minutes that training may take; the recipe's epochs are chosen to fit.")
     ] = 12,
     extent: Extent = None,
     vocabulary: Vocabulary = None,
     outside: Outside = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to make: all results, a recipe, an image grid.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make, with all results, the recipe and an image grid.")
+    ] = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:

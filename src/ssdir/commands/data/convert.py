@@ -13,7 +13,9 @@ from ssdir.formatting import counted
 
 
 def convert(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a data set, in any layout.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder of a data set (layouts: see ssdir data check --help).")
+    ],
     to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     extent: Extent = None,
@@ -22,7 +24,7 @@ def convert(
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Write a data set in another layout: all splits, the images copied as they are."""
+    """Write all splits of a data set in another layout; images are copied as they are."""
     from ssdir.data.writers.convert import convert as write
 
     options = {"extent": extent, "vocabulary": vocabulary, "outside": outside}

@@ -15,18 +15,22 @@ from ssdir.formatting import counted
 def scatter(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     source: Annotated[str, typer.Option(help="digits, mnist, or a folder with a subfolder per class.")] = "digits",
-    root: Annotated[Path | None, typer.Option(help="Folder with MNIST's files; downloaded without.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder with MNIST's files; without it, they are downloaded.")
+    ] = None,
     canvas: Annotated[int, typer.Option(help="Side of the images, in pixels.")] = 128,
-    grids: Annotated[str, typer.Option(help="Grid sizes to draw from.")] = "2,3,4,5,6",
+    grids: Annotated[str, typer.Option(help="Grid sizes to sample from, separated by commas.")] = "2,3,4,5,6",
     min_size: Annotated[float, typer.Option(help="Smallest object, as a fraction of the side.")] = 0.1875,
     max_size: Annotated[float, typer.Option(help="Largest object, as a fraction of the side.")] = 0.75,
-    objects: Annotated[str | None, typer.Option(help="Objects per image, such as 2-6; else by the grid.")] = None,
+    objects: Annotated[
+        str | None, typer.Option(help="Objects per image, such as 2-6; by default as the grid has cells.")
+    ] = None,
     position_variance: Annotated[float, typer.Option(help="How far objects leave their cells' centres.")] = 0.7,
     train: Annotated[int, typer.Option(help="Training images.")] = 10_000,
     val: Annotated[int, typer.Option(help="Validation images.")] = 1_000,
     test: Annotated[int, typer.Option(help="Test images.")] = 1_000,
     seed: Seed = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
