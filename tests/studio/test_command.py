@@ -31,4 +31,4 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_it_cannot_be_shared() -> None:
-    assert "No such option" in fails("--share")
+    assert "has no option --share" in fails("--share")

@@ -41,7 +41,7 @@ class CompareTab:
         with gr.Row(elem_classes="quad"):
             for model in ("first", "second"):
                 for part in ("detections", "reconstruction"):
-                    placeholder = content.placeholder("", "")
+                    placeholder = content.placeholder("", "Loading …")
                     self.outputs.append(components.boxed_image(placeholder, f"compare-{model}-{part}"))
         inputs = [workspace, self.other_model, self.is_open]
         self.other_model.input(self.show, inputs, self.outputs, **components.QUIET)

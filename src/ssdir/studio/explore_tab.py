@@ -47,9 +47,9 @@ class ExploreTab:
                 gr.Markdown(_HELP, elem_classes="note-line")
             with gr.Column(scale=2, min_width=300):
                 gr.Markdown("#### Nearest neighbours, by cosine similarity")
+                gr.Markdown("Click one to open its image in Inspect and Edit.", elem_classes="note-line")
                 empty = content.neighbour_cards(collection, [], [])
                 self.cards = components.gallery(empty, "explore-nearest", "medium")
-                gr.Markdown("Click a neighbour to open its image in Inspect and Edit.", elem_classes="note-line")
                 self.shown = gr.State([])
         self.map.pick(self._pick, None, [self.cards, self.map, self.shown], **components.QUIET)
 

@@ -93,9 +93,9 @@ def sample_photographs(count: int, seed: int = 1) -> list[NamedImage]:
     """
     portrait = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
     whole = [
-        NamedImage("flower", load_sample_image("flower.jpg").copy()),
-        NamedImage("portrait", read_image(portrait)),
         NamedImage("temple", load_sample_image("china.jpg").copy()),
+        NamedImage("portrait", read_image(portrait)),
+        NamedImage("flower", load_sample_image("flower.jpg").copy()),
     ]
     rng = np.random.default_rng(seed)
     sources = [each.image for each in whole]
@@ -136,7 +136,10 @@ def samples_for(predictor: Predictor, name: str, count: int) -> Samples:
     """
     detector = getattr(predictor.model.config, "ssd", None)
     if detector is not None and isinstance(detector.backbone, TimmConfig):
-        return Samples(sample_photographs(count), "The images above come with scikit-learn and matplotlib.")
+        about = "The images above come with scikit-learn and matplotlib."
+        if name == "photos":
+            about += " Its embeddings are made to search and cluster by: they decode to grey blurs."
+        return Samples(sample_photographs(count), about)
     if name == "tiny-digits":
         return Samples(sample_images(count), "The images above have digits that it never saw in training.")
     about = (
