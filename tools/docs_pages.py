@@ -28,6 +28,8 @@ API = {
                 "ssdir.inference.predictor",
                 "ssdir.inference.encode_to_file",
                 "ssdir.inference.reconstruct_to_file",
+                "ssdir.inference.domain",
+                "ssdir.models.catalogue",
             ),
             *("ssdir.store.objects_file", "ssdir.store.writer", "ssdir.store.convert"),
         ],
@@ -39,7 +41,7 @@ API = {
             *("ssdir.analysis.clusters", "ssdir.analysis.outliers", "ssdir.analysis.output"),
         ],
     ),
-    "objects": ("Objects", ["ssdir.objects"]),
+    "objects": ("Objects", ["ssdir.objects", "ssdir.object_table"]),
     "models": (
         "Models",
         [
@@ -71,6 +73,12 @@ API = {
 }
 
 
+API_LEAD = (
+    "Functions and classes by module, from their docstrings. For a first example see "
+    "[first objects](../first-objects.md#4-the-same-in-python)."
+)
+
+
 def main() -> None:
     """Writes the pages that come from the package and its results."""
     _write("index.md", _index())
@@ -85,7 +93,7 @@ def main() -> None:
     for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         _write_notebook(notebook)
     for name, (title, modules) in API.items():
-        _write(f"api/{name}.md", "\n\n".join([f"# {title}", *(f"::: {module}" for module in modules)]))
+        _write(f"api/{name}.md", "\n\n".join([f"# {title}", API_LEAD, *(f"::: {module}" for module in modules)]))
 
 
 def _index() -> str:
@@ -132,10 +140,11 @@ def _write_notebook(path: Path) -> None:
 
 def _metrics() -> str:
     lines = [
-        "# Reading the metrics",
+        "# Metrics",
         "",
-        "What `ssdir evaluate` and `ssdir reproduce` report, by the names in their JSON. Means over several",
-        "draws of the objects that a classifier learns from have a `…_std` beside them.",
+        "After this page you know what each number of `ssdir evaluate` and `ssdir reproduce` means. Names are",
+        "those of their JSON. A mean over several samples of the objects that a classifier learns from has a",
+        "standard deviation, `…_std`, beside it.",
     ]
     for group in GROUPS:
         lines += ["", f"## {group.title}", "", "| name | | what it means |", "|---|---|---|"]
@@ -145,7 +154,10 @@ def _metrics() -> str:
 
 def _models() -> str:
     cards = sorted((ROOT / "src" / "ssdir" / "weights").glob("*/README.md"))
-    lead = "# Models\n\nThese models ship with the package: `ssdir.load(name)`."
+    lead = (
+        "# Shipped models\n\nAfter this page you know what each model that ships was trained on, what it is for, "
+        "and how good it is. `ssdir.load(NAME)` loads it."
+    )
     return "\n\n".join([lead, *(re.sub(r"^#", "##", card.read_text(encoding="utf-8")) for card in cards)])
 
 
