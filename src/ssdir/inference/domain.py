@@ -1,7 +1,7 @@
 """Whether an image is like those that a model was trained on, by how well its decoded objects look like it.
 
 A model decodes objects like those of its training: of another kind of image, it detects something and decodes it
-wrongly. Training stores the error that 95 % of its validation images stay below, and larger ones are reported.
+wrongly. Training stores the error that 99 % of its validation images stay below, and larger ones are reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ssdir.objects import Objects, Scene
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import widest
 
-FAMILIAR_QUANTILE = 0.95
+FAMILIAR_QUANTILE = 0.99
 """Share of validation images whose error is at most `ObjectModel.familiar_error`."""
 UNLIKE_SHARE = 0.25
 """Least share of unlike images from which on a set of images is reported as unlike the training data."""

@@ -50,7 +50,7 @@ class ObjectModel(nn.Module):
     Attributes:
         supports_bfloat16: whether `encode` may multiply in bfloat16: thin windows of models without a detector
             would be misplaced.
-        familiar_error: mean squared error of the decoded objects of an image that 95 % of the validation images
+        familiar_error: mean squared error of the decoded objects of an image that 99 % of the validation images
             stay below, see `ssdir.inference.domain`; None where it was not measured.
         in_bfloat16: whether it does, with sums and places in single precision. On CPUs with instructions for it
             and on GPUs, convolutions take about half the time.
