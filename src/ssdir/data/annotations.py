@@ -16,7 +16,7 @@ class AnnotationTable:
     """A table of N objects in n images; images and categories are numbered by position.
 
     Attributes:
-        root: the folder that `image_names` and `mask_names` are relative to.
+        root: folder that `image_names` and `mask_names` are relative to.
         sources: the annotation files.
         category_names: one per category.
         image_names: one per image.
@@ -24,8 +24,8 @@ class AnnotationTable:
         image: int64 (N,), the image of each object, in any order.
         category: int64 (N,).
         boxes_px: float (N, 4), xyxy, as annotated: not clipped, and with or without area.
-        ignored: bool (N,), boxes that count as no object: crowd regions, those called invalid, and those
-            that are `too_small`.
+        ignored: bool (N,), boxes that don't count as objects: crowd regions, boxes marked as invalid, and
+            boxes that are `too_small`.
         difficult: bool (N,), or None where the layout has no such flag.
         draw_order: int64 (N,), larger is nearer.
         source_index: int64 (N,), which asset the object shows.
@@ -35,7 +35,7 @@ class AnnotationTable:
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
         mask_value: int64 (N,).
-        too_small: bool (N,), what `keep_readable` has made ignored; None where it was not asked.
+        too_small: bool (N,), the objects that `keep_readable` marked as ignored; None if it was not called.
         info: metadata of the data set, by name.
         notes: what the reader corrected or ignored, as sentences that name file and line.
         sizes_from_files: whether `image_sizes` are those of the files, because the annotations have none.
@@ -92,14 +92,14 @@ _OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visibl
 
 
 def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
-    """Leaves out objects too small to learn from, and images without any.
+    """Marks objects that are too small to learn from as ignored, and leaves out images without objects.
 
-    Small objects become ignored: nothing is learned from them, and to detect one is neither right nor wrong.
+    Nothing is learned from ignored objects, and detecting one is neither right nor wrong.
 
     Args:
         table: the annotations.
-        min_side: least width and height of an object inside its image, relative to the image's.
-        drop_empty: also leave out images that have no object (left).
+        min_side: least width and height of the part of an object inside its image, relative to the image.
+        drop_empty: also leave out images that have no object, or only ignored ones.
     """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
     large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
@@ -114,7 +114,15 @@ def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> 
 def clip_boxes(
     boxes_px: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Clips boxes to their images; returns them relative to these, and which have an area."""
+    """Clips boxes to their images.
+
+    Args:
+        boxes_px: (N, 4), xyxy in pixels.
+        sizes: (N, 2), height and width of each box's image, in pixels.
+
+    Returns:
+        The boxes (N, 4), xyxy relative to their image, in [0, 1]; and a mask (N,) of those with an area.
+    """
     height_width = sizes[:, [1, 0, 1, 0]]
     relative = np.clip(boxes_px / height_width, 0, 1)
     with np.errstate(invalid="ignore"):
@@ -123,5 +131,5 @@ def clip_boxes(
 
 
 def same_shape(size: tuple[int, int], annotated: tuple[int, int]) -> bool:
-    """Tells whether an image (height, width) has the annotated proportions, to a pixel, so that boxes fit it."""
+    """Returns whether an image (height, width) has the annotated proportions, to a pixel, so that boxes fit it."""
     return abs(size[0] * annotated[1] - size[1] * annotated[0]) <= max(annotated)

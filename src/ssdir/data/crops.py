@@ -1,4 +1,4 @@
-"""Crops of images at boxes, as networks for whole images take them."""
+"""Square crops of images at boxes, the input of networks for whole images."""
 
 from __future__ import annotations
 

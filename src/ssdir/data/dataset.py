@@ -1,4 +1,4 @@
-"""A split of images with objects, from whatever layout it was read."""
+"""The data set of a split: images with their objects, whatever layout they were read from."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ Classes: TypeAlias = str | Sequence[str]
 """The classes to label objects with: `all`, `object`, or a list of names."""
 
 _IMAGES_PER_JOB = 32
-# Many threads wait for each other, so processes read then; but not where one would start by importing the user's
-# script anew.
+# Threads wait for each other where there are many, so processes read large data sets on many cores; but not where
+# each new process would import the user's script again.
 _MANY_CORES, _MANY_IMAGES = 4, 5000
 
 
 class ObjectDataset(Dataset[Sample]):
     """A data set of images uint8 (3, H, W), and their `Objects` with batch size 1.
 
-    Boxes are relative to the image that is returned, padding included. They are clipped to what is no padding;
-    those without area, and ignored ones (crowd regions), are left out and counted in `dropped_boxes`. `z_depth` is
-    the draw order and `source_index` the asset's number, where the annotations have them; else they are None.
+    Boxes are relative to the image that is returned, padding included. They are clipped to the part without
+    padding; boxes without area and ignored boxes (crowd regions) are left out and counted in `dropped_boxes`.
+    `z_depth` is the `draw_order` of the annotations (larger is nearer) and `source_index` the asset's number; both
+    are None where the annotations lack them.
 
     Attributes:
         class_names: the names of the labels 0 ... K-1.
@@ -61,14 +62,15 @@ class ObjectDataset(Dataset[Sample]):
         preload: bool = False,
         resize: Resize = "stretch",
     ) -> None:
-        """Takes the annotations, and with `preload` reads the images.
+        """Selects the objects of the annotations and, with `preload`, reads the images.
 
         Args:
-            table: what is where.
-            classes: "all" categories in their order; "object" makes every object a label 0 named "object";
-                a list of names keeps the objects of these categories, labelled in this order.
+            table: the annotations of the split.
+            classes: "all" labels objects by category, in the annotations' order; "object" gives every object
+                label 0, named "object"; a list of names keeps the objects of these categories, labelled in
+                this order.
             image_size: side of the square that images are resized to; None leaves them as they are.
-            transform: maps each sample, after resizing and before padding.
+            transform: function applied to each sample, after resizing and before padding.
             preload: keeps all images in memory, grey ones as one channel.
             resize: whether images are stretched or letterboxed to the square.
 
@@ -100,7 +102,7 @@ class ObjectDataset(Dataset[Sample]):
         self._preloaded = self._read_all() if preload else None
 
     def with_transform(self, transform: Transform | None) -> ObjectDataset:
-        """The same data set with another transform; images in memory are shared, not read again."""
+        """Returns the same data set with another transform; images in memory are shared, not read again."""
         other = copy.copy(self)
         other.transform = transform
         return other
@@ -112,42 +114,47 @@ class ObjectDataset(Dataset[Sample]):
         return self.sample(index, self.objects(index))
 
     def sample(self, index: int, objects: Objects) -> Sample:
-        """An image and objects of it, with boxes relative to `image`, after the transform, if there is one."""
+        """Returns an image and the given objects of it after the transform, if there is one.
+
+        Args:
+            index: number of the image.
+            objects: some of its objects, with boxes relative to `image(index)`.
+        """
         if self.transform is None:
             return self.image(index), objects
         return self.transform(_to_rgb(self._fitted(index)), self.letterbox([index]).to_image(objects))
 
     def image(self, index: int) -> Tensor:
-        """An image uint8 (3, H, W), without the transform."""
+        """Returns an image uint8 (3, H, W), without the transform."""
         return _to_rgb(self.pixels(index))
 
     def pixels(self, index: int) -> Image8:
-        """An image uint8 (H, W, 3), or (H, W, 1) where it is grey, without the transform; not to be written to."""
+        """Returns an image uint8 (H, W, 3), or (H, W, 1) if grey, without the transform; don't write to it."""
         image = self._fitted(index)
         return image if self.image_size is None else pad_image(image, self.image_size)
 
     def letterbox(self, indices: Sequence[int]) -> Letterbox:
-        """Returns where some images lie in what `image` returns."""
+        """Returns the part of the output of `image` that each of the images covers; the rest is padding."""
         how = "stretch" if self.image_size is None else self.resize
         return Letterbox.of(self.image_sizes[list(indices)], self.image_size or 1, how)
 
     def _fitted(self, index: int) -> Image8:
-        """An image as `pixels`, without padding."""
+        """Returns an image like `pixels`, but without padding."""
         return self._read(index) if self._preloaded is None else self._preloaded[index]
 
     def objects(self, index: int) -> Objects:
-        """The true objects of an image, without the transform."""
+        """Returns the true objects of an image, without the transform."""
         rows = self._rows(index)
         return self.letterbox([index]).to_square(self._objects(rows, torch.zeros_like(self._labels[rows]), 1))
 
     def all_objects(self) -> Objects:
-        """The true objects of all images, without the transform."""
+        """Returns the true objects of all images, without the transform."""
         counts = torch.from_numpy(np.diff(self._starts))
         image_index = torch.repeat_interleave(torch.arange(len(self)), counts)
         return self.letterbox(range(len(self))).to_square(self._objects(slice(None), image_index, len(self)))
 
     def ignored(self, index: int) -> Objects:
-        """Returns the regions that count as no object, crowds or too small: to detect them is no mistake."""
+        """Returns the ignored regions of an image (crowds, small objects): a detection in them is no mistake."""
         rows = self._rows(index, self._ignored_starts)
         labels = self._ignored_labels[rows]
         regions = Objects(torch.zeros_like(labels), 1, self._ignored_z_where[rows], labels=labels)
@@ -165,20 +172,20 @@ class ObjectDataset(Dataset[Sample]):
         )
 
     def categories(self, index: int) -> Tensor:
-        """The categories of `objects(index)`, int64 (n,), index into `category_names` whatever `classes`."""
+        """Returns the categories of `objects(index)`, int64 (n,): indices into `category_names`, not `classes`."""
         return self._categories[self._rows(index)]
 
     def attributes(self, index: int) -> dict[str, Tensor]:
-        """Returns the attributes of `objects(index)` by name, int64 (n,): index into `table.attribute_names`."""
+        """Returns the attributes of `objects(index)` by name, int64 (n,): indices into `table.attribute_names`."""
         rows = self._kept[self._rows(index)]
         return {name: torch.from_numpy(column[rows]) for name, column in (self.table.attributes or {}).items()}
 
     def mask(self, index: int) -> Tensor | None:
-        """Returns the object that each pixel shows, without the transform; None if the annotations have no masks.
+        """Returns the mask of an image, without the transform; None if the annotations have no masks.
 
         Returns:
-            int64 (H, W), of the image's size; of resized images stretched to the square, without padding: i + 1 is
-            object i of `objects(index)`, 0 is the background and objects that are left out.
+            int64 (H, W): i + 1 is object i of `objects(index)`, 0 is the background or an object that is left out.
+            The mask has the image's size; with `image_size` it is stretched to the square, without padding.
 
         Raises:
             InputError: if the mask is missing, damaged, or of another shape than annotated.
@@ -230,7 +237,7 @@ class ObjectDataset(Dataset[Sample]):
 
 
 def _to_rgb(pixels: Image8) -> Tensor:
-    """Copies an image uint8 (H, W, C) as (3, H, W): what a caller does to it must not reach a preloaded one."""
+    """Copies an image uint8 (H, W, C) as (3, H, W), so that callers can't change a preloaded image."""
     channels = torch.from_numpy(pixels).permute(2, 0, 1)
     if len(channels) == 1:
         return channels.repeat(3, 1, 1)
@@ -238,7 +245,7 @@ def _to_rgb(pixels: Image8) -> Tensor:
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Makes a batch: images float (B, 3, H, W) in [0, 1], and the packed `Objects` of all.
+    """Makes a batch: images float (B, 3, H, W) in [0, 1], and the packed `Objects` of all images.
 
     Raises:
         InputError: if the images differ in size.
@@ -251,16 +258,16 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 
 def fingerprint(dataset: ObjectDataset) -> str:
-    """Returns 16 hex digits that identify the content of a data set; any change of data or settings changes them.
+    """Returns 16 hex digits that identify the content of a data set and the settings that it is read with.
 
-    Covers the annotations, the names and sizes of the images' and masks' files, image size and classes, not the
-    transform. Reads no image.
+    They depend on the annotations, the names and sizes of the image and mask files, the image size and the
+    classes, but not on the transform. No image is read.
 
     Raises:
         InputError: if an image file is missing.
     """
     table = dataset.table
-    if table.too_small is not None:  # Nothing is learned of it: to a run, data are the same with and without.
+    if table.too_small is not None:  # Nothing is learned from these objects, so a run is the same without them.
         table = table.subset(np.flatnonzero(~table.too_small), np.arange(len(table.image_names)))
     digest = hashlib.sha256(json.dumps([table.category_names, dataset.image_size, dataset.classes]).encode())
     if dataset.image_size is not None and dataset.resize != "stretch":
@@ -286,7 +293,7 @@ def fingerprint(dataset: ObjectDataset) -> str:
 
 
 def _by_image(table: AnnotationTable, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the chosen rows of a table by image, and where each image's rows begin and the last one's end."""
+    """Returns the chosen rows of a table, sorted by image, and the n + 1 offsets of each image's rows."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(table.image[rows], kind="stable")]
     counts = np.bincount(table.image[rows], minlength=len(table.image_names))
@@ -294,7 +301,7 @@ def _by_image(table: AnnotationTable, chosen: NDArray[np.bool_]) -> tuple[NDArra
 
 
 def _label_map(classes: str | tuple[str, ...], category_names: list[str]) -> tuple[NDArray[np.int64], list[str]]:
-    """The label of each category (-1: left out), and the labels' names."""
+    """Returns the label of each category (-1: left out), and the labels' names."""
     if classes == "all":
         return np.arange(len(category_names), dtype=np.int64), category_names
     if classes == "object":

@@ -13,7 +13,7 @@ _MAX_LISTED = 8
 
 
 def find_folder(root: str | Path) -> Path:
-    """The folder of a data set.
+    """Returns the path of a data set's folder.
 
     Raises:
         InputError: if it does not exist, or is a file.
@@ -26,7 +26,7 @@ def find_folder(root: str | Path) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Tells whether a name exists, if only as a broken link, which must be an error and not be ignored."""
+    """Returns whether a path exists; a broken link counts, because it must raise an error and not be ignored."""
     return os.path.lexists(path)
 
 
@@ -36,10 +36,10 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and its subfolders, sorted; none where there is no such folder.
+    """Lists the files in a folder and its subfolders, sorted; the list is empty if there is no such folder.
 
-    Links to folders elsewhere are followed. A folder that is within the tree itself is searched under its own
-    name only, so that no file comes twice and a link to a folder above it does not recurse for ever.
+    Links to folders outside the tree are followed. A folder inside the tree is searched under its own name only,
+    so that no file is listed twice and a link to a parent folder does not recurse for ever.
 
     Raises:
         InputError: if one of the folders can't be read, which `Path.rglob` would silently leave out.
@@ -63,7 +63,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def listing(folder: Path, root: Path) -> str:
-    """Lists the first names in a folder below the root, for a message."""
+    """Lists the first names in a folder below the root, for an error message."""
     name = "it" if folder == root else f"{folder.relative_to(root).as_posix()}/"
     if not folder.is_dir():
         return f"{name} does not exist"

@@ -1,4 +1,4 @@
-"""Image files, recognised by their names among the files, folders and patterns that a user gives."""
+"""Finds image files, by their suffixes, among the files, folders and patterns that a user gives."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ IMAGE_SUFFIXES = frozenset(_READ.split())
 """The suffixes of images that Pillow decodes; `.avif` needs Pillow 11.3."""
 
 UNREADABLE_SUFFIXES = frozenset(_NOT_READ.split())
-"""The suffixes of pictures that are not read: phones' and cameras' formats, drawings, files of image editors."""
+"""The suffixes of pictures that can't be read: raw and phone formats, vector graphics, files of image editors."""
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
     """Resolves files, folders and glob patterns to image files, each once, in the order given.
 
-    Folders, and those that a pattern matches, are searched with their subfolders, sorted, for `IMAGE_SUFFIXES`; so
-    are a pattern's other matches. Hidden files are skipped. A file that is named itself is taken whatever its
-    suffix. Pictures of `UNREADABLE_SUFFIXES` are passed over with an `InputWarning` that counts them.
+    Folders, and folders that a pattern matches, are searched with their subfolders, in sorted order, for files
+    with `IMAGE_SUFFIXES`; other matches of a pattern need these suffixes too. Hidden files are skipped. A file
+    that is given by its own name is accepted with any suffix. Files with `UNREADABLE_SUFFIXES` are skipped, and an
+    `InputWarning` counts them.
 
     Raises:
         InputError: for a path that does not exist, a folder that can't be read or has no images, a pattern
@@ -53,13 +54,13 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
             problem = f"no image matches the pattern '{given}'"
         else:
             raise InputError(f"'{given}' does not exist")
-        found, others = only_images(matches), unreadable_pictures(matches)
-        if not found:
+        readable, others = only_images(matches), unreadable_pictures(matches)
+        if not readable:
             detail = ", such as .jpg, .png, .tif or .webp"
             if others:
                 detail = f"; {counted(len(others), 'picture')} of a kind that is not read, such as '{others[0]}'"
             raise InputError(f"{problem}{detail}")
-        for group, files in ((images, found), (unreadable, others)):
+        for group, files in ((images, readable), (unreadable, others)):
             for file in files:
                 group.setdefault(os.path.abspath(file), file)
     if unreadable:
@@ -68,7 +69,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _warn_of_unreadable(pictures: Sequence[Path]) -> None:
-    """Warns, with their number, that pictures of a kind that is not read are passed over."""
+    """Warns that pictures in unreadable formats are skipped, and how many there are."""
     kinds = ", ".join(sorted({path.suffix.lower() for path in pictures}))
     message = (
         f"{counted(len(pictures), 'picture')} passed over, of a kind that is not read ({kinds}; the first is "
@@ -78,10 +79,10 @@ def _warn_of_unreadable(pictures: Sequence[Path]) -> None:
 
 
 def _matches(pattern: str) -> Iterator[Path]:
-    """The files that match a pattern, and those in the folders that do."""
+    """Yields the files that match a pattern, and the files in folders that match it."""
     for match in sorted(glob.glob(pattern, recursive=True)):
         path = Path(match)
-        # `**` matches each folder and file below by itself.
+        # `**` already matches each folder and file below.
         if path.is_dir() and "**" not in pattern:
             yield from files_below(path)
         else:
@@ -89,15 +90,15 @@ def _matches(pattern: str) -> Iterator[Path]:
 
 
 def only_images(paths: Iterable[Path]) -> list[Path]:
-    """The image files among some paths, by their names; a link to nothing is one, so that reading it says so."""
+    """Selects image files by their names; a broken link counts as one, so that reading it raises an error."""
     return [path for path in paths if is_image_name(path) and not path.is_dir()]
 
 
 def unreadable_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The pictures of a kind that is not read, by their names; not hidden ones."""
+    """Selects the files that are not hidden and have one of `UNREADABLE_SUFFIXES`."""
     return [path for path in paths if path.suffix.lower() in UNREADABLE_SUFFIXES and path.name[0] != "."]
 
 
 def is_image_name(path: Path) -> bool:
-    """Tells whether a file has an image's suffix, and is not hidden."""
+    """Returns whether a file has one of `IMAGE_SUFFIXES` and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

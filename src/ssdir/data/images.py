@@ -1,4 +1,4 @@
-"""Reads images: any source becomes 8-bit RGB, or an error of one sentence."""
+"""Reads images from any source as 8-bit RGB; raises an `InputError` of one sentence if that fails."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ def read_image(source: ImageSource) -> Image8:
     """Reads an image as 8-bit RGB.
 
     Files and PIL images may be grey, palette, RGB, CMYK, 16-bit (divided by 257) or animated (the first
-    frame counts), and their EXIF orientation is applied. Transparent pixels are composited
-    over black, the background of all our data. A 16-bit image that uses few of its bits raises an
-    `InputWarning`.
+    frame is read), and their EXIF orientation is applied. Transparent pixels are composited over black, the
+    background of the generated scenes. A 16-bit image that uses few of its bits raises an `InputWarning`.
 
     Args:
         source: a file's path, its bytes, or the file opened in binary mode; a PIL image; an array (H, W),
@@ -60,8 +59,8 @@ def read_image(source: ImageSource) -> Image8:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        InputError: if the file is missing, empty, damaged, no image, or has more than `MAX_PIXELS`, or
-            the array's or tensor's shape, dtype or range, or the source itself, is none of the above.
+        InputError: if the file is missing, empty, damaged, not an image, or has more than `MAX_PIXELS`; or if the
+            source is of another type, or an array or tensor of another shape, dtype or range than listed above.
     """
     image = read_channels(source)
     if image.shape[2] == 3:
@@ -86,7 +85,7 @@ def read_channels(source: ImageSource) -> Image8:
 
 
 def resize_nearest(mask: NDArray[T], height: int, width: int) -> NDArray[T]:
-    """Resizes (H, W) in the geometry of `resize`: each pixel gets the value at its centre."""
+    """Resizes a mask (H, W), aligned with `resize`: each pixel gets the value at its centre (nearest)."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64)
         for new, old in zip((height, width), mask.shape, strict=True)
@@ -99,7 +98,7 @@ def image_size(file: ImageFile) -> tuple[int, int]:
     """Returns the (height, width) of an image file with its EXIF orientation applied, from its header alone.
 
     Raises:
-        InputError: if the file is missing, or no image.
+        InputError: if the file is missing, or not an image.
     """
     with open_image(file) as image:
         width, height = image.size
@@ -107,7 +106,7 @@ def image_size(file: ImageFile) -> tuple[int, int]:
 
 
 def image_orientation(path: str | Path) -> int:
-    """The EXIF orientation of an image file, 1 ... 8: from 5 on, it is stored on its side.
+    """Returns the EXIF orientation of an image file, 1 ... 8; images with 5 ... 8 are stored on their side.
 
     Raises:
         InputError: as `image_size`.
@@ -117,21 +116,21 @@ def image_orientation(path: str | Path) -> int:
 
 
 def to_tensor(pixels: Image8) -> Tensor:
-    """An image uint8 (H, W, C) as float (C, H, W) in [0, 1]."""
+    """Converts an image uint8 (H, W, C) to float (C, H, W) in [0, 1]."""
     import torch
 
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
 
 
 def shrink(image: Image8, max_side: int) -> Image8:
-    """Reduces (H, W, C) until its longer side is at most `max_side` pixels; proportions stay, to a pixel."""
+    """Reduces an image (H, W, C) to at most `max_side` pixels on its longer side, and keeps its proportions."""
     height, width = image.shape[:2]
     scale = max_side / max(height, width)
     return image if scale >= 1 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def resize(image: Image8, height: int, width: int) -> Image8:
-    """Resizes (H, W, C), averaging along axes that shrink, interpolating linearly along those that grow."""
+    """Resizes an image (H, W, C): averages along axes that shrink, interpolates linearly along axes that grow."""
     old_height, old_width, channels = image.shape
     shrunk = min(height, old_height), min(width, old_width)
     if shrunk != (old_height, old_width):
@@ -143,10 +142,12 @@ def resize(image: Image8, height: int, width: int) -> Image8:
 
 @contextmanager
 def open_image(file: ImageFile) -> Iterator[Image.Image]:
-    """Opens an image file, undecoded; Pillow's pixel limit, which is lower than ours, is lifted meanwhile.
+    """Opens an image file without decoding it.
+
+    Pillow's own pixel limit is lifted meanwhile, because it is lower than `MAX_PIXELS`.
 
     Raises:
-        InputError: if it is missing, no image, or has more than `MAX_PIXELS`.
+        InputError: if the file is missing, not an image, or has more than `MAX_PIXELS`.
     """
     name, opened = _name(file), _opened(file)
     try:
@@ -296,8 +297,8 @@ def _scale_to_uint8(array: NDArray[np.generic], name: str) -> Image8:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 ... 8, of an image that is not decoded yet."""
-    if image.format == "TIFF":  # Pillow turns these itself.
+    """Returns the EXIF orientation, 1 ... 8, of an image that is not decoded yet."""
+    if image.format == "TIFF":  # Pillow applies the orientation of TIFF files when it decodes them.
         return 1
     try:
         if image.format == "PNG":  # `getexif` would decode the pixels.

@@ -1,4 +1,4 @@
-"""The objects of a split that can be learned, and the problem to report where there are none."""
+"""Selects the objects of a split that a model can learn from, and reports a problem if there are none."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Problem:
 
     Attributes:
         kind: identifier of the kind of problem.
-        stops: whether training stops at it; else it goes on, as `sentence` says.
-        sentence: what is wrong, and how it is treated.
-        names: every image, box of an image, or class with the problem.
+        stops: whether it stops training; if not, `sentence` says how training goes on.
+        sentence: what is wrong, and how training handles it.
+        names: each image, box or class that has the problem.
     """
 
     kind: str
@@ -31,12 +31,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Learned:
-    """The objects of a split that are learned; see the `Recipe` of a training.
+    """Which objects of a split a model learns from; see `Recipe`.
 
     Attributes:
         classes: `all`, `object`, or the names of the classes to learn.
         min_side: objects narrower or lower than this share of the image are not learned.
-        needs_objects: whether there must be any: models without a detector learn from images alone.
+        needs_objects: whether the split must have such objects: models without a detector learn from images alone.
     """
 
     classes: str | Sequence[str] = "all"
@@ -48,7 +48,10 @@ EVERYTHING = Learned()
 
 
 def usable_boxes(table: AnnotationTable) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The rows of the objects that a data set yields, and their boxes, xyxy relative to the image."""
+    """Returns the rows (n,) of objects that have an area and are not ignored, and their boxes (n, 4).
+
+    Boxes are xyxy, relative to the image.
+    """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
     rows = np.flatnonzero(has_area & ~table.ignored)
     return rows, boxes[rows]
@@ -64,7 +67,8 @@ def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> P
         learned: which objects are to be learned.
 
     Returns:
-        The problem, whose names say what there is instead; None if there is such an object, or if none is needed.
+        The problem, whose `names` count the boxes that can't be learned from, by reason; None if there is an
+        object to learn from, or if none is needed.
     """
     if not learned.needs_objects:
         return None

@@ -1,8 +1,8 @@
-"""How an image of any shape becomes the model's square input, and how boxes follow.
+"""Resizes an image of any shape to the model's square input, and converts boxes between the two.
 
-Images are stretched, or letterboxed: then they keep their proportions, and what is left of the square is grey. A
-letterboxed image lies at the top left, so boxes of the square are boxes of the image times the shares of the
-square that the image covers; exported graphs compute that exactly too.
+Images are stretched or letterboxed. A letterboxed image keeps its proportions and lies at the top left of the
+square; the rest of the square is grey. Boxes relative to the square are therefore boxes relative to the image,
+multiplied by the shares of the square's width and height that the image covers. Exported graphs compute the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ PADDING = 128
 
 
 def fitted_size(size: tuple[int, int], side: int, how: Resize) -> tuple[int, int]:
-    """Returns the (height, width) in pixels that an image of `size` = (height, width) covers of a square."""
+    """Returns the (height, width), in pixels, of the part of a square that a resized image covers.
+
+    Args:
+        size: height and width of the image, in pixels.
+        side: side of the square, in pixels.
+        how: whether images are stretched or letterboxed.
+    """
     if how == "stretch":
         return side, side
     longer = max(size)
@@ -42,7 +48,7 @@ def fitted_size(size: tuple[int, int], side: int, how: Resize) -> tuple[int, int
 
 
 def fit_image(image: Image8, side: int, how: Resize) -> Image8:
-    """Resizes an image uint8 (H, W, C) to what it covers of a square of `side` pixels, without padding."""
+    """Resizes an image uint8 (H, W, C) to its part of a square of `side` pixels, without padding."""
     return resize(image, *fitted_size((image.shape[0], image.shape[1]), side, how))
 
 
@@ -57,11 +63,11 @@ def pad_image(image: Image8, side: int) -> Image8:
 
 
 def read_square(source: ImageSource, side: int, how: Resize = "stretch") -> tuple[tuple[int, int], Image8]:
-    """Reads an image as every model sees it: decoded whole, then resized in one step, whatever the source.
+    """Reads an image and resizes it to the square input of a model.
 
     Args:
         source: see `read_image`.
-        side: of the square, in pixels.
+        side: side of the square, in pixels.
         how: whether images are stretched or letterboxed.
 
     Returns:
@@ -77,9 +83,10 @@ def read_square(source: ImageSource, side: int, how: Resize = "stretch") -> tupl
 
 @dataclass(frozen=True, eq=False)
 class Letterbox:
-    """Where the images of a batch lie in the model's squares: from the top left on; the rest is padding.
+    """The part of the square model input that each image of a batch covers, from the top left on.
 
-    Objects are tensors or arrays. Of images that fill their squares, they are returned as they are.
+    The rest of the square is padding.
+    The methods take `Objects` or `ObjectArrays`. If all images fill their squares, they return objects unchanged.
 
     Attributes:
         shares: float64 (B, 2), the shares of the square's width and height that each image covers, in (0, 1].
@@ -89,7 +96,13 @@ class Letterbox:
 
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]] | NDArray[np.int64], side: int, how: Resize) -> Self:
-        """Places images of some (height, width) in squares of `side` pixels."""
+        """Makes the letterbox of images that are resized to a square.
+
+        Args:
+            sizes: height and width of each of the B images, in pixels.
+            side: side of the square, in pixels.
+            how: whether images are stretched or letterboxed.
+        """
         if how == "stretch":
             return cls(np.ones((len(sizes), 2)))
         fitted = [fitted_size((int(height), int(width)), side, how) for height, width in sizes]
@@ -101,11 +114,14 @@ class Letterbox:
         return bool((self.shares == 1).all())
 
     def to_square(self, objects: ObjectsT) -> ObjectsT:
-        """Converts objects whose boxes are relative to their image to such relative to the square."""
+        """Converts boxes relative to their image to boxes relative to the square."""
         return objects if self.is_full else replace(objects, z_where=objects.z_where * self._scale(objects))
 
     def to_image(self, objects: ObjectsT) -> ObjectsT:
-        """Converts objects of the square to such of the image: those `inside`, clipped to it."""
+        """Converts boxes relative to the square to boxes relative to the image.
+
+        Objects outside the image are left out (see `inside`), and boxes are clipped to the image.
+        """
         if self.is_full:
             return objects
         objects = self.inside(objects)
@@ -115,7 +131,7 @@ class Letterbox:
         return replace(objects, z_where=z_where)
 
     def inside(self, objects: ObjectsT) -> ObjectsT:
-        """Leaves out the objects of the square whose centre lies in the padding."""
+        """Leaves out objects whose centre lies in the padding; boxes are relative to the square."""
         if self.is_full:
             return objects
         center, end = objects.z_where[:, :2], self._scale(objects)[:, :2]
@@ -123,7 +139,7 @@ class Letterbox:
         return chosen  # type: ignore[no-any-return]  # of the objects' own type
 
     def unpad(self, images: Tensor) -> Tensor:
-        """Stretches what float images (B, C, S, S) show beside the padding to the whole square."""
+        """Cuts the padding off images float (B, C, S, S), and stretches the rest to the whole square."""
         if self.is_full:
             return images
         import torch
@@ -135,7 +151,10 @@ class Letterbox:
         return torch.cat([interpolate(part, (side, side), mode="bilinear", antialias=True) for part in parts])
 
     def _scale(self, objects: Objects | ObjectArrays) -> Any:
-        """The factor (M, 4) from the boxes of an image to those of its square, in the type of the objects."""
+        """Returns the factors (M, 4) from boxes relative to an image to boxes relative to its square.
+
+        They are a tensor or an array, as the objects are.
+        """
         if objects.batch_size != len(self.shares):
             raise ValueError(f"objects must be of {len(self.shares)} images, got {objects.batch_size}")
         factors = np.tile(self.shares, 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Index masks, which have one channel, in which each object's visible pixels have a value of their own."""
+"""Index masks: images of one channel in which the visible pixels of each object have a value of their own."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def read_mask(path: Path, size: tuple[int, int], image_name: str) -> IndexMask:
     Args:
         path: the mask's file.
         size: height and width of its image.
-        image_name: what messages call the image.
+        image_name: name of the image in messages.
 
     Raises:
-        InputError: if it is missing, damaged, of another size than its image, or a picture in colour.
+        InputError: if the mask is missing, damaged, of another size than its image, or in colour.
     """
     try:
         with open_image(path) as image:
@@ -70,8 +70,8 @@ def mask_boxes(mask: IndexMask, num_objects: int) -> tuple[NDArray[np.float64], 
     """Computes the tight boxes of the values 1 ... M of a mask.
 
     Returns:
-        Boxes xyxy in whole pixels, half-open, (M, 4), zeros where a value does not occur; and the values' numbers
-        of pixels (M,).
+        Boxes (M, 4), xyxy in whole pixels, half-open, zeros where a value does not occur; and the number of pixels
+        (M,) of each value.
     """
     boxes = np.zeros((num_objects, 4))
     flat = mask.ravel()
@@ -79,13 +79,20 @@ def mask_boxes(mask: IndexMask, num_objects: int) -> tuple[NDArray[np.float64], 
     for start in range(0, len(flat), _STRIP_PIXELS):  # `bincount` takes eight bytes for each pixel.
         counts = np.bincount(flat[start : start + _STRIP_PIXELS], minlength=num_objects + 1)
         pixels += counts[1 : num_objects + 1]
-    for i, found in enumerate(ndimage.find_objects(mask, num_objects)):
-        if found is not None:
-            rows, columns = found
+    for i, window in enumerate(ndimage.find_objects(mask, num_objects)):
+        if window is not None:
+            rows, columns = window
             boxes[i] = columns.start, rows.start, columns.stop, rows.stop
     return boxes, pixels
 
 
 def draw_order(depth: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The ranks of an image's objects by depth, farthest first: the number of objects farther away."""
+    """Ranks the objects of an image by depth, farthest first.
+
+    Args:
+        depth: (n,), distance from the camera: smaller is nearer.
+
+    Returns:
+        int64 (n,), the number of objects farther away than each: larger is nearer.
+    """
     return np.argsort(np.argsort(-depth, kind="stable"), kind="stable")

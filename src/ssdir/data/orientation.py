@@ -1,8 +1,8 @@
 """EXIF orientation: whether boxes refer to a photograph as it is shown, or as it is stored on its side.
 
-Images are read with their EXIF orientation applied, because annotation tools show them so, and because
-models are given photographs so. But some exporters write boxes in the grid of pixels as stored. Where the
-annotated size tells the two apart, it decides; where it can't, boxes are taken to refer to the image as shown.
+Images are read with their EXIF orientation applied, because annotation tools and viewers show them that way. But
+some exporters write boxes in the pixel grid of the stored image. The annotated image size decides which of the two
+is meant; if it fits both, boxes are assumed to refer to the image as shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ Size: TypeAlias = tuple[int, int]
 def turn_box(
     box: Iterable[Number], size: Sequence[int], orientation: int
 ) -> tuple[Number, Number, Number, Number]:
-    """Applies an EXIF orientation to a box as stored, or to columns of boxes; `size` is the image's as shown."""
+    """Converts a box of the stored image to one of the image as shown.
+
+    Args:
+        box: xyxy in pixels of the stored image: four numbers, or four columns of many boxes.
+        size: height and width of the image as shown, in pixels.
+        orientation: EXIF orientation, 1 ... 8.
+    """
     height, width = size
     x1, y1, x2, y2 = box
     if orientation >= 5:
@@ -41,7 +47,7 @@ def turn_box(
 
 
 def refers_to_stored(annotated: Size, shown: Size, orientation: int) -> bool:
-    """Tells whether an annotated (height, width) is that of the image as stored, and not as shown."""
+    """Returns whether an annotated (height, width) is that of the image as stored, and not as shown."""
     if orientation < 5 or annotated == shown:
         return False
     stored = shown[::-1]
@@ -49,12 +55,12 @@ def refers_to_stored(annotated: Size, shown: Size, orientation: int) -> bool:
 
 
 def is_ambiguous(shown: Size, orientation: int) -> bool:
-    """Tells whether an image looks different as stored and as shown, but has the same size."""
+    """Returns whether an image differs between stored and shown form, but has the same size in both."""
     return orientation in (2, 3, 4) or (orientation >= 5 and shown[0] == shown[1])
 
 
 def orientation_of_boxes(annotated: Size, shown: Size, path: Path) -> int:
-    """Returns the EXIF orientation to apply to boxes so that they fit the image as shown: 1 is none.
+    """Returns the EXIF orientation to apply to boxes so that they fit the image as shown; 1 changes nothing.
 
     Args:
         annotated: (height, width) that the boxes refer to.
@@ -73,10 +79,10 @@ def orientation_of_boxes(annotated: Size, shown: Size, path: Path) -> int:
 def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
     """Converts boxes (n, 4), xyxy in pixels of the annotated (height, width), to pixels of the image as shown.
 
-    The image may be a larger or smaller copy of the one annotated, or that one as stored, on its side.
+    The image may be a resized copy of the annotated image, or the boxes may refer to it as stored, on its side.
 
     Raises:
-        InputError: if it has other proportions, or can't be read.
+        InputError: if the image has other proportions, or can't be read.
     """
     if (orientation := orientation_of_boxes(annotated, shown, path)) != 1:
         annotated = annotated[::-1]
@@ -95,13 +101,13 @@ def fit_to_annotation(boxes: NDArray[np.float64], shown: Size, annotated: Size, 
     boxes = boxes / _scale(seen, shown, path)
     if orientation == 1:
         return boxes
-    # All turns are their own reverse but those by a quarter, which are each other's.
+    # Each orientation is its own inverse, except the quarter turns 6 and 8, which are each other's.
     reverse = {6: 8, 8: 6}.get(orientation, orientation)
     return np.stack(turn_box(boxes.T, annotated, reverse), axis=1)
 
 
 def _scale(annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
-    """Returns the factors that xyxy boxes are multiplied by."""
+    """Returns the factors (4,) from xyxy boxes in annotated pixels to boxes in pixels of the image as shown."""
     if not same_shape(shown, annotated):
         has, says = (f"{width} x {height}" for height, width in (shown, annotated))
         raise InputError(f"'{path}' has {has} pixels, but is annotated as {says}: use the image annotated")
@@ -128,7 +134,7 @@ def apply_exif_orientation(table: AnnotationTable) -> AnnotationTable:
 
 
 def turned_note(names: Sequence[str]) -> str:
-    """Makes a reader's note on images whose boxes it turned."""
+    """Formats the note that counts images whose boxes were turned, and names the first."""
     return (
         f"images annotated as stored, whose boxes were turned by their EXIF orientation: {len(names)} ({names[0]})"
     )

@@ -1,4 +1,4 @@
-"""The limit on the pixels that all threads together decode at once."""
+"""Limits the number of pixels that all threads together decode at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_PIXELS = 200_000_000
-"""The largest image, in pixels, and the most that all threads decode at once, at 8 bytes per pixel."""
+"""The largest image that is read, and the most that all threads decode at once, in pixels of about 8 bytes."""
 
 
 class PixelBudget:
-    """Lets threads decode images at the same time as long as these have at most `limit` pixels together."""
+    """Lets threads decode images at the same time as long as these have at most `limit` pixels in total."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.in_use = limit, 0
@@ -34,7 +34,7 @@ class PixelBudget:
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
-        """Counts what the thread decodes until the block ends, because resizing needs the whole image too."""
+        """Keeps the pixels that this thread decodes reserved until the block ends, as resizing needs them too."""
         kept = self._thread.kept = []
         try:
             yield

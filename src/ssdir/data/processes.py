@@ -21,8 +21,8 @@ def run_jobs(
 
     Args:
         work: does one job; each process receives it once.
-        jobs: the jobs; those that have not begun when the generator is closed are never done.
-        processes: number of processes; 1 is this one.
+        jobs: the jobs; those that have not begun when the generator is closed are cancelled.
+        processes: number of processes; 1 runs the jobs in this process.
     """
     if processes <= 1:
         yield from map(work, jobs)
@@ -35,9 +35,9 @@ def run_jobs(
 
 
 def starts_by_fork() -> bool:
-    """Tells whether a new process is a copy of this one, and does not import the user's script anew.
+    """Returns whether new processes are forks of this one, which don't import the user's script again.
 
-    The start method is only read, so that the user may still choose one.
+    The start method is read but not fixed, so that the user may still choose one.
     """
     return (get_start_method(allow_none=True) or get_all_start_methods()[0]) == "fork"
 
@@ -49,7 +49,7 @@ def _start(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and it ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which then ends this process.
 
 
 def _run(job: Any) -> Any:

@@ -26,8 +26,8 @@ MIN_BOX_SIDE = 2
 _MIN_CROP = 0.3
 _MAX_ZOOM_OUT = 2.0
 _SCALES = 0.5, 2.0
-# Torchvision's 40 tries per overlap took most of the time of loading, because small objects can't overlap any crop
-# by much, so most overlaps fail every try.
+# With torchvision's 40 trials per overlap, cropping took most of the loading time: small objects can't overlap any
+# crop by much, so most overlaps fail every trial.
 _CROP_TRIALS = 5
 
 
@@ -66,9 +66,9 @@ class AugmentConfig(Config):
 def build_augmentation(config: AugmentConfig, size: int, resize: Resize = "stretch") -> Augmentation | None:
     """Builds the augmentation; None if there is nothing to do.
 
-    It maps an image uint8 (3, H, W) and its objects (batch size 1) to an image uint8 (3, size, size) and
-    the objects that are left, with all their fields: the result of all changes is stretched or letterboxed.
-    Randomness is torch's.
+    It maps an image uint8 (3, H, W) and its objects (batch size 1) to an image uint8 (3, size, size), stretched or
+    letterboxed, and to the objects that are left, with all their fields. Randomness comes from torch's global
+    generator.
     """
     return _Augmentation(config, size, resize) if config.changes_images else None
 
@@ -123,7 +123,7 @@ class _Augmentation:
 
 
 class _ScaleJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Changes the size of a scene, and shows it through a window of the image's size at a random place.
+    """Rescales a scene and crops or pads it to the image's size at a random place.
 
     Torchvision's `ScaleJitter` and `RandomCrop` would resample twice, and keep slivers of objects.
 
@@ -137,7 +137,7 @@ class _ScaleJitter(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
         self.scales, self.fill = scales, fill
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draws the window, in pixels; where the scene becomes smaller, it is larger than the image."""
+        """Samples the window, in pixels; if the scene becomes smaller, the window is larger than the image."""
         height, width = v2.functional.get_size(flat_inputs[0])
         low, high = (math.log(scale) for scale in self.scales)
         scale = math.exp(low + (high - low) * torch.rand(()).item())

@@ -58,9 +58,9 @@ class _Metadata(Record):
 
 
 def is_clevrtex(root: Path) -> bool:
-    """Tells whether a folder has CLEVRTEX's layout."""
+    """Returns whether a folder has CLEVRTEX's layout."""
     masks = (root.glob(f"{place}CLEVRTEX_*_flat.png") for place in _PLACES)
-    return any(next(found, None) is not None for found in masks)
+    return any(next(files, None) is not None for files in masks)
 
 
 def clevrtex_splits(root: Path) -> list[str]:
@@ -95,22 +95,22 @@ def read_clevrtex(root: Path, split: str) -> AnnotationTable:
 def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:
     """Returns the variant, the images by number, and notes."""
     find_folder(root)
-    found: dict[tuple[str, str], dict[int, Path]] = {}
+    files: dict[tuple[str, str], dict[int, Path]] = {}
     for path in (path for place in _PLACES for path in root.glob(f"{place}CLEVRTEX_*")):
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        earlier = found.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), path)
+        earlier = files.setdefault((match[1], match[3]), {}).setdefault(int(match[2]), path)
         if earlier != path:
             raise InputError(f"'{earlier}' and '{path}' are of the same image: remove one of them")
-    variants = sorted({variant for variant, suffix in found if suffix == ".png"})
+    variants = sorted({variant for variant, suffix in files if suffix == ".png"})
     if not variants:
         raise InputError(f"'{root}' has no images CLEVRTEX_<variant>_<six digits>.png")
     if len(variants) > 1:
         raise InputError(f"'{root}' has several variants ({', '.join(variants)}): name the folder of one")
-    images, notes = found[variants[0], ".png"], []
+    images, notes = files[variants[0], ".png"], []
     for suffix, what in ((".json", "metadata"), ("_flat.png", "masks")):
-        lone = sorted({*found.get((variants[0], suffix), {})} - {*images})
+        lone = sorted({*files.get((variants[0], suffix), {})} - {*images})
         if lone:
             notes.append(f"{what} without an image, passed over: {len(lone)}, the first of number {lone[0]}")
     if len(images) != max(images) + 1:
@@ -120,7 +120,7 @@ def _find_images(root: Path) -> tuple[str, dict[int, Path], list[str]]:
 
 
 def _divide(numbers: list[int], variant: str, split: str, root: Path) -> list[int]:
-    """Selects the images of a split. Its size is rounded down, as the publisher's is."""
+    """Returns the numbers of a split's images. Sizes are rounded down, as in the publisher's loader."""
     tenth, fifth = int(0.1 * len(numbers)), int(0.2 * len(numbers))
     parts = {"train": numbers[fifth:], "val": numbers[tenth:fifth], "test": numbers[:tenth]}
     if variant == _UNDIVIDED:

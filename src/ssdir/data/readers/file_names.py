@@ -20,32 +20,33 @@ _IN_EVERY_SPLIT = frozenset({"images", "labels"})
 class PathEnds:
     """The files and folders of a data set by the ends of their paths.
 
-    `/home/ann/pets/train/images/a.png` has the same end as `train/images/a.png` below the root. This file is meant
-    if no other file's end agrees as far, and a folder agrees that distinguishes splits, not just `images`.
+    For example, `/home/ann/pets/train/images/a.png` has the same end as `train/images/a.png` below the root. The
+    two match if no other file has as long an end in common with the path, and if that end contains a folder that
+    distinguishes splits, not just `images`.
     """
 
     def __init__(self, root: Path) -> None:
-        """Keeps the root, whose files are listed when they are needed."""
+        """Stores the root; its files are listed when they are first needed."""
         self.root = root
 
     def find_file(self, name: str) -> Path | None:
-        """Finds the file that a path means; None if there is none, or several agree as far."""
+        """Returns the file that a path written elsewhere means; None if none matches, or several match equally."""
         parts = path_parts(name)
-        found = _longest_end(parts, self._files)
-        if found is None:
+        match = _longest_end(parts, self._files)
+        if match is None:
             return None
-        path, length = found
+        path, length = match
         lies_in_root = path.parts[:-1] in ((), ("images",))
         whole = length == len(parts)
         return self.root / path if whole or lies_in_root or _tells_apart(parts[-length:-1]) else None
 
     def find_folder(self, name: str) -> Path | None:
-        """Finds the folder that a path means; None if there is none, or several agree as far."""
+        """Returns the folder that a path written elsewhere means; None as in `find_file`."""
         parts = path_parts(name)
-        found = _longest_end(parts, self._folders)
-        if found is None:
+        match = _longest_end(parts, self._folders)
+        if match is None:
             return None
-        path, length = found
+        path, length = match
         return self.root / path if length == len(parts) or _tells_apart(parts[-length:]) else None
 
     @cached_property
@@ -67,7 +68,7 @@ def path_parts(name: str) -> tuple[str, ...]:
 
 
 def is_whole_path(name: str) -> bool:
-    """Tells whether a path is absolute, on any system."""
+    """Returns whether a path is absolute, on any system."""
     return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
@@ -109,7 +110,7 @@ _LONGEST_PART = 255
 
 
 def is_inside(name: str) -> bool:
-    """Tells whether a name leads to a file below the folder that it is relative to, without leaving it."""
+    """Returns whether a name leads to a file below the folder that it is relative to, without leaving it."""
     parts = re.split(r"[/\\]", name)
     short = all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_PART for part in parts)
     return bool(name) and "\0" not in name and ".." not in parts and not is_whole_path(name) and short

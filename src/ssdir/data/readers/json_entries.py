@@ -20,7 +20,7 @@ from ssdir.formatting import quote
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 32
-"""The largest file that is read, which takes its size in memory, and a few hundred bytes for each entry."""
+"""The largest file that is read: reading takes the file's size in memory, and a few hundred bytes per entry."""
 
 _CHUNK = 1 << 20
 _NOT_FINITE = re.compile(rb"NaN|-?Infinity")
@@ -53,7 +53,7 @@ def read_raw_json(path: Path) -> bytes:
 
 
 def _check_utf8(raw: bytes, path: Path) -> None:
-    """Checks a part at a time, because all of it as text would take too much memory."""
+    """Checks the text in chunks, because decoding all of it at once would take too much memory."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(raw), _CHUNK):
         part = raw[start : start + _CHUNK]
@@ -70,7 +70,7 @@ def _line(raw: bytes, position: int) -> int:
 
 
 def decode_value(raw: Raw) -> Any:
-    """Decodes any value; None if it has half of a surrogate pair, which is no text."""
+    """Decodes any value; None if it contains half of a surrogate pair, which is not valid text."""
     try:
         return msgspec.json.decode(raw)
     except msgspec.DecodeError:
@@ -78,7 +78,7 @@ def decode_value(raw: Raw) -> Any:
 
 
 def decode_document(raw: bytes, kind: type[T], path: Path, what: str) -> T:
-    """Decodes a document whose entries are `Raw`: they stay as they are. NaN and infinity become null.
+    """Decodes a document, but not its entries, which are of type `Raw`. NaN and infinity become null.
 
     Raises:
         InputError: if it is not JSON (names the line), nested too deep, or of another kind.
@@ -103,11 +103,11 @@ def decode_document(raw: bytes, kind: type[T], path: Path, what: str) -> T:
 def _without_not_finite(raw: bytes) -> bytes:
     """Replaces NaN and infinity, which are no JSON though some tools write them, by null; text stays as it is."""
     parts, start, in_text = list[bytes](), 0, False
-    for found in _NOT_FINITE.finditer(raw):
-        before = raw[start : found.start()]
+    for match in _NOT_FINITE.finditer(raw):
+        before = raw[start : match.start()]
         in_text ^= _ESCAPED.sub(b"", before).count(b'"') % 2 == 1
-        parts += [before, found[0] if in_text else b"null"]
-        start = found.end()
+        parts += [before, match[0] if in_text else b"null"]
+        start = match.end()
     return b"".join([*parts, raw[start:]])
 
 

@@ -1,4 +1,4 @@
-"""The description of a layout: how it is recognised, which splits a folder has, and what reads them."""
+"""The `Layout` of a data set: functions that recognise it, list the splits of a folder, and read a split."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LAYOUTS_BY_OPTION: dict[str, list[str]] = {}
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to keep images with objects in a folder.
+    """A file format for images with annotated objects in a folder.
 
     Attributes:
         name: the layout's name.
-        recognises: tells whether a folder has the layout.
+        recognises: returns whether a folder has the layout.
         splits: lists the splits that a folder has.
         reader: reads the annotations of a folder and a split, with some of `options`.
         options: names of options, and the values of each.
@@ -57,8 +57,8 @@ class Layout:
             InputError: if the layout has no such option or value, or the annotations are missing or broken.
         """
         given = self._checked(root, options)
-        found = find_split(split, self.splits(root)) if split in SPLITS else None
-        return self.reader(root, found or split, **given)
+        existing = find_split(split, self.splits(root)) if split in SPLITS else None
+        return self.reader(root, existing or split, **given)
 
     def read_for_training(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
         """Reads as `read`, but holds `val` out of `train` where there is none: see `hold_out`.
@@ -109,9 +109,9 @@ class Layout:
 
 
 def labels_beside_images(root: Path, suffix: str) -> Iterator[Path]:
-    """Yields the files of a suffix that have the name of an image beside them, as desktop tools save them.
+    """Yields the files with a suffix that have the same name as an image beside them, as desktop tools save them.
 
-    Searches the folder, those in it, and those in them, but only the first of very many.
+    Searches the folder and its subfolders two levels deep, but at most 200 folders.
     """
     folders = [(root, 0)] if root.is_dir() else []
     searched = 0

@@ -41,7 +41,7 @@ from ssdir.formatting import quote
 
 
 def is_mask_folder(root: Path) -> bool:
-    """Tells whether a folder has images with masks."""
+    """Returns whether a folder has images with masks."""
     return (root / "images").is_dir() and (root / "masks").is_dir()
 
 
@@ -56,20 +56,20 @@ def read_mask_folder(root: Path, split: str) -> AnnotationTable:
     Raises:
         InputError: if there is no such split; an image, mask or line is missing or broken (see `build_table`).
     """
-    found = _folders(root)
-    if found and split not in found:
-        raise missing_split(root, split, found, f"images/{split} is missing")
+    folders = _folders(root)
+    if folders and split not in folders:
+        raise missing_split(root, split, folders, f"images/{split} is missing")
     names, kept = Names(), []
     notes: list[str] = []
-    for part in found or [""]:
+    for part in folders or [""]:
         for image in _images(root, part, notes if part in ("", split) else []):
             names.add(image)
             if part in ("", split):
                 kept.append(image)
-    if not found:
+    if not folders:
         wanted = {*divide([image.name for image in kept], split, f"'{root}'")}
         kept = [image for image in kept if image.name in wanted]
-    path = _objects_path(root, split if found else "")
+    path = _objects_path(root, split if folders else "")
     return build_table(root, [path] if path.is_file() else [], kept, names, notes)
 
 
@@ -121,8 +121,8 @@ def _images(root: Path, split: str, notes: list[str]) -> list[MaskedImage]:
         objects = None if known is None else known[name]
         images.append(MaskedImage(image_name.as_posix(), mask_name.as_posix(), objects))
     faults.stop_at_any()
-    found = (mask for mask in visible(files_below(masks)) if mask.suffix == ".png")
-    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in found)
+    files = (mask for mask in visible(files_below(masks)) if mask.suffix == ".png")
+    lone = sum(mask.relative_to(masks).as_posix() not in image_of for mask in files)
     if lone:
         notes.append(f"masks without an image, passed over: {lone}")
     return images

@@ -92,7 +92,7 @@ class Names:
 
     @property
     def notes(self) -> list[str]:
-        """A note on the attributes that were left out."""
+        """Returns a note on the attributes that were left out, if there are any."""
         lost = sorted(name for name, count in self._counts.items() if count < self._objects)
         return [f"attributes that only some objects have, left out: {', '.join(lost)}"] if lost else []
 
@@ -100,7 +100,7 @@ class Names:
 def build_table(
     root: Path, sources: Iterable[Path], images: Sequence[MaskedImage], names: Names, notes: Iterable[str] = ()
 ) -> AnnotationTable:
-    """Builds the table of images. Boxes that are not given are read from the masks: tight around visible pixels.
+    """Builds the table of images. Missing boxes are computed from the masks, tight around the visible pixels.
 
     A wholly hidden object keeps its row and has a box without area. `depth` is there if every object
     has one, and then `draw_order` ranks an image's objects by it, farthest first. `visible` is None, because
@@ -173,9 +173,9 @@ def _read_counted(root: Path, image: MaskedImage) -> tuple[tuple[int, int], list
         return size, list(image.objects)
     mask = read_mask(root / image.mask_name, size, image.name)
     boxes, pixels = mask_boxes(mask, int(mask.max()))
-    found = (np.flatnonzero(pixels) + 1).tolist()
-    objects = [MaskedObject(value) for value in found] if image.objects is None else image.objects
-    unknown = sorted({*found} - {item.value for item in objects})
+    values = (np.flatnonzero(pixels) + 1).tolist()
+    objects = [MaskedObject(value) for value in values] if image.objects is None else image.objects
+    unknown = sorted({*values} - {item.value for item in objects})
     if unknown:
         raise InputError(
             f"mask '{root / image.mask_name}' has a value {unknown[0]}, for which {image.name} has no object"

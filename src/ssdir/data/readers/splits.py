@@ -27,14 +27,14 @@ _FEWEST_TO_HOLD_OUT = 2
 
 
 def list_splits(root: Path, pattern: str) -> list[str]:
-    """Lists the splits that have a file: what stands for the `*` of, say, `annotations/instances_*.json`."""
+    """Lists the splits that have a file: the names that match the `*` of, say, `annotations/instances_*.json`."""
     prefix, suffix = Path(pattern).name.split("*")
-    found = visible((root / pattern).parent.glob(Path(pattern).name))
-    return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in found)
+    files = visible((root / pattern).parent.glob(Path(pattern).name))
+    return sorted(path.name.removeprefix(prefix).removesuffix(suffix) for path in files)
 
 
 def find_split_file(
-    root: Path, pattern: str, split: str, found: Sequence[str] | None = None, remark: str = ""
+    root: Path, pattern: str, split: str, existing: Sequence[str] | None = None, remark: str = ""
 ) -> Path:
     """Finds the file of a split.
 
@@ -42,8 +42,8 @@ def find_split_file(
         root: folder of the data set.
         pattern: path of the file, with `*` for the split.
         split: name of the split.
-        found: the splits that there are, for the message; by default all that have a file.
-        remark: what else to say if the file is missing.
+        existing: the splits that exist, for the error message; by default all that have a file.
+        remark: text that the error message adds if the file is missing.
 
     Raises:
         MissingSplitError: if the file is missing.
@@ -52,15 +52,15 @@ def find_split_file(
     folder, name = find_folder(root), pattern.replace("*", split)
     path = folder / name
     if not path.is_file():
-        found = list_splits(folder, pattern) if found is None else found
+        existing = list_splits(folder, pattern) if existing is None else existing
         why = f"{name} is missing" + (f" ({remark})" if remark else "")
-        raise missing_split(root, split, found or [f"none: {listing(path.parent, folder)}"], why)
+        raise missing_split(root, split, existing or [f"none: {listing(path.parent, folder)}"], why)
     return path
 
 
-def missing_split(root: Path, split: str, found: Sequence[str], why: str) -> MissingSplitError:
-    """Makes the error that a data set has no such split, but others."""
-    return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(found) or 'none'}): {why}")
+def missing_split(root: Path, split: str, existing: Sequence[str], why: str) -> MissingSplitError:
+    """Makes the error for a split that a data set lacks; the message names the existing ones."""
+    return MissingSplitError(f"'{root}' has no split '{split}' (there is {', '.join(existing) or 'none'}): {why}")
 
 
 def standard_split(name: str) -> str:
@@ -69,13 +69,13 @@ def standard_split(name: str) -> str:
 
 
 def standard_splits(names: Sequence[str]) -> list[str]:
-    """Returns the `standard_split` of each of all splits; an only split of another name is `train`."""
+    """Returns the `standard_split` of each split; if there is one split with another name, it is `train`."""
     splits = [standard_split(name) for name in names]
     return ["train"] if len(splits) == 1 and splits[0] not in SPLITS else splits
 
 
 def find_split(split: str, names: Sequence[str]) -> str | None:
-    """Finds a split among the names of all: the name itself, or the only one that stands for it."""
+    """Returns the name of a split in a data set: the name itself, or the only name that stands for it."""
     called = [name for name, stands_for in zip(names, standard_splits(names), strict=True) if stands_for == split]
     return split if split in names else called[0] if len(called) == 1 else None
 
@@ -104,7 +104,7 @@ def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
 
 
 def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, AnnotationTable]:
-    """Divides a split for training, where there is none for validation: `train`, and a `val` of a tenth of it.
+    """Divides a split into `train` and a `val` of a tenth of it, for data sets without a validation split.
 
     `val` has at least one image, and the ones that `divide` would select. A note of it says where it is from.
 

@@ -16,13 +16,13 @@ _MAX_NAMES_BYTES = 1 << 22
 
 
 class TableBuilder:
-    """Collects the rows of a table: images, and after each its objects.
+    """Collects the rows of a table; each image is added before its objects.
 
     An object that repeats another of its image in everything is left out, and counted in a note.
     """
 
     def __init__(self, category_names: Sequence[str], attribute_names: Mapping[str, list[str]] | None = None):
-        """Starts empty, with the names of the categories and of the attributes' values."""
+        """Starts an empty table with the names of the categories and of the attributes' values."""
         self._category_names = list(category_names)
         self._attribute_names = attribute_names
         self._names: list[str] = []

@@ -56,7 +56,7 @@ class _Entry:
 
 
 def is_widerface(root: Path) -> bool:
-    """Tells whether a folder has WIDER FACE's layout."""
+    """Returns whether a folder has WIDER FACE's layout."""
     return bool(list_splits(root, _BOXES))
 
 
@@ -122,7 +122,7 @@ def _add_faces(rows: TableBuilder, entry: _Entry) -> None:
 
 
 def _read_entries(path: Path, faults: Faults) -> Iterator[_Entry]:
-    """The images of a file. Lines that are no face are added to the faults; after any other fault, the rest is."""
+    """Reads the images of a file; broken lines become faults, and any other fault ends the reading."""
     lines = read_lines(path)
     at = 0
     while at < len(lines):

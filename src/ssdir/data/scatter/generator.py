@@ -47,7 +47,7 @@ class ScatterConfig(Config):
         max_size: largest glyph side, as a fraction of the canvas, in (0, 1].
         position_variance: how far a glyph's centre may leave its cell's, in half cells, 0 ... 2.
         filled_threshold: a cell of which a larger share is covered by boxes takes no glyph, 0 ... 1.
-        objects: least and most cells that are tried in an image; None for half to all of them.
+        objects: least and most cells of an image that a glyph is placed in if there is room; None for half to all.
         train: number of training images.
         val: number of validation images.
         test: number of test images.
@@ -129,7 +129,7 @@ class ScatteredImage:
 
 
 def image_rng(seed: int, split: SplitName, index: int) -> np.random.Generator:
-    """Returns the random generator of one image, whatever process generates it in whatever order."""
+    """Returns the random generator of one image, so that neither processes nor their order change the image."""
     return np.random.default_rng([seed, SPLITS.index(split), index])
 
 

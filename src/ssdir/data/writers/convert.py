@@ -110,10 +110,10 @@ def _read_splits(
     layout: Layout, root: Path, target: Target, done: Conversion, options: Mapping[str, str | None]
 ) -> dict[str, AnnotationTable]:
     """Reads the tables, by the splits' names in the new data set."""
-    found = layout.splits(root)
-    stands_for = standard_splits(found)
+    splits = layout.splits(root)
+    stands_for = standard_splits(splits)
     tables = {}
-    for name, split in zip(found, stands_for, strict=True):
+    for name, split in zip(splits, stands_for, strict=True):
         new = split if stands_for.count(split) == 1 else name
         try:
             table = layout.read(root, name, **options)

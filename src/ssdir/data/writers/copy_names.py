@@ -26,7 +26,7 @@ _MAX_BYTES = 180
 def copy_names(
     tables: Mapping[str, AnnotationTable], one_folder: bool, any_suffix: bool
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Chooses the names of copies: those of the images, where they can be written and no two share one.
+    """Chooses the names of image copies: the original names if they can be written and are unique.
 
     Two names are one if they differ only in case, suffix, or how an accent is written, as their labels would be
     one file, at least on some systems.
@@ -96,7 +96,7 @@ def _suffix_of(path: Path) -> str:
 
 
 def class_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Chooses class names that can be written, one per line, and read again; also describes the changes."""
+    """Chooses class names that can be written, one per line, and read again; also returns the changes."""
     taken, written, changes = {*names}, list[str](), list[str]()
     for name in names:
         plain = plain_text(name) or "class"

@@ -1,6 +1,6 @@
-"""The camera of a CLEVR scene, recovered from where its objects' centres are seen.
+"""The camera of a CLEVR scene, recovered from the objects' centres in space and in the image.
 
-CLEVR publishes no camera, but of each object's centre both `3d_coords` and `pixel_coords` (x, y, depth).
+CLEVR doesn't publish cameras, but `3d_coords` and `pixel_coords` (x, y, depth) of each object's centre.
 The generator's camera always looks at the origin with Z up, so only its position is unknown.
 """
 
@@ -73,10 +73,10 @@ class Camera:
 def recover_camera(
     points: NDArray[np.float64], pixel_coords: NDArray[np.float64], image_size: tuple[int, int]
 ) -> Camera:
-    """The most probable camera, given centres and where they are seen.
+    """Estimates the most probable camera, given the objects' centres in space and in the image.
 
-    From three objects on, the depths alone determine it, almost exactly. One or two still give three or more
-    equations, weaker ones, which the prior on the jitter completes; without any, the camera is the nominal one.
+    With three or more objects, the depths alone determine it almost exactly. One or two objects constrain it less,
+    and the prior on the camera's jitter decides the rest; without objects, the camera is the nominal one.
 
     Args:
         points: float (N, 3), `3d_coords`.

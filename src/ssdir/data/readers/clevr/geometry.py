@@ -1,7 +1,7 @@
-"""CLEVR geometry: the boxes and silhouettes of its solids as a camera sees them.
+"""CLEVR geometry: the boxes and silhouettes of CLEVR's objects in the image of a camera.
 
-Every solid is a core swept by a ball: a cube or an upright cylinder with rounded edges, or a point, for the
-sphere. Such a solid is convex and its farthest point in any direction is known, which is all that is needed.
+Every object is a convex solid, swept by a ball: a cube or a vertical cylinder with rounded edges, or a sphere. The
+farthest point of such a solid in any direction is known in closed form, and gives the silhouette.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ class Solids:
 def silhouettes(
     camera: Camera, solids: Solids, num_points: int, bevels: dict[str, float] | None = None
 ) -> NDArray[np.float64]:
-    """Returns the silhouettes' farthest points in `num_points` image directions, from right to down: (M, K, 2).
+    """Returns the silhouettes' farthest points in K = `num_points` image directions: (M, K, 2), in pixels.
 
-    In pixels, not clipped. The points with u · xy ≤ t, for a direction u of the image, lie on one side of a
-    plane through the camera. We tilt that plane until it touches: project the solid's farthest point along the
-    plane's normal, put the plane through it, repeat. Each step moves outwards, and the limit is the tangent.
+    Points are not clipped to the image.
+    Directions start at the right and turn downwards. For a direction u of the image, the points with u · xy ≤ t
+    lie on one side of a plane through the camera. The plane is tilted until it touches the solid: project the
+    solid's farthest point along the plane's normal, put the plane through it, repeat. Each step moves the plane
+    outwards, and its limit is the tangent plane.
     """
     axes = camera.axes
     angles = np.arange(num_points) * (2 * np.pi / num_points)
@@ -73,7 +75,7 @@ def silhouettes(
 
 
 def project_boxes(camera: Camera, solids: Solids, bevels: dict[str, float] | None = None) -> NDArray[np.float64]:
-    """Returns tight boxes (M, 4) of the whole solids, hidden parts too: xyxy in pixels, clipped to the image."""
+    """Returns tight boxes (M, 4) of whole objects, hidden parts included: xyxy in pixels, clipped to the image."""
     right, bottom, left, top = silhouettes(camera, solids, 4, bevels).swapaxes(0, 1)
     boxes = np.stack([left[:, 0], top[:, 1], right[:, 0], bottom[:, 1]], axis=1)
     height, width = camera.image_size
@@ -86,7 +88,7 @@ def cover_pixels(boxes_px: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def silhouette_areas(camera: Camera, solids: Solids, num_points: int = 128) -> NDArray[np.float64]:
-    """Returns the number of pixels that each whole solid covers in the image, (M,)."""
+    """Returns the number of pixels (M,) that each whole object covers in the image, hidden parts included."""
     height, width = camera.image_size
     x, y = np.moveaxis(np.clip(silhouettes(camera, solids, num_points), 0, [width, height]), -1, 0)
     return np.asarray((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1) / 2)

@@ -106,7 +106,7 @@ class ClevrScene:
 
 
 def is_clevr(root: Path) -> bool:
-    """Tells whether a folder has CLEVR's layout."""
+    """Returns whether a folder has CLEVR's layout."""
     return (root / "images").is_dir() and bool(clevr_splits(root))
 
 
@@ -120,9 +120,9 @@ def read_clevr(
 ) -> AnnotationTable:
     """Reads a split: categories, boxes, depth and attributes of all objects, and where their masks are.
 
-    With `extent="whole"` boxes are those of the whole solid, hidden parts included, clipped to the image; with
-    `extent="visible"` they are read from the masks, as is then the `visible` share. Both are whole pixels. An
-    object of which nothing is seen keeps its row and has a box without area.
+    With `extent="whole"`, boxes contain the whole object, hidden parts included, clipped to the image; with
+    `extent="visible"`, boxes and the `visible` share are computed from the masks. Both are whole pixels. An object
+    of which nothing is visible keeps its row and has a box without area.
     `draw_order` is by depth, farthest first.
 
     Raises:
@@ -234,8 +234,8 @@ def _parse_scene(entry: _SceneEntry, name: str, image_size: tuple[int, int], whe
     pixel_coords = np.array([item.pixel_coords for item in entry.objects], dtype=np.float64).reshape(-1, 3)
     camera = _fit_camera(points, pixel_coords, image_size, where)
     shapes = np.array(ATTRIBUTES["shape"])[attributes[:, list(ATTRIBUTES).index("shape")]]
-    # Objects stand on the ground, so the height of the centre is half the size. `rotation` is drawn as degrees
-    # in [0, 360), but the generator hands it to Blender as it is, which takes radians.
+    # Objects stand on the ground, so the height of the centre is half the size. The generator samples `rotation`
+    # in degrees from [0, 360), but passes the number to Blender unconverted, which interprets it as radians.
     rotations = np.array([item.rotation for item in entry.objects], dtype=np.float64)
     solids = Solids(shapes, points, points[:, 2], rotations)
     return ClevrScene(name, camera, solids, pixel_coords[:, 2], attributes)

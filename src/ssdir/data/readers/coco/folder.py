@@ -35,7 +35,7 @@ def split_files(root: Path) -> dict[str, Path]:
 def loose_files(root: Path) -> dict[str, Path]:
     """Finds COCO files of any name, by split: in the folder, in `annotations/`, or in a folder for each split.
 
-    The folder `annotations/` of a data set is no data set.
+    The folder `annotations/` of a data set is not itself a data set.
     """
     if root.resolve().name == "annotations" and split_files(root.resolve().parent):
         return {}
@@ -56,7 +56,7 @@ def _coco_in(folder: Path) -> list[Path]:
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, Path]:
-    """Groups files by the split that a word of their name stands for; an only file of another name is `all`."""
+    """Groups files by the split that a word of their name stands for; a single file of another name is `all`."""
     words = [re.split(r"[^a-z0-9]+", path.stem.lower()) for path in files]
     splits = [next((word for word in each if standard_split(word) in SPLITS), "") for each in words]
     if splits == [""]:
@@ -68,7 +68,7 @@ def _by_split(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def holds_coco(path: Path) -> bool:
-    """Tells whether a JSON file looks like COCO with images, by the keys near its beginning and its end."""
+    """Returns whether a JSON file looks like COCO with images, by the keys near its beginning and its end."""
     try:
         with reading(path) as file:
             head = file.read(_LOOKED_AT)
@@ -76,7 +76,7 @@ def holds_coco(path: Path) -> bool:
             tail = file.read(_LOOKED_AT)
     except OSError:
         return False
-    return len({found[1] for part in (head, tail) for found in _KEYS.finditer(part)}) > 1
+    return len({match[1] for part in (head, tail) for match in _KEYS.finditer(part)}) > 1
 
 
 @dataclass
@@ -125,8 +125,8 @@ class ImageFinder:
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         tried = (os.path.join(place, end) for end in ends for place in self._places)
         path = next((path for path in tried if os.path.isfile(self.root / path)), None)
-        if path is None and (found := self._ends.find_file(name)) is not None:
-            path = found.relative_to(self.root).as_posix()
+        if path is None and (match := self._ends.find_file(name)) is not None:
+            path = match.relative_to(self.root).as_posix()
         if path is not None:
             self.elsewhere.append(f"{quote(name)} is {path}")
         return path

@@ -25,17 +25,17 @@ OUTSIDE = ("leave", "read")
 
 
 def is_coco(root: Path) -> bool:
-    """Tells whether a folder has COCO files with standard names."""
+    """Returns whether a folder has COCO files with standard names."""
     return bool(split_files(root))
 
 
 def is_loose_coco(root: Path) -> bool:
-    """Tells whether a folder has COCO files of other names."""
+    """Returns whether a folder has COCO files of other names."""
     return bool(loose_files(root))
 
 
 def coco_splits(root: Path) -> list[str]:
-    """Lists the splits that have annotations; `all` is that of a single file without a split in its name."""
+    """Lists the splits that have annotations; a single file without a split in its name is the split `all`."""
     return list(_files(root))
 
 
@@ -112,8 +112,8 @@ def _file_of(root: Path, split: str) -> Path:
     files = _files(root)
     if split not in files:
         name = NAMED_BY_SPLIT.replace("*", split)
-        found = list(files) or [f"none: {listing((root / name).parent, root)}"]
-        raise missing_split(root, split, found, f"{name} is missing")
+        existing = list(files) or [f"none: {listing((root / name).parent, root)}"]
+        raise missing_split(root, split, existing, f"{name} is missing")
     return files[split]
 
 

@@ -76,7 +76,7 @@ def read_multi_object_images(path: str | Path) -> Iterator[MultiObjectImage]:
 
 
 def is_record_file(path: str | Path) -> bool:
-    """Tells whether a file has a TFRecord file's suffix."""
+    """Returns whether a file has a TFRecord file's suffix."""
     return Path(path).suffix.lower() in (".tfrecord", ".tfrecords") and Path(path).is_file()
 
 

@@ -115,7 +115,7 @@ def voc_splits(root: Path) -> list[str]:
     return names or list(SPLITS)
 
 
-def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
+def split_images(voc: VocFolder, split: str, notes: list[str]) -> list[str]:
     """Lists the names of the images of a split, each once; adds to the notes.
 
     Raises:
@@ -123,14 +123,14 @@ def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
         EmptySplitError: if it lists no images.
         InputError: if the images can't be divided.
     """
-    if found.folders:
-        if split not in found.folders:
-            raise missing_split(found.root, split, list(found.folders), "it needs a folder")
-        return list(found.folders[split])
-    if not found.has_lists:
-        return divide(list(found.images), split, f"'{found.root}'")
-    path = find_split_file(found.root, LISTS, split, found=voc_splits(found.root))
-    listed = [name for line in read_text(path).split("\n") if (name := _listed(line, found))]
+    if voc.folders:
+        if split not in voc.folders:
+            raise missing_split(voc.root, split, list(voc.folders), "it needs a folder")
+        return list(voc.folders[split])
+    if not voc.has_lists:
+        return divide(list(voc.images), split, f"'{voc.root}'")
+    path = find_split_file(voc.root, LISTS, split, existing=voc_splits(voc.root))
+    listed = [name for line in read_text(path).split("\n") if (name := _listed(line, voc))]
     if not listed:
         raise EmptySplitError(f"{path}: the split is empty, it lists no images")
     unique = list(dict.fromkeys(listed))
@@ -139,7 +139,7 @@ def split_images(found: VocFolder, split: str, notes: list[str]) -> list[str]:
     return unique
 
 
-def _listed(line: str, found: VocFolder) -> str:
+def _listed(line: str, voc: VocFolder) -> str:
     """Returns the name of the image that a line of a list means; the line itself, if there is no such image."""
     name = line.strip()
     without_flag = _FLAG.sub("", name)
@@ -152,29 +152,29 @@ def _listed(line: str, found: VocFolder) -> str:
         str(path),
         str(path.with_suffix("")) if path.name else "",
     )
-    return next((spelling for spelling in spellings if spelling in found.images), without_flag)
+    return next((spelling for spelling in spellings if spelling in voc.images), without_flag)
 
 
-def unlisted_note(found: VocFolder) -> list[str]:
+def unlisted_note(voc: VocFolder) -> list[str]:
     """Counts the images that are in none of the lists."""
-    if not found.has_lists:
+    if not voc.has_lists:
         return []
     listed = {
-        _listed(line, found)
-        for split in list_splits(found.root, LISTS)
-        for line in read_text(found.root / LISTS.replace("*", split)).split("\n")
+        _listed(line, voc)
+        for split in list_splits(voc.root, LISTS)
+        for line in read_text(voc.root / LISTS.replace("*", split)).split("\n")
     }
-    unlisted = [name for name in found.images if name not in listed]
+    unlisted = [name for name in voc.images if name not in listed]
     return note_if_any("images in none of the lists, passed over", unlisted)
 
 
-def find_image(found: VocFolder, name: str, file_name: str) -> Path:
+def find_image(voc: VocFolder, name: str, file_name: str) -> Path:
     """Finds the only image of a name; among several, the one with the annotation's `file_name`.
 
     Raises:
         InputError: if there is none, or several are left.
     """
-    candidates = found.images.get(name, [])
+    candidates = voc.images.get(name, [])
     if len(candidates) == 1:
         return candidates[0]
     named = [path for path in candidates if path.name == file_name]
@@ -182,5 +182,5 @@ def find_image(found: VocFolder, name: str, file_name: str) -> Path:
         return named[0]
     if candidates:
         names = ", ".join(path.name for path in candidates)
-        raise InputError(f"'{found.images_in}' has several images called {quote(name)} ({names}): keep one")
-    raise InputError(f"'{found.images_in}' has no image {quote(name)}, which its list or annotation names")
+        raise InputError(f"'{voc.images_in}' has several images called {quote(name)} ({names}): keep one")
+    raise InputError(f"'{voc.images_in}' has no image {quote(name)}, which its list or annotation names")

@@ -38,12 +38,12 @@ _MAX_TRIED, _HEAD = 100, 4096
 
 
 def is_voc(root: Path) -> bool:
-    """Tells whether a folder has Pascal VOC's layout."""
+    """Returns whether a folder has Pascal VOC's layout."""
     return (root / "JPEGImages").is_dir() and any(visible((root / "Annotations").rglob("*.xml")))
 
 
 def is_voc_beside(root: Path) -> bool:
-    """Tells whether a folder, or those in it, have images with VOC's XML beside them."""
+    """Returns whether a folder, or those in it, have images with VOC's XML beside them."""
     return any(_is_annotation(path) for path in islice(labels_beside_images(root, ".xml"), _MAX_TRIED))
 
 
@@ -56,7 +56,7 @@ def _is_annotation(path: Path) -> bool:
 
 
 def read_voc(root: Path, split: str) -> AnnotationTable:
-    """Reads a split, with the `difficult` flags. An image without an XML file has no objects; these are noted.
+    """Reads a split, with the `difficult` flags. Images without an XML file have no objects; a note counts them.
 
     VOC counts pixels from 1, and a box's last pixel belongs to it: (1, 1, 1, 1) is the first pixel, here
     (0, 0, 1, 1). Corners in the wrong order are swapped, and counted. Boxes refer to the image as shown, unless
@@ -67,19 +67,19 @@ def read_voc(root: Path, split: str) -> AnnotationTable:
             has a size other than the image's, an object without name or box, or a class that `classes.txt` lacks.
             It names up to ten faults at once.
     """
-    found = open_voc_folder(root)
-    folder, notes = found.root, list(found.notes)
-    stems = split_images(found, split, notes)
-    notes += unlisted_note(found)
+    voc = open_voc_folder(root)
+    folder, notes = voc.root, list(voc.notes)
+    stems = split_images(voc, split, notes)
+    notes += unlisted_note(voc)
     faults = Faults(f"'{root}', split {split}")
     classes = folder / "classes.txt"
-    annotations = _read_annotations(found, stems if is_there(classes) else None, faults)
+    annotations = _read_annotations(voc, stems if is_there(classes) else None, faults)
     names = read_names(classes) if is_there(classes) else _class_names(annotations)
-    unlabelled = [stem for stem in stems if stem not in found.annotations]
+    unlabelled = [stem for stem in stems if stem not in voc.annotations]
     notes += note_if_any("images without an XML file, taken as without objects", unlabelled)
-    if len(unlabelled) == len(stems) and not found.annotations.keys() & found.images.keys():
+    if len(unlabelled) == len(stems) and not voc.annotations.keys() & voc.images.keys():
         faults.add(f"'{root}': none of its images, {len(stems)} in {split}, has an XML file")
-    rows = _Rows(found, names, faults)
+    rows = _Rows(voc, names, faults)
     for stem in stems:
         with faults.collecting():
             rows.add(stem, annotations.get(stem))
@@ -89,13 +89,13 @@ def read_voc(root: Path, split: str) -> AnnotationTable:
     return rows.table.build(folder, [*lists, *sources], [*notes, *rows.notes()], has_difficult=True)
 
 
-def _read_annotations(found: VocFolder, stems: Sequence[str] | None, faults: Faults) -> dict[str, VocAnnotation]:
+def _read_annotations(voc: VocFolder, stems: Sequence[str] | None, faults: Faults) -> dict[str, VocAnnotation]:
     """Reads the annotations of the named images that have any; of all images, if none are named."""
     annotations = {}
-    for stem in found.annotations if stems is None else stems:
-        if stem in found.annotations:
+    for stem in voc.annotations if stems is None else stems:
+        if stem in voc.annotations:
             with faults.collecting():
-                annotations[stem] = read_annotation(found.annotations[stem], faults)
+                annotations[stem] = read_annotation(voc.annotations[stem], faults)
     return annotations
 
 
@@ -106,9 +106,9 @@ def _class_names(annotations: dict[str, VocAnnotation]) -> list[str]:
 class _Rows:
     """Collects the images and boxes, and counts what was corrected in them."""
 
-    def __init__(self, found: VocFolder, names: Sequence[str], faults: Faults) -> None:
+    def __init__(self, voc: VocFolder, names: Sequence[str], faults: Faults) -> None:
         self.table = TableBuilder(names)
-        self._found, self._faults = found, faults
+        self._voc, self._faults = voc, faults
         self._names, self._position = names, {name: i for i, name in enumerate(names)}
         self._turned, self._unsure, self._swapped = list[str](), list[str](), list[str]()
         self._from_zero = 0
@@ -119,9 +119,9 @@ class _Rows:
         Raises:
             InputError: if the image can't be read, or its annotation is of another size.
         """
-        path = find_image(self._found, stem, annotation.file_name if annotation is not None else "")
+        path = find_image(self._voc, stem, annotation.file_name if annotation is not None else "")
         size = image_size(path)
-        name = path.relative_to(self._found.root).as_posix()
+        name = path.relative_to(self._voc.root).as_posix()
         self.table.add_image(name, size)
         if annotation is None:
             return
@@ -133,7 +133,7 @@ class _Rows:
         for item in annotation.objects:
             if item.name not in self._position:
                 hint = nearest(item.name, self._names) or f"; it has {quote(', '.join(self._names))[1:-1]}"
-                classes = self._found.root / "classes.txt"
+                classes = self._voc.root / "classes.txt"
                 self._faults.add(f"{annotation.path}: class {quote(item.name)} is not in {classes}{hint}")
                 continue
             self._from_zero += min(item.box[:2]) < 0
@@ -157,7 +157,7 @@ class _Rows:
 
 
 def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[int, int]) -> int:
-    """Returns the EXIF orientation that boxes must be turned by to fit the image as shown: 1 is not at all."""
+    """Returns the EXIF orientation to apply to boxes so that they fit the image as shown; 1 changes nothing."""
     if annotation.size in (size, (0, 0)):  # Some tools write no size.
         return 1
     orientation = image_orientation(image)

@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class VocObject:
-    """An object; `was_swapped` tells whether its corners were in the wrong order."""
+    """An object of an XML file; `was_swapped` is True if its corners were in the wrong order."""
 
     name: str
     box: Box
@@ -77,7 +77,7 @@ def _read_root(path: Path) -> Element:
         raise InputError(
             f"{path}: XML with a document type or entities is not read, as it can't be trusted"
         ) from None
-    except (OSError, LookupError, ValueError) as error:  # Encodings raise the latter two.
+    except (OSError, LookupError, ValueError) as error:  # Unknown encodings raise LookupError and ValueError.
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not readable ({error})") from None

@@ -38,15 +38,15 @@ class Darknet:
 
 def find_darknets(root: Path) -> list[Path]:
     """Finds the files `*.data` of a folder that name classes and a split."""
-    found = []
+    files = []
     for path in sorted(root.glob("*.data")):
         try:
             values = dict(_read_pairs(path))
         except InputError:  # Other tools use the suffix .data for anything.
             continue
         if "names" in values and values.keys() & {*_SPLIT_KEYS}:
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def read_darknet(path: Path) -> Darknet:
@@ -73,10 +73,10 @@ def read_darknet(path: Path) -> Darknet:
 def _names_file(path: Path, entry: str) -> Path:
     """Finds the file of names: relative to the folder of `obj.data`, or by the end of its path."""
     names = path.parent / entry
-    found = names if os.path.isfile(names) else PathEnds(path.parent).find_file(entry)
-    if found is None:
+    file = names if os.path.isfile(names) else PathEnds(path.parent).find_file(entry)
+    if file is None:
         raise InputError(f"{path}: names is {quote(entry)}, but '{names}' does not exist")
-    return found
+    return file
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:

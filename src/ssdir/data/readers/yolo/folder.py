@@ -32,7 +32,7 @@ class Place:
     Attributes:
         path: its path, existing or not.
         named_by: the file and key that name it, for messages; empty if no file does.
-        is_matched: whether it was found by the end of its path only.
+        is_matched: whether it was matched by the end of its path only.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class YoloFolder:
 
     Attributes:
         root: its folder.
-        described_by: the file that names the classes, if any.
+        described_by: the `data.yaml` or `obj.data`, if there is one.
         names: names of the classes, or None if they only have numbers.
         base: the folder that paths are relative to; labels are searched for within it.
         splits: the folders or lists of each split.
@@ -69,7 +69,7 @@ def open_yolo_folder(root: Path) -> YoloFolder:
     """Reads the `data.yaml` or `obj.data`, or looks at the folders.
 
     Raises:
-        InputError: if what describes the data set, or the list of classes, is broken, or there are several.
+        InputError: if the `data.yaml`, `obj.data` or list of classes is broken, or there are several of them.
     """
     files = find_yamls(root) or find_darknets(root)
     if len(files) > 1:
@@ -158,11 +158,11 @@ def _names_file(root: Path, image_folders: Sequence[Path]) -> Path | None:
     """
     labels = [label_file(folder / "any", root).parent for folder in image_folders]
     folders = dict.fromkeys([root, root / "labels", *labels, *image_folders])
-    found = [folder / name for folder in folders for name in NAMES_FILES if is_there(folder / name)]
-    for other in found[1:]:
-        if read_names(other) != read_names(found[0]):
-            raise InputError(f"{found[0]} and {other} name other classes: keep one of them")
-    return found[0] if found else None
+    files = [folder / name for folder in folders for name in NAMES_FILES if is_there(folder / name)]
+    for other in files[1:]:
+        if read_names(other) != read_names(files[0]):
+            raise InputError(f"{files[0]} and {other} name other classes: keep one of them")
+    return files[0] if files else None
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -190,53 +190,53 @@ def _folder_name(place: Place) -> str:
 # Images ---------------------------------------------------------------------------------------------------
 
 
-def all_images(found: YoloFolder) -> Iterator[Path]:
+def all_images(yolo: YoloFolder) -> Iterator[Path]:
     """Yields the images of all splits that can be read."""
     places = (
-        [Place(found.undivided)] if found.undivided else [p for several in found.splits.values() for p in several]
+        [Place(yolo.undivided)] if yolo.undivided else [p for several in yolo.splits.values() for p in several]
     )
     for place in places:
-        faults = Faults(str(found.root))  # Faults of other splits are reported when those are read.
+        faults = Faults(str(yolo.root))  # Faults of other splits are reported when those are read.
         with faults.collecting():
-            yield from _images_of(place, found.root, faults, [])
+            yield from _images_of(place, yolo.root, faults, [])
 
 
-def split_images(found: YoloFolder, split: str, notes: list[str]) -> list[Path]:
+def split_images(yolo: YoloFolder, split: str, notes: list[str]) -> list[Path]:
     """The images of a split, each once; adds to the notes.
 
     Raises:
         InputError: if there is no such split, or a folder, list or image is missing, or has no images.
     """
-    if found.undivided is not None:
-        images = _images_of(Place(found.undivided), found.root, Faults(""), notes)
-        by_name = {relative_name(image, found.root): image for image in images}
-        return [by_name[name] for name in divide(list(by_name), split, f"'{found.root}'")]
-    places = found.splits.get(split) or [
-        place for several in found.splits.values() for place in several if _folder_name(place) == split
+    if yolo.undivided is not None:
+        images = _images_of(Place(yolo.undivided), yolo.root, Faults(""), notes)
+        by_name = {relative_name(image, yolo.root): image for image in images}
+        return [by_name[name] for name in divide(list(by_name), split, f"'{yolo.root}'")]
+    places = yolo.splits.get(split) or [
+        place for several in yolo.splits.values() for place in several if _folder_name(place) == split
     ]
     if not places:
-        is_yaml = found.described_by is not None and found.described_by.suffix in (".yaml", ".yml")
+        is_yaml = yolo.described_by is not None and yolo.described_by.suffix in (".yaml", ".yml")
         where = "name its folder in data.yaml" if is_yaml else "give it a folder, or a data.yaml"
-        raise missing_split(found.root, split, list(found.splits), where)
+        raise missing_split(yolo.root, split, list(yolo.splits), where)
     paths = [place.path for place in places]
-    same = [name for name, others in found.splits.items() if name != split and [p.path for p in others] == paths]
+    same = [name for name, others in yolo.splits.items() if name != split and [p.path for p in others] == paths]
     if same:
         notes.append(f"{split} and {same[0]} are the same images: what is measured on one is known from the other")
-    loose = [relative_name(path, found.root) for path in found.loose]
+    loose = [relative_name(path, yolo.root) for path in yolo.loose]
     notes += note_if_any("images beside the folders of the splits, passed over", loose)
-    return _images_once(found, split, places, notes)
+    return _images_once(yolo, split, places, notes)
 
 
-def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: list[str]) -> list[Path]:
+def _images_once(yolo: YoloFolder, split: str, places: Sequence[Place], notes: list[str]) -> list[Path]:
     """Lists the images of places, each once."""
-    faults = Faults(f"'{found.root}', split {split}")
+    faults = Faults(f"'{yolo.root}', split {split}")
     listed = list[Path]()
     for place in places:
         if place.is_matched:
             notes.append(f"{place.named_by}, matched with '{place.path}' by the end of the path")
         # The only place of a split may be empty, which is an error of its own kind.
         with faults.collecting() if len(places) > 1 else nullcontext():
-            listed += _images_of(place, found.root, faults, notes)
+            listed += _images_of(place, yolo.root, faults, notes)
     faults.stop_at_any()
     once: dict[str, Path] = {}
     for path in listed:
@@ -244,7 +244,7 @@ def _images_once(found: YoloFolder, split: str, places: Sequence[Place], notes: 
     images = list(once.values())
     if len(images) < len(listed):
         notes.append(f"images that are in {split} more than once, taken once: {len(listed) - len(images)}")
-    inside = [os.path.abspath(folder) for folder in (found.root, found.base)]
+    inside = [os.path.abspath(folder) for folder in (yolo.root, yolo.base)]
     outside = [path for path in images if not any(Path(os.path.abspath(path)).is_relative_to(at) for at in inside)]
     notes += note_if_any("images outside of the data set's folder, read all the same", outside)
     return images
@@ -287,9 +287,9 @@ def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> 
         here = next((name for name in (listed, line) if os.path.isfile(path.parent / name)), None)
         if here is not None:
             images.append(path.parent / here)
-        elif (found := ends.find_file(listed)) is not None:
-            images.append(found)
-            moved.append(f"{path}: line {number}, {quote(listed)} is '{relative_name(found, root)}'")
+        elif (match := ends.find_file(listed)) is not None:
+            images.append(match)
+            moved.append(f"{path}: line {number}, {quote(listed)} is '{relative_name(match, root)}'")
         else:
             faults.add(f"{path}: line {number} lists image {quote(listed)}, which does not exist")
             num_missing += 1
@@ -302,11 +302,9 @@ def _listed_images(path: Path, root: Path, faults: Faults, notes: list[str]) -> 
     return images
 
 
-def places_of(found: YoloFolder, split: str) -> list[Path]:
+def places_of(yolo: YoloFolder, split: str) -> list[Path]:
     """Returns the folders of images, or lists, of a split."""
-    return (
-        [found.undivided] if found.undivided is not None else [place.path for place in found.splits.get(split, [])]
-    )
+    return [yolo.undivided] if yolo.undivided is not None else [place.path for place in yolo.splits.get(split, [])]
 
 
 def relative_name(path: Path, root: Path) -> str:

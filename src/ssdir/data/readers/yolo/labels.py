@@ -15,9 +15,10 @@ NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 def label_file(image: Path, base: Path) -> Path:
-    """Returns the label file of an image: in `labels` for the last `images` on the way to it, or beside it.
+    """Returns the label file of an image.
 
-    Where both or neither exist, it is the former. Folders above the data set are ignored.
+    It has the image's path with the last folder `images` replaced by `labels`; if only a text file beside the
+    image exists, it is that one. Folders above the data set are ignored.
     """
     parts, beside = list(image.parent.parts), image.parent / f"{image.stem}.txt"
     absolute = image.parent.absolute().parts

@@ -141,19 +141,19 @@ def find_keypoints(rows: Iterable[tuple[list[float], str]]) -> tuple[int, int]:
 
 
 def could_be_polygon(numbers: Sequence[float]) -> bool:
-    """Tells whether numbers may be pairs of coordinates; the visibility 2 is none."""
+    """Returns whether numbers may be pairs of coordinates; a visibility of 2 is not a coordinate."""
     return len(numbers) % 2 == 0 and not (_are_marked(numbers) and 2 in numbers[BOX + 2 :: 3])
 
 
 def could_be_pose(numbers: Sequence[float]) -> bool:
-    """Tells whether numbers may be a box and keypoints: marked with their visibility, or pairs within the box."""
+    """Returns whether numbers may be a box and keypoints: with visibility flags, or pairs within the box."""
     if len(numbers) <= SCORED_BOX or min(numbers[2:BOX]) <= 0:
         return False
     return _are_marked(numbers) or _are_enclosed(numbers)
 
 
 def _are_marked(numbers: Sequence[float]) -> bool:
-    """Tells whether each third number after the box is a visibility, and the others coordinates in the image."""
+    """Returns whether each third number after the box is a visibility, and the others coordinates in the image."""
     points = numbers[BOX:]
     if len(points) % 3 or any(mark not in _VISIBILITIES for mark in points[2::3]):
         return False
@@ -161,7 +161,7 @@ def _are_marked(numbers: Sequence[float]) -> bool:
 
 
 def _are_enclosed(numbers: Sequence[float]) -> bool:
-    """Tells whether the first two pairs are centre and size of a box in the image that the others lie in."""
+    """Returns whether the first two pairs are centre and size of a box in the image that the others lie in."""
     if len(numbers) % 2 or _is_parallelogram(numbers):
         return False
     x, y, w, h = numbers[:BOX]
@@ -173,7 +173,7 @@ def _are_enclosed(numbers: Sequence[float]) -> bool:
 
 
 def _is_parallelogram(numbers: Sequence[float]) -> bool:
-    """Tells whether four points are the corners of a rotated box."""
+    """Returns whether four points are the corners of a rotated box."""
     if len(numbers) != 8:
         return False
     corners = np.array(numbers).reshape(4, 2)

@@ -52,7 +52,7 @@ _MAX_TRIED = 100
 
 
 def is_yolo(root: Path) -> bool:
-    """Tells whether a folder has YOLO's layout."""
+    """Returns whether a folder has YOLO's layout."""
     if find_yamls(root):
         return True
     try:
@@ -62,17 +62,17 @@ def is_yolo(root: Path) -> bool:
 
 
 def is_darknet(root: Path) -> bool:
-    """Tells whether a folder has Darknet's `obj.data`."""
+    """Returns whether a folder has Darknet's `obj.data`."""
     return bool(find_darknets(root))
 
 
 def is_yolo_beside(root: Path) -> bool:
-    """Tells whether a folder, or those in it, have images with YOLO's labels beside them."""
+    """Returns whether a folder, or those in it, have images with YOLO's labels beside them."""
     return any(_holds_a_label(path) for path in islice(labels_beside_images(root, ".txt"), _MAX_TRIED))
 
 
 def _holds_a_label(path: Path) -> bool:
-    """Tells whether the first line of a text file is a box, and not, say, a caption."""
+    """Returns whether the first line of a text file is a box, and not, say, a caption."""
     try:
         first = next((line.split() for line in read_lines(path, _MAX_LABEL_BYTES) if line), [])
         parse_numbers(first, "")
@@ -86,18 +86,19 @@ def yolo_splits(root: Path) -> list[str]:
     """Lists the splits that are named, even if missing; train, val and test where the images are to be divided.
 
     Raises:
-        InputError: if the file that describes the data set can't be read.
+        InputError: if the `data.yaml` or `obj.data` can't be read.
     """
-    found = open_yolo_folder(root)
-    return list(SPLITS) if found.undivided is not None else list(found.splits)
+    yolo = open_yolo_folder(root)
+    return list(SPLITS) if yolo.undivided is not None else list(yolo.splits)
 
 
 def read_yolo(root: Path, split: str) -> AnnotationTable:
-    """Reads a split. An image without a label file has no objects; how many there are is noted.
+    """Reads a split. Images without a label file have no objects; a note counts them.
 
-    Boxes are taken to refer to the image as shown, with its EXIF orientation applied. They are kept as
-    annotated, also where they reach out of the image. Polygons and rotated boxes become their tight boxes, and
-    poses their boxes. A sixth number, the confidence of a prediction, is ignored and counted.
+    Boxes are assumed to refer to the image as shown, with its EXIF orientation applied. They are kept as
+    annotated, even if they extend beyond the image. Polygons and rotated boxes become their tight boxes; of poses,
+    the box is read. A sixth number, the confidence of a prediction, is ignored, and a note counts the lines that
+    have one.
 
     Raises:
         InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
@@ -105,13 +106,13 @@ def read_yolo(root: Path, split: str) -> AnnotationTable:
             class or no relative coordinates. It names files and lines, up to ten faults at once.
     """
     folder = find_folder(root)
-    found, notes = open_yolo_folder(folder), list[str]()
-    images = split_images(found, split, notes)
+    yolo, notes = open_yolo_folder(folder), list[str]()
+    images = split_images(yolo, split, notes)
     faults = Faults(f"'{root}', split {split}")
-    lines = _LabelLines(found, faults)
+    lines = _LabelLines(yolo, faults)
     rows, labels, unlabelled = TableBuilder(lines.names), dict[Path, Path](), list[Path]()
     for image in images:
-        label = label_file(image, found.base)
+        label = label_file(image, yolo.base)
         if label in labels:
             faults.add(f"'{image}' and '{labels[label]}' share the label file '{label}': rename one of the two")
             continue
@@ -127,21 +128,21 @@ def read_yolo(root: Path, split: str) -> AnnotationTable:
             continue
         for category, box in lines.objects(label):
             rows.add_object(category, [side * scale for side, scale in zip(box, size[::-1] * 2, strict=True)])
-    if len(unlabelled) == len(images) and not _has_labels(found):
-        expected = label_file(images[0], found.base)
+    if len(unlabelled) == len(images) and not _has_labels(yolo):
+        expected = label_file(images[0], yolo.base)
         faults.add(f"'{root}': none of its images, {len(images)} in {split}, has a label file ('{expected}', ...)")
     faults.stop_at_any()
     notes += note_if_any("images without a label file, taken as without objects", unlabelled)
-    notes += [*passed_over(places_of(found, split), found.base, labels), *lines.notes()]
+    notes += [*passed_over(places_of(yolo, split), yolo.base, labels), *lines.notes()]
     sources = [label for label in labels if label.is_file()]
     return rows.build(
-        folder, [*([found.described_by] if found.described_by else []), *sources], notes, sizes_from_files=True
+        folder, [*([yolo.described_by] if yolo.described_by else []), *sources], notes, sizes_from_files=True
     )
 
 
-def _has_labels(found: YoloFolder) -> bool:
-    """Tells whether any image of any split has a label file."""
-    return any(label_file(image, found.base).is_file() for image in all_images(found))
+def _has_labels(yolo: YoloFolder) -> bool:
+    """Returns whether any image of any split has a label file."""
+    return any(label_file(image, yolo.base).is_file() for image in all_images(yolo))
 
 
 class _LabelLines:
@@ -154,14 +155,14 @@ class _LabelLines:
         names: names of the classes.
     """
 
-    def __init__(self, found: YoloFolder, faults: Faults) -> None:
-        self._found, self._faults = found, faults
+    def __init__(self, yolo: YoloFolder, faults: Faults) -> None:
+        self._yolo, self._faults = yolo, faults
         self._kept: dict[Path, list[str]] = {}
         self._taken: set[Path] = set()
-        self._keypoints = found.keypoints
+        self._keypoints = yolo.keypoints
         self._num_scored = self._num_poses = self._num_ambiguous = 0
-        self.names = found.names if found.names is not None else self._numbers()
-        described_by = found.described_by
+        self.names = yolo.names if yolo.names is not None else self._numbers()
+        described_by = yolo.described_by
         self._source = f"{described_by} names {len(self.names)}" if described_by else "numbers start at 0"
 
     def objects(self, label: Path) -> Iterator[tuple[int, Box]]:
@@ -182,9 +183,7 @@ class _LabelLines:
                 self._faults.add(str(error))
                 continue
             self._num_scored += len(numbers) == SCORED_BOX
-            self._num_poses += (
-                len(numbers) > SCORED_BOX and self._found.keypoints is None and bool(self._keypoints)
-            )
+            self._num_poses += len(numbers) > SCORED_BOX and self._yolo.keypoints is None and bool(self._keypoints)
             yield category, box
 
     def notes(self) -> list[str]:
@@ -214,7 +213,7 @@ class _LabelLines:
                         yield parse_numbers(values, where), where
 
     def _label_files(self) -> list[Path]:
-        return sorted({label_file(image, self._found.base) for image in all_images(self._found)})
+        return sorted({label_file(image, self._yolo.base) for image in all_images(self._yolo)})
 
     def _keep(self, label: Path) -> list[str]:
         if label not in self._kept:
