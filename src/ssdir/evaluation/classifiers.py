@@ -1,4 +1,4 @@
-"""Classification of embedded objects: a linear probe, nearest neighbours, and few labels of each class."""
+"""Classification of objects by their embeddings: linear probe, nearest neighbours, few labels per class."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def fit_probe(embeddings: Array, labels: Integers, center: Array | None = None) 
 
 
 def fit_classifiers(train: EmbeddedObjects) -> dict[str, Classifier]:
-    """Fits `probe`, see `fit_probe`, and `knn_10` and `knn_1`, votes of the nearest by cosine, as they are.
+    """Fits the classifiers `probe` (see `fit_probe`), `knn_10` and `knn_1`.
 
-    A vote weighs the inverse of its cosine distance.
+    The nearest neighbours are those of the largest cosine, without centring; a vote is weighted by the inverse of
+    its cosine distance.
 
     Args:
         train: the objects to learn from, at least one.
@@ -76,23 +77,23 @@ def detected_metrics(
     """Scores classifiers at detected boxes.
 
     Args:
-        classifiers: learned at true boxes, see `fit_classifiers`.
+        classifiers: classifiers fitted at true boxes, see `fit_classifiers`.
         detected: float64 (M, D), the embeddings of detected objects.
         match: int64 (M,), the true object that each is matched to, or -1.
         labels: int64 (T,), the classes of the true objects.
 
     Returns:
         `NAME/accuracy` and `NAME/balanced` over matched objects; `NAME/accuracy_end_to_end` and
-        `NAME/balanced_end_to_end` over true objects, of which a missed one is wrong; `recall`, the share that
-        is matched.
+        `NAME/balanced_end_to_end` over all true objects, where a missed object counts as an error; `recall`, the
+        share of true objects that is matched.
     """
-    found = match >= 0
-    scores = {"recall": float(found.sum()) / len(labels)}
+    is_matched = match >= 0
+    scores = {"recall": float(is_matched.sum()) / len(labels)}
     for name, classifier in classifiers.items():
         predicted = np.full(len(labels), MISSED)
-        if found.any():
-            predicted[match[found]] = classifier.predict(detected[found])
-            matched = np.unique(match[found])
+        if is_matched.any():
+            predicted[match[is_matched]] = classifier.predict(detected[is_matched])
+            matched = np.unique(match[is_matched])
             scores |= {
                 f"{name}/{score}": v for score, v in accuracies(labels[matched], predicted[matched]).items()
             }
@@ -107,19 +108,19 @@ def few_label_metrics(
     counts: Sequence[int] = FEW_LABELS,
     seeds: Sequence[int] = range(NUM_DRAWS),
 ) -> dict[str, float]:
-    """Linear probes that learn from few objects of each class, drawn from a split.
+    """Scores linear probes that learn from a few randomly sampled objects of each class.
 
     Embeddings are centred by the mean of the whole split, which needs no labels.
 
     Args:
-        train: the objects to draw from; a class with fewer than are drawn gives all that it has.
+        train: the objects to sample from; a class with fewer objects than the count contributes all of them.
         test: the objects to classify, at least one.
-        counts: how many objects of each class to draw.
-        seeds: one draw each.
+        counts: numbers of objects of each class to learn from.
+        seeds: one seed per random sample.
 
     Returns:
-        `few_labels/COUNT/accuracy` and `balanced`, means over the draws, each with `…_std`, their population
-        standard deviation.
+        `few_labels/COUNT/accuracy` and `balanced`, means over the seeds, each with `…_std`, the population
+        standard deviation over the seeds.
     """
     metrics, center = {}, train.embeddings.mean(axis=0)
     for count in counts:
@@ -134,8 +135,8 @@ def few_label_metrics(
 def _few_labels(
     train: EmbeddedObjects, test: EmbeddedObjects, count: int, center: Array, seed: int
 ) -> dict[str, float]:
-    """Scores a probe of one draw."""
+    """Scores a probe that learns from one random sample."""
     order = np.random.default_rng(seed).permutation(len(train))
-    drawn = np.concatenate([order[train.labels[order] == label][:count] for label in np.unique(train.labels)])
-    probe = fit_probe(train.embeddings[drawn], train.labels[drawn], center)
+    sampled = np.concatenate([order[train.labels[order] == label][:count] for label in np.unique(train.labels)])
+    probe = fit_probe(train.embeddings[sampled], train.labels[sampled], center)
     return accuracies(test.labels, probe.predict(test.embeddings))

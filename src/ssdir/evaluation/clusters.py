@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def cluster_metrics(latents: Tensor, labels: Tensor, num_clusters: int, seed: int = 0) -> dict[str, float]:
-    """k-means on latents, without standardising, against true categories.
+    """Compares the clusters of k-means on latents, without standardising, with the true categories.
 
     Args:
         latents: float (n, D).
         labels: int64 (n,), true categories.
         num_clusters: k, the number of categories.
-        seed: of the ten initialisations, the best of which counts.
+        seed: seed of the ten initialisations, of which the best is used.
 
     Returns:
         `clusters/nmi`, `clusters/ari`, and `clusters/accuracy`, under the best one-to-one assignment of

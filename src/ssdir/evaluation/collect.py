@@ -47,26 +47,26 @@ ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
 
 Kept: TypeAlias = Literal["embeddings", "all", "similarity"]
-"""What is kept of a split: what probes learn from; all that is measured; or the similarity of objects as well."""
+"""What to keep of a split: embeddings for probes, everything that is measured, or object similarity too."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The outputs of a model for a split that evaluation needs.
+    """The outputs of a model on a split that evaluation needs.
 
     Attributes:
-        ranked: detections at a low threshold, for average precision.
-        objects: those at the operating threshold, with z_what.
-        targets: true objects.
-        categories: int64 (T,), what each of them is.
+        ranked: detections at a low score threshold, for average precision.
+        objects: detections at the operating threshold, with z_what.
+        targets: the T true objects.
+        categories: int64 (T,), the category of each true object.
         ignored: regions in which a detection is neither right nor wrong.
         match: int64 (M,), the target of each of `objects`, or -1.
         embeddings: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a
             detector, whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
-        reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was drawn.
-        object_errors: float (M,), how far the drawing of each of `objects` is off; empty if nothing was drawn.
-        masks: see `MaskMeter`; empty if nothing was drawn, or either side has no masks.
+        reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was decoded.
+        object_errors: float (M,), mean squared error of each decoded object; empty if nothing was decoded.
+        masks: see `MaskMeter`; empty if nothing was decoded, or the model or the data have no masks.
     """
 
     ranked: Objects
@@ -88,10 +88,10 @@ class Collector:
     Args:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point.
-        random_model: a copy whose what encoder is untrained; a floor, of the boxes that `model` finds.
-        kept: with `embeddings`, no detections below the threshold are ranked, and nothing is reconstructed. Else
-            reconstructions and masks are measured too, if the model decodes (`DrawsScenes`), and with `similarity`
-            also how similar objects look, see `ObjectSimilarityMeter`.
+        random_model: a copy with an untrained what encoder, which embeds the boxes that `model` detects: a floor.
+        kept: with `embeddings`, no detections below the threshold are kept, and nothing is reconstructed. With
+            `all`, reconstructions and masks are measured too if the model decodes (`DrawsScenes`), and with
+            `similarity` also how similar objects look (`ObjectSimilarityMeter`).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Collector:
     ) -> None:
         self._model, self._random_model, self._threshold = model, random_model, threshold
         self._ranked_from = threshold if kept == "embeddings" else min(RANKING_THRESHOLD, threshold)
-        self._drawing = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
+        self._decoder = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
         self._similarity = ObjectSimilarityMeter() if kept == "similarity" else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
         self._objects: dict[str, list[Objects]] = defaultdict(list)
@@ -114,8 +114,8 @@ class Collector:
 
     @property
     def draws(self) -> bool:
-        """True if there are masks to compare with."""
-        return self._drawing is not None
+        """True if objects are decoded, so that true masks are of use."""
+        return self._decoder is not None
 
     def add(
         self,
@@ -131,16 +131,16 @@ class Collector:
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            targets: its T true objects; their boxes, like those of `ignored`, are relative to the padded images.
-            categories: int64 (T,), what each of them is.
-            attributes: by name, int64 (T,), what else is known of them; the same names in each batch.
-            masks: of each image, see `MaskMeter`; none at all where nothing is known.
+            targets: the T true objects; their boxes, like those of `ignored`, are relative to the padded images.
+            categories: int64 (T,), category of each true object.
+            attributes: by name, int64 (T,), further labels of the true objects; the same names in each batch.
+            masks: mask of each image, see `MaskMeter`; empty if there are no masks.
             ignored: see `Split`; None for no such region.
-            letterbox: where the images lie beside their padding; None for images without any.
+            letterbox: the part of each image that is not padding; None for images without padding.
 
         Raises:
-            ValueError: if images or masks are not of the model's size, or categories or attributes not one for
-                each target.
+            ValueError: if images or masks are not of the model's size, or there is not one category and attribute
+                for each target.
         """
         labels = {"categories": categories, **(attributes or {})}
         for name, values in labels.items():
@@ -149,13 +149,13 @@ class Collector:
         side = self._model.image_size
         if images.shape[-2:] != (side, side):
             raise ValueError(f"images must be {side}×{side} px, got {'×'.join(map(str, images.shape[-2:]))}")
-        # Suppression goes by score, so what is found below the operating point changes nothing above it.
+        # Suppression goes by score, so detections below the operating point don't change those above it.
         letterbox = letterbox or Letterbox(np.ones((len(images), 2)))
         ranked = letterbox.inside(self._model.encode(images, score_threshold=self._ranked_from))
         objects = ranked if ranked.scores is None else ranked[ranked.scores >= self._threshold]
-        if self._drawing is not None:
+        if self._decoder is not None:
             shown, seen = letterbox.to_image(objects), letterbox.unpad(images)
-            scene = self._drawing.decode(shown)
+            scene = self._decoder.decode(shown)
             self._reconstruction.update(seen, shown, scene)
             self._masks.update(shown, scene, masks)
             if self._similarity is not None:
@@ -192,7 +192,7 @@ class Collector:
             parts.append(objects.z_what.cpu())
 
     def finish(self) -> Split:
-        """Matches the whole split, and gives up what was added: pooled features alone can take gigabytes.
+        """Matches the objects of the whole split, and frees the batches: pooled features can take gigabytes.
 
         Raises:
             ValueError: if a latent or feature is not finite.
@@ -260,7 +260,7 @@ def collect(
     max_images: int | None = None,
     progress: Advance | None = None,
 ) -> Split:
-    """Streams the first images of a data set through a `Collector`.
+    """Adds the first images of a data set to a `Collector`, batch by batch.
 
     Args:
         model: the model; in evaluation mode.

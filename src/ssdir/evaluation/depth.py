@@ -12,11 +12,11 @@ MIN_OVERLAP = 0.05
 
 
 def depth_metrics(objects: Objects, targets: Objects, match: Tensor) -> dict[str, float]:
-    """Compares the order in depth of overlapping true objects with that of the objects matched to them.
+    """Compares the depth order of overlapping true objects with that of the detected objects matched to them.
 
     Args:
         objects: M objects with z_depth, larger is nearer.
-        targets: T true objects with z_depth, the order of drawing, larger is nearer.
+        targets: T true objects with z_depth, larger is nearer.
         match: int64 (M,), the target of each object, or -1.
 
     Returns:

@@ -30,7 +30,7 @@ _RECALL_THRESHOLDS: list[float] = np.linspace(0, 1, 101).tolist()
 def detection_metrics(
     predictions: Objects, targets: Objects, image_size: tuple[int, int], ignored: Objects | None = None
 ) -> dict[str, float]:
-    """COCO average precision, pooled over all images (Lin et al. 2014; at most 100 objects an image).
+    """Computes COCO average precision, pooled over all images (Lin et al. 2014; at most 100 objects per image).
 
     Small, medium and large are COCO's areas (below 32², up to 96², above; in pixels of `image_size`).
     Labels that either side lacks count as one class.
@@ -39,15 +39,15 @@ def detection_metrics(
         predictions: ranked objects, kept at a low score threshold; without scores all rank the same.
         targets: true objects of the same images.
         image_size: (height, width) in pixels.
-        ignored: regions of the same images in which finding something is neither right nor wrong, COCO's crowds.
+        ignored: regions of the same images in which a detection is neither right nor wrong (COCO's crowds).
 
     Returns:
         `detection/ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; with several classes also
-        `detection/ap50_class_agnostic`. What no true object defines is left out.
+        `detection/ap50_class_agnostic`. Metrics without any true object (of their size) are left out.
     """
     ignored = Objects.empty(targets.batch_size) if ignored is None else ignored
-    found, true, crowds = (_without_labels(objects) for objects in (predictions, targets, ignored))
-    agnostic = _average_precision(found, true, crowds, image_size)
+    detected, true, crowds = (_without_labels(objects) for objects in (predictions, targets, ignored))
+    agnostic = _average_precision(detected, true, crowds, image_size)
     if predictions.labels is None or targets.labels is None:
         return agnostic
     labels = torch.cat([predictions.labels, targets.labels])
@@ -62,30 +62,31 @@ def detection_metrics(
 def operating_metrics(
     objects: Objects, targets: Objects, iou_threshold: float = 0.5, ignored: Objects | None = None
 ) -> dict[str, float]:
-    """Counts at the threshold that a user would run the model with.
+    """Computes recall, precision and counts at the score threshold that users run the model with.
 
     Args:
         objects: the objects that the model returns.
         targets: true objects of the same images.
         iou_threshold: smallest IoU of a match.
-        ignored: see `detection_metrics`: what matches nothing, but lies in one of these by as much, doesn't count.
+        ignored: see `detection_metrics`; an unmatched detection doesn't count if at least this share of its box
+            lies in one of these regions.
 
     Returns:
         `detection/count_error`: mean over images of |predicted - true|.
-        `detection/latents_per_object`: how many predicted objects overlap a true one best, mean over the
-        true objects that have any; 1 is ideal, the paper's model returns more.
-        `detection/recall` and `detection/precision`, by one-to-one matching.
-        A ratio without anything to count is 0.
+        `detection/latents_per_object`: number of predicted objects that overlap a true object more than any other
+        and by at least `iou_threshold`, mean over the true objects with at least one; 1 is ideal, the paper's
+        model returns more. `detection/recall` and `detection/precision`, by one-to-one matching. A ratio whose
+        denominator is 0 is 0.
     """
     best = best_target(objects, targets, iou_threshold)
     covering = best[best >= 0]
-    found = match_greedy(objects, targets, iou_threshold) >= 0
+    is_matched = match_greedy(objects, targets, iou_threshold) >= 0
     if ignored is not None:
         rows, regions = pairs_within_images(objects, ignored)
         excused = rows[paired_share(objects.boxes[rows], ignored.boxes[regions]) >= iou_threshold]
-        counts = torch.ones_like(found).index_fill(0, excused, False) | found
-        objects, found = objects[counts], found[counts]
-    matched = int(found.sum())
+        counts = torch.ones_like(is_matched).index_fill(0, excused, False) | is_matched
+        objects, is_matched = objects[counts], is_matched[counts]
+    matched = int(is_matched.sum())
     difference = int((objects.counts - targets.counts).abs().sum())
     return {
         "detection/count_error": _ratio(difference, targets.batch_size),
@@ -117,14 +118,17 @@ def _average_precision(
     ]
     metric.update(_as_dicts(predictions, image_size), annotated)
     values = metric.compute()
-    found = {name: float(values[key]) for key, name in _AP_NAMES.items()}
-    return {name: value for name, value in found.items() if value >= 0}  # -1: undefined
+    precisions = {name: float(values[key]) for key, name in _AP_NAMES.items()}
+    return {name: value for name, value in precisions.items() if value >= 0}  # -1: undefined
 
 
 def _as_dicts(
     objects: Objects, image_size: tuple[int, int], *, crowd: bool | None = None
 ) -> list[dict[str, Tensor]]:
-    """Those of each image, as torchmetrics takes them: with scores, or, annotated, whether they are crowds."""
+    """Converts the objects of each image to torchmetrics' format.
+
+    Detections (`crowd` is None) get scores; annotations get a flag that says whether they are crowds.
+    """
     dicts = []
     for image in objects.detach().to("cpu").split():
         labels = torch.zeros_like(image.image_index) if image.labels is None else image.labels

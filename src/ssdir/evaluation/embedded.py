@@ -1,4 +1,4 @@
-"""Embedded objects with their labels, and how often a classifier is right about them."""
+"""Objects with embeddings and labels, and the accuracy of predicted labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSED = -1
 
 @dataclass(frozen=True)
 class EmbeddedObjects:
-    """Objects with an embedding, a label, and the image that each is in.
+    """Objects with an embedding, a label and an image each.
 
     Attributes:
         embeddings: float64 (M, D).
@@ -60,7 +60,7 @@ class EmbeddedObjects:
 
     @classmethod
     def concatenate(cls, parts: Sequence[EmbeddedObjects]) -> EmbeddedObjects:
-        """Joins objects whose images are numbered in common."""
+        """Concatenates objects; `image_index` must number the images of all parts in common."""
         return cls(
             np.concatenate([part.embeddings for part in parts]),
             np.concatenate([part.labels for part in parts]),
@@ -69,7 +69,7 @@ class EmbeddedObjects:
 
 
 def accuracies(labels: Integers, predicted: Integers) -> dict[str, float]:
-    """Returns the `accuracy`, and the `balanced` one: the mean over the classes of `labels` of their recalls.
+    """Computes the `accuracy` and the `balanced` accuracy: the mean of the recalls of the classes in `labels`.
 
     Args:
         labels: int64 (M,), the true classes, M > 0.

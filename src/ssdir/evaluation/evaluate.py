@@ -1,4 +1,4 @@
-"""The one way to measure a model: which data, which floors, which precautions, and where the numbers come from."""
+"""Evaluates a model on a data set: opens both, computes all metrics that they allow, records the provenance."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from ssdir.training.run_folder import read_training
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(MeasureOptions):
-    """Options of `evaluate`: what is measured, and how; see also `MeasureOptions`.
+    """Options of `evaluate`; see also `MeasureOptions`.
 
     Attributes:
         train_split: the split that probes learn from; None for no probes.
-        min_side: objects narrower or lower than this share of the image are left out; None does as the training.
-        drop_empty: whether images without objects are left out; None does as the training.
-        read_options: options of the data's layout by name, such as CLEVR's `vocabulary`; those that are not given
-            are as in the training.
-        num_glyphs: unseen glyphs that are shown at several sizes, where the images were scattered from known ones;
-            every glyph is compared with every other. 0 leaves out these metrics.
+        min_side: objects narrower or lower than this share of the image are left out; None uses the training's.
+        drop_empty: whether images without objects are left out; None uses the training's.
+        read_options: options of the data's layout by name, such as CLEVR's `vocabulary`; options that are not
+            given are the training's.
+        num_glyphs: number of unseen glyphs whose embeddings are compared across sizes, if the images were
+            generated from a known source of glyphs. 0 leaves out these metrics.
         glyph_root: folder with MNIST's files; None downloads them where they are needed.
-        random_seed: of the weights of the untrained encoder that is a floor; None takes `seed`.
+        random_seed: seed of the weights of the untrained encoder that serves as a floor; None takes `seed`.
     """
 
     train_split: str | None = "train"
@@ -58,11 +58,11 @@ class EvaluationOptions(MeasureOptions):
 
 @dataclass(frozen=True)
 class Evaluation(Measurement):
-    """The metrics of a model, and where they come from.
+    """The metrics of a model and their provenance.
 
     Attributes:
         data: the images that were measured.
-        provenance: the options, the seed, a hash of the data, versions, device and time; where the model is in the
+        provenance: the options, the seed, a hash of the data, versions, device and time; if the model is in the
             folder of its run, also how it was trained.
     """
 
@@ -70,7 +70,7 @@ class Evaluation(Measurement):
     provenance: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """`metrics`, None where one is undefined, and `provenance`."""
+        """Returns `metrics`, with None for undefined ones, and `provenance`."""
         return {"metrics": with_undefined_as_null(self.metrics), "provenance": self.provenance}
 
     def to_json(self) -> str:
@@ -90,9 +90,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
 
-    What a model lacks (a decoder, an embedding) leaves out the metrics that need it. Probes never learn from
-    images that are measured. Objects are left out, and data are read, as in the training of the model, where
-    that is known.
+    Metrics that need a part which the model lacks (a decoder, an embedding) are left out. Probes never learn from
+    images that are measured. The data are read with the options of the model's training, if these are known.
 
     >>> report = ssdir.evaluate("tiny-digits", "data/digits")
     >>> report.metrics["detection/ap50"]
@@ -101,18 +100,18 @@ def evaluate(
     >>> Path("metrics.json").write_text(ssdir.evaluate("runs/faces", "data/faces", "val", options).to_json())
 
     Args:
-        model: name of a shipped model, folder of a model or a run, or an exported `.onnx` file; or one that is
-            loaded, of whose training nothing is known.
+        model: name of a shipped model, folder of a model or a run, or an exported `.onnx` file; or a loaded model,
+            whose training is unknown.
         data: folder of a data set in any known layout.
         split: the split to measure.
-        options: what else is asked for.
-        device: where a model that is not loaded runs; None takes the best device there is.
-        precision: of the products in encoding, of a model that is not loaded.
+        options: further options.
+        device: device of a model that is not loaded yet; None takes the best one available.
+        precision: precision of the products in encoding, for a model that is not loaded yet.
         progress: called as batches and probes are done.
 
     Raises:
-        InputError: if the model or the data can't be read, there is no such split, or a class of the model is
-            none of the data's.
+        InputError: if the model or the data can't be read, there is no such split, or the data lack a class of the
+            model.
         ValueError: if embeddings are not finite.
     """
     options = options or EvaluationOptions()
@@ -191,7 +190,7 @@ def _load(
 def _read_options(
     training: Mapping[str, Any] | None, data: str | Path, options: EvaluationOptions
 ) -> dict[str, Any]:
-    """Returns how to read the data: as asked for, or as in the training, as far as the layout has its options."""
+    """Returns the options to read the data with: the given ones, then the training's that the layout has."""
     recipe = {} if training is None else training["recipe"]
     given = {"min_side": options.min_side, "drop_empty": options.drop_empty, **options.read_options}
     return {
@@ -206,16 +205,16 @@ def _read_options(
 def _open_splits(
     subject: _Subject, data: str | Path, test: str, train: str | None, read_options: Mapping[str, Any]
 ) -> tuple[ObjectDataset, ObjectDataset | None]:
-    """Opens the splits to measure and to learn from as the model sees them: its image size, its classes.
+    """Opens the splits to measure and to learn from, with the model's image size and classes.
 
-    There is none to learn from where it shares images with the measured one: probes would have seen the answers.
+    The split to learn from is None if it shares images with the measured one: probes would have seen the answers.
     """
     names, size, resize = subject.class_names, subject.model.image_size, subject.model.resize
     classes: Literal["object"] | list[str] = "object" if names == ["object"] else names
     trained_on_all = subject.training is not None and subject.training["recipe"].get("classes") == "all"
 
     def opened(split: str, hint: str) -> ObjectDataset:
-        # Where training held out val, that is what to measure on, and nothing may be learned from it.
+        # If training held out a part as val, that part is measured, and probes must not learn from it.
         held_out, trained = test == "val", "all" if trained_on_all else classes
         try:
             how: dict[str, Any] = {"resize": resize, "for_training": held_out, **read_options}
@@ -242,7 +241,7 @@ def _open_splits(
 
 
 def _unseen_glyphs(test: ObjectDataset, count: int, root: Path | None) -> list[Image8] | None:
-    """Loads glyphs that no training has seen, if it is known which ones the images were scattered from."""
+    """Loads glyphs of the test split, if the data set records the source of the glyphs in its images."""
     source = test.table.info.get("source")
     if source is None or not count:
         return None

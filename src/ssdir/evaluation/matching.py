@@ -9,7 +9,7 @@ from ssdir.objects import Objects
 
 
 def pairs_within_images(first: Objects, second: Objects) -> tuple[Tensor, Tensor]:
-    """Every pair of an object of `first` and one of `second` that share an image.
+    """Lists all pairs of an object of `first` and one of `second` in the same image.
 
     Args:
         first: M objects.
@@ -33,23 +33,31 @@ def pairs_within_images(first: Objects, second: Objects) -> tuple[Tensor, Tensor
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union (P,) of row-aligned boxes (P, 4), xyxy; 0 where both are empty."""
+    """Computes the intersection over union (P,) of row-aligned boxes (P, 4), xyxy; 0 where both are empty."""
     intersection = _intersection(boxes, others)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (others[:, 2:] - others[:, :2]).prod(dim=1)
     return intersection / (areas - intersection).clamp_min(torch.finfo(boxes.dtype).tiny)
 
 
 def paired_share(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the share of each box, 0 ... 1, that lies in its row of others: (P,), of boxes (P, 4), xyxy."""
+    """Computes the share of the area of each of `boxes` that lies in the same row of `others`.
+
+    Args:
+        boxes: float (P, 4), xyxy.
+        others: float (P, 4), xyxy, row-aligned.
+
+    Returns:
+        float (P,) in [0, 1].
+    """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     return _intersection(boxes, others) / areas.clamp_min(torch.finfo(boxes.dtype).tiny)
 
 
 def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
-    """Matches one to one, the pair of largest IoU first, within each image.
+    """Matches predictions with targets one to one within each image, the pair of largest IoU first.
 
-    Equal overlaps go to the earlier prediction, then to the earlier target. Labels and scores play no
-    part: what an object is called must not decide which one it is.
+    Equal overlaps go to the earlier prediction, then to the earlier target. Labels and scores are not used, so
+    that a wrong class doesn't change the match.
 
     Args:
         predictions: M objects.
@@ -73,7 +81,7 @@ def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 
 
 
 def best_target(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
-    """The target that each prediction overlaps most, many to one.
+    """Returns the target that each prediction overlaps most; several predictions may share one.
 
     Args:
         predictions: M objects.

@@ -1,4 +1,4 @@
-"""All metrics that a model and its data allow, from one pass over each split."""
+"""Computes all metrics that a model and its data allow, in one pass over each split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, si
 from ssdir.evaluation.uncertainty import uncertainty_metrics
 
 NUM_PROBE_SEEDS = 3
-"""Probes of each kind, each fitted on objects of its own; metrics are means over them."""
+"""Number of probes of each kind, each fitted on its own random sample of objects; metrics are means over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class MeasureOptions:
         score_threshold: the least score of an object at the operating point; None takes the model's.
         sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
             different image sizes compare; None takes the model's.
-        seed: the first of the three seeds that choose the objects which probes learn from.
+        seed: the first of the three seeds of the random samples of objects that probes learn from.
         batch_size: images at once.
         similarity: also measure how similar reconstructed objects look to the image, by SSIM and LPIPS; see
             `ObjectSimilarityMeter`.
@@ -57,7 +57,7 @@ class Measurement:
     """The metrics of a model, and the splits that they were measured on.
 
     Attributes:
-        metrics: by name; what the data or the model leave undefined is left out.
+        metrics: values by name; metrics that the data or the model don't define are left out.
         test: the measured split.
         train: the split that probes learned from; None where there were no probes.
     """
@@ -77,7 +77,7 @@ def measure(
     random_model: EmbedsBoxes | None = None,
     progress: Advance | None = None,
 ) -> Measurement:
-    """Measures a model on data sets that are open. Each is read once; the result is deterministic.
+    """Measures a model on open data sets. Each is read once; the result is deterministic.
 
     Args:
         model: the model, which runs where its parameters are, in evaluation mode.
@@ -109,12 +109,12 @@ def measure(
     with _measuring(model, random_model):
         kept: Kept = "similarity" if options.similarity else "all"
         tested = gather(test, kept=kept, max_images=options.max_images, progress=_stage(progress, "test images"))
-        # Of the categories that the annotations name, many may not occur, or not be asked for.
+        # Many of the categories that the annotations name may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
         if train is not None and tested.embeddings and (categories > 1 or tested.properties):
-            told, most = _stage(progress, "train images"), options.max_train_images
-            trained = gather(train, kept="embeddings", max_images=most, progress=told)
+            report, most = _stage(progress, "train images"), options.max_train_images
+            trained = gather(train, kept="embeddings", max_images=most, progress=report)
         scale = {}
         if glyphs is not None and isinstance(model, EmbedsBoxes):
             scale = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
@@ -128,14 +128,14 @@ def measure(
 
 
 def _stage(progress: Advance | None, stage: str) -> Advance | None:
-    """Progress that names its stage."""
+    """Returns a progress callback that also passes the stage's name; None without progress."""
     return None if progress is None else partial(progress, stage=stage)
 
 
 def _learned_metrics(
     train: Split, test: Split, categories: int, seed: int, progress: Advance | None
 ) -> dict[str, float]:
-    """Metrics of classifiers that are fitted on the objects of one split and scored on those of the other."""
+    """Computes metrics of classifiers that are fitted on the objects of one split and scored on the other's."""
     seeds = range(seed, seed + NUM_PROBE_SEEDS)
     metrics = {}
     if categories > 1:
@@ -148,7 +148,7 @@ def _learned_metrics(
 
 
 def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
-    """Metrics of a single split, for which nothing is learned."""
+    """Computes the metrics of a single split, which need no probes."""
     metrics = {
         **detection_metrics(split.ranked, split.targets, image_size, split.ignored),
         **operating_metrics(split.objects, split.targets, ignored=split.ignored),
@@ -165,7 +165,7 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
 
 
 def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:
-    """Metrics of how well the model knows which of its objects a probe takes for another category."""
+    """Measures how well σ, reconstruction error and score predict that a probe misclassifies an object."""
     matched = test.match >= 0
     objects = test.objects[matched]
     predictors = {"sigma": None if objects.z_what_scale is None else objects.z_what_scale.mean(dim=1)}
@@ -177,7 +177,7 @@ def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequen
 
 @contextmanager
 def _measuring(*models: object) -> Iterator[None]:
-    """Puts models into evaluation mode without gradients; their modes are restored afterwards."""
+    """Puts models into evaluation mode and disables gradients within the block; then restores their modes."""
     modules = [model for model in models if isinstance(model, nn.Module)]
     modes = [module.training for module in modules]
     for module in modules:

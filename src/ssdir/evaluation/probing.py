@@ -41,13 +41,13 @@ _REDUCED = (RAW_PIXELS, POOLED_FEATURES)
 
 @dataclass(frozen=True)
 class LabelledLatents:
-    """Codes of the objects of a split that are matched to a true one.
+    """Embeddings of the objects of a split that are matched to a true object.
 
     Attributes:
         latents: float (n, D).
         labels: int64 (n,), the true category.
         sizes: float (n,), longer side of the true box, relative to the image.
-        num_true: all true objects of the split, the missed ones too.
+        num_true: number of true objects of the split, including missed ones.
     """
 
     latents: Tensor
@@ -72,25 +72,25 @@ class LabelledLatents:
 
 
 def fit_probe(train_latents: Tensor, train_labels: Tensor, seed: int = 0) -> Probe:
-    """Logistic regression (C = 1) on standardised latents.
+    """Fits a logistic regression (C = 1) on standardised latents.
 
-    The fit itself has no randomness. So that seeds show how much a figure depends on the objects it was
-    learnt from, each draws its own 90 % of them, without replacement.
+    The fit itself is deterministic. Each seed selects a random 90 % of the objects, without replacement, so that
+    the spread over seeds shows how much a metric depends on the training objects.
 
     Args:
         train_latents: float (n, D), n > 0.
         train_labels: int64 (n,).
-        seed: which objects to draw.
+        seed: seed of the random sample of objects.
 
     Returns:
         A fitted scikit-learn pipeline. If all labels are the same, it predicts that one.
     """
-    drawn = _draw(len(train_latents), seed)
-    return fit_linear(_array(train_latents[drawn]), train_labels.numpy()[drawn])
+    rows = _sample(len(train_latents), seed)
+    return fit_linear(_array(train_latents[rows]), train_labels.numpy()[rows])
 
 
 def fit_linear(latents: Array, labels: NDArray[np.int64]) -> Probe:
-    """Logistic regression (C = 1) on standardised latents (n, D), for labels (n,); see `fit_probe`."""
+    """Fits a logistic regression (C = 1) on standardised latents (n, D), for labels (n,), with all rows."""
     several = len(np.unique(labels)) > 1
     classifier = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS) if several else DummyClassifier()
     return make_pipeline(StandardScaler(), classifier).fit(latents, labels)
@@ -119,23 +119,23 @@ def probe_scores(probe: Probe, test: LabelledLatents) -> dict[str, float]:
 
 
 def knn_accuracy(train: LabelledLatents, test: LabelledLatents, seed: int = 0) -> float:
-    """Accuracy of the majority of the ten nearest training objects, by standardised Euclidean distance."""
-    drawn = _draw(len(train), seed, MAX_NEIGHBOUR_TRAIN)
-    neighbours = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(drawn)), algorithm="brute")
+    """Computes the accuracy of a vote of the ten nearest training objects, by standardised Euclidean distance."""
+    rows = _sample(len(train), seed, MAX_NEIGHBOUR_TRAIN)
+    neighbours = KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, len(rows)), algorithm="brute")
     model = make_pipeline(StandardScaler(), neighbours)
-    model.fit(_array(train.latents[drawn]), train.labels.numpy()[drawn])
+    model.fit(_array(train.latents[rows]), train.labels.numpy()[rows])
     return float(accuracy_score(test.labels.numpy(), model.predict(_array(test.latents))))
 
 
 def fit_probes(train: LabelledLatents, seeds: Sequence[int]) -> list[Probe]:
-    """One probe for each seed; none without objects to learn from."""
+    """Fits one probe per seed; returns an empty list without objects to learn from."""
     return [fit_probe(train.latents, train.labels, seed) for seed in seeds] if len(train) else []
 
 
 def mean_scores(probes: Sequence[Probe], test: LabelledLatents) -> dict[str, float]:
-    """`probe_scores`, mean over probes, and each one's population standard deviation as `…_std`.
+    """Computes the mean of `probe_scores` over probes, and the population standard deviation as `…_std`.
 
-    Without any probe or object to score there is only `accuracy_end_to_end`: 0.
+    Without a probe, or an object to score, the only entries are `accuracy_end_to_end` and its `…_std`, both 0.
     """
     if not probes or not len(test):
         return {"accuracy_end_to_end": 0.0, "accuracy_end_to_end_std": 0.0}
@@ -156,20 +156,20 @@ def reduce_size(
         train: objects to fit on, (n, F).
         test: objects to project only.
         size: components kept; fewer where there are fewer objects or features.
-        standardise: first bring each feature to unit variance, for features of unlike scale.
-        seed: of the objects drawn to fit on, and of the randomised solver that large F gets.
+        standardise: first scale each feature to unit variance, for features of different scales.
+        seed: seed of the sample of objects to fit on, and of the randomised solver that is used for large F.
 
     Returns:
         Both splits with latents (n, size).
     """
-    drawn = train.latents.numpy()[_draw(len(train), seed, MAX_COMPONENTS_TRAIN)]
+    fitted = train.latents.numpy()[_sample(len(train), seed, MAX_COMPONENTS_TRAIN)]
     steps = [StandardScaler()] if standardise else []
-    pca = make_pipeline(*steps, PCA(min(size, *drawn.shape), random_state=seed)).fit(drawn)
+    pca = make_pipeline(*steps, PCA(min(size, *fitted.shape), random_state=seed)).fit(fitted)
 
     def project(split: LabelledLatents) -> LabelledLatents:
         if not len(split):
             return split
-        # Features are standardised in pieces: wide ones take much memory as they are.
+        # Rows are projected in chunks, because standardising wide features all at once takes much memory.
         parts = [
             part.new_tensor(pca.transform(part.numpy())) for part in torch.split(split.latents, _PROJECTED_ROWS)
         ]
@@ -185,23 +185,24 @@ def probe_metrics(
     probes: Sequence[Probe] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Probes of `z_what`, and of what it must be compared with.
+    """Scores probes of `z_what`, and of the floors and ceilings that it is compared with.
 
     Args:
-        train: by name: `z_what`, `true_boxes` (`z_what` at the true boxes, a ceiling), `largest_overlap`
+        train: by name: `z_what`; `true_boxes` (`z_what` at the true boxes, a ceiling); `largest_overlap`
             (`z_what` of every object that overlaps a true one, labelled by the one that it overlaps most, as in
-            the paper) and the floors `raw_pixels`, `pooled_features`, `labels` (the class that a detector of
-            several names, one-hot) and `random_encoder`; all but the first may lack. Pixels and features are
+            the paper); and the floors `raw_pixels`, `pooled_features`, `labels` (the class that the detector
+            predicts, one-hot) and `random_encoder`. All but the first are optional. Pixels and features are
             reduced to the size of `z_what`.
-        test: the same names, of the split to score on.
-        seeds: of the training objects drawn; mean and standard deviation are over these.
-        probes: of `z_what`, where they are fitted already.
-        progress: called with (done, total), of the names.
+        test: the same names, for the split to score on.
+        seeds: seeds of the samples of training objects; mean and standard deviation are over these.
+        probes: probes of `z_what`, if they are already fitted.
+        progress: called with (done, total), counted in names.
 
     Returns:
         `probe/accuracy`, `precision`, `recall`, `f1`, `accuracy_end_to_end`, each with `…_std`;
-        `probe/knn_accuracy`; and `probe/NAME/accuracy` and so on of the others, but for the end-to-end accuracy
-        at true boxes, where none is missed, and by the largest overlap, where one may count several times.
+        `probe/knn_accuracy`; and `probe/NAME/accuracy` and so on for the other names. `true_boxes` and
+        `largest_overlap` have no end-to-end accuracy: no true box is missed, and by the largest overlap an object
+        may count several times.
     """
     scores = mean_scores(fit_probes(train[LATENTS], seeds) if probes is None else probes, test[LATENTS])
     metrics = {f"probe/{name}": value for name, value in scores.items()}
@@ -227,16 +228,16 @@ def probe_metrics(
 def property_metrics(
     train: Mapping[str, LabelledLatents], test: Mapping[str, LabelledLatents], seeds: Sequence[int]
 ) -> dict[str, float]:
-    """Probes of `z_what` for each attribute of objects, such as their colour.
+    """Scores probes of `z_what` for each attribute of objects, such as their colour.
 
     Args:
-        train: by attribute, `z_what` of the matched objects, labelled with their value of it.
-        test: the same attributes, of the split to score on.
-        seeds: of the training objects drawn; mean and standard deviation are over these.
+        train: by attribute, `z_what` of the matched objects, labelled with the attribute's value.
+        test: the same attributes, for the split to score on.
+        seeds: seeds of the samples of training objects; mean and standard deviation are over these.
 
     Returns:
         `properties/NAME/accuracy` and `accuracy_end_to_end`, each with `…_std`, see `probe_scores`; and
-        `properties/NAME/majority`, the accuracy of always answering what is most frequent in `train`.
+        `properties/NAME/majority`, the accuracy of always predicting the most frequent value in `train`.
     """
     metrics: dict[str, float] = {}
     for name in sorted(train.keys() & test.keys()):
@@ -254,14 +255,14 @@ def _probe_accuracy(
     seeds: Sequence[int],
     kept: Sequence[str] = ("accuracy", "accuracy_end_to_end"),
 ) -> dict[str, float]:
-    """The scores to keep of probes fitted on `train`, each with its standard deviation."""
+    """Returns the `kept` scores of probes fitted on `train`, each with its standard deviation."""
     scores = mean_scores(fit_probes(train, seeds), test)
     names = [variant for score in kept for variant in (score, f"{score}_std") if variant in scores]
     return {f"{prefix}/{name}": scores[name] for name in names}
 
 
-def _draw(n: int, seed: int, most: int | None = None) -> NDArray[np.int64]:
-    """Rows that a seed learns from, in order."""
+def _sample(n: int, seed: int, most: int | None = None) -> NDArray[np.int64]:
+    """Samples the rows, of n, that a probe learns from: `DRAWN_SHARE` of them, at most `most`, ascending."""
     count = min(max(1, round(DRAWN_SHARE * n)), n if most is None else most)
     return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 

@@ -1,4 +1,4 @@
-"""Protocols of models and data sets for evaluation; `SSDIR` and `ObjectDataset` have them, so may others."""
+"""Protocols of the models and data sets that can be evaluated; `SSDIR` and `ObjectDataset` implement them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssdir.objects import Objects, Scene
 
 
 class Model(Protocol):
-    """Images in, objects out."""
+    """A model that detects objects in images."""
 
     @property
     def image_size(self) -> int:
@@ -21,10 +21,10 @@ class Model(Protocol):
 
     @property
     def score_threshold(self) -> float:
-        """Least score of an object at the operating point; what precision and counts mean depends on it."""
+        """Least score of an object at the operating point, at which precision, recall and counts are measured."""
 
     def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-        """Objects of `images` (B, 3, H, W)."""
+        """Detects objects in images float (B, 3, H, W) in [0, 1]."""
 
 
 @runtime_checkable
@@ -32,32 +32,32 @@ class EmbedsBoxes(Model, Protocol):
     """A model that also embeds given boxes; the embeddings of true boxes are a ceiling."""
 
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
-        """`boxes` of `images` (B, 3, H, W) with their z_what, row by row."""
+        """Returns the given boxes of images float (B, 3, H, W) with their z_what, row-aligned."""
 
 
 @runtime_checkable
 class DrawsScenes(Protocol):
-    """A model that also draws its objects, so that drawing and image can be compared."""
+    """A model that also decodes its objects, so that reconstruction and image can be compared."""
 
     def decode(self, objects: Objects) -> Scene:
-        """Draws the objects."""
+        """Decodes the objects into a scene."""
 
 
 @runtime_checkable
 class PoolsFeatures(Protocol):
-    """A model with a detector, whose features are a floor for its latents."""
+    """A model with a detector, whose pooled features are a floor for its embeddings."""
 
     def pooled_features(self, images: Tensor, objects: Objects) -> Tensor:
-        """The detector's features (M, F) inside each object's box."""
+        """Returns the detector's features (M, F) inside each object's box."""
 
 
 @runtime_checkable
 class NamesClasses(Protocol):
-    """A model whose objects have labels: what it takes each for."""
+    """A model whose objects have predicted classes."""
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The names of the labels; one name, where it does not tell objects apart."""
+        """The names of the labels; a single name for a class-agnostic model."""
 
 
 class Dataset(Protocol):
@@ -80,7 +80,7 @@ class Dataset(Protocol):
         """Returns further properties of these objects, by name, int64 (n,) each; empty without any."""
 
     def ignored(self, index: int, /) -> Objects:
-        """Regions of an image, with batch size 1, in which finding something is neither right nor wrong."""
+        """Returns regions of an image, with batch size 1, in which a detection is neither right nor wrong."""
 
     def mask(self, index: int, /) -> Tensor | None:
         """Returns the object of each pixel, int64 (H, W): i + 1 is object i, 0 the background; None if unknown."""
@@ -88,10 +88,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class PadsImages(Protocol):
-    """A data set whose images may be padded: boxes are measured relative to what is beside the padding."""
+    """A data set whose images may be padded; boxes are measured relative to the part without padding."""
 
     def letterbox(self, indices: Sequence[int], /) -> Letterbox:
-        """Where the images of these numbers lie."""
+        """Returns the parts of the squares that the images with these numbers cover."""
 
 
 def device_of(model: object) -> torch.device:

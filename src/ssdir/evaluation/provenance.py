@@ -25,14 +25,14 @@ _PACKAGES = {
 def provenance(
     config: Mapping[str, Any], seed: int | None, data_hash: str | None, device: str, wall_seconds: float
 ) -> dict[str, Any]:
-    """The record that goes beside metrics; JSON-ready, without names of hosts, users or places.
+    """Makes the record that is stored beside metrics, for JSON; it names no host, user or folder.
 
     Args:
-        config: the run's config, as plain values; kept as it is.
-        seed: of training.
-        data_hash: of the data set.
+        config: the run's config as plain values; stored unchanged.
+        seed: seed of the run.
+        data_hash: fingerprint of the data set.
         device: such as `cpu`, or the accelerator's model.
-        wall_seconds: how long the measurement took.
+        wall_seconds: duration of the measurement, in seconds.
 
     Returns:
         `config`, `seed`, `data_hash`, `versions`, `platform`, `device`, `cpu_count`, `cpu`, `wall_seconds`.
@@ -52,7 +52,7 @@ def provenance(
 
 
 def with_undefined_as_null(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics as JSON has them, which lacks NaN and infinity: None where a metric is undefined."""
+    """Replaces NaN and infinity, which JSON lacks, by None."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
@@ -62,10 +62,10 @@ def cpu_kind() -> str:
 
 
 def other_cpu(before: Mapping[str, Any]) -> str | None:
-    """Says that figures of speed are of another kind of CPU than this one; None if not, or if it is not known.
+    """Returns a sentence if earlier timings are from another kind of CPU than this one; else, or if unknown, None.
 
     Args:
-        before: what `provenance` made then.
+        before: the `provenance` of the earlier timings.
     """
     kind = before.get("cpu")
     if kind in (None, cpu_kind()):

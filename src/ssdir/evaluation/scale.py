@@ -1,4 +1,4 @@
-"""Is the code of an object the same at any size? The title's claim, measured."""
+"""Measures scale invariance: whether the embedding of an object stays the same at any size (paper's title)."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _SAME = 1e-9
 def size_probe_metrics(
     train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int], probes: Sequence[Probe] | None = None
 ) -> dict[str, float]:
-    """Probe accuracy by size, and from one end of the sizes to the other.
+    """Computes probe accuracy by size: of probes of all sizes, and of probes of one third tested on another.
 
-    Small, medium and large are parted by the terciles, over `train`, of the true box's longer side.
+    The terciles of the true box's longer side over `train` separate small, medium and large objects.
 
     Args:
         train: matched objects of the train split.
         test: matched objects of the test split.
-        seeds: of the training objects drawn; figures are means over these.
-        probes: of all sizes, where they are fitted already.
+        seeds: seeds of the samples of training objects; metrics are means over these.
+        probes: probes of all sizes, if they are already fitted.
 
     Returns:
         `scale/probe/accuracy_small`, `_medium`, `_large`: trained on all sizes, tested on one third.
         `scale/small_to_large/accuracy`: trained on the smallest third, tested on the largest;
-        `scale/large_to_small/accuracy`: the reverse. What lacks objects is left out.
+        `scale/large_to_small/accuracy`: the reverse. Metrics without objects are left out.
     """
     if not len(train) or not len(test):
         return {}
@@ -56,14 +56,14 @@ def size_probe_metrics(
 
 
 def size_error_metrics(object_errors: Tensor, sizes: Tensor) -> dict[str, float]:
-    """Returns reconstruction errors of small, medium and large objects.
+    """Computes the mean reconstruction error of small, medium and large objects.
 
     Args:
         object_errors: float (n,), mean squared error of each matched object, see `ReconstructionMeter`.
-        sizes: float (n,), longer side of its true box; small, medium and large are parted by their terciles.
+        sizes: float (n,), longer side of its true box; the terciles separate small, medium and large.
 
     Returns:
-        `scale/object_mse_small`, `_medium`, `_large`; nothing without objects, and no bin that has none.
+        `scale/object_mse_small`, `_medium`, `_large`; bins without objects are left out.
     """
     if not len(sizes):
         return {}
@@ -77,11 +77,11 @@ def _terciles(sizes: Tensor) -> Tensor:
 
 
 def render_sizes(glyph_images: Sequence[Image8], sizes_px: Sequence[int], canvas: int) -> tuple[Tensor, Objects]:
-    """Draws each glyph at each size, alone in the middle of a black image, as scattered images do.
+    """Renders each glyph at each size, alone in the middle of a black image, like the glyphs of generated scenes.
 
     Args:
         glyph_images: n grey uint8 arrays (h, w), bright on black; margins without ink are cut off.
-        sizes_px: k longer sides of the drawn ink, in pixels.
+        sizes_px: k longer sides of the rendered glyph, in pixels.
         canvas: side of the images, in pixels.
 
     Returns:
@@ -98,18 +98,18 @@ def render_sizes(glyph_images: Sequence[Image8], sizes_px: Sequence[int], canvas
     for number, glyph in enumerate(glyph_images):
         ink = _ink(glyph)
         for step, size in enumerate(sizes_px):
-            drawn = _draw(ink, size)
-            height, width = drawn.shape
+            rendered = _render(ink, size)
+            height, width = rendered.shape
             top, left = (canvas - height) // 2, (canvas - width) // 2
             row = number * len(sizes_px) + step
-            images[row, :, top : top + height, left : left + width] = drawn
+            images[row, :, top : top + height, left : left + width] = rendered
             z_where[row] = torch.tensor([left + width / 2, top + height / 2, width, height]) / canvas
     rows = torch.arange(len(images))
     return images, Objects(rows, len(images), z_where, source_index=rows // max(len(sizes_px), 1))
 
 
 def default_sizes(image_size: int) -> tuple[int, ...]:
-    """Five sizes in pixels, from an eighth to half of the image; the last is four times the first."""
+    """Returns five sizes in pixels, from an eighth to half of the image; the last is four times the first."""
     smallest = max(image_size // 8, 2)
     return (smallest, smallest * 3 // 2, smallest * 2, smallest * 3, smallest * 4)
 
@@ -121,7 +121,7 @@ def same_instance_metrics(
     *,
     batch_size: int = 32,
 ) -> dict[str, float]:
-    """The same object at several sizes, encoded at its true box.
+    """Compares the embeddings of the same object at several sizes, encoded at its true box.
 
     Args:
         model: the model; in evaluation mode.
@@ -132,7 +132,7 @@ def same_instance_metrics(
     Returns:
         `scale/drift`, see `latent_drift`; `scale/retrieval_at_1`: the smallest size as the query, the same
         instances at four times that size as the gallery, see `retrieval_at_1`; and
-        `scale/pooled_features/retrieval_at_1`. What is undefined is left out.
+        `scale/pooled_features/retrieval_at_1`. Undefined metrics are left out.
 
     Raises:
         ValueError: if there are fewer than two glyphs, or no size is four times the first.
@@ -157,8 +157,8 @@ def latent_drift(latents: Tensor) -> float | None:
     """Measures how far size moves an embedding, relative to the distance of different instances.
 
     (mean over instances and pairs of sizes of 1 − cosine) / (mean over sizes and pairs of instances of
-    1 − cosine), after subtracting the mean of all latents: embeddings that share a large common part would
-    otherwise all look alike. 0 is invariance; at 1, another size is like another object.
+    1 − cosine), after subtracting the mean of all latents, because a large common component would make all cosines
+    similar. 0 is invariance; at 1, a change of size moves an embedding as much as a change of instance.
 
     Args:
         latents: float (n, k, D), n instances at k sizes.
@@ -168,7 +168,7 @@ def latent_drift(latents: Tensor) -> float | None:
     """
     n, k, _ = latents.shape
     embeddings = F.normalize(latents.double() - latents.double().mean(dim=(0, 1)), dim=-1)
-    # The mean cosine of all pairs but those of a code with itself: (|Σ x|² − Σ |x|²) / (count · (count − 1)).
+    # The mean cosine over pairs of different embeddings: (|Σ x|² − Σ |x|²) / (count · (count − 1)).
     squares = embeddings.square().sum(dim=-1)
     across_sizes = (embeddings.sum(dim=1).square().sum(dim=-1) - squares.sum(dim=1)) / max(k * (k - 1), 1)
     across_instances = (embeddings.sum(dim=0).square().sum(dim=-1) - squares.sum(dim=0)) / max(n * (n - 1), 1)
@@ -177,9 +177,9 @@ def latent_drift(latents: Tensor) -> float | None:
 
 
 def retrieval_at_1(queries: Tensor, gallery: Tensor) -> float:
-    """Share of queries whose nearest gallery code, by cosine, is that of the same instance.
+    """Computes the share of queries whose nearest gallery embedding, by cosine, is of the same instance.
 
-    The gallery's mean is subtracted from both: it is what a search could know beforehand.
+    The gallery's mean is subtracted from both, since a search engine knows the gallery beforehand.
 
     Args:
         queries: float (n, D).
@@ -197,7 +197,7 @@ def _encode_sizes(
     sizes: tuple[int, ...],
     chunk: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Latents (n, k, D) and pooled features (n, k, F) of each glyph at each size."""
+    """Computes the latents (n, k, D) and pooled features (n, k, F) of each glyph at each size."""
     latents, pooled, device = [], [], device_of(model)
     for start in range(0, len(glyphs), chunk):
         images, boxes = render_sizes(glyphs[start : start + chunk], sizes, model.image_size)
@@ -214,7 +214,7 @@ def _encode_sizes(
 
 
 def _ink(glyph: Image8) -> Image8:
-    """The glyph without its margins, uint8 (h, w)."""
+    """Cuts the blank margins off a glyph, uint8 (h, w)."""
     if glyph.ndim != 2 or glyph.dtype != np.uint8:
         raise ValueError(f"glyphs must be grey uint8 (h, w), got {glyph.dtype} {glyph.shape}")
     ink = glyph >= INK_THRESHOLD
@@ -224,9 +224,9 @@ def _ink(glyph: Image8) -> Image8:
     return glyph[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _draw(ink: Image8, longer_side: int) -> Tensor:
-    """The ink at a size, its proportions kept, float (h, w) in [0, 1]."""
+def _render(ink: Image8, longer_side: int) -> Tensor:
+    """Resizes a glyph without margins to a longer side, keeping its proportions: float (h, w) in [0, 1]."""
     ratio = longer_side / max(ink.shape)
     height, width = (max(round(side * ratio), 1) for side in ink.shape)
-    drawn = torch.from_numpy(resize(ink[..., None], height, width)[..., 0])
-    return torch.where(drawn >= INK_THRESHOLD, drawn, 0).float() / 255
+    resized = torch.from_numpy(resize(ink[..., None], height, width)[..., 0])
+    return torch.where(resized >= INK_THRESHOLD, resized, 0).float() / 255

@@ -1,4 +1,4 @@
-"""Metrics of segmentation by the objects' opacities, accumulated batch by batch."""
+"""Segmentation metrics of the decoded objects' opacities, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Counts = NDArray[np.int64]
 
 
 class MaskMeter:
-    """Compares who owns each pixel with true masks; holds no image."""
+    """Compares the segmentation of scenes (see `segment`) with true masks; it stores no images."""
 
     def __init__(self) -> None:
         self._rand: list[float] = []
@@ -26,11 +26,11 @@ class MaskMeter:
         self._best: list[float] = []
 
     def update(self, objects: Objects, scene: Scene, masks: Sequence[Tensor | None]) -> None:
-        """Adds a batch; a scene without alpha adds nothing, nor does an image without a mask.
+        """Adds a batch; scenes without alpha and images without a mask are ignored.
 
         Args:
-            objects: the M objects that were drawn.
-            scene: what the model drew for them.
+            objects: the M objects that were decoded.
+            scene: the scene that the model decoded from them.
             masks: for each image int64 (H, W): i + 1 is its true object i, 0 is the background.
 
         Raises:
@@ -58,13 +58,14 @@ class MaskMeter:
         self._best += overlaps.max(axis=1, initial=0).tolist()
 
     def compute(self) -> dict[str, float]:
-        """The means so far. Objects of which no pixel is seen don't count, nor do images without any that is.
+        """Computes the means so far; invisible true objects, and images without objects, are ignored.
 
         Returns:
-            `masks/fg_ari`: adjusted Rand index of the pixels of true objects, among which the background counts as
-            one more predicted object; mean over images. `masks/miou`: IoU of each true object with the predicted
-            one matched to it, one to one, for the largest sum; 0 where none is left; mean over true objects.
-            `masks/mbo`: the same with the one that overlaps it best, many to one. Nothing without masks.
+            `masks/fg_ari`: adjusted Rand index over the pixels of true objects, where the predicted background
+            counts as one more predicted object; mean over images. `masks/miou`: IoU of each true object with the
+            predicted one matched to it, by the one-to-one matching of largest total IoU; 0 for an unmatched
+            object; mean over true objects. `masks/mbo`: the same with the predicted object of largest IoU, which
+            several true objects may share. Empty without masks.
         """
         values = {"masks/fg_ari": self._rand, "masks/miou": self._matched, "masks/mbo": self._best}
         return {name: float(np.mean(parts)) for name, parts in values.items() if parts}
@@ -74,8 +75,8 @@ def segment(objects: Objects, scene: Scene) -> Tensor:
     """Assigns each pixel of a scene to an object, by its alpha.
 
     Args:
-        objects: the M objects that were drawn; without z_depth, all are equally near.
-        scene: what the model drew for them, with alpha.
+        objects: the M objects that were decoded; without z_depth, all are equally near.
+        scene: the scene that the model decoded from them, with alpha.
 
     Returns:
         int64 (B, H, W): 0 is the background, i + 1 is object i of its image.
@@ -90,7 +91,15 @@ def segment(objects: Objects, scene: Scene) -> Tensor:
 
 
 def count_overlaps(first: Tensor, second: Tensor) -> Counts:
-    """Pixels by what two segmentations int64 (H, W) call them, from 0 on: (largest + 1, largest + 1)."""
+    """Counts the pixels of each pair of labels in two segmentations.
+
+    Args:
+        first: int64 (H, W), labels from 0 to P.
+        second: int64 (H, W), labels from 0 to Q.
+
+    Returns:
+        int64 (P + 1, Q + 1).
+    """
     rows, columns = int(first.max()) + 1, int(second.max()) + 1
     return (
         torch.bincount((first * columns + second).flatten(), minlength=rows * columns).view(rows, columns).numpy()
@@ -98,7 +107,7 @@ def count_overlaps(first: Tensor, second: Tensor) -> Counts:
 
 
 def object_iou(counts: Counts) -> NDArray[np.float64]:
-    """Intersection over union (T, P) of true with predicted objects, without background and unseen true objects.
+    """Computes the IoU (T, P) of true and predicted objects, without background and invisible true objects.
 
     Args:
         counts: (1 + true objects, 1 + P) from `count_overlaps`.
@@ -111,13 +120,13 @@ def object_iou(counts: Counts) -> NDArray[np.float64]:
 
 
 def adjusted_rand_index(counts: Counts) -> float:
-    """Agreement of two clusterings of the same pixels, corrected for chance (Hubert and Arabie 1985).
+    """Computes the adjusted Rand index of two clusterings of the same pixels (Hubert and Arabie 1985).
 
     Args:
-        counts: pixels by the cluster that each clustering puts them in.
+        counts: number of pixels of each pair of clusters, one of each clustering.
 
     Returns:
-        At most 1, which it also is where both put all pixels in one cluster, and of none; 0 is chance.
+        At most 1; 0 is chance. It is 1 if both have a single cluster, or there are no pixels.
     """
     same = _pairs(counts)
     rows, columns = _pairs(counts.sum(axis=1)), _pairs(counts.sum(axis=0))
@@ -128,5 +137,5 @@ def adjusted_rand_index(counts: Counts) -> float:
 
 
 def _pairs(counts: Counts | np.int64) -> float:
-    """Pairs of pixels within the same cell."""
+    """Counts the pairs of pixels within the same cell."""
     return float((counts * (counts - 1) // 2).sum())

@@ -1,4 +1,4 @@
-"""Does a model know when its code of an object misleads?"""
+"""Uncertainty metrics: how well a model's own signals predict that an object's embedding is misclassified."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def uncertainty_metrics(
     seeds: Sequence[int],
     probes: Sequence[Probe] | None = None,
 ) -> dict[str, float]:
-    """Measures how well a property of an object predicts that the linear probe is wrong about it.
+    """Measures how well a property of an object predicts that the linear probe misclassifies it.
 
     Args:
         train: matched objects that the probes learn from.
-        test: n matched objects to be wrong about.
+        test: n matched objects that the probes classify.
         predictors: by name, float (n,), row-aligned with `test`: larger where an error is expected.
-        seeds: of the training objects drawn; figures are means over these.
-        probes: where they are fitted already.
+        seeds: seeds of the samples of training objects; metrics are means over these.
+        probes: the probes, if they are already fitted.
 
     Returns:
         `uncertainty/NAME_auroc`, the area under the ROC curve: 0.5 is chance, 1 is perfect. A predictor that is
-        the same for all objects (such as a σ that is a constant of the model) says nothing and is left out, and
-        so is everything where probes are always or never right.
+        the same for all objects (such as a σ that is a constant of the model) is left out, and so are all metrics
+        if the probes are always or never right.
 
     Raises:
         ValueError: if a predictor is not one number for each object.
@@ -54,7 +54,9 @@ def uncertainty_metrics(
 
 
 def auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | None:
-    """Probability that a positive has the larger score of a pair, ties counting half; None where undefined.
+    """Computes the probability that a positive scores higher than a negative, ties counting half.
+
+    It is None where it is undefined.
 
     Args:
         positive: (n,).
