@@ -454,7 +454,7 @@ def test_absent_cells_leave_no_trace() -> None:
     objects = model.encode(images)
     cells = run(model, images)
     torch.testing.assert_close(
-        model._draw_cells(cells), model.decode(objects).reconstructions, atol=1e-5, rtol=1e-4
+        model._decode_cells(cells), model.decode(objects).reconstructions, atol=1e-5, rtol=1e-4
     )
 
 

@@ -14,7 +14,7 @@ from ssdir.objects import Objects, Scene
 
 
 class ModelConfig(Protocol):
-    """The properties that every model's config has."""
+    """The properties of every model's config."""
 
     @property
     def kind(self) -> str:
@@ -37,7 +37,7 @@ class ModelConfig(Protocol):
         """Minimum score of an object."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Returns the values as JSON has them."""
+        """Returns the values as plain values for JSON."""
 
 
 class ObjectModel(nn.Module):
@@ -48,12 +48,12 @@ class ObjectModel(nn.Module):
         class_names: the classes that `labels` index; `["object"]` for models without classes.
 
     Attributes:
-        supports_bfloat16: whether `encode` may multiply in bfloat16: thin windows of models without a detector
-            would be misplaced.
+        supports_bfloat16: whether `encode` may multiply in bfloat16. Models without a detector may not: bfloat16
+            would misplace their narrow windows.
         familiar_error: mean squared error of the decoded objects of an image that 99 % of the validation images
             stay below, see `ssdir.inference.domain`; None where it was not measured.
-        in_bfloat16: whether it does, with sums and places in single precision. On CPUs with instructions for it
-            and on GPUs, convolutions take about half the time.
+        in_bfloat16: whether `encode` multiplies in bfloat16, with sums and coordinates in single precision.
+            On GPUs and on CPUs with bfloat16 instructions, convolutions then take about half the time.
     """
 
     config: ModelConfig
@@ -109,8 +109,8 @@ class ObjectModel(nn.Module):
             score_threshold: minimum score; None takes the model's.
 
         Returns:
-            Objects with scores, labels and anchor_index; of an `EmbeddingModel` with z_what; of generative models
-            z_what are posterior means, and there are z_what_scale and z_depth.
+            Objects with scores, labels and anchor_index; an `EmbeddingModel` adds z_what; a `GenerativeModel` adds
+            z_what (posterior means), z_what_scale and z_depth.
 
         Raises:
             ValueError: if the images are not of the model's size.
@@ -132,10 +132,10 @@ class EmbeddingModel(ObjectModel):
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
-            boxes: objects whose `z_where` to encode.
+            boxes: objects with `z_where`, the boxes to embed.
 
         Returns:
-            Objects as of `encode`, row-aligned with `boxes`, whose scores and labels they have.
+            Objects like those of `encode`, row-aligned with `boxes`, with the scores and labels of `boxes`.
 
         Raises:
             ValueError: if the images are not of the model's size.
@@ -144,7 +144,7 @@ class EmbeddingModel(ObjectModel):
 
 
 class GenerativeModel(EmbeddingModel):
-    """Images to objects and back: it decodes its embeddings, and learns from the reconstruction."""
+    """A model that embeds objects, decodes embeddings, and learns from the reconstruction."""
 
     def decode(self, objects: Objects) -> Scene:
         """Decodes objects that have z_what and z_depth."""
@@ -159,7 +159,7 @@ class GenerativeModel(EmbeddingModel):
         return self.reconstruct(images, self.encode(images))
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
-        """Named terms of the training loss, in nats per image, and `total`.
+        """Computes the terms of the training loss by name, in nats per image, and their weighted sum `total`.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].

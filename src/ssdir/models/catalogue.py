@@ -10,11 +10,11 @@ from ssdir.models.shipped import model_cards
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A name that ssdir knows.
+    """A shipped model or a preset.
 
     Attributes:
-        name: as `ssdir.load` takes it if it is trained, else as `ssdir train` does.
-        description: what it is for, in one line.
+        name: name for `ssdir.load` if it is trained, else for `ssdir train`.
+        description: its purpose, in one line.
         image_size: side of the square that images are resized to, in pixels.
         trained: whether it is a trained model; a preset is the recipe of a training.
     """

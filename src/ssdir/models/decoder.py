@@ -1,4 +1,4 @@
-"""The what decoders: from `z_what` to a small picture of the object (paper §3.1)."""
+"""The what decoders: they decode `z_what` to a small image of the object (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ssdir.ops.precision import at_least_single
 
 
 class DecoderConfig(Config):
-    """A start grid, then one upsampling block per entry of `channels`, each doubling the side, then colours.
+    """The what decoder: a linear layer to a grid, upsampling blocks that double its side, and a layer to colours.
 
     Attributes:
         upsampling: `transposed`, the paper's 2×2 transposed convolutions of stride 2, which never mix neighbouring
-            pixels, so that pictures may show a grid; or `bilinear`: 3×3 convolution, then bilinear interpolation,
-            in which all neighbours mix, in about the same time.
-        stem: channels of the 1×1 start; the paper's are 1024.
-        grid: cells along each side that the start makes, each with weights of its own. The paper's is 1: then
-            where in the picture a pixel is must pass through the upsampling blocks, whose weights know no place,
-            and shapes take many more steps to learn.
-        channels: output channels of each upsampling block; six of them end at 64×64, from a grid of 1.
+            pixels, so that decoded images may show a grid; or `bilinear`: 3×3 convolution, then bilinear
+            interpolation, which mixes neighbours and takes about the same time.
+        stem: channels of the grid; the paper's are 1024.
+        grid: cells along each side of the grid, each with weights of its own. The paper's is 1: then `z_what` must
+            encode positions within the object for blocks that treat all positions alike, and shapes take many
+            more steps to learn.
+        channels: output channels of each upsampling block; six blocks lead from a grid of 1 to 64×64 pixels.
         alpha: also decode the object's opacity; without it the paper's three channels.
         norm: normalise before each block's ReLU: with `transposed` over the channels of each pixel, with
             `bilinear` over channels and pixels of each object; the paper has none.
-        icnr: ICNR initialisation (Aitken et al. 2017) of `transposed`: the four pixels that an upsampling block
-            makes of one start equal, and differ only by what is learned. Without it, checkerboard patterns stay
-            where images are few. `bilinear` needs none.
+        icnr: ICNR initialisation (Aitken et al. 2017) of `transposed`: at first, the four pixels that an
+            upsampling block computes from one pixel are equal. Without it, checkerboard patterns remain after
+            training on few images. `bilinear` doesn't need it.
     """
 
     upsampling: Literal["transposed", "bilinear"] = "transposed"
@@ -62,11 +62,11 @@ class DecoderConfig(Config):
 
 
 class WhatDecoder(nn.Module):
-    """`z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1].
+    """Decodes `z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1].
 
     A 2×2 stride-2 transposed convolution never mixes neighbours: each pixel becomes four, as in a quadtree. So
-    every layer is one matrix product over all pixels in the order of the tree, with the parameters of the
-    convolution that it is, and pixels are put in raster order once, at the end.
+    every layer is computed as one matrix product over all pixels in the order of the tree, with the parameters of
+    the convolution, and pixels are sorted into raster order once, at the end.
     """
 
     def __init__(self, latent_dim: int, config: DecoderConfig) -> None:
@@ -103,11 +103,11 @@ class WhatDecoder(nn.Module):
 
 
 class BilinearDecoder(nn.Module):
-    """`z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1], without a grid.
+    """Decodes `z_what` (M, D) to appearances (M, 3, S, S) and alpha (M, 1, S, S) or None, in [0, 1].
 
     A 3×3 convolution before each bilinear interpolation mixes neighbours while the map is still small, where it
-    costs a quarter of one after it (resize-convolution, Odena et al. 2016, does that). The two 3×3 convolutions of
-    the head draw detail at the full size.
+    takes a quarter of the time of a convolution after it (resize-convolution, Odena et al. 2016). The two 3×3
+    convolutions of the head add detail at the full size.
     """
 
     def __init__(self, latent_dim: int, config: DecoderConfig) -> None:
@@ -134,18 +134,18 @@ class BilinearDecoder(nn.Module):
 
 
 def build_decoder(latent_dim: int, config: DecoderConfig) -> WhatDecoder | BilinearDecoder:
-    """Makes the decoder whose `upsampling` the config names."""
+    """Builds the decoder with the `upsampling` of the config."""
     return (BilinearDecoder if config.upsampling == "bilinear" else WhatDecoder)(latent_dim, config)
 
 
 def _block(before: int, after: int, norm: bool) -> nn.Sequential:
-    """A 3×3 convolution and ReLU, with normalisation between them where `norm`."""
+    """Builds a 3×3 convolution and ReLU, with normalisation between them if `norm` is set."""
     norms = [nn.GroupNorm(1, after)] if norm else []
     return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), *norms, nn.ReLU(inplace=True))
 
 
 def _colour_and_alpha(decoded: Tensor, has_alpha: bool) -> tuple[Tensor, Tensor | None]:
-    """Splits pictures (M, 4, S, S) into premultiplied colours and alpha; those of 3 channels have none."""
+    """Splits decoded images (M, 4, S, S) into premultiplied colours and alpha; 3 channels have no alpha."""
     if not has_alpha:
         return decoded, None
     colour, alpha = decoded.split([3, 1], dim=1)
@@ -153,7 +153,7 @@ def _colour_and_alpha(decoded: Tensor, has_alpha: bool) -> tuple[Tensor, Tensor 
 
 
 def _raster(pixels: Tensor, num_objects: int, depth: int) -> Tensor:
-    """Pixels (M·4^depth, C) in quadtree order to pictures (M, C, S, S)."""
+    """Sorts pixels (M·4^depth, C) in quadtree order into images (M, C, S, S)."""
     tree = pixels.reshape(num_objects, *[2] * (2 * depth), pixels.shape[1])
     rows, columns = range(1, 2 * depth, 2), range(2, 2 * depth + 1, 2)
     side = 1 << depth

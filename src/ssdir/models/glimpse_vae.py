@@ -1,7 +1,7 @@
-"""GlimpseVAE: the paper's "SSD+STN+VAE" (Table 1), SSDIR with an encoder of glimpses.
+"""GlimpseVAE: the paper's "SSD+STN+VAE" (Table 1), which encodes a crop of the image for each object.
 
-The controlled experiment for "single-shot or glimpses": detector, decoder, compositor, latent size and loss are
-SSDIR's; what and depth are read from each object's crop of the image, once per object.
+It is the baseline that shows what single-shot encoding changes: detector, decoder, compositor, latent size and
+loss are SSDIR's; only the encoder differs, and runs once per object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GlimpseVAEConfig(DetectedVAEConfig):
 
 
 class GlimpseEncoder(nn.Module):
-    """Glimpses (M, 3, S, S) to the means of `z_what` (M, D) and `z_depth` (M,)."""
+    """Encodes glimpses (M, 3, S, S) to the means of `z_what` (M, D) and `z_depth` (M,)."""
 
     def __init__(self, config: GlimpseEncoderConfig) -> None:
         super().__init__()
@@ -66,22 +66,22 @@ class GlimpseEncoder(nn.Module):
         self.apply(init_xavier)
 
     def forward(self, glimpses: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` and `z_depth`."""
+        """Computes the means of `z_what` (M, D) and `z_depth` (M,)."""
         outputs: Tensor = self.net(glimpses)
         return outputs[:, :-1], outputs[:, -1]
 
 
 class GlimpseVAE(DetectedVAE):
-    """A VAE that reads what and depth of each object from a crop of the image."""
+    """A VAE that infers `z_what` and `z_depth` of each object from a crop of the image."""
 
     config: GlimpseVAEConfig
 
     def build_encoder(self) -> None:
-        """The encoder of glimpses."""
+        """Builds the encoder of glimpses."""
         self.encoder = GlimpseEncoder(self.config.encoder)
 
     def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` (M, D) and `z_depth` (M,)."""
+        """Computes the means of `z_what` (M, D) and `z_depth` (M,)."""
         glimpses = crop_glimpses(images, objects.boxes, objects.image_index, self.config.encoder.glimpse_size)
         what_loc, depth_loc = self.encoder(glimpses)
         return what_loc, depth_loc

@@ -7,7 +7,7 @@ from pathlib import Path
 from ssdir.errors import InputError
 
 PREFIX = "hf://"
-"""Prefix of the names of models on the Hub; without it nothing is fetched, so that no mistyped folder is."""
+"""Prefix of the names of models on the Hub; it is required, so that a mistyped folder is never looked up there."""
 
 FILES = ("config.json", "model.safetensors", "README.md")
 
@@ -32,8 +32,8 @@ def fetch_model(
         revision: branch, tag or commit.
         token: access token of the Hub, for private models.
         cache_dir: folder of downloads; None for the Hub's own.
-        force_download: even if it is in the cache.
-        local_files_only: only from the cache.
+        force_download: download the model even if it is in the cache.
+        local_files_only: use only the cache.
 
     Raises:
         InputError: if there is no such model, it isn't one of ssdir's, or the Hub can't be reached.
@@ -76,7 +76,7 @@ def fetch_model(
 
 
 def _no_connection() -> tuple[type[Exception], ...]:
-    """Errors of the Hub's client where there is no network: httpx's, or requests', which are OSErrors."""
+    """Returns the errors of the Hub's client without a network: httpx's, or requests' (which are OSErrors)."""
     try:
         from httpx import TransportError
     except ImportError:

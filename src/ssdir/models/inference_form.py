@@ -21,7 +21,7 @@ def inference_form(model: ModuleT) -> ModuleT:
     in an order that their modules don't state.
 
     Args:
-        model: any module; it stays as it is, and the copy has nothing of what it learns later.
+        model: any module; it is not changed, and the copy doesn't follow its later training.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(copied.modules()):

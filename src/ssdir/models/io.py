@@ -1,4 +1,4 @@
-"""Saving and loading models: shipped ones by name, others by folder."""
+"""Saves models to folders, and loads them by folder, by the name of a shipped model, or from the Hub."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> O
     header = read_header(folder)
     config = _checked_config(header, folder)
     weights_file = folder / WEIGHTS_FILE
-    # Compared before anything takes memory: a config may ask for other sizes than the weights have.
+    # The shapes are compared before memory is allocated, because the config may not match the weights.
     with torch.device("meta"):  # Tensors have shapes but no memory there.
         expected = _lasting(_build(config, header.class_names, folder / CONFIG_FILE))
     check_header(weights_file, expected, CONFIG_FILE)
@@ -134,7 +134,7 @@ def weights_fingerprint(model: ObjectModel) -> str:
 
 
 def find_model(name_or_dir: str | Path) -> Path:
-    """Finds the folder of a shipped model, a model, a training run that holds one, or a model of the Hub.
+    """Returns the folder of a model, given a shipped model's name, a folder, a training run, or a name on the Hub.
 
     Raises:
         InputError: if there is none; as `fetch_model` for names that begin with `hf://`.
@@ -190,9 +190,10 @@ def _checked_config(header: ModelHeader, folder: Path) -> StoredConfig:
 
 
 def random_encoder(model: ObjectModel, seed: int = 0) -> DetectedVAE | None:
-    """Builds a floor to compare with: the same detector, with untrained what and depth encoders.
+    """Builds a floor for the embeddings: the same detector with untrained what and depth encoders.
 
-    None for models that detect objects by the same weights that embed them, or learn no weights to embed them.
+    None for models without a separate detector (SPACE, SPAIR), and for models whose encoder has no trained
+    weights.
     """
     if not isinstance(model, DetectedVAE):
         return None

@@ -1,4 +1,4 @@
-"""Likelihoods and divergences that several models' losses are made of."""
+"""Likelihoods and divergences in the losses of several models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssdir.ops.precision import at_least_single
 
-# Keeps the logarithms of the Bernoulli likelihood finite where nothing was drawn.
+# Keeps the logarithms of the Bernoulli likelihood finite where nothing was decoded.
 LIKELIHOOD_MARGIN = 1e-4
 # Keeps the logarithm of a mixture's weight finite.
 LOG_MARGIN = 1e-5
@@ -25,16 +25,17 @@ def bernoulli_nll(predicted: Tensor, intensity: Tensor) -> Tensor:
 
 
 def laplacian_l1(predicted: Tensor, target: Tensor, weights: Tensor | None = None, levels: int = 3) -> Tensor:
-    """L1 distance of the Laplacian pyramids of pictures, of which each level holds details of one size.
+    """Computes the L1 distance of the Laplacian pyramids of images (Bojanowski et al. 2018).
 
-    A likelihood per pixel is content with the mean of what might be there, and so blurs edges; here their contrast
-    counts (Bojanowski et al. 2018). The mean colour, left at the top of the pyramid, does not count.
+    Each level of the pyramid holds details of one size. A likelihood per pixel is largest for the mean of all
+    plausible values, which blurs edges; this distance penalises blurred edges. The coarsest level, the mean
+    colour, is left out.
 
     Args:
         predicted: float (M, C, S, S), S a multiple of 2^levels.
-        target: likewise.
-        weights: float (M, 1, S, S), of the pixels; None counts all alike.
-        levels: number of levels, from details of the size of a pixel on.
+        target: float (M, C, S, S).
+        weights: float (M, 1, S, S), weights of the pixels; None weights all alike.
+        levels: number of levels; the first holds details of the size of a pixel.
 
     Returns:
         float (M,), summed over levels, channels and pixels.
@@ -59,13 +60,13 @@ def normal_kl(
 
 
 def gaussian_log_prob(values: Tensor, mean: Tensor, sigma: float) -> Tensor:
-    """The logarithm of N(values; mean, sigma²), per element."""
+    """Computes the logarithm of N(values; mean, sigma²), per element."""
     # `Normal.log_prob` takes 1.7 times as long on a CPU: it makes a map of sigma as large as the images.
     return -0.5 * ((values - mean) / sigma).square() - log(sigma) - 0.5 * log(2 * pi)
 
 
 def mixture_log_likelihood(log_foreground: Tensor, log_background: Tensor, coverage: Tensor) -> Tensor:
-    """log(α p_fg(x) + (1 - α) p_bg(x)) of each value, summed over an image's (SPACE, Lin et al. 2020, eq. 1).
+    """Computes log(α p_fg(x) + (1 - α) p_bg(x)), summed over the values of an image (Lin et al. 2020, eq. 1).
 
     Args:
         log_foreground: float (B, 3, H, W), log p_fg(x).

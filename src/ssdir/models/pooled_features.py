@@ -1,7 +1,7 @@
-"""PooledFeatures: a detector's own features of each object, the control that every learned code must beat.
+"""PooledFeatures: the detector's own features of each object, a baseline for learned embeddings.
 
-It is what users of a detector get today: nothing is learned but the detector, and principal components bring the
-pooled features to the size of the other models' embeddings. It decodes nothing.
+It is what users of a detector get without further training: only the detector is learned, and principal components
+reduce its pooled features to the size of the other models' embeddings. It has no decoder.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class PooledFeaturesConfig(DetectedConfig):
 
 
 class PooledFeatures(DetectedModel):
-    """RoIAlign of the frozen detector's pyramid at each detection, as coordinates of principal components.
+    """Embeds each detection by RoIAlign of the frozen detector's pyramid, reduced to principal components.
 
     Attributes:
-        mean: of the pooled features, float (F,).
-        scale: their standard deviations, float (F,): levels of a pyramid differ in scale.
-        components: float (D, F), orthonormal rows by falling variance; where there are fewer than D, zeros follow.
-        num_fitted: on how many objects these were fitted, int64 (); 0 before.
+        mean: float (F,), mean of the pooled features.
+        scale: float (F,), their standard deviations, because the levels of a pyramid differ in scale.
+        components: float (D, F), orthonormal rows by falling variance; if there are fewer than D, zeros follow.
+        num_fitted: int64 (), number of objects that the components were fitted on; 0 before fitting.
 
     Args:
-        config: its parts.
+        config: the model's config.
         class_names: the detector's K foreground classes.
         detector: a trained detector to build on; None makes a new one.
     """
@@ -65,12 +65,12 @@ class PooledFeatures(DetectedModel):
         self.register_buffer("num_fitted", torch.zeros((), dtype=torch.int64))
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
-        """Adds z_what: coordinates of principal components.
+        """Adds z_what, the coordinates of principal components.
 
         Args:
-            objects: any.
-            images: not read.
-            features: what the detector read, see `SSD.read`.
+            objects: M objects with z_where.
+            images: not used.
+            features: the detector's feature maps, see `SSD.read`.
 
         Raises:
             InputError: if the components have not been fitted.
@@ -87,11 +87,11 @@ class PooledFeatures(DetectedModel):
         """Fits the principal components of standardised features.
 
         Args:
-            pooled: float (n, F), see `pool_pyramid`, of n objects, on the host.
-            seed: of the randomised solver that large n and F get.
+            pooled: float (n, F), features of n objects, see `pool_pyramid`, on the CPU.
+            seed: seed of the randomised solver, which is used for large n and F.
 
         Returns:
-            The share of the standardised features' variance that the components hold.
+            The share of the standardised features' variance that the components explain.
 
         Raises:
             ValueError: if there are fewer than two objects.

@@ -16,13 +16,13 @@ _MARGIN = 1e-6
 
 
 class Schedule(Config):
-    """A value that moves linearly with the step of training, and stands still before and after.
+    """A value that changes linearly between two training steps, and is constant before and after.
 
     Attributes:
         start: the value up to `from_step`.
         end: the value from `to_step` on.
-        from_step: where it begins to move.
-        to_step: where it arrives; equal to `from_step` for a jump.
+        from_step: first step of the change.
+        to_step: last step of the change; equal to `from_step` for a jump.
     """
 
     start: float = Field(ge=-1e6, le=1e6)
@@ -37,7 +37,7 @@ class Schedule(Config):
         return self
 
     def value(self, step: int) -> float:
-        """The value at a step of training."""
+        """Returns the value at a training step."""
         if step >= self.to_step:
             return self.end
         if step <= self.from_step:
@@ -47,12 +47,12 @@ class Schedule(Config):
 
 
 def constant(value: float) -> Schedule:
-    """A schedule that never moves."""
+    """Returns a schedule with the same value at all steps."""
     return Schedule(start=value, end=value)
 
 
 def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
-    """Draws from the relaxed Bernoulli (binary concrete) distribution, differentiably in the logits.
+    """Samples from the relaxed Bernoulli (binary concrete) distribution, differentiably in the logits.
 
     A sample is sigmoid((logits + log u - log(1 - u)) / temperature) with u uniform (Maddison et al. 2017).
 
@@ -79,6 +79,6 @@ def bernoulli_kl(logits: Tensor, prior: Tensor | float) -> Tensor:
         float of the shape of `logits`, >= 0.
     """
     prior_prob = torch.as_tensor(prior, dtype=logits.dtype, device=logits.device).clamp(1e-12, 1 - _MARGIN)
-    # The prior's logit: of a probability, torch makes at least 1.2e-7.
+    # The prior is passed as a logit, because torch clamps probabilities to at least 1.2e-7.
     posterior = Bernoulli(logits=logits, validate_args=False)
     return kl_divergence(posterior, Bernoulli(logits=prior_prob.logit(), validate_args=False))

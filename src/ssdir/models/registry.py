@@ -59,8 +59,8 @@ def build_model(config: StoredConfig, class_names: list[str], detector: SSD | No
 
     Args:
         config: the model's.
-        class_names: what its labels will index; models without a detector tell no classes apart.
-        detector: a trained one to build on, for the models that have one.
+        class_names: the classes that labels index; models without a detector are class-agnostic and ignore them.
+        detector: a trained detector, for the models that have one.
     """
     model_class, _ = MODELS[config.kind]
     if issubclass(model_class, DetectedModel):
@@ -69,7 +69,7 @@ def build_model(config: StoredConfig, class_names: list[str], detector: SSD | No
 
 
 def without_pretrained(config: ConfigT) -> ConfigT:
-    """A config whose backbone starts from random weights, so that none are fetched only to be overwritten."""
+    """Returns a config whose backbone starts from random weights, so that no weights are fetched in vain."""
     if isinstance(config, DetectedConfig):
         return config.model_copy(update={"ssd": without_pretrained(config.ssd)})  # type: ignore[return-value]
     if not isinstance(config, SSDConfig) or isinstance(config.backbone, ConvConfig):
@@ -78,7 +78,7 @@ def without_pretrained(config: ConfigT) -> ConfigT:
 
 
 def fetch_pretrained(config: StoredConfig) -> None:
-    """Reads the pretrained weights of a model's backbone, if it starts from any; the hub's are then in its cache.
+    """Reads the pretrained weights of a model's backbone, if it has any, so that later reads come from the cache.
 
     Raises:
         InputError: if they are missing, damaged, out of reach or another network's.

@@ -53,7 +53,7 @@ class ModelHeader(Record):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A row of `ssdir models`."""
+    """What `ssdir models` lists of a shipped model; `parameters` is their number, `image_size` is in pixels."""
 
     name: str
     description: str
@@ -71,8 +71,10 @@ def shipped_models() -> dict[str, Path]:
 
 
 def model_source(name_or_path: str) -> str:
-    """Returns how files name a model: a shipped one by its name, whatever folder is called so, others by their
-    absolute path, and what is no path, such as `hf://USER/NAME`, as it is.
+    """Returns the name that stored files use for a model.
+
+    A shipped model is named by its name, even if a folder has that name too; a folder or file by its absolute
+    path; any other name, such as `hf://USER/NAME`, is returned unchanged.
     """
     if name_or_path in shipped_models() or not os.path.exists(name_or_path):
         return name_or_path

@@ -1,4 +1,4 @@
-"""Bounds of the sizes that configs ask for, so that none can ask for more memory than a computer has."""
+"""Bounds of the sizes in configs, so that no config asks for more memory than a computer has."""
 
 from __future__ import annotations
 

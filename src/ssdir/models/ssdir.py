@@ -1,4 +1,4 @@
-"""SSDIR: Single-Shot Detect, Infer, Repeat (the paper's model, and its better defaults)."""
+"""SSDIR: Single-Shot Detect, Infer, Repeat: the paper's model, and the variant that the default presets use."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SSDIRConfig(DetectedVAEConfig):
     """An SSDIR model.
 
     Attributes:
-        clone_backbone: train a copy of the detector's backbone for what and depth; for an aligned encoder, a copy
-            that ends one level finer, since it need not see the whole object in one cell.
+        clone_backbone: train a copy of the detector's backbone for the what and depth encoders; for an aligned
+            encoder, the copy ends one level finer, since no single cell need cover the whole object.
         encoder: what and depth encoders.
     """
 
@@ -55,12 +55,12 @@ def _reads_pretrained(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> b
 
 
 class SSDIR(DetectedVAE):
-    """A VAE that reads what and depth from feature maps: the detector's, or those of a trained copy."""
+    """A VAE that infers `z_what` and `z_depth` from feature maps of the detector or of a copy of its backbone."""
 
     config: SSDIRConfig
 
     def build_encoder(self) -> None:
-        """Builds the encoder over all cells, or that in the frame of each box; see `EncoderConfig`."""
+        """Builds the encoder: of all cells, or of features aligned with each box; see `EncoderConfig`."""
         config, encoder = self.config, self.config.encoder
         aligned = isinstance(encoder, AlignedEncoderConfig)
         every_stage = isinstance(encoder, AlignedEncoderConfig) and encoder.levels == "all"
@@ -83,16 +83,16 @@ class SSDIR(DetectedVAE):
 
     @property
     def pooled_stages(self) -> PooledStages | None:
-        """What computes `z_what` from pretrained features; None unless the encoder reads these."""
+        """The layer that computes `z_what` from pretrained features; None if the encoder doesn't read these."""
         return self.encoder.pooled if isinstance(self.encoder, AlignedEncoder) else None
 
     @property
     def reads_detector(self) -> bool:
-        """Unless it trains a copy of the backbone, and reads nothing beside it."""
+        """True unless the encoder reads a copy of the backbone alone."""
         return self.backbone is None or _reads_refiner(self.config.encoder)
 
     def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` (M, D) and `z_depth` (M,)."""
+        """Computes the means of `z_what` (M, D) and `z_depth` (M,)."""
         assert objects.anchor_index is not None
         pyramid = self.detector.pyramid(features) if self.backbone is None else self.backbone(images)
         if isinstance(self.encoder, AlignedEncoder):

@@ -1,4 +1,4 @@
-"""What every backbone has: it turns images into a feature pyramid, fine to coarse."""
+"""The base classes of backbones, which compute a feature pyramid, fine to coarse, from images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageNetwork(nn.Module):
-    """A network with a normalisation of its images, which happens here and nowhere else.
+    """A network that normalises its images itself; nothing else in the package normalises images.
 
     Args:
-        mean: of the pixels of each channel in [0, 1].
+        mean: mean of the pixels of each channel, in [0, 1].
         std: their standard deviation.
     """
 
@@ -40,12 +40,12 @@ class ImageNetwork(nn.Module):
 
 
 class Backbone(ImageNetwork):
-    """Images to a feature pyramid.
+    """A network that computes a feature pyramid from images.
 
     Attributes:
         channels: channels of each level, fine to coarse.
-        finer_channels: channels of the map one step finer than the pyramid; None where there is none.
-        kept: images and their maps by call, within `reading_once`; None outside, where nothing is kept.
+        finer_channels: channels of the map one step finer than the pyramid; None if there is no such map.
+        kept: cache of images and their maps within `reading_once`; None outside of it.
     """
 
     def __init__(
@@ -57,31 +57,31 @@ class Backbone(ImageNetwork):
         self.kept: dict[tuple[int, bool, bool], tuple[Tensor, list[Tensor]]] | None = None
 
     def forward(self, images: Tensor, finer: bool = False) -> list[Tensor]:
-        """Images float (B, 3, H, W) in [0, 1] to features, each (B, channels, h, w).
+        """Computes the pyramid, each level (B, channels, h, w).
 
         Args:
-            images: a batch.
+            images: float (B, 3, H, W) in [0, 1].
             finer: put the map with `finer_channels` before the pyramid.
         """
         if self.kept is None:
             return self.pyramid(self.normalize(images), finer)
-        # Images are kept too: of a tensor that is gone, another could have the number.
+        # The images are kept too, because a freed tensor's id could be reused.
         call = (id(images), finer, torch.is_autocast_enabled(images.device.type))
         if call not in self.kept:
             self.kept[call] = images, self.pyramid(self.normalize(images), finer)
         return self.kept[call][1]
 
     def pyramid(self, images: Tensor, finer: bool = False) -> list[Tensor]:
-        """The pyramid of normalised images; see `forward`."""
+        """Computes the pyramid of normalised images; see `forward`."""
         raise NotImplementedError
 
     def clone(self, finer: bool = False, every_stage: bool = False) -> Backbone:
-        """A copy with the same weights, trainable but for what is frozen.
+        """Returns a copy with the same weights, trainable except for its frozen parts.
 
         Args:
-            finer: end one level earlier: as many levels, each one step finer, and no top-down pathway.
-            every_stage: with `finer`: not as many levels, but one for each stage, from the first that halves the
-                resolution on.
+            finer: end one stage earlier: the pyramid has as many levels, each one step finer, and no top-down
+                pathway.
+            every_stage: with `finer`, the pyramid has one level for each stage of the network instead.
 
         Raises:
             InputError: if there is no stage finer than the pyramid.
@@ -94,15 +94,15 @@ class Backbone(ImageNetwork):
         return copied.train()
 
     def freeze(self) -> None:
-        """Ends the gradients of what the config freezes; nothing, unless a subclass has such keys."""
+        """Freezes the parts that the config names; the base class freezes nothing."""
 
     def shift_finer(self, every_stage: bool) -> None:
-        """Makes the pyramid one step finer, dropping what is then unused; see `clone`."""
+        """Makes the pyramid one step finer, and drops the parts that are then unused; see `clone`."""
         raise NotImplementedError
 
     @torch.no_grad()
     def feature_sizes(self, image_size: int, finer: bool = False) -> list[int]:
-        """Cells along each side of each map that `forward` returns for square images of `image_size` pixels."""
+        """Returns the cells along each side of each map of `forward`, for square images of `image_size` pixels."""
         was_training = self.training
         self.eval()
         blank = torch.zeros(1, 3, image_size, image_size, device=self.mean.device)
@@ -113,10 +113,11 @@ class Backbone(ImageNetwork):
 
 @in_full_precision
 def in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
-    """The first layers of a net whose others may multiply in bfloat16.
+    """Applies the first layers of a net in single precision, even if the others multiply in bfloat16.
 
-    There, all of a large area of one colour would get the same error, large beside what some channels vary by.
-    Batch norm would learn it, and a model that is used in single precision afterwards would miss it.
+    In bfloat16, a large area of one colour would get the same rounding error everywhere, which is large compared
+    with the variation of some channels. Batch norm would adapt to it, and the model would differ in single
+    precision.
     """
     features: Tensor = first(images)
     return features
@@ -124,13 +125,13 @@ def in_single_precision(images: Tensor, first: nn.Module) -> Tensor:
 
 @contextmanager
 def reading_once(*models: object) -> Iterator[None]:
-    """Within the block, a backbone of these models that is given the same images again returns the same maps.
+    """Caches the feature maps of these models' backbones within the block, by their input images.
 
-    This lets callers ask several things of one batch at the time of one. Neither images nor maps may change
-    meanwhile.
+    Several calls on the same batch then take the time of one pass of the backbone. Neither images nor maps may be
+    changed meanwhile.
 
     Args:
-        models: may share backbones; what is no module has none.
+        models: models, which may share backbones; objects that are not modules are ignored.
     """
     modules = [model for model in models if isinstance(model, nn.Module)]
     backbones = {part for module in modules for part in module.modules() if isinstance(part, Backbone)}
@@ -144,7 +145,7 @@ def reading_once(*models: object) -> Iterator[None]:
 
 
 class TopDownBackbone(Backbone):
-    """A bottom-up net, whose last levels may pass through a top-down pathway (torchvision's FPN)."""
+    """A bottom-up network whose last levels may pass through a top-down pathway (torchvision's FPN)."""
 
     def __init__(
         self,
@@ -169,7 +170,7 @@ class TopDownBackbone(Backbone):
         )
 
     def bottom_up(self, images: Tensor) -> list[Tensor]:
-        """Features of every stage, fine to coarse."""
+        """Computes the features of every stage, fine to coarse."""
         raise NotImplementedError
 
     def shift_finer(self, every_stage: bool) -> None:  # noqa: D102
@@ -198,7 +199,7 @@ class TopDownBackbone(Backbone):
 
 
 def init_xavier(module: nn.Module) -> None:
-    """Xavier weights and zero biases for the layers that are trained from scratch."""
+    """Initialises a convolution or linear layer with Xavier weights and zero biases."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -15,7 +15,12 @@ BackboneConfig = Annotated[VGGConfig | ConvConfig | TimmConfig, Field(discrimina
 
 
 def build_backbone(config: BackboneConfig, image_size: int | None = None) -> Backbone:
-    """The backbone that a config describes, for square images of `image_size` pixels, where that matters."""
+    """Builds the backbone of a config.
+
+    Args:
+        config: the backbone's config.
+        image_size: side of the square images in pixels; only some transformers depend on it.
+    """
     match config:
         case VGGConfig():
             return VGG11Backbone(config)

@@ -14,7 +14,7 @@ from ssdir.models.sizes import MAX_STAGES, MAX_WIDTH, Widths
 
 
 class ConvConfig(Config):
-    """A small convolutional net for CPUs: stages of 3×3 convolutions that each halve the resolution.
+    """A small convolutional network for CPUs: stages of 3×3 convolutions that each halve the resolution.
 
     Attributes:
         channels: width of each stage; the first has one convolution, the others have two.

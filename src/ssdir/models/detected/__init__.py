@@ -1,1 +1,1 @@
-"""Models that encode the objects of a frozen detector."""
+"""Models that embed the objects that a frozen detector detects."""

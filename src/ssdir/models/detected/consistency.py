@@ -1,10 +1,10 @@
-"""The consistency term: an object keeps its embedding in views of other size, tilt and handwriting.
+"""The consistency term of the loss, which makes embeddings invariant to size, rotation, shear and distortion.
 
-A departure from the paper, whose loss does not ask for scale-invariant embeddings. Objects are shown in one or
-more further views (see `models.detected.views`), and a contrastive loss (InfoNCE: van den Oord et al. 2018; with
-a projection head as in SimCLR: Chen et al. 2020) makes the embeddings of one object more similar to each other
-than to those of all other objects of the batch. It uses no label. In the decoupled form (Yeh et al. 2022), the
-pair of an object is left out of the objects that it is compared with.
+This departs from the paper, whose loss does not ask for scale-invariant embeddings. Each object is also embedded
+in one or more augmented views (see `models.detected.views`), and a contrastive loss (InfoNCE: van den Oord et al.
+2018; with a projection head as in SimCLR: Chen et al. 2020) makes the embeddings of one object more similar to
+each other than to those of all other objects of the batch. It uses no labels. The decoupled form (Yeh et al. 2022)
+leaves the positive pair out of the denominator.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TEMPERATURE = 0.2
 
 
 class ConsistencyConfig(ViewConfig):
-    """The further views, and how embeddings are compared.
+    """The augmented views, and the contrastive loss over them.
 
     Attributes:
         weight: coefficient of the term, per object and in nats; 0 leaves it out.
-        views: how often an object is seen again; each view is compared with each other, and with what is there.
-        decoupled: whether an object's other view is left out of those that it is compared with.
+        views: number of augmented views; each is compared with every other view and with the original image.
+        decoupled: whether the positive pair is left out of the denominator (Yeh et al. 2022).
     """
 
     weight: float = Field(0.0, ge=0)
@@ -56,17 +56,17 @@ class ProjectionHead(nn.Sequential):
 
 @in_full_precision
 def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool = False) -> Tensor:
-    """Mean over rows of -log of the chance that a row finds its partner among all rows, both ways.
+    """Computes InfoNCE in both directions: the cross-entropy of matching each row with its partner.
 
     Args:
         first: float (M, D), compared by cosine.
         second: float (M, D), row-aligned.
         temperature: divisor of the cosines.
-        decoupled: leave the partner out of the rows that it is compared with: the loss is then of odds instead of
-            probabilities, still has a gradient for easy pairs, and may be negative.
+        decoupled: leave the partner out of the denominator; the loss then has a gradient even for easy pairs, and
+            may be negative.
 
     Returns:
-        A scalar; 0 where there are fewer than two rows, so that nothing can be compared.
+        A scalar, in nats per row; 0 for fewer than two rows.
     """
     if len(first) < 2:
         return first.sum() * 0
@@ -79,13 +79,13 @@ def info_nce(first: Tensor, second: Tensor, temperature: float, decoupled: bool 
 def agreement(
     embeddings: Tensor, again: Sequence[tuple[Tensor, Tensor]], temperature: float, decoupled: bool = False
 ) -> Tensor:
-    """Measures how well embeddings identify objects across views: the mean of `info_nce` over pairs of views.
+    """Computes the mean of `info_nce` over all pairs of views, the original image included.
 
     Args:
-        embeddings: float (M, D), of all objects as they are.
-        again: of each further view, embeddings (N, D), N differing, and which object each is of, int64 (N,).
+        embeddings: float (M, D), of the objects in the original images.
+        again: for each augmented view, embeddings (N, D) and the object of each, int64 (N,); N may differ.
         temperature: see `info_nce`.
-        decoupled: likewise.
+        decoupled: see `info_nce`.
 
     Returns:
         A scalar, in nats per object.

@@ -1,4 +1,4 @@
-"""The what and depth encoders: from the pyramid's cells to the parameters of the posterior (eq. 5, 6)."""
+"""The what and depth encoders, which compute the posterior's parameters from feature maps (eq. 5, 6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POOLED_SIDE = 3
 
 
 class Posterior(NamedTuple):
-    """Dense parameters for every cell of the pyramid; it never leaves models and losses.
+    """Dense parameters for every cell of the pyramid.
 
     Attributes:
         what_loc: float (B, cells, D), the mean of `z_what`.
@@ -66,15 +66,15 @@ class AlignedEncoderConfig(LatentConfig):
 
     Attributes:
         samples: samples along each side of a box.
-        levels: which feature maps are sampled for an object: `own`, that of the level which detected it, or `all`
-            of them, added; with a copy of the backbone all stages of the copy, the finest too.
+        levels: the feature maps that are sampled for an object: `own`, the level that detected it, or `all`, the
+            sum over all levels; with a copy of the backbone, the sum over all stages of the copy.
         num_downsamples: 3×3 convolutions of stride 2; each after the first doubles the channels.
         refiner_features: also read the hidden layer of the frozen detector's refiner, which has learned what the
             detector was supervised with, such as classes.
-        features: which feature maps: those of the detector's `pyramid`, or of a trained copy of its backbone; or,
-            with `pretrained`, the stages of a frozen copy with the weights that the detector's backbone started
-            from. Then `z_what` is as of `PooledStages`, and samples of all stages decide about `z_depth` alone.
-        hidden_channels: channels after the 1×1; but see `num_downsamples`.
+        features: the feature maps to sample: `pyramid`, those of the detector or of a trained copy of its
+            backbone; or `pretrained`, the stages of a frozen copy with the backbone's initial weights. With
+            `pretrained`, `PooledStages` computes `z_what`, and the encoder's network only `z_depth`.
+        hidden_channels: channels after the 1×1 convolution; `num_downsamples` may double them.
         mlp_channels: width of the hidden layer.
     """
 
@@ -106,7 +106,7 @@ class PyramidEncoder(nn.Module):
         self.apply(init_xavier)
 
     def forward(self, features: Sequence[Tensor]) -> Posterior:
-        """The pyramid, each level (B, C, h, w), to the parameters of all cells."""
+        """Computes the parameters of all cells from the pyramid, each level (B, C, h, w)."""
         what, depth = [], []
         for level, feature in enumerate(features):
             what.append(rearrange(self.what[level](feature), "b d h w -> b (h w) d"))
@@ -123,10 +123,11 @@ def _what_convolutions(in_channels: int, config: PyramidEncoderConfig) -> nn.Seq
 
 
 class PooledStages(nn.Module):
-    """RoIAlign of the two coarsest pretrained feature maps in each box, and its principal components, as `z_what`.
+    """Computes `z_what` as principal components of pretrained features in each box.
 
-    Each map's samples are brought to unit length. What a pretrained network knows of kinds is in its features, and
-    a few hundred photographs teach it no more: the components are fitted once, and not trained.
+    The features are RoIAlign of the two coarsest feature maps of a frozen pretrained network.
+    Each map's samples are scaled to unit length. The components are fitted once and not trained, because a few
+    hundred photographs don't improve the features of a pretrained network.
 
     Args:
         channels: channels of the two maps.
@@ -138,12 +139,18 @@ class PooledStages(nn.Module):
         self.linear = nn.Linear(sum(channels) * POOLED_SIDE**2, latent_dim).requires_grad_(False)
 
     def forward(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
-        """Feature maps, each (B, C, h, w), and boxes (M, 4), xyxy relative to the image, to (M, D)."""
+        """Computes `z_what` (M, D).
+
+        Args:
+            features: feature maps, fine to coarse, each (B, C, h, w).
+            image_index: int64 (M,).
+            boxes: float (M, 4), xyxy relative to the image.
+        """
         mapped: Tensor = self.linear(self.pool(features, image_index, boxes))
         return mapped
 
     def pool(self, features: Sequence[Tensor], image_index: Tensor, boxes: Tensor) -> Tensor:
-        """RoIAlign of both maps, each of unit length, side by side, (M, F); for the arguments see `forward`."""
+        """Computes RoIAlign of both maps, each scaled to unit length: (M, F); for the arguments see `forward`."""
         pooled = [crop_glimpses(level, boxes, image_index, POOLED_SIDE).flatten(1) for level in features]
         return torch.cat([F.normalize(at_least_single(part), dim=1) for part in pooled], dim=1)
 
@@ -164,17 +171,17 @@ class PooledStages(nn.Module):
 
 
 class AlignedEncoder(nn.Module):
-    """An encoder that reads what and depth of given objects from feature maps, in the frame of each box.
+    """An encoder that infers `z_what` and `z_depth` from feature maps sampled in each object's box (RoIAlign).
 
-    A departure from the paper, whose encoder computes the embedding from one cell, for all cells. The decoder
-    reconstructs in the frame of the box, so the embedding of a cell must also represent where in the cell, and how
-    large, the object is; features sampled in the frame of the box (RoIAlign) contain neither position nor scale.
-    It is still one pass over the image: no glimpse of pixels is cropped or encoded.
+    This departs from the paper, whose encoder computes an embedding from each cell. The decoder reconstructs an
+    object in the frame of its box, so a cell's embedding must also represent the object's position in the cell and
+    its size; features sampled in the frame of the box contain neither. It is still one pass over the image: no
+    crop of the image is encoded.
 
     Args:
         channels: channels of each level of the feature maps.
         config: sizes and options.
-        level_cells: cells of each level of the detector's pyramid, to tell an anchor's level.
+        level_cells: number of cells of each level of the detector's pyramid, from which an anchor's level follows.
         anchors_per_cell: A.
         num_refiner_features: size F of the refiner's hidden layer; 0 reads none of it.
     """
@@ -221,14 +228,15 @@ class AlignedEncoder(nn.Module):
         boxes: Tensor,
         refiner_features: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` (M, D) and `z_depth` (M,) of M objects.
+        """Computes the means of `z_what` (M, D) and `z_depth` (M,) of M objects.
 
         Args:
-            features: feature maps, each (B, C, h, w); to read one's own, one per level of the detector's pyramid.
+            features: feature maps, each (B, C, h, w); with `levels="own"`, one per level of the detector's
+                pyramid.
             image_index: int64 (M,).
-            anchor_index: int64 (M,), in the order of `SSD.anchors`; decides which level is one's own.
+            anchor_index: int64 (M,), in the order of `SSD.anchors`; it determines an object's own level.
             boxes: float (M, 4), xyxy relative to the image.
-            refiner_features: float (M, F), the hidden layer of the refiner for each object, where it is read.
+            refiner_features: float (M, F), the refiner's hidden layer for each object, if the encoder reads it.
         """
         inputs = [project(feature) for project, feature in zip(self.inputs, features, strict=True)]
         if self.levels == "all":
@@ -251,7 +259,7 @@ class AlignedEncoder(nn.Module):
         return what_loc[order], depth_loc[order]
 
     def _means(self, samples: Tensor, refiner_features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` and `z_depth` of samples (M, C, k, k) and the refiner's features."""
+        """Computes the means of `z_what` and `z_depth` from samples (M, C, k, k) and refiner features (M, F)."""
         hidden: Tensor = self.net[: self.num_reading](samples)
         if self.told is not None:
             assert refiner_features is not None

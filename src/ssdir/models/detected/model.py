@@ -1,4 +1,4 @@
-"""Models that describe what a frozen detector finds: what they share, whether they draw it or not."""
+"""The base class of models that embed the objects of a frozen detector, with or without a decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdir.ops.glimpses import crop_glimpses
 
 
 class DetectedConfig(Config):
-    """A model that describes what a frozen detector finds.
+    """The config of a model that embeds the objects of a frozen detector.
 
     Attributes:
         ssd: the detector, which provides `z_where` and `z_present`, trained first, then frozen.
@@ -42,10 +42,10 @@ class DetectedConfig(Config):
 
 
 class DetectedModel(EmbeddingModel):
-    """A frozen detector, and a description of each object that it finds; subclasses bring the latter.
+    """A frozen detector, and an embedding of each object that it detects, which subclasses compute in `infer`.
 
     Args:
-        config: its parts; its `kind` names the subclass.
+        config: the model's config; its `kind` names the subclass.
         class_names: the detector's K foreground classes.
         detector: a trained detector to build on; None makes a new one.
     """
@@ -72,7 +72,7 @@ class DetectedModel(EmbeddingModel):
             return self.infer(objects, images, features)
 
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
-        """Embeds given boxes; each takes the anchor, and so the cell and level, that fits it best."""
+        """Embeds given boxes; each gets the best-fitting anchor, which determines its cell and level."""
         with self.encoding():
             features = self.detector.read(images)
             names = boxes.class_names
@@ -82,18 +82,18 @@ class DetectedModel(EmbeddingModel):
             return self.infer(given.replace(anchor_index=self.detector.assign(boxes.z_where)), images, features)
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
-        """Adds z_what, and whatever else the model tells of an object.
+        """Adds z_what and, for generative models, z_what_scale and z_depth.
 
         Args:
-            objects: with anchor_index.
+            objects: M objects with anchor_index.
             images: float (B, 3, H, W) in [0, 1].
-            features: what the detector read, see `SSD.read`.
+            features: the detector's feature maps, see `SSD.read`.
         """
         raise NotImplementedError
 
     @torch.no_grad()
     def pooled_features(self, images: Tensor, objects: Objects, size: int = 3) -> Tensor:
-        """Pools the frozen pyramid by RoIAlign, as users of a detector do: a control for `z_what`.
+        """Pools the frozen pyramid by RoIAlign in each object's box: a baseline for `z_what`.
 
         Returns:
             float (M, F), see `pool_pyramid`.
@@ -102,14 +102,14 @@ class DetectedModel(EmbeddingModel):
 
 
 def detector_of(model: ObjectModel) -> SSD | None:
-    """The detector that a model is, or has; None for models without one."""
+    """Returns the detector of a model, or the model itself if it is one; None for models without a detector."""
     if isinstance(model, DetectedModel):
         return model.detector
     return model if isinstance(model, SSD) else None
 
 
 def pool_pyramid(features: Sequence[Tensor], objects: Objects, size: int) -> Tensor:
-    """RoIAlign (He et al. 2017) of every level of a pyramid in each object's box.
+    """Computes RoIAlign (He et al. 2017) of every level of a pyramid in each object's box.
 
     Args:
         features: the levels, each (B, C, h, w).
@@ -117,7 +117,8 @@ def pool_pyramid(features: Sequence[Tensor], objects: Objects, size: int) -> Ten
         size: samples along each side of a box.
 
     Returns:
-        float (M, F): every level's `size` × `size` samples, side by side; F is size² times all levels' channels.
+        float (M, F): the `size` × `size` samples of all levels, concatenated; F is size² times the sum of
+        channels.
     """
     pooled = [crop_glimpses(level, objects.boxes, objects.image_index, size).flatten(1) for level in features]
     return torch.cat(pooled, dim=1)

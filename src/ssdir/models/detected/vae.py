@@ -1,4 +1,4 @@
-"""The common base of SSDIR and the glimpse VAE: all but the encoder that reads what and depth (eq. 5, 6)."""
+"""The common base class of SSDIR and GlimpseVAE: everything except the encoder (eq. 5, 6)."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from ssdir.ops.precision import at_least_single
 
 
 class LossConfig(Config):
-    """Coefficients of eq. 7; the paper's are per data set (docs/architecture.md).
+    """Coefficients of the loss (eq. 7); the paper's depend on the data set (docs/architecture.md).
 
     Attributes:
         image: α_obj, coefficient of the image's negative log-likelihood.
-        objects: α_rec, coefficient of the mean over objects of each one's negative log-likelihood.
+        objects: α_rec, coefficient of the objects' negative log-likelihoods, averaged over objects.
         kl_what: α_what, coefficient of the KL of `z_what`.
         kl_depth: α_depth, coefficient of the KL of `z_depth`.
-        classes: coefficient of the cross-entropy of the class that the detector names, read off `z_what` by a
-            linear layer, per object; 0 leaves it out. The paper has none. With it, embeddings know the detector's
-            classes: use it where they should, and not to compare what representations learn by themselves.
-        details: coefficient of the mean over objects of each one's distance in details, which sharpens edges, see
-            `laplacian_l1`; the paper has none. Needs a decoder of 8 pixels or more.
-        shared_pixels: counts each pixel in the objects' likelihoods and details by the object's share in it, see
-            `pixel_shares`, so that no object has to draw what hides it; needs `decoder.alpha`.
+        classes: coefficient, per object, of the cross-entropy of a linear layer that predicts the detector's class
+            from `z_what`; 0 leaves it out. The paper has none. It supervises embeddings with the detector's
+            classes, so leave it out to study what representations learn without labels.
+        details: coefficient of `laplacian_l1`, averaged over objects, which sharpens edges; the paper has none. It
+            needs a decoder of 8 pixels or more.
+        shared_pixels: weights each pixel in the objects' likelihoods and details by the object's share in it, see
+            `pixel_shares`, so that no object has to reconstruct another one that hides it; needs `decoder.alpha`.
     """
 
     image: float = Field(10.0, ge=0)
@@ -56,15 +56,16 @@ class LossConfig(Config):
 
 
 class DetectedVAEConfig(DetectedConfig):
-    """A variational autoencoder of what a frozen detector finds.
+    """A variational autoencoder of the objects of a frozen detector.
 
     Attributes:
-        encoder: what reads `z_what` and `z_depth`.
-        decoder: the what decoder; with `alpha`, objects are merged per pixel, else by the paper's weighted sum.
-        background: what is seen where no object is: `black`, as in the paper, or one picture for all images,
-            `learned`, which needs `decoder.alpha`.
-        loss: coefficients of eq. 7.
-        consistency: a further term of the loss, see `ConsistencyConfig`; the paper has none.
+        encoder: encoder of `z_what` and `z_depth`.
+        decoder: the what decoder; with `alpha`, objects are composited per pixel, else by the paper's weighted
+            sum.
+        background: intensity where no object is: `black`, as in the paper, or `learned`, one image for all scenes,
+            which needs `decoder.alpha`.
+        loss: coefficients of the loss (eq. 7).
+        consistency: a contrastive term of the loss, see `ConsistencyConfig`; the paper has none.
     """
 
     encoder: LatentConfig
@@ -90,10 +91,10 @@ class DetectedVAEConfig(DetectedConfig):
 
 
 class DetectedVAE(DetectedModel, GenerativeModel):
-    """A variational autoencoder of the objects that a frozen detector finds; subclasses bring the encoder.
+    """A variational autoencoder of the objects that a frozen detector detects; subclasses provide the encoder.
 
     Args:
-        config: its parts; its `kind` names the subclass.
+        config: the model's config; its `kind` names the subclass.
         class_names: the detector's K foreground classes.
         detector: a trained detector to build on; None makes a new one.
     """
@@ -113,7 +114,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             )
 
     def build_encoder(self) -> None:
-        """Makes what `posterior` needs."""
+        """Builds the modules that `posterior` uses."""
         raise NotImplementedError
 
     @property
@@ -122,12 +123,15 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return False
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
-        """Adds the posterior of z_what and z_depth to objects that know their anchor (eq. 5, 6).
+        """Adds the posterior of z_what and z_depth to objects (eq. 5, 6).
 
         Args:
-            objects: with anchor_index.
-            images: float (B, 3, H, W).
-            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
+            objects: M objects with anchor_index.
+            images: float (B, 3, H, W) in [0, 1].
+            features: the detector's feature maps, see `SSD.read`; used only if `reads_detector`.
+
+        Raises:
+            ValueError: if the objects have no anchor_index.
         """
         if objects.anchor_index is None:
             raise ValueError("objects need anchor_index: which cell each comes from")
@@ -136,11 +140,15 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return objects.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc)
 
     def posterior(self, objects: Objects, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means of `z_what` (M, D) and `z_depth` (M,) of objects that know their anchor; see `infer`."""
+        """Computes the means of `z_what` (M, D) and `z_depth` (M,) of objects; for the arguments see `infer`."""
         raise NotImplementedError
 
     def decode(self, objects: Objects) -> Scene:
-        """Draws objects that have z_what and z_depth."""
+        """Decodes objects that have z_what and z_depth, and composites them into scenes.
+
+        Raises:
+            ValueError: if z_what or z_depth is missing.
+        """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
         size = (self.image_size, self.image_size)
@@ -158,11 +166,11 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return Scene(reconstructions, appearances, alpha)
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
-        """The representation's loss (eq. 7); unsupervised, so `targets` are not used.
+        """Computes the representation's loss (eq. 7), which is unsupervised.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            targets: ignored; part of the common face.
+            targets: not used; part of the interface of `GenerativeModel`.
 
         Returns:
             See `loss_of`.
@@ -172,18 +180,19 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return self.loss_of(images, objects, features)
 
     def loss_of(self, images: Tensor, objects: Objects, features: list[Tensor]) -> dict[str, Tensor]:
-        """Eq. 7 for given objects and features.
+        """Computes the loss (eq. 7) of given objects and features.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            objects: detections; without anchor_index, as of moved boxes, each gets the anchor that fits it best.
-            features: what the detector read, see `SSD.read`; needed only where `reads_detector`.
+            objects: detections; without anchor_index, each box gets the best-fitting anchor.
+            features: the detector's feature maps, see `SSD.read`; used only if `reads_detector`.
 
         Returns:
-            The four terms of eq. 7, in nats per image, `details`, per image, `consistency` and `classes`, in nats
-            per object, if they have a weight, `total`, their weighted sum, and `mse`.
+            The four terms of eq. 7, in nats per image; `details`, per image; `consistency` and `classes`, in nats
+            per object; terms without a weight are left out. `total` is their weighted sum, `mse` the mean squared
+            error of the reconstructions.
         """
-        _ = objects.per_image  # Now, while a GPU has next to nothing to be waited for.
+        _ = objects.per_image  # Computed here, before a GPU has much queued work to wait for.
         if objects.anchor_index is None:
             objects = objects.replace(anchor_index=self.detector.assign(objects.z_where))
         latents, views = self.infer_in_views(objects, images, features)
@@ -212,15 +221,15 @@ class DetectedVAE(DetectedModel, GenerativeModel):
     def infer_in_views(
         self, objects: Objects, images: Tensor, features: list[Tensor]
     ) -> tuple[Objects, list[View]]:
-        """Codes of objects as they are and, where there is a consistency term, of some in further views.
+        """Embeds objects and, if there is a consistency term, the same objects in augmented views.
 
         Args:
             objects: see `infer`.
-            images: likewise.
-            features: likewise.
+            images: see `infer`.
+            features: see `infer`.
 
         Returns:
-            The objects with embeddings; and the further views, whose objects have embeddings too.
+            The objects with embeddings; and the augmented views, whose objects have embeddings too.
         """
         if self.projection is None:
             return self.infer(objects, images, features), []
@@ -251,12 +260,12 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return latents, [replace(view, objects=part) for view, part in zip(views, parts[1:], strict=True)]
 
     def agreement(self, latents: Objects, views: list[View]) -> Tensor:
-        """Measures how well embeddings identify objects across views, see `infer_in_views`, in nats per object."""
+        """Computes the contrastive loss between views, see `infer_in_views`, in nats per object."""
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
         fewest = min(len(objects) for objects in (latents, *(view.objects for view in views)))
         if smallest(fewest, latents.z_what.device) < 2:
-            return latents.z_what.sum() * 0  # nothing to be told apart from
+            return latents.z_what.sum() * 0  # A contrastive loss needs two objects.
         config, again = self.config.consistency, []
         for view in views:
             assert view.objects.z_what is not None
@@ -264,14 +273,14 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         return agreement(self.projection(latents.z_what), again, TEMPERATURE, config.decoupled)
 
     def class_loss(self, objects: Objects) -> Tensor:
-        """Cross-entropy of the labels of objects, read off their `z_what`, in nats per object."""
+        """Computes the cross-entropy of objects' labels, predicted from `z_what`, in nats per object."""
         if self.classifier is None or objects.z_what is None or objects.labels is None:
             raise ValueError("the class loss needs loss.classes > 0 and objects with z_what and labels")
         logits = at_least_single(self.classifier(objects.z_what))
         return F.cross_entropy(logits, objects.labels, reduction="sum") / normalizer(len(objects), logits.device)
 
     def sample(self, latents: Objects) -> Objects:
-        """Draws z_what and z_depth by the reparametrisation trick."""
+        """Samples z_what and z_depth by the reparametrisation trick."""
         if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
             raise ValueError("objects need z_what, z_what_scale and z_depth to be sampled")
         what = latents.z_what + latents.z_what_scale * torch.randn_like(latents.z_what)
@@ -287,31 +296,31 @@ def elbo_terms(
     shared_pixels: bool = False,
     details: bool = False,
 ) -> dict[str, Tensor]:
-    """The four terms of eq. 7, and details, unweighted, as losses: nats per image, averaged over the batch.
+    """Computes the four terms of eq. 7, and details, unweighted, in nats per image, averaged over the batch.
 
     Args:
         images: float (B, 3, H, W) in [0, 1].
         latents: the posterior's means and scales.
-        scene: what was decoded from a sample.
+        scene: the scene that was decoded from a sample.
         config: the standard deviations.
         shared_pixels: see `LossConfig`.
-        details: likewise; False leaves them out.
+        details: whether to compute `details`, see `LossConfig`.
 
     Returns:
-        `nll_image`: summed over pixels. `nll_objects`: the mean over an image's objects of each one's, against the
-        image cropped at its box (0 for an image without objects). `kl_what`, `kl_depth`: summed over objects.
-        `details`: as `nll_objects`, see `laplacian_l1`.
+        `nll_image`: summed over pixels. `nll_objects`: the negative log-likelihood of the image cropped at each
+        object's box, summed over pixels and averaged over an image's objects (0 for an image without objects).
+        `kl_what`, `kl_depth`: summed over objects. `details`: `laplacian_l1`, averaged like `nll_objects`.
     """
     if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
         raise ValueError("latents need z_what, z_what_scale and z_depth")
     B, S = latents.batch_size, scene.appearances.shape[-1]
     crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
-    drawn = scene.appearances
+    decoded = scene.appearances
     if scene.background is not None and scene.alpha is not None:
-        # An object need not draw what is seen past it.
+        # An object need not reconstruct the background that is visible in its box.
         behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
-        drawn = drawn + (1 - scene.alpha) * behind
-    per_pixel, shares = bernoulli_nll(drawn, crops), None
+        decoded = decoded + (1 - scene.alpha) * behind
+    per_pixel, shares = bernoulli_nll(decoded, crops), None
     if shared_pixels:
         assert scene.alpha is not None
         size = (images.shape[-2], images.shape[-1])
@@ -327,20 +336,20 @@ def elbo_terms(
         "kl_depth": normal_kl(latents.z_depth, config.depth_scale).sum() / B,
     }
     if details:
-        terms["details"] = (laplacian_l1(drawn, crops, shares) * per_image).sum()
+        terms["details"] = (laplacian_l1(decoded, crops, shares) * per_image).sum()
     return terms
 
 
 # The optimiser moves a parameter by about its learning rate per step, whatever the gradient: the gain lets a
-# background travel from grey to black or white within some hundred steps.
+# background change from grey to black or white within some hundred steps.
 _BACKGROUND_GAIN = 8.0
 
 
 class LearnedBackground(nn.Module):
-    """One coarse picture that all images share, for scenes in front of a still camera, or a mean colour.
+    """One coarse background image that all scenes share, for a fixed camera or a common mean colour.
 
     Args:
-        cells: side of the picture, before it is enlarged bilinearly.
+        cells: side of the background in pixels, before it is enlarged bilinearly.
     """
 
     def __init__(self, cells: int = 32) -> None:
@@ -348,6 +357,6 @@ class LearnedBackground(nn.Module):
         self.logits = nn.Parameter(torch.zeros(1, 3, cells, cells))
 
     def forward(self, batch_size: int, size: tuple[int, int]) -> Tensor:
-        """The background float (B, 3, H, W) in [0, 1]."""
+        """Computes the background float (B, 3, H, W) in [0, 1]."""
         enlarged = F.interpolate(_BACKGROUND_GAIN * self.logits, size=size, mode="bilinear", align_corners=False)
         return enlarged.sigmoid().expand(batch_size, -1, -1, -1)

@@ -1,7 +1,7 @@
-"""Second views of objects, for the consistency term: what the same object may look like elsewhere.
+"""Augmented views of objects, for the consistency term.
 
-Either the whole image is seen again, zoomed, tilted and distorted; or each object is cut out, distorted by itself,
-and drawn where another object of the batch was, at that one's size.
+Either the whole image is zoomed, rotated, sheared and distorted (`warp`); or each object is cut out, distorted
+alone, and pasted at the position and size of another object of the batch (`copy_paste`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from ssdir.ops.glimpses import crop_glimpses
 
 
 class ViewConfig(Config):
-    """Options of a second view.
+    """Options of an augmented view.
 
     Attributes:
         view: `warp` warps the image as a whole. `copy_paste` makes new scenes of the batch's objects, over black:
             each is pasted at the position and size of another, so that neither reveals which object it is.
-        zoom: largest change in size, as a factor; drawn log-uniformly between its inverse and itself. With
-            `copy_paste`, of the size that the object gets.
-        rotation: largest turn either way, in degrees.
+        zoom: largest change in size, as a factor; sampled log-uniformly between its inverse and itself. With
+            `copy_paste`, it multiplies the size that the object gets.
+        rotation: largest rotation either way, in degrees.
         shear: largest horizontal shear either way.
         elastic: standard deviation of the shift of each point of a grid (elastic distortion: Simard et al. 2003),
             10×10 over the image and relative to its side; with `copy_paste` 4×4 over each object, relative to its
             box. In between, shifts are interpolated. Boxes don't follow.
         stroke_width: largest share at which the view is mixed with its own dilation or erosion by one pixel, which
-            makes bright strokes thicker or thinner. With `copy_paste`, by a pixel of the 40 that an object has.
+            makes bright strokes thicker or thinner. With `copy_paste`, objects have 40×40 pixels.
         random_erasing: number of grey rectangles, 3 to 11 % of the image's side, that hide parts of the view.
-        jitter: standard deviation of errors of boxes in the view, relative to their sides, as detectors make them.
+        jitter: standard deviation of noise on the boxes in the view, relative to their sides, like detection
+            errors.
     """
 
     view: Literal["warp", "copy_paste"] = "warp"
@@ -65,12 +66,12 @@ MAX_JITTER = 0.3
 
 @dataclass(frozen=True)
 class View:
-    """Objects seen again.
+    """An augmented view of a batch.
 
     Attributes:
-        images: float (B, C, H, W).
-        objects: where they are in these, N objects.
-        rows: int64 (N,), which of the objects that the view was made of each one is.
+        images: float (B, C, H, W), the augmented images.
+        objects: the N objects in them.
+        rows: int64 (N,), the row of each among the original objects.
     """
 
     images: Tensor
@@ -79,13 +80,13 @@ class View:
 
 
 def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
-    """Shows the objects of some images again.
+    """Makes an augmented view of the objects of some images.
 
     Args:
         images: float (B, 3, H, W) in [0, 1], square.
-        objects: M objects of them, with z_where, ordered by image.
-        config: how the view differs.
-        min_side: least width and height, relative to the image, of an object that is seen again.
+        objects: their M objects, with z_where, ordered by image.
+        config: the augmentation.
+        min_side: least width and height of an object in the view, relative to the image.
     """
     if config.view == "warp" or not len(objects):
         view = _warp(images, objects, config, min_side)
@@ -96,7 +97,7 @@ def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: 
 
 
 def _warp(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
-    """The images as a whole, each by a map of its own."""
+    """Warps each image as a whole, by an affine map of its own and an elastic distortion."""
     linear, offset = random_views(len(images), config, images.device)
     moved, kept = view_objects(objects, linear, offset, min_side)
     views = view_images(images, linear, offset, config.elastic)
@@ -104,7 +105,7 @@ def _warp(images: Tensor, objects: Objects, config: ViewConfig, min_side: float)
 
 
 def _copy_paste(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
-    """New scenes, in which each object has the place of another."""
+    """Makes new scenes, in which each object has the position and size of another."""
     M, size = len(objects), (images.shape[-2], images.shape[-1])
     rows = torch.randperm(M, device=images.device)
     linear, _ = random_views(M, config, images.device)
@@ -124,17 +125,18 @@ def _copy_paste(images: Tensor, objects: Objects, config: ViewConfig, min_side: 
 
 
 def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Objects with a margin around their boxes, each turned, sheared and distorted for itself.
+    """Cuts out objects with a margin around their boxes, and rotates, shears and distorts each separately.
 
     Args:
         images: float (B, C, H, W), square.
         objects: M objects, with z_where.
-        linear: float (M, 2, 2), the map of each.
+        linear: float (M, 2, 2), the linear map of each object.
         elastic: see `ViewConfig`.
 
     Returns:
-        Pictures (M, C, 40, 40), and width and height (M, 2) of the new boxes, relative to the image. These bound
-        the mapped ellipses inscribed in the old ones (see `view_objects`); pictures are `CUT_OUT_MARGIN` larger.
+        Crops (M, C, 40, 40), whose sides are `CUT_OUT_MARGIN` times those of the new boxes; and width and height
+        (M, 2) of the new boxes, relative to the image, which bound the mapped ellipses inscribed in the old boxes
+        (see `view_objects`).
     """
     around = to_xyxy(grow_boxes(objects.z_where, CUT_OUT_MARGIN))
     pictures = crop_glimpses(images, around, objects.image_index, CUT_OUT_SIZE)
@@ -147,7 +149,7 @@ def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0
 
 
 def random_views(N: int, config: ViewConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Draws N affine maps, in coordinates from -1 to 1.
+    """Samples N affine maps, in coordinates from -1 to 1.
 
     Returns:
         linear (N, 2, 2) and offset (N, 2): a point p of the image is at linear · p + offset in the view.
@@ -167,7 +169,7 @@ def random_views(N: int, config: ViewConfig, device: torch.device) -> tuple[Tens
 
 
 def view_images(images: Tensor, linear: Tensor, offset: Tensor, elastic: float = 0.0) -> Tensor:
-    """The views (B, C, H, W) of images (B, C, H, W); black where they see nothing.
+    """Warps images (B, C, H, W) to views (B, C, H, W), which are black outside the images.
 
     Args:
         images: float (B, C, H, W).
@@ -182,7 +184,13 @@ def view_images(images: Tensor, linear: Tensor, offset: Tensor, elastic: float =
 
 
 def distort(grid: Tensor, elastic: float, points: int) -> Tensor:
-    """Moves the places (N, H, W, 2), from -1 to 1, of a sampling grid: by `elastic`, at points × points of it."""
+    """Distorts a sampling grid elastically (Simard et al. 2003).
+
+    Args:
+        grid: float (N, H, W, 2), coordinates from -1 to 1.
+        elastic: standard deviation of the shifts, relative to the side.
+        points: random shifts along each side; they are interpolated in between.
+    """
     if not elastic:
         return grid
     # Twice: coordinates go from -1 to 1, shifts are relative to the side.
@@ -191,24 +199,24 @@ def distort(grid: Tensor, elastic: float, points: int) -> Tensor:
     return grid + smooth.permute(0, 2, 3, 1)
 
 
-def vary_strokes(images: Tensor, thickness: float) -> Tensor:
-    """Mixes each image (N, C, H, W) with its dilation or its erosion, at a share of up to `thickness`."""
-    if not thickness:
+def vary_strokes(images: Tensor, stroke_width: float) -> Tensor:
+    """Mixes each image (N, C, H, W) with its dilation or its erosion, at a share of up to `stroke_width`."""
+    if not stroke_width:
         return images
-    share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) * thickness
+    share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) * stroke_width
     thicker = torch.where(share > 0, 1.0, -1.0)  # Erosion is dilation of the negative.
     return torch.lerp(images, thicker * _dilate(thicker * images), share.abs())
 
 
 def _dilate(images: Tensor) -> Tensor:
-    """The largest of 3×3 pixels, one axis after the other: `max_pool2d` takes several times as long on CPUs."""
+    """Computes the maximum of 3×3 pixels, one axis at a time: `max_pool2d` takes several times as long on CPUs."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     across = torch.maximum(torch.maximum(padded[..., :-2], padded[..., 1:-1]), padded[..., 2:])
     return torch.maximum(torch.maximum(across[..., :-2, :], across[..., 1:-1, :]), across[..., 2:, :])
 
 
 def erase_rectangles(images: Tensor, patches: int) -> Tensor:
-    """Covers each image (B, C, H, W) with `patches` rectangles of random place, size and grey."""
+    """Covers each image (B, C, H, W) with `patches` grey rectangles of random position, size and intensity."""
     (B, _, H, W), device = images.shape, images.device
     across = (torch.arange(W, device=device) + 0.5) / W
     down = (torch.arange(H, device=device) + 0.5) / H
@@ -224,7 +232,7 @@ def erase_rectangles(images: Tensor, patches: int) -> Tensor:
 
 
 def jitter_boxes(objects: Objects, jitter: float) -> Objects:
-    """Objects whose boxes are off, in centre and size, by `jitter` of their sides (standard deviation)."""
+    """Adds noise to the centres and sizes of boxes, with a standard deviation of `jitter` times their sides."""
     if not jitter:
         return objects
     errors = (torch.randn_like(objects.z_where) * jitter).clamp(-MAX_JITTER, MAX_JITTER)
@@ -234,10 +242,10 @@ def jitter_boxes(objects: Objects, jitter: float) -> Objects:
 
 
 def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: float) -> tuple[Objects, Tensor]:
-    """Maps objects into the views of their images, and selects those well inside and not too small.
+    """Maps boxes into the views of their images, and selects those well inside and not too small.
 
-    The new box bounds the ellipse inscribed in the old one: exact for a pure zoom, and closer to a turned
-    object's own box than the bounding box of the turned corners.
+    The new box bounds the ellipse inscribed in the old one. This is exact for a pure zoom, and closer to a rotated
+    object's tight box than the bounding box of the rotated corners.
 
     Args:
         objects: with z_where.
@@ -259,6 +267,6 @@ def view_objects(objects: Objects, linear: Tensor, offset: Tensor, min_side: flo
 
 
 def _mapped_sides(linear: Tensor, sides: Tensor) -> Tensor:
-    """Width and height (M, 2) of what bounds the mapped ellipses inscribed in boxes of these sides (M, 2)."""
+    """Computes the sides (M, 2) of the bounds of mapped ellipses that are inscribed in boxes of `sides` (M, 2)."""
     mapped: Tensor = (linear * sides[:, None, :]).norm(dim=2)
     return mapped

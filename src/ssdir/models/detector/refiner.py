@@ -1,10 +1,10 @@
-"""The refiner: a second stage that corrects the detector's boxes, and classifies them, in their own frame.
+"""The refiner: a second stage that corrects the detector's boxes, and classifies them, from features in each box.
 
-SSD's heads predict a box from one cell, at a stride of several pixels, so its sides are off by some hundredths of
-the object, and so are the embeddings and decoded objects that depend on it. The second stage of two-stage
-detectors (Ren et al. 2015, here in its class-agnostic form, as in Cascade R-CNN: Cai & Vasconcelos 2018) reads
-each object at the same place and size, which few images suffice to learn. It is still one pass over the image: the
-refiner reads the detector's own feature maps, and one more that is finer.
+SSD's heads predict a box from one cell, at a stride of several pixels, so its sides have errors of a few per cent
+of the object's, which carry over to embeddings and decoded objects. Like the second stage of two-stage detectors
+(Ren et al. 2015; class-agnostic as in Cascade R-CNN: Cai & Vasconcelos 2018), the refiner samples features in the
+frame of each box, where all objects have the same position and size; few images suffice to learn from these. It is
+still one pass over the image: the refiner reads the detector's own feature maps, and one finer map.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ssdir.ops.glimpses import crop_levels
 from ssdir.ops.precision import at_least_single
 
 CONTEXT = 1.4
-"""Side of the window that is read over the box's side: the true sides may lie outside the box."""
+"""Ratio of the sides of the sampled window and of the box: the object may extend beyond the predicted box."""
 
 _MIN_SIDE = 1e-3
 
@@ -38,8 +38,8 @@ class RefinerConfig(Config):
         size: samples of each feature map along each side of the window around a box.
         channels: channels of the samples; the convolution after them has twice as many.
         hidden: width of the hidden layer.
-        jitter: standard deviation of the noise on the boxes that it learns from: of the centre, relative to the
-            box's sides, and of the sides' logarithms.
+        jitter: standard deviation of the noise on the true boxes that it learns to correct: of the centre,
+            relative to the box's sides, and of the sides' logarithms.
         copies: number of noisy boxes of each true object.
         weight: coefficient of the loss of its boxes.
     """
@@ -53,10 +53,10 @@ class RefinerConfig(Config):
 
 
 class Refiner(nn.Module):
-    """Corrects and classifies boxes by the feature maps in and around each.
+    """Corrects and classifies boxes from the feature maps in and around each.
 
     Args:
-        channels: channels of each map that it reads.
+        channels: channels of each feature map.
         num_classes: K, the foreground classes; a single class is not classified.
         config: sizes and options.
         variances: see `encode_boxes`.
@@ -113,7 +113,7 @@ class Refiner(nn.Module):
         """The loss on noisy copies of true boxes, per true box; 0 without boxes.
 
         Returns:
-            `refine`: smooth L1 of the corrections, summed over sides; `name`, where it classifies: cross-entropy.
+            `refine`: smooth L1 of the corrections, summed over sides; `name`, if it classifies: the cross-entropy.
         """
         copies = self.config.copies
         true = targets.z_where.repeat(copies, 1)

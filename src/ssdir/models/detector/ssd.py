@@ -30,7 +30,7 @@ from ssdir.ops.suppression import keep_best
 NEGATIVES_PER_POSITIVE = 3
 
 MATCH_IOU = 0.5
-"""Least overlap of an anchor with the object that it learns."""
+"""Least IoU of an anchor with the object that it is matched with."""
 
 MAX_ANCHORS = 1 << 22
 """Maximum number of anchors of an image."""
@@ -72,14 +72,14 @@ class SSDConfig(Config):
         image_size: side of the square input, in pixels.
         resize: how images become square: `stretch`, or `letterbox`, which keeps their proportions and pads them
             with grey at the right or bottom. Boxes are relative to the image either way.
-        backbone: extracts the feature pyramid.
-        anchors: default boxes.
+        backbone: the network that computes the feature pyramid.
+        anchors: the default boxes.
         variances: divisors of centre offsets and log sizes in box deltas, see `encode_boxes`.
-        box_beta: error of box deltas from which on their loss is linear, not square. SSD's is 1; less asks for
-            more precise boxes.
+        box_beta: error of box deltas above which their loss (smooth L1) is linear instead of quadratic. SSD's is
+            1; a smaller value makes boxes more precise.
         refiner: corrects the detected boxes, see `Refiner`; none in the paper.
-        score_threshold: an object is present where its class confidence is at least this. From 0.5 on, that
-            implies that a foreground class has the highest probability, which is the paper's rule (eq. 4).
+        score_threshold: minimum class confidence of a present object. From 0.5 on, a foreground class then has the
+            highest probability, which is the paper's rule (eq. 4).
         nms: suppress overlapping detections; the paper's model returns them all, several per object.
         nms_threshold: IoU above which the weaker of two detections is suppressed.
         max_objects: maximum number of detections kept per image.
@@ -274,14 +274,14 @@ class SSD(ObjectModel):
             return self.detect(images, score_threshold)[0]
 
     def detect(self, images: Tensor, score_threshold: float | None = None) -> tuple[Objects, list[Tensor]]:
-        """Detects the objects of images, and keeps the feature maps for whoever embeds them.
+        """Detects the objects of images, and returns the feature maps too, for models that embed the objects.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
             score_threshold: overrides the config's.
 
         Returns:
-            Objects as of `select`, refined where there is a refiner, and the feature maps, see `read`.
+            Objects like those of `select`, refined if there is a refiner; and the feature maps, see `read`.
         """
         threshold = self.config.score_threshold if score_threshold is None else score_threshold
         maps, detections = self(images)
@@ -314,8 +314,9 @@ class SSD(ObjectModel):
         return objects.replace(scores=objects.scores * probabilities, labels=labels)
 
     def read(self, images: Tensor) -> list[Tensor]:
-        """Computes feature maps of images float (B, 3, H, W) in [0, 1]: the pyramid, after a finer map for a
-        refiner.
+        """Computes the pyramid's feature maps of images float (B, 3, H, W) in [0, 1].
+
+        If there is a refiner, one finer map precedes them.
 
         Raises:
             ValueError: if the images are not of the detector's size.
@@ -336,7 +337,7 @@ class SSD(ObjectModel):
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
-        # Matching comes first: the host waits for it, and a GPU has nothing else to do yet.
+        # Matching comes first, because the host waits for its result, and a GPU has no other work queued yet.
         matches = match_anchors(targets, self.anchors, MATCH_IOU)
         positive = matches >= 0
         image, anchor = positive.nonzero(as_tuple=True)

@@ -108,7 +108,7 @@ class SceneMixture(nn.Module):
         Args:
             images: float (B, 3, H, W).
             sigma: standard deviation of each component's pixels.
-            sample: draw the latents; else their means.
+            sample: sample the latents; False takes their means.
         """
         K = self.config.num_components
         if K == 1:
@@ -132,17 +132,17 @@ class SceneMixture(nn.Module):
     def _infer_masks(self, images: Tensor, sample: bool) -> tuple[Tensor, Tensor]:
         """Latents (B, K, D) of the masks, each given those before it, and their KL (B,)."""
         features = self.image_encoder(images)
-        code = self.first_mask.expand(len(images), -1)
+        latent = self.first_mask.expand(len(images), -1)
         posterior, prior = self.posterior_cell.start(len(images)), self.prior_cell.start(len(images))
         latents, kl = [], images.new_zeros(len(images))
         for _ in range(self.config.num_components):
-            posterior = self.posterior_cell(torch.cat([code, features], dim=1), posterior)
+            posterior = self.posterior_cell(torch.cat([latent, features], dim=1), posterior)
             loc, scale = _normal(self.posterior_head(posterior[0]))
-            code = loc + scale * torch.randn_like(scale) if sample else loc
+            latent = loc + scale * torch.randn_like(scale) if sample else loc
             prior_loc, prior_scale = _normal(self.prior_head(prior[0]))
             kl = kl + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=1)
-            prior = self.prior_cell(code, prior)
-            latents.append(code)
+            prior = self.prior_cell(latent, prior)
+            latents.append(latent)
         return torch.stack(latents, dim=1), kl
 
     def _break_sticks(self, latents: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class MaskCell(nn.LSTMCell):
 
 
 class BroadcastDecoder(nn.Module):
-    """A spatial broadcast decoder: a code at every pixel, beside the pixel's coordinates, then convolutions.
+    """A spatial broadcast decoder: the latent at every pixel, beside the pixel's coordinates, then convolutions.
 
     Four unpadded 3×3 convolutions eat the margin of four pixels on each side.
     """
@@ -207,5 +207,5 @@ def _normal(parameters: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_background(config: SPACEBackgroundConfig, image_size: int) -> SceneMixture | BlackBackground:
-    """The background that a config describes."""
+    """Builds the background model of a config."""
     return SceneMixture(config, image_size) if config.num_components else BlackBackground()

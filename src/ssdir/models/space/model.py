@@ -69,8 +69,8 @@ class SPACEConfig(Config):
         glimpse_hidden: width of its layer after them.
         decoder_channels: channels of the glimpse decoder: its start at 1×1, then of each upsampling block, up to
             S.
-        decoder_mixing: 3×3 convolutions between the doublings, as the authors have them; without, the quadtree of
-            `WhatDecoder`, at a fraction of the time.
+        decoder_mixing: use 3×3 convolutions between the upsampling blocks, as the authors do; False uses
+            `WhatDecoder`, which has none, at a fraction of the time.
         background_sigma: standard deviation of the background's pixels [bg_sigma]. Smaller than the foreground's,
             it leaves pixels that either could explain to the background, and opacity follows the object's shape.
         presence_prior: prior probability that a cell holds an object [z_pres_*].
@@ -121,13 +121,13 @@ class SPACEConfig(Config):
         most = len(self.encoder_channels)
         if self.grid << self.num_downsamples != self.image_size or self.num_downsamples > most:
             raise ValueError(
-                f"image_size / grid must be a power of two, at most 2^{most} (one halving "
+                f"image_size / grid must be a power of two, at most 2^{most} (one stride of 2 "
                 f"per entry of encoder_channels), got {self.image_size} / {self.grid}"
             )
         if self.glimpse_size != 1 << (len(self.decoder_channels) - 1):
             raise ValueError(
-                f"decoder_channels must be a start and a doubling each up to glimpse_size, {self.glimpse_size}, "
-                f"got {len(self.decoder_channels)} entries"
+                f"decoder_channels must be a start and an upsampling block for each factor of 2 up to "
+                f"glimpse_size, {self.glimpse_size}, got {len(self.decoder_channels)} entries"
             )
         for layer, channels in enumerate(self.encoder_channels, start=1):
             check_map(channels, self.image_size / 2 ** min(layer, self.num_downsamples), self.image_size)
@@ -139,7 +139,7 @@ class SPACEConfig(Config):
 
 
 class SPACE(GenerativeModel):
-    """Images to objects, found by explaining the image alone, and back.
+    """A model that detects, embeds and decodes objects, and learns to by reconstructing images, without boxes.
 
     Attributes:
         step: steps of training so far, int64 (); `loss` counts it in training mode, and everything annealed
@@ -165,8 +165,8 @@ class SPACE(GenerativeModel):
         )
         D, S = config.latent_dim, config.glimpse_size
         self.glimpse_encoder = SPACEGlimpseEncoder(config.glimpse_channels, S, config.glimpse_hidden, D)
-        stem, *doublings = config.decoder_channels
-        quadtree = DecoderConfig(stem=stem, channels=tuple(doublings), alpha=True, norm=True)
+        stem, *blocks = config.decoder_channels
+        quadtree = DecoderConfig(stem=stem, channels=tuple(blocks), alpha=True, norm=True)
         self.glimpse_decoder = (
             SPACEDecoder(D, config.decoder_channels) if config.decoder_mixing else WhatDecoder(D, quadtree)
         )
@@ -206,12 +206,11 @@ class SPACE(GenerativeModel):
         return objects.replace(z_what=what_loc, z_what_scale=what_scale)
 
     def decode(self, objects: Objects, background: Tensor | None = None) -> Scene:
-        """Draws objects that have z_what and z_depth.
+        """Decodes objects that have z_what and z_depth, and composites them into scenes.
 
         Args:
             objects: the objects.
-            background: float (B, 3, H, W), what to draw them over; None for black, since objects know nothing of
-                what was behind them (`reconstruct` does).
+            background: float (B, 3, H, W), the background of the scenes; None for black. `reconstruct` infers it.
         """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
@@ -245,7 +244,7 @@ class SPACE(GenerativeModel):
 
         Returns:
             `nll`, `kl_present`, `kl_where`, `kl_depth`, `kl_what`, `kl_background` and `boundary`, in nats per
-            image, averaged over the batch; `total`, their sum, and `mse` of the drawn sample.
+            image, averaged over the batch; `total`, their sum, and `mse` of the decoded sample.
         """
         check_size(images, self.image_size)
         step = int(self.step)
@@ -260,7 +259,7 @@ class SPACE(GenerativeModel):
         behind = self.background(images, self.config.background_sigma)
         with torch.autocast(images.device.type, enabled=False):
             gate = presence[:, None, None, None]
-            counts = [len(windows) // len(images)] * len(images)  # Every cell is drawn.
+            counts = [len(windows) // len(images)] * len(images)  # Every cell is decoded.
             place = (windows, nearness, image_index, counts, (self.image_size, self.image_size))
             foreground, coverage = composite_alpha(appearances * gate, alpha * gate, *place)
             kl_what = normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1)
@@ -270,8 +269,8 @@ class SPACE(GenerativeModel):
                 "kl_background": behind.kl.mean(),
                 "boundary": self._boundary(windows, gate, coverage, step),
             }
-        drawn = foreground + (1 - coverage) * behind.pictures
-        mse = (drawn.detach() - images).square().mean()
+        reconstructions = foreground + (1 - coverage) * behind.pictures
+        mse = (reconstructions.detach() - images).square().mean()
         return {**terms, "total": torch.stack(list(terms.values())).sum(), "mse": mse}
 
     def _nll(
@@ -280,7 +279,7 @@ class SPACE(GenerativeModel):
         """Negative log-likelihood of the mixture of fore- and background, nats per image.
 
         The foreground's mean is its colour, not yet multiplied by its opacity as in the authors' code, so that the
-        mixture's mean is the picture that is drawn.
+        mixture's mean is the reconstruction.
         """
         weight = coverage
         if step < self.config.fix_alpha_steps:

@@ -42,7 +42,7 @@ class SubpixelDecoder(nn.Module):
 
     Args:
         latent_dim: D.
-        channels: width of the 1×1 start, then of each doubling; S = 2^(entries - 1).
+        channels: width of the 1×1 start, then of each upsampling block; S = 2^(entries - 1).
         out_channels: of the last 3×3, without activation.
     """
 

@@ -56,18 +56,18 @@ class Cells:
     Attributes:
         where_loc: float (B, N, 4), mean of the logits of (x, y, width, height).
         where_scale: float (B, N, 4), their standard deviation.
-        where: float (B, N, 4), drawn logits.
-        boxes_cxcywh: float (B, N, 4), the drawn boxes, relative to the image.
+        where: float (B, N, 4), sampled logits.
+        boxes_cxcywh: float (B, N, 4), the sampled boxes, relative to the image.
         what_loc: float (B, N, D).
         what_scale: float (B, N, D).
-        what: float (B, N, D), drawn.
+        what: float (B, N, D), sampled.
         depth_loc: float (B, N), of the depth's logit.
         depth_scale: float (B, N).
-        depth: float (B, N), drawn logit.
+        depth: float (B, N), sampled logit.
         present_logits: float (B, N), log odds of presence.
-        present: float (B, N), drawn, in [0, 1].
-        seen: float (B, N, ·), what the depth net of each cell was given but for the cell's own box and code; of no
-            width where samples were drawn, since only given boxes need it.
+        present: float (B, N), sampled, in [0, 1].
+        seen: float (B, N, ·), the inputs of each cell's depth net except its own box and `z_what`; of width 0
+            where latents were sampled, since only `embed` needs them.
     """
 
     where_loc: Tensor
@@ -148,7 +148,7 @@ class SequentialCells(nn.Module):
         Args:
             images: float (B, 3, H, W) in [0, 1].
             features: float (B, N, F).
-            temperature: of the relaxed presence; None takes means and decisions instead of drawing any.
+            temperature: temperature of the relaxed presence; None takes means and decisions instead of samples.
             wheels: hold boxes, depths and presence as they are: no gradient reaches the nets that decide on them.
 
         Returns:
@@ -176,17 +176,17 @@ class SequentialCells(nn.Module):
         self, images: Tensor, inputs: Tensor, wave: list[int], temperature: float | None, wheels: bool
     ) -> Cells:
         """Latents of the cells of a wave; `inputs` (B, n, ·) is what each of them sees."""
-        draw = temperature is not None
+        sample = temperature is not None
         where_loc, where_raw, passed = self.where_net(inputs).split([4, 4, self.config.passed], dim=2)
         where_loc, where_scale = _held(where_loc, wheels), _scale(_held(where_raw, wheels))
-        where = _draw(where_loc, where_scale, draw)
+        where = _sample(where_loc, where_scale, sample)
         boxes = self.to_boxes(where, self.corners[wave])
         what_loc, what_scale = self.encode_glimpses(images, boxes)
-        what = _draw(what_loc, what_scale, draw)
+        what = _sample(what_loc, what_scale, sample)
         seen = torch.cat([inputs, passed], dim=2)
         depth_loc, depth_scale, passed = self.depth_of(seen, where, what)
         depth_loc, depth_scale = _held(depth_loc, wheels), _held(depth_scale, wheels)
-        depth = _draw(depth_loc, depth_scale, draw)
+        depth = _sample(depth_loc, depth_scale, sample)
         inputs = torch.cat([inputs, passed, squash(where), what, squash(depth)[..., None]], dim=2)
         logits = _held(self.present_net(inputs)[..., 0], wheels).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         present = (logits > 0).to(logits) if temperature is None else sample_relaxed_bernoulli(logits, temperature)
@@ -203,7 +203,7 @@ class SequentialCells(nn.Module):
             depth=depth,
             present_logits=logits,
             present=present,
-            seen=seen[..., :0] if draw else seen,
+            seen=seen[..., :0] if sample else seen,
         )
 
     def encode_glimpses(self, images: Tensor, boxes_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,8 +292,8 @@ def _held(parameters: Tensor, wheels: bool) -> Tensor:
     return parameters.detach() if wheels else parameters
 
 
-def _draw(loc: Tensor, scale: Tensor, draw: bool) -> Tensor:
-    return loc + scale * torch.randn_like(loc) if draw else loc
+def _sample(loc: Tensor, scale: Tensor, sample: bool) -> Tensor:
+    return loc + scale * torch.randn_like(loc) if sample else loc
 
 
 def _stretch(share: Tensor, span: tuple[float, float]) -> Tensor:

@@ -56,8 +56,8 @@ def count_prior_kl(present_logits: Tensor, present: Tensor, log_odds: float) -> 
     closed form given the sampled cells before it.
 
     Args:
-        present_logits: float (B, N), log odds of the posterior, in the order in which cells were drawn.
-        present: float (B, N), the draws; more than a half counts as present.
+        present_logits: float (B, N), log odds of the posterior, in the order in which cells were sampled.
+        present: float (B, N), the samples; more than a half counts as present.
         log_odds: see `count_distribution`.
     """
     N = present_logits.shape[1]

@@ -32,7 +32,7 @@ from ssdir.ops.pasting import paste_sum
 
 # A pixel where objects weigh less than this together fades to black: there is no mean of what isn't there.
 IMPORTANCE_FLOOR = 0.01
-# Cells that are less present than this are not drawn in training: nobody sees them, and most cells are so.
+# Cells with less presence than this are not decoded in training: they are invisible, and most cells are like that.
 DRAWN_FROM = 0.01
 
 # The authors' values, see `paper-spair`.
@@ -75,7 +75,7 @@ class SPAIRConfig(Config):
     All of theirs, and their names, are in the preset `paper-spair`.
 
     Attributes:
-        kind: tells models apart in recipes.
+        kind: the model's class, which distinguishes models in recipes.
         image_size: side of the square images, in pixels.
         grid: convolutions over the image.
         cells: nets that infer the latents of each cell.
@@ -123,11 +123,11 @@ class SPAIRConfig(Config):
 
 
 class SPAIR(GenerativeModel):
-    """Images to objects found without boxes, and back.
+    """A model that detects, embeds and decodes objects, and learns to without boxes.
 
     Args:
-        config: its parts.
-        class_names: the one name of what it finds; it tells no classes apart.
+        config: the model's config.
+        class_names: one name for all objects: the model is class-agnostic.
     """
 
     config: SPAIRConfig
@@ -193,7 +193,7 @@ class SPAIR(GenerativeModel):
 
     @torch.no_grad()
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
-        """Encodes the glimpses of given boxes; depth is that which the cell of each box's centre would see."""
+        """Encodes the glimpses of given boxes; depth is inferred by the cell that holds each box's centre."""
         cells = self._read(images)
         cell = self.cells.cell_of(boxes.z_where)
         windows = self._windows_around(boxes.z_where)
@@ -222,7 +222,7 @@ class SPAIR(GenerativeModel):
         return to_xyxy(torch.cat([center, size], dim=1))
 
     def decode(self, objects: Objects) -> Scene:
-        """Draws objects that have z_what and z_depth."""
+        """Decodes objects that have z_what and z_depth, and composites them into scenes."""
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
         appearances, alpha = self.decoder(objects.z_what)
@@ -233,8 +233,8 @@ class SPAIR(GenerativeModel):
             parts, own = self._tight_parts(appearances), torch.arange(len(objects), device=alpha.device)
             windows = around_parts(windows, parts)
             pictures = sample_glimpses(pictures, parts, own, self.config.glimpses.size)
-        drawn = self._render(appearances, alpha, present, objects.z_depth, windows, objects.per_image)
-        return Scene(drawn, pictures[:, :3], pictures[:, 3:])
+        reconstructions = self._render(appearances, alpha, present, objects.z_depth, windows, objects.per_image)
+        return Scene(reconstructions, pictures[:, :3], pictures[:, 3:])
 
     def _render(
         self, appearances: Tensor, alpha: Tensor, present: Tensor, depth: Tensor, boxes: Tensor, counts: list[int]
@@ -282,19 +282,19 @@ class SPAIR(GenerativeModel):
                 temperature=TEMPERATURE,
                 wheels=self.training and step < self.config.wheels_steps,
             )
-            reconstructions = self._draw_cells(cells)
+            reconstructions = self._decode_cells(cells)
             nll = bernoulli_nll(reconstructions, images).sum() / len(images)
             divergences = self._kl(cells, step)
         total = nll + torch.stack(list(divergences.values())).sum()
         mse = (reconstructions.detach() - images).square().mean()
         return {"nll_image": nll, **divergences, "total": total, "mse": mse}
 
-    def _draw_cells(self, cells: Cells) -> Tensor:
-        """Draws every cell as far as it is present."""
-        drawn = cells.present >= DRAWN_FROM
-        appearances, alpha = self.decoder(cells.what[drawn])
-        boxes, counts = self._with_area(cells.boxes_cxcywh[drawn]), drawn.sum(dim=1).tolist()
-        return self._render(appearances, alpha, cells.present[drawn], cells.depth[drawn], boxes, counts)
+    def _decode_cells(self, cells: Cells) -> Tensor:
+        """Decodes the cells that are present, weighted by their presence, and composites them."""
+        decoded = cells.present >= DRAWN_FROM
+        appearances, alpha = self.decoder(cells.what[decoded])
+        boxes, counts = self._with_area(cells.boxes_cxcywh[decoded]), decoded.sum(dim=1).tolist()
+        return self._render(appearances, alpha, cells.present[decoded], cells.depth[decoded], boxes, counts)
 
     def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
         prior, B = self.config.prior, len(cells.present)

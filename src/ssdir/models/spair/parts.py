@@ -136,7 +136,7 @@ class SPAIRDecoderConfig(Config):
     Attributes:
         hidden: widths of its hidden layers.
         colour_bias: added to the logits of colours: SPAIR's objects start grey; where images are mostly black,
-            dark ones are decoded before anything speaks for dropping them.
+            a negative bias lets objects start dark, so that the model does not learn to drop them early.
     """
 
     hidden: HiddenWidths = (128, 256)
