@@ -57,7 +57,7 @@ class CompareTab:
         first = workspace.encoded
         second = encode_image(other_model, first.original, first.name)
         values = [
-            _summary(first, second),
+            _summary(first, second, name),
             *_images(self.studio.name, first, self.studio.predictor),
             *_images(name, second, other_model),
         ]
@@ -75,9 +75,11 @@ def _images(name: str, encoded: EncodedImage, predictor: Predictor) -> list[cont
     ]
 
 
-def _summary(first: EncodedImage, second: EncodedImage) -> str:
+def _summary(first: EncodedImage, second: EncodedImage, second_name: str) -> str:
     both = int((match_greedy(first.objects, second.objects) >= 0).sum())
-    return (
+    summary = (
         f"**{both}** detected by both (boxes overlap by half or more), **{len(first.objects) - both}** by the "
         f"first alone, **{len(second.objects) - both}** by the second alone."
     )
+    unlike = second.domain.sentence(second_name) if second.domain else None
+    return f"{summary}\n\n{content.warning(unlike)}" if unlike else summary

@@ -138,7 +138,7 @@ def samples_for(predictor: Predictor, name: str, count: int) -> Samples:
     if detector is not None and isinstance(detector.backbone, TimmConfig):
         about = "The images above come with scikit-learn and matplotlib."
         if name == "photos":
-            about += " Its embeddings are made to search and cluster by: they decode to grey blurs."
+            about += " The model's embeddings are made for search: they decode to grey blurs."
         return Samples(sample_photographs(count), about)
     if name == "tiny-digits":
         return Samples(sample_images(count), "The images above have digits that it never saw in training.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssdir.analysis.projections import PrincipalAxes
 from ssdir.errors import InputError
-from ssdir.formatting import quote
+from ssdir.formatting import counted, quote
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor, as_generative, load
 from ssdir.models.io import find_model, read_description
@@ -76,8 +76,8 @@ class Studio:
             on_stage: called with what is being done.
 
         Raises:
-            InputError: for a model that is missing or has no decoder, and for a file of objects that can't be read
-                or belongs to another model.
+            InputError: for a model that is missing or has no decoder, for a file of objects that can't be read or
+                belongs to another model, for images that can't be read, and for fewer than two objects.
         """
         on_stage(f"loading the model {Path(model).name}")
         predictor = load(model, device)
@@ -89,6 +89,11 @@ class Studio:
         stored = open_collection(objects, identity, images) if objects else None
         samples = _samples(predictor, model, stored, images)
         collection = stored or collect_images(predictor, samples.images)
+        if len(collection.objects) < 2:
+            raise InputError(
+                f"'{model}' detects {counted(len(collection.objects), 'object')} in the images given, two are "
+                "needed at least: give more images, or a model that was trained on such images"
+            )
         on_stage("mapping the objects")
         shipped = [name for name in shipped_models() if name != model]
         return cls(
