@@ -1,4 +1,4 @@
-"""A classifier of objects, learned from a few labelled ones: the linear probe that models are judged by."""
+"""Classifies objects by their embeddings: a linear probe that learns from a few labelled objects."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Classifier(Record):
         fingerprint: digest of the weights of the model that made the embeddings.
         mean: mean of the embeddings that it learned from, (D,).
         scale: their standard deviations, (D,).
-        weights: of the logits, (K, D).
-        bias: of the logits, (K,).
+        weights: weights of the logits, (K, D).
+        bias: bias of the logits, (K,).
     """
 
     format: int
@@ -128,12 +128,12 @@ class Classifier(Record):
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The quality of a classifier's predictions for labelled objects that were held out.
+    """The accuracy of a classifier on held-out labelled objects.
 
     Attributes:
-        accuracy: mean over the folds of the share of right predictions; None where a class has one object only.
-        spread: its standard deviation over the folds.
-        floor: the share of the most frequent class, which needs no embeddings.
+        accuracy: mean over the folds of the share of right predictions; None if a class has one object only.
+        spread: standard deviation of the accuracy over the folds.
+        floor: the share of the most frequent class, the accuracy of always predicting it.
         counts: labelled objects of each class.
     """
 
@@ -143,7 +143,7 @@ class CrossValidation:
     counts: dict[str, int]
 
     def sentence(self) -> str:
-        """Returns the accuracy, and what it compares with, as a sentence."""
+        """Returns the accuracy and the floor as a sentence."""
         if self.accuracy is None:
             return "a class has one labelled object only, so none could be held out: label more of it"
         return (
@@ -175,7 +175,7 @@ def fit_file(
     seed: int = 0,
     force: bool = False,
 ) -> CrossValidation:
-    """Learns a classifier from the labelled objects of a file, writes it, and says how well it predicts.
+    """Learns a classifier from the labelled objects of a file, writes it, and cross-validates it.
 
     Args:
         objects: file that `ssdir encode` wrote.

@@ -1,4 +1,4 @@
-"""Clusters of objects that look alike, by k-means on the directions of their embeddings."""
+"""Clusters objects by k-means on their embeddings at unit length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssdir.store.objects_file import read_stored
 
 TRIED = range(2, 17)
 SAMPLE = 2000
-"""Number of objects by which a number of clusters is judged: the silhouette compares each with each."""
+"""Maximum number of objects for the silhouette score, whose time grows with the square of their number."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Clusters:
     Attributes:
         labels: cluster of each object, int64 (M,), from 0.
         distances: distance of each object to its cluster's centre, float64 (M,), 0 … 2.
-        silhouettes: how well separate they are, -1 … 1, by number of clusters that was tried.
+        silhouettes: mean silhouette score, -1 … 1 (larger is better separated), by number of clusters tried.
     """
 
     labels: NDArray[np.int64]

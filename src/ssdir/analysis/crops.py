@@ -19,7 +19,7 @@ MARGIN = 0.35
 """Margin shown around an object, relative to its longer side: it needs surroundings to be recognised."""
 COLOURS = ("#0072b2", "#e69f00")
 MISSING_IMAGE = np.full((64, 64, 3), 224, dtype=np.uint8)
-"""Crop shown where an image is gone or can't be read."""
+"""Crop shown in place of an image that is missing or can't be read."""
 BLANK = BoxedImage(np.full((1, 1, 3), 255, dtype=np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64), "")
 
 

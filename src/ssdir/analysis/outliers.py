@@ -1,4 +1,4 @@
-"""Outliers: objects that are unlike all others, and objects that their model reconstructs badly."""
+"""Ranks outliers: objects whose embeddings are far from all others, or that the model reconstructs badly."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ssdir.store.objects_file import StoredObjects, find_picture, read_stored
 
 NEIGHBOURS = 10
 COMPARED = 20_000
-"""Number of objects that each is compared with, a random sample of more: time grows with their product."""
+"""Maximum number of objects that each object is compared with; of more, a random sample is taken."""
 AT_ONCE = 2_000
-"""Number of objects compared between two reports of progress; the distances of so many fit in memory."""
+"""Number of objects whose distances are computed at once; progress is reported after each such batch."""
 SIDE = 32
-"""Side of the crops that errors are measured on, so that large objects count as small ones do."""
+"""Side of the crops that errors are measured on, in pixels, so that errors don't depend on an object's size."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def rank_outliers_file(
 ) -> OutlierRanking:
     """Ranks the objects of a file; the output has the columns `outlier_score` and those of the measures.
 
-    Where the model or an image is not at hand, embeddings alone count, and an `InputWarning` says so.
+    If the model or an image is not available, the ranking uses embeddings alone, and an `InputWarning` says so.
 
     Args:
         objects: file that `ssdir encode` wrote.
         output: files to write; the image grid shows the worst outliers and the most ordinary objects.
-        model: the model that encoded, where the file no longer names it; it must be at hand then, and the images.
+        model: the model that encoded, if the file no longer names it; the model and the images must then exist.
         embeddings_only: leave out the reconstruction errors, which take time.
         on_progress: called with (objects or images done, of how many, what is done).
 
@@ -99,12 +99,12 @@ def knn_distances(
     seed: int = 0,
     on_progress: Advance = no_progress,
 ) -> NDArray[np.float64]:
-    """Mean cosine distance of each embedding (M, D) to its nearest neighbours: (M,), 0 … 2.
+    """Computes the mean cosine distance of each embedding (M, D) to its nearest neighbours: (M,), 0 … 2.
 
     Args:
-        z_what: embeddings of two objects at least.
-        neighbours: how many are nearest.
-        seed: of the objects that each is compared with, where there are more than `COMPARED`.
+        z_what: embeddings of at least two objects.
+        neighbours: number of nearest neighbours.
+        seed: seed of the sample of objects to compare with, if there are more than `COMPARED`.
         on_progress: called with (objects done, all objects).
     """
     count = len(z_what)
@@ -128,11 +128,11 @@ def knn_distances(
 def reconstruction_errors(
     predictor: Predictor, objects: Objects, images: Sequence[Path], on_progress: Advance = no_progress
 ) -> NDArray[np.float64]:
-    """Mean squared error, in each object's box, between the image and its reconstruction: (M,).
+    """Computes the mean squared error between image and reconstruction in each object's box: (M,).
 
     Args:
-        predictor: the model that encoded.
-        objects: as stored.
+        predictor: the model that encoded the objects.
+        objects: the M stored objects.
         images: the file of each image of the batch.
         on_progress: called with (images done, all images).
 
@@ -151,7 +151,7 @@ def reconstruction_errors(
 
 
 def _errors_of_rows(stored: StoredObjects, on_progress: Advance) -> NDArray[np.float64]:
-    """Reconstruction errors of the rows of a file, by the model that it names."""
+    """Computes the reconstruction errors of the rows of a file, with the model that it names."""
     info, folder = stored.info, stored.info.path.parent
     predictor = load(info.model)
     check_comparable(info, f"'{info.path}' (model {quote(info.model)})", predictor, f"'{info.model}'")

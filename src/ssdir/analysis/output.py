@@ -1,4 +1,4 @@
-"""The files that an analysis writes: the objects with more columns, and an image grid of some of them."""
+"""The files that an analysis writes: a table of the objects with added columns, and an image grid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS, COLUMNS = 12, 10
 
 @dataclass(frozen=True)
 class AnalysisOutput:
-    """The files that an analysis writes; both are checked at once, before any work is done.
+    """The files that an analysis writes; both paths are checked before any work is done.
 
     Attributes:
         table: a row per object, as `.parquet`, `.csv` or `.json`, see `StoredObjects.write`.

@@ -1,4 +1,4 @@
-"""Projections of embeddings: t-SNE into the plane, principal components, and steps along them."""
+"""Projections of embeddings: t-SNE to two dimensions, principal components, and latent traversals."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def tsne(z_what: Tensor, seed: int = 0, max_points: int = MAX_TSNE_POINTS) -> Pr
 
     Args:
         z_what: the embeddings.
-        seed: of the sample and of t-SNE.
-        max_points: size of the random sample that is taken of more embeddings.
+        seed: seed of the sample and of t-SNE.
+        max_points: maximum number of points; of more embeddings, a random sample is taken.
 
     Raises:
         ValueError: if there are fewer than five embeddings.
@@ -57,14 +57,14 @@ def tsne(z_what: Tensor, seed: int = 0, max_points: int = MAX_TSNE_POINTS) -> Pr
 
 @torch.no_grad()
 def traverse(decode: Decode, z_what: Tensor, directions: Tensor, steps: int = 7, extent: float = 3.0) -> Tensor:
-    """Decodes objects at steps along directions of the latent space.
+    """Decodes latent traversals: objects at steps along directions of the latent space.
 
     Args:
         decode: the model's what decoder.
         z_what: float (n, D), the centre of each traversal.
         directions: float (k, D), see `PrincipalAxes`.
         steps: images per traversal, odd: the middle one is the object itself.
-        extent: distance to either end, in lengths of the direction.
+        extent: distance from the centre to either end, in multiples of the direction's length.
 
     Returns:
         float (n, k, steps, 3, S, S).
@@ -113,5 +113,5 @@ class PrincipalAxes:
         return (z_what - self.mean) @ (self.directions / self.directions.square().sum(1, keepdim=True)).T
 
     def with_coordinates(self, z_what: Tensor, coordinates: Tensor) -> Tensor:
-        """Moves embeddings (..., D) to coordinates (..., P); what is orthogonal to all axes stays unchanged."""
+        """Moves embeddings (..., D) to coordinates (..., P); their component orthogonal to all axes is kept."""
         return z_what + (coordinates - self.coordinates(z_what)) @ self.directions

@@ -1,7 +1,7 @@
-"""Time and memory of each stage of a model, by number of objects and size of the images.
+"""Measures time and memory of each stage of a model, by number of objects and size of the images.
 
-The number of objects is set: detectors return given boxes, and models without a detector always encode every cell.
-Time and memory don't depend on the weights, so models are built anew, untrained.
+The number of objects is fixed: detectors return given boxes, and models without a detector always encode every
+cell. Time and memory don't depend on the weights, so untrained models are measured.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Cost(Record):
     """Time and memory of a stage of a model on the CPU.
 
     Attributes:
-        model: its name.
+        model: the model's name.
         image_size: side of the images, in pixels.
-        objects: in each image; None where the model always encodes every cell.
+        objects: number of objects in each image; None if the model always encodes every cell.
         stage: one of `MEASURED_STAGES`.
         parameters: number of the model's parameters.
-        seconds: per image.
-        memory_mb: what a batch adds to the peak of a fresh process, in MiB; None where it was not measured.
+        seconds: time per image, in seconds.
+        memory_mb: memory that a batch adds to the peak of a new process, in MiB; None if it was not measured.
     """
 
     model: str
@@ -73,7 +73,7 @@ class Cost(Record):
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and the number of objects of each image; None leaves it to the model."""
+    """A model and a number of objects per image; None for models that always encode every cell."""
 
     name: str
     config: StoredConfig
@@ -82,7 +82,7 @@ class Case:
 
 
 class GivenDetector(SSD):
-    """A detector that selects objects as any other, in the same time, and then returns given ones instead."""
+    """A detector that takes the time of a real one to select objects, and then returns given objects instead."""
 
     given: Objects | None = None
 
@@ -92,7 +92,7 @@ class GivenDetector(SSD):
         return selected if self.given is None else self.given
 
     def give(self, objects: Objects) -> None:
-        """Sets the objects. Random boxes overlap, so there is no suppression, lest some go."""
+        """Sets the objects. Suppression is off, because it would remove some of the overlapping random boxes."""
         self.given = objects.replace(
             scores=torch.ones(len(objects)),
             labels=torch.zeros(len(objects), dtype=torch.int64),
@@ -110,14 +110,14 @@ def measure_costs(
     memory_of: Sequence[str] = ("encode", "train"),
     on_progress: Advance = no_progress,
 ) -> list[Cost]:
-    """Measures models against each other; all take turns.
+    """Measures models side by side: in each round, all of them run in turn.
 
     Args:
-        configs: by name, the model, once for each size of images.
-        counts: objects of an image, for the models whose time depends on them.
-        batch: images at once.
-        repeats: rounds, beside one to warm up.
-        memory_of: stages whose memory is measured too, in a new process each, which takes seconds.
+        configs: by name, configs of the model, one for each size of images.
+        counts: numbers of objects per image, for models whose time depends on it.
+        batch: batch size.
+        repeats: number of measured rounds, after one warm-up round.
+        memory_of: stages whose memory is measured too, each in a new process, which takes seconds.
         on_progress: called with (done, all, stage).
     """
     cases = [
@@ -149,7 +149,7 @@ def measure_costs(
 
 
 def chart_of(costs: Sequence[Cost]) -> bytes:
-    """A PNG: time of encoding by objects, in each model's largest images, and by image size, with most objects."""
+    """Plots the time of encoding, by number of objects (in the largest images) and by image size, as a PNG."""
     encode = [cost for cost in costs if cost.stage == "encode"]
     models = {cost.model for cost in encode}
     counts = sorted({cost.objects for cost in encode if cost.objects is not None}) or [0]
@@ -174,9 +174,9 @@ def chart_of(costs: Sequence[Cost]) -> bytes:
 
 
 def untrained(config: StoredConfig) -> ObjectModel:
-    """A model of a config, whose detector detects nothing; class-agnostic, unless it is to learn classes.
+    """Builds an untrained model whose detector detects nothing; it is class-agnostic unless it learns classes.
 
-    Pretrained weights are not fetched: neither time nor memory depends on them.
+    Pretrained weights are not loaded, because neither time nor memory depends on them.
     """
     config = without_pretrained(config)
     with seeded(0):
@@ -188,14 +188,14 @@ def untrained(config: StoredConfig) -> ObjectModel:
             model = build_model(config, names, detector)
         if (of_model := detector_of(model)) is not None:
             _detect_nothing(of_model)
-        if isinstance(model, PooledFeatures):  # the only one that has to be fitted before it encodes
+        if isinstance(model, PooledFeatures):  # It is the only model that has to be fitted before it encodes.
             images = torch.rand(2, 3, config.image_size, config.image_size)
             model.fit(model.pooled_features(images, _boxes(4, 2), model.config.pool_size), seed=0)
         return model
 
 
 def _detect_nothing(detector: SSD) -> None:
-    """Untrained detectors detect objects everywhere, so many that suppression would take most of the time."""
+    """Lowers an untrained detector's scores, so that suppression of countless detections does not dominate."""
     A = detector.config.anchors.num_per_cell
     with torch.no_grad():
         for head in detector.class_heads:
@@ -205,10 +205,10 @@ def _detect_nothing(detector: SSD) -> None:
 
 
 def resized(config: StoredConfig, size: int) -> StoredConfig:
-    """The model for images of another side, in pixels.
+    """Returns a model's config for images of another side, in pixels.
 
     Raises:
-        InputError: if its other parts don't suit that.
+        InputError: if its other parts don't fit that size.
     """
     values = config.model_dump()
     where = values["ssd"] if isinstance(config, DetectedConfig) else values
@@ -245,9 +245,9 @@ def _step_anew(case: Case, stage: str) -> Step:
 
 
 def _step(model: ObjectModel, case: Case, stage: str) -> Step:
-    """A function that runs a stage on a batch.
+    """Returns a function that runs a stage on a batch.
 
-    Preparing it takes little memory, lest that of the stage be hidden by it.
+    Preparing it takes little memory, so that it does not hide the stage's own peak.
     """
     size = case.config.image_size
     images = torch.rand(case.batch, 3, size, size, generator=torch.Generator().manual_seed(0))

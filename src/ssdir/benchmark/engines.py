@@ -1,4 +1,4 @@
-"""Time of encoding by each engine that can run a model."""
+"""Measures the time of encoding with each engine that can run a model."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ Encode = Callable[[], "Objects | ObjectArrays"]
 
 
 class EngineCost(Record):
-    """Time of encoding by an engine.
+    """Time of encoding with an engine.
 
     Attributes:
         engine: one of `ENGINES`.
-        seconds: per image.
+        seconds: time per image, in seconds.
         speedup: how many times as fast as `PLAIN`, in the same rounds.
-        objects: detected in an image, on average.
+        objects: mean number of objects detected in an image.
     """
 
     engine: str
@@ -68,12 +68,12 @@ class EngineCost(Record):
 def measure_engines(
     model: ObjectModel, pixels: Image8, repeats: int, on_progress: Advance = no_progress
 ) -> list[EngineCost]:
-    """Encodes the same images by every engine in turn, on the CPU.
+    """Measures every engine in turn on the same images, on the CPU.
 
     Args:
-        model: what to encode with; on the CPU.
+        model: the model, on the CPU.
         pixels: uint8 (B, S, S, 3) of the model's image size.
-        repeats: rounds, beside one to warm up.
+        repeats: number of measured rounds, after one warm-up round.
         on_progress: called with (rounds done, all rounds).
     """
     with _engines(model, pixels) as engines:
@@ -115,7 +115,7 @@ def _torch_engine(predictor: Predictor, batch: Tensor) -> Encode:
 
 
 def _compiled(predictor: Predictor) -> Predictor:
-    """Compiles the backbone as one graph; shapes in selection depend on the detections, and it stays as it is."""
+    """Compiles the backbone as one graph, but not the selection, whose shapes depend on the detections."""
     detector: Any = detector_of(predictor.encoder)
     detector.backbone = torch.compile(detector.backbone)
     return predictor
@@ -127,7 +127,7 @@ def _exported(model: SSD | DetectedVAE, pixels: Image8, folder: Path) -> dict[st
     pictures = [folder / f"{number}.png" for number in range(len(pixels))]
     for picture, image in zip(pictures, pixels, strict=True):
         Image.fromarray(image).save(picture)
-    quantize_encoder(single, eight, pictures, in_single=0)  # The detections of an untrained model are no measure.
+    quantize_encoder(single, eight, pictures, in_single=0)  # An untrained model's detections can't be compared.
     return {"ONNX Runtime": single, "ONNX Runtime, int8": eight}
 
 
@@ -137,14 +137,14 @@ def _onnx_engine(file: Path, pixels: Image8) -> Encode:
 
 
 def scattered_pictures(size: int, count: int, seed: int = 0) -> Image8:
-    """Scattered digits, uint8 (count, size, size, 3)."""
+    """Generates images of scattered digits, uint8 (count, size, size, 3)."""
     glyphs, config = load_glyphs("digits", "train"), ScatterConfig(canvas=size)
     grey = [scatter_image(glyphs, config, image_rng(seed, "train", index)).image for index in range(count)]
     return np.stack([read_image(image) for image in grey])
 
 
 def preset_model(preset: str, objects_per_image: float) -> SSDIR:
-    """A preset's SSDIR of ten classes, untrained, whose detector detects about so many objects in an image."""
+    """Builds a preset's untrained SSDIR of ten classes that detects about `objects_per_image` objects."""
     config = read_recipe(preset).model
     assert isinstance(config, SSDIRConfig)
     with seeded(0):
@@ -154,12 +154,13 @@ def preset_model(preset: str, objects_per_image: float) -> SSDIR:
 
 
 def detect_about(model: DetectedModel, pixels: Image8, objects_per_image: float) -> None:
-    """Moves the bias of an untrained detector's first class, by bisection, until so many objects are present.
+    """Sets the bias of an untrained detector's first class, by bisection, so that it detects a number of objects.
 
     Args:
-        model: it is changed in place.
+        model: the model, which is changed in place.
         pixels: uint8 (B, S, S, 3) of the model's image size.
-        objects_per_image: about so many will be detected in these: suppression makes steps.
+        objects_per_image: wanted mean number of detections; it is met approximately, since suppression makes
+            jumps.
     """
     detector = model.eval().detector
     batch = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").contiguous().float() / 255

@@ -77,7 +77,7 @@ def peak_megabytes() -> float:
     """Returns the peak memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where the other figure begins with the peak of the parent process
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) / 1024
+        match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if match:
+            return int(match[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

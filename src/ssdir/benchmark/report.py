@@ -28,7 +28,7 @@ from ssdir.models.shipped import shipped_models
 from ssdir.training.recipe import read_recipe
 
 NUM_DETECTED = 10
-"""About so many objects an untrained detector is made to detect in an image, where engines are compared."""
+"""Approximate number of objects that an untrained detector detects in an image when engines are compared."""
 
 _SPREAD = ("ms/image", "least", "most")
 
@@ -38,12 +38,12 @@ class BenchOptions:
     """Options of the measurement.
 
     Attributes:
-        objects: numbers of objects of an image.
-        image_sizes: sides in pixels; None takes the model's.
-        batch_size: images at once.
-        repeats: rounds that count.
-        memory: measure the peak memory of each stage too, in new processes.
-        engines: compare the engines too.
+        objects: numbers of objects per image.
+        image_sizes: sides of the images in pixels; None takes the model's.
+        batch_size: batch size.
+        repeats: number of measured rounds.
+        memory: also measure the peak memory of each stage, in new processes.
+        engines: also compare engines.
     """
 
     objects: Sequence[int] = (1, 10, 50)
@@ -58,8 +58,8 @@ class BenchReport(Record):
     """Time and memory of models.
 
     Attributes:
-        costs: of each stage.
-        engines: by model, time of encoding by each engine.
+        costs: time and memory of each stage.
+        engines: by model, the time of encoding with each engine.
         provenance: see `provenance`.
     """
 
@@ -80,11 +80,11 @@ class BenchTable:
 def bench(
     names: Sequence[str], options: BenchOptions | None = None, on_progress: Advance = no_progress
 ) -> BenchReport:
-    """Measures models against each other, stage by stage, and encoding by each engine.
+    """Measures models side by side, stage by stage, and encoding with each engine.
 
     Args:
-        names: shipped models, models' or runs' folders, or presets, whose models are untrained.
-        options: what to measure.
+        names: shipped models, folders of models or runs, or presets, which are measured untrained.
+        options: options of the measurement.
         on_progress: called with (done, all, stage).
 
     Raises:
@@ -117,7 +117,7 @@ def bench(
 
 
 def _open(name: str) -> ObjectModel:
-    """A trained model, or a preset's, untrained, with a detector that detects something."""
+    """Loads a trained model, or builds a preset's untrained one, whose detector then detects some objects."""
     if name not in presets() or name in shipped_models():
         return load_model(name)
     model = untrained(read_recipe(name).model)
@@ -142,11 +142,11 @@ def read_comparable(file: Path) -> BenchReport | None:
 
 
 def tables(report: BenchReport, before: BenchReport | None = None) -> list[BenchTable]:
-    """A table of stages for each model and image size, then one of engines for each model.
+    """Makes a table of stages for each model and image size, then one of engines for each model.
 
     Args:
-        report: what to show.
-        before: an earlier report; what has become slower is marked.
+        report: the report to show.
+        before: an earlier report; rows that have become slower are marked.
     """
     earlier = {cost.case: cost.seconds for cost in before.costs} if before is not None else {}
     shown = []

@@ -73,7 +73,7 @@ class ExportedModel(Record):
         description: one line, as `ssdir models` shows it.
         class_names: the classes that `labels` index.
         image_size: side of the square that images are resized to, in pixels.
-        resize: how: `stretch`, or `letterbox`, which keeps their proportions and pads them at the right or bottom.
+        resize: `stretch`, or `letterbox`, which keeps proportions and pads images at the right or bottom.
         latent_dim: size D of `z_what`; 0 for a detector, whose objects have none.
         score_threshold: minimum score of an object, where none is given.
         nms_threshold: IoU above which the weaker of two detections is suppressed; 1 without suppression.
@@ -105,7 +105,7 @@ class ExportedModel(Record):
         return ENCODER_OUTPUTS if self.latent_dim else DETECTOR_OUTPUTS
 
     def to_json(self) -> str:
-        """Writes the metadata for `from_json`."""
+        """Formats the metadata as JSON, for `from_json`."""
         return json_text(self.model_dump(), None)
 
     @classmethod

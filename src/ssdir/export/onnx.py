@@ -1,4 +1,4 @@
-"""Models as one file for other runtimes: ONNX, or a `torch.export` program."""
+"""Exports models as one file for other runtimes: ONNX, or a `torch.export` program."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ _EMBEDDING = [name for name in ENCODER_OUTPUTS if name not in DETECTOR_OUTPUTS]
 
 
 class ExportedEncoder(nn.Module):
-    """`encode` of a detector, or of a VAE on it, from 8-bit pixels to arrays, in a form that can be traced.
+    """The `encode` method of a detector or of a VAE, from 8-bit pixels to arrays, in a form that can be traced.
 
-    Boxes are decoded for all anchors, and suppressed in one operator; the same objects are detected.
+    Boxes are decoded for all anchors, and suppressed in one operator; it detects the same objects as the model.
 
     Args:
-        model: in evaluation mode, on the CPU.
+        model: the model, in evaluation mode, on the CPU.
     """
 
     def __init__(self, model: SSD | DetectedVAE) -> None:
@@ -108,7 +108,7 @@ class ExportedEncoder(nn.Module):
         return tuple(outputs.values())
 
     def _keep(self, objects: Objects, score_threshold: Tensor) -> Tensor:
-        """Rows that remain after refinement, in the order of `SSD.detect`."""
+        """Returns the rows that remain after refinement, in the order of `SSD.detect`."""
         assert objects.scores is not None
         scores = torch.where(objects.scores >= score_threshold, objects.scores, -1.0)
         threshold = self.detector.config.suppress_above
@@ -131,7 +131,7 @@ def export_model(
             imported first.
 
     Raises:
-        InputError: for other models, and for ONNX where it is not installed.
+        InputError: for other models, or if ONNX is asked for but not installed.
     """
     if not isinstance(model, (SSD, DetectedVAE)):
         raise InputError(f"{model.config.kind} can't be exported: only SSDIR, GlimpseVAE and detectors can")
@@ -143,7 +143,7 @@ def export_model(
     with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)
         if pt2:
-            # Via memory: torch ends the whole process where it can't write a file completely.
+            # It is written via memory, because torch ends the whole process if it can't write a file completely.
             buffer = io.BytesIO()
             torch.export.save(program, buffer, extra_files={METADATA_KEY: exported.to_json()})
             Path(path).write_bytes(buffer.getbuffer())
@@ -174,7 +174,7 @@ def _trace(model: SSD | DetectedVAE, part: Part) -> ExportedProgram:
         assert isinstance(model, DetectedVAE)
         z_what = torch.zeros(2, model.latent_dim)
         return torch.export.export(model.decoder, (z_what,), dynamic_shapes=({0: Dim.DYNAMIC},))
-    # All sizes differ: equal sizes of the example would be taken as always equal.
+    # All sizes of the example differ, because the exporter would treat equal sizes as always equal.
     images = torch.zeros(2, model.image_size + 7, model.image_size + 3, 3, dtype=torch.uint8)
     threshold = torch.tensor(model.score_threshold)
     any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}

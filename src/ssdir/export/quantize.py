@@ -25,7 +25,7 @@ from ssdir.export.runtime import OnnxEncoder
 from ssdir.object_arrays import ObjectArrays
 
 MAX_IMAGES = 128
-"""Maximum number of images to calibrate by: with more, ranges of activations hardly change."""
+"""Maximum number of calibration images: with more, the ranges of activations hardly change."""
 
 IN_SINGLE = (0, 2, 4)
 """Numbers of first convolutions in single precision to try, in this order."""
@@ -40,7 +40,7 @@ class Quantized:
 
     Attributes:
         in_single: number of first convolutions that stay in single precision.
-        agrees: whether it detects the same objects as before on the images that it was calibrated by, see `agree`.
+        agrees: whether it detects the same objects as before on the calibration images, see `agree`.
     """
 
     in_single: int
@@ -52,14 +52,15 @@ def quantize_encoder(
 ) -> Quantized:
     """Quantises the convolutions of an exported encoder to int8, statically, with quantise-dequantise pairs.
 
-    Weights are scaled per channel, activations by their range on `images`. All else stays in single precision: it
-    takes little time, and box decoding and linear layers would lose most accuracy. So may the first convolutions:
-    their error is the same all over an area of one colour, where some detectors would then detect objects.
+    Weights are scaled per channel, activations by their range on `images`. Everything else stays in single
+    precision: it takes little time, and box decoding and linear layers would lose most accuracy. The first
+    convolutions may stay in single precision too, because their rounding error is constant over areas of one
+    colour, where some detectors would then detect objects.
 
     Args:
         path: an encoder that `export_model` wrote as ONNX.
         out: file to write; may be `path`.
-        images: image files like those to encode; at most `MAX_IMAGES` of them, evenly spread, are used.
+        images: calibration images, similar to those to encode; at most `MAX_IMAGES`, evenly spread, are used.
         in_single: number of first convolutions in single precision; None takes the fewest of `IN_SINGLE` with
             which the encoder detects the same objects in `images` as before.
 
@@ -93,7 +94,8 @@ def quantize_encoder(
 def agree(expected: Sequence[ObjectArrays], detected: Sequence[ObjectArrays]) -> bool:
     """Returns whether two encoders detect nearly the same objects in batches of images.
 
-    At most 2 % more or fewer, more than 98 % with an IoU above 0.5 to the nearest, and a mean IoU above 0.95.
+    The number of objects may differ by 2 %, more than 98 % must have an IoU above 0.5 with the nearest object of
+    the other encoder, and the mean IoU must be above 0.95.
     """
     num_expected, num_detected = (sum(map(len, batches)) for batches in (expected, detected))
     if not num_expected:
@@ -113,7 +115,7 @@ def _quantize(
 ) -> None:
     nodes = onnx.load(path).graph.node
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    # Of what goes through ReLU6, the range that matters is that after it, which is far less than before.
+    # For the input of a ReLU6, the range after the activation is used, which is far smaller than before it.
     clamped = {output for node in convolutions[in_single:] for output in node.output}
     other_clamps = [node for node in nodes if node.op_type == "Clip" and node.input[0] not in clamped]
     onnxruntime.set_default_logger_severity(_ERRORS)
@@ -142,7 +144,7 @@ def _quantize(
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
-    """Gives batches of pixels one at a time."""
+    """Returns batches of pixels one at a time, for calibration."""
 
     def __init__(self, batches: Sequence[Image8]) -> None:
         self._batches: Iterator[Image8] = iter(batches)

@@ -1,4 +1,4 @@
-"""Exported encoders on ONNX Runtime, without torch."""
+"""Runs exported encoders on ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ class OnnxEncoder:
         if score_threshold is not None:
             feed["score_threshold"] = np.asarray(score_threshold, dtype=np.float32)
         try:
-            found = self._session.run(list(outputs), feed)
+            arrays = self._session.run(list(outputs), feed)
         except _errors() as error:
             raise InputError(f"'{self.path}' can't be run: {_reason(error)}") from error
-        if wrong := _wrong_dtype(found, outputs):
+        if wrong := _wrong_dtype(arrays, outputs):
             raise InputError(f"'{self.path}' gave wrong objects: {wrong}")
-        objects = ObjectArrays(batch_size=len(pixels), **dict(zip(outputs, found, strict=True)))
+        objects = ObjectArrays(batch_size=len(pixels), **dict(zip(outputs, arrays, strict=True)))
         if problem := objects.problem(len(self.class_names), self.latent_dim):
             raise InputError(f"'{self.path}' gave wrong objects: {problem}; export the model again")
         return objects
@@ -196,9 +196,9 @@ def _check_signature(session: Any, outputs: Outputs, path: str | Path) -> None:
         raise InputError(f"'{path}' is no encoder of ssdir: score_threshold has no default")
 
 
-def _wrong_dtype(found: list[Any], outputs: Outputs) -> str | None:
-    """Describes the first output that is not the array that the file declares, as the end of a sentence."""
-    for values, (name, (dtype, dims)) in zip(found, outputs.items(), strict=True):
+def _wrong_dtype(arrays: list[Any], outputs: Outputs) -> str | None:
+    """Names the first output that is not the array that the file declares, as the end of a sentence."""
+    for values, (name, (dtype, dims)) in zip(arrays, outputs.items(), strict=True):
         wanted = np.dtype("float32" if dtype == "float" else dtype)
         if not isinstance(values, np.ndarray) or values.dtype != wanted or values.ndim != dims:
             return f"{name} is no {wanted} array with {dims} dimensions"

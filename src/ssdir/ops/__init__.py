@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: boxes, anchors, matching, glimpses, compositing."""
+"""Operations on tensors: boxes, anchors, matching, glimpses, compositing."""

@@ -1,4 +1,4 @@
-"""SSD's default boxes over a feature pyramid, and their matching with objects."""
+"""SSD's anchors (default boxes) over a feature pyramid, and their matching with objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AnchorLevel(NamedTuple):
 def anchor_shapes(
     min_size: float, max_size: float, aspect_ratios: Sequence[float] = ()
 ) -> list[tuple[float, float]]:
-    """Lists width and height of a cell's anchors; for the arguments see `level_anchors`."""
+    """Lists width and height of the A anchors of a cell; for the arguments see `level_anchors`."""
     larger = sqrt(min_size * max_size)
     ratios = [(min_size * sqrt(ratio), min_size / sqrt(ratio)) for ratio in aspect_ratios]
     return [(min_size, min_size), (larger, larger), *ratios]
@@ -59,7 +59,7 @@ def level_anchors(
 def level_iou(
     boxes_cxcywh: Tensor, feature_size: int, min_size: float, max_size: float, aspect_ratios: Sequence[float] = ()
 ) -> Tensor:
-    """Computes the largest IoU of each box (M, 4) with any anchor of a level, float (M,), without building these.
+    """Computes the largest IoU (M,) of each box (M, 4) with any anchor of a level, without building the anchors.
 
     For the other arguments, see `level_anchors`.
     """
@@ -68,14 +68,14 @@ def level_iou(
 
 
 def assign_anchors(boxes_cxcywh: Tensor, levels: Sequence[AnchorLevel]) -> Tensor:
-    """Finds the anchor that overlaps each box most, and so the level and cell that fit it.
+    """Assigns to each box the anchor of largest IoU, which determines its level and cell.
 
-    Where several of one shape overlap it equally, as those do that contain it, the anchor in its own cell is
-    taken.
+    If several anchors of one shape have equal IoU, as anchors do that contain the box, the one in the cell of the
+    box's centre is taken.
 
     Args:
         boxes_cxcywh: float (M, 4).
-        levels: the pyramid's, in its order.
+        levels: the levels of the pyramid, in its order.
 
     Returns:
         int64 (M,): index into the concatenated `level_anchors` of the levels.
@@ -111,9 +111,9 @@ def _own_cell(boxes_cxcywh: Tensor, level: AnchorLevel) -> tuple[Tensor, Tensor]
 def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5) -> Tensor:
     """Assigns to every anchor of every image the row of `targets` that it should detect.
 
-    An anchor takes the object that it overlaps most, if by at least `iou_threshold`; and every object
-    gets the anchor that overlaps it most, whatever the overlap, so that every object is learned. Where two
-    objects share their best anchor, the one with the larger overlap keeps it.
+    An anchor is matched with the object of largest IoU if that is at least `iou_threshold`; and every object is
+    matched with its anchor of largest IoU, however small, so that every object is learned. If two objects share
+    their best anchor, the one with the larger IoU keeps it.
 
     Args:
         targets: true objects of B images.

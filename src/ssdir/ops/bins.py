@@ -143,13 +143,13 @@ def sparse_bins(
 
 
 def _places(counts: Tensor, group: Tensor) -> Tensor:
-    """Computes the place of each member in its group, from the groups' sizes and each member's group."""
+    """Computes the position of each member within its group, from the groups' sizes and each member's group."""
     before = counts.cumsum(0, dtype=torch.int32) - counts
     return torch.arange(len(group), dtype=torch.int32) - before.index_select(0, group)
 
 
 def _starts(weights: Tensor) -> Tensor:
-    """Computes where the weights (M, S, T) of each bin start among all: int32 (M, S)."""
+    """Computes the index of each bin's first weight among all weights (M, S, T), flattened: int32 (M, S)."""
     M, S, T = weights.shape
     return torch.arange(0, M * S * T, T, dtype=torch.int32).view(M, S)
 
@@ -160,7 +160,7 @@ class _SumOfBins(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Sequence[SparseBins], *levels: Tensor) -> Tensor:
         ctx.matrices, ctx.shapes = matrices, [level.shape for level in levels]
-        # Of pixels that need a gradient, torch would prepare its own, which takes several times as long.
+        # Detached, because torch's own backward pass takes several times as long.
         sums, *others = (
             matrix @ level.detach().permute(0, 2, 3, 1).flatten(0, 2)
             for matrix, level in zip(matrices, levels, strict=True)

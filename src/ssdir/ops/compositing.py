@@ -1,4 +1,4 @@
-"""Compositing of objects: the paper's weighted sum, and a merge per pixel by opacity and nearness."""
+"""Compositing of decoded objects: the paper's weighted sum, or per pixel by opacity and depth."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def pixel_owners(
     size: tuple[int, int],
     min_coverage: float = 0.5,
 ) -> Tensor:
-    """Segments the image: the object that each pixel shows most of, as `composite_alpha` merges them.
+    """Segments the image by the object of the largest weight at each pixel, as in `composite_alpha`.
 
     The owner is the object of the largest w_m a_m, its opacity weighted by its nearness, where the coverage of all
     objects together, Σ a, is at least `min_coverage`.
@@ -169,5 +169,5 @@ def pixel_shares(
 
 
 def _depth_weights(z_depth: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
-    """Computes nearness (M,); the floor keeps an object far behind the others visible where it is alone."""
+    """Computes depth weights (M,); a lower bound keeps far objects visible where no other object is."""
     return image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)

@@ -1,7 +1,8 @@
-"""Sums over the processes that train together, so that their steps are those of one process with the whole batch.
+"""Sums over the processes of a distributed training, so that its steps equal those of one process.
 
-Each process has its share of a batch, and steps take the mean of the processes' gradients. What is normalised by a
-number of objects, of which the shares have different ones, needs the number of all.
+Each process has a part of the batch, and a step takes the mean of the processes' gradients. Losses that are
+divided by the number of objects need the number of all processes, because the parts have different numbers of
+objects.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ def _are_several() -> bool:
 
 
 def normalizer(count: Count, device: torch.device) -> Count | Tensor:
-    """The divisor of a sum over the objects of a batch: their number, at least 1.
+    """Returns the divisor of a loss that is summed over the objects of a batch: their number, at least 1.
 
     Args:
-        count: objects of this process' share of the batch.
-        device: where the processes meet.
+        count: number of objects in this process's part of the batch.
+        device: device for communication between processes.
 
     Returns:
-        Of several processes, the mean of their counts: the mean over processes of their sums divided by it is the
-        sum over the whole batch divided by its count.
+        The count; with several processes, the mean of their counts. The mean over processes of each one's sum
+        divided by it then equals the sum over the whole batch divided by its count.
     """
     if not _are_several():
         return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
@@ -39,7 +40,7 @@ def normalizer(count: Count, device: torch.device) -> Count | Tensor:
 
 
 def smallest(count: int, device: torch.device) -> int:
-    """The smallest of all processes' counts."""
+    """Returns the smallest of all processes' counts."""
     if not _are_several():
         return count
     least = torch.tensor(count, device=device)
@@ -48,7 +49,7 @@ def smallest(count: int, device: torch.device) -> int:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (M, D) of all processes one after another; gradients flow back to the process of each row."""
+    """Concatenates the rows (M, D) of all processes; gradients flow back to the process of each row."""
     if not _are_several():
         return rows
     counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]

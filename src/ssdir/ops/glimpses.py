@@ -16,7 +16,7 @@ from ssdir.ops.precision import at_least_single, in_full_precision
 
 @in_full_precision
 def crop_glimpses(images: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """Crops each box to `size` × `size`, averaging where the box is larger than the glimpse.
+    """Crops each box and resizes it to `size` × `size`, averaging if the box has more pixels than the glimpse.
 
     Args:
         images: float (B, C, H, W).
@@ -49,16 +49,16 @@ def sample_glimpses(
 ) -> Tensor:
     """Samples each box bilinearly at `size` × `size` points, differentiably in the box (`crop_glimpses` is not).
 
-    The spatial transformer of AIR, SPAIR and SPACE as two matrix products per image, A_y · I · A_xᵀ with tent
-    weights: the inverse of pasting. Points outside the image are black.
+    This is the spatial transformer of AIR, SPAIR and SPACE, the inverse of pasting, as two matrix products per
+    image: A_y · I · A_xᵀ with tent weights. Points outside the image are black.
 
     Args:
         images: float (B, C, H, W).
         boxes: float (M, 4), xyxy relative to the image, with positive area; may reach beyond the image.
         image_index: int64 (M,), never decreasing.
         size: side S of the glimpses.
-        antialias: average over pixels, where the box has more of them than samples;
-            without, equal to `grid_sample(align_corners=False, padding_mode="zeros")`.
+        antialias: average over pixels if the box has more pixels than samples; without it, the result equals
+            `grid_sample(align_corners=False, padding_mode="zeros")`.
 
     Returns:
         float (M, C, S, S). No per-object copy of an image is made.

@@ -22,7 +22,7 @@ Region = tuple[int, int, int, int, int]
 """Image, first row, number of rows, first column, number of columns."""
 
 CALL_COST = 2_000_000
-"""Multiplications that take a CPU core as long as the calls for one object, in order of magnitude."""
+"""Number of multiplications that take a CPU core about as long as the overhead of the calls for one object."""
 
 GROUP_SIZE = 8
 """Objects of an image that a GPU sums in one product; the last group of an image may have fewer."""

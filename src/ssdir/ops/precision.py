@@ -1,4 +1,4 @@
-"""Operations that half precision would spoil, and devices on which it is fast."""
+"""Precision of operations: which need more than half precision, and which devices support bfloat16."""
 
 from __future__ import annotations
 

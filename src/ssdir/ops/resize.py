@@ -1,4 +1,4 @@
-"""Resizing of images of any size inside an exported graph, in the geometry of `data.images.resize`."""
+"""Resizing of images of any size inside an exported graph, with the same result as `data.images.resize`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def resize_weights(
     Args:
         old: pixels of the axis; may be symbolic, so that a traced graph takes any size.
         new: pixels of the resized axis; an int64 tensor (1,) where they depend on a symbolic size.
-        device: of the result.
-        rows: rows of the result, at least `new`, which is the default; further ones mean nothing.
+        device: device of the result.
+        rows: rows of the result, at least `new`, which is the default; rows beyond `new` are undefined.
 
     Returns:
         float (rows, old); the first `new` rows add up to 1.
@@ -47,12 +47,12 @@ def resize_area(images: Tensor, size: int) -> Tensor:
 
 
 def letterbox_area(images: Tensor, size: int, padding: float) -> tuple[Tensor, Tensor]:
-    """Resizes images as `resize_area`, but in their proportions: at the top left of a square, the rest is padding.
+    """Resizes images as `resize_area`, but keeps their proportions, at the top left of a padded square.
 
     Args:
         images: float (B, C, H, W) in [0, 1]; H and W may be symbolic.
-        size: side of the square.
-        padding: intensity of the rest, in [0, 1].
+        size: side of the square, in pixels.
+        padding: intensity of the padding, in [0, 1].
 
     Returns:
         The squares (B, C, size, size), and the shares of their width and height that images cover, float (2,).

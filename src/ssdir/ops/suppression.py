@@ -14,13 +14,13 @@ _NO_LIMIT = 2**31 - 1
 def keep_best(
     boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float, max_objects: int
 ) -> Tensor:
-    """Suppresses detections that overlap a better one of their image.
+    """Suppresses detections that overlap one of a higher score in the same image.
 
     Args:
         boxes: float (M, 4), xyxy.
         scores: float (M,).
         image_index: int64 (M,), the image of each.
-        iou_threshold: the weaker of two detections is suppressed where they overlap by more; from 1 on, all stay.
+        iou_threshold: IoU above which the weaker of two detections is suppressed; from 1 on, all stay.
         max_objects: maximum number of detections kept per image.
 
     Returns:
@@ -42,7 +42,7 @@ def keep_best(
 
 @torch.library.custom_op("ssdir::suppress", mutates_args=())
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> Tensor:
-    """`keep_best` on dense detections, as one operator: ONNX's `NonMaxSuppression`.
+    """Computes `keep_best` on dense detections, as one operator: ONNX's `NonMaxSuppression`.
 
     Args:
         boxes: float (B, N, 4), xyxy.
@@ -66,7 +66,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_objects: int) -> 
 
 
 def suppress_refined(boxes: Tensor, scores: Tensor, image_index: Tensor, iou_threshold: float) -> Tensor:
-    """`keep_best` on the result of `suppress` after its boxes were refined, by the same operator.
+    """Computes `keep_best` on the result of `suppress` after its boxes were refined, by the same operator.
 
     Args:
         boxes: float (M, 4), xyxy, inside the unit square.

@@ -1,1 +1,1 @@
-"""`ssdir reproduce`: the paper's experiments by a plan."""
+"""`ssdir reproduce`: runs the paper's experiments as a plan lists them."""

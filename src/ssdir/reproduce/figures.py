@@ -1,4 +1,4 @@
-"""The experiments whose results are pictures."""
+"""The experiments whose results are figures."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def embedding_png(trained: TrainedJob) -> bytes | None:
 
 @dataclass(frozen=True)
 class Surface(Experiment):
-    """Fig. 4: a metric over how the data were generated."""
+    """Fig. 4: a metric as a function of the generated data's smallest size, largest size and grids."""
 
     prefixes: ClassVar = ("reconstruction/", "detection/ap50")
     metric: ClassVar = "reconstruction/mse"
@@ -124,7 +124,7 @@ class Surface(Experiment):
         ]
 
     def section(self, results: Results) -> Section:
-        """A panel for each set of grids."""
+        """Builds the section with a panel for each set of grids."""
         records = [record for record in results.records if record.get("scatter")]
         if not records:
             return Section(self.title, self.paragraphs(results))

@@ -26,18 +26,18 @@ from ssdir.training.recipe import Recipe, read_recipe
 SCALES = ("smoke", "cpu", "paper")
 
 FileName: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)]
-"""A name that files and folders get: never a path out of their folder."""
+"""A name of a file or folder; it can't be a path that leads out of its folder."""
 
 _MAX_VARIATIONS = 1000
 
 
 class DataPlan(Config):
-    """A data set: scattered glyphs to be generated, or a folder that must be there.
+    """A data set: generated scenes of scattered glyphs, or an existing folder.
 
     Attributes:
         source: the glyphs to scatter, see `load_glyphs`.
         scatter: parameters of the generated scenes.
-        vary: values of `scatter` by name; one data set is made for each combination.
+        vary: by key of `scatter`, the values to try; one data set is generated for each combination.
         folder: name of a folder under `--data`.
         train: the training split.
         test: the split that is measured.
@@ -61,18 +61,18 @@ class DataPlan(Config):
 
 
 class RunPlan(Config):
-    """A training, once for each seed.
+    """A run: one training for each seed.
 
     Attributes:
-        like: another run, whose values hold where this one has none, and whose overrides come first.
-        of: another run, whose trainings these are: only measured, labelled or counted otherwise.
-        preset: the recipe.
-        overrides: its changes, `key=value`.
-        data: what it is trained and measured on.
-        seeds: how many trainings, of seeds 0, 1, ....
-        label: what it is called in tables; by default its model's name.
-        probes: whether categories are probed, which takes longer than all else that is measured.
-        train_images: number of training images that the probes learn from; by default as the plan measures.
+        like: name of another run that gives the keys missing here; its overrides are applied first.
+        of: name of another run whose trainings are used; they are only measured, labelled or counted differently.
+        preset: name of the preset to train.
+        overrides: changes of the preset, `key=value`.
+        data: name of the data set to train and measure on.
+        seeds: number of trainings, with the seeds 0, 1, ....
+        label: name in tables; by default the model's name.
+        probes: whether to probe categories, which takes longer than all other measurements.
+        train_images: number of training images that the probes learn from; by default `measure.train_images`.
     """
 
     like: str | None = None
@@ -90,11 +90,11 @@ class MeasureConfig(Config):
     """Options of measuring a trained model.
 
     Attributes:
-        train_images: probes learn from the objects of the first so many training images.
-        test_images: at most so many are measured; null for all.
-        glyphs: unseen glyphs that are drawn at several sizes.
-        sizes_in_px: side of the images in which AP's small, medium and large are counted.
-        shown: test images that figures show.
+        train_images: number of training images, from the first on, whose objects the probes learn from.
+        test_images: maximum number of test images; null for all.
+        glyphs: number of unseen glyphs that are rendered at several sizes.
+        sizes_in_px: side of the images, in pixels, that AP's small, medium and large sizes refer to.
+        shown: numbers of the test images that figures show.
     """
 
     train_images: int = Field(4000, ge=1)
@@ -105,13 +105,14 @@ class MeasureConfig(Config):
 
 
 class CostConfig(Config):
-    """Times in seconds that estimates start from, before anything has been timed.
+    """Times in seconds for the first estimate of a plan's duration.
 
     Attributes:
-        detector: by preset, the time of a training image in each epoch of the detector's stage.
-        representation: the same of the representation's stage; by run, where its overrides make it another.
-        measure: time of measuring a run.
-        probes: time of probes for each image that they learn from.
+        detector: by preset, time per training image and epoch of the detector's stage.
+        representation: by preset, or by run if its overrides change it, time per training image and epoch of the
+            representation's stage.
+        measure: time of measuring a training.
+        probes: time of the probes per image that they learn from.
     """
 
     detector: dict[str, float] = Field(default_factory=dict)
@@ -121,16 +122,16 @@ class CostConfig(Config):
 
 
 class Plan(Config):
-    """Everything of a scale.
+    """The data sets, runs and experiments of a scale.
 
     Attributes:
-        name: the scale.
-        about: what it is, in a sentence or two for the report.
-        measure: how runs are measured.
-        cost: what times are guessed from.
+        name: name of the scale.
+        about: a sentence or two about the scale, for the report.
+        measure: options of measuring trainings.
+        cost: times that estimates start from.
         data: data sets by name.
-        runs: trainings by name.
-        experiments: by name, the runs that each needs.
+        runs: runs by name.
+        experiments: by name, the runs that each experiment needs.
     """
 
     name: FileName
@@ -160,9 +161,9 @@ class DataSpec:
     """One data set of a plan.
 
     Attributes:
-        name: the plan's.
-        plan: with the values of this variation.
-        variation: which of several it is, such as `-03`; empty where there is one.
+        name: the data set's name in the plan.
+        plan: the data set's plan, with the values of this variation.
+        variation: suffix of this variation, such as `-03`; empty if there is only one.
     """
 
     name: str
@@ -171,7 +172,7 @@ class DataSpec:
 
     @property
     def slug(self) -> str:
-        """Folder to make: other settings, another folder."""
+        """Name of the data set's folder, which depends on all of its settings."""
         return f"{self.name}{self.variation}-{_digest(self.plan.model_dump(mode='json', exclude={'vary'}))}"
 
 
@@ -181,12 +182,12 @@ class Job:
 
     Attributes:
         group: the plan's name of the run; its jobs differ in seed, or in variation of the data.
-        trained_as: the run whose trainings these are: the same, or that which it is `of`.
-        label: what it is called in tables.
-        recipe: what is trained.
-        preset: where the recipe starts from.
-        data: what it is trained and measured on.
-        measure: how it is measured.
+        trained_as: the run that makes this training: the same run, or the one it is `of`.
+        label: name in tables.
+        recipe: the recipe of the training.
+        preset: the preset that the recipe is based on.
+        data: the data set to train and measure on.
+        measure: options of the measurement.
         probes: whether categories are probed.
     """
 
@@ -206,7 +207,7 @@ class Job:
 
     @property
     def slug(self) -> str:
-        """Folder of the training: another recipe or other data, another folder."""
+        """Name of the training's folder, which depends on the recipe and the data."""
         name = f"{self.trained_as}{self.data.variation}-{self.recipe.seed}"
         return f"{name}-{_digest([self.recipe.model_dump(mode='json'), self.data.slug])}"
 
@@ -230,10 +231,10 @@ class Job:
 
 
 def read_plan(scale: str) -> Plan:
-    """The plan of a scale, or that of a YAML file.
+    """Reads the plan of a scale, or of a YAML file.
 
     Raises:
-        InputError: for an unknown scale, an unreadable file, or a plan that does not hold together.
+        InputError: for an unknown scale, an unreadable file, or an inconsistent plan.
     """
     if scale in SCALES:
         text = (resources.files("ssdir") / "plans" / f"{scale}.yaml").read_text(encoding="utf-8")
@@ -252,7 +253,7 @@ def read_plan(scale: str) -> Plan:
 
 
 def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A run's values after those of the run that it is like."""
+    """Merges a run's values with those of the run that it is `like` or `of`."""
     own = runs.get(name)
     if not isinstance(own, dict) or name in below:
         raise InputError(f"{source}: run {quote(name)} is not a run to be like, or of")
@@ -280,18 +281,18 @@ def _listed(run: Mapping[str, Any], key: str, name: str, source: str) -> list[An
 
 
 def jobs_of(plan: Plan, experiments: Iterable[str]) -> list[Job]:
-    """The trainings that some experiments need, each once, in the order of the plan's experiments."""
+    """Lists the trainings that some experiments need, each once, by seed, then in the plan's order."""
     wanted = dict.fromkeys(group for name in experiments for group in plan.experiments[name])
     jobs = [job for group in wanted for job in expand(plan, group)]
-    # One seed of every run before a second of any: what there is after half of the time can be compared.
+    # The first seed of every run comes before the second of any, so that a partial result compares all runs.
     return sorted(jobs, key=lambda job: job.recipe.seed)
 
 
 def expand(plan: Plan, group: str) -> list[Job]:
-    """The trainings of one run of the plan.
+    """Lists the trainings of one run of the plan.
 
     Raises:
-        InputError: if its recipe or its data can't be made as the plan says; it names the plan and the run.
+        InputError: if the recipe or the data of the run are invalid; it names the plan and the run.
     """
     run, measure = plan.runs[group], plan.measure
     if run.train_images is not None:
@@ -323,10 +324,10 @@ def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector:
     """Estimates how long a job takes: training, and measuring.
 
     Args:
-        plan: whose costs to guess by.
-        job: what.
-        num_images: of its training split; None where that is not known, and nothing is trained.
-        own_detector: whether it trains its detector.
+        plan: the plan, with the times to estimate from.
+        job: the job.
+        num_images: number of images of its training split; None if it is unknown because nothing is trained.
+        own_detector: whether the job trains its detector, instead of sharing one.
     """
     cost, recipe = plan.cost, job.recipe
     each = cost.representation.get(job.trained_as, cost.representation.get(job.preset, 0.0))

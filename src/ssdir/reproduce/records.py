@@ -24,7 +24,7 @@ _DETECTORS = {"class_aware": "class-aware", "class_agnostic": "class-agnostic", 
 
 
 def make_record(job: Job, measured: Mapping[str, Any], prefixes: Sequence[str]) -> Record:
-    """Makes the record of a training: the metrics with certain prefixes, and their provenance."""
+    """Makes the record of a training: its metrics that begin with one of `prefixes`, and their provenance."""
     metrics = {name: value for name, value in measured["metrics"].items() if name.startswith(tuple(prefixes))}
     return {
         "run": job.name,
@@ -61,7 +61,7 @@ def read_stored(schema: type[C], file: Path) -> dict[str, Any]:
     """Reads a file of results, checked against a schema.
 
     Raises:
-        InputError: if it does not match; it says how to go on.
+        InputError: if it does not match the schema.
     """
     content: dict[str, Any] = read_json(file)
     try:
@@ -83,7 +83,7 @@ class Trainings:
 
     @property
     def first(self) -> Record:
-        """The record of the first training, for what all have in common."""
+        """The record of the first training, for values that all trainings have in common."""
         return self.records[0]
 
     @property
@@ -114,7 +114,7 @@ class Trainings:
 def by_group(
     records: Iterable[Record], key: Callable[[Record], Any] = lambda record: record["group"]
 ) -> list[Trainings]:
-    """Groups records that belong together, in the order of their first occurrence."""
+    """Groups records by their group of trainings, in the order of their first occurrence."""
     groups: dict[Any, list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)

@@ -61,7 +61,7 @@ def build_report(plan: Plan, folder: Path) -> Report:
 
 
 def _runs_section(records: Sequence[Record]) -> Section:
-    """Section on the provenance of the numbers: each group once, with the times of its trainings."""
+    """Builds the section on provenance: each group once, with the times of its trainings."""
     rows = []
     trained = {record["run"]: record for record in records if record["provenance"].get("training")}
     for trainings in by_group(trained.values(), lambda record: record["group"]):
@@ -97,7 +97,7 @@ def _runs_section(records: Sequence[Record]) -> Section:
 
 
 def _headline(folder: Path) -> list[tuple[str, str]]:
-    """SSDIR's accuracy of Table 2, beside the paper's."""
+    """Returns SSDIR's probe accuracy (Table 2) and the paper's, as headline numbers."""
     file = folder / "table2.json"
     if not file.exists():
         return []

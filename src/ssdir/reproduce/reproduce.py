@@ -23,7 +23,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Forecast:
-    """The trainings of a group of the plan, before they are made.
+    """An estimate for the trainings of a group of the plan.
 
     Attributes:
         group: the group's name.
@@ -31,7 +31,7 @@ class Forecast:
         data: the data set.
         trainings: number of trainings.
         missing: number of those that are not trained yet.
-        seconds: estimate of the time that is left.
+        seconds: estimate of the remaining time, in seconds.
     """
 
     group: str
@@ -59,7 +59,7 @@ def choose(plan: Plan, names: Sequence[str]) -> list[str]:
 
 
 def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) -> tuple[list[Forecast], list[str]]:
-    """Lists what `reproduce` would train, and how long it would take; says what it would leave out, and why."""
+    """Estimates the trainings that `reproduce` would make, and says what it would leave out, and why."""
     plan = read_plan(scale)
     runner = Runner(plan, runs / plan.name, data, Watch(), None)
     chosen = choose(plan, names)
@@ -110,7 +110,7 @@ def reproduce(
     """
     plan = read_plan(scale)
     chosen = choose(plan, names)
-    for folder in (out, runs):  # Said now, not after hours.
+    for folder in (out, runs):  # Unwritable folders are reported now, not after hours.
         claim(folder / plan.name / REPORT, force=True)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
@@ -126,7 +126,7 @@ def reproduce(
         while unwritten:
             needed = {job.name for job in _trainings(plan, unwritten[:1])}
             if needed & missing.keys():
-                # Where another process makes what is needed, this one goes on with what will be.
+                # The experiment's jobs come first; while other processes make these, this one makes later jobs.
                 by_need = sorted(missing.values(), key=lambda job: job.name not in needed)
                 with runner.claim(by_need) as job, watch.job(job.name):
                     runner.ensure_ready(job)

@@ -1,4 +1,4 @@
-"""Makes the data sets, trainings and measurements of a plan that are missing, and uses the others again."""
+"""Makes the missing data sets, trainings and measurements of a plan, and reuses the existing ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ssdir.training.run_folder import RECIPE_FILE, has_ended, read_fingerprint
 from ssdir.training.session import OutOfTime, Session
 
 COST_COUNTS = (5, 50)
-"""Objects of an image in Table 1."""
+"""Numbers of objects per image for the times in Table 1."""
 
 _MNIST = "MNIST"
 _POLL_SECONDS = 5
@@ -43,7 +43,7 @@ _POLL_SECONDS = 5
 class Runner:
     """Makes data, trainings and measurements of a plan, each once.
 
-    Several processes may work on the same folder at once: each makes what no other is making.
+    Several processes may work on the same folder at once; locks keep two from making the same thing.
 
     Args:
         plan: the plan.
@@ -136,7 +136,7 @@ class Runner:
                 time.sleep(_POLL_SECONDS)
 
     def _makes(self, job: Job) -> list[str]:
-        """Keys of what a job makes that no other process may be making: its training, and a shared detector."""
+        """Returns the keys of the locks that a job needs: of its training, and of a detector that it shares."""
         own = has_ended(self.run_folder(job), "detector") or self._detector_of(job) is not None
         return [job.slug] if own or job.detector_key is None else [job.slug, f"detector-{job.detector_key}"]
 
@@ -196,7 +196,7 @@ class Runner:
         return job.recipe.open_data(self.data_folder(job.data), split)
 
     def measured(self, job: Job) -> dict[str, Any] | None:
-        """Reads the measurement of a trained job; None if it is to be measured (again)."""
+        """Reads the measurement of a trained job; None if it has yet to be measured."""
         file = self._trained_job(job).file("metrics.json")
         return read_stored(StoredMeasurement, file) if file.exists() else None
 

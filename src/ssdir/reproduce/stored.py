@@ -1,4 +1,4 @@
-"""Schemas of the stored results, each value of the type that reports need."""
+"""Schemas of the stored results, which check that values have the types that reports need."""
 
 from __future__ import annotations
 

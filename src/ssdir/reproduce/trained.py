@@ -1,4 +1,4 @@
-"""A trained job of a plan: its model, its measurement, and the names of the files that are kept of it."""
+"""A trained job of a plan: its model, its measurement, and the names of its result files."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class TrainedJob:
     device: str | None
 
     def file(self, name: str) -> Path:
-        """Path of a file that is kept of this job; its name changes with all that decides its content."""
+        """Returns the path of a result file, which depends on weights, data and measurement options."""
         return self.folder / "evaluation" / f"{self.key}-{name}"
 
     @cached_property
     def key(self) -> str:
-        """Digest of the weights, the data, and how they are measured."""
+        """Digest of the weights, the data, and the options of the measurement."""
         digest = hashlib.sha256((self.folder / "model" / WEIGHTS_FILE).read_bytes())
         digest.update(fingerprint(self.test).encode())
         options = [MEASUREMENT_VERSION, self.job.measure.model_dump(mode="json"), self.job.probes]
@@ -73,7 +73,7 @@ class TrainedJob:
         return load_model(self.folder, choose_device(self.device))
 
     def measure(self, progress: Advance) -> dict[str, Any]:
-        """Measures metrics, with provenance; or says `failure`, of a model whose embeddings are not finite."""
+        """Measures metrics, with provenance; the entry `failure` is set if embeddings are not finite."""
         job, settings, started = self.job, self.job.measure, time.perf_counter()
         options = EvaluationOptions(
             train_split=job.data.plan.train if job.probes else None,

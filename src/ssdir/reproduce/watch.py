@@ -1,4 +1,4 @@
-"""Progress over all jobs of a plan: the current one, and the time that is left for all."""
+"""Shows progress over all jobs of a plan: the current job, and the remaining time of all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ssdir.formatting import format_seconds
 
 
 class Watch:
-    """Prints a line for each job, and on terminals shows two bars: of the job's stage, and of all jobs.
+    """Prints a line for each job and, on terminals, shows two progress bars: of the job's stage and of all jobs.
 
-    The time that is left is guessed beforehand, and corrected by the jobs that have ended.
+    The remaining time is estimated beforehand, and corrected by the times of jobs that have ended.
     """
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class Watch:
         task = self._bars.add_task(name, total=None, note="")
 
         def advance(done: int, total: int, stage: str | None = None) -> None:
-            described = name if stage is None else f"{name}: {stage}"
-            self._bars.update(task, completed=done, total=total, description=described)
+            title = name if stage is None else f"{name}: {stage}"
+            self._bars.update(task, completed=done, total=total, description=title)
             self._show(time.monotonic() - self._began)
 
         try:
