@@ -96,7 +96,7 @@ def test_commands_of_the_documents_exist(page: Path, arguments: list[str]) -> No
 
 
 @pytest.mark.slow
-def test_your_own_data_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_your_own_data_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_scatter(Path("coco"), "digits", ScatterConfig(canvas=128, train=32, val=8, test=0))
     steps = [["data", "convert", "coco", "--to", "yolo", "--out", "photos"]]
