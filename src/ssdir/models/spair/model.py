@@ -86,7 +86,7 @@ class SPAIRConfig(Config):
             are.
         score_threshold: least probability of presence of an object.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors have it, or the
-            `tight` box around what is bright in it. Nothing but the size prior draws windows to objects, which
+            `tight` box around what is bright in it. Nothing but the size prior pulls windows to objects, which
             still need some room, and true boxes are tight: so that is the default.
     """
 
@@ -206,7 +206,7 @@ class SPAIR(GenerativeModel):
     def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
         """The windows (M, 4), cxcywh, through which to look at given boxes.
 
-        Where boxes are tight: what the size prior draws windows to, and larger for larger boxes.
+        Where boxes are tight: what the size prior pulls windows to, and larger for larger boxes.
         """
         if self.config.output_boxes == "window":
             return boxes_cxcywh
