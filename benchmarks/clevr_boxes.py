@@ -1,4 +1,4 @@
-"""Agreement of the boxes computed from CLEVR's scenes with those of its masks.
+"""Measures the agreement of boxes computed from CLEVR's scenes with those of its masks.
 
 python benchmarks/clevr_boxes.py ../shared/data/clevr-mini --out results/clevr/boxes.json
 """
@@ -25,7 +25,7 @@ GRIDS = {"cube": np.arange(0.0, 0.31, 0.01), "cylinder": np.arange(0.0, 0.1501, 
 
 
 def pair_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU (N,) of the boxes in the same rows."""
+    """Computes the IoU (N,) of row-aligned boxes."""
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     shared = np.clip(sides, 0, None).prod(axis=1)
     areas = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1)
@@ -46,7 +46,7 @@ def summary(iou: NDArray[np.float64]) -> dict[str, float]:
 def by_shape(
     table: AnnotationTable, masks: AnnotationTable, boxes: NDArray[np.float64], visible: float
 ) -> dict[str, Any]:
-    """IoU of `boxes` with the masks', over objects of which at least this share is visible."""
+    """Computes statistics of the IoU of `boxes` with the masks', over objects visible to at least this share."""
     chosen = masks.visible >= visible  # type: ignore[operator]
     iou = pair_iou(boxes, masks.boxes_px)
     names = table.category_names
@@ -60,7 +60,7 @@ def all_boxes(scenes: list[ClevrScene], bevels: dict[str, float]) -> NDArray[np.
 
 
 def variants(scenes: list[ClevrScene]) -> dict[str, NDArray[np.float64]]:
-    """The boxes, and what they would be without one of the facts that go into them."""
+    """Computes the boxes, and variants that leave out one step of the geometry each."""
     sharp = {"cube": 0.0, "sphere": 1.0, "cylinder": 0.0}
     nominal = [replace(scene, camera=Camera(NOMINAL_POSITION, scene.camera.image_size)) for scene in scenes]
     degrees = [
@@ -79,7 +79,7 @@ def variants(scenes: list[ClevrScene]) -> dict[str, NDArray[np.float64]]:
 
 
 def measure_bevels(scenes: list[ClevrScene], masks: AnnotationTable) -> dict[str, Any]:
-    """RMS distance in pixels of the edges from the masks', over unhidden objects, for a range of bevels."""
+    """Computes the RMS distance (pixels) of box edges from the masks', over visible objects, by bevel."""
     shapes = np.concatenate([scene.solids.shapes for scene in scenes])
     sweep: dict[str, Any] = {}
     for shape, grid in GRIDS.items():

@@ -1,7 +1,7 @@
-"""Images per second of one core: generating scattered digits, and reading them back.
+"""Measures images per second of one core: generating scattered digits, and reading them back.
 
-Beside the generator runs the straightforward loop: the same scenes' rules, written without care for speed
-(float masks of whole images, boxes from `np.nonzero`, every cell's coverage counted anew).
+The generator is compared with a straightforward loop over the same rules that is not optimised for speed (float
+masks of whole images, boxes from `np.nonzero`, coverage counted again for every cell).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def plain_scatter(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
 
 
 def rate(function: Callable[[int], Any], count: int, repeats: int = 3) -> float:
-    """Calls per second, the best of several rounds."""
+    """Measures calls per second, the best of several rounds."""
     rounds = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -1,6 +1,6 @@
 """Compares the decoder of transposed convolutions with the one that interpolates, on objects of photographs.
 
-Small autoencoders of crops at true boxes learn on the train split and are measured on the val split: solids of
+Small autoencoders of crops at true boxes learn on the train split and are measured on the val split: objects of
 CLEVR, faces of at least 4 % of the image, and objects of Pascal VOC, 64×64 pixels each. Only the decoder and the
 weight of the loss's details differ. Reported: SSIM and LPIPS (`object_similarity`), the mean squared error, the
 accuracy of a linear probe of the embeddings, the strength of the grid (how much larger steps of brightness are at
@@ -73,14 +73,14 @@ class Autoencoder(nn.Module):
         self.background = nn.Parameter(torch.zeros(3, 1, 1))
 
     def decode(self, z_what: Tensor) -> Tensor:
-        """Embeddings (M, D) to pictures (M, 3, S, S)."""
+        """Decodes embeddings (M, D) to images (M, 3, S, S)."""
         appearances, alpha = self.decoder(z_what)
         pictures: Tensor = appearances + (1 - alpha) * (8 * self.background).sigmoid()
         return pictures
 
 
 def read_crops(root: Path, name: str, work: Path) -> dict[str, Any]:
-    """The crops of the objects of both splits, kept in the folder `work`, and the hash of the data."""
+    """Returns the crops of the objects of both splits, cached in the folder `work`, and the hash of the data."""
     file = work / f"{name}.pt"
     if not file.is_file():
         crops: dict[str, Any] = {"hash": []}
@@ -126,7 +126,7 @@ def fit(config: DecoderConfig, details: float, crops: Tensor, steps: int, seed: 
 
 @torch.no_grad()
 def measure(model: Autoencoder, train: Crops, test: Crops, cell: int) -> tuple[dict[str, float], Tensor]:
-    """The metrics of an autoencoder, and its reconstructions of the test crops."""
+    """Computes the metrics of an autoencoder, and its reconstructions of the test crops."""
     known, unseen = (
         torch.cat([model.encoder(part.float() / 255) for part in crops.split(128)]) for crops, _ in (train, test)
     )
@@ -148,7 +148,7 @@ def measure(model: Autoencoder, train: Crops, test: Crops, cell: int) -> tuple[d
 
 
 def grid_strength(pictures: Tensor, cell: int) -> float:
-    """Mean step of brightness at the borders of cells over that between other neighbours; 1 without a grid."""
+    """Computes the mean brightness step at cell borders over that between other pixels; 1 without a grid."""
     size = pictures.shape[-1]
     border = torch.arange(1, size) % cell == 0
     ratios = []
@@ -160,7 +160,7 @@ def grid_strength(pictures: Tensor, cell: int) -> float:
 
 @torch.inference_mode()
 def decode_milliseconds(models: Mapping[str, nn.Module], objects: int = 128, rounds: int = 20) -> dict[str, float]:
-    """The least time of decoding a batch, per object; decoders take turns, so that all meet the same load."""
+    """Measures the least time of decoding a batch, per object; decoders take turns, so that loads are equal."""
     z_what = torch.randn(objects, LATENT_DIM)
     best = dict.fromkeys(models, float("inf"))
     for _ in range(rounds):

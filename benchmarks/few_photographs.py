@@ -1,4 +1,4 @@
-"""Measures the gain of augmentation and of the best epoch in the recipe that `ssdir data check` gives few images.
+"""Measures the gain of augmentation and of the best epoch in the recipe of `ssdir data check` for few images.
 
 Two detectors learn from the same photographs of Pascal VOC for the same number of epochs, from scratch: one as
 recommended, one without augmentation, of which the last epoch is kept. Epochs are chosen on photographs of VOC's
@@ -71,7 +71,7 @@ def measure(folder: Path, split: ObjectDataset) -> float:
 
 
 def run(recipe_file: Path, changes: tuple[str, ...], data: Path, out: Path, seed: int) -> dict[str, Any]:
-    """Trains one detector, and returns what was measured."""
+    """Trains one detector, and returns its metrics."""
     recipe, started = read_recipe(recipe_file, [*changes, f"seed={seed}"]), time.process_time()
     train(recipe, data, out, stage="detector", resume=True)
     summary = read_summary(out, "detector")

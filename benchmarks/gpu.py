@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py --out FILE [--force] [--device cuda]
 
-For encoding, and for a training step of each stage: images per second; the share of the GPU's matrix products and
-copies per second, both measured here, that the step's own arithmetic and traffic come to; the time that kernels
-run over the time that passes; and which kernels take it. Arithmetic is counted by torch (products and
-convolutions), traffic as what each operator reads and writes if nothing is kept in between, an upper bound.
+For encoding, and for a training step of each stage, it reports: images per second; the step's arithmetic and
+memory traffic as shares of the GPU's peak rates, which are measured with large matrix products and copies; the
+share of time in which kernels run; and the kernels that take most time. Arithmetic is counted by torch (products
+and convolutions); traffic is what each operator reads and writes if nothing stays in caches, an upper bound.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def measure_rates(device: torch.device, side: int) -> dict[str, float]:
-    """Products in bfloat16 per second, of large square matrices, and bytes read and written by large copies."""
+    """Measures peak rates: operations per second of large bfloat16 products, bytes per second of copies."""
     left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     products = seconds_of(lambda: left @ right, device, 10)
     source = torch.empty(4 * side**2 * 4, device=device, dtype=torch.uint8)
@@ -104,18 +104,18 @@ def measure_rates(device: torch.device, side: int) -> dict[str, float]:
 
 
 def seconds_of(step: Callable[[], object], device: torch.device, repeats: int, calls: int = 5) -> list[float]:
-    """Seconds of a step, each a mean over `calls` in a row, after some that are not counted."""
+    """Measures the seconds of a step, each a mean over `calls` calls, after some that are not counted."""
     for _ in range(3):
         step()
-    found = []
+    rounds = []
     for _ in range(repeats):
         wait(device)
         started = time.perf_counter()
         for _ in range(calls):
             step()
         wait(device)
-        found.append((time.perf_counter() - started) / calls)
-    return found
+        rounds.append((time.perf_counter() - started) / calls)
+    return rounds
 
 
 def wait(device: torch.device) -> None:
@@ -140,9 +140,9 @@ def encode_record(model: SSDIR, batch: int, rates: dict[str, float], repeats: in
 
 
 def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images: int) -> list[Record]:
-    """A step of each stage, batches included, as `training.loop` takes them; without what a training logs of it.
+    """Yields a training step of each stage, batches included, like those of `training.loop`, but without logging.
 
-    Each by CUDA graphs, as trainings go, and kernel by kernel.
+    Each step runs by CUDA graphs, as in trainings, and kernel by kernel.
     """
     recipe, device = read_recipe(PRESET), model.device
     with TemporaryDirectory() as temporary:
@@ -153,7 +153,7 @@ def training_records(model: SSDIR, rates: dict[str, float], repeats: int, images
     detector = Objective(model.detector)
     name = "detector, training step"
     records = stage_records(name, detector, recipe.detector, split, batches, rates, repeats)
-    # The true boxes: what an untrained detector finds says nothing of how many objects there are.
+    # True boxes are used, because an untrained detector does not detect a realistic number of objects.
     objects = []
     for batch in make_loader(split, 32, device):
         anchor_index = model.detector.assign(batch.objects.z_where.to(device)).to("cpu")
@@ -228,7 +228,7 @@ def stage_record(
 
 
 def count_work(step: Callable[[], object]) -> tuple[float, float]:
-    """Operations, and bytes moved, of a step that goes kernel by kernel: those of a graph are not seen."""
+    """Counts the operations and bytes of a step that runs kernel by kernel; CUDA graphs would hide them."""
     with FlopCounterMode(display=False) as arithmetic:
         step()
     with Traffic() as traffic:
@@ -245,7 +245,7 @@ def measure_step(
     rates: dict[str, float],
     repeats: int,
 ) -> Record:
-    """Measures a step over so many images."""
+    """Measures a step on a batch of images."""
     seconds = seconds_of(step, device, repeats)
     kernels = kernel_seconds(step, device)
     middle = Spread.of(seconds).median
@@ -281,7 +281,7 @@ class Traffic(TorchDispatchMode):
 
 
 def _profiled(step: Callable[[], object], device: torch.device, calls: int) -> list[tuple[str, float]]:
-    """Kernels (and copies) that ran, and the seconds of each."""
+    """Returns the kernels and copies that ran, and the seconds of each."""
     if device.type != "cuda":
         return []
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
@@ -297,11 +297,11 @@ def _profiled(step: Callable[[], object], device: torch.device, calls: int) -> l
 
 
 def kernel_seconds(step: Callable[[], object], device: torch.device, calls: int = 5) -> dict[str, float]:
-    """Seconds of each kernel in one step."""
-    found: dict[str, float] = defaultdict(float)
+    """Returns the seconds of each kernel in one step."""
+    kernels: dict[str, float] = defaultdict(float)
     for name, seconds in _profiled(step, device, calls):
-        found[name] += seconds / calls
-    return found
+        kernels[name] += seconds / calls
+    return kernels
 
 
 def count_launches(step: Callable[[], object], device: torch.device) -> int:

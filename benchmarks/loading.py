@@ -1,7 +1,7 @@
-"""Speed of reading images of a data set relative to training, and growth of memory.
+"""Measures the speed of reading images relative to training, and the growth of memory over epochs.
 
-Both on one thread: what a core reads against what a core trains on. Reading starts from the files each time; a
-preloaded split, which the CPU-sized recipes use, reads each file once.
+Reading and training run on one thread each. Images are read from their files in each epoch; a preloaded split,
+which the CPU-sized recipes use, reads each file once.
 
 Run: python benchmarks/loading.py widerface-128 FOLDER --out results/bench/loading.json
 """
@@ -44,7 +44,7 @@ def open_split(recipe: Recipe, data: Path, *, preload: bool) -> ObjectDataset:
 
 
 def read_rate(dataset: ObjectDataset, batch_size: int, start: int) -> float:
-    """Images per second, augmented and batched."""
+    """Measures images per second of reading, augmented and batched."""
     indices = [(start + i) % len(dataset) for i in range(BATCHES * batch_size)]
     started = time.perf_counter()
     for first in range(0, len(indices), batch_size):
@@ -53,7 +53,7 @@ def read_rate(dataset: ObjectDataset, batch_size: int, start: int) -> float:
 
 
 def training_rate(recipe: Recipe, dataset: ObjectDataset) -> float:
-    """Images per second of the detector's step, the stage that reads images anew each epoch."""
+    """Measures images per second of the detector's training, the stage that reads images in each epoch."""
     assert isinstance(recipe.model, DetectedConfig)
     batch_size = recipe.detector.batch_size
     model = SSD(recipe.model.ssd, dataset.class_names).train()
@@ -68,7 +68,7 @@ def training_rate(recipe: Recipe, dataset: ObjectDataset) -> float:
 
 
 def epoch_growth(dataset: ObjectDataset, batch_size: int) -> float:
-    """Megabytes that the process's peak grows by from the end of a first epoch to that of a third."""
+    """Measures how much the process's peak memory grows, in MB, from the end of epoch 1 to that of epoch 3."""
     after_first = 0.0
     for epoch in range(3):
         for first in range(0, len(dataset), batch_size):

@@ -1,6 +1,6 @@
-"""Time and memory of each model at the same image and latent size, by objects and size of the images.
+"""Measures time and memory of each model at one image and latent size, by number of objects and image size.
 
-How it is measured: see `ssdir.benchmark.costs`.
+`ssdir.benchmark.costs` explains the measurement.
 
 Run: python benchmarks/models.py --out results/bench/models.json --chart docs/images/cost.png
 """
@@ -32,7 +32,7 @@ PRESETS = {
 
 
 def config_of(name: str, size: int) -> AnyModelConfig:
-    """A model of a common image and latent size."""
+    """Returns a model's config with the common image and latent size."""
     detected = [
         "model.consistency.weight=0",
         f"model.ssd.image_size={size}",

@@ -1,7 +1,7 @@
-"""Average precision and probe accuracy in half precision and 8-bit integers, beside single precision.
+"""Measures average precision and probe accuracy in bfloat16 and int8, compared with single precision.
 
-The shipped `tiny-digits`, on scattered digits that its training never saw (the test split); probes learn from the
-train split, and the int8 encoder is calibrated on it.
+It measures the shipped `tiny-digits` on scattered digits that its training never saw (the test split); probes
+learn from the train split, and the int8 encoder is calibrated on it.
 
 Run: python benchmarks/precision.py --out results/bench/precision.json
 """
@@ -36,7 +36,7 @@ METRICS = ("detection/ap", "detection/ap50", "probe/accuracy", "probe/accuracy_e
 
 
 def encoders(folder: Path, calibrate: Path) -> Iterator[tuple[str, Model]]:
-    """The model in each precision, by name."""
+    """Returns the model in each precision, by name."""
     single = load(MODEL, "cpu")
     yield "torch", single.encoder
     yield "torch, bf16", load(MODEL, "cpu", "bf16").encoder

@@ -1,4 +1,4 @@
-"""Runs ssdir on damaged inputs and in bad circumstances, and counts what breaks its promise.
+"""Runs ssdir on damaged inputs and under adverse conditions, and counts violations of its robustness promise.
 
 At least 500 damaged inputs of all formats that ssdir reads, each run through a command that reads it within limits
 of time and memory; at least 50 kills of commands that write; full disks, two
@@ -64,15 +64,15 @@ def try_kills(campaign: Campaign, total: int) -> dict[str, Any]:
 
 def try_places(trials: Sequence[Trial]) -> dict[str, Any]:
     """Returns counts of trials, and each failure."""
-    found = Counter(trial.outcome for trial in trials)
+    outcomes = Counter(trial.outcome for trial in trials)
     failures = [vars(trial) for trial in trials if trial.outcome not in (ACCEPTED, SENTENCE)]
     for failure in failures:
         print(failure, flush=True)
-    return {"tried": len(trials), **{name: found[name] for name in OUTCOMES}, "failures": failures}
+    return {"tried": len(trials), **{name: outcomes[name] for name in OUTCOMES}, "failures": failures}
 
 
 def run(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the requested parts, each by its name when it has ended."""
+    """Yields name and results of each requested part when it has ended."""
     campaign = Campaign(scratch, arguments.seed, arguments.workers, quick=arguments.quick)
     campaign.prepare()
     cases = cases_of(arguments.inputs, arguments.seed, arguments.only, quick=arguments.quick)

@@ -1,11 +1,11 @@
-"""Time to build and query a large index, and its recall of the nearest neighbours.
+"""Measures the time to build and query a large index, and its recall of the nearest neighbours.
 
     python benchmarks/search.py --out FILE [--force] [--objects 1000000] [--embeddings OBJECTS.parquet]
 
-Embeddings are sampled around clusters, as those of objects lie: 2,000 centres, and each object at a random
-distance from one. With `--embeddings`, those of a file of encoded objects, repeated with a little noise, are
-measured too. Exact answers come from comparing everything in NumPy. The load of the machine before is recorded:
-on a busy one, everything takes longer.
+Embeddings are sampled around 2,000 cluster centres, each at a random distance from one, similar to those of real
+objects. With `--embeddings`, the embeddings of a file of encoded objects, repeated with a little noise, are
+measured too. Exact neighbours come from brute force in NumPy. The machine's load before is recorded, because
+timings on a busy machine are longer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ssdir.store.writer import ObjectWriter
 DIM, CENTRES, QUERIES, NEAREST = 64, 2000, 200, 10
 PER_IMAGE = 10
 FILTERS = {"half": 0.5, "hundredth": 0.99, "ten_thousandth": 0.9999}
-"""Least scores, by the share of objects that they leave."""
+"""Minimum scores of filtered queries, by the share of objects that they keep."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def repeated(file: Path, count: int) -> NDArray[np.float32]:
 
 
 def measure(z_what: NDArray[np.float32]) -> dict[str, Any]:
-    """Seconds to build; milliseconds of a query and of reading what was found; recall, also with filters."""
+    """Measures seconds to build, milliseconds of a query and of reading results, and recall, also filtered."""
     load = os.getloadavg()[0]
     rng = np.random.default_rng(1)
     queries = z_what[rng.integers(0, len(z_what), QUERIES)] + 0.05 * rng.normal(size=(QUERIES, z_what.shape[1]))
@@ -92,8 +92,8 @@ def measure(z_what: NDArray[np.float32]) -> dict[str, Any]:
         started = time.perf_counter()
         index = ObjectIndex.create(folder / "index", [folder / "objects.parquet"])
         build = time.perf_counter() - started
-        times, found = ask(index, queries, None)
-        reading = [milliseconds(lambda each=each: each.table) for each in found]
+        times, results = ask(index, queries, None)
+        reading = [milliseconds(lambda each=each: each.table) for each in results]
         scores = pq.read_table(folder / "objects.parquet", columns=["score"])["score"].to_numpy()
         filtered: dict[str, float] = {}
         for name, least in FILTERS.items():
@@ -107,7 +107,7 @@ def measure(z_what: NDArray[np.float32]) -> dict[str, Any]:
             "query_ms": statistics.median(times),
             "query_ms_slowest_in_20": statistics.quantiles(times, n=20)[-1],
             "read_found_ms": statistics.median(reading),
-            "recall_at_10": recall(z_what, queries, found, np.arange(len(z_what))),
+            "recall_at_10": recall(z_what, queries, results, np.arange(len(z_what))),
             **filtered,
         }
 
@@ -119,7 +119,7 @@ def store(z_what: NDArray[np.float32], path: Path) -> None:
         for start in range(0, len(z_what), step):
             part = z_what[start : start + step]
             images = -(-len(part) // PER_IMAGE)
-            found = ObjectArrays(
+            objects = ObjectArrays(
                 image_index=np.arange(len(part)) // PER_IMAGE,
                 batch_size=images,
                 z_where=np.full((len(part), 4), 0.5, dtype=np.float32),
@@ -131,20 +131,20 @@ def store(z_what: NDArray[np.float32], path: Path) -> None:
                 anchor_index=np.arange(len(part)),
             )
             names = [f"{start + number}.png" for number in range(images)]
-            writer.write(found, names, [(128, 128)] * images)
+            writer.write(objects, names, [(128, 128)] * images)
 
 
 def ask(
     index: ObjectIndex, queries: NDArray[np.float32], where: ObjectFilter | None
 ) -> tuple[list[float], list[Neighbours]]:
-    """Milliseconds of each query, after ten that don't count, and what was found."""
+    """Returns the milliseconds of each query, after ten for warm-up, and the results."""
     for query in queries[:10]:
         index.nearest(query, NEAREST, where)
-    found: list[Neighbours] = []
+    results: list[Neighbours] = []
     times = [
-        milliseconds(lambda query=query: found.extend(index.nearest(query, NEAREST, where))) for query in queries
+        milliseconds(lambda query=query: results.extend(index.nearest(query, NEAREST, where))) for query in queries
     ]
-    return times, found
+    return times, results
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -156,14 +156,14 @@ def milliseconds(work: Callable[[], object]) -> float:
 def recall(
     z_what: NDArray[np.float32],
     queries: NDArray[np.float32],
-    found: list[Neighbours],
+    results: list[Neighbours],
     counted: NDArray[np.int64],
 ) -> float:
-    """Share of the nearest of the objects that count, by comparing all of them, that were found."""
+    """Computes the share of the true nearest neighbours, among objects that pass the filter, in the results."""
     chosen = z_what[counted]
     lengths = np.linalg.norm(chosen, axis=1)
     k, shares = min(NEAREST, len(counted)), []
-    for query, each in zip(queries, found, strict=True):
+    for query, each in zip(queries, results, strict=True):
         nearest = counted[np.argpartition(-(chosen @ query) / lengths, k - 1)[:k]]
         shares.append(np.isin(nearest, each.rows).mean())
     return float(np.mean(shares))

@@ -1,12 +1,12 @@
-"""Speed of parts of the library, as ratios of variants that are measured side by side.
+"""Measures the speed of parts of the library, as ratios of variants that run side by side.
 
     python benchmarks/speed.py --out FILE [--force] [--quick]
 
-With --force, what is worse than in the file that is replaced is marked: a ratio whose every repeat lies on the
-worse side of all those before.
+With --force, ratios that have become worse than in the replaced file are marked: those whose every repeat is worse
+than every earlier repeat.
 
-Each comparison repeats its variants in turn, so that whatever else the machine does falls on both, and gives
-the median with the smallest and largest repeat. A ratio is the median of the repeats' own ratios.
+Each comparison runs its variants in turn, so that other load on the machine affects all of them, and reports the
+median with the smallest and largest repeat. A ratio is the median of the repeats' own ratios.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def last_records(file: Path) -> dict[str, Record]:
-    """Reads the records of the file that is to be replaced, by name, if it is of such a CPU."""
+    """Reads the records of the file to replace, by name, if they are from the same kind of CPU."""
     if not file.is_file():
         return {}
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def last_records(file: Path) -> dict[str, Record]:
 
 
 def slower(records: list[Record], before: dict[str, Record]) -> set[str]:
-    """Names of those whose every repeat is worse than every one before."""
+    """Returns the names of records whose every repeat is worse than every earlier repeat."""
     worse = set()
     for entry in records:
         old = before.get(entry["name"])
@@ -129,14 +129,14 @@ def spreads(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def glimpse_model() -> DetectedVAE:
-    """The paper's detector with an encoder of glimpses, untrained."""
+    """Builds the paper's detector with an encoder of glimpses, untrained."""
     detector = SSDIRConfig.model_validate(read_recipe(PRESET).model.model_dump()).detector
     with seeded(0):
         return GlimpseVAE(GlimpseVAEConfig(ssd=detector), ["object"]).eval()
 
 
 def pictures() -> Tensor:
-    """Scattered digits, float (BATCH, 3, CANVAS, CANVAS)."""
+    """Generates images of scattered digits, float (BATCH, 3, CANVAS, CANVAS)."""
     return torch.from_numpy(scattered_pictures(CANVAS, BATCH)).permute(0, 3, 1, 2).contiguous().float() / 255
 
 
@@ -152,13 +152,13 @@ def encode_record(model: SSDIR, repeats: int) -> Record:
             return detector.heads(detector.backbone(images))
 
     seconds = in_turn({"encode": encode, "detector": detect}, repeats)
-    found = ratio(seconds["encode"], seconds["detector"])
+    measured = ratio(seconds["encode"], seconds["detector"])
     per_image = len(model.encode(images)) / BATCH
     return record(
         "encode / backbone and heads alone",
-        found,
+        measured,
         "<= 1.05",
-        found.median <= 1.05,
+        measured.median <= 1.05,
         batch_size=BATCH,
         objects_per_image=per_image,
         seconds=spreads(seconds),
@@ -166,7 +166,7 @@ def encode_record(model: SSDIR, repeats: int) -> Record:
 
 
 def objects_record(model: DetectedVAE, repeats: int) -> Record:
-    """The paper's claim: an image costs as much with many objects as with one; with glimpses it does not."""
+    """Measures the paper's claim: the time per image does not depend on the number of objects."""
     images = pictures()
 
     def encode(count: int) -> Callable[[], object]:
@@ -183,19 +183,19 @@ def objects_record(model: DetectedVAE, repeats: int) -> Record:
 
     # The goal lies within 3 % of 1: that takes more repeats than the others do.
     seconds = in_turn({"50 objects": encode(50), "1 object": encode(1)}, 3 * repeats)
-    found, ours = ratio(seconds["50 objects"], seconds["1 object"]), isinstance(model, SSDIR)
+    measured, ours = ratio(seconds["50 objects"], seconds["1 object"]), isinstance(model, SSDIR)
     return record(
         f"{type(model).__name__}: encode at 50 objects / at 1 object per image",
-        found,
+        measured,
         "<= 1.03" if ours else "",
-        found.median <= 1.03 if ours else None,
+        measured.median <= 1.03 if ours else None,
         batch_size=BATCH,
         seconds=spreads(seconds),
     )
 
 
 def engine_records(model: SSDIR, repeats: int) -> list[Record]:
-    """Encoding by every engine; what is exact, and what is in eight bits."""
+    """Measures encoding with every engine, in exact arithmetic and in 8 bits."""
     costs = {cost.engine: cost for cost in measure_engines(model, scattered_pictures(CANVAS, BATCH), repeats)}
     eight = "ONNX Runtime, int8"
     exact = [cost for name, cost in costs.items() if name != eight and "bf16" not in name]
@@ -256,12 +256,12 @@ def training_record(model: SSDIR, repeats: int) -> Record:
 
     seconds = in_turn({"with the backbone": full, "on cached features": cached}, repeats)
     model.eval()
-    found = ratio(seconds["with the backbone"], seconds["on cached features"])
+    measured = ratio(seconds["with the backbone"], seconds["on cached features"])
     return record(
         "training step with the backbone / on cached features",
-        found,
+        measured,
         ">= 25",
-        found.median >= 25,
+        measured.median >= 25,
         batch_size=BATCH,
         objects_per_image=len(objects) / BATCH,
         seconds=spreads(seconds),
@@ -269,7 +269,7 @@ def training_record(model: SSDIR, repeats: int) -> Record:
 
 
 def passes_record(model: SSDIR, repeats: int) -> Record:
-    """The published training step evaluates the encoder four times; ours once."""
+    """Compares the published training step, which evaluates the encoder four times, with ours, which does once."""
     images = pictures()
     with torch.no_grad():
         objects = model.detector.encode(images)
@@ -291,12 +291,12 @@ def passes_record(model: SSDIR, repeats: int) -> Record:
 
     seconds = in_turn({"four passes": step(4), "one pass": step(1)}, max(2, repeats // 2))
     model.eval()
-    found = ratio(seconds["four passes"], seconds["one pass"])
+    measured = ratio(seconds["four passes"], seconds["one pass"])
     return record(
         "training step with four encoder passes / with one",
-        found,
+        measured,
         ">= 3.5",
-        found.median >= 3.5,
+        measured.median >= 3.5,
         batch_size=BATCH,
         seconds=spreads(seconds),
     )
@@ -320,7 +320,7 @@ def objects_to_compose(batch_size: int) -> tuple[Tensor, Objects]:
 
 
 def compose_on_canvases(appearances: Tensor, objects: Objects) -> Tensor:
-    """The paper's merge with a spatial transformer: a canvas of the image's size for each object."""
+    """Composites as the paper's code does: a spatial transformer pastes each object on a canvas of its own."""
     assert objects.z_depth is not None
     boxes, M = to_xyxy(objects.z_where), len(objects)
     theta = torch.zeros(M, 2, 3)
@@ -352,13 +352,13 @@ def compositor_record(batch_size: int, repeats: int) -> Record:
     difference = float((product() - canvases()).abs().max())
     seconds = in_turn({"canvases": canvases, "product": product}, repeats)
     peaks = {"canvases": peak_bytes(canvases), "product": peak_bytes(product)}
-    found = ratio(seconds["canvases"], seconds["product"])
+    measured = ratio(seconds["canvases"], seconds["product"])
     memory = peaks["product"] / peaks["canvases"]
     return record(
         f"compositor on canvases / as a product, {batch_size} images",
-        found,
+        measured,
         ">= 5, with at most 1/4 of the memory",
-        found.median >= 5 and memory <= 1 / 4,
+        measured.median >= 5 and memory <= 1 / 4,
         objects_per_image=COMPOSED,
         peak_memory_ratio=memory,
         peak_mebibytes={name: peak / 2**20 for name, peak in peaks.items()},
@@ -368,7 +368,7 @@ def compositor_record(batch_size: int, repeats: int) -> Record:
 
 
 def many_objects_record() -> Record:
-    """Memory, not time: what is counted does not vary."""
+    """Makes a record of memory, which is counted and so doesn't vary between repeats."""
     peaks = {}
     for count in (100, 1):
         g = torch.Generator().manual_seed(0)
@@ -417,13 +417,13 @@ def startup_records(repeats: int) -> list[Record]:
         seconds = in_turn(commands, repeats)
     empty = Spread.of(seconds["an empty program"]).model_dump()
     return [
-        record(f"{name}, seconds", found, f"<= {goal}", found.median <= goal, empty=empty)
-        for name, goal, found in ((name, goal, Spread.of(seconds[name])) for name, goal in goals.items())
+        record(f"{name}, seconds", measured, f"<= {goal}", measured.median <= goal, empty=empty)
+        for name, goal, measured in ((name, goal, Spread.of(seconds[name])) for name, goal in goals.items())
     ]
 
 
 def scatter_record(num_images: int, repeats: int) -> Record:
-    """One core: images are generated one after another in this process; writing them is not counted."""
+    """Measures image generation on one core, in this process, without writing the images."""
     glyphs, config = load_glyphs("digits", "train"), ScatterConfig(canvas=128)
 
     def scatter() -> None:

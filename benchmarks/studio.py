@@ -60,8 +60,8 @@ def running_studio() -> Iterator[str]:
         said = ""
         for line in process.stdout:
             said += line
-            if found := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said, re.DOTALL):
-                yield found[1]
+            if match := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said, re.DOTALL):
+                yield match[1]
                 return
         raise RuntimeError("the studio ended before it answered")
     finally:
@@ -89,7 +89,7 @@ def measure() -> dict[str, Any]:
         page.get_by_role("tab", name="Edit").click()
         page.wait_for_selector("#edit-scene .box.chosen")
         objects = page.locator("#edit-scene .box").count()
-        found = {
+        edits = {
             "move": seconds_of(page, "move", ("ArrowRight", "ArrowLeft")),
             "slider": seconds_of(page, "slider", ("2", "-2")),
         }
@@ -101,7 +101,7 @@ def measure() -> dict[str, Any]:
             "goal": GOAL,
             "met": Spread.of(values).median <= GOAL,
         }
-        for act, values in found.items()
+        for act, values in edits.items()
     ]
     return {"objects": objects, "records": records}
 

@@ -1,7 +1,7 @@
-"""Accuracy of a plain convolutional net that is supervised with the labels, at the true boxes.
+"""Measures the accuracy of a convolutional classifier that is supervised with the labels, at the true boxes.
 
-A ceiling for probes of codes that are learned without labels: the net does nothing else. It need not find objects,
-share features among them, or keep what drawing needs.
+It is a ceiling for probes of embeddings that are learned without labels: the network only classifies, and need not
+detect objects, share features among them, or keep the information that a decoder needs.
 
 Run: python benchmarks/supervised.py DATA --out results/reference/supervised.json
 """
@@ -29,21 +29,21 @@ READ_AT_ONCE = 64
 
 
 def crops(split: ObjectDataset, images: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops uint8 (n, 1, S, S) around the objects of the first images, their labels and longer sides (n,)."""
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    """Returns crops uint8 (n, 1, S, S) of the objects of the first images, their labels and longer sides (n,)."""
+    batches: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, min(images, len(split)), READ_AT_ONCE):
         indices = range(start, min(start + READ_AT_ONCE, images, len(split)))
         pixels, objects = collate([split[index] for index in indices])
         around = to_xyxy(grow_boxes(objects.z_where, MARGIN))
         pictures = crop_glimpses(pixels[:, :1], around, objects.image_index, SIZE)
         assert objects.labels is not None
-        found.append(((255 * pictures).byte(), objects.labels, objects.z_where[:, 2:].amax(dim=1)))
-    pictures, labels, sizes = (torch.cat(parts) for parts in zip(*found, strict=True))
+        batches.append(((255 * pictures).byte(), objects.labels, objects.z_where[:, 2:].amax(dim=1)))
+    pictures, labels, sizes = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return pictures, labels, sizes
 
 
 def build_net(classes: int) -> nn.Sequential:
-    """Five convolutions, two of which halve the resolution."""
+    """Builds a network of five convolutions, two of which halve the resolution."""
     layers: list[nn.Module] = []
     before = 1
     for number, width in enumerate(WIDTHS):
@@ -56,7 +56,7 @@ def build_net(classes: int) -> nn.Sequential:
 
 
 def distorted(pictures: Tensor) -> Tensor:
-    """Each picture by an affine map of its own, close to the identity."""
+    """Warps each crop by a random affine map close to the identity."""
     maps = 0.08 * torch.randn(len(pictures), 2, 3)
     maps[:, 0, 0] += 1
     maps[:, 1, 1] += 1
@@ -64,7 +64,7 @@ def distorted(pictures: Tensor) -> Tensor:
 
 
 def fit(pictures: Tensor, labels: Tensor, classes: int, epochs: int) -> nn.Sequential:
-    """The net, trained."""
+    """Trains the network."""
     net = build_net(classes)
     steps = epochs * (len(pictures) // BATCH)
     optimizer = torch.optim.AdamW(net.parameters(), PEAK_LR, weight_decay=1e-2)
@@ -83,7 +83,7 @@ def fit(pictures: Tensor, labels: Tensor, classes: int, epochs: int) -> nn.Seque
 
 @torch.no_grad()
 def right(net: nn.Sequential, pictures: Tensor, labels: Tensor) -> Tensor:
-    """Returns whether the net predicts each label, bool (n,)."""
+    """Returns whether the network predicts each label, bool (n,)."""
     parts = [net(part.float() / 255).argmax(dim=1) for part in pictures.split(BATCH)]
     return torch.cat(parts) == labels
 

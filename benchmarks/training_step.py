@@ -1,10 +1,10 @@
-"""Measures a training step on one CPU core beside forward and backward of its network alone.
+"""Measures the share of a training step, on one CPU core, that forward and backward of its networks take.
 
-The network is the backbone, the heads, and the convolutions and layers of refiner, encoder, decoder and projection
-head, run again on the inputs that they had in the step: so on as many objects. What is left of the step is loading
-of data, matching, RoIAlign, pasting, losses and the optimiser. Other programs slow the machine down, so all parts
-of a step are timed in turn, and shares are medians over the turns. Everything is in single precision, as on a CPU
-without instructions for bfloat16.
+The networks are the backbone, the heads, and the layers of refiner, encoder, decoder and projection head. They are
+run again on the inputs of the step, so on as many objects. The rest of the step is data loading, matching,
+RoIAlign, pasting, losses and the optimiser. Because other programs slow the machine down, all parts of a step are
+timed in turn, and shares are medians over the turns. Everything runs in single precision, as on a CPU without
+bfloat16 instructions.
 
 Run: python benchmarks/training_step.py clevr-128=CLEVR_FOLDER --out results/bench/training-step.json
 """
@@ -57,26 +57,26 @@ FUNCTIONS = {
     "pasting": ("ssdir.models.detected.vae.composite_alpha", "ssdir.models.detected.vae.pixel_shares"),
     "views": ("ssdir.models.detected.vae.second_view",),
 }
-"""Functions of each part of a step, where they are called."""
+"""The functions that make up each part of a step, by the module that calls them."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a function or a module that a step made, to be made again with its gradient."""
+    """A recorded call of a function or module, which can be repeated with its backward pass."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
     def again(self) -> None:
-        """Calls it, and computes the gradient of whatever of its outputs has one."""
+        """Repeats the call, and computes the gradient of those outputs that have one."""
         outputs = self.function(*(_detached(argument) for argument in self.arguments))
-        if found := [tensor for tensor in _tensors(outputs) if tensor.requires_grad]:
-            torch.autograd.backward(found, [torch.ones_like(tensor) for tensor in found])
+        if roots := [tensor for tensor in _tensors(outputs) if tensor.requires_grad]:
+            torch.autograd.backward(roots, [torch.ones_like(tensor) for tensor in roots])
 
 
 def _detached(argument: Any) -> Any:
     if isinstance(argument, Tensor) and argument.requires_grad:
-        # A view, as layers that work in place change no leaf.
+        # Inputs are views, because in-place layers must not change leaf tensors.
         return argument.detach().requires_grad_().clone()
     return [_detached(each) for each in argument] if isinstance(argument, list) else argument
 
@@ -90,7 +90,7 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
 
 
 def network(model: nn.Module) -> list[nn.Module]:
-    """The parts of a model that are networks; their forward passes call nothing else."""
+    """Returns the parts of a model that are networks, whose forward passes call nothing else."""
     if isinstance(model, SSD):
         refiner = [] if model.refiner is None else [*model.refiner.inputs, model.refiner.net]
         return [model.backbone, *model.class_heads, *model.box_heads, *refiner]
@@ -101,7 +101,7 @@ def network(model: nn.Module) -> list[nn.Module]:
 
 
 def recorded_step(loop: StageLoop, batch: Any) -> dict[str, list[Call]]:
-    """Takes a step, and returns the calls of each part."""
+    """Runs a step, and returns the calls of each part."""
     calls: dict[str, list[Call]] = {name: [] for name in ("network", *FUNCTIONS)}
 
     def recording(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def recorded_step(loop: StageLoop, batch: Any) -> dict[str, list[Call]]:
         return wrapped
 
     def hook(part: nn.Module) -> Callable[..., None]:
-        # Layers work in place: the input is copied before.
+        # The input is copied, because layers may change it in place.
         return lambda _, inputs: calls["network"].append(Call(part, tuple(_kept(each) for each in inputs)))
 
     with ExitStack() as stack:
@@ -148,7 +148,7 @@ def measure(loop: StageLoop) -> dict[str, Any]:
     batch = next(batches)
     for _ in range(WARM_UP):
         loop.step(batch)
-    calls = {part: found for part, found in recorded_step(loop, batch).items() if found}
+    calls = {part: recorded for part, recorded in recorded_step(loop, batch).items() if recorded}
     limit = loop.stage.config.grad_clip
 
     def optimise() -> None:
@@ -163,8 +163,8 @@ def measure(loop: StageLoop) -> dict[str, Any]:
     turns: list[dict[str, float]] = []
     for _ in range(TURNS):
         turn = {"step": seconds(lambda: loop.step(batch)), "data": seconds(load), "optimiser": seconds(optimise)}
-        for part, found in calls.items():
-            turn[part] = sum(seconds(call.again) for call in found)
+        for part, recorded in calls.items():
+            turn[part] = sum(seconds(call.again) for call in recorded)
         turns.append(turn)
 
     def median(share: Callable[[dict[str, float]], float]) -> float:
@@ -183,7 +183,7 @@ def measure(loop: StageLoop) -> dict[str, Any]:
 
 
 def loops(recipe: Recipe, data: Path, out: Path) -> Iterator[tuple[str, StageLoop]]:
-    """The loop of each stage of a recipe; the representation learns from the true boxes."""
+    """Returns the training loop of each stage of a recipe; the representation learns from the true boxes."""
     fabric = make_fabric(recipe, "cpu")
     splits = {name: recipe.open_data(data, name, preload=True) for name in ("train", "val")}
     class_names = splits["train"].class_names

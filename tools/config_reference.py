@@ -32,14 +32,14 @@ TYPES = {"boolean": "true or false", "string": "text"}
 
 
 def config_classes(annotation: Any) -> list[type[BaseModel]]:
-    """Returns the config classes that a type names: itself, or those within a union, tuple or mapping."""
+    """Returns the config classes within a type: the type itself, or members of a union, tuple or mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [member for part in get_args(annotation) for member in config_classes(part)]
 
 
 def walk(config_class: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yields a config class and all that it holds, depth first, each with its dotted path."""
+    """Yields a config class and the config classes of its fields, depth first, each with its dotted path."""
     yield path, config_class
     for name, field in config_class.model_fields.items():
         for member in config_classes(field.annotation):
@@ -52,8 +52,8 @@ def leaf_keys(config_class: type[BaseModel]) -> list[str]:
 
 
 def meanings(config_class: type[BaseModel]) -> dict[str, str]:
-    """Returns what each documented key means, by the `Attributes:` of the class and of its bases."""
-    logging.getLogger("griffe").setLevel(logging.ERROR)  # It misses the attributes' types, which the code has.
+    """Returns the text of each documented key, from the `Attributes:` of the class and of its bases."""
+    logging.getLogger("griffe").setLevel(logging.ERROR)  # It warns that docstrings don't repeat the types.
     documented: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         if not issubclass(base, Config):
@@ -86,7 +86,7 @@ def _section(config_class: type[BaseModel], paths: list[str]) -> list[str]:
     lines += ["", "| key | type | default | bounds | meaning |", "|---|---|---|---|---|"]
     for key, field in config_class.model_fields.items():
         schema = schemas[key]
-        if "const" not in schema:  # a tag, which the line above names
+        if "const" not in schema:  # A constant is the class's tag, which the line above names.
             cells = (f"`{key}`", _type(schema), _default(field), _bounds(schema), known[key].replace("|", r"\|"))
             lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -33,8 +33,8 @@ def run_page(text: str, write: Callable[[str], str]) -> str:
     """Runs the blocks of a page in the current folder.
 
     Args:
-        text: the page.
-        write: what becomes of the output of a block before it is written into the page.
+        text: the page, in Markdown.
+        write: function applied to the output of a block before it is written into the page.
 
     Returns:
         The page with the outputs.
@@ -66,7 +66,7 @@ def run_shell(source: str) -> str:
 
 
 def run_python(source: str, names: dict[str, Any]) -> str:
-    """Runs a block of Python, whose names later blocks have too, and returns what it prints."""
+    """Runs a block of Python and returns what it prints; later blocks see its names."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(source, "page", "exec"), names)
     return printed.getvalue()
@@ -84,7 +84,7 @@ def run_notebook(path: Path, folder: str) -> None:
 
 
 def masked(text: str) -> str:
-    """Returns a text without its numbers, frames and blanks, which differ between machines."""
+    """Removes numbers, table borders and spaces, which differ between machines, from a text."""
     return " ".join(re.sub(r"[─━┏┓┗┛┡┩┳┻╇┃│└┘┴┼]+", " ", NUMBER.sub("#", text)).split())
 
 
@@ -100,7 +100,7 @@ def copy_pictures(text: str, ran_in: Path, docs: Path) -> None:
 
 
 def main() -> None:
-    """Rewrites the pages that are named."""
+    """Runs the pages given on the command line, and rewrites them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
     for page in [path.resolve() for path in parser.parse_args().pages]:

@@ -80,7 +80,7 @@ API_LEAD = (
 
 
 def main() -> None:
-    """Writes the pages that come from the package and its results."""
+    """Writes the pages that are generated from the package and its results."""
     _write("index.md", _index())
     _write("changelog.md", _from_docs((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
     _write("CITATION.cff", (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def _whole_summaries(group: Any, path: str, text: str) -> str:
 
 
 def _write_notebook(path: Path) -> None:
-    """Writes a notebook as a page, as it is: nothing is run."""
+    """Writes a notebook as a page with its stored outputs; nothing is run."""
     text, resources = MarkdownExporter().from_filename(str(path))
     _write(f"notebooks/{path.stem}.md", text.replace(".ipynb)", ".md)"))
     for name, picture in resources["outputs"].items():

@@ -135,7 +135,7 @@ def goals(goals: Mapping[str, str]) -> str:
 
 
 def goal_cells(text: str) -> list[str]:
-    """Returns goal, measurement and verdict; a missed goal by how much it is missed.
+    """Returns goal, measurement and verdict; for a missed goal, the verdict says by how much.
 
     The goal is a number, or another record, whose figure of the same metric is to be reached.
     """
@@ -168,7 +168,7 @@ def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
 
 
 def kind(table: Mapping[str, Any]) -> Callable[..., str]:
-    """Returns what makes a table of `docs_tables.yaml`: the function of the key that it has."""
+    """Returns the function that makes a table of `docs_tables.yaml`, chosen by the table's key."""
     return next((make for make in (goals, photographs) if make.__name__ in table), models_by_metrics)
 
 
@@ -220,10 +220,10 @@ SPEED = {
 
 @generated
 def speed_goals() -> str:
-    found = {record["name"]: record for record in content("bench/speed")["records"]}
+    by_name = {record["name"]: record for record in content("bench/speed")["records"]}
     rows = []
     for label, name in SPEED.items():
-        record = found[name]
+        record = by_name[name]
         goal = record["goal"].partition(",")[0].replace(">=", "≥").replace("<=", "≤")
         missed = ", **missed**" if record["met"] is False else ""
         rows.append([label, goal or "–", f"{record['median']:.2f}{missed}"])
@@ -294,17 +294,17 @@ def gpu_rates() -> str:
 def costs() -> str:
     costs = [cost for cost in content("bench/models")["costs"] if cost["image_size"] == 128]
     cases = {(cost["model"], cost["objects"]): cost["parameters"] for cost in costs}
-    found = {(cost["model"], cost["objects"], cost["stage"]): cost for cost in costs}
+    by_case = {(cost["model"], cost["objects"], cost["stage"]): cost for cost in costs}
     rows = []
     for (model, objects), parameters in cases.items():
-        stages = [found.get((model, objects, stage)) for stage in ("encode", "decode", "train", "train_cached")]
+        stages = [by_case.get((model, objects, stage)) for stage in ("encode", "decode", "train", "train_cached")]
         rows.append(
             [
                 model,
                 "any" if objects is None else str(objects),
                 f"{parameters / 1e6:.2f} M",
                 *(f"{1000 * stage['seconds']['median']:.1f}" if stage else "–" for stage in stages),
-                *(f"{found[model, objects, stage]['memory_mb']:.0f}" for stage in ("encode", "train")),
+                *(f"{by_case[model, objects, stage]['memory_mb']:.0f}" for stage in ("encode", "train")),
             ]
         )
     times = ["encode, ms", "decode, ms", "training step, ms", "on cached features, ms"]
@@ -380,7 +380,7 @@ def robustness_memory() -> str:
 
 @generated
 def readme_models() -> str:
-    """The shipped models, with the accuracy that their cards have."""
+    """Returns the table of shipped models, with the accuracy on their cards."""
     probe = "probe/accuracy"
     measured_in = {
         "photos": ("photographs, VOC", "detection/voc", "photos/voc-photos-0", f"true_boxes/{probe}"),
@@ -399,7 +399,7 @@ def readme_models() -> str:
 
 @generated
 def unlike_images() -> str:
-    """Shares of images reported as unlike the training data, from `tools/measure_domain.py`."""
+    """Returns the table of shares of images reported as unlike the training data (`tools/measure_domain.py`)."""
     models = content("domain")
     kinds = next(iter(models.values()))["kinds"]
     head = [
@@ -426,7 +426,7 @@ def unlike_images() -> str:
 
 @generated
 def code_size() -> str:
-    """Counts of the code beside their goals, from `tools/code_size.py`."""
+    """Returns the table of code sizes and their goals (`tools/code_size.py`)."""
     counts = content("code-size")
     lines, commands = counts["lines"], counts["long_commands"]
     code = lines["total"] - lines["blank"] - lines["docstrings"]
@@ -488,7 +488,7 @@ def every_preset() -> str:
 
 @generated
 def parquet_columns() -> str:
-    """The columns of objects as a table, from their one definition."""
+    """Returns the table of the columns of stored objects, from their definition in the package."""
     rows = []
     for column in OBJECT_COLUMNS:
         kind = f"{column.length} × {column.kind}" if column.length else column.kind
@@ -501,7 +501,7 @@ def parquet_columns() -> str:
 
 
 def rewritten(page: str) -> str:
-    """The text of a page with its tables written anew."""
+    """Returns the text of a page with its tables regenerated."""
 
     def block(match: re.Match[str]) -> str:
         name, text = match["name"], TABLES[match["name"]]()
@@ -512,7 +512,7 @@ def rewritten(page: str) -> str:
 
 
 def main() -> int:
-    """Rewrites the pages, or says which are stale."""
+    """Rewrites the pages; with `--check`, prints which are stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a page is stale")
     check = parser.parse_args().check

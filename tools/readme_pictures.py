@@ -1,8 +1,8 @@
-"""Makes the README's pictures of what embeddings are for, with the shipped model `tiny-mnist`.
+"""Makes the README's pictures of the uses of embeddings, with the shipped model `tiny-mnist`.
 
 python tools/readme_pictures.py MNIST_FOLDER
 
-Test digits of MNIST are scattered over 300 images; all pictures are of what the model detects in them.
+Test digits of MNIST are scattered over 300 images; all pictures show objects that the model detects in them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main(mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")]
 
 
 class _Crops:
-    """Crops of objects, with a caption each."""
+    """Makes crops of objects, each with a caption."""
 
     def __init__(self, images: list[Image8], objects: Objects) -> None:
         self.images, self.objects = images, objects
@@ -81,7 +81,7 @@ class _Crops:
 
 
 def _digits(objects: Objects, data: Path) -> NDArray[np.str_]:
-    """The digit that each object overlaps, or an empty string."""
+    """Returns the digit that each object overlaps, or an empty string."""
     truth = open_dataset(data, "test").all_objects()
     matched, labels = match_greedy(objects, truth).numpy(), truth.labels.numpy()
     return np.where(matched >= 0, labels[np.maximum(matched, 0)].astype(str), "")
@@ -92,7 +92,7 @@ def _directions(objects: Objects) -> NDArray[np.float64]:
 
 
 def _large(objects: Objects) -> NDArray[np.int64]:
-    """Rows of objects that can be recognised in a small picture."""
+    """Returns the rows of objects that are large enough to be recognised in a small picture."""
     return np.flatnonzero((objects.z_where[:, 2:].amax(1) > 0.15).numpy())
 
 
@@ -132,7 +132,7 @@ def _classify(objects: Objects, fingerprint: str, digits: NDArray[np.str_], crop
 
 
 def _scene(objects: Objects) -> Objects:
-    """The first image whose three or four objects are large and apart."""
+    """Returns the number of the first image whose three or four objects are large and apart."""
     for scene in objects.split():
         if 3 <= len(scene) <= 4 and float(scene.z_where[:, 2:].max(1).values.min()) > 0.2:
             overlaps = box_iou(scene.boxes, scene.boxes) - torch.eye(len(scene))
@@ -162,7 +162,7 @@ def _edit(model: Predictor, objects: Objects) -> Cells:
 
 
 def _track(model: Predictor, objects: Objects) -> Cells:
-    """Objects that move from frame to frame, matched to those of the first frame by the cosine of `z_what`."""
+    """Makes crops of objects that move between frames, matched with the first frame by cosine."""
     start = _scene(objects)
     velocity = torch.from_numpy(np.random.default_rng(1).normal(0, 0.045, (len(start), 2))).float()
     cells, known = [], None

@@ -1,8 +1,8 @@
-"""Puts a trained model into the package: weights in half precision, and a card with what was measured.
+"""Puts a trained model into the package: weights in half precision, and a model card with its metrics.
 
 python tools/ship_model.py RUN NAME --metrics JSON [--comparison JSON] [--validation DATA]
 
-`tools/model_cards/NAME.yaml` holds what only a person knows of the model: see `CardText`.
+`tools/model_cards/NAME.yaml` holds the texts of the card that are written by hand: see `CardText`.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ LIMIT = 16_000_000
 
 
 class CardText(Config):
-    """What a model's card says beside its figures.
+    """The texts of a model card.
 
     Attributes:
         description: one line for `ssdir models`.
         data: the recipe, what it was trained on, and under which licence that is; whole sentences.
         use: what the model is for, and what it is not for; whole sentences.
         supervision: what detector and embeddings learned from; whole sentences.
-        measured_on: what the figures are of, such as `test images with digits never seen in training`.
-        compared_on: what the figures of `--comparison` are of; None repeats `measured_on`.
+        measured_on: the data of the metrics, such as `test images with digits never seen in training`.
+        compared_on: the data of the metrics of `--comparison`; None repeats `measured_on`.
     """
 
     description: str
@@ -109,7 +109,7 @@ def ship(
 
 
 def card_of(name: str, words: CardText, metrics: Path, comparison: Path | None) -> str:
-    """Returns the card's Markdown, with each figure that the reports have."""
+    """Returns the card's Markdown, with each metric that the reports contain."""
     card = f"""# {name}
 
 SSDIR, {words.description}. {words.data}
@@ -123,7 +123,7 @@ SSDIR, {words.description}. {words.data}
 
 
 def _familiar(error: float | None) -> str:
-    """Returns a sentence about images unlike the training data; nothing where no error was measured."""
+    """Returns a sentence about images unlike the training data; empty if no error was measured."""
     if error is None:
         return ""
     return (
@@ -134,10 +134,10 @@ def _familiar(error: float | None) -> str:
 
 
 def _figures(measured_on: str, report: Path, figures: dict[str, tuple[str, str]]) -> str:
-    """Returns a sentence and a table.
+    """Returns a sentence and a table of metrics.
 
     Raises:
-        SystemExit: if the report has none of the figures.
+        SystemExit: if the report has none of the metrics.
     """
     measured: dict[str, Any] = read_json(report)["metrics"]
     known = {key: row for key, row in figures.items() if measured.get(key) is not None}

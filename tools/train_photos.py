@@ -39,7 +39,7 @@ FACES = (
     "model.ssd.anchors={min_sizes: [14, 36, 90], max_sizes: [36, 90, 200], aspect_ratios: [0.7]}",
     "detector.epochs=16",
 )
-"""Smaller anchors, for faces; narrower or lower ones than 4 % of the image are left out, as in the paper."""
+"""Smaller anchors, for faces; faces narrower or lower than 4 % of the image are left out, as in the paper."""
 
 Values: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 
@@ -52,7 +52,7 @@ def faces(data: Path, out: Path, values: Values = None) -> None:
 
     Args:
         data: folder of the data sets.
-        out: gets `images` and `faces`, of which the last one is the run.
+        out: folder to write `images` (the data set) and `faces` (the run) into.
         values: overrides of the preset, such as `seed=1`.
     """
     images, run = out / "images", out / "faces"
@@ -64,11 +64,11 @@ def faces(data: Path, out: Path, values: Values = None) -> None:
 
 @app.command()
 def photos(data: Path, out: Path, values: Values = None) -> None:
-    """Trains both stages of the shipped model, and resumes what is there.
+    """Trains both stages of the shipped model, or resumes the training in `out`.
 
     Args:
         data: folder of the data sets.
-        out: gets `detector`, `images` and `photos`, of which the last one is the run to ship.
+        out: folder to write `detector`, `images` and `photos` into; the last one is the run to ship.
         values: overrides of the preset, such as `seed=1`.
     """
     recipe = read_recipe("photos", [*FIXED, *(values or [])])
@@ -84,7 +84,7 @@ def photos(data: Path, out: Path, values: Values = None) -> None:
 
 
 def gather(data: Path, folder: Path, train_sources: Sequence[str], val_source: str) -> None:
-    """Writes a data set in COCO's layout, of links to images of several others; all objects have one category."""
+    """Writes a COCO data set of links to the images of several data sets; all objects have one category."""
     with atomic_dir(folder) as made:
         for split, sources in (("train", train_sources), ("val", (val_source,))):
             tables = [read_annotations(data / source, split) for source in sources]
@@ -97,7 +97,7 @@ def gather(data: Path, folder: Path, train_sources: Sequence[str], val_source: s
 
 
 def _merge(tables: list[AnnotationTable]) -> AnnotationTable:
-    """The images and boxes of all tables, of one category."""
+    """Formats the images and boxes of all tables, with one category, as a COCO document."""
     starts = np.cumsum([0, *(len(table.image_names) for table in tables)])
     boxes = np.concatenate([table.boxes_px for table in tables])
     return AnnotationTable(
