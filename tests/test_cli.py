@@ -326,6 +326,7 @@ def test_train_says_before_it_makes_a_folder_that_a_model_cannot_be_built(
 
 
 def test_train_unknown_recipe(digits: Path, out: Path) -> None:
+    assert "is a trained model, not a preset" in refused("train", "tiny-digits", "--data", digits, "--out", out)
     assert "unknown preset 'nope'" in refused("train", "nope", "--data", digits, "--out", out)
     assert "does not exist" in refused("train", "nope.yaml", "--data", digits, "--out", out)
     for name in presets()[:1]:

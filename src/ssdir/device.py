@@ -27,7 +27,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         raise InputError(f"unknown device '{device}': expected one of {', '.join(DEVICES)}") from None
     if not available.get(chosen.type):
         raise InputError(
-            f"device '{device}' is not available: {_absence(chosen.type)}, or leave it out to use the best"
+            f"device '{device}' is not available: {_absence(chosen.type)}, or leave it out to use {choose_device()}"
         )
     if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
         there = "cuda:0" if count == 1 else f"cuda:0 ... cuda:{count - 1}"

@@ -247,7 +247,7 @@ def test_a_classifier_made_by_hand_predicts(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"format": 2}, "is of another ssdir"),
-        ({"format": None}, "'format': Field required"),
+        ({"format": None}, "'format' is missing"),
         ({"classes": ["low"]}, "'classes': "),
         ({"classes": ["low", "low"]}, "classes has a name twice"),
         ({"classes": "low"}, "'classes': "),

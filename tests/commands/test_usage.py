@@ -83,6 +83,23 @@ def test_without_arguments_help_is_printed_with_the_exit_code_of_bad_input() -> 
     assert result.stdout.startswith("Usage: ssdir [OPTIONS] COMMAND")
 
 
+def test_ctrl_c_within_a_group_of_commands_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_data(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdir.data_check.check.check_data", check_data)
+    result = run("data", "check", tmp_path)
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: no unfinished output was kept\n"
+
+
+def test_a_closed_pipe_ends_a_command_quietly() -> None:
+    command = f"{sys.executable} -m ssdir models | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
 def test_python_m_ssdir_calls_itself_ssdir() -> None:
     command = [sys.executable, "-m", "ssdir", "encode"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

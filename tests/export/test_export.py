@@ -517,13 +517,16 @@ def test_wrong_files(tmp_path: Path, digits: list[Path], tiny_model_dir: Path) -
     assert "ssdir did not write" in complaint(tmp_path / "foreign.onnx")
     foreign.metadata_props.add(key="ssdir", value='{"format": 1}')
     onnx.save(foreign, tmp_path / "headless.onnx")
-    assert "its metadata: 'part': Field required" in complaint(tmp_path / "headless.onnx")
+    assert "its metadata: 'part' is missing" in complaint(tmp_path / "headless.onnx")
     (tmp_path / "cut.onnx").write_bytes((tmp_path / "foreign.onnx").read_bytes()[:40])
     assert "damaged or not an ONNX file" in complaint(tmp_path / "cut.onnx")
     assert "does not exist" in complaint(tmp_path / "none.onnx")
     assert "make one with ssdir export" in complaint(tiny_model_dir, "--engine", "onnx")
     assert "leave out --engine torch" in complaint(tmp_path / "foreign.onnx", "--engine", "torch")
     assert "device 'toaster'" in complaint(tmp_path / "foreign.onnx", "--device", "toaster")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        sentence = complaint(tmp_path / "foreign.onnx", "--device", "cuda")
+        assert "'cuda' is not available to ONNX Runtime: use cpu, or install onnxruntime-gpu" in sentence
     assert not (tmp_path / "o.parquet").exists()
 
 

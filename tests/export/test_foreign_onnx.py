@@ -99,7 +99,7 @@ def test_an_encoder_made_by_hand_is_run(tmp_path: Path) -> None:
         ({**ABOUT, "latent_dim": -1}, "'latent_dim': "),
         ({**ABOUT, "score_threshold": float("nan")}, "'score_threshold': "),
         ({**ABOUT, "max_objects": None}, "'max_objects': "),
-        ({name: value for name, value in ABOUT.items() if name != "fingerprint"}, "'fingerprint': Field required"),
+        ({name: value for name, value in ABOUT.items() if name != "fingerprint"}, "'fingerprint' is missing"),
     ],
 )
 def test_metadata_is_checked_on_opening(tmp_path: Path, about: object, sentence: str) -> None:

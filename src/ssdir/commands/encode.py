@@ -9,19 +9,24 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import AsJson, BatchSize, Device, Force, Precision, ScoreThreshold, Strict
+from ssdir.commands.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    Force,
+    ImagePaths,
+    ModelOrExport,
+    Precision,
+    ScoreThreshold,
+    Strict,
+)
 from ssdir.console import next_step, print_json, progress, say, warn
 from ssdir.errors import InputError
 
-Model = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
-]
-
 
 def encode(
-    model: Model,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")],
+    model: ModelOrExport,
+    paths: ImagePaths,
     out: Annotated[Path, typer.Option(help="Parquet file to write, a row per object.")],
     batch_size: BatchSize = 32,
     score_threshold: ScoreThreshold = None,

@@ -12,9 +12,11 @@ from rich.table import Column, Table
 from ssdir.commands.options import (
     AsJson,
     BatchSize,
+    DataSet,
     Device,
     Extent,
     Force,
+    ModelOrExport,
     Outside,
     Precision,
     ScoreThreshold,
@@ -26,13 +28,8 @@ from ssdir.outputs import atomic_file, claim
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
-    ],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder of a data set (layouts: see ssdir data check --help).")
-    ],
+    model: ModelOrExport,
+    data: DataSet,
     out: Annotated[Path | None, typer.Option(help="JSON file to write: metrics and provenance.")] = None,
     split: Annotated[str, typer.Option(help="Split to measure.")] = "test",
     train_split: Annotated[

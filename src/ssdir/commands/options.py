@@ -10,6 +10,14 @@ import typer
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name of a shipped model, or folder of a model or run.")
 ]
+ModelOrExport = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
+]
+ImagePaths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")]
+DataSet = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder of a data set (layouts: see ssdir data check --help).")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps; by default the best there is.")

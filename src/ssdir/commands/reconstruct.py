@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import AsJson, Device, Force, Model, ScoreThreshold, Strict
+from ssdir.commands.options import AsJson, Device, Force, ImagePaths, Model, ScoreThreshold, Strict
 from ssdir.console import next_step, print_json, say, warn
 
 
 def reconstruct(
     model: Model,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders or 'patterns*'.")],
+    paths: ImagePaths,
     out: Annotated[Path, typer.Option(help="PNG to write.")],
     score_threshold: ScoreThreshold = None,
     strict: Strict = False,
@@ -28,11 +28,11 @@ def reconstruct(
     """
     from ssdir.inference.reconstruct_to_file import reconstruct_to_file
 
-    shown = reconstruct_to_file(model, images, out, score_threshold, strict, device, force)
+    shown = reconstruct_to_file(model, paths, out, score_threshold, strict, device, force)
     for problem in shown.skipped:
         warn(f"skipped: {problem}")
     if as_json:
         print_json({**asdict(shown), "out": out})
         return
     say(f"{shown.summary()}: {out}")
-    next_step("encode", model, *images, "--out", "objects.parquet")
+    next_step("encode", model, *paths, "--out", "objects.parquet")

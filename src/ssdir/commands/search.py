@@ -30,10 +30,10 @@ def search(
         float | None, typer.Option(min=0, max=1, help="Only objects of at least this score.")
     ] = None,
     min_size: Annotated[
-        float | None, typer.Option(min=0, help="Least longer side of a box, as a share of its image's.")
+        float | None, typer.Option(min=0, help="Minimum longer side of a box, as a share of its image's.")
     ] = None,
     max_size: Annotated[
-        float | None, typer.Option(min=0, help="Largest longer side of a box, as a share of its image's.")
+        float | None, typer.Option(min=0, help="Maximum longer side of a box, as a share of its image's.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
     score_threshold: Annotated[

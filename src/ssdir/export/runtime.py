@@ -20,7 +20,7 @@ from ssdir.export.metadata import (
     ExportedModel,
     is_unchanged,
 )
-from ssdir.formatting import printable
+from ssdir.formatting import alternatives, printable
 from ssdir.object_arrays import ObjectArrays
 
 MAX_BYTES = 1 << 34
@@ -135,7 +135,9 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     available = [name for name, provider in PROVIDERS.items() if provider in onnxruntime.get_available_providers()]
     chosen = available[0] if device is None else device
     if chosen not in available:
-        raise InputError(f"device '{chosen}' is not one that ONNX Runtime has here: {' or '.join(available)}")
+        extra = ", or install onnxruntime-gpu in place of onnxruntime" if chosen.startswith("cuda") else ""
+        usable = alternatives(available)
+        raise InputError(f"device '{chosen}' is not available to ONNX Runtime: use {usable}{extra}")
     options = onnxruntime.SessionOptions()
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")

@@ -166,7 +166,10 @@ def find_model(name_or_dir: str | Path) -> Path:
     if missing and any((folder / stage).is_dir() for stage in ("detector", "representation")):
         raise InputError(f"'{folder}' is a training that has not ended: go on with ssdir train and --resume")
     if missing:
-        raise InputError(f"'{folder}' is not a model folder: it has no {' and no '.join(missing)}")
+        raise InputError(
+            f"'{folder}' is not a model folder: it has no {' and no '.join(missing)}; give the folder of a run of "
+            f"ssdir train, or one of {', '.join(shipped)}"
+        )
     return folder
 
 

@@ -8,13 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ssdir.config import Config, parse, read_values
+from ssdir.config import Config, parse, presets, read_values
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.learnable import Learned
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
+from ssdir.errors import InputError
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import AnyModelConfig
+from ssdir.models.shipped import shipped_models
 from ssdir.models.ssdir import SSDIRConfig
 
 Precision = Literal["auto", "single", "bf16"]
@@ -169,5 +171,7 @@ def read_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
     Raises:
         InputError: naming the unknown preset, key or bad value.
     """
+    if (name := str(name_or_file)) in shipped_models() and name not in presets():
+        raise InputError(f"'{name}' is a trained model, not a preset to train: ssdir models lists both")
     values = {"name": Path(str(name_or_file)).stem, **read_values(name_or_file, overrides)}
     return parse(Recipe, values, source=str(name_or_file))

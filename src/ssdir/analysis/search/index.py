@@ -71,7 +71,8 @@ class ObjectFilter:
         if self.classes:
             unknown = [name for name in self.classes if name not in class_names]
             if unknown:
-                raise InputError(f"the index has no class {quote(unknown[0])}{nearest(unknown[0], class_names)}")
+                hint = nearest(unknown[0], class_names) or f"; it has {quote(', '.join(class_names), 200)}"
+                raise InputError(f"the index has no class {quote(unknown[0])}{hint}")
             labels = sorted(class_names.index(name) for name in self.classes)
             parts.append(f"label IN ({', '.join(map(str, labels))})")
         limits = (("score", ">=", self.min_score), ("size", ">=", self.min_size), ("size", "<=", self.max_size))

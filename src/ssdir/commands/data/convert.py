@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdir.commands.options import AsJson, Extent, Force, Outside, Vocabulary
+from ssdir.commands.options import AsJson, DataSet, Extent, Force, Outside, Vocabulary
 from ssdir.console import next_step, print_json, progress, say, warn
 from ssdir.formatting import counted
 
 
 def convert(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Folder of a data set (layouts: see ssdir data check --help).")
-    ],
+    path: DataSet,
     to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     extent: Extent = None,
