@@ -25,7 +25,7 @@ class Config(BaseModel):
 
 
 class Record(BaseModel):
-    """Base of what a file says of itself: frozen, strictly typed, and further keys are passed over."""
+    """Base of metadata in files: frozen, strictly typed, and unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -81,7 +81,7 @@ def _written_path(location: tuple[int | str, ...], values: Any, *, missing: bool
 
 
 def _keys(config_class: type[BaseModel], path: list[str]) -> list[str]:
-    """The field names of the config found by following `path` from `config_class`."""
+    """Returns the field names of the config at `path` below `config_class`."""
     current: Any = config_class
     for part in path:
         fields = _fields(current)

@@ -26,9 +26,8 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     except RuntimeError:
         raise InputError(f"unknown device '{device}': expected one of {', '.join(DEVICES)}") from None
     if not available.get(chosen.type):
-        raise InputError(
-            f"device '{device}' is not available: {_absence(chosen.type)}, or leave it out to use {choose_device()}"
-        )
+        absence, best = _absence(chosen.type), choose_device()
+        raise InputError(f"device '{device}' is not available: {absence}, or leave it out to use {best}")
     if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
         there = "cuda:0" if count == 1 else f"cuda:0 ... cuda:{count - 1}"
         raise InputError(f"device '{device}' is not available: this machine has {there}")

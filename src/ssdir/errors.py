@@ -37,7 +37,7 @@ def was_interrupted(error: BaseException) -> bool:
     return cause is not None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""``."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``""`` if none is as alike as `cutoff`."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {quote(matches[0])}?" if matches else ""

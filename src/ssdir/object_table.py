@@ -23,10 +23,10 @@ class ObjectColumn:
 
     Attributes:
         name: the column's name.
-        kind: type of a value; with a length, each value is a list of so many numbers.
+        kind: type of a value, or of each number of a list.
         unit: unit or range of the values.
-        meaning: what they say of the object, as a phrase.
-        length: None for a single value; D is the size of the model's embedding.
+        meaning: what the values mean, as a phrase.
+        length: length of the list, of which D is the size of the model's embedding; None for a single value.
         nullable: whether the column is null for models without such an output.
     """
 

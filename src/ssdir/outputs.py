@@ -238,7 +238,7 @@ def _reason(error: BaseException) -> str | None:
 
 
 def why_not_written(error: Exception) -> str | None:
-    """Returns what an error says of the disk, as part of a sentence; None if it says nothing of it."""
+    """Returns what is wrong with the disk, as part of a sentence; None for an error of another kind."""
     code = error.errno if isinstance(error, OSError) else None
     # Libraries with writers of their own keep only the message.
     if code in _NO_SPACE or "No space left on device" in str(error):

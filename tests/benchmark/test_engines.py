@@ -110,7 +110,7 @@ def test_bench_writes_what_it_measured(tmp_path: Path, uncompiled: None) -> None
     ("arguments", "sentence"),
     [
         (("nothing-such",), "no model folder 'nothing-such'"),
-        (("tiny", "--objects", "1,many"), "--objects must be whole numbers above zero"),
+        (("tiny", "--objects", "1,many"), "--objects must be whole numbers of at least 1"),
         (("space-64", "--image-size", "100"), "SPACE of 100 pixels"),
     ],
 )

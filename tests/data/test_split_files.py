@@ -54,8 +54,8 @@ def test_splits_are_what_stands_for_the_star(tmp_path: Path) -> None:
         find_split_file(tmp_path, "a_*_b.txt", "test", remark="no such")
 
 
-def test_a_folder_of_no_layout_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
+def test_a_folder_of_no_layout_says_what_it_has_and_what_is_known(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i:02d}.jpg").touch()
-    with pytest.raises(InputError, match=r"YOLO: data\.yaml.*; it has 00\.jpg, .*, 07\.jpg and 4 more\)"):
+    with pytest.raises(InputError, match=r": it has 00\.jpg, .*, 07\.jpg and 4 more; known are .*YOLO"):
         find_layout(tmp_path)

@@ -202,7 +202,7 @@ def test_results_without_classes_have_the_precision_that_they_should(tmp_path: P
     truth = [(0, 5, [60, 30, 80, 40]), (1, 3, [30, 5, 40, 40]), (1, 5, [150, 10, 20, 20])]
     scaled = [(image, category, [side * scale for side in box]) for image, category, box in truth]
     write_annotations(annotations, (100 * scale, 200 * scale), scaled)
-    with pytest.warns(InputWarning, match="the model knows no classes"):
+    with pytest.warns(InputWarning, match="the model is class-agnostic"):
         assert convert_objects(stored, "coco", out, annotations) == 3
     given = COCO(str(annotations))
     measured = COCOeval(given, given.loadRes(str(out)), "bbox")
@@ -223,7 +223,7 @@ def test_results_are_of_pictures_as_annotated(tmp_path: Path) -> None:
         Image.new("L", (60, 40)).save(tmp_path / name, exif=exif)
     write_agnostic(stored, [(0, 1, (0.25, 0.5, 0.5, 0.5)), (1, 1, (0.5, 0.5, 1, 1))], (60, 40))
     write_annotations(annotations, (40, 60), [])
-    with pytest.warns(InputWarning, match="the model knows no classes"):
+    with pytest.warns(InputWarning, match="the model is class-agnostic"):
         convert_objects(stored, "coco", out, annotations)
     # Seen: x 0 … 20, y 15 … 45. Turned back by a quarter: x is the old y, y is 40 less the old x.
     boxes = [row["bbox"] for row in json.loads(out.read_text())]

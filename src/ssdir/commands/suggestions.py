@@ -68,4 +68,4 @@ def suggest_option(command: str, option: str, known: Iterable[str]) -> str:
     """
     if command == "train" and (override := _TRAIN_OVERRIDES.get(option.partition("=")[0])):
         return f"; a recipe is changed by KEY=VALUE: {override}"
-    return nearest(option, [name for name in known if name.startswith("--")])
+    return nearest(option, [name for name in known if name.startswith("--")], cutoff=0.7)

@@ -86,7 +86,7 @@ class Recommendation:
 
 
 def recommend_within(check: DataCheck, minutes: float = MINUTES, device: str | None = None) -> Recommendation:
-    """Recommends a recipe whose training ends within some minutes on this machine, if so few suffice.
+    """Recommends a recipe whose training ends within some minutes on this machine, if that many suffice.
 
     A few training steps on the data are timed, and epochs left out. No stage sees fewer than `FEWEST_SEEN` images,
     or has fewer than `FEWEST_EPOCHS` epochs, for that.

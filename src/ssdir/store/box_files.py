@@ -206,7 +206,7 @@ def _checked(scores: NDArray[np.float64], source: Path) -> NDArray[np.float32]:
 
 
 def _renamed(given: Mapping[str, Any], count: int) -> pa.Table:
-    """Names the columns that go along with the boxes: those that ssdir has too are called `given_…`."""
+    """Names the further columns of the boxes: those with a name of ssdir's own columns are called `given_…`."""
     kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(count))}
     for name, column in given.items():
         kept[f"given_{name}" if name in COLUMNS or name in kept else name] = column

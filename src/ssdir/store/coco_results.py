@@ -20,7 +20,7 @@ from ssdir.formatting import quote
 from ssdir.object_table import BOX_COLUMNS
 
 CLASS_AGNOSTIC = ["object"]
-"""Class names of a model that knows no classes."""
+"""Class names of a class-agnostic model."""
 
 
 def coco_results(
@@ -33,7 +33,7 @@ def coco_results(
         images: path of each image, see `StoredObjects.by_image`.
         class_names: the classes that labels index.
         annotations: COCO file to take ids from, images by the end of their path and categories by name, and the
-            sizes of the images that boxes refer to. Objects of a model that knows no classes get the id of the
+            sizes of the images that boxes refer to. Objects of a class-agnostic model get the id of the
             category `object` or, where there is none, of the first: COCOeval passes over others. Without the file,
             images count from 1 in the order of the store, categories from 1 in that of the model's classes.
 

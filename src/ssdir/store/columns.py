@@ -46,7 +46,7 @@ def conform(batch: pa.RecordBatch, maker: Maker, path: str | Path, first: int = 
 
     Args:
         batch: rows of a file that passed `check_columns`; further columns are left out.
-        maker: what the file says of its model.
+        maker: the model that the file names.
         path: the file, for errors.
         first: number of the first row.
 

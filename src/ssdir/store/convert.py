@@ -71,7 +71,7 @@ def convert_objects(
             _write_csv(table, temporary)
     if annotations is not None and class_names == CLASS_AGNOSTIC:
         _warn(
-            "the model knows no classes, so all objects have the id of one category of the annotations: compare "
+            "the model is class-agnostic, so all objects have the id of one category of the annotations: compare "
             "boxes alone (of pycocotools, COCOeval's params.useCats = 0)"
         )
     return len(stored)

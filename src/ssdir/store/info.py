@@ -131,8 +131,8 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
 
     Args:
         path: the file.
-        identity: of the model that it is to go with. It is the file's own where the file has lost what it said of
-            its model, as other tools may write it.
+        identity: identity of the model that must have encoded the objects. It replaces the file's own, if another
+            tool wrote the file without it.
 
     Raises:
         InputError: if the file is missing, damaged, something else's, or of another model; if it doesn't say which

@@ -46,7 +46,7 @@ def read_stored(path: str | Path, identity: Identity | None = None, at_least: in
 
     Args:
         path: the file.
-        identity: of the model that the objects are to go with, see `read_info`.
+        identity: identity of the model that must have encoded the objects, see `read_info`.
         at_least: how many objects it must hold.
 
     Raises:

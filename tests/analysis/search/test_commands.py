@@ -82,14 +82,21 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
     index: Path, photos: Path, tmp_path: Path, tiny_model_dir: Path, agnostic_model_dir: Path
 ) -> None:
     cases = {
-        "give a picture": ("search", index),
+        "give either an image": ("search", index),
         "does not exist": ("search", index, tmp_path / "none.png"),
         "is a folder: give one picture": ("search", index, photos),
         "there is no #99": ("search", index, f"{photos / 'a.png'}#99", "--score-threshold", 0.7),
         "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
         "and the index don't go together": ("search", index, photos / "a.png", "--model", agnostic_model_dir),
         "make one with ssdir index": ("search", tmp_path / "photos", photos / "a.png"),
-        "--add goes without --force": ("index", tmp_path / "objects.parquet", "--out", index, "--add", "--force"),
+        "exclude each other": (
+            "index",
+            tmp_path / "objects.parquet",
+            "--out",
+            index,
+            "--add",
+            "--force",
+        ),
         "exists already": ("index", tmp_path / "objects.parquet", "--out", index),
         "damaged or not a Parquet file": ("index", photos / "a.png", "--out", tmp_path / "other"),
     }

@@ -147,7 +147,7 @@ class SPACE(GenerativeModel):
 
     Args:
         config: its parts.
-        class_names: one name for all objects: the model knows no classes.
+        class_names: one name for all objects: the model is class-agnostic.
     """
 
     step: Tensor
