@@ -146,13 +146,13 @@ class Plan(Config):
     def _names_are_known(self) -> Self:
         for name, run in self.runs.items():
             if run.data not in self.data:
-                raise ValueError(f"run '{name}' is on data '{run.data}', which the plan has not")
+                raise ValueError(f"run '{name}' is on data '{run.data}', which the plan lacks")
             if not run.preset:
                 raise ValueError(f"run '{name}' has no preset to train")
         for experiment, runs in self.experiments.items():
             for run_name in runs:
                 if run_name not in self.runs:
-                    raise ValueError(f"experiment '{experiment}' needs run '{run_name}', which the plan has not")
+                    raise ValueError(f"experiment '{experiment}' needs run '{run_name}', which the plan lacks")
         return self
 
 

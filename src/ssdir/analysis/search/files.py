@@ -1,4 +1,4 @@
-"""The files of an index: LanceDB's, with checksums, as Lance has none and answers wrongly from damaged files."""
+"""The files of an index: LanceDB's, plus checksums, because Lance returns wrong results from damaged files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HINT = "latest_version_hint.json"
 
 
 class IndexInfo(Identity):
-    """Metadata of an index; its model is described as in `Identity`.
+    """Metadata of an index; `Identity` gives the fields of its model.
 
     Attributes:
         folder: folder that the images' relative paths start from.

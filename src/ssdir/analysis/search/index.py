@@ -1,4 +1,4 @@
-"""An index of encoded objects, searched for those nearest to an embedding by the cosine of their `z_what`."""
+"""An index of encoded objects for nearest-neighbour search by the cosine of `z_what`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import find_picture
 
 EXACT_UP_TO = 50_000
-"""Number of rows up to which all are compared: that takes milliseconds, and misses nothing."""
+"""Number of rows up to which the search is exhaustive, which takes milliseconds and is exact."""
 ROWS_PER_PARTITION = 1000
 PROBED_SHARE = 0.04
 LEAST_PROBED = 24
@@ -89,7 +89,7 @@ class Neighbours:
     """The nearest objects of one embedding, nearest first.
 
     Attributes:
-        rows: of the index, int64 (n,).
+        rows: int64 (n,), rows of the index.
         similarity: cosines, float32 (n,), at most 1.
         read: reads rows of the index, see `ObjectIndex.rows`.
     """
@@ -107,9 +107,9 @@ class Neighbours:
 
     @cached_property
     def table(self) -> pa.Table:
-        """A row for each: image, box in pixels, class, score, size, z_depth, z_what.
+        """A table with a row for each neighbour: image, box in pixels, class, score, size, z_depth, z_what.
 
-        It is read when it is first used: that takes longer than the search.
+        It is read when it is first used, because reading takes longer than the search.
         """
         return self.read(self.rows.tolist()).drop_columns(["row"])
 
@@ -137,7 +137,7 @@ class ObjectIndex:
 
         Args:
             path: the folder to make.
-            files: of one model.
+            files: the files, all of one model.
             model: the model, as `ssdir.load` takes it, where it has moved or the files no longer name it; it is
                 loaded, and must be theirs.
             force: replace an existing index.
@@ -185,9 +185,9 @@ class ObjectIndex:
         """Adds the objects of more files of the same model.
 
         Args:
-            files: that `ssdir encode` wrote.
-            on_progress: as of `create`.
-            model: as of `create`.
+            files: files that `ssdir encode` wrote.
+            on_progress: see `create`.
+            model: see `create`.
 
         Raises:
             InputError: as `create`; if the index has an object already; if another command is writing to it.
@@ -214,12 +214,12 @@ class ObjectIndex:
     ) -> list[Neighbours]:
         """Searches for the `k` nearest objects of each embedding.
 
-        Up to 50,000 objects every one is compared; beyond, those in the partitions around the embedding.
+        Up to 50,000 objects, all are compared; in larger indexes, those in the partitions around the embedding.
 
         Args:
             z_what: float (D,) or (n, D).
-            k: how many at most.
-            where: which objects are searched; None for all.
+            k: maximum number of neighbours.
+            where: filter of the objects to search; None for all.
 
         Returns:
             The neighbours of each embedding, fewer than `k` where fewer objects pass the filter.
@@ -253,10 +253,10 @@ class ObjectIndex:
         with lance(self.path, "read"):
             if not len(rows):
                 return self._table.search().limit(0).to_arrow()
-            # Rows are only ever appended, so that their numbers are where they lie: none is searched for.
-            found = self._table.take_offsets(list(rows)).to_arrow()
-        place = {row: number for number, row in enumerate(found["row"].to_pylist())}
-        return found.take([place[row] for row in rows])
+            # Rows are only ever appended, so their numbers are their offsets, and no query is needed.
+            records = self._table.take_offsets(list(rows)).to_arrow()
+        place = {row: number for number, row in enumerate(records["row"].to_pylist())}
+        return records.take([place[row] for row in rows])
 
     def image_path(self, image: str) -> Path:
         """Returns the file of an image, from the folder where the index was made or from the current one."""
@@ -280,9 +280,9 @@ class ObjectIndex:
             query = query.where(condition, prefilter=True)
         if probed is not None:
             query = query.nprobes(probed)
-        found = query.select(["row", "_distance"]).to_arrow()
-        similarity = 1 - found["_distance"].to_numpy().astype(np.float32)
-        return Neighbours(found["row"].to_numpy(), similarity, self.rows)
+        records = query.select(["row", "_distance"]).to_arrow()
+        similarity = 1 - records["_distance"].to_numpy().astype(np.float32)
+        return Neighbours(records["row"].to_numpy(), similarity, self.rows)
 
 
 def _read_infos(files: Sequence[str | Path], model: str | None) -> list[StoreInfo]:
@@ -298,7 +298,7 @@ def _partitions(count: int) -> int:
 
 
 def _sort_into_partitions(table: Any, on_progress: Advance) -> None:
-    """Prepares a large table for search; without it, all rows are compared."""
+    """Builds the search index of a large table; without it, all rows are compared."""
     count = table.count_rows()
     if count > EXACT_UP_TO:
         on_progress(0, count, "sorting into partitions")

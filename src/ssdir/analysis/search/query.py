@@ -23,11 +23,11 @@ from ssdir.store.writer import checked_table
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The objects that were searched for, and the nearest of the index to each.
+    """The query objects, and the nearest objects of the index to each.
 
     Attributes:
         index: the index.
-        queries: a row for each object that was searched for, with the columns of stored ones.
+        queries: a table with a row for each query object, with the columns of stored objects.
         names: name of each query: `#0`, `#1`, … in an image, or its row in the index.
         neighbours: the nearest objects of each query.
     """
@@ -38,10 +38,12 @@ class SearchResult:
     neighbours: list[Neighbours]
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns for each query its columns, `query`, and those of its neighbours, `nearest`."""
+        """Returns, for each query, its columns as `query` and those of its neighbours as `nearest`."""
         records = []
-        for query, found in zip(_records(self.queries), self.neighbours, strict=True):
-            near = zip(found.rows.tolist(), found.similarity.tolist(), _records(found.table), strict=True)
+        for query, neighbours in zip(_records(self.queries), self.neighbours, strict=True):
+            near = zip(
+                neighbours.rows.tolist(), neighbours.similarity.tolist(), _records(neighbours.table), strict=True
+            )
             nearest = [{"row": row, "similarity": similarity, **record} for row, similarity, record in near]
             records.append({"query": query, "nearest": nearest})
         return records
@@ -53,21 +55,21 @@ class SearchResult:
             InputError: as `atomic_file`.
         """
         rows = []
-        for crop, found in zip(
+        for crop, neighbours in zip(
             read_crops(self.queries, self.names, self.index.image_path), self.neighbours, strict=True
         ):
-            near = zip(found.similarity.tolist(), found.rows.tolist(), strict=True)
+            near = zip(neighbours.similarity.tolist(), neighbours.rows.tolist(), strict=True)
             captions = [f"{similarity:.3f}  row {row}" for similarity, row in near]
-            rows.append([crop, *read_crops(found.table, captions, self.index.image_path, group=1)])
+            rows.append([crop, *read_crops(neighbours.table, captions, self.index.image_path, group=1)])
         with atomic_file(path, force) as temporary:
             temporary.write_bytes(to_png(crop_grid(rows, ["query", "nearest"])))
 
 
 def search_row(index: ObjectIndex, row: int, k: int = 5, where: ObjectFilter | None = None) -> SearchResult:
-    """Searches for the objects nearest to one of the index, without itself; see `ObjectIndex.nearest`."""
+    """Searches for the objects nearest to an object of the index, except itself; see `ObjectIndex.nearest`."""
     query = index.rows([row])
-    found = index.nearest(numbers(query["z_what"]), k + 1, where)
-    return SearchResult(index, query, [f"row {row}"], [each[each.rows != row][:k] for each in found])
+    neighbours = index.nearest(numbers(query["z_what"]), k + 1, where)
+    return SearchResult(index, query, [f"row {row}"], [each[each.rows != row][:k] for each in neighbours])
 
 
 def search_image(
@@ -85,8 +87,8 @@ def search_image(
         index: the index.
         image: path of the image; `#K` at its end takes the Kth object only, from 0.
         k: number of neighbours, see `ObjectIndex.nearest`.
-        where: which objects of the index are searched.
-        model: where the model is now; None if it is where the index says.
+        where: filter of the objects to search; None for all.
+        model: the model's present folder; None if it is still where the index says.
         score_threshold: least score of the image's objects; None takes the model's.
         device: see `load_encoder`.
 
@@ -96,8 +98,8 @@ def search_image(
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
     queries = encode_query(index.info, image, model, score_threshold, device)
-    found = index.nearest(numbers(queries["z_what"]), k, where)
-    return SearchResult(index, queries, [f"#{number}" for number in queries["number"].to_pylist()], found)
+    neighbours = index.nearest(numbers(queries["z_what"]), k, where)
+    return SearchResult(index, queries, [f"#{number}" for number in queries["number"].to_pylist()], neighbours)
 
 
 def encode_query(

@@ -22,25 +22,25 @@ from ssdir.store.info import StoreInfo
 from ssdir.store.objects_file import find_picture, stream_objects
 
 IDENTITY_COLUMNS = ("image", *BOX_COLUMNS, "label", "anchor_index")
-"""The columns that make an object the same as another."""
+"""The columns that identify an object: two objects with the same values are the same."""
 
 _KEPT = (
     *("image", "image_index", "image_height", "image_width", *BOX_COLUMNS),
     *("class", "label", "score", "z_what", "z_depth", "anchor_index"),
 )
 _INDEXED = -1
-"""Number of the source of objects that an index holds already, where files count from 0."""
+"""Source number of the objects that an index already holds; the files to add are numbered from 0."""
 _PER_PIXEL = 10
-"""Boxes that differ by less than this part of a pixel are the same: batches of other sizes round otherwise."""
+"""Boxes that differ by less than this share of a pixel are the same: rounding depends on the batch size."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Rows:
-    """The objects of files as an index holds them, checked as they are read.
+    """The objects of files as rows of an index, checked as they are read.
 
     Args:
-        files: of the index's model.
-        info: of the index.
+        files: files of objects, encoded by the index's model.
+        info: metadata of the index.
         first: number of the first row.
     """
 
@@ -51,7 +51,12 @@ class Rows:
         self._sources: dict[int, int] = {}
 
     def note_indexed(self, rows: pa.Table, locate: Callable[[str], Path]) -> None:
-        """Notes the objects that the index holds already, with `IDENTITY_COLUMNS`; `locate` finds their images."""
+        """Records the objects that the index already holds, to detect repeated ones.
+
+        Args:
+            rows: the objects, with `IDENTITY_COLUMNS`.
+            locate: returns the file of an image.
+        """
         self._find_double(rows, _INDEXED, locate)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -67,7 +72,7 @@ class Rows:
                 row += len(batch)
 
     def _check(self, batch: pa.RecordBatch, source: int, first: int) -> None:
-        """Refuses objects that would never be found, or be nearest to their doubles."""
+        """Raises an error for objects without a valid embedding, and for repeated objects."""
         file = self.files[source].path
         zero = np.flatnonzero(~numbers(batch.column("z_what")).any(axis=1))
         if len(zero):
@@ -114,7 +119,7 @@ class Rows:
 
 
 def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_progress: Advance) -> Any:
-    """Gives objects to one of LanceDB's writers.
+    """Streams objects to one of LanceDB's writers.
 
     Raises:
         InputError: as `stream_objects`; if an object is given twice.

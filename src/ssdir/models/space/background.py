@@ -68,10 +68,10 @@ class BlackBackground(nn.Module):
 
 
 class SceneMixture(nn.Module):
-    """K components, each a latent's picture inside a mask; masks are inferred, and have priors, one after another.
+    """A mixture of K components, each a decoded image and a mask; each mask is conditioned on the masks before it.
 
-    Stick-breaking makes the masks sum to one. Group norm stands where the authors have batch norm, so that what
-    is behind one image doesn't depend on the others of its batch.
+    Stick-breaking makes the masks sum to one. Group norm replaces the authors' batch norm, so that the background
+    of an image doesn't depend on the others of its batch.
     """
 
     def __init__(self, config: SPACEBackgroundConfig, image_size: int) -> None:
@@ -130,7 +130,7 @@ class SceneMixture(nn.Module):
         return BackgroundDraw((components * masks).sum(dim=1), each.logsumexp(dim=1), kl)
 
     def _infer_masks(self, images: Tensor, sample: bool) -> tuple[Tensor, Tensor]:
-        """Latents (B, K, D) of the masks, each given those before it, and their KL (B,)."""
+        """Infers latents (B, K, D) of the masks, each given those before it, and computes their KL (B,)."""
         features = self.image_encoder(images)
         latent = self.first_mask.expand(len(images), -1)
         posterior, prior = self.posterior_cell.start(len(images)), self.prior_cell.start(len(images))
@@ -146,14 +146,14 @@ class SceneMixture(nn.Module):
         return torch.stack(latents, dim=1), kl
 
     def _break_sticks(self, latents: Tensor) -> Tensor:
-        """Masks (B, K, 1, H, W) that sum to one: each takes its share of what is left, the last all of it."""
+        """Computes masks (B, K, 1, H, W) that sum to one: each takes a share of the rest, the last all of it."""
         shares = self._enlarged(self.mask_decoder(rearrange(latents[:, :-1], "b k d -> (b k) d"))).sigmoid()
         shares = rearrange(shares, "(b k) 1 h w -> b k 1 h w", b=len(latents))
         left = torch.cat([torch.ones_like(shares[:, :1]), (1 - shares).cumprod(dim=1)], dim=1)
         return left * torch.cat([shares, torch.ones_like(shares[:, :1])], dim=1)
 
     def _enlarged(self, logits: Tensor) -> Tensor:
-        """Logits at the image's size, in single precision, also under autocast."""
+        """Resizes logits to the image's size, in single precision, also under autocast."""
         if logits.shape[-1] == self.image_size:
             return logits.float()
         size = (self.image_size, self.image_size)
@@ -176,7 +176,7 @@ class MaskCell(nn.LSTMCell):
 class BroadcastDecoder(nn.Module):
     """A spatial broadcast decoder: the latent at every pixel, beside the pixel's coordinates, then convolutions.
 
-    Four unpadded 3×3 convolutions eat the margin of four pixels on each side.
+    Four unpadded 3×3 convolutions remove the margin of four pixels on each side.
     """
 
     coordinates: Tensor
@@ -193,7 +193,7 @@ class BroadcastDecoder(nn.Module):
         self.net = nn.Sequential(*layers, nn.Conv2d(width, 3, 1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents float (M, D) to logits float (M, 3, H, W)."""
+        """Decodes latents float (M, D) to logits float (M, 3, H, W)."""
         side = self.coordinates.shape[-1]
         pixels = repeat(latents, "m d -> m d h w", h=side, w=side)
         logits: Tensor = self.net(torch.cat([pixels, self.coordinates.expand(len(latents), -1, -1, -1)], dim=1))
@@ -201,7 +201,7 @@ class BroadcastDecoder(nn.Module):
 
 
 def _normal(parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation from a net's last dimension; single precision, also under autocast."""
+    """Splits a net's output into mean and standard deviation, in single precision, also under autocast."""
     loc, raw = parameters.float().chunk(2, dim=-1)
     return loc, positive(raw)
 

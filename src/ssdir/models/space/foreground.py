@@ -18,7 +18,7 @@ _INITIAL_RAW_SCALE = -2.0
 
 @dataclass(frozen=True)
 class GridPosterior:
-    """Dense parameters of every cell's latents, row by row; it never leaves the model.
+    """Dense parameters of the latents of all cells, in raster order.
 
     Attributes:
         present_logits: float (B, N), log odds of presence.
@@ -41,7 +41,7 @@ class GridPosterior:
         return torch.arange(B, device=self.present_logits.device).repeat_interleave(N)
 
     def kl_where(self, size_loc: float, size_scale: float, shift_scale: float) -> Tensor:
-        """KL of each cell's where latents, float (B, N), in nats.
+        """Computes the KL of each cell's where latents, float (B, N), in nats.
 
         Args:
             size_loc: prior mean of the raw width and height.
@@ -55,14 +55,14 @@ class GridPosterior:
 
 
 class GridEncoder(nn.Module):
-    """One convolutional pass over the image gives all cells their presence, place and depth, in parallel.
+    """Infers presence, position and depth of all cells in one convolutional pass over the image.
 
     Args:
-        channels: of its convolutions.
+        channels: channels of its convolutions.
         num_downsamples: how many of them halve the size: image size / grid = 2^num_downsamples.
         feature_dim: channels of a cell's features.
         initial_size: initial mean of the raw width and height.
-        logit_limit: the log odds of presence are this times a tanh, so that no cell dies for good.
+        logit_limit: bound of the log odds of presence (by a tanh), so that no cell stays absent for good.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class GridEncoder(nn.Module):
             self.head.bias[5:9] = _INITIAL_RAW_SCALE
 
     def forward(self, images: Tensor) -> GridPosterior:
-        """Images float (B, 3, H, W) to parameters for N = grid² cells, in single precision."""
+        """Computes the parameters of N = grid² cells from images float (B, 3, H, W), in single precision."""
         features = self.net(images)
         features = self.joined(torch.cat([features, self.lateral(features)], dim=1))
         parameters = rearrange(self.head(features), "b d h w -> b (h w) d").float()
@@ -102,13 +102,13 @@ class GridEncoder(nn.Module):
 
 
 class SPACEGlimpseEncoder(nn.Module):
-    """Glimpses (M, 3, S, S) to mean and standard deviation of `z_what`, each (M, D).
+    """Encodes glimpses (M, 3, S, S) to mean and standard deviation of `z_what`, each (M, D).
 
     Args:
-        channels: of its convolutions, each of which halves the size.
-        size: S.
+        channels: channels of its convolutions, each of which halves the size.
+        size: side S of the glimpses.
         hidden_dim: width of the layer between them and the outputs.
-        latent_dim: D.
+        latent_dim: size D of `z_what`.
     """
 
     def __init__(self, channels: Sequence[int], size: int, hidden_dim: int, latent_dim: int) -> None:
@@ -129,7 +129,7 @@ class SPACEGlimpseEncoder(nn.Module):
 
 
 def windows_from_where(where: Tensor, grid: int, min_side: float) -> Tensor:
-    """Windows of SPACE's where latents.
+    """Converts SPACE's where latents to windows.
 
     A window's side is sigmoid(size) of the image's; its centre lies tanh(shift) cells from its cell's centre, so
     that it may reach the neighbours'. (The authors write the centre in -1 ... 1.)
@@ -149,7 +149,7 @@ def windows_from_where(where: Tensor, grid: int, min_side: float) -> Tensor:
 
 
 def boundary_ring(size: int, share: float) -> Tensor:
-    """A frame of ones (1, 1, size, size), `share` of the side wide, around zeros."""
+    """Returns a frame of ones (1, 1, size, size), `share` of the side wide, around zeros."""
     width = max(1, round(share * size))
     ring = torch.ones(1, 1, size, size)
     ring[..., width : size - width, width : size - width] = 0

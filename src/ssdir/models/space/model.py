@@ -84,8 +84,8 @@ class SPACEConfig(Config):
         background: networks of what is behind the objects.
         score_threshold: least presence probability of an object at the operating point.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors evaluate, or the
-            `tight` box around what is opaque in it. The size prior holds all windows near one size, so `tight` is
-            the default: the window of a 14×3 px digit is no box of it.
+            `tight` box around what is opaque in it. The size prior keeps all windows near one size, so `tight` is
+            the default: the window of a 14×3 px digit is far larger than its box.
     """
 
     kind: Literal["SPACE"] = "SPACE"
@@ -146,7 +146,7 @@ class SPACE(GenerativeModel):
             follows from it, so that a checkpoint resumes exactly.
 
     Args:
-        config: its parts.
+        config: the model's config.
         class_names: one name for all objects: the model is class-agnostic.
     """
 
@@ -216,7 +216,7 @@ class SPACE(GenerativeModel):
             raise ValueError("objects need z_what and z_depth to be decoded")
         appearances, alpha = self._decode_what(objects.z_what)
         if self.config.output_boxes == "tight":
-            # z_where is the box around what is opaque: of the decoded window, that part goes there.
+            # z_where is the box around the opaque part of the window, so the window is computed from it.
             parts = tight_boxes(alpha, OPAQUE_FROM)
             own = torch.arange(len(objects), device=alpha.device)
             layers = torch.cat([appearances, alpha], dim=1)
@@ -236,11 +236,11 @@ class SPACE(GenerativeModel):
         return self.decode(objects, behind)
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
-        """The negative evidence lower bound, and the boundary loss; unsupervised, so `targets` are not used.
+        """Computes the negative evidence lower bound and the boundary loss, which are unsupervised.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            targets: ignored; part of the common face.
+            targets: not used; part of the interface of `GenerativeModel`.
 
         Returns:
             `nll`, `kl_present`, `kl_where`, `kl_depth`, `kl_what`, `kl_background` and `boundary`, in nats per
@@ -276,7 +276,7 @@ class SPACE(GenerativeModel):
     def _nll(
         self, images: Tensor, foreground: Tensor, coverage: Tensor, behind: BackgroundDraw, step: int
     ) -> Tensor:
-        """Negative log-likelihood of the mixture of fore- and background, nats per image.
+        """Computes the negative log-likelihood of the mixture of fore- and background, in nats per image.
 
         The foreground's mean is its colour, not yet multiplied by its opacity as in the authors' code, so that the
         mixture's mean is the reconstruction.
@@ -289,7 +289,7 @@ class SPACE(GenerativeModel):
         return -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
 
     def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draws every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
+        """Samples every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
         where = posterior.where_loc + posterior.where_scale * torch.randn_like(posterior.where_loc)
         depth = posterior.depth_loc + posterior.depth_scale * torch.randn_like(posterior.depth_loc)
         presence = sample_relaxed_bernoulli(posterior.present_logits, self.config.temperature.value(step))
@@ -297,10 +297,10 @@ class SPACE(GenerativeModel):
         return to_xyxy(self._windows(where)).flatten(0, 1), presence.flatten(), nearness.flatten()
 
     def _kl_terms(self, posterior: GridPosterior, kl_what: Tensor, step: int) -> dict[str, Tensor]:
-        """KL terms of the foreground's latents, nats per image; `kl_what` (M,) is that of every cell.
+        """Computes the KL terms of the foreground's latents, in nats per image; `kl_what` (M,) is every cell's KL.
 
-        Those of an object count as far as it is there: the paper's prior gives an absent one no latents, hence the
-        expectation over presence. (The authors' code counts every cell's in full.)
+        An object's KL is weighted by its presence: under the paper's prior an absent object has no latents, hence
+        the expectation over presence. (The authors' code counts the KL of every cell in full.)
         """
         config, B = self.config, len(posterior.present_logits)
         present = posterior.present_logits.sigmoid().flatten()
@@ -316,7 +316,7 @@ class SPACE(GenerativeModel):
         return {"kl_present": kl_present.sum() / B, **terms}
 
     def _boundary(self, windows: Tensor, gate: Tensor, coverage: Tensor, step: int) -> Tensor:
-        """Opacity on the frames of windows that hold an object, 0.5 (frame · opacity / sigma)² per pixel."""
+        """Penalises opacity on the frames of windows with an object: 0.5 (frame · opacity / sigma)² per pixel."""
         weight = self.config.boundary.value(step)
         if not weight:
             return coverage.new_zeros(())
@@ -332,12 +332,12 @@ class SPACE(GenerativeModel):
         return sample_glimpses(images, windows, image_index, self.config.glimpse_size, antialias=True)
 
     def _decode_what(self, z_what: Tensor) -> tuple[Tensor, Tensor]:
-        """Appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S), in single precision."""
+        """Decodes premultiplied appearances (M, 3, S, S) and alpha (M, 1, S, S), in single precision."""
         appearances, alpha = self.glimpse_decoder(z_what)
         return appearances.float(), alpha.float()
 
     def _select(self, posterior: GridPosterior, threshold: float) -> Objects:
-        """The cells that hold an object; `z_where` is their window."""
+        """Selects the cells that hold an object; `z_where` is their window."""
         scores = posterior.present_logits.sigmoid().flatten()
         kept = (scores >= threshold).nonzero()[:, 0]
         windows = rearrange(self._windows(posterior.where_loc), "b n d -> (b n) d")
@@ -353,7 +353,7 @@ class SPACE(GenerativeModel):
         )
 
     def _placed(self, posterior: GridPosterior, boxes: Objects) -> Objects:
-        """Given boxes with the depth that the cell of their centre would give them."""
+        """Adds to given boxes the depth that the cell of their centre infers."""
         column, row = (boxes.z_where[:, :2] * self.config.grid).long().clamp(0, self.config.grid - 1).unbind(dim=1)
         cell = row * self.config.grid + column
         depth = posterior.depth_loc[boxes.image_index, cell]
@@ -361,9 +361,9 @@ class SPACE(GenerativeModel):
         return plain.replace(z_depth=depth, anchor_index=cell)
 
     def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
-        """The windows (M, 4), xyxy, through which to look at given boxes.
+        """Computes the windows (M, 4), xyxy, of given boxes.
 
-        Where boxes are tight, the window is what the size prior holds windows to, and larger for larger boxes.
+        For tight boxes, a window has the prior's mean size, or a larger one for larger boxes.
         """
         if self.config.output_boxes == "tight":
             usual = 1 / (1 + exp(-self.config.size_prior.value(int(self.step))))
@@ -373,5 +373,5 @@ class SPACE(GenerativeModel):
 
 
 def _with_area(boxes_cxcywh: Tensor, image_size: int) -> Tensor:
-    """Boxes at least a tenth of a pixel wide and high, so that sampling never divides by zero."""
+    """Widens boxes to at least a tenth of a pixel, so that sampling never divides by zero."""
     return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / image_size)], dim=1)

@@ -1,6 +1,6 @@
-"""The nets of SPACE (Lin et al. 2020, appendix): convolutions with group norm, and subpixel decoders.
+"""The networks of SPACE (Lin et al. 2020, appendix): convolutions with group norm, and subpixel decoders.
 
-SiLU stands where the authors have CELU, whose exponential torch does not vectorise on CPUs (9 times the time).
+SiLU replaces the authors' CELU, which takes 9 times as long on CPUs, because torch does not vectorise it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ MIN_SCALE = 1e-4
 
 
 def positive(raw: Tensor) -> Tensor:
-    """Raw outputs as standard deviations."""
+    """Maps raw outputs to positive standard deviations."""
     return F.softplus(raw) + MIN_SCALE
 
 
 def conv(before: int, after: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size, or halves it (4×4, stride 2), SiLU and group norm."""
+    """Builds a convolution that keeps the size, or halves it (4×4, stride 2), with SiLU and group norm."""
     layer = nn.Conv2d(before, after, kernel, stride, padding=(kernel - 1) // 2)
     return nn.Sequential(layer, nn.SiLU(inplace=True), nn.GroupNorm(gcd(after, 8), after))
 
 
 def strided(channels: Sequence[int], num_downsamples: int) -> nn.Sequential:
-    """Convolutions along `channels`, of which the first `num_downsamples` halve the size."""
+    """Builds convolutions of these channels, of which the first `num_downsamples` halve the size."""
     return nn.Sequential(
         *(
             conv(before, after, 4, stride=2) if index < num_downsamples else conv(before, after)
@@ -38,12 +38,12 @@ def strided(channels: Sequence[int], num_downsamples: int) -> nn.Sequential:
 
 
 class SubpixelDecoder(nn.Module):
-    """Latents (M, D) to a picture (M, out, S, S): 1×1, then per entry a pixel shuffle that doubles, and a 3×3.
+    """Decodes latents (M, D) to images (M, out, S, S): a 1×1 start, then blocks of a pixel shuffle and a 3×3.
 
     Args:
-        latent_dim: D.
+        latent_dim: size D of the latents.
         channels: width of the 1×1 start, then of each upsampling block; S = 2^(entries - 1).
-        out_channels: of the last 3×3, without activation.
+        out_channels: channels of the last 3×3 convolution, which has no activation.
     """
 
     def __init__(self, latent_dim: int, channels: Sequence[int], out_channels: int) -> None:
@@ -55,13 +55,13 @@ class SubpixelDecoder(nn.Module):
         self.net = nn.Sequential(*layers, nn.Conv2d(channels[-1], out_channels, 3, padding=1))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents float (M, D) to logits float (M, out, S, S)."""
+        """Decodes latents float (M, D) to logits float (M, out, S, S)."""
         logits: Tensor = self.net(latents[:, :, None, None])
         return logits
 
 
 class SPACEDecoder(SubpixelDecoder):
-    """`z_what` (M, D) to appearances (M, 3, S, S), premultiplied, and alpha (M, 1, S, S), in [0, 1]."""
+    """Decodes `z_what` (M, D) to premultiplied appearances (M, 3, S, S) and alpha (M, 1, S, S), in [0, 1]."""
 
     def __init__(self, latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__(latent_dim, channels, out_channels=4)

@@ -1,4 +1,4 @@
-"""The grid of SPAIR: from images to the latents of every cell, each cell seeing those before it."""
+"""The grid of SPAIR, which infers the latents of every cell, each conditioned on earlier cells."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SPAIRCellsConfig(Config):
     """Options of the cells.
 
     Attributes:
-        lookback: a cell sees the samples of the earlier cells up to so many rows and columns away; 0 for none.
+        lookback: distance, in rows and columns, of the earlier cells whose samples a cell reads; 0 for none.
         lateral: widths of the hidden layers of each of the three lateral nets (where, depth, present).
-        passed: features that one lateral net hands to the next.
-        anchor: side in pixels of the square that sizes are fractions of.
+        passed: number of features that each lateral net passes to the next.
+        anchor: side of the square that sizes are relative to, in pixels.
         size_init: side of every object before training, in anchors.
         where_scale_init: standard deviation of box logits before training.
     """
@@ -61,7 +61,7 @@ class Cells:
         what_loc: float (B, N, D).
         what_scale: float (B, N, D).
         what: float (B, N, D), sampled.
-        depth_loc: float (B, N), of the depth's logit.
+        depth_loc: float (B, N), mean of the depth's logit.
         depth_scale: float (B, N).
         depth: float (B, N), sampled logit.
         present_logits: float (B, N), log odds of presence.
@@ -86,14 +86,14 @@ class Cells:
 
 
 class SequentialCells(nn.Module):
-    """Reads cells one after another in raster order, each conditioned on the samples of its earlier neighbours.
+    """Infers cells in raster order, each conditioned on the samples of its earlier neighbours.
 
-    Cells that do not see each other, directly or through others, are read together: the result is the same as one
-    by one, in fewer steps (16 instead of 36 for 6 × 6 cells).
+    Cells that do not depend on each other are computed together: the result is the same as one by one, in fewer
+    steps (16 instead of 36 for 6 × 6 cells).
 
     Args:
-        config: sizes.
-        glimpses: what is cut out, and how it is encoded.
+        config: sizes and options.
+        glimpses: size of the glimpses, and their encoder.
         features: size F of a cell's features.
         side: cells along each side of the grid.
         pixels_per_cell: side of a cell.
@@ -143,13 +143,13 @@ class SequentialCells(nn.Module):
         head.bias[4:8] = torch.logit(torch.tensor(self.config.where_scale_init / 2))
 
     def forward(self, images: Tensor, features: Tensor, temperature: float | None, wheels: bool = False) -> Cells:
-        """Latents of all cells.
+        """Infers the latents of all cells.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
             features: float (B, N, F).
             temperature: temperature of the relaxed presence; None takes means and decisions instead of samples.
-            wheels: hold boxes, depths and presence as they are: no gradient reaches the nets that decide on them.
+            wheels: give no gradient to the nets that predict boxes, depths and presence.
 
         Returns:
             Every cell's latents.
@@ -175,7 +175,7 @@ class SequentialCells(nn.Module):
     def _read(
         self, images: Tensor, inputs: Tensor, wave: list[int], temperature: float | None, wheels: bool
     ) -> Cells:
-        """Latents of the cells of a wave; `inputs` (B, n, ·) is what each of them sees."""
+        """Computes the latents of the n cells of a wave from their inputs (B, n, ·)."""
         sample = temperature is not None
         where_loc, where_raw, passed = self.where_net(inputs).split([4, 4, self.config.passed], dim=2)
         where_loc, where_scale = _held(where_loc, wheels), _scale(_held(where_raw, wheels))
@@ -207,7 +207,7 @@ class SequentialCells(nn.Module):
         )
 
     def encode_glimpses(self, images: Tensor, boxes_cxcywh: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of `z_what`, (B, n, D) each, of boxes (B, n, 4), as many in every image."""
+        """Computes mean and standard deviation of `z_what`, (B, n, D) each, of n boxes per image (B, n, 4)."""
         B, n, _ = boxes_cxcywh.shape
         image_index = torch.arange(B, device=images.device).repeat_interleave(n)
         boxes = rearrange(to_xyxy(boxes_cxcywh), "b n c -> (b n) c")
@@ -215,13 +215,13 @@ class SequentialCells(nn.Module):
         return rearrange(loc, "(b n) d -> b n d", b=B), rearrange(scale, "(b n) d -> b n d", b=B)
 
     def encode_packed(self, images: Tensor, boxes: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of `z_what`, (M, D) each, of packed boxes (M, 4), xyxy."""
+        """Computes mean and standard deviation of `z_what`, (M, D) each, of packed boxes (M, 4), xyxy."""
         glimpses = sample_glimpses(images, boxes, image_index, self.glimpse_size)
         loc, raw = self.encoder(glimpses).chunk(2, dim=1)
         return loc, _scale(raw)
 
     def depth_of(self, seen: Tensor, where: Tensor, what: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and standard deviation (...) of depth's logit, and features (..., passed) for the presence net."""
+        """Computes mean and standard deviation (...) of depth's logit, and features (..., passed) for presence."""
         outputs = self.depth_net(torch.cat([seen, squash(where), what], dim=-1))
         return outputs[..., 0], _scale(outputs[..., 1]), outputs[..., 2:]
 
@@ -232,10 +232,10 @@ class SequentialCells(nn.Module):
         return torch.cat([squash(cells.where), cells.what, scalars], dim=2)
 
     def to_boxes(self, where: Tensor, corners: Tensor) -> Tensor:
-        """Logits (..., 4) to boxes (..., 4), cxcywh relative to the image.
+        """Converts logits (..., 4) to boxes (..., 4), cxcywh relative to the image.
 
-        A centre lies in its cell or up to `offset_range` beyond; a size is a fraction of the anchor. So a cell
-        sees the same numbers wherever it is, and however large the image is.
+        A centre lies in its cell or up to `offset_range` beyond; a size is relative to the anchor. So the logits
+        do not depend on the cell's position or the image's size.
 
         Args:
             where: logits of (x, y, width, height).
@@ -249,20 +249,20 @@ class SequentialCells(nn.Module):
         return torch.cat([(corners + self.cell * offset).clamp(0, 1), self.anchor * size], dim=-1)
 
     def to_logits(self, boxes_cxcywh: Tensor, corners: Tensor) -> Tensor:
-        """Inverse of `to_boxes`; boxes out of a cell's reach get the nearest that are in it."""
+        """Converts boxes to logits, the inverse of `to_boxes`; boxes out of a cell's range are clipped to it."""
         offset = (boxes_cxcywh[..., :2] - corners) / self.cell
         size = boxes_cxcywh[..., 2:] / self.anchor
         shares = [_shrink(offset, OFFSET_RANGE), _shrink(size, SIZE_RANGE)]
         return torch.logit(torch.cat(shares, dim=-1)).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def cell_of(self, boxes_cxcywh: Tensor) -> Tensor:
-        """The raster index (M,) of the cell that each box (M, 4) has its centre in."""
+        """Returns the raster index (M,) of the cell that contains the centre of each box (M, 4)."""
         column, row = (boxes_cxcywh[:, :2] / self.cell).long().clamp(0, self.side - 1).unbind(dim=1)
         return row * self.side + column
 
 
 def earlier_neighbours(side: int, lookback: int) -> list[list[int]]:
-    """Lists each cell's earlier cells, in raster order, within `lookback` rows and columns; -1 is outside."""
+    """Lists each cell's earlier neighbours, within `lookback` rows and columns, by raster index; -1 is outside."""
     reach = range(-lookback, lookback + 1)
     offsets = [(dy, dx) for dy in reach for dx in reach if (dy, dx) < (0, 0)]
     return [
@@ -273,7 +273,7 @@ def earlier_neighbours(side: int, lookback: int) -> list[list[int]]:
 
 
 def wavefront(side: int, lookback: int) -> list[list[int]]:
-    """Cells in groups of which none sees another: along slanted lines, each after all lines that its cells see."""
+    """Groups cells, along slanted lines, so that no cell depends on another of its group or of a later one."""
     cells = [(y, x) for y in range(side) for x in range(side)]
     if not lookback:
         return [[y * side + x for y, x in cells]]
@@ -284,7 +284,7 @@ def wavefront(side: int, lookback: int) -> list[list[int]]:
 
 
 def _scale(raw: Tensor) -> Tensor:
-    """A standard deviation in (0, 2), as in SPAIR: a posterior never gets much wider than its prior."""
+    """Maps raw outputs to standard deviations in (0, 2), as in SPAIR."""
     return 2 * squash(raw)
 
 

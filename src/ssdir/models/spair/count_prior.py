@@ -1,4 +1,4 @@
-"""SPAIR's prior over which cells hold an object: through how many there are (Crawford & Pineau 2019, appendix A).
+"""SPAIR's prior of the presence of cells, which follows from a prior of the number of objects (appendix A).
 
 The number of objects C of an image's N cells is truncated geometric, p(C) ∝ q^C, and given C every choice of C
 cells is as likely as any other. Cells are thus exchangeable, and a cell's prior given the earlier ones depends on
@@ -17,10 +17,11 @@ from ssdir.models.presence import bernoulli_kl
 
 
 def count_distribution(log_odds: float, num_cells: int) -> Tensor:
-    """Log-probability of each count C in the truncated geometric distribution, float64 (N + 1,).
+    """Computes the log-probability of each count C in the truncated geometric distribution, float64 (N + 1,).
 
     Args:
-        log_odds: of q, the probability of one more object: large for a uniform count, low for few objects.
+        log_odds: log odds of q, the probability of one more object: large for a uniform count, low for few
+            objects.
         num_cells: N, the most objects there can be.
     """
     counts = torch.arange(num_cells + 1, dtype=torch.float64)
@@ -29,7 +30,7 @@ def count_distribution(log_odds: float, num_cells: int) -> Tensor:
 
 
 def presence_table(log_odds: float, num_cells: int) -> Tensor:
-    """p(z_i = 1 | c of the cells before i are present) for every i and c, float64 (N, N).
+    """Computes p(z_i = 1 | c of the cells before i are present) for every i and c, float64 (N, N).
 
     A sequence of i cells of which c are present has probability f_i(c), the same for each such sequence:
     f_N(c) = p(c) / binom(N, c), and f_i(c) = f_{i+1}(c) + f_{i+1}(c + 1), the next cell being absent or present.
@@ -50,7 +51,7 @@ def presence_table(log_odds: float, num_cells: int) -> Tensor:
 
 
 def count_prior_kl(present_logits: Tensor, present: Tensor, log_odds: float) -> Tensor:
-    """KL of each cell's presence from its prior given the earlier cells, in nats, float (B, N).
+    """Computes the KL of each cell's presence from its prior given the earlier cells, in nats, float (B, N).
 
     Summed over cells and averaged over samples this is KL(q(z) ‖ p(z)) exactly: the chain rule, each term in
     closed form given the sampled cells before it.

@@ -82,8 +82,7 @@ class SPAIRConfig(Config):
         glimpses: glimpses of objects, and their encoder.
         decoder: decoder of objects.
         prior: priors of the latents.
-        wheels_steps: number of first steps that train only what objects look like, with boxes and presence as they
-            are.
+        wheels_steps: number of first steps that train only the appearance, not boxes and presence.
         score_threshold: least probability of presence of an object.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors have it, or the
             `tight` box around what is bright in it. Nothing but the size prior pulls windows to objects, which
@@ -150,7 +149,7 @@ class SPAIR(GenerativeModel):
 
     @torch.no_grad()
     def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-        """Detects and embeds objects; the posterior's means are taken, nothing is sampled.
+        """Detects and embeds objects by the posterior's means, without sampling.
 
         Args:
             images: float (B, 3, H, W) in [0, 1], of the model's image size.
@@ -183,7 +182,7 @@ class SPAIR(GenerativeModel):
         return objects.replace(z_where=to_cxcywh(tight).clamp(0, 1))
 
     def _tight_parts(self, appearances: Tensor) -> Tensor:
-        """The boxes (M, 4), xyxy relative to their windows, around what is bright in appearances (M, 3, S, S)."""
+        """Computes boxes (M, 4), xyxy relative to windows, of the bright parts of appearances (M, 3, S, S)."""
         return tight_boxes(appearances.amax(dim=1, keepdim=True), BRIGHT_FROM)
 
     def _read(self, images: Tensor) -> Cells:
@@ -217,7 +216,7 @@ class SPAIR(GenerativeModel):
         return torch.cat([boxes_cxcywh[:, :2], size], dim=1)
 
     def _with_area(self, boxes_cxcywh: Tensor) -> Tensor:
-        """Boxes in xyxy, at least a tenth of a pixel wide and high: a box without area shows nothing."""
+        """Converts boxes to xyxy, at least a tenth of a pixel wide and high, so that none is invisible."""
         center, size = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / self.image_size)
         return to_xyxy(torch.cat([center, size], dim=1))
 
@@ -229,7 +228,7 @@ class SPAIR(GenerativeModel):
         present, windows = torch.ones_like(objects.z_depth), self._with_area(objects.z_where)
         pictures = torch.cat([appearances, alpha], dim=1)
         if self.config.output_boxes == "tight" and len(objects):
-            # Drawn is the whole window; the object's own picture is the part of it that its box is around.
+            # The whole window is composited; the object's appearance is the part of it inside the box.
             parts, own = self._tight_parts(appearances), torch.arange(len(objects), device=alpha.device)
             windows = around_parts(windows, parts)
             pictures = sample_glimpses(pictures, parts, own, self.config.glimpses.size)
@@ -239,7 +238,7 @@ class SPAIR(GenerativeModel):
     def _render(
         self, appearances: Tensor, alpha: Tensor, present: Tensor, depth: Tensor, boxes: Tensor, counts: list[int]
     ) -> Tensor:
-        """Every pixel is the mean of the objects there, weighted by presence, opacity and depth, on black.
+        """Composites objects over black: each pixel is their mean, weighted by presence, opacity and depth.
 
         Args:
             appearances: float (M, 3, S, S), premultiplied by alpha.
@@ -259,13 +258,13 @@ class SPAIR(GenerativeModel):
         return mean.clamp(0, 1)
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
-        """The negative evidence lower bound of a sample, in nats per image, averaged over the batch.
+        """Computes the negative evidence lower bound of a sample, in nats per image, averaged over the batch.
 
-        In training mode each call is a step of the schedules.
+        In training mode, each call is a step of the schedules.
 
         Args:
             images: float (B, 3, H, W) in [0, 1].
-            targets: ignored; part of the common face.
+            targets: not used; part of the interface of `GenerativeModel`.
 
         Returns:
             `nll_image`, `kl_where`, `kl_what`, `kl_depth` (these three count where an object is present),
@@ -275,7 +274,7 @@ class SPAIR(GenerativeModel):
         step = int(self.step)
         if self.training:
             self.step += 1
-        with torch.autocast(images.device.type, enabled=False):  # Boxes need all their digits.
+        with torch.autocast(images.device.type, enabled=False):  # Boxes need single precision.
             cells: Cells = self.cells(
                 images,
                 self.backbone(images),

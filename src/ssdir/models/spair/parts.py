@@ -50,7 +50,7 @@ class SPAIRGridConfig(Config):
 
     @property
     def receptive_field(self) -> int:
-        """Side of what a cell's features see, in pixels."""
+        """Side of the receptive field of a cell's features, in pixels."""
         field, step = 1, 1
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             field, step = field + (kernel - 1) * step, step * stride
@@ -58,11 +58,11 @@ class SPAIRGridConfig(Config):
 
 
 class GridBackbone(nn.Module):
-    """Images to one feature vector per cell, of a window that is centred on the cell.
+    """Computes a feature vector per cell, from a window that is centred on the cell.
 
     Args:
         config: the convolutions.
-        image_size: side of the images; the grid covers them, the last cells maybe reaching beyond.
+        image_size: side of the images in pixels; the last cells of the grid may extend beyond them.
     """
 
     def __init__(self, config: SPAIRGridConfig, image_size: int) -> None:
@@ -81,13 +81,13 @@ class GridBackbone(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images float (B, 3, H, W) in [0, 1] to features (B, N, F), cells in raster order."""
+        """Computes features (B, N, F) of images float (B, 3, H, W) in [0, 1], cells in raster order."""
         features: Tensor = self.layers(F.pad(images, self.padding))
         return rearrange(features, "b f h w -> b (h w) f")
 
 
 class SPAIRGlimpseConfig(Config):
-    """Glimpses, and how `z_what` is read off them.
+    """Size of the glimpses, and the encoder of `z_what`.
 
     Attributes:
         size: side S of glimpses, and of decoded objects, in samples.
@@ -103,7 +103,7 @@ class SPAIRGlimpseConfig(Config):
 
 
 class SPAIRGlimpseEncoder(nn.Module):
-    """Glimpses (M, 3, S, S) to the mean and the raw scale of `z_what`, (M, 2 D).
+    """Encodes glimpses (M, 3, S, S) to the mean and the raw scale of `z_what`, (M, 2 D).
 
     Convolutional, as in SSDIR's comparison (paper §4); SPAIR's own is an MLP.
     """
@@ -144,7 +144,7 @@ class SPAIRDecoderConfig(Config):
 
 
 class SPAIRDecoder(nn.Module):
-    """`z_what` (M, D) to appearances (M, 3, S, S), premultiplied by alpha, and alpha (M, 1, S, S), in [0, 1]."""
+    """Decodes `z_what` (M, D) to premultiplied appearances (M, 3, S, S) and alpha (M, 1, S, S), in [0, 1]."""
 
     def __init__(self, latent_dim: int, size: int, config: SPAIRDecoderConfig) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class SPAIRDecoder(nn.Module):
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Linear layers with ReLU between."""
+    """Builds linear layers with ReLU between them."""
     layers: list[nn.Module] = []
     for before, after in pairwise([inputs, *hidden]):
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
@@ -169,5 +169,5 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 def squash(logits: Tensor) -> Tensor:
-    """The sigmoid of bounded logits."""
+    """Computes the sigmoid of logits that are clamped first."""
     return logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT).sigmoid()

@@ -50,7 +50,7 @@ def compare_photographs(
     Args:
         rows: see `choose_rows`.
         data: the folder that holds some of `SOURCES`, or a data set of its own in any known layout.
-        out: gets the folder `photos`.
+        out: folder to write the folder `photos` into.
         detector: a model whose boxes rows without a detector are measured at too; None leaves these out.
         minutes: time after which no row is begun.
         device: where trained models run, see `choose_device`. The networks of the other rows run on the CPU.
@@ -173,7 +173,7 @@ def measure_row(
 
 
 def _settings(embedder: Embedder, detector: Predictor | None) -> dict[str, Any]:
-    """What decides the metrics besides the data."""
+    """Returns the settings, besides the data, that determine the metrics."""
     boxes_of = None if detector is None or embedder.detects else weights_fingerprint(detector.model)
     return {"version": VERSION, **embedder.settings, "detections": boxes_of, "threads": 1}
 

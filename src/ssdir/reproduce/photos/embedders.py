@@ -36,12 +36,12 @@ _CROPS_AT_ONCE = 8
 class Embedder(ABC):
     """Embeds given boxes of photographs.
 
-    What is fitted, such as principal components, is fitted on the training split's features.
+    Fitted parts, such as principal components, are fitted on the features of the training split.
 
     Attributes:
         name: name of the row.
-        about: what its embeddings are, in a sentence.
-        seed: of its random weights or training; rows of one name with different seeds are one row of tables.
+        about: a sentence about its embeddings.
+        seed: seed of its random weights or training; rows of one name with different seeds are one row of tables.
         detects: whether it has a detector, so that it is measured at its own boxes.
     """
 
@@ -52,7 +52,7 @@ class Embedder(ABC):
 
     @property
     def settings(self) -> dict[str, object]:
-        """What decides the embeddings, as JSON has it; a row is measured again when it changes."""
+        """The settings that determine the embeddings, for JSON; a row is measured again when they change."""
         return {"about": self.about}
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Embedder(ABC):
 
         Args:
             images: B photographs, each uint8 (H, W, 3), RGB, of any size.
-            boxes: M objects of these B images; `z_where` is what is read.
+            boxes: M objects of these B images, of which only `z_where` is used.
 
         Returns:
             float32 (M, F), row-aligned with the boxes.
@@ -75,7 +75,7 @@ class Embedder(ABC):
         """Learns from the features (M, F) of the training split; by default nothing."""
 
     def transform(self, features: NDArray[np.float32]) -> Array:
-        """Makes embeddings float64 (M, D) of features (M, F); by default they are the same."""
+        """Computes embeddings float64 (M, D) from features (M, F); by default they are the features."""
         return features.astype(np.float64)
 
     def embed(self, images: Sequence[Image8], boxes: Objects) -> Array:
@@ -87,7 +87,7 @@ class ProjectedEmbedder(Embedder):
     """An embedder whose embeddings are principal components of its features, and so are centred.
 
     Attributes:
-        standardise: whether each feature is brought to unit variance first.
+        standardise: whether each feature is scaled to unit variance first.
     """
 
     standardise = False
@@ -114,8 +114,8 @@ class RoIAlignEmbedder(ProjectedEmbedder):
         name: name of the row.
         side: side of the square, in pixels.
         size: samples along each side of a box, at both strides.
-        weights: those of `TimmConfig`; None for random ones.
-        seed: of random weights.
+        weights: see `TimmConfig`; None for random weights.
+        seed: seed of random weights.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class PixelEmbedder(ProjectedEmbedder):
 
 
 def _config(weights: str | None) -> TimmConfig:
-    """The network with its maps of strides 16 and 32."""
+    """Builds the network with its feature maps of strides 16 and 32."""
     return TimmConfig(name=NETWORK, weights=weights, num_levels=2, top_down=0)
 
 

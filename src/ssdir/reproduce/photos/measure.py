@@ -30,7 +30,7 @@ from ssdir.reproduce.photos.photographs import Fold, Photographs
 
 CLUSTER_SEEDS = range(5)
 BYTES_PER_VALUE = 4
-"""Of an embedding as float32."""
+"""Bytes per dimension of an embedding, stored as float32."""
 _IMAGES_AT_ONCE = 8
 
 Features = NDArray[np.float32]
@@ -38,7 +38,7 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detections:
-    """What was detected in the tested photographs.
+    """The objects detected in the tested photographs.
 
     Attributes:
         features: float32 (M, F), at the detected boxes.
@@ -58,8 +58,8 @@ class PhotographFeatures:
 
     Attributes:
         clean: float32 (T, F), of the true boxes of all photographs.
-        changed: by name of the change, float32 (T, F), of the true boxes of the tested ones; other rows are 0.
-        detected: None where there is no detector.
+        changed: by name of the change, float32 (T, F), of the true boxes of tested photographs; other rows are 0.
+        detected: the detected objects; None without a detector.
     """
 
     clean: Features
@@ -73,7 +73,7 @@ def compute_features(
     """Computes an embedder's features of a data set: at true boxes, in changed photographs, at detected boxes.
 
     Args:
-        embedder: what embeds. One that detects is measured at its own boxes.
+        embedder: the embedder. One that detects is measured at its own boxes.
         photographs: the data set.
         detector: detects for embedders that don't; None leaves detected boxes out.
         progress: called with (images done, all images, what is done).
@@ -112,16 +112,16 @@ def _detect(
     tested, done = photographs.tested, 0
     for images, truth in photographs.batches(tested, _IMAGES_AT_ONCE):
         if detector is None:
-            found = embedder.detect(images)
+            objects = embedder.detect(images)
         else:
-            found = detector.encode(images)
-            found = found.replace(z_what=torch.from_numpy(embedder.features(images, found)))
-        assert found.z_what is not None
+            objects = detector.encode(images)
+            objects = objects.replace(z_what=torch.from_numpy(embedder.features(images, objects)))
+        assert objects.z_what is not None
         of_batch = tested[done : done + len(images)]
         rows = torch.from_numpy(np.concatenate([_counted(first_object, row) for row in of_batch]))
-        features.append(found.z_what.numpy())
-        image_index.append(of_batch[found.image_index.numpy()])
-        match.append(_matched_rows(found, truth, rows).numpy())
+        features.append(objects.z_what.numpy())
+        image_index.append(of_batch[objects.image_index.numpy()])
+        match.append(_matched_rows(objects, truth, rows).numpy())
         done += len(images)
         progress(done, len(tested), "photographs, detected boxes")
     return Detections(np.concatenate(features), np.concatenate(image_index), np.concatenate(match))
@@ -131,9 +131,9 @@ def _counted(first_object: Integers, image: int) -> Integers:
     return np.arange(first_object[image], first_object[image + 1])
 
 
-def _matched_rows(found: Objects, truth: Objects, rows: Tensor) -> Tensor:
-    """Returns, of each found object, the row of the true one that it is matched to, or -1."""
-    match = match_greedy(found, truth)
+def _matched_rows(detected: Objects, truth: Objects, rows: Tensor) -> Tensor:
+    """Returns, for each detected object, the row of the true one that it is matched to, or -1."""
+    match = match_greedy(detected, truth)
     if not len(rows):
         return match
     return torch.where(match >= 0, rows[match.clamp(min=0)], match)
@@ -171,7 +171,7 @@ def measure_fold(
 def _class_metrics(
     train: EmbeddedObjects, test: EmbeddedObjects, changed: Mapping[str, EmbeddedObjects], seed: int
 ) -> dict[str, float]:
-    """Metrics that need classes, at true boxes."""
+    """Computes the metrics that need several classes, at true boxes."""
     classifiers = fit_classifiers(train)
     scores = {f"true_boxes/{name}": value for name, value in classifier_metrics(classifiers, test).items()}
     for name, objects in changed.items():
@@ -194,7 +194,7 @@ def _detected_metrics(
     labels: Integers,
     in_test: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """Scores at detected boxes of classifiers that learned at true ones; empty without a detector."""
+    """Scores classifiers that learned at true boxes on detected boxes; empty without a detector."""
     if detected is None:
         return {}
     chosen = np.isin(detected.image_index, fold.test)
@@ -214,7 +214,7 @@ def _attribute_metrics(
     in_train: NDArray[np.bool_],
     in_test: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """Class-balanced accuracies of linear probes of attributes, such as whether a face is covered."""
+    """Computes balanced accuracies of linear probes of attributes, such as whether a face is occluded."""
     scores = {}
     for name, values in photographs.attributes.items():
         probe = fit_probe(train.embeddings, values[in_train])

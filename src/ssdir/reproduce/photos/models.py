@@ -19,7 +19,7 @@ from ssdir.reproduce.photos.embedders import COMPONENTS, Embedder, ProjectedEmbe
 from ssdir.training.run_folder import read_training
 
 POOLED = "pooled"
-"""What a row of pooled features has before its model, as in `features=pooled:runs/photos`."""
+"""The prefix of a model whose pooled features are a row, as in `features=pooled:runs/photos`."""
 _POOL_SIZE = 3
 
 
@@ -37,7 +37,7 @@ class OnePassEmbedder(Embedder):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The description, and which weights the model has."""
+        """The description of the embedder, with the fingerprint of the model's weights."""
         return {"about": self.about, "weights": self.weights}
 
     def detect(self, images: Sequence[Image8]) -> Objects:
@@ -57,7 +57,7 @@ class ModelEmbedder(OnePassEmbedder):
     Args:
         name: name of the row.
         model: a model's folder or name, see `ssdir.load`.
-        device: where it runs, see `choose_device`.
+        device: device to run on, see `choose_device`.
 
     Raises:
         InputError: if there is no such model, or it has no embeddings.
@@ -76,7 +76,7 @@ class ModelEmbedder(OnePassEmbedder):
 
 
 class PooledEmbedder(OnePassEmbedder, ProjectedEmbedder):
-    """Features that a trained model's detector has of each box, as users of a detector take them.
+    """Embeds boxes by the pooled features of a trained model's detector, without further training.
 
     The arguments and errors are those of `ModelEmbedder`, except that the model needs a detector, not embeddings.
     """

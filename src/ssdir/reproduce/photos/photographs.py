@@ -27,10 +27,10 @@ NUM_FOLDS = 5
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is.
+    """The location of a data set.
 
     Attributes:
-        folders: one or more, below the folder of all data, which are used together.
+        folders: one or more folders, relative to the folder of all data, which are used together.
         min_side: least width and height of an object, relative to the image's.
     """
 
@@ -47,7 +47,7 @@ SOURCES: Mapping[str, Source] = {
 
 @dataclass(frozen=True)
 class Fold:
-    """A division of images: int64 (n,), those to learn from, and those to test on."""
+    """A division of images: the numbers of those to learn from and of those to test on, each int64 (n,)."""
 
     train: Integers
     test: Integers
@@ -60,11 +60,11 @@ class Photographs:
     Attributes:
         name: its name in results.
         paths: the image files.
-        objects: of each image, its objects; `labels` index `class_names`.
-        attributes: by name, int64 (T,), of the objects of all images in turn; where the data have such.
+        objects: the objects of each image; `labels` index `class_names`.
+        attributes: by name, int64 (T,), of the objects of all images in turn; empty if the data have none.
         class_names: the classes.
-        folds: one where the data have a split to test on; else `NUM_FOLDS` of whole images, each tested once.
-        data_hash: fingerprint of what was read.
+        folds: one if the data have a split to test on; else `NUM_FOLDS` of whole images, each tested once.
+        data_hash: fingerprint of the data.
     """
 
     name: str

@@ -113,7 +113,7 @@ def in_order(records: Sequence[Record]) -> list[Trainings]:
 
 
 def _cell(row: Trainings, metric: str) -> str:
-    """Formats a metric, with its deviation over seeds, or that which it was measured with."""
+    """Formats a metric with its standard deviation over seeds or, for one seed, the measured one."""
     values = row.values(metric)
     spec = ".1f" if metric.endswith("/ms") else ".0f" if metric.startswith("size/") else ".3f"
     text = row.text(metric, spec)

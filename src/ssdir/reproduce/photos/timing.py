@@ -1,4 +1,4 @@
-"""Time of embedding photographs with many objects, beside that of crops in the same run."""
+"""Measures the time of embedding photographs with many objects, relative to that of crops in the same run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssdir.objects import Objects
 from ssdir.reproduce.photos.embedders import COMPONENTS, CropEmbedder, Embedder
 
 COUNTS = (5, 20, 50)
-"""Objects of an image."""
+"""Numbers of objects per image."""
 REPEATS = 3
 
 
@@ -28,10 +28,10 @@ def time_metrics(
 ) -> dict[str, float]:
     """Times one thread from decoded photographs to embeddings of given boxes, one image after the other.
 
-    Processor time is counted, so that other work of the machine hardly matters.
+    Processor time is counted, so that other load on the machine hardly matters.
 
     Args:
-        embedder: what embeds, fitted.
+        embedder: the embedder, fitted.
         images: photographs, each uint8 (H, W, 3).
         progress: called with (counts done, all counts, what is done).
 
