@@ -72,9 +72,10 @@ def test_help_names_values_plainly(option: str) -> None:
     assert "Usage: ssdir encode MODEL PATH... --out PATH [OPTIONS]" in text
     assert "--batch-size N " in text
     assert "--score-threshold X " in text
-    assert "<" not in text.replace("<pixels|relative>", "").replace("<torch|onnx>", "").replace(
-        "<single|bf16>", ""
-    ).replace("<=", "")
+    assert "--engine torch|onnx " in text
+    assert "<" not in text.replace("<=", "")
+    converts = ok("data", "convert", option).stdout
+    assert "Usage: ssdir data convert DATA --to coco|yolo|voc --out PATH [OPTIONS]" in converts
 
 
 def test_without_arguments_help_is_printed_with_the_exit_code_of_bad_input() -> None:

@@ -67,10 +67,10 @@ def _argument_name(argument: Any) -> str:
 
 
 def _metavar(parameter: Any) -> str | None:
-    """Returns what stands for an option's value; None for a flag and for a choice, which lists its values."""
+    """Returns what stands for an option's value: its values, if it has a choice of them; None for a flag."""
     descriptor = parameter.type_descriptor
     if descriptor.is_choice:
-        return None
+        return "|".join(descriptor.choices)
     kinds = get_args(descriptor.annotation) or (descriptor.annotation,)
     return _METAVARS.get(kinds[0])
 
