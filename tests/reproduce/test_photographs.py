@@ -230,6 +230,6 @@ def test_rows_that_cannot_be(tmp_path: Path, agnostic_model_dir: Path) -> None:
 
 
 def test_options_of_photos_are_refused_elsewhere(tmp_path: Path) -> None:
-    assert "of photos alone" in refused("reproduce", "table1", "--row", "pixels")
+    assert "for photos alone" in refused("reproduce", "table1", "--row", "pixels")
     assert "measured alone, with --data" in refused("reproduce", "photos", "--out", tmp_path)
     assert "measured alone" in refused("reproduce", "photos", "table1", "--data", tmp_path)
