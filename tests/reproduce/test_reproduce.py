@@ -344,7 +344,7 @@ def test_the_command_says_how_it_ends(place: Path, tmp_path: Path, monkeypatch: 
     places = ["--scale", place / "trial.yaml", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     late = ssdir("scale", *places, "--minutes", 0)
     assert late.exit_code == 3
-    assert "go on with the same command" in late.stderr
+    assert "continue with the same command" in late.stderr
     monkeypatch.setattr(runner, "write_scatter", interrupted_at(1, KeyboardInterrupt))
     assert ssdir("scale", *places).exit_code == 130
     for name, sentence in (("scales", "did you mean 'scale'"), ("cost", "has no experiment 'cost'")):
