@@ -102,3 +102,17 @@ def test_keys_that_a_page_names_are_keys_of_recipes(page: Path) -> None:
     named = re.findall(rf"`((?:{SECTIONS})\.(?!safetensors)[a-z_.]+)[=:`]", page.read_text(encoding="utf-8"))
     assert [key for key in named if not {*key.split(".")} <= fields(Config)] == []
     assert set(SECTIONS.split("|")) <= fields(Config)
+
+
+@pytest.mark.slow
+def test_the_readme_prints_what_its_quick_start_says(capsys: pytest.CaptureFixture[str]) -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    said = re.findall(r"^print.*?  # (.*)$", block[1], re.MULTILINE)
+    exec(compile(block[1], "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert said
+    assert [re.sub(r"\d\.\d+", "#", line) for line in printed] == [re.sub(r"\d\.\d+", "#", line) for line in said]
+    for shown, line in zip(said, printed, strict=True):
+        numbers = [[float(number) for number in re.findall(r"\d\.\d+", text)] for text in (shown, line)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
