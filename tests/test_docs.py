@@ -108,7 +108,7 @@ def test_keys_that_a_page_names_are_keys_of_recipes(page: Path) -> None:
 def test_the_readme_prints_what_its_quick_start_says(capsys: pytest.CaptureFixture[str]) -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
-    said = re.findall(r"^print.*?  # (.*)$", block[1], re.MULTILINE)
+    said = re.findall(r"^print.*\n# (.*)$", block[1], re.MULTILINE)
     exec(compile(block[1], "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert said
