@@ -12,7 +12,7 @@ from torch import Tensor
 _SINGULAR = {"scores": "score", "labels": "label"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ObjectRow:
     """One object: numbers are Python's, vectors are tensors on their device, and what is unknown is None.
 
@@ -39,6 +39,15 @@ class ObjectRow:
     z_depth: float | None = None
     anchor_index: int | None = None
     source_index: int | None = None
+
+    def __repr__(self) -> str:
+        known: list[str] = [f"image {self.image_index}"]
+        known += [] if self.class_name is None else [self.class_name]
+        known += [] if self.score is None else [f"score {self.score:.2f}"]
+        known.append(f"box {[round(side, 3) for side in self.box.tolist()]}")
+        known += [] if self.z_what is None else [f"z_what ({len(self.z_what)},)"]
+        known += [] if self.z_depth is None else [f"z_depth {self.z_depth:.2f}"]
+        return f"ObjectRow({', '.join(known)})"
 
     @property
     def box(self) -> Tensor:

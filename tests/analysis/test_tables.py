@@ -163,6 +163,16 @@ def test_outliers_have_reconstruction_errors(
     with (tmp_path / "outliers.csv").open() as file:
         errors = [float(row["reconstruction_error"]) for row in csv.DictReader(file)]
     assert all(0 < error < 1 for error in errors)
+    printed = json.loads(ok("outliers", objects, "--out", tmp_path / "again.csv", "--json"))
+    with (tmp_path / "again.csv").open() as file:
+        written = {int(row["row"]): row for row in csv.DictReader(file)}
+    for row in printed:
+        assert row["reconstruction_error"] == pytest.approx(
+            float(written[row["row"]]["reconstruction_error"]), rel=1e-4
+        )
+        assert row["image"] == str(tmp_path / "a.png")
+    scores = [row["outlier_score"] for row in printed]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ def outliers(
     with progress("comparing") as advance:
         ranking = rank_outliers_file(objects, output, model, embeddings_only, advance)
     top = ranking.order[:10].tolist()
+    measures = {"outlier_score": ranking.score, **ranking.measures}
+    rows = [{"row": row, **{name: float(each[row]) for name, each in measures.items()}} for row in top]
     if as_json:
-        print_json([{"row": row, "outlier_score": float(ranking.score[row])} for row in top])
+        print_json([{**values, "image": ranking.images[values["row"]]} for values in rows])
         return
-    measures = [ranking.score, *ranking.measures.values()]
-    rows = [[row, *(float(each[row]) for each in measures), Path(ranking.images[row]).name] for row in top]
-    print_table(["row", "outlier_score", *ranking.measures, "image"], rows)
+    cells = [[*values.values(), Path(ranking.images[values["row"]]).name] for values in rows]
+    print_table(["row", *measures, "image"], cells)
     say(f"{out}; see {image_grid}" if image_grid else f"{out}")
     next_step("index", objects, "--out", "index")
