@@ -82,7 +82,9 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in of_the_repository if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
 def test_lines_of_prose_have_at_most_120_characters(page: Path) -> None:
     """Tables, code and formulas may be longer."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
