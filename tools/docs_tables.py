@@ -338,6 +338,22 @@ def few_photographs() -> str:
 
 
 @generated
+def own_photographs() -> str:
+    """Time and quality of the recipe that `ssdir data check` recommends for 200 photographs."""
+    result = content("bench/own-photographs")
+    counts, times, metrics = result["provenance"]["config"], result["times"]["train"], result["metrics"]
+    cores = counts["cores"]
+    rows = [
+        ["epochs of each stage", str(result["epochs"]["detector"])],
+        ["minutes of training by the clock", f"{times['wall_seconds'] / 60:.1f}"],
+        [f"minutes of CPU time on each of {cores} cores", f"{times['cpu_seconds'] / 60 / cores:.1f}"],
+        ["AP50 on VOC's val list, all objects as one class", f"{metrics['detection/ap50']:.3f}"],
+        ["linear probe of 20 classes, detected objects", f"{metrics['probe/accuracy']:.3f}"],
+    ]
+    return table([f"{counts['learned']} photographs", ""], rows)
+
+
+@generated
 def studio_edits() -> str:
     edits = content("bench/studio")
     names = {"move": "moving an object", "slider": "moving a slider"}
