@@ -17,5 +17,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _mathml(formula: re.Match[str]) -> str:
-    display = "block" if formula[2] == "[" else "inline"
-    return convert(html.unescape(formula[3].strip()), display=display)
+    text = html.unescape(formula[3].strip())
+    if formula[2] == "(":
+        return convert(text, display="inline")
+    return f'<div class="formula">{convert(text, display="block")}</div>'
