@@ -12,8 +12,8 @@ from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
+from ssdir.inference.encode_to_file import encode_to_file
 from ssdir.inference.predictor import Predictor
-from ssdir.models.shipped import shipped_models
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.app import NUM_OFFERED
@@ -63,12 +63,30 @@ def test_sample_photographs_are_photographs_and_the_same_each_time() -> None:
     assert not np.array_equal(many[3].image, many[4].image)
 
 
-def test_the_studio_opens_with_a_shipped_model_that_detects_something_in_its_samples() -> None:
-    assert default_model() == ("photos" if "photos" in shipped_models() else "tiny-digits")
+def test_the_studio_opens_with_a_model_whose_objects_decode_to_what_they_look_like() -> None:
+    assert default_model(images=Path("holiday")) == "photos"
     predictor = ssdir.load(default_model(), "cpu")
-    samples = samples_for(predictor, default_model(), NUM_OFFERED).images
+    images = [sample.image for sample in samples_for(predictor, default_model(), NUM_OFFERED).images]
+    assert len(images) == NUM_OFFERED
+    errors = (predictor.prepare(images) - predictor.reconstruct(images).reconstructions).square()
+    assert float(errors.mean()) < 0.01
+
+
+def test_a_file_of_objects_is_opened_with_its_own_model(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path
+) -> None:
+    objects = tmp_path / "objects.parquet"
+    encode_to_file(str(tiny_model_dir), [photos], objects)
+    assert default_model(objects, photos) == str(tiny_model_dir.resolve())
+    assert default_model(tmp_path / "none.parquet", photos) == "photos"
+
+
+@pytest.mark.parametrize(("model", "first"), [("photos", "temple"), ("tiny-digits", "sample 1")])
+def test_a_shipped_model_detects_something_in_its_samples(model: str, first: str) -> None:
+    predictor = ssdir.load(model, "cpu")
+    samples = samples_for(predictor, model, NUM_OFFERED).images
     assert len(samples) == NUM_OFFERED
-    assert samples[0].name == ("temple" if default_model() == "photos" else "sample 1")
+    assert samples[0].name == first
     found = predictor.encode([sample.image for sample in samples])
     assert len(found.image_index.unique()) >= NUM_OFFERED - 1
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def studio(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="A shipped model's name, or a model's or run's folder."),
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A shipped model's name, or a model's or run's folder; by default that of --objects.",
+        ),
     ] = None,
     objects: Annotated[
         Path | None, typer.Option(help="File of ssdir encode to explore; by default the samples' objects.")
@@ -52,7 +55,9 @@ def studio(
             raise _missing(error) from None
         from ssdir.studio.studio import Studio, default_model
 
-        opened = Studio.open(model or default_model(), objects, images, compare or [], device, on_stage)
+        opened = Studio.open(
+            model or default_model(objects, images), objects, images, compare or [], device, on_stage
+        )
         return web_application(opened, uploads)
 
     def listening(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +14,23 @@ from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor, as_generative, load
 from ssdir.models.io import find_model, read_description
 from ssdir.models.shipped import model_source, shipped_models
+from ssdir.store.info import read_info
 from ssdir.studio.collection import Collection, ObjectMap, collect_images, map_objects, open_collection
 from ssdir.studio.images import Samples, samples_for, samples_of_folder
 
 NUM_SAMPLES = 30
 
-PREFERRED_MODELS = ("photos", "tiny-digits")
-"""Shipped models that the studio opens with, the first choice first."""
 
+def default_model(objects: str | Path | None = None, images: Path | None = None) -> str:
+    """Returns the model that the studio opens with, where none is named.
 
-def default_model() -> str:
-    """Returns the name of the shipped model that the studio opens with."""
-    shipped = shipped_models()
-    return next(name for name in PREFERRED_MODELS if name in shipped)
+    A file of objects names its own. A folder of images is taken to be of photographs. Samples are shown with
+    `tiny-digits`, whose objects decode to what they look like, so that edits can be seen.
+    """
+    if objects is not None:
+        with suppress(InputError):  # Opening the file says what is wrong with it.
+            return read_info(objects).model
+    return "tiny-digits" if images is None else "photos"
 
 
 @dataclass(frozen=True, eq=False)
