@@ -103,10 +103,8 @@ def familiar_error(model: ObjectModel, dataset: ObjectDataset) -> float | None:
     """
     if not isinstance(model, GenerativeModel):
         return None
-    indices = _spread(len(dataset), MAX_VALIDATION_IMAGES)
-    errors = _errors(
-        model, (torch.stack([dataset.image(i) for i in chunk]) for chunk in chunks(indices, BATCH_SIZE))
-    )
+    indices = chunks(validation_indices(len(dataset)), BATCH_SIZE)
+    errors = _errors(model, (torch.stack([dataset.image(index) for index in chunk]) for chunk in indices))
     measured = errors[np.isfinite(errors)]
     return float(np.quantile(measured, FAMILIAR_QUANTILE)) if len(measured) else None
 
@@ -137,6 +135,13 @@ def check_files(predictor: Predictor, paths: Sequence[Path]) -> DomainCheck | No
     chosen = [paths[index] for index in _spread(len(paths), CHECKED_FILES)]
     read = read_image_batches(chosen, predictor.image_size, predictor.resize, BATCH_SIZE)
     return _check(predictor, (rearrange(torch.from_numpy(batch.pixels), "b h w c -> b c h w") for batch in read))
+
+
+def check_decoded(model: ObjectModel, images: Tensor, objects: Objects, scene: Scene) -> DomainCheck | None:
+    """Compares images that are decoded already, as `check_domain` does; for the arguments see `image_errors`."""
+    if model.familiar_error is None:
+        return None
+    return DomainCheck(image_errors(images, objects, scene).numpy(), model.familiar_error)
 
 
 def _check(predictor: Predictor, squares: Iterable[Tensor]) -> DomainCheck | None:

@@ -17,7 +17,7 @@ from ssdir.data.images import Image8, image_size, read_image, shrink
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.errors import InputError
-from ssdir.inference.domain import DomainCheck, check_domain
+from ssdir.inference.domain import DomainCheck, check_decoded
 from ssdir.inference.predictor import Predictor
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.objects import Objects, Scene
@@ -183,9 +183,9 @@ def encode_image(predictor: Predictor, image: Image8, name: str) -> EncodedImage
     if objects.scores is not None:
         objects = objects[objects.scores.argsort(descending=True, stable=True)]
     decoded = predictor.decode(objects)
-    square = predictor.prepare(image, "stretch")[0]
-    domain = check_domain(predictor, image)
-    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), square, objects, decoded, domain)
+    squares = predictor.prepare(image, "stretch")
+    domain = check_decoded(predictor.model, squares, objects, decoded)
+    return EncodedImage(name, image, shrink(image, SHOWN_SIDE), squares[0], objects, decoded, domain)
 
 
 def depth_ranks(objects: Objects) -> list[int]:
