@@ -14,6 +14,7 @@ import csv
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,28 @@ WITHOUT = (
 )
 
 
-def choose_photographs(voc: Path, folder: Path) -> Path:
-    """Makes a VOC folder of the first photographs of the train list, divided, and of the val list as test."""
+def listed_photographs(voc: Path, split: str) -> list[str]:
+    """Names of the photographs of a list of VOC, without their endings."""
+    return [line for line in read_lines(voc / "ImageSets" / "Main" / f"{split}.txt") if line]
+
+
+def link_photographs(voc: Path, folder: Path, parts: Mapping[str, Sequence[str]]) -> Path:
+    """Makes a VOC folder of some of another's photographs, by split, unless it is there."""
     lists = folder / "ImageSets" / "Main"
     if not lists.is_dir():
         lists.mkdir(parents=True)
         for name in ("Annotations", "JPEGImages"):
             (folder / name).symlink_to((voc / name).resolve())
-        listed = [line for line in read_lines(voc / "ImageSets" / "Main" / "train.txt") if line]
-        test = [line for line in read_lines(voc / "ImageSets" / "Main" / "val.txt") if line]
-        parts = {"train": listed[:LEARNED], "val": listed[LEARNED : LEARNED + VALIDATED], "test": test}
         for name, stems in parts.items():
             (lists / f"{name}.txt").write_text("\n".join(stems) + "\n")
     return folder
+
+
+def choose_photographs(voc: Path, folder: Path) -> Path:
+    """Makes a VOC folder of the first photographs of the train list, divided, and of the val list as test."""
+    listed, test = listed_photographs(voc, "train"), listed_photographs(voc, "val")
+    parts = {"train": listed[:LEARNED], "val": listed[LEARNED : LEARNED + VALIDATED], "test": test}
+    return link_photographs(voc, folder, parts)
 
 
 @torch.no_grad()

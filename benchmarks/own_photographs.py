@@ -16,9 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+from few_photographs import link_photographs, listed_photographs
+
 from ssdir.data.dataset import fingerprint
 from ssdir.data.readers.registry import open_dataset
-from ssdir.documents import json_text, read_lines
+from ssdir.documents import json_text
 from ssdir.evaluation.evaluate import EvaluationOptions, evaluate
 from ssdir.evaluation.provenance import provenance
 from ssdir.ops.precision import multiplies_bf16
@@ -27,17 +29,6 @@ from ssdir.training.recipe import read_recipe
 from ssdir.training.run_folder import read_summary
 
 PHOTOGRAPHS = 200
-
-
-def choose_photographs(voc: Path, folder: Path) -> Path:
-    """Makes a VOC folder of the first photographs of the train list."""
-    lists = folder / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
-    for name in ("Annotations", "JPEGImages"):
-        (folder / name).symlink_to((voc / name).resolve())
-    stems = [line for line in read_lines(voc / "ImageSets" / "Main" / "train.txt") if line][:PHOTOGRAPHS]
-    (lists / "train.txt").write_text("\n".join(stems) + "\n")
-    return folder
 
 
 def ssdir(*arguments: str | Path) -> dict[str, float]:
@@ -59,7 +50,8 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     claim(options.out, options.force)
-    data = choose_photographs(options.voc, options.work / "photographs")
+    chosen = {"train": listed_photographs(options.voc, "train")[:PHOTOGRAPHS]}
+    data = link_photographs(options.voc, options.work / "photographs", chosen)
     check, run = options.work / "check", options.work / "run"
     times = {"check": ssdir("data", "check", data, "--out", check)}
     recipe_file = check / "recommended.yaml"
