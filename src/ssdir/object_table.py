@@ -97,7 +97,7 @@ def objects_table(
     images: Sequence[str | Path] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     class_names: Sequence[str] | None = None,
-    first_image: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> pa.Table:
     """Converts objects to a table of `OBJECT_COLUMNS`; what is not known is null.
 
@@ -106,12 +106,12 @@ def objects_table(
         images: path of each image of the batch.
         sizes: (height, width) of each, in pixels, without which there are no boxes in pixels.
         class_names: the classes that labels index; the class of another label is null.
-        first_image: number of the first image.
+        numbers: `image_index` of each image; by default from 0.
 
     Raises:
-        ValueError: if there is not a path and a size for each image.
+        ValueError: if there is not a path, a size and a number for each image.
     """
-    for name, given in (("paths", images), ("sizes", sizes)):
+    for name, given in (("paths", images), ("sizes", sizes), ("numbers", numbers)):
         if given is not None and len(given) != objects.batch_size:
             raise ValueError(f"objects of {objects.batch_size} images need as many {name}, got {len(given)}")
     index, columns = objects.image_index, dict[str, Any]()
@@ -124,7 +124,8 @@ def objects_table(
         columns |= {"image_height": height_width[:, 0], "image_width": height_width[:, 1]}
     if class_names is not None and objects.labels is not None:
         columns["class"] = _named(objects.labels, class_names)
-    columns |= {"image_index": index + first_image, "label": objects.labels, "score": objects.scores}
+    numbered = index if numbers is None else np.asarray(numbers, dtype=np.int64)[index]
+    columns |= {"image_index": numbered, "label": objects.labels, "score": objects.scores}
     for name in ("z_where", "z_what", "z_what_scale", "z_depth", "anchor_index"):
         columns[name] = getattr(objects, name)
     latent_dim = 0 if objects.z_what is None else objects.z_what.shape[1]

@@ -66,6 +66,7 @@ class ObjectWriter:
         images: Sequence[str | Path],
         sizes: Sequence[tuple[int, int]],
         given: pa.Table | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -74,15 +75,18 @@ class ObjectWriter:
             images: path of each image of the batch.
             sizes: (height, width) of each, in pixels.
             given: the further columns, row-aligned with the objects.
+            numbers: `image_index` of each image, rising from batch to batch; by default they count on.
 
         Raises:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
             InputError: if a value is not finite, or outside its range.
         """
         found = objects if isinstance(objects, ObjectArrays) else objects.to_arrays()
-        table = checked_table(found, images, sizes, self.class_names, self.latent_dim, self.images_seen)
+        if numbers is None:
+            numbers = range(self.images_seen, self.images_seen + len(images))
+        table = checked_table(found, images, sizes, self.class_names, self.latent_dim, numbers)
         for index in np.flatnonzero(found.counts == 0).tolist():
-            self._without_objects[self.images_seen + index] = utf8(images[index])
+            self._without_objects[numbers[index]] = utf8(images[index])
         if len(table):
             if given is not None:
                 table = pa.table(
@@ -126,7 +130,7 @@ def checked_table(
     sizes: Sequence[tuple[int, int]],
     class_names: Sequence[str],
     latent_dim: int,
-    first_image: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> pa.Table:
     """Converts the objects of a batch of images to a table of `OBJECT_COLUMNS`, and checks every value.
 
@@ -136,7 +140,7 @@ def checked_table(
         sizes: (height, width) of each, in pixels.
         class_names: the model's classes.
         latent_dim: size D of its `z_what`.
-        first_image: number of the first image.
+        numbers: `image_index` of each image; by default from 0.
 
     Raises:
         ValueError: if the batch's parts don't fit each other, or the objects lack a field.
@@ -149,7 +153,7 @@ def checked_table(
         assert arrays.z_what is not None
         if arrays.z_what.shape[1] != latent_dim:
             raise ValueError(f"z_what must be (M, {latent_dim}), got {tuple(arrays.z_what.shape)}")
-    table = objects_table(arrays, images, sizes, class_names, first_image)
+    table = objects_table(arrays, images, sizes, class_names, numbers)
     if not len(arrays):  # whose embeddings may have no size
         return objects_schema(latent_dim).empty_table()
     for batch in table.to_batches():
