@@ -43,7 +43,10 @@ _PIXELS = "pixels of the image with its EXIF orientation applied"
 OBJECT_COLUMNS = (
     ObjectColumn("image", "string", "path", "absolute path of the file of the image"),
     ObjectColumn(
-        "image_index", "int64", "0, 1, …", "number of the image among those encoded; images without objects count"
+        "image_index",
+        "int64",
+        "0, 1, …",
+        "number of the image in the list of images; those without objects and unreadable ones count",
     ),
     ObjectColumn("image_height", "int32", _PIXELS, "height of the image"),
     ObjectColumn("image_width", "int32", _PIXELS, "width of the image"),

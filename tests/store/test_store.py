@@ -153,6 +153,29 @@ def test_info(path: Path) -> None:
     assert info.images_without_objects == {1: "img/1.png", 3: "img/3.png"}
 
 
+def test_images_that_could_not_be_read_leave_gaps(path: Path) -> None:
+    """Of a list of seven images, 0, 4 and 5 could not be read; nothing was detected in 3."""
+    batches = [make_objects([0, 0], 1), make_objects([1, 1], 2), make_objects([0], 1)]
+    with ObjectWriter(path, "tiny", CLASSES, LATENT_DIM, "weights") as writer:
+        writer.write(batches[0], ["1.png"], SIZES[:1], numbers=[1])
+        writer.write(batches[1].replace(image_index=torch.tensor([0, 0])), ["2.png", "3.png"], SIZES[:2])
+        writer.write(batches[2], ["6.png"], SIZES[:1], numbers=[6])
+    assert pq.read_table(path)["image_index"].to_pylist() == [1, 1, 2, 2, 6]
+    info = read_info(path)
+    assert (info.images_seen, info.images_without_objects) == (4, {3: "3.png"})
+    objects, images = read_objects(path)
+    assert images == ["1.png", "2.png", "3.png", "6.png"]
+    assert objects.image_index.tolist() == [0, 0, 1, 1, 3]
+
+
+@pytest.mark.parametrize("numbers", [[1, 1], [2, 1], [0, 5], [1]])
+def test_numbers_of_images_increase(path: Path, numbers: list[int]) -> None:
+    with ObjectWriter(path, "tiny", CLASSES, LATENT_DIM, "weights") as writer:
+        writer.write(make_objects([0], 1), ["a.png"], SIZES[:1])
+        with pytest.raises(ValueError, match="numbers"):
+            writer.write(make_objects([0, 1], 2), ["b.png", "c.png"], SIZES[:2], numbers=numbers)
+
+
 def test_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "year=2024"
     folder.mkdir()
@@ -220,11 +243,11 @@ NO_IMAGES = {"objects": 3, "images_seen": 10**9, "images_without_objects": {}}
         ("ssdir.images", {"objects": 3}, "'images_seen' is missing"),
         ("ssdir.images", NO_IMAGES, "1,000,000,000 images, and names fewer"),
         ("ssdir.images", {**NO_IMAGES, "images_seen": 2, "images_without_objects": {"x": "a"}}, "x"),
-        ("ssdir.images", {**NO_IMAGES, "images_seen": 2}, "counts 2 images, its rows others"),
+        ("ssdir.images", {**NO_IMAGES, "images_seen": 1}, "counts 1 images, its rows others"),
     ],
 )
 def test_damaged_metadata_is_one_sentence(path: Path, key: str, value: object, sentence: str) -> None:
-    """Every header below is wrong in one way; the last says that images 0 and 1 exist, where it is 0 and 2."""
+    """Every header below is wrong in one way; the last counts one image, where rows are of two."""
     write(path, make_objects([0, 0, 2], 4))
     table = pq.ParquetFile(path).read()
     text = value if isinstance(value, str) else json.dumps(value)

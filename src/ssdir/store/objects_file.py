@@ -116,28 +116,32 @@ class StoredObjects:
         return numbers(self.table["z_what"])
 
     def by_image(self) -> tuple[pa.Table, list[str]]:
-        """Returns the columns of `ObjectWriter`, and the path of each image that `image_index` counts.
+        """Returns the columns of `ObjectWriter`, and the path of each image that `image_index` then counts.
 
-        The images include those in which nothing was detected. Where rows were left out or added since the images
-        were encoded, these are not known: `image_index` then counts the images of the rows, in their order.
+        The images are in the order of their numbers in the file, which those that could not be read leave out, and
+        include those in which nothing was detected. Where rows were left out or added since the images were
+        encoded, these are not known: `image_index` then counts the images of the rows, in their order.
 
         Raises:
             InputError: if the rows and the metadata name different images.
         """
         table = self.table.select(objects_schema(1).names)
+        column = table.schema.get_field_index("image_index")
         if self.info.images_seen is None:
             coded = table["image"].combine_chunks().dictionary_encode()
-            column = table.schema.get_field_index("image_index")
             index = coded.indices.cast(pa.int64())
             return table.set_column(column, table.schema.field(column), index), coded.dictionary.to_pylist()
         pairs = table.group_by(["image_index", "image"]).aggregate([]).to_pydict()
         if len(set(pairs["image_index"])) < len(pairs["image_index"]):
             raise InputError(f"'{self.info.path}' is damaged (two images have the same image_index)")
         paths = self.info.images_without_objects | dict(zip(pairs["image_index"], pairs["image"], strict=True))
-        if paths.keys() != set(range(self.info.images_seen)):
+        if len(paths) != self.info.images_seen:
             seen = self.info.images_seen
             raise InputError(f"'{self.info.path}' is damaged (its metadata counts {seen} images, its rows others)")
-        return table, [paths[index] for index in range(len(paths))]
+        numbers_in_file = np.array(sorted(paths), dtype=np.int64)
+        index = np.searchsorted(numbers_in_file, numbers(table["image_index"]))
+        table = table.set_column(column, table.schema.field(column), pa.array(index, pa.int64()))
+        return table, [paths[number] for number in numbers_in_file.tolist()]
 
     def to_objects(self) -> tuple[Objects, list[str]]:
         """Returns the objects as they were encoded, bit by bit, sorted stably by image, and the images' paths.

@@ -54,7 +54,7 @@ class ObjectWriter:
         identity = Identity(
             model=model, class_names=self.class_names, latent_dim=latent_dim, fingerprint=fingerprint
         )
-        self.images_seen = self.objects_written = 0
+        self.images_seen = self.objects_written = self._next_image = 0
         self._without_objects: dict[int, str] = {}
         self._buffer: list[pa.Table] = []
         whole = pa.schema([*objects_schema(latent_dim), *(given or ())], metadata=identity_metadata(identity))
@@ -75,15 +75,17 @@ class ObjectWriter:
             images: path of each image of the batch.
             sizes: (height, width) of each, in pixels.
             given: the further columns, row-aligned with the objects.
-            numbers: `image_index` of each image, rising from batch to batch; by default they count on.
+            numbers: `image_index` of each image, rising within and between batches; by default they count on.
 
         Raises:
             ValueError: if the batch's parts don't fit each other, or the objects lack a field.
             InputError: if a value is not finite, or outside its range.
         """
+        first = self._next_image
+        numbers = list(range(first, first + len(images)) if numbers is None else map(int, numbers))
+        if (np.diff([first - 1, *numbers]) < 1).any():
+            raise ValueError(f"numbers of images must increase from {first}, got {numbers}")
         found = objects if isinstance(objects, ObjectArrays) else objects.to_arrays()
-        if numbers is None:
-            numbers = range(self.images_seen, self.images_seen + len(images))
         table = checked_table(found, images, sizes, self.class_names, self.latent_dim, numbers)
         for index in np.flatnonzero(found.counts == 0).tolist():
             self._without_objects[numbers[index]] = utf8(images[index])
@@ -94,6 +96,7 @@ class ObjectWriter:
                 )
             self._buffer.append(table)
         self.images_seen += len(images)
+        self._next_image = max([first, *(number + 1 for number in numbers)])
         self.objects_written += len(table)
         if sum(table.num_rows for table in self._buffer) >= ROW_GROUP:
             self._flush()
