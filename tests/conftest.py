@@ -26,6 +26,8 @@ from ssdir.training.recipe import Recipe, read_recipe
 settings.register_profile("ssdir", deadline=None)
 settings.load_profile("ssdir")
 
+pytest_plugins = ["storages"]
+
 CLASS_NAMES = ["cat", "dog", "eel"]
 
 

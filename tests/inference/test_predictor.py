@@ -279,8 +279,12 @@ def test_unreadable_files_are_skipped_and_named(predictor: Predictor, tmp_path: 
     paths[2].write_bytes(b"")
     first, second = encode_files(predictor, paths, 2)
     assert (first.paths, second.paths) == ([paths[0]], [paths[3]])
-    assert str(paths[1]) in first.skipped[0]
-    assert str(paths[2]) in second.skipped[0]
+    assert [(*first.indices, *second.indices)] == [(0, 3)]
+    for batch, index in ((first, 1), (second, 2)):
+        (image,) = batch.skipped
+        assert (image.location, image.index) == (paths[index], index)
+        assert str(image) == image.reason
+        assert str(paths[index]) in image.reason
     with pytest.raises(InputError, match=r"1\.png"):
         list(encode_files(predictor, paths, 2, strict=True))
 
@@ -291,6 +295,16 @@ def test_batch_without_readable_files(predictor: Predictor, tmp_path: Path) -> N
     assert (len(batch.objects), batch.objects.batch_size, len(batch.skipped)) == (0, 0, 1)
 
 
+def test_reading_threads_change_nothing(predictor: Predictor, tmp_path: Path) -> None:
+    paths = write_files(tmp_path, 7)
+    paths[3].write_bytes(b"")
+    for batches in zip(*(encode_files(predictor, paths, 3, readers=number) for number in (0, 1, 3)), strict=True):
+        first, *others = batches
+        for other in others:
+            assert (other.paths, other.indices, other.skipped) == (first.paths, first.indices, first.skipped)
+            assert_equal(other.objects, first.objects)
+
+
 def test_no_more_is_read_than_needed_soon(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,9 +312,9 @@ def test_no_more_is_read_than_needed_soon(
     read: list[Path] = []
     original: Callable[..., object] = module._read
 
-    def counting(path: Path, *how: Any) -> object:
-        read.append(path)
-        return original(path, *how)
+    def counting(side: int, resize: str, source: Any) -> object:
+        read.append(source.location)
+        return original(side, resize, source)
 
     monkeypatch.setattr(module, "_read", counting)
     batches = encode_files(predictor, paths, 2)

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 
 from ssdir.data.pixel_budget import DECODING, MAX_PIXELS
 from ssdir.errors import InputError, InputWarning
+from ssdir.storage import read_bytes, to_location
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ def read_image(source: ImageSource) -> Image8:
     background of the generated scenes. A 16-bit image that uses few of its bits raises an `InputWarning`.
 
     Args:
-        source: a file's path, its bytes, or the file opened in binary mode; a PIL image; an array (H, W),
+        source: a file's path or URI, its bytes, or the file opened in binary mode; a PIL image; an array (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or floats in [0, 1]; or a tensor
             (1 | 3 | 4, H, W) of the same.
 
@@ -59,8 +60,9 @@ def read_image(source: ImageSource) -> Image8:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        InputError: if the file is missing, empty, damaged, not an image, or has more than `MAX_PIXELS`; or if the
-            source is of another type, or an array or tensor of another shape, dtype or range than listed above.
+        InputError: if the file is missing, empty, damaged, not an image, or has more than `MAX_PIXELS`; if its
+            storage refuses it, see `storage.read_bytes`; or if the source is of another type, or an array or
+            tensor of another shape, dtype or range than listed above.
     """
     image = read_channels(source)
     if image.shape[2] == 3:
@@ -178,10 +180,13 @@ def _name(file: Any) -> str:
 def _opened(file: Any) -> Path | io.BytesIO:
     """Returns what Pillow opens."""
     if isinstance(file, (str, Path)):
-        if not os.path.isfile(file):  # Path.is_file raises where a name is too long.
-            problem = "is a folder, not an image" if os.path.isdir(file) else "does not exist"
+        location = to_location(file)
+        if isinstance(location, str):
+            return io.BytesIO(read_bytes(location))
+        if not os.path.isfile(location):  # Path.is_file raises where a name is too long.
+            problem = "is a folder, not an image" if os.path.isdir(location) else "does not exist"
             raise InputError(f"'{file}' {problem}")
-        return Path(file)
+        return location
     if not isinstance(file, bytes) and not hasattr(file, "read"):
         kinds = "a path, bytes, a binary file, a PIL image, an array or a tensor"
         raise InputError(f"an image must be {kinds}, got {type(file).__name__}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ssdir.data.annotations import AnnotationTable, same_shape
 from ssdir.data.images import image_orientation, image_size
 from ssdir.errors import InputError
+from ssdir.storage import Location
 
 Number = TypeVar("Number", float, NDArray[np.float64])
 Box: TypeAlias = tuple[float, float, float, float]
@@ -59,7 +59,7 @@ def is_ambiguous(shown: Size, orientation: int) -> bool:
     return orientation in (2, 3, 4) or (orientation >= 5 and shown[0] == shown[1])
 
 
-def orientation_of_boxes(annotated: Size, shown: Size, path: Path) -> int:
+def orientation_of_boxes(annotated: Size, shown: Size, path: Location) -> int:
     """Returns the EXIF orientation to apply to boxes so that they fit the image as shown; 1 changes nothing.
 
     Args:
@@ -76,7 +76,9 @@ def orientation_of_boxes(annotated: Size, shown: Size, path: Path) -> int:
     return orientation if refers_to_stored(annotated, shown, orientation) else 1
 
 
-def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
+def fit_to_picture(
+    boxes: NDArray[np.float64], annotated: Size, shown: Size, path: Location
+) -> NDArray[np.float64]:
     """Converts boxes (n, 4), xyxy in pixels of the annotated (height, width), to pixels of the image as shown.
 
     The image may be a resized copy of the annotated image, or the boxes may refer to it as stored, on its side.
@@ -90,7 +92,9 @@ def fit_to_picture(boxes: NDArray[np.float64], annotated: Size, shown: Size, pat
     return boxes * _scale(annotated, shown, path)
 
 
-def fit_to_annotation(boxes: NDArray[np.float64], shown: Size, annotated: Size, path: Path) -> NDArray[np.float64]:
+def fit_to_annotation(
+    boxes: NDArray[np.float64], shown: Size, annotated: Size, path: Location
+) -> NDArray[np.float64]:
     """Reverses `fit_to_picture`: converts boxes of the image as shown to pixels of the one annotated.
 
     Raises:
@@ -106,7 +110,7 @@ def fit_to_annotation(boxes: NDArray[np.float64], shown: Size, annotated: Size, 
     return np.stack(turn_box(boxes.T, annotated, reverse), axis=1)
 
 
-def _scale(annotated: Size, shown: Size, path: Path) -> NDArray[np.float64]:
+def _scale(annotated: Size, shown: Size, path: Location) -> NDArray[np.float64]:
     """Returns the factors (4,) from xyxy boxes in annotated pixels to boxes in pixels of the image as shown."""
     if not same_shape(shown, annotated):
         has, says = (f"{width} x {height}" for height, width in (shown, annotated))

@@ -21,6 +21,7 @@ from ssdir.inference.given_boxes import clip_boxes
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
+from ssdir.storage import Location, absolute, is_uri, pure_path, to_location
 from ssdir.store.box_files import BoxTable
 
 NO_ROWS = np.zeros(0, dtype=np.int64)
@@ -39,29 +40,29 @@ class PlacedBoxes:
     """
 
     table: BoxTable
-    rows: dict[Path, NDArray[np.int64]]
+    rows: dict[Location, NDArray[np.int64]]
     unknown: list[str]
     imageless: list[int]
-    without: list[Path]
+    without: list[Location]
 
 
-def place(table: BoxTable, files: Sequence[Path]) -> PlacedBoxes:
+def place(table: BoxTable, files: Sequence[Location]) -> PlacedBoxes:
     """Finds the image file of each box.
 
     A name or relative path means the one file whose path ends with it, in slashes or backslashes; an absolute
-    path means that file or, if the images have moved, the file of the same name.
+    path or URI means that file or, if the images have moved, the file of the same name.
 
     Raises:
         InputError: if a name means several files, several names mean one file, or no name means any file.
     """
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_name: dict[str, list[Location]] = defaultdict(list)
     for file in files:
-        by_name[file.name].append(file)
+        by_name[pure_path(file).name].append(file)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(table.images):
         rows[image].append(row)
     imageless = rows.pop("", [])
-    named: dict[Path, str] = {}
+    named: dict[Location, str] = {}
     unknown = []
     for image in rows:
         match = _file_of(image, by_name[_last_part(image)], table.source)
@@ -87,14 +88,15 @@ def _last_part(image: str) -> str:
     return next(reversed(path_parts(image)), "")
 
 
-def _file_of(image: str, candidates: list[Path], source: Path) -> Path | None:
-    full = {file: file.absolute() for file in candidates}
-    exact = [file for file, path in full.items() if path == Path(image).absolute()]
-    if is_whole_path(image):
+def _file_of(image: str, candidates: list[Location], source: Path) -> Location | None:
+    full = {file: absolute(file) for file in candidates}
+    meant = absolute(to_location(image))
+    exact = [file for file, location in full.items() if location == meant]
+    if is_whole_path(image) or is_uri(image):
         found = exact or candidates
     else:
         parts = path_parts(image)
-        found = exact or [file for file, path in full.items() if path.parts[-len(parts) :] == parts]
+        found = exact or [file for file, at in full.items() if pure_path(at).parts[-len(parts) :] == parts]
     if len(found) > 1:
         raise InputError(
             f"{quote(image)} of '{source}' may be '{found[0]}' or '{found[1]}': "
@@ -106,7 +108,7 @@ def _file_of(image: str, candidates: list[Path], source: Path) -> Path | None:
 def encode_placed_boxes(
     predictor: Predictor,
     placed: PlacedBoxes,
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     batch_size: int = 32,
     strict: bool = False,
     on_progress: Advance = no_progress,
@@ -131,7 +133,8 @@ def encode_placed_boxes(
             raise InputError(refused[0])
         objects = predictor.encode_pixels(read.pixels, boxes=read.letterbox.to_square(boxes))
         objects = objects.replace(z_where=boxes.z_where)
-        yield EncodedBatch(read.paths, read.sizes, objects, read.skipped, placed.table.given.take(kept), refused)
+        given = placed.table.given.take(kept)
+        yield EncodedBatch(read.paths, read.indices, read.sizes, objects, read.skipped, given, refused)
 
 
 def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[str]]:
@@ -162,7 +165,7 @@ def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[n
 
 
 def _rows_of(
-    placed: PlacedBoxes, path: Path, size: tuple[int, int], refused: list[str]
+    placed: PlacedBoxes, path: Location, size: tuple[int, int], refused: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns the rows of an image that are boxes, and the boxes in its pixels; reasons for others go to
     `refused`.

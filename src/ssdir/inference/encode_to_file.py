@@ -14,10 +14,11 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, quote
 from ssdir.identity import check_embeds
 from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
-from ssdir.inference.files import EncodedBatch, Encoder, Precision, encode_files, none_readable
+from ssdir.inference.files import EncodedBatch, Encoder, Precision, SkippedImage, encode_files, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.object_arrays import BoxUnit
 from ssdir.outputs import atomic_file, claim
+from ssdir.storage import absolute
 from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
@@ -71,14 +72,14 @@ class EncodedFile:
     Attributes:
         images: number of images.
         objects: number of their objects.
-        skipped_images: why each other image couldn't be read, a sentence with its path.
+        skipped_images: the images that couldn't be read.
         skipped_boxes: why each other given box was not encoded, a sentence with its row.
         device: what the model ran on.
     """
 
     images: int
     objects: int
-    skipped_images: list[str]
+    skipped_images: list[SkippedImage]
     skipped_boxes: list[str]
     device: str
 
@@ -127,7 +128,7 @@ def encode_to_file(
     check_embeds(model, encoder)
     on_progress(0, len(files), f"encoding on {encoder.device_name}")
     _check_familiar(model, encoder, files)
-    skipped: list[str] = []
+    skipped: list[SkippedImage] = []
     refused: list[str] = []
     common = (files, options.batch_size, options.strict, on_progress)
     with atomic_file(out, force) as temporary:
@@ -144,8 +145,8 @@ def encode_to_file(
         with ObjectWriter(temporary, model_source(model), *about) as writer:
             for batch in batches:
                 # Absolute paths: the file may be read from another folder.
-                absolute = [path.absolute() for path in batch.paths]
-                writer.write(batch.objects, absolute, batch.sizes, batch.given)
+                places = [absolute(path) for path in batch.paths]
+                writer.write(batch.objects, places, batch.sizes, batch.given)
                 skipped += batch.skipped
                 refused += batch.refused
         if len(skipped) == len(files):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
@@ -14,9 +16,10 @@ from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from ssdir.console import Advance, no_progress
-from ssdir.data.images import Image8
+from ssdir.data.images import Image8, ImageFile
 from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.errors import InputError
+from ssdir.storage import Location, UnreachableError, read_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ssdir.object_arrays import ObjectArrays
     from ssdir.objects import Objects
 
+S = TypeVar("S")
 T = TypeVar("T")
 ObjectsT = TypeVar("ObjectsT", bound="Objects | ObjectArrays")
 ObjectsT_co = TypeVar("ObjectsT_co", bound="Objects | ObjectArrays", covariant=True)
@@ -31,6 +35,10 @@ ObjectsT_co = TypeVar("ObjectsT_co", bound="Objects | ObjectArrays", covariant=T
 Precision: TypeAlias = Literal["single", "bf16"]
 
 READERS = min(4, os.cpu_count() or 1)
+"""Number of threads that read and decode image files, unless another is asked for."""
+
+FETCHERS = 16
+"""Number of threads that fetch images from elsewhere: they wait most of the time."""
 
 
 class Encoder(Protocol[ObjectsT_co]):
@@ -74,34 +82,55 @@ def check_threshold(score_threshold: float | None) -> None:
 
 
 @dataclass(frozen=True)
+class SkippedImage:
+    """An image that couldn't be read.
+
+    Attributes:
+        location: the image.
+        index: its position among all images given.
+        reason: a sentence with its location.
+    """
+
+    location: Location
+    index: int
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
 class EncodedBatch(Generic[ObjectsT]):
     """A batch of images and their objects.
 
     Attributes:
         paths: the images that could be read.
+        indices: their positions among all images given.
         sizes: (height, width) of each in pixels, after EXIF orientation.
         objects: their objects; `batch_size` is the number of paths.
-        skipped: for each image that couldn't be read, a sentence with its path and the reason.
+        skipped: the images that couldn't be read.
         given: where boxes were given, the further columns of those encoded, row-aligned with `objects`.
         refused: for each box that was not encoded, a sentence with its row and the reason.
     """
 
-    paths: list[Path]
+    paths: list[Location]
+    indices: list[int]
     sizes: list[tuple[int, int]]
     objects: ObjectsT
-    skipped: list[str]
+    skipped: list[SkippedImage]
     given: pa.Table | None = None
     refused: Sequence[str] = ()
 
 
 def encode_files(
     encoder: Encoder[ObjectsT],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     batch_size: int = 32,
     strict: bool = False,
     on_progress: Advance = no_progress,
     *,
     score_threshold: float | None = None,
+    readers: int = READERS,
 ) -> Iterator[EncodedBatch[ObjectsT]]:
     """Encodes image files batch by batch; memory doesn't grow with their number.
 
@@ -112,24 +141,28 @@ def encode_files(
         strict: raise at the first unreadable image instead of skipping it.
         on_progress: called with (files done, all files) after each batch.
         score_threshold: minimum score, in [0, 1]; None takes the model's.
+        readers: number of threads that read and decode; 0 decodes in the calling thread, for a process that has
+            one core. Images elsewhere are fetched by threads in any case, because waiting needs no core.
 
     Yields:
         Batches in the order of `paths`; unreadable images are in `skipped`.
 
     Raises:
         InputError: for an option out of range; with `strict`, for the first unreadable image.
+        UnreachableError: if the storage of an image can't be used at all: its images are not skipped.
     """
     check_threshold(score_threshold)
-    for chunk in read_image_batches(paths, encoder.image_size, encoder.resize, batch_size, strict, on_progress):
-        objects = chunk.letterbox.to_image(encoder.encode_pixels(chunk.pixels, score_threshold))
-        yield EncodedBatch(chunk.paths, chunk.sizes, objects, chunk.skipped)
+    how = encoder.image_size, encoder.resize
+    for batch in read_image_batches(paths, *how, batch_size, strict, on_progress, readers):
+        objects = batch.letterbox.to_image(encoder.encode_pixels(batch.pixels, score_threshold))
+        yield EncodedBatch(batch.paths, batch.indices, batch.sizes, objects, batch.skipped)
 
 
-def none_readable(problems: Sequence[str]) -> str:
-    """Words the error where no image could be read, from the reason for each."""
-    if len(problems) == 1:
-        return problems[0]
-    return f"none of the {len(problems)} images could be read; the last: {problems[-1]}"
+def none_readable(skipped: Sequence[SkippedImage]) -> str:
+    """Words the error where no image could be read."""
+    if len(skipped) == 1:
+        return skipped[0].reason
+    return f"none of the {len(skipped)} images could be read; the last: {skipped[-1]}"
 
 
 @dataclass(frozen=True)
@@ -138,73 +171,121 @@ class ImageBatch:
 
     Attributes:
         paths: the images that could be read.
+        indices: their positions among all images given.
         sizes: (height, width) of each in pixels, after EXIF orientation.
         pixels: uint8 (B, side, side, 3), RGB.
         letterbox: where the images lie in these squares.
-        skipped: for each image that couldn't be read, a sentence with its path and the reason.
+        skipped: the images that couldn't be read.
     """
 
-    paths: list[Path]
+    paths: list[Location]
+    indices: list[int]
     sizes: list[tuple[int, int]]
     pixels: Image8
     letterbox: Letterbox
-    skipped: list[str]
+    skipped: list[SkippedImage]
 
 
 def read_image_batches(
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     side: int,
     resize: Resize = "stretch",
     batch_size: int = 32,
     strict: bool = False,
     on_progress: Advance = no_progress,
+    readers: int = READERS,
 ) -> Iterator[ImageBatch]:
     """Reads image files batch by batch as squares, see `read_square`; for the others see `encode_files`."""
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
+    are_elsewhere = any(isinstance(path, str) for path in paths)
+    fetched = _ahead(_fetch, enumerate(paths), FETCHERS if are_elsewhere else 0, max(batch_size, FETCHERS))
     done = 0
-    for chunk in chunks(_read_ahead(paths, side, resize, batch_size), batch_size):
-        skipped = [read.problem for read in chunk if read.pixels is None]
+    for chunk in chunks(_ahead(partial(_read, side, resize), fetched, readers, batch_size), batch_size):
+        skipped = [read for read in chunk if isinstance(read, SkippedImage)]
         if strict and skipped:
-            raise InputError(skipped[0])
-        readable = [read for read in chunk if read.pixels is not None]
-        seen = [read.pixels for read in readable if read.pixels is not None]
-        pixels = np.stack(seen) if seen else np.zeros((0, side, side, 3), dtype=np.uint8)
-        sizes = [read.size for read in readable]
-        letterbox = Letterbox.of(sizes, side, resize)
-        yield ImageBatch([read.path for read in readable], sizes, pixels, letterbox, skipped)
+            raise InputError(skipped[0].reason)
+        read = [read for read in chunk if isinstance(read, _Square)]
+        pixels = np.zeros((len(read), side, side, 3), dtype=np.uint8)
+        for square, image in zip(pixels, read, strict=True):
+            square[:] = image.pixels
+        sizes = [image.size for image in read]
+        yield ImageBatch(
+            [image.location for image in read],
+            [image.index for image in read],
+            sizes,
+            pixels,
+            Letterbox.of(sizes, side, resize),
+            skipped,
+        )
         done += len(chunk)
         on_progress(done, len(paths))
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An image file as the model's input, or the reason why it can't be read."""
+class _Source:
+    """What an image is decoded from: its path, or the content of a file elsewhere."""
 
-    path: Path
-    size: tuple[int, int] = (0, 0)
-    pixels: Image8 | None = None
-    problem: str = ""
+    location: Location
+    index: int
+    file: ImageFile
 
 
-def _read(path: Path, side: int, resize: Resize) -> _Read:
+@dataclass(frozen=True)
+class _Square:
+    """An image as the model's input."""
+
+    location: Location
+    index: int
+    size: tuple[int, int]
+    pixels: Image8
+
+
+class _Content(io.BytesIO):
+    """The content of a file, which errors call by its name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def _fetch(numbered: tuple[int, Location]) -> _Source | SkippedImage:
+    """Fetches the content of an image that is elsewhere."""
+    index, location = numbered
+    if isinstance(location, Path):
+        return _Source(location, index, location)
     try:
-        return _Read(path, *read_square(path, side, resize))
+        return _Source(location, index, _Content(read_bytes(location), location))
+    except UnreachableError:
+        raise
     except InputError as error:
-        return _Read(path, problem=str(error))
+        return SkippedImage(location, index, str(error))
 
 
-def _read_ahead(paths: Iterable[Path], side: int, resize: Resize, ahead: int) -> Iterator[_Read]:
-    """Reads files in threads, in order, at most `ahead` in advance."""
-    rest = iter(paths)
-    with ThreadPoolExecutor(READERS) as pool:
-        pending: deque[Future[_Read]] = deque()
+def _read(side: int, resize: Resize, source: _Source | SkippedImage) -> _Square | SkippedImage:
+    """Decodes and resizes an image."""
+    if isinstance(source, SkippedImage):
+        return source
+    try:
+        return _Square(source.location, source.index, *read_square(source.file, side, resize))
+    except InputError as error:
+        return SkippedImage(source.location, source.index, str(error))
+
+
+def _ahead(function: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Iterator[T]:
+    """Applies a function in threads, in order, at most `ahead` items in advance; without threads, when asked."""
+    if not threads:
+        yield from map(function, items)
+        return
+    rest = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[T]] = deque()
         try:
-            pending.extend(pool.submit(_read, path, side, resize) for path in islice(rest, ahead))
+            pending.extend(pool.submit(function, item) for item in islice(rest, ahead))
             while pending:
-                read = pending.popleft().result()
-                pending.extend(pool.submit(_read, path, side, resize) for path in islice(rest, 1))
-                yield read
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(rest, 1))
+                yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

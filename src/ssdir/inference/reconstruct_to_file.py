@@ -79,7 +79,7 @@ def reconstruct_to_file(
     as_generative(predictor.model)
     how = predictor.image_size, predictor.resize, predictor.batch_size
     batches = list(read_image_batches(files, *how, strict))
-    skipped = [problem for batch in batches for problem in batch.skipped]
+    skipped = [image for batch in batches for image in batch.skipped]
     if len(skipped) == len(files):
         raise InputError(none_readable(skipped))
     encoded = [
@@ -93,4 +93,4 @@ def reconstruct_to_file(
     grid = reconstruction_grid(images, objects, scene, predictor.class_names, sizes=sizes)
     with atomic_file(out, force) as temporary:
         Image.fromarray(grid).save(temporary)
-    return ReconstructedFile(len(images), len(found), len(objects), skipped)
+    return ReconstructedFile(len(images), len(found), len(objects), [str(image) for image in skipped])

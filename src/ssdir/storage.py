@@ -1,0 +1,349 @@
+"""Files on this machine and elsewhere: local paths, and URIs of any file system that fsspec knows.
+
+Settings of a file system (endpoint, credentials, public buckets) come from fsspec's own configuration, from its
+`FSSPEC_…` variables, and from what the packages behind it read, such as `AWS_…`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeAlias, cast
+from urllib.parse import unquote, urlsplit
+
+from ssdir.errors import InputError
+from ssdir.formatting import first_line
+from ssdir.outputs import atomic_file, why_not_written
+
+Location: TypeAlias = "Path | str"
+"""A local file or folder as a `Path`; one elsewhere as its URI, which is text. A URI never becomes a `Path`."""
+
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 3
+"""How long a server may take to accept a connection and between two packets, and how often it is tried."""
+
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_WEB = ("http", "https")
+_PACKAGES: Mapping[str, str] = {
+    **dict.fromkeys(("s3", "s3a"), "'ssdir[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "adl"), "adlfs"),
+    **dict.fromkeys(_WEB, "aiohttp"),
+}
+# Errors of packages that may not be installed, by the names of their classes.
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+_NO_CREDENTIALS |= {"TokenRetrievalError", "SSOTokenLoadError", "DefaultCredentialsError", "RefreshError"}
+_NOT_REACHED = {"ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "gaierror"}
+# Codes in the answers of S3.
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+
+
+class UnreachableError(InputError):
+    """A whole storage can't be used: unknown, not installed, not reachable, or without valid credentials."""
+
+
+# Names ----------------------------------------------------------------------------------------------------
+
+
+def is_uri(text: str | Path) -> bool:
+    """Returns whether text is a URI such as `s3://bucket/a.jpg`, `file:///a.jpg` among them."""
+    return isinstance(text, str) and _URI.match(text) is not None
+
+
+def to_location(given: str | Path) -> Location:
+    """Returns where something is, as a user or a list names it; `file://…` is a local path.
+
+    Raises:
+        InputError: for a `file://` URI of another machine.
+    """
+    if isinstance(given, Path):
+        return given
+    if not is_uri(given):
+        return Path(given)
+    if _protocol(given) not in ("file", "local"):
+        return given
+    parts = urlsplit(given)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(
+            f"'{given}' names the machine '{parts.netloc}': write a local file as file:///folder/name"
+        )
+    path = unquote(given.partition("://")[2].removeprefix(parts.netloc))
+    return Path(path[1:] if re.match(r"/[A-Za-z]:", path) else path)  # file:///C:/folder
+
+
+def absolute(location: Location) -> Location:
+    """Returns a location that means the same in any folder."""
+    return location.absolute() if isinstance(location, Path) else location
+
+
+def join(folder: Location, name: str) -> Location:
+    """Returns the location of what has a name, or a path with slashes, in a folder."""
+    return folder / name if isinstance(folder, Path) else f"{folder.rstrip('/')}/{name}"
+
+
+def pure_path(location: Location) -> PurePosixPath | Path:
+    """Returns a location as a path, to take its name, suffix and folders from; a web address loses its query."""
+    if isinstance(location, Path):
+        return location
+    rest = location.partition("://")[2]
+    return PurePosixPath(re.split(r"[?#]", rest)[0] if _protocol(location) in _WEB else rest)
+
+
+def _protocol(uri: str) -> str:
+    return uri.partition("://")[0].lower()
+
+
+def _is_s3(uri: str) -> bool:
+    return _protocol(uri) in ("s3", "s3a")
+
+
+# File systems ---------------------------------------------------------------------------------------------
+
+
+def filesystem_of(location: Location) -> tuple[Any, str]:
+    """Returns the fsspec file system of a location, shared by all threads, and the path in it.
+
+    Raises:
+        UnreachableError: if no package knows this kind of URI, or the package is not installed.
+    """
+    if isinstance(location, Path):
+        return _filesystem("file", os.getpid()), str(location.absolute())
+    try:
+        filesystem = _filesystem(_protocol(location), os.getpid())
+    except UnreachableError as error:
+        raise UnreachableError(f"'{location}' can't be opened: {error}") from None
+    return filesystem, filesystem._strip_protocol(location)
+
+
+@lru_cache
+def _filesystem(protocol: str, process: int) -> Any:
+    """Makes a file system, anew in a forked process; listings are not kept, because other processes write."""
+    import fsspec
+    from fsspec.config import apply_config
+
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+        options = _timeouts(protocol) | apply_config(kind, {})
+        # fsspec's own cache makes one per thread, each with its own connections.
+        return kind(**{"use_listings_cache": False, "skip_instance_cache": True} | options)
+    except ImportError as error:
+        hint = f"pip install {package}" if (package := _PACKAGES.get(protocol)) else first_line(error)
+        raise UnreachableError(f"{protocol}:// needs a package that is not installed ({hint})") from None
+    except ValueError as error:
+        if "not known" not in str(error):
+            raise UnreachableError(f"{protocol}:// is not set up ({first_line(error)})") from None
+        raise UnreachableError(
+            f"{protocol}:// is no kind of storage that fsspec knows (such as s3, gs, abfs, https, file)"
+        ) from None
+    except Exception as error:
+        raise UnreachableError(f"{protocol}:// is not set up ({first_line(error)})") from None
+
+
+def _timeouts(protocol: str) -> dict[str, Any]:
+    """Returns options with which a storage that does not answer ends in an error within a minute."""
+    if _is_s3(protocol):
+        waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        retries = {"mode": "standard", "max_attempts": ATTEMPTS}
+        # More than one request at once for a file would need its size first, by a request of its own.
+        return {"config_kwargs": waits | {"retries": retries, "max_pool_connections": 32}, "max_concurrency": 1}
+    if protocol in _WEB:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    return {}
+
+
+# Reading and writing --------------------------------------------------------------------------------------
+
+
+def read_bytes(location: Location) -> bytes:
+    """Reads a file whole.
+
+    Raises:
+        InputError: if it is missing or may not be read.
+        UnreachableError: if nothing of its storage can be read.
+    """
+    if isinstance(location, Path):
+        with _explaining(location):
+            return location.read_bytes()
+    filesystem, path = filesystem_of(location)
+    for attempt in range(1, ATTEMPTS + 1):
+        with _explaining(location):
+            try:
+                return cast(bytes, filesystem.cat_file(path))
+            except Exception as error:
+                # The other packages try again themselves.
+                if attempt == ATTEMPTS or not (_protocol(location) in _WEB and _may_pass(error)):
+                    raise
+        time.sleep(2 ** (attempt - 1))
+    raise AssertionError
+
+
+def open_file(location: Location) -> BinaryIO:
+    """Opens a file for reading from any place in it, as `pyarrow.parquet.ParquetFile` does.
+
+    Raises:
+        InputError: as `read_bytes`.
+    """
+    with _explaining(location):
+        if isinstance(location, Path):
+            return location.open("rb")
+        filesystem, path = filesystem_of(location)
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+
+
+def exists(location: Location) -> bool:
+    """Returns whether there is a file, a folder, or something whose URI begins with it and a slash.
+
+    Raises:
+        UnreachableError: as `read_bytes`.
+    """
+    return _kind(location) is not None
+
+
+def is_file(location: Location) -> bool:
+    """Returns whether there is a file; errors are those of `exists`."""
+    return _kind(location) == "file"
+
+
+def is_folder(location: Location) -> bool:
+    """Returns whether there is a folder; errors are those of `exists`."""
+    return _kind(location) == "directory"
+
+
+def _kind(location: Location) -> str | None:
+    """Returns `file`, `directory` or another kind; None where nothing is."""
+    if isinstance(location, Path):
+        if os.path.isfile(location):  # Path.is_file raises where a name is too long.
+            return "file"
+        return "directory" if os.path.isdir(location) else "other" if os.path.exists(location) else None
+    filesystem, path = filesystem_of(location)
+    with _explaining(location):
+        try:
+            return str(filesystem.info(path)["type"])
+        except FileNotFoundError:
+            return None
+
+
+def list_files(folder: Location) -> list[Location]:
+    """Lists the files that are directly in a folder, sorted by name; none if there is no such folder.
+
+    Raises:
+        InputError: if the folder may not be read; for more see `exists`.
+    """
+    if isinstance(folder, Path):
+        with _explaining(folder):
+            return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return [*_files_in(folder, 1)]
+
+
+def list_below(folder: str) -> list[str]:
+    """Lists the files below the URI of a folder, as `list_files` does; for local ones see `files_below`."""
+    return _files_in(folder, None)
+
+
+def _files_in(folder: str, depth: int | None) -> list[str]:
+    filesystem, path = filesystem_of(folder)
+    with _explaining(folder):
+        try:
+            infos = filesystem.find(path, maxdepth=depth, detail=True)
+        except FileNotFoundError:
+            return []
+    # An empty object may stand for the folder itself.
+    names = [name for name, info in infos.items() if info["type"] == "file" and not name.endswith("/")]
+    return [_uri_in(folder, path, name) for name in sorted(names, key=lambda name: name.split("/"))]
+
+
+def matches(pattern: str) -> list[str]:
+    """Lists the files and folders elsewhere that match the URI of a glob pattern, sorted by their paths.
+
+    Raises:
+        InputError: as `list_files`.
+    """
+    filesystem, path = filesystem_of(pattern)
+    with _explaining(pattern):
+        try:
+            names = filesystem.glob(path)
+        except FileNotFoundError:
+            return []
+    return [_uri_in(pattern, path, name) for name in sorted(names, key=lambda name: name.split("/"))]
+
+
+def write_bytes(location: Location, data: bytes) -> None:
+    """Writes a file, or replaces one, whole or not at all: by a rename, or in one request.
+
+    Raises:
+        InputError: if it can't be written; for more see `exists`.
+    """
+    if isinstance(location, Path):
+        with atomic_file(location, force=True) as temporary:
+            temporary.write_bytes(data)
+        return
+    filesystem, path = filesystem_of(location)
+    with _explaining(location, "written"):
+        filesystem.pipe_file(path, data)
+
+
+def _uri_in(uri: str, path: str, name: str) -> str:
+    """Returns the URI of a name that a file system lists, given the URI and path that were listed."""
+    uri = uri.rstrip("/")
+    return uri.removesuffix(path.rstrip("/")) + name
+
+
+# Errors ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _explaining(location: Location, action: str = "read") -> Iterator[None]:
+    """Raises what a file system raises as one sentence about the location."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        problem, is_unreachable = _problem(location, error, action)
+        raise (UnreachableError if is_unreachable else InputError)(f"'{location}' {problem}") from None
+
+
+def _problem(location: Location, error: Exception, action: str) -> tuple[str, bool]:
+    """Returns the end of a sentence, and whether the error concerns all files of the storage.
+
+    Web addresses are each another storage.
+    """
+    names, code = {kind.__name__ for kind in type(error).__mro__}, _code(error)
+    if isinstance(location, str) and names & _NO_CREDENTIALS:
+        advice = "set AWS_PROFILE, or FSSPEC_S3_ANON=true if it is public" if _is_s3(location) else "log in first"
+        return f"can't be {action}: no credentials were found ({advice})", True
+    if isinstance(location, str) and code in _BAD_CREDENTIALS:
+        return f"can't be {action}: the credentials are not valid ({first_line(error)})", True
+    if isinstance(error, FileNotFoundError):
+        return f"does not exist{' (no such bucket)' if 'bucket' in str(error) else ''}", False
+    if isinstance(error, PermissionError) or code in ("401", "403"):
+        why = "access denied: check the credentials" if isinstance(location, str) else "permission denied"
+        return f"may not be {action} ({why})", False
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, a file is expected", False
+    if isinstance(location, str) and names & _NOT_REACHED:
+        where = "the endpoint or the network" if _protocol(location) not in _WEB else "the address"
+        return f"can't be reached: check {where} ({first_line(error)})", _protocol(location) not in _WEB
+    return f"can't be {action} ({why_not_written(error) or first_line(error)})", False
+
+
+def _may_pass(error: Exception) -> bool:
+    """Returns whether a request to a web server may succeed later."""
+    code = _code(error)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return code == "429" or code[:1] == "5" or bool(names & (_NOT_REACHED | {"ClientPayloadError"}))
+
+
+def _code(error: BaseException) -> str:
+    """Returns the code of a server's answer, in S3's words or HTTP's numbers; empty if there was none."""
+    if status := getattr(error, "status", None):
+        return str(status)
+    response = getattr(error.__cause__ or error, "response", None)
+    return str(response["Error"].get("Code", "")) if isinstance(response, dict) and "Error" in response else ""
