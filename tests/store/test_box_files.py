@@ -381,7 +381,7 @@ def test_names_mean_the_file_whose_path_ends_with_them() -> None:
         ("b.csv", "image,x1,y1,x2,y2,score\na,1,2,3,4,7\n", r"row 0 .* score 7, expected 0 \.\.\. 1"),
         ("b.csv", "image,x1\na,1,2,3\n", "not a CSV table"),
         ("b.csv", "image,x1,y1,x2,y2,score,score\na,1,2,3,4,1,1\n", "two columns 'score'"),
-        ("b.parquet", "no", "damaged or not Parquet"),
+        ("b.parquet", "no", "damaged or not a Parquet"),
         ("b.json", "{[", "not valid JSON"),
         ("b.json", "[]", "by --annotations"),
         ("b.json", "3", "not COCO annotations .it is a number, expected an object"),

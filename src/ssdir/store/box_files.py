@@ -108,10 +108,8 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return open_parquet(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"boxes '{path}' is damaged or not Parquet ({first_line(error)})") from None
+    with open_parquet(path) as file:
+        return file.read()
 
 
 def _of_coco(path: Path, annotations: str | Path | None, unit: BoxUnit) -> BoxTable:

@@ -1,11 +1,13 @@
-"""Metadata of a Parquet file of objects: the model that encoded it, and the images."""
+"""Metadata of a file of objects, or of a folder of parts: the model that encoded them, and the images."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,7 @@ from ssdir.formatting import first_line, quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import COLUMNS
 from ssdir.store.columns import check_columns
+from ssdir.store.parts import Part, number_images, part_files
 
 FORMAT = 2
 METADATA_KEY, IMAGES_KEY, PANDAS_KEY = b"ssdir", b"ssdir.images", b"PANDAS_ATTRS"
@@ -39,48 +42,81 @@ FILE_METADATA = {
 _FOOTER_LIMIT = 2**31 - 1
 """Most bytes of the metadata, where the images without objects are named: Arrow's own limit is 100 MB."""
 
+_READERS = 16
+"""Number of threads that read metadata of parts: opening a file is mostly waiting."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoreInfo:
-    """Metadata of a file of objects.
+    """Metadata of a file of objects, or of a folder of parts.
 
     Attributes:
-        path: the file.
-        footer: Parquet's metadata.
+        path: the file or folder.
+        parts: the file alone, or the files of the folder.
         model: the model, as `ssdir.load` takes it: a shipped one's name, or a folder or file.
         class_names: the classes that the column `label` indexes.
         latent_dim: size D of `z_what`.
         fingerprint: digest of the model's weights.
-        images_seen: number of images, with those in which nothing was detected; None where rows were left out or
-            added since the images were encoded, so that it is not known.
-        images_without_objects: path of each of the latter, by its image_index; empty where it is not known.
+        names_model: whether each file says which model encoded it, so that another one is refused.
+        further: the columns beside those of `ObjectWriter`.
     """
 
     path: Path
-    footer: pq.FileMetaData = field(repr=False)
+    parts: Sequence[Part] = field(repr=False)
     model: str
     class_names: list[str]
     latent_dim: int
     fingerprint: str
-    images_seen: int | None
-    images_without_objects: dict[int, str]
+    names_model: bool
+    further: pa.Schema = field(repr=False)
 
-    @property
+    @cached_property
     def objects(self) -> int:
         """The number of rows."""
-        return int(self.footer.num_rows)
+        return sum(part.objects for part in self.parts)
+
+    @cached_property
+    def images_seen(self) -> int | None:
+        """The number of images that were encoded, with those in which nothing was detected.
+
+        None where rows were left out or added since, so that it is not known.
+        """
+        known = [part.images for part in self.parts if part.images is not None]
+        return sum(known) if len(known) == len(self.parts) else None
+
+    @cached_property
+    def images_without_objects(self) -> dict[int, str]:
+        """The path of each image in which nothing was detected, by its `image_index`; empty where it is not known.
+
+        It is read when it is asked for: the images of many parts may be more than fit into memory.
+
+        Raises:
+            InputError: if a file was damaged since.
+        """
+        if self.images_seen is None:
+            return {}
+        without = dict[int, str]()
+        for part in self.parts:
+            with open_parquet(part.path) as file:
+                images = _images(file.metadata.metadata or {}, part.objects, part.path)
+            named = images.images_without_objects if images is not None else {}
+            without |= {int(number) + part.shift: image for number, image in named.items()}
+        return without
 
     @property
-    def names_model(self) -> bool:
-        """Whether the file says which model encoded it, so that another one is refused."""
-        return _header(self.footer.metadata or {}, self.path) is not None
+    def identity(self) -> Identity:
+        """The model."""
+        return Identity(**{name: getattr(self, name) for name in Identity.model_fields})
 
     def metadata(self) -> dict[bytes, bytes]:
         """Returns the metadata of a schema for a file with the same rows."""
-        about = identity_metadata(Identity(**{name: getattr(self, name) for name in Identity.model_fields}))
-        if self.images_seen is not None:
-            about |= images_metadata(self.objects, self.images_seen, self.images_without_objects)
-        return about
+        return identity_metadata(self.identity) | self.images_metadata()
+
+    def images_metadata(self) -> dict[bytes, bytes]:
+        """Returns the part of it that names the images; empty where they are not known."""
+        if self.images_seen is None:
+            return {}
+        return images_metadata(self.objects, self.images_seen, self.images_without_objects)
 
 
 class _Header(Identity):
@@ -113,35 +149,90 @@ def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict
     return {IMAGES_KEY: text, _CHECKSUM_KEY: str(zlib.crc32(text)).encode()}
 
 
-def open_parquet(path: str | Path, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """Opens a file whose pages are checked when they are read, and whose metadata may be as long as ours.
 
-    Args:
-        path: the file.
-        footer: its metadata, where it was read before.
+    Raises:
+        InputError: if it is damaged, also while it is read in the `with` block.
     """
     # Not pyarrow's read_table: it would add columns for folders named like partitions (`year=2024`).
-    return pq.ParquetFile(
-        path, metadata=footer, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT
-    )
+    with (
+        damaged(path, "damaged or not a Parquet file"),
+        pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
+    """Turns Arrow's errors of reading into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' is {problem} ({first_line(error)})") from error
 
 
 def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
-    """Reads the metadata of a file of objects, without reading the objects.
+    """Reads the metadata of a file of objects, or of a folder of parts, without reading the objects.
 
     Args:
-        path: the file.
-        identity: identity of the model that must have encoded the objects. It replaces the file's own, if another
+        path: the file or folder, see `part_files`.
+        identity: identity of the model that must have encoded the objects. It replaces that of a file, if another
             tool wrote the file without it.
 
     Raises:
-        InputError: if the file is missing, damaged, something else's, or of another model; if it doesn't say which
-            and `identity` is None.
+        InputError: if a file is missing, damaged, something else's, of another model or unlike the others; if it
+            doesn't say which model and `identity` is None.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"'{path}' is a folder, not a file" if path.is_dir() else f"'{path}' does not exist")
-    with damaged(path, "damaged or not a Parquet file"), open_parquet(path) as file:
+    files, manifest = part_files(path)
+    first = _read_file(files[0], identity)
+    if manifest is not None:
+        about = f"'{first.part.path}' (model {quote(first.maker.model)})"
+        check_comparable(first.maker, about, manifest, f"'{path}' (model {quote(manifest.model)})")
+
+    def read_another(file: Path) -> tuple[Part, bool]:
+        other = _read_file(file, identity)
+        _check_alike(first, other)
+        return other.part, other.names_model
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        others = list(pool.map(read_another, files[1:]))
+    model = identity or first.maker
+    return StoreInfo(
+        path=path,
+        parts=number_images([first.part, *(part for part, _ in others)], manifest),
+        model=model.model,
+        class_names=first.maker.class_names,  # of the detector that brought the boxes
+        latent_dim=first.maker.latent_dim,
+        fingerprint=first.maker.fingerprint,
+        names_model=first.names_model and all(names_model for _, names_model in others),
+        further=first.further,
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    """The metadata of one file.
+
+    Attributes:
+        part: its name and numbers.
+        maker: the model that encoded it, by its own words or, if it names none, by those of the caller.
+        names_model: whether it says which.
+        further: its columns beside those of `ObjectWriter`.
+    """
+
+    part: Part
+    maker: Identity
+    names_model: bool
+    further: pa.Schema
+
+
+def _read_file(path: Path, identity: Identity | None) -> _File:
+    with open_parquet(path) as file:
         footer, schema = file.metadata, file.schema_arrow
     about = footer.metadata or {}
     header = _header(about, path)
@@ -154,24 +245,52 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
         )
     if header is not None and identity is not None:
         check_comparable(header, f"'{path}' (model {quote(header.model)})", identity, f"'{identity.model}'")
-    model = identity or header
-    made_by = header or identity
-    assert model is not None
-    assert made_by is not None
-    check_columns(schema, made_by.latent_dim, path)
-    images = _images(about, footer.num_rows, path)
-    return StoreInfo(
-        path=path,
-        footer=footer,
-        model=model.model,
-        class_names=made_by.class_names,  # of the detector that brought the boxes
-        latent_dim=made_by.latent_dim,
-        fingerprint=made_by.fingerprint,
-        images_seen=images.images_seen if images else None,
-        images_without_objects={int(index): each for index, each in images.images_without_objects.items()}
-        if images
-        else {},
-    )
+    maker = header or identity
+    assert maker is not None
+    check_columns(schema, maker.latent_dim, path)
+    images, used = _images(about, footer.num_rows, path), _numbers_used(footer)
+    if images is not None and used is not None:
+        used += [int(number) for number in images.images_without_objects]
+    else:
+        images, used = None, []
+    numbers = range(min(used), max(used) + 1) if used else range(0)
+    part = Part(path, footer.num_rows, None if images is None else images.images_seen, numbers)
+    # pandas keeps the numbers of rows that it has selected in a column of its own.
+    own = [each for each in schema if each.name not in COLUMNS and "__index_level_" not in each.name]
+    return _File(part, maker, header is not None, pa.schema(own))
+
+
+def _numbers_used(footer: pq.FileMetaData) -> list[int] | None:
+    """Returns the least and largest `image_index` of each row group; None if its writer did not note them."""
+    used = []
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        columns = (group.column(index) for index in range(group.num_columns))
+        statistics = next(each.statistics for each in columns if each.path_in_schema == "image_index")
+        if group.num_rows and not (statistics and statistics.has_min_max):
+            return None
+        used += [statistics.min, statistics.max] if group.num_rows else []
+    return used
+
+
+def _check_alike(one: _File, other: _File) -> None:
+    """Raises an error that names two files of a folder if they are of two models, or have unlike columns."""
+    names = f"'{one.part.path}'", f"'{other.part.path}'"
+    models = [f"{name} (model {quote(each.maker.model)})" for name, each in zip(names, (one, other), strict=True)]
+    check_comparable(other.maker, models[1], one.maker, models[0])
+    if other.maker.class_names != one.maker.class_names:
+        raise InputError(f"{names[0]} and {names[1]} don't go together: they have different classes")
+    if other.maker.latent_dim != one.maker.latent_dim:
+        sizes = f"{one.maker.latent_dim} and {other.maker.latent_dim} numbers"
+        raise InputError(f"{names[0]} and {names[1]} don't go together: their embeddings have {sizes}")
+    for column in sorted({*one.further.names, *other.further.names}):
+        has = []
+        for name, schema in zip(names, (one.further, other.further), strict=True):
+            has.append(
+                f"{name} holds {schema.field(column).type}" if column in schema.names else f"{name} has none"
+            )
+        if has[0].removeprefix(names[0]) != has[1].removeprefix(names[1]):
+            raise InputError(f"the columns '{column}' don't go together: {has[0]}, {has[1]}")
 
 
 def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
@@ -210,14 +329,3 @@ def _images(about: Mapping[bytes, bytes], rows: int, path: Path) -> _Images | No
     if images.images_seen > rows + len(images.images_without_objects):
         raise InputError(f"{source} counts {images.images_seen:,} images, and names fewer")
     return images
-
-
-@contextmanager
-def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
-    """Turns Arrow's errors of reading into one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is {problem} ({first_line(error)})") from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import COLUMNS, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.store.columns import conform, numbers
-from ssdir.store.info import StoreInfo, damaged, open_parquet, read_info
+from ssdir.store.info import StoreInfo, open_parquet, read_info
 from ssdir.store.writer import ROW_GROUP
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _EMBEDDINGS = ("z_where", "z_what", "z_what_scale", "anchor_index")
 
 
 def read_objects(path: str | Path, identity: Identity | None = None) -> tuple[Objects, list[str]]:
-    """Reads a file of objects back, see `StoredObjects.to_objects`.
+    """Reads a file of objects, or a folder of parts, back, see `StoredObjects.to_objects`.
 
     Raises:
         InputError: as `read_stored`.
@@ -42,66 +43,84 @@ def read_objects(path: str | Path, identity: Identity | None = None) -> tuple[Ob
 
 
 def read_stored(path: str | Path, identity: Identity | None = None, at_least: int = 0) -> StoredObjects:
-    """Reads a file of objects as a table, without torch; every value is checked.
+    """Reads a file of objects, or all parts of a folder, as a table, without torch; every value is checked.
 
     Args:
-        path: the file.
+        path: the file or folder.
         identity: identity of the model that must have encoded the objects, see `read_info`.
         at_least: how many objects it must hold.
 
     Raises:
-        InputError: if the file is missing, damaged, something else's or of another model, or holds fewer objects.
+        InputError: as `read_info` and `stream_objects`; if there are fewer objects.
     """
     info = read_info(path, identity)
     if info.objects < at_least:
         raise InputError(f"'{path}' holds {info.objects} objects, at least {at_least} are needed")
-    conformed, further = [], []
-    for batch, columns in _pieces(info, ROW_GROUP, None):
-        conformed.append(columns)
-        # pandas keeps the numbers of rows that it has selected in a column of its own.
-        own = [name not in COLUMNS and "__index_level_" not in name for name in batch.schema.names]
-        further.append(batch.select(np.flatnonzero(own).tolist()))
-    table = pa.Table.from_batches(conformed, objects_schema(info.latent_dim))
-    for field in table.schema:
-        if nulls := table[field.name].null_count % max(1, len(table)):
-            raise InputError(f"'{path}' is damaged ({nulls} of {len(table)} values of '{field.name}' are null)")
-    if further:
-        added = pa.Table.from_batches(further)
-        table = pa.table([*table.columns, *added.columns], schema=pa.schema([*table.schema, *added.schema]))
-    return StoredObjects(table, info)
+    return StoredObjects(pa.Table.from_batches(stream_rows(info), rows_schema(info)), info)
 
 
 def stream_objects(info: StoreInfo, rows: int = ROW_GROUP) -> Iterator[pa.RecordBatch]:
-    """Reads a file of objects in pieces, with the columns of `ObjectWriter`, checked, in bounded memory.
+    """Reads a file of objects, or the parts of a folder one after the other, in pieces, in bounded memory.
+
+    The columns are those of `ObjectWriter`, checked.
 
     Args:
-        info: the file's metadata, see `read_info`.
+        info: the metadata, see `read_info`.
         rows: most rows of a piece.
 
     Raises:
-        InputError: if the file is damaged; names the row.
+        InputError: if a file is damaged; names the row.
     """
-    return (conformed for _, conformed in _pieces(info, rows, list(COLUMNS)))
+    return _pieces(info, rows, objects_schema(info.latent_dim))
 
 
-def _pieces(
-    info: StoreInfo, rows: int, columns: list[str] | None
-) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Yields pieces as they are in the file, and as `ObjectWriter` writes them."""
-    first = 0
-    with damaged(info.path), open_parquet(info.path, info.footer) as file:
-        for batch in file.iter_batches(rows, columns=columns):
-            yield batch, conform(batch, info, info.path, first)
-            first += len(batch)
+def stream_rows(info: StoreInfo) -> Iterator[pa.RecordBatch]:
+    """Reads objects as `stream_objects` does, with the columns that were added, see `rows_schema`."""
+    return _pieces(info, ROW_GROUP, rows_schema(info))
+
+
+def rows_schema(info: StoreInfo) -> pa.Schema:
+    """Returns the columns of `ObjectWriter`, then those added since."""
+    return pa.schema([*objects_schema(info.latent_dim), *info.further])
+
+
+def _pieces(info: StoreInfo, rows: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    empty = dict[str, bool]()
+    for part in info.parts:
+        first = 0
+        with open_parquet(part.path) as file:
+            for batch in file.iter_batches(rows, columns=schema.names):
+                objects = conform(batch, info, part.path, first)
+                for name in objects.schema.names:
+                    is_empty = objects.column(name).null_count > 0
+                    if empty.setdefault(name, is_empty) != is_empty:
+                        some = "has no" if is_empty else "has a"
+                        raise InputError(f"row {first} of '{part.path}' {some} {name}, unlike the rows before it")
+                yield _with_further(_shifted(objects, part.shift), batch, schema)
+                first += len(batch)
+        if first != part.objects:
+            raise InputError(f"'{part.path}' has changed while it was read: start the command again")
+
+
+def _shifted(objects: pa.RecordBatch, shift: int) -> pa.RecordBatch:
+    """Adds to the numbers of the images."""
+    column = objects.schema.get_field_index("image_index")
+    return objects.set_column(column, objects.schema.field(column), pc.add(objects.column(column), shift))
+
+
+def _with_further(objects: pa.RecordBatch, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Adds the columns of `schema` that only `batch` has."""
+    columns = [(objects if name in COLUMNS else batch).column(name) for name in schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 @dataclass(frozen=True, eq=False)
 class StoredObjects:
-    """The objects of a file that `ssdir encode` wrote.
+    """The objects of a file that `ssdir encode` wrote, or of a folder of parts.
 
     Attributes:
         table: a row per object, in the file's order: the columns of `ObjectWriter`, then those added since.
-        info: the file's metadata.
+        info: the metadata.
     """
 
     table: pa.Table

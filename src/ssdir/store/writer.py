@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssdir.objects import Objects
 
 ROW_GROUP = 8192
-"""Rows of a group of the file, and of a piece that is read at once."""
+"""Number of rows of a group of the file, and of a piece that is read at once."""
 
 _REQUIRED = ("scores", "labels", "z_what", "anchor_index")
 
@@ -56,9 +56,8 @@ class ObjectWriter:
         )
         self.images_seen = self.objects_written = self._next_image = 0
         self._without_objects: dict[int, str] = {}
-        self._buffer: list[pa.Table] = []
-        whole = pa.schema([*objects_schema(latent_dim), *(given or ())], metadata=identity_metadata(identity))
-        self._file = pq.ParquetWriter(path, whole, compression="zstd", write_page_checksum=True)
+        columns = pa.schema([*objects_schema(latent_dim), *(given or ())])
+        self._file = RowGroupWriter(path, columns.with_metadata(identity_metadata(identity)))
 
     def write(
         self,
@@ -94,20 +93,10 @@ class ObjectWriter:
                 table = pa.table(
                     [*table.columns, *given.columns], schema=pa.schema([*table.schema, *given.schema])
                 )
-            self._buffer.append(table)
+            self._file.write(table)
         self.images_seen += len(images)
         self._next_image = max([first, *(number + 1 for number in numbers)])
         self.objects_written += len(table)
-        if sum(table.num_rows for table in self._buffer) >= ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Writes what is left, and the metadata."""
-        self._flush()
-        self._file.add_key_value_metadata(
-            images_metadata(self.objects_written, self.images_seen, self._without_objects)
-        )
-        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -115,16 +104,50 @@ class ObjectWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        self._file.add_metadata(images_metadata(self.objects_written, self.images_seen, self._without_objects))
+        self._file.__exit__(kind, error, trace)
+
+
+class RowGroupWriter:
+    """Writes tables to a Parquet file in groups of `ROW_GROUP` rows, regardless of the tables' lengths.
+
+    To be used in a `with` block, at whose end the file is complete.
+
+    Args:
+        path: the file.
+        schema: the columns, and metadata.
+    """
+
+    def __init__(self, path: str | Path, schema: pa.Schema) -> None:
+        self._file = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        self._buffer, self._rows = list[pa.Table](), 0
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self._buffer.append(table)
+        self._rows += len(table)
+        if self._rows >= ROW_GROUP:
+            whole, written = pa.concat_tables(self._buffer), self._rows - self._rows % ROW_GROUP
+            self._file.write_table(whole[:written], ROW_GROUP)
+            self._buffer, self._rows = [whole[written:]], self._rows - written
+
+    def add_metadata(self, metadata: Mapping[bytes, bytes]) -> None:
+        """Adds metadata to those of the schema."""
+        self._file.add_key_value_metadata(metadata)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
             with suppress(OSError):
                 self._file.close()
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._file.write_table(pa.concat_tables(self._buffer))
-            self._buffer.clear()
+            return
+        if self._rows:
+            self._file.write_table(pa.concat_tables(self._buffer), ROW_GROUP)
+        self._file.close()
 
 
 def checked_table(

@@ -1,0 +1,108 @@
+"""The Parquet files that hold objects: one alone, or the parts of a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ssdir.errors import InputError
+from ssdir.store.folder import EncodingManifest, missing_parts, part_name, read_manifest
+
+_SUFFIX = ".parquet"
+_IGNORED = ("_", ".")
+"""First characters of names that pandas, Arrow, Spark and Ray ignore too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A Parquet file of objects: one alone, or one of a folder.
+
+    Attributes:
+        path: the file.
+        objects: number of its rows.
+        images: number of the images that were encoded; None where rows were left out or added since.
+        numbers: from the least `image_index` in the file to the largest; empty where there are no images, or where
+            they are not known.
+        shift: what is added to `image_index` so that it counts the images of all parts.
+    """
+
+    path: Path
+    objects: int
+    images: int | None
+    numbers: range
+    shift: int = 0
+
+
+def part_files(path: Path) -> tuple[list[Path], EncodingManifest | None]:
+    """Returns the files of objects at a path, sorted by name, and the manifest of the folder if it has one.
+
+    Of a folder these are the `.parquet` files whose names begin neither with `_` nor with `.`.
+
+    Args:
+        path: a file, or a folder of parts, which `ssdir encode` or another tool wrote.
+
+    Raises:
+        InputError: if there is no such file, or the folder holds none, folders, too few parts or other files.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"'{path}' does not exist")
+        return [path], None
+    with os.scandir(path) as entries:
+        visible = sorted((each for each in entries if not each.name.startswith(_IGNORED)), key=lambda e: e.name)
+    manifest = read_manifest(path)
+    if manifest is not None:
+        _check_complete(path, manifest, {each.name for each in visible if each.name.endswith(_SUFFIX)})
+    inside = next((each.name for each in visible if each.is_dir()), None)
+    if inside is not None:
+        raise InputError(
+            f"'{path}' has a folder '{inside}' inside: give a folder that holds {_SUFFIX} files alone"
+        )
+    files = [path / each.name for each in visible if each.name.endswith(_SUFFIX)]
+    if not files:
+        raise InputError(f"'{path}' is a folder without {_SUFFIX} files of objects")
+    return files, manifest
+
+
+def _check_complete(folder: Path, manifest: EncodingManifest, names: set[str]) -> None:
+    """Raises an error if parts are missing, or there are files that the manifest does not count."""
+    if missing := len(missing_parts(folder, manifest)):
+        done = manifest.parts - missing
+        raise InputError(
+            f"'{folder}' is not complete, {done:,} of {manifest.parts:,} parts are encoded: "
+            "the same ssdir encode command goes on"
+        )
+    expected = {part_name(number) for number in range(manifest.parts)}
+    if others := sorted(names - expected):
+        raise InputError(f"'{folder}' holds '{others[0]}', which is no part of its encoding: move it elsewhere")
+
+
+def number_images(parts: Sequence[Part], manifest: EncodingManifest | None) -> list[Part]:
+    """Returns parts with shifts, so that no two images of different parts have the same `image_index`.
+
+    Parts of one encoding number their images together. Files of several encodings in a folder may each count from
+    0: then the images of each follow those of the files before it. Where images of a part are not known,
+    `image_index` stays as it is.
+
+    Raises:
+        InputError: if a part has images that are those of another by the manifest.
+    """
+    if manifest is not None:
+        for number, part in enumerate(parts):
+            images = manifest.images_of(number)
+            if part.numbers and not (part.numbers[0] in images and part.numbers[-1] in images):
+                raise InputError(
+                    f"'{part.path}' has images {part.numbers[0]} ... {part.numbers[-1]}, expected "
+                    f"{images[0]} ... {images[-1]} by its name: encode the images again"
+                )
+        return list(parts)
+    if any(part.images is None for part in parts):
+        return list(parts)
+    shifted, following = [], 0
+    for part in parts:
+        shift = max(0, following - part.numbers[0]) if part.numbers else 0
+        shifted.append(replace(part, shift=shift))
+        following = max(following, part.numbers[-1] + shift + 1 if part.numbers else 0)
+    return shifted
