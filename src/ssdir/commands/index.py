@@ -14,26 +14,36 @@ from ssdir.formatting import counted
 
 
 def index(
-    objects: Annotated[list[Path], typer.Argument(metavar="OBJECTS...", help="Files that ssdir encode wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    objects: Annotated[
+        list[Path] | None, typer.Argument(metavar="OBJECTS...", help="Files that ssdir encode wrote.")
+    ] = None,
     model: Encoder = None,
     add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every file of an existing index, and compare its checksum.")
+    ] = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Index encoded objects for search, in a folder; no server is needed."""
     if add and force:
         raise InputError("--add and --force exclude each other: the one extends an index, the other replaces it")
+    if check == bool(objects) or (check and (add or force)):
+        raise InputError("give files of objects to index, or --check alone to read an existing index")
     from ssdir.analysis.search.index import ObjectIndex
 
     with progress("reading objects") as advance:
-        if add:
+        if check:
             made = ObjectIndex.open(out)
-            made.add(objects, advance, model)
+            made.check()
+        elif add:
+            made = ObjectIndex.open(out)
+            made.add(objects or [], advance, model)
         else:
-            made = ObjectIndex.create(out, objects, model, force, advance)
+            made = ObjectIndex.create(out, objects or [], model, force, advance)
     if as_json:
         print_json({"objects": len(made), "model": made.info.model, "out": out})
         return
-    say(f"{counted(len(made), 'object')} of {made.info.model}: {out}")
+    say(f"{counted(len(made), 'object')} of {made.info.model}: {out}{', all files as written' if check else ''}")
     next_step("search", out, "IMAGE", "--image-grid", "nearest.png")

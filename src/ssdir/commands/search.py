@@ -51,7 +51,7 @@ def search(
         raise InputError("give either an image to search by, or --row for an object of the index")
     if image_grid is not None:
         claim(image_grid, force, (".png",))
-    from ssdir.analysis.search.index import ObjectFilter, ObjectIndex
+    from ssdir.analysis.search import ObjectFilter, ObjectIndex
     from ssdir.analysis.search.query import search_image, search_row
 
     opened, where = ObjectIndex.open(index), ObjectFilter(tuple(classes or ()), min_score, min_size, max_size)

@@ -97,6 +97,8 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
             "--add",
             "--force",
         ),
+        "or --check alone": ("index", tmp_path / "objects.parquet", "--out", index, "--check"),
+        "give files of objects": ("index", "--out", index),
         "exists already": ("index", tmp_path / "objects.parquet", "--out", index),
         "damaged or not a Parquet file": ("index", photos / "a.png", "--out", tmp_path / "other"),
     }
@@ -105,6 +107,7 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
         assert result.exit_code == 2, sentence
         assert sentence in result.stderr.replace("\n", " ")
         assert "Traceback" not in result.output
+    assert "all files as written" in ok("index", "--out", index, "--check")
     assert "nothing was detected" in ok("search", index, photos / "a.png", "--score-threshold", 1)
     moved = tmp_path / "moved"
     shutil.copytree(tiny_model_dir, moved)

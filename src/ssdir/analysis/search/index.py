@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,74 +12,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ssdir.analysis.search.files import (
-    FORMAT_FILE,
-    TABLE,
-    IndexInfo,
-    connect,
-    lance,
-    read_header,
-    sole_writer,
-    write_header,
-)
-from ssdir.analysis.search.rows import IDENTITY_COLUMNS, Rows, write_rows
+from ssdir.analysis.search.filters import ObjectFilter
+from ssdir.analysis.search.folders import IndexFolder, LocalFolder, lance
+from ssdir.analysis.search.header import IndexInfo, check_files, read_header, write_header
+from ssdir.analysis.search.keys import KEY, repeated
+from ssdir.analysis.search.plan import SearchPlan, upkeep
+from ssdir.analysis.search.rows import Rows, write_rows
 from ssdir.console import Advance, no_progress
-from ssdir.errors import InputError, nearest
+from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.inference.engines import load_identity
-from ssdir.outputs import atomic_dir
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import find_picture
-
-EXACT_UP_TO = 50_000
-"""Number of rows up to which the search is exhaustive, which takes milliseconds and is exact."""
-ROWS_PER_PARTITION = 1000
-PROBED_SHARE = 0.04
-LEAST_PROBED = 24
-"""Partitions that are searched without a filter. A filter leaves fewer objects in each, and the nearest of them
-lie further apart: as many more are searched then, up to all (`benchmarks/search.py` measures recall)."""
-
-
-@dataclass(frozen=True)
-class ObjectFilter:
-    """A filter of objects by class, score and size.
-
-    Attributes:
-        classes: names of classes; empty for all.
-        min_score: least score.
-        min_size: least longer side, relative to the image's longer side.
-        max_size: largest longer side.
-    """
-
-    classes: tuple[str, ...] = ()
-    min_score: float | None = None
-    min_size: float | None = None
-    max_size: float | None = None
-
-    def sql(self, class_names: Sequence[str]) -> str | None:
-        """Returns the filter in SQL, made of numbers only: names are looked up, and never become part of it.
-
-        Raises:
-            InputError: if there is no class of a name, a limit is not a number, or no size is within the limits.
-        """
-        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
-            raise InputError(f"no size is at least {self.min_size:g} and at most {self.max_size:g}")
-        parts = []
-        if self.classes:
-            unknown = [name for name in self.classes if name not in class_names]
-            if unknown:
-                hint = nearest(unknown[0], class_names) or f"; it has {quote(', '.join(class_names), 200)}"
-                raise InputError(f"the index has no class {quote(unknown[0])}{hint}")
-            labels = sorted(class_names.index(name) for name in self.classes)
-            parts.append(f"label IN ({', '.join(map(str, labels))})")
-        limits = (("score", ">=", self.min_score), ("size", ">=", self.min_size), ("size", "<=", self.max_size))
-        for column, sign, limit in limits:
-            if limit is not None:
-                if not math.isfinite(limit):
-                    raise InputError(f"the limit of {column} must be a number, got {limit}")
-                parts.append(f"{column} {sign} {float(limit)!r}")
-        return " AND ".join(parts) or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +63,18 @@ class ObjectIndex:
     Use `create` or `open`.
     """
 
-    def __init__(self, path: Path, info: IndexInfo, table: Any) -> None:
-        self.path, self.info, self._table = path, info, table
-        self._count = int(table.count_rows())
+    def __init__(self, folder: IndexFolder, info: IndexInfo) -> None:
+        self._folder = folder
+        with lance(folder, "opened"):
+            self._table = folder.connect().open_table(info.table)
+            self._use(info)
+
+    def _use(self, info: IndexInfo) -> None:
+        """Reads from the version of the table that the header names, until `add` writes another one."""
+        self.info = info
+        self._table.checkout(info.version)
+        self._count = int(self._table.count_rows())
+        self._plan = SearchPlan.of(info.partitioned, info.latent_dim)
 
     @classmethod
     def create(
@@ -147,34 +99,48 @@ class ObjectIndex:
             InputError: if a file is missing, damaged or of another model, or holds no objects; if an object, the
                 same box in the same image, is given twice; as `atomic_dir`.
         """
-        path = Path(path)
+        folder = LocalFolder(Path(path))
         infos = _read_infos(files, model)
         about = {name: getattr(infos[0], name) for name in Identity.model_fields}
-        info = IndexInfo(**about, folder=str(Path.cwd()), checksums={})
+        info = IndexInfo(
+            **about, folder=str(Path.cwd()), table=folder.new_table(), version=0, partitioned=0, files={}
+        )
         _check_same_model(info, infos)
         if not sum(each.objects for each in infos):
             raise InputError(f"'{files[0]}' holds no objects: nothing can be searched for")
-        replaced = sole_writer(path) if force and (path / FORMAT_FILE).is_file() else nullcontext()
-        with replaced, lance(path, "made"), atomic_dir(path, force) as folder:
-            database = connect(folder)
-            table = write_rows(partial(database.create_table, TABLE), Rows(infos, info), on_progress)
-            _sort_into_partitions(table, on_progress)
-            info = write_header(folder, info)
-        return cls._of(path, info)
+        with lance(folder, "made"), folder.making(force) as new:
+            rows = Rows(infos, info)
+            table = write_rows(partial(new.connect().create_table, info.table), rows, on_progress)
+            _refuse_repeated(table, rows)
+            info = write_header(new, _with_partitions(table, info, on_progress))
+        return cls(folder, info)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Opens an index.
 
+        Its files must be there in their sizes; what is read of them is said by `check_files`.
+
         Raises:
             InputError: if there is none, or it is damaged.
         """
-        return cls._of(Path(path), read_header(Path(path)))
+        folder = LocalFolder(Path(path))
+        info = read_header(folder)
+        check_files(folder, info)
+        return cls(folder, info)
 
-    @classmethod
-    def _of(cls, path: Path, info: IndexInfo) -> Self:
-        with lance(path, "opened"):
-            return cls(path, info, connect(path).open_table(TABLE))
+    def check(self) -> None:
+        """Reads every file of the index, and compares it with its checksum.
+
+        Raises:
+            InputError: if a file is missing or has changed.
+        """
+        check_files(self._folder, self.info, read_all=True)
+
+    @property
+    def path(self) -> str:
+        """The folder of the index."""
+        return self._folder.name
 
     def __len__(self) -> int:
         return self._count
@@ -194,20 +160,17 @@ class ObjectIndex:
         """
         infos = _read_infos(files, model)
         _check_same_model(self.info, infos)
-        with sole_writer(self.path), lance(self.path, "extended"):
-            self._table.checkout_latest()
-            version, first = self._table.version, int(self._table.count_rows())
-            rows = Rows(infos, self.info, first)
-            indexed = self._table.search().select(list(IDENTITY_COLUMNS)).to_arrow()
-            rows.note_indexed(indexed, self.image_path)
+        with self._folder.sole_writer(), lance(self._folder, "extended"):
+            info, table = read_header(self._folder), self._table
             try:
-                write_rows(self._table.add, rows, on_progress)
-                _sort_into_partitions(self._table, on_progress)
-            except BaseException:
-                self._table.restore(version)
-                raise
-            self.info = write_header(self.path, self.info)
-            self._count = int(self._table.count_rows())
+                table.checkout(info.version)
+                table.restore()  # without rows of a command that did not end
+                rows = Rows(infos, info, int(table.count_rows()))
+                write_rows(table.add, rows, on_progress)
+                _refuse_repeated(table, rows)
+                info = write_header(self._folder, _with_partitions(table, info, on_progress))
+            finally:
+                self._use(info)
 
     def nearest(
         self, z_what: NDArray[np.floating[Any]], k: int = 10, where: ObjectFilter | None = None
@@ -236,9 +199,9 @@ class ObjectIndex:
                 "they are of another model"
             )
         condition = (where or ObjectFilter()).sql(self.info.class_names)
-        with lance(self.path, "searched"):
-            probed = self._probed(condition)
-            return [self._nearest(query, k, condition, probed) for query in queries]
+        with lance(self._folder, "searched"):
+            share = 1.0 if condition is None else self._table.count_rows(condition) / max(1, len(self))
+            return [self._nearest(query, k, condition, share) for query in queries]
 
     def rows(self, rows: Sequence[int]) -> pa.Table:
         """Reads the objects of some rows, in their order.
@@ -250,11 +213,11 @@ class ObjectIndex:
         for row in rows:
             if not 0 <= row < count:
                 raise InputError(f"the index has rows 0 ... {count - 1}, not {row}")
-        with lance(self.path, "read"):
+        with lance(self._folder, "read"):
             if not len(rows):
-                return self._table.search().limit(0).to_arrow()
+                return self._table.search().limit(0).to_arrow().drop_columns([KEY])
             # Rows are only ever appended, so their numbers are their offsets, and no query is needed.
-            records = self._table.take_offsets(list(rows)).to_arrow()
+            records = self._table.take_offsets(list(rows)).to_arrow().drop_columns([KEY])
         place = {row: number for number, row in enumerate(records["row"].to_pylist())}
         return records.take([place[row] for row in rows])
 
@@ -262,24 +225,14 @@ class ObjectIndex:
         """Returns the file of an image, from the folder where the index was made or from the current one."""
         return find_picture(image, self.info.folder, ".")
 
-    def _probed(self, condition: str | None) -> int | None:
-        """Returns how many partitions to search, so that a filter leaves about as many objects to compare."""
-        if len(self) <= EXACT_UP_TO:
-            return None
-        partitions = _partitions(len(self))
-        probed = max(LEAST_PROBED, round(partitions * PROBED_SHARE))
-        if condition is not None:
-            probed = math.ceil(probed * len(self) / max(1, self._table.count_rows(condition)))
-        return min(partitions, probed)
-
-    def _nearest(
-        self, z_what: NDArray[np.float32], k: int, condition: str | None, probed: int | None
-    ) -> Neighbours:
+    def _nearest(self, z_what: NDArray[np.float32], k: int, condition: str | None, share: float) -> Neighbours:
         query = self._table.search(z_what, vector_column_name="z_what").distance_type("cosine").limit(k)
         if condition is not None:
             query = query.where(condition, prefilter=True)
-        if probed is not None:
-            query = query.nprobes(probed)
+        if self._plan.partitions:
+            query = query.nprobes(self._plan.probed_of(share))
+        if self._plan.refine is not None:
+            query = query.refine_factor(self._plan.refine)
         records = query.select(["row", "_distance"]).to_arrow()
         similarity = 1 - records["_distance"].to_numpy().astype(np.float32)
         return Neighbours(records["row"].to_numpy(), similarity, self.rows)
@@ -293,20 +246,37 @@ def _read_infos(files: Sequence[str | Path], model: str | None) -> list[StoreInf
     return [read_info(file, identity) for file in files]
 
 
-def _partitions(count: int) -> int:
-    return max(1, count // ROWS_PER_PARTITION)
+def _with_partitions(table: Any, info: IndexInfo, on_progress: Advance) -> IndexInfo:
+    """Divides the objects of a large table into partitions, and returns the header of its new version."""
+    count, partitioned = int(table.count_rows()), info.partitioned
+    unassigned = sum(int(table.index_stats(index.name).num_unindexed_rows) for index in table.list_indices())
+    todo = upkeep(count, partitioned, unassigned)
+    if todo == "make":
+        on_progress(0, count, "making partitions")
+        table.create_index("z_what", config=SearchPlan.of(count, info.latent_dim).lance_config(), replace=True)
+        partitioned = count
+    elif todo == "assign":
+        on_progress(0, count, "assigning to partitions")
+        table.optimize()
+    return info.model_copy(update={"version": table.version, "partitioned": partitioned})
 
 
-def _sort_into_partitions(table: Any, on_progress: Advance) -> None:
-    """Builds the search index of a large table; without it, all rows are compared."""
-    count = table.count_rows()
-    if count > EXACT_UP_TO:
-        on_progress(0, count, "sorting into partitions")
-        # Embeddings stay as they are, in partitions (IVF_FLAT): quantising them would lower recall, to save memory
-        # that a million of them does not need.
-        table.create_index(
-            metric="cosine", vector_column_name="z_what", index_type="IVF_FLAT", num_partitions=_partitions(count)
+def _refuse_repeated(table: Any, rows: Rows) -> None:
+    """Raises an error if an object of the new rows is in the index twice."""
+    found = repeated(table, rows.first)
+    if found is None:
+        return
+    source, before = rows.source(found[0]), rows.source(found[1])
+    assert source is not None
+    file, number = source
+    image = quote(table.take_offsets([found[0]]).to_arrow()["image"][0].as_py())
+    if before is None:
+        raise InputError(
+            f"the index has objects of '{file.path}' already, such as one of {image}: add what is new only"
         )
+    if before[0] is file:
+        raise InputError(f"row {number} of '{file.path}' is the same object of {image} as a row before it")
+    raise InputError(f"'{file.path}' has objects of '{before[0].path}' again, such as one of {image}")
 
 
 def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo]) -> None:

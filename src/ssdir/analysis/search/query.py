@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from ssdir.analysis.crops import crop_grid, read_crops
-from ssdir.analysis.search.files import IndexInfo
-from ssdir.analysis.search.index import Neighbours, ObjectFilter, ObjectIndex
+from ssdir.analysis.search.filters import ObjectFilter
+from ssdir.analysis.search.header import IndexInfo
+from ssdir.analysis.search.index import Neighbours, ObjectIndex
 from ssdir.errors import InputError
 from ssdir.identity import check_comparable
 from ssdir.inference.engines import load_encoder
