@@ -17,7 +17,7 @@ def split_into_parts(file: Path, folder: Path, parts: int = 3, manifest: bool = 
     sizes = {row["image_index"]: (row["image_height"], row["image_width"]) for row in rows}
     by_image, per_part = objects.split(), -(-len(images) // parts)
     folder.mkdir()
-    for number in range(parts):
+    for number in range(-(-len(images) // per_part)):
         numbers = range(number * per_part, min((number + 1) * per_part, len(images)))
         with ObjectWriter(
             folder / part_name(number), info.model, info.class_names, info.latent_dim, info.fingerprint

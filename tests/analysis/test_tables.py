@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import command_line
 from command_line import run
+from object_folder import split_into_parts
 from ssdir.analysis.classifier import Classifier, cross_validate, read_labels
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.outliers import knn_distances, outlier_scores
@@ -332,6 +333,37 @@ def test_rows_that_pandas_selected_go_through_every_command(stored: Path, tmp_pa
     ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--embeddings-only")
     ok("index", tmp_path / "c.parquet", "--out", tmp_path / "index")
     assert json.loads(ok("search", tmp_path / "index", "--row", 0, "--json"))
+
+
+@pytest.mark.parametrize("command", ["cluster", "outliers", "classify"])
+def test_a_folder_of_parts_gives_what_its_file_gives(stored: Path, tmp_path: Path, command: str) -> None:
+    outs = []
+    for objects in (stored, split_into_parts(stored, tmp_path / "objects")):
+        folder = tmp_path / f"of-{objects.stem}-{objects.suffix}"
+        out, grid, classifier = folder / "out.parquet", folder / "out.png", folder / "classifier.json"
+        arguments = [objects, "--out", out, "--image-grid", grid]
+        if command == "classify":
+            ok("classify", "fit", objects, "--column", "class", "--out", classifier)
+            ok("classify", "predict", classifier, *arguments)
+            outs.append((out.read_bytes(), grid.read_bytes(), classifier.read_bytes()))
+        else:
+            ok(command, *arguments, *(["--embeddings-only"] if command == "outliers" else []))
+            outs.append((out.read_bytes(), grid.read_bytes(), b""))
+    assert outs[0] == outs[1]
+
+
+def test_outliers_of_a_folder_have_reconstruction_errors(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    for number, name in enumerate("abc"):
+        Image.fromarray(np.roll(picture, 20 * number, axis=1)).save(tmp_path / f"{name}.png")
+    whole = tmp_path / "objects.parquet"
+    ok("encode", tiny_model_dir, *(tmp_path / f"{name}.png" for name in "abc"), "--out", whole)
+    folder = split_into_parts(whole, tmp_path / "objects")
+    for objects, out in ((whole, "whole.csv"), (folder, "folder.csv")):
+        ok("outliers", objects, "--out", tmp_path / out)
+    assert "reconstruction_error" in (tmp_path / "folder.csv").read_text()
+    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "folder.csv").read_bytes()
 
 
 def test_reconstruction_errors_stay_with_their_rows(

@@ -18,7 +18,9 @@ import torch
 from object_folder import split_into_parts
 from ssdir.errors import InputError
 from ssdir.objects import Objects
+from ssdir.store import objects_file
 from ssdir.store import writer as writer_module
+from ssdir.store.convert import SUFFIXES, convert_objects, sidecar
 from ssdir.store.folder import MANIFEST, part_name
 from ssdir.store.join import join_parts
 from ssdir.store.objects_file import read_info, read_objects, read_stored, stream_objects
@@ -90,7 +92,7 @@ def test_joined_parts_are_the_file_byte_by_byte(
     monkeypatch.setattr(writer_module, "ROW_GROUP", row_group)
     whole = write(tmp_path / "whole.parquet", COUNTS)
     folder = split_into_parts(whole, tmp_path / "objects")
-    assert join_parts(folder, tmp_path / "joined.parquet") == sum(COUNTS)
+    assert join_parts(folder, tmp_path / "joined.parquet").objects == sum(COUNTS)
     assert (tmp_path / "joined.parquet").read_bytes() == whole.read_bytes()
     groups = pq.read_metadata(whole)
     sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
@@ -162,6 +164,36 @@ def test_pandas_and_arrow_read_the_objects_alone(folder: Path, whole: Path) -> N
     assert pandas.read_parquet(folder).attrs["ssdir"]["fingerprint"] == "weights"
     assert pyarrow.dataset.dataset(folder).to_table().equals(pq.read_table(whole))
     assert read_info(folder).objects == sum(COUNTS)
+
+
+@pytest.mark.parametrize("to", sorted(SUFFIXES))
+def test_a_folder_is_converted_as_the_file_byte_by_byte(
+    whole: Path, folder: Path, to: str, tmp_path: Path
+) -> None:
+    outs = [tmp_path / f"{each.stem}-out{SUFFIXES[to]}" for each in (whole, folder)]
+    for path, out in zip((whole, folder), outs, strict=True):
+        assert convert_objects(path, to, out) == sum(COUNTS)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    if to == "coco":
+        assert sidecar(outs[0]).read_bytes() == sidecar(outs[1]).read_bytes()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 100])
+def test_csv_is_written_in_pieces(
+    folder: Path, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_file.stream_objects, "__defaults__", (rows,))
+    convert_objects(folder, "csv", tmp_path / "objects.csv")
+    written = pandas.read_csv(tmp_path / "objects.csv")
+    table = read_stored(folder).table
+    assert "z_what_scale_0" not in written
+    z_what = written[[f"z_what_{number}" for number in range(LATENT_DIM)]].to_numpy(np.float32)
+    np.testing.assert_array_equal(z_what, np.stack(table["z_what"].to_numpy(zero_copy_only=False)))
+    assert (
+        written["image_index"].tolist()
+        == table["image_index"].to_pylist()
+        == [0] * 3 + [2, 3, 3] + [6] * 4 + [7, 8, 8]
+    )
 
 
 # What does not belong together ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 import ssdir
+from object_folder import split_into_parts
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
@@ -16,6 +17,7 @@ from ssdir.objects import Objects
 from ssdir.store.writer import ObjectWriter
 from ssdir.studio.collection import CROP_SIDE, Collection, collect_images, map_objects, open_collection
 from ssdir.studio.images import sample_images
+from ssdir.studio.studio import default_model
 
 
 def explored(z_what: NDArray[np.float32]) -> Collection:
@@ -88,6 +90,21 @@ def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
     lost = (collection.objects.image_index[torch.from_numpy(objects_map.rows)] == 2).numpy()
     assert np.isnan(objects_map.errors[lost]).all()
     assert not np.isnan(objects_map.errors[~lost]).any()
+
+
+def test_a_folder_of_parts_is_opened_as_its_file(tmp_path: Path, predictor: Predictor) -> None:
+    names = [f"{name}.png" for name in "abcdef"]
+    for name, sample in zip(names, sample_images(6), strict=True):
+        Image.fromarray(sample.image).save(tmp_path / name)
+    whole, identity = stored(tmp_path, predictor, names), Identity.of("tiny-mnist", predictor)
+    one, parts = (
+        open_collection(path, identity) for path in (whole, split_into_parts(whole, tmp_path / "objects"))
+    )
+    assert torch.equal(one.z_what, parts.z_what)
+    assert torch.equal(one.objects.image_index, parts.objects.image_index)
+    assert (one.names, one.sources, one.class_names) == (parts.names, parts.sources, parts.class_names)
+    assert parts.num_missing == 0
+    assert default_model(tmp_path / "objects") == "m"
 
 
 def test_images_that_have_moved_are_in_the_folder_given(tmp_path: Path, predictor: Predictor) -> None:

@@ -178,7 +178,7 @@ def fit_file(
     """Learns a classifier from the labelled objects of a file, writes it, and cross-validates it.
 
     Args:
-        objects: file that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` wrote.
         out: classifier to write, as JSON.
         labels: CSV with the columns `row` and `label`, see `read_labels`; or
         column: a column of `objects` with the labels, empty where there is none.
@@ -212,7 +212,7 @@ def predict_file(
 
     Args:
         classifier: file that `fit_file` wrote.
-        objects: file that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` wrote.
         output: files to write; the image grid shows the most probable objects of each class.
         model: the model that encoded, where the file no longer names it.
 

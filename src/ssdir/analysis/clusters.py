@@ -54,7 +54,7 @@ def cluster_file(
     """Clusters the objects of a file; the output has the columns `cluster` and `distance_to_center`.
 
     Args:
-        objects: file that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` wrote.
         output: files to write; the image grid shows the objects nearest to each cluster's centre.
         count: number of clusters, see `cluster_embeddings`.
         model: the model that encoded, where the file no longer names it.

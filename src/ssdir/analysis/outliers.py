@@ -67,7 +67,7 @@ def rank_outliers_file(
     If the model or an image is not available, the ranking uses embeddings alone, and an `InputWarning` says so.
 
     Args:
-        objects: file that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` wrote.
         output: files to write; the image grid shows the worst outliers and the most ordinary objects.
         model: the model that encoded, if the file no longer names it; the model and the images must then exist.
         embeddings_only: leave out the reconstruction errors, which take time.

@@ -15,8 +15,8 @@ from ssdir.formatting import counted
 def convert(
     objects: Objects,
     to: Annotated[
-        Literal["coco", "csv", "fiftyone", "npz"],
-        typer.Option(help="COCO results, CSV, FiftyOne samples, or NumPy arrays."),
+        Literal["coco", "csv", "fiftyone", "npz", "parquet"],
+        typer.Option(help="COCO results, CSV, FiftyOne samples, NumPy arrays, or one Parquet file of all parts."),
     ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     annotations: Annotated[
@@ -26,7 +26,10 @@ def convert(
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Write encoded objects in the format of another tool; Parquet itself is read by pandas and Arrow."""
+    """Write encoded objects in the format of another tool, or join a folder of parts into one file.
+
+    pandas and Arrow read Parquet files, and folders of them, as they are.
+    """
     from ssdir.inference.engines import load_identity
     from ssdir.store.convert import check_output, convert_objects, how_to_read
 

@@ -16,7 +16,7 @@ from ssdir.formatting import counted
 def index(
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
     objects: Annotated[
-        list[Path] | None, typer.Argument(metavar="OBJECTS...", help="Files that ssdir encode wrote.")
+        list[Path] | None, typer.Argument(metavar="OBJECTS...", help="Files or folders that ssdir encode wrote.")
     ] = None,
     model: Encoder = None,
     add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,

@@ -24,7 +24,8 @@ def studio(
         ),
     ] = None,
     objects: Annotated[
-        Path | None, typer.Option(help="File of ssdir encode to explore; by default the samples' objects.")
+        Path | None,
+        typer.Option(help="File or folder of ssdir encode to explore; by default the samples' objects."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of images to show; with --objects, where its images are now.")

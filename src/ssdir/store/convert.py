@@ -1,8 +1,9 @@
-"""Stored objects for other tools: COCO results, FiftyOne, NumPy, CSV. Arrow and pandas read the Parquet itself."""
+"""Stored objects for other tools: COCO results, FiftyOne, NumPy, CSV, or one Parquet file of a folder of parts."""
 
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pyarrow.csv
 from ssdir.documents import json_text
 from ssdir.errors import InputError, InputWarning
 from ssdir.identity import Identity
+from ssdir.object_table import objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.store.coco_results import CLASS_AGNOSTIC, coco_results, corners
 from ssdir.store.columns import numbers
-from ssdir.store.objects_file import find_picture, read_stored
+from ssdir.store.info import StoreInfo, read_info
+from ssdir.store.join import join_parts
+from ssdir.store.objects_file import StoredObjects, find_picture, read_stored, stream_objects
 
-SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz"}
+SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz", "parquet": ".parquet"}
 """Suffix of each format's file."""
 
 
@@ -30,13 +34,14 @@ def convert_objects(
     identity: Identity | None = None,
     force: bool = False,
 ) -> int:
-    """Writes a file of `ssdir encode` in another format, whole or not at all.
+    """Writes what `ssdir encode` wrote in another format, whole or not at all.
 
-    An `InputWarning` says where images without objects are not known, or categories of a COCO file mean nothing.
+    CSV and Parquet are written while objects are read, other formats from all objects in memory. An `InputWarning`
+    says where images without objects are not known, or categories of a COCO file mean nothing.
 
     Args:
-        path: the Parquet file.
-        to: one of `SUFFIXES`.
+        path: the Parquet file, or folder of parts.
+        to: one of `SUFFIXES`; `parquet` joins parts.
         out: file to write; COCO results get their ids beside them, see `sidecar`.
         annotations: for COCO results, the COCO file whose ids of images and categories they are to have.
         identity: of the model that encoded, where the file no longer names it, see `read_info`.
@@ -51,30 +56,41 @@ def convert_objects(
     check_output(to, out, force)
     if annotations is not None and to != "coco":
         raise InputError("annotations give COCO results their ids: leave them out for other formats")
-    stored = read_stored(path, identity)
-    table, images = stored.by_image()
-    class_names = stored.info.class_names
-    if stored.info.images_seen is None:
+    if to == "parquet":
+        info = join_parts(path, out, force, identity)
+    elif to == "csv":
+        info = read_info(path, identity)
+        with atomic_file(out, force) as temporary:
+            _write_csv(info, temporary)
+    else:
+        info = _convert_whole(read_stored(path, identity), to, out, annotations, force)
+    if info.images_seen is None and to != "csv":  # which has rows for objects alone
         _warn(f"rows of '{path}' were selected since it was encoded: images without objects are not known")
-    with atomic_file(out, force) as temporary:
-        if to == "coco":
-            results, ids = coco_results(table, class_names, images, annotations)
-            _write_json(results, temporary, path)
-            with atomic_file(sidecar(out), force) as beside:
-                _write_json(ids, beside, path)
-        elif to == "fiftyone":
-            pictures = [str(find_picture(image, Path.cwd(), Path(path).absolute().parent)) for image in images]
-            _write_json(fiftyone_samples(table, pictures), temporary, path)
-        elif to == "npz":
-            _write_npz(table, class_names, images, temporary)
-        else:
-            _write_csv(table, temporary)
-    if annotations is not None and class_names == CLASS_AGNOSTIC:
+    if annotations is not None and info.class_names == CLASS_AGNOSTIC:
         _warn(
             "the model is class-agnostic, so all objects have the id of one category of the annotations: compare "
             "boxes alone (of pycocotools, COCOeval's params.useCats = 0)"
         )
-    return len(stored)
+    return info.objects
+
+
+def _convert_whole(
+    stored: StoredObjects, to: str, out: str | Path, annotations: str | Path | None, force: bool
+) -> StoreInfo:
+    """Writes formats in which one thing, such as a list of all images, follows from all rows."""
+    info, (table, images) = stored.info, stored.by_image()
+    with atomic_file(out, force) as temporary:
+        if to == "coco":
+            results, ids = coco_results(table, info.class_names, images, annotations)
+            _write_json(results, temporary, info.path)
+            with atomic_file(sidecar(out), force) as beside:
+                _write_json(ids, beside, info.path)
+        elif to == "fiftyone":
+            pictures = [str(find_picture(image, Path.cwd(), info.path.absolute().parent)) for image in images]
+            _write_json(fiftyone_samples(table, pictures), temporary, info.path)
+        else:
+            _write_npz(table, info.class_names, images, temporary)
+    return info
 
 
 def check_output(to: str, out: str | Path, force: bool = False) -> None:
@@ -98,6 +114,7 @@ def how_to_read(to: str, out: Path, annotations: Path | None = None) -> str:
         "csv": f"import pandas; pandas.read_csv({str(out)!r})",
         "fiftyone": f"add the samples of {out} to a FiftyOne dataset, see docs/interop.md",
         "npz": f"import numpy; numpy.load({str(out)!r})",
+        "parquet": f"import pandas; pandas.read_parquet({str(out)!r})",
     }[to]
 
 
@@ -144,16 +161,27 @@ def _write_npz(table: pa.Table, class_names: list[str], images: list[str], out: 
         np.savez_compressed(stream, **arrays)
 
 
-def _write_csv(table: pa.Table, out: Path) -> None:
-    """Writes a row per object; vectors become columns `z_what_0`, `z_what_1`, …."""
+def _write_csv(info: StoreInfo, out: Path) -> None:
+    """Writes a row per object, piece by piece; vectors become columns `z_what_0`, `z_what_1`, …."""
+    pieces = stream_objects(info)
+    first = next(pieces, None)
+    if first is None:
+        first = pa.RecordBatch.from_pylist([], schema=objects_schema(info.latent_dim))
+    with pyarrow.csv.CSVWriter(out, _plain_columns(first).schema) as file:
+        for piece in chain([first], pieces):
+            file.write(_plain_columns(piece))
+
+
+def _plain_columns(piece: pa.RecordBatch) -> pa.Table:
+    """Returns a column per number of a vector; vectors that are null are left out."""
     columns: dict[str, Any] = {}
-    for field in table.schema:
-        if not pa.types.is_fixed_size_list(field.type):
-            columns[field.name] = table[field.name]
-        elif not (len(table) and table[field.name].null_count == len(table)):
-            values = _column(table, field.name)
-            columns |= {f"{field.name}_{i}": values[:, i] for i in range(values.shape[1])}
-    pyarrow.csv.write_csv(pa.table(columns), out)
+    for name, column in zip(piece.schema.names, piece.columns, strict=True):
+        if not pa.types.is_fixed_size_list(column.type):
+            columns[name] = column
+        elif not column.null_count:
+            values = numbers(column)
+            columns |= {f"{name}_{i}": values[:, i] for i in range(values.shape[1])}
+    return pa.table(columns)
 
 
 def _warn(text: str) -> None:

@@ -8,12 +8,14 @@ import pyarrow as pa
 
 from ssdir.identity import Identity
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.info import identity_metadata, read_info
+from ssdir.store.info import StoreInfo, identity_metadata, read_info
 from ssdir.store.objects_file import rows_schema, stream_rows
 from ssdir.store.writer import RowGroupWriter
 
 
-def join_parts(path: str | Path, out: str | Path, force: bool = False, identity: Identity | None = None) -> int:
+def join_parts(
+    path: str | Path, out: str | Path, force: bool = False, identity: Identity | None = None
+) -> StoreInfo:
     """Joins the parts of a folder into one file, whole or not at all, and checks every value.
 
     The file is the one that encoding the same images in one piece would have written. Memory grows only with the
@@ -26,7 +28,7 @@ def join_parts(path: str | Path, out: str | Path, force: bool = False, identity:
         identity: of the model that encoded, where the parts no longer name it, see `read_info`.
 
     Returns:
-        The number of objects.
+        The metadata of the folder.
 
     Raises:
         InputError: as `claim`, `read_info` and `stream_objects`.
@@ -38,4 +40,4 @@ def join_parts(path: str | Path, out: str | Path, force: bool = False, identity:
         for batch in stream_rows(info):
             file.write(pa.Table.from_batches([batch]))
         file.add_metadata(info.images_metadata())
-    return info.objects
+    return info

@@ -117,10 +117,10 @@ def collect_images(predictor: Predictor, images: Sequence[NamedImage]) -> Collec
 
 
 def open_collection(path: str | Path, identity: Identity, images: Path | None = None) -> Collection:
-    """Opens a file that `ssdir encode` wrote.
+    """Opens a file or folder that `ssdir encode` wrote.
 
     Args:
-        path: the file.
+        path: the file or folder.
         identity: identity of the studio's model, which must have written the file. A file that has lost the name
             of its model is opened with a note.
         images: folder of the images, if they have moved, see `find_picture`; None also tries the file's own.

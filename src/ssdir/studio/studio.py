@@ -74,7 +74,7 @@ class Studio:
 
         Args:
             model: a shipped model's name, or a folder.
-            objects: a file that `ssdir encode` wrote; None explores the samples' objects.
+            objects: a file or folder that `ssdir encode` wrote; None explores the samples' objects.
             images: folder of the file's images, see `open_collection`; without a file, the samples' folder.
             compared: models to compare with, listed before the shipped ones.
             device: see `ssdir.load`.

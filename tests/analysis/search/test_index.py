@@ -14,6 +14,7 @@ from PIL import Image
 
 import ssdir.analysis.search.index as index_module
 import ssdir.analysis.search.plan as plan_module
+from object_folder import split_into_parts
 from ssdir.analysis.search import ObjectFilter, ObjectIndex
 from ssdir.analysis.search.folders import LocalFolder
 from ssdir.errors import InputError
@@ -40,6 +41,16 @@ def test_nearest_are_those_of_the_largest_cosine(make_objects: MakeObjects, tmp_
         np.testing.assert_allclose(found.similarity, cosines, atol=1e-5)
         np.testing.assert_allclose(np.stack(found.table["z_what"].to_numpy()), z_what[found.rows])
     assert len(index.nearest(queries[0], k=1000)[0]) == len(index) == 60
+
+
+def test_a_folder_of_parts_is_indexed_as_its_file(make_objects: MakeObjects, tmp_path: Path) -> None:
+    whole = make_objects()
+    folder = split_into_parts(whole, tmp_path / "objects")
+    one, parts = (ObjectIndex.create(tmp_path / f"index-{path.suffix}", [path]) for path in (whole, folder))
+    z_what = embeddings_of(whole)
+    for mine, yours in zip(parts.nearest(z_what, 7), one.nearest(z_what, 7), strict=True):
+        assert mine.rows.tolist() == yours.rows.tolist()
+        assert mine.table.equals(yours.table)
 
 
 def test_filters_leave_out_before_the_nearest_are_counted(make_objects: MakeObjects, tmp_path: Path) -> None:
