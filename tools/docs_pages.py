@@ -26,7 +26,7 @@ API = {
         [
             *(
                 "ssdir.inference.predictor",
-                "ssdir.inference.encode_to_file",
+                "ssdir.encoding.encode",
                 "ssdir.inference.reconstruct_to_file",
                 "ssdir.inference.domain",
                 "ssdir.models.catalogue",

@@ -178,15 +178,15 @@ def test_full_disk(tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: p
 def test_interrupted_encode_leaves_nothing(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdir.inference import encode_to_file
+    from ssdir.encoding import part
 
-    original = encode_to_file.encode_files
+    original = part.encode_files
 
     def interrupted(*args: Any, **options: Any) -> Iterator[Any]:
         yield next(original(*args, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode_to_file, "encode_files", interrupted)
+    monkeypatch.setattr(part, "encode_files", interrupted)
     result = run("encode", tiny_model_dir, photos, "--out", out / "o.parquet", "--batch-size", 1)
     assert result.exit_code == 130
     assert result.stderr.startswith("interrupted")
@@ -206,7 +206,7 @@ def test_a_stopped_process_leaves_nothing(
         "from ssdir.cli import main\n"
         "def write(*_):\n"
         "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(2)\n"
         "writer.ObjectWriter.write = write\n"
         "main()"
     )

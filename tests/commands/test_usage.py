@@ -32,14 +32,14 @@ OUT = ("--out", "o.parquet")
         (["train", "tiny", "--batch-size", "8"], "KEY=VALUE: detector.batch_size="),
         (["encode", "m", "x", "--ou", "y"], "ssdir encode has no option --ou; did you mean '--out'?"),
         (["encode", "--zzz"], "ssdir encode has no option --zzz; see ssdir encode --help"),
-        (["encode", "m", "x"], "ssdir encode needs --out: Parquet file to write"),
+        (["encode", "m", "x"], "ssdir encode needs --out: What to write"),
         (["encode", "m", *OUT], "ssdir encode needs PATH...: Images, folders"),
         (["encode", "m", "x", "--out"], "--out needs a value"),
         (["encode", "m", "x", "--strict=4"], "--strict takes no value"),
         (["encode", "m", "x", *OUT, "--batch-size", "a"], "--batch-size must be a whole number, got 'a'"),
         (["encode", "m", "x", *OUT, "--batch-size", "0"], "--batch-size must be at least 1, got '0'"),
         (["encode", "m", "x", *OUT, "--score-threshold", "2"], "--score-threshold must be at most 1, got '2'"),
-        (["encode", "m", "x", *OUT, "--engine", "torsh"], "--engine must be torch or onnx, got 'torsh'; did you"),
+        (["encode", "m", "x", *OUT, "--engine", "torsh"], "--engine must be torch, onnx or ray, got 'torsh'; did"),
         (["models", "a", "b"], "ssdir models does not take 'a b'"),
     ],
 )
@@ -69,10 +69,10 @@ def test_every_suggested_command_exists() -> None:
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_names_values_plainly(option: str) -> None:
     text = ok("encode", option).stdout
-    assert "Usage: ssdir encode MODEL PATH... --out PATH [OPTIONS]" in text
+    assert "Usage: ssdir encode MODEL PATH... --out OUT [OPTIONS]" in text
     assert "--batch-size N " in text
     assert "--score-threshold X " in text
-    assert "--engine torch|onnx " in text
+    assert "--engine torch|onnx|ray " in text
     assert "<" not in text.replace("<=", "")
     converts = ok("data", "convert", option).stdout
     assert "Usage: ssdir data convert DATA --to coco|yolo|voc --out PATH [OPTIONS]" in converts

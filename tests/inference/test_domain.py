@@ -13,9 +13,9 @@ import ssdir
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
+from ssdir.encoding.encode import encode_images
 from ssdir.errors import InputWarning
 from ssdir.inference.domain import DomainCheck, check_domain, check_files, familiar_error, image_errors
-from ssdir.inference.encode_to_file import encode_to_file
 from ssdir.models.io import load_model, save_model
 from ssdir.objects import Objects, Scene
 
@@ -95,10 +95,10 @@ def test_the_limit_is_stored_with_the_model(tiny_model_dir: Path, out: Path, pic
 
 def test_encode_warns_of_images_unlike_the_training_data(digits: Path, photos: Path, out: Path) -> None:
     with pytest.warns(InputWarning, match=r"\d of \d images checked are unlike those that 'tiny-digits'"):
-        encode_to_file("tiny-digits", [str(photos)], out / "photos.parquet")
+        encode_images("tiny-digits", [str(photos)], out / "photos.parquet")
     with warnings.catch_warnings():
         warnings.simplefilter("error", InputWarning)
-        encode_to_file("tiny-digits", [str(digits / "test")], out / "digits.parquet")
+        encode_images("tiny-digits", [str(digits / "test")], out / "digits.parquet")
 
 
 def test_unreadable_files_are_left_to_encode(photos: Path) -> None:

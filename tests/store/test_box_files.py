@@ -16,8 +16,8 @@ import ssdir
 from ssdir.cli import app
 from ssdir.data.images import read_image
 from ssdir.data.orientation import fit_to_annotation, fit_to_picture
+from ssdir.encoding.placed_boxes import place
 from ssdir.errors import InputError
-from ssdir.inference.encode_boxes import place
 from ssdir.store.box_columns import CENTRE, XYXY
 from ssdir.store.box_files import BoxTable, read_boxes
 from ssdir.store.objects_file import read_info, read_objects

@@ -10,9 +10,9 @@ from PIL import Image
 import ssdir
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.encoding.encode import encode_images
 from ssdir.errors import InputError
 from ssdir.evaluation.matching import match_greedy
-from ssdir.inference.encode_to_file import encode_to_file
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
@@ -76,7 +76,7 @@ def test_a_file_of_objects_is_opened_with_its_own_model(
     tiny_model_dir: Path, photos: Path, tmp_path: Path
 ) -> None:
     objects = tmp_path / "objects.parquet"
-    encode_to_file(str(tiny_model_dir), [photos], objects)
+    encode_images(str(tiny_model_dir), [photos], objects)
     assert default_model(objects, photos) == str(tiny_model_dir.resolve())
     assert default_model(tmp_path / "none.parquet", photos) == "photos"
 

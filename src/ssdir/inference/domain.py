@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.objects import Objects, Scene
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import widest
+from ssdir.storage import Location
 
 FAMILIAR_QUANTILE = 0.99
 """Share of validation images whose error is at most `ObjectModel.familiar_error`."""
@@ -111,7 +111,7 @@ def familiar_error(model: ObjectModel, dataset: ObjectDataset) -> float | None:
 
 def validation_indices(number: int) -> list[int]:
     """Indices of the images of a validation split of `number` images on which `familiar_error` is measured."""
-    return _spread(number, MAX_VALIDATION_IMAGES)
+    return spread(number, MAX_VALIDATION_IMAGES)
 
 
 def check_domain(predictor: Predictor, images: Images) -> DomainCheck | None:
@@ -130,9 +130,9 @@ def check_domain(predictor: Predictor, images: Images) -> DomainCheck | None:
     return _check(predictor, [predictor.prepare(images)])
 
 
-def check_files(predictor: Predictor, paths: Sequence[Path]) -> DomainCheck | None:
+def check_files(predictor: Predictor, paths: Sequence[Location]) -> DomainCheck | None:
     """Compares up to `CHECKED_FILES` files, evenly spread, as `check_domain` does; leaves out unreadable ones."""
-    chosen = [paths[index] for index in _spread(len(paths), CHECKED_FILES)]
+    chosen = [paths[index] for index in spread(len(paths), CHECKED_FILES)]
     read = read_image_batches(chosen, predictor.image_size, predictor.resize, BATCH_SIZE)
     return _check(predictor, (rearrange(torch.from_numpy(batch.pixels), "b h w c -> b c h w") for batch in read))
 
@@ -151,7 +151,7 @@ def _check(predictor: Predictor, squares: Iterable[Tensor]) -> DomainCheck | Non
     return DomainCheck(_errors(model, squares), model.familiar_error)
 
 
-def _spread(number: int, most: int) -> list[int]:
+def spread(number: int, most: int) -> list[int]:
     """Returns at most `most` indices below `number`, evenly spread."""
     return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(int)).tolist() if number else []
 

@@ -100,6 +100,23 @@ class SkippedImage:
 
 
 @dataclass(frozen=True)
+class RefusedBox:
+    """A given box that was not encoded.
+
+    Attributes:
+        location: its image.
+        index: the image's position among all images given.
+        row: row of the box in its table.
+        reason: a sentence with the row.
+    """
+
+    location: Location
+    index: int
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class EncodedBatch(Generic[ObjectsT]):
     """A batch of images and their objects.
 
@@ -110,7 +127,7 @@ class EncodedBatch(Generic[ObjectsT]):
         objects: their objects; `batch_size` is the number of paths.
         skipped: the images that couldn't be read.
         given: where boxes were given, the further columns of those encoded, row-aligned with `objects`.
-        refused: for each box that was not encoded, a sentence with its row and the reason.
+        refused: the given boxes that were not encoded.
     """
 
     paths: list[Location]
@@ -119,7 +136,7 @@ class EncodedBatch(Generic[ObjectsT]):
     objects: ObjectsT
     skipped: list[SkippedImage]
     given: pa.Table | None = None
-    refused: Sequence[str] = ()
+    refused: Sequence[RefusedBox] = ()
 
 
 def encode_files(
@@ -158,11 +175,11 @@ def encode_files(
         yield EncodedBatch(batch.paths, batch.indices, batch.sizes, objects, batch.skipped)
 
 
-def none_readable(skipped: Sequence[SkippedImage]) -> str:
-    """Words the error where no image could be read."""
-    if len(skipped) == 1:
-        return skipped[0].reason
-    return f"none of the {len(skipped)} images could be read; the last: {skipped[-1]}"
+def none_readable(reasons: Sequence[str]) -> str:
+    """Words the error where no image could be read, from the reason for each."""
+    if len(reasons) == 1:
+        return reasons[0]
+    return f"none of the {len(reasons)} images could be read; the last: {reasons[-1]}"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from ssdir.outputs import atomic_file
 FORMAT = 1
 MANIFEST, IMAGES, SKIPPED = "_encoding.json", "_images", "_skipped"
 
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}-part-[0-9]{7,}\.parquet")
+"""Names that parts have while they are written, see `atomic_file`."""
 _PART = re.compile(r"part-([0-9]{7,})\.parquet")
 
 
@@ -108,3 +110,10 @@ def missing_parts(folder: Path, manifest: EncodingManifest) -> list[int]:
     """Returns the numbers of the parts that are not written yet."""
     written = {int(match[1]) for name in os.listdir(folder) if (match := _PART.fullmatch(name))}
     return [number for number in range(manifest.parts) if number not in written]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes have left of parts; only for a folder that has all of them."""
+    for name in os.listdir(folder):
+        if _UNFINISHED.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from ssdir.data.orientation import fit_to_picture
 from ssdir.data.readers.file_names import is_whole_path, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.inference.files import EncodedBatch, ImageBatch, read_image_batches
+from ssdir.inference.files import READERS, EncodedBatch, ImageBatch, RefusedBox, read_image_batches
 from ssdir.inference.given_boxes import clip_boxes
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
@@ -112,6 +112,7 @@ def encode_placed_boxes(
     batch_size: int = 32,
     strict: bool = False,
     on_progress: Advance = no_progress,
+    readers: int = READERS,
 ) -> Iterator[EncodedBatch[Objects]]:
     """Encodes the boxes of image files batch by batch; for the other arguments see `encode_files`.
 
@@ -127,29 +128,32 @@ def encode_placed_boxes(
     if strict and placed.imageless:
         raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
     how = predictor.image_size, predictor.resize
-    for read in read_image_batches(paths, *how, batch_size, strict, on_progress):
+    for read in read_image_batches(paths, *how, batch_size, strict, on_progress, readers):
         boxes, kept, refused = _boxes_of(placed, read)
         if strict and refused:
-            raise InputError(refused[0])
+            raise InputError(refused[0].reason)
         objects = predictor.encode_pixels(read.pixels, boxes=read.letterbox.to_square(boxes))
         objects = objects.replace(z_where=boxes.z_where)
         given = placed.table.given.take(kept)
         yield EncodedBatch(read.paths, read.indices, read.sizes, objects, read.skipped, given, refused)
 
 
-def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[str]]:
-    """Returns the boxes of a batch, their rows in the table, and for each box left out the reason."""
+def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[RefusedBox]]:
+    """Returns the boxes of a batch, their rows in the table, and the boxes that are left out."""
     table = placed.table
-    parts, kept, refused = [], [NO_ROWS], list[str]()
-    for path, size in zip(read.paths, read.sizes, strict=True):
-        rows, boxes = _rows_of(placed, path, size, refused)
+    parts, kept, refused = [], [NO_ROWS], list[RefusedBox]()
+    for path, index, size in zip(read.paths, read.indices, read.sizes, strict=True):
+        reasons = dict[int, str]()
+        rows, boxes = _rows_of(placed, path, size, reasons)
         clipped, inside = clip_boxes(torch.from_numpy(boxes), size, table.unit)
         for row in rows[~inside.numpy()].tolist():
             corners = ", ".join(f"{value:g}" for value in table.boxes[row])
-            refused.append(
-                f"row {row} of '{table.source}': the box ({corners}) has no area inside '{path}' "
-                f"({size[1]}×{size[0]} px, boxes in {table.unit})"
+            reasons[row] = (
+                f": the box ({corners}) has no area inside '{path}' ({size[1]}×{size[0]} px, "
+                f"boxes in {table.unit})"
             )
+        for row, reason in sorted(reasons.items()):
+            refused.append(RefusedBox(path, index, row, f"row {row} of '{table.source}'{reason}"))
         rows = rows[inside.numpy()]
         kept.append(rows)
         parts.append(
@@ -165,19 +169,13 @@ def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[n
 
 
 def _rows_of(
-    placed: PlacedBoxes, path: Location, size: tuple[int, int], refused: list[str]
+    placed: PlacedBoxes, path: Location, size: tuple[int, int], reasons: dict[int, str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns the rows of an image that are boxes, and the boxes in its pixels; reasons for others go to
-    `refused`.
-    """
+    """Returns the rows of an image that are boxes, and the boxes in its pixels; adds the reasons for others."""
     table = placed.table
-    every = placed.rows.get(path, NO_ROWS)
-    refused += [
-        f"row {row} of '{table.source}' has no {table.missing[row]}"
-        for row in every.tolist()
-        if row in table.missing
-    ]
-    rows = np.array([row for row in every.tolist() if row not in table.missing], dtype=np.int64)
+    every = placed.rows.get(path, NO_ROWS).tolist()
+    reasons |= {row: f" has no {table.missing[row]}" for row in every if row in table.missing}
+    rows = np.array([row for row in every if row not in table.missing], dtype=np.int64)
     boxes = table.boxes[rows]
     if table.unit == "relative":
         return rows, boxes
@@ -187,6 +185,6 @@ def _rows_of(
         try:
             boxes[of_size] = fit_to_picture(boxes[of_size], annotated, size, path)
         except InputError as error:
-            refused += [f"row {row} of '{table.source}': {error}" for row in rows[of_size].tolist()]
+            reasons |= dict.fromkeys(rows[of_size].tolist(), f": {error}")
             fits &= ~of_size
     return rows[fits], boxes[fits]

@@ -1,0 +1,258 @@
+"""Images to stored objects, a file or a folder of parts, by this process or by workers on many machines."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ssdir.console import Advance, no_progress
+from ssdir.data.image_files import find_images
+from ssdir.encoding.job import EncodingJob, Plan, alone_in, open_job, remove_encoding
+from ssdir.encoding.local import JobProgress, encode_parts
+from ssdir.encoding.options import BoxFile, EncodeOptions
+from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import counted, quote
+from ssdir.identity import Identity
+from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
+from ssdir.inference.files import Encoder, none_readable
+from ssdir.models.shipped import model_source
+from ssdir.outputs import checksum, claim
+from ssdir.storage import Location, absolute
+from ssdir.store.folder import missing_parts, read_manifest, remove_unfinished
+from ssdir.store.info import read_info
+from ssdir.store.join import join_parts
+from ssdir.store.skipped import read_skipped
+
+if TYPE_CHECKING:
+    from ssdir.encoding.placed_boxes import PlacedBoxes
+    from ssdir.encoding.ray_engine import RayWorkers
+    from ssdir.inference.predictor import Predictor
+
+FILE_SUFFIXES = frozenset([".arrow", ".csv", ".feather", ".json", ".jsonl", ".npz", ".pq", ".tsv", ".txt", ".zip"])
+"""Suffixes of files that are not written: they are no names of folders."""
+MANY_OBJECTS = 100
+"""Mean number of objects per image from which on a warning asks whether the detector has learned."""
+MOST_REASONS = 1000
+"""Most reasons for skipped images and boxes that are returned; a folder of parts keeps all of them."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The outcome of encoding images.
+
+    Attributes:
+        images: number of images that could be read.
+        objects: number of their objects.
+        skipped_images: number of those that couldn't be read.
+        skipped_boxes: number of given boxes that weren't encoded.
+        reasons: why they were skipped, a sentence each, of the first 1,000.
+        missing_parts: number of parts that other shares have yet to write.
+        device: what the model ran on.
+    """
+
+    images: int
+    objects: int
+    skipped_images: int
+    skipped_boxes: int
+    reasons: list[str]
+    missing_parts: int
+    device: str
+
+    def summary(self) -> str:
+        """Returns the numbers, as part of a sentence."""
+        parts = [counted(self.images, "image"), counted(self.objects, "object")]
+        parts.append(f"{self.skipped_images} skipped")
+        if self.skipped_boxes:
+            parts.append(f"{counted(self.skipped_boxes, 'box', 'boxes')} skipped")
+        return f"{', '.join(parts)}, on {self.device}"
+
+
+def encode_images(
+    model: str,
+    paths: Sequence[str | Path],
+    out: str | Path,
+    options: EncodeOptions | None = None,
+    boxes: BoxFile | None = None,
+    force: bool = False,
+    on_progress: Advance = no_progress,
+    workers: RayWorkers | None = None,
+) -> Encoded:
+    """Encodes images into stored objects, see `ObjectWriter`; memory doesn't grow with their number.
+
+    The images are divided into parts, each of which is written whole or not at all. If the process ends before the
+    last one, the same call goes on with the parts that are missing; the result is that of an undisturbed one.
+
+    An `InputWarning` says where boxes and images don't meet, where very many objects are detected, and where the
+    images are unlike the model's training data, see `check_files`.
+
+    Args:
+        model: a shipped model's name, a model's or run's folder, or a `.onnx` file.
+        paths: images, folders, and patterns, see `find_images`.
+        out: a file that ends in `.parquet`; or a folder, which keeps the parts as files.
+        options: how to encode.
+        boxes: boxes to encode instead of detecting any.
+        force: replace an existing file or folder of objects.
+        on_progress: called with (images done, all images).
+        workers: encode by Ray's workers instead of this process.
+
+    Raises:
+        InputError: if the output can't be written, or holds another encoding; if options don't fit the model; if
+            no image can be read.
+    """
+    options = options or EncodeOptions()
+    options.check()
+    out = Path(out)
+    is_file = out.suffix.lower() == ".parquet"
+    folder = work_folder(out) if is_file else out
+    if out.suffix.lower() in FILE_SUFFIXES:
+        raise InputError(f"output '{out}' must end in .parquet, or be a folder")
+    claim(out, force or not is_file)
+    if is_file and options.share != (1, 1):
+        raise InputError(f"shares are written to a folder, and '{out}' is a file: leave out .parquet")
+    if boxes is not None:
+        _check_takes_boxes(model, options)
+    placed = None if boxes is None else _place(boxes, [absolute(image) for image in find_images(paths)])
+    encoder = load_encoder(model, options.engine, options.device, options.precision)
+    identity = Identity.of(model_source(model), encoder)
+    if placed is not None:
+        identity = identity.model_copy(update={"class_names": placed.table.class_names})
+    plan = Plan(identity, partial(find_images, paths), None if boxes is None else _digest(boxes))
+    if force and not is_file:
+        remove_encoding(folder)
+    with _removed_if_empty(folder, options), ExitStack() as alone:
+        alone.enter_context(alone_in(folder, waits=not is_file))
+        job = open_job(folder, plan, options, placed, force)
+        if not is_file:  # Other processes may encode other shares.
+            alone.close()
+        _run(job, model, encoder, on_progress, workers)
+        encoded = _outcome(job, encoder.device_name)
+        if is_file:
+            join_parts(folder, out, force)
+    if is_file:
+        remove_encoding(folder)
+    if boxes is None and encoded.objects >= MANY_OBJECTS * max(1, encoded.images):
+        _warn(
+            f"{encoded.objects / encoded.images:.0f} objects per image on average: if there are not as many, the "
+            "detector has learned too little (raise detector.epochs) or accepts too much (raise --score-threshold)"
+        )
+    return encoded
+
+
+def work_folder(file: Path) -> Path:
+    """Returns the folder in which the parts of a file are kept until all of them are there."""
+    return file.with_name(f".{file.name}.parts")
+
+
+def _run(
+    job: EncodingJob, model: str, encoder: Encoder[Any], on_progress: Advance, workers: RayWorkers | None
+) -> None:
+    """Encodes the parts of the job's share that are missing."""
+    missing = job.missing()
+    progress = JobProgress(job, missing, encoder.device_name, on_progress)
+    if len(missing) == job.manifest.parts:
+        _check_familiar(model, encoder, job)
+    if workers is None:
+        encode_parts(job, missing, encoder, progress)
+    elif missing:
+        from ssdir.encoding.ray_engine import encode_parts_by_ray
+
+        encode_parts_by_ray(job, missing, workers, progress)
+
+
+@contextmanager
+def _removed_if_empty(folder: Path, options: EncodeOptions) -> Iterator[None]:
+    """When the block raises, says how many parts are kept in the folder, or removes it if there are none."""
+    is_new, missing = not folder.exists(), [parent for parent in folder.parents if not parent.exists()]
+    try:
+        yield
+    except BaseException:
+        manifest = read_manifest(folder) if folder.is_dir() else None
+        written = 0 if manifest is None else manifest.parts - len(missing_parts(folder, manifest))
+        if manifest is not None and written:
+            parts = counted(manifest.parts, "part")
+            _warn(f"{written} of {parts} are kept in '{folder}': the same command goes on from there")
+        elif is_new and options.share == (1, 1):
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in missing:
+                with suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def _outcome(job: EncodingJob, device: str) -> Encoded:
+    """Sums up the parts of the job's share.
+
+    Raises:
+        InputError: if no image could be read; then the encoding is removed.
+    """
+    missing = len(missing_parts(job.folder, job.manifest))
+    parts = [read_info(job.part(number)) for number in job.parts()] if missing else [read_info(job.folder)]
+    given = sum(len(job.manifest.images_of(number)) for number in job.parts())
+    seen, objects = sum(part.images_seen or 0 for part in parts), sum(part.objects for part in parts)
+    skipped = read_skipped(job.folder)
+    if not missing:
+        if not seen:
+            remove_encoding(job.folder)
+            raise InputError(none_readable(skipped["reason"].to_pylist()))
+        remove_unfinished(job.folder)
+    boxes = len(skipped) - skipped["box_row"].null_count
+    return Encoded(
+        seen, objects, given - seen, boxes, skipped["reason"][:MOST_REASONS].to_pylist(), missing, device
+    )
+
+
+def _check_familiar(model: str, encoder: Encoder[Any], job: EncodingJob) -> None:
+    """Warns where images are unlike the training data; an exported model has no decoder to ask."""
+    if model.lower().endswith(ONNX_SUFFIX):
+        return
+    from ssdir.inference.domain import CHECKED_FILES, check_files, spread
+
+    numbers = spread(job.manifest.images, CHECKED_FILES)
+    listed = job.image_list()
+    images = [image for number in numbers for image in listed.read(range(number, number + 1))]
+    check = check_files(cast("Predictor", encoder), images)
+    if check is not None and (sentence := check.sentence(model)) is not None:
+        _warn(sentence)
+
+
+def _check_takes_boxes(model: str, options: EncodeOptions) -> None:
+    if options.score_threshold is not None:
+        raise InputError("--score-threshold chooses among detected objects: leave it out where --boxes are given")
+    if options.engine == "onnx" or model.lower().endswith(".onnx"):
+        raise InputError(
+            "exported models only detect objects: give the model itself, by name or folder, for --boxes"
+        )
+
+
+def _place(boxes: BoxFile, files: list[Location]) -> PlacedBoxes:
+    """Reads the boxes, and warns where they and the images given don't meet."""
+    from ssdir.encoding.placed_boxes import place
+    from ssdir.store.box_files import read_boxes
+
+    placed = place(read_boxes(boxes.path, boxes.annotations, boxes.unit), files)
+    if placed.unknown:
+        images = counted(len(placed.unknown), "image")
+        _warn(f"'{boxes.path}' has boxes of {images} not given here, left out: {quote(placed.unknown[0])} ...")
+    if placed.imageless:
+        rows = placed.imageless
+        _warn(f"'{boxes.path}' has {counted(len(rows), 'row')} without an image, left out: row {rows[0]} ...")
+    if placed.without:
+        images = counted(len(placed.without), "image")
+        _warn(f"'{boxes.path}' has no boxes for {images}: '{placed.without[0]}' ...")
+    return placed
+
+
+def _warn(text: str) -> None:
+    warnings.warn(InputWarning(text), stacklevel=3)
+
+
+def _digest(boxes: BoxFile) -> str:
+    """Returns a digest of the boxes of a file, and of how it is read."""
+    files = [file for file in (boxes.path, boxes.annotations) if file is not None]
+    return " ".join([*(f"{checksum(file):08x}" for file in files if file.is_file()), boxes.unit])

@@ -1,0 +1,208 @@
+"""An encoding of images in parts: what is to be written where, and how it is begun or continued."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from ssdir.encoding.image_list import ImageList, ListDigest, write_image_list
+from ssdir.encoding.options import EncodeOptions
+from ssdir.errors import InputError
+from ssdir.formatting import counted, quote
+from ssdir.identity import Identity, comparable
+from ssdir.outputs import claim
+from ssdir.storage import Location
+from ssdir.store.folder import (
+    FORMAT,
+    IMAGES,
+    EncodingManifest,
+    EncodingOptions,
+    missing_parts,
+    part_name,
+    read_manifest,
+    write_manifest,
+)
+
+if TYPE_CHECKING:
+    from ssdir.encoding.placed_boxes import PlacedBoxes
+
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """An encoding of images in parts: all that a worker needs to encode any of them.
+
+    Attributes:
+        folder: the folder of the parts.
+        manifest: model, images and options.
+        options: how to encode.
+        placed: boxes to encode instead of detecting any.
+    """
+
+    folder: Path
+    manifest: EncodingManifest
+    options: EncodeOptions
+    placed: PlacedBoxes | None = field(default=None, repr=False)
+
+    def part(self, number: int) -> Path:
+        """Returns the file of a part."""
+        return self.folder / part_name(number)
+
+    def image_list(self) -> ImageList:
+        """Opens the list of the images."""
+        return ImageList(self.folder / IMAGES)
+
+    def parts(self) -> range:
+        """Returns the numbers of the parts of this job's share."""
+        share, shares = self.options.share
+        return range(share - 1, self.manifest.parts, shares)
+
+    def missing(self) -> list[int]:
+        """Returns those of its parts that are not written yet."""
+        parts = self.parts()
+        return [number for number in missing_parts(self.folder, self.manifest) if number in parts]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the parts of a folder are to hold.
+
+    Attributes:
+        identity: the model, and the classes of the objects.
+        images: returns the images, in their order.
+        boxes: digest of boxes to encode instead of detecting any.
+    """
+
+    identity: Identity
+    images: Callable[[], Iterable[Location]]
+    boxes: str | None = None
+
+
+def open_job(
+    folder: Path, plan: Plan, options: EncodeOptions, placed: PlacedBoxes | None = None, force: bool = False
+) -> EncodingJob:
+    """Begins an encoding in a folder, or continues the same one that was begun there.
+
+    Args:
+        folder: the folder; one that is not there is made.
+        plan: model, images and boxes.
+        options: how to encode.
+        placed: the plan's boxes by image file.
+        force: replace another encoding that is there.
+
+    Raises:
+        InputError: if the folder holds something else, or (without `force`) the encoding of another model, of
+            other images, or with other options.
+    """
+    existing = read_manifest(folder)
+    if existing is None:
+        return EncodingJob(folder, _begin(folder, plan, options), options, placed)
+    images = ListDigest(plan.images())
+    for _ in images.groups():
+        pass
+    difference = _difference(existing, _manifest(plan, options, images))
+    if difference is None:
+        return EncodingJob(folder, existing, options, placed)
+    if not force:
+        raise InputError(
+            f"'{folder}' holds an encoding {difference}: repeat that command to continue it, choose another "
+            "output, or start anew with --force"
+        )
+    remove_encoding(folder)
+    folder.mkdir()
+    return open_job(folder, plan, options, placed)
+
+
+def _begin(folder: Path, plan: Plan, options: EncodeOptions) -> EncodingManifest:
+    """Writes the list of images and the manifest into an unused folder."""
+    images = ListDigest(plan.images())
+    write_image_list(folder / IMAGES, images)
+    manifest = _manifest(plan, options, images)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _manifest(plan: Plan, options: EncodeOptions, images: ListDigest) -> EncodingManifest:
+    asked = EncodingOptions(
+        score_threshold=options.score_threshold,
+        precision=options.precision,
+        batch_size=options.batch_size,
+        boxes=plan.boxes,
+    )
+    return EncodingManifest(
+        **plan.identity.model_dump(),
+        format=FORMAT,
+        images=images.count,
+        images_digest=images.digest,
+        images_per_part=options.part_size(images.count),
+        options=asked,
+    )
+
+
+def remove_encoding(folder: Path) -> None:
+    """Removes a folder that holds an encoding, or the beginning of one, if it is there.
+
+    Raises:
+        InputError: if it holds something else.
+    """
+    if folder.is_dir():
+        if read_manifest(folder) is None:
+            _check_unused(folder)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def alone_in(folder: Path, waits: bool) -> Iterator[None]:
+    """Makes the folder of an encoding, and keeps other processes from beginning one there during the block.
+
+    Args:
+        folder: the folder.
+        waits: whether to wait for another process that is in such a block; False raises.
+
+    Raises:
+        InputError: if there is no such folder and it can't be made; if another process is in such a block.
+    """
+    claim(folder, force=True)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output '{folder}' is a file: choose a folder, or a name that ends in .parquet")
+    if folder.exists() and read_manifest(folder) is None:
+        _check_unused(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=-1 if waits else 0):
+            yield
+    except Timeout:
+        raise InputError(f"'{folder}' is being written by another process: wait for its end") from None
+
+
+def _check_unused(folder: Path) -> None:
+    """Refuses a folder that holds more than the beginning of an encoding."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (IMAGES, LOCK))
+    if others:
+        raise InputError(
+            f"output '{folder}' holds files that are no encoding, such as {quote(others[0])}: choose another"
+        )
+
+
+def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
+    """Says in which way an encoding differs from the one that is asked for; None where it doesn't."""
+    if not comparable(old, new):
+        return f"by another model ({quote(old.model)})"
+    if old.class_names != new.class_names:
+        return "with other classes"
+    if old.images_digest != new.images_digest:
+        now = "in another order" if old.images == new.images else f"now {new.images}"
+        return f"of other images ({counted(old.images, 'image')}, {now})"
+    if old.images_per_part != new.images_per_part:
+        return f"in parts of {old.images_per_part} images"
+    for name in EncodingOptions.model_fields:
+        if getattr(old.options, name) != getattr(new.options, name):
+            return f"with another {name.replace('_', ' ')}" if name != "boxes" else "of other boxes"
+    return None

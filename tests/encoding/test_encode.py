@@ -1,0 +1,274 @@
+"""Encoding in parts: the same rows however often it is stopped, and however the work is divided."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from command_line import files_in, ok, refused
+from ssdir.encoding.encode import encode_images, work_folder
+from ssdir.encoding.options import EncodeOptions
+from ssdir.encoding.part import PartEncoder, PartSummary
+from ssdir.errors import InputError, InputWarning
+from ssdir.store.folder import missing_parts, part_name, read_manifest
+from ssdir.store.info import read_info
+from ssdir.store.objects_file import read_objects, read_stored
+from ssdir.store.skipped import read_skipped
+
+IN_PARTS = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=3)
+
+
+@pytest.fixture
+def images(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
+    """Ten images, of which the third has no objects at a threshold of 0.7, and the fifth is damaged."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(10):
+        image = np.zeros_like(picture) if number == 2 else np.roll(picture, 3 * number, axis=1)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    damaged = folder / "4.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    return folder
+
+
+@pytest.fixture
+def undisturbed(tiny_model_dir: Path, images: Path, tmp_path: Path) -> pa.Table:
+    return encoded_rows(tiny_model_dir, images, tmp_path / "undisturbed")
+
+
+def encoded_rows(model: Path, images: Path, out: Path) -> pa.Table:
+    encode_images(str(model), [images], out, IN_PARTS)
+    return read_stored(out).table
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, error: BaseException) -> list[int]:
+    """Has encoding stop after some parts; returns the list of those that are encoded, which grows."""
+    encode, encoded = PartEncoder.__call__, list[int]()
+
+    def stopping(self: PartEncoder, number: int, *rest: object) -> PartSummary:
+        if len(encoded) == parts:
+            raise error
+        encoded.append(number)
+        return encode(self, number)
+
+    monkeypatch.setattr(PartEncoder, "__call__", stopping)
+    return encoded
+
+
+def test_a_folder_has_the_rows_of_a_file(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    whole = encode_images(str(tiny_model_dir), [images], out / "o.parquet", IN_PARTS)
+    parts = encode_images(str(tiny_model_dir), [images], out / "parts", IN_PARTS)
+    visible = [name for name in files_in(out / "parts") if name[0] not in "._"]
+    assert visible == [part_name(number) for number in range(4)]
+    assert read_stored(out / "o.parquet").table == read_stored(out / "parts").table
+    assert read_info(out / "o.parquet").metadata() == read_info(out / "parts").metadata()
+    assert whole == parts
+    assert sorted(os.listdir(out)) == ["o.parquet", "parts"]
+    assert pq.read_table(out / "parts").num_rows == parts.objects  # as other tools read it
+
+
+def test_rows_are_those_of_each_image_alone(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    import ssdir
+
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    objects, paths = read_objects(out)
+    readable = [images / f"{number}.png" for number in range(10) if number != 4]
+    assert paths == [str(path) for path in readable]
+    expected = ssdir.load(tiny_model_dir, "cpu").encode(readable, 0.7)
+    assert objects.counts.tolist() == expected.counts.tolist()
+    assert objects.z_what is not None
+    assert expected.z_what is not None
+    np.testing.assert_allclose(objects.z_what.numpy(), expected.z_what.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_images_keep_their_numbers_and_skipped_ones_are_rows(
+    tiny_model_dir: Path, images: Path, out: Path
+) -> None:
+    encoded = encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    table = read_stored(out).table
+    named = dict(zip(table["image"].to_pylist(), table["image_index"].to_pylist(), strict=True))
+    assert named == {str(images / f"{number}.png"): number for number in range(10) if number not in (2, 4)}
+    (skipped,) = read_skipped(out).to_pylist()
+    assert (skipped["image_index"], skipped["image"]) == (4, str(images / "4.png"))
+    assert encoded.reasons == [skipped["reason"]]
+    assert "4.png" in skipped["reason"]
+    assert (encoded.images, encoded.skipped_images) == (9, 1)
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "parts"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("the disk is full")])
+def test_a_stopped_encoding_goes_on_where_it_was(
+    name: str,
+    error: BaseException,
+    tiny_model_dir: Path,
+    images: Path,
+    out: Path,
+    undisturbed: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = out / name
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, error)
+        with pytest.warns(InputWarning, match="2 of 4 parts are kept"), pytest.raises(type(error)):
+            encode_images(str(tiny_model_dir), [images], path, IN_PARTS)
+    assert not (out / "o.parquet").exists()
+    if name == "parts":
+        with pytest.raises(InputError, match="2 of 4 parts"):
+            read_info(path)
+    encoded = stop_after(monkeypatch, 4, error)
+    outcome = encode_images(str(tiny_model_dir), [images], path, IN_PARTS)
+    assert encoded == [2, 3]
+    assert (outcome.images, outcome.skipped_images) == (9, 1)
+    assert read_stored(path).table == undisturbed
+    assert os.listdir(out) == [name]
+
+
+def test_a_complete_folder_is_left_as_it_is(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    first = encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert encode_images(str(tiny_model_dir), [images], out, IN_PARTS) == first
+    assert {path: path.stat().st_mtime_ns for path in out.glob("part-*")} == times
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("model", "by another model"),
+        ("images", "of other images \\(10 images, now 11\\)"),
+        ("threshold", "with another score threshold"),
+        ("parts", "in parts of 3 images"),
+    ],
+)
+def test_another_encoding_is_not_overwritten(
+    change: str,
+    problem: str,
+    tiny_model_dir: Path,
+    agnostic_model_dir: Path,
+    images: Path,
+    out: Path,
+    picture: NDArray[np.uint8],
+) -> None:
+    before = encoded_rows(tiny_model_dir, images, out)
+    model, options = tiny_model_dir, IN_PARTS
+    if change == "model":
+        model = agnostic_model_dir
+    elif change == "images":
+        Image.fromarray(picture).save(images / "new.png")
+    elif change == "threshold":
+        options = EncodeOptions(batch_size=2, score_threshold=0.5, images_per_part=3)
+    else:
+        options = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=4)
+    with pytest.raises(InputError, match=problem):
+        encode_images(str(model), [images], out, options)
+    assert read_stored(out).table == before
+    encode_images(str(model), [images], out, options, force=True)
+    assert read_stored(out).table != before or change == "parts"
+
+
+def test_shares_make_up_the_whole(tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table) -> None:
+    for number, left in ((2, 3), (1, 1), (3, 0)):
+        share = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=3, share=(number, 3))
+        encoded = encode_images(str(tiny_model_dir), [images], out, share)
+        assert encoded.missing_parts == left
+    assert read_stored(out).table == undisturbed
+
+
+def test_a_folder_of_something_else_is_refused(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(InputError, match=r"holds files that are no encoding, such as 'thesis\.txt'"):
+            encode_images(str(tiny_model_dir), [images], out, IN_PARTS, force=force)
+    assert files_in(out) == ["thesis.txt"]
+
+
+def test_nothing_is_left_where_no_image_can_be_read(tiny_model_dir: Path, tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(7):
+        (folder / f"{number}.png").write_bytes(b"no picture")
+    for name in ("o.parquet", "parts"):
+        with pytest.raises(InputError, match="none of the 7 images could be read"):
+            encode_images(str(tiny_model_dir), [folder], out / name, IN_PARTS)
+        assert not out.exists() or not files_in(out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems have names in Unicode only")
+def test_names_that_are_no_text(
+    tiny_model_dir: Path, tmp_path: Path, picture: NDArray[np.uint8], out: Path
+) -> None:
+    name = os.fsdecode(b"\xff.png")
+    (tmp_path / "odd").mkdir()
+    Image.fromarray(picture).save(tmp_path / "odd" / "a.png")
+    (tmp_path / "odd" / "a.png").rename(tmp_path / "odd" / name)
+    assert encode_images(str(tiny_model_dir), [tmp_path / "odd"], out, IN_PARTS).images == 1
+
+
+def test_two_processes_do_not_write_one_file(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    from filelock import FileLock
+
+    folder = work_folder(out / "o.parquet")
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(InputError, match="is being written by another process"):
+        encode_images(str(tiny_model_dir), [images], out / "o.parquet", IN_PARTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_killed_process_loses_nothing(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table
+) -> None:
+    slow = (
+        "import time\n"
+        "from ssdir.encoding.part import PartEncoder\n"
+        "encode = PartEncoder.__call__\n"
+        "def slowly(*arguments):\n"
+        "    summary = encode(*arguments)\n"
+        "    print('written', flush=True)\n"
+        "    time.sleep(1)\n"
+        "    return summary\n"
+        "PartEncoder.__call__ = slowly\n"
+        "from ssdir.cli import main\n"
+        "main()"
+    )
+    options = ["--out", out, "--batch-size", 2, "--score-threshold", 0.7, "--images-per-part", 3]
+    arguments = [str(argument) for argument in ("encode", tiny_model_dir, images, *options)]
+    with subprocess.Popen([sys.executable, "-c", slow, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert 1 <= len(missing_parts(out, manifest)) <= 3
+    stale = out / f".0123abcd-{part_name(3)}"
+    stale.write_bytes(b"what a killed process has left")
+    ok(*arguments)
+    assert read_stored(out).table == undisturbed
+    assert not stale.exists()
+
+
+def test_commands_say_what_goes_on(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    common = ["--batch-size", 2, "--score-threshold", 0.7, "--images-per-part", 3]
+    share = ok("encode", tiny_model_dir, images, "--out", out, *common, "--share", "1/2")
+    assert "2 parts of other shares are missing" in share.stdout
+    done = ok("encode", tiny_model_dir, images, "--out", out, *common, "--share", "2/2")
+    assert "skipped: " in done.stderr
+    assert "next: ssdir index" in done.stdout
+    assert "there is no share 3/2" in refused("encode", tiny_model_dir, images, "--out", out, "--share", "3/2")
+    assert "must look like 3/8" in refused("encode", tiny_model_dir, images, "--out", out, "--share", "half")
+    assert "leave out .parquet" in refused(
+        "encode", tiny_model_dir, images, "--out", out / "o.parquet", "--share", "1/2"
+    )
+    assert "for --engine ray" in refused("encode", tiny_model_dir, images, "--out", out, "--workers", 2)
