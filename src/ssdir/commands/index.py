@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +13,9 @@ from ssdir.formatting import counted
 
 
 def index(
-    out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    out: Annotated[str, typer.Option(help="Folder of the index, or its URI: s3://BUCKET/NAME, gs:// or az://.")],
     objects: Annotated[
-        list[Path] | None, typer.Argument(metavar="OBJECTS...", help="Files or folders that ssdir encode wrote.")
+        list[str] | None, typer.Argument(metavar="OBJECTS...", help="Files or folders that ssdir encode wrote.")
     ] = None,
     model: Encoder = None,
     add: Annotated[bool, typer.Option("--add", help="Add the objects to an existing index.")] = False,

@@ -14,7 +14,7 @@ from ssdir.outputs import claim
 
 
 def search(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that ssdir index made.")],
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder or URI that ssdir index made.")],
     image: Annotated[
         str | None,
         typer.Argument(

@@ -67,7 +67,7 @@ class LocalFolder:
 
     def connect(self) -> Any:
         """Opens LanceDB; raises InputError if it is not installed."""
-        return _lancedb().connect(self.path)
+        return lancedb_module().connect(self.path)
 
     def new_table(self) -> str:
         """Returns the name of the table of an index to make."""
@@ -130,7 +130,8 @@ def lance(folder: IndexFolder, doing: str) -> Iterator[None]:
         raise InputError(f"'{folder.name}' can't be {doing}: {first_line(error)}") from error
 
 
-def _lancedb() -> Any:
+def lancedb_module() -> Any:
+    """Returns LanceDB; raises InputError if it is not installed."""
     try:
         import lancedb
     except ImportError as error:

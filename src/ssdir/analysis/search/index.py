@@ -17,12 +17,14 @@ from ssdir.analysis.search.folders import IndexFolder, LocalFolder, lance
 from ssdir.analysis.search.header import IndexInfo, check_files, read_header, write_header
 from ssdir.analysis.search.keys import KEY, repeated
 from ssdir.analysis.search.plan import SearchPlan, upkeep
+from ssdir.analysis.search.remote import RemoteFolder
 from ssdir.analysis.search.rows import Rows, write_rows
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.inference.engines import load_identity
+from ssdir.storage import to_location
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import find_picture
 
@@ -88,7 +90,7 @@ class ObjectIndex:
         """Makes an index of files that `ssdir encode` wrote, whole or not at all.
 
         Args:
-            path: the folder to make.
+            path: the folder to make, or its URI in object storage.
             files: the files, all of one model.
             model: the model, as `ssdir.load` takes it, where it has moved or the files no longer name it; it is
                 loaded, and must be theirs.
@@ -99,7 +101,7 @@ class ObjectIndex:
             InputError: if a file is missing, damaged or of another model, or holds no objects; if an object, the
                 same box in the same image, is given twice; as `atomic_dir`.
         """
-        folder = LocalFolder(Path(path))
+        folder = folder_of(path)
         infos = _read_infos(files, model)
         about = {name: getattr(infos[0], name) for name in Identity.model_fields}
         info = IndexInfo(
@@ -124,7 +126,7 @@ class ObjectIndex:
         Raises:
             InputError: if there is none, or it is damaged.
         """
-        folder = LocalFolder(Path(path))
+        folder = folder_of(path)
         info = read_header(folder)
         check_files(folder, info)
         return cls(folder, info)
@@ -163,11 +165,14 @@ class ObjectIndex:
         with self._folder.sole_writer(), lance(self._folder, "extended"):
             info, table = read_header(self._folder), self._table
             try:
-                table.checkout(info.version)
-                table.restore()  # without rows of a command that did not end
+                table.checkout_latest()
+                if table.version != info.version:  # A command has not ended: its rows don't count.
+                    table.restore(info.version)
                 rows = Rows(infos, info, int(table.count_rows()))
                 write_rows(table.add, rows, on_progress)
                 _refuse_repeated(table, rows)
+                if table.count_rows() != rows.first + rows.total:
+                    raise InputError(f"another command is writing to '{self._folder.name}': run this one again")
                 info = write_header(self._folder, _with_partitions(table, info, on_progress))
             finally:
                 self._use(info)
@@ -238,9 +243,15 @@ class ObjectIndex:
         return Neighbours(records["row"].to_numpy(), similarity, self.rows)
 
 
+def folder_of(path: str | Path) -> IndexFolder:
+    """Returns the folder of an index, which may be in object storage."""
+    location = to_location(path)
+    return LocalFolder(location) if isinstance(location, Path) else RemoteFolder(location)
+
+
 def _read_infos(files: Sequence[str | Path], model: str | None) -> list[StoreInfo]:
     for number, file in enumerate(files):
-        if Path(file) in map(Path, files[:number]):
+        if to_location(file) in map(to_location, files[:number]):
             raise InputError(f"'{file}' is given twice")
     identity = load_identity(model)
     return [read_info(file, identity) for file in files]
