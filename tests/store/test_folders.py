@@ -326,4 +326,4 @@ def test_folders_without_objects(tmp_path: Path, folder: Path) -> None:
 
 def test_a_damaged_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text("{")
-    assert f"{folder / MANIFEST}: not valid JSON" in refused(folder)
+    assert f"'{folder / MANIFEST}': not valid JSON" in refused(folder)

@@ -14,6 +14,7 @@ from ssdir.data.images import Image8, read_image
 from ssdir.errors import InputError
 from ssdir.object_table import BOX_COLUMNS
 from ssdir.plots.image_grids import BoxedImage, box_grid
+from ssdir.storage import Location, to_location
 
 MARGIN = 0.35
 """Margin shown around an object, relative to its longer side: it needs surroundings to be recognised."""
@@ -40,7 +41,7 @@ def crop_around(image: Image8, box_px: Sequence[float]) -> tuple[Image8, NDArray
 
 
 def read_crops(
-    table: pa.Table, captions: Sequence[str], find: Callable[[str], Path] = Path, group: int = 0
+    table: pa.Table, captions: Sequence[str], find: Callable[[str], Location] = to_location, group: int = 0
 ) -> list[BoxedImage]:
     """Crops stored objects from their images, each of which is read once.
 
@@ -74,10 +75,10 @@ def crop_grid(rows: Sequence[Sequence[BoxedImage]], legend: Sequence[str], cell:
     return box_grid(crops, list(zip(legend, COLOURS, strict=False)), columns, cell)
 
 
-def _read(path: Path) -> Image8 | None:
-    if not os.path.isfile(path):  # A stored path may be longer than any file's.
+def _read(image: Location) -> Image8 | None:
+    if isinstance(image, Path) and not os.path.isfile(image):  # A stored path may be longer than any file's.
         return None
     try:
-        return read_image(path)
+        return read_image(image)
     except InputError:
         return None

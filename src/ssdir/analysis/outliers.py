@@ -23,6 +23,7 @@ from ssdir.inference.engines import load_identity
 from ssdir.inference.predictor import Predictor, load
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
+from ssdir.storage import Location
 from ssdir.store.columns import numbers
 from ssdir.store.objects_file import StoredObjects, find_picture, read_stored
 
@@ -126,7 +127,7 @@ def knn_distances(
 
 @torch.no_grad()
 def reconstruction_errors(
-    predictor: Predictor, objects: Objects, images: Sequence[Path], on_progress: Advance = no_progress
+    predictor: Predictor, objects: Objects, images: Sequence[Location], on_progress: Advance = no_progress
 ) -> NDArray[np.float64]:
     """Computes the mean squared error between image and reconstruction in each object's box: (M,).
 
@@ -152,7 +153,7 @@ def reconstruction_errors(
 
 def _errors_of_rows(stored: StoredObjects, on_progress: Advance) -> NDArray[np.float64]:
     """Computes the reconstruction errors of the rows of a file, with the model that it names."""
-    info, folder = stored.info, stored.info.path.parent
+    info, folder = stored.info, stored.info.around
     predictor = load(info.model)
     check_comparable(info, f"'{info.path}' (model {quote(info.model)})", predictor, f"'{info.model}'")
     objects, images = stored.to_objects()

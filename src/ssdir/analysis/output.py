@@ -61,7 +61,7 @@ class AnalysisOutput:
         stored.write(self.table, added, self.force)
         if self.image_grid is None:
             return
-        folder = stored.info.path.parent
+        folder = stored.info.around
         grid = []
         for title, members in [each for each in grid_rows.items() if len(each[1])][:ROWS]:
             shown = members[:COLUMNS]

@@ -9,7 +9,7 @@ from ssdir.console import next_step, print_json, print_table, say
 
 
 def print_counts(
-    what: str, counts: Mapping[str, int], objects: Path, out: Path, image_grid: Path | None, as_json: bool
+    what: str, counts: Mapping[str, int], objects: str, out: Path, image_grid: Path | None, as_json: bool
 ) -> None:
     """Prints numbers of objects by `what`, the files written and the next step; or the numbers alone as JSON."""
     if as_json:

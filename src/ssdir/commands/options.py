@@ -43,7 +43,9 @@ Encoder = Annotated[
         help="The model that encoded the objects, if it has moved or the file does not name it.",
     ),
 ]
-Objects = Annotated[Path, typer.Argument(metavar="OBJECTS", help="File or folder that ssdir encode wrote.")]
+Objects = Annotated[
+    str, typer.Argument(metavar="OBJECTS", help="File or folder that ssdir encode wrote, or its URI (s3://…).")
+]
 AnalysisTable = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
 ImageGrid = Annotated[Path | None, typer.Option(help="PNG to write: the objects within their images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]

@@ -16,6 +16,7 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.identity import Identity
 from ssdir.object_table import objects_schema
 from ssdir.outputs import atomic_file, claim
+from ssdir.storage import Location
 from ssdir.store.coco_results import CLASS_AGNOSTIC, coco_results, corners
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo, read_info
@@ -86,7 +87,7 @@ def _convert_whole(
             with atomic_file(sidecar(out), force) as beside:
                 _write_json(ids, beside, info.path)
         elif to == "fiftyone":
-            pictures = [str(find_picture(image, Path.cwd(), info.path.absolute().parent)) for image in images]
+            pictures = [str(find_picture(image, Path.cwd(), info.around.absolute())) for image in images]
             _write_json(fiftyone_samples(table, pictures), temporary, info.path)
         else:
             _write_npz(table, info.class_names, images, temporary)
@@ -193,7 +194,7 @@ def _column(table: pa.Table, name: str) -> Any:
     return np.asarray(column.to_pylist(), dtype=str) if pa.types.is_string(column.type) else numbers(column)
 
 
-def _write_json(content: object, path: Path, what: str | Path) -> None:
+def _write_json(content: object, path: Path, what: Location) -> None:
     try:
         path.write_text(json_text(content, None), encoding="utf-8")
     except ValueError:

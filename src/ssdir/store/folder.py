@@ -20,11 +20,12 @@ from typing import Annotated
 from pydantic import Field
 
 from ssdir.config import Record, parse
-from ssdir.documents import json_text, read_json
+from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity
 from ssdir.outputs import atomic_file
+from ssdir.storage import Location, is_file, join, read_bytes
 
 FORMAT = 1
 MANIFEST, IMAGES, SKIPPED = "_encoding.json", "_images", "_skipped"
@@ -83,16 +84,17 @@ def part_name(number: int) -> str:
     return f"part-{number:07d}.parquet"
 
 
-def read_manifest(folder: Path) -> EncodingManifest | None:
+def read_manifest(folder: Location) -> EncodingManifest | None:
     """Reads the manifest of a folder; returns None if it has none.
 
     Raises:
-        InputError: if it is damaged, or of another version.
+        InputError: if it is damaged, or of another version; as `storage.read_bytes`.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    path = join(folder, MANIFEST)
+    if not is_file(path):
         return None
-    values, source = read_json(path), f"'{path}'"
+    source = f"'{path}'"
+    values = parse_json(read_bytes(path), source)
     if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
         raise InputError(
             f"'{path}' has format {quote(values['format'])}, this ssdir reads {FORMAT}: encode the images again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -22,6 +22,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import COLUMNS
+from ssdir.storage import Location, open_file, to_location
 from ssdir.store.columns import check_columns
 from ssdir.store.parts import Part, number_images, part_files
 
@@ -61,7 +62,7 @@ class StoreInfo:
         further: the columns beside those of `ObjectWriter`.
     """
 
-    path: Path
+    path: Location
     parts: Sequence[Part] = field(repr=False)
     model: str
     class_names: list[str]
@@ -69,6 +70,11 @@ class StoreInfo:
     fingerprint: str
     names_model: bool
     further: pa.Schema = field(repr=False)
+
+    @property
+    def around(self) -> Path:
+        """The folder that holds the file or folder, where its images may be too; of a URI, the current one."""
+        return self.path.parent if isinstance(self.path, Path) else Path()
 
     @cached_property
     def objects(self) -> int:
@@ -150,22 +156,24 @@ def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Location) -> Iterator[pq.ParquetFile]:
     """Opens a file whose pages are checked when they are read, and whose metadata may be as long as ours.
 
     Raises:
-        InputError: if it is damaged, also while it is read in the `with` block.
+        InputError: if it is damaged, also while it is read in the `with` block; as `storage.open_file`.
     """
+    opened = nullcontext(path) if isinstance(path, Path) else open_file(path)
     # Not pyarrow's read_table: it would add columns for folders named like partitions (`year=2024`).
     with (
         damaged(path, "damaged or not a Parquet file"),
-        pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT) as file,
+        opened as source,
+        pq.ParquetFile(source, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT) as file,
     ):
         yield file
 
 
 @contextmanager
-def damaged(path: str | Path, problem: str = "damaged") -> Iterator[None]:
+def damaged(path: Location, problem: str = "damaged") -> Iterator[None]:
     """Turns Arrow's errors of reading into one sentence."""
     try:
         yield
@@ -179,7 +187,7 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
     """Reads the metadata of a file of objects, or of a folder of parts, without reading the objects.
 
     Args:
-        path: the file or folder, see `part_files`.
+        path: the file or folder, local or as a URI, see `part_files`.
         identity: identity of the model that must have encoded the objects. It replaces that of a file, if another
             tool wrote the file without it.
 
@@ -187,14 +195,14 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
         InputError: if a file is missing, damaged, something else's, of another model or unlike the others; if it
             doesn't say which model and `identity` is None.
     """
-    path = Path(path)
-    files, manifest = part_files(path)
+    location = to_location(path)
+    files, manifest = part_files(location)
     first = _read_file(files[0], identity)
     if manifest is not None:
         about = f"'{first.part.path}' (model {quote(first.maker.model)})"
-        check_comparable(first.maker, about, manifest, f"'{path}' (model {quote(manifest.model)})")
+        check_comparable(first.maker, about, manifest, f"'{location}' (model {quote(manifest.model)})")
 
-    def read_another(file: Path) -> tuple[Part, bool]:
+    def read_another(file: Location) -> tuple[Part, bool]:
         other = _read_file(file, identity)
         _check_alike(first, other)
         return other.part, other.names_model
@@ -203,7 +211,7 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
         others = list(pool.map(read_another, files[1:]))
     model = identity or first.maker
     return StoreInfo(
-        path=path,
+        path=location,
         parts=number_images([first.part, *(part for part, _ in others)], manifest),
         model=model.model,
         class_names=first.maker.class_names,  # of the detector that brought the boxes
@@ -231,7 +239,7 @@ class _File:
     further: pa.Schema
 
 
-def _read_file(path: Path, identity: Identity | None) -> _File:
+def _read_file(path: Location, identity: Identity | None) -> _File:
     with open_parquet(path) as file:
         footer, schema = file.metadata, file.schema_arrow
     about = footer.metadata or {}
@@ -293,7 +301,7 @@ def _check_alike(one: _File, other: _File) -> None:
             raise InputError(f"the columns '{column}' don't go together: {has[0]}, {has[1]}")
 
 
-def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
+def _header(about: Mapping[bytes, bytes], path: Location) -> _Header | None:
     """Returns the file's model, or None where it is not known; pandas keeps it in its own metadata only."""
     source = f"'{path}' is damaged: its metadata"
     said = []
@@ -315,7 +323,7 @@ def _header(about: Mapping[bytes, bytes], path: Path) -> _Header | None:
     return header
 
 
-def _images(about: Mapping[bytes, bytes], rows: int, path: Path) -> _Images | None:
+def _images(about: Mapping[bytes, bytes], rows: int, path: Location) -> _Images | None:
     """Returns the file's images, or None where they are not known or no longer right."""
     if not {IMAGES_KEY, _CHECKSUM_KEY} & set(about):
         return None

@@ -20,6 +20,7 @@ from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import COLUMNS, objects_schema
 from ssdir.outputs import atomic_file, claim
+from ssdir.storage import Location, is_uri
 from ssdir.store.columns import conform, numbers
 from ssdir.store.info import StoreInfo, open_parquet, read_info
 from ssdir.store.writer import ROW_GROUP
@@ -222,18 +223,20 @@ class StoredObjects:
                 whole.to_pandas().to_json(temporary, orient="records", indent=2)
 
 
-def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Path:
+def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Location:
     """Returns where a stored image is.
 
     Args:
-        image: path as stored; a relative one may start from any of the folders.
+        image: path or URI as stored; a relative path may start from any of the folders.
         folders: where it may start from, the likeliest first.
         beside: a folder to which the images may have moved, alone or with the folders around them: it is searched
             for the longest ending of the path that is a file.
 
     Returns:
-        The first of these that is a file; if none is, the path from the first folder.
+        The first of these that is a file; if none is, the path from the first folder. A URI is returned as it is.
     """
+    if is_uri(image):
+        return image
     tried = [Path(folder) / image for folder in folders]
     if beside is not None:
         parts = PurePath(image).parts

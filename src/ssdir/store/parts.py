@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssdir.errors import InputError
-from ssdir.store.folder import EncodingManifest, missing_parts, part_name, read_manifest
+from ssdir.storage import Location, is_file, is_folder, join, list_below
+from ssdir.store.folder import EncodingManifest, part_name, read_manifest
 
 _SUFFIX = ".parquet"
 _IGNORED = ("_", ".")
@@ -28,14 +29,14 @@ class Part:
         shift: what is added to `image_index` so that it counts the images of all parts.
     """
 
-    path: Path
+    path: Location
     objects: int
     images: int | None
     numbers: range
     shift: int = 0
 
 
-def part_files(path: Path) -> tuple[list[Path], EncodingManifest | None]:
+def part_files(path: Location) -> tuple[list[Location], EncodingManifest | None]:
     """Returns the files of objects at a path, sorted by name, and the manifest of the folder if it has one.
 
     Of a folder these are the `.parquet` files whose names begin neither with `_` nor with `.`.
@@ -46,36 +47,45 @@ def part_files(path: Path) -> tuple[list[Path], EncodingManifest | None]:
     Raises:
         InputError: if there is no such file, or the folder holds none, folders, too few parts or other files.
     """
-    if not path.is_dir():
-        if not path.is_file():
+    if not is_folder(path):
+        if not is_file(path):
             raise InputError(f"'{path}' does not exist")
         return [path], None
-    with os.scandir(path) as entries:
-        visible = sorted((each for each in entries if not each.name.startswith(_IGNORED)), key=lambda e: e.name)
+    entries = {name: inside for name, inside in _entries(path) if not name.startswith(_IGNORED)}
+    names = sorted(name for name, inside in entries.items() if name.endswith(_SUFFIX) and not inside)
     manifest = read_manifest(path)
     if manifest is not None:
-        _check_complete(path, manifest, {each.name for each in visible if each.name.endswith(_SUFFIX)})
-    inside = next((each.name for each in visible if each.is_dir()), None)
-    if inside is not None:
+        _check_complete(path, manifest, names)
+    folders = sorted(name for name, inside in entries.items() if inside)
+    if folders:
         raise InputError(
-            f"'{path}' has a folder '{inside}' inside: give a folder that holds {_SUFFIX} files alone"
+            f"'{path}' has a folder '{folders[0]}' inside: give a folder that holds {_SUFFIX} files alone"
         )
-    files = [path / each.name for each in visible if each.name.endswith(_SUFFIX)]
-    if not files:
+    if not names:
         raise InputError(f"'{path}' is a folder without {_SUFFIX} files of objects")
-    return files, manifest
+    return [join(path, name) for name in names], manifest
 
 
-def _check_complete(folder: Path, manifest: EncodingManifest, names: set[str]) -> None:
+def _entries(folder: Location) -> Iterator[tuple[str, bool]]:
+    """Yields the names in a folder, and whether each is a folder."""
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            yield from ((entry.name, entry.is_dir()) for entry in entries)
+        return
+    for uri in list_below(folder):
+        name, slash, _ = uri[len(folder.rstrip("/")) + 1 :].partition("/")
+        yield name, bool(slash)
+
+
+def _check_complete(folder: Location, manifest: EncodingManifest, names: Sequence[str]) -> None:
     """Raises an error if parts are missing, or there are files that the manifest does not count."""
-    if missing := len(missing_parts(folder, manifest)):
-        done = manifest.parts - missing
+    expected = {part_name(number) for number in range(manifest.parts)}
+    if missing := len(expected - {*names}):
         raise InputError(
-            f"'{folder}' is not complete, {done:,} of {manifest.parts:,} parts are encoded: "
+            f"'{folder}' is not complete, {manifest.parts - missing:,} of {manifest.parts:,} parts are encoded: "
             "the same ssdir encode command goes on"
         )
-    expected = {part_name(number) for number in range(manifest.parts)}
-    if others := sorted(names - expected):
+    if others := sorted({*names} - expected):
         raise InputError(f"'{folder}' holds '{others[0]}', which is no part of its encoding: move it elsewhere")
 
 

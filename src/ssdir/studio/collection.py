@@ -24,6 +24,7 @@ from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.plots import to_pixels
+from ssdir.storage import Location, absolute, pure_path, to_location
 from ssdir.store.objects_file import find_picture, read_stored
 from ssdir.studio.images import SHOWN_SIDE, NamedImage
 
@@ -42,14 +43,14 @@ class Collection:
     Attributes:
         objects: the objects of all images, packed, with z_what.
         names: name of each image.
-        sources: pixels or file of each image; None where the file is missing.
+        sources: pixels, file or URI of each image; None where the file is missing.
         class_names: the classes that `objects.labels` index.
         note: what the user must know of them, a sentence.
     """
 
     objects: Objects
     names: Sequence[str]
-    sources: Sequence[Image8 | Path | None]
+    sources: Sequence[Image8 | Location | None]
     class_names: Sequence[str]
     note: str = ""
 
@@ -67,7 +68,7 @@ class Collection:
     def image(self, image_index: int) -> Image8 | None:
         """Reads an image, at most `SHOWN_SIDE` a side; returns None if it is missing or damaged."""
         source = self.sources[image_index]
-        return _read_if_possible(source) if isinstance(source, Path) else source
+        return _read_if_possible(source) if isinstance(source, (str, Path)) else source
 
     def samples(self, count: int) -> list[NamedImage]:
         """Returns the first images, at most `count`, that have objects and can be read."""
@@ -128,15 +129,17 @@ def open_collection(path: str | Path, identity: Identity, images: Path | None = 
     Raises:
         InputError: if the file can't be read, holds no objects, or belongs to another model.
     """
-    path = Path(path)
     stored = read_stored(path, identity)
+    around = stored.info.around
     if not len(stored):
         raise InputError(f"'{path}' holds no objects: encode images in which something is detected")
     objects, names = stored.to_objects()
-    files = [find_picture(name, ".", path.parent, beside=images or path.parent) for name in names]
-    sources = [file.absolute() if os.path.isfile(file) else None for file in files]
-    note = "" if stored.info.names_model else _NO_MODEL.format(path=path.name, model=identity.model)
-    return Collection(objects, [Path(name).name for name in names], sources, stored.info.class_names, note)
+    files = [find_picture(name, ".", around, beside=images or around) for name in names]
+    sources = [absolute(file) if isinstance(file, str) or os.path.isfile(file) else None for file in files]
+    file_name = pure_path(stored.info.path).name
+    note = "" if stored.info.names_model else _NO_MODEL.format(path=file_name, model=identity.model)
+    titles = [pure_path(to_location(name)).name for name in names]
+    return Collection(objects, titles, sources, stored.info.class_names, note)
 
 
 def map_objects(collection: Collection, predictor: Predictor, seed: int = 0) -> ObjectMap:
@@ -181,7 +184,7 @@ def _crops(collection: Collection, objects: Objects) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def _read_if_possible(path: Path) -> Image8 | None:
+def _read_if_possible(path: Location) -> Image8 | None:
     try:
         return shrink(read_image(path), SHOWN_SIDE)
     except InputError:

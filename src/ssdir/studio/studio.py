@@ -64,7 +64,7 @@ class Studio:
     def open(
         cls,
         model: str,
-        objects: Path | None = None,
+        objects: str | Path | None = None,
         images: Path | None = None,
         compared: Sequence[str] = (),
         device: str | None = None,

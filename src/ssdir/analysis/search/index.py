@@ -24,7 +24,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.inference.engines import load_identity
-from ssdir.storage import to_location
+from ssdir.storage import Location, to_location
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import find_picture
 
@@ -226,7 +226,7 @@ class ObjectIndex:
         place = {row: number for number, row in enumerate(records["row"].to_pylist())}
         return records.take([place[row] for row in rows])
 
-    def image_path(self, image: str) -> Path:
+    def image_path(self, image: str) -> Location:
         """Returns the file of an image, from the folder where the index was made or from the current one."""
         return find_picture(image, self.info.folder, ".")
 

@@ -16,6 +16,7 @@ from ssdir.analysis.search.keys import KEY, RealPaths, object_keys
 from ssdir.console import Advance
 from ssdir.errors import InputError
 from ssdir.object_table import BOX_COLUMNS
+from ssdir.storage import absolute, to_location
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo
 from ssdir.store.objects_file import find_picture, stream_objects
@@ -43,7 +44,7 @@ class Rows:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         schema, row = index_schema(self.info.latent_dim), self.first
         for file in self.files:
-            start, real_path = row, partial(_real_path, RealPaths(), file.path.parent)
+            start, real_path = row, partial(_real_path, RealPaths(), file.around)
             for batch in stream_objects(file):
                 zero = np.flatnonzero(~numbers(batch.column("z_what")).any(axis=1))
                 if len(zero):
@@ -69,8 +70,8 @@ class Rows:
         if not self._is_moved:
             return images
         coded = images.dictionary_encode()
-        absolute = [str(Path(image).absolute()) for image in coded.dictionary.to_pylist()]
-        return pa.array(absolute, pa.string()).take(coded.indices)
+        moved = [str(absolute(to_location(image))) for image in coded.dictionary.to_pylist()]
+        return pa.array(moved, pa.string()).take(coded.indices)
 
 
 def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_progress: Advance) -> Any:
@@ -114,7 +115,8 @@ def index_schema(latent_dim: int) -> pa.Schema:
 
 
 def _real_path(real: RealPaths, folder: Path, image: str) -> str:
-    return real.of(find_picture(image, ".", folder))
+    location = find_picture(image, ".", folder)
+    return real.of(location) if isinstance(location, Path) else location
 
 
 def _sizes(batch: pa.RecordBatch) -> pa.Array:
