@@ -83,7 +83,8 @@ def test_what_lies_below_a_folder_comes_in_the_order_of_local_paths(
         assert storage.list_below(folder) == [f"{folder}/{name}" for name in expected]
         assert storage.list_below(f"{folder}/") == storage.list_below(folder)
         one_below = [f"{folder}/{name}" for name in expected if name.count("/") == 1]
-        assert storage.matches(f"{folder}/a*/*.png") == one_below
+        assert storage.matches(f"{folder}/a*/*.png") == [(uri, False) for uri in one_below]
+        assert storage.matches(f"{folder}/a*")[0] == (f"{folder}/a", True)
         assert storage.list_below(f"{folder}/none") == storage.matches(f"{folder}/none/*.png") == []
 
 

@@ -6,6 +6,7 @@ Settings of a file system (endpoint, credentials, public buckets) come from fssp
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import time
@@ -90,7 +91,12 @@ def pure_path(location: Location) -> PurePosixPath | Path:
     if isinstance(location, Path):
         return location
     rest = location.partition("://")[2]
-    return PurePosixPath(re.split(r"[?#]", rest)[0] if _protocol(location) in _WEB else rest)
+    return PurePosixPath(re.split(r"[?#]", rest)[0] if is_web(location) else rest)
+
+
+def is_web(location: Location) -> bool:
+    """Returns whether a location is a web address."""
+    return isinstance(location, str) and _protocol(location) in _WEB
 
 
 def _protocol(uri: str) -> str:
@@ -178,7 +184,7 @@ def read_bytes(location: Location) -> bytes:
                 return cast(bytes, filesystem.cat_file(path))
             except Exception as error:
                 # The other packages try again themselves.
-                if attempt == ATTEMPTS or not (_protocol(location) in _WEB and _may_pass(error)):
+                if attempt == ATTEMPTS or not (is_web(location) and _may_pass(error)):
                     raise
         time.sleep(2 ** (attempt - 1))
     raise AssertionError
@@ -194,7 +200,7 @@ def open_file(location: Location) -> BinaryIO:
         if isinstance(location, Path):
             return location.open("rb")
         filesystem, path = filesystem_of(location)
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+        return io.BufferedReader(filesystem.open(path, "rb"))  # whose lines are read as those of any file
 
 
 def exists(location: Location) -> bool:
@@ -259,8 +265,8 @@ def _files_in(folder: str, depth: int | None) -> list[str]:
     return [_uri_in(folder, path, name) for name in sorted(names, key=lambda name: name.split("/"))]
 
 
-def matches(pattern: str) -> list[str]:
-    """Lists the files and folders elsewhere that match the URI of a glob pattern, sorted by their paths.
+def matches(pattern: str) -> list[tuple[str, bool]]:
+    """Lists what matches the URI of a glob pattern, sorted by path: the URI, and whether it is a folder.
 
     Raises:
         InputError: as `list_files`.
@@ -268,10 +274,11 @@ def matches(pattern: str) -> list[str]:
     filesystem, path = filesystem_of(pattern)
     with _explaining(pattern):
         try:
-            names = filesystem.glob(path)
+            infos = filesystem.glob(path, detail=True)
         except FileNotFoundError:
             return []
-    return [_uri_in(pattern, path, name) for name in sorted(names, key=lambda name: name.split("/"))]
+    names = sorted(infos, key=lambda name: name.split("/"))
+    return [(_uri_in(pattern, path, name), infos[name]["type"] == "directory") for name in names]
 
 
 def write_bytes(location: Location, data: bytes) -> None:
@@ -329,8 +336,8 @@ def _problem(location: Location, error: Exception, action: str) -> tuple[str, bo
     if isinstance(error, IsADirectoryError):
         return "is a folder, a file is expected", False
     if isinstance(location, str) and names & _NOT_REACHED:
-        where = "the endpoint or the network" if _protocol(location) not in _WEB else "the address"
-        return f"can't be reached: check {where} ({first_line(error)})", _protocol(location) not in _WEB
+        where = "the address" if is_web(location) else "the endpoint or the network"
+        return f"can't be reached: check {where} ({first_line(error)})", not is_web(location)
     return f"can't be {action} ({why_not_written(error) or first_line(error)})", False
 
 

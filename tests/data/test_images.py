@@ -310,6 +310,15 @@ def test_pillows_lower_limit_does_not_apply_and_is_kept(tmp_path, monkeypatch):
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_opened_files_are_read_as_their_paths(tmp_path):
+    Image.fromarray(SMOOTH).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with (tmp_path / "a.png").open("rb") as file:
+        assert np.array_equal(read_image(file), SMOOTH)
+    with (tmp_path / "b.png").open("rb") as file, pytest.raises(InputError, match=r"b\.png' is not an image"):
+        read_image(file)
+
+
 def test_image_size_does_not_decode(tmp_path):
     damaged_files(tmp_path)
     assert image_size(tmp_path / "cut.png") == image_size(tmp_path / "cut.jpg") == (80, 80)

@@ -18,6 +18,7 @@ from ssdir.data.images import read_image
 from ssdir.data.orientation import fit_to_annotation, fit_to_picture
 from ssdir.encoding.placed_boxes import place
 from ssdir.errors import InputError
+from ssdir.storage import Location
 from ssdir.store.box_columns import CENTRE, XYXY
 from ssdir.store.box_files import BoxTable, read_boxes
 from ssdir.store.objects_file import read_info, read_objects
@@ -368,6 +369,19 @@ def test_names_mean_the_file_whose_path_ends_with_them() -> None:
         place(boxes_of("1.png"), files)
     with pytest.raises(InputError, match="name it in one way"):
         place(boxes_of("2.png", "two/2.png"), files)
+
+
+def test_names_mean_uris_as_they_mean_paths() -> None:
+    files: list[Location] = ["s3://b/one/1.png", "s3://b/two/1.png", "https://host/3.png?size=2", Path("x/2.png")]
+    placed = place(boxes_of("two/1.png", "s3://b/one/1.png", "s3://old/bucket/2.png", "3.png"), files)
+    assert {file: rows.tolist() for file, rows in placed.rows.items()} == {
+        files[1]: [0],
+        files[0]: [1],
+        files[3]: [2],
+        files[2]: [3],
+    }
+    with pytest.raises(InputError, match="may be"):
+        place(boxes_of("1.png"), files)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,10 @@ ModelOrExport = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="Name of a shipped model, folder of a model or run, or .onnx file."),
 ]
-ImagePaths = Annotated[list[str], typer.Argument(metavar="PATH...", help="Images, folders or 'patterns*'.")]
+ImagePaths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH...", help="Images, folders, 'patterns*' or lists (.txt, .parquet); URIs too."),
+]
 DataSet = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder of a data set (layouts: see ssdir data check --help).")
 ]

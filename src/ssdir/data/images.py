@@ -78,7 +78,7 @@ def read_channels(source: ImageSource) -> Image8:
     elif isinstance(source, Image.Image):
         _check_size(source, "PIL image")
         image = _decode(source, "PIL image")
-    elif isinstance(source, (str, Path, bytes)) or not hasattr(source, "detach"):
+    elif isinstance(source, (str, Path, bytes)) or not hasattr(source, "ndim"):
         with open_image(source) as opened:
             image = _decode(opened, _name(source))
     else:  # A tensor, recognised without importing torch.

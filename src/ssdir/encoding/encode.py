@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ssdir.console import Advance, no_progress
-from ssdir.data.image_files import find_images
+from ssdir.data.image_files import find_images, stream_locations
 from ssdir.encoding.job import EncodingJob, Plan, alone_in, open_job, remove_encoding
 from ssdir.encoding.local import JobProgress, encode_parts
 from ssdir.encoding.options import BoxFile, EncodeOptions
@@ -93,7 +93,7 @@ def encode_images(
 
     Args:
         model: a shipped model's name, a model's or run's folder, or a `.onnx` file.
-        paths: images, folders, and patterns, see `find_images`.
+        paths: images, folders, patterns and lists, see `stream_locations`.
         out: a file that ends in `.parquet`; or a folder, which keeps the parts as files.
         options: how to encode.
         boxes: boxes to encode instead of detecting any.
@@ -122,7 +122,7 @@ def encode_images(
     identity = Identity.of(model_source(model), encoder)
     if placed is not None:
         identity = identity.model_copy(update={"class_names": placed.table.class_names})
-    plan = Plan(identity, partial(find_images, paths), None if boxes is None else _digest(boxes))
+    plan = Plan(identity, partial(stream_locations, paths), None if boxes is None else _digest(boxes))
     if force and not is_file:
         remove_encoding(folder)
     with _removed_if_empty(folder, options), ExitStack() as alone:

@@ -23,6 +23,7 @@ from ssdir.export.metadata import CHECKSUM_KEY, METADATA_KEY, NO_CHECKSUM, Expor
 from ssdir.export.onnx import quiet
 from ssdir.export.runtime import OnnxEncoder
 from ssdir.object_arrays import ObjectArrays
+from ssdir.storage import Location
 
 MAX_IMAGES = 128
 """Maximum number of calibration images: with more, the ranges of activations hardly change."""
@@ -48,7 +49,7 @@ class Quantized:
 
 
 def quantize_encoder(
-    path: str | Path, out: str | Path, images: Sequence[Path], in_single: int | None = None
+    path: str | Path, out: str | Path, images: Sequence[Location], in_single: int | None = None
 ) -> Quantized:
     """Quantises the convolutions of an exported encoder to int8, statically, with quantise-dequantise pairs.
 

@@ -147,10 +147,10 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         """Detects and embeds the objects of one or several images.
 
         Args:
-            images: a path, the bytes of a file, a file opened in binary mode, a PIL image, array (H, W[, C]) or
-                tensor (C, H, W), see `read_image`; a folder or a pattern such as "photos/*.jpg", whose images are
-                in the order of `find_images`; a sequence of these, of any sizes and kinds; or a batch: tensor
-                (B, 3, H, W), array (B, H, W, C).
+            images: a path or URI, the bytes of a file, a file opened in binary mode, a PIL image, array
+                (H, W[, C]) or tensor (C, H, W), see `read_image`; a folder, a pattern such as "photos/*.jpg" or a
+                list, whose images are in the order of `find_images`; a sequence of these, of any sizes and kinds;
+                or a batch: tensor (B, 3, H, W), array (B, H, W, C).
             score_threshold: minimum score, in [0, 1]; None takes the model's.
             boxes: boxes of your own detector or tracker, see `as_objects`, which are embedded instead of detecting
                 any. The result is row-aligned with them, and has their scores and labels.

@@ -1,9 +1,7 @@
-"""The images that a `Predictor` is given: one or many, of any kind, or the folders and patterns that hold them."""
+"""The images that a `Predictor` is given: one or many, of any kind, or folders, patterns and lists of them."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +16,7 @@ Images: TypeAlias = "ImageSource | Sequence[ImageSource] | Iterator[ImageSource]
 
 
 def image_sources(images: Images) -> list[ImageSource]:
-    """Returns one image or several as a list; batches are split, folders and patterns searched by `find_images`.
+    """Returns one image or several as a list; batches are split, paths and URIs resolved by `find_images`.
 
     A file object is read here, from where it is, because an image may be needed twice.
 
@@ -37,9 +35,7 @@ def image_sources(images: Images) -> list[ImageSource]:
 def _found(given: Any) -> Sequence[ImageSource]:
     if hasattr(given, "read"):
         return [given.read()]
-    if not isinstance(given, (str, Path)) or os.path.isfile(given):
-        return [given]
-    return find_images([given]) if os.path.isdir(given) or glob.has_magic(str(given)) else [given]
+    return find_images([given]) if isinstance(given, (str, Path)) else [given]
 
 
 def source_size(source: ImageSource) -> tuple[int, int]:

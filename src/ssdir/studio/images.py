@@ -12,7 +12,7 @@ from matplotlib import get_data_path
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from ssdir.data.image_files import find_images
+from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8, image_size, read_image, shrink
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
@@ -155,7 +155,7 @@ def samples_of_folder(folder: Path, count: int) -> Samples:
     Raises:
         InputError: as `find_images`, and for an image that can't be read.
     """
-    files = find_images([folder])
+    files = images_in(folder)
     chosen = np.unique(np.linspace(0, len(files) - 1, count).astype(int)).tolist()
     images = [NamedImage(files[row].name, shrink(read_image(files[row]), SHOWN_SIDE)) for row in chosen]
     return Samples(images, f"The images above are from {folder}.")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ssdir.data.image_files import find_images
+from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8, read_image, shrink
 from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.errors import InputError, nearest
@@ -210,7 +210,7 @@ def _load_folder(folder: Path, split: SplitName) -> Glyphs:
     indices: list[int] = []
     count = 0
     for label, class_name in enumerate(class_names):
-        for path in find_images([folder / class_name]):
+        for path in images_in(folder / class_name):
             if _folder_split(path.relative_to(folder).as_posix()) == split:
                 images.append(_read_glyph(path))
                 labels.append(label)
