@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
@@ -294,6 +296,42 @@ def write_bytes(location: Location, data: bytes) -> None:
     filesystem, path = filesystem_of(location)
     with _explaining(location, "written"):
         filesystem.pipe_file(path, data)
+
+
+@contextmanager
+def new_file(location: Location) -> Iterator[Path]:
+    """Writes a file, or replaces one, whole or not at all, as `write_bytes` does.
+
+    Yields:
+        The path of a local file to write to, of the same suffix; it goes to its place when the block ends.
+
+    Raises:
+        InputError: as `write_bytes`.
+    """
+    if isinstance(location, Path):
+        with atomic_file(location, force=True) as temporary:
+            yield temporary
+        return
+    filesystem, path = filesystem_of(location)
+    with TemporaryDirectory(prefix="ssdir-") as folder:
+        temporary = Path(folder, pure_path(location).name)
+        yield temporary
+        with _explaining(location, "written"):
+            filesystem.put_file(str(temporary), path)
+
+
+def remove_folder(folder: Location) -> None:
+    """Removes a folder with all that is in it.
+
+    Raises:
+        InputError: if it can't be removed; for more see `exists`.
+    """
+    with _explaining(folder, "removed"):
+        if isinstance(folder, Path):
+            shutil.rmtree(folder)
+        else:
+            filesystem, path = filesystem_of(folder)
+            filesystem.rm(path, recursive=True)
 
 
 def _uri_in(uri: str, path: str, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,7 +22,7 @@ from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
 from ssdir.inference.files import Encoder, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.outputs import checksum, claim
-from ssdir.storage import Location, absolute
+from ssdir.storage import Location, absolute, exists, pure_path, remove_folder, to_location
 from ssdir.store.folder import missing_parts, read_manifest, remove_unfinished
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
@@ -107,14 +106,10 @@ def encode_images(
     """
     options = options or EncodeOptions()
     options.check()
-    out = Path(out)
-    is_file = out.suffix.lower() == ".parquet"
-    folder = work_folder(out) if is_file else out
-    if out.suffix.lower() in FILE_SUFFIXES:
-        raise InputError(f"output '{out}' must end in .parquet, or be a folder")
-    claim(out, force or not is_file)
-    if is_file and options.share != (1, 1):
-        raise InputError(f"shares are written to a folder, and '{out}' is a file: leave out .parquet")
+    out = to_location(out)
+    is_file = pure_path(out).suffix.lower() == ".parquet"
+    folder = _work_folder(out, force) if is_file else out
+    _check_folder(out, is_file, options, force)
     if boxes is not None:
         _check_takes_boxes(model, options)
     placed = None if boxes is None else _place(boxes, [absolute(image) for image in find_images(paths)])
@@ -133,7 +128,7 @@ def encode_images(
         _run(job, model, encoder, on_progress, workers)
         encoded = _outcome(job, encoder.device_name)
         if is_file:
-            join_parts(folder, out, force)
+            join_parts(folder, str(out), force)
     if is_file:
         remove_encoding(folder)
     if boxes is None and encoded.objects >= MANY_OBJECTS * max(1, encoded.images):
@@ -144,9 +139,28 @@ def encode_images(
     return encoded
 
 
-def work_folder(file: Path) -> Path:
-    """Returns the folder in which the parts of a file are kept until all of them are there."""
+def _work_folder(file: Location, force: bool) -> Path:
+    """Returns the folder in which the parts of a file are kept until all of them are there.
+
+    Raises:
+        InputError: if the file can't be written.
+    """
+    if not isinstance(file, Path):
+        raise InputError(f"'{file}' is elsewhere, where a folder of parts can be written: leave out .parquet")
+    claim(file, force)
     return file.with_name(f".{file.name}.parts")
+
+
+def _check_folder(out: Location, is_file: bool, options: EncodeOptions, force: bool) -> None:
+    """Checks that an output that is a folder, and shares, were meant."""
+    if pure_path(out).suffix.lower() in FILE_SUFFIXES:
+        raise InputError(f"output '{out}' must end in .parquet, or be a folder")
+    if options.share == (1, 1):
+        return
+    if is_file:
+        raise InputError(f"shares are written to a folder, and '{out}' is a file: leave out .parquet")
+    if force:
+        raise InputError(f"--force would delete what other shares have written: remove '{out}' before the first")
 
 
 def _run(
@@ -166,19 +180,21 @@ def _run(
 
 
 @contextmanager
-def _removed_if_empty(folder: Path, options: EncodeOptions) -> Iterator[None]:
+def _removed_if_empty(folder: Location, options: EncodeOptions) -> Iterator[None]:
     """When the block raises, says how many parts are kept in the folder, or removes it if there are none."""
-    is_new, missing = not folder.exists(), [parent for parent in folder.parents if not parent.exists()]
+    is_new = not exists(folder)
+    missing = [parent for parent in folder.parents if not parent.exists()] if isinstance(folder, Path) else []
     try:
         yield
     except BaseException:
-        manifest = read_manifest(folder) if folder.is_dir() else None
+        manifest = read_manifest(folder)
         written = 0 if manifest is None else manifest.parts - len(missing_parts(folder, manifest))
         if manifest is not None and written:
             parts = counted(manifest.parts, "part")
             _warn(f"{written} of {parts} are kept in '{folder}': the same command goes on from there")
         elif is_new and options.share == (1, 1):
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(InputError):
+                remove_folder(folder)
             for parent in missing:
                 with suppress(OSError):
                     parent.rmdir()

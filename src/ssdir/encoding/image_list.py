@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssdir.inference.files import chunks
-from ssdir.outputs import atomic_file
-from ssdir.storage import Location, absolute, is_uri
+from ssdir.storage import Location, absolute, is_uri, join, new_file, open_file
 from ssdir.store.info import damaged
 
 IMAGES_PER_FILE, IMAGES_PER_GROUP = 1_000_000, 10_000
@@ -47,12 +46,12 @@ class ListDigest:
         return self._hash.hexdigest()
 
 
-def write_image_list(folder: Path, images: ListDigest) -> None:
+def write_image_list(folder: Location, images: ListDigest) -> None:
     """Writes the list of the images into a folder."""
     groups, number = images.groups(), 0
     while (first := next(groups, None)) is not None:
         with (
-            atomic_file(_file(folder, number), force=True) as temporary,
+            new_file(_file(folder, number)) as temporary,
             pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer,
         ):
             for names in (first, *islice(groups, IMAGES_PER_FILE // IMAGES_PER_GROUP - 1)):
@@ -67,7 +66,7 @@ class ImageList:
         folder: the folder of the list.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Location) -> None:
         self.folder = folder
         self._number, self._group = -1, list[Location]()
 
@@ -87,11 +86,11 @@ class ImageList:
         if number != self._number:
             file, group = divmod(number, IMAGES_PER_FILE // IMAGES_PER_GROUP)
             path = _file(self.folder, file)
-            with damaged(path), pq.ParquetFile(path) as parquet:
+            with damaged(path), open_file(path) as opened, pq.ParquetFile(opened) as parquet:
                 names = map(os.fsdecode, parquet.read_row_group(group)["image"].to_pylist())
             self._number, self._group = number, [name if is_uri(name) else Path(name) for name in names]
         return self._group
 
 
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.parquet"
+def _file(folder: Location, number: int) -> Location:
+    return join(folder, f"{number:05d}.parquet")

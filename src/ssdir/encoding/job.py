@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import counted, quote
 from ssdir.identity import Identity, comparable
 from ssdir.outputs import claim
-from ssdir.storage import Location
+from ssdir.storage import Location, exists, is_folder, join, list_files, pure_path, remove_folder
 from ssdir.store.folder import (
     FORMAT,
     IMAGES,
@@ -46,18 +45,18 @@ class EncodingJob:
         placed: boxes to encode instead of detecting any.
     """
 
-    folder: Path
+    folder: Location
     manifest: EncodingManifest
     options: EncodeOptions
     placed: PlacedBoxes | None = field(default=None, repr=False)
 
-    def part(self, number: int) -> Path:
+    def part(self, number: int) -> Location:
         """Returns the file of a part."""
-        return self.folder / part_name(number)
+        return join(self.folder, part_name(number))
 
     def image_list(self) -> ImageList:
         """Opens the list of the images."""
-        return ImageList(self.folder / IMAGES)
+        return ImageList(join(self.folder, IMAGES))
 
     def parts(self) -> range:
         """Returns the numbers of the parts of this job's share."""
@@ -86,7 +85,7 @@ class Plan:
 
 
 def open_job(
-    folder: Path, plan: Plan, options: EncodeOptions, placed: PlacedBoxes | None = None, force: bool = False
+    folder: Location, plan: Plan, options: EncodeOptions, placed: PlacedBoxes | None = None, force: bool = False
 ) -> EncodingJob:
     """Begins an encoding in a folder, or continues the same one that was begun there.
 
@@ -116,14 +115,13 @@ def open_job(
             "output, or start anew with --force"
         )
     remove_encoding(folder)
-    folder.mkdir()
     return open_job(folder, plan, options, placed)
 
 
-def _begin(folder: Path, plan: Plan, options: EncodeOptions) -> EncodingManifest:
+def _begin(folder: Location, plan: Plan, options: EncodeOptions) -> EncodingManifest:
     """Writes the list of images and the manifest into an unused folder."""
     images = ListDigest(plan.images())
-    write_image_list(folder / IMAGES, images)
+    write_image_list(join(folder, IMAGES), images)
     manifest = _manifest(plan, options, images)
     write_manifest(folder, manifest)
     return manifest
@@ -146,20 +144,20 @@ def _manifest(plan: Plan, options: EncodeOptions, images: ListDigest) -> Encodin
     )
 
 
-def remove_encoding(folder: Path) -> None:
+def remove_encoding(folder: Location) -> None:
     """Removes a folder that holds an encoding, or the beginning of one, if it is there.
 
     Raises:
         InputError: if it holds something else.
     """
-    if folder.is_dir():
+    if is_folder(folder):
         if read_manifest(folder) is None:
             _check_unused(folder)
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 @contextmanager
-def alone_in(folder: Path, waits: bool) -> Iterator[None]:
+def alone_in(folder: Location, waits: bool) -> Iterator[None]:
     """Makes the folder of an encoding, and keeps other processes from beginning one there during the block.
 
     Args:
@@ -169,11 +167,14 @@ def alone_in(folder: Path, waits: bool) -> Iterator[None]:
     Raises:
         InputError: if there is no such folder and it can't be made; if another process is in such a block.
     """
-    claim(folder, force=True)
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise InputError(f"output '{folder}' is a file: choose a folder, or a name that ends in .parquet")
-    if folder.exists() and read_manifest(folder) is None:
+    if exists(folder) and read_manifest(folder) is None:
         _check_unused(folder)
+    if not isinstance(folder, Path):  # Other storages have no locks; parts that are written twice are the same.
+        yield
+        return
+    claim(folder, force=True)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=-1 if waits else 0):
@@ -182,9 +183,12 @@ def alone_in(folder: Path, waits: bool) -> Iterator[None]:
         raise InputError(f"'{folder}' is being written by another process: wait for its end") from None
 
 
-def _check_unused(folder: Path) -> None:
+def _check_unused(folder: Location) -> None:
     """Refuses a folder that holds more than the beginning of an encoding."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (IMAGES, LOCK))
+    if isinstance(folder, Path):
+        others = sorted(path.name for path in folder.iterdir() if path.name not in (IMAGES, LOCK))
+    else:
+        others = [pure_path(file).name for file in list_files(folder)]
     if others:
         raise InputError(
             f"output '{folder}' holds files that are no encoding, such as {quote(others[0])}: choose another"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ssdir.console import Advance, no_progress
@@ -16,8 +15,7 @@ from ssdir.identity import comparable
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import READERS, EncodedBatch, Encoder, encode_files
 from ssdir.object_table import utf8
-from ssdir.outputs import atomic_file
-from ssdir.storage import Location
+from ssdir.storage import Location, is_file, new_file
 from ssdir.store.info import read_info
 from ssdir.store.skipped import write_skipped
 from ssdir.store.writer import ObjectWriter
@@ -72,18 +70,18 @@ class PartEncoder:
             InputError: if the part can't be written; as `encode_files`.
         """
         path = self.job.part(number)
-        if not path.is_file():
+        if not is_file(path):
             self._encode(number, path, on_progress)
         info = read_info(path)
         assert info.images_seen is not None
         return PartSummary(number, info.images_seen, info.objects)
 
-    def _encode(self, number: int, path: Path, on_progress: Advance) -> None:
+    def _encode(self, number: int, path: Location, on_progress: Advance) -> None:
         job, first = self.job, self.job.manifest.images_of(number).start
         manifest, skipped = job.manifest, list[dict[str, Any]]()
         further = None if job.placed is None else job.placed.table.given.schema
         about = (manifest.model, manifest.class_names, manifest.latent_dim, manifest.fingerprint, further)
-        with atomic_file(path, force=True) as temporary:
+        with new_file(path) as temporary:
             with ObjectWriter(temporary, *about) as writer, _one_behind(self.readers > 0) as later:
                 for batch in self._batches(self.images.read(manifest.images_of(number)), on_progress):
                     numbers = [first + index for index in batch.indices]

@@ -12,7 +12,6 @@ Names that begin with `_` are ignored by pandas, Arrow, Spark and Ray, which rea
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +23,7 @@ from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity
-from ssdir.outputs import atomic_file
-from ssdir.storage import Location, is_file, join, read_bytes
+from ssdir.storage import Location, is_file, join, list_files, pure_path, read_bytes, write_bytes
 
 FORMAT = 1
 MANIFEST, IMAGES, SKIPPED = "_encoding.json", "_images", "_skipped"
@@ -102,20 +100,20 @@ def read_manifest(folder: Location) -> EncodingManifest | None:
     return parse(EncodingManifest, values, source=source)
 
 
-def write_manifest(folder: Path, manifest: EncodingManifest) -> None:
+def write_manifest(folder: Location, manifest: EncodingManifest) -> None:
     """Writes the manifest of a folder, after which the folder is an encoding that can be continued."""
-    with atomic_file(folder / MANIFEST, force=True) as temporary:
-        temporary.write_text(json_text(manifest.model_dump()), encoding="utf-8")
+    write_bytes(join(folder, MANIFEST), json_text(manifest.model_dump()).encode())
 
 
-def missing_parts(folder: Path, manifest: EncodingManifest) -> list[int]:
+def missing_parts(folder: Location, manifest: EncodingManifest) -> list[int]:
     """Returns the numbers of the parts that are not written yet."""
-    written = {int(match[1]) for name in os.listdir(folder) if (match := _PART.fullmatch(name))}
+    names = [pure_path(file).name for file in list_files(folder)]
+    written = {int(match[1]) for name in names if (match := _PART.fullmatch(name))}
     return [number for number in range(manifest.parts) if number not in written]
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Location) -> None:
     """Removes what killed processes have left of parts; only for a folder that has all of them."""
-    for name in os.listdir(folder):
-        if _UNFINISHED.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+    for file in list_files(folder):
+        if isinstance(file, Path) and _UNFINISHED.fullmatch(file.name):
+            file.unlink(missing_ok=True)

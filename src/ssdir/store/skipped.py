@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssdir.outputs import atomic_file
+from ssdir.storage import Location, join, list_files, new_file, open_file, pure_path, to_location
 from ssdir.store.folder import SKIPPED, part_name
 from ssdir.store.info import damaged
 
@@ -24,7 +23,7 @@ SKIPPED_SCHEMA = pa.schema(
 """`box_row` is the row of a given box that was not encoded; it is null for an image that couldn't be read."""
 
 
-def write_skipped(folder: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_skipped(folder: Location, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes what was left out of a part.
 
     Args:
@@ -32,20 +31,21 @@ def write_skipped(folder: Path, number: int, rows: Sequence[Mapping[str, Any]]) 
         number: the part's.
         rows: what `SKIPPED_SCHEMA` names.
     """
-    with atomic_file(folder / SKIPPED / part_name(number), force=True) as temporary:
+    with new_file(join(join(folder, SKIPPED), part_name(number))) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), SKIPPED_SCHEMA), temporary, compression="zstd")
 
 
-def read_skipped(folder: str | Path) -> pa.Table:
+def read_skipped(folder: str | Location) -> pa.Table:
     """Reads what was left out of an encoding, with the columns of `SKIPPED_SCHEMA`, in the order of the images.
 
     Raises:
         InputError: if a file is damaged.
     """
-    return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *_tables(Path(folder) / SKIPPED)])
+    return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *_tables(join(to_location(folder), SKIPPED))])
 
 
-def _tables(folder: Path) -> Iterator[pa.Table]:
-    for path in sorted(folder.glob("part-*.parquet")):
-        with damaged(path), pq.ParquetFile(path) as file:
-            yield file.read()
+def _tables(folder: Location) -> Iterator[pa.Table]:
+    for path in list_files(folder):
+        if pure_path(path).suffix == ".parquet" and pure_path(path).name[0] != ".":
+            with damaged(path), open_file(path) as opened:
+                yield pq.read_table(opened)
