@@ -80,7 +80,7 @@ def test_what_is_elsewhere_is_not_replaced(tiny_model_dir: Path, images: Path, s
 
 
 def test_outputs_that_cannot_be_written(tiny_model_dir: Path, images: Path, s3_access: str) -> None:
-    with pytest.raises(InputError, match="leave out .parquet"):
+    with pytest.raises(InputError, match=r"leave out \.parquet"):
         encode_images(str(tiny_model_dir), [images], "s3://bucket/objects.parquet", IN_PARTS)
     with pytest.raises(InputError, match="no such bucket"):
         encode_images(str(tiny_model_dir), [images], "s3://not-there/objects", IN_PARTS)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import files_in, ok, refused
-from ssdir.encoding.encode import encode_images, work_folder
+from ssdir.encoding.encode import encode_images
 from ssdir.encoding.options import EncodeOptions
 from ssdir.encoding.part import PartEncoder, PartSummary
 from ssdir.errors import InputError, InputWarning
@@ -218,7 +218,7 @@ def test_names_that_are_no_text(
 def test_two_processes_do_not_write_one_file(tiny_model_dir: Path, images: Path, out: Path) -> None:
     from filelock import FileLock
 
-    folder = work_folder(out / "o.parquet")
+    folder = out / ".o.parquet.parts"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(InputError, match="is being written by another process"):
         encode_images(str(tiny_model_dir), [images], out / "o.parquet", IN_PARTS)
