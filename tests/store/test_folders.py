@@ -24,6 +24,7 @@ from ssdir.store.convert import SUFFIXES, convert_objects, sidecar
 from ssdir.store.folder import MANIFEST, part_name
 from ssdir.store.join import join_parts
 from ssdir.store.objects_file import read_info, read_objects, read_stored, stream_objects
+from ssdir.store.skipped import read_skipped, write_skipped
 from ssdir.store.writer import ObjectWriter
 
 CLASSES, LATENT_DIM = ["cat", "dog"], 4
@@ -194,6 +195,26 @@ def test_csv_is_written_in_pieces(
         == table["image_index"].to_pylist()
         == [0] * 3 + [2, 3, 3] + [6] * 4 + [7, 8, 8]
     )
+
+
+def test_a_joined_file_keeps_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+    assert len(read_skipped(folder)) == 0
+    rows = [
+        {"image_index": 4, "image": "image-4.png", "box_row": 17, "reason": "the box has no area"},
+        {"image_index": 8, "image": "image-8.png", "box_row": None, "reason": "not an image"},
+    ]
+    for number in (2, 1):
+        write_skipped(folder, number, [rows[number - 1]])
+    assert read_skipped(folder).to_pylist() == rows
+    join_parts(folder, tmp_path / "joined.parquet")
+    convert_objects(tmp_path / "joined.parquet", "parquet", tmp_path / "again.parquet")
+    assert read_skipped(tmp_path / "again.parquet").to_pylist() == rows
+    assert len(read_skipped(folder / part_name(0))) == 0
+    table = pq.ParquetFile(tmp_path / "again.parquet").read()
+    about = table.schema.metadata
+    about[b"ssdir.skipped"] = about[b"ssdir.skipped"].replace(b"8", b"9")
+    pq.write_table(table.replace_schema_metadata(about), tmp_path / "again.parquet")
+    assert "its metadata under ssdir.skipped has changed" in refused(tmp_path / "again.parquet", read_skipped)
 
 
 # What does not belong together ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ssdir.inference.files import chunks
 from ssdir.storage import Location, absolute, is_uri, join, new_file, open_file
-from ssdir.store.info import damaged
+from ssdir.store.metadata import damaged
 
 IMAGES_PER_FILE, IMAGES_PER_GROUP = 1_000_000, 10_000
 """Number of images of a file of the list, and of its groups of rows, which are read whole."""

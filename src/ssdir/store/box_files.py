@@ -18,7 +18,8 @@ from ssdir.formatting import first_line, quote
 from ssdir.object_arrays import BoxUnit
 from ssdir.object_table import COLUMNS
 from ssdir.store.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
-from ssdir.store.info import METADATA_KEY, open_parquet, read_info
+from ssdir.store.info import read_info
+from ssdir.store.metadata import METADATA_KEY, open_parquet
 
 BOX_ROW = "box_row"
 NO_CLASS = "object"

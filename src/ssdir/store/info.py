@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from ssdir.config import Record, parse
-from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
-from ssdir.formatting import first_line, quote
+from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import COLUMNS
-from ssdir.storage import Location, open_file, to_location
+from ssdir.storage import Location, to_location
 from ssdir.store.columns import check_columns
+from ssdir.store.metadata import (
+    identity_metadata,
+    images_metadata,
+    open_parquet,
+    read_header,
+    read_image_names,
+)
 from ssdir.store.parts import Part, number_images, part_files
-
-FORMAT = 2
-METADATA_KEY, IMAGES_KEY, PANDAS_KEY = b"ssdir", b"ssdir.images", b"PANDAS_ATTRS"
-_CHECKSUM_KEY = b"ssdir.images.crc32"
-
-FILE_METADATA = {
-    METADATA_KEY: "JSON: format, ssdir_version, and model, class_names, latent_dim and fingerprint of the model; "
-    "Arrow keeps it when rows are selected",
-    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both, and images_without_objects, the path of each "
-    "by its image_index; Arrow drops it with rows, as it is of all rows",
-    _CHECKSUM_KEY: "CRC-32 of the bytes under ssdir.images, which no page's checksum covers",
-    PANDAS_KEY: "the content of ssdir as pandas' DataFrame.attrs, because pandas drops other metadata",
-}
-"""The metadata of a file of objects: the meaning of each key."""
-
-_FOOTER_LIMIT = 2**31 - 1
-"""Most bytes of the metadata, where the images without objects are named: Arrow's own limit is 100 MB."""
 
 _READERS = 16
 """Number of threads that read metadata of parts: opening a file is mostly waiting."""
@@ -104,7 +87,7 @@ class StoreInfo:
         without = dict[int, str]()
         for part in self.parts:
             with open_parquet(part.path) as file:
-                images = _images(file.metadata.metadata or {}, part.objects, part.path)
+                images = read_image_names(file.metadata.metadata or {}, part.objects, part.path)
             named = images.images_without_objects if images is not None else {}
             without |= {int(number) + part.shift: image for number, image in named.items()}
         return without
@@ -123,64 +106,6 @@ class StoreInfo:
         if self.images_seen is None:
             return {}
         return images_metadata(self.objects, self.images_seen, self.images_without_objects)
-
-
-class _Header(Identity):
-    """The content of `METADATA_KEY`."""
-
-    format: int
-
-
-class _Images(Record):
-    """The content of `IMAGES_KEY`: the images, and how many objects they have."""
-
-    objects: Annotated[int, Field(ge=0)]
-    images_seen: Annotated[int, Field(ge=0)]
-    images_without_objects: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], str]
-
-
-def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
-    """Returns the metadata of a schema that names the model."""
-    header = {"format": FORMAT, "ssdir_version": metadata.version("ssdir"), **identity.model_dump()}
-    return {
-        METADATA_KEY: json_text(header, None).encode(),
-        PANDAS_KEY: json_text({METADATA_KEY.decode(): header}, None).encode(),
-    }
-
-
-def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict[bytes, bytes]:
-    """Returns the metadata of a file that names its images without objects."""
-    about = {"objects": objects, "images_seen": seen, "images_without_objects": without}
-    text = json_text(about, None).encode()
-    return {IMAGES_KEY: text, _CHECKSUM_KEY: str(zlib.crc32(text)).encode()}
-
-
-@contextmanager
-def open_parquet(path: Location) -> Iterator[pq.ParquetFile]:
-    """Opens a file whose pages are checked when they are read, and whose metadata may be as long as ours.
-
-    Raises:
-        InputError: if it is damaged, also while it is read in the `with` block; as `storage.open_file`.
-    """
-    opened = nullcontext(path) if isinstance(path, Path) else open_file(path)
-    # Not pyarrow's read_table: it would add columns for folders named like partitions (`year=2024`).
-    with (
-        damaged(path, "damaged or not a Parquet file"),
-        opened as source,
-        pq.ParquetFile(source, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT) as file,
-    ):
-        yield file
-
-
-@contextmanager
-def damaged(path: Location, problem: str = "damaged") -> Iterator[None]:
-    """Turns Arrow's errors of reading into one sentence."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is {problem} ({first_line(error)})") from error
 
 
 def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
@@ -243,7 +168,7 @@ def _read_file(path: Location, identity: Identity | None) -> _File:
     with open_parquet(path) as file:
         footer, schema = file.metadata, file.schema_arrow
     about = footer.metadata or {}
-    header = _header(about, path)
+    header = read_header(about, path)
     if header is None and not set(schema.names) >= COLUMNS:
         raise InputError(f"'{path}' is a Parquet file that ssdir did not write")
     if header is None and identity is None:
@@ -256,7 +181,7 @@ def _read_file(path: Location, identity: Identity | None) -> _File:
     maker = header or identity
     assert maker is not None
     check_columns(schema, maker.latent_dim, path)
-    images, used = _images(about, footer.num_rows, path), _numbers_used(footer)
+    images, used = read_image_names(about, footer.num_rows, path), _numbers_used(footer)
     if images is not None and used is not None:
         used += [int(number) for number in images.images_without_objects]
     else:
@@ -270,14 +195,15 @@ def _read_file(path: Location, identity: Identity | None) -> _File:
 
 def _numbers_used(footer: pq.FileMetaData) -> list[int] | None:
     """Returns the least and largest `image_index` of each row group; None if its writer did not note them."""
-    used = []
+    used = list[int]()
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         columns = (group.column(index) for index in range(group.num_columns))
-        statistics = next(each.statistics for each in columns if each.path_in_schema == "image_index")
-        if group.num_rows and not (statistics and statistics.has_min_max):
+        noted = next((each.statistics for each in columns if each.path_in_schema == "image_index"), None)
+        limits = [noted.min, noted.max] if noted is not None and noted.has_min_max else []
+        if group.num_rows and not (limits and all(isinstance(limit, int) for limit in limits)):
             return None
-        used += [statistics.min, statistics.max] if group.num_rows else []
+        used += limits
     return used
 
 
@@ -299,41 +225,3 @@ def _check_alike(one: _File, other: _File) -> None:
             )
         if has[0].removeprefix(names[0]) != has[1].removeprefix(names[1]):
             raise InputError(f"the columns '{column}' don't go together: {has[0]}, {has[1]}")
-
-
-def _header(about: Mapping[bytes, bytes], path: Location) -> _Header | None:
-    """Returns the file's model, or None where it is not known; pandas keeps it in its own metadata only."""
-    source = f"'{path}' is damaged: its metadata"
-    said = []
-    if METADATA_KEY in about:
-        said.append(parse_json(about[METADATA_KEY], source))
-    if PANDAS_KEY in about:
-        attributes = parse_json(about[PANDAS_KEY], source)
-        if isinstance(attributes, Mapping) and METADATA_KEY.decode() in attributes:
-            said.append(attributes[METADATA_KEY.decode()])
-    if not said:
-        return None
-    if isinstance(said[0], Mapping) and said[0].get("format", FORMAT) != FORMAT:
-        raise InputError(
-            f"'{path}' has format {quote(said[0]['format'])}, this ssdir reads {FORMAT}: encode the images again"
-        )
-    header = parse(_Header, said[0], source=source)
-    if said[0] != said[-1]:
-        raise InputError(f"{source} names two models")
-    return header
-
-
-def _images(about: Mapping[bytes, bytes], rows: int, path: Location) -> _Images | None:
-    """Returns the file's images, or None where they are not known or no longer right."""
-    if not {IMAGES_KEY, _CHECKSUM_KEY} & set(about):
-        return None
-    source, text = f"'{path}' is damaged: its metadata", about.get(IMAGES_KEY, b"")
-    if str(zlib.crc32(text)).encode() != about.get(_CHECKSUM_KEY):
-        raise InputError(f"{source} of the images has changed")
-    images = parse(_Images, parse_json(text, source), source=source)
-    if images.objects != rows:
-        return None
-    # This must hold before anything of such a size is made.
-    if images.images_seen > rows + len(images.images_without_objects):
-        raise InputError(f"{source} counts {images.images_seen:,} images, and names fewer")
-    return images

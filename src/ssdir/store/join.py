@@ -8,8 +8,10 @@ import pyarrow as pa
 
 from ssdir.identity import Identity
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.info import StoreInfo, identity_metadata, read_info
+from ssdir.store.info import StoreInfo, read_info
+from ssdir.store.metadata import identity_metadata
 from ssdir.store.objects_file import rows_schema, stream_rows
+from ssdir.store.skipped import read_skipped, skipped_metadata
 from ssdir.store.writer import RowGroupWriter
 
 
@@ -18,8 +20,8 @@ def join_parts(
 ) -> StoreInfo:
     """Joins the parts of a folder into one file, whole or not at all, and checks every value.
 
-    The file is the one that encoding the same images in one piece would have written. Memory grows only with the
-    paths of the images without objects, which the file's metadata name.
+    The file is the one that encoding the same images in one piece would have written. Memory grows only with what
+    the file's metadata name: the images without objects, and those that were skipped.
 
     Args:
         path: the folder; or a file, which is copied.
@@ -39,5 +41,5 @@ def join_parts(
     with atomic_file(out, force) as temporary, RowGroupWriter(temporary, schema) as file:
         for batch in stream_rows(info):
             file.write(pa.Table.from_batches([batch]))
-        file.add_metadata(info.images_metadata())
+        file.add_metadata(info.images_metadata() | skipped_metadata(read_skipped(path)))
     return info

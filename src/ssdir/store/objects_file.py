@@ -22,7 +22,8 @@ from ssdir.object_table import COLUMNS, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location, is_uri
 from ssdir.store.columns import conform, numbers
-from ssdir.store.info import StoreInfo, open_parquet, read_info
+from ssdir.store.info import StoreInfo, read_info
+from ssdir.store.metadata import open_parquet
 from ssdir.store.writer import ROW_GROUP
 
 if TYPE_CHECKING:

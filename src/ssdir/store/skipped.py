@@ -1,16 +1,18 @@
-"""The images and boxes of an encoding that were left out: a table for each part that has any."""
+"""The images and boxes that an encoding left out: a table for each part that has any, or a file's metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssdir.storage import Location, join, list_files, new_file, open_file, pure_path, to_location
+from ssdir.storage import Location, is_folder, join, list_files, new_file, pure_path, to_location
 from ssdir.store.folder import SKIPPED, part_name
-from ssdir.store.info import damaged
+from ssdir.store.info import read_info
+from ssdir.store.metadata import SKIPPED_KEY, damaged, json_metadata, open_parquet, read_json_metadata
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -35,17 +37,34 @@ def write_skipped(folder: Location, number: int, rows: Sequence[Mapping[str, Any
         pq.write_table(pa.Table.from_pylist(list(rows), SKIPPED_SCHEMA), temporary, compression="zstd")
 
 
-def read_skipped(folder: str | Location) -> pa.Table:
+def read_skipped(path: str | Path) -> pa.Table:
     """Reads what was left out of an encoding, with the columns of `SKIPPED_SCHEMA`, in the order of the images.
 
+    Args:
+        path: the file or folder that `ssdir encode` wrote, local or as a URI.
+
     Raises:
-        InputError: if a file is damaged.
+        InputError: if a file is missing or damaged.
     """
-    return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *_tables(join(to_location(folder), SKIPPED))])
+    location = to_location(path)
+    if is_folder(location):
+        tables = (_read_table(each) for each in list_files(join(location, SKIPPED)) if _is_table(each))
+        return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *tables])
+    read_info(location)
+    with damaged(location), open_parquet(location) as file:
+        rows = read_json_metadata(file.metadata.metadata or {}, SKIPPED_KEY, location)
+        return pa.Table.from_pylist(rows or [], SKIPPED_SCHEMA)
 
 
-def _tables(folder: Location) -> Iterator[pa.Table]:
-    for path in list_files(folder):
-        if pure_path(path).suffix == ".parquet" and pure_path(path).name[0] != ".":
-            with damaged(path), open_file(path) as opened:
-                yield pq.read_table(opened)
+def skipped_metadata(skipped: pa.Table) -> dict[bytes, bytes]:
+    """Returns the metadata of a file of objects that keep what was left out; none if nothing was."""
+    return json_metadata(SKIPPED_KEY, skipped.to_pylist()) if len(skipped) else {}
+
+
+def _is_table(location: Location) -> bool:
+    return pure_path(location).match("part-*.parquet")
+
+
+def _read_table(location: Location) -> pa.Table:
+    with open_parquet(location) as file:
+        return file.read()

@@ -16,7 +16,7 @@ from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import objects_schema, objects_table, utf8
 from ssdir.store.columns import check_values
-from ssdir.store.info import identity_metadata, images_metadata
+from ssdir.store.metadata import identity_metadata, images_metadata
 
 if TYPE_CHECKING:
     from ssdir.objects import Objects
