@@ -80,7 +80,7 @@ def test_encode_without_any_readable_image(tiny_model_dir: Path, tmp_path: Path,
     assert "a.png' is not an image in a known format" in result.stderr
     (tmp_path / "b.png").write_text("nor is this")
     result = run("encode", tiny_model_dir, tmp_path, "--out", out / "o.parquet")
-    assert "error: none of the 2 images could be read; the last: " in result.stderr
+    assert "error: none of the 2 images could be read, such as: " in result.stderr
     assert not out.exists()
 
 

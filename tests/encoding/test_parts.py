@@ -199,7 +199,7 @@ def test_nothing_is_left_where_no_image_can_be_read(tiny_model_dir: Path, tmp_pa
     for number in range(7):
         (folder / f"{number}.png").write_bytes(b"no picture")
     for name in ("o.parquet", "parts"):
-        with pytest.raises(InputError, match="none of the 7 images could be read"):
+        with pytest.raises(InputError, match="none of the 7 images could be read, such as"):
             encode_images(str(tiny_model_dir), [folder], out / name, IN_PARTS)
         assert not out.exists() or not files_in(out)
 

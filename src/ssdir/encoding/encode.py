@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ssdir.console import Advance, no_progress
 from ssdir.data.image_files import find_images, stream_locations
-from ssdir.encoding.job import EncodingJob, Plan, alone_in, open_job, remove_encoding
+from ssdir.encoding.job import EncodingJob, EncodingRequest, alone_in, open_job, remove_encoding
 from ssdir.encoding.local import JobProgress, encode_parts
 from ssdir.encoding.options import BoxFile, EncodeOptions
 from ssdir.errors import InputError, InputWarning
@@ -26,7 +26,7 @@ from ssdir.storage import Location, absolute, exists, pure_path, remove_folder, 
 from ssdir.store.folder import missing_parts, read_manifest, remove_unfinished
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
-from ssdir.store.skipped import read_skipped
+from ssdir.store.skipped import stream_skipped
 
 if TYPE_CHECKING:
     from ssdir.encoding.placed_boxes import PlacedBoxes
@@ -37,6 +37,7 @@ FILE_SUFFIXES = frozenset([".arrow", ".csv", ".feather", ".json", ".jsonl", ".np
 """Suffixes of files that are not written: they are no names of folders."""
 MANY_OBJECTS = 100
 """Mean number of objects per image from which on a warning asks whether the detector has learned."""
+BY_RAY = "Ray's workers"
 MOST_REASONS = 1000
 """Most reasons for skipped images and boxes that are returned; a folder of parts keeps all of them."""
 
@@ -113,20 +114,26 @@ def encode_images(
     if boxes is not None:
         _check_takes_boxes(model, options)
     placed = None if boxes is None else _place(boxes, [absolute(image) for image in find_images(paths)])
-    encoder = load_encoder(model, options.engine, options.device, options.precision)
+    device = options.device if workers is None else "cpu"  # Workers need the GPUs.
+    encoder = load_encoder(model, options.engine, device, options.precision)
     identity = Identity.of(model_source(model), encoder)
     if placed is not None:
         identity = identity.model_copy(update={"class_names": placed.table.class_names})
-    plan = Plan(identity, partial(stream_locations, paths), None if boxes is None else _digest(boxes))
+    request = EncodingRequest(
+        identity,
+        partial(stream_locations, paths),
+        boxes=None if boxes is None else _digest(boxes),
+        exported=f"{checksum(Path(model)):08x}" if _is_exported(model) else None,
+    )
     if force and not is_file:
         remove_encoding(folder)
     with _removed_if_empty(folder, options), ExitStack() as alone:
         alone.enter_context(alone_in(folder, waits=not is_file))
-        job = open_job(folder, plan, options, placed, force)
+        job = open_job(folder, request, options, placed, force)
         if not is_file:  # Other processes may encode other shares.
             alone.close()
         _run(job, model, encoder, on_progress, workers)
-        encoded = _outcome(job, encoder.device_name)
+        encoded = _outcome(job, encoder.device_name if workers is None else BY_RAY)
         if is_file:
             join_parts(folder, str(out), force)
     if is_file:
@@ -168,7 +175,8 @@ def _run(
 ) -> None:
     """Encodes the parts of the job's share that are missing."""
     missing = job.missing()
-    progress = JobProgress(job, missing, encoder.device_name, on_progress)
+    device = encoder.device_name if workers is None else BY_RAY
+    progress = JobProgress(job, missing, device, on_progress)
     if len(missing) == job.manifest.parts:
         _check_familiar(model, encoder, job)
     if workers is None:
@@ -187,7 +195,9 @@ def _removed_if_empty(folder: Location, options: EncodeOptions) -> Iterator[None
     try:
         yield
     except BaseException:
-        manifest = read_manifest(folder)
+        manifest = None
+        with suppress(InputError):
+            manifest = read_manifest(folder)
         written = 0 if manifest is None else manifest.parts - len(missing_parts(folder, manifest))
         if manifest is not None and written:
             parts = counted(manifest.parts, "part")
@@ -211,21 +221,25 @@ def _outcome(job: EncodingJob, device: str) -> Encoded:
     parts = [read_info(job.part(number)) for number in job.parts()] if missing else [read_info(job.folder)]
     given = sum(len(job.manifest.images_of(number)) for number in job.parts())
     seen, objects = sum(part.images_seen or 0 for part in parts), sum(part.objects for part in parts)
-    skipped = read_skipped(job.folder)
+    boxes, reasons = 0, list[str]()
+    for table in stream_skipped(job.folder, job.parts()):
+        boxes += len(table) - table["box_row"].null_count
+        reasons += table["reason"].slice(0, MOST_REASONS - len(reasons)).to_pylist()
     if not missing:
         if not seen:
             remove_encoding(job.folder)
-            raise InputError(none_readable(skipped["reason"].to_pylist()))
+            raise InputError(none_readable(given, reasons[0]))
         remove_unfinished(job.folder)
-    boxes = len(skipped) - skipped["box_row"].null_count
-    return Encoded(
-        seen, objects, given - seen, boxes, skipped["reason"][:MOST_REASONS].to_pylist(), missing, device
-    )
+    return Encoded(seen, objects, given - seen, boxes, reasons, missing, device)
+
+
+def _is_exported(model: str) -> bool:
+    return model.lower().endswith(ONNX_SUFFIX)
 
 
 def _check_familiar(model: str, encoder: Encoder[Any], job: EncodingJob) -> None:
     """Warns where images are unlike the training data; an exported model has no decoder to ask."""
-    if model.lower().endswith(ONNX_SUFFIX):
+    if _is_exported(model):
         return
     from ssdir.inference.domain import CHECKED_FILES, check_files, spread
 
@@ -240,7 +254,7 @@ def _check_familiar(model: str, encoder: Encoder[Any], job: EncodingJob) -> None
 def _check_takes_boxes(model: str, options: EncodeOptions) -> None:
     if options.score_threshold is not None:
         raise InputError("--score-threshold chooses among detected objects: leave it out where --boxes are given")
-    if options.engine == "onnx" or model.lower().endswith(".onnx"):
+    if options.engine == "onnx" or _is_exported(model):
         raise InputError(
             "exported models only detect objects: give the model itself, by name or folder, for --boxes"
         )

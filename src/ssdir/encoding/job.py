@@ -70,30 +70,36 @@ class EncodingJob:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EncodingRequest:
     """What the parts of a folder are to hold.
 
     Attributes:
         identity: the model, and the classes of the objects.
         images: returns the images, in their order.
         boxes: digest of boxes to encode instead of detecting any.
+        exported: checksum of the exported model that encodes, if it is one.
     """
 
     identity: Identity
     images: Callable[[], Iterable[Location]]
     boxes: str | None = None
+    exported: str | None = None
 
 
 def open_job(
-    folder: Location, plan: Plan, options: EncodeOptions, placed: PlacedBoxes | None = None, force: bool = False
+    folder: Location,
+    request: EncodingRequest,
+    options: EncodeOptions,
+    placed: PlacedBoxes | None = None,
+    force: bool = False,
 ) -> EncodingJob:
     """Begins an encoding in a folder, or continues the same one that was begun there.
 
     Args:
         folder: the folder; one that is not there is made.
-        plan: model, images and boxes.
+        request: model, images and boxes.
         options: how to encode.
-        placed: the plan's boxes by image file.
+        placed: the request's boxes by image file.
         force: replace another encoding that is there.
 
     Raises:
@@ -102,11 +108,11 @@ def open_job(
     """
     existing = read_manifest(folder)
     if existing is None:
-        return EncodingJob(folder, _begin(folder, plan, options), options, placed)
-    images = ListDigest(plan.images())
+        return EncodingJob(folder, _begin(folder, request, options), options, placed)
+    images = ListDigest(request.images())
     for _ in images.groups():
         pass
-    difference = _difference(existing, _manifest(plan, options, images))
+    difference = _difference(existing, _manifest(request, options, images))
     if difference is None:
         return EncodingJob(folder, existing, options, placed)
     if not force:
@@ -115,27 +121,28 @@ def open_job(
             "output, or start anew with --force"
         )
     remove_encoding(folder)
-    return open_job(folder, plan, options, placed)
+    return open_job(folder, request, options, placed)
 
 
-def _begin(folder: Location, plan: Plan, options: EncodeOptions) -> EncodingManifest:
+def _begin(folder: Location, request: EncodingRequest, options: EncodeOptions) -> EncodingManifest:
     """Writes the list of images and the manifest into an unused folder."""
-    images = ListDigest(plan.images())
+    images = ListDigest(request.images())
     write_image_list(join(folder, IMAGES), images)
-    manifest = _manifest(plan, options, images)
+    manifest = _manifest(request, options, images)
     write_manifest(folder, manifest)
     return manifest
 
 
-def _manifest(plan: Plan, options: EncodeOptions, images: ListDigest) -> EncodingManifest:
+def _manifest(request: EncodingRequest, options: EncodeOptions, images: ListDigest) -> EncodingManifest:
     asked = EncodingOptions(
         score_threshold=options.score_threshold,
         precision=options.precision,
         batch_size=options.batch_size,
-        boxes=plan.boxes,
+        boxes=request.boxes,
+        exported=request.exported,
     )
     return EncodingManifest(
-        **plan.identity.model_dump(),
+        **request.identity.model_dump(),
         format=FORMAT,
         images=images.count,
         images_digest=images.digest,
@@ -206,7 +213,11 @@ def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
         return f"of other images ({counted(old.images, 'image')}, {now})"
     if old.images_per_part != new.images_per_part:
         return f"in parts of {old.images_per_part} images"
-    for name in EncodingOptions.model_fields:
+    if old.options.exported != new.options.exported:
+        return "by another form of the model (exported or not)"
+    if old.options.boxes != new.options.boxes:
+        return "of other boxes"
+    for name in ("score_threshold", "precision", "batch_size"):
         if getattr(old.options, name) != getattr(new.options, name):
-            return f"with another {name.replace('_', ' ')}" if name != "boxes" else "of other boxes"
+            return f"with another {name.replace('_', ' ')}"
     return None

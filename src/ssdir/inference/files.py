@@ -175,11 +175,9 @@ def encode_files(
         yield EncodedBatch(batch.paths, batch.indices, batch.sizes, objects, batch.skipped)
 
 
-def none_readable(reasons: Sequence[str]) -> str:
-    """Words the error where no image could be read, from the reason for each."""
-    if len(reasons) == 1:
-        return reasons[0]
-    return f"none of the {len(reasons)} images could be read; the last: {reasons[-1]}"
+def none_readable(images: int, reason: str) -> str:
+    """Words the error where none of so many images could be read, with the reason for one of them."""
+    return reason if images == 1 else f"none of the {images} images could be read, such as: {reason}"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def reconstruct_to_file(
     batches = list(read_image_batches(files, *how, strict))
     skipped = [image for batch in batches for image in batch.skipped]
     if len(skipped) == len(files):
-        raise InputError(none_readable([image.reason for image in skipped]))
+        raise InputError(none_readable(len(skipped), skipped[0].reason))
     encoded = [
         batch.letterbox.to_image(predictor.encode_pixels(batch.pixels, score_threshold)) for batch in batches
     ]

@@ -41,12 +41,14 @@ class EncodingOptions(Record):
         precision: of the products; None is single.
         batch_size: images at once, on which rounding depends.
         boxes: digest of the boxes that were encoded instead of detecting any; None where objects were detected.
+        exported: checksum of the exported model that encoded; None where the model itself did.
     """
 
     score_threshold: float | None = None
     precision: str | None = None
     batch_size: Annotated[int, Field(ge=1)]
     boxes: str | None = None
+    exported: str | None = None
 
 
 class EncodingManifest(Identity):
@@ -105,10 +107,15 @@ def write_manifest(folder: Location, manifest: EncodingManifest) -> None:
     write_bytes(join(folder, MANIFEST), json_text(manifest.model_dump()).encode())
 
 
+def numbered_files(folder: Location) -> dict[int, Location]:
+    """Lists the files of a folder that are called like parts, by their numbers, in their order."""
+    named = {_PART.fullmatch(pure_path(file).name): file for file in list_files(folder)}
+    return {int(match[1]): file for match, file in named.items() if match}
+
+
 def missing_parts(folder: Location, manifest: EncodingManifest) -> list[int]:
     """Returns the numbers of the parts that are not written yet."""
-    names = [pure_path(file).name for file in list_files(folder)]
-    written = {int(match[1]) for name in names if (match := _PART.fullmatch(name))}
+    written = numbered_files(folder).keys()
     return [number for number in range(manifest.parts) if number not in written]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssdir.storage import Location, is_folder, join, list_files, new_file, pure_path, to_location
-from ssdir.store.folder import SKIPPED, part_name
+from ssdir.storage import Location, is_folder, join, new_file, to_location
+from ssdir.store.folder import SKIPPED, numbered_files, part_name
 from ssdir.store.info import read_info
 from ssdir.store.metadata import SKIPPED_KEY, damaged, json_metadata, open_parquet, read_json_metadata
 
@@ -48,23 +48,26 @@ def read_skipped(path: str | Path) -> pa.Table:
     """
     location = to_location(path)
     if is_folder(location):
-        tables = (_read_table(each) for each in list_files(join(location, SKIPPED)) if _is_table(each))
-        return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *tables])
+        return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *stream_skipped(location)])
     read_info(location)
     with damaged(location), open_parquet(location) as file:
         rows = read_json_metadata(file.metadata.metadata or {}, SKIPPED_KEY, location)
         return pa.Table.from_pylist(rows or [], SKIPPED_SCHEMA)
 
 
+def stream_skipped(folder: Location, parts: Container[int] | None = None) -> Iterator[pa.Table]:
+    """Reads what was left out of each part of a folder, as `read_skipped` does.
+
+    Args:
+        folder: folder of the encoding.
+        parts: numbers of the parts; None takes all.
+    """
+    for number, location in numbered_files(join(folder, SKIPPED)).items():
+        if parts is None or number in parts:
+            with open_parquet(location) as file:
+                yield file.read()
+
+
 def skipped_metadata(skipped: pa.Table) -> dict[bytes, bytes]:
     """Returns the metadata of a file of objects that keep what was left out; none if nothing was."""
     return json_metadata(SKIPPED_KEY, skipped.to_pylist()) if len(skipped) else {}
-
-
-def _is_table(location: Location) -> bool:
-    return pure_path(location).match("part-*.parquet")
-
-
-def _read_table(location: Location) -> pa.Table:
-    with open_parquet(location) as file:
-        return file.read()
