@@ -28,7 +28,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 PATIENCE = 120
 """Seconds in which a command must end after Ctrl-C."""
 
-WRONG = ("traceback", "hang", "partial_output", "leftovers", "weights_differ", "not_resumed")
+WRONG = ("traceback", "hang", "partial_output", "leftovers", "differs", "not_resumed")
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,27 @@ class Job:
         line: its arguments, with `{base}`, `{many}` (a folder of many pictures, as COCO) and `{out}`.
         output: what it writes, below `{out}`.
         weight: how often it is killed, relative to the others.
+        resume: further arguments with which the command goes on where it was; None if it begins anew.
     """
 
     line: str
     output: str
     weight: int = 1
+    resume: tuple[str, ...] | None = None
 
 
 RECIPE = "{base}/recipe.yaml detector.epochs=3 representation.epochs=3 --data {base}/coco"
 JOBS = {
-    "encode": Job("encode {base}/model {many}/train --out {out}/o.parquet --batch-size 8", "o.parquet"),
+    "encode": Job(
+        "encode {base}/model {many}/train --out {out}/o.parquet --batch-size 8 --images-per-part 100",
+        "o.parquet",
+        resume=(),
+    ),
     "index": Job("index {many}/objects.parquet --out {out}/index", "index"),
     "export": Job("export {base}/model --out {out}/model.onnx", "model.onnx"),
     "data convert": Job("data convert {many} --to yolo --out {out}/o", "o"),
     "data scatter": Job("data scatter --out {out}/o --train 400 --val 20 --test 20", "o"),
-    "train": Job(f"train {RECIPE} --out {{out}}/run", "run", 2),
+    "train": Job(f"train {RECIPE} --out {{out}}/run", "run", 2, resume=("--resume",)),
 }
 
 
@@ -151,22 +157,24 @@ class Killer:
         if "Traceback (most recent call last)" in stderr:
             return "traceback", stderr.strip().splitlines()[-1]
         output = out / JOBS[name].output
-        others = [path.name for path in out.iterdir() if path != output]
+        job = JOBS[name]
+        kept = [output, *([out / f".{output.name}.parts"] if job.resume is not None else [])]
+        others = [path.name for path in out.iterdir() if path not in kept]
         if any(not other.startswith(".") or sent != signal.SIGKILL for other in others):
             return "leftovers", ", ".join(others)
-        if name == "train":
-            return self._resume(output)
+        if job.resume is not None and not output.is_file():
+            return self._resume(name, output, job.resume)
         if not output.exists():
             return "nothing", ""
         return _same(lambda: contents(output), self.whole[name])
 
-    def _resume(self, run: Path) -> tuple[str, str]:
-        arguments = [*self._arguments("train", run.parent), "--resume"]
+    def _resume(self, name: str, output: Path, further: Sequence[str]) -> tuple[str, str]:
+        arguments = [*self._arguments(name, output.parent), *further]
         ended = subprocess.run(arguments, capture_output=True, text=True, check=False, env=ONE_THREAD)
         if ended.returncode:
             return "not_resumed", ended.stderr.strip()[-300:]
-        outcome, detail = _same(lambda: contents(run), self.whole["train"])
-        return ("resumed", "") if outcome == "whole" else ("weights_differ", detail)
+        outcome, detail = _same(lambda: contents(output), self.whole[name])
+        return ("resumed", "") if outcome == "whole" else ("differs", detail)
 
 
 def _cpu_seconds(pid: int) -> float:

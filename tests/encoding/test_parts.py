@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -18,7 +20,8 @@ from PIL import Image
 
 from command_line import files_in, ok, refused
 from ssdir.encoding.encode import encode_images
-from ssdir.encoding.options import EncodeOptions
+from ssdir.encoding.job import EncodingJob
+from ssdir.encoding.options import BoxFile, EncodeOptions
 from ssdir.encoding.part import PartEncoder, PartSummary
 from ssdir.errors import InputError, InputWarning
 from ssdir.store.folder import missing_parts, part_name, read_manifest
@@ -147,6 +150,10 @@ def test_a_complete_folder_is_left_as_it_is(tiny_model_dir: Path, images: Path, 
         ("model", "by another model"),
         ("images", "of other images \\(10 images, now 11\\)"),
         ("threshold", "with another score threshold"),
+        ("order", "of other images \\(10 images, in another order\\)"),
+        ("batch", "with another batch size"),
+        ("precision", "with another precision"),
+        ("boxes", "of other boxes"),
         ("parts", "in parts of 3 images"),
     ],
 )
@@ -158,22 +165,69 @@ def test_another_encoding_is_not_overwritten(
     images: Path,
     out: Path,
     picture: NDArray[np.uint8],
+    tmp_path: Path,
 ) -> None:
     before = encoded_rows(tiny_model_dir, images, out)
-    model, options = tiny_model_dir, IN_PARTS
-    if change == "model":
+    model, options, boxes = tiny_model_dir, IN_PARTS, None
+    paths: list[str | Path] = [images]
+    if change == "order":
+        paths = [images / f"{number}.png" for number in reversed(range(10))]
+    elif change == "batch":
+        options = replace(IN_PARTS, batch_size=3)
+    elif change == "precision":
+        options = replace(IN_PARTS, precision="bf16")
+    elif change == "boxes":
+        (tmp_path / "boxes.csv").write_text("image,x1,y1,x2,y2\n0.png,0,0,9,9\n")
+        boxes, options = BoxFile(tmp_path / "boxes.csv"), replace(IN_PARTS, score_threshold=None)
+    elif change == "model":
         model = agnostic_model_dir
     elif change == "images":
         Image.fromarray(picture).save(images / "new.png")
     elif change == "threshold":
-        options = EncodeOptions(batch_size=2, score_threshold=0.5, images_per_part=3)
+        options = replace(IN_PARTS, score_threshold=0.5)
     else:
-        options = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=4)
+        options = replace(IN_PARTS, images_per_part=4)
     with pytest.raises(InputError, match=problem):
-        encode_images(str(model), [images], out, options)
+        encode_images(str(model), paths, out, options, boxes)
     assert read_stored(out).table == before
-    encode_images(str(model), [images], out, options, force=True)
+    encode_images(str(model), paths, out, options, boxes, force=True)
     assert read_stored(out).table != before or change == "parts"
+
+
+def test_a_part_that_is_there_is_not_encoded_again(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    before = (out / part_name(1)).stat()
+    summary = PartEncoder(EncodingJob(out, manifest, IN_PARTS))(1)
+    assert (out / part_name(1)).stat() == before
+    info = read_info(out / part_name(1))
+    assert (summary.number, summary.images, summary.objects) == (1, info.images_seen, info.objects)
+
+
+def test_another_model_in_the_place_of_the_one_that_began(
+    tiny_model_dir: Path, agnostic_model_dir: Path, images: Path, out: Path
+) -> None:
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    moved = manifest.model_copy(update={"model": str(agnostic_model_dir)})
+    with pytest.raises(InputError, match=r"is not the model of .* any more"):
+        PartEncoder(EncodingJob(out, moved, IN_PARTS))
+
+
+def test_a_strict_encoding_goes_on_when_the_image_is_mended(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table
+) -> None:
+    strict, path = replace(IN_PARTS, strict=True), out / "o.parquet"
+    with pytest.warns(InputWarning, match="1 of 4 parts are kept"), pytest.raises(InputError, match=r"4\.png"):
+        encode_images(str(tiny_model_dir), [images], path, strict)
+    (images / "4.png").write_bytes((images / "3.png").read_bytes())
+    encode_images(str(tiny_model_dir), [images], path, strict)
+    table = read_stored(path).table
+    columns = ["image", "image_index", "label", "anchor_index"]  # The rest depends on who shares its batch.
+    assert table.filter(pc.not_equal(table["image_index"], 4)).select(columns) == undisturbed.select(columns)
+    assert table.num_rows > undisturbed.num_rows
 
 
 def test_shares_make_up_the_whole(tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table) -> None:

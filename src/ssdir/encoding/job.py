@@ -206,8 +206,6 @@ def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
     """Says in which way an encoding differs from the one that is asked for; None where it doesn't."""
     if not comparable(old, new):
         return f"by another model ({quote(old.model)})"
-    if old.class_names != new.class_names:
-        return "with other classes"
     if old.images_digest != new.images_digest:
         now = "in another order" if old.images == new.images else f"now {new.images}"
         return f"of other images ({counted(old.images, 'image')}, {now})"
@@ -217,6 +215,8 @@ def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
         return "by another form of the model (exported or not)"
     if old.options.boxes != new.options.boxes:
         return "of other boxes"
+    if old.class_names != new.class_names:
+        return "with other classes"
     for name in ("score_threshold", "precision", "batch_size"):
         if getattr(old.options, name) != getattr(new.options, name):
             return f"with another {name.replace('_', ' ')}"
