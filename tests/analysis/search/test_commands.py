@@ -18,6 +18,7 @@ import command_line
 from command_line import run
 from ssdir.analysis.search.query import split_query
 from ssdir.models.io import load_model, save_model
+from ssdir.storage import write_bytes
 
 from .conftest import MakeObjects
 
@@ -60,6 +61,14 @@ def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_pat
     text = ok(*query)
     assert "a.png" in text
     assert "next: ssdir search" in text
+
+
+def test_an_image_may_be_in_object_storage(index: Path, photos: Path, s3_bucket: str) -> None:
+    write_bytes(f"{s3_bucket}/a.png", (photos / "a.png").read_bytes())
+    queries = (f"{photos / 'a.png'}#1", f"{s3_bucket}/a.png#1")
+    here, there = (json.loads(ok("search", index, each, "--score-threshold", 0.7, "--json")) for each in queries)
+    assert here[0]["nearest"] == there[0]["nearest"]
+    assert there[0]["query"]["image"] == f"{s3_bucket}/a.png"
 
 
 def test_an_object_of_the_index_is_not_its_own_neighbour(index: Path) -> None:

@@ -177,3 +177,21 @@ def test_large_files_are_read_when_they_may_have_changed_or_when_asked(
     opened = ObjectIndex.open(tmp_path / "index")
     with pytest.raises(InputError, match=r"is damaged: make it again .*lance' has changed"):
         opened.check()
+
+
+def test_objects_of_images_elsewhere_are_repeated_in_any_folder(
+    make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_objects()
+    table = pq.ParquetFile(file).read()
+    column = table.schema.get_field_index("image")
+    folders = {"uri": "s3://bucket", "local": f"file://{tmp_path}"}
+    for name, folder in folders.items():
+        images = pa.array([f"{folder}/{Path(image).name}" for image in table["image"].to_pylist()])
+        pq.write_table(table.set_column(column, table.schema.field(column), images), tmp_path / f"{name}.parquet")
+    index = ObjectIndex.create(tmp_path / "index", [file, tmp_path / "uri.parquet"])
+    monkeypatch.chdir("/")
+    for name in folders:
+        with pytest.raises(InputError, match="the index has objects of"):
+            index.add([tmp_path / f"{name}.parquet"])
+    assert index.rows([60])["image"][0].as_py().startswith("s3://bucket/")

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssdir.object_table import BOX_COLUMNS
+from ssdir.storage import Location, to_location
 from ssdir.store.columns import numbers
 
 KEY = "object_key"
@@ -118,8 +119,11 @@ class RealPaths:
     def __init__(self) -> None:
         self._folder = lru_cache(maxsize=4096)(os.path.realpath)
 
-    def of(self, path: Path) -> str:
-        """Returns the real path of an image."""
+    def of(self, image: Location) -> str:
+        """Returns the real path of an image, or its URI."""
+        path = to_location(image)
+        if not isinstance(path, Path):
+            return path
         folder, name = os.path.split(path)
         if name == ".." or os.path.islink(path):
             return os.path.realpath(path)

@@ -11,11 +11,12 @@ EXACT_UP_TO = 50_000
 WHOLE_UP_TO = 1_000_000
 """Number of objects up to which the partitions hold whole embeddings, a second copy of them."""
 ROWS_PER_PARTITION = 1000
-MOST_PARTITIONS = 10_000
-"""More would take k-means hours."""
-LEAST_PROBED = 24
+"""Of more than a million objects, partitions have as many rows as there are partitions: more would take k-means
+hours."""
 PROBED_SHARE = 0.04
-MOST_PROBED = 100
+LEAST_PROBED = 24
+ROWS_COMPARED = 400_000
+"""Share of the partitions that is searched, the least number of them, and the most rows in them beyond that."""
 REFINE = 8
 """Candidates by quantised embeddings, for each neighbour that is asked for, which are compared again exactly."""
 
@@ -23,7 +24,7 @@ PARTITIONS_LAST = 2
 """Partitions are made anew when there are more than this many times the objects that they were made for."""
 
 _MOST_SUB_VECTORS = 64
-_TRAINING_BYTES = 1 << 28
+_TRAINING_BYTES = 1 << 26
 _TRAINING_ROWS = (32, 256)
 """Least and most rows for each partition that k-means is trained with."""
 
@@ -50,13 +51,14 @@ class SearchPlan:
         """Chooses the plan of `count` objects with embeddings of `latent_dim` numbers."""
         if count <= EXACT_UP_TO:
             return cls()
-        partitions = min(MOST_PARTITIONS, max(1, count // ROWS_PER_PARTITION))
+        partitions = min(count // ROWS_PER_PARTITION, max(WHOLE_UP_TO // ROWS_PER_PARTITION, math.isqrt(count)))
+        probed = min(partitions * PROBED_SHARE, ROWS_COMPARED * partitions / count)
         least, most = _TRAINING_ROWS
         rows = min(max(_TRAINING_BYTES // (partitions * latent_dim * 4), least), most)
         return cls(
             partitions=partitions,
             sub_vectors=_sub_vectors(latent_dim) if count > WHOLE_UP_TO else 0,
-            probed=min(partitions, MOST_PROBED, max(LEAST_PROBED, round(partitions * PROBED_SHARE))),
+            probed=min(partitions, max(LEAST_PROBED, round(probed))),
             training_rows=min(rows, count // partitions),
         )
 

@@ -18,6 +18,7 @@ from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
+from ssdir.storage import Location, exists, is_file, is_folder, to_location
 from ssdir.store.columns import numbers
 from ssdir.store.writer import checked_table
 
@@ -86,7 +87,7 @@ def search_image(
 
     Args:
         index: the index.
-        image: path of the image; `#K` at its end takes the Kth object only, from 0.
+        image: path or URI of the image; `#K` at its end takes the Kth object only, from 0.
         k: number of neighbours, see `ObjectIndex.nearest`.
         where: filter of the objects to search; None for all.
         model: the model's present folder; None if it is still where the index says.
@@ -119,8 +120,8 @@ def encode_query(
         InputError: if the image can't be read, it has no such object, or the model is gone or another.
     """
     path, number = split_query(image)
-    if not path.is_file():
-        problem = "is a folder: give one picture of it" if path.is_dir() else "does not exist"
+    if not is_file(path):
+        problem = "is a folder: give one picture of it" if is_folder(path) else "does not exist"
         raise InputError(f"picture '{path}' {problem}")
     try:
         encoder = load_encoder(model or info.model, None, device)
@@ -140,12 +141,12 @@ def encode_query(
     return objects.slice(number, 1)
 
 
-def split_query(image: str) -> tuple[Path, int | None]:
-    """Splits `IMAGE#K` into path and number; a `#` of the file's own name is left alone."""
-    if Path(image).exists():
-        return Path(image), None
+def split_query(image: str) -> tuple[Location, int | None]:
+    """Splits `IMAGE#K` into path or URI and number; a `#` of the file's own name is left alone."""
     path, mark, number = image.rpartition("#")
-    return (Path(path), int(number)) if mark and number.isdecimal() else (Path(image), None)
+    if mark and number.isdecimal() and not exists(to_location(image)):
+        return to_location(path), int(number)
+    return to_location(image), None
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:

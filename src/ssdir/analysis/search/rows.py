@@ -115,8 +115,7 @@ def index_schema(latent_dim: int) -> pa.Schema:
 
 
 def _real_path(real: RealPaths, folder: Path, image: str) -> str:
-    location = find_picture(image, ".", folder)
-    return real.of(location) if isinstance(location, Path) else location
+    return real.of(find_picture(image, ".", folder))
 
 
 def _sizes(batch: pa.RecordBatch) -> pa.Array:
