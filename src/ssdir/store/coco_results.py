@@ -18,6 +18,7 @@ from ssdir.data.readers.file_names import common_end, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.object_table import BOX_COLUMNS
+from ssdir.storage import to_location
 
 CLASS_AGNOSTIC = ["object"]
 """Class names of a class-agnostic model."""
@@ -141,5 +142,6 @@ def _as_annotated(
     for image, (height, width) in zip(index[first].tolist(), sizes[first].tolist(), strict=True):
         if annotated[image] not in ((0, 0), (height, width)):
             rows = index == image
-            fitted[rows] = fit_to_annotation(boxes[rows], (height, width), annotated[image], Path(images[image]))
+            location = to_location(images[image])
+            fitted[rows] = fit_to_annotation(boxes[rows], (height, width), annotated[image], location)
     return fitted
