@@ -31,6 +31,15 @@ def test_damaged_inputs_are_accepted_or_refused_in_one_sentence(tmp_path: Path) 
     assert inputs["total"]["one_sentence_error"] > 20
 
 
+def test_the_recipe_that_is_trained_and_killed_is_one(tmp_path: Path) -> None:
+    from campaign.base import RECIPE
+
+    from ssdir.training.recipe import read_recipe
+
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    assert read_recipe(tmp_path / "small.yaml").model.image_size == 64
+
+
 def test_cases_are_drawn_by_seed_from_all_formats() -> None:
     from campaign.formats import FORMATS
     from campaign.inputs import cases_of

@@ -13,7 +13,7 @@ RECIPE = """\
 name: small
 classes: all
 model:
-  detector:
+  ssd:
     image_size: 64
     backbone: {kind: conv, channels: [8, 16, 16], num_levels: 2, top_down: 16}
     anchors: {min_sizes: [8, 24], max_sizes: [24, 56]}
