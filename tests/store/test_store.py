@@ -514,6 +514,21 @@ def test_pictures_are_looked_for_by_name_then_in_folders(tmp_path: Path, monkeyp
     assert find_picture("a\0b.png", ".", beside="there") == Path("a\0b.png")
 
 
+def test_pieces_are_read_in_bounded_memory(path: Path) -> None:
+    count, rng = 8192, torch.Generator().manual_seed(0)
+    one = make_objects([0] * count, 1)
+    with ObjectWriter(path, "tiny", CLASSES, 64, "weights") as writer:
+        for number in range(12):
+            writer.write(
+                one.replace(z_what=torch.randn(count, 64, generator=rng), z_what_scale=None),
+                [f"{number}"],
+                SIZES[:1],
+            )
+    before = pa.total_allocated_bytes()
+    in_memory = [pa.total_allocated_bytes() - before for _ in stream_objects(read_info(path))]
+    assert max(in_memory) < path.stat().st_size / 2
+
+
 def test_damage_never_goes_unnoticed(path: Path) -> None:
     objects = make_objects([0, 0, 2], 4)
     write(path, objects)

@@ -98,11 +98,13 @@ def open_parquet(path: Location) -> Iterator[pq.ParquetFile]:
         InputError: if it is damaged, also while it is read in the `with` block; as `storage.open_file`.
     """
     opened = nullcontext(path) if isinstance(path, Path) else open_file(path)
-    # Not pyarrow's read_table: it would add columns for folders named like partitions (`year=2024`).
+    options = {"page_checksum_verification": True, "thrift_string_size_limit": _FOOTER_LIMIT}
+    # pre_buffer would keep all bytes of the file in memory. Not pyarrow's read_table: it would add columns for
+    # folders named like partitions (`year=2024`).
     with (
         damaged(path, "damaged or not a Parquet file"),
         opened as source,
-        pq.ParquetFile(source, page_checksum_verification=True, thrift_string_size_limit=_FOOTER_LIMIT) as file,
+        pq.ParquetFile(source, pre_buffer=False, **options) as file,
     ):
         yield file
 
