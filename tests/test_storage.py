@@ -151,13 +151,15 @@ def test_no_credentials(s3_access: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("AccessDenied", InputError, r"may not be read \(access denied: check the credentials\)"),
         ("InvalidAccessKeyId", UnreachableError, "the credentials are not valid"),
         ("ExpiredToken", UnreachableError, "the credentials are not valid"),
+        ("InternalError", UnreachableError, "the server fails or is overloaded"),
     ],
 )
 def test_refusals(
     code: str, error: type[InputError], problem: str, s3_access: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-    with answering(403, body) as (address, _):
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    with answering(500 if code == "InternalError" else 403, body) as (address, _):
         use_environment(monkeypatch, AWS_ENDPOINT_URL=address)
         with pytest.raises(error, match=f"^'s3://bucket/a.png' .*{problem}") as raised:
             storage.read_bytes("s3://bucket/a.png")

@@ -39,10 +39,13 @@ _PACKAGES: Mapping[str, str] = {
 }
 # Errors of packages that may not be installed, by the names of their classes.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
-_NO_CREDENTIALS |= {"TokenRetrievalError", "SSOTokenLoadError", "DefaultCredentialsError", "RefreshError"}
+_NO_CREDENTIALS |= {"TokenRetrievalError", "SSOTokenLoadError"}  # S3
+_NO_CREDENTIALS |= {"DefaultCredentialsError", "RefreshError", "ClientAuthenticationError"}  # Google, Azure
 _NOT_REACHED = {"ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "gaierror"}
-# Codes in the answers of S3.
-_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+_NOT_REACHED |= {"ServiceRequestError", "ServiceResponseError"}  # Azure
+# Codes in the answers of S3, Google and web servers.
+_OVERLOADED = {"SlowDown", "ServiceUnavailable", "InternalError", "429", "500", "502", "503", "504"}
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}
 
 
 class UnreachableError(InputError):
@@ -364,7 +367,7 @@ def _problem(location: Location, error: Exception, action: str) -> tuple[str, bo
     if isinstance(location, str) and names & _NO_CREDENTIALS:
         advice = "set AWS_PROFILE, or FSSPEC_S3_ANON=true if it is public" if _is_s3(location) else "log in first"
         return f"can't be {action}: no credentials were found ({advice})", True
-    if isinstance(location, str) and code in _BAD_CREDENTIALS:
+    if isinstance(location, str) and not is_web(location) and code in _BAD_CREDENTIALS:
         return f"can't be {action}: the credentials are not valid ({first_line(error)})", True
     if isinstance(error, FileNotFoundError):
         return f"does not exist{' (no such bucket)' if 'bucket' in str(error) else ''}", False
@@ -376,19 +379,20 @@ def _problem(location: Location, error: Exception, action: str) -> tuple[str, bo
     if isinstance(location, str) and names & _NOT_REACHED:
         where = "the address" if is_web(location) else "the endpoint or the network"
         return f"can't be reached: check {where} ({first_line(error)})", not is_web(location)
+    if isinstance(location, str) and code in _OVERLOADED:
+        return f"can't be {action}: the server fails or is overloaded ({first_line(error)})", not is_web(location)
     return f"can't be {action} ({why_not_written(error) or first_line(error)})", False
 
 
 def _may_pass(error: Exception) -> bool:
     """Returns whether a request to a web server may succeed later."""
-    code = _code(error)
     names = {kind.__name__ for kind in type(error).__mro__}
-    return code == "429" or code[:1] == "5" or bool(names & (_NOT_REACHED | {"ClientPayloadError"}))
+    return _code(error) in _OVERLOADED or bool(names & (_NOT_REACHED | {"ClientPayloadError"}))
 
 
 def _code(error: BaseException) -> str:
     """Returns the code of a server's answer, in S3's words or HTTP's numbers; empty if there was none."""
-    if status := getattr(error, "status", None):
+    if status := getattr(error, "status", None) or getattr(error, "code", None):
         return str(status)
     response = getattr(error.__cause__ or error, "response", None)
     return str(response["Error"].get("Code", "")) if isinstance(response, dict) and "Error" in response else ""

@@ -16,6 +16,7 @@ from ssdir.data.image_files import find_images, stream_locations
 from ssdir.data.image_lists import read_image_list
 from ssdir.errors import InputError, InputWarning
 from ssdir.storage import Location, UnreachableError, join, write_bytes
+from ssdir.store.skipped import write_skipped
 
 
 def write_list(path: Path, *entries: str) -> Path:
@@ -79,6 +80,13 @@ def test_a_file_of_objects_is_a_list_of_its_images(tmp_path: Path) -> None:
     images = ["s3://b/a", "s3://b/a", "s3://b/b", "s3://b/c", "s3://b/c"]
     pq.write_table(pa.table({"image": images, "label": ["x"] * 5}), tmp_path / "objects.parquet", row_group_size=2)
     assert find_images([tmp_path / "objects.parquet"]) == ["s3://b/a", "s3://b/b", "s3://b/c"]
+
+
+def test_what_was_skipped_is_a_list(tmp_path: Path) -> None:
+    for number, names in ((3, ("a", "b")), (7, ("c",))):
+        rows = [{"image_index": 1, "image": f"s3://b/{name}", "reason": "none"} for name in names]
+        write_skipped(tmp_path, number, rows)
+    assert find_images([tmp_path / "_skipped" / "*.parquet"]) == ["s3://b/a", "s3://b/b", "s3://b/c"]
 
 
 def test_rows_without_an_image_are_counted(tmp_path: Path) -> None:

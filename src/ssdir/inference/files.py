@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -214,9 +214,9 @@ def read_image_batches(
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
     are_elsewhere = any(isinstance(path, str) for path in paths)
-    fetched = _ahead(_fetch, enumerate(paths), FETCHERS if are_elsewhere else 0, max(batch_size, FETCHERS))
+    fetched = map_ahead(_fetch, enumerate(paths), FETCHERS if are_elsewhere else 0, max(batch_size, FETCHERS))
     done = 0
-    for chunk in chunks(_ahead(partial(_read, side, resize), fetched, readers, batch_size), batch_size):
+    for chunk in chunks(map_ahead(partial(_read, side, resize), fetched, readers, batch_size), batch_size):
         skipped = [read for read in chunk if isinstance(read, SkippedImage)]
         if strict and skipped:
             raise InputError(skipped[0].reason)
@@ -256,21 +256,13 @@ class _Square:
     pixels: Image8
 
 
-class _Content(io.BytesIO):
-    """The content of a file, which errors call by its name."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
-
-
 def _fetch(numbered: tuple[int, Location]) -> _Source | SkippedImage:
     """Fetches the content of an image that is elsewhere."""
     index, location = numbered
     if isinstance(location, Path):
         return _Source(location, index, location)
     try:
-        return _Source(location, index, _Content(read_bytes(location), location))
+        return _Source(location, index, fetch_content(location))
     except UnreachableError:
         raise
     except InputError as error:
@@ -287,7 +279,20 @@ def _read(side: int, resize: Resize, source: _Source | SkippedImage) -> _Square 
         return SkippedImage(source.location, source.index, str(error))
 
 
-def _ahead(function: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Iterator[T]:
+class _Content(io.BytesIO):
+    """The content of a file, which errors call by its name."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
+def fetch_content(location: str) -> BinaryIO:
+    """Reads the file of a URI; errors are those of `storage.read_bytes`."""
+    return _Content(read_bytes(location), location)
+
+
+def map_ahead(function: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Iterator[T]:
     """Applies a function in threads, in order, at most `ahead` items in advance; without threads, when asked."""
     if not threads:
         yield from map(function, items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,9 +17,9 @@ from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError
 from ssdir.formatting import counted
-from ssdir.inference.files import Precision, check_threshold, chunks
+from ssdir.inference.files import READERS, Precision, check_threshold, chunks, map_ahead
 from ssdir.inference.given_boxes import as_objects
-from ssdir.inference.sources import Images, image_sources, source_size
+from ssdir.inference.sources import Images, fetch_sources, image_sources, source_size
 from ssdir.models.base import EmbeddingModel, GenerativeModel, ObjectModel
 from ssdir.models.hub import fetch_model
 from ssdir.models.inference_form import inference_form
@@ -275,12 +275,16 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
         sources = image_sources(images)
         if not len(sources):
             raise InputError("there are no images to encode")
-        for chunk in chunks(sources, self.batch_size):
-            squares = [self._prepare_one(source, resize) for source in chunk]
-            letterbox = Letterbox.of([size for size, _ in squares], self.image_size, resize)
-            yield torch.stack([square for _, square in squares]), letterbox
+        fetched = fetch_sources(sources)
+        # A PIL image can't be decoded by several threads, and may be given twice.
+        are_files = len(sources) > 1 and all(isinstance(source, (str, Path, bytes)) for source in sources)
+        readers = READERS if are_files else 0
+        squares = map_ahead(partial(self._prepare_one, resize), fetched, readers, self.batch_size)
+        for chunk in chunks(squares, self.batch_size):
+            letterbox = Letterbox.of([size for size, _ in chunk], self.image_size, resize)
+            yield torch.stack([square for _, square in chunk]), letterbox
 
-    def _prepare_one(self, source: ImageSource, resize: Resize) -> tuple[tuple[int, int], Tensor]:
+    def _prepare_one(self, resize: Resize, source: ImageSource) -> tuple[tuple[int, int], Tensor]:
         side = self.image_size
         if isinstance(source, Tensor) and source.is_floating_point() and source.shape == (3, side, side):
             return (side, side), _check_range(source.detach().float().cpu())

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ssdir.data.image_files import find_images
 from ssdir.data.images import ImageSource, image_size, read_image
+from ssdir.inference.files import FETCHERS, fetch_content, map_ahead
+from ssdir.storage import is_uri
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource] | Iterator[ImageSource]"
 
@@ -46,3 +48,13 @@ def source_size(source: ImageSource) -> tuple[int, int]:
         return image_size(source)
     height, width = read_image(source).shape[:2]
     return height, width
+
+
+def fetch_sources(sources: Sequence[ImageSource]) -> Iterator[ImageSource]:
+    """Yields sources in their order, with the content of those that are URIs, which threads fetch ahead."""
+    are_elsewhere = any(is_uri(source) for source in sources if isinstance(source, str))
+    return map_ahead(_fetch, sources, FETCHERS if are_elsewhere else 0, FETCHERS)
+
+
+def _fetch(source: ImageSource) -> ImageSource:
+    return fetch_content(source) if isinstance(source, str) and is_uri(source) else source
