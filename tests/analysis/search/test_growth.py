@@ -17,6 +17,7 @@ import ssdir.analysis.search.keys as keys_module
 import ssdir.analysis.search.plan as plan_module
 import ssdir.analysis.search.rows as rows_module
 from ssdir.analysis.search import ObjectFilter, ObjectIndex
+from ssdir.analysis.search.folders import LocalFolder
 from ssdir.analysis.search.plan import SearchPlan, upkeep
 from ssdir.errors import InputError
 
@@ -167,7 +168,12 @@ def test_large_files_are_read_when_they_may_have_changed_or_when_asked(
     monkeypatch.setattr(header_module, "READ_AT_OPENING", 0)
     ObjectIndex.create(tmp_path / "index", [make_objects()]).check()
     shutil.copytree(tmp_path / "index", tmp_path / "copy", copy_function=shutil.copyfile)
-    assert len(ObjectIndex.open(tmp_path / "copy")) == 60
+    copy = ObjectIndex.open(tmp_path / "copy")
+    assert len(copy) == 60
+    copy.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFolder, "checksum", lambda *_: pytest.fail("a file was read"))
+        assert len(ObjectIndex.open(tmp_path / "copy")) == 60
     (data,) = (tmp_path / "index").glob("objects.lance/data/*.lance")
     whole, times = data.read_bytes(), data.stat()
     data.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])

@@ -16,7 +16,7 @@ from command_line import ok, run
 from ssdir.analysis.search import ObjectFilter, ObjectIndex
 from ssdir.analysis.search.remote import RemoteFolder
 from ssdir.errors import InputError
-from ssdir.storage import filesystem_of
+from ssdir.storage import filesystem_of, read_bytes, write_bytes
 from storages import use_environment
 
 from .conftest import DIM, MakeObjects
@@ -112,6 +112,28 @@ def test_of_two_writers_one_is_refused_and_changes_nothing(
     with pytest.raises(InputError, match="another command has written to"):
         ObjectIndex.create(uri, [make_objects("4.parquet", seed=4)], force=True)
     assert len(ObjectIndex.open(uri)) == 240
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_header_written_at_the_same_moment_is_kept(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    """The storage itself compares: the other header appears after this one was last compared."""
+    folder, header = RemoteFolder(f"{s3_bucket}/index"), f"{s3_bucket}/index/ssdir.json"
+    if not is_first:
+        write_bytes(header, b"before")
+    folder.read_header()
+    read = folder.read_header
+
+    def read_before_another_writes() -> bytes | None:
+        content = read()
+        write_bytes(header, b"another")
+        return content
+
+    monkeypatch.setattr(folder, "read_header", read_before_another_writes)
+    with pytest.raises(InputError, match="another command has written to"):
+        folder.write_header(b"mine")
+    assert read_bytes(header) == b"another"
 
 
 def test_rows_that_another_command_has_just_written_do_not_get_in(

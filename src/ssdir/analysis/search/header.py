@@ -59,8 +59,22 @@ def write_header(folder: IndexFolder, info: IndexInfo) -> IndexInfo:
     files = {}
     for name, (size, stamp) in folder.files(info.table).items():
         known = info.files.get(name)
-        is_known = known is not None and (known.size, known.stamp) == (size, stamp)
-        files[name] = known if is_known else IndexFile(size=size, stamp=stamp, checksum=folder.checksum(name))
+        if known is None or (known.size, known.stamp) != (size, stamp):
+            known = IndexFile(size=size, stamp=stamp, checksum=folder.checksum(name))
+        files[name] = known
+    return _write(folder, info, files)
+
+
+def renew_stamps(folder: IndexFolder, info: IndexInfo) -> IndexInfo:
+    """Writes the header with the present stamps of its files, which were checked: they may have been copied."""
+    present = folder.files(info.table)
+    if all(present[name][1] == file.stamp for name, file in info.files.items()):
+        return info
+    files = {name: file.model_copy(update={"stamp": present[name][1]}) for name, file in info.files.items()}
+    return _write(folder, info, files)
+
+
+def _write(folder: IndexFolder, info: IndexInfo, files: dict[str, IndexFile]) -> IndexInfo:
     info = info.model_copy(update={"files": files})
     folder.write_header(json_text({"format": FORMAT, **info.model_dump()}).encode())
     return info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssdir.analysis.search.filters import ObjectFilter
 from ssdir.analysis.search.folders import IndexFolder, LocalFolder, lance
-from ssdir.analysis.search.header import IndexInfo, check_files, read_header, write_header
+from ssdir.analysis.search.header import IndexInfo, check_files, read_header, renew_stamps, write_header
 from ssdir.analysis.search.keys import KEY, repeated
 from ssdir.analysis.search.plan import SearchPlan, upkeep
 from ssdir.analysis.search.remote import RemoteFolder
@@ -134,10 +135,15 @@ class ObjectIndex:
     def check(self) -> None:
         """Reads every file of the index, and compares it with its checksum.
 
+        In a copy of an index, whose files are of another time, later openings need not read them again.
+
         Raises:
             InputError: if a file is missing or has changed.
         """
         check_files(self._folder, self.info, read_all=True)
+        with suppress(InputError), self._folder.sole_writer():  # where the index may be written to
+            if read_header(self._folder) == self.info:
+                self.info = renew_stamps(self._folder, self.info)
 
     @property
     def path(self) -> str:
