@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ssdir import storage
-from ssdir.errors import InputError
-from ssdir.storage import Location, UnreachableError, join
+from ssdir.errors import InputError, UnreachableError
+from ssdir.storage import Location, join
 from storages import use_environment
 
 

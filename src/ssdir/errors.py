@@ -17,6 +17,10 @@ class InputError(ValueError):
     """Bad input, described in one sentence: what is wrong, where, and what to do."""
 
 
+class UnreachableError(InputError):
+    """A whole storage can't be used: unknown, not installed, not reachable, or without valid credentials."""
+
+
 class MissingSplitError(InputError):
     """The data set does not have the split, but others."""
 

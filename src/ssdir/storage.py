@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-from ssdir.errors import InputError
+from ssdir.errors import InputError, UnreachableError
 from ssdir.formatting import first_line
-from ssdir.outputs import atomic_file, why_not_written
+from ssdir.outputs import atomic_file
+from ssdir.storage_errors import S3, WEB, explaining, may_pass, protocol_of
 
 Location: TypeAlias = "Path | str"
 """A local file or folder as a `Path`; one elsewhere as its URI, which is text. A URI never becomes a `Path`."""
@@ -30,26 +31,12 @@ CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 3
 """How long a server may take to accept a connection and between two packets, and how often it is tried."""
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_WEB = ("http", "https")
 _PACKAGES: Mapping[str, str] = {
-    **dict.fromkeys(("s3", "s3a"), "'ssdir[s3]'"),
+    **dict.fromkeys(S3, "'ssdir[s3]'"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("az", "abfs", "adl"), "adlfs"),
-    **dict.fromkeys(_WEB, "aiohttp"),
+    **dict.fromkeys(WEB, "aiohttp"),
 }
-# Errors of packages that may not be installed, by the names of their classes.
-_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
-_NO_CREDENTIALS |= {"TokenRetrievalError", "SSOTokenLoadError"}  # S3
-_NO_CREDENTIALS |= {"DefaultCredentialsError", "RefreshError", "ClientAuthenticationError"}  # Google, Azure
-_NOT_REACHED = {"ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError", "gaierror"}
-_NOT_REACHED |= {"ServiceRequestError", "ServiceResponseError"}  # Azure
-# Codes in the answers of S3, Google and web servers.
-_OVERLOADED = {"SlowDown", "ServiceUnavailable", "InternalError", "429", "500", "502", "503", "504"}
-_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}
-
-
-class UnreachableError(InputError):
-    """A whole storage can't be used: unknown, not installed, not reachable, or without valid credentials."""
 
 
 # Names ----------------------------------------------------------------------------------------------------
@@ -70,7 +57,7 @@ def to_location(given: str | Path) -> Location:
         return given
     if not is_uri(given):
         return Path(given)
-    if _protocol(given) not in ("file", "local"):
+    if protocol_of(given) not in ("file", "local"):
         return given
     parts = urlsplit(given)
     if parts.netloc not in ("", "localhost"):
@@ -101,15 +88,7 @@ def pure_path(location: Location) -> PurePosixPath | Path:
 
 def is_web(location: Location) -> bool:
     """Returns whether a location is a web address."""
-    return isinstance(location, str) and _protocol(location) in _WEB
-
-
-def _protocol(uri: str) -> str:
-    return uri.partition("://")[0].lower()
-
-
-def _is_s3(uri: str) -> bool:
-    return _protocol(uri) in ("s3", "s3a")
+    return protocol_of(location) in WEB
 
 
 # File systems ---------------------------------------------------------------------------------------------
@@ -124,7 +103,7 @@ def filesystem_of(location: Location) -> tuple[Any, str]:
     if isinstance(location, Path):
         return _filesystem("file", os.getpid()), str(location.absolute())
     try:
-        filesystem = _filesystem(_protocol(location), os.getpid())
+        filesystem = _filesystem(protocol_of(location), os.getpid())
     except UnreachableError as error:
         raise UnreachableError(f"'{location}' can't be opened: {error}") from None
     return filesystem, filesystem._strip_protocol(location)
@@ -156,12 +135,12 @@ def _filesystem(protocol: str, process: int) -> Any:
 
 def _timeouts(protocol: str) -> dict[str, Any]:
     """Returns options with which a storage that does not answer ends in an error within a minute."""
-    if _is_s3(protocol):
+    if protocol in S3:
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         retries = {"mode": "standard", "max_attempts": ATTEMPTS}
         # More than one request at once for a file would need its size first, by a request of its own.
         return {"config_kwargs": waits | {"retries": retries, "max_pool_connections": 32}, "max_concurrency": 1}
-    if protocol in _WEB:
+    if protocol in WEB:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
@@ -180,16 +159,16 @@ def read_bytes(location: Location) -> bytes:
         UnreachableError: if nothing of its storage can be read.
     """
     if isinstance(location, Path):
-        with _explaining(location):
+        with explaining(location):
             return location.read_bytes()
     filesystem, path = filesystem_of(location)
     for attempt in range(1, ATTEMPTS + 1):
-        with _explaining(location):
+        with explaining(location):
             try:
                 return cast(bytes, filesystem.cat_file(path))
             except Exception as error:
                 # The other packages try again themselves.
-                if attempt == ATTEMPTS or not (is_web(location) and _may_pass(error)):
+                if attempt == ATTEMPTS or not (is_web(location) and may_pass(error)):
                     raise
         time.sleep(2 ** (attempt - 1))
     raise AssertionError
@@ -201,7 +180,7 @@ def open_file(location: Location) -> BinaryIO:
     Raises:
         InputError: as `read_bytes`.
     """
-    with _explaining(location):
+    with explaining(location):
         if isinstance(location, Path):
             return location.open("rb")
         filesystem, path = filesystem_of(location)
@@ -234,7 +213,7 @@ def _kind(location: Location) -> str | None:
             return "file"
         return "directory" if os.path.isdir(location) else "other" if os.path.exists(location) else None
     filesystem, path = filesystem_of(location)
-    with _explaining(location):
+    with explaining(location):
         try:
             return str(filesystem.info(path)["type"])
         except FileNotFoundError:
@@ -248,7 +227,7 @@ def list_files(folder: Location) -> list[Location]:
         InputError: if the folder may not be read; for more see `exists`.
     """
     if isinstance(folder, Path):
-        with _explaining(folder):
+        with explaining(folder):
             return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return [*_files_in(folder, 1)]
 
@@ -260,7 +239,7 @@ def list_below(folder: str) -> list[str]:
 
 def _files_in(folder: str, depth: int | None) -> list[str]:
     filesystem, path = filesystem_of(folder)
-    with _explaining(folder):
+    with explaining(folder):
         try:
             infos = filesystem.find(path, maxdepth=depth, detail=True)
         except FileNotFoundError:
@@ -277,7 +256,7 @@ def matches(pattern: str) -> list[tuple[str, bool]]:
         InputError: as `list_files`.
     """
     filesystem, path = filesystem_of(pattern)
-    with _explaining(pattern):
+    with explaining(pattern):
         try:
             infos = filesystem.glob(path, detail=True)
         except FileNotFoundError:
@@ -297,7 +276,7 @@ def write_bytes(location: Location, data: bytes) -> None:
             temporary.write_bytes(data)
         return
     filesystem, path = filesystem_of(location)
-    with _explaining(location, "written"):
+    with explaining(location, "written"):
         filesystem.pipe_file(path, data)
 
 
@@ -319,7 +298,7 @@ def new_file(location: Location) -> Iterator[Path]:
     with TemporaryDirectory(prefix="ssdir-") as folder:
         temporary = Path(folder, pure_path(location).name)
         yield temporary
-        with _explaining(location, "written"):
+        with explaining(location, "written"):
             filesystem.put_file(str(temporary), path)
 
 
@@ -329,7 +308,7 @@ def remove_folder(folder: Location) -> None:
     Raises:
         InputError: if it can't be removed; for more see `exists`.
     """
-    with _explaining(folder, "removed"):
+    with explaining(folder, "removed"):
         if isinstance(folder, Path):
             shutil.rmtree(folder)
         else:
@@ -341,58 +320,3 @@ def _uri_in(uri: str, path: str, name: str) -> str:
     """Returns the URI of a name that a file system lists, given the URI and path that were listed."""
     uri = uri.rstrip("/")
     return uri.removesuffix(path.rstrip("/")) + name
-
-
-# Errors ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _explaining(location: Location, action: str = "read") -> Iterator[None]:
-    """Raises what a file system raises as one sentence about the location."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        problem, is_unreachable = _problem(location, error, action)
-        raise (UnreachableError if is_unreachable else InputError)(f"'{location}' {problem}") from None
-
-
-def _problem(location: Location, error: Exception, action: str) -> tuple[str, bool]:
-    """Returns the end of a sentence, and whether the error concerns all files of the storage.
-
-    Web addresses are each another storage.
-    """
-    names, code = {kind.__name__ for kind in type(error).__mro__}, _code(error)
-    if isinstance(location, str) and names & _NO_CREDENTIALS:
-        advice = "set AWS_PROFILE, or FSSPEC_S3_ANON=true if it is public" if _is_s3(location) else "log in first"
-        return f"can't be {action}: no credentials were found ({advice})", True
-    if isinstance(location, str) and not is_web(location) and code in _BAD_CREDENTIALS:
-        return f"can't be {action}: the credentials are not valid ({first_line(error)})", True
-    if isinstance(error, FileNotFoundError):
-        return f"does not exist{' (no such bucket)' if 'bucket' in str(error) else ''}", False
-    if isinstance(error, PermissionError) or code in ("401", "403"):
-        why = "access denied: check the credentials" if isinstance(location, str) else "permission denied"
-        return f"may not be {action} ({why})", False
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, a file is expected", False
-    if isinstance(location, str) and names & _NOT_REACHED:
-        where = "the address" if is_web(location) else "the endpoint or the network"
-        return f"can't be reached: check {where} ({first_line(error)})", not is_web(location)
-    if isinstance(location, str) and code in _OVERLOADED:
-        return f"can't be {action}: the server fails or is overloaded ({first_line(error)})", not is_web(location)
-    return f"can't be {action} ({why_not_written(error) or first_line(error)})", False
-
-
-def _may_pass(error: Exception) -> bool:
-    """Returns whether a request to a web server may succeed later."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return _code(error) in _OVERLOADED or bool(names & (_NOT_REACHED | {"ClientPayloadError"}))
-
-
-def _code(error: BaseException) -> str:
-    """Returns the code of a server's answer, in S3's words or HTTP's numbers; empty if there was none."""
-    if status := getattr(error, "status", None) or getattr(error, "code", None):
-        return str(status)
-    response = getattr(error.__cause__ or error, "response", None)
-    return str(response["Error"].get("Code", "")) if isinstance(response, dict) and "Error" in response else ""

@@ -14,8 +14,8 @@ import pytest
 from ssdir.data import image_lists
 from ssdir.data.image_files import find_images, stream_locations
 from ssdir.data.image_lists import read_image_list
-from ssdir.errors import InputError, InputWarning
-from ssdir.storage import Location, UnreachableError, join, write_bytes
+from ssdir.errors import InputError, InputWarning, UnreachableError
+from ssdir.storage import Location, join, write_bytes
 from ssdir.store.skipped import write_skipped
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from ssdir import storage
 from ssdir.encoding.encode import encode_images
 from ssdir.encoding.options import EncodeOptions
-from ssdir.errors import InputError
-from ssdir.storage import Location, UnreachableError
+from ssdir.errors import InputError, UnreachableError
+from ssdir.storage import Location
 from ssdir.store.folder import part_name
 from ssdir.store.objects_file import read_stored
 from ssdir.store.skipped import read_skipped

@@ -15,12 +15,12 @@ import ssdir
 from command_line import ok, refused
 from ssdir import storage
 from ssdir.data.image_files import find_images
-from ssdir.errors import InputError
+from ssdir.errors import InputError, UnreachableError
 from ssdir.inference import files
 from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
-from ssdir.storage import Location, UnreachableError, join, write_bytes
+from ssdir.storage import Location, join, write_bytes
 from ssdir.store.objects_file import read_objects
 from storages import use_environment
 

@@ -18,8 +18,8 @@ import numpy as np
 from ssdir.console import Advance, no_progress
 from ssdir.data.images import Image8, ImageFile
 from ssdir.data.letterbox import Letterbox, Resize, read_square
-from ssdir.errors import InputError
-from ssdir.storage import Location, UnreachableError, read_bytes
+from ssdir.errors import InputError, UnreachableError
+from ssdir.storage import Location, read_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
