@@ -24,6 +24,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 15.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # Under `uv run`, Ray would copy the working folder to every worker.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray would print on stdout which of its processes died.
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # A worker that has no GPU sees none.

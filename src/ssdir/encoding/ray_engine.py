@@ -18,12 +18,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version as package_version
 from typing import Any, NoReturn
 
 import cv2
 import pyarrow as pa
 
-import ssdir
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.local import JobProgress
 from ssdir.encoding.part import PartEncoder, PartSummary
@@ -32,10 +32,11 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
 from ssdir.inference.engines import ONNX_SUFFIX
 from ssdir.inference.files import READERS
+from ssdir.storage import absolute
 
 MOST_ATTEMPTS = 5
 """Most times that a part is begun: one that always ends its worker must not be tried for ever."""
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """Seconds without any worker after which a warning says that the cluster has no room."""
 
 
@@ -133,7 +134,7 @@ def _for_workers(job: EncodingJob, gpus: float) -> EncodingJob:
     """Returns the job for processes that run in other folders, and that each see their own GPUs alone."""
     on_gpu = gpus and (job.options.device or "cuda").startswith("cuda")
     device = "cuda" if on_gpu else job.options.device
-    return replace(job, folder=job.folder.absolute(), options=replace(job.options, device=device))
+    return replace(job, folder=absolute(job.folder), options=replace(job.options, device=device))
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,8 @@ class _Worker:
     def load(self, version: str) -> _Failure | None:
         """Loads the model; `version` is that of the ssdir which has started the worker."""
         try:
-            if version != ssdir.__version__:
-                raise InputError(f"ssdir {version} needs workers of the same version, not {ssdir.__version__}")
+            if version != (own := package_version("ssdir")):
+                raise InputError(f"ssdir {version} needs workers of the same version, not {own}")
             # Before the engine of the model is imported.
             os.environ["OMP_NUM_THREADS"] = str(self._threads)
             alone = self._threads == 1
@@ -245,7 +246,7 @@ class _Dispatch:
 
     def _add_worker(self) -> None:
         worker = self._start()
-        self._calls[worker.load.remote(ssdir.__version__)] = worker, None
+        self._calls[worker.load.remote(package_version("ssdir"))] = worker, None
 
     def _kill(self, worker: Any) -> None:
         with suppress(Exception):  # It may be dead, or its machine away.

@@ -1,0 +1,329 @@
+"""Encoding by Ray's workers: the same rows as without them, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from command_line import refused
+from ssdir.encoding import ray_cluster, ray_engine
+from ssdir.encoding.encode import encode_images
+from ssdir.encoding.job import EncodingJob
+from ssdir.encoding.local import JobProgress
+from ssdir.encoding.options import EncodeOptions
+from ssdir.encoding.ray_engine import RayWorkers, encode_parts_by_ray
+from ssdir.errors import InputError, InputWarning
+from ssdir.store.folder import read_manifest
+from ssdir.store.objects_file import read_stored
+from ssdir.store.skipped import read_skipped
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ssdir[ray]'")
+IN_PARTS = EncodeOptions(batch_size=4, score_threshold=0.7, images_per_part=8)
+STORE_BYTES = 80 << 20
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 images, of which every tenth is damaged."""
+    folder = tmp_path_factory.mktemp("ray") / "images"
+    folder.mkdir()
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    picture = np.kron(coarse, np.ones((10, 10, 1), dtype=np.uint8))
+    for number in range(120):
+        file = folder / f"{number:03d}.png"
+        Image.fromarray(np.roll(picture, 3 * number, axis=1)).save(file)
+        if number % 10 == 4:
+            file.write_bytes(file.read_bytes()[:100])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model_dir: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process encodes."""
+    out = tmp_path_factory.mktemp("ray") / "undisturbed"
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    return out
+
+
+class Machines:
+    """A cluster of two machines of one core each, which are processes of this one, and a head without cores."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        about = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        self.cluster = Cluster(initialize_head=True, head_node_args=about)
+        self.nodes = [self.add(), self.add()]
+        self.workers = RayWorkers(self.cluster.address)
+
+    def add(self, **about: Any) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **about)
+
+    def kill_one(self) -> None:
+        self.nodes.pop(0).all_processes["raylet"][0].process.kill()
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    machines = Machines()
+    yield machines
+    machines.cluster.shutdown()
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Workers that are encoding."""
+    return [process for process in psutil.process_iter(["cmdline"]) if is_worker(process.info["cmdline"])]
+
+
+def is_worker(command: list[str] | None) -> bool:
+    return bool(command) and "_Worker.encode" in command[0]
+
+
+def once(done: int, action: Callable[[], object]) -> Callable[..., None]:
+    """Returns a receiver of progress that acts in a thread when so many images are done."""
+    threads: list[threading.Thread] = []
+
+    def report(images: int, total: int, stage: str | None = None) -> None:
+        if images >= done and not threads:
+            threads.append(threading.Thread(target=action))
+            threads[0].start()
+
+    return report
+
+
+def assert_same(folder: Path, undisturbed: Path) -> None:
+    """Rows, parts and metadata are the same, and so are the images that were skipped."""
+    names = [sorted(path.name for path in each.glob("part-*")) for each in (folder, undisturbed)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        assert read_stored(folder / name).table.equals(read_stored(undisturbed / name).table, check_metadata=True)
+    assert read_skipped(folder) == read_skipped(undisturbed)
+    assert not list(folder.glob(".*-part-*"))
+
+
+def test_rows_are_those_of_one_process(
+    tiny_model_dir: Path, images: Path, undisturbed: Path, machines: Machines, out: Path
+) -> None:
+    encoded = encode_images(str(tiny_model_dir), [images], out, IN_PARTS, workers=machines.workers)
+    assert_same(out, undisturbed)
+    assert encoded.images == 108
+    assert encoded.skipped_images == len(read_skipped(out)) == 12
+    assert not ray.is_initialized()
+
+
+def test_a_killed_worker_loses_nothing(
+    tiny_model_dir: Path, images: Path, undisturbed: Path, machines: Machines, out: Path
+) -> None:
+    def kill() -> None:
+        (killed := worker_processes()[0]).kill()
+        dead.append(killed.pid)
+
+    dead: list[int] = []
+    how = {"workers": machines.workers, "on_progress": once(8, kill)}
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS, **how)
+    assert dead
+    assert_same(out, undisturbed)
+
+
+def test_a_killed_machine_loses_nothing(
+    tiny_model_dir: Path, images: Path, undisturbed: Path, machines: Machines, out: Path
+) -> None:
+    how = {"workers": machines.workers, "on_progress": once(8, machines.kill_one)}
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS, **how)
+    assert_same(out, undisturbed)
+    assert len(machines.nodes) == 1
+    machines.nodes.append(machines.add())
+
+
+class Troubled(EncodingJob):
+    """A job with a part that is trouble, as often as the folder's file `trouble` has bytes."""
+
+    def part(self, number: int) -> Path:
+        left = Path(str(self.folder)) / ".trouble"
+        if number == 1 and left.stat().st_size:
+            left.write_bytes(left.read_bytes()[1:])
+            self.trouble()
+        return super().part(number)
+
+    def trouble(self) -> None:
+        raise OSError("the disk had a bad moment")
+
+
+class Deadly(Troubled):
+    """A job with a part that ends its worker."""
+
+    def trouble(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def encode_troubled(
+    kind: type[Troubled], times: int, undisturbed: Path, out: Path, machines: Machines, **options: Any
+) -> list[int]:
+    """Encodes the first parts of a job with trouble; returns those that were written."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    out.mkdir()
+    shutil.copytree(undisturbed / "_images", out / "_images")
+    (out / ".trouble").write_bytes(b"x" * times)
+    manifest = read_manifest(undisturbed)
+    assert manifest is not None
+    job = kind(out, manifest, replace(IN_PARTS, **options))
+    progress = JobProgress(job, range(3), "cpu", lambda *_: None)
+    encode_parts_by_ray(job, range(3), machines.workers, progress)
+    return sorted(int(path.stem[5:]) for path in out.glob("part-*"))
+
+
+@pytest.mark.parametrize("kind", [Troubled, Deadly])
+def test_trouble_that_passes_is_survived(
+    kind: type[Troubled], undisturbed: Path, out: Path, machines: Machines
+) -> None:
+    assert encode_troubled(kind, 1, undisturbed, out, machines) == [0, 1, 2]
+
+
+def test_a_part_that_always_ends_its_worker_is_given_up(
+    undisturbed: Path, out: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "MOST_ATTEMPTS", 2)
+    with pytest.raises(ChildProcessError, match="the last while encoding part 1: the same command goes on"):
+        encode_troubled(Deadly, 9, undisturbed, out, machines)
+    assert (out / ".trouble").stat().st_size == 7
+
+
+def test_an_error_of_a_worker_is_raised_as_by_one_process(
+    undisturbed: Path, out: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "MOST_ATTEMPTS", 2)
+    with pytest.raises(OSError, match="the disk had a bad moment"):
+        encode_troubled(Troubled, 9, undisturbed, out, machines)
+    shutil.rmtree(out)
+    with pytest.raises(InputError, match=r"004\.png.* \(a worker on "):
+        encode_troubled(Troubled, 0, undisturbed, out, machines, strict=True)
+    assert not worker_processes()
+
+
+def encode_command(model: Path, images: Path, out: Path, *further: str) -> list[str]:
+    how = ["--score-threshold", "0.7", "--batch-size", "1", "--images-per-part", "1"]
+    return [sys.executable, "-m", "ssdir", "encode", str(model), str(images), "--out", str(out), *how, *further]
+
+
+def written(out: Path) -> dict[str, int]:
+    """Returns the parts that are there, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+
+
+def test_a_killed_command_goes_on(tiny_model_dir: Path, images: Path, out: Path) -> None:
+    """It is killed, then interrupted by Ctrl-C, and then ends; nothing of Ray survives it."""
+    by_ray = encode_command(tiny_model_dir, images, out / "parts", "--engine", "ray", "--workers", "2")
+    before: dict[str, int] = {}
+    for kind, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        command = psutil.Popen(by_ray, start_new_session=True, stderr=subprocess.PIPE, text=True)
+        while len(written(out / "parts")) == len(before):
+            assert command.poll() is None
+            time.sleep(0.02)
+        processes = command.children(recursive=True)
+        assert any(is_worker(process.cmdline()) for process in processes)
+        # A terminal sends Ctrl-C to all of its processes.
+        (os.killpg if kind == signal.SIGINT else os.kill)(command.pid, kind)
+        errors = command.communicate(timeout=60)[1]
+        assert command.returncode == code, errors
+        alive = psutil.wait_procs(processes, 20 if kind == signal.SIGKILL else 0)[1]
+        # Ray's agents notice only after a minute that the process that they belong to was killed.
+        assert not [process for process in alive if not (kind == signal.SIGKILL and "Agent" in process.name())]
+        assert len(before) < len(written(out / "parts")) < 120
+        assert before.items() <= written(out / "parts").items()
+        before = written(out / "parts")
+    assert errors.splitlines()[-1].startswith("interrupted")
+    assert f"{len(before)} of 120 parts are kept in" in errors
+    assert "the same command goes on" in errors
+    last = subprocess.run(by_ray, capture_output=True, text=True, check=True)
+    assert before.items() <= written(out / "parts").items()
+    subprocess.run(encode_command(tiny_model_dir, images, out / "plain"), capture_output=True, check=True)
+    assert_same(out / "parts", out / "plain")
+    assert last.stdout.startswith("108 images")
+    assert all(line.startswith("skipped: ") for line in last.stderr.splitlines())
+
+
+def test_addresses_without_a_cluster_are_refused(
+    tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        free = closed.getsockname()[1]
+        closed.close()
+        reasons = {
+            f"127.0.0.1:{free}": "no Ray cluster is at '127.0.0.1",
+            f"127.0.0.1:{silent.getsockname()[1]}": "no answer within 3 s",
+            f"ray://127.0.0.1:{free}": "no Ray cluster is at 'ray://",
+            "cluster": "'cluster' is no address",
+            "auto": "no Ray cluster is at 'auto'",
+        }
+        for address, reason in reasons.items():
+            how = ("--out", out, "--engine", "ray", "--address", address)
+            assert reason in refused("encode", tiny_model_dir, images, *how)
+            assert not out.exists()
+
+
+def test_parts_of_another_model_are_kept(
+    tiny_model_dir: Path, agnostic_model_dir: Path, images: Path, undisturbed: Path
+) -> None:
+    before = written(undisturbed)
+    with pytest.raises(InputError, match="holds an encoding by another model"):
+        encode_images(str(agnostic_model_dir), [images], undisturbed, IN_PARTS, workers=RayWorkers())
+    assert written(undisturbed) == before
+
+
+def test_a_model_that_has_changed_is_refused(
+    agnostic_model_dir: Path, undisturbed: Path, out: Path, machines: Machines
+) -> None:
+    """A machine of the cluster may have other weights at the same path."""
+    manifest = read_manifest(undisturbed)
+    assert manifest is not None
+    job = EncodingJob(out, manifest.model_copy(update={"model": str(agnostic_model_dir)}), IN_PARTS)
+    with pytest.raises(InputError, match=r"has other weights \(a worker on "):
+        encode_parts_by_ray(job, range(3), machines.workers, JobProgress(job, range(3), "cpu", lambda *_: None))
+
+
+class FakeRay:
+    """A cluster of one machine with 4 cores, and one with 16 and 2 GPUs."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        small, large = {"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}
+        return [{"Alive": True, "Resources": each} for each in (small, large)] + [
+            {"Alive": False, "Resources": large}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"), [(1, 0, 20), (3, 0, 6), (1, 1, 2), (1, 0.5, 4), (8, 0.25, 2)]
+)
+def test_workers_are_as_many_as_there_is_room_for(cpus: int, gpus: float, expected: int) -> None:
+    assert ray_engine._number_of_workers(RayWorkers(cpus_per_worker=cpus), gpus, FakeRay()) == expected
+
+
+def test_too_many_workers_are_warned_of_and_too_large_ones_refused() -> None:
+    with pytest.warns(InputWarning, match="room for 2 of 3 workers with 8 cores"):
+        assert ray_engine._number_of_workers(RayWorkers(None, 3, 8), 0, FakeRay()) == 3
+    with pytest.raises(InputError, match="no machine with 32 cores"):
+        ray_engine._number_of_workers(RayWorkers(cpus_per_worker=32), 0, FakeRay())
+
+
+def test_without_ray_the_command_names_what_to_install(
+    tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'ssdir[ray]'" in refused("encode", tiny_model_dir, images, "--out", out, "--engine", "ray")
