@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 _QUOTED, _QUOTED_ERROR = 60, 200
+_BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def printable(text: str) -> str:
@@ -61,3 +63,17 @@ def about_seconds(seconds: float) -> str:
         return f"{max(5, step * round(seconds / step))} s"
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
+
+
+def rounded(value: float, digits: int = 3) -> str:
+    """Rounds to some significant digits: `0`, `0.0123`, `4.57`, `1,230,000`, `1.23e+12`."""
+    if not value or value >= 1e12:
+        return f"{value:.{digits}g}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, decimals):,.{max(0, decimals)}f}"
+
+
+def format_bytes(value: float) -> str:
+    """Returns text such as `1.5 kB` or `640 GB`."""
+    power = min(len(_BYTES) - 1, max(0, math.floor(math.log10(max(value, 1)) / 3)))
+    return f"{rounded(value / 1000**power)} {_BYTES[power]}"

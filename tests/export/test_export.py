@@ -29,6 +29,7 @@ from ssdir.cli import app
 from ssdir.data.image_files import find_images
 from ssdir.data.images import read_image, resize
 from ssdir.data.readers.splits import SplitName
+from ssdir.data.samples import sample_images
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.device import seeded
@@ -52,7 +53,6 @@ from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import read_objects
-from ssdir.studio.images import sample_images
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdir.data.samples import sample_images, sample_photographs
 from ssdir.store.objects_file import read_objects
-from ssdir.studio.images import sample_images, sample_photographs
 from studio.conftest import Running
 
 CHROMIUM = Path("/usr/bin/chromium")

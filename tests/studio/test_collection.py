@@ -10,13 +10,13 @@ from sklearn.neighbors import NearestNeighbors
 
 import ssdir
 from object_folder import split_into_parts
+from ssdir.data.samples import sample_images
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.store.writer import ObjectWriter
 from ssdir.studio.collection import CROP_SIDE, Collection, collect_images, map_objects, open_collection
-from ssdir.studio.images import sample_images
 from ssdir.studio.studio import default_model
 
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import ssdir
+from ssdir.data.samples import sample_images, sample_photographs
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.encoding.encode import encode_images
@@ -17,15 +18,7 @@ from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.app import NUM_OFFERED
-from ssdir.studio.images import (
-    depth_ranks,
-    encode_image,
-    read_upload,
-    sample_images,
-    sample_photographs,
-    samples_for,
-    samples_of_folder,
-)
+from ssdir.studio.images import depth_ranks, encode_image, read_upload, samples_for, samples_of_folder
 from ssdir.studio.studio import default_model
 from ssdir.training.recipe import read_recipe
 

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssdir.data.samples import sample_images
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
 from ssdir.store.objects_file import read_info, read_objects
 from ssdir.studio import scene_editor
-from ssdir.studio.images import encode_image, sample_images
+from ssdir.studio.images import encode_image
 from ssdir.studio.scene_files import SCALE, scene_json, scene_parquet, scene_png
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdir.data.samples import sample_images
 from ssdir.errors import InputError
-from ssdir.studio.images import sample_images
 from ssdir.studio.studio import Studio
 
 

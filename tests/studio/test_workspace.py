@@ -10,10 +10,11 @@ import torch
 gr = pytest.importorskip("gradio")
 
 
+from ssdir.data.samples import sample_images  # noqa: E402
 from ssdir.inference.predictor import load  # noqa: E402
 from ssdir.objects import Objects  # noqa: E402
 from ssdir.studio import components, scene_editor  # noqa: E402
-from ssdir.studio.images import EncodedImage, sample_images  # noqa: E402
+from ssdir.studio.images import EncodedImage  # noqa: E402
 from ssdir.studio.scene_editor import History  # noqa: E402
 from ssdir.studio.workspace import WindowState, Workspace, parse_move  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""`ssdir bench`: time and memory of models on this machine, by stage, number of objects and engine."""
+"""`ssdir bench`: time and memory of models on this machine, by stage, objects and engine; plans of encoding."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import typer
 from rich.table import Column, Table
 
 from ssdir.commands.options import AsJson, BatchSize, Force
+from ssdir.commands.plan import ONLY_PLANS, Wanted, plan_encoding
 from ssdir.console import next_step, progress, stdout
 from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, claim
 
+PLAN = "Plan of encoding many images"
+
 
 def bench(
+    context: typer.Context,
     models: Annotated[
         list[str],
         typer.Argument(
@@ -46,16 +50,47 @@ def bench(
     ] = True,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     chart: Annotated[Path | None, typer.Option(help="PNG of encoding times, by objects and image size.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGES",
+            help="Number of images, such as 1e9: instead of stages, measure encoding by cores and GPUs, and plan "
+            "hours, machines, output and index.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Images like those to encode, folders or 'patterns*'; by default samples.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    hours: Annotated[float, typer.Option(help="Hours in which to encode them.", rich_help_panel=PLAN)] = 24,
+    price_per_core_hour: Annotated[
+        float | None, typer.Option(help="What you pay for a core for an hour.", rich_help_panel=PLAN)
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(help="What you pay for a GPU for an hour.", rich_help_panel=PLAN)
+    ] = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
-    """Measure models: time and memory of each stage, and time of encoding by each engine.
+    """Measure models: time and memory of each stage, and time of encoding by each engine; or plan encoding.
 
     Variants are measured in turns; times are medians, with the smallest and largest repeat. With --out and
     --force, results that are slower than those in the replaced file are marked.
     """
     if out is not None:
         claim(out, force)
+    _check_go_together(context, plans=plan is not None)
+    if plan is not None:
+        if len(models) > 1:
+            raise InputError(f"--plan takes one model, got {len(models)}")
+        wanted = Wanted(plan, images, hours, price_per_core_hour, price_per_gpu_hour)
+        plan_encoding(models[0], wanted, out, as_json, force)
+        return
     if chart is not None:
         claim(chart, force, (".png",))
     counts = _numbers(objects, "--objects")
@@ -83,6 +118,18 @@ def bench(
             table.add_row(*row)
         stdout().print(table)
     next_step("export", models[0], "--out", "encoder.onnx")
+
+
+def _check_go_together(context: typer.Context, *, plans: bool) -> None:
+    """Refuses options that would have no effect beside, or without, --plan."""
+    either = {"models", "plan", "out", "as_json", "force"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and name not in either and (name in ONLY_PLANS) != plans:
+            option = max(parameter.opts, key=len)
+            raise InputError(f"{option} has no effect {'with' if plans else 'without'} --plan: leave it out")
 
 
 def _numbers(text: str, option: str) -> list[int]:

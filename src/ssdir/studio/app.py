@@ -10,12 +10,13 @@ import gradio as gr
 import numpy as np
 
 from ssdir.data.images import Image8
+from ssdir.data.samples import NamedImage
 from ssdir.errors import InputError
 from ssdir.studio import components, content
 from ssdir.studio.compare_tab import CompareTab
 from ssdir.studio.edit_tab import EditTab
 from ssdir.studio.explore_tab import ExploreTab
-from ssdir.studio.images import NamedImage, read_upload
+from ssdir.studio.images import read_upload
 from ssdir.studio.inspect_tab import InspectTab
 from ssdir.studio.studio import Studio
 from ssdir.studio.workspace import WindowState, Workspace, parse_row

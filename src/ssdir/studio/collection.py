@@ -18,6 +18,7 @@ from torch import Tensor
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.projections import MIN_TSNE_POINTS, Projection, tsne
 from ssdir.data.images import Image8, read_image, shrink, to_tensor
+from ssdir.data.samples import NamedImage
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.inference.predictor import Predictor
@@ -26,7 +27,7 @@ from ssdir.ops.glimpses import crop_glimpses
 from ssdir.plots import to_pixels
 from ssdir.storage import Location, absolute, pure_path, to_location
 from ssdir.store.objects_file import find_picture, read_stored
-from ssdir.studio.images import SHOWN_SIDE, NamedImage
+from ssdir.studio.images import SHOWN_SIDE
 
 CROP_SIDE = 32
 _NUM_CLUSTERS = 10

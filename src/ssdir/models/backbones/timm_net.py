@@ -50,6 +50,11 @@ class TimmConfig(Config):
         return self
 
 
+def knows_photographs(config: object) -> bool:
+    """Returns whether a model with this config has one of timm's networks, which have learned photographs."""
+    return isinstance(getattr(getattr(config, "ssd", None), "backbone", None), TimmConfig)
+
+
 class TimmBackbone(TopDownBackbone):
     """Any timm model with `features_only`.
 
