@@ -23,7 +23,7 @@ from ssdir.inference.files import Encoder, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.outputs import checksum, claim
 from ssdir.storage import Location, absolute, exists, pure_path, remove_folder, to_location
-from ssdir.store.folder import missing_parts, read_manifest, remove_unfinished
+from ssdir.store.folder import missing_parts, numbered_files, remove_unfinished
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
 from ssdir.store.skipped import stream_skipped
@@ -127,11 +127,12 @@ def encode_images(
     )
     if force and not is_file:
         remove_encoding(folder)
-    with _removed_if_empty(folder, options), ExitStack() as alone:
-        alone.enter_context(alone_in(folder, waits=not is_file))
+    with _removed_if_empty(folder, options), ExitStack() as stack:
+        stack.enter_context(alone_in(folder, waits=not is_file))
         job = open_job(folder, request, options, placed, force)
         if not is_file:  # Other processes may encode other shares.
-            alone.close()
+            stack.close()
+        stack.enter_context(_saying_what_is_kept(job))
         _run(job, model, encoder, on_progress, workers)
         encoded = _outcome(job, encoder.device_name if workers is None else BY_RAY)
         if is_file:
@@ -189,25 +190,31 @@ def _run(
 
 @contextmanager
 def _removed_if_empty(folder: Location, options: EncodeOptions) -> Iterator[None]:
-    """When the block raises, says how many parts are kept in the folder, or removes it if there are none."""
+    """Removes a new folder, and those above it that are new, when the block raises before any part is written."""
     is_new = not exists(folder)
     missing = [parent for parent in folder.parents if not parent.exists()] if isinstance(folder, Path) else []
     try:
         yield
     except BaseException:
-        manifest = None
-        with suppress(InputError):
-            manifest = read_manifest(folder)
-        written = 0 if manifest is None else manifest.parts - len(missing_parts(folder, manifest))
-        if manifest is not None and written:
-            parts = counted(manifest.parts, "part")
-            _warn(f"{written} of {parts} are kept in '{folder}': the same command goes on from there")
-        elif is_new and options.share == (1, 1):
-            with suppress(InputError):
-                remove_folder(folder)
-            for parent in missing:
-                with suppress(OSError):
+        with suppress(InputError, OSError):
+            if is_new and options.share == (1, 1) and not numbered_files(folder):
+                if exists(folder):
+                    remove_folder(folder)
+                for parent in missing:
                     parent.rmdir()
+        raise
+
+
+@contextmanager
+def _saying_what_is_kept(job: EncodingJob) -> Iterator[None]:
+    """Warns, when the block raises, how many parts the same command need not encode again."""
+    try:
+        yield
+    except BaseException:
+        with suppress(InputError):
+            if written := len(numbered_files(job.folder)):
+                parts = counted(job.manifest.parts, "part")
+                _warn(f"{written} of {parts} are kept in '{job.folder}': the same command goes on from there")
         raise
 
 
