@@ -22,6 +22,7 @@ from ssdir.models.detected.views import (
     view_objects,
 )
 from ssdir.objects import Objects
+from ssdir.ops.distributed import rows_of
 
 CPU = torch.device("cpu")
 MIN_SIDE = 6 / 128
@@ -38,7 +39,7 @@ def rectangle_scene(B: int, size: int = 128) -> tuple[Tensor, Objects]:
 def test_boxes_follow_a_zoom_and_a_shift_exactly() -> None:
     torch.manual_seed(0)
     images, objects = rectangle_scene(16)
-    linear, offset = random_views(16, ViewConfig(rotation=0, shear=0, zoom=1.5), CPU)
+    linear, offset = random_views(rows_of(16, CPU), ViewConfig(rotation=0, shear=0, zoom=1.5))
     views = view_images(images, linear, offset)
     moved, kept = view_objects(objects, linear, offset, min_side=0.01)
     assert kept.sum() > 8

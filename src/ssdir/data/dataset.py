@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
 from ssdir.data.images import Image8, read_channels, resize_nearest
-from ssdir.data.letterbox import Letterbox, Resize, fit_image, pad_image
+from ssdir.data.letterbox import Letterbox, Resize, fit_image, fitted_size, pad_image
 from ssdir.data.masks import read_mask
 from ssdir.data.processes import run_jobs, starts_by_fork
 from ssdir.errors import InputError, nearest
@@ -123,6 +123,20 @@ class ObjectDataset(Dataset[Sample]):
         if self.transform is None:
             return self.image(index), objects
         return self.transform(_to_rgb(self._fitted(index)), self.letterbox([index]).to_image(objects))
+
+    def draw(self, index: int) -> None:
+        """Draws the random numbers that the transform draws for an image, without reading it."""
+        if self.transform is not None:
+            self.draw_for(index, self.objects(index))
+
+    def draw_for(self, index: int, objects: Objects) -> None:
+        """Draws the random numbers of `sample`, which depend on the image's size and boxes, not on its pixels."""
+        assert self.transform is not None
+        height, width = (int(side) for side in self.image_sizes[index])
+        if self.image_size is not None:
+            height, width = fitted_size((height, width), self.image_size, self.resize)
+        without_pixels = torch.empty(3, height, width, dtype=torch.uint8, device="meta")
+        self.transform(without_pixels, self.letterbox([index]).to_image(objects))
 
     def image(self, index: int) -> Tensor:
         """Returns an image uint8 (3, H, W), without the transform."""

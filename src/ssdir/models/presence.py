@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, kl_divergence
 
 from ssdir.config import Config
+from ssdir.ops.distributed import image_rows
 
 # Keeps the logarithms of a probability finite.
 _MARGIN = 1e-6
@@ -64,7 +65,8 @@ def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
         float of the same shape, in [0, 1].
     """
     # `RelaxedBernoulli` computes with the probability: from log odds of 16 on, it has no gradient.
-    uniform = torch.rand_like(logits).clamp(_MARGIN, 1 - _MARGIN)
+    rows = image_rows(len(logits), logits.device)
+    uniform = rows.rand_like(logits).clamp(_MARGIN, 1 - _MARGIN)
     return torch.sigmoid((logits + torch.logit(uniform)) / temperature)
 
 

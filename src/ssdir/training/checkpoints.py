@@ -20,7 +20,7 @@ from ssdir.console import refuse_pipe
 from ssdir.documents import parse_json
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file
-from ssdir.training.recipe import Recipe
+from ssdir.training.recipe import NOT_DECIDING, Recipe
 
 _MAGIC = b"ssdir checkpoint 1\n"
 _DIGEST = hashlib.sha256
@@ -29,7 +29,7 @@ _VALUES = "values"
 
 def run_key(recipe: Recipe, data_hash: str | None, stage: str) -> str:
     """Returns a digest that names the stage of a run that a checkpoint belongs to."""
-    settings = recipe.model_dump_json(exclude={"stage"}, exclude_defaults=True)
+    settings = recipe.model_dump_json(exclude=NOT_DECIDING, exclude_defaults=True)
     return _DIGEST(f"{settings}\0{data_hash}\0{stage}".encode()).hexdigest()
 
 

@@ -27,8 +27,6 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
     del settings["augment"]["representation"]
     if recipe.precision != "auto":
         settings["precision"] = recipe.precision
-    if recipe.devices * recipe.nodes > 1:  # Sums in another order.
-        settings["processes"] = recipe.devices * recipe.nodes
     if recipe.workers and recipe.augment.changes_images:  # Each worker draws random numbers of its own.
         settings["workers"] = recipe.workers
     return {**settings, "model": recipe.model.ssd.model_dump(mode="json", exclude=_SELECTION)}

@@ -253,7 +253,7 @@ class _Measurement:
                 log, shown = loop.log, self.parts["val"]
                 saving += _seconds(lambda: log.add_samples(0, 0, model, shown))
         loop.finish()
-        steps = math.ceil(self.sizes["train"] / loop.batch_size)
+        steps = math.ceil(self.sizes["train"] / config.batch_size)
         return StageTime(0.0, steps * step + validation * self.sizes["val"] / len(val) + saving)
 
 

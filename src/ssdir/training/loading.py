@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdir.data.dataset import ObjectDataset, Sample, collate
 from ssdir.objects import Objects
+from ssdir.ops.distributed import part_of
 
 CachedSample: TypeAlias = tuple[Tensor, Objects, list[Tensor]]
 
@@ -71,13 +72,20 @@ class CachedDataset(Dataset[CachedSample]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> CachedSample:
+        image, objects = self.dataset.sample(index, self._detected(index))
+        return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
+
+    def draw(self, index: int) -> None:
+        """Draws the random numbers of a sample, see `ObjectDataset.draw`."""
+        if self.dataset.transform is not None:
+            self.dataset.draw_for(index, self._detected(index))
+
+    def _detected(self, index: int) -> Objects:
+        """Returns the detections in an image."""
         end = int(self._ends[index])
         rows = torch.arange(end - self.objects.per_image[index], end)
         objects = self.objects.regrouped(rows, torch.zeros_like(rows), 1)
-        if self.dataset.transform is not None:
-            objects = objects.replace(anchor_index=None)
-        image, objects = self.dataset.sample(index, objects)
-        return image, objects, [torch.from_numpy(np.array(level[index])) for level in self.levels]
+        return objects if self.dataset.transform is None else objects.replace(anchor_index=None)
 
 
 def collate_batch(samples: Sequence[Sample | CachedSample]) -> Batch:
@@ -93,6 +101,7 @@ def make_loader(
     device: torch.device,
     sampler: Sampler[int] | None = None,
     workers: int = 0,
+    process: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
     """Yields the batches of a split.
 
@@ -102,18 +111,22 @@ def make_loader(
         device: where the batches are used. A GPU with enough memory holds images without a transform.
         sampler: the order of the images; None keeps theirs.
         workers: processes that read on the host.
+        process: the number of this process, and how many there are; it gets its part of each batch, see `part_of`.
     """
     collate_fn: Any = collate_batch
     source: Any = split
     if _fits(split, device):
         source, collate_fn, workers = ResidentDataset(split, device), _unchanged, 0
+    on_host = source is split
+    if process[1] > 1:
+        source, collate_fn = PartsOfBatches(source, split, *process), _unchanged
     return DataLoader(
         source,
         batch_size=batch_size,
         sampler=sampler,
         collate_fn=collate_fn,
         num_workers=workers,
-        pin_memory=device.type == "cuda" and source is split,
+        pin_memory=device.type == "cuda" and on_host,
         # A loader draws a number when it starts; from the global generator, that would change what a step draws.
         generator=torch.Generator(),
     )
@@ -155,6 +168,38 @@ class ResidentDataset(Dataset[Any]):
         pixels = self.images[chosen_].permute(0, 3, 1, 2).float().div_(255)
         images = pixels.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return Batch(images, self._objects.regrouped(rows_, index_, len(chosen)))
+
+
+class PartsOfBatches(Dataset[Any]):
+    """The parts of a split's batches that one of several processes has.
+
+    Random numbers of the images of other processes are drawn too, so that each image is augmented as in one
+    process that has the whole batch.
+
+    Args:
+        source: the split, or the `ResidentDataset` of it.
+        split: the split.
+        rank: number of the process.
+        processes: how many there are.
+    """
+
+    def __init__(self, source: Any, split: ObjectDataset | CachedDataset, rank: int, processes: int) -> None:
+        self.source, self.split, self.rank, self.processes = source, split, rank, processes
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Returns the part of a batch, which torch's loader passes on to its `collate_fn`."""
+        start, end = part_of(len(indices), self.rank, self.processes)
+        if isinstance(self.source, ResidentDataset):
+            return self.source.__getitems__(indices[start:end])
+        for index in indices[:start]:
+            self.split.draw(index)
+        batch = collate_batch([self.split[index] for index in indices[start:end]])
+        for index in indices[end:]:
+            self.split.draw(index)
+        return batch
 
 
 def _unchanged(batch: Batch) -> Batch:

@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from ssdir.console import Advance, warn
 from ssdir.data.dataset import ObjectDataset
@@ -24,7 +24,9 @@ from ssdir.device import device_name
 from ssdir.formatting import about_seconds
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detector.ssd import SSD
+from ssdir.ops.distributed import batch_of
 from ssdir.outputs import atomic_file
+from ssdir.training.batch_norm import shared_batch_norm
 from ssdir.training.checkpoints import read_checkpoint, run_key, write_checkpoint
 from ssdir.training.graphs import DenseGraphs, has_graphs
 from ssdir.training.loading import Batch, CachedDataset, images_of, make_loader
@@ -75,30 +77,33 @@ class Stage:
 def fit_stage(fabric: Fabric, stage: Stage, session: Session) -> None:
     """Trains one stage from its last checkpoint, if there is one; afterwards its model is on the host.
 
+    With several processes, batch norm is that of the whole batch.
+
     Raises:
         InputError: if the checkpoint to go on from is damaged, or of another run; if the disk is full.
         OutOfTime: if the session's deadline came before the stage's last epoch.
     """
-    loop = StageLoop(fabric, stage, session)
-    loop.resume()
-    with loop.graphs(), session.watching(stage.folder.name) as advance:
-        while not loop.is_done and not loop.is_out_of_time:
-            loop.run_epoch(advance)
-    if not loop.is_done:
-        raise OutOfTime(
-            f"'{stage.folder.parent}', {stage.folder.name}: {loop.epoch} of {stage.config.epochs} epochs"
-        )
-    loop.finish()
+    with shared_batch_norm(stage.model) if fabric.world_size > 1 else nullcontext():
+        loop = StageLoop(fabric, stage, session)
+        loop.resume()
+        with loop.graphs(), session.watching(stage.folder.name) as advance:
+            while not loop.is_done and not loop.is_out_of_time:
+                loop.run_epoch(advance)
+        if not loop.is_done:
+            raise OutOfTime(
+                f"'{stage.folder.parent}', {stage.folder.name}: {loop.epoch} of {stage.config.epochs} epochs"
+            )
+        loop.finish()
 
 
 class StageLoop:
     """The state of a stage in training.
 
     What an epoch draws depends on the recipe's seed and on the epoch alone, so a resumed run equals an
-    uninterrupted one. A step whose loss or gradient is not finite changes no weight; it is counted in
-    `skipped_steps`. (The running statistics of batch norm have seen its images by then.) Batches without a single
-    object are counted in `empty_batches`. Of several processes, each has its share of a batch, and the first one
-    writes.
+    uninterrupted one, on any number of devices. A step whose loss or gradient is not finite changes no weight; it
+    is counted in `skipped_steps`. (The running statistics of batch norm have seen its images by then.) Batches
+    without a single object are counted in `empty_batches`. Of several processes, each has its part of each batch,
+    and the first one writes.
     """
 
     def __init__(self, fabric: Fabric, stage: Stage, session: Session) -> None:
@@ -107,19 +112,17 @@ class StageLoop:
         config, recipe, folder = stage.config, stage.recipe, stage.folder
         self.seconds_before = read_summary(folder.parent, folder.name).wall_seconds
         self.log = StageLog(folder) if fabric.is_global_zero else None
-        self.batch_size = config.batch_size // fabric.world_size
+        # All processes go through the batches of one process, of which each computes its part.
         self.sampler: DistributedSampler[Any] = DistributedSampler(
-            stage.train_split, fabric.world_size, fabric.global_rank, seed=recipe.seed * 100_003
+            stage.train_split, 1, 0, seed=recipe.seed * 100_003
         )
-        self.train_loader = make_loader(
-            stage.train_split, self.batch_size, fabric.device, self.sampler, recipe.workers
+        process = (fabric.global_rank, fabric.world_size)
+        self.train_loader, self.val_loader = (
+            make_loader(split, config.batch_size, fabric.device, sampler, recipe.workers, process)
+            for split, sampler in ((stage.train_split, self.sampler), (stage.val_split, None))
         )
-        self.val_loader = make_loader(stage.val_split, config.batch_size, fabric.device, None, recipe.workers)
         self.steps_per_epoch = len(self.train_loader)
-        model: Any = stage.model
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.objective = Objective(model).to(fabric.device)
+        self.objective = Objective(stage.model).to(fabric.device)
         if fabric.device.type == "cpu":  # Convolutions and RoIAlign read all channels of a pixel at once.
             self.objective.to(memory_format=torch.channels_last)
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
@@ -139,7 +142,8 @@ class StageLoop:
         values = {**self.train_epoch(advance), **self.validate()}
         selection, stage = self.stage.selection, self.stage
         if selection is not None and isinstance(stage.model, SSD) and selection.is_due(self.epoch):
-            values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, self.val_loader))
+            own_parts = (batch for batch, _ in self.batches(self.val_loader))
+            values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, own_parts))
             selection.add_epoch(self.epoch, values["val/ap50"], stage.model)
         step = (self.epoch + 1) * self.steps_per_epoch
         if self.log is not None:
@@ -153,15 +157,16 @@ class StageLoop:
     def train_epoch(self, advance: Advance) -> dict[str, float]:
         """Takes the steps of an epoch; returns the means of the losses."""
         seed = self.stage.recipe.seed * 100_003 + self.epoch
-        seed += self.fabric.global_rank << 50  # Each process draws its own noise.
         self.sampler.set_epoch(self.epoch)
         self.train_loader.generator.manual_seed(seed)
         torch.manual_seed(seed)
         self.objective.train()
         means, total = Means(), self.stage.config.epochs * self.steps_per_epoch
-        for number, batch in enumerate(self.train_loader, start=1 + self.epoch * self.steps_per_epoch):
-            losses = self.step(batch.to(self.fabric.device))
-            means.add(losses, len(batch.images))
+        for number, (batch, images) in enumerate(
+            self.batches(self.train_loader), start=1 + self.epoch * self.steps_per_epoch
+        ):
+            losses = self.step(batch)
+            means.add(losses, images)
             shown = f"epoch {self.epoch + 1} of {self.stage.config.epochs}"
             advance(number, total, f"{self.stage.folder.name}, {shown}: loss {losses['total']:.4g}")
             if number < total and time.monotonic() - self.noted > SECONDS_BETWEEN_NOTES:
@@ -171,6 +176,14 @@ class StageLoop:
                 self.add_samples(number - 1)
         counts = {"train/skipped_steps": self.skipped_steps, "train/empty_batches": self.empty_batches}
         return {**means.named("train"), **{name: float(count) for name, count in counts.items() if count}}
+
+    def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Batch, int]]:
+        """Yields this process's part of each batch of a loader, on the device, and the size of the whole batch."""
+        size, images, device = self.stage.config.batch_size, len(loader.dataset), self.fabric.device  # type: ignore[arg-type]
+        for start, batch in zip(range(0, images, size), loader, strict=True):
+            total = min(size, images - start)
+            with batch_of(len(batch.images), total, device):
+                yield batch.to(device), total
 
     def step(self, batch: Batch) -> dict[str, float]:
         """Takes a step, unless its loss or gradient is not finite; returns the losses."""
@@ -200,13 +213,13 @@ class StageLoop:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The means of the losses on the validation split, of which each process sees all."""
+        """The means of the losses on the validation split."""
         self.objective.eval()
         means = Means()
-        for batch in self.val_loader:
+        for batch, images in self.batches(self.val_loader):
             with self.fabric.autocast():
-                losses = self.objective(batch.to(self.fabric.device))
-            means.add(dict(zip(losses, self.values(list(losses.values())), strict=True)), len(batch.images))
+                losses = self.objective(batch)
+            means.add(dict(zip(losses, self.values(list(losses.values())), strict=True)), images)
         return means.named("val")
 
     def note(self, step: int, values: dict[str, float]) -> None:
@@ -297,10 +310,11 @@ class StageLoop:
     def graphs(self) -> Iterator[None]:
         """Within the block, steps replay CUDA graphs of the model's dense parts, where that is possible."""
         graphs, device = DenseGraphs(), self.fabric.device
-        if has_graphs(device) and self.fabric.world_size == 1 and len(self.stage.train_split) >= self.batch_size:
+        size = self.stage.config.batch_size
+        if has_graphs(device) and self.fabric.world_size == 1 and len(self.stage.train_split) >= size:
             try:
                 with self.fabric.autocast():
-                    graphs.capture(self.objective, self.batch_size)
+                    graphs.capture(self.objective, size)
             except RuntimeError as error:  # A backbone of anyone's may do what no graph can hold.
                 reason = str(error).partition("\n")[0]
                 warn(f"a CUDA graph could not be captured, so steps go kernel by kernel: {reason}")

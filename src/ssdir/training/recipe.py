@@ -21,6 +21,8 @@ from ssdir.models.ssdir import SSDIRConfig
 
 Precision = Literal["auto", "single", "bf16"]
 STAGES = ("detector", "representation")
+NOT_DECIDING = {"stage", "devices", "nodes"}
+"""Settings with which a run can be resumed changed: its weights do not depend on them, within rounding."""
 READ_OPTIONS = ("extent", "vocabulary", "outside")
 
 

@@ -16,7 +16,7 @@ from ssdir.config import Record, parse, parse_values
 from ssdir.documents import MAX_YAML_BYTES, json_text, read_json, read_text, yaml_text
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file, why_not_written
-from ssdir.training.recipe import STAGES, Recipe
+from ssdir.training.recipe import NOT_DECIDING, STAGES, Recipe
 
 RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 LOCK = ".lock"
@@ -152,7 +152,7 @@ def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, for
         raise InputError(f"'{out}' is a file: --out takes the folder of a run")
     if file.exists() and resume:
         stored, current = read_run_recipe(out).model_dump(), recipe.model_dump()
-        changed = [key for key in current if key != "stage" and stored[key] != current[key]]
+        changed = [key for key in current if key not in NOT_DECIDING and stored[key] != current[key]]
         if changed:
             raise InputError(
                 f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"

@@ -14,6 +14,7 @@ from ssdir.errors import InputError
 from ssdir.evaluation.detection import RANKING_THRESHOLD, detection_metrics
 from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
+from ssdir.ops.distributed import gather_values
 from ssdir.training.loading import Batch
 from ssdir.training.recipe import DetectorStageConfig
 
@@ -95,7 +96,10 @@ class BestEpoch:
     def measure(self, model: SSD, batches: Iterable[Batch]) -> float:
         """Measures AP50 of a detector in evaluation mode on the validation split."""
         threshold, device = min(RANKING_THRESHOLD, model.config.score_threshold), model.anchors.device
-        detected = [model.encode(batch.images.to(device), threshold).to("cpu") for batch in batches]
+        detected = []
+        for batch in batches:
+            own = model.encode(batch.images.to(device), threshold).to("cpu")
+            detected.append(Objects.cat(gather_values(own)))
         objects, side = self._letterbox.to_image(Objects.cat(detected)), model.image_size
         return detection_metrics(objects, self._targets, (side, side), self._ignored).get(AP50, 0.0)
 

@@ -83,16 +83,19 @@ def agreement(
 
     Args:
         embeddings: float (M, D), of the objects in the original images.
-        again: for each augmented view, embeddings (N, D) and the object of each, int64 (N,); N may differ.
+        again: for each augmented view, embeddings (N, D) and the object of each, int64 (N,); N may differ. With
+            several processes, M and N are this process's, and objects are numbered over all of them.
         temperature: see `info_nce`.
         decoupled: see `info_nce`.
 
     Returns:
         A scalar, in nats per object.
     """
+    # An object is compared with those of all processes, as in one process that has the whole batch.
+    embeddings = gather_rows(embeddings)
+    again = [(gather_rows(seen), gather_rows(rows)) for seen, rows in again]
     pairs = [(embeddings[rows], seen) for seen, rows in again]
     for (first, first_rows), (second, second_rows) in combinations(again, 2):
         here, there = (first_rows[:, None] == second_rows).nonzero(as_tuple=True)
         pairs.append((first[here], second[there]))
-    every = [(gather_rows(first), gather_rows(second)) for first, second in pairs]
-    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in every]).mean()
+    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in pairs]).mean()

@@ -24,7 +24,7 @@ from ssdir.models.losses import bernoulli_nll, laplacian_l1, normal_kl
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
-from ssdir.ops.distributed import normalizer, smallest
+from ssdir.ops.distributed import gather_rows, image_mean, normalizer, rows_of, totals
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import at_least_single
 
@@ -208,14 +208,14 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         )
         if "details" in terms:
             total = total + weights.details * terms["details"]
-        per_image = normalizer(len(latents), images.device) / latents.batch_size
+        per_image = normalizer(len(latents), images.device) / normalizer(latents.batch_size, images.device)
         if views:
             terms["consistency"] = self.agreement(latents, views)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
         if self.classifier is not None:
             terms["classes"] = self.class_loss(Objects.cat([sampled, *(view.objects for view in views)]))
             total = total + weights.classes * per_image * terms["classes"]
-        mse = (scene.reconstructions.detach() - images).square().mean()
+        mse = image_mean((scene.reconstructions.detach() - images).square())
         return {**terms, "total": total, "mse": mse}
 
     def infer_in_views(
@@ -238,10 +238,11 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             views = [
                 second_view(images, objects, config, min_side=6 / self.image_size) for _ in range(config.views)
             ]
+        labels = None if objects.labels is None else gather_rows(objects.labels)
         moved = [
             view.objects.replace(
                 anchor_index=self.detector.assign(view.objects.z_where),
-                labels=None if objects.labels is None else objects.labels[view.rows],
+                labels=None if labels is None else labels[view.rows],
             )
             for view in views
         ]
@@ -263,8 +264,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         """Computes the contrastive loss between views, see `infer_in_views`, in nats per object."""
         if self.projection is None or latents.z_what is None:
             raise ValueError("the consistency term needs consistency.weight > 0 and objects with z_what")
-        fewest = min(len(objects) for objects in (latents, *(view.objects for view in views)))
-        if smallest(fewest, latents.z_what.device) < 2:
+        counts = [len(latents), *(len(view.objects) for view in views)]
+        if min(totals(counts, latents.z_what.device)) < 2:
             return latents.z_what.sum() * 0  # A contrastive loss needs two objects.
         config, again = self.config.consistency, []
         for view in views:
@@ -283,8 +284,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         """Samples z_what and z_depth by the reparametrisation trick."""
         if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
             raise ValueError("objects need z_what, z_what_scale and z_depth to be sampled")
-        what = latents.z_what + latents.z_what_scale * torch.randn_like(latents.z_what)
-        depth = latents.z_depth + self.config.encoder.depth_scale * torch.randn_like(latents.z_depth)
+        rows = rows_of(len(latents), latents.device)
+        what = latents.z_what + latents.z_what_scale * rows.randn_like(latents.z_what)
+        depth = latents.z_depth + self.config.encoder.depth_scale * rows.randn_like(latents.z_depth)
         return latents.replace(z_what=what, z_depth=depth)
 
 
@@ -313,7 +315,7 @@ def elbo_terms(
     """
     if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
         raise ValueError("latents need z_what, z_what_scale and z_depth")
-    B, S = latents.batch_size, scene.appearances.shape[-1]
+    B, S = normalizer(latents.batch_size, images.device), scene.appearances.shape[-1]
     crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
     decoded = scene.appearances
     if scene.background is not None and scene.alpha is not None:

@@ -19,6 +19,7 @@ from ssdir.config import Config
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, grow_boxes, to_xyxy
 from ssdir.ops.compositing import composite_alpha
+from ssdir.ops.distributed import Rows, gather_rows, image_rows, rows_of, totals
 from ssdir.ops.glimpses import crop_glimpses
 
 
@@ -71,7 +72,7 @@ class View:
     Attributes:
         images: float (B, C, H, W), the augmented images.
         objects: the N objects in them.
-        rows: int64 (N,), the row of each among the original objects.
+        rows: int64 (N,), the row of each among the original objects, of all processes.
     """
 
     images: Tensor
@@ -88,7 +89,7 @@ def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: 
         config: the augmentation.
         min_side: least width and height of an object in the view, relative to the image.
     """
-    if config.view == "warp" or not len(objects):
+    if config.view == "warp" or not totals([len(objects)], images.device)[0]:
         view = _warp(images, objects, config, min_side)
     else:
         view = _copy_paste(images, objects, config, min_side)
@@ -98,27 +99,30 @@ def second_view(images: Tensor, objects: Objects, config: ViewConfig, min_side: 
 
 def _warp(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
     """Warps each image as a whole, by an affine map of its own and an elastic distortion."""
-    linear, offset = random_views(len(images), config, images.device)
+    rows = image_rows(len(images), images.device)
+    linear, offset = random_views(rows, config)
     moved, kept = view_objects(objects, linear, offset, min_side)
     views = view_images(images, linear, offset, config.elastic)
-    return View(vary_strokes(views, config.stroke_width), moved[kept], kept.nonzero()[:, 0])
+    numbers = rows_of(len(objects), images.device).start + kept.nonzero()[:, 0]
+    return View(vary_strokes(views, config.stroke_width), moved[kept], numbers)
 
 
 def _copy_paste(images: Tensor, objects: Objects, config: ViewConfig, min_side: float) -> View:
     """Makes new scenes, in which each object has the position and size of another."""
-    M, size = len(objects), (images.shape[-2], images.shape[-1])
-    rows = torch.randperm(M, device=images.device)
-    linear, _ = random_views(M, config, images.device)
+    every, size = rows_of(len(objects), images.device), (images.shape[-2], images.shape[-1])
+    rows = every.permutation()
+    linear, _ = random_views(every, config)
     cut_outs, extent = cut_out(images, objects, linear, config.elastic)
-    cut_outs = vary_strokes(cut_outs, config.stroke_width)[rows]
-    longer = objects.z_where[:, 2:].amax(dim=1, keepdim=True) * linear.det().sqrt()[rows, None]
-    shape = extent[rows] / extent[rows].amax(dim=1, keepdim=True)
+    cut_outs = gather_rows(vary_strokes(cut_outs, config.stroke_width))[rows]
+    growth, extent = gather_rows(linear.det().sqrt())[rows, None], gather_rows(extent)[rows]
+    longer = objects.z_where[:, 2:].amax(dim=1, keepdim=True) * growth
+    shape = extent / extent.amax(dim=1, keepdim=True)
     sides = (shape * longer).clamp(min=min_side, max=1)
     half = sides / 2
     center = torch.minimum(torch.maximum(objects.z_where[:, :2], half), 1 - half)
     moved = Objects(objects.image_index, objects.batch_size, torch.cat([center, sides], dim=1))
     seen = to_xyxy(grow_boxes(moved.z_where, CUT_OUT_MARGIN))
-    nearness = DEPTH_RANGE * torch.rand(M, device=images.device)
+    nearness = DEPTH_RANGE * every.rand()
     opaque = torch.ones_like(cut_outs[:, :1])
     scenes, _ = composite_alpha(cut_outs, opaque, seen, nearness, objects.image_index, objects.per_image, size)
     return View(scenes, moved, rows)
@@ -148,23 +152,23 @@ def cut_out(images: Tensor, objects: Objects, linear: Tensor, elastic: float = 0
     return F.grid_sample(pictures, distort(grid, elastic, OBJECT_POINTS), align_corners=False), extent
 
 
-def random_views(N: int, config: ViewConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Samples N affine maps, in coordinates from -1 to 1.
+def random_views(rows: Rows, config: ViewConfig) -> tuple[Tensor, Tensor]:
+    """Samples an affine map for each of N rows, in coordinates from -1 to 1.
 
     Returns:
         linear (N, 2, 2) and offset (N, 2): a point p of the image is at linear · p + offset in the view.
     """
 
     def symmetric(extent: float) -> Tensor:
-        return (2 * torch.rand(N, device=device) - 1) * extent
+        return (2 * rows.rand() - 1) * extent
 
     zoom = torch.exp(symmetric(math.log(config.zoom)))
     angle, shear = symmetric(math.radians(config.rotation)), symmetric(config.shear)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(N, 2, 2)
-    shearing = torch.eye(2, device=device).repeat(N, 1, 1)
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(rows.count, 2, 2)
+    shearing = torch.eye(2, device=rows.device).repeat(rows.count, 1, 1)
     shearing[:, 0, 1] = shear
-    offset = (2 * torch.rand(N, 2, device=device) - 1) * (zoom - 1).abs()[:, None]
+    offset = (2 * rows.rand(2) - 1) * (zoom - 1).abs()[:, None]
     return zoom[:, None, None] * rotation @ shearing, offset
 
 
@@ -194,7 +198,7 @@ def distort(grid: Tensor, elastic: float, points: int) -> Tensor:
     if not elastic:
         return grid
     # Twice: coordinates go from -1 to 1, shifts are relative to the side.
-    shifts = torch.randn(len(grid), 2, points, points, device=grid.device) * 2 * elastic
+    shifts = rows_of(len(grid), grid.device).randn(2, points, points) * 2 * elastic
     smooth = F.interpolate(shifts, size=grid.shape[1:3], mode="bicubic", align_corners=True)
     return grid + smooth.permute(0, 2, 3, 1)
 
@@ -203,7 +207,7 @@ def vary_strokes(images: Tensor, stroke_width: float) -> Tensor:
     """Mixes each image (N, C, H, W) with its dilation or its erosion, at a share of up to `stroke_width`."""
     if not stroke_width:
         return images
-    share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1) * stroke_width
+    share = (2 * rows_of(len(images), images.device).rand(1, 1, 1) - 1) * stroke_width
     thicker = torch.where(share > 0, 1.0, -1.0)  # Erosion is dilation of the negative.
     return torch.lerp(images, thicker * _dilate(thicker * images), share.abs())
 
@@ -218,16 +222,17 @@ def _dilate(images: Tensor) -> Tensor:
 def erase_rectangles(images: Tensor, patches: int) -> Tensor:
     """Covers each image (B, C, H, W) with `patches` grey rectangles of random position, size and intensity."""
     (B, _, H, W), device = images.shape, images.device
+    every = image_rows(B, device)
     across = (torch.arange(W, device=device) + 0.5) / W
     down = (torch.arange(H, device=device) + 0.5) / H
     smallest, largest = PATCH_SIDES
     for _ in range(patches):
-        half = (smallest + (largest - smallest) * torch.rand(B, 2, 1, device=device)) / 2
-        center = torch.rand(B, 2, 1, device=device)
+        half = (smallest + (largest - smallest) * every.rand(2, 1)) / 2
+        center = every.rand(2, 1)
         columns = (across - center[:, 0]).abs() < half[:, 0]
         rows = (down - center[:, 1]).abs() < half[:, 1]
         hidden = (rows[:, :, None] & columns[:, None, :])[:, None]
-        images = torch.where(hidden, torch.rand(B, 1, 1, 1, device=device), images)
+        images = torch.where(hidden, every.rand(1, 1, 1), images)
     return images
 
 
@@ -235,7 +240,9 @@ def jitter_boxes(objects: Objects, jitter: float) -> Objects:
     """Adds noise to the centres and sizes of boxes, with a standard deviation of `jitter` times their sides."""
     if not jitter:
         return objects
-    errors = (torch.randn_like(objects.z_where) * jitter).clamp(-MAX_JITTER, MAX_JITTER)
+    errors = (rows_of(len(objects), objects.device).randn_like(objects.z_where) * jitter).clamp(
+        -MAX_JITTER, MAX_JITTER
+    )
     center, sides = objects.z_where[:, :2], objects.z_where[:, 2:]
     moved = torch.cat([center + errors[:, :2] * sides, sides * (1 + errors[:, 2:])], dim=1)
     return objects.replace(z_where=clip_cxcywh(moved))

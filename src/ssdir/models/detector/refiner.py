@@ -21,7 +21,7 @@ from ssdir.models.backbones.base import init_xavier
 from ssdir.models.sizes import MAX_WIDTH
 from ssdir.objects import Objects
 from ssdir.ops.boxes import clip_cxcywh, decode_boxes, encode_boxes, grow_boxes, to_xyxy
-from ssdir.ops.distributed import normalizer
+from ssdir.ops.distributed import normalizer, rows_of
 from ssdir.ops.glimpses import crop_levels
 from ssdir.ops.precision import at_least_single
 
@@ -117,7 +117,9 @@ class Refiner(nn.Module):
         """
         copies = self.config.copies
         true = targets.z_where.repeat(copies, 1)
-        noisy = decode_boxes(torch.randn_like(true), true, (self.config.jitter, self.config.jitter))
+        rows = rows_of(len(targets), true.device)
+        noise = rows.randn_of_copies(copies, 4)
+        noisy = decode_boxes(noise, true, (self.config.jitter, self.config.jitter))
         noisy = clip_cxcywh(noisy).clamp(min=_MIN_SIDE)
         delta_targets = encode_boxes(true, noisy, self.variances)
         deltas, class_logits = self._heads(maps, noisy, targets.image_index.repeat(copies))

@@ -14,6 +14,7 @@ from ssdir.config import Config
 from ssdir.models.losses import LOG_MARGIN, gaussian_log_prob, normal_kl
 from ssdir.models.sizes import MAX_WIDTH, Widths
 from ssdir.models.space.networks import SubpixelDecoder, positive, strided
+from ssdir.ops.distributed import image_rows
 
 MASK_DIM = 32
 """Size of each mask's latent [z_mask_dim]."""
@@ -121,7 +122,8 @@ class SceneMixture(nn.Module):
         inputs = torch.cat([log_masks, repeat(images, "b c h w -> b k c h w", k=K)], dim=2)
         parameters = self.component_encoder(rearrange(inputs, "b k c h w -> (b k) c h w"))
         loc, scale = _normal(rearrange(parameters, "(b k) d -> b k d", k=K))
-        latents = loc + scale * torch.randn_like(scale) if sample else loc
+        rows = image_rows(len(images), images.device)
+        latents = loc + scale * rows.randn_like(scale) if sample else loc
         prior_loc, prior_scale = (0.0, 1.0) if prior is None else _normal(prior)
         kl = kl_masks + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=(1, 2))
         components = self._enlarged(self.component_decoder(rearrange(latents, "b k d -> (b k) d"))).sigmoid()
@@ -131,14 +133,14 @@ class SceneMixture(nn.Module):
 
     def _infer_masks(self, images: Tensor, sample: bool) -> tuple[Tensor, Tensor]:
         """Infers latents (B, K, D) of the masks, each given those before it, and computes their KL (B,)."""
-        features = self.image_encoder(images)
+        features, rows = self.image_encoder(images), image_rows(len(images), images.device)
         latent = self.first_mask.expand(len(images), -1)
         posterior, prior = self.posterior_cell.start(len(images)), self.prior_cell.start(len(images))
         latents, kl = [], images.new_zeros(len(images))
         for _ in range(self.config.num_components):
             posterior = self.posterior_cell(torch.cat([latent, features], dim=1), posterior)
             loc, scale = _normal(self.posterior_head(posterior[0]))
-            latent = loc + scale * torch.randn_like(scale) if sample else loc
+            latent = loc + scale * rows.randn_like(scale) if sample else loc
             prior_loc, prior_scale = _normal(self.prior_head(prior[0]))
             kl = kl + normal_kl(loc, scale, prior_loc, prior_scale).sum(dim=1)
             prior = self.prior_cell(latent, prior)

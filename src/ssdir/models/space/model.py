@@ -29,6 +29,7 @@ from ssdir.models.space.networks import SPACEDecoder
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
 from ssdir.ops.compositing import composite_alpha
+from ssdir.ops.distributed import image_mean, image_rows, normalizer
 from ssdir.ops.glimpses import sample_glimpses
 from ssdir.ops.pasting import paste_sum
 
@@ -255,22 +256,23 @@ class SPACE(GenerativeModel):
             windows, presence, nearness = self._sample_grid(posterior, step)
         image_index = posterior.image_index
         what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, image_index))
-        appearances, alpha = self._decode_what(what_loc + what_scale * torch.randn_like(what_scale))
+        every_cell = image_rows(len(images), images.device).times(self.config.grid**2)
+        appearances, alpha = self._decode_what(what_loc + what_scale * every_cell.randn_like(what_scale))
         behind = self.background(images, self.config.background_sigma)
         with torch.autocast(images.device.type, enabled=False):
             gate = presence[:, None, None, None]
-            counts = [len(windows) // len(images)] * len(images)  # Every cell is decoded.
+            counts = [self.config.grid**2] * len(images)  # Every cell is decoded.
             place = (windows, nearness, image_index, counts, (self.image_size, self.image_size))
             foreground, coverage = composite_alpha(appearances * gate, alpha * gate, *place)
             kl_what = normal_kl(what_loc, what_scale, 0.0, 1.0).sum(dim=1)
             terms = {
                 "nll": self._nll(images, foreground, coverage, behind, step),
                 **self._kl_terms(posterior, kl_what, step),
-                "kl_background": behind.kl.mean(),
+                "kl_background": image_mean(behind.kl),
                 "boundary": self._boundary(windows, gate, coverage, step),
             }
         reconstructions = foreground + (1 - coverage) * behind.pictures
-        mse = (reconstructions.detach() - images).square().mean()
+        mse = image_mean((reconstructions.detach() - images).square())
         return {**terms, "total": torch.stack(list(terms.values())).sum(), "mse": mse}
 
     def _nll(
@@ -286,12 +288,13 @@ class SPACE(GenerativeModel):
             weight = torch.full_like(coverage, FIXED_ALPHA)
         colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
         log_foreground = gaussian_log_prob(images, colours, FOREGROUND_SIGMA)
-        return -mixture_log_likelihood(log_foreground, behind.log_likelihood, weight).mean()
+        return -image_mean(mixture_log_likelihood(log_foreground, behind.log_likelihood, weight))
 
     def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Samples every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
-        where = posterior.where_loc + posterior.where_scale * torch.randn_like(posterior.where_loc)
-        depth = posterior.depth_loc + posterior.depth_scale * torch.randn_like(posterior.depth_loc)
+        rows = image_rows(len(posterior.where_loc), posterior.where_loc.device)
+        where = posterior.where_loc + posterior.where_scale * rows.randn_like(posterior.where_loc)
+        depth = posterior.depth_loc + posterior.depth_scale * rows.randn_like(posterior.depth_loc)
         presence = sample_relaxed_bernoulli(posterior.present_logits, self.config.temperature.value(step))
         nearness = DEPTH_SHARPNESS * depth.sigmoid()
         return to_xyxy(self._windows(where)).flatten(0, 1), presence.flatten(), nearness.flatten()
@@ -302,7 +305,8 @@ class SPACE(GenerativeModel):
         An object's KL is weighted by its presence: under the paper's prior an absent object has no latents, hence
         the expectation over presence. (The authors' code counts the KL of every cell in full.)
         """
-        config, B = self.config, len(posterior.present_logits)
+        logits = posterior.present_logits
+        config, B = self.config, normalizer(len(logits), logits.device)
         present = posterior.present_logits.sigmoid().flatten()
         of_cells = {
             "kl_where": posterior.kl_where(
@@ -320,10 +324,10 @@ class SPACE(GenerativeModel):
         weight = self.config.boundary.value(step)
         if not weight:
             return coverage.new_zeros(())
-        counts = [len(windows) // len(coverage)] * len(coverage)
+        counts = [self.config.grid**2] * len(coverage)
         frames = paste_sum(self.ring * gate, windows, counts, (self.image_size, self.image_size))
         penalty = 0.5 * (frames * coverage / BOUNDARY_SIGMA).square()
-        return weight * penalty.sum() / len(coverage)
+        return weight * penalty.sum() / normalizer(len(coverage), coverage.device)
 
     def _windows(self, where: Tensor) -> Tensor:
         return windows_from_where(where, self.config.grid, min_side=1 / self.image_size)

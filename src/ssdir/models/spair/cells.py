@@ -15,6 +15,7 @@ from ssdir.models.presence import sample_relaxed_bernoulli
 from ssdir.models.sizes import MAX_WIDTH, HiddenWidths
 from ssdir.models.spair.parts import LOGIT_LIMIT, SPAIRGlimpseConfig, SPAIRGlimpseEncoder, mlp, squash
 from ssdir.ops.boxes import to_xyxy
+from ssdir.ops.distributed import image_rows
 from ssdir.ops.glimpses import sample_glimpses
 
 OFFSET_RANGE = (-0.5, 1.5)
@@ -293,7 +294,7 @@ def _held(parameters: Tensor, wheels: bool) -> Tensor:
 
 
 def _sample(loc: Tensor, scale: Tensor, sample: bool) -> Tensor:
-    return loc + scale * torch.randn_like(loc) if sample else loc
+    return loc + scale * image_rows(len(loc), loc.device).randn_like(loc) if sample else loc
 
 
 def _stretch(share: Tensor, span: tuple[float, float]) -> Tensor:

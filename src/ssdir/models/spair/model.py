@@ -27,6 +27,7 @@ from ssdir.models.spair.parts import (
 )
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.distributed import image_mean, normalizer
 from ssdir.ops.glimpses import sample_glimpses
 from ssdir.ops.pasting import paste_sum
 
@@ -282,10 +283,10 @@ class SPAIR(GenerativeModel):
                 wheels=self.training and step < self.config.wheels_steps,
             )
             reconstructions = self._decode_cells(cells)
-            nll = bernoulli_nll(reconstructions, images).sum() / len(images)
+            nll = bernoulli_nll(reconstructions, images).sum() / normalizer(len(images), images.device)
             divergences = self._kl(cells, step)
         total = nll + torch.stack(list(divergences.values())).sum()
-        mse = (reconstructions.detach() - images).square().mean()
+        mse = image_mean((reconstructions.detach() - images).square())
         return {"nll_image": nll, **divergences, "total": total, "mse": mse}
 
     def _decode_cells(self, cells: Cells) -> Tensor:
@@ -296,7 +297,7 @@ class SPAIR(GenerativeModel):
         return self._render(appearances, alpha, cells.present[decoded], cells.depth[decoded], boxes, counts)
 
     def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
-        prior, B = self.config.prior, len(cells.present)
+        prior, B = self.config.prior, normalizer(len(cells.present), cells.present.device)
         loc = cells.where_loc.new_tensor([OFFSET_PRIOR[0]] * 2 + [prior.size_loc] * 2)
         scale = cells.where_loc.new_tensor([OFFSET_PRIOR[1]] * 2 + [prior.size_scale] * 2)
         where = normal_kl(cells.where_loc, cells.where_scale, loc, scale).sum(dim=2)
