@@ -83,6 +83,15 @@ def test_an_encoder_made_by_hand_is_run(tmp_path: Path) -> None:
     assert found.batch_size == 2
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("", 0), ("4,2", 0)])
+def test_threads_are_as_many_as_those_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    options = opened(encoder(), tmp_path)._session.get_session_options()
+    assert options.intra_op_num_threads == threads  # 0 is all cores.
+
+
 @pytest.mark.parametrize(
     ("about", "sentence"),
     [

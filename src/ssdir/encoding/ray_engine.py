@@ -9,7 +9,6 @@ come back: ray-project/ray#44967.)
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import socket
 import traceback
@@ -21,17 +20,14 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from typing import Any, NoReturn
 
-import cv2
-import pyarrow as pa
-
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.local import JobProgress
 from ssdir.encoding.part import PartEncoder, PartSummary
 from ssdir.encoding.ray_cluster import ray_cluster
+from ssdir.encoding.threads import limit_threads
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
 from ssdir.inference.engines import ONNX_SUFFIX
-from ssdir.inference.files import READERS
 from ssdir.storage import absolute
 
 MOST_ATTEMPTS = 5
@@ -184,12 +180,7 @@ class _Worker:
         try:
             if version != (own := package_version("ssdir")):
                 raise InputError(f"ssdir {version} needs workers of the same version, not {own}")
-            # Before the engine of the model is imported.
-            os.environ["OMP_NUM_THREADS"] = str(self._threads)
-            alone = self._threads == 1
-            cv2.setNumThreads(0 if alone else self._threads)
-            pa.set_cpu_count(self._threads)
-            self._encode = PartEncoder(self._job, readers=0 if alone else min(READERS, self._threads))
+            self._encode = PartEncoder(self._job, readers=limit_threads(self._threads))
         except Exception as error:
             return _Failure.of(error)
         return None

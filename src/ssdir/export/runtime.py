@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -141,6 +142,8 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        options.intra_op_num_threads = int(threads)  # ONNX Runtime takes all cores, whatever this variable says.
     options.log_severity_level = 4  # Errors become one sentence, from their exception.
     try:
         # The fallback of ONNX Runtime prints, and runs on another device than the requested one.
