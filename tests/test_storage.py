@@ -91,10 +91,13 @@ def test_what_lies_below_a_folder_comes_in_the_order_of_local_paths(
 def test_what_another_process_wrote_is_seen(s3_bucket: str) -> None:
     import s3fs
 
-    assert storage.list_files(s3_bucket) == []
-    s3fs.S3FileSystem(skip_instance_cache=True).pipe_file(f"{s3_bucket}/a", b"x")
-    assert storage.list_files(s3_bucket) == [f"{s3_bucket}/a"]
-    assert storage.exists(f"{s3_bucket}/a")
+    other = s3fs.S3FileSystem(skip_instance_cache=True)
+    for names in (["a"], ["a", "b"]):
+        other.pipe_file(f"{s3_bucket}/folder/{names[-1]}", b"x")
+        expected = [f"{s3_bucket}/folder/{name}" for name in names]
+        assert storage.list_files(f"{s3_bucket}/folder") == storage.list_below(s3_bucket) == expected
+        assert storage.matches(f"{s3_bucket}/folder/*") == [(uri, False) for uri in expected]
+        assert [storage.exists(f"{s3_bucket}/folder/{name}") for name in "ab"] == [True, "b" in names]
 
 
 def test_parquet_files_are_read_in_place(any_folder: Location, tmp_path: Path) -> None:

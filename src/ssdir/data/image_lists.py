@@ -27,8 +27,8 @@ LIST_SUFFIXES = frozenset({".txt", ".parquet"})
 LIST_COLUMNS = ("image", "uri", "url", "path", "file_name")
 """The columns of a Parquet file that may hold its images, the first that is there."""
 
-MAX_COMPARED = 50_000_000
-"""Number of entries of a list up to which repeated images are noticed: each takes 8 bytes of memory."""
+MAX_COMPARED = 10_000_000
+"""Number of entries of a list up to which repeated images are noticed, in 24 bytes of memory each."""
 
 _LONGEST_LINE = 1 << 16
 _BATCH_ROWS = 1 << 16
