@@ -70,10 +70,12 @@ class SearchPlan:
     def probed_of(self, share: float) -> int:
         """Returns how many partitions to search where a filter keeps a share of the objects.
 
-        A filter leaves fewer objects in each partition, and the nearest of them lie further apart: as many more
-        partitions are searched, up to all.
+        A filter leaves fewer objects in each partition, and the nearest of them lie further apart: more partitions
+        are searched, by the square root of 1 / share (measured in docs/search.md), up to all.
         """
-        return min(self.partitions, math.ceil(self.probed / max(share, self.probed / max(self.partitions, 1))))
+        if share * self.partitions**2 <= self.probed**2:
+            return self.partitions
+        return min(self.partitions, math.ceil(self.probed / math.sqrt(share)))
 
     def lance_config(self) -> Any:
         """Returns LanceDB's description of the index."""
