@@ -226,6 +226,14 @@ def refused(path: Path, read: Callable[[Path], object] = read_info) -> str:
     return str(error.value)
 
 
+def test_a_part_that_has_lost_the_name_of_its_model(folder: Path) -> None:
+    path, identity = folder / part_name(1), read_info(folder).identity
+    pq.write_table(pq.ParquetFile(path).read().replace_schema_metadata({}), path)
+    assert f"'{path}' does not say which model encoded it" in refused(folder)
+    assert not read_info(folder, identity).names_model
+    assert read_stored(folder, identity).by_image()[1] == [f"image-{number}.png" for number in (0, 2, 3, 6, 7, 8)]
+
+
 def test_a_part_that_is_missing(folder: Path) -> None:
     (folder / part_name(1)).unlink()
     assert refused(folder) == (

@@ -69,7 +69,8 @@ def read_boxes(path: str | Path, annotations: str | Path | None = None, unit: Bo
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"boxes '{path}' is {'a folder, not a file' if path.is_dir() else 'not there'}")
+        is_folder = "a folder, not a file: ssdir convert --to parquet joins parts to one"
+        raise InputError(f"boxes '{path}' is {is_folder if path.is_dir() else 'not there'}")
     suffix = path.suffix.lower()
     if annotations is not None and suffix != ".json":
         raise InputError(f"annotations name the images of COCO's results: leave them out for '{path}'")
