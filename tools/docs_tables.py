@@ -27,6 +27,9 @@ from typing import Any
 
 import yaml
 
+from ssdir.benchmark.plan import EncodingPlan
+from ssdir.benchmark.plan_tables import plan_tables
+from ssdir.formatting import rounded
 from ssdir.models.catalogue import list_models
 from ssdir.models.shipped import WEIGHTS_FILE, model_cards
 from ssdir.object_table import OBJECT_COLUMNS
@@ -319,6 +322,39 @@ def loading() -> str:
         f"Reading faces for `widerface-128` is {times['preloaded']:.1f} times as fast as training on them with "
         f"the same core, and {times['files']:.1f} times as fast where every epoch reads the files again "
         "(`results/bench/loading.json`)."
+    )
+
+
+@generated
+def plans() -> str:
+    """Encoding a billion images by two models, as `ssdir bench --plan` prints it."""
+    models = {model: content(f"bench/plan-{model}") for model in ("tiny-digits", "photos")}
+    parts = [plan_tables(EncodingPlan.model_validate(plan)) for plan in models.values()]
+    rows = [
+        [one[0].replace(" x ", " × "), one[1], other[1]]
+        for tables in zip(*parts, strict=True)
+        for one, other in zip(*(each.rows for each in tables), strict=True)
+    ]
+    return table(["", *(f"`{model}`" for model in models)], rows)
+
+
+@generated
+def plan_example() -> str:
+    """The arithmetic of the plan of photographs, in numbers."""
+    plan = EncodingPlan.model_validate(content("bench/plan-photos"))
+    cores, N = plan.cores, plan.cores.per_machine
+    each = cores.images_per_second.value / N
+    assert cores.machines is not None
+    assert cores.cost is not None
+    in_time = int(plan.deadline_hours / cores.part_hours.value)
+    return (
+        f"For `photos`, *r* / *N* is {rounded(each)} images/s. A part of {plan.images_per_part:,} images takes "
+        f"{plan.images_per_part:,} / {rounded(each)} s = {rounded(cores.part_hours.value)} h; a worker encodes "
+        f"{in_time} of them in {plan.deadline_hours:g} h, a machine {N * in_time}, and "
+        f"{plan.parts:,} / {N * in_time} = {rounded(plan.parts / (N * in_time), 5)}, so that "
+        f"{cores.machines.value:,.0f} machines encode all {plan.parts:,} parts in time. The core-hours are "
+        f"{plan.images:,} / {rounded(each)} / 3,600 = {rounded(cores.device_hours.value)}, and cost "
+        f"{rounded(cores.cost.value)} at 0.04 each."
     )
 
 

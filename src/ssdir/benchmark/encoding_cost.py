@@ -46,6 +46,8 @@ SECONDS, REPEATS = 3.0, 3
 MOST_WORKERS = 16
 """Most processes that encode at the same time: each has the model in memory."""
 
+BUSY = 0.5
+"""Running processes for each core from which on a warning says that the machine is busy."""
 MOST_LISTED = 1_000_000
 """Number of given images, the first ones, of which some are taken."""
 
@@ -107,6 +109,7 @@ class EncodingCost(Record):
         model: the model's name.
         latent_dim: size of its embeddings.
         cores: number of cores that the processes may use.
+        load: mean number of other running processes in the minute before; None where the system doesn't say.
         sample: the images.
         one_core: one worker of one thread, while the others wait.
         all_cores: a worker of one thread for each core, up to `MOST_WORKERS`, all at the same time.
@@ -123,6 +126,7 @@ class EncodingCost(Record):
     model: str
     latent_dim: int
     cores: int = Field(ge=1)
+    load: float | None
     sample: SampleImages
     one_core: WorkersCost
     all_cores: WorkersCost
@@ -162,12 +166,14 @@ def measure_encoding(
         repeats: number of measurements, after one that doesn't count.
         on_progress: called with (steps done, all steps, what is being measured).
 
-    An `InputWarning` says where images are samples, or couldn't be read.
+    An `InputWarning` says where images are samples or couldn't be read, and where the machine is busy.
 
     Raises:
         InputError: as `load_encoder` and `stream_locations`; if no image can be read; if a worker dies.
     """
-    started, cores = time.perf_counter(), _usable_cores()
+    started, cores, load = time.perf_counter(), _usable_cores(), _load()
+    if load is not None and load > BUSY * cores:
+        _warn(f"{load:.1f} other processes run on {counted(cores, 'core')}: what is measured is what they leave")
     encoder, devices = load_encoder(model, device="cpu"), _gpus(model)
     steps = repeats + 1 + len(devices)
     with TemporaryDirectory() as name:
@@ -200,6 +206,7 @@ def measure_encoding(
             model=model,
             latent_dim=encoder.latent_dim,
             cores=cores,
+            load=load,
             sample=sample,
             one_core=one,
             all_cores=all_cores,
@@ -270,13 +277,13 @@ class _Jobs:
 
 def _warn_of(sample: SampleImages) -> None:
     if sample.generated:
-        text = (
-            "samples were measured: give some of your own by --images, on whose size and objects the plan depends"
-        )
-        warnings.warn(InputWarning(text), stacklevel=3)
+        _warn("samples were measured: give images of your own by --images, which decide size, objects and time")
     if sample.unreadable:
-        text = f"{sample.unreadable} of {counted(sample.images, 'image')} that were measured couldn't be read"
-        warnings.warn(InputWarning(text), stacklevel=3)
+        _warn(f"{sample.unreadable} of {counted(sample.images, 'image')} that were measured couldn't be read")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(InputWarning(text), stacklevel=3)
 
 
 def _measure_gpu(model: str, device: str, jobs: _Jobs, repeats: int) -> WorkersCost:
@@ -307,6 +314,11 @@ def _longest(parts: Sequence[EncodedPart]) -> float:
 def _usable_cores() -> int:
     """Returns the number of cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load() -> float | None:
+    """Returns the mean number of running processes in the last minute; None where the system doesn't say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _gpus(model: str) -> list[str]:

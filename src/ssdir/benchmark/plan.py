@@ -21,12 +21,31 @@ from ssdir.formatting import format_bytes, quote
 
 Origin = Literal["measured", "computed", "extrapolated"]
 
-MEASURED_INDEX, MEASURED_SECONDS = (1_000_000, 64), 26.1
-"""Objects and embedding size of the index whose making was measured on two cores (`results/bench/search.json`)."""
 MOST_IMAGES = 10**15
 _IMAGES = "the images to plan for must be a whole number from 1 to 1e15"
 _WHOLE = re.compile(r"[0-9]+(_[0-9]+)*")
 _BYTES_PER_ROW_ID = 8
+
+
+@dataclass(frozen=True)
+class MeasuredIndex:
+    """The making of an index, as it was measured.
+
+    Attributes:
+        objects: number of its objects.
+        latent_dim: size of their embeddings.
+        seconds: time to make it on two cores.
+        peak_mb: peak memory of the process, in MiB; None where it was not measured.
+    """
+
+    objects: int
+    latent_dim: int
+    seconds: float
+    peak_mb: float | None
+
+
+MEASURED_INDEX = MeasuredIndex(1_000_000, 64, 26.1, None)
+"""From `results/bench/search.json`, which `benchmarks/search.py` wrote; a test compares them."""
 
 
 class Figure(Record):
@@ -107,6 +126,7 @@ class IndexPlan(Record):
         size: bytes on disk.
         least_hours: to make it on two cores, if its time grows as the objects and their embeddings do.
         most_hours: if it grows as the number of partitions too, with each of which k-means compares an object.
+        memory: least peak memory to make it, in bytes; None where that was not measured.
     """
 
     kind: Literal["exact", "IVF", "IVF-PQ"]
@@ -114,6 +134,7 @@ class IndexPlan(Record):
     size: Figure
     least_hours: Figure
     most_hours: Figure
+    memory: Figure | None
 
 
 class EncodingPlan(Record):
@@ -256,7 +277,7 @@ class _Work:
         if not each:
             return None
         machines = math.ceil(self.parts / (per_machine * each))
-        return _figure(machines, "machines", f"{each:,} parts by a worker")
+        return _figure(machines, "machines", f"{each:,} parts a worker")
 
 
 def _by_cores(cost: EncodingCost, work: _Work, price: float | None) -> DevicePlan:
@@ -280,12 +301,12 @@ def _by_gpus(cost: EncodingCost, work: _Work, price: float | None) -> DevicePlan
 
 def _index(objects: int, latent_dim: int) -> IndexPlan:
     """Plans the index of so many objects, without the paths of images, which differ."""
-    search, (count, dim) = SearchPlan.of(objects, latent_dim), MEASURED_INDEX
+    search, known = SearchPlan.of(objects, latent_dim), MEASURED_INDEX
     row = sum(_width(kind) for kind in index_schema(latent_dim).types)
     partitioned = (search.sub_vectors or 4 * latent_dim) + _BYTES_PER_ROW_ID if search.partitions else 0
-    least = MEASURED_SECONDS / 3600 * objects * latent_dim / (count * dim)
-    more = max(1.0, search.partitions / SearchPlan.of(count, dim).partitions)
-    basis = f"{count / 1e6:g} M of {dim} numbers"
+    least = known.seconds / 3600 * objects * latent_dim / (known.objects * known.latent_dim)
+    more = max(1.0, search.partitions / SearchPlan.of(known.objects, known.latent_dim).partitions)
+    basis = f"{known.objects / 1e6:g} M of {known.latent_dim} numbers"
     return IndexPlan(
         kind="IVF-PQ" if search.sub_vectors else "IVF" if search.partitions else "exact",
         partitions=search.partitions,
@@ -293,10 +314,11 @@ def _index(objects: int, latent_dim: int) -> IndexPlan:
             value=objects * (row + partitioned),
             unit="bytes",
             origin="computed",
-            basis=f"{row + partitioned:,} B each without paths",
+            basis=f"{row + partitioned:,} B each, no paths",
         ),
         least_hours=_figure(least, "hours", basis),
-        most_hours=_figure(least * more, "hours", f"{basis}, times {more:.3g}"),
+        most_hours=_figure(least * more, "hours", f"x {more:.3g} for partitions"),
+        memory=None if known.peak_mb is None else _figure(known.peak_mb * 2**20, "bytes", basis),
     )
 
 

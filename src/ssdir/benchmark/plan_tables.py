@@ -62,6 +62,7 @@ def _measured(plan: EncodingPlan) -> list[Row]:
         ),
         ("Parquet per image", format_bytes(cost.bytes_per_image), f"part of {format_bytes(cost.part_bytes)}"),
         ("peak memory of a worker", format_bytes(several.peak_mb * 2**20), "the largest"),
+        *((("load before", f"{cost.load:.1f}", "other running processes"),) if cost.load is not None else ()),
         ("start of a worker", format_hours(several.start_seconds / 3600), "the slowest"),
     ]
 
@@ -69,8 +70,10 @@ def _measured(plan: EncodingPlan) -> list[Row]:
 def _devices(plan: EncodingPlan, devices: DevicePlan) -> BenchTable:
     kind, hours = devices.kind, f"{plan.deadline_hours:g} h"
     machines = devices.machines
-    rows: list[Row] = [
-        (f"images/s of {counted(devices.per_machine, kind)}", *_cells(devices.images_per_second, rounded)),
+    rate, rows = devices.images_per_second, list[Row]()
+    if rate.origin != "measured":  # Then it is in the other table.
+        rows.append((f"images/s of {counted(devices.per_machine, kind)}", *_cells(rate, rounded)))
+    rows += [
         (f"{kind}-hours", *_cells(devices.device_hours, rounded)),
         ("time on this machine", *_cells(devices.hours, format_hours)),
         ("time of a part", *_cells(devices.part_hours, format_hours)),
@@ -99,6 +102,8 @@ def _output(plan: EncodingPlan) -> list[Row]:
             ("time to make it, at least", *_cells(plan.index.least_hours, format_hours)),
             ("time to make it, at most", *_cells(plan.index.most_hours, format_hours)),
         ]
+        if plan.index.memory is not None:
+            rows.append(("memory to make it, at least", *_cells(plan.index.memory, format_bytes)))
     return rows
 
 
