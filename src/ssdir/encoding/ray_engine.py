@@ -85,8 +85,8 @@ def encode_parts_by_ray(
         gpus = _gpus_per_worker(job, workers, ray)
         size = min(_number_of_workers(workers, gpus, ray), len(missing))
         actor = ray.remote(num_cpus=workers.cpus_per_worker, num_gpus=gpus)(_Worker)
-        job = _for_workers(job, gpus)
-        dispatch = _Dispatch(ray, lambda: actor.remote(job, workers.cpus_per_worker), missing, progress.add)
+        shared = ray.put(_for_workers(job, gpus))  # Given boxes may be many.
+        dispatch = _Dispatch(ray, lambda: actor.remote(shared, workers.cpus_per_worker), missing, progress.add)
         try:
             dispatch.run(size)
         finally:
