@@ -100,13 +100,14 @@ class Encoding:
 
 
 def kill_often(encoding: Encoding, number: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Kills so many times while the encoding runs."""
+    """Kills so many times while the encoding runs, each kind as often, in random order."""
+    kinds = rng.permutation([KINDS[index % len(KINDS)] for index in range(number)]).tolist()
     kills: list[dict[str, Any]] = []
     while len(kills) < number:
         if not encoding.wait_for(encoding.parts() + int(rng.integers(1, MOST_PARTS_BETWEEN + 1))):
             break
         time.sleep(rng.uniform(0, MOST_DELAY_SECONDS))
-        kind, parts = str(rng.choice(KINDS)), encoding.parts()
+        kind, parts = kinds[len(kills)], encoding.parts()
         if encoding.process.poll() is not None:
             break
         if encoding.kill(kind, rng):
@@ -144,7 +145,7 @@ def parts_of(folder: Path) -> set[str]:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    number, count = (3, 1000) if arguments.small else (arguments.kills, 6000)
+    number, count = (3, 1000) if arguments.small else (arguments.kills, 8000)
     images = make_images(folder / "images", count, arguments.seed, count // 100)
     machines = Machines()
     try:
