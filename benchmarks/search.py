@@ -48,7 +48,8 @@ from ssdir.store.writer import ObjectWriter
 
 DIM, CLUSTERS, BASES, QUERIES, NEAREST = 64, 20_000, 64, 300, 10
 BLOCK, PER_IMAGE = 100_000, 10
-ADDED = 10_000
+ADDED = {"add_few": 10_000, "add_more": 60_000}
+"""Numbers of objects that are added: few are in no partition, more are assigned to those that there are."""
 COLD = 20
 """Queries that are each asked of a newly opened index, none of whose files are in memory."""
 SHARES = {"half": 0.5, "hundredth": 0.01, "ten_thousandth": 0.0001}
@@ -205,6 +206,7 @@ def measure(make: Callable[[int, int], Blocks], count: int, folder: Path) -> dic
         record.write_bytes(pickle.dumps((built, exact)))
     built, exact = pickle.loads(record.read_bytes())
     index, plan = folder / "index", SearchPlan.of(count, DIM)
+    added = {name: in_own_process(extend, index, objects) for name, objects in more_objects(make)}
     return {
         "objects": count,
         "intrinsic_dimension": intrinsic_dimension(exact[""].cosines),
@@ -215,8 +217,13 @@ def measure(make: Callable[[int, int], Blocks], count: int, folder: Path) -> dic
         "partitions_bytes": bytes_in(index / "objects.lance" / "_indices"),
         "search": in_own_process(search, index, queries, exact, filters),
         "cold": in_own_process(ask_cold, index, queries),
-        "add": in_own_process(extend, index, next(make(ADDED, 2))),
+        **added,
     }
+
+
+def more_objects(make: Callable[[int, int], Blocks]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for name, count in ADDED.items():
+        yield name, next(make(count, 2))
 
 
 def write_objects(
@@ -272,7 +279,7 @@ def _first(exact: Exact, count: int) -> Exact:
 
 
 def build(path: Path, objects: Path) -> dict[str, Any]:
-    """Makes the index, and returns seconds, also of each stage, and the peak of memory in MB."""
+    """Makes the index; returns seconds, those after which each stage began, and the peak of memory in MB."""
     stages: dict[str, float] = {}
     started = time.perf_counter()
 

@@ -174,8 +174,10 @@ def test_damage_is_noticed(make_objects: MakeObjects, s3_bucket: str) -> None:
 
 
 def test_commands_take_uris(make_objects: MakeObjects, s3_bucket: str) -> None:
-    uri = f"{s3_bucket}/index"
-    ok("index", make_objects(), "--out", uri)
+    uri, objects = f"{s3_bucket}/index", f"{s3_bucket}/objects.parquet"
+    write_bytes(objects, make_objects().read_bytes())
+    ok("index", objects, "--out", uri)
+    assert "already, such as one of" in run("index", objects, "--out", uri, "--add").stderr.replace("\n", " ")
     ok("index", make_objects("other.parquet", seed=1), "--out", uri, "--add")
     assert "all files as written" in ok("index", "--out", uri, "--check").output
     answer = json.loads(ok("search", uri, "--row", 70, "--json").output)[0]
