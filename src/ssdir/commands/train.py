@@ -42,15 +42,15 @@ def train(
     from ssdir.data.readers.registry import find_layout
     from ssdir.device import choose_device, device_name
     from ssdir.models.io import check_parts
-    from ssdir.training.devices import is_first_process
     from ssdir.training.fit import train as fit
+    from ssdir.training.processes import find_place
     from ssdir.training.run_folder import RECIPE_FILE
     from ssdir.training.session import Session
 
     # The number of classes is not known until the data are read.
     check_parts(settings.model, recipe, ["object"] if settings.classes == "object" else ["one", "another"])
-    divided = find_layout(data).held_out_of(data)
-    if is_first_process():
+    divided, is_first = find_layout(data).held_out_of(data), not find_place(settings).rank
+    if is_first:
         warn(f"training on {device_name(choose_device(device))}")
         if divided is not None:
             warn(f"'{data}' has no split val: a tenth of {divided} is held out to validate on")
@@ -60,7 +60,7 @@ def train(
         if not (out / RECIPE_FILE).exists():
             raise
         fail(f"interrupted: '{out}' is kept; continue with the same command and --resume", EXIT_INTERRUPTED)
-    if is_first_process():  # One of several processes prints.
+    if is_first:  # One of several processes prints.
         _print_result(recipe, overrides or [], data, out, summary, as_json)
 
 

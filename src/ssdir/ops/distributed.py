@@ -29,6 +29,16 @@ def are_several() -> bool:
     )
 
 
+def process_numbers() -> tuple[int, int]:
+    """Returns the number of this process, and how many there are."""
+    return (distributed.get_rank(), distributed.get_world_size()) if are_several() else (0, 1)
+
+
+def is_first() -> bool:
+    """Returns whether this is the first process, or the only one."""
+    return process_numbers()[0] == 0
+
+
 _has_whole_batch = False
 _images: Rows | None = None
 _group: tuple[Any, Any] = (None, None)

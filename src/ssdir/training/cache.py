@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.objects import Objects
+from ssdir.ops.distributed import are_several, gather_values, is_first, process_numbers
 from ssdir.outputs import checksum
 from ssdir.training.loading import CachedDataset, make_loader
 
@@ -64,6 +66,9 @@ def build_cache(
 ) -> CachedDataset:
     """Runs the frozen detector over the images of a data set as they are, once.
 
+    Of several processes, each does so for a share of the images, and all get all of it. Feature maps are then
+    written, whatever their size, for the processes of a machine to have them in memory once.
+
     Args:
         model: on the device to compute on; its detector is in evaluation mode.
         dataset: the images; with a transform, feature maps are not kept, for those of each epoch's images differ.
@@ -79,31 +84,68 @@ def build_cache(
     keeps_maps = model.reads_detector and device.type == "cpu" and dataset.transform is None
     shapes = model.detector.map_shapes if keeps_maps else []
     megabytes = sum(np.prod(shape) for shape in shapes) * len(dataset) * 2 / 2**20
-    target = folder / cache_key(model, dataset) if megabytes > limit_mb else None
-    if target is not None and (target / COMPLETE_FILE).exists():
+    is_written = megabytes > limit_mb or (are_several() and bool(shapes))
+    target = folder / cache_key(model, dataset) if is_written else None
+    if target is not None and gather_values((target / COMPLETE_FILE).exists())[0]:
         try:
             return _read(dataset, target, shapes)
         except InputError as error:
             warn(f"warning: the cache of the detector's features is made anew: {error}")
-            (target / COMPLETE_FILE).unlink()
-    levels = [_allocate(target, index, (len(dataset), *shape)) for index, shape in enumerate(shapes)]
-    parts: list[Objects] = []
-    done = 0
-    loader = make_loader(dataset.with_transform(None), batch_size, device)
+            gather_values(None)  # All have read it.
+            (target / COMPLETE_FILE).unlink(missing_ok=True)
+    levels = _allocate_all(target, len(dataset), shapes)
+    share, parts = _share(len(dataset), batch_size), list[Objects]()
+    done = share.start
+    loader = make_loader(dataset.with_transform(None), batch_size, device, share)
     with torch.no_grad():  # not inference_mode, whose tensors could not take part in autograd later
         for batch in loader:
             objects, features = model.detector.detect(batch.images.to(device))
             parts.append(objects.to("cpu"))
             for level, feature in zip(levels, features, strict=False):
-                level[done : done + len(batch.images)] = feature.half().cpu().numpy()
+                _write(level, done, feature.half().cpu().numpy())
             done += len(batch.images)
             if progress is not None:
-                progress(done, len(dataset))
-    objects = dataset.letterbox(range(len(dataset))).inside(Objects.cat(parts))
+                progress(done - share.start, len(share))
+    every = Objects.cat(gather_values(Objects.cat(parts)))
+    objects = dataset.letterbox(range(len(dataset))).inside(every)
     if target is not None:
-        _finish(target, objects, levels)
+        if is_first():
+            _finish(target, objects, levels)
+        gather_values(None)  # The first process has finished it.
         return _read(dataset, target, shapes)
     return CachedDataset(dataset, objects, levels)
+
+
+def _share(images: int, batch_size: int) -> range:
+    """Returns the images of this process: whole batches, so that they are those of one process."""
+    rank, processes = process_numbers()
+    batches = -(-images // batch_size)
+    start, end = batches * rank // processes, batches * (rank + 1) // processes
+    return range(start * batch_size, min(end * batch_size, images))
+
+
+def _allocate_all(target: Path | None, images: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Makes the arrays of all levels; of several processes, the first one makes files that the others open."""
+    levels: list[np.ndarray] = []
+    if target is None or is_first():
+        levels = [_allocate(target, index, (images, *shape)) for index, shape in enumerate(shapes)]
+    gather_values(None)
+    return levels or [
+        np.load(cast(Path, target) / _level_file(level), mmap_mode="r") for level in range(len(shapes))
+    ]
+
+
+def _write(level: np.ndarray, start: int, rows: np.ndarray) -> None:
+    """Writes rows of a level.
+
+    Into a file, they are written and not mapped: machines that share it would overwrite each other's pages.
+    """
+    if not isinstance(level, np.memmap):
+        level[start : start + len(rows)] = rows
+        return
+    with Path(str(level.filename)).open("rb+") as file:
+        file.seek(level.offset + start * level[:1].nbytes)
+        file.write(rows.tobytes())
 
 
 def _allocate(target: Path | None, level: int, shape: tuple[int, ...]) -> np.ndarray:

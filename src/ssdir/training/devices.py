@@ -10,20 +10,14 @@ from typing import Literal
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from torch import distributed
 
 from ssdir.device import choose_device
 from ssdir.errors import InputError
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.ops.precision import multiplies_bf16
 from ssdir.training.recipe import Recipe
-
-
-def is_first_process() -> bool:
-    """True in the one process of a training that writes files and prints."""
-    return not getattr(rank_zero_only, "rank", 0)
 
 
 def make_fabric(recipe: Recipe, device: str | None = None) -> Fabric:
@@ -48,6 +42,7 @@ def make_fabric(recipe: Recipe, device: str | None = None) -> Fabric:
         # Where a process has no objects, some of its parameters get no gradient.
         strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
         precision=fabric_precision(recipe, chosen),
+        plugins=[LightningEnvironment()],  # Whoever started the processes, see `ssdir.training.processes`.
     )
 
 
@@ -72,19 +67,3 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(flushed_before)
-
-
-@contextmanager
-def launched(fabric: Fabric) -> Iterator[None]:
-    """Starts the other processes of a training, if it has several, and ends them with this one."""
-    fabric.launch()
-    try:
-        yield
-        fabric.barrier()
-    except BaseException:
-        for process in getattr(fabric.strategy.launcher, "procs", []):
-            process.kill()
-        raise
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()

@@ -27,7 +27,7 @@ from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.registry import build_model, without_pretrained
 from ssdir.training.cache import build_cache
-from ssdir.training.devices import flushed_denormals, launched, make_fabric
+from ssdir.training.devices import flushed_denormals, make_fabric
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, StageLoop
 from ssdir.training.recipe import Recipe, StageConfig
@@ -145,11 +145,11 @@ def estimate_stages(
         warnings.simplefilter("ignore", InputWarning)
         sizes = {split: len(dataset) for split, dataset in splits.items()}
         fabric = make_fabric(recipe, device)
-        with launched(fabric):
-            parts, reading = _read_parts(recipe, splits)
-            prepare_folder(recipe, fingerprint(parts["train"]), Path(folder), resume=False)
-            measured = _Measurement(fabric, recipe, parts, sizes, Path(folder))
-            times = {stage: measured.stage(stage) for stage in stages}
+        fabric.launch()
+        parts, reading = _read_parts(recipe, splits)
+        prepare_folder(recipe, fingerprint(parts["train"]), Path(folder), resume=False)
+        measured = _Measurement(fabric, recipe, parts, sizes, Path(folder))
+        times = {stage: measured.stage(stage) for stage in stages}
         return TrainingTime(device_name(fabric.device), torch.get_num_threads(), reading, times)
 
 

@@ -26,11 +26,12 @@ from ssdir.models.registry import build_model, fetch_pretrained, without_pretrai
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache, remove_cache
 from ssdir.training.detector import adopt_detector, check_detector
-from ssdir.training.devices import flushed_denormals, is_first_process, launched, make_fabric
+from ssdir.training.devices import flushed_denormals, make_fabric
 from ssdir.training.estimate import estimate_stages, is_worth_estimating
 from ssdir.training.loading import CachedDataset
 from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components, fit_pooled_stages
+from ssdir.training.processes import agree, find_place, met
 from ssdir.training.recipe import STAGES, Recipe
 from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
 from ssdir.training.selection import BestEpoch, check_measurable, measuring_interval
@@ -62,6 +63,7 @@ class Run:
         data: folder of the data set.
         out: the run's folder.
         splits: `train` and `val`, in memory, without augmentation.
+        is_first: whether this is the one process of the training that writes files and prints.
         session: how it is watched, when it must end, and where it runs.
     """
 
@@ -69,6 +71,7 @@ class Run:
     data: Path
     out: Path
     splits: dict[str, ObjectDataset]
+    is_first: bool
     session: Session
 
     @property
@@ -84,7 +87,7 @@ class Run:
 
     def save(self, model: ObjectModel) -> None:
         """Writes the trained model into the run's folder."""
-        if is_first_process():
+        if self.is_first:
             model.eval().familiar_error = familiar_error(model, self.splits["val"])
             save_model(model, self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
 
@@ -124,30 +127,27 @@ def train(
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
-    if not is_first_process():
+    place = find_place(recipe)
+    if place.rank:
         session = replace(session, progress=_shown_by_the_first)
-    run = Run(recipe, data, out, _open_splits(recipe, data), session)
     fabric = make_fabric(recipe, session.device)
+    start = _Start(recipe, data, out, stages, resume, force, detector)
     with ExitStack() as stack:
-        if is_first_process():
+        run, data_hash, problem = None, None, None
+        try:
+            run = Run(recipe, data, out, _open_splits(recipe, data), not place.rank, session)
             data_hash = fingerprint(run.splits["train"])
-            had_detector = has_ended(out, "detector") and (resume or not force)
-            adopted = detector if "detector" in recipe.stages and not had_detector else None
-            # What may fail comes first: with force, a finished run is deleted.
-            _check_stages(run, stages, had_detector)
-            if adopted is not None:
-                check_detector(adopted, recipe, data_hash, out)
-            elif not had_detector:
-                fetch_pretrained(recipe.model)
-            check_folder(recipe, data_hash, out, resume=resume, force=force)
-            stack.enter_context(resumable(out))
-            stack.enter_context(locked(out))
-            # Again: until the lock was taken, another process may have written into the folder.
-            check_folder(recipe, data_hash, out, resume=resume, force=force)
-            prepare_folder(recipe, data_hash, out, resume=resume)
-            if adopted is not None:
-                adopt_detector(adopted, recipe, out)
-        stack.enter_context(launched(fabric))
+            if run.is_first:
+                start.prepare(run, data_hash, stack)
+        except InputError as error:
+            if place.started_by == "command":
+                raise
+            problem = error  # The processes that others have started wait for this one.
+        stack.enter_context(met(place, fabric.device.type))
+        if place.count > 1:
+            agree(place, out, data_hash, problem)
+        assert run is not None
+        fabric.launch()
         missing = fabric.broadcast([name for name in stages if not has_ended(out, name)])
         if not resume:
             _print_estimate(run, missing)
@@ -161,6 +161,39 @@ def train(
             train_rest(run, fabric)
     seconds = {name: read_summary(out, name).wall_seconds for name in STAGES if has_ended(out, name)}
     return RunSummary(out / "model", seconds)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What is checked and written before a training starts; see `train`."""
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    stages: tuple[str, ...]
+    resume: bool
+    force: bool
+    detector: Path | None
+
+    def prepare(self, run: Run, data_hash: str, stack: ExitStack) -> None:
+        """Checks and prepares the run's folder, and locks it until the end of `stack`."""
+        recipe, out, options = self.recipe, self.out, {"resume": self.resume, "force": self.force}
+        had_detector = has_ended(out, "detector") and (self.resume or not self.force)
+        adopted = self.detector if "detector" in recipe.stages and not had_detector else None
+        # What may fail comes first: with force, a finished run is deleted.
+        _check_stages(run, self.stages, had_detector)
+        if adopted is not None:
+            check_detector(adopted, recipe, data_hash, out)
+        elif not had_detector:
+            fetch_pretrained(recipe.model)
+        check_folder(recipe, data_hash, out, **options)
+        stack.enter_context(resumable(out))
+        stack.enter_context(locked(out))
+        # Again: until the lock was taken, another process may have written into the folder.
+        check_folder(recipe, data_hash, out, **options)
+        prepare_folder(recipe, data_hash, out, resume=self.resume)
+        if adopted is not None:
+            adopt_detector(adopted, recipe, out)
 
 
 def _shown_by_the_first(stage: str, done: int, total: int) -> None:
@@ -219,7 +252,7 @@ def _train_detector(run: Run, fabric: Fabric) -> None:
     selection = BestEpoch(val, config, every) if config.measures_epochs else None
     folder = run.out / "detector"
     fit_stage(fabric, Stage(model, run.augmented(), val, recipe, config, folder, selection), run.session)
-    if is_first_process():
+    if run.is_first:
         save_model(model.eval(), folder / "model", f"{recipe.name}: its detector, trained on {run.data.name}")
     fabric.barrier()
 
@@ -240,7 +273,7 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
             with run.session.watching("pooling features of the pretrained network") as progress:
                 fit_pooled_stages(model, cached["train"], recipe.seed, progress)
         fit_stage(fabric, Stage(model, cached["train"], cached["val"], recipe, config, folder), run.session)
-    elif is_first_process():
+    elif run.is_first:
         assert isinstance(model, PooledFeatures)
         fit_components(model.eval(), run.splits["train"], recipe, folder, run.session)
     run.save(model)
@@ -249,12 +282,12 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
 
 
 def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, CachedDataset]:
-    """The frozen detector's outputs for each split; the first of several processes writes them to the disk."""
+    """The frozen detector's outputs for each split; several processes compute a share each."""
     recipe, splits = run.recipe, run.splits
     if recipe.augment.representation:
         splits = {**splits, "train": run.augmented()}
     what = "running the frozen detector once over the data"
-    with fabric.rank_zero_first(), run.session.watching(what) as progress:
+    with run.session.watching(what) as progress:
         cached = {
             split: build_cache(
                 model,
@@ -265,7 +298,7 @@ def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, Cac
             )
             for split, dataset in splits.items()
         }
-    if not len(cached["train"].objects) and is_first_process():
+    if not len(cached["train"].objects) and run.is_first:
         warn(
             "warning: the detector detects nothing in the training split, so the representation learns nothing: "
             "train the detector longer, or lower model.ssd.score_threshold"

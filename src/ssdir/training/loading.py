@@ -99,7 +99,7 @@ def make_loader(
     split: ObjectDataset | CachedDataset,
     batch_size: int,
     device: torch.device,
-    sampler: Sampler[int] | None = None,
+    sampler: Sampler[int] | Sequence[int] | None = None,
     workers: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:

@@ -322,6 +322,8 @@ class StageLoop:
             with warnings.catch_warnings():
                 # Graphs are captured on a stream of their own, as torch remarks.
                 warnings.filterwarnings("ignore", "(?s).*AccumulateGrad node's stream")
+                # Gradients of weights that have channels last are copied before processes sum them.
+                warnings.filterwarnings("ignore", "(?s).*Grad strides do not match")
                 yield
         finally:
             graphs.release()
