@@ -99,11 +99,13 @@ def encoding_workers(kind: WorkerKind, number: int) -> Iterator[EncodingWorkers]
         number: how many.
     """
     context = multiprocessing.get_context("spawn")  # A fork of a process that has run torch may hang.
-    start = (kind, context.Barrier(number), time.time())
+    barrier = context.Barrier(number)
+    start = (kind, barrier, time.time())
     pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start, initargs=start)
     try:
         yield EncodingWorkers(pool, number)
     finally:
+        barrier.abort()  # None may wait for one that does not come.
         pool.shutdown(cancel_futures=True)
 
 
