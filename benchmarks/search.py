@@ -211,7 +211,7 @@ def measure(make: Callable[[int, int], Blocks], count: int, folder: Path) -> dic
         "objects": count,
         "intrinsic_dimension": intrinsic_dimension(exact[""].cosines),
         "cosine_of_nearest": float(exact[""].cosines[:, 0].mean()),
-        "plan": dataclasses.asdict(plan) | {"refine": plan.refine},
+        "plan": dataclasses.asdict(plan) | {"refine": plan.refine_factor(NEAREST)},
         "build": built,
         "index_bytes": bytes_in(index),
         "partitions_bytes": bytes_in(index / "objects.lance" / "_indices"),

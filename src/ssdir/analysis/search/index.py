@@ -242,8 +242,8 @@ class ObjectIndex:
             query = query.where(condition, prefilter=True)
         if self._plan.partitions:
             query = query.nprobes(self._plan.probed_of(share))
-        if self._plan.refine is not None:
-            query = query.refine_factor(self._plan.refine)
+        if (factor := self._plan.refine_factor(k)) is not None:
+            query = query.refine_factor(factor)
         records = query.select(["row", "_distance"]).to_arrow()
         similarity = 1 - records["_distance"].to_numpy().astype(np.float32)
         return Neighbours(records["row"].to_numpy(), similarity, self.rows)

@@ -17,9 +17,9 @@ PROBED_SHARE = 0.04
 LEAST_PROBED = 24
 ROWS_COMPARED = 400_000
 """Share of the partitions that is searched, the least number of them, and the most rows in them beyond that."""
-REFINE = 8
-"""Candidates by quantised embeddings, for each neighbour that is asked for, which are compared again exactly."""
-
+CANDIDATES = 8
+LEAST_CANDIDATES = 80
+"""Objects nearest by quantised embeddings that are compared again exactly: for each neighbour, and at least."""
 PARTITIONS_LAST = 2
 """Partitions are made anew when there are more than this many times the objects that they were made for."""
 
@@ -62,10 +62,9 @@ class SearchPlan:
             training_rows=min(rows, count // partitions),
         )
 
-    @property
-    def refine(self) -> int | None:
-        """Candidates for each neighbour that are compared again by their whole embeddings; None for none."""
-        return REFINE if self.sub_vectors else None
+    def refine_factor(self, k: int) -> int | None:
+        """Returns how many candidates for each of k neighbours are compared again exactly; None for none."""
+        return max(CANDIDATES, math.ceil(LEAST_CANDIDATES / k)) if self.sub_vectors else None
 
     def probed_of(self, share: float) -> int:
         """Returns how many partitions to search where a filter keeps a share of the objects.
