@@ -32,6 +32,9 @@ from ssdir.training.recipe import read_recipe
 from ssdir.training.session import Session
 
 IMAGES, STAGES = 320, ("detector", "representation")
+DETECTOR_EPOCHS = 8
+"""Of the detector that the representation is trained on, by the preset's own steps."""
+
 STEP: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-5, "schedule": "constant"}
 
 
@@ -51,27 +54,19 @@ def record(data: str, out: str, file: str, *overrides: str) -> None:
     session = Session(progress=lambda *_: None, device="cpu")
     train(recipe, Path(data), Path(out), resume=Path(out).exists(), session=session)
     if not find_place(recipe).rank:
-        Path(file).write_text(
-            json.dumps({"losses": losses, "seconds": times[-1] - times[5], "steps": len(times) - 6})
-        )
+        Path(file).write_text(json.dumps({"losses": losses, "seconds": times[-1] - times[5]}))
 
 
-def run(folder: Path, stage: str, name: str, steps: int, threads: int, devices: int) -> dict[str, Any]:
-    """Trains a stage in a process of its own."""
+def run(folder: Path, stage: str, name: str, epochs: int, threads: int, devices: int) -> dict[str, Any]:
+    """Trains a stage in a process of its own: the detector from scratch, the representation on one that detects."""
     out, file = folder / f"{stage}-{name}", folder / f"{stage}-{name}.json"
-    if stage == "representation":
-        shutil.copytree(folder / "detector-one", out)
     options = [f"stage={stage}", "precision=single", f"devices={devices}"]
-    for each, batch_size in (("detector", 32), ("representation", 16)):
-        epochs = -(-steps * batch_size // IMAGES)
-        fixed = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "optimizer": "adamw",
-            "lr": 1e-5,
-            "schedule": "constant",
-        }
-        options += [f"{each}.{key}={value}" for key, value in fixed.items()]
+    if name == "base" or stage == "representation":
+        options.append(f"detector.epochs={DETECTOR_EPOCHS}")
+    if stage == "representation":
+        shutil.copytree(folder / "detector-base", out)
+    measured = "representation" if name == "base" else stage
+    options += [f"{measured}.{key}={value}" for key, value in {"epochs": epochs, **STEP}.items()]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     where = [str(folder / "data"), str(out), str(file)]
     subprocess.run([sys.executable, __file__, "--record", *where, *options], env=environment, check=True)
@@ -92,10 +87,14 @@ def measure(steps: int) -> dict[str, Any]:
         folder = Path(place)
         config = ScatterConfig(canvas=128, grids=(3, 4), train=IMAGES, val=16, test=0)
         write_scatter(folder / "data", "digits", config)
+        batches = {stage: IMAGES // getattr(read_recipe("tiny"), stage).batch_size for stage in STAGES}
+        epochs = {stage: -(-steps // batches[stage]) for stage in STAGES}
+        run(folder, "detector", "base", epochs["representation"], 1, 1)
         for stage in STAGES:
-            one = run(folder, stage, "one", steps, 1, 1)
-            two = run(folder, stage, "two", steps, 1, 2)
-            threads = run(folder, stage, "threads", steps, 2, 1)
+            one, two, threads = (
+                run(folder, stage, name, epochs[stage], threads, devices)
+                for name, threads, devices in (("one", 1, 1), ("two", 1, 2), ("threads", 2, 1))
+            )
             results[stage] = {
                 "two_processes": largest(one, two, steps),
                 "threads": largest(one, threads, steps),
