@@ -50,7 +50,7 @@ def record(data: str, out: str, file: str, *overrides: str) -> None:
         times.append(time.perf_counter())
         return values
 
-    StageLoop.step = recorded  # type: ignore[method-assign]
+    StageLoop.step = recorded  # type: ignore[assignment,method-assign]
     session = Session(progress=lambda *_: None, device="cpu")
     train(recipe, Path(data), Path(out), resume=Path(out).exists(), session=session)
     if not find_place(recipe).rank:
@@ -58,7 +58,7 @@ def record(data: str, out: str, file: str, *overrides: str) -> None:
 
 
 def run(folder: Path, stage: str, name: str, epochs: int, threads: int, devices: int) -> dict[str, Any]:
-    """Trains a stage in a process of its own: the detector from scratch, the representation on one that detects."""
+    """Trains a stage in a process of its own: the detector anew, the representation on one that detects."""
     out, file = folder / f"{stage}-{name}", folder / f"{stage}-{name}.json"
     options = [f"stage={stage}", "precision=single", f"devices={devices}"]
     if name == "base" or stage == "representation":
@@ -77,7 +77,7 @@ def run(folder: Path, stage: str, name: str, epochs: int, threads: int, devices:
 def largest(first: dict[str, Any], second: dict[str, Any], steps: int) -> float:
     """Returns the largest relative difference of the losses of the first steps."""
     pairs = list(zip(first["losses"], second["losses"], strict=True))[:steps]
-    return max(abs(one - two) / abs(one) for one, two in pairs)
+    return float(max(abs(one - two) / abs(one) for one, two in pairs))
 
 
 def measure(steps: int) -> dict[str, Any]:
