@@ -102,8 +102,7 @@ def _output(plan: EncodingPlan) -> list[Row]:
             ("time to make it, at least", *_cells(plan.index.least_hours, format_hours)),
             ("time to make it, at most", *_cells(plan.index.most_hours, format_hours)),
         ]
-        if plan.index.memory is not None:
-            rows.append(("memory to make it, at least", *_cells(plan.index.memory, format_bytes)))
+        rows.append(("memory to make it, at least", *_cells(plan.index.memory, format_bytes)))
     return rows
 
 
