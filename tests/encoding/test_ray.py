@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from command_line import refused
+from ssdir.console import no_progress
 from ssdir.encoding import ray_cluster, ray_engine
 from ssdir.encoding.encode import encode_images
 from ssdir.encoding.job import EncodingJob
@@ -28,7 +28,7 @@ from ssdir.encoding.local import JobProgress
 from ssdir.encoding.options import EncodeOptions
 from ssdir.encoding.ray_engine import RayWorkers, encode_parts_by_ray
 from ssdir.errors import InputError, InputWarning
-from ssdir.store.folder import read_manifest
+from ssdir.store.folder import part_name, read_manifest
 from ssdir.store.objects_file import read_stored
 from ssdir.store.skipped import read_skipped
 
@@ -127,72 +127,56 @@ def test_rows_are_those_of_one_process(
     assert not ray.is_initialized()
 
 
-def test_a_killed_worker_loses_nothing(
+def test_killed_workers_and_machines_lose_nothing(
     tiny_model_dir: Path, images: Path, undisturbed: Path, machines: Machines, out: Path
 ) -> None:
-    def kill() -> None:
+    dead: list[int] = []
+
+    def kill_worker() -> None:
         (killed := worker_processes()[0]).kill()
         dead.append(killed.pid)
 
-    dead: list[int] = []
-    how = {"workers": machines.workers, "on_progress": once(8, kill)}
-    encode_images(str(tiny_model_dir), [images], out, IN_PARTS, **how)
+    first, second = once(8, kill_worker), once(56, machines.kill_one)
+
+    def kill_both(done: int, total: int, stage: str | None = None) -> None:
+        first(done, total)
+        second(done, total)
+
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS, on_progress=kill_both, workers=machines.workers)
+    assert_same(out, undisturbed)
     assert dead
-    assert_same(out, undisturbed)
-
-
-def test_a_killed_machine_loses_nothing(
-    tiny_model_dir: Path, images: Path, undisturbed: Path, machines: Machines, out: Path
-) -> None:
-    how = {"workers": machines.workers, "on_progress": once(8, machines.kill_one)}
-    encode_images(str(tiny_model_dir), [images], out, IN_PARTS, **how)
-    assert_same(out, undisturbed)
     assert len(machines.nodes) == 1
     machines.nodes.append(machines.add())
 
 
 class Troubled(EncodingJob):
-    """A job with a part that is trouble, as often as the folder's file `trouble` has bytes."""
+    """A job with a part that is trouble: each letter of the folder's file `trouble` is one time."""
 
     def part(self, number: int) -> Path:
         left = Path(str(self.folder)) / ".trouble"
-        if number == 1 and left.stat().st_size:
-            left.write_bytes(left.read_bytes()[1:])
-            self.trouble()
+        if number == 1 and (letters := left.read_text()):
+            left.write_text(letters[1:])
+            if letters[0] == "k":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("the disk had a bad moment")
         return super().part(number)
 
-    def trouble(self) -> None:
-        raise OSError("the disk had a bad moment")
 
-
-class Deadly(Troubled):
-    """A job with a part that ends its worker."""
-
-    def trouble(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def encode_troubled(
-    kind: type[Troubled], times: int, undisturbed: Path, out: Path, machines: Machines, **options: Any
-) -> list[int]:
+def encode_troubled(trouble: str, undisturbed: Path, out: Path, machines: Machines) -> list[str]:
     """Encodes the first parts of a job with trouble; returns those that were written."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     out.mkdir()
     shutil.copytree(undisturbed / "_images", out / "_images")
-    (out / ".trouble").write_bytes(b"x" * times)
+    (out / ".trouble").write_text(trouble)
     manifest = read_manifest(undisturbed)
     assert manifest is not None
-    job = kind(out, manifest, replace(IN_PARTS, **options))
-    progress = JobProgress(job, range(3), "cpu", lambda *_: None)
-    encode_parts_by_ray(job, range(3), machines.workers, progress)
-    return sorted(int(path.stem[5:]) for path in out.glob("part-*"))
+    job = Troubled(out, manifest, IN_PARTS)
+    encode_parts_by_ray(job, range(3), machines.workers, JobProgress(job, range(3), "cpu", no_progress))
+    return sorted(written(out))
 
 
-@pytest.mark.parametrize("kind", [Troubled, Deadly])
-def test_trouble_that_passes_is_survived(
-    kind: type[Troubled], undisturbed: Path, out: Path, machines: Machines
-) -> None:
-    assert encode_troubled(kind, 1, undisturbed, out, machines) == [0, 1, 2]
+def test_trouble_that_passes_is_survived(undisturbed: Path, out: Path, machines: Machines) -> None:
+    assert encode_troubled("ek", undisturbed, out, machines) == [part_name(number) for number in range(3)]
 
 
 def test_a_part_that_always_ends_its_worker_is_given_up(
@@ -200,20 +184,18 @@ def test_a_part_that_always_ends_its_worker_is_given_up(
 ) -> None:
     monkeypatch.setattr(ray_engine, "MOST_ATTEMPTS", 2)
     with pytest.raises(ChildProcessError, match="the last while encoding part 1: the same command goes on"):
-        encode_troubled(Deadly, 9, undisturbed, out, machines)
-    assert (out / ".trouble").stat().st_size == 7
+        encode_troubled("kkkk", undisturbed, out, machines)
+    assert (out / ".trouble").read_text() == "kk"
+    assert not psutil.wait_procs(worker_processes(), 10)[1]
 
 
-def test_an_error_of_a_worker_is_raised_as_by_one_process(
+def test_an_error_of_a_worker_is_raised_after_some_attempts(
     undisturbed: Path, out: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "MOST_ATTEMPTS", 2)
     with pytest.raises(OSError, match="the disk had a bad moment"):
-        encode_troubled(Troubled, 9, undisturbed, out, machines)
-    shutil.rmtree(out)
-    with pytest.raises(InputError, match=r"004\.png.* \(a worker on "):
-        encode_troubled(Troubled, 0, undisturbed, out, machines, strict=True)
-    assert not worker_processes()
+        encode_troubled("eeee", undisturbed, out, machines)
+    assert (out / ".trouble").read_text() == "ee"
 
 
 def encode_command(model: Path, images: Path, out: Path, *further: str) -> list[str]:
@@ -270,7 +252,6 @@ def test_addresses_without_a_cluster_are_refused(
             f"127.0.0.1:{silent.getsockname()[1]}": "no answer within 3 s",
             f"ray://127.0.0.1:{free}": "no Ray cluster is at 'ray://",
             "cluster": "'cluster' is no address",
-            "auto": "no Ray cluster is at 'auto'",
         }
         for address, reason in reasons.items():
             how = ("--out", out, "--engine", "ray", "--address", address)
@@ -295,7 +276,7 @@ def test_a_model_that_has_changed_is_refused(
     assert manifest is not None
     job = EncodingJob(out, manifest.model_copy(update={"model": str(agnostic_model_dir)}), IN_PARTS)
     with pytest.raises(InputError, match=r"has other weights \(a worker on "):
-        encode_parts_by_ray(job, range(3), machines.workers, JobProgress(job, range(3), "cpu", lambda *_: None))
+        encode_parts_by_ray(job, range(3), machines.workers, JobProgress(job, range(3), "cpu", no_progress))
 
 
 class FakeRay:

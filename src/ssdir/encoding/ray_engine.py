@@ -231,8 +231,9 @@ class _Dispatch:
                 self._take(call)
 
     def end(self) -> None:
-        """Ends the workers."""
-        for worker in [*self._idle, *(worker for worker, _ in self._calls.values())]:
+        """Ends the workers; those that are still starting end with the last reference to them."""
+        busy = [worker for worker, number in self._calls.values() if number is not None]
+        for worker in [*self._idle, *busy]:
             self._kill(worker)
 
     def _add_worker(self) -> None:
@@ -288,6 +289,11 @@ def _lost(number: int | None, error: Exception) -> Exception:
     text = str(error)
     if "No module named 'ssdir" in text:
         return InputError("a machine of the Ray cluster has no ssdir: install it on all of them")
+    if "references to the actor were removed" in text:  # It can't ask their owner.
+        return ChildProcessError(
+            "the Ray cluster can't reach this process, which must answer it: open its ports, set RAY_AUTH_MODE "
+            "as on the cluster"
+        )
     doing = "loading the model" if number is None else f"encoding part {number}"
     reason = " for lack of memory" if "OutOfMemory" in type(error).__name__ or "OOM" in text else ""
     return ChildProcessError(
