@@ -359,6 +359,52 @@ def plan_example() -> str:
 
 
 @generated
+def encoding_by_ray() -> str:
+    """Goals and figures of encoding by Ray's workers, with those of random kills."""
+    ray, kills = content("bench/encoding"), content("bench/encoding-kills")
+    starts = [run["start_up_s"] for name in ("1 worker", "2 workers") for run in ray["runs"][name]]
+    one = [run["start_up_s"] for run in ray["runs"]["one process, 2 threads"]]
+    damaged, count = ray["damaged"], ray["many_images"]["images"]
+    wrong = kills["lost"] + kills["doubled"] + kills["different"]
+    by_kind = ", ".join(f"{kills['kills'][kind]} of a {kind}" for kind in ("worker", "machine", "command"))
+    rows = [
+        [
+            "throughput of 2 workers of one thread / one process of two",
+            "≥ 0.9",
+            f"{ray['ray_2_workers_to_one_process']:.2f}",
+        ],
+        ["throughput of 2 workers / 1 worker", "≥ 1.8", f"{ray['ray_2_workers_to_1']:.2f}"],
+        ["start-up with Ray, and of one process", "", f"{max(starts):.0f} s, {max(one):.0f} s"],
+        [f"peak memory for {count:,} images / 20,000", "≤ 1.05", f"{ray['memory_of_many_to_few']:.3f}"],
+        [
+            f"rows of `_skipped` for {damaged['damaged']} damaged images of {damaged['images']:,}",
+            str(damaged["damaged"]),
+            str(damaged["skipped"]),
+        ],
+        [
+            f"rows lost, doubled or different of {kills['rows']:,}, after {kills['kills']['total']} kills ({by_kind})",
+            "0",
+            str(wrong),
+        ],
+    ]
+    return table(["`tiny-digits`, images of 96 px, two cores", "goal", "measured"], rows)
+
+
+@generated
+def two_processes() -> str:
+    """How far the losses of two processes are from those of one, and how fast their steps are."""
+    result = content("bench/devices")
+    stages = {name: result[name] for name in ("detector", "representation")}
+    lines = {
+        "two processes against one: largest relative difference of a loss": "two_processes",
+        "one process with two threads against one with one": "threads",
+        "steps per second of two processes / one with two threads": "two_processes_over_two_threads",
+    }
+    rows = [[line, *(rounded(stage[key], 2) for stage in stages.values())] for line, key in lines.items()]
+    return table([f"{result['steps']} steps, single precision", *stages], rows)
+
+
+@generated
 def few_photographs() -> str:
     results = content("bench/few-photographs")["results"]
     rows = [

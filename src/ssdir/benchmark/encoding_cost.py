@@ -81,7 +81,7 @@ class WorkersCost(Record):
 
 
 class SampleImages(Record):
-    """The images that were encoded, of which all figures depend.
+    """The images that were encoded, on which all figures depend.
 
     Attributes:
         generated: whether they are samples, because none were given.
