@@ -26,6 +26,7 @@ import ssdir
 from fake_hub import Hub
 from ssdir.cli import app
 from ssdir.store.objects_file import read_info, read_objects
+from ssdir.store.skipped import read_skipped
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("interop.md", "own-boxes.md", "parquet.md")}
@@ -68,12 +69,29 @@ def work(
 
 
 def test_every_block_of_python_is_run_by_a_test() -> None:
-    assert PAGE.count("```python\n") == len(
-        {
-            block_with(word)
-            for word in ("COCOeval", "fo.Dataset", "compute_similarity", "sure.parquet", "box_unit", "push_to_hub")
-        }
-    )
+    in_memory = ("COCOeval", "fo.Dataset", "compute_similarity", "sure.parquet", "box_unit", "push_to_hub")
+    words = (*in_memory, "read_skipped", "spark.read")
+    assert PAGE.count("```python\n") == len({block_with(word) for word in words})
+
+
+def test_what_was_skipped_is_a_table(work: Path) -> None:
+    Path("photos/c.png").write_bytes(b"no picture")
+    encode = ["encode", str(work / "model"), "photos/", "--out", "objects.parquet", "--force"]
+    (work / "model").symlink_to(read_info("objects.parquet").model)
+    assert CliRunner().invoke(app, encode).exit_code == 0
+    table = eval(block_with("read_skipped").rpartition("\n\n")[2], {"read_skipped": read_skipped})
+    assert [Path(image).name for image in table["image"]] == ["c.png"]
+    assert table["image_index"].tolist() == [2]
+
+
+def test_folders_are_read_by_other_tools_as_it_says(work: Path) -> None:
+    model = read_info("objects.parquet").model
+    encode = ["encode", model, "photos/", "--score-threshold", "0.7", "--images-per-part", "1", "--out", "objects"]
+    assert CliRunner().invoke(app, encode).exit_code == 0
+    names = {"pandas": importlib.import_module("pandas"), "pyarrow": importlib.import_module("pyarrow")}
+    importlib.import_module("pyarrow.dataset")
+    lines = [line for line in block_with("spark.read").splitlines() if line.partition(".")[0] in names]
+    assert [len(eval(line, names)) for line in lines] == 2 * [read_info("objects.parquet").objects]
 
 
 def test_tables_are_read_as_it_says(work: Path) -> None:
@@ -110,7 +128,8 @@ def test_rows_are_selected_and_remain_of_their_model(work: Path) -> None:
     for to, suffix in (("csv", "csv"), ("coco", "json"), ("fiftyone", "json"), ("npz", "npz")):
         result = CliRunner().invoke(app, ["convert", "sure.parquet", "--to", to, "--out", f"sure-{to}.{suffix}"])
         assert result.exit_code == 0, result.output
-        assert "images without objects are not known" in result.stderr
+        # A table of objects has no images without them.
+        assert ("images without objects are not known" in result.stderr) == (to != "csv")
 
 
 def test_pycocotools_measures_what_was_converted(work: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -382,7 +382,8 @@ def encoding_by_ray() -> str:
             str(damaged["skipped"]),
         ],
         [
-            f"rows lost, doubled or different of {kills['rows']:,}, after {kills['kills']['total']} kills ({by_kind})",
+            f"rows lost, doubled or different of {kills['rows']:,}, "
+            f"after {kills['kills']['total']} kills ({by_kind})",
             "0",
             str(wrong),
         ],

@@ -9,7 +9,6 @@ come back: ray-project/ray#44967.)
 from __future__ import annotations
 
 import math
-import pickle
 import socket
 import traceback
 import warnings
@@ -151,9 +150,7 @@ class _Failure:
         where = socket.gethostname()
         if isinstance(error, InputError):
             return cls(InputError(f"{error} (a worker on {where})"))
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
+        if type(error).__module__ != "builtins":  # Other libraries' may not arrive whole.
             error = RuntimeError(f"{type(error).__name__}: {error}")
         return cls(error, f"a worker on {where}: {traceback.format_exc()}")
 
