@@ -208,6 +208,15 @@ def written(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that are started do not ignore Ctrl-C, as those of a shell's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_killed_command_goes_on(tiny_model_dir: Path, images: Path, out: Path) -> None:
     """It is killed, then interrupted by Ctrl-C, and then ends; nothing of Ray survives it."""
     by_ray = encode_command(tiny_model_dir, images, out / "parts", "--engine", "ray", "--workers", "2")

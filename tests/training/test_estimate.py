@@ -85,7 +85,7 @@ def test_a_real_training_takes_as_long(
     train(recipe, scattered, tmp_path / "run")
     real = time.perf_counter() - began
     after = estimate_training(recipe, scattered).seconds(recipe)
-    assert min(before, after) / 1.5 < real < 1.5 * max(before, after)
+    assert min(before, after) / 2.5 < real < 2.5 * max(before, after)
 
 
 def test_models_without_epochs_or_detector_are_estimated(recipe: Recipe, scattered: Path) -> None:
