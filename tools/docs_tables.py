@@ -392,6 +392,42 @@ def encoding_by_ray() -> str:
 
 
 @generated
+def large_index() -> str:
+    """Search among ten million objects."""
+    sets = {name: value for name, value in content("bench/search")["metrics"].items() if "build" in value}
+
+    def filtered(metrics: dict[str, Any], share: str) -> str:
+        search = metrics["search"]
+        return f"{search[f'recall_at_10_{share}']:.2f}, {search[f'query_ms_{share}']['median']:.0f} ms"
+
+    def added(metrics: dict[str, Any], name: str) -> str:
+        return f"{metrics[name]['seconds']:.0f} s; {metrics[name]['query_ms']['median']:.0f} ms"
+
+    def in_gb(size: float) -> str:
+        return f"{size / 1e9:.1f} GB"
+
+    cells: dict[str, Callable[[dict[str, Any]], str]] = {
+        "intrinsic dimension": lambda m: f"{m['intrinsic_dimension']:.0f}",
+        "making the index": lambda m: f"{m['build']['seconds']:.0f} s",
+        "of which until all objects are read": lambda m: f"{m['build']['stages']['making partitions']:.0f} s",
+        "memory while making it, files apart": lambda m: in_gb(m["build"]["peak_mb"] * 2**20),
+        "disk, and of which partitions": lambda m: f"{in_gb(m['index_bytes'])}, {in_gb(m['partitions_bytes'])}",
+        "recall@10": lambda m: f"{m['search']['recall_at_10']:.3f}",
+        "query, median and 95th percentile": lambda m: (
+            f"{m['search']['query_ms']['median']:.0f} ms, {m['search']['query_ms']['p95']:.0f} ms"
+        ),
+        "the first query after opening, no file in memory": lambda m: f"{m['cold']['query_ms']['median']:.0f} ms",
+        "reading the ten objects themselves": lambda m: f"{m['search']['read_found_ms']['median']:.0f} ms",
+        "filter that keeps a half: recall, median": lambda m: filtered(m, "half"),
+        "filter that keeps 1 %": lambda m: filtered(m, "hundredth"),
+        "filter that keeps 0.01 %": lambda m: filtered(m, "ten_thousandth"),
+        "adding 10,000 objects; a query then": lambda m: added(m, "add_few"),
+        "adding 60,000 objects, to the partitions; a query then": lambda m: added(m, "add_more"),
+    }
+    return table(["", *sets], [[name, *map(cell, sets.values())] for name, cell in cells.items()])
+
+
+@generated
 def two_processes() -> str:
     """How far the losses of two processes are from those of one, and how fast their steps are."""
     result = content("bench/devices")
