@@ -29,6 +29,7 @@ from PIL import Image
 
 from ssdir.data.scatter.generator import ScatterConfig
 from ssdir.data.scatter.writer import write_scatter
+from ssdir.documents import json_text
 from ssdir.evaluation.provenance import provenance
 from ssdir.outputs import atomic_file
 from ssdir.store.info import read_info
@@ -192,6 +193,18 @@ def show(name: str, record: dict[str, Any]) -> None:
     print(f"{name:25s}", ", ".join(f"{each} {record[each]:.1f}" for each in shown), flush=True)
 
 
+def write_record(
+    results: dict[str, Any], arguments: argparse.Namespace, config: Sequence[str], started: float
+) -> None:
+    """Writes results with their provenance, of which `config` names arguments, if a file was asked for."""
+    if arguments.out is None:
+        return
+    chosen = {name: getattr(arguments, name) for name in config}
+    about = provenance(chosen, arguments.seed, None, "cpu", time.perf_counter() - started)
+    with atomic_file(arguments.out, force=True) as temporary:
+        temporary.write_text(json_text({**results, "provenance": about}), encoding="utf-8")
+
+
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
@@ -211,11 +224,7 @@ def main(given: Sequence[str] | None = None) -> None:
         else:
             results = measure(Path(folder), arguments)
     print({name: value for name, value in results.items() if isinstance(value, float)})
-    if arguments.out is not None:
-        config = {name: getattr(arguments, name) for name in ("repeats", "seed", "small")}
-        about = provenance(config, arguments.seed, None, "cpu", time.perf_counter() - started)
-        with atomic_file(arguments.out, force=True) as temporary:
-            temporary.write_text(json.dumps({**results, "provenance": about}, indent=2) + "\n")
+    write_record(results, arguments, ("repeats", "seed", "small"), started)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Run: python benchmarks/encoding_kills.py --out results/bench/encoding-kills.json
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,7 @@ from ray.cluster_utils import Cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from encoding import MODEL, make_images
-from ssdir.evaluation.provenance import provenance
-from ssdir.outputs import atomic_file
+from encoding import MODEL, make_images, write_record
 from ssdir.store.objects_file import read_stored
 from ssdir.store.skipped import read_skipped
 
@@ -176,11 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), arguments)
     print({name: value for name, value in results.items() if name != "each_kill"})
-    if arguments.out is not None:
-        config = {name: getattr(arguments, name) for name in ("kills", "seed", "small")}
-        about = provenance(config, arguments.seed, None, "cpu", time.perf_counter() - started)
-        with atomic_file(arguments.out, force=True) as temporary:
-            temporary.write_text(json.dumps({**results, "provenance": about}, indent=2) + "\n")
+    write_record(results, arguments, ("kills", "seed", "small"), started)
 
 
 if __name__ == "__main__":

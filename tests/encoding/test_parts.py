@@ -206,6 +206,8 @@ def test_a_part_that_is_there_is_not_encoded_again(tiny_model_dir: Path, images:
     assert (out / part_name(1)).stat() == before
     info = read_info(out / part_name(1))
     assert (summary.number, summary.images, summary.objects) == (1, info.images_seen, info.objects)
+    (out / part_name(1)).unlink()
+    assert PartEncoder(EncodingJob(out, manifest, IN_PARTS))(1) == summary
 
 
 def test_another_model_in_the_place_of_the_one_that_began(

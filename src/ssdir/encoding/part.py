@@ -71,12 +71,12 @@ class PartEncoder:
         """
         path = self.job.part(number)
         if not is_file(path):
-            self._encode(number, path, on_progress)
+            return self._encode(number, path, on_progress)
         info = read_info(path)
         assert info.images_seen is not None
         return PartSummary(number, info.images_seen, info.objects)
 
-    def _encode(self, number: int, path: Location, on_progress: Advance) -> None:
+    def _encode(self, number: int, path: Location, on_progress: Advance) -> PartSummary:
         job, first = self.job, self.job.manifest.images_of(number).start
         manifest, skipped = job.manifest, list[dict[str, Any]]()
         further = None if job.placed is None else job.placed.table.given.schema
@@ -89,6 +89,7 @@ class PartEncoder:
                     skipped += _left_out(batch, first)
             if skipped:  # Before the part appears, which says that all is done.
                 write_skipped(job.folder, number, skipped)
+        return PartSummary(number, writer.images_seen, writer.objects_written)
 
     def _batches(self, images: list[Location], on_progress: Advance) -> Iterator[EncodedBatch[Any]]:
         job, options = self.job, self.job.options
