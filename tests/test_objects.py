@@ -261,3 +261,20 @@ def test_scene_moves_what_it_has() -> None:
 def test_repr_is_a_line_that_tells_what_is_known() -> None:
     objects = Objects(torch.tensor([0, 2]), 3, torch.ones(2, 4), z_what=torch.ones(2, 8))
     assert repr(objects) == "Objects(2 in 3 images: z_where (2, 4), z_what (2, 8); cpu)"
+
+
+def test_tracks_reach_supervision_and_arrays() -> None:
+    objects = Objects(
+        image_index=torch.zeros(2, dtype=torch.int64),
+        batch_size=1,
+        z_where=torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]]),
+        scores=torch.tensor([0.9, 0.8]),
+        track_id=torch.tensor([7, 3]),
+        visible=torch.tensor([1.0, 0.25]),
+    )
+    detections = objects.to_supervision((10, 10))
+    assert detections.tracker_id.tolist() == [7, 3]
+    assert detections.data["visible"].tolist() == [1.0, 0.25]
+    again = Objects.from_arrays(objects.to_arrays())[torch.tensor([1])]
+    assert again.track_id is not None
+    assert again.track_id.tolist() == [3]

@@ -27,6 +27,8 @@ class ObjectArrays:
         z_what_scale: float (M, D).
         z_depth: float (M,).
         anchor_index: int64 (M,).
+        track_id: int64 (M,).
+        visible: float (M,).
     """
 
     image_index: Integers
@@ -38,6 +40,8 @@ class ObjectArrays:
     z_what_scale: Floats | None = None
     z_depth: Floats | None = None
     anchor_index: Integers | None = None
+    track_id: Integers | None = None
+    visible: Floats | None = None
 
     @classmethod
     def empty(cls, batch_size: int) -> Self:

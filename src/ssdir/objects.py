@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
     import supervision
 
-_FLOAT_FIELDS = ("z_where", "scores", "z_what", "z_what_scale", "z_depth")
+_FLOAT_FIELDS = ("z_where", "scores", "z_what", "z_what_scale", "z_depth", "visible")
 _TENSOR_SHAPES: dict[str, str] = {
     "image_index": "(M,)",
     "z_where": "(M, 4)",
@@ -32,6 +32,8 @@ _TENSOR_SHAPES: dict[str, str] = {
     "z_depth": "(M,)",
     "anchor_index": "(M,)",
     "source_index": "(M,)",
+    "track_id": "(M,)",
+    "visible": "(M,)",
 }
 
 
@@ -53,6 +55,9 @@ class Objects:
         z_depth: float (M,), larger is nearer (eq. 6).
         anchor_index: int64 (M,), the anchor that produced the object.
         source_index: int64 (M,), for ground truth: the source glyph or asset that the object shows.
+        track_id: int64 (M,), the object's number through a clip, from 1: of ground truth its identity, else a
+            tracker's.
+        visible: float (M,) in [0, 1], the share of the object that nothing hides.
         class_names: the K classes that `labels` index.
 
     Raises:
@@ -70,6 +75,8 @@ class Objects:
     z_depth: Tensor | None = None
     anchor_index: Tensor | None = None
     source_index: Tensor | None = None
+    track_id: Tensor | None = None
+    visible: Tensor | None = None
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -238,7 +245,9 @@ class Objects:
         )
 
     def to_supervision(self, size: tuple[int, int]) -> supervision.Detections:
-        """Converts one image's objects to `supervision.Detections`, with latents and `class_name` in its `data`.
+        """Converts one image's objects to `supervision.Detections`.
+
+        `tracker_id` is `track_id`; latents, `visible` and `class_name` are in its `data`.
 
         Args:
             size: the image's (height, width) in pixels.
@@ -251,7 +260,7 @@ class Objects:
         if self.batch_size != 1:
             raise ValueError(f"to_supervision takes one image, got a batch of {self.batch_size}: use split()")
         host = self.to_arrays()
-        extra = ("z_what", "z_what_scale", "z_depth", "anchor_index")
+        extra = ("z_what", "z_what_scale", "z_depth", "anchor_index", "visible")
         data = {name: getattr(host, name) for name in extra if getattr(host, name) is not None}
         if self.class_names is not None and host.labels is not None:
             data["class_name"] = np.asarray(self.class_names)[host.labels]
@@ -259,6 +268,7 @@ class Objects:
             xyxy=self.detach().boxes_px(size).cpu().numpy(),
             confidence=host.scores,
             class_id=None if host.labels is None else host.labels.astype(int),
+            tracker_id=None if host.track_id is None else host.track_id.astype(int),
             data=data,
         )
 

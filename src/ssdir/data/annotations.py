@@ -31,6 +31,9 @@ class AnnotationTable:
         source_index: int64 (N,), which asset the object shows.
         depth: float (N,), the distance along the viewing direction, in the scene's units: smaller is nearer.
         visible: float (N,), the share of the object's pixels that nothing covers, in [0, 1].
+        track_id: int64 (N,), the object's number through its clip, from 1; None where images are no clips.
+        clip: int64 (n,), the clip that each image is a frame of; the frames of a clip follow each other in order.
+        clip_names: one per clip.
         attributes: by name, int64 (N,): index into `attribute_names`.
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
@@ -55,6 +58,9 @@ class AnnotationTable:
     source_index: NDArray[np.int64] | None = None
     depth: NDArray[np.float64] | None = None
     visible: NDArray[np.float64] | None = None
+    track_id: NDArray[np.int64] | None = None
+    clip: NDArray[np.int64] | None = None
+    clip_names: list[str] | None = None
     attributes: dict[str, NDArray[np.int64]] | None = None
     attribute_names: dict[str, list[str]] | None = None
     mask_names: list[str] | None = None
@@ -82,13 +88,23 @@ class AnnotationTable:
             image_names=[self.image_names[i] for i in images],
             image_sizes=self.image_sizes[images],
             image=place[self.image[rows]],
+            clip=None if self.clip is None else self.clip[images],
             mask_names=None if self.mask_names is None else [self.mask_names[i] for i in images],
             attributes=None if attributes is None else {name: column[rows] for name, column in attributes.items()},
             **kept,
         )
 
 
-_OPTIONAL_COLUMNS = ("difficult", "draw_order", "source_index", "depth", "visible", "mask_value", "too_small")
+_OPTIONAL_COLUMNS = (
+    "difficult",
+    "draw_order",
+    "source_index",
+    "depth",
+    "visible",
+    "track_id",
+    "mask_value",
+    "too_small",
+)
 
 
 def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:

@@ -42,8 +42,8 @@ class ObjectDataset(Dataset[Sample]):
 
     Boxes are relative to the image that is returned, padding included. They are clipped to the part without
     padding; boxes without area and ignored boxes (crowd regions) are left out and counted in `dropped_boxes`.
-    `z_depth` is the `draw_order` of the annotations (larger is nearer) and `source_index` the asset's number; both
-    are None where the annotations lack them.
+    `z_depth` is the `draw_order` of the annotations (larger is nearer), `source_index` the asset's number; these,
+    `track_id` and `visible` are None where the annotations lack them.
 
     Attributes:
         class_names: the names of the labels 0 ... K-1.
@@ -97,8 +97,10 @@ class ObjectDataset(Dataset[Sample]):
         self._z_where = to_cxcywh(torch.from_numpy(boxes[kept])).float()
         self._categories = torch.from_numpy(table.category[kept])
         self._labels = torch.from_numpy(label_of[table.category[kept]])
-        self._draw_order = None if table.draw_order is None else torch.from_numpy(table.draw_order[kept])
-        self._source_index = None if table.source_index is None else torch.from_numpy(table.source_index[kept])
+        columns = {name: getattr(table, name) for name in ("draw_order", "source_index", "track_id", "visible")}
+        self._columns = {
+            name: torch.from_numpy(column[kept]) for name, column in columns.items() if column is not None
+        }
         self._preloaded = self._read_all() if preload else None
 
     def with_transform(self, transform: Transform | None) -> ObjectDataset:
@@ -176,13 +178,16 @@ class ObjectDataset(Dataset[Sample]):
 
     def _objects(self, rows: slice, image_index: Tensor, batch_size: int) -> Objects:
         labels = self._labels[rows]
+        chosen = {name: column[rows] for name, column in self._columns.items()}
         return Objects(
             image_index=image_index,
             batch_size=batch_size,
             z_where=self._z_where[rows],
             labels=labels,
-            z_depth=None if self._draw_order is None else self._draw_order[rows].float(),
-            source_index=None if self._source_index is None else self._source_index[rows],
+            z_depth=chosen["draw_order"].float() if "draw_order" in chosen else None,
+            source_index=chosen.get("source_index"),
+            track_id=chosen.get("track_id"),
+            visible=chosen["visible"].float() if "visible" in chosen else None,
         )
 
     def categories(self, index: int) -> Tensor:
@@ -295,9 +300,8 @@ def fingerprint(dataset: ObjectDataset) -> str:
         except OSError:
             raise InputError(f"image '{path}' is missing") from None
     # Only columns that exist are hashed, because only evaluation reads these and most data lack them.
-    for name, values in sorted(
-        {"depth": table.depth, "mask": table.mask_value, **(table.attributes or {})}.items()
-    ):
+    further = {"clip": table.clip, "depth": table.depth, "mask": table.mask_value, "track": table.track_id}
+    for name, values in sorted({**further, **(table.attributes or {})}.items()):
         if values is not None:
             digest.update(f"{name}\0".encode() + np.ascontiguousarray(values).tobytes())
     for name in table.mask_names or ():
