@@ -1,0 +1,1 @@
+"""Tracks of objects through clips: videos, folders of frames, sequences."""
