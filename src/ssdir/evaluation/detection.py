@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from ssdir.evaluation.matching import best_target, match_greedy, paired_share, pairs_within_images
+from ssdir.evaluation.matching import best_target, counts_as_wrong, match_greedy
 from ssdir.objects import Objects
 
 RANKING_THRESHOLD = 0.05
@@ -82,9 +82,7 @@ def operating_metrics(
     covering = best[best >= 0]
     is_matched = match_greedy(objects, targets, iou_threshold) >= 0
     if ignored is not None:
-        rows, regions = pairs_within_images(objects, ignored)
-        excused = rows[paired_share(objects.boxes[rows], ignored.boxes[regions]) >= iou_threshold]
-        counts = torch.ones_like(is_matched).index_fill(0, excused, False) | is_matched
+        counts = counts_as_wrong(objects, ignored, iou_threshold) | is_matched
         objects, is_matched = objects[counts], is_matched[counts]
     matched = int(is_matched.sum())
     difference = int((objects.counts - targets.counts).abs().sum())

@@ -80,6 +80,22 @@ def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 
     return torch.tensor(match, dtype=torch.int64, device=predictions.device)
 
 
+def counts_as_wrong(objects: Objects, ignored: Objects, least_share: float = 0.5) -> Tensor:
+    """Tells which objects would be wrong if they match no true one: those outside of ignored regions.
+
+    Args:
+        objects: M objects.
+        ignored: regions of the same images in which an object is neither right nor wrong.
+        least_share: an object is in a region if at least this share of its box is.
+
+    Returns:
+        bool (M,).
+    """
+    rows, regions = pairs_within_images(objects, ignored)
+    excused = rows[paired_share(objects.boxes[rows], ignored.boxes[regions]) >= least_share]
+    return torch.ones_like(objects.image_index, dtype=torch.bool).index_fill(0, excused, False)
+
+
 def best_target(predictions: Objects, targets: Objects, iou_threshold: float = 0.5) -> Tensor:
     """Returns the target that each prediction overlaps most; several predictions may share one.
 
