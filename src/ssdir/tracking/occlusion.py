@@ -1,0 +1,70 @@
+"""Occlusion: how much of each object nothing hides, by opacity and depth, or by overlap alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssdir.models.base import GenerativeModel, ObjectModel
+from ssdir.objects import Objects
+from ssdir.ops.boxes import with_area
+from ssdir.ops.compositing import pixel_shares
+
+
+@torch.no_grad()
+def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor:
+    """Computes the share of each object that no other one hides.
+
+    A model that decodes opacity says it by opacity and depth, per pixel: the objects whose boxes overlap are
+    decoded, and the share is the mean of an object's share of its own opaque pixels, see `pixel_shares`. Other
+    models say it by boxes: the share that the object of the largest overlap leaves, unless `z_depth` has that
+    object farther away.
+
+    Args:
+        objects: M objects of one or several images.
+        model: the model of their `z_what` and `z_depth`; None goes by boxes.
+
+    Returns:
+        float (M,) in [0, 1], on the CPU; 1 for objects that overlap no other.
+    """
+    overlap = _overlaps(objects)
+    crowded = overlap.amax(dim=1) > 0 if len(objects) else torch.zeros(0, dtype=torch.bool)
+    visible = torch.ones(len(objects))
+    if not crowded.any():
+        return visible
+    by_pixels = None
+    if isinstance(model, GenerativeModel) and objects.z_what is not None and objects.z_depth is not None:
+        by_pixels = _by_pixels(objects[crowded], model)
+    visible[crowded] = _by_boxes(objects, overlap)[crowded] if by_pixels is None else by_pixels
+    return visible
+
+
+def _overlaps(objects: Objects) -> Tensor:
+    """Computes the share (M, M) of each object's box that another one's of the same image covers."""
+    boxes, image = objects.boxes.float().cpu(), objects.image_index.cpu()
+    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    overlap = (high - low).clamp(min=0).prod(dim=2) / area.clamp(min=1e-12)[:, None]
+    return overlap * (image[:, None] == image) * ~torch.eye(len(boxes), dtype=torch.bool)
+
+
+def _by_boxes(objects: Objects, overlap: Tensor) -> Tensor:
+    if objects.z_depth is not None:
+        depth = objects.z_depth.float().cpu()
+        overlap = overlap * (depth[None] > depth[:, None])
+    return 1 - overlap.amax(dim=1).clamp(max=1)
+
+
+def _by_pixels(objects: Objects, model: GenerativeModel) -> Tensor | None:
+    assert objects.z_depth is not None
+    scene = model.decode(objects.to(model.device))
+    if scene.alpha is None:
+        return None
+    alpha = scene.alpha.cpu()
+    size = (model.image_size, model.image_size)
+    boxes = with_area(objects.boxes, model.image_size)
+    depth = objects.z_depth.to(alpha)
+    shares = pixel_shares(alpha, boxes, depth, objects.image_index, objects.per_image, size)
+    opacity = alpha.sum(dim=(1, 2, 3))
+    return ((shares * alpha).sum(dim=(1, 2, 3)) / opacity.clamp(min=1e-6)).clamp(0, 1)
