@@ -81,7 +81,7 @@ def match_greedy(predictions: Objects, targets: Objects, iou_threshold: float = 
 
 
 def counts_as_wrong(objects: Objects, ignored: Objects, least_share: float = 0.5) -> Tensor:
-    """Tells which objects would be wrong if they match no true one: those outside of ignored regions.
+    """Returns which objects are wrong if they match no true one: those outside of ignored regions.
 
     Args:
         objects: M objects.
