@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ssdir.data.frame_names import file_of
 from ssdir.data.images import Image8, read_image
 from ssdir.errors import InputError
 from ssdir.object_table import BOX_COLUMNS
@@ -76,7 +77,9 @@ def crop_grid(rows: Sequence[Sequence[BoxedImage]], legend: Sequence[str], cell:
 
 
 def _read(image: Location) -> Image8 | None:
-    if isinstance(image, Path) and not os.path.isfile(image):  # A stored path may be longer than any file's.
+    if isinstance(image, Path) and not os.path.isfile(
+        file_of(image)
+    ):  # A stored path may be longer than any file's.
         return None
     try:
         return read_image(image)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ssdir.data.folders import files_below
+from ssdir.data.frame_names import file_of
 from ssdir.data.image_lists import is_list, read_image_list
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
@@ -131,6 +132,7 @@ def _is_pattern(location: Location) -> bool:
 
 def _is_one_image(location: Location) -> bool:
     """Returns whether a location is a file; elsewhere, the name of an image is enough."""
+    location = file_of(location)
     if isinstance(location, str) and (is_web(location) or is_image_name(location)):
         return True
     return is_file(location)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssdir.data.frame_names import file_of
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, first_line, quote
 from ssdir.storage import Location, is_uri, join, open_file, pure_path, to_location
@@ -88,6 +89,7 @@ def _resolver(location: Location, first: str) -> Callable[[str], Location]:
     """Returns what converts the relative names of a list to locations, given the first of them."""
     if isinstance(location, str):
         return partial(join, location.rpartition("/")[0])
+    first = str(file_of(Path(first)))
     if os.path.isabs(first) or os.path.lexists(first):
         return Path
     folder = location.parent

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from ssdir.data.frame_names import is_video_name, split_frame_name
 from ssdir.data.pixel_budget import DECODING, MAX_PIXELS
 from ssdir.errors import InputError, InputWarning
-from ssdir.storage import read_bytes, to_location
+from ssdir.storage import Location, read_bytes, to_location
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,9 +53,9 @@ def read_image(source: ImageSource) -> Image8:
     background of the generated scenes. A 16-bit image that uses few of its bits raises an `InputWarning`.
 
     Args:
-        source: a file's path or URI, its bytes, or the file opened in binary mode; a PIL image; an array (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or floats in [0, 1]; or a tensor
-            (1 | 3 | 4, H, W) of the same.
+        source: a path or URI of a file, or of a video's frame, `clip.mp4#frame=12`; a file's bytes, or the file
+            opened in binary mode; a PIL image; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8,
+            uint16, bool, or floats in [0, 1]; or a tensor (1 | 3 | 4, H, W) of the same.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -78,6 +79,8 @@ def read_channels(source: ImageSource) -> Image8:
     elif isinstance(source, Image.Image):
         _check_size(source, "PIL image")
         image = _decode(source, "PIL image")
+    elif (frame := split_frame_name(source)) is not None:
+        image = _read_frame(*frame)
     elif isinstance(source, (str, Path, bytes)) or not hasattr(source, "ndim"):
         with open_image(source) as opened:
             image = _decode(opened, _name(source))
@@ -102,6 +105,9 @@ def image_size(file: ImageFile) -> tuple[int, int]:
     Raises:
         InputError: if the file is missing, or not an image.
     """
+    if (frame := split_frame_name(file)) is not None:
+        pixels = _read_frame(*frame)
+        return pixels.shape[0], pixels.shape[1]
     with open_image(file) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
@@ -113,8 +119,16 @@ def image_orientation(path: str | Path) -> int:
     Raises:
         InputError: as `image_size`.
     """
+    if split_frame_name(path) is not None:  # which is turned as its video asks for
+        return 1
     with open_image(path) as image:
         return _orientation(image)
+
+
+def _read_frame(video: Location, number: int) -> Image8:
+    from ssdir.data.video_file import read_frame
+
+    return read_frame(video, number)
 
 
 def to_tensor(pixels: Image8) -> Tensor:
@@ -164,6 +178,8 @@ def open_image(file: ImageFile) -> Iterator[Image.Image]:
             raise InputError(f"'{name}' may not be read (permission denied)") from None
         is_empty = not (opened.stat().st_size if isinstance(opened, Path) else opened.getbuffer().nbytes)
         kind = "an image: the file is empty" if is_empty else "an image in a known format"
+        if is_video_name(Path(name)) and not is_empty:
+            kind = f"an image but a video, whose objects ssdir track tracks; '{name}#frame=0' is its first frame"
         raise InputError(f"'{name}' is not {kind}") from None
     with closing(image):  # Leaving `with image` would keep the pixels until they are collected.
         _check_size(image, name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, Protocol, TypeAlia
 import numpy as np
 
 from ssdir.console import Advance, no_progress
+from ssdir.data.frame_names import split_frame_name
 from ssdir.data.images import Image8, ImageFile
 from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.errors import InputError, UnreachableError
@@ -259,7 +260,7 @@ class _Square:
 def _fetch(numbered: tuple[int, Location]) -> _Source | SkippedImage:
     """Fetches the content of an image that is elsewhere."""
     index, location = numbered
-    if isinstance(location, Path):
+    if isinstance(location, Path) or split_frame_name(location) is not None:
         return _Source(location, index, location)
     try:
         return _Source(location, index, fetch_content(location))

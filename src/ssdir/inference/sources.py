@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
+from ssdir.data.frame_names import split_frame_name
 from ssdir.data.image_files import find_images
 from ssdir.data.images import ImageSource, image_size, read_image
 from ssdir.inference.files import FETCHERS, fetch_content, map_ahead
@@ -57,4 +58,6 @@ def fetch_sources(sources: Sequence[ImageSource]) -> Iterator[ImageSource]:
 
 
 def _fetch(source: ImageSource) -> ImageSource:
-    return fetch_content(source) if isinstance(source, str) and is_uri(source) else source
+    if not isinstance(source, str) or not is_uri(source) or split_frame_name(source) is not None:
+        return source
+    return fetch_content(source)

@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ssdir.data.frame_names import file_of
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
@@ -242,4 +243,4 @@ def find_picture(image: str, *folders: str | Path, beside: str | Path | None = N
     if beside is not None:
         parts = PurePath(image).parts
         tried += [Path(beside, *parts[first:]) for first in range(int(PurePath(image).is_absolute()), len(parts))]
-    return next((path for path in tried if os.path.isfile(path)), tried[0])
+    return next((path for path in tried if os.path.isfile(file_of(path))), tried[0])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.projections import MIN_TSNE_POINTS, Projection, tsne
+from ssdir.data.frame_names import file_of
 from ssdir.data.images import Image8, read_image, shrink, to_tensor
 from ssdir.data.samples import NamedImage
 from ssdir.errors import InputError
@@ -136,7 +137,9 @@ def open_collection(path: str | Path, identity: Identity, images: Path | None = 
         raise InputError(f"'{path}' holds no objects: encode images in which something is detected")
     objects, names = stored.to_objects()
     files = [find_picture(name, ".", around, beside=images or around) for name in names]
-    sources = [absolute(file) if isinstance(file, str) or os.path.isfile(file) else None for file in files]
+    sources = [
+        absolute(file) if isinstance(file, str) or os.path.isfile(file_of(file)) else None for file in files
+    ]
     file_name = pure_path(stored.info.path).name
     note = "" if stored.info.names_model else _NO_MODEL.format(path=file_name, model=identity.model)
     titles = [pure_path(to_location(name)).name for name in names]

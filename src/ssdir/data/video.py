@@ -1,0 +1,230 @@
+"""Clips as runs of frames: video files, folders of images, sequences in MOTChallenge's layout, lists of images."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from ssdir.data.frame_names import VIDEO_SUFFIXES, frame_name
+from ssdir.data.image_files import find_images, is_image_name
+from ssdir.data.image_lists import is_list
+from ssdir.data.images import Image8, read_image
+from ssdir.data.video_file import read_header, stream_frames
+from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import counted
+from ssdir.storage import Location, absolute, is_file, is_folder, pure_path, read_bytes, to_location
+
+SEQUENCE_FILE = "seqinfo.ini"
+"""The file that describes a sequence in MOTChallenge's layout."""
+
+_ANIMATIONS = frozenset({".apng", ".gif"})
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame of a clip.
+
+    Attributes:
+        index: its number in the clip, from 0; frames that can't be read leave gaps.
+        pixels: uint8 (H, W, 3), RGB; frames of one clip may have several sizes.
+        name: what reads it again, see `read_image`: a path or URI, for videos with `#frame=12` at its end.
+    """
+
+    index: int
+    pixels: Image8
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its (height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+class FrameSource(ABC):
+    """The frames of a clip, to be read in their order, as often as wanted, one in memory at a time.
+
+    Attributes:
+        name: the clip's name, without folder and suffix.
+        location: the video, folder, pattern or list.
+        frame_rate: frames per second, if known.
+        length: number of frames, if known; that of a video may be an estimate.
+    """
+
+    name: str
+    location: Location
+    frame_rate: float | None
+    length: int | None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Reads the frames. At the end, an `InputWarning` counts those that can't be read.
+
+        Raises:
+            InputError: if none can be read.
+        """
+
+
+def open_frames(source: str | Path | Sequence[str | Path]) -> FrameSource:
+    """Opens a clip, without decoding any frame.
+
+    Args:
+        source: a video or animation, of any format that FFmpeg reads; a folder of images, which are sorted by the
+            numbers in their names; a sequence in MOTChallenge's layout, a folder with `seqinfo.ini` or with images
+            in `img1`; a pattern such as "frames/*.png"; a list of images (.txt or .parquet), whose order is kept.
+            All but sequences may be URIs. Several images may also be given as a sequence, in their order.
+
+    Raises:
+        InputError: if there is no such clip, or it has no frames; if a folder holds several clips; if a file is no
+            video.
+    """
+    if not isinstance(source, (str, Path)):
+        files = [file for given in source for file in find_images([given])]
+        if not files:
+            raise InputError("a clip needs at least one image, got none")
+        return ImageFrames(files, pure_path(files[0]).parent.name)
+    location = to_location(source)
+    if isinstance(location, Path) and location.is_dir():
+        return _open_folder(location)
+    if is_list(location):
+        return ImageFrames(find_images([location]), pure_path(location).stem, location)
+    if _is_one_video(location):
+        return VideoFrames(location)
+    files = sorted(find_images([location]), key=_natural)
+    is_below = is_folder(location)
+    return _numbered(files, location, pure_path(location).name if is_below else pure_path(location).parent.name)
+
+
+def _is_one_video(location: Location) -> bool:
+    suffix = pure_path(location).suffix.lower()
+    if suffix in VIDEO_SUFFIXES | _ANIMATIONS and not any(sign in str(location) for sign in "*?["):
+        return True
+    # A file of another suffix may be a video all the same; PyAV says what it is not.
+    return not is_image_name(location) and "#frame=" not in str(location) and is_file(location)
+
+
+class VideoFrames(FrameSource):
+    """The frames of a video file.
+
+    Raises:
+        InputError: as `read_header`.
+    """
+
+    def __init__(self, video: Location) -> None:
+        header = read_header(video)
+        self.location, self.name = video, pure_path(video).stem
+        self.frame_rate, self.length = header.frame_rate, header.length
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Decodes the frames, see `stream_frames`."""
+        for number, pixels in stream_frames(self.location):
+            yield Frame(number, pixels, frame_name(absolute(self.location), number))
+
+
+class ImageFrames(FrameSource):
+    """Images as frames, in the order given.
+
+    Args:
+        files: the images.
+        name: the clip's.
+        location: where they come from; by default the folder of the first.
+        frame_rate: frames per second, if known.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Location],
+        name: str,
+        location: Location | None = None,
+        frame_rate: float | None = None,
+    ) -> None:
+        self.files, self.name = [absolute(file) for file in files], name
+        self.location = self.files[0] if location is None else location
+        self.frame_rate, self.length = frame_rate, len(files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Reads the images."""
+        unreadable = list[str]()
+        for index, file in enumerate(self.files):
+            try:
+                pixels = read_image(file)
+            except InputError as error:
+                unreadable.append(str(error))
+                continue
+            yield Frame(index, pixels, str(file))
+        if len(unreadable) == len(self.files):
+            raise InputError(f"none of the {counted(len(self.files), 'frame')} can be read: {unreadable[0]}")
+        if unreadable:
+            frames = counted(len(unreadable), "frame")
+            _warn(f"{frames} of {len(self.files):,} in '{self.location}' can't be read: {unreadable[0]} ...")
+
+
+def _open_folder(folder: Path) -> FrameSource:
+    """Opens a sequence, or a folder of images."""
+    description = folder / SEQUENCE_FILE
+    if description.is_file():
+        return _open_sequence(folder, description)
+    if (folder / "img1").is_dir():
+        return _numbered(sorted(find_images([folder / "img1"]), key=_natural), folder, folder.name)
+    files = find_images([folder])
+    if len(folders := {pure_path(file).parent for file in files}) > 1:
+        first, second = sorted(folders)[:2]
+        raise InputError(f"'{folder}' holds {len(folders)} clips, give one of them: '{first}', '{second}' ...")
+    return _numbered(sorted(files, key=_natural), folder, folder.resolve().name)
+
+
+def _open_sequence(folder: Path, description: Path) -> FrameSource:
+    """Opens a sequence in MOTChallenge's layout.
+
+    Raises:
+        InputError: if its description can't be read.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_bytes(description).decode("utf-8-sig"))
+        about = parser["Sequence"]
+        rate, length = about.getfloat("frameRate"), about.getint("seqLength")
+    except (configparser.Error, KeyError, ValueError):
+        raise InputError(f"'{description}' doesn't describe a sequence in MOTChallenge's layout") from None
+    files = sorted(find_images([folder / about.get("imDir", "img1")]), key=_natural)
+    if length is not None and length != len(files):
+        _warn(f"'{description}' counts {counted(length, 'frame')}, and there are {len(files):,}")
+    return _numbered(files, folder, about.get("name", folder.name), rate)
+
+
+def _numbered(
+    files: Sequence[Location], location: Location, name: str, frame_rate: float | None = None
+) -> ImageFrames:
+    """Makes a clip of sorted images, and warns where their numbers have gaps."""
+    numbers = [_last_number(file) for file in files]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(files) == len(set(known)):
+        missing = max(known) - min(known) + 1 - len(known)
+        if missing:
+            first = next(one for one, other in pairwise(known) if other != one + 1) + 1
+            _warn(
+                f"the frames of '{location}' are not numbered one after the other: {counted(missing, 'number')} "
+                f"missing, the first {first}; the frames around a gap count as neighbours"
+            )
+    return ImageFrames(files, name, location, frame_rate)
+
+
+def _natural(file: Location) -> tuple[str, list[tuple[int, str]], str]:
+    """Sorts by folder, then by name with its numbers as numbers: frame2 before frame10."""
+    path = pure_path(file)
+    parts = re.split(r"(\d+)", path.name)
+    return str(path.parent), [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def _last_number(file: Location) -> int | None:
+    numbers = re.findall(r"\d+", pure_path(file).stem)
+    return int(numbers[-1]) if numbers else None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, InputWarning, stacklevel=3)
