@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from ssdir.data.readers.registry import open_dataset
-from ssdir.data.scatter.generator import INK_THRESHOLD, ScatterConfig, image_rng, scatter_image
-from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
+from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
+from ssdir.data.scatter.glyphs import INK_THRESHOLD, Glyphs, load_glyphs
 from ssdir.data.scatter.writer import write_scatter
 
 

@@ -91,16 +91,30 @@ def test_scatter_writes_a_data_set(digits: Path) -> None:
     assert len(list((digits / "train").iterdir())) == 12
 
 
-def test_scatter_defaults_are_the_configs() -> None:
+def test_scatter_leaves_defaults_to_the_configs_and_its_help_states_them() -> None:
     import inspect
 
     from ssdir.commands.data.scatter import scatter
     from ssdir.data.scatter.generator import ScatterConfig
+    from ssdir.data.scatter.moving import MovingConfig
 
-    options = {name: parameter.default for name, parameter in inspect.signature(scatter).parameters.items()}
-    options["grids"] = tuple(int(grid) for grid in options["grids"].split(","))
-    for name in options.keys() & ScatterConfig.model_fields.keys():
-        assert getattr(ScatterConfig(), name) == options[name], name
+    images, clips = ScatterConfig(), MovingConfig()
+    stated = {
+        "canvas": f"{images.canvas}",
+        "grids": ",".join(map(str, images.grids)),
+        "min_size": f"{images.min_size}",
+        "max_size": f"{images.max_size}",
+        "position_variance": f"{images.position_variance}",
+        **{
+            split: f"({images.count(split)}) or clips ({clips.count(split)})" for split in ("train", "val", "test")
+        },
+    }
+    parameters = inspect.signature(scatter, eval_str=True).parameters
+    for name in (ScatterConfig.model_fields.keys() | MovingConfig.model_fields) & parameters.keys() - {"seed"}:
+        assert parameters[name].default is None, name
+        help_text = parameters[name].annotation.__metadata__[0].help
+        assert stated.get(name, "") in help_text.replace("10,000", "10000").replace("1,000", "1000"), name
+    assert images.canvas == clips.canvas
 
 
 @pytest.mark.parametrize(

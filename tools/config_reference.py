@@ -16,10 +16,11 @@ from pydantic.fields import FieldInfo
 
 from ssdir.config import Config
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.moving import MovingConfig
 from ssdir.reproduce.plan import Plan
 from ssdir.training.recipe import Recipe
 
-ROOTS: tuple[type[BaseModel], ...] = (Recipe, ScatterConfig, Plan)
+ROOTS: tuple[type[BaseModel], ...] = (Recipe, ScatterConfig, MovingConfig, Plan)
 """The configs that users write: for `ssdir train`, `ssdir data scatter`, and `ssdir reproduce`."""
 
 LEAD = """# Every config key

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from ssdir.data.scatter import generator as module
 from ssdir.data.scatter.generator import (
-    INK_THRESHOLD,
     MIN_BOX_SIDE,
     MIN_INSIDE,
     ScatterConfig,
@@ -18,7 +17,7 @@ from ssdir.data.scatter.generator import (
     scatter_image,
     scattered_objects,
 )
-from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
+from ssdir.data.scatter.glyphs import INK_THRESHOLD, Glyphs, load_glyphs
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssdir.data.images import Image8, resize
-from ssdir.data.scatter.generator import INK_THRESHOLD
+from ssdir.data.scatter.glyphs import INK_THRESHOLD
 from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
 from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures, device_of
 from ssdir.models.backbones.base import reading_once

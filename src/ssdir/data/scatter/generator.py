@@ -20,12 +20,9 @@ from pydantic import Field, model_validator
 from ssdir.config import Config
 from ssdir.data.images import Image8
 from ssdir.data.readers.splits import SPLITS, SplitName
-from ssdir.data.scatter.glyphs import Glyphs
+from ssdir.data.scatter.glyphs import Glyphs, sized_ink
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
-
-INK_THRESHOLD = 26
-"""The intensity from which a glyph's pixel is ink: a tenth of full. Fainter pixels are left out."""
 
 MIN_BOX_SIDE = 3
 """An object narrower or lower than this many pixels inside the image is left out."""
@@ -251,12 +248,8 @@ class _Canvas:
 
     def paste(self, glyph: Image8, side: int, x: float, y: float) -> bool:
         """Pastes a glyph centred at (x, y), its longer side `side` pixels; False if too little is inside."""
-        height, width = glyph.shape
-        scale = side / max(height, width)
-        height, width = max(1, round(height * scale)), max(1, round(width * scale))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        resized = cv2.resize(glyph, (width, height), interpolation=interpolation)
-        ink = cv2.threshold(resized, INK_THRESHOLD - 1, 0, cv2.THRESH_TOZERO)[1]
+        ink = sized_ink(glyph, side)
+        height, width = ink.shape
         left, top = round(x - width / 2), round(y - height / 2)
         box = self._visible_box(ink, left, top)
         if box is None:

@@ -22,6 +22,9 @@ from ssdir.errors import InputError, nearest
 SOURCES = ("digits", "mnist")
 """The named sources; any other source is a folder's path."""
 
+INK_THRESHOLD = 26
+"""The intensity from which a glyph's pixel is ink: a tenth of full. Fainter pixels are left out."""
+
 # These are the shares of train, val and test.
 _DIGITS_SHARES = (0.60, 0.15, 0.25)
 _FOLDER_SHARES = (0.70, 0.10, 0.20)
@@ -97,6 +100,22 @@ def load_glyphs(source: str, split: SplitName, root: Path | None = None) -> Glyp
     if not len(glyphs):
         raise InputError(f"glyph source '{source}' has no glyphs in its '{split}' split: it is too small")
     return glyphs
+
+
+def sized_ink(glyph: Image8, side: int) -> Image8:
+    """Resizes a glyph so that its longer side has `side` pixels, and leaves out what is fainter than ink."""
+    height, width = glyph.shape
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    resized = cv2.resize(glyph, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    ink: Image8 = cv2.threshold(resized, INK_THRESHOLD - 1, 0, cv2.THRESH_TOZERO)[1]
+    return ink
+
+
+def fit_to_ink(glyph: Image8) -> Image8:
+    """Cuts off the margin of a glyph that has no ink; a glyph without ink stays whole."""
+    x, y, width, height = cv2.boundingRect(sized_ink(glyph, max(glyph.shape)))
+    return glyph[y : y + height, x : x + width] if width else glyph
 
 
 def _load_digits(split: SplitName) -> Glyphs:

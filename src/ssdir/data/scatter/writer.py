@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.images import Image8
 from ssdir.data.processes import run_jobs
 from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
@@ -84,9 +85,7 @@ class _Writer:
         for index in range(start, stop):
             rng = image_rng(self.config.seed, split, index)
             scattered = scatter_image(self.glyphs[split], self.config, rng)
-            path = self.folder / split / _file_name(index)
-            # OpenCV would not say why it can't write a file.
-            path.write_bytes(cv2.imencode(".png", scattered.image, _PNG_FLAGS)[1].tobytes())
+            write_png(self.folder / split / _file_name(index), scattered.image)
             written.append(replace(scattered, image=scattered.image[:0]))
         return written
 
@@ -136,6 +135,11 @@ def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str
         source_index=columns["source_index"].astype(np.int64),
         visible=columns["visible"].astype(np.float64).round(4),
     )
+
+
+def write_png(path: Path, image: Image8) -> None:
+    """Writes an image uint8 (H, W) as a grey PNG. OpenCV's writer would not say why it can't write a file."""
+    path.write_bytes(cv2.imencode(".png", image, _PNG_FLAGS)[1].tobytes())
 
 
 def _file_name(index: int) -> str:

@@ -25,23 +25,36 @@ def _rows_of_images(table: AnnotationTable) -> Iterator[NDArray[np.int64]]:
 
 
 def write_coco(folder: Path, split: str, table: AnnotationTable, file_names: Sequence[str]) -> None:
-    """Writes `annotations/instances_<split>.json`."""
+    """Writes `annotations/instances_<split>.json`; clips as `videos`, as TAO and CocoVID have them."""
     sizes = zip(file_names, table.image_sizes.tolist(), strict=True)
+    videos, frames = _coco_videos(table)
     content = {
         "info": dict(table.info),
         "licenses": [],
         "categories": [
             {"id": i, "name": name, "supercategory": ""} for i, name in enumerate(table.category_names, start=1)
         ],
+        **videos,
         "images": [
-            {"id": i, "file_name": name, "width": width, "height": height}
-            for i, (name, (height, width)) in enumerate(sizes, start=1)
+            {"id": i, "file_name": name, "width": width, "height": height, **frame}
+            for i, ((name, (height, width)), frame) in enumerate(zip(sizes, frames, strict=True), start=1)
         ],
         "annotations": list(_coco_annotations(table)),
     }
     path = folder / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json_text(content, indent=None), "utf-8")
+
+
+def _coco_videos(table: AnnotationTable) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """Returns the list of videos as a key of the document, and the keys that each image has as a frame."""
+    if table.clip is None or table.clip_names is None:
+        return {}, [{} for _ in table.image_names]
+    rate = {"fps": table.info["frame_rate"]} if "frame_rate" in table.info else {}
+    videos = [{"id": i, "name": name, **rate} for i, name in enumerate(table.clip_names, start=1)]
+    starts = np.searchsorted(table.clip, table.clip)  # Images of a clip follow each other.
+    frames = zip(table.clip.tolist(), (np.arange(len(starts)) - starts).tolist(), strict=True)
+    return {"videos": videos}, [{"video_id": clip + 1, "frame_id": frame} for clip, frame in frames]
 
 
 def _coco_annotations(table: AnnotationTable) -> Iterator[dict[str, Any]]:
@@ -51,6 +64,7 @@ def _coco_annotations(table: AnnotationTable) -> Iterator[dict[str, Any]]:
         "difficult": None if table.difficult is None else table.difficult.astype(np.int64),
         "depth": table.depth,
         "visible": table.visible,
+        "track_id": table.track_id,
     }
     known = {name: column.tolist() for name, column in columns.items() if column is not None}
     ids = count(1)
