@@ -84,7 +84,7 @@ def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(ConvBackbone, "pyramid", noted)
     true = boxes_to_objects([[0, 0, 0.4, 0.4]], labels=torch.tensor([0]))
     data = FakeDataset([true] * 5, [torch.tensor([1])] * 5, ["one", "two"])
-    embeddings = collect(model, data, 0.0, random_model=fresh, batch_size=4).embeddings
+    embeddings = collect(Collector(model, 0.0, fresh), data, batch_size=4).embeddings
     # By the detector's backbone, the model's copy of it, and the copy of the untrained encoder: both batches.
     assert read == [4] * 3 + [1] * 3
     read.clear()

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -111,6 +112,14 @@ class ObjectDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.file_names)
+
+    @property
+    def clip_ranges(self) -> list[range]:
+        """The images of each clip, its frames in order; empty where images are no clips."""
+        if self.table.clip is None:
+            return []
+        starts = np.flatnonzero(np.diff(self.table.clip, prepend=-1)).tolist()
+        return [range(*pair) for pair in pairwise([*starts, len(self)])]
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample(index, self.objects(index))

@@ -16,6 +16,7 @@ from ssdir.console import Advance
 from ssdir.data.dataset import collate
 from ssdir.data.letterbox import Letterbox
 from ssdir.evaluation.detection import RANKING_THRESHOLD
+from ssdir.evaluation.frames import FrameCollector, Frames
 from ssdir.evaluation.matching import best_target, match_greedy
 from ssdir.evaluation.probing import (
     LABELS,
@@ -67,6 +68,7 @@ class Split:
         reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was decoded.
         object_errors: float (M,), mean squared error of each decoded object; empty if nothing was decoded.
         masks: see `MaskMeter`; empty if nothing was decoded, or the model or the data have no masks.
+        frames: what a tracker takes; None unless frames of clips were read.
     """
 
     ranked: Objects
@@ -80,6 +82,7 @@ class Split:
     reconstruction: dict[str, float]
     object_errors: Tensor
     masks: dict[str, float]
+    frames: Frames | None = None
 
 
 class Collector:
@@ -87,23 +90,29 @@ class Collector:
 
     Args:
         model: the model; in evaluation mode.
-        threshold: least score of an object at the operating point.
+        threshold: least score of an object at the operating point; None takes the model's.
         random_model: a copy with an untrained what encoder, which embeds the boxes that `model` detects: a floor.
         kept: with `embeddings`, no detections below the threshold are kept, and nothing is reconstructed. With
             `all`, reconstructions and masks are measured too if the model decodes (`DrawsScenes`), and with
             `similarity` also how similar objects look (`ObjectSimilarityMeter`).
+        tracked_from: if images are frames of clips, the least score of a detection to track, see `Frames`.
     """
 
     def __init__(
         self,
         model: Model,
-        threshold: float,
+        threshold: float | None = None,
         random_model: EmbedsBoxes | None = None,
         *,
         kept: Kept = "all",
+        tracked_from: float | None = None,
     ) -> None:
+        threshold = model.score_threshold if threshold is None else threshold
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._ranked_from = threshold if kept == "embeddings" else min(RANKING_THRESHOLD, threshold)
+        self._frames = None if tracked_from is None else FrameCollector(model)
+        self._tracked_from = threshold if tracked_from is None else tracked_from
+        least = min(threshold, self._tracked_from)
+        self._ranked_from = least if kept == "embeddings" else min(RANKING_THRESHOLD, least)
         self._decoder = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
         self._similarity = ObjectSimilarityMeter() if kept == "similarity" else None
         self._reconstruction, self._masks = ReconstructionMeter(), MaskMeter()
@@ -111,6 +120,11 @@ class Collector:
         self._embeddings: dict[str, list[Tensor]] = defaultdict(list)
         self._categories: list[Tensor] = []
         self._attributes: dict[str, list[Tensor]] = defaultdict(list)
+
+    @property
+    def models(self) -> tuple[Model | None, ...]:
+        """The models that read the images."""
+        return self._model, self._random_model
 
     @property
     def draws(self) -> bool:
@@ -160,7 +174,11 @@ class Collector:
             self._masks.update(shown, scene, masks)
             if self._similarity is not None:
                 self._similarity.update(seen, letterbox.to_image(targets), scene, masks)
-        self._keep_embeddings(images, objects, targets)
+        embedded = self._embed(images, targets)
+        self._keep_embeddings(images, objects, embedded)
+        if self._frames is not None:
+            tracked = ranked if ranked.scores is None else ranked[ranked.scores >= self._tracked_from]
+            self._frames.add(images, tracked, targets, embedded, letterbox)
         ranked = ranked.replace(z_what=None, z_what_scale=None)
         ignored = Objects.empty(len(images)) if ignored is None else ignored
         kept = {"ranked": ranked, "objects": objects, "targets": targets, "ignored": ignored}
@@ -170,13 +188,17 @@ class Collector:
         for name, values in (attributes or {}).items():
             self._attributes[name].append(values.cpu())
 
-    def _keep_embeddings(self, images: Tensor, objects: Objects, targets: Objects) -> None:
+    def _embed(self, images: Tensor, targets: Objects) -> Objects | None:
+        """Embeds the true objects, if the model embeds given boxes."""
+        return self._model.embed(images, targets) if isinstance(self._model, EmbedsBoxes) else None
+
+    def _keep_embeddings(self, images: Tensor, objects: Objects, embedded: Objects | None) -> None:
         if len(objects) and objects.z_what is None:  # a detector's
             return
         crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
         self._embeddings[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
-        if isinstance(self._model, EmbedsBoxes):
-            self._keep_latents(TRUE_BOXES, self._model.embed(images, targets))
+        if embedded is not None:
+            self._keep_latents(TRUE_BOXES, embedded)
         self._keep_latents(LATENTS, objects)
         if isinstance(self._model, PoolsFeatures):
             self._embeddings[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
@@ -221,6 +243,7 @@ class Collector:
             },
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
+            frames=None if self._frames is None else self._frames.finish(),
         )
 
     def _labelled_embeddings(
@@ -250,24 +273,18 @@ class Collector:
 
 @torch.no_grad()
 def collect(
-    model: Model,
+    collector: Collector,
     dataset: Dataset,
-    threshold: float | None = None,
     *,
-    random_model: EmbedsBoxes | None = None,
-    kept: Kept = "all",
     batch_size: int = 32,
     max_images: int | None = None,
     progress: Advance | None = None,
 ) -> Split:
-    """Adds the first images of a data set to a `Collector`, batch by batch.
+    """Adds the first images of a data set to a collector, batch by batch.
 
     Args:
-        model: the model; in evaluation mode.
+        collector: a new one, whose models are in evaluation mode.
         dataset: images with true objects and categories.
-        threshold: least score of an object at the operating point; None takes the model's.
-        random_model: see `Collector`.
-        kept: see `Collector`.
         batch_size: images at once.
         max_images: the number of images to read; None reads all.
         progress: called after each batch.
@@ -278,9 +295,7 @@ def collect(
     total = len(dataset) if max_images is None else min(len(dataset), max_images)
     if not total:
         raise ValueError("images must be at least one, got none")
-    device = device_of(model)
-    threshold = model.score_threshold if threshold is None else threshold
-    collector = Collector(model, threshold, random_model, kept=kept)
+    device = device_of(collector.models[0])
     for start in range(0, total, batch_size):
         rows = range(start, min(start + batch_size, total))
         images, targets = collate([dataset[row] for row in rows])
@@ -291,7 +306,7 @@ def collect(
         ignored = Objects.cat([dataset.ignored(row) for row in rows])
         letterbox = dataset.letterbox(rows) if isinstance(dataset, PadsImages) else None
         known_of_each = (categories, attributes, masks, ignored, letterbox)
-        with reading_once(model, random_model):
+        with reading_once(*collector.models):
             collector.add(images.to(device), targets.to(device), *known_of_each)
         if progress is not None:
             progress(rows.stop, total)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -13,15 +14,18 @@ from torch import nn
 
 from ssdir.console import Advance
 from ssdir.data.images import Image8
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
+from ssdir.evaluation.clips import Clips, clip_identity_metrics, clip_tracking_metrics
 from ssdir.evaluation.clusters import cluster_metrics
-from ssdir.evaluation.collect import Kept, Split, collect
+from ssdir.evaluation.collect import Collector, Kept, Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
-from ssdir.evaluation.probing import LATENTS, Probe, fit_probes, probe_metrics, property_metrics
+from ssdir.evaluation.identity import hidden_metrics
+from ssdir.evaluation.probing import LATENTS, TRUE_BOXES, Probe, fit_probes, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model
 from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
+from ssdir.tracking.options import TrackOptions
 
 NUM_PROBE_SEEDS = 3
 """Number of probes of each kind, each fitted on its own random sample of objects; metrics are means over them."""
@@ -41,6 +45,8 @@ class MeasureOptions:
         batch_size: images at once.
         similarity: also measure how similar reconstructed objects look to the image, by SSIM and LPIPS; see
             `ObjectSimilarityMeter`.
+        track: options of tracking, if the images are frames of clips.
+        true_boxes: whether the tracker takes the true boxes, without their identities, in place of detections.
     """
 
     max_images: int | None = None
@@ -50,6 +56,14 @@ class MeasureOptions:
     seed: int = 0
     batch_size: int = 32
     similarity: bool = False
+    track: TrackOptions = field(default_factory=TrackOptions)
+    true_boxes: bool = False
+
+    def tracking(self) -> TrackOptions:
+        """Returns the options of tracking; its threshold is that of the operating point unless it has its own."""
+        if self.track.score_threshold is not None:
+            return self.track
+        return replace(self.track, score_threshold=self.score_threshold)
 
 
 @dataclass(frozen=True)
@@ -99,29 +113,30 @@ def measure(
             "the splits to learn and to measure probes on number their categories differently "
             f"({', '.join(train.category_names)}; {', '.join(test.category_names)}): give both the same list"
         )
-    gather = partial(
-        collect,
-        model,
-        threshold=options.score_threshold,
-        random_model=random_model,
-        batch_size=options.batch_size,
-    )
+    threshold, gather = options.score_threshold, partial(collect, batch_size=options.batch_size)
+    clips = Clips.of(test, options.max_images)
     with _measuring(model, random_model):
         kept: Kept = "similarity" if options.similarity else "all"
-        tested = gather(test, kept=kept, max_images=options.max_images, progress=_stage(progress, "test images"))
+        tracked_from = None if clips is None else options.tracking().thresholds(model.score_threshold)[0]
+        collector = Collector(model, threshold, random_model, kept=kept, tracked_from=tracked_from)
+        report = _stage(progress, "test images")
+        tested = gather(collector, test, max_images=options.max_images, progress=report)
         # Many of the categories that the annotations name may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
         if train is not None and tested.embeddings and (categories > 1 or tested.properties):
+            collector = Collector(model, threshold, random_model, kept="embeddings")
             report, most = _stage(progress, "train images"), options.max_train_images
-            trained = gather(train, kept="embeddings", max_images=most, progress=report)
-        scale = {}
+            trained = gather(collector, train, max_images=most, progress=report)
+        further = {}
         if glyphs is not None and isinstance(model, EmbedsBoxes):
-            scale = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
+            further = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
+        if clips is not None:
+            further |= _clip_metrics(model, tested, clips, options, _stage(progress, "clips"))
     side = options.sizes_in_px or model.image_size
     # The fits are many and small: threads would gain little, and slow each other down where cores are shared.
     with threadpool_limits(1):
-        metrics = _split_metrics(tested, categories, (side, side)) | scale
+        metrics = _split_metrics(tested, categories, (side, side)) | further
         if trained is not None:
             metrics |= _learned_metrics(trained, tested, categories, options.seed, _stage(progress, "probes"))
     return Measurement(metrics, tested, trained)
@@ -130,6 +145,23 @@ def measure(
 def _stage(progress: Advance | None, stage: str) -> Advance | None:
     """Returns a progress callback that also passes the stage's name; None without progress."""
     return None if progress is None else partial(progress, stage=stage)
+
+
+def _clip_metrics(
+    model: Model, split: Split, clips: Clips, options: MeasureOptions, progress: Advance | None
+) -> dict[str, float]:
+    """Computes the metrics of tracks and identities; without the `trackers` library, those of identities only."""
+    if split.targets.track_id is None:
+        return {}
+    boxes = options.true_boxes
+    try:
+        tracks = clip_tracking_metrics(
+            model, split, clips, options.tracking(), true_boxes=boxes, progress=progress
+        )
+    except InputError as error:
+        warnings.warn(f"no metrics of tracks: {error}", InputWarning, stacklevel=3)
+        tracks = {}
+    return tracks | clip_identity_metrics(split, clips)
 
 
 def _learned_metrics(
@@ -144,6 +176,7 @@ def _learned_metrics(
         metrics = probe_metrics(train.embeddings, test.embeddings, seeds, probes, progress)
         metrics |= size_probe_metrics(known, unseen, seeds, probes)
         metrics |= _uncertainty(train, test, seeds, probes)
+        metrics |= _hidden(train, test, seeds)
     return metrics | property_metrics(train.properties, test.properties, seeds)
 
 
@@ -162,6 +195,14 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
         latents = split.embeddings[LATENTS]
         metrics |= cluster_metrics(latents.latents, latents.labels, categories)
     return metrics
+
+
+def _hidden(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
+    """Measures probes of hidden objects at their true boxes, where it is known how much of each is visible."""
+    known, unseen = train.targets.visible, test.targets.visible
+    if known is None or unseen is None or TRUE_BOXES not in train.embeddings:
+        return {}
+    return hidden_metrics(train.embeddings[TRUE_BOXES], known, test.embeddings[TRUE_BOXES], unseen, seeds)
 
 
 def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssdir.data.letterbox import Letterbox
@@ -92,6 +94,19 @@ class PadsImages(Protocol):
 
     def letterbox(self, indices: Sequence[int], /) -> Letterbox:
         """Returns the parts of the squares that the images with these numbers cover."""
+
+
+@runtime_checkable
+class HasClips(Protocol):
+    """A data set whose images may be the frames of clips, with tracks of their true objects."""
+
+    @property
+    def clip_ranges(self) -> Sequence[range]:
+        """The images of each clip, its frames in order; empty where images are no clips."""
+
+    @property
+    def image_sizes(self) -> NDArray[np.int64]:
+        """Height and width of each image in pixels, int64 (n, 2)."""
 
 
 def device_of(model: object) -> torch.device:

@@ -14,7 +14,7 @@ from ssdir import plots
 from ssdir.analysis.projections import MIN_TSNE_POINTS, tsne
 from ssdir.documents import read_bytes
 from ssdir.errors import InputError
-from ssdir.evaluation.collect import collect
+from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LATENTS
 from ssdir.models.base import GenerativeModel
 from ssdir.outputs import atomic_file
@@ -100,7 +100,7 @@ def scenes_png(trained: TrainedJob) -> bytes | None:
 def embedding_png(trained: TrainedJob) -> bytes | None:
     """Renders Fig. 3: t-SNE of the embeddings of detected test objects, coloured by category."""
     model, test = trained.load(), trained.test
-    split = collect(model, test, kept="embeddings", max_images=trained.job.measure.test_images)
+    split = collect(Collector(model, kept="embeddings"), test, max_images=trained.job.measure.test_images)
     latents = split.embeddings[LATENTS]
     if len(latents) < MIN_TSNE_POINTS:
         return None
