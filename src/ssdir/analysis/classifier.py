@@ -17,6 +17,7 @@ from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedKFold
 
 from ssdir.analysis.output import AnalysisOutput
+from ssdir.analysis.tracks import SPAN_COLUMNS, TRACK, read_entries
 from ssdir.config import Record, parse
 from ssdir.documents import json_text, read_json, read_text
 from ssdir.errors import InputError, nearest
@@ -25,7 +26,8 @@ from ssdir.formatting import quote
 from ssdir.identity import Fingerprint, check_comparable
 from ssdir.inference.engines import load_identity
 from ssdir.outputs import atomic_file, claim
-from ssdir.store.objects_file import StoredObjects, read_stored
+from ssdir.store.columns import numbers
+from ssdir.store.objects_file import StoredObjects
 
 FORMAT = 1
 FOLDS = 5
@@ -87,8 +89,8 @@ class Classifier(Record):
         weights, bias = regression.coef_, regression.intercept_
         if len(classes) == 2:  # scikit-learn then has one row, of the second class.
             weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-        numbers = {"mean": scaler.mean_, "scale": scaler.scale_, "weights": weights, "bias": bias}
-        lists = {name: values.tolist() for name, values in numbers.items()}
+        values = {"mean": scaler.mean_, "scale": scaler.scale_, "weights": weights, "bias": bias}
+        lists = {name: each.tolist() for name, each in values.items()}
         return cls(format=FORMAT, classes=classes, fingerprint=fingerprint, **lists)
 
     def predict(self, z_what: NDArray[np.floating[Any]]) -> tuple[list[str], Floats]:
@@ -174,28 +176,31 @@ def fit_file(
     model: str | None = None,
     seed: int = 0,
     force: bool = False,
+    per_view: bool = False,
 ) -> CrossValidation:
     """Learns a classifier from the labelled objects of a file, writes it, and cross-validates it.
 
     Args:
-        objects: file or folder that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` or `ssdir track` wrote.
         out: classifier to write, as JSON.
         labels: CSV with the columns `row` and `label`, see `read_labels`; or
         column: a column of `objects` with the labels, empty where there is none.
         model: the model that encoded, where the file no longer names it.
         seed: of the folds of the cross-validation.
         force: replace an existing file.
+        per_view: of a file of tracks, learn from every view, not the track as one, see `ssdir.analysis.tracks`.
 
     Raises:
-        InputError: as `read_stored`, `read_labels`, `Classifier.fit` and `claim`; unless one of `labels` and
+        InputError: as `read_entries`, `read_labels`, `Classifier.fit` and `claim`; unless one of `labels` and
             `column` is given.
     """
     if (labels is None) == (column is None):
         raise InputError("give the labels, as a CSV by --labels or as a column of the objects by --column")
     claim(out, force)
-    stored = read_stored(objects, load_identity(model), at_least=2)
+    stored = read_entries(objects, load_identity(model), 2, per_view)
     if labels is not None:
-        rows, names = read_labels(labels, len(stored))
+        is_of_tracks = {TRACK, *SPAN_COLUMNS} <= set(stored.table.column_names)
+        rows, names = read_labels(labels, len(stored), numbers(stored.table[TRACK]) if is_of_tracks else None)
     else:
         rows, names = _labels_in_column(stored, str(column))
     z_what = stored.z_what[rows]
@@ -206,23 +211,28 @@ def fit_file(
 
 
 def predict_file(
-    classifier: str | Path, objects: str | Path, output: AnalysisOutput, model: str | None = None
+    classifier: str | Path,
+    objects: str | Path,
+    output: AnalysisOutput,
+    model: str | None = None,
+    per_view: bool = False,
 ) -> dict[str, int]:
     """Predicts the class of each object of a file; the output has the columns `predicted` and `probability`.
 
     Args:
         classifier: file that `fit_file` wrote.
-        objects: file or folder that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` or `ssdir track` wrote.
         output: files to write; the image grid shows the most probable objects of each class.
         model: the model that encoded, where the file no longer names it.
+        per_view: of a file of tracks, classify every view, not the track as one, see `ssdir.analysis.tracks`.
 
     Returns:
         The number of objects of each predicted class.
 
     Raises:
-        InputError: as `Classifier.load` and `read_stored`, and if they are of different models.
+        InputError: as `Classifier.load` and `read_entries`, and if they are of different models.
     """
-    loaded, stored = Classifier.load(classifier), read_stored(objects, load_identity(model), at_least=1)
+    loaded, stored = Classifier.load(classifier), read_entries(objects, load_identity(model), 1, per_view)
     check_comparable(stored.info, f"'{objects}' (model '{stored.info.model}')", loaded, f"'{classifier}'")
     predicted, probabilities = loaded.predict(stored.z_what)
     names = np.asarray(predicted, dtype=object)
@@ -233,12 +243,15 @@ def predict_file(
     return {name: len(rows) for name, rows in members.items()}
 
 
-def read_labels(path: str | Path, count: int) -> tuple[NDArray[np.int64], list[str]]:
+def read_labels(
+    path: str | Path, count: int, track_id: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], list[str]]:
     """Reads a CSV with the columns `row`, from 0, and `label`, of some of the objects, in any order.
 
     Args:
         path: the file.
         count: number of all objects.
+        track_id: the tracks that they are, int64 (count,), rising: a column `track_id` may then stand for `row`.
 
     Returns:
         The rows, int64 (n,), and their labels.
@@ -248,16 +261,23 @@ def read_labels(path: str | Path, count: int) -> tuple[NDArray[np.int64], list[s
     """
     try:
         records = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-        numbers = [int(record["row"]) for record in records]
+        by_track = track_id is not None and bool(records) and TRACK in records[0]
+        named = [int(record[TRACK if by_track else "row"]) for record in records]
         labels = [record["label"].strip() for record in records]
     except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"'{path}' must be a CSV with the columns row and label") from error
-    wrong = [number for number in numbers if not 0 <= number < count]
+    if by_track:
+        row_of = {track: row for row, track in enumerate(track_id.tolist() if track_id is not None else ())}
+        unknown = [number for number in named if number not in row_of]
+        if unknown:
+            raise InputError(f"'{path}' labels track {unknown[0]}, which is not in the file of tracks")
+        named = [row_of[number] for number in named]
+    wrong = [number for number in named if not 0 <= number < count]
     if wrong:
         raise InputError(f"'{path}' labels row {quote(wrong[0])}, there are rows 0 ... {count - 1}")
-    rows = np.array(numbers, dtype=np.int64)
+    rows = np.array(named, dtype=np.int64)
     if len(np.unique(rows)) < len(rows):
         raise InputError(f"'{path}' labels row {Counter(rows.tolist()).most_common(1)[0][0]} twice")
     kept = [number for number, label in enumerate(labels) if label]

@@ -13,10 +13,10 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import normalize
 
 from ssdir.analysis.output import AnalysisOutput
+from ssdir.analysis.tracks import read_entries
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError
 from ssdir.inference.engines import load_identity
-from ssdir.store.objects_file import read_stored
 
 TRIED = range(2, 17)
 SAMPLE = 2000
@@ -50,24 +50,26 @@ def cluster_file(
     model: str | None = None,
     seed: int = 0,
     on_progress: Advance = no_progress,
+    per_view: bool = False,
 ) -> dict[str, int]:
     """Clusters the objects of a file; the output has the columns `cluster` and `distance_to_center`.
 
     Args:
-        objects: file or folder that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` or `ssdir track` wrote.
         output: files to write; the image grid shows the objects nearest to each cluster's centre.
         count: number of clusters, see `cluster_embeddings`.
         model: the model that encoded, where the file no longer names it.
         seed: of k-means.
         on_progress: called with (clusterings done, all clusterings).
+        per_view: of a file of tracks, cluster every view, not the track as one, see `ssdir.analysis.tracks`.
 
     Returns:
         The number of objects of each cluster.
 
     Raises:
-        InputError: as `read_stored`, and if there are fewer objects than clusters.
+        InputError: as `read_entries`, and if there are fewer objects than clusters.
     """
-    stored = read_stored(objects, load_identity(model), at_least=2)
+    stored = read_entries(objects, load_identity(model), 2, per_view)
     if count is not None and count > len(stored):
         raise InputError(f"'{objects}' holds {len(stored)} objects, they can't make {count} clusters")
     clusters = cluster_embeddings(stored.z_what, count, seed, on_progress)

@@ -15,6 +15,7 @@ from scipy.stats import rankdata  # type: ignore[import-untyped]
 from sklearn.neighbors import NearestNeighbors
 
 from ssdir.analysis.output import COLUMNS, AnalysisOutput
+from ssdir.analysis.tracks import read_entries
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import quote
@@ -25,7 +26,7 @@ from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.storage import Location
 from ssdir.store.columns import numbers
-from ssdir.store.objects_file import StoredObjects, find_picture, read_stored
+from ssdir.store.objects_file import StoredObjects, find_picture
 
 NEIGHBOURS = 10
 COMPARED = 20_000
@@ -62,22 +63,24 @@ def rank_outliers_file(
     model: str | None = None,
     embeddings_only: bool = False,
     on_progress: Advance = no_progress,
+    per_view: bool = False,
 ) -> OutlierRanking:
     """Ranks the objects of a file; the output has the columns `outlier_score` and those of the measures.
 
     If the model or an image is not available, the ranking uses embeddings alone, and an `InputWarning` says so.
 
     Args:
-        objects: file or folder that `ssdir encode` wrote.
+        objects: file or folder that `ssdir encode` or `ssdir track` wrote.
         output: files to write; the image grid shows the worst outliers and the most ordinary objects.
         model: the model that encoded, if the file no longer names it; the model and the images must then exist.
         embeddings_only: leave out the reconstruction errors, which take time.
         on_progress: called with (objects or images done, of how many, what is done).
+        per_view: of a file of tracks, rank every view, not the track as one, see `ssdir.analysis.tracks`.
 
     Raises:
-        InputError: as `read_stored`; with `model`, if it or an image can't be read.
+        InputError: as `read_entries`; with `model`, if it or an image can't be read.
     """
-    stored = read_stored(objects, load_identity(model), at_least=2)
+    stored = read_entries(objects, load_identity(model), 2, per_view)
     measures = {"knn_distance": knn_distances(stored.z_what, on_progress=on_progress)}
     if not embeddings_only:
         try:

@@ -10,7 +10,7 @@ import typer
 
 from ssdir.commands.counts import print_counts
 from ssdir.commands.group import PlainCommand, command_group
-from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
+from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, PerView, Seed
 from ssdir.console import next_step, print_json, print_table, say
 
 classify_app = command_group("Train a classifier of objects on a few labelled ones.")
@@ -29,13 +29,14 @@ def fit(
     ] = None,
     model: Encoder = None,
     seed: Seed = 0,
+    per_view: PerView = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Train on labelled objects, and measure the accuracy on held-out ones."""
     from ssdir.analysis.classifier import fit_file
 
-    validation = fit_file(objects, out, labels, column, model, seed, force)
+    validation = fit_file(objects, out, labels, column, model, seed, force, per_view)
     if as_json:
         print_json(asdict(validation))
         return
@@ -54,6 +55,7 @@ def predict(
     out: AnalysisTable,
     image_grid: ImageGrid = None,
     model: Encoder = None,
+    per_view: PerView = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -61,5 +63,5 @@ def predict(
     from ssdir.analysis.classifier import predict_file
     from ssdir.analysis.output import AnalysisOutput
 
-    counts = predict_file(classifier, objects, AnalysisOutput(out, image_grid, force), model)
+    counts = predict_file(classifier, objects, AnalysisOutput(out, image_grid, force), model, per_view)
     print_counts("class", counts, objects, out, image_grid, as_json)

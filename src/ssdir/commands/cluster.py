@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ssdir.commands.counts import print_counts
-from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, Seed
+from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, PerView, Seed
 from ssdir.console import progress
 
 
@@ -21,6 +21,7 @@ def cluster(
     image_grid: ImageGrid = None,
     model: Encoder = None,
     seed: Seed = 0,
+    per_view: PerView = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -30,5 +31,5 @@ def cluster(
 
     output = AnalysisOutput(out, image_grid, force)
     with progress("clustering") as advance:
-        counts = cluster_file(objects, output, k, model, seed, advance)
+        counts = cluster_file(objects, output, k, model, seed, advance, per_view)
     print_counts("cluster", counts, objects, out, image_grid, as_json)

@@ -47,7 +47,13 @@ Encoder = Annotated[
     ),
 ]
 Objects = Annotated[
-    str, typer.Argument(metavar="OBJECTS", help="File or folder that ssdir encode wrote, or its URI (s3://…).")
+    str,
+    typer.Argument(
+        metavar="OBJECTS", help="File or folder that ssdir encode or track wrote, or its URI (s3://…)."
+    ),
+]
+PerView = Annotated[
+    bool, typer.Option("--per-view", help="Of a file of tracks: take every view of a track, not the track as one.")
 ]
 AnalysisTable = Annotated[Path, typer.Option(help="File to write, a row per object: .parquet, .csv or .json.")]
 ImageGrid = Annotated[Path | None, typer.Option(help="PNG to write: the objects within their images.")]

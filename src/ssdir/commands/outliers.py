@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects
+from ssdir.commands.options import AnalysisTable, AsJson, Encoder, Force, ImageGrid, Objects, PerView
 from ssdir.console import next_step, print_json, print_table, progress, say
 
 
@@ -20,6 +20,7 @@ def outliers(
         typer.Option("--embeddings-only", help="Rank by the distance to other objects alone, without images."),
     ] = False,
     image_grid: ImageGrid = None,
+    per_view: PerView = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -29,7 +30,7 @@ def outliers(
 
     output = AnalysisOutput(out, image_grid, force)
     with progress("comparing") as advance:
-        ranking = rank_outliers_file(objects, output, model, embeddings_only, advance)
+        ranking = rank_outliers_file(objects, output, model, embeddings_only, advance, per_view)
     top = ranking.order[:10].tolist()
     measures = {"outlier_score": ranking.score, **ranking.measures}
     rows = [{"row": row, **{name: float(each[row]) for name, each in measures.items()}} for row in top]

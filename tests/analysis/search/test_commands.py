@@ -16,7 +16,7 @@ from PIL import Image
 
 import command_line
 from command_line import run
-from ssdir.analysis.search.query import split_query
+from ssdir.analysis.search.query import Query
 from ssdir.models.io import load_model, save_model
 from ssdir.storage import write_bytes
 
@@ -174,10 +174,10 @@ def test_no_image_grid_of_nothing(index: Path, photos: Path, tmp_path: Path) -> 
 
 def test_a_number_behind_the_picture_is_its_object(tmp_path: Path) -> None:
     (tmp_path / "odd#3").touch()
-    assert split_query(f"{tmp_path}/odd#3") == (tmp_path / "odd#3", None)
-    assert split_query(f"{tmp_path}/odd#3#12") == (tmp_path / "odd#3", 12)
+    assert Query.parse(f"{tmp_path}/odd#3") == Query(tmp_path / "odd#3")
+    assert Query.parse(f"{tmp_path}/odd#3#12") == Query(tmp_path / "odd#3", 12)
     for name in ("a.png#x", "a.png#²"):
-        assert split_query(name) == (Path(name), None)
+        assert Query.parse(name) == Query(Path(name))
 
 
 def test_what_was_asked_for_is_called_by_its_number(index: Path, photos: Path) -> None:

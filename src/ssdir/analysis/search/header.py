@@ -5,7 +5,7 @@ Lance returns wrong results from damaged files, without an error.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 
-FORMAT = 3
+FORMAT = 4
 READ_AT_OPENING = 1 << 26
 """Bytes of files, the smallest first, that are read whenever an index is opened: 64 MiB take 0.1 s."""
 
@@ -40,6 +40,7 @@ class IndexInfo(Identity):
     """The content of the header; `Identity` gives the fields of the model.
 
     Attributes:
+        entries: what a row of the index is: a single object, or a track, see `ssdir.analysis.tracks`.
         folder: folder that the images' relative paths start from.
         table: name of Lance's table.
         version: version of that table which is the index: rows that a command wrote before it was killed are not.
@@ -47,6 +48,7 @@ class IndexInfo(Identity):
         files: Lance's files by their paths in the index.
     """
 
+    entries: Literal["objects", "tracks"]
     folder: str
     table: str
     version: _Count

@@ -20,6 +20,7 @@ from ssdir.analysis.search.keys import KEY, repeated
 from ssdir.analysis.search.plan import SearchPlan, upkeep
 from ssdir.analysis.search.remote import RemoteFolder
 from ssdir.analysis.search.rows import Rows, write_rows
+from ssdir.analysis.tracks import has_tracks
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError
 from ssdir.formatting import quote
@@ -87,8 +88,11 @@ class ObjectIndex:
         model: str | None = None,
         force: bool = False,
         on_progress: Advance = no_progress,
+        per_view: bool = False,
     ) -> Self:
-        """Makes an index of files that `ssdir encode` wrote, whole or not at all.
+        """Makes an index of files that `ssdir encode` or `ssdir track` wrote, whole or not at all.
+
+        Where the files have tracks, a row of the index is a track, see `ssdir.analysis.tracks`.
 
         Args:
             path: the folder to make, or its URI in object storage.
@@ -97,22 +101,30 @@ class ObjectIndex:
                 loaded, and must be theirs.
             force: replace an existing index.
             on_progress: called with (objects done, all objects, what is being done).
+            per_view: index every view of a track on its own.
 
         Raises:
-            InputError: if a file is missing, damaged or of another model, or holds no objects; if an object, the
-                same box in the same image, is given twice; as `atomic_dir`.
+            InputError: if a file is missing, damaged or of another model, or holds no objects; if some files have
+                tracks and others none; if an object, the same box in the same image, is given twice; as
+                `atomic_dir`.
         """
         folder = folder_of(path)
         infos = _read_infos(files, model)
         about = {name: getattr(infos[0], name) for name in Identity.model_fields}
         info = IndexInfo(
-            **about, folder=str(Path.cwd()), table=folder.new_table(), version=0, partitioned=0, files={}
+            **about,
+            entries="tracks" if not per_view and any(map(has_tracks, infos)) else "objects",
+            folder=str(Path.cwd()),
+            table=folder.new_table(),
+            version=0,
+            partitioned=0,
+            files={},
         )
         _check_same_model(info, infos)
-        if not sum(each.objects for each in infos):
-            raise InputError(f"'{files[0]}' holds no objects: nothing can be searched for")
+        rows = Rows(infos, info)
+        if not rows.total:
+            raise InputError(f"'{files[0]}' holds no {info.entries}: nothing can be searched for")
         with lance(folder, "made"), folder.making(force) as new:
-            rows = Rows(infos, info)
             table = write_rows(partial(new.connect().create_table, info.table), rows, on_progress)
             _refuse_repeated(table, rows)
             info = write_header(new, _with_partitions(table, info, on_progress))
@@ -285,15 +297,15 @@ def _refuse_repeated(table: Any, rows: Rows) -> None:
         return
     source, before = rows.source(found[0]), rows.source(found[1])
     assert source is not None
-    file, number = source
+    path = rows.files[source[0]].path
     image = quote(table.take_offsets([found[0]]).to_arrow()["image"][0].as_py())
     if before is None:
         raise InputError(
-            f"the index has objects of '{file.path}' already, such as one of {image}: add what is new only"
+            f"the index has objects of '{path}' already, such as one of {image}: add what is new only"
         )
-    if before[0] is file:
-        raise InputError(f"row {number} of '{file.path}' is the same object of {image} as a row before it")
-    raise InputError(f"'{file.path}' has objects of '{before[0].path}' again, such as one of {image}")
+    if before[0] == source[0]:
+        raise InputError(f"{rows.name(*source)} is the same object of {image} as a row before it")
+    raise InputError(f"'{path}' has objects of '{rows.files[before[0]].path}' again, such as one of {image}")
 
 
 def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo]) -> None:

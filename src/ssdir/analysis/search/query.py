@@ -1,10 +1,10 @@
-"""Queries to an index: by the objects of an image, or by one of its own objects."""
+"""Queries to an index: by the objects of an image, by objects or tracks of a file, or by one of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from ssdir.analysis.crops import crop_grid, read_crops
 from ssdir.analysis.search.filters import ObjectFilter
 from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.search.index import Neighbours, ObjectIndex
+from ssdir.analysis.search.stored_query import is_stored, read_stored_query
 from ssdir.errors import InputError
 from ssdir.identity import check_comparable
 from ssdir.inference.engines import load_encoder
@@ -30,7 +31,7 @@ class SearchResult:
     Attributes:
         index: the index.
         queries: a table with a row for each query object, with the columns of stored objects.
-        names: name of each query: `#0`, `#1`, … in an image, or its row in the index.
+        names: name of each query: `#0`, `#1`, … in an image, `track 3` in a file, or its row in the index.
         neighbours: the nearest objects of each query.
     """
 
@@ -74,52 +75,97 @@ def search_row(index: ObjectIndex, row: int, k: int = 5, where: ObjectFilter | N
     return SearchResult(index, query, [f"row {row}"], [each[each.rows != row][:k] for each in neighbours])
 
 
-def search_image(
+def search_query(
     index: ObjectIndex,
-    image: str,
+    query: str,
     k: int = 5,
     where: ObjectFilter | None = None,
     model: str | None = None,
     score_threshold: float | None = None,
     device: str | None = None,
 ) -> SearchResult:
-    """Searches for the objects nearest to each object of an image.
+    """Searches for the objects, or tracks, of an index that are nearest to each of a query.
 
     Args:
         index: the index.
-        image: path or URI of the image; `#K` at its end takes the Kth object only, from 0.
+        query: see `Query`.
         k: number of neighbours, see `ObjectIndex.nearest`.
         where: filter of the objects to search; None for all.
-        model: the model's present folder; None if it is still where the index says.
+        model: the present folder of the model that encodes an image; None if it is still where the index says.
         score_threshold: least score of the image's objects; None takes the model's.
         device: see `load_encoder`.
 
     Raises:
-        InputError: as `encode_query` and `ObjectIndex.nearest`.
+        InputError: as `Query.parse`, `encode_query`, `read_stored_query` and `ObjectIndex.nearest`.
     """
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
-    queries = encode_query(index.info, image, model, score_threshold, device)
-    neighbours = index.nearest(numbers(queries["z_what"]), k, where)
-    return SearchResult(index, queries, [f"#{number}" for number in queries["number"].to_pylist()], neighbours)
+    parsed = Query.parse(query)
+    if is_stored(parsed.path):
+        queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number)
+    else:
+        queries, names = encode_query(index.info, parsed, model, score_threshold, device)
+    return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where))
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search by.
+
+    | query | what is searched for |
+    |---|---|
+    | `photo.png` | each object of an image, or of a frame: `clip.mp4#frame=12` |
+    | `photo.png#2` | its third object by falling score |
+    | `tracks.parquet` | each track of a file of `ssdir track`; of a file without tracks, each object |
+    | `tracks.parquet#track=3` | its track 3 |
+    | `tracks.parquet#2` | its third row, a single view |
+
+    Attributes:
+        path: path or URI of the image or file.
+        number: which object, from 0; None for all.
+        track: number of the track; None for all.
+    """
+
+    path: Location
+    number: int | None = None
+    track: int | None = None
+
+    @classmethod
+    def parse(cls, query: str) -> Self:
+        """Reads a query; a `#` of the file's own name is left alone.
+
+        Raises:
+            InputError: if a track of something other than a file of objects is asked for.
+        """
+        path, mark, part = query.rpartition("#")
+        if not mark or exists(to_location(query)):
+            return cls(to_location(query))
+        if part.isdecimal():
+            return cls(to_location(path), number=int(part))
+        name, equals, number = part.partition("=")
+        if name == "track" and equals and number.isdecimal():
+            if not is_stored(to_location(path)):
+                raise InputError(f"'{path}' is not a file of tracks: give one that ssdir track wrote")
+            return cls(to_location(path), track=int(number))
+        return cls(to_location(query))
 
 
 def encode_query(
     info: IndexInfo,
-    image: str,
+    query: Query,
     model: str | None = None,
     score_threshold: float | None = None,
     device: str | None = None,
-) -> pa.Table:
+) -> tuple[pa.Table, list[str]]:
     """Encodes the objects of an image by the model of an index.
 
     Returns:
-        The objects by falling score, with the columns of stored ones and their `number`, from 0.
+        The objects by falling score, with the columns of stored ones and their `number`, from 0; and their names.
 
     Raises:
         InputError: if the image can't be read, it has no such object, or the model is gone or another.
     """
-    path, number = split_query(image)
+    path, number = query.path, query.number
     if not is_file(path):
         problem = "is a folder: give one picture of it" if is_folder(path) else "does not exist"
         raise InputError(f"picture '{path}' {problem}")
@@ -134,19 +180,11 @@ def encode_query(
     table = checked_table(batch.objects, batch.paths, batch.sizes, encoder.class_names, info.latent_dim)
     objects = table.sort_by([("score", "descending")])
     objects = objects.append_column("number", pa.array(range(len(objects)), pa.int64()))
-    if number is None:
-        return objects
-    if number >= len(objects):
-        raise InputError(f"'{path}' has {len(objects)} objects, there is no #{number}")
-    return objects.slice(number, 1)
-
-
-def split_query(image: str) -> tuple[Location, int | None]:
-    """Splits `IMAGE#K` into path or URI and number; a `#` of the file's own name is left alone."""
-    path, mark, number = image.rpartition("#")
-    if mark and number.isdecimal() and not exists(to_location(image)):
-        return to_location(path), int(number)
-    return to_location(image), None
+    if number is not None:
+        if number >= len(objects):
+            raise InputError(f"'{path}' has {len(objects)} objects, there is no #{number}")
+        objects = objects.slice(number, 1)
+    return objects, [f"#{each}" for each in objects["number"].to_pylist()]
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.search.keys import KEY, RealPaths, object_keys
+from ssdir.analysis.tracks import SPAN_COLUMNS, TRACK, track_entries, track_spans
 from ssdir.console import Advance
 from ssdir.errors import InputError
 from ssdir.object_table import BOX_COLUMNS
@@ -28,42 +29,61 @@ _KEPT = (
 
 
 class Rows:
-    """The objects of files as rows of an index, checked as they are read.
+    """The objects of files, or their tracks, as rows of an index, checked as they are read.
 
     Args:
         files: files of objects, encoded by the index's model.
         info: metadata of the index.
         first: number of the first row.
+
+    Raises:
+        InputError: if the index is of tracks and a file has none; as `track_spans`.
     """
 
     def __init__(self, files: Sequence[StoreInfo], info: IndexInfo, first: int = 0) -> None:
         self.files, self.info, self.first = files, info, first
-        self.total = sum(file.objects for file in files)
+        self.schema = index_schema(info.latent_dim, info.entries)
+        self._tracks = [track_spans(file) for file in files] if info.entries == "tracks" else None
+        self._counts = [len(spans) for spans in self._tracks or ()] or [file.objects for file in files]
+        self.total = sum(self._counts)
         self._is_moved = Path.cwd() != Path(info.folder)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        schema, row = index_schema(self.info.latent_dim), self.first
-        for file in self.files:
+        row = self.first
+        for number, file in enumerate(self.files):
             start, real_path = row, partial(_real_path, RealPaths(), file.around)
-            for batch in stream_objects(file):
+            read = stream_objects(file) if self._tracks is None else track_entries(file, self._tracks[number])
+            for batch in read:
                 zero = np.flatnonzero(~numbers(batch.column("z_what")).any(axis=1))
                 if len(zero):
-                    where = f"row {row - start + zero[0]} of '{file.path}'"
+                    where = self.name(number, row - start + int(zero[0]))
                     raise InputError(f"{where} has a z_what of zeros, which is like nothing")
-                columns = [batch.column(name) for name in _KEPT]
-                columns[0] = self._from_index(columns[0])
-                added = [pa.array(np.arange(row, row + len(batch))), pa.array(object_keys(batch, real_path))]
-                yield pa.RecordBatch.from_arrays([*added, *columns, _sizes(batch)], schema=schema)
+                columns = {name: batch.column(name) for name in self.schema.names if name in batch.schema.names}
+                columns |= {
+                    "row": pa.array(np.arange(row, row + len(batch))),
+                    KEY: pa.array(object_keys(batch, real_path)),
+                    "image": self._from_index(columns["image"]),
+                    "size": _sizes(batch),
+                }
+                yield pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
                 row += len(batch)
 
-    def source(self, row: int) -> tuple[StoreInfo, int] | None:
-        """Returns the file of a row of the index and its row there; None if the index had it before."""
+    def source(self, row: int) -> tuple[int, int] | None:
+        """Returns the number of the file of a row of the index, and which of the file's entries it is, from 0.
+
+        None if the index had the row before.
+        """
         row -= self.first
-        for file in self.files if row >= 0 else ():
-            if row < file.objects:
-                return file, row
-            row -= file.objects
+        for number, count in enumerate(self._counts) if row >= 0 else ():
+            if row < count:
+                return number, row
+            row -= count
         return None
+
+    def name(self, number: int, entry: int) -> str:
+        """Returns what an entry of a file is called in messages."""
+        row = f"row {entry}" if self._tracks is None else f"track {self._tracks[number].track_id[entry]}"
+        return f"{row} of '{self.files[number].path}'"
 
     def _from_index(self, images: pa.Array) -> pa.Array:
         """Returns paths that mean the same from the index's folder as from the current one."""
@@ -94,24 +114,25 @@ def write_rows(write: Callable[[pa.RecordBatchReader], Any], rows: Rows, on_prog
             raise
 
     try:
-        return write(pa.RecordBatchReader.from_batches(index_schema(rows.info.latent_dim), batches()))
+        return write(pa.RecordBatchReader.from_batches(rows.schema, batches()))
     except RuntimeError:
         if raised:
             raise raised[0] from None
         raise
 
 
-def index_schema(latent_dim: int) -> pa.Schema:
-    """Returns the columns of an index."""
+def index_schema(latent_dim: int, entries: str = "objects") -> pa.Schema:
+    """Returns the columns of an index of objects or tracks, whose embeddings have `latent_dim` numbers."""
+    tracks = (TRACK, *SPAN_COLUMNS) if entries == "tracks" else ()
     kinds = {
-        **dict.fromkeys(("row", "image_index"), pa.int64()),
+        **dict.fromkeys(("row", "image_index", *tracks), pa.int64()),
         KEY: pa.uint64(),
         **dict.fromkeys(("image", "class"), pa.string()),
         **dict.fromkeys(("image_height", "image_width", "label", "anchor_index"), pa.int32()),
         **dict.fromkeys((*BOX_COLUMNS, "score", "size", "z_depth"), pa.float32()),
         "z_what": pa.list_(pa.float32(), latent_dim),
     }
-    return pa.schema([pa.field(name, kinds[name]) for name in ("row", KEY, *_KEPT, "size")])
+    return pa.schema([pa.field(name, kinds[name]) for name in ("row", KEY, *_KEPT, "size", *tracks)])
 
 
 def _real_path(real: RealPaths, folder: Path, image: str) -> str:
