@@ -55,6 +55,9 @@ def evaluate(
             "--similarity", help="Also measure SSIM and LPIPS of reconstructed objects; needs ssdir[lpips]."
         ),
     ] = False,
+    true_boxes: Annotated[
+        bool, typer.Option("--true-boxes", help="Of clips: track the true boxes in place of detections.")
+    ] = False,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     as_json: AsJson = False,
@@ -62,7 +65,7 @@ def evaluate(
     device: Device = None,
     precision: Precision = None,
 ) -> None:
-    """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
+    """Measure a model: detection, reconstruction, masks, probes of the embedding, scale invariance, tracks.
 
     Annotations are read, and objects left out, as in the model's training, unless options say otherwise.
     """
@@ -83,6 +86,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         similarity=similarity,
+        true_boxes=true_boxes,
     )
     with progress("evaluating") as advance:
         report = measure(model, data, split, options, device=device, precision=precision, progress=advance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,10 +88,11 @@ def evaluate(
     precision: Precision | None = None,
     progress: Advance | None = None,
 ) -> Evaluation:
-    """Measures a model: detection, reconstruction, masks, probes of the embedding, scale invariance.
+    """Measures a model: detection, reconstruction, masks, probes of the embedding, scale invariance, tracks.
 
-    Metrics that need a part which the model lacks (a decoder, an embedding) are left out. Probes never learn from
-    images that are measured. The data are read with the options of the model's training, if these are known.
+    Metrics that need a part which the model lacks (a decoder, an embedding), or of the data (true tracks, masks),
+    are left out. Probes never learn from images that are measured. The data are read with the options of the
+    model's training, if these are known.
 
     >>> report = ssdir.evaluate("tiny-digits", "data/digits")
     >>> report.metrics["detection/ap50"]
@@ -138,6 +139,7 @@ def evaluate(
         "precision": precision,
         "similarity": options.similarity,
         "score_threshold": options.score_threshold,
+        **({"track": asdict(options.tracking()), "true_boxes": options.true_boxes} if test.clip_ranges else {}),
         **read_options,
         **subject.config,
     }

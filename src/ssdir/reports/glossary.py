@@ -272,6 +272,87 @@ GROUPS = (
             Metric("depth/pairs", "Pairs", "Overlapping pairs of which both objects are detected.", ",.0f"),
         ),
     ),
+    MetricGroup(
+        "Tracks in clips",
+        (
+            Metric(
+                "tracking/hota",
+                "HOTA",
+                "Geometric mean of DetA and AssA, over overlaps (IoU) from 0.05 to 0.95. 1 is best.",
+            ),
+            Metric("tracking/det_a", "DetA", "Detection accuracy: matched boxes of all true and tracked ones."),
+            Metric(
+                "tracking/ass_a",
+                "AssA",
+                "Association accuracy: of the boxes of a true and a tracked object, the share that match.",
+            ),
+            Metric("tracking/loc_a", "LocA", "Mean overlap of matched boxes."),
+            Metric(
+                "tracking/idf1",
+                "IDF1",
+                "F1 of boxes with the right identity, where each true track has at most one. IoU 0.5.",
+            ),
+            Metric(
+                "tracking/mota",
+                "MOTA",
+                "1 − (missed boxes + boxes where nothing is + switches) / true boxes. IoU 0.5.",
+            ),
+            Metric("tracking/id_switches", "Switches", "Times that a true object changes its track.", ",.0f"),
+            Metric(
+                "tracking/fragmentations", "Fragmentations", "Times that a track goes on after a break.", ",.0f"
+            ),
+            Metric("tracking/motion_only/hota", "HOTA of motion alone", "The same tracker without embeddings."),
+            Metric("tracking/motion_only/idf1", "IDF1 of motion alone"),
+        ),
+    ),
+    MetricGroup(
+        "Identity in clips, at true boxes",
+        (
+            Metric(
+                "identity/retrieval_at_1_gap_10",
+                "Retrieval after 10 frames",
+                "How often the nearest embedding in the later frame is that of the same object.",
+            ),
+            Metric("identity/retrieval_at_1_gap_20", "Retrieval after 20 frames"),
+            Metric(
+                "identity/all_clips/retrieval_at_1_gap_10",
+                "Retrieval after 10 frames among all clips",
+                "The same, among the objects that the frame of this number has in any clip.",
+            ),
+            Metric(
+                "identity/drift_gap_10",
+                "Drift over 10 frames",
+                "Cosine distance of an object to itself 10 frames later, relative to that to other objects. 0 is "
+                "invariance; at 1, later it is like another object.",
+            ),
+            Metric(
+                "identity/auroc_gap_10",
+                "Same or other after 10 frames",
+                "Probability that two views of one object are nearer than views of two (AUROC). 0.5 is chance.",
+            ),
+            Metric(
+                "identity/pooled_features/retrieval_at_1_gap_10",
+                "Retrieval by the detector's features",
+                "A floor: what any detector offers, pooled in each box.",
+            ),
+            Metric("identity/pooled_features/drift_gap_10", "Drift of the detector's features"),
+        ),
+    ),
+    MetricGroup(
+        "Objects of which over half is hidden, at true boxes",
+        (
+            Metric(
+                "hidden/accuracy",
+                "Accuracy of hidden objects",
+                "A linear classifier learns from objects that are mostly visible, and is measured on these.",
+            ),
+            Metric(
+                "hidden/clear/accuracy", "Accuracy of the others", "Of objects of which at least half is visible."
+            ),
+            Metric("hidden/all/accuracy", "Accuracy of all"),
+            Metric("hidden/objects", "Hidden objects", "Their number.", ",.0f"),
+        ),
+    ),
 )
 """All metrics, in the order in which reports show them."""
 
