@@ -80,6 +80,14 @@ OBJECT_COLUMNS = (
 )
 """The columns of stored objects in their order: the one description of the schema."""
 
+TRACK_COLUMNS = (
+    ObjectColumn("track_id", "int64", "1, 2, …", "number of the track that the object is a view of"),
+    ObjectColumn("visible", "float32", "0 … 1", "share of the object that nothing hides"),
+)
+"""Further columns of the objects of a clip, as `ssdir track` writes them."""
+
+TRACK, VISIBLE = (column.name for column in TRACK_COLUMNS)
+
 COLUMNS = frozenset(column.name for column in OBJECT_COLUMNS)
 """Their names."""
 
@@ -93,6 +101,11 @@ def objects_schema(latent_dim: int) -> pa.Schema:
             kind = pa.list_(kind, latent_dim if column.length == "D" else column.length)
         fields.append(pa.field(column.name, kind, nullable=column.nullable))
     return pa.schema(fields)
+
+
+def track_schema() -> pa.Schema:
+    """Returns the schema of `TRACK_COLUMNS`."""
+    return pa.schema([pa.field(column.name, pa.type_for_alias(column.kind)) for column in TRACK_COLUMNS])
 
 
 def objects_table(

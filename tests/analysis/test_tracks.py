@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import ssdir.analysis.tracks as tracks_module
-from ssdir.analysis.tracks import TRACK, read_entries, track_entries, track_spans
+from ssdir.analysis.tracks import read_entries, track_entries, track_spans
 from ssdir.errors import InputError, InputWarning
+from ssdir.object_table import TRACK
 from ssdir.store.info import read_info
-from ssdir.store.objects_file import StoredObjects
+from ssdir.store.objects_file import StoredObjects, read_stored
 
 from .track_files import write_tracks
 
@@ -69,6 +70,15 @@ def test_entries_are_those_of_a_plain_loop(tracks: Path, tmp_path: Path) -> None
     pq.write_table(table.filter(early), folder / "part-0000000.parquet")
     pq.write_table(table.filter(pc.invert(early)), folder / "part-0000001.parquet")
     assert_are(read_entries(folder), expected)
+
+
+def test_objects_keep_their_tracks(tracks: Path) -> None:
+    objects, _ = read_stored(tracks).to_objects()
+    stored = pq.read_table(tracks)
+    assert objects.track_id is not None
+    assert objects.track_id.tolist() == stored["track_id"].to_pylist()
+    assert objects.visible is not None
+    assert objects.visible.tolist() == stored["visible"].to_pylist()
 
 
 def test_groups_of_tracks_and_of_views_change_nothing(tracks: Path, monkeypatch: pytest.MonkeyPatch) -> None:

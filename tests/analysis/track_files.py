@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssdir.object_arrays import ObjectArrays
+from ssdir.object_table import track_schema
 from ssdir.store.writer import ObjectWriter
 
-TRACK_SCHEMA = pa.schema([pa.field("track_id", pa.int64()), pa.field("visible", pa.float32())])
 SIZE = (40, 60)
 
 
@@ -40,8 +40,9 @@ def write_tracks(
         z_depth=None,
         anchor_index=np.arange(len(frame)),
     )
-    given = pa.table([track_id, visible.astype(np.float32)], schema=TRACK_SCHEMA)
+    kinds = track_schema()
+    given = pa.table([track_id, visible.astype(np.float32)], schema=kinds)
     names = frames or [f"clip.mp4#frame={number}" for number in range(count)]
-    with ObjectWriter(path, "no-model", ["object"], z_what.shape[1], fingerprint, given=TRACK_SCHEMA) as writer:
+    with ObjectWriter(path, "no-model", ["object"], z_what.shape[1], fingerprint, given=kinds) as writer:
         writer.write(objects, names, [SIZE] * count, given)
     return path

@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
 from ssdir.identity import Identity
-from ssdir.object_table import to_array
+from ssdir.object_table import TRACK, to_array
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import StoredObjects, read_stored, rows_schema, stream_rows
 from ssdir.store.parts import Part
+from ssdir.store.track_columns import track_ids, visible_shares
 from ssdir.store.writer import ROW_GROUP
 
-TRACK, VISIBLE = "track_id", "visible"
-"""Columns of a file of tracks: the number of the track, from 1, and the visible share of the object, 0 … 1."""
 CLEAR_SHARE = 0.5
 """Least weight of a clear view, as a share of the largest weight of its track."""
 SPAN_COLUMNS = ("views", "first_frame", "last_frame")
@@ -95,7 +93,7 @@ def track_spans(info: StoreInfo) -> TrackSpans:
         raise InputError(f"'{info.path}' has no tracks: make a file that has with ssdir track")
     pending, first, without = [_merged([])], 0, 0
     for batch in stream_rows(info):
-        ids, weights = _track_ids(batch, info, first), _weights(batch, info, first)
+        ids, weights = track_ids(batch, info.path, first), _weights(batch, info, first)
         rows, frames = np.arange(first, first + len(batch)), numbers(batch.column("image_index"))
         usual = zip(SPAN_COLUMNS, (1, frames, frames), strict=True)
         spans = TrackSpans(ids, weights, rows, *(_span(batch, name, value) for name, value in usual))
@@ -175,7 +173,7 @@ def _mean_views(info: StoreInfo, spans: TrackSpans) -> tuple[pa.Table, NDArray[n
     sums, lengths, total = np.zeros((len(spans), info.latent_dim)), np.zeros(len(spans)), np.zeros(len(spans))
     clearest, first = [], 0
     for batch in stream_rows(info):
-        ids, weights = _track_ids(batch, info, first), _weights(batch, info, first)
+        ids, weights = track_ids(batch, info.path, first), _weights(batch, info, first)
         rows = np.flatnonzero(np.isin(ids, spans.track_id))
         place = np.searchsorted(spans.track_id, ids[rows])
         clearest.append(batch.take(pa.array(rows[spans.clearest[place] == first + rows])))
@@ -214,35 +212,9 @@ def _merged(spans: list[TrackSpans]) -> TrackSpans:
     return TrackSpans(ids[starts], weight[starts], clearest[starts], *spanned)
 
 
-def _track_ids(batch: pa.RecordBatch, info: StoreInfo, first: int) -> NDArray[np.int64]:
-    """Returns the number of each row's track, 0 where it has none."""
-    try:
-        ids = numbers(pc.fill_null(batch.column(TRACK).cast(pa.float64()), 0))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InputError(f"the column '{TRACK}' of '{info.path}' holds something other than numbers") from None
-    ids = np.where(np.isnan(ids), 0, ids)
-    wrong = np.flatnonzero((ids % 1 != 0) | (ids < 0) | (ids > 2**53))
-    if len(wrong):
-        raise InputError(f"row {first + wrong[0]} of '{info.path}' has the {TRACK} {ids[wrong[0]]:g}, not 1, 2, …")
-    return ids.astype(np.int64)
-
-
 def _weights(batch: pa.RecordBatch, info: StoreInfo, first: int) -> NDArray[np.float32]:
     """Returns the weight of each view, its score times its visible share; of an unknown share, the score."""
-    scores: NDArray[np.float32] = numbers(batch.column("score"))
-    if VISIBLE not in info.further.names:
-        return scores
-    try:
-        visible = numbers(pc.fill_null(batch.column(VISIBLE).cast(pa.float32()), 1))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InputError(f"the column '{VISIBLE}' of '{info.path}' holds something other than numbers") from None
-    visible = np.where(np.isnan(visible), 1, visible)
-    wrong = np.flatnonzero((visible < 0) | (visible > 1))
-    if len(wrong):
-        raise InputError(
-            f"row {first + wrong[0]} of '{info.path}' is visible to {visible[wrong[0]]:g}: it must be 0 … 1"
-        )
-    return np.asarray(scores * visible, dtype=np.float32)
+    return np.asarray(numbers(batch.column("score")) * visible_shares(batch, info.path, first), dtype=np.float32)
 
 
 def _span(batch: pa.RecordBatch, name: str, usual: Any) -> NDArray[np.int64]:

@@ -19,12 +19,13 @@ from ssdir.data.frame_names import file_of
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
-from ssdir.object_table import COLUMNS, objects_schema
+from ssdir.object_table import COLUMNS, TRACK, VISIBLE, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location, is_uri
 from ssdir.store.columns import conform, numbers
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.metadata import open_parquet
+from ssdir.store.track_columns import track_ids, visible_shares
 from ssdir.store.writer import ROW_GROUP
 
 if TYPE_CHECKING:
@@ -168,13 +169,14 @@ class StoredObjects:
     def to_objects(self) -> tuple[Objects, list[str]]:
         """Returns the objects as they were encoded, bit by bit, sorted stably by image, and the images' paths.
 
-        Columns of nulls become fields that are None.
+        Columns of nulls become fields that are None, as do `track_id` and `visible` where the file lacks them.
 
         Raises:
             InputError: as `by_image`.
         """
         table, images = self.by_image()
-        table = table.take(np.argsort(numbers(table["image_index"]), kind="stable"))
+        order = np.argsort(numbers(table["image_index"]), kind="stable")
+        table, further = table.take(order), self.table.select(self.info.further.names).take(order)
 
         def column(name: str, kind: type[np.generic] = np.float32) -> Any:
             return None if table[name].null_count else numbers(table[name]).astype(kind)
@@ -189,6 +191,8 @@ class StoredObjects:
             z_what_scale=column("z_what_scale"),
             z_depth=column("z_depth"),
             anchor_index=column("anchor_index", np.int64),
+            track_id=track_ids(further, self.info.path) if TRACK in further.column_names else None,
+            visible=visible_shares(further, self.info.path) if VISIBLE in further.column_names else None,
         )
         from ssdir.objects import Objects
 

@@ -13,6 +13,7 @@ from ssdir.analysis.search.filters import ObjectFilter
 from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.search.index import Neighbours, ObjectIndex
 from ssdir.analysis.search.stored_query import is_stored, read_stored_query
+from ssdir.data.frame_names import file_of
 from ssdir.errors import InputError
 from ssdir.identity import check_comparable
 from ssdir.inference.engines import load_encoder
@@ -166,7 +167,7 @@ def encode_query(
         InputError: if the image can't be read, it has no such object, or the model is gone or another.
     """
     path, number = query.path, query.number
-    if not is_file(path):
+    if not is_file(file_of(path)):
         problem = "is a folder: give one picture of it" if is_folder(path) else "does not exist"
         raise InputError(f"picture '{path}' {problem}")
     try:

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from ssdir.analysis.search.header import IndexInfo
-from ssdir.analysis.tracks import TRACK, has_tracks, read_entries, track_entries, track_spans
+from ssdir.analysis.tracks import has_tracks, read_entries, track_entries, track_spans
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import check_comparable
+from ssdir.object_table import TRACK
 from ssdir.storage import Location, is_file, join
 from ssdir.store.folder import MANIFEST
 from ssdir.store.info import StoreInfo, read_info
