@@ -1,0 +1,217 @@
+"""Tracks clips by several trackers on the same boxes, and measures each against the true tracks.
+
+The boxes are a model's detections, or with `--true-boxes` the true ones without their identities. Measurements
+that the file has are kept, so that an interrupted run goes on; `--again` replaces those that are asked for.
+
+Run: python benchmarks/tracking.py --model runs/clips --data standard=data/clips --out results/video/tracking.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+import ssdir
+from ssdir.data.dataset import ObjectDataset, fingerprint
+from ssdir.data.readers.registry import open_dataset
+from ssdir.documents import json_text
+from ssdir.errors import InputError
+from ssdir.evaluation.clips import Clips, clip_identity_metrics
+from ssdir.evaluation.collect import Collector, Split, collect
+from ssdir.evaluation.provenance import provenance
+from ssdir.evaluation.tracking import tracking_metrics
+from ssdir.models.base import EmbeddingModel
+from ssdir.models.detected.model import DetectedModel
+from ssdir.models.io import weights_fingerprint
+from ssdir.objects import Objects
+from ssdir.outputs import atomic_file
+from ssdir.tracking.options import TrackOptions
+from ssdir.tracking.tracker import Tracker
+
+IDENTITY = "identity"
+"""Name of the record on the embeddings of the true boxes, which takes no tracker."""
+
+
+class FrameTracker(Protocol):
+    """Gives the objects of successive frames their tracks, like `Tracker`."""
+
+    def reset(self) -> None:
+        """Forgets all tracks."""
+
+    def update(self, objects: Objects, size: tuple[int, int]) -> Objects:
+        """Returns the objects of a frame, whose (height, width) in pixels is `size`, that have a track."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to track.
+
+    Attributes:
+        make: makes its tracker from the model and the options.
+        pooled: whether the detector's features in each box take the place of `z_what`.
+    """
+
+    make: Callable[[EmbeddingModel, TrackOptions], FrameTracker]
+    pooled: bool = False
+
+
+def by_motion(model: EmbeddingModel, options: TrackOptions) -> Tracker:
+    """Makes the tracker without appearance."""
+    return Tracker(replace(options, appearance=False), model)
+
+
+def by_appearance(model: EmbeddingModel, options: TrackOptions) -> Tracker:
+    """Makes the tracker with appearance."""
+    return Tracker(options, model)
+
+
+ARMS = {
+    "motion": Arm(by_motion),
+    "z_what": Arm(by_appearance),
+    "pooled_features": Arm(by_appearance, pooled=True),
+}
+
+
+class PooledAppearance:
+    """A model's detections, whose `z_what` are the pooled features of its detector."""
+
+    def __init__(self, model: DetectedModel) -> None:
+        self.model, self.image_size, self.score_threshold = model, model.image_size, model.score_threshold
+
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        """Detects objects, with z_depth as the model has it."""
+        return self._swapped(images, self.model.encode(images, score_threshold))
+
+    def embed(self, images: Tensor, boxes: Objects) -> Objects:
+        """Embeds given boxes, with z_depth as the model has it."""
+        return self._swapped(images, self.model.embed(images, boxes))
+
+    def _swapped(self, images: Tensor, objects: Objects) -> Objects:
+        return objects.replace(z_what=self.model.pooled_features(images, objects), z_what_scale=None)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and a model.
+
+    Attributes:
+        name: of the data set, in records.
+        data: the open split.
+        model: the model.
+        clips: which images are the frames of which clip.
+        true_boxes: whether the true boxes take the place of detections.
+        options: options of tracking.
+    """
+
+    name: str
+    data: ObjectDataset
+    model: EmbeddingModel
+    clips: Clips
+    true_boxes: bool
+    options: TrackOptions
+
+    def read(self, *, pooled: bool, batch_size: int) -> Split:
+        """Reads all frames, by the model or by its detector's pooled features."""
+        model: Any = self.model
+        if pooled:
+            if not isinstance(self.model, DetectedModel):
+                raise InputError("pooled_features needs a model with a detector")
+            model = PooledAppearance(self.model)
+        start = self.options.thresholds(self.model.score_threshold)[0]
+        return collect(Collector(model, kept="embeddings", tracked_from=start), self.data, batch_size=batch_size)
+
+    def measure(self, split: Split, arm: str) -> dict[str, float]:
+        """Measures one arm on frames that were read."""
+        assert split.frames is not None
+        if arm == IDENTITY:
+            return clip_identity_metrics(split, self.clips)
+        taken = split.frames.given if self.true_boxes else split.frames.detected
+        tracker: Any = ARMS[arm].make(self.model, self.options)
+        tracked = self.clips.track(tracker, taken)
+        return tracking_metrics(self.clips.cut(split.targets), tracked, self.clips.cut(split.ignored))
+
+
+def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[str, Any]]:
+    """Yields the record of each arm; frames are read once for all arms of the same embedding."""
+    model = {"fingerprint": weights_fingerprint(source.model), "kind": type(source.model).__name__}
+    counts = {"clips": len(source.clips.ranges), "frames": len(source.data)}
+    for pooled in (False, True):
+        chosen = [arm for arm in arms if pooled == (arm != IDENTITY and ARMS[arm].pooled)]
+        if not chosen:
+            continue
+        split = source.read(pooled=pooled, batch_size=batch_size)
+        for arm in chosen:
+            started = time.perf_counter()
+            metrics = source.measure(split, arm)
+            seconds = time.perf_counter() - started
+            config = {"model": model, "track": asdict(source.options)}
+            record = provenance(config, None, fingerprint(source.data), str(source.model.device), seconds)
+            yield {"arm": arm, **counts, "objects": len(split.targets), "metrics": metrics, "provenance": record}
+
+
+def open_source(name: str, path: str, arguments: argparse.Namespace) -> Source:
+    """Opens a data set for the model, which must embed given boxes."""
+    predictor = ssdir.load(arguments.model)
+    model = predictor.encoder
+    if not isinstance(model, EmbeddingModel):
+        raise InputError(f"{arguments.model}: the model must have embeddings")
+    names = predictor.class_names
+    classes: Any = "object" if names == ["object"] else names
+    data = open_dataset(path, arguments.split, classes, model.image_size, resize=model.resize)
+    clips = Clips.of(data)
+    if clips is None:
+        raise InputError(f"{path}: the data set has no clips")
+    options = TrackOptions(score_threshold=arguments.score_threshold)
+    return Source(name, data, model.eval(), clips, arguments.true_boxes, options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", required=True, help="name of a shipped model, or folder of a run")
+    parser.add_argument("--data", required=True, nargs="+", metavar="NAME=FOLDER", help="data sets of clips")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, IDENTITY], default=[*ARMS, IDENTITY])
+    parser.add_argument("--true-boxes", action="store_true", help="track the true boxes")
+    parser.add_argument("--score-threshold", type=float, help="least score that starts a track")
+    parser.add_argument("--seed", type=int, help="seed of the model's training, for the records")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--again", action="store_true", help="replace what was measured before")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of all records")
+    arguments = parser.parse_args()
+    known: list[dict[str, Any]] = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    for entry in arguments.data:
+        name, _, path = entry.partition("=")
+        key = {
+            "data": name,
+            "split": arguments.split,
+            "boxes": "true" if arguments.true_boxes else "detected",
+            "model": Path(arguments.model).name,
+            "seed": arguments.seed,
+            "score_threshold": arguments.score_threshold,
+        }
+        done = [] if arguments.again else [record["arm"] for record in known if key.items() <= record.items()]
+        arms = [arm for arm in arguments.arms if arm not in done]
+        if not arms:
+            continue
+        with torch.no_grad():
+            for record in records(open_source(name, path, arguments), arms, arguments.batch_size):
+                made = {**key, **record}
+                known = [each for each in known if not {**key, "arm": made["arm"]}.items() <= each.items()] + [
+                    made
+                ]
+                with atomic_file(arguments.out, force=True) as temporary:
+                    temporary.write_text(json_text(known, 1), encoding="utf-8")
+                shown = {part: round(value, 4) for part, value in made["metrics"].items()}
+                print(json.dumps({"data": name, "arm": made["arm"], **shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
