@@ -509,4 +509,4 @@ def test_a_key_that_only_some_annotations_have_is_left_out_with_a_note(tmp_path)
     table = read_annotations(tmp_path, "train")
     assert table.draw_order is None
     assert table.difficult is not None
-    assert table.notes == ("keys left out, as some annotations have no whole number there: draw_order",)
+    assert table.notes == ("keys left out, as some annotations have no usable number there: draw_order",)

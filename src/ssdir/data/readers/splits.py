@@ -106,20 +106,25 @@ def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
 def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, AnnotationTable]:
     """Divides a split into `train` and a `val` of a tenth of it, for data sets without a validation split.
 
-    `val` has at least one image, and the ones that `divide` would select. A note of it says where it is from.
+    `val` has at least one image, and the ones that `divide` would select. Of clips, it has whole ones, at least
+    one, because the frames of a clip resemble each other. A note of it says where it is from.
 
     Raises:
-        InputError: if there is only one image; it names `where`.
+        InputError: if there is only one image, or only one clip; it names `where`.
     """
-    names = table.image_names
+    names, what = table.image_names, "image"
+    of_image = np.arange(len(names))
+    if table.clip is not None and table.clip_names is not None:
+        present, of_image = np.unique(table.clip, return_inverse=True)
+        names, what = [table.clip_names[clip] for clip in present], "clip"
     if len(names) < _FEWEST_TO_HOLD_OUT:
         raise InputError(
-            f"{where} has one image, so none can be held out to validate on: add images, or a split val"
+            f"{where} has one {what}, so none can be held out to validate on: add {what}s, or a split val"
         )
     held = {*_by_hash(names)[: _tenth(names)]}
-    objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])
+    objects, is_held = np.arange(len(table.image)), np.array([name in held for name in names])[of_image]
     train, val = (table.subset(objects, np.flatnonzero(part)) for part in (~is_held, is_held))
-    part = f"{len(held)} of the {len(names)} images of {where.rstrip(',')}"
+    part = f"{len(held)} of the {len(names)} {what}s of {where.rstrip(',')}"
     note = f"{part}: there is no other val, so training leaves them out"
     return train, replace(val, notes=(*val.notes, note))
 

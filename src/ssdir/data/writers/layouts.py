@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.clips import frame_rate
 from ssdir.documents import json_text
 
 
@@ -50,8 +51,8 @@ def _coco_videos(table: AnnotationTable) -> tuple[dict[str, Any], list[dict[str,
     """Returns the list of videos as a key of the document, and the keys that each image has as a frame."""
     if table.clip is None or table.clip_names is None:
         return {}, [{} for _ in table.image_names]
-    rate = {"fps": table.info["frame_rate"]} if "frame_rate" in table.info else {}
-    videos = [{"id": i, "name": name, **rate} for i, name in enumerate(table.clip_names, start=1)]
+    rates = {name: {"fps": rate} for name in table.clip_names if (rate := frame_rate(table, name)) is not None}
+    videos = [{"id": i, "name": name, **rates.get(name, {})} for i, name in enumerate(table.clip_names, start=1)]
     starts = np.searchsorted(table.clip, table.clip)  # Images of a clip follow each other.
     frames = zip(table.clip.tolist(), (np.arange(len(starts)) - starts).tolist(), strict=True)
     return {"videos": videos}, [{"video_id": clip + 1, "frame_id": frame} for clip, frame in frames]

@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.clips import frame_rate
 
 IMAGE_FOLDER = "img1"
+
+# Tools read the frame rate, so seqinfo.ini has one even where it is unknown.
+_USUAL_FRAME_RATE = 30
 
 
 def write_mot(folder: Path, split: str, table: AnnotationTable, file_names: Sequence[str]) -> None:
@@ -43,7 +47,7 @@ def write_mot(folder: Path, split: str, table: AnnotationTable, file_names: Sequ
         info = {
             "name": table.clip_names[clip],
             "imDir": IMAGE_FOLDER,
-            "frameRate": f"{table.info.get('frame_rate', 30):g}",
+            "frameRate": f"{frame_rate(table, table.clip_names[clip]) or _USUAL_FRAME_RATE:g}",
             "seqLength": count,
             "imWidth": width,
             "imHeight": height,

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from ssdir.data.readers.coco.outlines import Corners, outline_box
+from ssdir.data.readers.coco.tracks import CocoClips, Video, clips_of_videos, track_in_attributes
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.json_entries import (
     decode_document,
@@ -27,8 +28,8 @@ from ssdir.formatting import quote
 Id: TypeAlias = int | float | str
 Name: TypeAlias = Callable[[], str]
 
-OPTIONAL = ("difficult", "draw_order", "source_index")
-"""The keys of annotations that are not COCO's own, with whole numbers."""
+OPTIONAL = ("difficult", "draw_order", "source_index", "track_id", "instance_id", "visible")
+"""The keys of annotations that are not COCO's own: `visible` has shares in 0 ... 1, the others whole numbers."""
 
 _KIND = "COCO annotations"
 _LARGEST_SIDE = 1 << 31
@@ -46,7 +47,7 @@ class CocoBoxes:
             larger than any image.
         crowd: bool (N,).
         scores: float64 (N,), NaN where it is missing; None where no entry has the key.
-        optional: int64 (N,) by name, those of `OPTIONAL` that every entry has.
+        optional: int64 or float64 (N,) by name, those of `OPTIONAL` that every entry has.
         others: each entry's values but lists and objects; only for boxes that are to be encoded.
     """
 
@@ -55,7 +56,7 @@ class CocoBoxes:
     boxes_px: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     scores: NDArray[np.float64] | None
-    optional: Mapping[str, NDArray[np.int64]]
+    optional: Mapping[str, NDArray[Any]]
     others: Sequence[Mapping[str, Any]] = ()
 
 
@@ -71,6 +72,7 @@ class CocoFile:
         category_ids: in ascending order, numbers before text.
         category_names: one per category.
         boxes: the annotations; None if the file has none, as for a test split.
+        clips: the clips that images are frames of; None unless every image is one.
         info: metadata of the file.
         notes: what was corrected, as sentences.
     """
@@ -82,6 +84,7 @@ class CocoFile:
     category_ids: list[Id]
     category_names: list[str]
     boxes: CocoBoxes | None
+    clips: CocoClips | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -90,6 +93,7 @@ class _Document(Struct):
     images: list[Raw]
     categories: list[Raw] | UnsetType = UNSET
     annotations: list[Raw] | UnsetType = UNSET
+    videos: list[Raw] | UnsetType = UNSET
     info: Raw | UnsetType = UNSET
 
 
@@ -98,6 +102,9 @@ class _Image(Struct):
     file_name: str
     height: int | float | None = None
     width: int | float | None = None
+    video_id: Id | None = None
+    frame_id: Any = None
+    frame_index: Any = None
 
 
 class _Category(Struct):
@@ -116,6 +123,10 @@ class _Box(Struct):
     difficult: Any = None
     draw_order: Any = None
     source_index: Any = None
+    track_id: Any = None
+    instance_id: Any = None
+    attributes: Raw | UnsetType = UNSET
+    visible: Any = None
 
 
 def read_coco_file(path: str | Path) -> CocoFile:
@@ -170,6 +181,7 @@ def _read_document(raw: bytes, path: Path, for_encoding: bool) -> CocoFile:
     sizes = [_size(image, faults) for image in images]
     _check_ids([image.id for image in images], "images", faults)
     _check_ids([category.id for category in categories], "categories", faults)
+    clips = _clips(document, images, faults)
     faults.stop_at_any()
     info = {} if document.info is UNSET else decode_value(document.info)
     read = CocoFile(
@@ -180,6 +192,7 @@ def _read_document(raw: bytes, path: Path, for_encoding: bool) -> CocoFile:
         [category.id for category in categories],
         [category.name for category in categories],
         None,
+        clips,
         info if isinstance(info, dict) else {},
     )
     if document.annotations is UNSET:
@@ -188,6 +201,14 @@ def _read_document(raw: bytes, path: Path, for_encoding: bool) -> CocoFile:
     return _with_new_categories(
         replace(read, boxes=rows.read(document.annotations), notes=rows.notes()), rows.categories
     )
+
+
+def _clips(document: _Document, images: Sequence[_Image], faults: Faults) -> CocoClips | None:
+    listed = [] if document.videos is UNSET else document.videos
+    videos = [video for _, video in decode_entries(listed, Video, "video", faults)]
+    _check_ids([video.id for video in videos], "videos", faults)
+    frames = [image.frame_index if image.frame_id is None else image.frame_id for image in images]
+    return clips_of_videos(videos, [image.video_id for image in images], frames, faults)
 
 
 def _faults(path: Path) -> Faults:
@@ -263,9 +284,13 @@ class _Rows:
                 has_scores, scores[row] = True, np.nan if box.score is None else box.score
             for key, values in optional.items():
                 values.append(getattr(box, key))
+            if box.track_id is None:
+                optional["track_id"][-1] = track_in_attributes(box.attributes)
             self._note_id(box.id, name)
         self.faults.stop_at_any()
-        columns = {key: _whole_numbers(values) for key, values in optional.items()}
+        columns = {
+            key: (_shares if key == "visible" else _whole_numbers)(values) for key, values in optional.items()
+        }
         others = [_scalars(raw) for raw in raws] if self.for_encoding else []
         known = {key: column for key, column in columns.items() if column is not None}
         given = [key for key, values in optional.items() if any(value is not None for value in values)]
@@ -286,7 +311,7 @@ class _Rows:
             )
         if self._incomplete:
             keys = ", ".join(self._incomplete)
-            notes.append(f"keys left out, as some annotations have no whole number there: {keys}")
+            notes.append(f"keys left out, as some annotations have no usable number there: {keys}")
         return tuple(notes)
 
     def _image(self, box: _Box, name: Name) -> int:
@@ -345,6 +370,13 @@ def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
     if not values or not all(isinstance(value, int) and abs(value) < 1 << 63 for value in values):
         return None
     return np.array(values, dtype=np.int64)
+
+
+def _shares(values: list[Any]) -> NDArray[np.float64] | None:
+    """Returns a column that every entry has, with numbers within 0 ... 1, else None."""
+    if not values or not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
 
 
 def _scalars(raw: Raw) -> dict[str, Any]:

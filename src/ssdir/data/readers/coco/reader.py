@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder, listing
@@ -13,6 +14,7 @@ from ssdir.data.images import image_size
 from ssdir.data.orientation import apply_exif_orientation
 from ssdir.data.readers.coco.file import CocoFile, read_coco_file
 from ssdir.data.readers.coco.folder import NAMED_BY_SPLIT, ImageFinder, loose_files, split_files
+from ssdir.data.readers.coco.tracks import CocoClips
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.splits import missing_split
@@ -40,7 +42,8 @@ def coco_splits(root: Path) -> list[str]:
 
 
 def read_coco(root: Path, split: str, outside: str = "leave") -> AnnotationTable:
-    """Reads a split. `draw_order`, `source_index` and `difficult` are there if every annotation has these keys.
+    """Reads a split. `draw_order`, `source_index`, `visible`, `track_id` and `difficult` are there if every
+    annotation has these keys; clips, if every image has a `video_id`.
 
     Boxes refer to the image as shown, unless the given size is that of the image as stored: then their EXIF
     orientation is applied (see `orientation`). Missing sizes are read from the images, and missing boxes are those
@@ -60,6 +63,7 @@ def read_coco(root: Path, split: str, outside: str = "leave") -> AnnotationTable
     names = pictures.find(file.file_names)
     left_out = pictures.outside if outside == "leave" else []
     table = replace(_table(file, folder, names), notes=(*file.notes, *_notes(pictures, left_out)))
+    table = _with_tracks(table, file)
     if left_out:
         inside = np.flatnonzero(~np.isin(file.file_names, left_out))
         if not len(inside):
@@ -74,7 +78,7 @@ def _read(root: Path, split: str) -> CocoFile:
         raise EmptySplitError(f"{file.path}: the split is empty, it has no images")
     if file.category_names:
         check_names(file.category_names, str(file.path))
-    return file
+    return _in_order(file)
 
 
 def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
@@ -96,7 +100,71 @@ def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
         difficult=None if "difficult" not in boxes.optional else boxes.optional["difficult"] != 0,
         draw_order=boxes.optional.get("draw_order"),
         source_index=boxes.optional.get("source_index"),
+        visible=boxes.optional.get("visible"),
     )
+
+
+def _in_order(file: CocoFile) -> CocoFile:
+    """Returns the file with the images of each clip after each other, in time."""
+    if file.clips is None:
+        return file
+    order = file.clips.order
+    place = np.argsort(order)
+    return replace(
+        file,
+        image_ids=[file.image_ids[image] for image in order],
+        file_names=[file.file_names[image] for image in order],
+        image_sizes=file.image_sizes[order],
+        boxes=None if file.boxes is None else replace(file.boxes, image=place[file.boxes.image]),
+        clips=replace(file.clips, clip=file.clips.clip[order], order=np.arange(len(order))),
+    )
+
+
+def _with_tracks(table: AnnotationTable, file: CocoFile) -> AnnotationTable:
+    """Adds a file's clips and tracks to its table. Images with tracks, but without videos, are one clip.
+
+    Raises:
+        InputError: if a track has two boxes in an image.
+    """
+    columns = {} if file.boxes is None else file.boxes.optional
+    track_id, notes = columns.get("track_id"), list[str]()
+    if track_id is None and file.clips is not None:
+        track_id = columns.get("instance_id")
+    clips = file.clips
+    if clips is None:
+        if track_id is None:
+            return table
+        every = np.arange(len(table.image_names))
+        clips = CocoClips(np.zeros_like(every), every, [file.path.stem], {})
+        notes.append(
+            "objects have tracks, but images no video_id: they are taken for one clip, as they are listed"
+        )
+    if track_id is not None:
+        if len(track_id) and (lowest := int(track_id.min())) < 1:
+            track_id = track_id + (1 - lowest)
+            notes.append(f"tracks are numbered from {lowest}, and read as numbered from 1")
+        _check_tracks(table, track_id, file)
+    rates = clips.frame_rates
+    shared = {*rates.values()} if len(rates) == len(clips.names) else set()
+    rate = {"frame_rate": shared.pop() if len(shared) == 1 else rates} if rates else {}
+    return replace(
+        table,
+        track_id=track_id,
+        clip=clips.clip,
+        clip_names=clips.names,
+        info={**table.info, **rate},
+        notes=(*table.notes, *notes),
+    )
+
+
+def _check_tracks(table: AnnotationTable, track_id: NDArray[np.int64], file: CocoFile) -> None:
+    faults = Faults(str(file.path), of_one_file=True)
+    counted = ~table.ignored
+    pairs, counts = np.unique(np.stack([table.image[counted], track_id[counted]]), axis=1, return_counts=True)
+    for (image, track), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        if count > 1:
+            faults.add(f"image {quote(table.image_names[image])} has {count} boxes of track {track}")
+    faults.stop_at_any()
 
 
 def _files(root: Path) -> dict[str, Path]:

@@ -1,0 +1,57 @@
+"""The clips of a data set: which of its images are the frames of a video, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.dataset import ObjectDataset
+from ssdir.errors import InputError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A run of images of a data set that are the frames of a video.
+
+    Attributes:
+        name: the clip's name, which no other clip of the split has.
+        images: numbers of the images, in the order of time.
+        frame_rate: frames per second; None if it is unknown.
+    """
+
+    name: str
+    images: range
+    frame_rate: float | None
+
+
+def clips_of(dataset: ObjectDataset) -> list[Clip]:
+    """Returns the clips of a data set that has images, in the order of its images.
+
+    Raises:
+        InputError: if its images are not frames of clips.
+    """
+    table = dataset.table
+    if table.clip is None or table.clip_names is None:
+        raise InputError(
+            f"'{table.root}' has images, but no clips: they are in MOTChallenge folders, and in COCO files whose "
+            "images have a video_id (see docs/data.md)"
+        )
+    starts = np.flatnonzero(np.diff(table.clip, prepend=-1))
+    ends = [*starts[1:].tolist(), len(table.clip)]
+    names = [table.clip_names[clip] for clip in table.clip[starts].tolist()]
+    if len({*names}) < len(names):
+        raise ValueError("the images of a clip must follow each other")
+    return [
+        Clip(name, range(start, end), frame_rate(table, name))
+        for name, start, end in zip(names, starts.tolist(), ends, strict=True)
+    ]
+
+
+def frame_rate(table: AnnotationTable, clip: str) -> float | None:
+    """Returns the frames per second of a clip: `info["frame_rate"]` is one number, or one by the clip's name."""
+    rate = table.info.get("frame_rate")
+    rate = rate.get(clip) if isinstance(rate, Mapping) else rate
+    return float(rate) if isinstance(rate, (int, float)) else None

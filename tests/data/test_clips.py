@@ -1,0 +1,156 @@
+"""Clips of a data set: written and read as COCO, and never divided between training and validation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdir.data.annotations import AnnotationTable
+from ssdir.data.clips import Clip, clips_of
+from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
+from ssdir.data.scatter.clip_writer import write_moving
+from ssdir.data.scatter.generator import image_rng
+from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.data.scatter.moving import MovingConfig, moving_clip, moving_values
+from ssdir.errors import InputError
+
+CONFIG = MovingConfig(**{**moving_values("hard"), "frames": 8, "train": 3, "val": 0, "test": 2})
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips") / "moving"
+    write_moving(folder, "digits", CONFIG)
+    return folder
+
+
+def write_frames(root: Path, document: dict[str, Any], split: str = "train") -> Path:
+    """Writes a COCO file, and a black image for each that it names."""
+    path = root / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"categories": [{"id": 1, "name": "car"}], **document}
+    path.write_text(json.dumps(content))
+    for image in content["images"]:
+        file = root / split / image["file_name"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (image["width"], image["height"])).save(file)
+    return root
+
+
+def frames(*keys: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"id": i, "file_name": f"{i}.png", "width": 20, "height": 10, **given} for i, given in enumerate(keys, 1)
+    ]
+
+
+def boxes(*keys: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"id": i, "category_id": 1, "bbox": [i, 1, 5, 5], **given} for i, given in enumerate(keys, 1)]
+
+
+def test_generated_clips_are_read_as_they_were_made(moving: Path) -> None:
+    dataset = open_dataset(moving, "test")
+    clips = clips_of(dataset)
+    assert clips == [Clip(f"test-000{i}", range(8 * i, 8 * i + 8), 10.0) for i in range(2)]
+    assert dataset.class_names == [str(digit) for digit in range(10)]
+    glyphs = load_glyphs("digits", "test")
+    for number, clip in enumerate(clips):
+        made = moving_clip(glyphs, CONFIG, image_rng(0, "test", number))
+        for frame, image in enumerate(clip.images):
+            rows, objects = made.frame == frame, dataset.objects(image)
+            assert np.array_equal(dataset.pixels(image)[..., 0], made.images[frame])
+            assert np.allclose(objects.boxes * 128, made.boxes_px[rows], atol=1e-4)
+            columns = {"track_id": "track_id", "labels": "labels", "source_index": "source_index"}
+            for name, column in {**columns, "z_depth": "draw_order"}.items():
+                assert np.array_equal(getattr(objects, name), getattr(made, column)[rows]), name
+            assert np.allclose(objects.visible, made.visible[rows], atol=1e-4)
+
+
+def test_workers_write_the_same_bytes(moving: Path, tmp_path: Path) -> None:
+    write_moving(tmp_path / "again", "digits", CONFIG, workers=2)
+    files = sorted(path.relative_to(moving) for path in moving.rglob("*") if path.is_file())
+    assert len([file for file in files if not file.name.startswith(".")]) == 5 * 8 + 5 * 3 + 2
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (moving / file).read_bytes(), file
+
+
+def test_training_holds_out_whole_clips(moving: Path) -> None:
+    train, val = (open_dataset(moving, split, for_training=True) for split in ("train", "val"))
+    assert (len(train), len(val)) == (16, 8)
+    names = [{clip.name for clip in clips_of(dataset)} for dataset in (train, val)]
+    assert names[0] | names[1] == {"train-0000", "train-0001", "train-0002"}
+    assert not names[0] & names[1]
+    assert "1 of the 3 clips" in val.table.notes[-1]
+    assert all(name.startswith(clips_of(val)[0].name) for name in (Path(n).parts[-3] for n in val.file_names))
+
+
+def test_a_single_clip_is_not_divided(tmp_path: Path) -> None:
+    write_frames(tmp_path, {"images": frames(*[{"video_id": 1}] * 30), "annotations": boxes({"image_id": 1})})
+    with pytest.raises(InputError, match="has one clip, so none can be held out to validate on: add clips"):
+        find_layout(tmp_path).read_for_training(tmp_path, "train")
+
+
+def read_pair(root: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]], **more: Any) -> Any:
+    return read_annotations(write_frames(root, {"images": images, "annotations": annotations, **more}), "train")
+
+
+def tracks(table: AnnotationTable) -> list[tuple[str, int]]:
+    assert table.track_id is not None
+    return [(table.image_names[image], track) for image, track in zip(table.image, table.track_id, strict=True)]
+
+
+def test_frames_are_put_in_order_of_time_within_their_video(tmp_path: Path) -> None:
+    """As CocoVID has them; the images of two videos are listed in turn, and backwards."""
+    images = frames(*({"video_id": video, "frame_id": frame} for frame in (1, 0) for video in (7, 3)))
+    annotations = boxes(*({"image_id": i, "instance_id": 10 + i} for i in (1, 2, 3, 4)))
+    videos = [{"id": 7, "name": "seven", "fps": 25}, {"id": 3, "name": "three", "fps": 25}]
+    table = read_pair(tmp_path, images, annotations, videos=videos)
+    assert table.image_names == [f"train/{i}.png" for i in (3, 1, 4, 2)]
+    assert table.clip.tolist() == [0, 0, 1, 1]
+    assert table.clip_names == ["seven", "three"]
+    assert table.info["frame_rate"] == 25
+    assert tracks(table) == [(f"train/{i}.png", 10 + i) for i in (1, 2, 3, 4)]
+
+
+def test_taos_keys_are_read(tmp_path: Path) -> None:
+    images = frames(*({"video_id": 1, "frame_index": frame} for frame in (30, 0)))
+    annotations = boxes(*({"image_id": i, "track_id": 5, "video_id": 1} for i in (1, 2)))
+    more = {"videos": [{"id": 1, "name": "val/A"}], "tracks": [{"id": 5, "category_id": 1, "video_id": 1}]}
+    table = read_pair(tmp_path, images, annotations, **more)
+    assert table.image_names == ["train/2.png", "train/1.png"]
+    assert (table.clip_names, "frame_rate" in table.info) == (["val/A"], False)
+    assert tracks(table) == [("train/1.png", 5), ("train/2.png", 5)]
+
+
+def test_cvats_attributes_are_one_clip_with_tracks_from_one(tmp_path: Path) -> None:
+    annotations = boxes(*({"image_id": i, "attributes": {"occluded": False, "track_id": 0}} for i in (1, 2)))
+    table = read_pair(tmp_path, frames({}, {}), annotations)
+    assert table.clip.tolist() == [0, 0]
+    assert table.clip_names == ["instances_train"]
+    assert tracks(table) == [("train/1.png", 1), ("train/2.png", 1)]
+    assert any("taken for one clip" in note for note in table.notes)
+    assert any("numbered from 0, and read as numbered from 1" in note for note in table.notes)
+
+
+def test_numbers_of_instances_in_still_images_are_no_tracks(tmp_path: Path) -> None:
+    annotations = boxes(*({"image_id": 1, "instance_id": i} for i in (1, 2)))
+    table = read_pair(tmp_path, frames({}), annotations)
+    assert (table.track_id, table.clip) == (None, None)
+    with pytest.raises(InputError, match="has images, but no clips"):
+        clips_of(open_dataset(tmp_path, "train"))
+
+
+def test_a_track_twice_in_a_frame_is_an_error(tmp_path: Path) -> None:
+    annotations = boxes(*({"image_id": 1, "track_id": track} for track in (4, 4, 4, 5)))
+    with pytest.raises(InputError, match=r"image 'train/1\.png' has 3 boxes of track 4"):
+        read_pair(tmp_path, frames({"video_id": 1}), annotations)
+
+
+def test_two_images_of_one_frame_are_an_error(tmp_path: Path) -> None:
+    images = frames(*[{"video_id": 8, "frame_id": 2}] * 2)
+    with pytest.raises(InputError, match="video 8 has two images of frame 2"):
+        read_pair(tmp_path, images, [])
