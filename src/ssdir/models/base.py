@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -164,5 +165,53 @@ class GenerativeModel(EmbeddingModel):
         Args:
             images: float (B, 3, H, W) in [0, 1].
             targets: true objects, for models that learn from them; the others ignore them.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Clues:
+    """What else is known of N views of tracks, beside their embeddings: how far each view can be trusted.
+
+    Attributes:
+        scores: float (N,), the detections' confidence in [0, 1].
+        visible: float (N,), the share of the object that nothing hides, in [0, 1].
+        gap: float (N,), frames since the track's last view, at least 1; 1 for a track without one.
+    """
+
+    scores: Tensor
+    visible: Tensor
+    gap: Tensor
+
+
+class TemporalModel(EmbeddingModel):
+    """A model whose embeddings can see the past: each track carries a memory from frame to frame.
+
+    The model itself has no state. A memory is a vector (S,) of its track: the remembered `z_what`, then how much
+    evidence it rests on. A track without a view has a memory of zeros:
+
+        memory = torch.zeros(N, model.memory_dim)
+        memory = model.remember(memory, objects.z_what, clues)  # in each frame
+        z_what = memory[:, : model.latent_dim]
+    """
+
+    @property
+    def memory_dim(self) -> int:
+        """Size S of a track's memory; 0 if the model was built without one, and can't remember."""
+        raise NotImplementedError
+
+    def remember(self, memory: Tensor, z_what: Tensor, clues: Clues) -> Tensor:
+        """Updates the memories of N tracks with a view of each.
+
+        Args:
+            memory: float (N, S).
+            z_what: float (N, D), the embeddings of the views.
+            clues: see `Clues`.
+
+        Returns:
+            float (N, S), whose first D columns are the tracks' `z_what` now.
+
+        Raises:
+            ValueError: if the model has no memory.
         """
         raise NotImplementedError

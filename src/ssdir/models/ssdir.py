@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssdir.models.backbones.base import Backbone
 from ssdir.models.backbones.timm_net import TimmConfig, frozen_stages
+from ssdir.models.base import Clues, TemporalModel
 from ssdir.models.detected.encoders import (
     AlignedEncoder,
     AlignedEncoderConfig,
@@ -17,7 +18,9 @@ from ssdir.models.detected.encoders import (
     PyramidEncoder,
     PyramidEncoderConfig,
 )
+from ssdir.models.detected.memory import MemoryConfig, TrackMemory
 from ssdir.models.detected.vae import DetectedVAE, DetectedVAEConfig
+from ssdir.models.detector.ssd import SSD
 from ssdir.objects import Objects
 
 
@@ -28,11 +31,14 @@ class SSDIRConfig(DetectedVAEConfig):
         clone_backbone: train a copy of the detector's backbone for the what and depth encoders; for an aligned
             encoder, the copy ends one level finer, since no single cell need cover the whole object.
         encoder: what and depth encoders.
+        memory: what embeddings know of an object's earlier frames, trained on clips after all else; with null,
+            each frame is encoded alone, as in the paper.
     """
 
     kind: Literal["SSDIR"] = "SSDIR"
     clone_backbone: bool = False
     encoder: EncoderConfig = PyramidEncoderConfig()
+    memory: MemoryConfig | None = None
 
     @model_validator(mode="after")
     def _refiner_features_need_a_refiner(self) -> Self:
@@ -54,10 +60,21 @@ def _reads_pretrained(encoder: PyramidEncoderConfig | AlignedEncoderConfig) -> b
     return isinstance(encoder, AlignedEncoderConfig) and encoder.features == "pretrained"
 
 
-class SSDIR(DetectedVAE):
-    """A VAE that infers `z_what` and `z_depth` from feature maps of the detector or of a copy of its backbone."""
+class SSDIR(DetectedVAE, TemporalModel):
+    """A VAE that infers `z_what` and `z_depth` from feature maps of the detector or of a copy of its backbone.
+
+    Args:
+        config: the model's config.
+        class_names: the detector's K foreground classes.
+        detector: a trained detector to build on; None makes a new one.
+    """
 
     config: SSDIRConfig
+
+    def __init__(self, config: SSDIRConfig, class_names: list[str], detector: SSD | None = None) -> None:
+        super().__init__(config, class_names, detector)
+        # Last: initial weights of all else are the same with and without a memory.
+        self.memory = None if config.memory is None else TrackMemory(self.latent_dim, config.memory)
 
     def build_encoder(self) -> None:
         """Builds the encoder: of all cells, or of features aligned with each box; see `EncoderConfig`."""
@@ -80,6 +97,18 @@ class SSDIR(DetectedVAE):
             )
         else:
             self.encoder = PyramidEncoder(channels, encoder)
+
+    @property
+    def memory_dim(self) -> int:
+        """Size of a track's memory; 0 without `memory` in the config."""
+        return 0 if self.memory is None else self.latent_dim + 1
+
+    def remember(self, memory: Tensor, z_what: Tensor, clues: Clues) -> Tensor:
+        """Updates memories of tracks; see `TemporalModel.remember` and `TrackMemory`."""
+        if self.memory is None:
+            raise ValueError("this model has no memory: train one with model.memory, see the preset tiny-video")
+        updated: Tensor = self.memory(memory, z_what, clues)
+        return updated
 
     @property
     def pooled_stages(self) -> PooledStages | None:
