@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from ssdir.evaluation.clips import Clips
 from ssdir.evaluation.measure import MeasureOptions, measure
 from ssdir.evaluation.tracking import tracking_metrics
 from ssdir.objects import Objects
+from ssdir.tracking.tracker import Tracker
 
 from .fakes import SIZE, FakeDataset, FakeDetector, FakeEncoder, FakeModel
 
@@ -171,3 +173,69 @@ def test_clips_are_cut_where_the_measured_images_end() -> None:
         assert torch.equal(part.z_where, expected.z_where)
     whole = measure(FakeModel(detections(data), by_height), data, options=MeasureOptions(max_images=5)).metrics
     assert whole["tracking/mota"] == tracking_metrics(clips.cut(objects), clips.cut(objects))["tracking/mota"]
+
+
+@dataclass
+class FakeMemory(FakeModel):
+    """A model with a memory, which `Rememberer` keeps for it."""
+
+    memory_dim: int = 3
+
+
+class Rememberer(Tracker):
+    """A tracker that returns the mean of a track's embeddings so far, and nothing of the rows above the middle."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.past: dict[int, list[Tensor]] = defaultdict(list)
+
+    def update(self, objects: Objects, size: tuple[int, int]) -> Objects:
+        tracked = super().update(objects[objects.z_where[:, 1] > 0.3], size)
+        for track, z_what in zip(tracked.track_id.tolist(), tracked.z_what, strict=True):
+            self.past[track].append(z_what)
+        means = [torch.stack(self.past[track]).mean(dim=0) for track in tracked.track_id.tolist()]
+        return tracked.replace(z_what=torch.stack(means) if means else tracked.z_what)
+
+
+def noisy(z_where: Tensor, number: Tensor) -> Tensor:
+    """`by_height` for the clear frames, and another object's embedding for the hidden one of each other frame."""
+    hidden = (number % FRAMES % 2 == 1) & (z_where[:, 1] - 0.5).abs().lt(0.1)
+    return torch.where(hidden[:, None], -by_height(z_where, number), by_height(z_where, number))
+
+
+def test_a_memory_runs_through_each_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, train = FakeClips(), FakeClips()
+    monkeypatch.setattr("ssdir.evaluation.clips.Tracker", Rememberer)
+    model = FakeMemory(detections(data), noisy)
+    measured = measure(model, data, train)
+    targets, frames = measured.test.targets, measured.test.frames
+    assert frames is not None
+    assert frames.remembered is not None
+    for clip in range(2):
+        for lane in range(OBJECTS):
+            rows = [
+                row for row in range(len(targets)) if row % OBJECTS == lane and row // OBJECTS // FRAMES == clip
+            ]
+            own = frames.given.z_what[rows]
+            counts = torch.arange(1, FRAMES + 1)[:, None]
+            expected = own if lane == 0 else own.cumsum(0) / counts  # the first lane is above the middle
+            assert torch.allclose(frames.remembered[rows], expected, atol=1e-6)
+    assert measured.train is not None
+    assert measured.train.frames.remembered is not None
+    metrics = measured.metrics
+    # The first frames of the clip are clear: from then on the memory is right where the single frame is not.
+    assert metrics["hidden/accuracy"] == 1
+    assert metrics["hidden/single_frame/accuracy"] == 0
+    assert metrics["hidden/single_frame/clear/accuracy"] == 1
+    assert "hidden/single_frame/objects" not in metrics
+    assert metrics["identity/drift_gap_1"] < metrics["identity/single_frame/drift_gap_1"]
+    assert "identity/single_frame/auroc_gap_1" not in metrics
+
+
+def test_a_model_built_without_a_memory_has_none() -> None:
+    data = FakeClips()
+    model = FakeMemory(detections(data), by_height, memory_dim=0)
+    measured = measure(model, data, FakeClips())
+    assert not any("single_frame" in name for name in measured.metrics)
+    assert measured.train is not None
+    assert measured.train.frames is None

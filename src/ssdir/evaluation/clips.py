@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from ssdir.console import Advance
 from ssdir.evaluation.collect import Split
 from ssdir.evaluation.identity import identity_metrics
-from ssdir.evaluation.protocols import HasClips, Model
+from ssdir.evaluation.protocols import HasClips, Model, Remembers
 from ssdir.evaluation.tracking import tracking_metrics
 from ssdir.models.base import ObjectModel
 from ssdir.objects import Objects
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.tracker import Tracker
 
-_FLOOR_METRICS = ("/retrieval_at_1", "/drift")
-"""The metrics of identity that the floors have too."""
+_OF_OTHERS = ("/retrieval_at_1", "/drift")
+"""The metrics of identity of the embeddings that the model's are compared with."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,44 @@ class Clips:
                 progress(len(tracked), len(self.ranges))
         return tracked
 
+    def remember(self, tracker: Tracker, objects: Objects) -> Tensor:
+        """Returns z_what (M, D) of objects as the tracker returns it; their own where they got no track."""
+        assert objects.z_what is not None
+        z_what = objects.z_what.clone()
+        for tracked in self.track(tracker, objects.replace(source_index=torch.arange(len(objects)))):
+            if len(tracked):
+                assert tracked.source_index is not None
+                assert tracked.z_what is not None
+                z_what[tracked.source_index] = tracked.z_what
+        return z_what
+
 
 def make_tracker(model: Model, options: TrackOptions) -> Tracker:
     """Makes a tracker of a model's objects, with the model's threshold unless the options have one."""
     start = options.thresholds(model.score_threshold)[1]
     return Tracker(replace(options, score_threshold=start), model if isinstance(model, ObjectModel) else None)
+
+
+def has_memory(model: Model) -> bool:
+    """Returns whether a model's embeddings of a track depend on earlier frames."""
+    return isinstance(model, Remembers) and model.memory_dim > 0
+
+
+def with_memory(model: Model, split: Split, clips: Clips | None, options: TrackOptions) -> Split:
+    """Adds the embeddings of the true boxes with the memory of earlier frames, for a model that has one.
+
+    The tracker takes the true boxes without their identities, so that its mistakes are in the memory.
+
+    Args:
+        model: the model of the split's objects.
+        split: what the model returned for the images, with `frames` if there are clips.
+        clips: which images are the frames of which clip; None leaves the split as it is.
+        options: options of tracking.
+    """
+    if clips is None or split.frames is None or split.frames.given.z_what is None or not has_memory(model):
+        return split
+    remembered = clips.remember(make_tracker(model, options), split.frames.given)
+    return replace(split, frames=replace(split.frames, remembered=remembered))
 
 
 def clip_tracking_metrics(
@@ -126,19 +160,22 @@ def clip_identity_metrics(split: Split, clips: Clips) -> dict[str, float]:
         clips: which images are the frames of which clip.
 
     Returns:
-        `identity/…`, see `identity_metrics`; if the model has a detector, the retrieval and drift of its features,
-        `identity/pooled_features/…`. Empty if the model embeds no given boxes.
+        `identity/…`, see `identity_metrics`, of what the model returns: with its memory, if it has one. Of others,
+        retrieval and drift: without the memory, `identity/single_frame/…`; of the features of the model's
+        detector, `identity/pooled_features/…`. Empty if the model embeds no given boxes.
     """
     assert split.frames is not None
-    given, pooled = split.frames.given, split.frames.pooled
-    if given.z_what is None:
+    own, remembered = split.frames.given.z_what, split.frames.remembered
+    if own is None:
         return {}
 
     def measured(embeddings: Tensor, prefix: str) -> dict[str, float]:
         return identity_metrics(clips.cut(split.targets.replace(z_what=embeddings)), prefix=prefix)
 
-    metrics = measured(given.z_what, "identity")
-    if pooled is not None:
-        floor = measured(pooled, "identity/pooled_features")
-        metrics |= {name: value for name, value in floor.items() if any(part in name for part in _FLOOR_METRICS)}
+    metrics = measured(own if remembered is None else remembered, "identity")
+    others = {"single_frame": None if remembered is None else own, "pooled_features": split.frames.pooled}
+    for name, embeddings in others.items():
+        if embeddings is not None:
+            values = measured(embeddings, f"identity/{name}")
+            metrics |= {key: value for key, value in values.items() if any(part in key for part in _OF_OTHERS)}
     return metrics

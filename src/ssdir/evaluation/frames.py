@@ -28,11 +28,14 @@ class Frames:
         given: the T true objects as a tracker takes them, where detections are not measured: without score and
             `track_id`, and if the model embeds given boxes, with its z_what and z_depth.
         pooled: float (T, F), the detector's features in the true boxes; None for models without a detector.
+        remembered: float (T, D), z_what of the true boxes as a tracker returns it, with the memory of the earlier
+            frames; None for models without a memory.
     """
 
     detected: Objects
     given: Objects
     pooled: Tensor | None
+    remembered: Tensor | None = None
 
 
 class FrameCollector:

@@ -15,7 +15,7 @@ from torch import nn
 from ssdir.console import Advance
 from ssdir.data.images import Image8
 from ssdir.errors import InputError, InputWarning
-from ssdir.evaluation.clips import Clips, clip_identity_metrics, clip_tracking_metrics
+from ssdir.evaluation.clips import Clips, clip_identity_metrics, clip_tracking_metrics, has_memory, with_memory
 from ssdir.evaluation.clusters import cluster_metrics
 from ssdir.evaluation.collect import Collector, Kept, Split, collect
 from ssdir.evaluation.depth import depth_metrics
@@ -113,21 +113,16 @@ def measure(
             "the splits to learn and to measure probes on number their categories differently "
             f"({', '.join(train.category_names)}; {', '.join(test.category_names)}): give both the same list"
         )
-    threshold, gather = options.score_threshold, partial(collect, batch_size=options.batch_size)
     clips = Clips.of(test, options.max_images)
+    read = partial(_read, model, random_model, options)
     with _measuring(model, random_model):
         kept: Kept = "similarity" if options.similarity else "all"
-        tracked_from = None if clips is None else options.tracking().thresholds(model.score_threshold)[0]
-        collector = Collector(model, threshold, random_model, kept=kept, tracked_from=tracked_from)
-        report = _stage(progress, "test images")
-        tested = gather(collector, test, max_images=options.max_images, progress=report)
+        tested = read(test, kept, options.max_images, _stage(progress, "test images"))
         # Many of the categories that the annotations name may not occur, or not be asked for.
         categories = len(tested.categories.unique())
         trained = None
         if train is not None and tested.embeddings and (categories > 1 or tested.properties):
-            collector = Collector(model, threshold, random_model, kept="embeddings")
-            report, most = _stage(progress, "train images"), options.max_train_images
-            trained = gather(collector, train, max_images=most, progress=report)
+            trained = read(train, "embeddings", options.max_train_images, _stage(progress, "train images"))
         further = {}
         if glyphs is not None and isinstance(model, EmbedsBoxes):
             further = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
@@ -140,6 +135,25 @@ def measure(
         if trained is not None:
             metrics |= _learned_metrics(trained, tested, categories, options.seed, _stage(progress, "probes"))
     return Measurement(metrics, tested, trained)
+
+
+def _read(
+    model: Model,
+    random_model: EmbedsBoxes | None,
+    options: MeasureOptions,
+    dataset: Dataset,
+    kept: Kept,
+    max_images: int | None,
+    progress: Advance | None,
+) -> Split:
+    """Reads a split; what a tracker takes only of clips, and to learn from only for a model with a memory."""
+    clips, track = Clips.of(dataset, max_images), options.tracking()
+    if kept == "embeddings" and not has_memory(model):
+        clips = None
+    start = None if clips is None else track.thresholds(model.score_threshold)[0]
+    collector = Collector(model, options.score_threshold, random_model, kept=kept, tracked_from=start)
+    split = collect(collector, dataset, batch_size=options.batch_size, max_images=max_images, progress=progress)
+    return with_memory(model, split, clips, track)
 
 
 def _stage(progress: Advance | None, stage: str) -> Advance | None:
@@ -198,11 +212,25 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
 
 
 def _hidden(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
-    """Measures probes of hidden objects at their true boxes, where it is known how much of each is visible."""
+    """Measures probes of hidden objects at their true boxes, where it is known how much of each is visible.
+
+    The embeddings are those that the model returns: with its memory, if it has one. Then without it too.
+    """
     known, unseen = train.targets.visible, test.targets.visible
     if known is None or unseen is None or TRUE_BOXES not in train.embeddings:
         return {}
-    return hidden_metrics(train.embeddings[TRUE_BOXES], known, test.embeddings[TRUE_BOXES], unseen, seeds)
+    learned, measured = train.embeddings[TRUE_BOXES], test.embeddings[TRUE_BOXES]
+    single = hidden_metrics(learned, known, measured, unseen, seeds)
+    memories = [None if split.frames is None else split.frames.remembered for split in (train, test)]
+    if memories[0] is None or memories[1] is None:
+        return single
+    learned, measured = replace(learned, latents=memories[0]), replace(measured, latents=memories[1])
+    metrics = hidden_metrics(learned, known, measured, unseen, seeds)
+    return metrics | {
+        name.replace("hidden/", "hidden/single_frame/"): value
+        for name, value in single.items()
+        if not name.endswith("/objects")
+    }
 
 
 def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:

@@ -97,6 +97,15 @@ class PadsImages(Protocol):
 
 
 @runtime_checkable
+class Remembers(EmbedsBoxes, Protocol):
+    """A model whose embeddings of a track depend on the earlier frames, if its memory has a size."""
+
+    @property
+    def memory_dim(self) -> int:
+        """Size of a track's memory; 0 for a model that was built without one."""
+
+
+@runtime_checkable
 class HasClips(Protocol):
     """A data set whose images may be the frames of clips, with tracks of their true objects."""
 
