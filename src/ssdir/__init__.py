@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ssdir.models.catalogue import list_models as list_models
     from ssdir.objects import Objects as Objects
     from ssdir.objects import Scene as Scene
+    from ssdir.tracking.options import TrackOptions as TrackOptions
+    from ssdir.tracking.output import TrackFiles as TrackFiles
+    from ssdir.tracking.track import track_clip as track_clip
+    from ssdir.tracking.tracker import Tracker as Tracker
 
     __version__: str
 
@@ -30,11 +34,28 @@ _EXPORTS = {
     "InputError": "ssdir.errors",
     "Objects": "ssdir.objects",
     "Scene": "ssdir.objects",
+    "TrackFiles": "ssdir.tracking.output",
+    "TrackOptions": "ssdir.tracking.options",
+    "Tracker": "ssdir.tracking.tracker",
     "evaluate": "ssdir.evaluation.evaluate",
     "list_models": "ssdir.models.catalogue",
     "load": "ssdir.inference.predictor",
+    "track_clip": "ssdir.tracking.track",
 }
-__all__ = ["EvaluationOptions", "InputError", "Objects", "Scene", "__version__", "evaluate", "list_models", "load"]
+__all__ = [
+    "EvaluationOptions",
+    "InputError",
+    "Objects",
+    "Scene",
+    "TrackFiles",
+    "TrackOptions",
+    "Tracker",
+    "__version__",
+    "evaluate",
+    "list_models",
+    "load",
+    "track_clip",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ from ssdir.commands.reconstruct import reconstruct
 from ssdir.commands.reproduce import reproduce
 from ssdir.commands.search import search
 from ssdir.commands.studio import studio
+from ssdir.commands.track import track
 from ssdir.commands.train import train
 from ssdir.console import end_cleanly_when_terminated, escape_what_streams_lack
 
@@ -77,6 +78,7 @@ _SECTIONS: dict[str, dict[Callable[..., None], str]] = {
     },
     "Use a model": {
         encode: "encode tiny-digits photos/ 'more/*.jpg' --out objects.parquet",
+        track: "track tiny-digits clip.mp4 --out tracks.parquet --video tracks.mp4",
         reconstruct: "reconstruct tiny-digits photo.jpg --out reconstructions.png",
         convert: "convert objects.parquet --to coco --out results.json",
         export: "export tiny-digits --out tiny-digits.onnx",

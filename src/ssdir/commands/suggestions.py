@@ -14,6 +14,7 @@ _OTHER_NAMES = {
     "models": "list ls presets zoo",
     "studio": "ui gui web app serve gradio",
     "demo": "quickstart tutorial example start",
+    "track": "follow mot tracking trackers",
     "search": "find query nearest similar retrieve",
     "data check": "check lint inspect",
     "data scatter": "scatter generate synth",

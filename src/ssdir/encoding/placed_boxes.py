@@ -129,7 +129,7 @@ def encode_placed_boxes(
         raise InputError(f"row {placed.imageless[0]} of '{placed.table.source}' has no image")
     how = predictor.image_size, predictor.resize
     for read in read_image_batches(paths, *how, batch_size, strict, on_progress, readers):
-        boxes, kept, refused = _boxes_of(placed, read)
+        boxes, kept, refused = boxes_of(placed, read)
         if strict and refused:
             raise InputError(refused[0].reason)
         objects = predictor.encode_pixels(read.pixels, boxes=read.letterbox.to_square(boxes))
@@ -138,7 +138,7 @@ def encode_placed_boxes(
         yield EncodedBatch(read.paths, read.indices, read.sizes, objects, read.skipped, given, refused)
 
 
-def _boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[RefusedBox]]:
+def boxes_of(placed: PlacedBoxes, read: ImageBatch) -> tuple[Objects, NDArray[np.int64], list[RefusedBox]]:
     """Returns the boxes of a batch, their rows in the table, and the boxes that are left out."""
     table = placed.table
     parts, kept, refused = [], [NO_ROWS], list[RefusedBox]()

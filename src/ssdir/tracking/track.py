@@ -1,0 +1,255 @@
+"""Tracking of a clip: detect and embed frames in batches, then associate frame by frame, in bounded memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from einops import rearrange
+
+from ssdir.console import Advance, no_progress
+from ssdir.data.images import Image8
+from ssdir.data.video import Frame, FrameSource, open_frames
+from ssdir.encoding.options import BoxFile
+from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import counted
+from ssdir.identity import Identity
+from ssdir.inference.domain import check_decoded
+from ssdir.inference.engines import load_encoder
+from ssdir.inference.files import Encoder, map_ahead
+from ssdir.inference.predictor import Predictor
+from ssdir.models.base import GenerativeModel
+from ssdir.models.shipped import model_source
+from ssdir.objects import Objects
+from ssdir.tracking.clip_boxes import ClipBoxes
+from ssdir.tracking.frames import FrameBatch, frame_batches
+from ssdir.tracking.occlusion import visible_shares
+from ssdir.tracking.options import TrackOptions
+from ssdir.tracking.output import TrackFiles, TrackWriters
+from ssdir.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_SIZE = 16
+"""Frames that are encoded at once, unless another number is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """A frame and its objects that have a track.
+
+    Attributes:
+        index: number of the frame in its clip, from 0.
+        name: what reads it again, see `Frame`.
+        size: its (height, width) in pixels.
+        objects: the objects, batch size 1, with `track_id` and `visible`.
+        pixels: uint8 (H, W, 3), RGB, if they were asked for.
+        given: where boxes were given, the further columns of their file, row-aligned with `objects`.
+    """
+
+    index: int
+    name: str
+    size: tuple[int, int]
+    objects: Objects
+    pixels: Image8 | None = None
+    given: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The outcome of tracking a clip.
+
+    Attributes:
+        frames: number of frames that could be read.
+        objects: number of their objects that have a track.
+        tracks: number of tracks.
+        skipped_boxes: number of given boxes that weren't encoded.
+        device: what the model ran on.
+    """
+
+    frames: int
+    objects: int
+    tracks: int
+    skipped_boxes: int
+    device: str
+
+    def summary(self) -> str:
+        """Returns the numbers, as part of a sentence."""
+        parts = [counted(self.frames, "frame"), counted(self.tracks, "track"), counted(self.objects, "object")]
+        if self.skipped_boxes:
+            parts.append(f"{counted(self.skipped_boxes, 'box', 'boxes')} skipped")
+        return f"{', '.join(parts)}, on {self.device}"
+
+
+def stream_tracks(
+    model: Encoder[Any],
+    frames: Iterable[Frame],
+    options: TrackOptions | None = None,
+    *,
+    boxes: ClipBoxes | None = None,
+    batch_size: int = BATCH_SIZE,
+    keep_pixels: bool = False,
+    name: str | None = None,
+) -> Iterator[TrackedFrame]:
+    """Tracks objects through a clip; memory doesn't grow with it.
+
+    A thread reads frames, another encodes them, and the caller's associates: three batches are in memory.
+
+    Args:
+        model: the model, a `Predictor` or an exported one.
+        frames: the clip, see `open_frames`.
+        options: options of the tracker.
+        boxes: boxes of another detector, which are embedded instead of detecting any.
+        batch_size: frames that are encoded at once; with 1, a frame is given out before the next is read.
+        keep_pixels: keep `TrackedFrame.pixels`.
+        name: the model's name, for the warning where frames are unlike its training data; None leaves it out.
+
+    Yields:
+        Each frame that can be read, in order. At the end, an `InputWarning` says what could not be read, and
+        another one whether frames differ in size.
+
+    Raises:
+        InputError: as `open_frames` and `TrackOptions.check`; if the model can't take boxes.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size must be at least 1, got {batch_size}")
+    options, network = _thresholds(model, options or TrackOptions(), boxes)
+    tracker = Tracker(options, network)
+    batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
+    ahead = 1 if batch_size > 1 else 0
+    for batch, encoded in map_ahead(partial(_encode, model, tracker.low, boxes), batches, ahead, ahead):
+        if name is not None and boxes is None:
+            _check_familiar(model, name, batch, encoded.objects, tracker.start)
+            name = None
+        yield from _associate(tracker, batch, encoded)
+
+
+def _check_familiar(model: Encoder[Any], name: str, batch: FrameBatch, objects: Objects, threshold: float) -> None:
+    """Warns where the frames of a batch are unlike the model's training data, see `check_decoded`."""
+    if not isinstance(model, Predictor) or not isinstance(model.model, GenerativeModel) or not len(objects):
+        return
+    if objects.scores is not None:
+        objects = objects[objects.scores >= threshold]
+    squares = rearrange(torch.from_numpy(batch.images.pixels), "b h w c -> b c h w").float() / 255
+    in_squares = batch.images.letterbox.to_square(objects)
+    check = check_decoded(model.model, squares, in_squares, model.decode(in_squares))
+    if check is not None and (sentence := check.sentence(name)) is not None:
+        warnings.warn(sentence, InputWarning, stacklevel=3)
+
+
+def _thresholds(model: Encoder[Any], options: TrackOptions, boxes: ClipBoxes | None) -> tuple[TrackOptions, Any]:
+    """Returns options and model for the tracker; given boxes are confident, unless a threshold is asked for."""
+    if isinstance(model, Predictor):
+        if boxes is not None and options.score_threshold is None:
+            options = replace(options, score_threshold=0.0)
+        return options, model.model
+    if boxes is not None:
+        raise InputError(
+            "exported models only detect objects: give the model itself, by name or folder, for boxes"
+        )
+    if options.score_threshold is None:
+        exported: Any = model
+        options = replace(options, score_threshold=exported.exported.score_threshold)
+    return options, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """The objects of a batch of frames."""
+
+    objects: Objects
+    given: pa.Table | None
+
+
+def _encode(
+    model: Encoder[Any], threshold: float, boxes: ClipBoxes | None, batch: FrameBatch
+) -> tuple[FrameBatch, _Encoded]:
+    """Encodes a batch, and computes how much of each object is visible."""
+    images, given = batch.images, None
+    if boxes is None:
+        objects = model.encode_pixels(images.pixels, threshold)
+        objects = images.letterbox.to_image(objects)
+        if not isinstance(objects, Objects):
+            objects = Objects.from_arrays(objects, model.class_names)
+    else:
+        placed, given = boxes.of(images)
+        predictor = cast("Predictor", model)
+        objects = predictor.encode_pixels(images.pixels, boxes=images.letterbox.to_square(placed))
+        # The tracker leaves out rows: this says which rows of `given` remain.
+        rows = torch.arange(len(objects))
+        objects = objects.replace(z_where=placed.z_where, source_index=rows, class_names=tuple(boxes.class_names))
+    network = model.model if isinstance(model, Predictor) else None
+    return batch, _Encoded(objects.replace(visible=visible_shares(objects, network)), given)
+
+
+def _associate(tracker: Tracker, batch: FrameBatch, encoded: _Encoded) -> Iterator[TrackedFrame]:
+    images = batch.images
+    for place, objects in enumerate(encoded.objects.split()):
+        size = images.sizes[place]
+        tracked, given = tracker.update(objects, size), None
+        if encoded.given is not None:
+            rows = tracked.source_index
+            given = encoded.given.take([] if rows is None else rows.numpy())
+            tracked = tracked.replace(source_index=None)
+        pixels = None if batch.pixels is None else batch.pixels[place]
+        yield TrackedFrame(images.indices[place], batch.names[place], size, tracked, pixels, given)
+
+
+def track_clip(
+    model: str | Encoder[Any],
+    source: str | Path | FrameSource,
+    outputs: TrackFiles,
+    options: TrackOptions | None = None,
+    *,
+    boxes: BoxFile | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+    on_progress: Advance = no_progress,
+) -> Tracked:
+    """Tracks the objects of a clip, and writes files as the tracks come; each appears whole or not at all.
+
+    Args:
+        model: a shipped model's name, a model's or run's folder, or a `.onnx` file; or a loaded model.
+        source: the clip, see `open_frames`.
+        outputs: the files to write.
+        options: options of the tracker.
+        boxes: a file of boxes to embed instead of detecting any, see `ClipBoxes`.
+        batch_size: frames that are encoded at once.
+        device: where to run a model that is given by its name; None takes the best there is.
+        on_progress: called with (frames done, all frames, which may be an estimate).
+
+    Raises:
+        InputError: if a file can't be written; as `stream_tracks`; if a table is asked for, and the model gives no
+            embeddings.
+    """
+    outputs.check()
+    clip = source if isinstance(source, FrameSource) else open_frames(source)
+    encoder = load_encoder(model, device=device) if isinstance(model, str) else model
+    name = model_source(model) if isinstance(model, str) else None
+    placed = None if boxes is None else ClipBoxes.read(boxes, clip)
+    class_names = encoder.class_names if placed is None else placed.class_names
+    identity = None
+    if outputs.table is not None:
+        identity = Identity.of(name or "model", encoder).model_copy(update={"class_names": class_names})
+    frames = objects = 0
+    ids = set[int]()
+    keep = outputs.video is not None
+    stream = stream_tracks(
+        encoder, clip, options, boxes=placed, batch_size=batch_size, keep_pixels=keep, name=name
+    )
+    further = None if placed is None else placed.schema
+    with TrackWriters(outputs, identity, further, clip.frame_rate) as writers:
+        for frame in stream:
+            writers.write(frame)
+            frames, objects = frames + 1, objects + len(frame.objects)
+            if frame.objects.track_id is not None:
+                ids.update(frame.objects.track_id.tolist())
+            on_progress(frames, max(frames, clip.length or 0))
+    skipped = 0 if placed is None else placed.warn_of_refused()
+    return Tracked(frames, objects, len(ids), skipped, encoder.device_name)
