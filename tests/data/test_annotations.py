@@ -74,6 +74,14 @@ def test_images_left_without_objects_go_if_asked(table: AnnotationTable) -> None
     assert len(kept.image_sizes) == 1
 
 
+def test_frames_of_clips_stay(table: AnnotationTable) -> None:
+    clip = replace(table, clip=np.array([0, 0, 1]), clip_names=["a", "b"])
+    kept = keep_readable(clip, 0.04, drop_empty=True)
+    assert kept.image_names == table.image_names
+    assert ObjectDataset(kept).clip_ranges == [range(2), range(2, 3)]
+    assert ObjectDataset(table).clip_ranges == []
+
+
 @needs_widerface
 def test_the_papers_selection_of_faces() -> None:
     from ssdir.data.readers.registry import open_dataset

@@ -115,13 +115,14 @@ def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> 
     Args:
         table: the annotations.
         min_side: least width and height of the part of an object inside its image, relative to the image.
-        drop_empty: also leave out images that have no object, or only ignored ones.
+        drop_empty: also leave out images that have no object, or only ignored ones. The frames of clips all stay:
+            without them, an object's frames would be nearer in time than they are.
     """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
     large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
     small = has_area & ~large & ~table.ignored
     images = np.arange(len(table.image_names))
-    if drop_empty:
+    if drop_empty and table.clip is None:
         images = np.unique(table.image[large & ~table.ignored])
     marked = replace(table, ignored=table.ignored | small, too_small=small)
     return marked.subset(np.flatnonzero(has_area | table.ignored), images)

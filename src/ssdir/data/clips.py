@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.errors import InputError
@@ -39,14 +37,12 @@ def clips_of(dataset: ObjectDataset) -> list[Clip]:
             f"'{table.root}' has images, but no clips: they are in MOTChallenge folders, and in COCO files whose "
             "images have a video_id (see docs/data.md)"
         )
-    starts = np.flatnonzero(np.diff(table.clip, prepend=-1))
-    ends = [*starts[1:].tolist(), len(table.clip)]
-    names = [table.clip_names[clip] for clip in table.clip[starts].tolist()]
+    names = [table.clip_names[table.clip[images.start]] for images in dataset.clip_ranges]
     if len({*names}) < len(names):
         raise ValueError("the images of a clip must follow each other")
     return [
-        Clip(name, range(start, end), frame_rate(table, name))
-        for name, start, end in zip(names, starts.tolist(), ends, strict=True)
+        Clip(name, images, frame_rate(table, name))
+        for name, images in zip(names, dataset.clip_ranges, strict=True)
     ]
 
 
