@@ -67,6 +67,15 @@ def test_what_is_too_small_does_not_change_what_a_run_was_trained_on(
     assert fingerprint(ObjectDataset(table)) != fingerprint(ObjectDataset(without))
 
 
+def test_hidden_objects_are_ignored_where_it_is_known_how_much_is_hidden(table: AnnotationTable) -> None:
+    shown = replace(table, visible=np.array([0.1, 0.2, np.nan, 0.0]))
+    kept = keep_readable(shown, 0.0, drop_empty=False, min_visible=0.2)
+    assert kept.ignored.tolist() == [True, False, False, True]
+    assert kept.unreadable is not None
+    assert kept.unreadable.tolist() == [True, False, False, False]
+    assert not keep_readable(table, 0.0, drop_empty=False, min_visible=0.2).ignored[:3].any()
+
+
 def test_images_left_without_objects_go_if_asked(table: AnnotationTable) -> None:
     kept = keep_readable(table, 0.04, drop_empty=True)
     assert (kept.image_names, kept.mask_names, kept.image.tolist()) == (["one.png"], ["m1"], [0, 0])

@@ -53,7 +53,7 @@ def boxes(*keys: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_generated_clips_are_read_as_they_were_made(moving: Path) -> None:
-    dataset = open_dataset(moving, "test")
+    dataset = open_dataset(moving, "test", min_visible=0)
     clips = clips_of(dataset)
     assert clips == [Clip(f"test-000{i}", range(8 * i, 8 * i + 8), 10.0) for i in range(2)]
     assert dataset.class_names == [str(digit) for digit in range(10)]
@@ -76,6 +76,18 @@ def test_workers_write_the_same_bytes(moving: Path, tmp_path: Path) -> None:
     assert len([file for file in files if not file.name.startswith(".")]) == 5 * 8 + 5 * 3 + 2
     for file in files:
         assert (tmp_path / "again" / file).read_bytes() == (moving / file).read_bytes(), file
+
+
+def test_almost_hidden_digits_are_no_objects_unless_asked_for(moving: Path) -> None:
+    usual, every = open_dataset(moving, "train"), open_dataset(moving, "train", min_visible=0)
+    shares = [dataset.all_objects().visible for dataset in (usual, every)]
+    assert shares[0] is not None
+    assert shares[1] is not None
+    assert shares[0].min() >= 0.1
+    hidden = int((shares[1] < 0.1).sum())
+    assert hidden > 3
+    assert usual.dropped_boxes == every.dropped_boxes + hidden
+    assert sum(len(usual.ignored(image)) for image in range(len(usual))) == hidden
 
 
 def test_training_holds_out_whole_clips(moving: Path) -> None:

@@ -111,7 +111,7 @@ def test_training_stops_where_the_check_says_so(case: str, data: Path, recipe: R
     ("settings", "sentence"),
     [
         ({"classes": ("dog",)}, r"\(4 boxes of other classes than asked for\)"),
-        ({"min_side": 0.5}, r"\(4 boxes smaller than min_side\)"),
+        ({"min_side": 0.5}, r"\(4 boxes too small or too hidden\)"),
         ({"min_side": 0.5, "drop_empty": True}, "no image has an object of min_side 0.5 or more"),
         ({"classes": ("dog",), "min_side": 0.2}, r"\(4 boxes of other classes than asked for\)"),
     ],

@@ -25,7 +25,7 @@ class AnnotationTable:
         category: int64 (N,).
         boxes_px: float (N, 4), xyxy, as annotated: not clipped, and with or without area.
         ignored: bool (N,), boxes that don't count as objects: crowd regions, boxes marked as invalid, and
-            boxes that are `too_small`.
+            boxes that are `unreadable`.
         difficult: bool (N,), or None where the layout has no such flag.
         draw_order: int64 (N,), larger is nearer.
         source_index: int64 (N,), which asset the object shows.
@@ -38,7 +38,7 @@ class AnnotationTable:
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
         mask_value: int64 (N,).
-        too_small: bool (N,), the objects that `keep_readable` marked as ignored; None if it was not called.
+        unreadable: bool (N,), the objects that `keep_readable` marked as ignored; None if it was not called.
         info: metadata of the data set, by name.
         notes: what the reader corrected or ignored, as sentences that name file and line.
         sizes_from_files: whether `image_sizes` are those of the files, because the annotations have none.
@@ -65,7 +65,7 @@ class AnnotationTable:
     attribute_names: dict[str, list[str]] | None = None
     mask_names: list[str] | None = None
     mask_value: NDArray[np.int64] | None = None
-    too_small: NDArray[np.bool_] | None = None
+    unreadable: NDArray[np.bool_] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sizes_from_files: bool = False
@@ -95,6 +95,9 @@ class AnnotationTable:
         )
 
 
+MIN_VISIBLE = 0.1
+"""The least visible share of an object in a clip that is learned and measured: clips have wholly hidden ones."""
+
 _OPTIONAL_COLUMNS = (
     "difficult",
     "draw_order",
@@ -103,12 +106,14 @@ _OPTIONAL_COLUMNS = (
     "visible",
     "track_id",
     "mask_value",
-    "too_small",
+    "unreadable",
 )
 
 
-def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
-    """Marks objects that are too small to learn from as ignored, and leaves out images without objects.
+def keep_readable(
+    table: AnnotationTable, min_side: float, drop_empty: bool, min_visible: float = 0.0
+) -> AnnotationTable:
+    """Marks objects that are too small or too hidden to learn from as ignored; leaves out images without objects.
 
     Nothing is learned from ignored objects, and detecting one is neither right nor wrong.
 
@@ -117,14 +122,17 @@ def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> 
         min_side: least width and height of the part of an object inside its image, relative to the image.
         drop_empty: also leave out images that have no object, or only ignored ones. The frames of clips all stay:
             without them, an object's frames would be nearer in time than they are.
+        min_visible: least visible share of an object, where it is known.
     """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
-    large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
-    small = has_area & ~large & ~table.ignored
+    readable = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
+    if table.visible is not None:
+        readable &= ~(table.visible < min_visible)  # An unknown share is NaN.
+    unreadable = has_area & ~readable & ~table.ignored
     images = np.arange(len(table.image_names))
     if drop_empty and table.clip is None:
-        images = np.unique(table.image[large & ~table.ignored])
-    marked = replace(table, ignored=table.ignored | small, too_small=small)
+        images = np.unique(table.image[readable & ~table.ignored])
+    marked = replace(table, ignored=table.ignored | unreadable, unreadable=unreadable)
     return marked.subset(np.flatnonzero(has_area | table.ignored), images)
 
 

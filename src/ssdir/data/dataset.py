@@ -295,8 +295,8 @@ def fingerprint(dataset: ObjectDataset) -> str:
         InputError: if an image file is missing.
     """
     table = dataset.table
-    if table.too_small is not None:  # Nothing is learned from these objects, so a run is the same without them.
-        table = table.subset(np.flatnonzero(~table.too_small), np.arange(len(table.image_names)))
+    if table.unreadable is not None:  # Nothing is learned from these objects, so a run is the same without them.
+        table = table.subset(np.flatnonzero(~table.unreadable), np.arange(len(table.image_names)))
     digest = hashlib.sha256(json.dumps([table.category_names, dataset.image_size, dataset.classes]).encode())
     if dataset.image_size is not None and dataset.resize != "stretch":
         digest.update(dataset.resize.encode())

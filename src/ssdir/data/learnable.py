@@ -80,10 +80,10 @@ def nothing_to_learn(table: AnnotationTable, learned: Learned = EVERYTHING) -> P
         chosen = np.isin(table.category[rows], wanted)
     if (large & chosen).any():
         return None
-    small = 0 if table.too_small is None else int(table.too_small.sum())
+    small = 0 if table.unreadable is None else int(table.unreadable.sum())
     counts = {
         "of crowds and the like": int(table.ignored.sum()) - small,
-        "smaller than min_side": int((~large).sum()) + small,
+        "too small or too hidden": int((~large).sum()) + small,
         "of other classes than asked for": int((large & ~chosen).sum()),
         "without area or outside of their image": len(table.image) - len(rows) - int(table.ignored.sum()),
     }

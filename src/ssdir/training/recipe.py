@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -162,7 +162,7 @@ class Recipe(Config):
         )
 
     @property
-    def read_options(self) -> dict[str, str | None]:
+    def read_options(self) -> dict[str, Any]:
         """Options of the data's layout, by name."""
         return {name: getattr(self, name) for name in READ_OPTIONS}
 

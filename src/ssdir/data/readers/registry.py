@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from ssdir.data.annotations import AnnotationTable, keep_readable
+from ssdir.data.annotations import MIN_VISIBLE, AnnotationTable, keep_readable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.folders import find_folder, listing
 from ssdir.data.letterbox import Resize
@@ -98,6 +98,7 @@ def open_dataset(
     resize: Resize = "stretch",
     min_side: float = 0.0,
     drop_empty: bool = False,
+    min_visible: float = MIN_VISIBLE,
     for_training: bool = False,
     **options: str | None,
 ) -> ObjectDataset:
@@ -112,6 +113,7 @@ def open_dataset(
         resize: see `ObjectDataset`.
         min_side: see `keep_readable`.
         drop_empty: see `keep_readable`.
+        min_visible: see `keep_readable`, of the objects in clips alone.
         for_training: reads with `Layout.read_for_training`.
         options: options of the layout, such as CLEVR's `boxes` and `vocabulary`.
 
@@ -126,8 +128,9 @@ def open_dataset(
     table = read(Path(root), split, **options)
     for note in table.notes:
         warnings.warn(f"'{root}': {note}", InputWarning, stacklevel=2)
-    if min_side or drop_empty:
-        table = keep_readable(table, min_side, drop_empty)
+    hides = min_visible > 0 and table.clip is not None and table.visible is not None
+    if min_side or drop_empty or hides:
+        table = keep_readable(table, min_side, drop_empty, min_visible if hides else 0.0)
         if not table.image_names:
             raise InputError(f"'{root}', split {split}: no image has an object of min_side {min_side:g} or more")
     return ObjectDataset(table, classes, image_size, preload=preload, resize=resize)
