@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.dataset import ObjectDataset
 from ssdir.errors import InputError
+
+if TYPE_CHECKING:
+    from ssdir.data.dataset import ObjectDataset
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,13 @@ def clips_of(dataset: ObjectDataset) -> list[Clip]:
         Clip(name, images, frame_rate(table, name))
         for name, images in zip(names, dataset.clip_ranges, strict=True)
     ]
+
+
+def frame_rates_info(rates: Mapping[str, float | None]) -> dict[str, Any]:
+    """Returns the frame rates of clips, by name, as a key of `AnnotationTable.info`; none if all are unknown."""
+    known = {name: rate for name, rate in rates.items() if rate is not None}
+    shared = {*rates.values()}
+    return {"frame_rate": shared.pop() if len(shared) == 1 else known} if known else {}
 
 
 def frame_rate(table: AnnotationTable, clip: str) -> float | None:

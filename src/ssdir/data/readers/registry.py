@@ -20,6 +20,7 @@ from ssdir.data.readers import clevrtex, mask_folder, widerface
 from ssdir.data.readers.clevr import reader as clevr
 from ssdir.data.readers.coco import reader as coco
 from ssdir.data.readers.layout import Layout
+from ssdir.data.readers.motchallenge import reader as motchallenge
 from ssdir.data.readers.tfrecord.multi_object import is_record_file
 from ssdir.data.readers.voc import reader as voc
 from ssdir.data.readers.yolo import reader as yolo
@@ -29,6 +30,7 @@ LAYOUTS = (
     clevr.LAYOUT,
     coco.LAYOUT,
     widerface.LAYOUT,
+    motchallenge.LAYOUT,
     voc.LAYOUT,
     yolo.LAYOUT,
     yolo.DARKNET_LAYOUT,

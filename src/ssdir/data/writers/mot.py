@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.clips import frame_rate
-
-IMAGE_FOLDER = "img1"
+from ssdir.data.sequence_info import IMAGE_FOLDER, SEQUENCE_FILE
 
 # Tools read the frame rate, so seqinfo.ini has one even where it is unknown.
 _USUAL_FRAME_RATE = 30
@@ -54,7 +53,7 @@ def write_mot(folder: Path, split: str, table: AnnotationTable, file_names: Sequ
             "imExt": suffix,
         }
         text = "[Sequence]\n" + "".join(f"{key}={value}\n" for key, value in info.items())
-        (made / "seqinfo.ini").write_text(text, "utf-8")
+        (made / SEQUENCE_FILE).write_text(text, "utf-8")
 
 
 def frame_name(clip: str, frame: int, suffix: str = ".png") -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable
+from ssdir.data.clips import frame_rates_info
 from ssdir.data.folders import find_folder, listing
 from ssdir.data.images import image_size
 from ssdir.data.orientation import apply_exif_orientation
@@ -144,15 +145,12 @@ def _with_tracks(table: AnnotationTable, file: CocoFile) -> AnnotationTable:
             track_id = track_id + (1 - lowest)
             notes.append(f"tracks are numbered from {lowest}, and read as numbered from 1")
         _check_tracks(table, track_id, file)
-    rates = clips.frame_rates
-    shared = {*rates.values()} if len(rates) == len(clips.names) else set()
-    rate = {"frame_rate": shared.pop() if len(shared) == 1 else rates} if rates else {}
     return replace(
         table,
         track_id=track_id,
         clip=clips.clip,
         clip_names=clips.names,
-        info={**table.info, **rate},
+        info={**table.info, **frame_rates_info({name: clips.frame_rates.get(name) for name in clips.names})},
         notes=(*table.notes, *notes),
     )
 
