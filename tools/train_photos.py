@@ -23,7 +23,7 @@ from ssdir.data.dataset import fingerprint
 from ssdir.data.readers.registry import read_annotations
 from ssdir.data.writers.layouts import write_coco
 from ssdir.outputs import atomic_dir
-from ssdir.training.detector import adopt_detector
+from ssdir.training.adoption import adopt_detector
 from ssdir.training.fit import train
 from ssdir.training.recipe import read_recipe
 from ssdir.training.run_folder import has_ended, prepare_folder

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssdir.errors import InputWarning
+from ssdir.export.onnx import export_model
 from ssdir.models.base import Clues
 from ssdir.models.detected.memory import MemoryConfig, TrackMemory, TrackViews
 from ssdir.models.io import load_model, save_model, weights_fingerprint
@@ -169,3 +171,13 @@ def test_initial_weights_of_all_else_do_not_depend_on_the_memory(tiny_model_dir:
     with_memory = SSDIR(config.model_copy(update={"memory": memory}), ["object"]).state_dict()  # type: ignore[attr-defined]
     for name, weights in without.items():
         torch.testing.assert_close(with_memory[name], weights, rtol=0, atol=0)
+
+
+def test_an_exported_file_leaves_the_memory_out_and_says_so(tiny_model_dir: Path, tmp_path: Path) -> None:
+    frame_model = load_model(tiny_model_dir)
+    assert isinstance(frame_model, SSDIR)
+    config = frame_model.config.model_copy(update={"memory": MemoryConfig(hidden=8)})
+    model = SSDIR(config, frame_model.class_names, frame_model.detector).eval()
+    with pytest.warns(InputWarning, match="encodes each frame alone: the model's memory of tracks is left out"):
+        export_model(model, tmp_path / "model.pt2", pt2=True)
+    assert (tmp_path / "model.pt2").exists()

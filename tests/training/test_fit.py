@@ -26,11 +26,13 @@ from ssdir.training.devices import fabric_precision
 from ssdir.training.fit import train
 from ssdir.training.loading import Batch
 from ssdir.training.loop import StageLoop
-from ssdir.training.recipe import STAGES, Recipe, read_recipe
+from ssdir.training.recipe import Recipe, read_recipe
 from ssdir.training.run_folder import read_training
 from ssdir.training.steps import Objective
 
 from .common import SIZE, all_finite, changed, rows_of, summary, with_detector
+
+STAGES = ("detector", "representation")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +53,9 @@ def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFac
     assert set(result.seconds) == {"detector", "representation"}
     assert all(seconds > 0 for seconds in result.seconds.values())
     return out
+
+
+STAGES = ("detector", "representation")
 
 
 def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ssdir.errors import InputError
 from ssdir.models.glimpse_vae import GlimpseEncoderConfig, GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.io import load_model
 from ssdir.training import estimate, loop
-from ssdir.training.detector import detector_settings
+from ssdir.training.adoption import detector_settings
 from ssdir.training.fit import train
 from ssdir.training.loop import StageLoop
 from ssdir.training.recipe import Recipe, read_recipe
@@ -152,7 +152,7 @@ def test_a_session_that_is_over_with_what_was_asked_for_has_ended(
 def test_with_anothers_detector_a_run_is_as_with_its_own(
     run: Path, recipe: Recipe, scattered: Path, tmp_path: Path
 ) -> None:
-    train(recipe, scattered, tmp_path / "adopting", detector=run)
+    train(recipe, scattered, tmp_path / "adopting", start=run)
     assert_same_weights(run, tmp_path / "adopting")
     assert summary(tmp_path / "adopting", "detector") == summary(run, "detector")
     assert not (tmp_path / "adopting" / "detector" / "metrics.csv").exists()
@@ -167,7 +167,7 @@ def test_other_models_and_other_selections_share_a_detector(
         encoder=GlimpseEncoderConfig(latent_dim=8, glimpse_size=16, channels=(8, 8), mlp_channels=16),
         decoder=selective.model.decoder,
     )
-    train(selective.model_copy(update={"model": glimpses}), scattered, tmp_path / "run", detector=run)
+    train(selective.model_copy(update={"model": glimpses}), scattered, tmp_path / "run", start=run)
     model, source = load_model(tmp_path / "run"), load_model(run)
     assert isinstance(model, GlimpseVAE)
     assert model.detector.config.score_threshold == 0.3
@@ -183,15 +183,15 @@ def test_detectors_of_other_settings_or_data_are_refused(
     before = files_of(tmp_path / "run")
     for other in (changed(recipe, "detector", lr=1e-3), recipe.model_copy(update={"seed": 1})):
         with pytest.raises(InputError, match="another recipe"):
-            train(other, scattered, tmp_path / "run", detector=run, force=True)
+            train(other, scattered, tmp_path / "run", start=run, force=True)
     with pytest.raises(InputError, match="other data"):
-        train(recipe, deserted, tmp_path / "run", detector=run, force=True)
+        train(recipe, deserted, tmp_path / "run", start=run, force=True)
     (tmp_path / "unfinished" / "detector").mkdir(parents=True)
     (tmp_path / "unfinished" / "detector" / "summary.json").write_text(json.dumps({"ended": False}))
     with pytest.raises(InputError, match="no trained detector"):
-        train(recipe, scattered, tmp_path / "run", detector=tmp_path / "unfinished", force=True)
-    with pytest.raises(InputError, match="can't adopt its own detector"):
-        train(recipe, scattered, tmp_path / "run", detector=tmp_path / "run", force=True)
+        train(recipe, scattered, tmp_path / "run", start=tmp_path / "unfinished", force=True)
+    with pytest.raises(InputError, match="can't adopt its own parts"):
+        train(recipe, scattered, tmp_path / "run", start=tmp_path / "run", force=True)
     assert files_of(tmp_path / "run") == before
 
 

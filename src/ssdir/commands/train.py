@@ -1,4 +1,4 @@
-"""`ssdir train`: a detector, and the representation on top of it."""
+"""`ssdir train`: a detector, the representation on top of it, and the memory of models of clips."""
 
 from __future__ import annotations
 
@@ -30,9 +30,17 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     as_json: AsJson = False,
     force: Force = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|MODEL",
+            help="A run whose trained detector to keep; with a memory to train: a model to keep all else of.",
+        ),
+    ] = None,
     device: Device = None,
 ) -> None:
-    """Train a detector and, on top of it, the representation (stage=detector, representation or all)."""
+    """Train a detector, on top of it the representation, and on clips the memory (stage=all, or one of these)."""
     let_waiting_threads_sleep()
     from ssdir.training.recipe import read_recipe
 
@@ -55,7 +63,7 @@ def train(
         if divided is not None:
             warn(f"'{data}' has no split val: a tenth of {divided} is held out to validate on")
     try:
-        summary = fit(settings, data, out, resume=resume, force=force, session=Session(device=device))
+        summary = fit(settings, data, out, resume=resume, force=force, start=start, session=Session(device=device))
     except KeyboardInterrupt:
         if not (out / RECIPE_FILE).exists():
             raise
@@ -87,7 +95,8 @@ def _print_result(
         )
     if not is_model:  # A detector alone is not a model yet.
         rest = [override for override in overrides if not override.startswith("stage=")]
-        next_step("train", recipe, *rest, "stage=representation", "--data", data, "--out", out, "--resume")
+        missing = "memory" if "representation" in summary.seconds else "representation"
+        next_step("train", recipe, *rest, f"stage={missing}", "--data", data, "--out", out, "--resume")
         return
     measured = [] if find_split("test", find_layout(data).splits(data)) else ["--split", "val"]
     next_step("evaluate", summary.model_dir, data, *measured, "--out", "metrics.json")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ssdir.data.letterbox import PADDING
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.export.metadata import (
     CHECKSUM_KEY,
     DECODER_INPUTS,
@@ -31,7 +31,7 @@ from ssdir.export.metadata import (
     Part,
     write_checksum,
 )
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import ObjectModel, TemporalModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import weights_fingerprint
@@ -130,6 +130,8 @@ def export_model(
         pt2: write a `torch.export` program instead of ONNX. Loading an encoder needs `ssdir.ops.suppression` to be
             imported first.
 
+    A memory of tracks is left out, with an `InputWarning`: the file encodes each frame alone.
+
     Raises:
         InputError: for other models, or if ONNX is asked for but not installed.
     """
@@ -139,6 +141,9 @@ def export_model(
         raise InputError("a detector has no decoder to export: leave out the part")
     if not pt2:
         _check_onnx_installed()
+    if part == "encoder" and isinstance(model, TemporalModel) and model.memory_dim:
+        message = "the exported file encodes each frame alone: the model's memory of tracks is left out"
+        warnings.warn(message, InputWarning, stacklevel=2)
     exported = _metadata(model, part, description)
     with torch.no_grad(), quiet():
         program = _trace(model.cpu().eval(), part)

@@ -163,7 +163,7 @@ def find_model(name_or_dir: str | Path) -> Path:
     if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
         folder = folder / "model"
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
-    if missing and any((folder / stage).is_dir() for stage in ("detector", "representation")):
+    if missing and any((folder / stage).is_dir() for stage in ("detector", "representation", "memory")):
         raise InputError(f"'{folder}' is a training that has not ended: go on with ssdir train and --resume")
     if missing:
         raise InputError(

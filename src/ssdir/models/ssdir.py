@@ -110,6 +110,12 @@ class SSDIR(DetectedVAE, TemporalModel):
         updated: Tensor = self.memory(memory, z_what, clues)
         return updated
 
+    def freeze_all_but_memory(self) -> None:
+        """Excludes all weights but the memory's from training."""
+        assert self.memory is not None
+        self.requires_grad_(False)
+        self.memory.requires_grad_(True)
+
     @property
     def pooled_stages(self) -> PooledStages | None:
         """The layer that computes `z_what` from pretrained features; None if the encoder doesn't read these."""

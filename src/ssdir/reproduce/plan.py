@@ -20,7 +20,7 @@ from ssdir.documents import MAX_YAML_BYTES, read_text
 from ssdir.errors import InputError, nearest
 from ssdir.formatting import quote
 from ssdir.models.detected.model import DetectedConfig
-from ssdir.training.detector import detector_settings
+from ssdir.training.adoption import detector_settings
 from ssdir.training.recipe import Recipe, read_recipe
 
 SCALES = ("smoke", "cpu", "paper")

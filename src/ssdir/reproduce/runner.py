@@ -188,7 +188,7 @@ class Runner:
         self._check_time()
         with self.watch.stage(job.name) as advance:
             session = Session(lambda stage, done, total: advance(done, total, stage), self.deadline, self.device)
-            train(job.recipe, data, out, resume=True, detector=self._detector_of(job), session=session)
+            train(job.recipe, data, out, resume=True, start=self._detector_of(job), session=session)
         return out
 
     def open(self, job: Job, split: str) -> ObjectDataset:

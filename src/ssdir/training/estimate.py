@@ -16,24 +16,28 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from ssdir.data.clips import clips_of
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.transforms import build_augmentation
 from ssdir.device import device_name, seeded
 from ssdir.errors import InputWarning
 from ssdir.formatting import about_seconds, counted
 from ssdir.models.base import GenerativeModel
+from ssdir.models.detected.memory import TrackViews
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.registry import build_model, without_pretrained
+from ssdir.models.ssdir import SSDIR
 from ssdir.training.cache import build_cache
 from ssdir.training.devices import flushed_denormals, make_fabric
-from ssdir.training.loading import CachedDataset
+from ssdir.training.loading import CachedDataset, Split, TrackedClips
 from ssdir.training.loop import Stage, StageLoop
 from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.run_folder import prepare_folder
 from ssdir.training.selection import BestEpoch, measuring_interval
 from ssdir.training.session import Session
+from ssdir.training.tracks import FRAMES
 
 _LEAST_STEPS, _LEAST_SECONDS = 3, 1.0
 """The least number of steps that are timed, the first of them, which warms up, not counted; and the least time."""
@@ -94,7 +98,8 @@ class TrainingTime:
         total = about_seconds(sum(seconds.values()))
         where = f"{self.device} with {counted(self.threads, 'thread')}" if self.device == "cpu" else self.device
         parts = ", ".join(f"{stage} {about_seconds(value)}" for stage, value in seconds.items())
-        whole = f"{total} for both stages ({parts})" if len(seconds) > 1 else f"{total} ({next(iter(seconds))})"
+        every = "both" if len(seconds) == 2 else "all"
+        whole = f"{total} for {every} stages ({parts})" if len(seconds) > 1 else f"{total} ({next(iter(seconds))})"
         return f"training takes about {whole} on this machine ({where}), if it stays as busy as it is"
 
 
@@ -103,9 +108,18 @@ def is_worth_estimating(recipe: Recipe, train_split: ObjectDataset, stages: Sequ
     if recipe.devices * recipe.nodes > 1:
         return False
     objects = np.bincount(train_split.table.image, minlength=1)
-    configs: list[StageConfig] = [getattr(recipe, stage) for stage in stages]
-    steps = sum(config.epochs * math.ceil(len(train_split) / config.batch_size) for config in configs)
+    steps = 0
+    for stage in stages:
+        config: StageConfig = getattr(recipe, stage)
+        steps += config.epochs * math.ceil(num_samples(train_split, stage) / config.batch_size)
     return steps >= _FEWEST_STEPS and int(objects.max()) <= MOST_TIMED
+
+
+def num_samples(split: ObjectDataset, stage: str) -> int:
+    """Returns how many samples a split has for a stage: images, or for the memory clips or parts of these."""
+    if stage != "memory":
+        return len(split)
+    return sum(math.ceil(len(clip.images) / FRAMES) for clip in clips_of(split))
 
 
 def estimate_training(recipe: Recipe, data: Path, device: str | None = None) -> TrainingTime:
@@ -143,19 +157,22 @@ def estimate_stages(
     recipe = recipe.model_copy(update=alone)
     with warnings.catch_warnings(), TemporaryDirectory() as folder, seeded(recipe.seed):
         warnings.simplefilter("ignore", InputWarning)
-        sizes = {split: len(dataset) for split, dataset in splits.items()}
+        sizes = {
+            stage: {split: num_samples(dataset, stage) for split, dataset in splits.items()} for stage in stages
+        }
         fabric = make_fabric(recipe, device)
         fabric.launch()
         parts, reading = _read_parts(recipe, splits)
         prepare_folder(recipe, fingerprint(parts["train"]), Path(folder), resume=False)
-        measured = _Measurement(fabric, recipe, parts, sizes, Path(folder))
+        frames = sum(map(len, splits.values()))
+        measured = _Measurement(fabric, recipe, parts, sizes, frames, Path(folder))
         times = {stage: measured.stage(stage) for stage in stages}
         return TrainingTime(device_name(fabric.device), torch.get_num_threads(), reading, times)
 
 
 def _read_parts(recipe: Recipe, whole: Mapping[str, ObjectDataset]) -> tuple[dict[str, ObjectDataset], float]:
     """Reads as many random images of each split as are needed; returns the seconds for all, too."""
-    most = max(getattr(recipe, stage).batch_size for stage in recipe.stages)
+    most = max(getattr(recipe, stage).batch_size for stage in recipe.stages if stage != "memory")
     parts, seconds = {}, 0.0
     for split, count in (("train", _LEAST_STEPS * most), ("val", most)):
         table, total = whole[split].table, len(whole[split])
@@ -177,14 +194,16 @@ class _Measurement:
         fabric: runs them.
         recipe: of the stages.
         parts: some images of each split.
-        sizes: number of all images of each split.
+        sizes: number of all samples of each split, by stage.
+        frames: number of all images.
         folder: a run's, for what the stages write.
     """
 
     fabric: Fabric
     recipe: Recipe
     parts: dict[str, ObjectDataset]
-    sizes: dict[str, int]
+    sizes: dict[str, dict[str, int]]
+    frames: int
     folder: Path
 
     def stage(self, name: str) -> StageTime:
@@ -196,7 +215,9 @@ class _Measurement:
             selection = BestEpoch(parts["val"], recipe.detector) if recipe.detector.measures_epochs else None
             detector = _sparing(SSD(recipe.model.ssd, names))
             return self._epochs(name, detector, self._augmented(), parts["val"], selection)
-        model = build_model(recipe.model, names)
+        if name == "memory":
+            return self._of_memory(name, cast(SSDIR, build_model(recipe.model, names)).to(self.fabric.device))
+        model = build_model(recipe.frame_model, names)
         if not isinstance(model, DetectedModel):
             return self._epochs(name, cast(GenerativeModel, model), self._augmented(), parts["val"])
         return self._of_detected(name, model.to(self.fabric.device))
@@ -205,6 +226,23 @@ class _Measurement:
         model = self.recipe.model
         transform = build_augmentation(self.recipe.augment, model.image_size, model.resize)
         return self.parts["train"].with_transform(transform)
+
+    def _of_memory(self, name: str, model: SSDIR) -> StageTime:
+        """Measures the frozen model on some frames, and steps on tracks of random embeddings."""
+        _sparing(model.detector)
+        size, train = 2 * self.recipe.representation.batch_size, self.parts["train"]
+        images = torch.stack([train.image(i) for i in range(min(size, len(train)))]).to(model.device).float() / 255
+        began = time.perf_counter()
+        model.eval().encode(images)
+        once = (time.perf_counter() - began) / len(images) * self.frames
+        model.freeze_all_but_memory()
+        tracks = max(2, math.ceil(len(train.table.image) / len(train)))
+        clues = torch.ones(tracks, FRAMES)
+        views = TrackViews(torch.randn(tracks, FRAMES, model.latent_dim), clues, clues, clues.bool())
+        count = self.recipe.memory.batch_size
+        train_clips, val_clips = (TrackedClips(self.parts[split], [views] * count) for split in ("train", "val"))
+        epochs = self._epochs(name, model, train_clips, val_clips)
+        return StageTime(once + epochs.once, epochs.epoch)
 
     def _of_detected(self, name: str, model: DetectedModel) -> StageTime:
         """Measures what is learned of a frozen detector's objects, on the annotated ones."""
@@ -217,13 +255,13 @@ class _Measurement:
             if not isinstance(model, DetectedVAE):
                 images = torch.stack([self.parts["train"].image(i) for i in range(min(size, len(train)))])
                 model.detector.detect(images.to(model.device).float() / 255)
-                seconds = (time.perf_counter() - began) * self.sizes["train"] / len(images)
+                seconds = (time.perf_counter() - began) * self.sizes[name]["train"] / len(images)
                 return StageTime(seconds, 0.0)
             cached = {}
             for split, part in splits.items():
                 detected = build_cache(model, part, self.folder, limit_mb=2**40, batch_size=size)
                 cached[split] = _with_annotated(detected, model)
-        share = sum(self.sizes.values()) / sum(map(len, splits.values()))
+        share = sum(self.sizes[name].values()) / sum(map(len, splits.values()))
         once = (time.perf_counter() - began) * share
         epochs = self._epochs(name, model, cached["train"], cached["val"])
         return StageTime(once + epochs.once, epochs.epoch)
@@ -232,12 +270,13 @@ class _Measurement:
         self,
         name: str,
         model: SSD | GenerativeModel,
-        train: ObjectDataset | CachedDataset,
-        val: ObjectDataset | CachedDataset,
+        train: Split,
+        val: Split,
         selection: BestEpoch | None = None,
     ) -> StageTime:
         """Measures the parts of an epoch."""
         config: StageConfig = getattr(self.recipe, name)
+        sizes = self.sizes[name]
         endless = config.model_copy(update={"epochs": 10**6})  # The schedule of the learning rate needs an end.
         stage = Stage(model, train, val, self.recipe, endless, self.folder / name, selection)
         loop = StageLoop(self.fabric, stage, Session(progress=lambda *_: None))
@@ -247,14 +286,14 @@ class _Measurement:
             if selection is not None and isinstance(model, SSD):
                 detector, batches = model, loop.val_loader
                 measuring = _seconds(lambda: selection.measure(detector, batches))
-                validation += measuring / measuring_interval(self.sizes["val"], self.sizes["train"])
+                validation += measuring / measuring_interval(sizes["val"], sizes["train"])
             saving = _seconds(loop.save)
             if loop.log is not None and isinstance(model, GenerativeModel):
                 log, shown = loop.log, self.parts["val"]
                 saving += _seconds(lambda: log.add_samples(0, 0, model, shown))
         loop.finish()
-        steps = math.ceil(self.sizes["train"] / config.batch_size)
-        return StageTime(0.0, steps * step + validation * self.sizes["val"] / len(val) + saving)
+        steps = math.ceil(sizes["train"] / config.batch_size)
+        return StageTime(0.0, steps * step + validation * sizes["val"] / len(val) + saving)
 
 
 def _sparing(detector: SSD) -> SSD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from ssdir.models.io import load_model, save_model
 from ssdir.models.pooled_features import PooledFeatures
 from ssdir.models.registry import build_model, fetch_pretrained, without_pretrained
 from ssdir.models.ssdir import SSDIR
+from ssdir.training.adoption import adopt, adopted_stages, check_start
 from ssdir.training.cache import build_cache, remove_cache
-from ssdir.training.detector import adopt_detector, check_detector
 from ssdir.training.devices import flushed_denormals, make_fabric
 from ssdir.training.estimate import estimate_stages, is_worth_estimating
 from ssdir.training.loading import CachedDataset
@@ -36,6 +36,7 @@ from ssdir.training.recipe import STAGES, Recipe
 from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
 from ssdir.training.selection import BestEpoch, check_measurable, measuring_interval
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
+from ssdir.training.tracks import check_clips, track_clips
 
 CACHE = "cache"
 """Folder of frozen features, within that of the representation's stage."""
@@ -85,11 +86,13 @@ class Run:
         transform = build_augmentation(self.recipe.augment, model.image_size, model.resize)
         return self.splits["train"].with_transform(transform)
 
-    def save(self, model: ObjectModel) -> None:
-        """Writes the trained model into the run's folder."""
+    def save(self, model: ObjectModel, stage: str) -> None:
+        """Writes the model that a stage has trained, into the run's folder after the last stage."""
         if self.is_first:
+            is_last = stage == self.recipe.stages[-1]
             model.eval().familiar_error = familiar_error(model, self.splits["val"])
-            save_model(model, self.out / "model", f"{self.recipe.name}, trained on {self.data.name}")
+            text = f"{self.recipe.name}{'' if is_last else ', without its memory'}, trained on {self.data.name}"
+            save_model(model, (self.out if is_last else self.out / stage) / "model", text)
 
 
 @flushed_denormals()
@@ -101,7 +104,7 @@ def train(
     stage: str | None = None,
     resume: bool = False,
     force: bool = False,
-    detector: Path | None = None,
+    start: str | Path | None = None,
     session: Session = UNWATCHED,
 ) -> RunSummary:
     """Trains a recipe on a data set.
@@ -117,13 +120,14 @@ def train(
         stage: overrides the recipe's.
         resume: go on with an interrupted run from its last finished epoch.
         force: replace an existing run; other files in its folder stay.
-        detector: folder of a run whose trained detector to build on instead of training one, see `adopt_detector`.
+        start: a run whose trained detector to adopt instead of training one; for a recipe with a memory, a model
+            of which all else is adopted; see `check_start`.
         session: how this session is watched, when it must end, and where it runs.
 
     Raises:
         InputError: if `out` exists and neither resume nor force is set, if the data cannot be read or have nothing
             to learn, if the run to resume was started from another recipe, is damaged, or is being trained by
-            another process, if `detector` has no such detector, or if the disk is full.
+            another process, if `start` has no such parts, or if the disk is full.
         OutOfTime: if the session's deadline came before the end of the training, which can be resumed.
     """
     stages = _stages(recipe, stage or recipe.stage)
@@ -131,14 +135,14 @@ def train(
     if place.rank:
         session = replace(session, progress=_shown_by_the_first)
     fabric = make_fabric(recipe, session.device)
-    start = _Start(recipe, data, out, stages, resume, force, detector)
+    preparation = _Start(recipe, data, out, stages, resume, force, start)
     with ExitStack() as stack:
         run, data_hash, problem = None, None, None
         try:
             run = Run(recipe, data, out, _open_splits(recipe, data), not place.rank, session)
             data_hash = fingerprint(run.splits["train"])
             if run.is_first:
-                start.prepare(run, data_hash, stack)
+                preparation.prepare(run, data_hash, stack)
         except InputError as error:
             if place.started_by == "command":
                 raise
@@ -152,13 +156,10 @@ def train(
         if not resume:
             _print_estimate(run, missing)
         torch.manual_seed(recipe.seed)
-        if "detector" in missing:
-            _train_detector(run, fabric)
-            if session.is_over and "representation" in missing:
-                raise OutOfTime(f"'{out}': its detector is trained")
-        if "representation" in missing:
-            train_rest = _train_representation if "detector" in recipe.stages else _train_whole
-            train_rest(run, fabric)
+        for name in missing:
+            if session.is_over and name != missing[0]:
+                raise OutOfTime(f"'{out}': its {missing[missing.index(name) - 1]} is trained")
+            _TRAIN[name if "detector" in recipe.stages else "whole"](run, fabric)
     seconds = {name: read_summary(out, name).wall_seconds for name in STAGES if has_ended(out, name)}
     return RunSummary(out / "model", seconds)
 
@@ -173,18 +174,19 @@ class _Start:
     stages: tuple[str, ...]
     resume: bool
     force: bool
-    detector: Path | None
+    start: str | Path | None
 
     def prepare(self, run: Run, data_hash: str, stack: ExitStack) -> None:
         """Checks and prepares the run's folder, and locks it until the end of `stack`."""
         recipe, out, options = self.recipe, self.out, {"resume": self.resume, "force": self.force}
-        had_detector = has_ended(out, "detector") and (self.resume or not self.force)
-        adopted = self.detector if "detector" in recipe.stages and not had_detector else None
+        trained = {name for name in recipe.stages if has_ended(out, name) and (self.resume or not self.force)}
+        adopted = self.start if "detector" in recipe.stages and "detector" not in trained else None
         # What may fail comes first: with force, a finished run is deleted.
-        _check_stages(run, self.stages, had_detector)
         if adopted is not None:
-            check_detector(adopted, recipe, data_hash, out)
-        elif not had_detector:
+            check_start(adopted, recipe, run.class_names, data_hash, out)
+            trained |= {*adopted_stages(adopted, recipe)}
+        _check_stages(run, self.stages, trained)
+        if "detector" not in trained:
             fetch_pretrained(recipe.model)
         check_folder(recipe, data_hash, out, **options)
         stack.enter_context(resumable(out))
@@ -193,7 +195,7 @@ class _Start:
         check_folder(recipe, data_hash, out, **options)
         prepare_folder(recipe, data_hash, out, resume=self.resume)
         if adopted is not None:
-            adopt_detector(adopted, recipe, out)
+            adopt(adopted, recipe, run.class_names, out)
 
 
 def _shown_by_the_first(stage: str, done: int, total: int) -> None:
@@ -202,8 +204,11 @@ def _shown_by_the_first(stage: str, done: int, total: int) -> None:
 
 def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
     """The stages to run."""
-    if asked == "detector" and asked not in recipe.stages:
-        raise InputError(f"{recipe.model.kind} has no detector to train: leave out stage={asked}")
+    if asked != "all" and asked not in recipe.stages:
+        hint = " (the preset tiny-video has one)" if asked == "memory" else ""
+        raise InputError(
+            f"the {recipe.model.kind} of '{recipe.name}' has no {asked} to train: leave out stage={asked}{hint}"
+        )
     return recipe.stages if asked == "all" else (asked,)
 
 
@@ -221,18 +226,23 @@ def _open_splits(recipe: Recipe, data: Path) -> dict[str, ObjectDataset]:
     return splits
 
 
-def _check_stages(run: Run, stages: tuple[str, ...], has_detector: bool) -> None:
+def _check_stages(run: Run, stages: tuple[str, ...], trained: set[str]) -> None:
     """Checks that the stages have what they need."""
     if "detector" in stages and run.recipe.detector.measures_epochs:
         check_measurable(run.splits["val"])
-    if "detector" in run.recipe.stages and "detector" not in stages and not has_detector:
-        raise InputError(
-            f"--force would delete the detector of '{run.out}', which this stage needs: leave it out, then this "
-            "with --resume builds on it"
-            if has_ended(run.out, "detector")
-            else f"'{run.out}' has no trained detector: run stage=detector (or stage=all) into it first, then "
-            "this with --resume"
-        )
+    if "memory" in stages:
+        for split in run.splits.values():
+            check_clips(split)
+    before = run.recipe.stages[: run.recipe.stages.index(stages[0])]
+    for name in before:
+        if name not in trained:
+            raise InputError(
+                f"--force would delete the {name} of '{run.out}', which this stage needs: leave it out, then this "
+                "with --resume builds on it"
+                if has_ended(run.out, name)
+                else f"'{run.out}' has no trained {name}: run stage={name} (or stage=all) into it first, then "
+                "this with --resume"
+            )
 
 
 def _print_estimate(run: Run, stages: Sequence[str]) -> None:
@@ -264,8 +274,8 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
     assert isinstance(detector, SSD)
     torch.manual_seed(recipe.seed)
     # Initial weights are the second that the seed draws: the experiments in `results/` were trained from these.
-    build_model(without_pretrained(recipe.model), run.class_names)
-    model = build_model(recipe.model, run.class_names, detector).to(fabric.device)
+    build_model(without_pretrained(recipe.frame_model), run.class_names)
+    model = build_model(recipe.frame_model, run.class_names, detector).to(fabric.device)
     if isinstance(model, DetectedVAE):
         cached = _run_detector(run, model, fabric)
         config = recipe.representation
@@ -276,9 +286,29 @@ def _train_representation(run: Run, fabric: Fabric) -> None:
     elif run.is_first:
         assert isinstance(model, PooledFeatures)
         fit_components(model.eval(), run.splits["train"], recipe, folder, run.session)
-    run.save(model)
+    run.save(model, "representation")
     fabric.barrier()
     remove_cache(folder / CACHE)
+
+
+def _train_memory(run: Run, fabric: Fabric) -> None:
+    """Trains the memory, on the tracks that the frozen model makes of the clips."""
+    recipe, folder = run.recipe, run.out / "memory"
+    frame_model = load_model(run.out / "representation" / "model", fabric.device)
+    assert isinstance(frame_model, SSDIR)
+    with run.session.watching("tracking the objects of the clips by the frozen model") as progress:
+        tracked = {split: track_clips(frame_model, dataset, progress) for split, dataset in run.splits.items()}
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, run.class_names, frame_model.detector)
+    assert isinstance(model, SSDIR)
+    assert model.memory is not None
+    model.load_state_dict(frame_model.state_dict(), strict=False)
+    model.freeze_all_but_memory()
+    model.memory.fit(torch.cat([views.z_what[views.seen] for views in tracked["train"].clips]))
+    stage = Stage(model, tracked["train"], tracked["val"], recipe, recipe.memory, folder)
+    fit_stage(fabric, stage, run.session)
+    run.save(model, "memory")
+    fabric.barrier()
 
 
 def _run_detector(run: Run, model: DetectedVAE, fabric: Fabric) -> dict[str, CachedDataset]:
@@ -315,4 +345,13 @@ def _train_whole(run: Run, fabric: Fabric) -> None:
         model, run.augmented(), run.splits["val"], recipe, recipe.representation, run.out / "representation"
     )
     fit_stage(fabric, stage, run.session)
-    run.save(model)
+    run.save(model, "representation")
+
+
+_TRAIN: dict[str, Callable[[Run, Fabric], None]] = {
+    "detector": _train_detector,
+    "representation": _train_representation,
+    "memory": _train_memory,
+    "whole": _train_whole,
+}
+"""How each stage is trained; `whole` is the representation of models without a detector."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdir.data.dataset import ObjectDataset, Sample, collate
+from ssdir.models.detected.memory import TrackViews
 from ssdir.objects import Objects
 from ssdir.ops.distributed import part_of
 
@@ -36,6 +37,16 @@ class Batch:
     images: Tensor
     objects: Objects
     features: Sequence[Tensor] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to learn from."""
+        return not len(self.objects)
 
     def to(self, device: torch.device) -> Batch:
         """Moves the batch to a device."""
@@ -88,6 +99,51 @@ class CachedDataset(Dataset[CachedSample]):
         return objects if self.dataset.transform is None else objects.replace(anchor_index=None)
 
 
+@dataclass(frozen=True)
+class ClipBatch:
+    """A batch of the stage that trains the memory.
+
+    Attributes:
+        views: views of the tracks of all clips; a track is of one clip.
+        size: number of clips.
+    """
+
+    views: TrackViews
+    size: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to learn from."""
+        return not len(self.views.seen)
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """Moves the batch to a device."""
+        return replace(self, views=self.views.to(device))
+
+
+class TrackedClips(Dataset[TrackViews]):
+    """Clips, or parts of long ones, with what the frozen model and the tracker make of their frames.
+
+    Args:
+        dataset: the frames.
+        clips: views of the tracks of each clip.
+    """
+
+    def __init__(self, dataset: ObjectDataset, clips: Sequence[TrackViews]) -> None:
+        self.dataset, self.clips = dataset, list(clips)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> TrackViews:
+        return self.clips[index]
+
+
+def collate_clips(clips: Sequence[TrackViews]) -> ClipBatch:
+    """Joins the tracks of clips; shorter clips get frames without views."""
+    return ClipBatch(TrackViews.cat(clips), len(clips))
+
+
 def collate_batch(samples: Sequence[Sample | CachedSample]) -> Batch:
     """Stacks samples of an `ObjectDataset` or a `CachedDataset`."""
     images, objects = collate([(image, objects) for image, objects, *_ in samples])
@@ -95,8 +151,12 @@ def collate_batch(samples: Sequence[Sample | CachedSample]) -> Batch:
     return Batch(images, objects, [torch.stack(level).float() for level in levels])
 
 
+Split: TypeAlias = ObjectDataset | CachedDataset | TrackedClips
+"""What a stage learns from, or is measured on."""
+
+
 def make_loader(
-    split: ObjectDataset | CachedDataset,
+    split: Split,
     batch_size: int,
     device: torch.device,
     sampler: Sampler[int] | Sequence[int] | None = None,
@@ -106,13 +166,18 @@ def make_loader(
     """Yields the batches of a split.
 
     Args:
-        split: true objects, or cached detections, of images.
-        batch_size: images of a batch; the last one has the rest.
+        split: true objects, or cached detections, of images; or tracked clips.
+        batch_size: images or clips of a batch; the last one has the rest.
         device: where the batches are used. A GPU with enough memory holds images without a transform.
         sampler: the order of the images; None keeps theirs.
         workers: processes that read on the host.
-        process: the number of this process, and how many there are; it gets its part of each batch, see `part_of`.
+        process: the number of this process, and how many there are; it gets its part of each batch of images, see
+            `part_of`. Batches of clips are small, and every process gets them whole.
     """
+    if isinstance(split, TrackedClips):
+        return DataLoader(
+            split, batch_size, sampler=sampler, collate_fn=collate_clips, generator=torch.Generator()
+        )
     collate_fn: Any = collate_batch
     source: Any = split
     if _fits(split, device):
@@ -206,9 +271,9 @@ def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
-def images_of(split: ObjectDataset | CachedDataset) -> ObjectDataset:
+def images_of(split: Split) -> ObjectDataset:
     """Returns a split's images and true objects, without the detector's outputs."""
-    return split.dataset if isinstance(split, CachedDataset) else split
+    return split if isinstance(split, ObjectDataset) else split.dataset
 
 
 def _never_changes(split: ObjectDataset | CachedDataset) -> bool:

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from ssdir.data.dataset import ObjectDataset
 from ssdir.inference.sample_grid import sample_grid
 from ssdir.models.base import GenerativeModel
 from ssdir.outputs import atomic_file
+from ssdir.training.loading import Split, TrackedClips, images_of
+from ssdir.training.tracks import memory_grid
 
 SAMPLES = 4
 """Validation images that are reconstructed after each epoch."""
@@ -72,9 +73,12 @@ class StageLog:
         self._events.flush()
 
     @torch.no_grad()
-    def add_samples(self, epoch: int, step: int, model: GenerativeModel, split: ObjectDataset) -> Path:
-        """Writes a picture of a few images of a split and their reconstructions; returns its path."""
-        grid = sample_grid(model, split, range(min(SAMPLES, len(split))))
+    def add_samples(self, epoch: int, step: int, model: GenerativeModel, split: Split) -> Path:
+        """Writes a picture of a few images, or tracks, of a split and their reconstructions; returns its path."""
+        if isinstance(split, TrackedClips):
+            grid = memory_grid(model, split, SAMPLES)
+        else:
+            grid = sample_grid(model, images_of(split), range(min(SAMPLES, len(split))))
         samples = self.folder / "samples"
         samples.mkdir(exist_ok=True)
         picture = samples / f"epoch-{epoch:03d}.png"

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ssdir.console import Advance, warn
-from ssdir.data.dataset import ObjectDataset
 from ssdir.device import device_name
 from ssdir.formatting import about_seconds
 from ssdir.models.base import GenerativeModel
@@ -29,7 +28,7 @@ from ssdir.outputs import atomic_file
 from ssdir.training.batch_norm import shared_batch_norm
 from ssdir.training.checkpoints import read_checkpoint, run_key, write_checkpoint
 from ssdir.training.graphs import DenseGraphs, has_graphs
-from ssdir.training.loading import Batch, CachedDataset, images_of, make_loader
+from ssdir.training.loading import Batch, ClipBatch, Split, TrackedClips, make_loader
 from ssdir.training.logs import Means, StageLog
 from ssdir.training.recipe import Recipe, StageConfig
 from ssdir.training.run_folder import read_fingerprint, read_summary, write_summary
@@ -66,8 +65,8 @@ class Stage:
     """
 
     model: SSD | GenerativeModel
-    train_split: ObjectDataset | CachedDataset
-    val_split: ObjectDataset | CachedDataset
+    train_split: Split
+    val_split: Split
     recipe: Recipe
     config: StageConfig
     folder: Path
@@ -142,7 +141,7 @@ class StageLoop:
         values = {**self.train_epoch(advance), **self.validate()}
         selection, stage = self.stage.selection, self.stage
         if selection is not None and isinstance(stage.model, SSD) and selection.is_due(self.epoch):
-            own_parts = (batch for batch, _ in self.batches(self.val_loader))
+            own_parts = (batch for batch, _ in self.batches(self.val_loader) if isinstance(batch, Batch))
             values["val/ap50"] = self.fabric.broadcast(selection.measure(stage.model, own_parts))
             selection.add_epoch(self.epoch, values["val/ap50"], stage.model)
         step = (self.epoch + 1) * self.steps_per_epoch
@@ -177,15 +176,16 @@ class StageLoop:
         counts = {"train/skipped_steps": self.skipped_steps, "train/empty_batches": self.empty_batches}
         return {**means.named("train"), **{name: float(count) for name, count in counts.items() if count}}
 
-    def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Batch, int]]:
+    def batches(self, loader: DataLoader[Any]) -> Iterator[tuple[Batch | ClipBatch, int]]:
         """Yields this process's part of each batch of a loader, on the device, and the size of the whole batch."""
         size, images, device = self.stage.config.batch_size, len(loader.dataset), self.fabric.device  # type: ignore[arg-type]
         for start, batch in zip(range(0, images, size), loader, strict=True):
             total = min(size, images - start)
-            with batch_of(len(batch.images), total, device):
+            has_part = isinstance(batch, Batch)
+            with batch_of(batch.size, total, device) if has_part else nullcontext():
                 yield batch.to(device), total
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: Batch | ClipBatch) -> dict[str, float]:
         """Takes a step, unless its loss or gradient is not finite; returns the losses."""
         with self.fabric.autocast():
             losses = self.compute_losses(batch)
@@ -194,9 +194,9 @@ class StageLoop:
         limit = self.stage.config.grad_clip
         norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
         # Losses and gradients are looked at together, after both: the host waits for a GPU once.
-        *values, length, objects = self.values([*losses.values(), norm, norm.new_tensor(len(batch.objects))])
+        *values, length, filled = self.values([*losses.values(), norm, norm.new_tensor(not batch.is_empty)])
         named = dict(zip(losses, values, strict=True))
-        self.empty_batches += not objects
+        self.empty_batches += not filled
         if math.isfinite(named["total"]) and math.isfinite(length):
             self.optimizer.step()
         else:
@@ -243,7 +243,7 @@ class StageLoop:
         training, device = self.objective.training, self.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             self.objective.eval()
-            picture = self.log.add_samples(self.epoch, step, model, images_of(self.stage.val_split))
+            picture = self.log.add_samples(self.epoch, step, model, self.stage.val_split)
             self.objective.train(training)
         if session.preview is not None:
             with atomic_file(session.preview, force=True) as temporary:
@@ -310,8 +310,9 @@ class StageLoop:
     def graphs(self) -> Iterator[None]:
         """Within the block, steps replay CUDA graphs of the model's dense parts, where that is possible."""
         graphs, device = DenseGraphs(), self.fabric.device
-        size = self.stage.config.batch_size
-        if has_graphs(device) and self.fabric.world_size == 1 and len(self.stage.train_split) >= size:
+        split, size = self.stage.train_split, self.stage.config.batch_size
+        is_dense = not isinstance(split, TrackedClips)
+        if is_dense and has_graphs(device) and self.fabric.world_size == 1 and len(split) >= size:
             try:
                 with self.fabric.autocast():
                     graphs.capture(self.objective, size)

@@ -20,7 +20,7 @@ from ssdir.models.shipped import shipped_models
 from ssdir.models.ssdir import SSDIRConfig
 
 Precision = Literal["auto", "single", "bf16"]
-STAGES = ("detector", "representation")
+STAGES = ("detector", "representation", "memory")
 NOT_DECIDING = {"stage", "devices", "nodes"}
 """Settings with which a run can be resumed changed: its weights do not depend on them, within rounding."""
 READ_OPTIONS = ("extent", "vocabulary", "outside")
@@ -77,8 +77,8 @@ class Recipe(Config):
     Attributes:
         name: what the recipe is called in logs and model cards.
         seed: seed of initialisation, shuffling and sampling.
-        stage: which stages run: the detector, then the representation, or either. Models without a detector have
-            only the latter.
+        stage: which stages run: the detector, then the representation, then the memory, or one of them. Models
+            without a detector have the representation only, and those without `memory` no stage for it.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
         extent: extent of boxes, where the layout has several: in CLEVR `whole` objects or their `visible` parts;
             null for the layout's default.
@@ -91,6 +91,7 @@ class Recipe(Config):
             says so; or of a model without a detector.
         detector: how the detector is trained.
         representation: how encoders and decoder are trained; of PooledFeatures, which has none, the `batch_size`.
+        memory: how `model.memory` is trained; a batch is of clips.
         precision: precision of the detector's stage and of the representation that is learned on it: `bf16`
             multiplies in bfloat16 and sums in single precision; `auto` does so on GPUs, and on CPUs with
             instructions for it.
@@ -101,7 +102,7 @@ class Recipe(Config):
 
     name: str = Field("custom", max_length=255)
     seed: int = Field(0, ge=0, lt=2**32)
-    stage: Literal["all", "detector", "representation"] = "all"
+    stage: Literal["all", "detector", "representation", "memory"] = "all"
     classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
     extent: str | None = None
     vocabulary: str | None = None
@@ -112,6 +113,7 @@ class Recipe(Config):
     augment: AugmentConfig = AugmentConfig()
     detector: DetectorStageConfig = DetectorStageConfig()
     representation: StageConfig = StageConfig()
+    memory: StageConfig = StageConfig()
     precision: Precision = "auto"
     workers: int = Field(0, ge=0, le=256)
     devices: int = Field(1, ge=1, le=1024)
@@ -130,7 +132,14 @@ class Recipe(Config):
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that the model has."""
-        return STAGES if isinstance(self.model, DetectedConfig) else STAGES[1:]
+        if not isinstance(self.model, DetectedConfig):
+            return ("representation",)
+        return STAGES if isinstance(self.model, SSDIRConfig) and self.model.memory is not None else STAGES[:2]
+
+    @property
+    def frame_model(self) -> AnyModelConfig:
+        """The model without its memory: what the first stages train."""
+        return self.model.model_copy(update={"memory": None}) if "memory" in self.stages else self.model
 
     @property
     def learned(self) -> Learned:

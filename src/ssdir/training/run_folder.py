@@ -128,9 +128,9 @@ def write_summary(folder: Path, seconds: float, *, ended: bool, **notes: float |
 
 
 def has_ended(out: Path, stage: str) -> bool:
-    """Returns whether a run's stage has ended, and its model is there."""
-    model = out / "model" if stage == "representation" else out / stage / "model"
-    return read_summary(out, stage).ended and (model / "config.json").exists()
+    """Returns whether a run's stage has ended, and its model is there: that of the last one is the run's."""
+    models = [out / stage / "model"] if stage == "detector" else [out / stage / "model", out / "model"]
+    return read_summary(out, stage).ended and any((model / "config.json").exists() for model in models)
 
 
 def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:

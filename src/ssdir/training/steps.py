@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.ssd import SSD
-from ssdir.training.loading import Batch
+from ssdir.models.ssdir import SSDIR
+from ssdir.training.loading import Batch, ClipBatch
 from ssdir.training.muon import BlockMuon
 from ssdir.training.recipe import StageConfig
 
@@ -27,8 +28,12 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | ClipBatch) -> dict[str, Tensor]:
         """Named losses of a batch, with `total`."""
+        if isinstance(batch, ClipBatch):
+            assert isinstance(self.model, SSDIR)
+            assert self.model.memory is not None
+            return self.model.memory.loss(batch.views)
         if not isinstance(self.model, DetectedVAE):
             return self.model.loss(batch.images, batch.objects)
         features = list(batch.features)

@@ -8,6 +8,7 @@ is remembered of a track's views up to a frame should be more like what its late
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +56,26 @@ class TrackViews:
     visible: Tensor
     seen: Tensor
 
+    @classmethod
+    def cat(cls, parts: Sequence[TrackViews]) -> TrackViews:
+        """Joins the tracks of clips; frames without views are added to the shorter ones."""
+        frames = max(part.seen.shape[1] for part in parts)
+        columns = zip(*((part.z_what, part.scores, part.visible, part.seen) for part in parts), strict=True)
+        return cls(*(torch.cat([_lengthened(part, frames) for part in parts_]) for parts_ in columns))
+
+    def to(self, device: torch.device) -> TrackViews:
+        """Moves the views to a device."""
+        return TrackViews(*(value.to(device) for value in (self.z_what, self.scores, self.visible, self.seen)))
+
     def reversed(self) -> TrackViews:
         """Returns the views in the opposite order of time."""
         return TrackViews(*(value.flip(1) for value in (self.z_what, self.scores, self.visible, self.seen)))
+
+
+def _lengthened(values: Tensor, frames: int) -> Tensor:
+    """Appends zeros to values (N, T, ...), up to so many frames."""
+    missing = values.new_zeros(len(values), frames - values.shape[1], *values.shape[2:])
+    return torch.cat([values, missing], dim=1)
 
 
 class TrackMemory(nn.Module):
