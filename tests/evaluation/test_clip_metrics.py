@@ -16,6 +16,7 @@ from ssdir.evaluation.clips import Clips
 from ssdir.evaluation.measure import MeasureOptions, measure
 from ssdir.evaluation.tracking import tracking_metrics
 from ssdir.objects import Objects
+from ssdir.tracking.occlusion import visible_shares
 from ssdir.tracking.tracker import Tracker
 
 from .fakes import SIZE, FakeDataset, FakeDetector, FakeEncoder, FakeModel
@@ -83,6 +84,27 @@ def test_identities_are_never_shown_to_the_tracker() -> None:
             for data in (first, renamed)
         ]
         assert values[0] == values[1]
+
+
+def test_a_tracker_is_given_boxes_alone() -> None:
+    data = FakeClips()
+    data.targets = [
+        true.replace(z_where=true.z_where * torch.tensor([1.0, 0.2, 1.0, 1.0])) for true in data.targets
+    ]  # so near that each object hides another
+    measured = measure(FakeModel(detections(data), by_height), data)
+    frames = measured.test.frames
+    assert frames is not None
+    for objects in (frames.given, frames.detected):
+        assert objects.track_id is None
+        assert objects.source_index is None
+        assert torch.equal(objects.visible, visible_shares(objects))
+        assert 0 < (objects.visible < 1).sum() < len(objects)
+    assert frames.given.scores is None
+    clips = Clips.of(data)
+    assert clips is not None
+    for tracked in clips.track(Tracker(), frames.given):
+        assert tracked.track_id.min() == 1  # each clip anew
+        assert tracked.track_id[:OBJECTS].tolist() == [1, 2, 3]
 
 
 def test_true_boxes_take_the_place_of_detections() -> None:

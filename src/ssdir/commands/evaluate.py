@@ -104,7 +104,9 @@ def evaluate(
         table.add_row(name, f"{value:.4f}" if math.isfinite(value) else "undefined")
     stdout().print(table)
     image = report.data.image_paths[0]
-    if "reconstruction/mse" in report.metrics:
+    if "tracking/hota" in report.metrics:
+        next_step("track", model, image.parent, "--out", "tracks.parquet")
+    elif "reconstruction/mse" in report.metrics:
         next_step("reconstruct", model, image, "--out", "reconstructions.png")
     else:
         next_step("encode", model, image, "--out", "objects.parquet")
