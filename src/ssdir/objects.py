@@ -205,11 +205,8 @@ class Objects:
 
     def split(self) -> list[Self]:
         """Splits the batch into one `Objects` per image, each with batch size 1."""
-        parts = []
-        for chunk in torch.arange(len(self), device=self.device).split(self.per_image):
-            part = self[chunk]
-            parts.append(part.replace(image_index=torch.zeros_like(part.image_index), batch_size=1))
-        return parts
+        rows = torch.arange(len(self), device=self.device).split(self.per_image)
+        return [self.regrouped(chunk, torch.zeros_like(chunk), 1) for chunk in rows]
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ssdir.errors import InputError
-
-if TYPE_CHECKING:
-    from trackers.utils.state_representations import XCYCWHStateEstimator
 
 Floats = NDArray[np.float64]
 
@@ -25,57 +19,73 @@ FIRST_VELOCITY = 0.15
 DEGREES_OF_FREEDOM = 4.0
 """Of Student's t: objects turn and bounce more often than a normal distribution allows."""
 
+MIN_SIDE = 1e-3
+"""Smallest side of an estimated box, in pixels."""
+
 
 class BoxMotion:
     """A track's box: a Kalman filter of its centre, width and height, and their velocities.
 
-    As in BoT-SORT (Aharon et al. 2022), the noise is proportional to the size of the box.
+    As in BoT-SORT (Aharon et al. 2022), the noise is proportional to the size of the box. The four numbers of a
+    box are independent of each other, so covariances are those of each number with its own velocity alone. This
+    equals the filter of the package `trackers`, with its matrices of 8 × 8, but all tracks take a step at once.
 
     Args:
         box: float (4,), the first box, cxcywh in pixels.
-
-    Raises:
-        InputError: if the extra `ssdir[video]` is not installed.
     """
 
     def __init__(self, box: Floats) -> None:
-        self._filter = _estimator()(_corners(box))
         side = np.tile(box[2:], 2)
-        first = np.concatenate([2 * MEASUREMENT_NOISE * side, FIRST_VELOCITY * side])
-        self._filter.set_kf_covariances(state_covariance=np.diag(first**2))
-
-    def predict(self) -> None:
-        """Moves on by one frame."""
-        side = np.tile(self.box[2:], 2)
-        noise = np.concatenate([POSITION_NOISE * side, VELOCITY_NOISE * side])
-        self._filter.set_kf_covariances(process_noise=np.diag(noise**2))
-        self._filter.predict()
-        self._keep_positive()
-
-    def update(self, box: Floats) -> None:
-        """Takes a detected box (4,), cxcywh in pixels, into account."""
-        self._filter.set_kf_covariances(measurement_noise=np.diag(self._measurement_variance()))
-        self._filter.update(_corners(box))
-        self._keep_positive()
+        zero = np.zeros(4)
+        # Rows: box, velocity, variance of the box, its covariance with the velocity, variance of the velocity.
+        self.state = np.stack([box, zero, (2 * MEASUREMENT_NOISE * side) ** 2, zero, (FIRST_VELOCITY * side) ** 2])
 
     @property
     def box(self) -> Floats:
         """The estimated box (4,), cxcywh in pixels."""
-        box: Floats = self._filter.kf.state[:4, 0]
+        box: Floats = self.state[0]
         return box
 
-    @property
-    def variance(self) -> Floats:
-        """Variances (4,) of a detected box around the estimated one, in squared pixels."""
-        variance: Floats = np.diag(self._filter.kf.state_covariance)[:4] + self._measurement_variance()
-        return variance
 
-    def _measurement_variance(self) -> Floats:
-        variance: Floats = (MEASUREMENT_NOISE * np.tile(self.box[2:], 2)) ** 2
-        return variance
+def predict(motions: Sequence[BoxMotion]) -> None:
+    """Moves tracks on by one frame."""
+    if not motions:
+        return
+    box, velocity, variance, covariance, velocity_variance = _states(motions)
+    squared = np.tile(box[:, 2:], 2) ** 2
+    variance = variance + 2 * covariance + velocity_variance + POSITION_NOISE**2 * squared
+    covariance = covariance + velocity_variance
+    velocity_variance = velocity_variance + VELOCITY_NOISE**2 * squared
+    _store(motions, box + velocity, velocity, variance, covariance, velocity_variance)
 
-    def _keep_positive(self) -> None:
-        self._filter.kf.state[2:4] = self._filter.kf.state[2:4].clip(min=1e-3)
+
+def update(motions: Sequence[BoxMotion], boxes: Floats) -> None:
+    """Takes a detected box of each track, (T, 4), cxcywh in pixels, into account."""
+    if not motions:
+        return
+    box, velocity, variance, covariance, velocity_variance = _states(motions)
+    total, surprise = variance + _measurement_variance(box), boxes - box
+    gain, velocity_gain = variance / total, covariance / total
+    velocity_variance = velocity_variance - velocity_gain * covariance
+    new_box, new_velocity = box + gain * surprise, velocity + velocity_gain * surprise
+    _store(motions, new_box, new_velocity, (1 - gain) * variance, (1 - gain) * covariance, velocity_variance)
+
+
+def _states(motions: Sequence[BoxMotion]) -> Floats:
+    """Returns the states of T tracks, float (5, T, 4)."""
+    return np.stack([motion.state for motion in motions], axis=1)
+
+
+def _store(motions: Sequence[BoxMotion], box: Floats, *others: Floats) -> None:
+    box[:, 2:] = box[:, 2:].clip(min=MIN_SIDE)
+    for motion, state in zip(motions, np.stack([box, *others], axis=1), strict=True):
+        motion.state = state
+
+
+def _measurement_variance(box: Floats) -> Floats:
+    """Returns the variance of a detected box around that of each track, (T, 4)."""
+    variance: Floats = (MEASUREMENT_NOISE * np.tile(box[:, 2:], 2)) ** 2
+    return variance
 
 
 def motion_evidence(motions: Sequence[BoxMotion], boxes: Floats, size: tuple[float, float]) -> Floats:
@@ -94,8 +104,8 @@ def motion_evidence(motions: Sequence[BoxMotion], boxes: Floats, size: tuple[flo
     """
     if not motions or not len(boxes):
         return np.zeros((len(motions), len(boxes)))
-    mean = np.stack([motion.box for motion in motions])
-    variance = np.stack([motion.variance for motion in motions])
+    mean, _, variance, _, _ = _states(motions)
+    variance = variance + _measurement_variance(mean)
     distance = ((boxes - mean[:, None]) ** 2 / variance[:, None]).sum(axis=-1)
     nu = DEGREES_OF_FREEDOM
     # The constant of the t distribution in four dimensions is Γ(ν/2 + 2) / Γ(ν/2) = (ν/2)(ν/2 + 1).
@@ -104,16 +114,3 @@ def motion_evidence(motions: Sequence[BoxMotion], boxes: Floats, size: tuple[flo
     anywhere = -np.log(size[0] * size[1]) - np.log(boxes[:, 2:].clip(min=1e-3)).sum(axis=1)
     evidence: Floats = track - anywhere
     return evidence
-
-
-def _corners(box: Floats) -> Floats:
-    return np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
-
-
-def _estimator() -> type[XCYCWHStateEstimator]:
-    try:
-        from trackers.utils.state_representations import XCYCWHStateEstimator
-    except ImportError:
-        raise InputError("tracking needs the package trackers: pip install 'ssdir[video]'") from None
-    estimator: type[XCYCWHStateEstimator] = XCYCWHStateEstimator
-    return estimator

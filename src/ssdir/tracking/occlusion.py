@@ -10,6 +10,9 @@ from ssdir.objects import Objects
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import pixel_shares
 
+MIN_OVERLAP = 0.1
+"""Least share of an object's box that another box covers, for it to be looked at whether that one hides it."""
+
 
 @torch.no_grad()
 def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor:
@@ -25,10 +28,11 @@ def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor
         model: the model of their `z_what` and `z_depth`; None goes by boxes.
 
     Returns:
-        float (M,) in [0, 1], on the CPU; 1 for objects that overlap no other.
+        float (M,) in [0, 1], on the CPU; 1 for objects of which no other covers `MIN_OVERLAP`.
     """
     overlap = _overlaps(objects)
-    crowded = overlap.amax(dim=1) > 0 if len(objects) else torch.zeros(0, dtype=torch.bool)
+    hides = overlap >= MIN_OVERLAP
+    crowded = hides.any(dim=0) | hides.any(dim=1)
     visible = torch.ones(len(objects))
     if not crowded.any():
         return visible

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from ssdir.console import Advance, no_progress
 from ssdir.data.images import Image8
@@ -23,7 +24,7 @@ from ssdir.inference.domain import check_decoded
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import Encoder, map_ahead
 from ssdir.inference.predictor import Predictor
-from ssdir.models.base import GenerativeModel
+from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.shipped import model_source
 from ssdir.objects import Objects
 from ssdir.tracking.clip_boxes import ClipBoxes
@@ -123,7 +124,8 @@ def stream_tracks(
     tracker = Tracker(options, network)
     batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
     ahead = 1 if batch_size > 1 else 0
-    for batch, encoded in map_ahead(partial(_encode, model, tracker.low, boxes), batches, ahead, ahead):
+    encode = partial(_encode, model, (tracker.low, tracker.start), boxes)
+    for batch, encoded in map_ahead(encode, batches, ahead, ahead):
         if name is not None and boxes is None:
             _check_familiar(model, name, batch, encoded.objects, tracker.start)
             name = None
@@ -168,12 +170,19 @@ class _Encoded:
 
 
 def _encode(
-    model: Encoder[Any], threshold: float, boxes: ClipBoxes | None, batch: FrameBatch
+    model: Encoder[Any], thresholds: tuple[float, float], boxes: ClipBoxes | None, batch: FrameBatch
 ) -> tuple[FrameBatch, _Encoded]:
-    """Encodes a batch, and computes how much of each object is visible."""
+    """Encodes a batch, and computes how much of each object is visible.
+
+    Args:
+        model: the model.
+        thresholds: minimum score of an object, and of those that may hide others.
+        boxes: boxes to embed.
+        batch: the frames.
+    """
     images, given = batch.images, None
     if boxes is None:
-        objects = model.encode_pixels(images.pixels, threshold)
+        objects = model.encode_pixels(images.pixels, thresholds[0])
         objects = images.letterbox.to_image(objects)
         if not isinstance(objects, Objects):
             objects = Objects.from_arrays(objects, model.class_names)
@@ -185,7 +194,16 @@ def _encode(
         rows = torch.arange(len(objects))
         objects = objects.replace(z_where=placed.z_where, source_index=rows, class_names=tuple(boxes.class_names))
     network = model.model if isinstance(model, Predictor) else None
-    return batch, _Encoded(objects.replace(visible=visible_shares(objects, network)), given)
+    return batch, _Encoded(objects.replace(visible=_visible(objects, network, thresholds[1])), given)
+
+
+def _visible(objects: Objects, network: ObjectModel | None, threshold: float) -> Tensor:
+    """Computes visible shares; objects of low score, which are many and doubtful, aren't decoded and hide none."""
+    if objects.scores is None or not (doubtful := objects.scores < threshold).any():
+        return visible_shares(objects, network)
+    visible = visible_shares(objects)
+    visible[~doubtful] = visible_shares(objects[~doubtful], network)
+    return visible
 
 
 def _associate(tracker: Tracker, batch: FrameBatch, encoded: _Encoded) -> Iterator[TrackedFrame]:

@@ -13,7 +13,7 @@ from ssdir.models.base import ObjectModel
 from ssdir.objects import Objects
 from ssdir.tracking.appearance import Gallery, Reliability, similarities
 from ssdir.tracking.association import assign
-from ssdir.tracking.motion import BoxMotion, Floats, motion_evidence
+from ssdir.tracking.motion import BoxMotion, Floats, motion_evidence, predict, update
 from ssdir.tracking.occlusion import visible_shares
 from ssdir.tracking.options import TrackOptions
 
@@ -123,8 +123,8 @@ class Tracker:
                 f"a tracker takes one frame at a time, got a batch of {objects.batch_size}: use split()"
             )
         frame = self._frame(objects, size)
+        predict([track.motion for track in self.tracks])
         for track in self.tracks:
-            track.motion.predict()
             track.gap += 1
         assigned = self._associate(frame)
         self._start(frame, assigned)
@@ -179,8 +179,9 @@ class Tracker:
         if similarity is not None:
             self._learn(frame, motion, similarity, pairs)
         assigned = {row: self.tracks[t] for t, row in pairs}
+        update([track.motion for track in assigned.values()], frame.boxes[list(assigned)])
         for row, track in assigned.items():
-            self._continue(track, frame, row)
+            self._see(track, frame, row)
         return assigned
 
     def _similarity(self, frame: _Frame) -> Floats | None:
@@ -220,10 +221,6 @@ class Tracker:
             self.tracks.append(track)
             assigned[row] = track
             self._see(track, frame, row)
-
-    def _continue(self, track: Track, frame: _Frame, row: int) -> None:
-        track.motion.update(frame.boxes[row])
-        self._see(track, frame, row)
 
     def _see(self, track: Track, frame: _Frame, row: int) -> None:
         """Takes a detection's embedding and class into account."""
