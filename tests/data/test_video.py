@@ -228,7 +228,7 @@ def test_sequences_of_motchallenge(tmp_path: Path) -> None:
     with pytest.warns(InputWarning, match="counts 5 frames, and there are 3"):
         assert open_frames(tmp_path / "walk").name == "walk"
     description.write_text("frames: many")
-    with pytest.raises(InputError, match="doesn't describe a sequence"):
+    with pytest.raises(InputError, match="not the description of a sequence"):
         open_frames(tmp_path / "walk")
 
 

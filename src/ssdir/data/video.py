@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -15,13 +14,11 @@ from ssdir.data.frame_names import VIDEO_SUFFIXES, frame_name
 from ssdir.data.image_files import find_images, is_image_name
 from ssdir.data.image_lists import is_list
 from ssdir.data.images import Image8, read_image
+from ssdir.data.sequence_info import IMAGE_FOLDER, SEQUENCE_FILE, read_sequence_info
 from ssdir.data.video_file import read_header, stream_frames
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
-from ssdir.storage import Location, absolute, is_file, is_folder, pure_path, read_bytes, to_location
-
-SEQUENCE_FILE = "seqinfo.ini"
-"""The file that describes a sequence in MOTChallenge's layout."""
+from ssdir.storage import Location, absolute, is_file, is_folder, pure_path, to_location
 
 _ANIMATIONS = frozenset({".apng", ".gif"})
 
@@ -169,8 +166,8 @@ def _open_folder(folder: Path) -> FrameSource:
     description = folder / SEQUENCE_FILE
     if description.is_file():
         return _open_sequence(folder, description)
-    if (folder / "img1").is_dir():
-        return _numbered(sorted(find_images([folder / "img1"]), key=_natural), folder, folder.name)
+    if (folder / IMAGE_FOLDER).is_dir():
+        return _numbered(sorted(find_images([folder / IMAGE_FOLDER]), key=_natural), folder, folder.name)
     files = find_images([folder])
     if len(folders := {pure_path(file).parent for file in files}) > 1:
         first, second = sorted(folders)[:2]
@@ -184,17 +181,11 @@ def _open_sequence(folder: Path, description: Path) -> FrameSource:
     Raises:
         InputError: if its description can't be read.
     """
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(read_bytes(description).decode("utf-8-sig"))
-        about = parser["Sequence"]
-        rate, length = about.getfloat("frameRate"), about.getint("seqLength")
-    except (configparser.Error, KeyError, ValueError):
-        raise InputError(f"'{description}' doesn't describe a sequence in MOTChallenge's layout") from None
-    files = sorted(find_images([folder / about.get("imDir", "img1")]), key=_natural)
-    if length is not None and length != len(files):
-        _warn(f"'{description}' counts {counted(length, 'frame')}, and there are {len(files):,}")
-    return _numbered(files, folder, about.get("name", folder.name), rate)
+    info = read_sequence_info(description)
+    files = sorted(find_images([folder / info.image_folder]), key=_natural)
+    if info.length is not None and info.length != len(files):
+        _warn(f"'{description}' counts {counted(info.length, 'frame')}, and there are {len(files):,}")
+    return _numbered(files, folder, info.name or folder.name, info.frame_rate)
 
 
 def _numbered(
