@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdir.data.annotations import AnnotationTable, keep_readable
+from ssdir.data.annotations import AnnotationTable, ignore_hidden, keep_readable
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.training.recipe import read_recipe
 
@@ -67,13 +67,18 @@ def test_what_is_too_small_does_not_change_what_a_run_was_trained_on(
     assert fingerprint(ObjectDataset(table)) != fingerprint(ObjectDataset(without))
 
 
-def test_hidden_objects_are_ignored_where_it_is_known_how_much_is_hidden(table: AnnotationTable) -> None:
-    shown = replace(table, visible=np.array([0.1, 0.2, np.nan, 0.0]))
-    kept = keep_readable(shown, 0.0, drop_empty=False, min_visible=0.2)
+def test_hidden_objects_of_clips_are_ignored_where_it_is_known_how_much_is_hidden(table: AnnotationTable) -> None:
+    shown = replace(table, visible=np.array([0.05, 0.1, np.nan, 0.0]))
+    assert ignore_hidden(shown) is shown
+    assert ignore_hidden(table) is table
+    kept = ignore_hidden(replace(shown, clip=np.array([0, 0, 1]), clip_names=["a", "b"]))
     assert kept.ignored.tolist() == [True, False, False, True]
     assert kept.unreadable is not None
     assert kept.unreadable.tolist() == [True, False, False, False]
-    assert not keep_readable(table, 0.0, drop_empty=False, min_visible=0.2).ignored[:3].any()
+    small = keep_readable(kept, 0.5, drop_empty=True)
+    assert small.image_names == table.image_names
+    assert small.unreadable is not None
+    assert small.unreadable.tolist() == [True, True, True, False]
 
 
 def test_images_left_without_objects_go_if_asked(table: AnnotationTable) -> None:

@@ -17,6 +17,8 @@ from ssdir.data.scatter.clip_writer import write_moving
 from ssdir.data.scatter.generator import image_rng
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.data.scatter.moving import MovingConfig, moving_clip, moving_values
+from ssdir.data_check.check import check_data
+from ssdir.data_check.report import screen_lines
 from ssdir.errors import InputError
 
 CONFIG = MovingConfig(**{**moving_values("hard"), "frames": 8, "train": 3, "val": 0, "test": 2})
@@ -166,3 +168,21 @@ def test_two_images_of_one_frame_are_an_error(tmp_path: Path) -> None:
     images = frames(*[{"video_id": 8, "frame_id": 2}] * 2)
     with pytest.raises(InputError, match="video 8 has two images of frame 2"):
         read_pair(tmp_path, images, [])
+
+
+def test_the_check_counts_clips_and_tracks_and_ignores_hidden_objects(moving: Path) -> None:
+    check = check_data(moving)
+    dataset = open_dataset(moving, "train")
+    tracks = {
+        (clip.name, track)
+        for clip in clips_of(dataset)
+        for i in clip.images
+        for track in dataset.objects(i).track_id
+    }
+    summary = check.summary
+    assert (summary.images, summary.clips, summary.tracks) == (24, 3, len({(a, int(b)) for a, b in tracks}))
+    assert summary.objects == len(dataset.all_objects())
+    assert summary.ignored == dataset.dropped_boxes
+    screen = "\n".join(screen_lines(check))
+    assert f"clips      3, 8 frames each in the mean; {summary.tracks} tracks" in screen
+    assert "training holds out a tenth of the clips" in screen

@@ -38,7 +38,8 @@ class AnnotationTable:
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
         mask_value: int64 (N,).
-        unreadable: bool (N,), the objects that `keep_readable` marked as ignored; None if it was not called.
+        unreadable: bool (N,), the objects that `ignore_hidden` and `keep_readable` marked as ignored; None if
+            neither was called.
         info: metadata of the data set, by name.
         notes: what the reader corrected or ignored, as sentences that name file and line.
         sizes_from_files: whether `image_sizes` are those of the files, because the annotations have none.
@@ -110,29 +111,34 @@ _OPTIONAL_COLUMNS = (
 )
 
 
-def keep_readable(
-    table: AnnotationTable, min_side: float, drop_empty: bool, min_visible: float = 0.0
-) -> AnnotationTable:
-    """Marks objects that are too small or too hidden to learn from as ignored; leaves out images without objects.
+def ignore_hidden(table: AnnotationTable, min_visible: float = MIN_VISIBLE) -> AnnotationTable:
+    """Marks the objects of clips of which less than a share is visible, where this is known, as ignored.
 
     Nothing is learned from ignored objects, and detecting one is neither right nor wrong.
+    """
+    if table.clip is None or table.visible is None:
+        return table
+    hidden = (table.visible < min_visible) & ~table.ignored
+    return replace(table, ignored=table.ignored | hidden, unreadable=hidden)
+
+
+def keep_readable(table: AnnotationTable, min_side: float, drop_empty: bool) -> AnnotationTable:
+    """Marks objects that are too small to learn from as ignored, and leaves out images without objects.
 
     Args:
         table: the annotations.
         min_side: least width and height of the part of an object inside its image, relative to the image.
         drop_empty: also leave out images that have no object, or only ignored ones. The frames of clips all stay:
             without them, an object's frames would be nearer in time than they are.
-        min_visible: least visible share of an object, where it is known.
     """
     boxes, has_area = clip_boxes(table.boxes_px, table.image_sizes[table.image])
-    readable = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
-    if table.visible is not None:
-        readable &= ~(table.visible < min_visible)  # An unknown share is NaN.
-    unreadable = has_area & ~readable & ~table.ignored
+    large = has_area & (boxes[:, 2:] - boxes[:, :2] >= min_side).all(axis=1)
+    small = has_area & ~large & ~table.ignored
     images = np.arange(len(table.image_names))
     if drop_empty and table.clip is None:
-        images = np.unique(table.image[readable & ~table.ignored])
-    marked = replace(table, ignored=table.ignored | unreadable, unreadable=unreadable)
+        images = np.unique(table.image[large & ~table.ignored])
+    unreadable = small if table.unreadable is None else small | table.unreadable
+    marked = replace(table, ignored=table.ignored | small, unreadable=unreadable)
     return marked.subset(np.flatnonzero(has_area | table.ignored), images)
 
 

@@ -42,8 +42,10 @@ class Summary:
         images: number of images.
         image_sizes: number of images by annotated "width x height", the commonest first.
         objects: number of objects.
+        clips: number of clips that the images are frames of; 0 if they are none.
+        tracks: number of objects through whole clips; 0 if it is unknown.
         dropped: boxes that are left out because nothing of them is in the image.
-        ignored: crowd regions and the like.
+        ignored: crowd regions and the like, and objects of clips that are hidden.
         empty_images: images without objects.
         per_image: objects of an image: min, median, mean, max.
         classes: objects by class, the commonest first.
@@ -57,6 +59,8 @@ class Summary:
     images: int
     image_sizes: dict[str, int]
     objects: int
+    clips: int
+    tracks: int
     dropped: int
     ignored: int
     empty_images: int
@@ -84,6 +88,8 @@ def summarise(table: AnnotationTable) -> Summary:
         images=len(table.image_names),
         image_sizes=dict(Counter(f"{w} x {h}" for h, w in table.image_sizes.tolist()).most_common()),
         objects=len(rows),
+        clips=0 if table.clip is None else len(np.unique(table.clip)),
+        tracks=_tracks(table, rows),
         dropped=dropped,
         ignored=int(table.ignored.sum()),
         empty_images=int((counts == 0).sum()),
@@ -100,6 +106,12 @@ def summarise(table: AnnotationTable) -> Summary:
         nms_threshold=threshold,
         nms_cost=_share(earlier > threshold),
     )
+
+
+def _tracks(table: AnnotationTable, rows: NDArray[np.int64]) -> int:
+    if table.clip is None or table.track_id is None:
+        return 0
+    return len(np.unique(np.stack([table.clip[table.image[rows]], table.track_id[rows]]), axis=1).T)
 
 
 def overlaps(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ssdir.config import presets
-from ssdir.data.annotations import AnnotationTable
+from ssdir.data.annotations import AnnotationTable, ignore_hidden
 from ssdir.data.learnable import (
     Learned,
     Problem,
@@ -209,7 +209,7 @@ def _read_splits(
 ) -> tuple[dict[str, AnnotationTable], str, list[Problem]]:
     """Reads the tables by split; also returns the one to learn from, and problems of those that can't be read."""
     if split is not None:
-        return {split: layout.read(root, split, **options)}, split, []
+        return {split: ignore_hidden(layout.read(root, split, **options))}, split, []
     splits = layout.splits(root)
     if not splits:
         raise InputError(
@@ -219,7 +219,7 @@ def _read_splits(
     tables, empty, unreadable = {}, list[str](), list[str]()
     for name in sorted(splits, key=lambda name: name != main):
         try:
-            tables[name] = layout.read(root, name, **options)
+            tables[name] = ignore_hidden(layout.read(root, name, **options))
         except InputError as error:
             if name == main:
                 raise

@@ -66,17 +66,22 @@ def _overview(check: DataCheck) -> list[str]:
         for number, what in (
             (summary.empty_images, "images without objects"),
             (summary.dropped, "boxes left out"),
-            (summary.ignored, "ignored (crowds and the like)"),
+            (summary.ignored, "ignored (crowds, hidden objects)"),
         )
         if number
     ]
     over = summary.overlapping
+    clips, parts = list[str](), "images"
+    if summary.clips:
+        frames, tracks = f"{summary.images / summary.clips:.4g}", counted(summary.tracks, "track")
+        clips, parts = [f"clips      {summary.clips:,}, {frames} frames each in the mean; {tracks}"], "clips"
     return [
         f"{check.root}, split {check.split}: {check.layout} layout",
         f"images     {summary.images:,}, {sizes} px",
         f"objects    {summary.objects:,}; per image {counts}",
         *([f"           {'; '.join(passed)}"] if passed else []),
-        *(["validation no split val: training holds out a tenth of the images"] if check.held_out else []),
+        *clips,
+        *([f"validation no split val: training holds out a tenth of the {parts}"] if check.held_out else []),
         f"overlap    {over['0.3']:.1%} of objects overlap another by IoU > 0.3, {over['0.5']:.1%} by > 0.5",
     ]
 

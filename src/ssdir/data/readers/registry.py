@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from ssdir.data.annotations import MIN_VISIBLE, AnnotationTable, keep_readable
+from ssdir.data.annotations import MIN_VISIBLE, AnnotationTable, ignore_hidden, keep_readable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.folders import find_folder, listing
 from ssdir.data.letterbox import Resize
@@ -115,7 +115,7 @@ def open_dataset(
         resize: see `ObjectDataset`.
         min_side: see `keep_readable`.
         drop_empty: see `keep_readable`.
-        min_visible: see `keep_readable`, of the objects in clips alone.
+        min_visible: see `ignore_hidden`.
         for_training: reads with `Layout.read_for_training`.
         options: options of the layout, such as CLEVR's `boxes` and `vocabulary`.
 
@@ -130,9 +130,9 @@ def open_dataset(
     table = read(Path(root), split, **options)
     for note in table.notes:
         warnings.warn(f"'{root}': {note}", InputWarning, stacklevel=2)
-    hides = min_visible > 0 and table.clip is not None and table.visible is not None
-    if min_side or drop_empty or hides:
-        table = keep_readable(table, min_side, drop_empty, min_visible if hides else 0.0)
+    table = ignore_hidden(table, min_visible)
+    if min_side or drop_empty:
+        table = keep_readable(table, min_side, drop_empty)
         if not table.image_names:
             raise InputError(f"'{root}', split {split}: no image has an object of min_side {min_side:g} or more")
     return ObjectDataset(table, classes, image_size, preload=preload, resize=resize)
