@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,107 +13,9 @@ from PIL import Image
 from ssdir.data.samples import sample_images, sample_photographs
 from ssdir.store.objects_file import read_objects
 from studio.conftest import Running
+from studio.window import Window, needs_browser
 
-CHROMIUM = Path("/usr/bin/chromium")
-_REQUIRED = os.environ.get("SSDIR_REQUIRE_BROWSER") == "1"
-if not _REQUIRED:
-    pytest.importorskip("playwright", reason="browser tests need playwright")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and not _REQUIRED,
-        reason=f"no {CHROMIUM}: install chromium, or set SSDIR_REQUIRE_BROWSER=1 to fail without it",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        yield browser
-        browser.close()
-
-
-class Window:
-    """A page of the studio, and everything that it asked for or complained of."""
-
-    def __init__(self, browser: Any, running: Running, width: int = 1360) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        self.page.goto(running.address)
-        self.page.wait_for_selector("#inspect-objects .card", timeout=60_000)
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-        if name == "Edit":
-            self.page.wait_for_selector("#edit-scene .box")
-
-    def until(self, condition: str, value: Any = None) -> None:
-        """Waits until a condition of JavaScript holds."""
-        self.page.wait_for_function(condition, arg=value, timeout=30_000)
-
-    def count(self, selector: str) -> int:
-        found: int = self.page.locator(selector).count()
-        return found
-
-    def wait_count(self, selector: str, count: int) -> None:
-        self.until("([s, n]) => document.querySelectorAll(s).length === n", [selector, count])
-
-    def place(self, selector: str) -> dict[str, float]:
-        """Where an element is, once it is there: a scene that is decoded again replaces its elements."""
-        seen = "(s) => document.querySelector(s)?.getBoundingClientRect().toJSON()"
-        found: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
-        return found
-
-    def settle(self, selector: str) -> None:
-        """Waits until an element stays where it is: what is above it may still grow."""
-        place, since = self.place(selector), time.monotonic()
-        while time.monotonic() - since < 1:
-            self.page.wait_for_timeout(100)
-            if (now := self.place(selector)) != place:
-                place, since = now, time.monotonic()
-
-    def wait_place(self, selector: str, x: float, y: float) -> None:
-        """Waits until an element's corner is at a place, give or take two pixels."""
-        found = "const r = document.querySelector(s)?.getBoundingClientRect()"
-        self.until(f"([s, x, y]) => {{ {found}; return r && Math.hypot(r.x - x, r.y - y) < 2 }}", [selector, x, y])
-
-    def movable(self, dx: float, dy: float) -> int:
-        """The row of an object that nothing lies on, and that has room to be dragged so far."""
-        row: int = self.page.evaluate(
-            """([dx, dy]) => {
-                const scene = document.querySelector('#edit-scene img').getBoundingClientRect();
-                const free = [...document.querySelectorAll('#edit-scene .box')].find((box) => {
-                    const r = box.getBoundingClientRect();
-                    const hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
-                    return hit.closest('.box') === box && r.left + dx > scene.left && r.right + dx < scene.right
-                        && r.top + dy > scene.top && r.bottom + dy < scene.bottom;
-                });
-                return Number(free.dataset.row);
-            }""",
-            [dx, dy],
-        )
-        return row
-
-    def reconstruction(self) -> str:
-        found: str = self.page.locator("#edit-scene img").get_attribute("src")
-        return found
-
-    def wait_decoded(self, before: str) -> None:
-        self.until("(b) => (document.querySelector('#edit-scene img')?.src ?? b) !== b", before)
-
-    def save(self, kind: str) -> bytes:
-        with self.page.expect_download(timeout=30_000) as download:
-            self.page.click(f"#save-{kind}")
-        return Path(download.value.path()).read_bytes()
+pytestmark = needs_browser
 
 
 @pytest.fixture

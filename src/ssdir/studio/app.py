@@ -13,6 +13,7 @@ from ssdir.data.images import Image8
 from ssdir.data.samples import NamedImage
 from ssdir.errors import InputError
 from ssdir.studio import components, content
+from ssdir.studio.clip_tab import ClipTab
 from ssdir.studio.compare_tab import CompareTab
 from ssdir.studio.edit_tab import EditTab
 from ssdir.studio.explore_tab import ExploreTab
@@ -68,6 +69,8 @@ class _Window:
                 self.edit = EditTab(studio, self.workspace)
             with gr.Tab("Explore", id="explore"):
                 self.explore = ExploreTab(studio)
+            with gr.Tab("Clip", id="clip") as clip:
+                ClipTab(studio, clip)
             with gr.Tab("Compare", id="compare"):
                 self.compare = CompareTab(studio, self.workspace)
 

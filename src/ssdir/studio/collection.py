@@ -32,6 +32,7 @@ from ssdir.studio.images import SHOWN_SIDE
 
 CROP_SIDE = 32
 _NUM_CLUSTERS = 10
+_DECODED_AT_ONCE = 256
 _NO_MODEL = (
     "{path} does not say which model encoded it, because the tool that wrote it dropped that. If it was another "
     "model than {model}, everything decoded from it is wrong."
@@ -157,7 +158,7 @@ def map_objects(collection: Collection, predictor: Predictor, seed: int = 0) -> 
     objects = collection.objects[torch.from_numpy(projection.rows)]
     z_what = collection.z_what[projection.rows].numpy()
     crops, known = _crops(collection, objects)
-    decoded = predictor.decode(objects).appearances
+    decoded = decode_alone(predictor, objects)
     decoded = torch.nn.functional.interpolate(decoded, (CROP_SIDE, CROP_SIDE), mode="area")
     errors = (decoded - crops).square().mean(dim=(1, 2, 3)).where(known, torch.nan)
     return ObjectMap(
@@ -168,6 +169,19 @@ def map_objects(collection: Collection, predictor: Predictor, seed: int = 0) -> 
         errors=errors.numpy(),
         crops=np.stack([to_pixels(crop) for crop in crops]),
     )
+
+
+def decode_alone(predictor: Predictor, objects: Objects) -> Tensor:
+    """Decodes objects to their appearances, float (M, 3, S, S), some at once.
+
+    A model composites a scene for each image of the batch, so images without any of the objects are left out.
+    """
+    decoded = []
+    for rows in torch.arange(len(objects)).split(_DECODED_AT_ONCE):
+        part = objects[rows]
+        images, place = part.image_index.unique(return_inverse=True)
+        decoded.append(predictor.decode(part.replace(image_index=place, batch_size=len(images))).appearances)
+    return torch.cat(decoded)
 
 
 def _crops(collection: Collection, objects: Objects) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,16 @@ def gallery(value: Content, elem_id: str, style: str = "") -> Any:
 
 
 def object_map(value: Content, elem_id: str) -> Any:
-    """Creates a zoomable map; its event is `pick`, and the points of the prop `marks` get a ring."""
-    return _component("map", value, elem_id, marks=[])
+    """Creates a zoomable map; its event is `pick`.
+
+    The points of the prop `marks` get a ring, and those of the prop `path` are joined by a line.
+    """
+    return _component("map", value, elem_id, marks=[], path=[])
+
+
+def clip_player(elem_id: str) -> Any:
+    """Creates a player of a clip; its event is `pick`, and its props `followed` and `seek` say what it shows."""
+    return _component("clip_player", {"frames": []}, elem_id, followed=0, seek=None)
 
 
 def saver(elem_id: str) -> Any:

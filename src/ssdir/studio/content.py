@@ -25,6 +25,9 @@ from ssdir.studio.images import EncodedImage, depth_ranks
 Content: TypeAlias = dict[str, Any]
 """The `props.value` of a component, which the first lines of its JavaScript (`assets/`) describe."""
 
+EMPTY_MAP: Content = {"points": [], "titles": [], "atlas": "", "tile": 1, "columns": 1, "colourings": {}}
+"""A map before its content is known."""
+
 _ATLAS_COLUMNS = 48
 _THUMB_SIDE = 192
 _ORDINALS = {1: "nearest", 2: "2nd nearest", 3: "3rd nearest"}

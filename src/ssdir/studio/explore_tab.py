@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ssdir.studio import components, content
+from ssdir.studio.clip import clip_of
 from ssdir.studio.studio import Studio
 from ssdir.studio.workspace import parse_row
 
@@ -23,7 +24,7 @@ class ExploreTab:
     """The map, and the nearest neighbours of the object that was clicked: `shown`, rows of the collection."""
 
     def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+        self.studio, self.clip = studio, clip_of(studio.collection)
         collection, shown = studio.collection, len(studio.objects_map.rows)
         total = len(collection.objects)
         sample = f"{total:,} objects" if shown == total else f"{shown:,} of {total:,} objects, sampled at random"
@@ -65,4 +66,5 @@ class ExploreTab:
         cards = content.neighbour_cards(collection, shown, notes)
         point_of = {each: number for number, each in enumerate(rows.tolist())}
         marks = [point_of[each] for each in nearest.tolist() if each in point_of]
-        return [{**cards, "selected": 0}, gr.update(marks=marks), shown]
+        path = [] if self.clip is None else self.clip.path(int(self.clip.track_id[row]) or None, rows)
+        return [{**cards, "selected": 0}, gr.update(marks=marks, path=path), shown]

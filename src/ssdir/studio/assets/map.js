@@ -1,7 +1,8 @@
 // A zoomable map. `props.value`: {points: [[x, y]], titles, atlas, tile, columns, colourings: {name: {values, names}
-// or {values, low, high}}}; `props.marks`: the points that get a ring. Triggers 'pick' {row}.
+// or {values, low, high}}}; `props.marks`: the points that get a ring; `props.path`: those that a line joins, in its
+// order. Triggers 'pick' {row}.
 const PALETTE = ['#e69f00', '#56b4e9', '#009e73', '#d9c600', '#cc79a7', '#d55e00', '#0072b2', '#2f9e44', '#7a4fd0', '#b5651d', '#3fbfbf', '#e05a8a'];
-const root = element.querySelector('.map');
+const root = element.querySelector('.map'), PATH = '#be123c';
 let view = { x: 0.5, y: 0.5, zoom: 1 }, hover = -1, chosen = -1, colouring = null, drag = null;
 const atlas = new Image();
 
@@ -45,7 +46,7 @@ function screen(row) {
 
 function draw() {
   const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-  if (!width || !props.value) return;
+  if (!width || !props.value.points.length) return;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   const pen = canvas.getContext('2d');
@@ -72,6 +73,22 @@ function draw() {
       if (edge) { pen.lineWidth = edge - 1; pen.strokeStyle = ring(row); pen.stroke(); }
     }
   });
+  drawPath(pen);
+}
+// Its first point is a square, its last one a ring; drawn over the crops, which would hide it.
+function drawPath(pen) {
+  const path = (props.path || []).map(screen);
+  if (!path.length) return;
+  pen.lineWidth = 2;
+  pen.strokeStyle = pen.fillStyle = PATH;
+  pen.beginPath();
+  path.forEach(([x, y]) => pen.lineTo(x, y));
+  pen.stroke();
+  path.forEach(([x, y]) => pen.fillRect(x - 2, y - 2, 4, 4));
+  pen.fillRect(path[0][0] - 6, path[0][1] - 6, 12, 12);
+  pen.beginPath();
+  pen.arc(...path.at(-1), 7, 0, 2 * Math.PI);
+  pen.stroke();
 }
 function ring(row) { return row === chosen ? '#111827' : row === hover ? '#4338ca' : '#6366f1'; }
 
@@ -180,6 +197,8 @@ function showLegend() {
 
 function load() {
   select.replaceChildren();
+  bar.hidden = !props.value.points.length;
+  if (bar.hidden) return;
   for (const name of Object.keys(props.value.colourings)) make('option', '', select, name).value = name;
   colouring = select.value;
   atlas.onload = draw;
@@ -190,4 +209,6 @@ function load() {
 
 new ResizeObserver(draw).observe(canvas);
 watch('marks', draw);
+watch('path', draw);
+watch('value', load);
 load();
