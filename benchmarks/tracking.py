@@ -9,6 +9,7 @@ Run: python benchmarks/tracking.py --model runs/clips --data standard=data/clips
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from trackers import BoTSORTTracker, ByteTrackTracker
 
 import ssdir
 from ssdir.data.dataset import ObjectDataset, fingerprint
@@ -73,10 +76,58 @@ def by_appearance(model: EmbeddingModel, options: TrackOptions) -> Tracker:
     return Tracker(options, model)
 
 
+class LibraryTracker:
+    """A tracker of the `trackers` library, with the thresholds and the patience of ours.
+
+    Args:
+        make: makes a new one.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all tracks."""
+        self._tracker = self._make()
+
+    def update(self, objects: Objects, size: tuple[int, int]) -> Objects:
+        """Returns the objects of a frame that have a track."""
+        detections = objects.to_supervision(size)
+        detections.data["row"] = np.arange(len(objects))
+        tracked = self._tracker.update(detections)
+        tracked = tracked[tracked.tracker_id >= 0]
+        tracked = tracked[np.argsort(tracked.data["row"])]
+        rows = torch.from_numpy(tracked.data["row"].astype(np.int64))
+        return objects[rows].replace(track_id=torch.from_numpy(tracked.tracker_id.astype(np.int64)) + 1)
+
+
+def by_bytetrack(model: EmbeddingModel, options: TrackOptions) -> LibraryTracker:
+    """Makes ByteTrack (Zhang et al., 2022), by motion alone."""
+    return LibraryTracker(lambda: ByteTrackTracker(**_as_ours(model, options)))
+
+
+def by_botsort(model: EmbeddingModel, options: TrackOptions) -> LibraryTracker:
+    """Makes BoT-SORT (Aharon et al., 2022), by motion alone, without the camera's, which stands still."""
+    return LibraryTracker(lambda: BoTSORTTracker(**_as_ours(model, options), enable_cmc=False))
+
+
+def _as_ours(model: EmbeddingModel, options: TrackOptions) -> dict[str, Any]:
+    start = options.thresholds(model.score_threshold)[1]
+    return {
+        "track_activation_threshold": start,
+        "high_conf_det_threshold": start,
+        "lost_track_buffer": options.max_gap,
+        "minimum_consecutive_frames": options.min_frames,
+    }
+
+
 ARMS = {
     "motion": Arm(by_motion),
     "z_what": Arm(by_appearance),
     "pooled_features": Arm(by_appearance, pooled=True),
+    "bytetrack": Arm(by_bytetrack),
+    "botsort": Arm(by_botsort),
 }
 
 
@@ -109,6 +160,7 @@ class Source:
         clips: which images are the frames of which clip.
         true_boxes: whether the true boxes take the place of detections.
         options: options of tracking.
+        cache: folder of frames that were read; None reads them anew.
     """
 
     name: str
@@ -117,8 +169,25 @@ class Source:
     clips: Clips
     true_boxes: bool
     options: TrackOptions
+    cache: Path | None
 
-    def read(self, *, pooled: bool, batch_size: int) -> Split:
+    def frames(self, *, pooled: bool, batch_size: int) -> Split:
+        """Returns what was read of all frames, from the cache if it is there."""
+        if self.cache is None:
+            return self._read(pooled=pooled, batch_size=batch_size)
+        start = self.options.thresholds(self.model.score_threshold)[0]
+        names = [weights_fingerprint(self.model), fingerprint(self.data), f"{start:g}", str(pooled)]
+        path = self.cache / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:24]}.pt"
+        if path.exists():
+            kept: Split = torch.load(path, weights_only=False)
+            return kept
+        split = self._read(pooled=pooled, batch_size=batch_size)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, force=True) as temporary:
+            torch.save(split, temporary)
+        return split
+
+    def _read(self, *, pooled: bool, batch_size: int) -> Split:
         """Reads all frames, by the model or by its detector's pooled features."""
         model: Any = self.model
         if pooled:
@@ -147,7 +216,7 @@ def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[s
         chosen = [arm for arm in arms if pooled == (arm != IDENTITY and ARMS[arm].pooled)]
         if not chosen:
             continue
-        split = source.read(pooled=pooled, batch_size=batch_size)
+        split = source.frames(pooled=pooled, batch_size=batch_size)
         for arm in chosen:
             started = time.perf_counter()
             metrics = source.measure(split, arm)
@@ -170,7 +239,7 @@ def open_source(name: str, path: str, arguments: argparse.Namespace) -> Source:
     if clips is None:
         raise InputError(f"{path}: the data set has no clips")
     options = TrackOptions(score_threshold=arguments.score_threshold)
-    return Source(name, data, model.eval(), clips, arguments.true_boxes, options)
+    return Source(name, data, model.eval(), clips, arguments.true_boxes, options, arguments.cache)
 
 
 def main() -> None:
@@ -183,6 +252,7 @@ def main() -> None:
     parser.add_argument("--score-threshold", type=float, help="least score that starts a track")
     parser.add_argument("--seed", type=int, help="seed of the model's training, for the records")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--cache", type=Path, help="folder to keep what was read of the frames, for the next run")
     parser.add_argument("--again", action="store_true", help="replace what was measured before")
     parser.add_argument("--out", type=Path, required=True, help="JSON file of all records")
     arguments = parser.parse_args()
