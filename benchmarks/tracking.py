@@ -194,7 +194,7 @@ class Source:
             if not isinstance(self.model, DetectedModel):
                 raise InputError("pooled_features needs a model with a detector")
             model = PooledAppearance(self.model)
-        start = self.options.thresholds(self.model.score_threshold)[0]
+        start = self.options.thresholds(self.model.score_threshold).low
         return collect(Collector(model, kept="embeddings", tracked_from=start), self.data, batch_size=batch_size)
 
     def measure(self, split: Split, arm: str) -> dict[str, float]:

@@ -33,7 +33,11 @@ def track(
     ] = None,
     score_threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Minimum score of an object that starts a track; by default the model's."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Minimum score of an object that starts a track; by default in the middle from the model's to 1.",
+        ),
     ] = None,
     motion_only: Annotated[
         bool, typer.Option("--motion-only", help="Associate by motion alone, without embeddings.")

@@ -13,7 +13,6 @@ from ssdir.evaluation.collect import Split
 from ssdir.evaluation.identity import identity_metrics
 from ssdir.evaluation.protocols import HasClips, Model, Remembers
 from ssdir.evaluation.tracking import tracking_metrics
-from ssdir.models.base import ObjectModel
 from ssdir.objects import Objects
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.tracker import Tracker
@@ -85,9 +84,8 @@ class Clips:
 
 
 def make_tracker(model: Model, options: TrackOptions) -> Tracker:
-    """Makes a tracker of a model's objects, with the model's threshold unless the options have one."""
-    start = options.thresholds(model.score_threshold)[1]
-    return Tracker(replace(options, score_threshold=start), model if isinstance(model, ObjectModel) else None)
+    """Makes a tracker of a model's objects."""
+    return Tracker(options, model)
 
 
 def has_memory(model: Model) -> bool:

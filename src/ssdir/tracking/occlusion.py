@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.objects import Objects
 from ssdir.ops.boxes import with_area
 from ssdir.ops.compositing import pixel_shares
+from ssdir.tracking.motion import Floats
 
 MIN_OVERLAP = 0.1
 """Least share of an object's box that another box covers, for it to be looked at whether that one hides it."""
@@ -41,6 +43,23 @@ def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor
         by_pixels = _by_pixels(objects[crowded], model)
     visible[crowded] = _by_boxes(objects, overlap)[crowded] if by_pixels is None else by_pixels
     return visible
+
+
+def covered_shares(boxes: Floats, others: Floats) -> Floats:
+    """Computes the share of each box that each other one covers.
+
+    Args:
+        boxes: float (T, 4), cxcywh.
+        others: float (N, 4), cxcywh, in the same unit.
+
+    Returns:
+        float (T, N), in [0, 1].
+    """
+    half, other_half = boxes[:, None, 2:] / 2, others[None, :, 2:] / 2
+    low = np.maximum(boxes[:, None, :2] - half, others[None, :, :2] - other_half)
+    high = np.minimum(boxes[:, None, :2] + half, others[None, :, :2] + other_half)
+    shares: Floats = (high - low).clip(min=0).prod(axis=2) / boxes[:, 2:].prod(axis=1).clip(min=1e-12)[:, None]
+    return shares
 
 
 def _overlaps(objects: Objects) -> Tensor:

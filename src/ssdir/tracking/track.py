@@ -124,10 +124,10 @@ def stream_tracks(
     tracker = Tracker(options, network)
     batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
     ahead = 1 if batch_size > 1 else 0
-    encode = partial(_encode, model, (tracker.low, tracker.start), boxes)
+    encode = partial(_encode, model, (tracker.thresholds.low, tracker.thresholds.confident), boxes)
     for batch, encoded in map_ahead(encode, batches, ahead, ahead):
         if name is not None and boxes is None:
-            _check_familiar(model, name, batch, encoded.objects, tracker.start)
+            _check_familiar(model, name, batch, encoded.objects, tracker.thresholds.confident)
             name = None
         yield from _associate(tracker, batch, encoded)
 
@@ -146,7 +146,7 @@ def _check_familiar(model: Encoder[Any], name: str, batch: FrameBatch, objects: 
 
 
 def _thresholds(model: Encoder[Any], options: TrackOptions, boxes: ClipBoxes | None) -> tuple[TrackOptions, Any]:
-    """Returns options and model for the tracker; given boxes are confident, unless a threshold is asked for."""
+    """Returns options and model for the tracker; all given boxes start tracks, unless a threshold is asked for."""
     if isinstance(model, Predictor):
         if boxes is not None and options.score_threshold is None:
             options = replace(options, score_threshold=0.0)
@@ -155,10 +155,8 @@ def _thresholds(model: Encoder[Any], options: TrackOptions, boxes: ClipBoxes | N
         raise InputError(
             "exported models only detect objects: give the model itself, by name or folder, for boxes"
         )
-    if options.score_threshold is None:
-        exported: Any = model
-        options = replace(options, score_threshold=exported.exported.score_threshold)
-    return options, None
+    exported: Any = model
+    return options, exported.exported if options.score_threshold is None else None
 
 
 @dataclass(frozen=True, eq=False)

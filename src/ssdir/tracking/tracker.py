@@ -4,24 +4,44 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ssdir.models.base import ObjectModel
+from ssdir.models.base import Clues, TemporalModel
 from ssdir.objects import Objects
-from ssdir.tracking.appearance import Gallery, Reliability, similarities
+from ssdir.tracking.appearance import Gallery, Reliability, best_cosines, similarities
 from ssdir.tracking.association import assign
 from ssdir.tracking.motion import BoxMotion, Floats, motion_evidence, predict, update
-from ssdir.tracking.occlusion import visible_shares
+from ssdir.tracking.occlusion import covered_shares, visible_shares
 from ssdir.tracking.options import TrackOptions
 
-ANYWHERE = 1e-3
-"""Probability that a track's object is where its motion does not explain, anywhere in the frame."""
-
 CLEAR = 0.5
-"""Visible share from which on a detection is a view that statistics are learned from."""
+"""Minimum visible share of a detection to learn from, and, times its score, of one to recognise an object by; and
+minimum covered share of the box of a hidden object."""
+
+LONG_AGO = 10
+"""Number of frames after which views say how an object will look when it comes back."""
+
+YOUNG = 15
+"""Number of frames in which a new track may turn out to be the continuation of a lost one."""
+
+MIN_SEEN = 5
+"""Number of frames that a lost track must have been seen in to be recognised: false detections are gone sooner."""
+
+RECOGNITION, LEAD = 1.0, 1.0
+"""Minimum evidence of recognition, and its lead over that of the other lost tracks, in nats."""
+
+
+class HasThreshold(Protocol):
+    """A model, or what else is known of one."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Minimum score of an object."""
 
 
 @dataclass(eq=False)
@@ -30,19 +50,39 @@ class Track:
 
     Attributes:
         motion: its box.
-        track_id: from 1, or 0 before it is given out.
+        first: number of the frame that it was first seen in.
+        last: number of the frame that it was last seen in.
+        track_id: from 1, or 0 before it is given one.
+        seen: number of frames that it was seen in.
+        gap: number of frames from the view before the last one to that, at least 1.
+        hidden: number of frames since `last` in which a nearer object hid its place.
+        depth: its last `z_depth`.
         gallery: its appearance; None without embeddings.
-        seen: number of frames that it was detected in.
-        gap: number of frames since the last one.
+        memory: float (S,), what a `TemporalModel` remembers of it.
         votes: sum of the scores for each class.
     """
 
     motion: BoxMotion
+    first: int
+    last: int
     track_id: int = 0
-    gallery: Gallery | None = None
     seen: int = 0
-    gap: int = 0
+    gap: int = 1
+    hidden: int = 0
+    depth: float = 0.0
+    gallery: Gallery | None = None
+    memory: Tensor | None = None
     votes: Counter[int] = field(default_factory=Counter)
+
+    def join(self, earlier: Track) -> None:
+        """Becomes the continuation of an earlier track."""
+        self.track_id, self.first, self.memory = earlier.track_id, earlier.first, earlier.memory
+        self.gap = self.last - earlier.last
+        self.seen += earlier.seen
+        self.votes.update(earlier.votes)
+        if earlier.gallery is not None and self.gallery is not None:
+            earlier.gallery.join(self.gallery)
+            self.gallery = earlier.gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +90,22 @@ class _Frame:
     """The detections of a frame, on the host.
 
     Attributes:
-        boxes: float (M, 4), cxcywh in pixels.
-        size: (height, width) of the frame in pixels.
+        boxes: float (M, 4), cxcywh in pixels of the clip's first frame.
         scores: float (M,).
-        clearness: float (M,), the score times the visible share.
         visible: float (M,), the visible share.
+        clearness: float (M,), the score times the visible share.
+        starts: bool (M,), whether the detection may start a track.
+        depths: float (M,); zeros where unknown.
         embeddings: float (M, D), or None.
-        labels: int (M,), or None.
+        labels: int64 (M,), or None.
     """
 
     boxes: Floats
-    size: tuple[float, float]
     scores: Floats
-    clearness: Floats
     visible: Floats
+    clearness: Floats
+    starts: NDArray[np.bool_]
+    depths: Floats
     embeddings: Floats | None
     labels: NDArray[np.int64] | None
 
@@ -71,39 +113,48 @@ class _Frame:
 class Tracker:
     """Gives the objects of successive frames their tracks.
 
-    Confident detections are assigned to tracks by the sum of two log-likelihood ratios, "this track" against "a
-    new object": that of the box under the track's Kalman filter, and that of `z_what` under the track's gallery.
-    The latter is calibrated within the clip, see `Reliability`, so appearance has no influence where embeddings
-    don't tell objects apart. Detections of low score then continue tracks that were seen in the last frame, by
-    motion alone, as in ByteTrack (Zhang et al. 2022). What is left of the confident ones starts tracks.
+    1. Confident detections are assigned to tracks by the sum of two log-likelihood ratios, "this track" against "a
+       new object": that of the box under the track's Kalman filter, and that of `z_what` under the track's
+       gallery. The latter is calibrated within the clip, see `Reliability`, so appearance has no influence where
+       embeddings don't tell objects apart.
+    2. Detections of low score continue the tracks of the last frame, by motion alone, as in ByteTrack (Zhang et
+       al. 2022).
+    3. What is left of the confident detections starts tracks.
+    4. A track that is new, and looks like a lost one, wherever that was, continues it. This needs no motion, and
+       is calibrated by pairs of views with frames between them. Where the first views are unclear, a later one
+       decides; the track changes its id then.
 
     Classes take no part in the association: an object keeps its track while its class changes, and has the class
     of most of its score so far.
 
     Args:
         options: see `TrackOptions`.
-        model: the model of the objects, for its score threshold; None takes all detections as confident, unless
-            the options have a threshold.
+        model: the model of the objects, for its score threshold and, if it is a `TemporalModel`, for the memories
+            of tracks; None takes all detections as confident, unless the options have a threshold.
+
+    Attributes:
+        thresholds: minimum scores of detections.
 
     Raises:
         InputError: for an option out of range.
     """
 
-    def __init__(self, options: TrackOptions | None = None, model: ObjectModel | None = None) -> None:
+    def __init__(self, options: TrackOptions | None = None, model: HasThreshold | None = None) -> None:
         self.options = options or TrackOptions()
         self.options.check()
-        self.low, self.start = self.options.thresholds(0.0 if model is None else model.score_threshold)
+        self.thresholds = self.options.thresholds(None if model is None else model.score_threshold)
+        self._memory = model if isinstance(model, TemporalModel) and model.memory_dim else None
         self.reset()
 
     def reset(self) -> None:
         """Forgets all tracks, for another clip: ids start from 1 again."""
-        self.tracks: list[Track] = []
-        self.reliability = Reliability()
-        self._given_out = 0
-        self._canvas: tuple[float, float] | None = None
+        self._tracks: list[Track] = []
+        self._reliability, self._long_ago = Reliability(), Reliability()
+        self._num_frames = self._num_ids = self._num_embeddings = 0
+        self._size: tuple[float, float] | None = None
         self._center: Floats | None = None
-        self._num_embeddings = 0.0
 
+    @torch.no_grad()
     def update(self, objects: Objects, size: tuple[int, int]) -> Objects:
         """Takes the objects of the next frame into account.
 
@@ -113,126 +164,201 @@ class Tracker:
             size: the frame's (height, width) in pixels; it may differ between frames.
 
         Returns:
-            The objects that have a track, in the same order, with `track_id` and `visible`.
+            The objects that have a track, in the same order, with `track_id` and `visible`, and with `z_what` as
+            remembered by a `TemporalModel`.
 
         Raises:
             ValueError: if there is more than one image.
         """
         if objects.batch_size != 1:
-            raise ValueError(
-                f"a tracker takes one frame at a time, got a batch of {objects.batch_size}: use split()"
-            )
-        frame = self._frame(objects, size)
-        predict([track.motion for track in self.tracks])
-        for track in self.tracks:
-            track.gap += 1
+            raise ValueError(f"a tracker takes one frame at a time, got {objects.batch_size}: use split()")
+        self._num_frames += 1
+        self._size = self._size or (float(size[0]), float(size[1]))
+        frame = self._frame(objects)
+        predict([track.motion for track in self._tracks])
         assigned = self._associate(frame)
         self._start(frame, assigned)
-        keep_after = self.options.max_gap
-        self.tracks = [track for track in self.tracks if track.gap <= (keep_after if track.track_id else 0)]
+        self._recognise(frame, assigned)
+        self._give_ids(assigned)
+        self._forget(frame, assigned)
+        if self._memory is not None and objects.z_what is not None and assigned:
+            objects = objects.replace(z_what=self._remember(self._memory, objects.z_what, frame, assigned))
         rows = sorted(row for row, track in assigned.items() if track.track_id)
-        given = objects[torch.tensor(rows, dtype=torch.int64)]
-        ids = torch.tensor([assigned[row].track_id for row in rows], dtype=torch.int64)
-        visible = torch.from_numpy(frame.visible[rows]).to(objects.z_where)
-        if given.labels is not None:
-            labels = torch.tensor([assigned[row].votes.most_common(1)[0][0] for row in rows], dtype=torch.int64)
-            given = given.replace(labels=labels.to(given.device))
-        return given.replace(track_id=ids.to(given.device), visible=visible)
+        return self._tracked(objects, frame, rows, [assigned[row] for row in rows])
 
-    def _frame(self, objects: Objects, size: tuple[int, int]) -> _Frame:
-        if self._canvas is None:
-            self._canvas = (float(size[0]), float(size[1]))
-        height, width = self._canvas
-        boxes = objects.z_where.detach().cpu().double().numpy() * [width, height, width, height]
-        scores = np.ones(len(objects)) if objects.scores is None else objects.scores.cpu().double().numpy()
-        visible = visible_shares(objects) if objects.visible is None else objects.visible
-        shown = visible.cpu().double().numpy()
+    def _frame(self, objects: Objects) -> _Frame:
+        assert self._size is not None
+        height, width = self._size
+        boxes = _host(objects.z_where) * [width, height, width, height]
+        visible = _host(visible_shares(objects) if objects.visible is None else objects.visible)
+        scores = np.ones(len(objects)) if objects.scores is None else _host(objects.scores)
+        clearness = scores * visible
+        starts = (clearness if self.options.score_threshold is None else scores) >= self.thresholds.start
+        if objects.scores is None:
+            starts[:] = True
+        depths = np.zeros(len(objects)) if objects.z_depth is None else _host(objects.z_depth)
         embeddings = None
         if self.options.appearance and objects.z_what is not None:
-            embeddings = objects.z_what.detach().cpu().double().numpy()
+            embeddings = _host(objects.z_what)
             self._move_center(embeddings)
         labels = None if objects.labels is None else objects.labels.cpu().numpy()
-        return _Frame(boxes, self._canvas, scores, scores * shown, shown, embeddings, labels)
+        return _Frame(boxes, scores, visible, clearness, starts, depths, embeddings, labels)
 
     def _move_center(self, embeddings: Floats) -> None:
         """Updates the mean of all embeddings of the clip."""
-        if len(embeddings):
-            self._num_embeddings += len(embeddings)
-            mean = embeddings.mean(axis=0)
-            share = len(embeddings) / self._num_embeddings
-            self._center = mean if self._center is None else self._center + share * (mean - self._center)
+        if not len(embeddings):
+            return
+        self._num_embeddings += len(embeddings)
+        mean = embeddings.mean(axis=0)
+        old = mean if self._center is None else self._center
+        self._center = old + len(embeddings) / self._num_embeddings * (mean - old)
 
     def _associate(self, frame: _Frame) -> dict[int, Track]:
         """Assigns detections to tracks, and updates these; returns the track of each row that has one."""
-        confident = np.flatnonzero(frame.scores >= self.start)
-        motion = motion_evidence([track.motion for track in self.tracks], frame.boxes, frame.size)
-        similarity = self._similarity(frame)
-        evidence = motion
-        if similarity is not None:
-            anywhere = np.logaddexp(motion + np.log1p(-ANYWHERE), np.log(ANYWHERE))
-            evidence = anywhere + self.reliability.evidence(similarity)
+        assert self._size is not None
+        tracks = self._tracks
+        motion = motion_evidence([track.motion for track in tracks], frame.boxes, self._size)
+        galleries = [track.gallery for track in tracks if track.gallery is not None]
+        evidence, similarity = motion, None
+        if frame.embeddings is not None and self._center is not None and len(galleries) == len(tracks):
+            similarity = similarities(galleries, frame.embeddings, self._center)
+            # Appearance chooses among what motion allows.
+            evidence = np.where(motion > 0, motion + self._reliability.evidence(similarity), 0)
+        is_confident = frame.scores >= self.thresholds.confident
+        confident, low = np.flatnonzero(is_confident), np.flatnonzero(~is_confident)
+        low = low[frame.scores[low] >= self.thresholds.low]
         pairs = [(t, int(confident[n])) for t, n in assign(evidence[:, confident])]
         taken = {t for t, _ in pairs}
-        low = np.flatnonzero((frame.scores < self.start) & (frame.scores >= self.low))
-        left = [t for t, track in enumerate(self.tracks) if t not in taken and track.gap == 1]
-        pairs += [(left[t], int(low[n])) for t, n in assign(motion[left][:, low])]
+        left = [t for t, track in enumerate(tracks) if t not in taken and track.last == self._num_frames - 1]
+        if left and len(low):
+            pairs += [(left[t], int(low[n])) for t, n in assign(motion[left][:, low])]
         if similarity is not None:
-            self._learn(frame, motion, similarity, pairs)
-        assigned = {row: self.tracks[t] for t, row in pairs}
+            self._learn(frame, motion > 0, similarity, pairs)
+        assigned = {row: tracks[t] for t, row in pairs}
         update([track.motion for track in assigned.values()], frame.boxes[list(assigned)])
         for row, track in assigned.items():
             self._see(track, frame, row)
         return assigned
 
-    def _similarity(self, frame: _Frame) -> Floats | None:
-        """Computes how similar detections look to tracks (T, M); None without embeddings."""
-        if frame.embeddings is None or self._center is None:
-            return None
-        galleries = [track.gallery for track in self.tracks if track.gallery is not None]
-        if len(galleries) < len(self.tracks):
-            return None
-        return similarities(galleries, frame.embeddings, self._center)
+    def _learn(
+        self, frame: _Frame, possible: NDArray[np.bool_], similarity: Floats, pairs: list[tuple[int, int]]
+    ) -> None:
+        """Adds the similarities of this frame to the statistics, where motion leaves no doubt.
 
-    def _learn(self, frame: _Frame, motion: Floats, similarity: Floats, pairs: list[tuple[int, int]]) -> None:
-        """Adds the similarities of this frame to the statistics, where motion leaves no doubt."""
-        possible = motion > 0
-        sure = [
-            (t, n)
-            for t, n in pairs
-            if self.tracks[t].gap == 1
-            and frame.visible[n] >= CLEAR
-            and possible[t, n]
-            and possible[t].sum() == 1
-            and possible[:, n].sum() == 1
-        ]
+        Args:
+            frame: the detections.
+            possible: bool (T, M), the pairs that motion allows.
+            similarity: float (T, M).
+            pairs: those that were assigned.
+        """
+        alone = possible & (possible.sum(axis=1) == 1)[:, None] & (possible.sum(axis=0) == 1)
+        sure = [(t, n) for t, n in pairs if alone[t, n] and frame.visible[n] >= CLEAR]
         if not sure:
             return
-        rows, columns = (np.array(each) for each in zip(*sure, strict=True))
-        among = similarity[np.ix_(rows, columns)]
-        own = np.eye(len(sure), dtype=bool)
-        self.reliability.same.add(among[own])
-        self.reliability.different.add(among[~own])
+        self._reliability.add(similarity[np.ix_(*(np.array(each) for each in zip(*sure, strict=True)))])
+        until = self._num_frames - LONG_AGO
+        galleries = [(self._tracks[t].gallery, n) for t, n in sure]
+        old = [
+            (views, n) for gallery, n in galleries if gallery is not None and (views := gallery.views_until(until))
+        ]
+        if old and frame.embeddings is not None and self._center is not None:
+            embeddings = frame.embeddings[[n for _, n in old]]
+            self._long_ago.add(best_cosines([views for views, _ in old], embeddings, self._center))
 
     def _start(self, frame: _Frame, assigned: dict[int, Track]) -> None:
-        """Starts a track for each confident detection without one, by score, then from the top."""
-        new = [row for row in np.flatnonzero(frame.scores >= self.start).tolist() if row not in assigned]
+        """Starts a track for each clear detection without one, by score, then from the top."""
+        new = [row for row in np.flatnonzero(frame.starts).tolist() if row not in assigned]
         for row in sorted(new, key=lambda row: (-frame.scores[row], *frame.boxes[row, [1, 0, 3, 2]])):
-            track = Track(BoxMotion(frame.boxes[row]))
-            self.tracks.append(track)
-            assigned[row] = track
-            self._see(track, frame, row)
+            assigned[row] = Track(BoxMotion(frame.boxes[row]), self._num_frames, self._num_frames)
+            self._see(assigned[row], frame, row)
+            self._tracks.append(assigned[row])
 
     def _see(self, track: Track, frame: _Frame, row: int) -> None:
-        """Takes a detection's embedding and class into account."""
-        track.gap, track.seen = 0, track.seen + 1
+        """Takes a detection's embedding, depth and class into account."""
+        track.gap = max(self._num_frames - track.last, 1)
+        track.last, track.hidden, track.depth = self._num_frames, 0, float(frame.depths[row])
+        track.seen += 1
         if frame.embeddings is not None:
-            clearness = float(frame.clearness[row])
-            if track.gallery is None:
-                track.gallery = Gallery.of(frame.embeddings[row], clearness)
-            else:
-                track.gallery.add(frame.embeddings[row], clearness)
+            track.gallery = track.gallery or Gallery(frame.embeddings[row])
+            track.gallery.add(frame.embeddings[row], float(frame.clearness[row]), self._num_frames)
         if frame.labels is not None:
-            track.votes[int(frame.labels[row])] += float(frame.scores[row])  # type: ignore[assignment]
-        if not track.track_id and track.seen >= self.options.min_frames:
-            self._given_out += 1
-            track.track_id = self._given_out
+            track.votes.update({int(frame.labels[row]): float(frame.scores[row])})
+
+    def _recognise(self, frame: _Frame, assigned: dict[int, Track]) -> None:
+        """Continues lost tracks by young ones that look like them."""
+        young = [
+            (row, track)
+            for row, track in assigned.items()
+            if self._num_frames - track.first <= YOUNG and frame.clearness[row] >= CLEAR
+        ]
+        lost = [
+            (track, track.gallery.views)
+            for track in self._tracks
+            if track.last < self._num_frames and track.seen >= MIN_SEEN and track.gallery is not None
+        ]
+        if not young or not lost or frame.embeddings is None or self._center is None:
+            return
+        embeddings = frame.embeddings[[row for row, _ in young]]
+        similarity = best_cosines([views for _, views in lost], embeddings, self._center)
+        evidence = self._long_ago.evidence(similarity) - RECOGNITION
+        # An object is not in two places: what was seen after the young track began is another one.
+        apart = np.array([[track.last < new.first for _, new in young] for track, _ in lost])
+        for t, n in assign(np.where(apart, evidence, -np.inf), LEAD):
+            young[n][1].join(lost[t][0])
+            self._tracks.remove(lost[t][0])
+
+    def _give_ids(self, assigned: dict[int, Track]) -> None:
+        for track in assigned.values():
+            if not track.track_id and track.seen >= self.options.min_frames:
+                self._num_ids += 1
+                track.track_id = self._num_ids
+
+    def _remember(self, model: TemporalModel, z_what: Tensor, frame: _Frame, assigned: dict[int, Track]) -> Tensor:
+        """Updates the memories of the tracks of this frame; returns z_what (M, D) as they remember it."""
+        rows, tracks = torch.tensor(list(assigned)), list(assigned.values())
+        device = next(model.parameters()).device
+        empty = z_what.new_zeros(model.memory_dim, device=device)
+        memories = torch.stack([empty if track.memory is None else track.memory for track in tracks])
+        views = z_what[rows].to(device)
+        gaps = [float(track.gap) for track in tracks]
+        clues = (frame.scores[rows], frame.visible[rows], np.array(gaps))
+        memories = model.remember(memories, views, Clues(*(torch.from_numpy(clue).to(views) for clue in clues)))
+        for track, memory in zip(tracks, memories, strict=True):
+            track.memory = memory
+        remembered = z_what.clone()
+        remembered[rows] = memories[:, : z_what.shape[1]].to(z_what)
+        return remembered
+
+    def _forget(self, frame: _Frame, assigned: dict[int, Track]) -> None:
+        """Ends tracks that were unseen for too long, or before they were given an id."""
+        unseen = [track for track in self._tracks if track.last < self._num_frames]
+        rows = list(assigned)
+        if unseen and rows:
+            boxes = np.stack([track.motion.box for track in unseen])
+            nearer = frame.depths[rows] >= np.array([track.depth for track in unseen])[:, None]
+            covered = (covered_shares(boxes, frame.boxes[rows]) * nearer).max(axis=1)
+            for track, share in zip(unseen, covered, strict=True):
+                track.hidden += int(share >= CLEAR and track.hidden < self.options.max_gap)
+        gone = {
+            id(track)
+            for track in unseen
+            if not track.track_id or self._num_frames - track.last - track.hidden > self.options.max_gap
+        }
+        self._tracks = [track for track in self._tracks if id(track) not in gone]
+
+    def _tracked(self, objects: Objects, frame: _Frame, rows: list[int], tracks: list[Track]) -> Objects:
+        """Returns rows of the objects with what is known of their tracks."""
+        given = objects[torch.tensor(rows, dtype=torch.int64)]
+        device = given.device
+        if given.labels is not None:
+            labels = [track.votes.most_common(1)[0][0] for track in tracks]
+            given = given.replace(labels=torch.tensor(labels, dtype=torch.int64, device=device))
+        return given.replace(
+            track_id=torch.tensor([track.track_id for track in tracks], dtype=torch.int64, device=device),
+            visible=torch.from_numpy(frame.visible[rows]).to(given.z_where),
+        )
+
+
+def _host(values: Tensor) -> Floats:
+    array: Floats = values.detach().cpu().double().numpy()
+    return array
