@@ -59,10 +59,10 @@ def track_clips(model: SSDIR, dataset: ObjectDataset, progress: Advance | None =
     """
     encoder, parts, done = inference_form(model), list[TrackViews](), 0
     for clip in clips_of(dataset):
-        tracker = Tracker(TrackOptions(), model)
+        tracker = Tracker(TrackOptions(), model.config)  # Without the memory, which learns from these tracks.
         frames: list[Objects] = []
         for batch in make_loader(dataset, _FRAMES_AT_ONCE, model.device, clip.images):
-            seen = encoder.encode(batch.images.to(model.device), tracker.low)
+            seen = encoder.encode(batch.images.to(model.device), tracker.thresholds.low)
             seen = seen.replace(visible=visible_shares(seen, encoder).to(model.device)).to("cpu")
             side = model.image_size
             frames += [tracker.update(objects, (side, side)) for objects in seen.split()]
