@@ -17,6 +17,7 @@ from ssdir.data.scatter.clip_writer import write_moving
 from ssdir.data.scatter.generator import image_rng
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.data.scatter.moving import MovingConfig, moving_clip, moving_values
+from ssdir.data.writers.convert import convert
 from ssdir.data_check.check import check_data
 from ssdir.data_check.report import screen_lines
 from ssdir.errors import InputError
@@ -186,3 +187,46 @@ def test_the_check_counts_clips_and_tracks_and_ignores_hidden_objects(moving: Pa
     screen = "\n".join(screen_lines(check))
     assert f"clips      3, 8 frames each in the mean; {summary.tracks} tracks" in screen
     assert "training holds out a tenth of the clips" in screen
+
+
+def test_clips_are_converted_from_each_layout_to_the_other(moving: Path, tmp_path: Path) -> None:
+    original = read_annotations(moving, "train")
+    done = convert(moving, "mot", tmp_path / "mot")
+    assert done.notes == [
+        f"{split}: keys of objects that mot has no place for, left out (draw_order, source_index): 2"
+        for split in ("test", "train")
+    ]
+    mot = read_annotations(tmp_path / "mot", "train")
+    convert(tmp_path / "mot", "coco", tmp_path / "coco")
+    coco = read_annotations(tmp_path / "coco", "train")
+    for table in (mot, coco):
+        assert (table.clip_names, table.category_names) == (original.clip_names, original.category_names)
+        assert table.info["frame_rate"] == 10
+        for name in ("image", "track_id", "boxes_px", "category", "clip", "visible", "ignored"):
+            assert np.array_equal(getattr(table, name), getattr(original, name)), name
+        for path, other in zip(table.image_paths, original.image_paths, strict=True):
+            assert path.read_bytes() == other.read_bytes()
+    notes = convert(moving, "yolo", tmp_path / "yolo").notes
+    assert any("objects with a track, for which yolo has no place" in note for note in notes)
+
+
+def test_ignored_objects_stay_ignored_as_mot_and_clips_get_names_of_folders(tmp_path: Path) -> None:
+    images = frames({"video_id": 1, "frame_id": 0}, {"video_id": 1, "frame_id": 4}, {"video_id": 2})
+    annotations = boxes(*({"image_id": i, "track_id": i, "iscrowd": int(i == 2)} for i in (1, 2, 3)))
+    videos = [{"id": 1, "name": "val/A b"}, {"id": 2, "name": "val_A b"}]
+    write_frames(tmp_path / "coco", {"images": images, "annotations": annotations, "videos": videos})
+    convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    table = read_annotations(tmp_path / "mot", "train")
+    assert table.clip_names == ["val_A b-0", "val_A b-1"]
+    assert table.image_names == [
+        f"train/{name}.png" for name in ("val_A b-0/img1/000001", "val_A b-0/img1/000002", "val_A b-1/img1/000001")
+    ]
+    assert table.ignored.tolist() == [False, True, False]
+    assert tracks(table) == list(zip(table.image_names, [1, 2, 3], strict=True))
+
+
+def test_still_images_are_not_written_as_mot(tmp_path: Path) -> None:
+    write_frames(tmp_path / "coco", {"images": frames({}), "annotations": boxes({"image_id": 1})})
+    with pytest.raises(InputError, match="split train, has no clips, so it can't be written as mot"):
+        convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    assert not (tmp_path / "mot").exists()

@@ -14,7 +14,7 @@ from ssdir.formatting import counted
 
 def convert(
     path: DataSet,
-    to: Annotated[Literal["coco", "yolo", "voc"], typer.Option(help="Layout to write.")],
+    to: Annotated[Literal["coco", "yolo", "voc", "mot"], typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     extent: Extent = None,
     vocabulary: Vocabulary = None,

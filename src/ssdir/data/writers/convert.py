@@ -1,4 +1,4 @@
-"""Converts all splits of a data set to another layout: COCO, YOLO or Pascal VOC."""
+"""Converts all splits of a data set to another layout: COCO, YOLO, Pascal VOC or MOTChallenge."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from ssdir.data.images import image_size
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.registry import find_layout
 from ssdir.data.readers.splits import SPLITS, standard_splits
-from ssdir.data.writers.copy_names import class_names, copy_names
+from ssdir.data.writers.copy_names import class_names, copy_names, plain_text
 from ssdir.data.writers.layouts import voc_boxes, write_coco, write_data_yaml, write_voc, write_yolo, yolo_lines
+from ssdir.data.writers.mot import frame_name, write_mot
 from ssdir.errors import EmptySplitError, InputError
 from ssdir.outputs import atomic_dir
 
-Target: TypeAlias = Literal["coco", "yolo", "voc"]
+Target: TypeAlias = Literal["coco", "yolo", "voc", "mot"]
 
 
 @dataclass
@@ -55,8 +56,9 @@ def convert(
     COCO gets all objects as annotated: ignored ones as crowds, and further columns of the table as keys.
     YOLO and VOC get boxes clipped to their image, without those that then have no area, and without ignored
     objects, for which they have no flag; VOC's are whole pixels. YOLO has no flag for difficult objects either.
-    What is left out is counted in the notes, as are images and classes whose names could not be read again and are
-    changed. A split such as `train2017` is written as `train`.
+    MOTChallenge gets clips: tracks, classes, boxes as annotated, visible shares, and a flag for ignored objects.
+    COCO gets tracks too. What is left out is counted in the notes, as are images and classes whose names could not
+    be read again and are changed. A split such as `train2017` is written as `train`.
 
     Args:
         root: a folder in any layout of `LAYOUTS`.
@@ -68,7 +70,8 @@ def convert(
 
     Raises:
         InputError: as the layout's reader; if an image is missing, or of another shape than annotated; if `out`
-            exists and must not be replaced, or holds `root`; if YOLO has no place for a split.
+            exists and must not be replaced, or holds `root`; if YOLO has no place for a split; if there are no
+            clips for MOTChallenge.
     """
     folder = Path(root)
     if folder.resolve().is_relative_to(Path(out).resolve()):
@@ -78,7 +81,11 @@ def convert(
         done = Conversion(layout.name)
         tables = _read_splits(layout, folder, target, done, options)
         names = list(dict.fromkeys(name for table in tables.values() for name in table.category_names))
-        file_names, renamed = copy_names(tables, one_folder=target == "voc", any_suffix=target == "coco")
+        if target == "mot":
+            tables = _with_clip_folders(tables, root)
+            file_names, renamed = {split: _frame_names(table) for split, table in tables.items()}, list[str]()
+        else:
+            file_names, renamed = copy_names(tables, one_folder=target == "voc", any_suffix=target == "coco")
         written_names, renamed_classes = (names, []) if target == "coco" else class_names(names)
         for what, changes in (("images", renamed), ("classes", renamed_classes)):
             if changes:
@@ -129,6 +136,38 @@ def _read_splits(
     return tables
 
 
+def _with_clip_folders(tables: Mapping[str, AnnotationTable], root: str | Path) -> dict[str, AnnotationTable]:
+    """Returns the tables with names of clips that are names of folders.
+
+    Raises:
+        InputError: if images are not frames of clips, or objects have no tracks.
+    """
+    named = {}
+    for split, table in tables.items():
+        if table.clip_names is None or table.track_id is None:
+            what = "clips" if table.clip_names is None else "tracks"
+            raise InputError(
+                f"'{root}', split {split}, has no {what}, so it can't be written as mot: choose another"
+            )
+        plain = [plain_text(name).replace("/", "_").replace("\\", "_").lstrip(". ") for name in table.clip_names]
+        folders = [name if name and plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain)]
+        named[split] = replace(table, clip_names=folders)
+    return named
+
+
+def _frame_names(table: AnnotationTable) -> list[str]:
+    """Returns the name of each frame relative to its split."""
+    assert table.clip is not None
+    assert table.clip_names is not None
+    starts = np.searchsorted(table.clip, table.clip)
+    return [
+        frame_name(table.clip_names[clip], image - start, Path(name).suffix)
+        for image, (name, clip, start) in enumerate(
+            zip(table.image_names, table.clip.tolist(), starts.tolist(), strict=True)
+        )
+    ]
+
+
 def _renumber(table: AnnotationTable, names: Sequence[str]) -> AnnotationTable:
     """Returns the same objects with the categories of all splits."""
     position = np.array([names.index(name) for name in table.category_names] or [0], dtype=np.int64)
@@ -151,9 +190,14 @@ def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
 def _expressible(table: AnnotationTable, split: str, target: Target, done: Conversion) -> AnnotationTable:
     """Clips boxes, and leaves out and counts what the target layout can't express."""
     images = np.arange(len(table.image_names))
-    if target == "coco":
+    if target in {"coco", "mot"}:
         finite = np.isfinite(table.boxes_px).all(axis=1)
-        _count(done, split, {"boxes that are not finite, left out": int((~finite).sum())})
+        lost = {"boxes that are not finite, left out": int((~finite).sum())}
+        if target == "mot":
+            columns = ("difficult", "draw_order", "source_index", "depth", "attributes")
+            unwritten = [name for name in columns if getattr(table, name) is not None]
+            lost[f"keys of objects that mot has no place for, left out ({', '.join(unwritten)})"] = len(unwritten)
+        _count(done, split, lost)
         return table.subset(np.flatnonzero(finite), images)
     sizes = table.image_sizes[table.image]
     relative, has_area = clip_boxes(table.boxes_px, sizes)
@@ -161,6 +205,7 @@ def _expressible(table: AnnotationTable, split: str, target: Target, done: Conve
     lost = {
         f"ignored objects, for which {target} has no flag, left out": int(table.ignored.sum()),
         "boxes without area in their image, left out": int((~has_area & ~table.ignored).sum()),
+        f"objects with a track, for which {target} has no place": 0 if table.track_id is None else int(kept.sum()),
     }
     if target == "yolo" and table.difficult is not None:
         lost["difficult objects, written as any other"] = int((table.difficult & kept).sum())
@@ -194,7 +239,7 @@ def _count(done: Conversion, split: str, lost: Mapping[str, int]) -> None:
 
 
 def _image_folder(target: Target, split: str) -> str:
-    return {"coco": split, "yolo": f"images/{split}", "voc": "JPEGImages"}[target]
+    return {"coco": split, "yolo": f"images/{split}", "voc": "JPEGImages", "mot": split}[target]
 
 
 def _copy(path: Path, copy: Path) -> None:
@@ -206,4 +251,5 @@ _WRITERS: dict[Target, Callable[[Path, str, AnnotationTable, Sequence[str]], Non
     "coco": write_coco,
     "yolo": write_yolo,
     "voc": write_voc,
+    "mot": write_mot,
 }
