@@ -9,6 +9,7 @@ import typer
 
 from ssdir.commands.options import AsJson, Device, Force
 from ssdir.console import next_step, print_json, print_table, say
+from ssdir.data.frame_names import split_frame_name
 from ssdir.errors import InputError
 from ssdir.formatting import counted
 from ssdir.outputs import claim
@@ -92,6 +93,8 @@ def _table(nearest: list[dict[str, Any]], entries: str) -> tuple[list[str], list
     cells = []
     for near in nearest:
         frames = f"{near['first_frame']}–{near['last_frame']}"
-        shown = [near[column] for column in ("row", "track_id", "similarity", "score", "views")]
-        cells.append([*shown, frames, near["class"], "/".join(Path(near["image"]).parts[-3:])])
-    return ["row", "track", "similarity", "score", "views", "frames", "class", "clearest view"], cells
+        shown = [near[column] for column in ("row", "track_id", "similarity", "views")]
+        # The frames of many clips have the same names, in folders of the clips' names.
+        parts = Path(near["image"]).parts[-1 if split_frame_name(near["image"]) else -3 :]
+        cells.append([*shown, frames, near["class"], "/".join(parts)])
+    return ["row", "track", "similarity", "views", "frames", "class", "clearest view"], cells
