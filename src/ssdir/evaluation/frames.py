@@ -72,7 +72,8 @@ class FrameCollector:
 
     def _seen(self, objects: Objects) -> Objects:
         """Adds the visible shares, on the host."""
-        shares = visible_shares(objects, self._model if isinstance(self._model, ObjectModel) else None)
+        model = self._model if isinstance(self._model, ObjectModel) else None
+        shares = visible_shares(objects, model, 0.0 if model is None else model.score_threshold)
         return objects.detach().to("cpu").replace(visible=shares.cpu(), source_index=None)
 
     def finish(self) -> Frames:

@@ -151,6 +151,10 @@ class GenerativeModel(EmbeddingModel):
         """Decodes objects that have z_what and z_depth."""
         raise NotImplementedError
 
+    def opacity(self, objects: Objects) -> Tensor | None:
+        """Decodes the alpha of objects, float (M, 1, S, S) in [0, 1], without their scene; None without alpha."""
+        return self.decode(objects).alpha
+
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
         """Decodes objects of images float (B, 3, H, W), over the background for models that infer one."""
         return self.decode(objects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.objects import Objects
@@ -16,8 +17,12 @@ MIN_OVERLAP = 0.1
 """Least share of an object's box that another box covers, for it to be looked at whether that one hides it."""
 
 
+ALPHA_SIDE, CANVAS_SIDE = 16, 64
+"""Resolution of an object's alpha and of the image, in pixels, at which it is computed what hides what."""
+
+
 @torch.no_grad()
-def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor:
+def visible_shares(objects: Objects, model: ObjectModel | None = None, threshold: float = 0.0) -> Tensor:
     """Computes the share of each object that no other one hides.
 
     A model that decodes opacity says it by opacity and depth, per pixel: the objects whose boxes overlap are
@@ -28,10 +33,16 @@ def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor
     Args:
         objects: M objects of one or several images.
         model: the model of their `z_what` and `z_depth`; None goes by boxes.
+        threshold: score below which an object is doubtful, of which detectors have many: these hide no others, and
+            their own shares go by boxes.
 
     Returns:
         float (M,) in [0, 1], on the CPU; 1 for objects of which no other covers `MIN_OVERLAP`.
     """
+    if objects.scores is not None and bool((doubtful := (objects.scores < threshold).cpu()).any()):
+        visible = visible_shares(objects)
+        visible[~doubtful] = visible_shares(objects[~doubtful.to(objects.device)], model)
+        return visible
     overlap = _overlaps(objects)
     hides = overlap >= MIN_OVERLAP
     crowded = hides.any(dim=0) | hides.any(dim=1)
@@ -40,7 +51,7 @@ def visible_shares(objects: Objects, model: ObjectModel | None = None) -> Tensor
         return visible
     by_pixels = None
     if isinstance(model, GenerativeModel) and objects.z_what is not None and objects.z_depth is not None:
-        by_pixels = _by_pixels(objects[crowded], model)
+        by_pixels = _by_pixels(objects[crowded.to(objects.device)], model)
     visible[crowded] = _by_boxes(objects, overlap)[crowded] if by_pixels is None else by_pixels
     return visible
 
@@ -80,14 +91,15 @@ def _by_boxes(objects: Objects, overlap: Tensor) -> Tensor:
 
 
 def _by_pixels(objects: Objects, model: GenerativeModel) -> Tensor | None:
-    assert objects.z_depth is not None
-    scene = model.decode(objects.to(model.device))
-    if scene.alpha is None:
+    alpha = model.opacity(objects.to(model.device))
+    if alpha is None:
         return None
-    alpha = scene.alpha.cpu()
-    size = (model.image_size, model.image_size)
-    boxes = with_area(objects.boxes, model.image_size)
-    depth = objects.z_depth.to(alpha)
-    shares = pixel_shares(alpha, boxes, depth, objects.image_index, objects.per_image, size)
+    if alpha.shape[-1] > ALPHA_SIDE:
+        alpha = adaptive_avg_pool2d(alpha, ALPHA_SIDE)
+    alpha, objects = alpha.cpu(), objects.to("cpu")
+    assert objects.z_depth is not None
+    boxes = with_area(objects.boxes, CANVAS_SIDE)
+    place = (boxes, objects.z_depth.to(alpha), objects.image_index, objects.per_image)
+    shares = pixel_shares(alpha, *place, (CANVAS_SIDE, CANVAS_SIDE))
     opacity = alpha.sum(dim=(1, 2, 3))
     return ((shares * alpha).sum(dim=(1, 2, 3)) / opacity.clamp(min=1e-6)).clamp(0, 1)

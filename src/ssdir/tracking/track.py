@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from einops import rearrange
-from torch import Tensor
 
 from ssdir.console import Advance, no_progress
 from ssdir.data.images import Image8
@@ -24,7 +23,7 @@ from ssdir.inference.domain import check_decoded
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import Encoder, map_ahead
 from ssdir.inference.predictor import Predictor
-from ssdir.models.base import GenerativeModel, ObjectModel
+from ssdir.models.base import GenerativeModel
 from ssdir.models.shipped import model_source
 from ssdir.objects import Objects
 from ssdir.tracking.clip_boxes import ClipBoxes
@@ -100,14 +99,15 @@ def stream_tracks(
 ) -> Iterator[TrackedFrame]:
     """Tracks objects through a clip; memory doesn't grow with it.
 
-    A thread reads frames, another encodes them, and the caller's associates: three batches are in memory.
+    A thread reads frames, another encodes them, and the caller's associates: three batches are in memory. Where a
+    clip is live, take a batch size of 1: a frame is then given out once the next has been read.
 
     Args:
         model: the model, a `Predictor` or an exported one.
         frames: the clip, see `open_frames`.
         options: options of the tracker.
         boxes: boxes of another detector, which are embedded instead of detecting any.
-        batch_size: frames that are encoded at once; with 1, a frame is given out before the next is read.
+        batch_size: frames that are encoded at once.
         keep_pixels: keep `TrackedFrame.pixels`.
         name: the model's name, for the warning where frames are unlike its training data; None leaves it out.
 
@@ -124,12 +124,13 @@ def stream_tracks(
     tracker = Tracker(options, network)
     batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
     ahead = 1 if batch_size > 1 else 0
-    encode = partial(_encode, model, (tracker.thresholds.low, tracker.thresholds.confident), boxes)
-    for batch, encoded in map_ahead(encode, batches, ahead, ahead):
+    encode = partial(_encode, model, tracker.thresholds.low, boxes)
+    for batch, objects, given in map_ahead(encode, batches, ahead, ahead):
         if name is not None and boxes is None:
-            _check_familiar(model, name, batch, encoded.objects, tracker.thresholds.confident)
+            _check_familiar(model, name, batch, objects, tracker.thresholds.confident)
             name = None
-        yield from _associate(tracker, batch, encoded)
+        visible = visible_shares(objects, network, tracker.thresholds.confident)
+        yield from _associate(tracker, batch, objects.replace(visible=visible), given)
 
 
 def _check_familiar(model: Encoder[Any], name: str, batch: FrameBatch, objects: Objects, threshold: float) -> None:
@@ -159,62 +160,38 @@ def _thresholds(model: Encoder[Any], options: TrackOptions, boxes: ClipBoxes | N
     return options, exported.exported if options.score_threshold is None else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Encoded:
-    """The objects of a batch of frames."""
-
-    objects: Objects
-    given: pa.Table | None
-
-
 def _encode(
-    model: Encoder[Any], thresholds: tuple[float, float], boxes: ClipBoxes | None, batch: FrameBatch
-) -> tuple[FrameBatch, _Encoded]:
-    """Encodes a batch, and computes how much of each object is visible.
-
-    Args:
-        model: the model.
-        thresholds: minimum score of an object, and of those that may hide others.
-        boxes: boxes to embed.
-        batch: the frames.
-    """
-    images, given = batch.images, None
+    model: Encoder[Any], threshold: float, boxes: ClipBoxes | None, batch: FrameBatch
+) -> tuple[FrameBatch, Objects, pa.Table | None]:
+    """Encodes a batch; returns it with its objects and, of given boxes, the further columns."""
+    images = batch.images
     if boxes is None:
-        objects = model.encode_pixels(images.pixels, thresholds[0])
-        objects = images.letterbox.to_image(objects)
+        objects = images.letterbox.to_image(model.encode_pixels(images.pixels, threshold))
         if not isinstance(objects, Objects):
             objects = Objects.from_arrays(objects, model.class_names)
-    else:
-        placed, given = boxes.of(images)
-        predictor = cast("Predictor", model)
-        objects = predictor.encode_pixels(images.pixels, boxes=images.letterbox.to_square(placed))
-        # The tracker leaves out rows: this says which rows of `given` remain.
-        rows = torch.arange(len(objects))
-        objects = objects.replace(z_where=placed.z_where, source_index=rows, class_names=tuple(boxes.class_names))
-    network = model.model if isinstance(model, Predictor) else None
-    return batch, _Encoded(objects.replace(visible=_visible(objects, network, thresholds[1])), given)
+        return batch, objects, None
+    placed, given = boxes.of(images)
+    predictor = cast("Predictor", model)
+    objects = predictor.encode_pixels(images.pixels, boxes=images.letterbox.to_square(placed))
+    names, rows = tuple(boxes.class_names), torch.arange(len(objects))
+    # The tracker leaves out objects: the rows say which of the further columns remain.
+    return batch, objects.replace(z_where=placed.z_where, source_index=rows, class_names=names), given
 
 
-def _visible(objects: Objects, network: ObjectModel | None, threshold: float) -> Tensor:
-    """Computes visible shares; objects of low score, which are many and doubtful, aren't decoded and hide none."""
-    if objects.scores is None or not (doubtful := objects.scores < threshold).any():
-        return visible_shares(objects, network)
-    visible = visible_shares(objects)
-    visible[~doubtful] = visible_shares(objects[~doubtful], network)
-    return visible
-
-
-def _associate(tracker: Tracker, batch: FrameBatch, encoded: _Encoded) -> Iterator[TrackedFrame]:
+def _associate(
+    tracker: Tracker, batch: FrameBatch, objects: Objects, given: pa.Table | None
+) -> Iterator[TrackedFrame]:
+    """Gives the objects of each frame of a batch their tracks."""
     images = batch.images
-    for place, objects in enumerate(encoded.objects.split()):
-        size = images.sizes[place]
-        tracked, given = tracker.update(objects, size), None
-        if encoded.given is not None:
+    for place, detected in enumerate(objects.split()):
+        size, further = images.sizes[place], None
+        tracked = tracker.update(detected, size)
+        if given is not None:
             rows = tracked.source_index
-            given = encoded.given.take([] if rows is None else rows.numpy())
+            further = given.take([] if rows is None else rows.numpy())
             tracked = tracked.replace(source_index=None)
         pixels = None if batch.pixels is None else batch.pixels[place]
-        yield TrackedFrame(images.indices[place], batch.names[place], size, tracked, pixels, given)
+        yield TrackedFrame(images.indices[place], batch.names[place], size, tracked, pixels, further)
 
 
 def track_clip(

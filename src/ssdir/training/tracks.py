@@ -63,7 +63,8 @@ def track_clips(model: SSDIR, dataset: ObjectDataset, progress: Advance | None =
         frames: list[Objects] = []
         for batch in make_loader(dataset, _FRAMES_AT_ONCE, model.device, clip.images):
             seen = encoder.encode(batch.images.to(model.device), tracker.thresholds.low)
-            seen = seen.replace(visible=visible_shares(seen, encoder).to(model.device)).to("cpu")
+            shares = visible_shares(seen, encoder, tracker.thresholds.confident)
+            seen = seen.replace(visible=shares.to(model.device)).to("cpu")
             side = model.image_size
             frames += [tracker.update(objects, (side, side)) for objects in seen.split()]
             done += len(batch.images)

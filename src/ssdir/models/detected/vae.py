@@ -165,6 +165,11 @@ class DetectedVAE(DetectedModel, GenerativeModel):
                 return Scene(reconstructions, appearances, alpha, background)
         return Scene(reconstructions, appearances, alpha)
 
+    def opacity(self, objects: Objects) -> Tensor | None:
+        """Decodes the alpha of objects that have z_what; see the base class."""
+        alpha: Tensor | None = self.decoder(objects.z_what)[1]
+        return alpha
+
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """Computes the representation's loss (eq. 7), which is unsupervised.
 
