@@ -141,11 +141,10 @@ def measure(known: TrackedSplit, unseen: TrackedSplit, follow: Follow) -> dict[s
         for each, latents in zip((known, unseen), embedded, strict=True)
     )
     shares = [_visible(each.split) for each in (known, unseen)]
-    metrics = hidden_metrics(learned, shares[0], measured, shares[1], PROBE_SEEDS)
     hidden, clear_before = shares[1] < HIDDEN, unseen.was_clear()
-    for name, rows in (("clear_before", clear_before), ("never_clear", ~clear_before)):
-        part = hidden_metrics(learned, shares[0], measured[hidden & rows], shares[1][hidden & rows], PROBE_SEEDS)
-        metrics |= {f"hidden/{name}/{key}": part[f"hidden/{key}"] for key in ("accuracy", "objects")}
+    groups = {"clear_before": hidden & clear_before, "never_clear": hidden & ~clear_before}
+    metrics = hidden_metrics(learned, shares[0], measured, shares[1], PROBE_SEEDS, groups=groups)
+    metrics |= {f"hidden/{name}/objects": float(rows.sum()) for name, rows in groups.items()}
     return metrics | identity_metrics(unseen.clips.cut(unseen.split.targets.replace(z_what=embedded[1])))
 
 

@@ -138,10 +138,11 @@ def labelled(seed: int, count: int) -> tuple[LabelledLatents, torch.Tensor]:
 def test_hidden_objects_are_probed_apart_from_clear_ones() -> None:
     (train, known), (test, unseen) = labelled(0, 400), labelled(1, 300)
     train.latents[known < 0.5] = -train.latents[known < 0.5] * 9  # what nothing may be learned from
-    metrics = hidden_metrics(train, known, test, unseen, [0])
+    first = torch.arange(300) < 90
+    metrics = hidden_metrics(train, known, test, unseen, [0], groups={"first": first})
     clear = known >= 0.5
     probe = fit_probe(train.latents[clear], train.labels[clear], seed=0)
-    for name, rows in {"": unseen < 0.5, "clear/": unseen >= 0.5, "all/": unseen >= 0}.items():
+    for name, rows in {"": unseen < 0.5, "clear/": unseen >= 0.5, "all/": unseen >= 0, "first/": first}.items():
         predicted = probe.predict(test.latents[rows].double().numpy())
         assert metrics[f"hidden/{name}accuracy"] == accuracy_score(test.labels[rows], predicted)
     assert metrics["hidden/objects"] == int((unseen < 0.5).sum())

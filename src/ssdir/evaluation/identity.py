@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -162,6 +162,7 @@ def hidden_metrics(
     seeds: Sequence[int],
     *,
     prefix: str = "hidden",
+    groups: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Measures whether the embeddings of objects of which over half is hidden still show their category.
 
@@ -172,17 +173,20 @@ def hidden_metrics(
         test_visible: float (m,), likewise.
         seeds: seeds of the samples of training objects; metrics are means over these.
         prefix: first part of the metrics' names.
+        groups: bool (m,) by name: further groups of test objects to score.
 
     Returns:
         Accuracies of linear probes that learned from clear objects: `hidden/accuracy`, of the hidden objects;
-        `hidden/clear/accuracy`, of the others; `hidden/all/accuracy`; each with `…_std`. And `hidden/objects`, the
-        number of hidden objects. Accuracies without objects are left out; without hidden objects there is nothing.
+        `hidden/clear/accuracy`, of the others; `hidden/all/accuracy`; `hidden/NAME/accuracy` of each group; all
+        with `…_std`. And `hidden/objects`, the number of hidden objects. Accuracies without objects are left out;
+        without hidden objects there is nothing.
     """
     clear, hidden = train_visible >= HIDDEN, test_visible < HIDDEN
     if not bool(hidden.any()) or not bool(clear.any()):
         return {}
     probes = fit_probes(train[clear], seeds)
     parts = {"accuracy": hidden, "clear/accuracy": ~hidden, "all/accuracy": torch.ones_like(hidden)}
+    parts |= {f"{name}/accuracy": rows for name, rows in (groups or {}).items()}
     metrics = {f"{prefix}/objects": float(hidden.sum())}
     for name, rows in parts.items():
         scores = mean_scores(probes, test[rows])
