@@ -32,7 +32,7 @@ from ssdir.benchmark.plan_tables import plan_tables
 from ssdir.formatting import rounded
 from ssdir.models.catalogue import list_models
 from ssdir.models.shipped import WEIGHTS_FILE, model_cards
-from ssdir.object_table import OBJECT_COLUMNS
+from ssdir.object_table import OBJECT_COLUMNS, TRACK_COLUMNS, ObjectColumn
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -624,8 +624,18 @@ def every_preset() -> str:
 @generated
 def parquet_columns() -> str:
     """Returns the table of the columns of stored objects, from their definition in the package."""
+    return _columns(OBJECT_COLUMNS)
+
+
+@generated
+def track_columns() -> str:
+    """Returns the table of the further columns of a clip's objects."""
+    return _columns(TRACK_COLUMNS)
+
+
+def _columns(columns: Sequence[ObjectColumn]) -> str:
     rows = []
-    for column in OBJECT_COLUMNS:
+    for column in columns:
         kind = f"{column.length} × {column.kind}" if column.length else column.kind
         kind += ", or null" if column.nullable else ""
         rows.append([f"`{column.name}`", kind, column.unit, column.meaning])
