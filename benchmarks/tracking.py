@@ -27,7 +27,7 @@ from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.readers.registry import open_dataset
 from ssdir.documents import json_text
 from ssdir.errors import InputError
-from ssdir.evaluation.clips import Clips, clip_identity_metrics
+from ssdir.evaluation.clips import Clips, clip_identity_metrics, for_true_boxes
 from ssdir.evaluation.collect import Collector, Split, collect
 from ssdir.evaluation.provenance import provenance
 from ssdir.evaluation.tracking import tracking_metrics
@@ -113,10 +113,10 @@ def by_botsort(model: EmbeddingModel, options: TrackOptions) -> LibraryTracker:
 
 
 def _as_ours(model: EmbeddingModel, options: TrackOptions) -> dict[str, Any]:
-    start = options.thresholds(model.score_threshold)[1]
+    thresholds = options.thresholds(model.score_threshold)
     return {
-        "track_activation_threshold": start,
-        "high_conf_det_threshold": start,
+        "track_activation_threshold": thresholds.start,
+        "high_conf_det_threshold": thresholds.confident,
         "lost_track_buffer": options.max_gap,
         "minimum_consecutive_frames": options.min_frames,
     }
@@ -175,8 +175,8 @@ class Source:
         """Returns what was read of all frames, from the cache if it is there."""
         if self.cache is None:
             return self._read(pooled=pooled, batch_size=batch_size)
-        start = self.options.thresholds(self.model.score_threshold)[0]
-        names = [weights_fingerprint(self.model), fingerprint(self.data), f"{start:g}", str(pooled)]
+        start = self.options.thresholds(self.model.score_threshold)
+        names = [weights_fingerprint(self.model), fingerprint(self.data), str(start), str(pooled)]
         path = self.cache / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:24]}.pt"
         if path.exists():
             kept: Split = torch.load(path, weights_only=False)
@@ -194,8 +194,8 @@ class Source:
             if not isinstance(self.model, DetectedModel):
                 raise InputError("pooled_features needs a model with a detector")
             model = PooledAppearance(self.model)
-        start = self.options.thresholds(self.model.score_threshold).low
-        return collect(Collector(model, kept="embeddings", tracked_from=start), self.data, batch_size=batch_size)
+        tracked = self.options.thresholds(self.model.score_threshold)
+        return collect(Collector(model, kept="embeddings", tracked=tracked), self.data, batch_size=batch_size)
 
     def measure(self, split: Split, arm: str) -> dict[str, float]:
         """Measures one arm on frames that were read."""
@@ -203,7 +203,8 @@ class Source:
         if arm == IDENTITY:
             return clip_identity_metrics(split, self.clips)
         taken = split.frames.given if self.true_boxes else split.frames.detected
-        tracker: Any = ARMS[arm].make(self.model, self.options)
+        options = for_true_boxes(self.options) if self.true_boxes else self.options
+        tracker: Any = ARMS[arm].make(self.model, options)
         tracked = self.clips.track(tracker, taken)
         return tracking_metrics(self.clips.cut(split.targets), tracked, self.clips.cut(split.ignored))
 

@@ -88,6 +88,11 @@ def make_tracker(model: Model, options: TrackOptions) -> Tracker:
     return Tracker(options, model)
 
 
+def for_true_boxes(options: TrackOptions) -> TrackOptions:
+    """Returns the options with which each true box may start a track, unless they have a threshold."""
+    return options if options.score_threshold is not None else replace(options, score_threshold=0.0)
+
+
 def has_memory(model: Model) -> bool:
     """Returns whether a model's embeddings of a track depend on earlier frames."""
     return isinstance(model, Remembers) and model.memory_dim > 0
@@ -106,7 +111,7 @@ def with_memory(model: Model, split: Split, clips: Clips | None, options: TrackO
     """
     if clips is None or split.frames is None or split.frames.given.z_what is None or not has_memory(model):
         return split
-    remembered = clips.remember(make_tracker(model, options), split.frames.given)
+    remembered = clips.remember(make_tracker(model, for_true_boxes(options)), split.frames.given)
     return replace(split, frames=replace(split.frames, remembered=remembered))
 
 
@@ -139,6 +144,7 @@ def clip_tracking_metrics(
     """
     assert split.frames is not None
     taken = split.frames.given if true_boxes else split.frames.detected
+    options = for_true_boxes(options) if true_boxes else options
     trackers = {"tracking": options}
     if options.appearance and taken.z_what is not None:
         trackers["tracking/motion_only"] = replace(options, appearance=False)

@@ -43,6 +43,7 @@ from ssdir.evaluation.segmentation import MaskMeter
 from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
+from ssdir.tracking.options import Thresholds
 
 ANY_OVERLAP = 1e-6
 CROP_SIZE = 32
@@ -95,7 +96,7 @@ class Collector:
         kept: with `embeddings`, no detections below the threshold are kept, and nothing is reconstructed. With
             `all`, reconstructions and masks are measured too if the model decodes (`DrawsScenes`), and with
             `similarity` also how similar objects look (`ObjectSimilarityMeter`).
-        tracked_from: if images are frames of clips, the least score of a detection to track, see `Frames`.
+        tracked: if images are frames of clips, the minimum scores of detections in tracking, see `Frames`.
     """
 
     def __init__(
@@ -105,13 +106,12 @@ class Collector:
         random_model: EmbedsBoxes | None = None,
         *,
         kept: Kept = "all",
-        tracked_from: float | None = None,
+        tracked: Thresholds | None = None,
     ) -> None:
         threshold = model.score_threshold if threshold is None else threshold
         self._model, self._random_model, self._threshold = model, random_model, threshold
-        self._frames = None if tracked_from is None else FrameCollector(model)
-        self._tracked_from = threshold if tracked_from is None else tracked_from
-        least = min(threshold, self._tracked_from)
+        self._frames = None if tracked is None else FrameCollector(model, tracked)
+        least = threshold if tracked is None else min(threshold, tracked.low)
         self._ranked_from = least if kept == "embeddings" else min(RANKING_THRESHOLD, least)
         self._decoder = model if kept != "embeddings" and isinstance(model, DrawsScenes) else None
         self._similarity = ObjectSimilarityMeter() if kept == "similarity" else None
@@ -177,8 +177,7 @@ class Collector:
         embedded = self._embed(images, targets)
         self._keep_embeddings(images, objects, embedded)
         if self._frames is not None:
-            tracked = ranked if ranked.scores is None else ranked[ranked.scores >= self._tracked_from]
-            self._frames.add(images, tracked, targets, embedded, letterbox)
+            self._frames.add(images, ranked, targets, embedded, letterbox)
         ranked = ranked.replace(z_what=None, z_what_scale=None)
         ignored = Objects.empty(len(images)) if ignored is None else ignored
         kept = {"ranked": ranked, "objects": objects, "targets": targets, "ignored": ignored}

@@ -12,6 +12,7 @@ from ssdir.evaluation.protocols import Model, PoolsFeatures
 from ssdir.models.base import ObjectModel
 from ssdir.objects import Objects
 from ssdir.tracking.occlusion import visible_shares
+from ssdir.tracking.options import Thresholds
 
 _LATENTS = ("z_what", "z_what_scale", "z_depth")
 
@@ -43,10 +44,12 @@ class FrameCollector:
 
     Args:
         model: the model; in evaluation mode.
+        thresholds: minimum scores of detections in tracking.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, thresholds: Thresholds) -> None:
         self._model = model
+        self._thresholds = thresholds
         self._detected: list[Objects] = []
         self._given: list[Objects] = []
         self._pooled: list[Tensor] = []
@@ -58,7 +61,7 @@ class FrameCollector:
 
         Args:
             images: the frames.
-            detected: the model's detections.
+            detected: the model's detections; those that continue no track are left out.
             targets: the T true objects.
             embedded: the true objects with the model's z_what, row-aligned; None if it embeds no given boxes.
             letterbox: the part of each image that is not padding.
@@ -67,13 +70,15 @@ class FrameCollector:
             self._pooled.append(self._model.pooled_features(images, targets).cpu())
         latents = {} if embedded is None else {name: getattr(embedded, name) for name in _LATENTS}
         given = Objects(targets.image_index, targets.batch_size, targets.z_where, labels=targets.labels, **latents)
+        if detected.scores is not None:
+            detected = detected[detected.scores >= self._thresholds.low]
         self._detected.append(self._seen(letterbox.to_image(detected)))
         self._given.append(self._seen(letterbox.to_image(given)))
 
     def _seen(self, objects: Objects) -> Objects:
         """Adds the visible shares, on the host."""
         model = self._model if isinstance(self._model, ObjectModel) else None
-        shares = visible_shares(objects, model, 0.0 if model is None else model.score_threshold)
+        shares = visible_shares(objects, model, self._thresholds.confident)
         return objects.detach().to("cpu").replace(visible=shares.cpu(), source_index=None)
 
     def finish(self) -> Frames:

@@ -150,8 +150,8 @@ def _read(
     clips, track = Clips.of(dataset, max_images), options.tracking()
     if kept == "embeddings" and not has_memory(model):
         clips = None
-    start = None if clips is None else track.thresholds(model.score_threshold).low
-    collector = Collector(model, options.score_threshold, random_model, kept=kept, tracked_from=start)
+    tracked = None if clips is None else track.thresholds(model.score_threshold)
+    collector = Collector(model, options.score_threshold, random_model, kept=kept, tracked=tracked)
     split = collect(collector, dataset, batch_size=options.batch_size, max_images=max_images, progress=progress)
     return with_memory(model, split, clips, track)
 
