@@ -336,6 +336,12 @@ GROUPS = (
                 "A floor: what any detector offers, pooled in each box.",
             ),
             Metric("identity/pooled_features/drift_gap_10", "Drift of the detector's features"),
+            Metric(
+                "identity/single_frame/retrieval_at_1_gap_10",
+                "Retrieval without memory",
+                "Of models with a memory of tracks: by what they read from the later frame alone.",
+            ),
+            Metric("identity/single_frame/drift_gap_10", "Drift without memory"),
         ),
     ),
     MetricGroup(
@@ -350,6 +356,7 @@ GROUPS = (
                 "hidden/clear/accuracy", "Accuracy of the others", "Of objects of which at least half is visible."
             ),
             Metric("hidden/all/accuracy", "Accuracy of all"),
+            Metric("hidden/single_frame/accuracy", "Accuracy of hidden objects, without memory"),
             Metric("hidden/objects", "Hidden objects", "Their number.", ",.0f"),
         ),
     ),
