@@ -126,11 +126,26 @@ def test_scatter_leaves_defaults_to_the_configs_and_its_help_states_them() -> No
         (["--source", "digit"], "did you mean 'digits'?"),
         (["--source", "mnist", "--root", "nowhere"], "nowhere"),
         (["--train", "0", "--val", "0", "--test", "0"], "0 images"),
+        (["--frames", "3", "--train", "0", "--val", "0", "--test", "0"], "0 clips"),
+        (["--frames", "3", "--objects", "9-2"], "objects must be a range within 1 ... 250, got 9 to 2"),
+        (["--frames", "3", "--grids", "2,3"], "--grids and --position-variance are of images"),
+        (["--difficulty", "hard"], "--difficulty is of clips"),
     ],
 )
 def test_scatter_refusals(out: Path, options: Sequence[str], sentence: str) -> None:
     assert sentence in refused("data", "scatter", "--out", out, *options)
     assert not out.exists()
+
+
+def test_scatter_makes_clips_of_either_difficulty(out: Path) -> None:
+    counts = ("--train", 1, "--val", 0, "--test", 1, "--seed", 3)
+    ok("data", "scatter", "--out", out, "--frames", 4, "--difficulty", "hard", "--objects", "5-5", *counts)
+    names = [str(path.relative_to(out)) for path in sorted(out.glob("*/*/img1/*.png"))]
+    assert names == [
+        f"{split}/{split}-0000/img1/00000{frame}.png" for split in ("test", "train") for frame in (1, 2, 3, 4)
+    ]
+    config = json.loads((out / "annotations" / "instances_train.json").read_text())["info"]["config"]
+    assert (config["opaque"], config["objects"], config["seed"], config["frames"]) == ("hull", [5, 5], 3, 4)
 
 
 def test_scatter_keeps_an_existing_folder(digits: Path, photos: Path) -> None:

@@ -36,8 +36,8 @@ def check(
     """Report what a data set contains, what is broken in it, and which recipe suits it.
 
     Layouts: COCO (annotations/instances_SPLIT.json), YOLO (data.yaml, or images/ and labels/), Pascal VOC
-    (Annotations/*.xml), Darknet (obj.data), WIDER FACE, CLEVR, CLEVRTEX, index masks (images/ and masks/), and
-    .xml, .txt or COCO's .json beside the images.
+    (Annotations/*.xml), Darknet (obj.data), MOTChallenge (gt/gt.txt), WIDER FACE, CLEVR, CLEVRTEX, index masks
+    (images/ and masks/), and .xml, .txt or COCO's .json beside the images.
 
     Ends with exit code 1 if training would stop at something.
     """

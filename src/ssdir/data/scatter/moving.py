@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -95,31 +95,29 @@ class MovingConfig(Config):
             raise ValueError("max_size times the largest of size_factors exceeds the canvas")
         return self
 
-    @classmethod
-    def hard(cls) -> dict[str, object]:
-        """Returns the values in which the hard difficulty differs from the defaults.
-
-        Sizes differ four times, opaque glyphs cross, glyphs leave and come back, and several are of one class.
-        """
-        return {
-            "objects": (4, 7),
-            "min_size": 0.11,
-            "max_size": 0.48,
-            "speed": (0.015, 0.045),
-            "paths": 1,
-            "opaque": "hull",
-            "same_class": 0.5,
-            "leave_share": 0.7,
-        }
-
     def count(self, split: SplitName) -> int:
         """Returns the number of clips of a split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
-def moving_values(difficulty: Difficulty) -> dict[str, object]:
-    """Returns the values of a difficulty that differ from the defaults of `MovingConfig`."""
-    return MovingConfig.hard() if difficulty == "hard" else {}
+def moving_values(difficulty: Difficulty) -> dict[str, Any]:
+    """Returns the values of a difficulty that differ from the defaults of `MovingConfig`.
+
+    Hard clips have sizes that differ four times, opaque glyphs that cross, glyphs that leave and come back, and
+    several glyphs of a class.
+    """
+    if difficulty == "standard":
+        return {}
+    return {
+        "objects": (4, 7),
+        "min_size": 0.11,
+        "max_size": 0.48,
+        "speed": (0.015, 0.045),
+        "paths": 1,
+        "opaque": "hull",
+        "same_class": 0.5,
+        "leave_share": 0.7,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,25 +153,19 @@ def moving_clip(glyphs: Glyphs, config: MovingConfig, rng: np.random.Generator) 
     chosen = _choose_glyphs(glyphs, config, rng)
     order = rng.permutation(len(chosen))
     movers = _sample_movers([fit_to_ink(glyphs.images[glyph]) for glyph in chosen], config, rng)
-    nearest_last = [movers[place] for place in np.argsort(order)]
-    track_of = np.argsort(order)
-    images, rows = [], []
-    for frame in range(config.frames):
-        image, found = _render(nearest_last, frame, config)
-        images.append(image)
-        placed = {int(track_of[place]): (box, visible) for place, (box, visible) in found.items()}
-        rows += [(frame, track, *placed[track]) for track in sorted(placed)]
-    track = np.array([row[1] for row in rows], dtype=np.int64)
+    frames = [_render(movers, np.argsort(order).tolist(), frame, config) for frame in range(config.frames)]
+    shown = np.stack([frame.shown for frame in frames])
+    frame, track = np.nonzero(shown)
     glyph = np.array(chosen, dtype=np.int64)[track]
     return MovingClip(
-        images=np.stack(images),
-        frame=np.array([row[0] for row in rows], dtype=np.int64),
+        images=np.stack([frame.image for frame in frames]),
+        frame=frame,
         track_id=track + 1,
-        boxes_px=np.array([row[2] for row in rows], dtype=np.int32).reshape(-1, 4),
+        boxes_px=np.stack([frame.boxes_px for frame in frames])[shown],
         labels=glyphs.labels[glyph],
         source_index=glyphs.indices[glyph],
         draw_order=order[track].astype(np.int64),
-        visible=np.array([row[3] for row in rows], dtype=np.float32),
+        visible=np.stack([frame.visible for frame in frames])[shown],
     )
 
 
@@ -231,42 +223,46 @@ def _sample_sides(config: MovingConfig, size: float, rng: np.random.Generator) -
     return np.asarray(mean * ((low + high) / 2 + (high - low) / 2 * np.sin(phase)))
 
 
-def _render(
-    movers: list[_Mover], frame: int, config: MovingConfig
-) -> tuple[Image8, dict[int, tuple[tuple[int, int, int, int], float]]]:
-    """Renders a frame.
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A frame with n glyphs, by track.
 
-    Args:
-        movers: the glyphs, the farthest first.
-        frame: number of the frame.
-        config: the parameters.
-
-    Returns:
-        The image (H, W), and each glyph's box and visible share by its place among the movers.
+    Attributes:
+        image: uint8 (H, W).
+        shown: bool (n,), whether some ink is inside the image, hidden or not.
+        boxes_px: int32 (n, 4), see `MovingClip`; zeros for what is not shown.
+        visible: float32 (n,), see `MovingClip`.
     """
+
+    image: Image8
+    shown: NDArray[np.bool_]
+    boxes_px: NDArray[np.int32]
+    visible: NDArray[np.float32]
+
+
+def _render(movers: list[_Mover], order: list[int], frame: int, config: MovingConfig) -> _Frame:
+    """Renders a frame of glyphs; `order` has their positions, the farthest first."""
     image, owners = np.zeros((2, config.canvas, config.canvas), dtype=np.uint8)
-    boxes: dict[int, tuple[int, int, int, int]] = {}
-    ink_pixels: dict[int, int] = {}
-    for place, mover in enumerate(movers):
-        ink = sized_ink(mover.glyph, round(float(mover.side[frame])))
+    boxes, ink_pixels = np.zeros((len(movers), 4), dtype=np.int32), np.ones(len(movers))
+    for track in order:
+        ink = sized_ink(movers[track].glyph, round(float(movers[track].side[frame])))
         height, width = ink.shape
-        x, y = mover.centers[frame].tolist()
+        x, y = movers[track].centers[frame].tolist()
         left, top = round(x - width / 2), round(y - height / 2)
         x1, y1 = max(0, left), max(0, top)
         x2, y2 = min(config.canvas, left + width), min(config.canvas, top + height)
         if x2 <= x1 or y2 <= y1:
             continue
         part = np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
-        inside = ink[part]
-        box_x, box_y, box_width, box_height = cv2.boundingRect(inside)
-        hides = (_hull(ink) if config.opaque == "hull" else ink)[part] > 0
+        inside, hides = ink[part], (_hull(ink) if config.opaque == "hull" else ink)[part] > 0
         np.copyto(image[y1:y2, x1:x2], inside, where=hides)
-        np.copyto(owners[y1:y2, x1:x2], np.where(inside > 0, place + 1, 0).astype(np.uint8), where=hides)
+        np.copyto(owners[y1:y2, x1:x2], np.where(inside > 0, track + 1, 0).astype(np.uint8), where=hides)
+        box_x, box_y, box_width, box_height = cv2.boundingRect(inside)
         if box_width:
-            boxes[place] = (x1 + box_x, y1 + box_y, x1 + box_x + box_width, y1 + box_y + box_height)
-            ink_pixels[place] = cv2.countNonZero(ink)
-    shown = np.bincount(owners.ravel(), minlength=len(movers) + 1)[1:]
-    return image, {place: (box, shown[place] / ink_pixels[place]) for place, box in boxes.items()}
+            boxes[track] = x1 + box_x, y1 + box_y, x1 + box_x + box_width, y1 + box_y + box_height
+        ink_pixels[track] = cv2.countNonZero(ink)
+    visible = np.bincount(owners.ravel(), minlength=len(movers) + 1)[1:] / ink_pixels
+    return _Frame(image, boxes[:, 2] > 0, boxes, visible.astype(np.float32))
 
 
 def _hull(ink: Image8) -> Image8:
