@@ -243,6 +243,24 @@ def open_source(name: str, path: str, arguments: argparse.Namespace) -> Source:
     return Source(name, data, model.eval(), clips, arguments.true_boxes, options, arguments.cache)
 
 
+def table(known: list[dict[str, Any]]) -> str:
+    """Formats HOTA, IDF1 and MOTA of each data set and arm as Markdown: means over models ± deviations."""
+    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    for record in known:
+        if record["arm"] != IDENTITY:
+            key = tuple(str(record[name]) for name in ("data", "split", "boxes", "arm"))
+            groups.setdefault(key, []).append(record["metrics"])
+    lines = [
+        "| data | split | boxes | tracker | models | HOTA | IDF1 | MOTA |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for key, measured in groups.items():
+        values = [[metrics[f"tracking/{name}"] for metrics in measured] for name in ("hota", "idf1", "mota")]
+        cells = [f"{np.mean(each):.3f}" + (f" ± {np.std(each):.3f}" if len(each) > 1 else "") for each in values]
+        lines.append(f"| {' | '.join([*key, str(len(measured)), *cells])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", required=True, help="name of a shipped model, or folder of a run")
@@ -282,6 +300,7 @@ def main() -> None:
                     temporary.write_text(json_text(known, 1), encoding="utf-8")
                 shown = {part: round(value, 4) for part, value in made["metrics"].items()}
                 print(json.dumps({"data": name, "arm": made["arm"], **shown}), flush=True)
+    print(table(known))
 
 
 if __name__ == "__main__":
