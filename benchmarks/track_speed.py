@@ -1,7 +1,7 @@
 """Measures the time per frame of tracking over that of encoding alone, and the memory of long clips.
 
 Both write a table. `seconds_per_frame` is the median of rounds in which they take turns, `ratio` that of the
-ratios of each round. Memory is what tracking adds to the peak of a new process, for a short and for a long clip.
+ratios of each round. Memory is the peak of a new process that tracks a long clip.
 
 Run: python benchmarks/track_speed.py --mnist shared/data/MNIST --sequences shared/data/tracking \
     --out results/video/speed.json
@@ -10,9 +10,10 @@ Run: python benchmarks/track_speed.py --mnist shared/data/MNIST --sequences shar
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 import ssdir
-from ssdir.benchmark.memory import growth_in_fresh_process
+from ssdir.benchmark.memory import peak_megabytes
 from ssdir.benchmark.timing import Spread, in_turn, ratio
 from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8
@@ -35,7 +36,6 @@ from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
 from ssdir.outputs import atomic_file
 from ssdir.store.writer import ObjectWriter
-from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.output import TrackFiles, TrackWriters
 from ssdir.tracking.track import stream_tracks, track_clip
 
@@ -87,32 +87,29 @@ def measure_time(name: str, folder: Path, repeats: int) -> dict[str, Any]:
     return record
 
 
-def long_clip(mnist: Path | None, count: int, seed: int, out: Path) -> Callable[[], None]:
-    """Returns what tracks so many frames; what is needed for any number of them is in memory already."""
+def peaks(mnist: Path | None, counts: Sequence[int], seed: int, out: Path) -> dict[str, float]:
+    """Tracks a long clip, and returns the peak memory of this process, in MiB, after some numbers of frames."""
     model, pictures = ssdir.load(DIGITS, "cpu"), digits(mnist, 500, seed)
 
-    def frames(number: int) -> Iterator[Frame]:
-        for index in range(number):
+    def frames() -> Iterator[Frame]:
+        for index in range(max(counts) + 1):
             yield Frame(index, pictures[index % len(pictures)], f"clip.mp4#frame={index}")
 
-    def run(number: int) -> None:
-        with TrackWriters(TrackFiles(out, force=True), Identity.of(DIGITS, model)) as writers:
-            for frame in stream_tracks(model, frames(number), TrackOptions()):
-                writers.write(frame)
-
-    run(200)
-    return partial(run, count)
+    record = {"0": peak_megabytes()}
+    with TrackWriters(TrackFiles(out, force=True), Identity.of(DIGITS, model)) as writers:
+        for frame in stream_tracks(model, frames()):
+            writers.write(frame)
+            if frame.index in counts:
+                record[str(frame.index)] = peak_megabytes()
+                print(f"{frame.index} frames: peak {peak_megabytes():.0f} MiB", flush=True)
+    return record
 
 
 def measure_memory(mnist: Path | None, counts: Sequence[int], seed: int) -> dict[str, Any]:
-    record = {}
-    with tempfile.TemporaryDirectory() as place:
-        for count in counts:
-            started = time.perf_counter()
-            growth = growth_in_fresh_process(long_clip, mnist, count, seed, Path(place, "tracks.parquet"))
-            record[str(count)] = {"growth_mib": growth, "seconds": time.perf_counter() - started}
-            print(f"{count} frames", record[str(count)], flush=True)
-    return record
+    """Measures memory in a new process, whose peak is of nothing else."""
+    with tempfile.TemporaryDirectory() as place, multiprocessing.get_context("spawn").Pool(1) as pool:
+        record = pool.apply(peaks, (mnist, counts, seed, Path(place, "tracks.parquet")))
+    return {"model": DIGITS, "peak_mib_after_frames": record}
 
 
 def main() -> None:
@@ -137,7 +134,7 @@ def main() -> None:
                 clip = write_frames(Path(place, SEQUENCE), photographs)
                 results[SEQUENCE] = measure_time(PHOTOGRAPHS, clip, arguments.repeats)
     if arguments.only != "time":
-        counts = (200, 800) if arguments.small else (1000, 10_000)
+        counts = (200, 400, 800) if arguments.small else (1000, 2000, 5000, 10_000)
         results["memory"] = measure_memory(arguments.mnist, counts, arguments.seed)
     if arguments.out is not None:
         chosen = {name: getattr(arguments, name) for name in ("repeats", "seed", "small")}

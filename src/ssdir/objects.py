@@ -98,7 +98,7 @@ class Objects:
                 f"image_index must be within 0 ... {self.batch_size - 1}, "
                 f"got {int(self.image_index[0])} ... {int(self.image_index[-1])}"
             )
-        if M > 1 and bool((self.image_index.diff() < 0).any()):
+        if M > 1 and self.batch_size > 1 and bool((self.image_index.diff() < 0).any()):
             raise ValueError("image_index must not decrease: sort the objects by image")
 
     def _tensors(self) -> dict[str, Tensor]:
