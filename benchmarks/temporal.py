@@ -86,7 +86,7 @@ class TrackedSplit:
         self.dataset = recipe.open_data(data, name)
         clips = Clips.of(self.dataset)
         assert clips is not None
-        start = TrackOptions().thresholds(model.score_threshold)[0]
+        start = TrackOptions().thresholds(model.score_threshold).low
         collector = Collector(inference_form(model), kept="embeddings", tracked_from=start)
         self.clips, self.split = clips, collect(collector, self.dataset)
         assert self.split.frames is not None

@@ -116,7 +116,7 @@ def test_it_differs_from_tiny_in_nothing_but_the_encoder() -> None:
     ours, theirs = (read_recipe(name).model_dump() for name in ("tiny", "tiny-glimpses"))
     for recipe in (ours, theirs):
         recipe.pop("name")
-        for key in ("kind", "clone_backbone", "encoder"):
+        for key in ("kind", "clone_backbone", "encoder", "memory"):
             recipe["model"].pop(key, None)
     assert ours == theirs
     tiny, glimpses = read_recipe("tiny").model, read_recipe("tiny-glimpses").model

@@ -64,9 +64,11 @@ def _runs_section(records: Sequence[Record]) -> Section:
     """Builds the section on provenance: each group once, with the times of its trainings."""
     rows = []
     trained = {record["run"]: record for record in records if record["provenance"].get("training")}
+    named = {stage for record in trained.values() for stage in record["provenance"]["training"]["wall_seconds"]}
+    stages = [stage for stage in STAGES if stage in named]
     for trainings in by_group(trained.values(), lambda record: record["group"]):
         seconds = [each["provenance"]["training"]["wall_seconds"] for each in trainings.records]
-        times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in STAGES]
+        times = [format_seconds(sum(each.get(stage, 0.0) for each in seconds)) for stage in stages]
         first, measured_on = (
             trainings.first["provenance"],
             {each["provenance"]["device"] for each in trainings.records},
@@ -90,7 +92,7 @@ def _runs_section(records: Sequence[Record]) -> Section:
     versions = [
         f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
     ]
-    header = ["group", "preset", "trainings", *STAGES, "trained on", "measuring", "measured on"]
+    header = ["group", "preset", "trainings", *stages, "trained on", "measuring", "measured on"]
     caption = "Times are sums over trainings. Trainings on one detector share it: its time counts for each."
     text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
     return Section("Provenance", [text], table=Table(header, [RowGroup("", rows)], caption))
