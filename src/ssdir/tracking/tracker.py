@@ -315,7 +315,7 @@ class Tracker:
 
     def _remember(self, model: TemporalModel, z_what: Tensor, frame: _Frame, assigned: dict[int, Track]) -> Tensor:
         """Updates the memories of the tracks of this frame; returns z_what (M, D) as they remember it."""
-        rows, tracks = torch.tensor(list(assigned)), list(assigned.values())
+        rows, tracks = list(assigned), list(assigned.values())
         device = next(model.parameters()).device
         empty = z_what.new_zeros(model.memory_dim, device=device)
         memories = torch.stack([empty if track.memory is None else track.memory for track in tracks])
