@@ -622,6 +622,18 @@ def every_preset() -> str:
 
 
 @generated
+def reidentification() -> str:
+    """Returns how often the nearest track of another clip is the same object, by what stands for a track."""
+    arms = {"clear_views": "mean of clear views", "all_views": "mean of all views", "first_view": "first view"}
+    rows = []
+    for record in content("video/reidentification")["records"]:
+        metrics = record["metrics"]
+        shares = [f"{metrics[f'rank1/{arm}']:.3f}" for arm in (*arms, "chance")]
+        rows.append([f"`{record['model']}`", str(metrics["queries"]), str(metrics["gallery"]), *shares])
+    return table(["model", "queries", "tracks searched", *arms.values(), "chance"], rows)
+
+
+@generated
 def parquet_columns() -> str:
     """Returns the table of the columns of stored objects, from their definition in the package."""
     return _columns(OBJECT_COLUMNS)
