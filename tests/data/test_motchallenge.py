@@ -193,6 +193,15 @@ def test_a_sequence_of_detections_alone_is_an_error(tmp_path: Path) -> None:
         read_annotations(tmp_path, "test")
 
 
+def test_a_split_without_true_boxes_is_none_and_noted(tmp_path: Path) -> None:
+    write_sequence(tmp_path / "train" / "A")
+    write_sequence(tmp_path / "test" / "B", None)
+    assert LAYOUT.splits(tmp_path) == ["train"]
+    assert read_annotations(tmp_path, "train").notes == ("splits without gt/gt.txt, left out: 1 ('test')",)
+    with pytest.raises(InputError, match=r"has no split 'test' \(there is train\)"):
+        read_annotations(tmp_path, "test")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -227,6 +236,7 @@ def test_all_faulty_lines_are_counted_and_ten_are_named(tmp_path: Path) -> None:
         ({"info": "[Other]\nname=x"}, r"it has no section \[Sequence\]"),
         ({"info": "[Sequence]\nimWidth=0\nimHeight=9"}, "imWidth is '0', expected a number above 0"),
         ({"info": "[Sequence]\nimDir=frames"}, "A/frames' is missing"),
+        ({"info": "[Sequence]\nimDir=../B/img1"}, "imDir is '../B/img1', expected a folder within the sequence"),
         ({"frames": ()}, "img1' has no images"),
         ({"frames": ("1.png", "01.png")}, "two images of one frame, such as 1"),
         ({"lines": ["7,1,0,0,5,4"]}, "boxes in frames that have no image: 1"),

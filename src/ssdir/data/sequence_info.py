@@ -37,7 +37,8 @@ def read_sequence_info(path: Path) -> SequenceInfo:
     """Reads a description; names of keys may be in any case.
 
     Raises:
-        InputError: if the file can't be read, has no section `[Sequence]`, or a value is not a positive number.
+        InputError: if the file can't be read, has no section `[Sequence]`, a value is no positive number, or the
+            frames would lie elsewhere.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -58,10 +59,13 @@ def read_sequence_info(path: Path) -> SequenceInfo:
             raise InputError(f"{path}: {key} is '{text}', expected a number above 0")
         return value
 
+    image_folder = about.get("imDir", IMAGE_FOLDER).strip("/")
+    if ".." in Path(image_folder).parts:
+        raise InputError(f"{path}: imDir is '{image_folder}', expected a folder within the sequence")
     length, height, width = positive("seqLength"), positive("imHeight"), positive("imWidth")
     return SequenceInfo(
         about.get("name"),
-        about.get("imDir", IMAGE_FOLDER).strip("/"),
+        image_folder,
         positive("frameRate"),
         None if length is None else int(length),
         None if height is None or width is None else (int(height), int(width)),

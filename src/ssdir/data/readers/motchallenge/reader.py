@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from ssdir.data.clips import frame_rates_info
 from ssdir.data.folders import find_folder, visible
 from ssdir.data.image_files import is_image_name
 from ssdir.data.images import image_size
-from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.motchallenge.lines import MotBoxes, read_mot_boxes
 from ssdir.data.readers.splits import missing_split
@@ -65,8 +66,11 @@ def is_motchallenge(root: Path) -> bool:
 
 
 def mot_splits(root: Path) -> list[str]:
-    """Lists the splits, which are folders of sequences; without such folders, the only split is `all`."""
-    return list(_sequences(root))
+    """Lists the splits, which are folders of sequences; without such folders, the only split is `all`.
+
+    Splits without true boxes, as published for tests, are none, unless there are no others.
+    """
+    return list(_annotated(_sequences(root)))
 
 
 def read_mot(root: Path, split: str) -> AnnotationTable:
@@ -85,10 +89,12 @@ def read_mot(root: Path, split: str) -> AnnotationTable:
         InputError: if no sequence has true boxes, or frames or files are missing or broken; it names the lines.
     """
     folder = find_folder(root)
-    sequences = _sequences(folder)
+    every = _sequences(folder)
+    sequences = _annotated(every)
     if split not in sequences:
-        raise missing_split(root, split, list(sequences), "it would be a folder of sequences")
-    notes, faults = list[str](), Faults(f"'{root}'")
+        raise missing_split(root, split, list(sequences), f"it would be a folder of sequences with {TRUTH}")
+    faults = Faults(f"'{root}'")
+    notes = note_if_any(f"splits without {TRUTH}, left out", [name for name in every if name not in sequences])
     chosen = _with_truth(sequences[split], notes)
     read = []
     for path in chosen:
@@ -102,9 +108,11 @@ def read_mot(root: Path, split: str) -> AnnotationTable:
 # Folders --------------------------------------------------------------------------------------------------
 
 
-def _folders(folder: Path) -> Iterable[Path]:
+def _folders(folder: Path) -> list[Path]:
+    """Lists the folders in a folder that can be read, by its entries alone: it may have a million images."""
     try:
-        return sorted(path for path in visible(folder.iterdir()) if path.is_dir())
+        with os.scandir(folder) as entries:
+            return sorted(visible(Path(entry.path) for entry in entries if entry.is_dir()))
     except OSError:
         return []
 
@@ -122,6 +130,14 @@ def _sequences(root: Path) -> dict[str, list[Path]]:
         return {_WHOLE: direct}
     splits = {path.name: [each for each in _folders(path) if _is_sequence(each)] for path in folders}
     return {name: paths for name, paths in splits.items() if paths}
+
+
+def _annotated(sequences: Mapping[str, list[Path]]) -> Mapping[str, list[Path]]:
+    """Selects the splits of which some sequence has true boxes; all splits if none has."""
+    annotated = {
+        name: paths for name, paths in sequences.items() if any((path / TRUTH).is_file() for path in paths)
+    }
+    return annotated or sequences
 
 
 def _with_truth(paths: Sequence[Path], notes: list[str]) -> list[Path]:
