@@ -221,7 +221,7 @@ def test_boxes_are_painted_in_the_colour_of_their_track(tmp_path: Path) -> None:
     colours = []
     for frame in frames:
         canvas = np.zeros((480, 640, 3), np.uint8)
-        painted = painter.paint(canvas, frame.objects, (480, 640))
+        painted = painter.paint(canvas, frame.objects, (480, 640), frame.index)
         x1, _, x2, y2 = frame.objects.boxes_px((480, 640))[0].round().int().tolist()
         colours.append(tuple(painted[min(y2, 479), (x1 + x2) // 2].tolist()))
     assert len({*colours}) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 import supervision
 
@@ -23,8 +26,8 @@ FEWEST_PIXELS, MOST_PIXELS = 640, 1920
 USUAL_RATE = 25.0
 """Frames per second of clips whose own rate is not known."""
 
-_TRACE = 30
-"""Number of frames over which an object's path is shown."""
+_PATH, _MOST_GAP = 30, 3
+"""Number of frames over which an object's path is shown, and across which it is taken to be straight."""
 
 _HIDDEN = 0.5
 """Visible share below which a label says how much of an object is visible."""
@@ -59,7 +62,7 @@ class AnnotatedVideo:
             self._start(frame.size)
         assert self._painter is not None
         canvas, size = _fit(frame.pixels, self._size)
-        annotated = self._painter.paint(canvas, frame.objects, size)
+        annotated = self._painter.paint(canvas, frame.objects, size, frame.index)
         self._container.mux(self._stream.encode(pyav().VideoFrame.from_ndarray(annotated, format="bgr24")))
 
     def _start(self, size: tuple[int, int]) -> None:
@@ -87,28 +90,59 @@ class AnnotatedVideo:
 
 
 class _Painter:
-    """Paints tracks on frames of one size, with annotators of supervision."""
+    """Paints tracks on frames of one size: boxes and labels by supervision, and paths."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         scale = max(size) / FEWEST_PIXELS
         by_track = {"color_lookup": supervision.ColorLookup.TRACK}
-        width = max(1, round(2 * scale))
-        self._trace = supervision.TraceAnnotator(thickness=width, trace_length=_TRACE, **by_track)
-        self._boxes = supervision.BoxAnnotator(thickness=width, **by_track)
+        self._width = max(1, round(2 * scale))
+        self._boxes = supervision.BoxAnnotator(thickness=self._width, **by_track)
         self._labels = supervision.LabelAnnotator(
-            text_scale=0.45 * scale, text_padding=round(3 * scale), text_thickness=round(scale), **by_track
+            text_scale=0.45 * scale,
+            text_padding=round(3 * scale),
+            text_thickness=round(scale),
+            smart_position=True,  # Labels stay within the frame.
+            **by_track,
         )
+        self._paths: dict[int, deque[tuple[int, int, int]]] = {}
 
-    def paint(self, pixels: Image8, objects: Objects, size: tuple[int, int]) -> Image8:
-        """Paints the objects of a frame on its pixels, uint8 (H, W, 3), RGB; returns BGR."""
+    def paint(self, pixels: Image8, objects: Objects, size: tuple[int, int], number: int) -> Image8:
+        """Paints the objects of a frame.
+
+        Args:
+            pixels: uint8 (H, W, 3), RGB.
+            objects: the objects of the frame, with `track_id`.
+            size: (height, width) of the frame within the pixels.
+            number: the frame's.
+
+        Returns:
+            uint8 (H, W, 3), BGR.
+        """
         annotated = np.ascontiguousarray(pixels[..., ::-1])
         if not len(objects) or objects.track_id is None:
             return annotated
         detections = objects.to_supervision(size)
-        for annotator in (self._trace, self._boxes):
-            annotated = annotator.annotate(annotated, detections)
+        self._extend_paths(detections, number)
+        self._paint_paths(annotated, number)
+        annotated = self._boxes.annotate(annotated, detections)
         painted: Image8 = self._labels.annotate(annotated, detections, labels=_labels(objects))
         return painted
+
+    def _extend_paths(self, detections: Any, number: int) -> None:
+        centers = detections.get_anchors_coordinates(supervision.Position.CENTER).round().astype(int)
+        for track, (x, y) in zip(detections.tracker_id.tolist(), centers.tolist(), strict=True):
+            self._paths.setdefault(track, deque(maxlen=_PATH)).append((number, x, y))
+        self._paths = {track: path for track, path in self._paths.items() if number - path[-1][0] < _PATH}
+
+    def _paint_paths(self, canvas: Image8, number: int) -> None:
+        """Paints the centres of the frame's objects in the last frames; a path ends where one was unseen long."""
+        for track, path in self._paths.items():
+            if path[-1][0] < number:
+                continue
+            colour = supervision.ColorPalette.DEFAULT.by_idx(track).as_bgr()
+            for (before, *start), (after, *end) in pairwise(path):
+                if after - before <= _MOST_GAP and number - before < _PATH:
+                    cv2.line(canvas, start, end, colour, self._width, cv2.LINE_AA)
 
 
 def _labels(objects: Objects) -> list[str]:
