@@ -16,6 +16,7 @@ from ssdir.data.image_files import find_images
 from ssdir.data.images import image_size, read_image
 from ssdir.data.video import Frame, open_frames
 from ssdir.errors import InputError, InputWarning
+from ssdir.storage import write_bytes
 
 pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -76,6 +77,20 @@ def test_a_video_is_no_image_but_its_frames_are(tmp_path: Path) -> None:
     assert find_images([f"{video}#frame=2"]) == [Path(f"{video}#frame=2")]
     listed = find_images([tmp_path / "list.txt"])
     assert [np.array_equal(read_image(image), frames_of(video)[n].pixels) for n, image in enumerate(listed, 1)]
+
+
+def test_clips_may_be_elsewhere(tmp_path: Path, memory_folder: str) -> None:
+    pictures = moving_squares(5)
+    video, folder = write_video(tmp_path / "a.mkv", pictures), write_frames(tmp_path / "clip", pictures)
+    write_bytes(f"{memory_folder}/a.mkv", video.read_bytes())
+    for file in folder.iterdir():
+        write_bytes(f"{memory_folder}/clip/{file.name}", file.read_bytes())
+    for source in (f"{memory_folder}/a.mkv", f"{memory_folder}/clip"):
+        frames = frames_of(source)
+        assert all(np.array_equal(frame.pixels, picture) for frame, picture in zip(frames, pictures, strict=True))
+        assert np.array_equal(read_image(frames[2].name), pictures[2])
+    with pytest.raises(InputError, match=r"b\.mkv"):
+        open_frames(f"{memory_folder}/b.mkv")
 
 
 def test_a_replaced_video_is_read_anew(tmp_path: Path) -> None:

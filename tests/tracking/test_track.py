@@ -377,5 +377,23 @@ def test_frames_of_several_sizes_are_remarked_on(model: Predictor, folder: Path)
     assert [frame.size for frame in frames[:2]] == [(30, 90), (60, 90)]
 
 
+@pytest.mark.slow
+def test_an_exported_model_tracks_alike(tmp_path: Path, out: Path) -> None:
+    ok("export", "tiny-digits", "--out", tmp_path / "m.onnx")
+    ok("data", "scatter", "--out", tmp_path / "clips", "--frames", 12, "--train", 0, "--val", 0, "--test", 1)
+    (clip,) = (tmp_path / "clips" / "test").iterdir()
+    for model in ("tiny-digits", tmp_path / "m.onnx"):
+        ok("track", model, clip, "--out", out / f"{Path(model).stem}.parquet")
+    ours, exported = (read_objects(out / f"{name}.parquet")[0] for name in ("tiny-digits", "m"))
+    assert len(ours) > 12
+    torch.testing.assert_close(ours.boxes, exported.boxes, rtol=0, atol=1e-3)
+    assert ours.track_id is not None
+    assert exported.track_id is not None
+    assert ours.track_id.tolist() == exported.track_id.tolist()
+    det = _det(tmp_path / "det.txt", ["1,-1,5,5,20,20,1"])
+    problem = refused("track", tmp_path / "m.onnx", clip, "--boxes", det, "--mot", out / "t.txt")
+    assert "exported models only detect objects" in problem
+
+
 def test_the_library_exports_tracking() -> None:
     assert ssdir.track_clip is track_clip
