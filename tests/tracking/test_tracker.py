@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +125,165 @@ def test_each_track_has_its_own_memory_whatever_the_number_of_objects() -> None:
         for track, row in zip(ids(tracked) if len(tracked) else [], range(len(tracked)), strict=True):
             assert tracked.z_what is not None
             torch.testing.assert_close(tracked.z_what[row], torch.stack(views[track]).mean(dim=0))
+
+
+def crossing(what: Tensor) -> list[list[int]]:
+    """Tracks two objects that meet, turn back while they are unseen, and one that stands; returns their ids."""
+    tracker, found = Tracker(), []
+    for t in range(30):
+        x = 40 + 4 * (t if t < 15 else 29 - t)
+        boxes = np.array([[x, 50, 20, 20], [200 - x, 50, 20, 20], [100, 15, 20, 20]])
+        seen = [2] if 12 <= t < 19 else [0, 1, 2]
+        found.append(ids(tracker.update(frame(boxes[seen], what[seen]), SIZE)))
+    return found
+
+
+def test_appearance_separates_objects_that_motion_confuses() -> None:
+    telling, same = crossing(identities(3)), crossing(torch.ones(3, 16))
+    assert telling[-1] == telling[0]
+    # Motion expects them to pass each other.
+    assert same[-1] == [same[0][1], same[0][0], same[0][2]]
+
+
+def test_embeddings_that_tell_nothing_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    noise = torch.manual_seed(1)
+    trackers = {appearance: Tracker(TrackOptions(appearance=appearance)) for appearance in (True, False)}
+    place, velocity = rng.uniform([20, 20], [180, 80], (8, 2)), rng.normal(0, 3, (8, 2))
+    for _ in range(60):
+        place += velocity
+        velocity = np.where((place < [20, 20]) | (place > [180, 80]), -velocity, velocity)
+        seen = np.flatnonzero(rng.random(8) < 0.8)
+        boxes = np.concatenate([place, np.full((8, 2), 16)], axis=1)[seen]
+        objects = frame(boxes, torch.randn(len(seen), 16, generator=noise))
+        one, other = (tracker.update(objects, SIZE) for tracker in trackers.values())
+        assert ids(one) == ids(other)
+
+
+def test_tracks_do_not_depend_on_the_order_of_detections() -> None:
+    rng = np.random.default_rng(3)
+    what = identities(6)
+    place, velocity = rng.uniform([20, 20], [180, 80], (6, 2)), rng.normal(0, 3, (6, 2))
+    trackers = Tracker(), Tracker()
+    for _ in range(30):
+        place += velocity
+        boxes = np.concatenate([place, np.full((6, 2), 16)], axis=1)
+        order = rng.permutation(6)
+        straight = trackers[0].update(frame(boxes, what), SIZE)
+        shuffled = trackers[1].update(frame(boxes[order], what[order]), SIZE)
+        assert [ids(straight)[row] for row in order] == ids(shuffled)
+
+
+def test_an_object_that_returns_unclearly_is_recognised_by_a_later_view() -> None:
+    what = identities(4)
+    boxes = np.array([[30, 30, 20, 20], [90, 30, 20, 20], [150, 30, 20, 20], [60, 75, 20, 20]], dtype=float)
+    back = boxes.copy()
+    back[3, :2] = [170, 75]
+    tracker = Tracker()
+    for _ in range(15):
+        tracker.update(frame(boxes, what), SIZE)
+    for _ in range(8):
+        tracker.update(frame(boxes[:3], what[:3]), SIZE)
+    unclear = what.clone()
+    unclear[3] = identities(5, seed=9)[4]
+    assert ids(tracker.update(frame(back, unclear), SIZE)) == [1, 2, 3, 5]
+    assert ids(tracker.update(frame(back, what), SIZE)) == [1, 2, 3, 4]
+
+
+def test_a_new_object_of_its_own_appearance_is_not_taken_for_a_lost_one() -> None:
+    what = identities(5)
+    boxes = np.array([[30, 30, 20, 20], [90, 30, 20, 20], [150, 30, 20, 20], [60, 75, 20, 20]], dtype=float)
+    tracker = Tracker()
+    for _ in range(15):
+        tracker.update(frame(boxes, what[:4]), SIZE)
+    for _ in range(8):
+        tracker.update(frame(boxes[:3], what[:3]), SIZE)
+    other = np.concatenate([boxes[:3], [[170, 75, 20, 20]]])
+    assert ids(tracker.update(frame(other, what[[0, 1, 2, 4]]), SIZE)) == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1.0, [1, 2]), (-1.0, [3, 2])])
+def test_an_object_behind_a_nearer_one_is_waited_for(depth: float, expected: list[int]) -> None:
+    tracker = Tracker(TrackOptions(max_gap=5, appearance=False))
+    boxes = [[50, 50, 20, 20], [50, 50, 40, 40]]
+    z_depth = torch.tensor([0.0, depth])
+    for _ in range(5):
+        tracker.update(frame(boxes).replace(z_depth=z_depth), SIZE)
+    for _ in range(8):
+        tracker.update(frame(boxes[1:]).replace(z_depth=z_depth[1:]), SIZE)
+    assert ids(tracker.update(frame(boxes).replace(z_depth=z_depth), SIZE)) == expected
+
+
+def test_a_second_detection_of_an_object_starts_no_track() -> None:
+    class Model:
+        score_threshold = 0.2
+
+    tracker = Tracker(model=Model())
+    for _ in range(5):
+        objects = frame([[50, 50, 20, 20], [52, 50, 16, 18], [120, 50, 20, 20]], scores=[0.9, 0.8, 0.5])
+        tracked = tracker.update(objects.replace(visible=torch.tensor([0.9, 0.4, 1.0])), SIZE)
+        assert ids(tracked) == [1]  # 0.5 is less than the middle of 0.2 and 1.
+
+
+def test_frames_of_another_size_continue_the_clip() -> None:
+    tracker = Tracker()
+    for t in range(10):
+        scale = 2 if t > 5 else 1
+        tracked = tracker.update(frame([[20 + 4 * t, 30, 20, 20]]), (scale * SIZE[0], scale * SIZE[1]))
+        assert ids(tracked) == [1]
+
+
+def test_a_track_has_the_class_of_most_of_its_score() -> None:
+    tracker = Tracker()
+    given = []
+    for label, score in ((1, 0.9), (0, 0.5), (0, 0.3), (0, 0.9)):
+        objects = frame([[50, 50, 20, 20]], scores=[score])
+        tracked = tracker.update(objects.replace(labels=torch.tensor([label])), SIZE)
+        assert tracked.labels is not None
+        given += tracked.labels.tolist()
+    assert given == [1, 1, 1, 0]
+
+
+class Remembering(TemporalModel):
+    """A model whose memory is the sum of a track's embeddings, and the number of frames that it spans."""
+
+    def __init__(self) -> None:
+        super().__init__(None, ["object"])  # type: ignore[arg-type]
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    @property
+    def memory_dim(self) -> int:
+        return 17
+
+    @property
+    def score_threshold(self) -> float:
+        return 0.0
+
+    def remember(self, memory: Tensor, z_what: Tensor, clues: Clues) -> Tensor:
+        return memory + torch.cat([z_what, clues.gap[:, None]], dim=1)
+
+
+def test_a_model_with_a_memory_remembers_each_track() -> None:
+    what, model = identities(2), Remembering()
+    tracker = Tracker(model=model)
+    boxes = np.array([[30, 30, 20, 20], [120, 60, 20, 20]], dtype=float)
+    for _ in range(3):
+        tracker.update(frame(boxes, what), SIZE)
+    for _ in range(2):
+        tracker.update(frame(boxes[:1], what[:1]), SIZE)
+    tracked = tracker.update(frame(boxes, what), SIZE)
+    torch.testing.assert_close(tracked.z_what, what * torch.tensor([[6.0], [4.0]]))
+    memories = [track.memory for track in tracker._tracks]
+    assert [memory[-1].item() for memory in memories if memory is not None] == [6, 6]
+
+
+def test_the_state_is_bounded_over_many_frames() -> None:
+    rng = np.random.default_rng(5)
+    tracker, sizes = Tracker(TrackOptions(max_gap=10)), []
+    for t in range(1000):
+        boxes = np.concatenate([rng.uniform([10, 10], [190, 90], (3, 2)), np.full((3, 2), 8)], axis=1)
+        tracked = tracker.update(frame(boxes, torch.from_numpy(rng.normal(size=(3, 16))).float()), SIZE)
+        assert len(tracked) == 3
+        if t % 200 == 199:
+            sizes.append(len(pickle.dumps(tracker)))
+    assert max(sizes) < 1.5 * sizes[0]

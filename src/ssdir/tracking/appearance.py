@@ -18,9 +18,6 @@ MEAN_MEMORY = 20.0
 MAX_EVIDENCE = 8.0
 """Largest log-likelihood ratio of appearance, in nats."""
 
-UNLIKE = 0.1
-"""Share of the views of an object that look like any other one: partly hidden, blurred, or cut by a bad box."""
-
 MIN_PAIRS = 10.0
 """Number of pairs of either kind at which their statistics count half."""
 
@@ -167,12 +164,16 @@ class Reliability:
         self.same.add(similarity[own])
         self.different.add(similarity[~own])
 
-    def evidence(self, similarity: Floats) -> Floats:
+    def evidence(self, similarity: Floats, unlike: Floats | float = 0.0) -> Floats:
         """Computes the log-likelihood ratio of similarities, the same object against another one, in nats.
 
         Both are normal with the same variance, so the ratio is linear in the similarity: its slope is the
-        difference of the means over the variance, and about 0 where embeddings don't tell objects apart. A share
-        `UNLIKE` of an object's views is as other objects' are, so a view is never evidence enough against motion.
+        difference of the means over the variance, and about 0 where embeddings don't tell objects apart.
+
+        Args:
+            similarity: any shape.
+            unlike: share of an object's views that are as other objects' are, so that such a view is no more
+                evidence against the object than its logarithm.
         """
         pairs = min(self.same.count, self.different.count)
         gain = self.same.mean - self.different.mean
@@ -181,5 +182,7 @@ class Reliability:
         variance = (self.same.variance + self.different.variance) / 2 + 1e-4
         middle = (self.same.mean + self.different.mean) / 2
         ratio = pairs / (pairs + MIN_PAIRS) * gain / variance * (similarity - middle)
-        bounded: Floats = np.logaddexp(np.log1p(-UNLIKE) + ratio.clip(max=MAX_EVIDENCE), np.log(UNLIKE))
+        with np.errstate(divide="ignore"):
+            least = np.log(unlike)
+        bounded: Floats = np.logaddexp(np.log1p(-np.asarray(unlike)) + ratio.clip(max=MAX_EVIDENCE), least)
         return bounded

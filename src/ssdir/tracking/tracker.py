@@ -32,8 +32,14 @@ YOUNG = 15
 MIN_SEEN = 5
 """Number of frames that a lost track must have been seen in to be recognised: false detections are gone sooner."""
 
-RECOGNITION, LEAD = 1.0, 1.0
-"""Minimum evidence of recognition, and its lead over that of the other lost tracks, in nats."""
+UNLIKE, LOST_UNLIKE, SHORT_GAP = 0.1, 0.001, 2
+"""Share of the views of an object that look like any other one: partly hidden, blurred, or cut by a bad box. For
+an object that was unseen for longer than a short gap, in frames, motion says little: what looks unlike it starts
+a track of its own, which is recognised as soon as a view is clear."""
+
+RECOGNITION, LEAD, DEVIATIONS = 1.0, 1.0, 3.0
+"""Minimum evidence of recognition, and its lead over that of the other lost tracks, in nats; and by how many
+standard deviations its similarity must exceed the mean of different objects."""
 
 
 class HasThreshold(Protocol):
@@ -223,7 +229,9 @@ class Tracker:
         if frame.embeddings is not None and self._center is not None and len(galleries) == len(tracks):
             similarity = similarities(galleries, frame.embeddings, self._center)
             # Appearance chooses among what motion allows.
-            evidence = np.where(motion > 0, motion + self._reliability.evidence(similarity), 0)
+            lost = np.array([track.last < self._num_frames - SHORT_GAP for track in tracks], dtype=bool)
+            looks = self._reliability.evidence(similarity, np.where(lost, LOST_UNLIKE, UNLIKE)[:, None])
+            evidence = np.where(motion > 0, motion + looks, 0)
         is_confident = frame.scores >= self.thresholds.confident
         confident, low = np.flatnonzero(is_confident), np.flatnonzero(~is_confident)
         low = low[frame.scores[low] >= self.thresholds.low]
@@ -301,6 +309,9 @@ class Tracker:
         embeddings = frame.embeddings[[row for row, _ in young]]
         similarity = best_cosines([views for _, views in lost], embeddings, self._center)
         evidence = self._long_ago.evidence(similarity) - RECOGNITION
+        different = self._long_ago.different
+        # There are many pairs and frames: what a different object reaches now and then is not enough.
+        evidence[similarity < different.mean + DEVIATIONS * different.variance**0.5] = -np.inf
         # An object is not in two places: what was seen after the young track began is another one.
         apart = np.array([[track.last < new.first for _, new in young] for track, _ in lost])
         for t, n in assign(np.where(apart, evidence, -np.inf), LEAD):
@@ -349,12 +360,10 @@ class Tracker:
     def _tracked(self, objects: Objects, frame: _Frame, rows: list[int], tracks: list[Track]) -> Objects:
         """Returns rows of the objects with what is known of their tracks."""
         given = objects[torch.tensor(rows, dtype=torch.int64)]
-        device = given.device
-        if given.labels is not None:
-            labels = [track.votes.most_common(1)[0][0] for track in tracks]
-            given = given.replace(labels=torch.tensor(labels, dtype=torch.int64, device=device))
+        labels = [track.votes.most_common(1)[0][0] for track in tracks if track.votes]
         return given.replace(
-            track_id=torch.tensor([track.track_id for track in tracks], dtype=torch.int64, device=device),
+            labels=None if given.labels is None else torch.tensor(labels, dtype=torch.int64, device=given.device),
+            track_id=torch.tensor([track.track_id for track in tracks], dtype=torch.int64, device=given.device),
             visible=torch.from_numpy(frame.visible[rows]).to(given.z_where),
         )
 
