@@ -7,6 +7,9 @@ without their identities. Measured are linear probes of the digit, fitted on the
 on test objects of which over half is hidden; the same where the track was clear before; and retrieval of the same
 object in later frames.
 
+The recorded clips: ssdir data scatter --source mnist --frames 30 --difficulty hard --train 80 --val 16 --test 40
+--seed 7.
+
 Run: python benchmarks/temporal.py --models runs/seed0 runs/seed1 runs/seed2 --data clips --runs runs/video \
     --out results/video/temporal.json
 """
@@ -34,14 +37,15 @@ from ssdir.evaluation.probing import TRUE_BOXES
 from ssdir.evaluation.provenance import provenance
 from ssdir.models.detected.memory import TrackViews
 from ssdir.models.inference_form import inference_form
-from ssdir.models.io import load_model, weights_fingerprint
+from ssdir.models.io import find_model, load_model, weights_fingerprint
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.tracker import Tracker
 from ssdir.training.fit import train
-from ssdir.training.recipe import read_recipe
+from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.run_folder import read_training
 from ssdir.training.tracks import views_of
 
 Follow = Callable[[TrackViews], Tensor]
@@ -170,6 +174,16 @@ def evidence_agreement(model: SSDIR, unseen: TrackedSplit) -> dict[str, float]:
     }
 
 
+def settings(recipe: Recipe, source: str, frame_model: SSDIR) -> dict[str, Any]:
+    """Returns how a memory was trained, and the model of single frames, with its own training if that is known."""
+    values = recipe.model_dump(mode="json")
+    return {
+        "memory": {**values["model"]["memory"], **values["memory"]},
+        "frame_model": weights_fingerprint(frame_model),
+        "frame_model_training": read_training(find_model(source)),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", required=True, help="models of single frames, one per seed")
@@ -192,8 +206,9 @@ def main() -> None:
             if arm == "memory":
                 metrics |= evidence_agreement(model, unseen)
             seconds = time.perf_counter() - started
-            config = {"recipe": recipe.model_dump(mode="json"), "model": weights_fingerprint(frame_model)}
-            record = provenance(config, seed, fingerprint(unseen.dataset), "cpu", seconds)
+            record = provenance(
+                settings(recipe, source, frame_model), seed, fingerprint(unseen.dataset), "cpu", seconds
+            )
             records.append({"arm": arm, "seed": seed, "metrics": metrics, "provenance": record})
             print(
                 json.dumps({"seed": seed, "arm": arm, **{k: round(v, 3) for k, v in metrics.items()}}), flush=True
