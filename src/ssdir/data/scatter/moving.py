@@ -103,8 +103,8 @@ class MovingConfig(Config):
 def moving_values(difficulty: Difficulty) -> dict[str, Any]:
     """Returns the values of a difficulty that differ from the defaults of `MovingConfig`.
 
-    Hard clips have sizes that differ four times, opaque glyphs that cross, glyphs that leave and come back, and
-    several glyphs of a class.
+    Hard clips have mean sizes that range over up to 4.4 times, opaque glyphs that cross, glyphs that leave and
+    come back, and several glyphs of a class.
     """
     if difficulty == "standard":
         return {}
