@@ -78,7 +78,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         studio.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Its event loop would keep later modules from running one of their own.
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 

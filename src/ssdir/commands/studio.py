@@ -25,7 +25,7 @@ def studio(
     ] = None,
     objects: Annotated[
         Path | None,
-        typer.Option(help="File or folder of ssdir encode to explore; by default the samples' objects."),
+        typer.Option(help="File or folder of ssdir encode or track to explore; by default the samples' objects."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of images to show; with --objects, where its images are now.")
@@ -39,7 +39,7 @@ def studio(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")
     ] = None,
 ) -> None:
-    """Inspect detected objects, edit scenes, explore a data set's objects and compare models in the browser.
+    """Inspect objects, edit scenes, explore a data set, play tracked clips and compare models in the browser.
 
     Only this machine can open the studio, and no data leave it.
     """
