@@ -75,7 +75,7 @@ def test_help_names_values_plainly(option: str) -> None:
     assert "--engine torch|onnx|ray " in text
     assert "<" not in text.replace("<=", "")
     converts = ok("data", "convert", option).stdout
-    assert "Usage: ssdir data convert DATA --to coco|yolo|voc --out PATH [OPTIONS]" in converts
+    assert "Usage: ssdir data convert DATA --to coco|yolo|voc|mot --out PATH [OPTIONS]" in converts
 
 
 def test_without_arguments_help_is_printed_with_the_exit_code_of_bad_input() -> None:

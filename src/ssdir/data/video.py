@@ -170,7 +170,8 @@ def _open_folder(folder: Path) -> FrameSource:
         return _numbered(sorted(find_images([folder / IMAGE_FOLDER]), key=_natural), folder, folder.name)
     files = find_images([folder])
     if len(folders := {pure_path(file).parent for file in files}) > 1:
-        first, second = sorted(folders)[:2]
+        clips = [each.parent if each.name == IMAGE_FOLDER else each for each in folders]
+        first, second = sorted(clips)[:2]
         raise InputError(f"'{folder}' holds {len(folders)} clips, give one of them: '{first}', '{second}' ...")
     return _numbered(sorted(files, key=_natural), folder, folder.resolve().name)
 
