@@ -14,13 +14,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from trackers import BoTSORTTracker, ByteTrackTracker
+from trackers import BoTSORTTracker, ByteTrackTracker, OCSORTTracker
 
 import ssdir
 from ssdir.data.dataset import ObjectDataset, fingerprint
@@ -37,7 +38,7 @@ from ssdir.models.io import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file
 from ssdir.tracking.options import TrackOptions
-from ssdir.tracking.tracker import Tracker
+from ssdir.tracking.tracker import Track, Tracker
 
 IDENTITY = "identity"
 """Name of the record on the embeddings of the true boxes, which takes no tracker."""
@@ -112,6 +113,27 @@ def by_botsort(model: EmbeddingModel, options: TrackOptions) -> LibraryTracker:
     return LibraryTracker(lambda: BoTSORTTracker(**_as_ours(model, options), enable_cmc=False))
 
 
+def by_ocsort(model: EmbeddingModel, options: TrackOptions) -> LibraryTracker:
+    """Makes OC-SORT (Cao et al., 2023), by motion alone."""
+    shared = _as_ours(model, options)
+    # It has one threshold, and starts a track from each detection above it.
+    shared["high_conf_det_threshold"] = shared.pop("track_activation_threshold")
+    return LibraryTracker(lambda: OCSORTTracker(**shared))
+
+
+class LastViewTracker(Tracker):
+    """Compares detections with the last view of each track, whatever hid it, and recognises none that was lost."""
+
+    def _see(self, track: Track, frame: Any, row: int) -> None:
+        track.gallery = None
+        super()._see(track, replace(frame, clearness=np.ones_like(frame.clearness)), row)
+
+
+def by_last_view(model: EmbeddingModel, options: TrackOptions) -> Tracker:
+    """Makes the tracker without galleries."""
+    return LastViewTracker(options, model)
+
+
 def _as_ours(model: EmbeddingModel, options: TrackOptions) -> dict[str, Any]:
     thresholds = options.thresholds(model.score_threshold)
     return {
@@ -126,8 +148,10 @@ ARMS = {
     "motion": Arm(by_motion),
     "z_what": Arm(by_appearance),
     "pooled_features": Arm(by_appearance, pooled=True),
+    "last_view": Arm(by_last_view),
     "bytetrack": Arm(by_bytetrack),
     "botsort": Arm(by_botsort),
+    "ocsort": Arm(by_ocsort),
 }
 
 
@@ -161,6 +185,7 @@ class Source:
         true_boxes: whether the true boxes take the place of detections.
         options: options of tracking.
         cache: folder of frames that were read; None reads them anew.
+        every: one of so many frames is tracked, as of a camera with fewer frames per second.
     """
 
     name: str
@@ -170,6 +195,7 @@ class Source:
     true_boxes: bool
     options: TrackOptions
     cache: Path | None
+    every: int
 
     def frames(self, *, pooled: bool, batch_size: int) -> Split:
         """Returns what was read of all frames, from the cache if it is there."""
@@ -204,9 +230,23 @@ class Source:
             return clip_identity_metrics(split, self.clips)
         taken = split.frames.given if self.true_boxes else split.frames.detected
         options = for_true_boxes(self.options) if self.true_boxes else self.options
-        tracker: Any = ARMS[arm].make(self.model, options)
-        tracked = self.clips.track(tracker, taken)
-        return tracking_metrics(self.clips.cut(split.targets), tracked, self.clips.cut(split.ignored))
+        tracker: Any = ARMS[arm].make(self.model, replace(options, max_gap=options.max_gap // self.every))
+        clips, (taken, targets, ignored) = self.thinned(taken, split.targets, split.ignored)
+        return tracking_metrics(clips.cut(targets), clips.track(tracker, taken), clips.cut(ignored))
+
+    def thinned(self, *parts: Objects) -> tuple[Clips, list[Objects]]:
+        """Returns the clips with one of `every` frames, and the objects of these."""
+        kept = [image for images in self.clips.ranges for image in images[:: self.every]]
+        place = torch.full((len(self.clips.sizes),), -1)
+        place[kept] = torch.arange(len(kept))
+        ends = np.cumsum([0, *(len(images[:: self.every]) for images in self.clips.ranges)]).tolist()
+        clips = Clips(tuple(starmap(range, pairwise(ends))), tuple(self.clips.sizes[image] for image in kept))
+        rows = [(place[part.image_index] >= 0).nonzero().squeeze(1) for part in parts]
+        thin = [
+            part.regrouped(row, place[part.image_index[row]], len(kept))
+            for part, row in zip(parts, rows, strict=True)
+        ]
+        return clips, thin
 
 
 def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[str, Any]]:
@@ -240,7 +280,8 @@ def open_source(name: str, path: str, arguments: argparse.Namespace) -> Source:
     if clips is None:
         raise InputError(f"{path}: the data set has no clips")
     options = TrackOptions(score_threshold=arguments.score_threshold)
-    return Source(name, data, model.eval(), clips, arguments.true_boxes, options, arguments.cache)
+    every = arguments.every
+    return Source(name, data, model.eval(), clips, arguments.true_boxes, options, arguments.cache, every)
 
 
 def table(known: list[dict[str, Any]]) -> str:
@@ -248,11 +289,11 @@ def table(known: list[dict[str, Any]]) -> str:
     groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for record in known:
         if record["arm"] != IDENTITY:
-            key = tuple(str(record[name]) for name in ("data", "split", "boxes", "arm"))
+            key = tuple(str(record[name]) for name in ("data", "split", "every", "boxes", "arm"))
             groups.setdefault(key, []).append(record["metrics"])
     lines = [
-        "| data | split | boxes | tracker | models | HOTA | IDF1 | MOTA |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | split | every | boxes | tracker | models | HOTA | IDF1 | MOTA |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for key, measured in groups.items():
         values = [[metrics[f"tracking/{name}"] for metrics in measured] for name in ("hota", "idf1", "mota")]
@@ -268,6 +309,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, IDENTITY], default=[*ARMS, IDENTITY])
     parser.add_argument("--true-boxes", action="store_true", help="track the true boxes")
+    parser.add_argument("--every", type=int, default=1, help="track one of so many frames")
     parser.add_argument("--score-threshold", type=float, help="least score that starts a track")
     parser.add_argument("--seed", type=int, help="seed of the model's training, for the records")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -285,6 +327,7 @@ def main() -> None:
             "model": Path(arguments.model).name,
             "seed": arguments.seed,
             "score_threshold": arguments.score_threshold,
+            "every": arguments.every,
         }
         done = [] if arguments.again else [record["arm"] for record in known if key.items() <= record.items()]
         arms = [arm for arm in arguments.arms if arm not in done]
