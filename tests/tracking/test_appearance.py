@@ -44,6 +44,12 @@ def test_evidence_is_the_ratio_of_likelihoods() -> None:
     np.testing.assert_allclose(evidence, expected, atol=0.3)
 
 
+def test_chance_is_wide_while_little_is_known() -> None:
+    assert Reliability().chance(2) == pytest.approx(0.6)
+    assert learned(0.6, frames=10).chance(2) > learned(0.6, frames=100).chance(2) > norm.ppf(norm.cdf(2), 0, 0.2)
+    assert learned(0.6).chance(2) == pytest.approx(0.4, abs=0.02)
+
+
 def test_what_tells_no_objects_apart_is_no_evidence() -> None:
     assert np.abs(learned(0.01).evidence(np.linspace(-1, 1, 9), 0.1)).max() < 0.3
     assert not Reliability().evidence(np.ones(3)).any()

@@ -21,6 +21,10 @@ MAX_EVIDENCE = 8.0
 MIN_PAIRS = 10.0
 """Number of pairs of either kind at which their statistics count half."""
 
+FEW_PAIRS, SPREAD = 50.0, 0.3
+"""Standard deviation of the similarities of different objects before any is known, and the number of pairs that it
+counts as: a few people in a few frames say little of what the next one will look like."""
+
 PAIR_MEMORY = 2000.0
 """Number of pairs after which the statistics forget the older ones."""
 
@@ -163,6 +167,12 @@ class Reliability:
         own = np.eye(len(similarity), dtype=bool)
         self.same.add(similarity[own])
         self.different.add(similarity[~own])
+
+    def chance(self, deviations: float) -> float:
+        """Returns the similarity that is so many standard deviations above the mean of different objects."""
+        known = self.different
+        variance = (known.count * known.variance + FEW_PAIRS * SPREAD**2) / (known.count + FEW_PAIRS)
+        return float(known.mean + deviations * variance**0.5)
 
     def evidence(self, similarity: Floats, unlike: Floats | float = 0.0) -> Floats:
         """Computes the log-likelihood ratio of similarities, the same object against another one, in nats.

@@ -309,9 +309,8 @@ class Tracker:
         embeddings = frame.embeddings[[row for row, _ in young]]
         similarity = best_cosines([views for _, views in lost], embeddings, self._center)
         evidence = self._long_ago.evidence(similarity) - RECOGNITION
-        different = self._long_ago.different
         # There are many pairs and frames: what a different object reaches now and then is not enough.
-        evidence[similarity < different.mean + DEVIATIONS * different.variance**0.5] = -np.inf
+        evidence[similarity < self._long_ago.chance(DEVIATIONS)] = -np.inf
         # An object is not in two places: what was seen after the young track began is another one.
         apart = np.array([[track.last < new.first for _, new in young] for track, _ in lost])
         for t, n in assign(np.where(apart, evidence, -np.inf), LEAD):
