@@ -38,7 +38,8 @@ from ssdir.models.io import weights_fingerprint
 from ssdir.objects import Objects
 from ssdir.outputs import atomic_file
 from ssdir.tracking.options import TrackOptions
-from ssdir.tracking.tracker import Track, Tracker
+from ssdir.tracking.tracker import Tracker
+from ssdir.tracking.tracks import Track
 
 IDENTITY = "identity"
 """Name of the record on the embeddings of the true boxes, which takes no tracker."""
