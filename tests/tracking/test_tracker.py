@@ -287,3 +287,43 @@ def test_the_state_is_bounded_over_many_frames() -> None:
         if t % 200 == 199:
             sizes.append(len(pickle.dumps(tracker)))
     assert max(sizes) < 1.5 * sizes[0]
+
+
+STANDING = np.array([[30, 30, 20, 20], [90, 30, 20, 20], [150, 30, 20, 20], [60, 75, 20, 20]], dtype=float)
+
+
+def after_a_loss(back: Tensor, model: TemporalModel | None = None) -> Objects:
+    """Returns what is tracked where the fourth of four objects is lost, and something appears elsewhere."""
+    tracker, what = Tracker(model=model), identities(4)
+    for _ in range(15):
+        tracker.update(frame(STANDING, what), SIZE)
+    for _ in range(8):
+        tracker.update(frame(STANDING[:3], what[:3]), SIZE)
+    boxes = np.concatenate([STANDING[:3], [[170, 75, 20, 20]]])
+    return tracker.update(frame(boxes, torch.cat([what[:3], back[None]])), SIZE)
+
+
+@pytest.mark.parametrize(("likeness", "expected"), [(0.95, 4), (0.2, 5)])
+def test_a_likeness_must_be_great_for_recognition(likeness: float, expected: int) -> None:
+    known, other = identities(5)[3:]
+    other = torch.nn.functional.normalize(other - (other @ known) * known, dim=0)
+    back = likeness * known + (1 - likeness**2) ** 0.5 * other
+    assert ids(after_a_loss(back)) == [1, 2, 3, expected]
+
+
+def test_a_recognised_object_keeps_its_memory() -> None:
+    tracked = after_a_loss(identities(4)[3], Remembering())
+    torch.testing.assert_close(tracked.z_what, identities(4) * torch.tensor([[24.0], [24], [24], [16]]))
+
+
+def test_a_twin_that_was_seen_beside_an_object_is_never_taken_for_it() -> None:
+    tracker, what = Tracker(), identities(4)
+    twins = torch.cat([what, what[3:]])
+    boxes = np.concatenate([STANDING, [[170, 75, 20, 20]]])
+    for _ in range(15):
+        tracker.update(frame(STANDING, what), SIZE)
+    for _ in range(3):
+        tracker.update(frame(boxes, twins), SIZE)
+    seen = [0, 1, 2, 4]
+    for _ in range(3):
+        assert ids(tracker.update(frame(boxes[seen], twins[seen]), SIZE)) == [1, 2, 3, 5]
