@@ -98,6 +98,8 @@ class LibraryTracker:
         detections = objects.to_supervision(size)
         detections.data["row"] = np.arange(len(objects))
         tracked = self._tracker.update(detections)
+        if not len(tracked):  # Without the data of the detections.
+            return objects[:0].replace(track_id=torch.zeros(0, dtype=torch.int64))
         tracked = tracked[tracked.tracker_id >= 0]
         tracked = tracked[np.argsort(tracked.data["row"])]
         rows = torch.from_numpy(tracked.data["row"].astype(np.int64))
