@@ -10,7 +10,7 @@ object in later frames.
 The recorded clips: ssdir data scatter --source mnist --frames 30 --difficulty hard --train 80 --val 16 --test 40
 --seed 7.
 
-Run: python benchmarks/temporal.py --models runs/seed0 runs/seed1 runs/seed2 --data clips --runs runs/video \
+Run: python benchmarks/temporal.py --models runs/seed0 runs/seed1 runs/seed2 --data data/hard --runs runs/video \
     --out results/video/temporal.json
 """
 
@@ -90,8 +90,8 @@ class TrackedSplit:
         self.dataset = recipe.open_data(data, name)
         clips = Clips.of(self.dataset)
         assert clips is not None
-        start = TrackOptions().thresholds(model.score_threshold).low
-        collector = Collector(inference_form(model), kept="embeddings", tracked_from=start)
+        tracked = TrackOptions().thresholds(model.score_threshold)
+        collector = Collector(inference_form(model), kept="embeddings", tracked=tracked)
         self.clips, self.split = clips, collect(collector, self.dataset)
         assert self.split.frames is not None
         given = self.split.frames.given
