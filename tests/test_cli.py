@@ -400,7 +400,7 @@ def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeyp
     ((settings, data, folder), options) = calls[0]
     assert (settings.seed, settings.stage, settings.detector.lr) == (3, "detector", 0.01)
     assert (data, folder) == (digits, out)
-    assert options == {"resume": True, "force": False, "session": Session(device="cpu")}
+    assert options == {"resume": True, "force": False, "start": None, "session": Session(device="cpu")}
 
 
 def test_interrupted_training_says_how_to_go_on(

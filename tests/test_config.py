@@ -38,7 +38,7 @@ def test_wrong_values_name_their_dotted_path() -> None:
     assert message("detector.epochs=many") == f"{PRESET}: 'detector.epochs' must be a whole number, got 'many'"
     assert message("detector.epochs=0") == f"{PRESET}: 'detector.epochs' must be at least 1, got 0"
     assert message("representation.lr=-1") == f"{PRESET}: 'representation.lr' must be more than 0, got -1"
-    stages = "all, detector or representation"
+    stages = "all, detector, representation or memory"
     assert message("stage=nothing") == f"{PRESET}: 'stage' must be {stages}, got 'nothing'"
     assert message("model.ssd=3") == f"{PRESET}: 'model.ssd' must be keys and values, got 3"
     assert "min_sizes and max_sizes" in message("model.ssd.anchors.min_sizes=[1, 2]")

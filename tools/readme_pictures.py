@@ -1,8 +1,9 @@
-"""Makes the README's pictures of the uses of embeddings, with the shipped model `tiny-mnist`.
+"""Makes the README's pictures of the uses of embeddings and the clip of docs/video.md, with `tiny-mnist`.
 
-python tools/readme_pictures.py MNIST_FOLDER
+python tools/readme_pictures.py MNIST_FOLDER --clip-model runs/video/seed0
 
-Test digits of MNIST are scattered over 300 images; all pictures show objects that the model detects in them.
+Test digits of MNIST are scattered over 300 images, and move through a clip; pictures show objects that the model
+detects in them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from PIL import Image
 from sklearn.preprocessing import normalize
 from torchvision.ops import box_iou
 
@@ -25,16 +26,23 @@ from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.crops import crop_around
 from ssdir.analysis.outliers import knn_distances
 from ssdir.data.image_files import find_images
-from ssdir.data.images import Image8, read_image
+from ssdir.data.images import Image8, read_image, resize
 from ssdir.data.readers.registry import open_dataset
+from ssdir.data.scatter.clip_writer import write_moving
 from ssdir.data.scatter.generator import ScatterConfig
+from ssdir.data.scatter.moving import Difficulty, MovingConfig, moving_values
 from ssdir.data.scatter.writer import write_scatter
+from ssdir.data.video import open_frames
 from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.plots.image_grids import BOX_COLOURS, BoxedImage, box_grid, to_pixels, to_png
+from ssdir.tracking.output import TrackFiles
+from ssdir.tracking.track import stream_tracks, track_clip
 
-OUT = Path(__file__).parent.parent / "docs" / "images" / "uses"
+IMAGES_FOLDER = Path(__file__).parent.parent / "docs" / "images"
+OUT, CLIP = IMAGES_FOLDER / "uses", IMAGES_FOLDER / "video" / "tracks.webp"
+CLIP_SEEDS, CLIP_SIDE = {"standard": 3, "hard": 8}, 320
 IMAGES, LABELS_PER_CLASS = 300, 10
 COLUMNS, CELL, LEGEND_HEIGHT = 6, 96, 18
 LEGEND = [("", colour) for colour in BOX_COLOURS]
@@ -42,7 +50,10 @@ LEGEND = [("", colour) for colour in BOX_COLOURS]
 Cells: TypeAlias = list[BoxedImage]
 
 
-def main(mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")]) -> None:
+def main(
+    mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")],
+    clip_model: Annotated[str, typer.Option(help="Model of the clip in docs/video.md, trained on clips.")],
+) -> None:
     """Writes a PNG per use to `docs/images/uses`."""
     with TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -59,8 +70,9 @@ def main(mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")]
             "outliers": _outliers(objects, crops),
             "classify": _classify(objects, model.fingerprint, digits, crops),
             "edit": _edit(model, objects),
-            "track": _track(model, objects),
+            "track": _track(model, _moving_digits(mnist, data, "standard", 30)),
         }
+        _write_clip(ssdir.load(clip_model, "cpu"), _moving_digits(mnist, data, "hard", 60), CLIP)
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cells in pictures.items():
         (OUT / f"{name}.png").write_bytes(to_png(box_grid(cells, LEGEND, COLUMNS, CELL)[LEGEND_HEIGHT:]))
@@ -78,6 +90,21 @@ class _Crops:
         sides = np.array([image.shape[1], image.shape[0]] * 2)
         crop, box = crop_around(image, (self.objects.boxes[row].numpy() * sides).tolist())
         return BoxedImage(crop, box, np.array([group]), caption)
+
+
+def _moving_digits(mnist: Path, data: Path, difficulty: Difficulty, frames: int) -> Path:
+    """Generates a clip of test digits, and returns its folder."""
+    values = {
+        **moving_values(difficulty),
+        "frames": frames,
+        "train": 0,
+        "val": 0,
+        "test": 1,
+        "seed": CLIP_SEEDS[difficulty],
+    }
+    folder = data.with_name(difficulty)
+    write_moving(folder, "mnist", MovingConfig.model_validate(values), root=mnist)
+    return next((folder / "test").iterdir())
 
 
 def _digits(objects: Objects, data: Path) -> NDArray[np.str_]:
@@ -161,22 +188,35 @@ def _edit(model: Predictor, objects: Objects) -> Cells:
     return cells
 
 
-def _track(model: Predictor, objects: Objects) -> Cells:
-    """Makes crops of objects that move between frames, matched with the first frame by cosine."""
-    start = _scene(objects)
-    velocity = torch.from_numpy(np.random.default_rng(1).normal(0, 0.045, (len(start), 2))).float()
-    cells, known = [], None
-    for frame in range(3 * COLUMNS):
-        where = start.z_where.clone()
-        where[:, :2] = 0.5 + 0.42 * torch.sin((where[:, :2] - 0.5) / 0.42 + frame * velocity)
-        picture = to_pixels(model.decode(start.replace(z_where=where)).reconstructions[0])
-        seen = model.encode(picture)
-        directions = _directions(seen)
-        known = directions if known is None else known
-        now, earlier = linear_sum_assignment(-directions @ known.T)
-        boxes = seen.boxes[now].numpy().astype(float)
-        cells.append(BoxedImage(picture, boxes, earlier, f"frame {frame}"))
+def _track(model: Predictor, clip: Path) -> Cells:
+    """Makes frames of a clip with the tracks of their objects."""
+    cells = []
+    for frame in stream_tracks(model, open_frames(clip), keep_pixels=True):
+        if len(cells) < 3 * COLUMNS:
+            assert frame.pixels is not None
+            boxes = frame.objects.boxes.numpy().astype(float)
+            groups = frame.objects.track_id.numpy() % len(BOX_COLOURS)
+            cells.append(BoxedImage(frame.pixels, boxes, groups, f"frame {frame.index}"))
     return cells
+
+
+def _write_clip(model: Predictor, clip: Path, out: Path) -> None:
+    """Writes an animation of a clip: its frames with tracks, beside what the embeddings decode to."""
+    with TemporaryDirectory() as folder:
+        video = Path(folder) / "tracks.mp4"
+        track_clip(model, clip, TrackFiles(video=video))
+        annotated = [frame.pixels for frame in open_frames(video)]
+    decoded = [
+        resize(to_pixels(model.decode(frame.objects).reconstructions[0]), CLIP_SIDE, CLIP_SIDE)
+        for frame in stream_tracks(model, open_frames(clip))
+    ]
+    gap = np.full((CLIP_SIDE, 4, 3), 255, np.uint8)
+    frames = [
+        Image.fromarray(np.hstack([resize(left, CLIP_SIDE, CLIP_SIDE), gap, right]))
+        for left, right in zip(annotated, decoded, strict=True)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(out, save_all=True, append_images=frames[1:], duration=100, loop=0, quality=60, method=6)
 
 
 if __name__ == "__main__":
