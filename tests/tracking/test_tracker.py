@@ -98,35 +98,6 @@ def test_options_out_of_range_are_refused() -> None:
         Tracker().update(Objects.empty(2), SIZE)
 
 
-class _MeanOfViews(TemporalModel):
-    """Remembers the mean of a track's views, and their number."""
-
-    score_threshold, memory_dim = 0.5, 17
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def remember(self, memory: Tensor, z_what: Tensor, clues: Clues) -> Tensor:
-        count = memory[:, -1:] + 1
-        return torch.cat([memory[:, :-1] + (z_what - memory[:, :-1]) / count, count], dim=1)
-
-
-def test_each_track_has_its_own_memory_whatever_the_number_of_objects() -> None:
-    tracker, what = Tracker(model=_MeanOfViews()), identities(2)
-    places = [[30, 30, 20, 20], [160, 70, 20, 20]]
-    views: dict[int, list[Tensor]] = {1: [], 2: []}
-    for shown in ([0], [0, 1], [1], [1, 0], [0], []):
-        seen = what[shown] + 0.05 * torch.randn(len(shown), 16)
-        tracked = tracker.update(frame([places[one] for one in shown], seen), SIZE)
-        for one, row in zip(shown, seen, strict=True):
-            views[one + 1].append(row)
-        assert ids(tracked) == [one + 1 for one in shown] if shown else not len(tracked)
-        for track, row in zip(ids(tracked) if len(tracked) else [], range(len(tracked)), strict=True):
-            assert tracked.z_what is not None
-            torch.testing.assert_close(tracked.z_what[row], torch.stack(views[track]).mean(dim=0))
-
-
 def crossing(what: Tensor) -> list[list[int]]:
     """Tracks two objects that meet, turn back while they are unseen, and one that stands; returns their ids."""
     tracker, found = Tracker(), []
