@@ -38,7 +38,12 @@ API = {
         "Search and analysis",
         [
             *("ssdir.analysis.search.index", "ssdir.analysis.search.query", "ssdir.analysis.classifier"),
-            *("ssdir.analysis.clusters", "ssdir.analysis.outliers", "ssdir.analysis.output"),
+            *(
+                "ssdir.analysis.clusters",
+                "ssdir.analysis.outliers",
+                "ssdir.analysis.output",
+                "ssdir.analysis.tracks",
+            ),
         ],
     ),
     "objects": ("Objects", ["ssdir.objects", "ssdir.object_table"]),
@@ -65,8 +70,15 @@ API = {
     "evaluation": (
         "Evaluation",
         [
-            f"ssdir.evaluation.{name}"
-            for name in ("evaluate", "measure", "detection", "probing", "scale", "segmentation")
+            *(f"ssdir.evaluation.{name}" for name in ("evaluate", "measure", "detection", "probing", "scale")),
+            *(f"ssdir.evaluation.{name}" for name in ("segmentation", "tracking", "identity")),
+        ],
+    ),
+    "tracking": (
+        "Tracking",
+        [
+            *(f"ssdir.tracking.{name}" for name in ("track", "tracker", "options", "output", "occlusion")),
+            *("ssdir.data.video", "ssdir.data.clips"),
         ],
     ),
     "training": ("Training", ["ssdir.training.recipe", "ssdir.training.fit"]),
