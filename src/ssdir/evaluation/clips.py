@@ -83,11 +83,6 @@ class Clips:
         return z_what
 
 
-def make_tracker(model: Model, options: TrackOptions) -> Tracker:
-    """Makes a tracker of a model's objects."""
-    return Tracker(options, model)
-
-
 def for_true_boxes(options: TrackOptions) -> TrackOptions:
     """Returns the options with which each true box may start a track, unless they have a threshold."""
     return options if options.score_threshold is not None else replace(options, score_threshold=0.0)
@@ -111,7 +106,7 @@ def with_memory(model: Model, split: Split, clips: Clips | None, options: TrackO
     """
     if clips is None or split.frames is None or split.frames.given.z_what is None or not has_memory(model):
         return split
-    remembered = clips.remember(make_tracker(model, for_true_boxes(options)), split.frames.given)
+    remembered = clips.remember(Tracker(for_true_boxes(options), model), split.frames.given)
     return replace(split, frames=replace(split.frames, remembered=remembered))
 
 
@@ -151,7 +146,7 @@ def clip_tracking_metrics(
     true, ignored = clips.cut(split.targets), clips.cut(split.ignored)
     metrics: dict[str, float] = {}
     for prefix, each in trackers.items():
-        tracked = clips.track(make_tracker(model, each), taken, progress)
+        tracked = clips.track(Tracker(each, model), taken, progress)
         metrics |= tracking_metrics(true, tracked, ignored, prefix=prefix)
     return metrics
 
