@@ -10,8 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from ssdir.data.frame_names import split_frame_name
 from ssdir.data.images import Image8, ImageFile
 from ssdir.data.letterbox import Letterbox, Resize, read_square
 from ssdir.errors import InputError, UnreachableError
-from ssdir.storage import Location, read_bytes
+from ssdir.storage import Location, is_uri, read_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -260,7 +259,7 @@ class _Square:
 def _fetch(numbered: tuple[int, Location]) -> _Source | SkippedImage:
     """Fetches the content of an image that is elsewhere."""
     index, location = numbered
-    if isinstance(location, Path) or split_frame_name(location) is not None:
+    if not is_fetched(location):
         return _Source(location, index, location)
     try:
         return _Source(location, index, fetch_content(location))
@@ -286,6 +285,11 @@ class _Content(io.BytesIO):
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
         self.name = name
+
+
+def is_fetched(source: object) -> TypeGuard[str]:
+    """Returns whether an image is elsewhere and fetched as a whole; of a video, only the frame is read."""
+    return isinstance(source, str) and is_uri(source) and split_frame_name(source) is None
 
 
 def fetch_content(location: str) -> BinaryIO:

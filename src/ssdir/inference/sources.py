@@ -9,11 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from ssdir.data.frame_names import split_frame_name
 from ssdir.data.image_files import find_images
 from ssdir.data.images import ImageSource, image_size, read_image
-from ssdir.inference.files import FETCHERS, fetch_content, map_ahead
-from ssdir.storage import is_uri
+from ssdir.inference.files import FETCHERS, fetch_content, is_fetched, map_ahead
 
 Images: TypeAlias = "ImageSource | Sequence[ImageSource] | Iterator[ImageSource]"
 
@@ -53,11 +51,9 @@ def source_size(source: ImageSource) -> tuple[int, int]:
 
 def fetch_sources(sources: Sequence[ImageSource]) -> Iterator[ImageSource]:
     """Yields sources in their order, with the content of those that are URIs, which threads fetch ahead."""
-    are_elsewhere = any(is_uri(source) for source in sources if isinstance(source, str))
+    are_elsewhere = any(map(is_fetched, sources))
     return map_ahead(_fetch, sources, FETCHERS if are_elsewhere else 0, FETCHERS)
 
 
 def _fetch(source: ImageSource) -> ImageSource:
-    if not isinstance(source, str) or not is_uri(source) or split_frame_name(source) is not None:
-        return source
-    return fetch_content(source)
+    return fetch_content(source) if is_fetched(source) else source
