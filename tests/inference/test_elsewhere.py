@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import ssdir
+from clip_files import moving_squares, write_video
 from command_line import ok, refused
 from ssdir import storage
 from ssdir.data.image_files import find_images
@@ -90,6 +91,18 @@ def test_a_predictor_takes_uris_folders_and_lists(predictor: Predictor, local: P
         assert_same(predictor.encode(images, 0.5), expected)
     boxes: Any = {"boxes": [np.array([[1, 2, 12, 9]])] * len(read), "box_unit": "pixels"}
     assert_same(predictor.encode(uris, **boxes), predictor.encode(local, **boxes))
+
+
+def test_frames_of_a_video_elsewhere_are_encoded(predictor: Predictor, tmp_path: Path, memory_folder: str) -> None:
+    video = write_video(tmp_path / "a.mkv", moving_squares(4))
+    write_bytes(f"{memory_folder}/a.mkv", video.read_bytes())
+    expected = predictor.encode([f"{video}#frame=1", f"{video}#frame=3"], 0.1)
+    names: list[Location] = [f"{memory_folder}/a.mkv#frame=1", f"{memory_folder}/a.mkv#frame=3"]
+    assert len(expected)
+    assert_same(predictor.encode(names, 0.1), expected)
+    (batch,) = encode_files(predictor, names, 4, score_threshold=0.1)
+    assert not batch.skipped
+    assert_same(batch.objects, expected)
 
 
 def test_a_storage_that_fails_ends_the_encoding(
