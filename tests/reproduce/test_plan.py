@@ -66,9 +66,9 @@ def test_every_plan_holds_together(scale: str) -> None:
 
 def test_the_plan_for_cpus_keeps_its_times() -> None:
     plan = read_plan("cpu")
-    assert max(minutes(plan, list(plan.experiments))) <= 30
-    assert sum(minutes(plan, ["table2"])) <= 4 * 60
-    assert sum(minutes(plan, list(plan.experiments))) <= 8 * 60
+    assert max(minutes(plan, list(plan.experiments))) <= 60
+    assert sum(minutes(plan, ["table2"])) <= 8 * 60
+    assert sum(minutes(plan, list(plan.experiments))) <= 12 * 60
 
 
 def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
@@ -97,12 +97,13 @@ def test_models_of_one_detector_share_it() -> None:
     keys = {job.name: job.detector_key for group in plan.runs for job in expand(plan, group)}
     assert keys["ssdir-1"] == keys["glimpses-1"] == keys["pooled-1"] != keys["ssdir-0"]
     assert keys["ssdir-aware-2"] == keys["pooled-aware-2"]
-    assert keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"] == keys["ssdir-0"]
+    assert keys["short-0"] == keys["as-paper-0"] == keys["all-detections-0"] != keys["ssdir-0"]
+    assert keys["aware-plain-0"] == keys["aware-both-0"]
     assert keys["ssdir-0"] != keys["ssdir-aware-0"]
     assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-own-level-0"]
     assert keys["faces-0"] == keys["faces-glimpses-0"]
     assert keys["space-0"] is None
-    assert len({keys[f"sizes-{number:02d}-0"] for number in range(8)}) == 8
+    assert len({keys[f"sizes-{number:02d}-0"] for number in range(18)}) == 18
 
 
 @pytest.mark.parametrize("ours", ["ssdir", "clevr", "faces"])
@@ -156,6 +157,18 @@ def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
     assert of().slug == of(about="Told otherwise.").slug
     assert len({of().slug, of(data=more).slug, of(runs=other).slug}) == 3
     assert of(data=more).data.slug != of().data.slug == of(runs=other).data.slug
+
+
+def test_every_value_of_a_recipe_that_differs_from_the_default_decides_the_folder(tmp_path: Path) -> None:
+    def slug(*overrides: str) -> str:
+        runs = {"base": {**MINIMAL["runs"]["base"], "overrides": [*overrides]}}  # type: ignore[dict-item]
+        return expand(read_plan(written(tmp_path, runs=runs, experiments={"table2": ["base"]})), "base")[0].slug
+
+    changes = ("detector.epochs=17", "model.encoder.kind=pyramid", "model.ssd.anchors.min_sizes=[15, 32, 60]")
+    assert len({slug(), *map(slug, changes)}) == 4
+    assert slug() == slug("devices=1"), (
+        "as by default, so a key that is added later leaves trainings where they are"
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ PLAN: dict[str, Any] = {
     },
     "experiments": {
         "table2": ["ssdir", "glimpses"],
-        "probes": ["ssdir", "fewer"],
+        "classes": ["ssdir", "fewer"],
         "figure2": ["ssdir", "clevr"],
         "figure3": ["ssdir"],
         "figure4": ["sizes"],
@@ -146,7 +146,7 @@ def test_one_detector_is_shared(place: Path) -> None:
 
 
 def test_trainings_of_another_run_are_only_measured_otherwise(place: Path) -> None:
-    as_trained, fewer = records_of(place, "probes")
+    as_trained, fewer = records_of(place, "classes")
     assert (as_trained["run"], fewer["run"]) == ("ssdir-0", "fewer-0")
     assert as_trained == records_of(place, "table2")[0]
     assert not list((place / "runs" / "trial").glob("fewer-*"))

@@ -26,12 +26,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "It does not say whether its detector knew the digits' classes. A class-aware detector has learned them "
         "from labels, so its features know them before any representation is learned: see the floors.",
     ),
-    "probes": Table2(
-        "Table 2 with probes that learn from all images",
-        "The paper's classifier learned from all training images. Those of Table 2 above learn from a part of "
-        "them, so that every method can be measured in hours. Here they learn from all images that detector and "
-        "encoder learned from, as do the floors.",
-    ),
     "figure2": Pictures(
         "Fig. 2: scenes, and single objects",
         "Test images: the input, the detected boxes, the reconstruction from the embeddings (by SPACE over its "

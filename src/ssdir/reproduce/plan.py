@@ -40,6 +40,7 @@ class DataPlan(Config):
         vary: by key of `scatter`, the values to try; one data set is generated for each combination.
         folder: name of a folder under `--data`.
         train: the training split.
+        val: the split that trainings are validated on, and that choices are made on.
         test: the split that is measured.
     """
 
@@ -48,6 +49,7 @@ class DataPlan(Config):
     vary: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     folder: str | None = None
     train: str = "train"
+    val: str = "val"
     test: str = "test"
 
     @model_validator(mode="after")
@@ -172,8 +174,10 @@ class DataSpec:
 
     @property
     def slug(self) -> str:
-        """Name of the data set's folder, which depends on all of its settings."""
-        return f"{self.name}{self.variation}-{_digest(self.plan.model_dump(mode='json', exclude={'vary'}))}"
+        """Name of the data set's folder, which depends on all that trainings see."""
+        return (
+            f"{self.name}{self.variation}-{_digest(self.plan.model_dump(mode='json', exclude={'vary', 'test'}))}"
+        )
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ class Job:
     def slug(self) -> str:
         """Name of the training's folder, which depends on the recipe and the data."""
         name = f"{self.trained_as}{self.data.variation}-{self.recipe.seed}"
-        return f"{name}-{_digest([self.recipe.model_dump(mode='json'), self.data.slug])}"
+        return f"{name}-{_digest([_settings(self.recipe), self.data.slug])}"
 
     @property
     def model(self) -> str:
@@ -339,6 +343,20 @@ def guess_seconds(plan: Plan, job: Job, num_images: int | None, *, own_detector:
         read = job.measure.train_images
         seconds += cost.probes * (read if num_images is None else min(read, num_images))
     return seconds
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Returns a config's kinds, and its values that differ from their defaults.
+
+    The digest of these stays the same where a new key is added to a config, so trainings keep their folders.
+    """
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    for name, value in config:
+        if name == "kind":
+            settings[name] = value
+        elif isinstance(value, Config) and name in settings:
+            settings[name] = _settings(value)
+    return settings
 
 
 def _digest(values: Any) -> str:

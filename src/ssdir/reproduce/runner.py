@@ -19,7 +19,7 @@ from ssdir.benchmark.costs import MEASURED_STAGES, measure_costs
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.readers.registry import read_annotations
 from ssdir.data.scatter.writer import write_scatter
-from ssdir.documents import json_text, read_yaml
+from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.outputs import atomic_file
@@ -30,7 +30,7 @@ from ssdir.reproduce.trained import TrainedJob
 from ssdir.reproduce.watch import Watch
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe
-from ssdir.training.run_folder import RECIPE_FILE, has_ended, read_fingerprint
+from ssdir.training.run_folder import has_ended, read_fingerprint, read_run_recipe
 from ssdir.training.session import OutOfTime, Session
 
 COST_COUNTS = (5, 50)
@@ -113,8 +113,7 @@ class Runner:
         folder = self.run_folder(job)
         if not all(has_ended(folder, stage) for stage in job.recipe.stages):
             return False
-        stored = read_yaml(folder / RECIPE_FILE)
-        return bool(stored == job.recipe.model_dump(mode="json"))
+        return read_run_recipe(folder) == job.recipe
 
     @contextmanager
     def claim(self, jobs: Sequence[Job]) -> Iterator[Job]:
