@@ -249,12 +249,12 @@ def test_a_box_grid_of_nothing() -> None:
     assert plots.box_grid([], []).ndim == 3
 
 
-def test_heatmaps_are_darker_where_values_are_larger() -> None:
-    panels = {"first": np.array([[0.1, np.nan]]), "second": np.array([[0.9, 0.1]])}
-    picture = decoded(plots.heatmaps(panels, ["row"], ["a", "b"], ("rows", "columns", "value")))
-    empty = {name: np.full((1, 2), np.nan) for name in panels}
-    nothing = decoded(plots.heatmaps(empty, ["row"], ["a", "b"], ("rows", "columns", "value")))
+def test_heatmaps_are_darker_where_values_are_larger_on_a_scale_of_their_own() -> None:
+    labels = ("rows", "columns", "value")
+    panels = {"first": np.array([[0.1, np.nan, 0.1]]), "second": np.array([[9, 90, 9]])}
+    picture = decoded(plots.heatmaps(panels, ["row"], ["a", "b", "c"], labels))
     light, dark = close_to(picture, "#f7fbff", 2), close_to(picture, "#08306b", 2)
     assert dark.sum() > 1000
-    assert light.sum() > 1.5 * dark.sum()  # two cells against one; NaN has no colour
-    assert nothing.size > 0
+    assert light.sum() > 3.5 * dark.sum()  # four cells against one; NaN has no colour
+    empty = {name: np.full((1, 3), np.nan) for name in panels}
+    assert decoded(plots.heatmaps(empty, ["row"], ["a", "b", "c"], labels)).size > 0

@@ -156,7 +156,7 @@ def confusion_matrix(true: NDArray[Any], predicted: NDArray[Any], names: Sequenc
 def heatmaps(
     panels: Mapping[str, NDArray[Any]], rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str, str]
 ) -> bytes:
-    """Plots tables of numbers as colours, side by side on one scale, each cell with its number.
+    """Plots tables of numbers as colours, side by side, each cell with its number and each table on its own scale.
 
     Args:
         panels: by title, float (R, C); NaN leaves a cell empty.
@@ -164,21 +164,18 @@ def heatmaps(
         columns: names of the C columns.
         labels: of the rows, the columns and the values.
     """
-    values = np.stack([np.asarray(panel, dtype=float) for panel in panels.values()])
-    low, high = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
-    width = 1.1 + 0.62 * len(columns)
-    figure = Figure(figsize=(width * len(panels) + 1.0, 1.2 + 0.5 * len(rows)), layout="constrained")
-    image = None
-    for number, (title, panel) in enumerate(zip(panels, values, strict=True)):
+    width = 1.9 + 0.62 * len(columns)
+    figure = Figure(figsize=(width * len(panels), 1.2 + 0.5 * len(rows)), layout="constrained")
+    for number, (title, panel) in enumerate(panels.items()):
+        low, high = (float(np.nanmin(panel)), float(np.nanmax(panel))) if np.isfinite(panel).any() else (0.0, 1.0)
         axes = figure.add_subplot(1, len(panels), number + 1, xlabel=labels[1])
         axes.set_title(title, loc="left")
         image = _colour_table(axes, panel, rows, columns, (low, high if high > low else low + 1))
         dark = (panel > low + 0.6 * (high - low)) & (high > low)
         _write_numbers(axes, panel, np.isfinite(panel), dark, ".4f", 7)
+        figure.colorbar(image, shrink=0.8, label=labels[2])
         if number == 0:
             axes.set_ylabel(labels[0])
-    if image is not None:
-        figure.colorbar(image, ax=figure.axes, shrink=0.8, label=labels[2])
     return _png(figure)
 
 

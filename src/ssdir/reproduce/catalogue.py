@@ -47,9 +47,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "figure4": Surface(
         "Fig. 4: error by the generation of the data",
-        "SSDIR on data sets of digits of other sizes, on other grids. The paper finds larger errors for larger "
-        "digits and for more of them, and prints no figures. It has 45 combinations: three smallest sizes, three "
-        "largest, five sets of grids.",
+        "SSDIR on data sets of digits of other sizes, on other grids. The paper's errors are larger for larger "
+        "digits and for more of them, in a picture without numbers; its authors' notebook has the numbers, of 54 "
+        "data sets: three smallest sizes, three largest ones, six sets of grids.",
     ),
     "scale": Comparison(
         "Scale invariance",
@@ -76,10 +76,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "properties": Comparison(
         "Probes of attributes",
-        "A linear classifier for each attribute, on embeddings of detected objects.",
+        "A linear classifier for each attribute, on embeddings of detected objects; and the error of the images "
+        "that are decoded from them.",
         metrics=(
             *(f"properties/{name}/accuracy" for name in _ATTRIBUTES),
             *(f"properties/{name}/accuracy_end_to_end" for name in _ATTRIBUTES),
+            "reconstruction/mse",
         ),
     ),
     "clusters": Comparison(

@@ -200,7 +200,7 @@ def _milliseconds(cost: dict[str, Any]) -> str:
 class Table2(Experiment):
     """The paper's Table 2, with end-to-end accuracy, ceilings and floors."""
 
-    prefixes: ClassVar = ("probe/", "detection/ap50", "detection/recall")
+    prefixes: ClassVar = ("probe/", "detection/ap50", "detection/recall", "reconstruction/mse")
     scores: ClassVar = ("accuracy", "precision", "recall", "f1", "accuracy_end_to_end")
 
     def section(self, results: Results) -> Section:

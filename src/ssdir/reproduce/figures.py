@@ -18,12 +18,15 @@ from ssdir.evaluation.collect import Collector, collect
 from ssdir.evaluation.probing import LATENTS
 from ssdir.models.base import GenerativeModel
 from ssdir.outputs import atomic_file
-from ssdir.reports.report import Figure, Section, is_png
+from ssdir.reports.glossary import MISSING
+from ssdir.reports.paper import NOTEBOOK, SURFACE, Generation
+from ssdir.reports.report import Figure, Row, RowGroup, Section, Table, is_png
 from ssdir.reports.sections import SHARP, scenes_figure
 from ssdir.reproduce.experiments import Experiment, Results
 from ssdir.reproduce.plan import Job
-from ssdir.reproduce.records import Record, Trainings, by_group, make_record
+from ssdir.reproduce.records import Record, Trainings, make_record
 from ssdir.reproduce.runner import Runner
+from ssdir.reproduce.surface import CHANGES, Errors, measured_errors, order, rank_correlation
 from ssdir.reproduce.trained import TrainedJob
 
 
@@ -52,7 +55,7 @@ class Pictures(Experiment):
         records = []
         for job in jobs:
             png = runner.ensure_picture(job, self.name, self.render)
-            record = make_record(job, runner.ensure_measured(job), ("detection/",))
+            record = make_record(job, runner.ensure_measured(job), ("detection/", "reconstruction/mse"))
             picture = None
             if png is not None:
                 picture = f"{self.name}-{job.group}"
@@ -110,10 +113,9 @@ def embedding_png(trained: TrainedJob) -> bytes | None:
 
 @dataclass(frozen=True)
 class Surface(Experiment):
-    """Fig. 4: a metric as a function of the generated data's smallest size, largest size and grids."""
+    """Fig. 4: the reconstruction error by the smallest size, the largest size and the grids of generated data."""
 
     prefixes: ClassVar = ("reconstruction/", "detection/ap50")
-    metric: ClassVar = "reconstruction/mse"
 
     def measure(self, runner: Runner, jobs: Sequence[Job], figures: Path) -> list[Record]:
         """Measures reconstructions, and records how the data were generated."""
@@ -124,31 +126,50 @@ class Surface(Experiment):
         ]
 
     def section(self, results: Results) -> Section:
-        """Builds the section with a panel for each set of grids."""
-        records = [record for record in results.records if record.get("scatter")]
-        if not records:
+        """Builds the section with the measured surface beside the authors', and their order."""
+        ours = measured_errors(results.records)
+        if not ours:
             return Section(self.title, self.paragraphs(results))
-        scatters = [record["scatter"] for record in records]
-        lows, highs = (sorted({scatter[name] for scatter in scatters}) for name in ("min_size", "max_size"))
-        grids = list(dict.fromkeys(tuple(scatter["grids"]) for scatter in scatters))
-        panels = {grid: np.full((len(lows), len(highs)), np.nan) for grid in grids}
-        for cell in by_group(records, lambda record: str(record["scatter"])):
-            where = cell.first["scatter"]
-            value = cell.mean(self.metric)
-            place = lows.index(where["min_size"]), highs.index(where["max_size"])
-            panels[tuple(where["grids"])][place] = np.nan if value is None else value
+        theirs = {point: error for point, error in SURFACE.items() if point in ours}
+        sides = sorted({(point.smallest, point.largest) for point in ours})
+        grids = sorted({point.grids for point in ours})
+        panels = {
+            name: np.array([[errors.get(Generation(each, *side), np.nan) for each in grids] for side in sides])
+            for name, errors in (("measured here", ours), ("the authors", theirs))
+            if errors
+        }
         png = plots.heatmaps(
-            {f"grids {min(grid)}–{max(grid)}": panel for grid, panel in panels.items()},
-            [f"{low:.2f}" for low in lows],
-            [f"{high:.2f}" for high in highs],
-            ("smallest size", "largest size", "MSE of images"),
+            panels,
+            [f"{smallest:.2f}–{largest:.2f}" for smallest, largest in sides],
+            [f"{first}–{last}" for first, last in grids],
+            ("sides of digits", "grids", "MSE of images"),
         )
         figure = Figure(
             png,
-            "Mean squared error of reconstructions, by the smallest and the largest size of digits and the grids.",
-            "Sizes are relative to the image's side. Each cell is a data set and a training of its own.",
+            "Mean squared error of reconstructions by the sides of digits and the grids, here and by the authors.",
+            "Sides are relative to the image's. Each cell is a data set and a training of its own. Each panel has "
+            f"its own scale of colours. The authors' errors: {NOTEBOOK}.",
             SHARP,
             True,
             "figure4",
         )
-        return Section(self.title, self.paragraphs(results), figures=[figure])
+        return Section(self.title, self.paragraphs(results), figures=[figure], table=_order_table(ours, theirs))
+
+
+def _order_table(ours: Errors, theirs: Errors) -> Table:
+    """Builds the table of how often harder data have the larger error, and of how alike both surfaces are."""
+    surfaces = (ours, theirs, SURFACE)
+    rows = []
+    for field, change in CHANGES.items():
+        orders = [order(errors, field) for errors in surfaces]
+        if orders[0].pairs:
+            note = "Pairs of neighbouring data sets of which the harder one has the larger error."
+            rows.append(Row(change, note, [each.text if each.pairs else MISSING for each in orders]))
+    correlation = rank_correlation(ours, theirs)
+    if correlation is not None:
+        note = "Spearman's; 1 where both surfaces rank the data sets equally."
+        rows.append(
+            Row("rank correlation with the authors' errors", note, [f"{correlation:.2f}", MISSING, MISSING])
+        )
+    header = ["", "measured here", "the authors, same data sets", f"the authors, all {len(SURFACE)} data sets"]
+    return Table(header, [RowGroup("", rows)])

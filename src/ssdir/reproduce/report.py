@@ -14,6 +14,7 @@ from ssdir.reports.report import Report, Row, RowGroup, Section, Table, dated
 from ssdir.reproduce.catalogue import EXPERIMENTS
 from ssdir.reproduce.experiments import Results
 from ssdir.reproduce.plan import Plan
+from ssdir.reproduce.published import reconstruction_section
 from ssdir.reproduce.records import Record, by_group, read_records
 from ssdir.training.recipe import STAGES
 
@@ -46,6 +47,8 @@ def build_report(plan: Plan, folder: Path) -> Report:
             section = Section(experiment.title, experiment.paragraphs(results))
         sections.append(section)
         everything += records
+    if (errors := reconstruction_section(everything)) is not None:
+        sections.append(errors)
     lead = (
         f"Scale {plan.name}. {plan.about} Every number comes from the JSON files beside this report, which also "
         "hold the recipe, the seed, the data's hash, versions, device and times of each training."
