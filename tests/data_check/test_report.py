@@ -142,7 +142,9 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
         assert grid.width > 1000
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(20, 200), (310, 39), (2_500, 5), (3_000, 4), (6_000, None), (100_000, None)])
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(20, 200), (310, 39), (2_500, 5), (3_000, 4), (6_000, None), (100_000, None)]
+)
 def test_few_images_are_seen_more_often(
     images: int, epochs: int | None, clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
