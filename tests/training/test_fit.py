@@ -18,12 +18,12 @@ from ssdir.data.images import Image8, read_channels
 from ssdir.data.readers.registry import open_dataset
 from ssdir.data.transforms import AugmentConfig
 from ssdir.device import choose_device, device_name
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.inference.domain import familiar_error
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.io import load_model
 from ssdir.training.devices import fabric_precision
-from ssdir.training.fit import train
+from ssdir.training.fit import Run, train
 from ssdir.training.loading import Batch
 from ssdir.training.loop import StageLoop
 from ssdir.training.recipe import Recipe, read_recipe
@@ -72,6 +72,32 @@ def test_a_model_has_the_error_of_its_validation_images(run: Path, recipe: Recip
     model = load_model(run / "model")
     assert model.familiar_error is not None
     assert model.familiar_error == pytest.approx(familiar_error(model, recipe.open_data(scattered, "val")))
+
+
+def test_a_part_of_a_split_is_all_that_training_sees(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def reported(run: Run, stages: list[str]) -> None:
+        seen.update({name: split.table.image_names for name, split in run.splits.items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssdir.training.fit._print_estimate", reported)
+    parts = recipe.model_copy(update={"train_split": "train[:40]", "val_split": "train[40:56]"})
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, scattered, tmp_path / "run")
+    every = open_dataset(scattered, "train").table.image_names
+    assert (seen["train"], seen["val"]) == (every[:40], every[40:56])
+    for changed_part in ({"train_split": "train[:39]"}, {"val_split": "val"}):
+        with pytest.raises(InputError, match=r"another recipe.*_split"):
+            train(parts.model_copy(update=changed_part), scattered, tmp_path / "run", resume=True)
+    shared = recipe.model_copy(update={"val_split": "train[:16]"})
+    with (
+        pytest.warns(InputWarning, match=r"train and train\[:16\] share images"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        train(shared, scattered, tmp_path / "shared")
 
 
 def test_augmentation_does_not_read_the_images_again(

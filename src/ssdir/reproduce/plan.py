@@ -40,7 +40,7 @@ class DataPlan(Config):
         vary: by key of `scatter`, the values to try; one data set is generated for each combination.
         folder: name of a folder under `--data`.
         train: the training split.
-        val: the split that trainings are validated on, and that choices are made on.
+        val: the split that trainings are validated on, and on which a plan's choices are made.
         test: the split that is measured.
     """
 
@@ -304,8 +304,9 @@ def expand(plan: Plan, group: str) -> list[Job]:
     jobs = []
     try:
         for data in _variations(run.data, plan.data[run.data]):
+            splits = [f"train_split={json.dumps(data.plan.train)}", f"val_split={json.dumps(data.plan.val)}"]
             for seed in range(run.seeds):
-                recipe = read_recipe(run.preset, [*run.overrides, f"seed={seed}"])
+                recipe = read_recipe(run.preset, [*run.overrides, *splits, f"seed={seed}"])
                 label = run.label or recipe.model.kind
                 jobs.append(Job(group, run.of or group, label, recipe, run.preset, data, measure, run.probes))
     except InputError as error:

@@ -19,7 +19,18 @@ from ssdir.training.run_folder import SUMMARY_FILE, has_ended, read_fingerprint,
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
 """Settings of a trained detector that select what it returns; its loss does not depend on them."""
 
-_DECIDING = {"seed", "classes", "extent", "vocabulary", "outside", "min_side", "drop_empty", "augment", "detector"}
+_DECIDING = {
+    "seed",
+    "classes",
+    "extent",
+    "vocabulary",
+    "outside",
+    "min_side",
+    "drop_empty",
+    "val_split",
+    "augment",
+    "detector",
+}
 
 
 def detector_settings(recipe: Recipe) -> dict[str, Any] | None:

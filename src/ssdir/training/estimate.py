@@ -137,7 +137,8 @@ def estimate_training(recipe: Recipe, data: Path, device: str | None = None) -> 
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)  # They are of the data, and whoever checked them knows them.
-        splits = {split: recipe.open_data(data, split) for split in ("train", "val")}
+        named = {"train": recipe.train_split, "val": recipe.val_split}
+        splits = {part: recipe.open_data(data, name) for part, name in named.items()}
     return estimate_stages(recipe, splits, recipe.stages, device)
 
 

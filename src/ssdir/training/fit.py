@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from ssdir.console import warn
 from ssdir.data.dataset import ObjectDataset, fingerprint
 from ssdir.data.learnable import nothing_to_learn
 from ssdir.data.transforms import build_augmentation
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.inference.domain import familiar_error
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.models.detected.model import DetectedConfig
@@ -214,15 +215,24 @@ def _stages(recipe: Recipe, asked: str) -> tuple[str, ...]:
 
 def _open_splits(recipe: Recipe, data: Path) -> dict[str, ObjectDataset]:
     """The splits to train and to validate on, in memory, with something to learn."""
-    splits = {split: recipe.open_data(data, split, preload=True) for split in ("train", "val")}
-    learned, measured = (splits[split].class_names for split in ("train", "val"))
-    if learned != measured:
-        raise InputError(
-            f"'{data}': train and val number their classes differently ({', '.join(learned)}; "
-            f"{', '.join(measured)}): give both the same list, or train with classes=object"
+    names = {"train": recipe.train_split, "val": recipe.val_split}
+    splits = {part: recipe.open_data(data, name, preload=True) for part, name in names.items()}
+    learned, measured = splits.values()
+    if not set(learned.image_paths).isdisjoint(measured.image_paths):
+        warnings.warn(
+            f"'{data}': {names['train']} and {names['val']} share images, so the validation says nothing about "
+            "others: choose another val_split",
+            InputWarning,
+            stacklevel=3,
         )
-    if (problem := nothing_to_learn(splits["train"].table, recipe.learned)) is not None:
-        raise InputError(f"'{data}', split train: {problem.sentence} ({'; '.join(problem.names)})")
+    if learned.class_names != measured.class_names:
+        raise InputError(
+            f"'{data}': {names['train']} and {names['val']} number their classes differently "
+            f"({', '.join(learned.class_names)}; {', '.join(measured.class_names)}): give both the same list, or "
+            "train with classes=object"
+        )
+    if (problem := nothing_to_learn(learned.table, recipe.learned)) is not None:
+        raise InputError(f"'{data}', split {names['train']}: {problem.sentence} ({'; '.join(problem.names)})")
     return splits
 
 

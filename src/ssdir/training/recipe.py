@@ -79,6 +79,8 @@ class Recipe(Config):
         seed: seed of initialisation, shuffling and sampling.
         stage: which stages run: the detector, then the representation, then the memory, or one of them. Models
             without a detector have the representation only, and those without `memory` no stage for it.
+        train_split: the split to train on; `train[:260]` is the first 260 images of train.
+        val_split: the split to validate on. Where there is no `val`, a tenth of `train` is held out.
         classes: `all` classes of the data, one class-agnostic `object`, or a list of classes to attend to.
         extent: extent of boxes, where the layout has several: in CLEVR `whole` objects or their `visible` parts;
             null for the layout's default.
@@ -103,6 +105,8 @@ class Recipe(Config):
     name: str = Field("custom", max_length=255)
     seed: int = Field(0, ge=0, lt=2**32)
     stage: Literal["all", "detector", "representation", "memory"] = "all"
+    train_split: str = Field("train", min_length=1, max_length=255)
+    val_split: str = Field("val", min_length=1, max_length=255)
     classes: Literal["all", "object"] | Annotated[tuple[str, ...], Field(max_length=10_000)] = "object"
     extent: str | None = None
     vocabulary: str | None = None

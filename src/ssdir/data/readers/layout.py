@@ -10,6 +10,7 @@ from pathlib import Path
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import visible
 from ssdir.data.image_files import is_image_name
+from ssdir.data.readers.slices import sliced, split_bounds
 from ssdir.data.readers.splits import SPLITS, find_split, hold_out, standard_splits
 from ssdir.errors import InputError, MissingSplitError, nearest
 
@@ -50,15 +51,19 @@ class Layout:
         Args:
             root: folder of the data set.
             split: name of the split; `train`, `val` and `test` also stand for the only one with such a name, such
-                as train2017, and `train` for the only one there is, whatever its name.
+                as train2017, and `train` for the only one there is, whatever its name. `train[:260]` is the first
+                260 images of train and `train[260:]` are the others, see `sliced`.
             options: values of some of `options`; None stands for the reader's default.
 
         Raises:
-            InputError: if the layout has no such option or value, or the annotations are missing or broken.
+            InputError: if the layout has no such option or value, the annotations are missing or broken, or the
+                split has no such images.
         """
         given = self._checked(root, options)
-        existing = find_split(split, self.splits(root)) if split in SPLITS else None
-        return self.reader(root, existing or split, **given)
+        name, bounds = split_bounds(split)
+        existing = find_split(name, self.splits(root)) if name in SPLITS else None
+        table = self.reader(root, existing or name, **given)
+        return table if bounds is None else sliced(table, bounds, f"'{root}', split {split}")
 
     def read_for_training(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
         """Reads as `read`, but holds `val` out of `train` where there is none: see `hold_out`.
