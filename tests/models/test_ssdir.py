@@ -15,8 +15,9 @@ from ssdir.errors import InputError
 from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, info_nce
+from ssdir.models.detected.elbo import elbo_terms
 from ssdir.models.detected.encoders import AlignedEncoder, PyramidEncoderConfig
-from ssdir.models.detected.vae import LossConfig, elbo_terms
+from ssdir.models.detected.vae import LossConfig
 from ssdir.models.detected.views import View, second_view
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.losses import LIKELIHOOD_MARGIN, laplacian_l1

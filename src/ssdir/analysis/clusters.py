@@ -1,4 +1,4 @@
-"""Clusters objects by k-means on their embeddings at unit length."""
+"""Clusters objects: by k-means on their embeddings at unit length, or by their model's mixture prior."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
@@ -16,7 +17,11 @@ from ssdir.analysis.output import AnalysisOutput
 from ssdir.analysis.tracks import read_entries
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError
-from ssdir.inference.engines import load_identity
+from ssdir.identity import Identity, check_comparable
+from ssdir.inference.engines import ONNX_SUFFIX, load_identity
+from ssdir.inference.predictor import Predictor
+from ssdir.models.detected.vae import DetectedVAE
+from ssdir.models.io import load_model
 
 TRIED = range(2, 17)
 SAMPLE = 2000
@@ -51,24 +56,36 @@ def cluster_file(
     seed: int = 0,
     on_progress: Advance = no_progress,
     per_view: bool = False,
+    mixture: bool = False,
 ) -> dict[str, int]:
-    """Clusters the objects of a file; the output has the columns `cluster` and `distance_to_center`.
+    """Clusters the objects of a file.
+
+    The output has the columns `cluster` and, by k-means, `distance_to_center`, or, by a mixture prior,
+    `cluster_prob`, the probability of the cluster.
 
     Args:
         objects: file or folder that `ssdir encode` or `ssdir track` wrote.
-        output: files to write; the image grid shows the objects nearest to each cluster's centre.
+        output: files to write; the image grid shows the objects nearest to each cluster's centre, or the
+            most probable ones.
         count: number of clusters, see `cluster_embeddings`.
         model: the model that encoded, where the file no longer names it.
         seed: of k-means.
         on_progress: called with (clusterings done, all clusterings).
         per_view: of a file of tracks, cluster every view, not the track as one, see `ssdir.analysis.tracks`.
+        mixture: take the components of the model's mixture prior for clusters, numbered as they are there; the
+            model is loaded. There is nothing to choose then: `count` and `seed` are not used.
 
     Returns:
         The number of objects of each cluster.
 
     Raises:
-        InputError: as `read_entries`, and if there are fewer objects than clusters.
+        InputError: as `read_entries`; if there are fewer objects than clusters; if `mixture` is asked for with
+            `count`, or of a model without one.
     """
+    if mixture:
+        if count is not None:
+            raise InputError("a mixture prior has its own number of clusters: leave out -k, or --mixture")
+        return _cluster_by_mixture(objects, output, model, per_view)
     stored = read_entries(objects, load_identity(model), 2, per_view)
     if count is not None and count > len(stored):
         raise InputError(f"'{objects}' holds {len(stored)} objects, they can't make {count} clusters")
@@ -78,6 +95,25 @@ def cluster_file(
     columns = {"cluster": clusters.labels, "distance_to_center": clusters.distances}
     output.write(stored, columns, members, lambda row: f"row {row}")
     return {name: len(rows) for name, rows in members.items()}
+
+
+def _cluster_by_mixture(
+    objects: str | Path, output: AnalysisOutput, model: str | None, per_view: bool
+) -> dict[str, int]:
+    """Clusters the objects of a file by the mixture prior of the model that encoded them."""
+    stored = read_entries(objects, load_identity(model), 1, per_view)
+    name = model or stored.info.model
+    encoder = None if name.endswith(ONNX_SUFFIX) else load_model(name)
+    if not (isinstance(encoder, DetectedVAE) and encoder.num_clusters):
+        raise InputError(f"'{name}' has no mixture prior: leave out --mixture, and k-means makes the clusters")
+    identity = Identity.of(name, Predictor(encoder))
+    check_comparable(stored.info, f"'{objects}'", identity, f"'{name}'")
+    probabilities = encoder.cluster_probs(torch.from_numpy(stored.z_what)).numpy().astype(np.float64)
+    labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    likely = np.argsort(-best, kind="stable")
+    members = {f"cluster {each}": likely[labels[likely] == each] for each in range(encoder.num_clusters)}
+    output.write(stored, {"cluster": labels, "cluster_prob": best}, members, lambda row: f"row {row}")
+    return {title: len(rows) for title, rows in members.items()}
 
 
 def cluster_embeddings(

@@ -22,6 +22,10 @@ def cluster(
     model: Encoder = None,
     seed: Seed = 0,
     per_view: PerView = False,
+    mixture: Annotated[
+        bool,
+        typer.Option("--mixture", help="Take the classes of the model's mixture prior, not k-means."),
+    ] = False,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -31,5 +35,5 @@ def cluster(
 
     output = AnalysisOutput(out, image_grid, force)
     with progress("clustering") as advance:
-        counts = cluster_file(objects, output, k, model, seed, advance, per_view)
+        counts = cluster_file(objects, output, k, model, seed, advance, per_view, mixture)
     print_counts("cluster", counts, objects, out, image_grid, as_json)

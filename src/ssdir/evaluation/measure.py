@@ -16,7 +16,7 @@ from ssdir.console import Advance
 from ssdir.data.images import Image8
 from ssdir.errors import InputError, InputWarning
 from ssdir.evaluation.clips import Clips, clip_identity_metrics, clip_tracking_metrics, has_memory, with_memory
-from ssdir.evaluation.clusters import cluster_metrics
+from ssdir.evaluation.clusters import cluster_metrics, mixture_metrics
 from ssdir.evaluation.collect import Collector, Kept, Split, collect
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
@@ -126,6 +126,9 @@ def measure(
         further = {}
         if glyphs is not None and isinstance(model, EmbedsBoxes):
             further = same_instance_metrics(model, glyphs, batch_size=options.batch_size)
+        if categories > 1 and tested.embeddings:
+            latents = tested.embeddings[LATENTS]
+            further |= mixture_metrics(model, latents.latents, latents.labels)
         if clips is not None:
             further |= _clip_metrics(model, tested, clips, options, _stage(progress, "clips"))
     side = options.sizes_in_px or model.image_size

@@ -106,6 +106,18 @@ class Remembers(EmbedsBoxes, Protocol):
 
 
 @runtime_checkable
+class NamesClusters(Protocol):
+    """A model whose prior of `z_what` may be a mixture, whose components are classes."""
+
+    @property
+    def num_clusters(self) -> int:
+        """Number K of components; 0 for a model without them."""
+
+    def cluster_probs(self, z_what: Tensor) -> Tensor:
+        """Computes the probability of each component, float (M, K), of embeddings float (M, D)."""
+
+
+@runtime_checkable
 class HasClips(Protocol):
     """A data set whose images may be the frames of clips, with tracks of their true objects."""
 

@@ -265,6 +265,17 @@ GROUPS = (
             Metric("clusters/ari", "ARI of clusters", "The same, as agreement of pairs (adjusted Rand index)."),
             Metric("clusters/accuracy", "Accuracy of clusters", "Each cluster taken for one category."),
             Metric(
+                "clusters/mixture/nmi",
+                "NMI of the mixture's classes",
+                "The same of the components of a mixture prior, without k-means.",
+            ),
+            Metric("clusters/mixture/ari", "ARI of the mixture's classes", "The same, as agreement of pairs."),
+            Metric(
+                "clusters/mixture/accuracy",
+                "Accuracy of the mixture's classes",
+                "Each component taken for one category (Hungarian matching).",
+            ),
+            Metric(
                 "depth/order_accuracy",
                 "Order of depth",
                 "Share of overlapping pairs whose nearer object has the larger depth. 0.5 is chance.",

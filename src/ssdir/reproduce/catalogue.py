@@ -86,8 +86,14 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "clusters": Comparison(
         "Clusters of embeddings",
-        "k-means on the embeddings, with as many clusters as categories.",
-        metrics=("clusters/nmi", "clusters/ari", "clusters/accuracy"),
+        "k-means on the embeddings, with as many clusters as categories; and the classes of a mixture prior.",
+        metrics=(
+            "clusters/nmi",
+            "clusters/ari",
+            "clusters/accuracy",
+            "clusters/mixture/nmi",
+            "clusters/mixture/accuracy",
+        ),
     ),
     "redundancy": Comparison(
         "Embeddings per object",

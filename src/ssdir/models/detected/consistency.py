@@ -92,10 +92,24 @@ def agreement(
         A scalar, in nats per object.
     """
     # An object is compared with those of all processes, as in one process that has the whole batch.
-    embeddings = gather_rows(embeddings)
+    pairs = pairs_of_views(embeddings, again)
+    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in pairs]).mean()
+
+
+def pairs_of_views(values: Tensor, again: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Pairs what is known of objects in each two views, the original images included, of all processes.
+
+    Args:
+        values: float (M, ...), of the objects in the original images.
+        again: for each augmented view, the same (N, ...) and the object of each row, int64 (N,), see `agreement`.
+
+    Returns:
+        For each pair of views, two row-aligned tensors of the objects that both have.
+    """
+    values = gather_rows(values)
     again = [(gather_rows(seen), gather_rows(rows)) for seen, rows in again]
-    pairs = [(embeddings[rows], seen) for seen, rows in again]
+    pairs = [(values[rows], seen) for seen, rows in again]
     for (first, first_rows), (second, second_rows) in combinations(again, 2):
         here, there = (first_rows[:, None] == second_rows).nonzero(as_tuple=True)
         pairs.append((first[here], second[there]))
-    return torch.stack([info_nce(*pair, temperature, decoupled) for pair in pairs]).mean()
+    return pairs

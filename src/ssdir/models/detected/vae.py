@@ -15,17 +15,23 @@ from ssdir.config import Config
 from ssdir.errors import InputError
 from ssdir.models.base import GenerativeModel
 from ssdir.models.decoder import DecoderConfig, build_decoder
-from ssdir.models.detected.consistency import TEMPERATURE, ConsistencyConfig, ProjectionHead, agreement
+from ssdir.models.detected.background import LearnedBackground
+from ssdir.models.detected.consistency import (
+    TEMPERATURE,
+    ConsistencyConfig,
+    ProjectionHead,
+    agreement,
+)
+from ssdir.models.detected.elbo import elbo_terms
 from ssdir.models.detected.encoders import LatentConfig
+from ssdir.models.detected.mixture import MixturePrior, MixturePriorConfig, NormalPriorConfig, PriorConfig
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.views import View, second_view
 from ssdir.models.detector.ssd import SSD
-from ssdir.models.losses import bernoulli_nll, laplacian_l1, normal_kl
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
-from ssdir.ops.compositing import composite_alpha, composite_weighted, pixel_shares
+from ssdir.ops.compositing import composite_alpha, composite_weighted
 from ssdir.ops.distributed import gather_rows, image_mean, normalizer, rows_of, totals
-from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.precision import at_least_single
 
 
@@ -64,6 +70,7 @@ class DetectedVAEConfig(DetectedConfig):
             sum.
         background: intensity where no object is: `black`, as in the paper, or `learned`, one image for all scenes,
             which needs `decoder.alpha`.
+        prior: prior of `z_what`: `normal`, N(0, 1) as in the paper, or `mixture`, whose components are classes.
         loss: coefficients of the loss (eq. 7).
         consistency: a contrastive term of the loss, see `ConsistencyConfig`; the paper has none.
     """
@@ -71,6 +78,7 @@ class DetectedVAEConfig(DetectedConfig):
     encoder: LatentConfig
     decoder: DecoderConfig = DecoderConfig()
     background: Literal["black", "learned"] = "black"
+    prior: PriorConfig = NormalPriorConfig()
     loss: LossConfig = LossConfig()
     consistency: ConsistencyConfig = ConsistencyConfig()
 
@@ -82,6 +90,12 @@ class DetectedVAEConfig(DetectedConfig):
             raise ValueError("loss.shared_pixels needs decoder.alpha=true: nothing else says whose a pixel is")
         if self.loss.details and self.decoder.size < 8:
             raise ValueError(f"loss.details needs objects of 8 pixels, and the decoder's have {self.decoder.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _agreement_needs_views(self) -> Self:
+        if isinstance(self.prior, MixturePriorConfig) and self.prior.agreement and not self.consistency.weight:
+            raise ValueError("prior.agreement compares augmented views: it needs consistency.weight > 0")
         return self
 
     @property
@@ -108,6 +122,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         self.background = LearnedBackground() if config.background == "learned" else None
         self.projection = ProjectionHead(self.latent_dim) if config.consistency.weight else None
         self.classifier = nn.Linear(self.latent_dim, len(self.class_names)) if config.loss.classes else None
+        self.prior: MixturePrior | None = None
+        if isinstance(config.prior, MixturePriorConfig):
+            self.prior = MixturePrior(self.latent_dim, config.prior)
         if self.classifier is not None and len(self.class_names) < 2:
             raise InputError(
                 "loss.classes needs a detector of several classes: pass classes=all, or loss.classes=0"
@@ -193,9 +210,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             features: the detector's feature maps, see `SSD.read`; used only if `reads_detector`.
 
         Returns:
-            The four terms of eq. 7, in nats per image; `details`, per image; `consistency` and `classes`, in nats
-            per object; terms without a weight are left out. `total` is their weighted sum, `mse` the mean squared
-            error of the reconstructions.
+            The four terms of eq. 7, in nats per image; `details`, per image; `consistency`, `class_agreement` and
+            `classes`, in nats per object; terms without a weight are left out. `total` is their weighted sum,
+            `mse` the mean squared error of the reconstructions.
         """
         _ = objects.per_image  # Computed here, before a GPU has much queued work to wait for.
         if objects.anchor_index is None:
@@ -205,6 +222,8 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         scene = self.decode(sampled)
         weights = self.config.loss
         terms = elbo_terms(images, latents, scene, self.config.encoder, weights.shared_pixels, weights.details > 0)
+        if self.prior is not None:
+            terms |= self.prior.terms(latents, views)
         total = (
             weights.image * terms["nll_image"]
             + weights.objects * terms["nll_objects"]
@@ -217,6 +236,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         if views:
             terms["consistency"] = self.agreement(latents, views)
             total = total + self.config.consistency.weight * per_image * terms["consistency"]
+        if "class_agreement" in terms:
+            assert isinstance(self.config.prior, MixturePriorConfig)
+            total = total + self.config.prior.agreement * per_image * terms["class_agreement"]
         if self.classifier is not None:
             terms["classes"] = self.class_loss(Objects.cat([sampled, *(view.objects for view in views)]))
             total = total + weights.classes * per_image * terms["classes"]
@@ -278,6 +300,27 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             again.append((self.projection(view.objects.z_what), view.rows))
         return agreement(self.projection(latents.z_what), again, TEMPERATURE, config.decoupled)
 
+    @property
+    def num_clusters(self) -> int:
+        """Number of components of a mixture prior; 0 with a normal one."""
+        return self.config.prior.components if isinstance(self.config.prior, MixturePriorConfig) else 0
+
+    def cluster_probs(self, z_what: Tensor) -> Tensor:
+        """Computes the probabilities of the mixture prior's components, float (M, K), without gradients.
+
+        Args:
+            z_what: float (M, D), posterior means, as `encode` returns them.
+
+        Raises:
+            ValueError: if the prior is no mixture.
+        """
+        if self.prior is None:
+            raise ValueError(
+                "this model has no mixture prior: train one with model.prior, see the preset tiny-mixture"
+            )
+        with torch.no_grad():
+            return self.prior.cluster_probs(z_what)
+
     def class_loss(self, objects: Objects) -> Tensor:
         """Computes the cross-entropy of objects' labels, predicted from `z_what`, in nats per object."""
         if self.classifier is None or objects.z_what is None or objects.labels is None:
@@ -293,77 +336,3 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         what = latents.z_what + latents.z_what_scale * rows.randn_like(latents.z_what)
         depth = latents.z_depth + self.config.encoder.depth_scale * rows.randn_like(latents.z_depth)
         return latents.replace(z_what=what, z_depth=depth)
-
-
-def elbo_terms(
-    images: Tensor,
-    latents: Objects,
-    scene: Scene,
-    config: LatentConfig,
-    shared_pixels: bool = False,
-    details: bool = False,
-) -> dict[str, Tensor]:
-    """Computes the four terms of eq. 7, and details, unweighted, in nats per image, averaged over the batch.
-
-    Args:
-        images: float (B, 3, H, W) in [0, 1].
-        latents: the posterior's means and scales.
-        scene: the scene that was decoded from a sample.
-        config: the standard deviations.
-        shared_pixels: see `LossConfig`.
-        details: whether to compute `details`, see `LossConfig`.
-
-    Returns:
-        `nll_image`: summed over pixels. `nll_objects`: the negative log-likelihood of the image cropped at each
-        object's box, summed over pixels and averaged over an image's objects (0 for an image without objects).
-        `kl_what`, `kl_depth`: summed over objects. `details`: `laplacian_l1`, averaged like `nll_objects`.
-    """
-    if latents.z_what is None or latents.z_what_scale is None or latents.z_depth is None:
-        raise ValueError("latents need z_what, z_what_scale and z_depth")
-    B, S = normalizer(latents.batch_size, images.device), scene.appearances.shape[-1]
-    crops = crop_glimpses(images, latents.boxes, latents.image_index, S)
-    decoded = scene.appearances
-    if scene.background is not None and scene.alpha is not None:
-        # An object need not reconstruct the background that is visible in its box.
-        behind = crop_glimpses(scene.background, latents.boxes, latents.image_index, S)
-        decoded = decoded + (1 - scene.alpha) * behind
-    per_pixel, shares = bernoulli_nll(decoded, crops), None
-    if shared_pixels:
-        assert scene.alpha is not None
-        size = (images.shape[-2], images.shape[-1])
-        boxes = with_area(latents.boxes, size[0])
-        place = (boxes, latents.z_depth, latents.image_index, latents.per_image, size)
-        shares = pixel_shares(scene.alpha, *place)
-        per_pixel = per_pixel * shares
-    per_image = 1 / (latents.counts[latents.image_index] * B)
-    terms = {
-        "nll_image": bernoulli_nll(scene.reconstructions, images).sum() / B,
-        "nll_objects": (per_pixel.sum(dim=(1, 2, 3)) * per_image).sum(),
-        "kl_what": normal_kl(latents.z_what, latents.z_what_scale).sum() / B,
-        "kl_depth": normal_kl(latents.z_depth, config.depth_scale).sum() / B,
-    }
-    if details:
-        terms["details"] = (laplacian_l1(decoded, crops, shares) * per_image).sum()
-    return terms
-
-
-# The optimiser moves a parameter by about its learning rate per step, whatever the gradient: the gain lets a
-# background change from grey to black or white within some hundred steps.
-_BACKGROUND_GAIN = 8.0
-
-
-class LearnedBackground(nn.Module):
-    """One coarse background image that all scenes share, for a fixed camera or a common mean colour.
-
-    Args:
-        cells: side of the background in pixels, before it is enlarged bilinearly.
-    """
-
-    def __init__(self, cells: int = 32) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(1, 3, cells, cells))
-
-    def forward(self, batch_size: int, size: tuple[int, int]) -> Tensor:
-        """Computes the background float (B, 3, H, W) in [0, 1]."""
-        enlarged = F.interpolate(_BACKGROUND_GAIN * self.logits, size=size, mode="bilinear", align_corners=False)
-        return enlarged.sigmoid().expand(batch_size, -1, -1, -1)
