@@ -47,6 +47,64 @@ def test_a_missed_goal_is_written_with_its_distance(tables: Any, monkeypatch: py
     assert tables.goal_cells("file m >= 0.80") == ["≥ 0.80", "0.750", "**missed** by 0.050"]
 
 
+@pytest.fixture
+def trial(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Tables of other results: two trainings by today's plan, and one by an earlier one."""
+    settings = tables.cpu_settings()["ssdir"]
+    earlier = settings | {"train_images": settings["train_images"] - 1}
+    records = [
+        {
+            "group": group,
+            "metrics": {"m": value, "none": None},
+            "provenance": {"wall_seconds": 1.0, "config": {"measure": measure}},
+        }
+        for group, value, measure in (
+            ("ssdir", 0.5, settings),
+            ("ssdir", 0.7, settings),
+            ("glimpses", 0.9, earlier),
+        )
+    ]
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "trial.json").write_text(json.dumps({"left_out": [], "records": records}))
+    tables.content.cache_clear()
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    yield tables
+    tables.content.cache_clear()
+
+
+def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> None:
+    models = {
+        "ours": ["cpu/trial:ssdir", "cpu/absent:ssdir"],
+        "theirs": ["cpu/trial:glimpses", "published:SSDIR"],
+        "absent": "cpu/absent:ssdir",
+        "typed": {"m": 1},
+    }
+    text = trial.models_by_metrics("models", models, {"M": "m .2 ±", "other": "none"})
+    assert text.splitlines()[2:] == [
+        "| ours | 0.60 ± 0.10 | – |",
+        "| typed | 1.00 | – |",
+        "",
+        "Not measured yet: theirs; absent.",
+    ]
+    columns = trial.models_by_metrics("metrics", models, {"M": "m"}).splitlines()
+    assert columns[0] == "| | ours | typed |"
+    assert columns[2] == "| M | 0.600 | 1.000 |"
+    assert trial.models_by_metrics("models", {"absent": "cpu/absent:a"}, {"M": "m"}) == "Not measured yet: absent."
+
+
+def test_a_goal_may_be_another_models_figure_less_its_deviation(trial: Any) -> None:
+    assert trial.goal_cells("cpu/trial:ssdir m >= 0.6") == ["≥ 0.6", "0.600 ± 0.100", "met"]
+    assert trial.goal_cells("cpu/trial:ssdir m .2 >= cpu/trial:ssdir - ±") == ["≥ 0.50", "0.60 ± 0.10", "met"]
+    assert trial.goal_cells("cpu/trial:ssdir m >= cpu/trial:glimpses - ±") == ["≥ –", "0.600", "not measured yet"]
+    assert trial.goal_cells("cpu/trial:glimpses m >= 0.6") == ["≥ 0.6", "–", "not measured yet"]
+
+
+def test_published_figures_are_those_of_the_package(trial: Any) -> None:
+    metrics = trial.measured(["published:SPACE"])
+    assert trial.figure(metrics, "published/accuracy .4 ±") == "0.2121 ± 0.0432"
+    assert trial.figure(metrics, "published/mse/clevr .5 ±") == "0.02803"
+
+
 def test_rows_of_photographs_are_means_over_seeds_with_models_first(
     tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

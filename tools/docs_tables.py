@@ -20,7 +20,7 @@ import json
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ from ssdir.formatting import rounded
 from ssdir.models.catalogue import list_models
 from ssdir.models.shipped import WEIGHTS_FILE, model_cards
 from ssdir.object_table import OBJECT_COLUMNS, TRACK_COLUMNS, ObjectColumn
+from ssdir.reports.paper import PROBE, RECONSTRUCTION, SURFACE, Generation
+from ssdir.reproduce.figures import order_table
+from ssdir.reproduce.plan import expand, read_plan
+from ssdir.reproduce.surface import measured_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -62,40 +66,85 @@ def content(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def trainings_of(file: str, run: str) -> list[dict[str, Any]]:
+    """Returns the trainings of a run in an experiment's file; none where they are not measured by today's plan.
+
+    Results of scale `cpu` by an earlier plan had the same names, and probes that learned from other objects.
+    """
+    if not (RESULTS / f"{file}.json").exists():
+        return []
+    records = [record for record in content(file)["records"] if record["group"] == run]
+    if file.startswith("cpu/"):
+        settings = cpu_settings().get(run)
+        return [each for each in records if each["provenance"]["config"].get("measure", settings) == settings]
+    return records
+
+
+@cache
+def cpu_settings() -> dict[str, Any]:
+    """Returns how each run of the plan `cpu` is measured, as results have it."""
+    plan = read_plan("cpu")
+    return {group: expand(plan, group)[0].measure.model_dump(mode="json") for group in plan.runs}
+
+
+def is_measured(source: str | Sequence[str] | Mapping[str, float]) -> bool:
+    """Returns whether there are results of a model of `docs_tables.yaml`, published ones aside."""
+    if isinstance(source, str):
+        file, _, run = source.partition(":")
+        return file != "published" and bool(
+            trainings_of(file, run) if run else (RESULTS / f"{file}.json").exists()
+        )
+    return isinstance(source, Mapping) or any(is_measured(each) for each in source)
+
+
+def published(method: str) -> dict[str, float]:
+    """Returns a method's figures in the paper, and its authors' reconstruction errors by data set."""
+    figures = {"published/accuracy": PROBE[method]["accuracy"]}
+    figures |= {f"published/mse/{data}": methods[method] for data, methods in RECONSTRUCTION.items()}
+    metrics = {}
+    for name, (mean, *deviation) in figures.items():
+        metrics |= {name: mean} | ({f"± {name}": deviation[0]} if deviation else {})
+    return metrics
+
+
 def measured(source: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
-    """Returns the metrics of a model of `docs_tables.yaml`.
+    """Returns the metrics of a model of `docs_tables.yaml`; none where it is not measured.
 
     Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `wall_minutes`,
-    `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`; and `probe/error_over_pooled`.
+    `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
     """
     if isinstance(source, Mapping):
         return dict(source)
     if not isinstance(source, str):
         return {name: value for each in source for name, value in measured(each).items()}
     file, _, run = source.partition(":")
-    trainings = [each for each in content(file)["records"] if each["group"] == run] if run else [content(file)]
-    if not trainings:
-        raise KeyError(f"results/{file}.json has no run {run}")
+    if file == "published":
+        return published(run)
+    trainings = trainings_of(file, run) if run else [content(file)] if is_measured(source) else []
     metrics = {}
-    for name in trainings[0]["metrics"]:
-        values = [training["metrics"][name] for training in trainings]
-        if isinstance(values[0], int | float):
+    for name in {name: None for training in trainings for name in training["metrics"]}:
+        values = [training["metrics"].get(name) for training in trainings]
+        values = [value for value in values if isinstance(value, int | float)]
+        if values:
             metrics[name] = statistics.fmean(values)
-            if len(values) > 1:
-                metrics[f"± {name}"] = statistics.pstdev(values)
-    made = [training["provenance"] for training in trainings]
-    metrics["wall_minutes"] = made[0]["wall_seconds"] / 60
-    if "cpu_seconds" in made[0]:
+        if len(values) > 1:
+            metrics[f"± {name}"] = statistics.pstdev(values)
+    return metrics | times([training["provenance"] for training in trainings])
+
+
+def times(made: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the times of the trainings that metrics are from."""
+    metrics = {}
+    if made:
+        metrics["wall_minutes"] = made[0]["wall_seconds"] / 60
+    if made and "cpu_seconds" in made[0]:
         metrics["cpu_minutes_per_core"] = sum(made[0]["cpu_seconds"].values()) / made[0]["cpu_count"] / 60
-    if "training" in made[0]:
+    if made and "training" in made[0]:
         seconds = [sum(each["training"]["wall_seconds"].values()) for each in made]
         metrics |= {
             "training_seconds": statistics.fmean(seconds),
             "training_minutes": statistics.fmean(seconds) / 60,
         }
-    if "probe/pooled_features/accuracy" in metrics:
-        pooled_error = 1 - metrics["probe/pooled_features/accuracy"]
-        metrics["probe/error_over_pooled"] = (1 - metrics["probe/accuracy"]) / pooled_error
     return metrics
 
 
@@ -111,25 +160,41 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(metrics: Mapping[str, float], quoted: str) -> str:
-    """Returns a metric, `NAME` or `NAME .DIGITS`, as text; a dash where the model does not have it."""
-    name, _, digits = quoted.partition(" .")
-    return f"{metrics[name]:.{digits or 3}f}" if name in metrics else "–"
+    """Returns a metric as text; a dash where the model does not have it.
+
+    Args:
+        metrics: of the model.
+        quoted: `NAME`, `NAME .DIGITS`, or either with ` ±`, for the deviation beside it where there is one.
+    """
+    asked = quoted.removesuffix(" ±")
+    name, _, digits = asked.partition(" .")
+    if name not in metrics:
+        return "–"
+    mean = f"{metrics[name]:.{digits or 3}f}"
+    if asked == quoted or f"± {name}" not in metrics:
+        return mean
+    return f"{mean} ± {metrics[f'± {name}']:.{digits or 3}f}"
 
 
 def models_by_metrics(rows: str, models: Mapping[str, Any], metrics: Mapping[str, str]) -> str:
-    """Returns a table of metrics of models."""
-    sources = {label.strip(): measured(source) for label, source in models.items()}
+    """Returns a table of metrics of models, and below it which of them are not measured yet."""
+    shown = {label.strip(): measured(source) for label, source in models.items() if is_measured(source)}
+    missing = not_measured(label.strip() for label, source in models.items() if not is_measured(source))
+    if not shown:
+        return missing
     if rows == "metrics":
         cells = [
-            [label, *(figure(source, quoted) for source in map(measured, models.values()))]
-            for label, quoted in metrics.items()
+            [label, *(figure(source, quoted) for source in shown.values())] for label, quoted in metrics.items()
         ]
-        return table(["", *sources], cells)
-    cells = [
-        [label.strip(), *(figure(measured(source), quoted) for quoted in metrics.values())]
-        for label, source in models.items()
-    ]
-    return table(["", *metrics], cells)
+        return "\n\n".join(filter(None, (table(["", *shown], cells), missing)))
+    cells = [[label, *(figure(source, quoted) for quoted in metrics.values())] for label, source in shown.items()]
+    return "\n\n".join(filter(None, (table(["", *metrics], cells), missing)))
+
+
+def not_measured(labels: Iterable[str]) -> str:
+    """Returns a sentence that names what is not measured yet; nothing where all is."""
+    names = "; ".join(labels)
+    return textwrap.fill(f"Not measured yet: {names}.", 120, break_long_words=False) if names else ""
 
 
 def goals(goals: Mapping[str, str]) -> str:
@@ -140,16 +205,23 @@ def goals(goals: Mapping[str, str]) -> str:
 def goal_cells(text: str) -> list[str]:
     """Returns goal, measurement and verdict; for a missed goal, the verdict says by how much.
 
-    The goal is a number, or another record, whose figure of the same metric is to be reached.
+    The goal is a number, or another record, whose figure of the same metric is to be reached; with ` - ±`, that
+    less its standard deviation over trainings.
     """
-    source, quoted, sign, limit = re.fullmatch(r"(\S+) (.+) ([<>])= (\S+)", text).groups()  # type: ignore[union-attr]
+    source, quoted, sign, limit, less = re.fullmatch(r"(\S+) (.+) ([<>])= (\S+)( - ±)?", text).groups()  # type: ignore[union-attr]
     name, _, digits = quoted.partition(" .")
-    value = measured(source)[name]
-    goal = measured(limit)[name] if "/" in limit else float(limit)
-    limit = f"{goal:.{digits or 3}f}" if "/" in limit else limit
-    miss = max(0.0, goal - value if sign == ">" else value - goal)
-    verdict = f"**missed** by {miss:.{digits or 3}f}" if miss else "met"
-    return [f"{'≥' if sign == '>' else '≤'} {limit}", f"{value:.{digits or 3}f}", verdict]
+    ours, digits, symbol = measured(source), digits or "3", "≥" if sign == ">" else "≤"
+    if "/" in limit:
+        other = measured(limit)
+        goal = other[name] - (other.get(f"± {name}", 0.0) if less else 0.0) if name in other else None
+        limit = "–" if goal is None else f"{goal:.{digits}f}"
+    else:
+        goal = float(limit)
+    if name not in ours or goal is None:
+        return [f"{symbol} {limit}", figure(ours, quoted), "not measured yet"]
+    miss = max(0.0, goal - ours[name] if sign == ">" else ours[name] - goal)
+    verdict = f"**missed** by {miss:.{digits}f}" if miss else "met"
+    return [f"{symbol} {limit}", figure(ours, f"{quoted} ±"), verdict]
 
 
 def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
@@ -184,15 +256,32 @@ for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_tex
 
 @generated
 def figure4() -> str:
-    errors: dict[str, dict[str, str]] = {}
-    for record in content("cpu/figure4")["records"]:
-        scatter = record["scatter"]
-        grids = f"grids {min(scatter['grids'])}–{max(scatter['grids'])}"
-        sides = f"{scatter['min_size']:.2f}–{scatter['max_size']:.2f}"
-        errors.setdefault(sides, {})[grids] = f"{record['metrics']['reconstruction/mse']:.4f}"
-    grids = list(next(iter(errors.values())))
-    rows = [[sides, *(by_grid[each] for each in grids)] for sides, by_grid in errors.items()]
-    return table(["sides of digits, of the image's", *grids], rows)
+    """Fig. 4's errors, measured here and by the authors, by sides of digits and grids."""
+    ours = figure4_errors()
+    if not ours:
+        return "Not measured yet."
+    grids = sorted({point.grids for point in ours})
+    rows = []
+    for name, errors in (("here", ours), ("the authors", SURFACE)):
+        for side in sorted({(point.smallest, point.largest) for point in ours}):
+            cells = [errors.get(Generation(each, *side)) for each in grids]
+            shown = ["–" if error is None else f"{error:.4f}" for error in cells]
+            rows.append([f"{name}, {side[0]:.2f}–{side[1]:.2f}", *shown])
+    return table(["sides of digits, of the image's", *(f"grids {first}–{last}" for first, last in grids)], rows)
+
+
+@generated
+def figure4_order() -> str:
+    """How often harder data have the larger error, and how alike both surfaces are."""
+    ours = figure4_errors()
+    if not ours:
+        return "Not measured yet."
+    order = order_table(ours)
+    return table(order.header, [[row.label, *row.values] for group in order.groups for row in group.rows])
+
+
+def figure4_errors() -> dict[Generation, float]:
+    return measured_errors(trainings_of("cpu/figure4", "sizes"))
 
 
 SPEED = {
@@ -659,6 +748,17 @@ def robustness_memory() -> str:
         for peak, images in zip(memory["peak_mib"], memory["images"], strict=True)
     )
     return f"`encode` needs no more memory for many small pictures than for few: at most {peaks}."
+
+
+@generated
+def readme_demo() -> str:
+    """What the demo does, and how long it takes."""
+    minutes = measured("demo/metrics")["cpu_minutes_per_core"]
+    cores = content("demo/metrics")["provenance"]["cpu_count"]
+    return (
+        f"`make demo` trains a model of digits and writes `demo/report.html`: {minutes:.1f} minutes of CPU time "
+        f"on each of {cores} cores, longer by the clock if they are busy."
+    )
 
 
 @generated

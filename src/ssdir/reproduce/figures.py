@@ -153,19 +153,21 @@ class Surface(Experiment):
             True,
             "figure4",
         )
-        return Section(self.title, self.paragraphs(results), figures=[figure], table=_order_table(ours, theirs))
+        return Section(self.title, self.paragraphs(results), figures=[figure], table=order_table(ours))
 
 
-def _order_table(ours: Errors, theirs: Errors) -> Table:
-    """Builds the table of how often harder data have the larger error, and of how alike both surfaces are."""
-    surfaces = (ours, theirs, SURFACE)
+def order_table(ours: Errors) -> Table:
+    """Builds the table of how often harder data have the larger error, here and by the authors, and of how alike
+    both surfaces are.
+    """
+    surfaces = (ours, {point: error for point, error in SURFACE.items() if point in ours}, SURFACE)
     rows = []
     for field, change in CHANGES.items():
         orders = [order(errors, field) for errors in surfaces]
         if orders[0].pairs:
             note = "Pairs of neighbouring data sets of which the harder one has the larger error."
             rows.append(Row(change, note, [each.text if each.pairs else MISSING for each in orders]))
-    correlation = rank_correlation(ours, theirs)
+    correlation = rank_correlation(ours, SURFACE)
     if correlation is not None:
         note = "Spearman's; 1 where both surfaces rank the data sets equally."
         rows.append(
