@@ -78,17 +78,19 @@ def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> Non
         "theirs": ["cpu/trial:glimpses", "published:SSDIR"],
         "absent": "cpu/absent:ssdir",
         "typed": {"m": 1},
+        "typed ": {"m": 2},
     }
     text = trial.models_by_metrics("models", models, {"M": "m .2 ±", "other": "none"})
     assert text.splitlines()[2:] == [
         "| ours | 0.60 ± 0.10 | – |",
         "| typed | 1.00 | – |",
+        "| typed | 2.00 | – |",
         "",
         "Not measured yet: theirs; absent.",
     ]
     columns = trial.models_by_metrics("metrics", models, {"M": "m"}).splitlines()
-    assert columns[0] == "| | ours | typed |"
-    assert columns[2] == "| M | 0.600 | 1.000 |"
+    assert columns[0] == "| | ours | typed | typed |"
+    assert columns[2] == "| M | 0.600 | 1.000 | 2.000 |"
     assert trial.models_by_metrics("models", {"absent": "cpu/absent:a"}, {"M": "m"}) == "Not measured yet: absent."
 
 

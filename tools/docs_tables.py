@@ -178,17 +178,17 @@ def figure(metrics: Mapping[str, float], quoted: str) -> str:
 
 def models_by_metrics(rows: str, models: Mapping[str, Any], metrics: Mapping[str, str]) -> str:
     """Returns a table of metrics of models, and below it which of them are not measured yet."""
-    shown = {label.strip(): measured(source) for label, source in models.items() if is_measured(source)}
+    shown = [(label.strip(), measured(source)) for label, source in models.items() if is_measured(source)]
     missing = not_measured(label.strip() for label, source in models.items() if not is_measured(source))
     if not shown:
         return missing
     if rows == "metrics":
-        cells = [
-            [label, *(figure(source, quoted) for source in shown.values())] for label, quoted in metrics.items()
-        ]
-        return "\n\n".join(filter(None, (table(["", *shown], cells), missing)))
-    cells = [[label, *(figure(source, quoted) for quoted in metrics.values())] for label, source in shown.items()]
-    return "\n\n".join(filter(None, (table(["", *metrics], cells), missing)))
+        cells = [[label, *(figure(source, quoted) for _, source in shown)] for label, quoted in metrics.items()]
+        text = table(["", *(label for label, _ in shown)], cells)
+    else:
+        cells = [[label, *(figure(source, quoted) for quoted in metrics.values())] for label, source in shown]
+        text = table(["", *metrics], cells)
+    return f"{text}\n\n{missing}" if missing else text
 
 
 def not_measured(labels: Iterable[str]) -> str:
