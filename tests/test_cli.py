@@ -128,7 +128,8 @@ def test_scatter_leaves_defaults_to_the_configs_and_its_help_states_them() -> No
         (["--train", "0", "--val", "0", "--test", "0"], "0 images"),
         (["--frames", "3", "--train", "0", "--val", "0", "--test", "0"], "0 clips"),
         (["--frames", "3", "--objects", "9-2"], "objects must be a range within 1 ... 250, got 9 to 2"),
-        (["--frames", "3", "--grids", "2,3"], "--grids and --position-variance are of images"),
+        (["--frames", "3", "--grids", "2,3"], "--grids, --position-variance and --colours are of images"),
+        (["--frames", "3", "--colours"], "--colours are of images"),
         (["--difficulty", "hard"], "--difficulty is of clips"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssdir.training.muon import orthogonalize
 from ssdir.training.recipe import StageConfig
-from ssdir.training.steps import build_optimizer, load_optimizer
+from ssdir.training.steps import build_optimizer, build_schedule, load_optimizer
 
 LR = 0.01
 
@@ -93,3 +93,19 @@ def test_a_loaded_optimizer_goes_on_in_another_memory_layout() -> None:
             module.net(images).square().sum().backward()
             optimizer.step()
     torch.testing.assert_close(halves.net.weight, whole.net.weight)
+
+
+def test_the_exponential_schedule_warms_up_and_halves() -> None:
+    """The authors of Slot Attention multiply min(1, step / warmup) and 0.5^(step / half life)."""
+    config = StageConfig(schedule="exponential", lr=LR, warmup_steps=4, half_life=8)
+    optimizer = build_optimizer(Net(), config)
+    schedule = build_schedule(optimizer, config, steps=100)
+    assert schedule is not None
+    rates = []
+    for _ in range(17):
+        rates.append(optimizer.param_groups[0]["lr"] / LR)
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0
+    assert rates[2] == pytest.approx(0.5 * 0.5**0.25)
+    assert [rates[4], rates[8], rates[16]] == pytest.approx([0.5**0.5, 0.5, 0.25])

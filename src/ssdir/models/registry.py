@@ -13,6 +13,7 @@ from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.models.glimpse_vae import GlimpseVAE, GlimpseVAEConfig
 from ssdir.models.pooled_features import PooledFeatures, PooledFeaturesConfig
+from ssdir.models.slots.model import SlotAttention, SlotAttentionConfig
 from ssdir.models.space.model import SPACE, SPACEConfig
 from ssdir.models.spair.model import SPAIR, SPAIRConfig
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
@@ -27,17 +28,24 @@ AnyModelConfig: TypeAlias = Annotated[
     | Annotated[GlimpseVAEConfig, Tag("GlimpseVAE")]
     | Annotated[PooledFeaturesConfig, Tag("PooledFeatures")]
     | Annotated[SPACEConfig, Tag("SPACE")]
-    | Annotated[SPAIRConfig, Tag("SPAIR")],
+    | Annotated[SPAIRConfig, Tag("SPAIR")]
+    | Annotated[SlotAttentionConfig, Tag("SlotAttention")],
     Discriminator(
         _kind,
         custom_error_type="model_kind",
-        custom_error_message="kind must be one of SSDIR, GlimpseVAE, PooledFeatures, SPACE, SPAIR",
+        custom_error_message="kind must be one of SSDIR, GlimpseVAE, PooledFeatures, SPACE, SPAIR, SlotAttention",
     ),
 ]
 """The config of a recipe's model, chosen by `kind`; SSDIR where it is left out."""
 
 StoredConfig: TypeAlias = (
-    SSDConfig | SSDIRConfig | GlimpseVAEConfig | PooledFeaturesConfig | SPACEConfig | SPAIRConfig
+    SSDConfig
+    | SSDIRConfig
+    | GlimpseVAEConfig
+    | PooledFeaturesConfig
+    | SPACEConfig
+    | SPAIRConfig
+    | SlotAttentionConfig
 )
 """The config of any model in a folder: a recipe's, or that of the detector which a recipe trains first."""
 
@@ -48,6 +56,7 @@ MODELS: dict[str, tuple[type[ObjectModel], type[StoredConfig]]] = {
     "PooledFeatures": (PooledFeatures, PooledFeaturesConfig),
     "SPACE": (SPACE, SPACEConfig),
     "SPAIR": (SPAIR, SPAIRConfig),
+    "SlotAttention": (SlotAttention, SlotAttentionConfig),
 }
 """Each model and its config, by `kind`."""
 

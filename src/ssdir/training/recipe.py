@@ -38,7 +38,9 @@ class StageConfig(Config):
         weight_decay: decoupled weight decay.
         schedule: `constant`, as in the paper, or `one_cycle`: warm up, then anneal to zero. It is torch's
             `OneCycleLR`, which also moves AdamW's first beta (of Muon: of what is no matrix), from 0.95 to 0.85
-            at the largest rate.
+            at the largest rate. `exponential`: a linear warm-up, and all along a decay by half.
+        warmup_steps: steps of the warm-up of `exponential`.
+        half_life: steps in which `exponential` halves the learning rate.
         grad_clip: largest norm of the gradient; null for none.
     """
 
@@ -47,7 +49,9 @@ class StageConfig(Config):
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(5e-4, gt=0, lt=10)
     weight_decay: float = Field(0.0, ge=0, le=1e3)
-    schedule: Literal["constant", "one_cycle"] = "constant"
+    schedule: Literal["constant", "one_cycle", "exponential"] = "constant"
+    warmup_steps: int = Field(0, ge=0, le=10**9)
+    half_life: int = Field(100_000, ge=1, le=10**9)
     grad_clip: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 

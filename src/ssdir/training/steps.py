@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.vae import DetectedVAE
@@ -70,4 +70,11 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: StageConfig, steps:
     """The schedule of the learning rate over all steps of a stage; None where it is constant."""
     if config.schedule == "constant":
         return None
+    if config.schedule == "exponential":
+
+        def factor(step: int) -> float:
+            warm = min(1.0, step / config.warmup_steps) if config.warmup_steps else 1.0
+            return float(warm * 0.5 ** (step / config.half_life))
+
+        return LambdaLR(optimizer, factor)
     return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=0.15)

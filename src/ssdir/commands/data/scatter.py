@@ -14,7 +14,9 @@ from ssdir.formatting import counted
 
 def scatter(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    source: Annotated[str, typer.Option(help="digits, mnist, or a folder with a subfolder per class.")] = "digits",
+    source: Annotated[
+        str, typer.Option(help="digits, mnist, shapes, or a folder with a subfolder per class.")
+    ] = "digits",
     root: Annotated[
         Path | None, typer.Option(help="Folder with MNIST's files; without it, they are downloaded.")
     ] = None,
@@ -41,6 +43,10 @@ def scatter(
     ] = None,
     position_variance: Annotated[
         float | None, typer.Option(help="Of images: how far objects leave their cells' centres; 0.7.")
+    ] = None,
+    colours: Annotated[
+        bool | None,
+        typer.Option("--colours", help="Of images: objects in plain colours, with masks, not as COCO."),
     ] = None,
     train: Annotated[int | None, typer.Option(help="Training images (10,000) or clips (400).")] = None,
     val: Annotated[int | None, typer.Option(help="Validation images (1,000) or clips (40).")] = None,
@@ -70,6 +76,7 @@ def scatter(
         "max_size": max_size,
         "objects": None if objects is None else [part.strip() for part in objects.split("-")],
         "position_variance": position_variance,
+        "colours": colours,
         "train": train,
         "val": val,
         "test": test,
@@ -78,8 +85,8 @@ def scatter(
     given = {name: value for name, value in options.items() if value is not None}
     if frames is None and difficulty != "standard":
         raise InputError("--difficulty is of clips: give their number of frames too, such as --frames 30")
-    if frames is not None and (grids is not None or position_variance is not None):
-        raise InputError("--grids and --position-variance are of images: leave them out with --frames")
+    if frames is not None and (grids is not None or position_variance is not None or colours):
+        raise InputError("--grids, --position-variance and --colours are of images: leave them out with --frames")
     config: ScatterConfig | MovingConfig
     with progress("scattering") as advance:
         if frames is None:

@@ -7,7 +7,7 @@ over those before it. Where an earlier glyph already fills a cell, nothing is ad
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -30,6 +30,19 @@ MIN_BOX_SIDE = 3
 MIN_INSIDE = 0.5
 """An object with less than this share of its tight box inside the image is left out."""
 
+COLOURS = {
+    "blue": (0, 0, 255),
+    "cyan": (0, 255, 255),
+    "green": (0, 255, 0),
+    "magenta": (255, 0, 255),
+    "red": (255, 0, 0),
+    "yellow": (255, 255, 0),
+}
+"""The colours of objects, RGB."""
+
+BRIGHT_FROM = 128
+"""The least intensity of a glyph's pixel that is coloured: at an edge, half of the pixel is the glyph's."""
+
 MAX_GRID = 15
 """The finest grid, because an 8-bit map has 255 numbers for objects."""
 
@@ -44,6 +57,7 @@ class ScatterConfig(Config):
         max_size: largest glyph side, as a fraction of the canvas, in (0, 1].
         position_variance: how far a glyph's centre may leave its cell's, in half cells, 0 ... 2.
         filled_threshold: a cell of which a larger share is covered by boxes takes no glyph, 0 ... 1.
+        colours: each object has one of six plain colours, without shades, and its visible pixels are a mask.
         objects: least and most cells of an image that a glyph is placed in if there is room; None for half to all.
         train: number of training images.
         val: number of validation images.
@@ -57,6 +71,7 @@ class ScatterConfig(Config):
     max_size: float = Field(default=384 / 512, gt=0, le=1)
     position_variance: float = Field(default=0.7, ge=0, le=2)
     filled_threshold: float = Field(default=0.4, ge=0, le=1)
+    colours: bool = False
     objects: tuple[int, int] | None = None
     train: int = Field(default=10_000, ge=0)
     val: int = Field(default=1_000, ge=0)
@@ -111,11 +126,13 @@ class ScatteredImage:
     """A generated image and its objects, in draw order: a later one covers an earlier one.
 
     Attributes:
-        image: uint8 (H, W), grey.
+        image: uint8 (H, W), grey; (H, W, 3), RGB, of objects with colours.
         boxes_px: int32 (n, 4), xyxy, half-open, tight around the object's ink inside the image.
         labels: int64 (n,), the glyphs' classes.
         source_index: int64 (n,), the glyphs' numbers in their source.
         visible: float32 (n,) in [0, 1], the share of the object's ink that no later one covers.
+        mask: uint8 (H, W), of objects with colours: i + 1 where object i is visible, 0 elsewhere.
+        colours: the colours' names, of objects with colours.
     """
 
     image: Image8
@@ -123,6 +140,8 @@ class ScatteredImage:
     labels: NDArray[np.int64]
     source_index: NDArray[np.int64]
     visible: NDArray[np.float32]
+    mask: Image8 | None = None
+    colours: tuple[str, ...] = ()
 
 
 def image_rng(seed: int, split: SplitName, index: int) -> np.random.Generator:
@@ -159,19 +178,29 @@ def scatter_image(glyphs: Glyphs, config: ScatterConfig, rng: np.random.Generato
         glyph = int(which * len(glyphs.images))
         if canvas.paste(glyphs.images[glyph], side, x + (2 * right - 1) * reach, y + (2 * down - 1) * reach):
             pasted.append(glyph)
-    return ScatteredImage(
+    scattered = ScatteredImage(
         image=canvas.image,
         boxes_px=np.array(canvas.boxes, dtype=np.int32).reshape(-1, 4),
         labels=glyphs.labels[pasted],
         source_index=glyphs.indices[pasted],
         visible=canvas.visible(),
     )
+    return _coloured(scattered, canvas.owners, rng) if config.colours else scattered
+
+
+def _coloured(scattered: ScatteredImage, owners: Image8, rng: np.random.Generator) -> ScatteredImage:
+    """Gives the objects random colours; `owners` is uint8 (H, W), the object of each pixel from 1 on, or 0."""
+    names = [*COLOURS]
+    colours = tuple(names[number] for number in rng.integers(len(names), size=len(scattered.labels)))
+    mask = np.where(scattered.image >= BRIGHT_FROM, owners, 0).astype(np.uint8)
+    table = np.array([(0, 0, 0), *(COLOURS[name] for name in colours)], dtype=np.uint8)
+    return replace(scattered, image=table[mask], mask=mask, colours=colours)
 
 
 def scattered_objects(scattered: ScatteredImage) -> Objects:
     """Returns the true objects of an image as `Objects` of batch size 1; `z_depth` is the draw order."""
     num_objects = len(scattered.labels)
-    height, width = scattered.image.shape
+    height, width = scattered.image.shape[:2]
     boxes = torch.from_numpy(scattered.boxes_px) / torch.tensor([width, height, width, height])
     return Objects(
         image_index=torch.zeros(num_objects, dtype=torch.int64),
@@ -233,7 +262,7 @@ class _Canvas:
         self.image: Image8 = np.zeros((canvas, canvas), dtype=np.uint8)
         self.filled = 0
         self.boxes: list[_Box] = []
-        self._owners: Image8 = np.zeros((canvas, canvas), dtype=np.uint8)
+        self.owners: Image8 = np.zeros((canvas, canvas), dtype=np.uint8)
         self._covered: Image8 = np.zeros((canvas, canvas), dtype=np.uint8)
         self._ink_pixels: list[int] = []
 
@@ -258,7 +287,7 @@ class _Canvas:
         ink = ink[y1 - top : y2 - top, x1 - left : x2 - left]
         owner = cv2.threshold(ink, 0, len(self.boxes) + 1, cv2.THRESH_BINARY)[1]
         cv2.copyTo(ink, ink, self.image[y1:y2, x1:x2])
-        cv2.copyTo(owner, owner, self._owners[y1:y2, x1:x2])
+        cv2.copyTo(owner, owner, self.owners[y1:y2, x1:x2])
         self._ink_pixels.append(cv2.countNonZero(ink))
         self.boxes.append(box)
         self._cover(box)
@@ -299,5 +328,5 @@ class _Canvas:
 
     def visible(self) -> NDArray[np.float32]:
         """Returns the share of each object's ink that is still visible."""
-        counts = np.bincount(self._owners.ravel(), minlength=len(self.boxes) + 1)[1:]
+        counts = np.bincount(self.owners.ravel(), minlength=len(self.boxes) + 1)[1:]
         return (counts / np.array(self._ink_pixels, dtype=np.float64)).astype(np.float32)

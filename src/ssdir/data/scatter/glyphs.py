@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8, read_image, shrink
 from ssdir.data.readers.splits import SPLITS, SplitName
+from ssdir.data.scatter.shapes import SHAPES, draw_shape, shape_angles
 from ssdir.errors import InputError, nearest
 
-SOURCES = ("digits", "mnist")
+SOURCES = ("digits", "mnist", "shapes")
 """The named sources; any other source is a folder's path."""
 
 INK_THRESHOLD = 26
@@ -28,6 +29,7 @@ INK_THRESHOLD = 26
 # These are the shares of train, val and test.
 _DIGITS_SHARES = (0.60, 0.15, 0.25)
 _FOLDER_SHARES = (0.70, 0.10, 0.20)
+_SHAPES_SHARES = (0.60, 0.15, 0.25)
 # The last twelfth of MNIST's 60,000 training digits, 5,000, is for validation.
 _MNIST_VAL_DIVISOR = 12
 _MAX_DIGIT = 9
@@ -74,6 +76,7 @@ def load_glyphs(source: str, split: SplitName, root: Path | None = None) -> Glyp
         source: one of
             "digits": scikit-learn's 1,797 handwritten 8×8 digits, split 60/15/25 % in every class;
             "mnist": 70,000 handwritten 28×28 digits; the last 5,000 of the training part are "val";
+            "shapes": ellipses, hearts and squares at 40 angles each, split 60/15/25 % by angle;
             a folder with a subfolder of glyph images per class, split 70/10/20 % by a hash of the file
             names. Images with a bright border are taken for dark ink on light paper, and inverted.
         split: "train", "val" or "test"; no glyph is in two of them, and they never change.
@@ -88,6 +91,7 @@ def load_glyphs(source: str, split: SplitName, root: Path | None = None) -> Glyp
     loaders: dict[str, Callable[[], Glyphs]] = {
         "digits": lambda: _load_digits(split),
         "mnist": lambda: _load_mnist(split, root),
+        "shapes": lambda: _load_shapes(split),
     }
     if source in loaders:
         glyphs = loaders[source]()
@@ -129,6 +133,19 @@ def _load_digits(split: SplitName) -> Glyphs:
     indices = np.array(sorted(chosen), dtype=np.int64)
     images = np.rint(bunch.images[indices] * (255 / 16)).astype(np.uint8)
     return Glyphs(list(images), labels[indices], [str(digit) for digit in range(10)], "digits", indices)
+
+
+def _load_shapes(split: SplitName) -> Glyphs:
+    images: list[Image8] = []
+    labels: list[int] = []
+    indices: list[int] = []
+    for label, shape in enumerate(SHAPES):
+        angles = shape_angles(shape)
+        for number in sorted(_part([*range(len(angles))], f"shapes/{shape}/{{}}", _SHAPES_SHARES, split)):
+            images.append(draw_shape(shape, angles[number]))
+            labels.append(label)
+            indices.append(label * len(angles) + number)
+    return Glyphs(images, np.array(labels), [*SHAPES], "shapes", np.array(indices))
 
 
 def _part(members: list[int], key: str, shares: tuple[float, float, float], split: SplitName) -> list[int]:

@@ -1,8 +1,8 @@
-"""Writes generated scenes as a COCO folder."""
+"""Writes generated scenes as a COCO folder, or with colours as images with index masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -15,6 +15,8 @@ import numpy as np
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.images import Image8
 from ssdir.data.processes import run_jobs
+from ssdir.data.readers.mask_folder import line_of
+from ssdir.data.readers.masked_images import MaskedObject
 from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
@@ -37,11 +39,13 @@ def write_scatter(
     progress: Callable[[int, int], None] | None = None,
     force: bool = False,
 ) -> None:
-    """Writes scattered glyphs as a COCO data set, whole or not at all.
+    """Writes scattered glyphs as a data set, whole or not at all: in colours as index masks, else as COCO.
 
-    Images are 8-bit grey PNGs `<split>/000000.png`, .... Annotations carry three keys beyond COCO's:
-    `draw_order` (0 is drawn first, farthest), `source_index` (the glyph's number in its source) and
-    `visible` (the share of its ink that no later object covers). The bytes do not depend on `workers`.
+    As index masks (see `readers.mask_folder`), an object's category is its glyph's class, its attribute `colour`,
+    its box that of its visible pixels, and its `depth` smaller the nearer it is. As COCO, images are 8-bit grey
+    PNGs `<split>/000000.png`, .... Annotations carry three keys beyond COCO's: `draw_order` (0 is drawn first,
+    farthest), `source_index` (the glyph's number in its source) and `visible` (the share of its ink that no later
+    object covers). The bytes do not depend on `workers`.
 
     Args:
         out: the folder to create.
@@ -85,8 +89,10 @@ class _Writer:
         for index in range(start, stop):
             rng = image_rng(self.config.seed, split, index)
             scattered = scatter_image(self.glyphs[split], self.config, rng)
-            write_png(self.folder / split / _file_name(index), scattered.image)
-            written.append(replace(scattered, image=scattered.image[:0]))
+            write_png(images_folder(self.folder, split, self.config) / _file_name(index), scattered.image)
+            if scattered.mask is not None:
+                write_png(self.folder / "masks" / split / _file_name(index), scattered.mask)
+            written.append(replace(scattered, image=scattered.image[:0], mask=None))
         return written
 
 
@@ -94,7 +100,9 @@ def _write_images(writer: _Writer, source: str, workers: int, progress: Callable
     total, done = sum(writer.config.count(split) for split in SPLITS), 0
     collected: dict[SplitName, list[ScatteredImage]] = {split: [] for split in SPLITS}
     for split in SPLITS:
-        (writer.folder / split).mkdir()
+        images_folder(writer.folder, split, writer.config).mkdir(parents=True)
+        if writer.config.colours:
+            (writer.folder / "masks" / split).mkdir(parents=True)
     jobs = writer.jobs()
     with closing(run_jobs(writer.run, jobs, workers)) as results:
         for (split, start, stop), scattered in zip(jobs, results, strict=True):
@@ -103,6 +111,9 @@ def _write_images(writer: _Writer, source: str, workers: int, progress: Callable
             if progress is not None:
                 progress(done, total)
     class_names = next(iter(writer.glyphs.values())).class_names
+    if writer.config.colours:
+        _write_masked_objects(writer.folder / "objects", collected, class_names)
+        return
     info = {
         "description": "Multi-scale scattered glyphs",
         "source": source,
@@ -113,6 +124,28 @@ def _write_images(writer: _Writer, source: str, workers: int, progress: Callable
     for split, images in collected.items():
         table = replace(_table(writer.folder, images, class_names, writer.config.canvas), info=info)
         write_coco(writer.folder, split, table, table.image_names)
+
+
+def images_folder(folder: Path, split: SplitName, config: ScatterConfig) -> Path:
+    """Returns where the images of a split lie in the folder of a generated data set."""
+    return folder / "images" / split if config.colours else folder / split
+
+
+def _write_masked_objects(
+    folder: Path, images: Mapping[SplitName, Sequence[ScatteredImage]], class_names: Sequence[str]
+) -> None:
+    """Writes what masks can't hold: class, colour and order in depth of each object."""
+    folder.mkdir()
+    for split, of_split in images.items():
+        lines = []
+        for index, scattered in enumerate(of_split):
+            nearest, rows = len(scattered.labels), zip(scattered.labels, scattered.colours, strict=True)
+            objects = [
+                MaskedObject(number, class_names[label], {"colour": colour}, depth=float(nearest - number))
+                for number, (label, colour) in enumerate(rows, start=1)
+            ]
+            lines.append(line_of(_file_name(index), objects))
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str], side: int) -> AnnotationTable:
@@ -138,8 +171,12 @@ def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str
 
 
 def write_png(path: Path, image: Image8) -> None:
-    """Writes an image uint8 (H, W) as a grey PNG. OpenCV's writer would not say why it can't write a file."""
-    path.write_bytes(cv2.imencode(".png", image, _PNG_FLAGS)[1].tobytes())
+    """Writes an image uint8 (H, W) as a grey PNG, or (H, W, 3), RGB, as a coloured one.
+
+    OpenCV's writer would not say why it can't write a file.
+    """
+    stored = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    path.write_bytes(cv2.imencode(".png", stored, _PNG_FLAGS)[1].tobytes())
 
 
 def _file_name(index: int) -> str:

@@ -1,0 +1,1 @@
+"""Slot Attention (Locatello et al. 2020)."""
