@@ -22,7 +22,11 @@ from object_folder import split_into_parts
 from ssdir.analysis.classifier import Classifier, cross_validate, read_labels
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.outliers import knn_distances, outlier_scores
+from ssdir.device import seeded
 from ssdir.errors import InputError
+from ssdir.models.detected.mixture import MixturePriorConfig
+from ssdir.models.io import load_model, save_model
+from ssdir.models.ssdir import SSDIR
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import read_info, read_objects
 from ssdir.store.writer import ObjectWriter
@@ -152,6 +156,41 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
     ranked = json.loads((tmp_path / "o.json").read_text())
     assert {"row", "outlier_score", "knn_distance", "image"} <= ranked[0].keys()
     assert "z_what" not in ranked[0]
+
+
+def test_clusters_by_a_mixture_prior_are_those_of_the_model(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    plain = load_model(tiny_model_dir)
+    assert isinstance(plain, SSDIR)
+    prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
+    with seeded(0):
+        model = SSDIR(plain.config.model_copy(update={"prior": prior}), plain.class_names)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    save_model(model, tmp_path / "model")
+    objects, out = tmp_path / "objects.parquet", tmp_path / "clusters.parquet"
+    ok("encode", tmp_path / "model", tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    counts = json.loads(ok("cluster", objects, "--mixture", "--out", out, "--json"))
+    table = pq.read_table(out).to_pandas()
+    z_what = read_objects(objects)[0].z_what
+    assert z_what is not None
+    probs = model.eval().cluster_probs(z_what).double().numpy()
+    assert table["cluster"].tolist() == probs.argmax(axis=1).tolist()
+    np.testing.assert_allclose(table["cluster_prob"], probs.max(axis=1), rtol=1e-5)
+    assert list(counts.values()) == [int((table["cluster"] == each).sum()) for each in range(3)]
+
+    plain_objects = tmp_path / "plain.parquet"
+    ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", plain_objects, "--score-threshold", 0.7)
+    for arguments, message in (
+        ((objects, "-k", 3), "has its own number of clusters"),
+        ((plain_objects,), "has no mixture prior"),
+        ((plain_objects, "--model", tmp_path / "model"), "embeddings of different models"),
+    ):
+        result = run("cluster", *arguments, "--mixture", "--out", tmp_path / "refused.csv")
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
+        assert not (tmp_path / "refused.csv").exists()
 
 
 def test_outliers_have_reconstruction_errors(

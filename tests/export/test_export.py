@@ -45,6 +45,7 @@ from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.decoder import DecoderConfig
 from ssdir.models.detected.encoders import AlignedEncoder, AlignedEncoderConfig, PyramidEncoderConfig
+from ssdir.models.detected.mixture import MixturePriorConfig
 from ssdir.models.detected.vae import DetectedVAE
 from ssdir.models.detector.refiner import RefinerConfig
 from ssdir.models.detector.ssd import AnchorConfig, SSDConfig
@@ -207,6 +208,13 @@ def glimpses() -> GlimpseVAE:
     return GlimpseVAE(config, ["cat", "dog", "eel"])
 
 
+def mixture() -> GlimpseVAE:
+    """A mixture prior is not part of the file: its classes follow from the embeddings and the model's folder."""
+    model = glimpses()
+    prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
+    return GlimpseVAE(model.config.model_copy(update={"prior": prior}), model.class_names)
+
+
 def normalised() -> SSDIR:
     """A network of timm with its own normalisation, of which part is frozen."""
     backbone = TimmConfig(name="test_resnet", frozen_stages=2, frozen_norm=True, num_levels=2, top_down=16)
@@ -243,7 +251,9 @@ def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
     return model.eval()
 
 
-@pytest.mark.parametrize("build", [per_cell, all_levels, refined, glimpses, normalised, pretrained_stages])
+@pytest.mark.parametrize(
+    "build", [per_cell, all_levels, refined, glimpses, mixture, normalised, pretrained_stages]
+)
 def test_every_kind_and_option(
     build: Callable[[], DetectedVAE], picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:

@@ -61,9 +61,10 @@ def test_every_plan_holds_together(scale: str) -> None:
     assert used == set(plan.runs), "every run serves an experiment"
     for name, data in plan.data.items():
         assert len({data.train, data.val, data.test}) == 3, f"{name}: what is measured was not seen, nor chosen on"
+    shared = {"tiny-glimpses", "tiny-mixture", "tiny-pooled"}
     for job in jobs:
         assert job.preset in plan.cost.representation, "no time to guess from"
-        assert job.detector is None or job.preset in {*plan.cost.detector, "tiny-glimpses", "tiny-pooled"}
+        assert job.detector is None or job.preset in {*plan.cost.detector, *shared}
 
 
 def test_the_plan_for_cpus_keeps_its_times() -> None:

@@ -105,10 +105,13 @@ def _cluster_by_mixture(
     name = model or stored.info.model
     encoder = None if name.endswith(ONNX_SUFFIX) else load_model(name)
     if not (isinstance(encoder, DetectedVAE) and encoder.num_clusters):
-        raise InputError(f"'{name}' has no mixture prior: leave out --mixture, and k-means makes the clusters")
+        raise InputError(
+            f"'{name}' has no mixture prior: leave out --mixture, and k-means makes the clusters; of an exported "
+            "model, name the folder it was made of by --model"
+        )
     identity = Identity.of(name, Predictor(encoder))
     check_comparable(stored.info, f"'{objects}'", identity, f"'{name}'")
-    probabilities = encoder.cluster_probs(torch.from_numpy(stored.z_what)).numpy().astype(np.float64)
+    probabilities = encoder.cluster_probs(torch.tensor(stored.z_what)).numpy().astype(np.float64)
     labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
     likely = np.argsort(-best, kind="stable")
     members = {f"cluster {each}": likely[labels[likely] == each] for each in range(encoder.num_clusters)}
