@@ -50,7 +50,7 @@ def test_a_missed_goal_is_written_with_its_distance(tables: Any, monkeypatch: py
 @pytest.fixture
 def trial(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Tables of other results: two trainings by today's plan, and one by an earlier one."""
-    settings = tables.cpu_settings()["ssdir"]
+    settings = tables.docs_records.cpu_settings()["ssdir"]
     earlier = settings | {"train_images": settings["train_images"] - 1}
     records = [
         {
@@ -67,7 +67,7 @@ def trial(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "trial.json").write_text(json.dumps({"left_out": [], "records": records}))
     tables.content.cache_clear()
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables.docs_records, "RESULTS", tmp_path)
     yield tables
     tables.content.cache_clear()
 
@@ -82,7 +82,7 @@ def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> Non
     }
     text = trial.models_by_metrics("models", models, {"M": "m .2 ±", "other": "none"})
     assert text.splitlines()[2:] == [
-        "| ours | 0.60 ± 0.10 | – |",
+        "| ours | 0.60 ±\u00a00.10 | – |",
         "| typed | 1.00 | – |",
         "| typed | 2.00 | – |",
         "",
@@ -95,16 +95,20 @@ def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> Non
 
 
 def test_a_goal_may_be_another_models_figure_less_its_deviation(trial: Any) -> None:
-    assert trial.goal_cells("cpu/trial:ssdir m >= 0.6") == ["≥ 0.6", "0.600 ± 0.100", "met"]
-    assert trial.goal_cells("cpu/trial:ssdir m .2 >= cpu/trial:ssdir - ±") == ["≥ 0.50", "0.60 ± 0.10", "met"]
+    assert trial.goal_cells("cpu/trial:ssdir m >= 0.6") == ["≥ 0.6", "0.600 ±\u00a00.100", "met"]
+    assert trial.goal_cells("cpu/trial:ssdir m .2 >= cpu/trial:ssdir - ±") == ["≥ 0.50", "0.60 ±\u00a00.10", "met"]
     assert trial.goal_cells("cpu/trial:ssdir m >= cpu/trial:glimpses - ±") == ["≥ –", "0.600", "not measured yet"]
     assert trial.goal_cells("cpu/trial:glimpses m >= 0.6") == ["≥ 0.6", "–", "not measured yet"]
 
 
 def test_published_figures_are_those_of_the_package(trial: Any) -> None:
     metrics = trial.measured(["published:SPACE"])
-    assert trial.figure(metrics, "published/accuracy .4 ±") == "0.2121 ± 0.0432"
+    assert trial.figure(metrics, "published/accuracy .4 ±") == "0.2121 ±\u00a00.0432"
     assert trial.figure(metrics, "published/mse/clevr .5 ±") == "0.02803"
+    named = trial.measured("published:SPAIR/digits")
+    assert trial.figure(named, "probe/largest_overlap/accuracy .4") == "0.1919"
+    assert trial.figure(named, "reconstruction/mse .5") == "0.00356"
+    assert trial.is_measured("published:SPAIR/digits")
 
 
 def test_rows_of_photographs_are_means_over_seeds_with_models_first(
@@ -119,7 +123,7 @@ def test_rows_of_photographs_are_means_over_seeds_with_models_first(
     ):
         record = {"group": group, "metrics": {"m": value}}
         (tmp_path / "photos" / f"data-{group}-{seed}.json").write_text(json.dumps(record))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables.docs_records, "RESULTS", tmp_path)
     rows = tables.photographs("data", {"accuracy": "m .1", "other": "n"}).splitlines()[2:]
     assert rows == ["| ours | 0.9 | – |", "| crops-224 | 0.8 | – |", "| untrained | 0.3 | – |"]
     assert "Nothing is measured" in tables.photographs("other", {"accuracy": "m"})

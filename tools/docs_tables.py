@@ -16,16 +16,17 @@ if a page is stale.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import docs_records
 import yaml
+from docs_records import content, is_measured, measured, trainings_of
 
 from ssdir.benchmark.plan import EncodingPlan
 from ssdir.benchmark.plan_tables import plan_tables
@@ -33,13 +34,11 @@ from ssdir.formatting import rounded
 from ssdir.models.catalogue import list_models
 from ssdir.models.shipped import WEIGHTS_FILE, model_cards
 from ssdir.object_table import OBJECT_COLUMNS, TRACK_COLUMNS, ObjectColumn
-from ssdir.reports.paper import PROBE, RECONSTRUCTION, SURFACE, Generation
+from ssdir.reports.paper import SURFACE, Generation
 from ssdir.reproduce.figures import order_table
-from ssdir.reproduce.plan import expand, read_plan
 from ssdir.reproduce.surface import measured_errors
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^<!-- table: (?P<name>[\w-]+) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {}
@@ -55,97 +54,6 @@ def generated(build: Callable[[], str]) -> Callable[[], str]:
     """Registers a table under the name of its function."""
     TABLES[build.__name__.replace("_", "-")] = build
     return build
-
-
-# Reading results.
-
-
-@cache
-def content(name: str) -> Any:
-    """Reads `results/NAME.json`."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def trainings_of(file: str, run: str) -> list[dict[str, Any]]:
-    """Returns the trainings of a run in an experiment's file; none where they are not measured by today's plan.
-
-    Results of scale `cpu` by an earlier plan had the same names, and probes that learned from other objects.
-    """
-    if not (RESULTS / f"{file}.json").exists():
-        return []
-    records = [record for record in content(file)["records"] if record["group"] == run]
-    if file.startswith("cpu/"):
-        settings = cpu_settings().get(run)
-        return [each for each in records if each["provenance"]["config"].get("measure", settings) == settings]
-    return records
-
-
-@cache
-def cpu_settings() -> dict[str, Any]:
-    """Returns how each run of the plan `cpu` is measured, as results have it."""
-    plan = read_plan("cpu")
-    return {group: expand(plan, group)[0].measure.model_dump(mode="json") for group in plan.runs}
-
-
-def is_measured(source: str | Sequence[str] | Mapping[str, float]) -> bool:
-    """Returns whether there are results of a model of `docs_tables.yaml`, published ones aside."""
-    if isinstance(source, str):
-        file, _, run = source.partition(":")
-        return file != "published" and bool(
-            trainings_of(file, run) if run else (RESULTS / f"{file}.json").exists()
-        )
-    return isinstance(source, Mapping) or any(is_measured(each) for each in source)
-
-
-def published(method: str) -> dict[str, float]:
-    """Returns a method's figures in the paper, and its authors' reconstruction errors by data set."""
-    figures = {"published/accuracy": PROBE[method]["accuracy"]}
-    figures |= {f"published/mse/{data}": methods[method] for data, methods in RECONSTRUCTION.items()}
-    metrics = {}
-    for name, (mean, *deviation) in figures.items():
-        metrics |= {name: mean} | ({f"± {name}": deviation[0]} if deviation else {})
-    return metrics
-
-
-def measured(source: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
-    """Returns the metrics of a model of `docs_tables.yaml`; none where it is not measured.
-
-    Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `wall_minutes`,
-    `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
-    """
-    if isinstance(source, Mapping):
-        return dict(source)
-    if not isinstance(source, str):
-        return {name: value for each in source for name, value in measured(each).items()}
-    file, _, run = source.partition(":")
-    if file == "published":
-        return published(run)
-    trainings = trainings_of(file, run) if run else [content(file)] if is_measured(source) else []
-    metrics = {}
-    for name in {name: None for training in trainings for name in training["metrics"]}:
-        values = [training["metrics"].get(name) for training in trainings]
-        values = [value for value in values if isinstance(value, int | float)]
-        if values:
-            metrics[name] = statistics.fmean(values)
-        if len(values) > 1:
-            metrics[f"± {name}"] = statistics.pstdev(values)
-    return metrics | times([training["provenance"] for training in trainings])
-
-
-def times(made: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the times of the trainings that metrics are from."""
-    metrics = {}
-    if made:
-        metrics["wall_minutes"] = made[0]["wall_seconds"] / 60
-    if made and "cpu_seconds" in made[0]:
-        metrics["cpu_minutes_per_core"] = sum(made[0]["cpu_seconds"].values()) / made[0]["cpu_count"] / 60
-    if made and "training" in made[0]:
-        seconds = [sum(each["training"]["wall_seconds"].values()) for each in made]
-        metrics |= {
-            "training_seconds": statistics.fmean(seconds),
-            "training_minutes": statistics.fmean(seconds) / 60,
-        }
-    return metrics
 
 
 # Writing tables.
@@ -173,7 +81,8 @@ def figure(metrics: Mapping[str, float], quoted: str) -> str:
     mean = f"{metrics[name]:.{digits or 3}f}"
     if asked == quoted or f"± {name}" not in metrics:
         return mean
-    return f"{mean} ± {metrics[f'± {name}']:.{digits or 3}f}"
+    # The space after the sign does not break, so that a narrow column has the deviation on a line of its own.
+    return f"{mean} ±\N{NO-BREAK SPACE}{metrics[f'± {name}']:.{digits or 3}f}"
 
 
 def models_by_metrics(rows: str, models: Mapping[str, Any], metrics: Mapping[str, str]) -> str:
@@ -230,7 +139,7 @@ def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
     Values are means over the seeds of a row.
     """
     rows: dict[str, list[dict[str, float]]] = {}
-    for path in sorted((RESULTS / "photos").glob(f"{photographs}-*.json")):
+    for path in sorted((docs_records.RESULTS / "photos").glob(f"{photographs}-*.json")):
         record = content(f"photos/{path.stem}")
         rows.setdefault(record["group"], []).append(record["metrics"])
     order = sorted(rows, key=lambda name: WITHOUT_A_MODEL.index(name) if name in WITHOUT_A_MODEL else -1)
