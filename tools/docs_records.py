@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ssdir.reports.paper import PROBE, RECONSTRUCTION
-from ssdir.reproduce.plan import expand, read_plan
+from ssdir.reproduce.plan import read_plan
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -40,17 +40,27 @@ def trainings_of(file: str, run: str) -> list[dict[str, Any]]:
     if not exists(file):
         return []
     records = [record for record in content(file)["records"] if record["group"] == run]
-    if file.startswith("cpu/"):
-        settings = cpu_settings().get(run)
-        return [each for each in records if each["provenance"]["config"].get("measure", settings) == settings]
-    return records
+    return [each for each in records if _is_of_plan(each)] if file.startswith("cpu/") else records
+
+
+def _is_of_plan(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record is measured as the plan `cpu` has it today; times have no such settings."""
+    settings = record["provenance"]["config"].get("measure")
+    planned = cpu_settings().get(record["group"])
+    return settings is None or (
+        planned is not None and all(settings.get(name) == planned[name] for name in planned)
+    )
 
 
 @cache
-def cpu_settings() -> dict[str, Any]:
-    """Returns how each run of the plan `cpu` is measured, as results have it."""
+def cpu_settings() -> dict[str, dict[str, Any]]:
+    """Returns how many images and glyphs each run of the plan `cpu` is measured with, named as in results."""
     plan = read_plan("cpu")
-    return {group: expand(plan, group)[0].measure.model_dump(mode="json") for group in plan.runs}
+    common = {"test_images": plan.measure.test_images, "glyphs": plan.measure.glyphs}
+    return {
+        name: {**common, "train_images": run.train_images or plan.measure.train_images}
+        for name, run in plan.runs.items()
+    }
 
 
 def is_measured(source: Source) -> bool:
