@@ -18,7 +18,16 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.documents import yaml_text
 from ssdir.errors import InputError
 from ssdir.models.detected.consistency import ConsistencyConfig, agreement
+from ssdir.models.detected.mixture import (
+    BALANCE,
+    MixturePrior,
+    MixturePriorConfig,
+    class_agreement,
+    mixture_kl,
+)
+from ssdir.models.detected.views import View
 from ssdir.models.detector.refiner import RefinerConfig
+from ssdir.objects import Objects
 from ssdir.ops.distributed import gather_rows, gather_values, normalizer, part_of, totals
 from ssdir.ops.distributed import rows_of as part_of_rows
 from ssdir.training.batch_norm import shared_batch_norm
@@ -137,6 +146,7 @@ def in_process(rank: int, place: str) -> None:
     try:
         check_sums(rank)
         check_agreement(rank)
+        check_mixture(rank)
         check_noise(rank)
         check_batch_norm(rank)
     finally:
@@ -178,6 +188,37 @@ def check_agreement(rank: int) -> None:
     assert share.grad is not None
     assert whole.grad is not None
     torch.testing.assert_close(share.grad / len(COUNTS), whole.grad[rows])
+
+
+def check_mixture(rank: int) -> None:
+    """The classes of all processes' objects are balanced together; gradients are those of one process."""
+    total = sum(COUNTS)
+    mine = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
+    torch.manual_seed(3)
+    prior = MixturePrior(4, MixturePriorConfig(kind="mixture", components=3, heads=2, agreement=1.0))
+    seen = torch.randn(2, total, 4)
+
+    def objects(z_what: Tensor) -> Objects:
+        boxes = torch.full((len(z_what), 4), 0.5)
+        image = torch.zeros(len(z_what), dtype=torch.int64)
+        return Objects(image, 1, boxes, z_what=z_what, z_what_scale=torch.full_like(z_what, 0.1))
+
+    images = torch.zeros(1, 3, 8, 8)
+    terms = prior.terms(objects(seen[0, mine]), [View(images, objects(seen[1, mine]), torch.arange(total)[mine])])
+    (terms["kl_what"] + terms["class_agreement"]).backward()
+    shared = {name: parameter.grad for name, parameter in prior.named_parameters()}
+    prior.zero_grad()
+    probs = prior(seen[0])
+    kl = mixture_kl(seen[0], torch.full_like(seen[0], 0.1), probs, prior.loc, prior.log_scale.exp())
+    expected = class_agreement(probs, prior(seen[1]), BALANCE)
+    torch.testing.assert_close(terms["class_agreement"], expected.mean())
+    torch.testing.assert_close(prior.losses, 0.01 * expected.detach())
+    (kl.mean(dim=1).sum() / len(COUNTS) + expected.mean()).backward()
+    for name, parameter in prior.named_parameters():
+        gradient = shared[name]
+        assert gradient is not None
+        distributed.all_reduce(gradient)
+        torch.testing.assert_close(gradient / len(COUNTS), parameter.grad)
 
 
 def check_noise(rank: int) -> None:
