@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssdir.reproduce.plan import Job, jobs_of, read_plan
+from ssdir.reproduce.jobs import Job, jobs_of
+from ssdir.reproduce.plan import read_plan
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.watch import Watch
 from ssdir.training.run_folder import write_summary

@@ -9,7 +9,8 @@ import yaml
 
 from ssdir.errors import InputError
 from ssdir.reproduce.catalogue import EXPERIMENTS
-from ssdir.reproduce.plan import SCALES, Job, Plan, expand, guess_seconds, jobs_of, read_plan
+from ssdir.reproduce.jobs import Job, expand, guess_seconds, jobs_of
+from ssdir.reproduce.plan import SCALES, Plan, read_plan
 
 IMAGES_OF_FOLDERS = 310
 """More than clevr-mini's and the face subset's training images."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ssdir.reports.glossary import METRICS, MISSING
 from ssdir.reports.paper import CRITERIA, DIFFERENCES, PROBE, quoted
 from ssdir.reports.report import Row, RowGroup, Section, Table
-from ssdir.reproduce.plan import Job
+from ssdir.reproduce.jobs import Job
 from ssdir.reproduce.records import Record, Trainings, by_group, make_record
 from ssdir.reproduce.runner import Runner
 

@@ -23,7 +23,7 @@ from ssdir.reports.paper import NOTEBOOK, SURFACE, Generation
 from ssdir.reports.report import Figure, Row, RowGroup, Section, Table, is_png
 from ssdir.reports.sections import SHARP, scenes_figure
 from ssdir.reproduce.experiments import Experiment, Results
-from ssdir.reproduce.plan import Job
+from ssdir.reproduce.jobs import Job
 from ssdir.reproduce.records import Record, Trainings, make_record
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.surface import CHANGES, Errors, measured_errors, order, rank_correlation

@@ -14,7 +14,7 @@ from ssdir.documents import json_text, read_json
 from ssdir.errors import InputError
 from ssdir.outputs import atomic_file
 from ssdir.reports.glossary import MISSING
-from ssdir.reproduce.plan import Job
+from ssdir.reproduce.jobs import Job
 from ssdir.reproduce.stored import StoredResults
 
 Record: TypeAlias = dict[str, Any]

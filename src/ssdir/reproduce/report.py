@@ -59,8 +59,30 @@ def build_report(plan: Plan, folder: Path) -> Report:
         _headline(folder),
         None,
         sections,
-        [_runs_section(everything)],
+        [*_choices_section(everything), _runs_section(everything)],
     )
+
+
+def _choices_section(records: Sequence[Record]) -> list[Section]:
+    """Builds the section on settings that were chosen on validation images; empty if nothing was chosen."""
+    groups = []
+    for trainings in by_group(records):
+        choice = trainings.first["provenance"]["config"].get("choice")
+        if choice is None:
+            continue
+        rows = [
+            Row(
+                ", ".join(each["overrides"]) or "as in the preset",
+                "chosen" * (number == choice["chosen"]),
+                [value],
+            )
+            for number, each in enumerate(choice["among"])
+            for value in [MISSING if each["value"] is None else f"{each['value']:.3f}"]
+        ]
+        title = f"{trainings.name}, on {trainings.first['data']}: by {choice['by']} of split {choice['split']}"
+        groups.append(RowGroup(title, rows))
+    text = "Settings that were chosen before anything was measured on test images, from one training each."
+    return [Section("Choices", [text], table=Table(["settings", "value"], groups))] if groups else []
 
 
 def _runs_section(records: Sequence[Record]) -> Section:

@@ -12,7 +12,9 @@ from ssdir.errors import InputError, nearest
 from ssdir.outputs import claim
 from ssdir.reports.markdown import FIGURES
 from ssdir.reproduce.catalogue import EXPERIMENTS
-from ssdir.reproduce.plan import Job, Plan, jobs_of, read_plan
+from ssdir.reproduce.choices import settle
+from ssdir.reproduce.jobs import Job, candidates, jobs_of
+from ssdir.reproduce.plan import Plan, read_plan
 from ssdir.reproduce.records import Record, read_records, write_records
 from ssdir.reproduce.report import REPORT, write_report
 from ssdir.reproduce.runner import Runner
@@ -63,7 +65,9 @@ def forecast(names: Sequence[str], scale: str, runs: Path, data: Path | None) ->
     plan = read_plan(scale)
     runner = Runner(plan, runs / plan.name, data, Watch(), None)
     chosen = choose(plan, names)
-    jobs, left_out = _available(runner, _trainings(plan, chosen))
+    waiting = settle(runner, _training(chosen), None)
+    asked = [job for group in waiting for job in candidates(plan, group)]
+    jobs, left_out = _available(runner, [*asked, *_trainings(runner.plan, chosen)])
     guesses = runner.guess(jobs)
     forecasts, counted = [], set[str]()
     for group in dict.fromkeys(job.group for job in jobs):
@@ -115,6 +119,12 @@ def reproduce(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     watch = Watch()
     runner = Runner(plan, runs / plan.name, data, watch, deadline, device)
+    waiting = settle(runner, _training(chosen), out / plan.name)
+    if not so_far:
+        asked, _ = _available(runner, [job for group in waiting for job in candidates(plan, group)])
+        _make(runner, asked)
+        settle(runner, _training(chosen), None)
+    plan = runner.plan
     jobs, left_out = _available(runner, _trainings(plan, chosen))
     for sentence in left_out:
         say(sentence)
@@ -136,11 +146,27 @@ def reproduce(
     return out / plan.name / REPORT
 
 
+def _make(runner: Runner, jobs: Sequence[Job]) -> None:
+    """Trains and measures jobs, in their order but for those that other processes are making."""
+    missing = list(jobs)
+    guesses = {job.name: guess for job, guess in zip(jobs, runner.guess(jobs), strict=True)}
+    with runner.watch.over(guesses):
+        while missing:
+            with runner.claim(missing) as job, runner.watch.job(job.name):
+                runner.ensure_ready(job)
+            missing.remove(job)
+
+
 def _trainings(plan: Plan, names: Sequence[str]) -> list[Job]:
     """Lists the trainings that some experiments need."""
-    training = [name for name in names if EXPERIMENTS[name].trains]
+    training = _training(names)
     every = {job.name for job in jobs_of(plan, [name for name in training if EXPERIMENTS[name].every_seed])}
     return [job for job in jobs_of(plan, training) if job.recipe.seed == 0 or job.name in every]
+
+
+def _training(names: Sequence[str]) -> list[str]:
+    """Selects the experiments that need trained models."""
+    return [name for name in names if EXPERIMENTS[name].trains]
 
 
 def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:

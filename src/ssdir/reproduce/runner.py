@@ -23,7 +23,8 @@ from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.evaluation.provenance import provenance
 from ssdir.outputs import atomic_file
-from ssdir.reproduce.plan import DataSpec, Job, Plan, expand, guess_seconds
+from ssdir.reproduce.jobs import DataSpec, Job, chosen, expand, guess_seconds
+from ssdir.reproduce.plan import Plan
 from ssdir.reproduce.records import read_stored
 from ssdir.reproduce.stored import StoredMeasurement, StoredModelCosts
 from ssdir.reproduce.trained import TrainedJob
@@ -67,6 +68,7 @@ class Runner:
         self.device = device
         self._jobs = [job for group in plan.runs for job in expand(plan, group)]
         self._trained_jobs: dict[str, TrainedJob] = {}
+        self._choices: dict[str, Mapping[str, Any]] = {}
 
     def absent(self, spec: DataSpec) -> str | None:
         """Says why a data set is not available; None if it is."""
@@ -196,7 +198,7 @@ class Runner:
 
     def measured(self, job: Job) -> dict[str, Any] | None:
         """Reads the measurement of a trained job; None if it has yet to be measured."""
-        file = self._trained_job(job).file("metrics.json")
+        file = self.trained_job(job).file("metrics.json")
         return read_stored(StoredMeasurement, file) if file.exists() else None
 
     def ensure_measured(self, job: Job) -> dict[str, Any]:
@@ -204,12 +206,18 @@ class Runner:
         if (stored := self.measured(job)) is not None:
             return stored
         self._check_time()
-        trained = self._trained_job(job)
+        trained = self.trained_job(job)
         with self.watch.stage(f"{job.name}: measuring") as advance:
             content = trained.measure(advance)
         with atomic_file(trained.file("metrics.json"), force=True) as temporary:
             temporary.write_text(json_text(content, 1), encoding="utf-8")
         return content
+
+    def settle(self, group: str, choice: Mapping[str, Any]) -> None:
+        """Gives a run the settings that were chosen, and its records the choice."""
+        self.plan = chosen(self.plan, group, choice["chosen"])
+        self._choices[group] = choice
+        self._jobs = [job for name in self.plan.runs for job in expand(self.plan, name)]
 
     def is_made(self, job: Job) -> bool:
         """Returns whether a job is trained and measured."""
@@ -219,7 +227,7 @@ class Runner:
         """Returns whether an earlier record has the recipe, data and measurement of a job."""
         made = record["provenance"]
         trained = (made.get("training") or {}).get("recipe")
-        if trained is None or made["config"] != self._trained_job(job).config:
+        if trained is None or made["config"] != self.trained_job(job).config:
             return False
         try:
             recipe = Recipe.model_validate(
@@ -230,22 +238,24 @@ class Runner:
         if recipe != job.recipe:
             return False
         self.ensure_data(job.data)
-        return bool(made["data_hash"] == fingerprint(self._trained_job(job).test))
+        return bool(made["data_hash"] == fingerprint(self.trained_job(job).test))
 
     def failure(self, job: Job) -> str | None:
         """Says why a job could not be measured; None if it could."""
         measured = self.measured(job)
         return None if measured is None or "failure" not in measured else f"{job.name}: {measured['failure']}"
 
-    def _trained_job(self, job: Job) -> TrainedJob:
+    def trained_job(self, job: Job) -> TrainedJob:
+        """Returns what a job's training offers, whether it has ended or not."""
         if job.name not in self._trained_jobs:
             places = self.run_folder(job), self.data_folder(job.data), self._glyph_root(job.data)
-            self._trained_jobs[job.name] = TrainedJob(job, *places, self.device)
+            choice = self._choices.get(job.group)
+            self._trained_jobs[job.name] = TrainedJob(job, *places, self.device, choice)
         return self._trained_jobs[job.name]
 
     def ensure_picture(self, job: Job, name: str, render: Callable[[TrainedJob], bytes | None]) -> bytes | None:
         """Returns a picture of a trained job, rendered if need be; None where there is too little to show."""
-        trained = self._trained_job(job)
+        trained = self.trained_job(job)
         file = trained.file(f"{name}.png")
         if file.exists():
             return file.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from ssdir.evaluation.provenance import provenance
 from ssdir.models.base import ObjectModel
 from ssdir.models.io import load_model
 from ssdir.models.shipped import WEIGHTS_FILE
-from ssdir.reproduce.plan import Job
+from ssdir.reproduce.jobs import Job
 from ssdir.training.run_folder import read_training
 
 MEASUREMENT_VERSION = 2
@@ -36,6 +37,7 @@ class TrainedJob:
         data: folder of its data set.
         glyph_root: folder of MNIST's files; None downloads them where they are needed.
         device: where to measure, see `choose_device`.
+        choice: how settings of the run were chosen, see `Runner.ensure_choice`; None if nothing was chosen.
     """
 
     job: Job
@@ -43,6 +45,7 @@ class TrainedJob:
     data: Path
     glyph_root: Path | None
     device: str | None
+    choice: Mapping[str, Any] | None = None
 
     def file(self, name: str) -> Path:
         """Returns the path of a result file, which depends on weights, data and measurement options."""
@@ -61,12 +64,13 @@ class TrainedJob:
     def config(self) -> dict[str, Any]:
         """The configuration that is kept in records."""
         job = self.job
-        return {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+        config = {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+        return config if self.choice is None else {**config, "choice": self.choice}
 
     @cached_property
     def test(self) -> ObjectDataset:
         """The measured split."""
-        return self.job.recipe.open_data(self.data, self.job.data.plan.test)
+        return self.job.recipe.open_data(self.data, self.job.split)
 
     def load(self) -> ObjectModel:
         """Loads the trained model."""
@@ -84,10 +88,9 @@ class TrainedJob:
             glyph_root=self.glyph_root,
             random_seed=job.recipe.seed,
         )
-        split = job.data.plan.test
         try:
             report = evaluate(
-                self.folder, self.data, split, options, device=self.device, progress=progress
+                self.folder, self.data, job.split, options, device=self.device, progress=progress
             ).to_dict()
         except InputError:
             raise

@@ -38,7 +38,7 @@ class Watch:
     @contextmanager
     def over(self, guesses: dict[str, float]) -> Iterator[None]:
         """Shows progress over jobs, given by name with the seconds that each is guessed to take."""
-        self._guesses = guesses
+        self._guesses, self._ended, self._spent = guesses, [], 0.0
         self._bars.update(self._all, total=max(sum(guesses.values()), 1e-9))
         with self._bars:
             yield
