@@ -7,6 +7,7 @@ from typing import Any
 PAGES = {
     "../CITATION.cff": "CITATION.cff",
     "../results/cpu/report.md": "report/index.md",
+    "../results/cpu/figures/": "report/figures/",
     "../results/paper/report.md": "report-paper/index.md",
     "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",

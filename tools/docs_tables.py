@@ -163,6 +163,29 @@ for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_tex
 # Tables of other records.
 
 
+FIGURES = "../results/cpu/figures"
+"""Folder of the pictures of scale `cpu`, from a page."""
+
+
+def picture(group: str) -> str:
+    """Returns Fig. 2's picture of a run of the plan `cpu`."""
+    if not trainings_of("cpu/figure2", group):
+        return "No picture is rendered yet."
+    return f"![Input, boxes, reconstruction and single objects of three images]({FIGURES}/figure2-{group}.png)"
+
+
+@generated
+def clevr_picture() -> str:
+    """Scenes of CLEVR by SSDIR."""
+    return picture("clevr")
+
+
+@generated
+def faces_picture() -> str:
+    """Photographs of faces by SSDIR."""
+    return picture("faces")
+
+
 @generated
 def figure4() -> str:
     """Fig. 4's errors, measured here and by the authors, by sides of digits and grids."""
@@ -176,7 +199,8 @@ def figure4() -> str:
             cells = [errors.get(Generation(each, *side)) for each in grids]
             shown = ["–" if error is None else f"{error:.4f}" for error in cells]
             rows.append([f"{name}, {side[0]:.2f}–{side[1]:.2f}", *shown])
-    return table(["sides of digits, of the image's", *(f"grids {first}–{last}" for first, last in grids)], rows)
+    head = ["sides of digits, of the image's", *(f"grids {first}–{last}" for first, last in grids)]
+    return f"{table(head, rows)}\n\n![Both surfaces as colours]({FIGURES}/figure4.png)"
 
 
 @generated
