@@ -74,7 +74,7 @@ def test_preset_without_a_detector_takes_a_step(name: str) -> None:
     assert parts <= {name.split(".")[0] for name in step(model, loss)}
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-glimpses", "tiny-pooled", "spair-64", "space-64", "slots-64"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-glimpses", "tiny-pooled", "spair-64", "space-64", "slots-32"])
 def test_images_of_another_size_are_refused(name: str) -> None:
     recipe = read_recipe(name)
     model, side = build_model(recipe.model, NAMES).eval(), recipe.model.image_size

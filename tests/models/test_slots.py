@@ -162,16 +162,16 @@ def test_boxes_are_tight_around_the_pixels_that_slots_win() -> None:
         assert np.allclose(torch.cat([center - half, center + half], dim=1) * SIDE, expected, atol=1e-4)
 
 
-def test_background_has_most_of_the_border_or_a_side_and_empty_slots_no_score() -> None:
+def test_background_has_most_of_the_border_and_empty_slots_no_score() -> None:
     owner = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
-    owner[0, :, SIDE - 1] = 1  # a whole side
-    owner[0, :4, :4] = 2  # an object in a corner, of less than half a side
+    owner[0, :, SIDE - 1] = 1
+    owner[0, :4, :4] = 2
     owner[0, 8:11, 8:12] = 3
     owner[0, 8, 5 : 5 + MIN_PIXELS - 1] = 4
     masks = F.one_hot(owner, 6).permute(0, 3, 1, 2).float() * 0.7 + 0.05
     read = read_masks(masks)
-    assert read.background.tolist() == [[True, True, False, False, False, False]]
-    assert torch.allclose(read.scores, torch.tensor([[0, 0, 0.75, 0.75, 0, 0]]), atol=1e-6)
+    assert read.background.tolist() == [[True, False, False, False, False, False]]
+    assert torch.allclose(read.scores, torch.tensor([[0, 0.75, 0.75, 0.75, 0, 0]]), atol=1e-6)
 
 
 def test_overlap_of_a_mask_with_a_box_is_that_of_sets_of_pixels() -> None:

@@ -1,9 +1,8 @@
 """Which slots are objects, and their boxes: rules on the masks of an image's slots.
 
-A slot *wins* a pixel if its mask is the largest there. The slot that wins most of the image's border is
-background, and so is each other that wins at least `BORDER_SHARE` of it. A slot that wins fewer than `MIN_PIXELS`
-pixels is empty. All others are objects: their box is the tight one around the pixels that they win, and their
-score the mean of their mask there.
+A slot *wins* a pixel if its mask is the largest there. The one slot that wins most of the image's border is
+background. A slot that wins fewer than `MIN_PIXELS` pixels is empty. All others are objects: their box is the tight
+one around the pixels that they win, and their score the mean of their mask there.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from torch import Tensor
 
 from ssdir.ops.boxes import tight_boxes, to_cxcywh
 
-BORDER_SHARE = 0.25
-"""Share of the pixels on the image's border from which on a slot is background: one whole side."""
-
 MIN_PIXELS = 4
 """Least pixels that a slot that is an object wins."""
 
@@ -27,7 +23,7 @@ class SlotMasks:
     """What the masks of B images with K slots each say.
 
     Attributes:
-        background: bool (B, K), whether a slot is background.
+        background: bool (B, K), whether a slot is background: one of each image.
         scores: float (B, K), in [0, 1]: the mean of the mask over the pixels that an object wins; 0 for background
             and empty slots.
         boxes_cxcywh: float (B, K, 4), the tight boxes of the pixels that the slots win; arbitrary for empty ones.
@@ -55,11 +51,10 @@ def read_masks(masks: Tensor) -> SlotMasks:
 
 
 def background_slots(wins: Tensor) -> Tensor:
-    """Decides which slots are background, bool (B, K), by the pixels that each wins, bool (B, K, H, W)."""
+    """Decides which slot is background, bool (B, K), by the pixels that each wins, bool (B, K, H, W)."""
     edges = torch.cat([wins[:, :, 0], wins[:, :, -1], wins[:, :, 1:-1, 0], wins[:, :, 1:-1, -1]], dim=2)
-    share = edges.float().mean(dim=2)
-    most = torch.zeros_like(share, dtype=torch.bool).scatter(1, share.argmax(dim=1, keepdim=True), True)
-    return most | (share >= BORDER_SHARE)
+    most = edges.sum(dim=2).argmax(dim=1, keepdim=True)
+    return torch.zeros_like(wins[:, :, 0, 0]).scatter(1, most, True)
 
 
 def mask_box_iou(masks: Tensor, boxes: Tensor) -> Tensor:
