@@ -1,8 +1,8 @@
 """Which slots are objects, and their boxes: rules on the masks of an image's slots.
 
 A slot *wins* a pixel if its mask is the largest there. The one slot that wins most of the image's border is
-background. A slot that wins fewer than `MIN_PIXELS` pixels is empty. All others are objects: their box is the tight
-one around the pixels that they win, and their score the mean of their mask there.
+background. A slot that wins fewer than `MIN_PIXELS` pixels is empty. All others are objects: their box is the
+tight one around the pixels that they win, and their score the mean of their mask there.
 """
 
 from __future__ import annotations
