@@ -11,6 +11,7 @@ import pytest
 
 from ssdir.config import Config, presets
 from ssdir.reproduce.photos.embedders import embedders
+from ssdir.reproduce.plan import read_plan
 from ssdir.training import recipe  # noqa: F401  # defines the configs of all models
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,14 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_tables_are_those_of_the_results(tables: Any) -> None:
     stale = [path.name for path in tables.PAGES if tables.rewritten(text := path.read_text("utf-8")) != text]
     assert stale == [], "run make docs-tables"
+
+
+def test_tables_name_runs_that_the_plan_measures() -> None:
+    plan = read_plan("cpu")
+    text = (ROOT / "tools" / "docs_tables.yaml").read_text(encoding="utf-8")
+    named = set(re.findall(r"cpu/([\w-]+):([\w-]+)", text))
+    assert len(named) > 50
+    assert sorted(pair for pair in named if pair[1] not in plan.experiments.get(pair[0], ())) == []
 
 
 def test_every_table_has_one_place(tables: Any) -> None:
