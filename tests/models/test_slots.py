@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ssdir.data.masks import mask_boxes
 from ssdir.device import seeded
+from ssdir.evaluation.collect import Collector
 from ssdir.evaluation.segmentation import segment
 from ssdir.inference.predictor import Predictor
 from ssdir.models.io import load_model, save_model
@@ -204,6 +205,30 @@ def test_objects_of_known_slots() -> None:
     scene = model.reconstruct(images, objects)
     colours = torch.tensor([BEHIND[4:7], RED[4:7], BLUE[4:7]])
     assert (scene.reconstructions[0] - colours[owner].permute(2, 0, 1)).abs().mean() < 0.03
+
+
+def test_masks_of_a_reconstruction_know_where_the_background_is_in_front() -> None:
+    """The background shows through a hole in the object, which nothing in the object's own slot says."""
+    large = [2.0, 2, 14, 14, 1, 0, 0, 9.0]
+    model = painted(torch.tensor([large, BEHIND]))
+    images, paint = torch.zeros(1, 3, SIDE, SIDE), model.decoder.forward
+
+    def with_hole(slots: Tensor) -> tuple[Tensor, Tensor]:
+        pictures, logits = paint(slots)
+        logits[slots[:, 7] == BEHIND[7], :, 6:10, 6:10] = 20
+        return pictures, logits
+
+    model.decoder.forward = with_hole  # type: ignore[method-assign]
+    objects = model.encode(images)
+    owner = torch.zeros(SIDE, SIDE, dtype=torch.int64)
+    owner[2:14, 2:14] = 1
+    assert torch.equal(segment(objects, model.decode(objects))[0], owner)
+    owner[6:10, 6:10] = 0
+    assert torch.equal(segment(objects, model.reconstruct(images, objects))[0], owner)
+
+    collector = Collector(model)
+    collector.add(images, objects, torch.zeros(1, dtype=torch.int64), masks=[owner])
+    assert collector.finish().masks["masks/miou"] == 1  # evaluation takes the masks of the reconstruction
 
 
 def test_images_without_objects_are_decoded_as_background() -> None:

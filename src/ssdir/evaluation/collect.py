@@ -36,6 +36,7 @@ from ssdir.evaluation.protocols import (
     NamesClasses,
     PadsImages,
     PoolsFeatures,
+    SegmentsImages,
     device_of,
 )
 from ssdir.evaluation.reconstruction import ObjectSimilarityMeter, ReconstructionMeter
@@ -171,7 +172,10 @@ class Collector:
             shown, seen = letterbox.to_image(objects), letterbox.unpad(images)
             scene = self._decoder.decode(shown)
             self._reconstruction.update(seen, shown, scene)
-            self._masks.update(shown, scene, masks)
+            in_image = scene
+            if isinstance(self._decoder, SegmentsImages) and self._decoder.masks_need_images:
+                in_image = self._decoder.reconstruct(seen, shown)
+            self._masks.update(shown, in_image, masks)
             if self._similarity is not None:
                 self._similarity.update(seen, letterbox.to_image(targets), scene, masks)
         embedded = self._embed(images, targets)

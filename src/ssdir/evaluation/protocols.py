@@ -46,6 +46,18 @@ class DrawsScenes(Protocol):
 
 
 @runtime_checkable
+class SegmentsImages(Protocol):
+    """A model whose masks may depend on what else is in the image, beside its objects."""
+
+    @property
+    def masks_need_images(self) -> bool:
+        """Whether the scene of `reconstruct` has other masks than that of `decode`."""
+
+    def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
+        """Decodes the objects of images float (B, 3, H, W) into a scene."""
+
+
+@runtime_checkable
 class PoolsFeatures(Protocol):
     """A model with a detector, whose pooled features are a floor for its embeddings."""
 

@@ -145,7 +145,14 @@ class EmbeddingModel(ObjectModel):
 
 
 class GenerativeModel(EmbeddingModel):
-    """A model that embeds objects, decodes embeddings, and learns from the reconstruction."""
+    """A model that embeds objects, decodes embeddings, and learns from the reconstruction.
+
+    Attributes:
+        masks_need_images: whether the masks of objects depend on what else is in the image, so that `reconstruct`
+            knows them better than `decode`.
+    """
+
+    masks_need_images = False
 
     def decode(self, objects: Objects) -> Scene:
         """Decodes objects that have z_what and z_depth."""

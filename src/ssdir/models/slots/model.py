@@ -116,7 +116,7 @@ class SlotAttention(GenerativeModel):
     """A model that divides an image among slots, and learns to by reconstructing images, without boxes.
 
     Slots have no depth. `z_depth` is a number of the image, by which `decode` compares masks with a background
-    that it does not know, see `_against_background`.
+    that it does not know, see `_against_background`; `reconstruct` knows it.
 
     Attributes:
         noise: float (K, D), where the slots start in evaluation, so that an image always has the same objects; in
@@ -128,6 +128,7 @@ class SlotAttention(GenerativeModel):
     """
 
     noise: Tensor
+    masks_need_images = True
 
     def __init__(self, config: SlotAttentionConfig, class_names: list[str] | None = None) -> None:
         super().__init__(config, class_names or ["object"])
@@ -184,7 +185,9 @@ class SlotAttention(GenerativeModel):
             anchor_index=slot,
         )
 
-    def decode(self, objects: Objects, background: Tensor | None = None) -> Scene:
+    def decode(
+        self, objects: Objects, background: Tensor | None = None, behind_logits: Tensor | None = None
+    ) -> Scene:
         """Decodes objects that have z_what and z_depth, and composites them into scenes.
 
         A slot holds where its object is: an object is the part of its slot's image inside its box.
@@ -192,12 +195,16 @@ class SlotAttention(GenerativeModel):
         Args:
             objects: the objects.
             background: float (B, 3, H, W), the background of the scenes; None for black. `reconstruct` infers it.
+            behind_logits: float (B, 1, H, W), the logits of the mask of all that is no object; None: `z_depth`.
         """
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
         pictures, logits = self.decoder(objects.z_what)
-        raised = logits + objects.z_depth[:, None, None, None]
-        alpha = _share_pixels(raised, objects.image_index, objects.batch_size)
+        if behind_logits is None:
+            logits = logits + objects.z_depth[:, None, None, None]
+        else:
+            logits = logits - behind_logits[objects.image_index]
+        alpha = _share_pixels(logits, objects.image_index, objects.batch_size)
         boxes = with_area(objects.boxes, self.image_size)
         layers = torch.cat([pictures.clamp(0, 1) * alpha, alpha], dim=1)
         own = torch.arange(len(objects), device=alpha.device)
@@ -211,10 +218,11 @@ class SlotAttention(GenerativeModel):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
-        """Decodes objects over the background of images float (B, 3, H, W)."""
+        """Decodes objects over the background of images float (B, 3, H, W): what is no object."""
         decoded = self._decode_all(images)
-        behind = read_masks(decoded.masks[:, :, 0]).background[:, :, None, None, None]
-        return self.decode(objects, decoded.mean(decoded.masks * behind).clamp(0, 1))
+        read = read_masks(decoded.masks[:, :, 0])
+        background = decoded.mean(decoded.masks * read.background[:, :, None, None, None]).clamp(0, 1)
+        return self.decode(objects, background, _behind_logits(decoded, read))
 
     def loss(self, images: Tensor, targets: Objects | None = None) -> dict[str, Tensor]:
         """Computes the squared error of the reconstruction, the only loss.
@@ -250,11 +258,15 @@ def _against_background(decoded: DecodedSlots, read: SlotMasks) -> Tensor:
     others, `decode` takes their logits together as one number: the mean, weighted by m (1 - m), which is large at
     the edges of an object with mask m.
     """
-    is_object = (read.scores > 0)[:, :, None, None, None]
-    rest = decoded.logits.masked_fill(is_object, -torch.inf).logsumexp(dim=1)
-    masks = decoded.masks
-    edges = (masks * (1 - masks) * is_object).sum(dim=1)
+    rest, masks = _behind_logits(decoded, read), decoded.masks
+    edges = (masks * (1 - masks) * (read.scores > 0)[:, :, None, None, None]).sum(dim=1)
     return -(edges * rest).sum(dim=(1, 2, 3)) / edges.sum(dim=(1, 2, 3)).clamp(min=1e-8)
+
+
+def _behind_logits(decoded: DecodedSlots, read: SlotMasks) -> Tensor:
+    """Computes the logits (B, 1, H, W) of the masks of all slots that are no objects together."""
+    is_object = (read.scores > 0)[:, :, None, None, None]
+    return decoded.logits.masked_fill(is_object, -torch.inf).logsumexp(dim=1)
 
 
 def _share_pixels(logits: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
