@@ -54,8 +54,6 @@ Follow = Callable[[TrackViews], Tensor]
 SEEN_BEFORE = 0.8
 """A track was clear before if an earlier view of it showed such a share of the object."""
 
-PROBE_SEEDS = range(3)
-
 
 def single_frame(views: TrackViews) -> Tensor:
     """Returns each view's own embedding."""
@@ -147,7 +145,7 @@ def measure(known: TrackedSplit, unseen: TrackedSplit, follow: Follow) -> dict[s
     shares = [_visible(each.split) for each in (known, unseen)]
     hidden, clear_before = shares[1] < HIDDEN, unseen.was_clear()
     groups = {"clear_before": hidden & clear_before, "never_clear": hidden & ~clear_before}
-    metrics = hidden_metrics(learned, shares[0], measured, shares[1], PROBE_SEEDS, groups=groups)
+    metrics = hidden_metrics(learned, shares[0], measured, shares[1], groups=groups)
     metrics |= {f"hidden/{name}/objects": float(rows.sum()) for name, rows in groups.items()}
     return metrics | identity_metrics(unseen.clips.cut(unseen.split.targets.replace(z_what=embedded[1])))
 

@@ -155,8 +155,7 @@ def _metrics() -> str:
         "# Metrics",
         "",
         "After this page you know what each number of `ssdir evaluate` and `ssdir reproduce` means. Names are",
-        "those of their JSON. A mean over several samples of the objects that a classifier learns from has a",
-        "standard deviation, `…_std`, beside it.",
+        "those of their JSON.",
     ]
     for group in GROUPS:
         lines += ["", f"## {group.title}", "", "| name | | what it means |", "|---|---|---|"]

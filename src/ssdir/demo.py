@@ -208,7 +208,7 @@ def _pictures(
     return sections.scenes_figure(model, test, HERO_IMAGES), [
         sections.reconstruction_section(model, test, SHOWN_IMAGES),
         sections.embedding_section(detected, names, seed),
-        sections.probe_section(learned, detected, names, seed),
+        sections.probe_section(learned, detected, names),
         sections.traversal_section(model, detected),
     ]
 
@@ -270,8 +270,7 @@ def _numbers(metrics: dict[str, float], recipe: Recipe) -> Section:
         "Paper: Table 2, for MNIST's 28 × 28 digits and a full training. This demo: the 1,797 digits of 8 × 8 "
         f"pixels that come with scikit-learn, scattered over {CANVAS} × {CANVAS} pixels, a detector trained "
         f"{classes}, and a short training. The paper's figures are for orientation; this is no "
-        "like-for-like comparison. “±” is the standard deviation over three samples of the objects that the "
-        "classifier learns from (in the paper: over three trainings)."
+        "like-for-like comparison. “±” is the standard deviation over the paper's three trainings."
     )
     return Section("All metrics", table=metrics_table(metrics, caption=caption))
 

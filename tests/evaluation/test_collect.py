@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ssdir.evaluation.collect import Collector, collect
-from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, RANDOM_ENCODER
+from ssdir.evaluation.components import project
+from ssdir.evaluation.probing import LARGEST_OVERLAP, LATENTS, POOLED_FEATURES, RANDOM_ENCODER, RAW_PIXELS
 from ssdir.evaluation.scale import same_instance_metrics
 from ssdir.models.backbones.conv import ConvBackbone, ConvConfig
 from ssdir.models.detected.encoders import PyramidEncoderConfig
@@ -66,7 +67,14 @@ def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_drawn() -> None:
     assert everything.reconstruction
     assert not embeddings.reconstruction
     for name, expected in everything.embeddings.items():
-        assert torch.equal(embeddings.embeddings[name].latents, expected.latents)
+        reduced = expected.latents
+        if name in (RAW_PIXELS, POOLED_FEATURES):
+            reduced = project(embeddings.projections[name], expected.latents)
+        assert torch.equal(embeddings.embeddings[name].latents, reduced)
+    without = Collector(model, 0.5, fresh, floors=False)
+    without.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
+    floors = {RAW_PIXELS, POOLED_FEATURES, RANDOM_ENCODER}
+    assert without.finish().embeddings.keys() == everything.embeddings.keys() - floors
     # The untrained encoder is asked for the very boxes that the model found, and need find none itself.
     assert torch.equal(embeddings.embeddings[RANDOM_ENCODER].latents, -embeddings.embeddings[LATENTS].latents)
 

@@ -161,7 +161,7 @@ def sized(seed: int, n: int, *, flip_large: bool) -> LabelledLatents:
 
 
 def test_transfer_between_sizes() -> None:
-    same = size_probe_metrics(sized(0, 300, flip_large=False), sized(1, 300, flip_large=False), (0, 1))
+    same = size_probe_metrics(sized(0, 300, flip_large=False), sized(1, 300, flip_large=False))
     assert set(same.values()) == {1.0}
     assert set(same) == {
         "scale/probe/accuracy_small",
@@ -170,7 +170,7 @@ def test_transfer_between_sizes() -> None:
         "scale/small_to_large/accuracy",
         "scale/large_to_small/accuracy",
     }
-    turned = size_probe_metrics(sized(0, 600, flip_large=True), sized(1, 600, flip_large=True), (0, 1))
+    turned = size_probe_metrics(sized(0, 600, flip_large=True), sized(1, 600, flip_large=True))
     assert turned["scale/probe/accuracy_small"] == 1
     assert turned["scale/probe/accuracy_large"] < 0.1
     assert turned["scale/small_to_large/accuracy"] < 0.1
@@ -181,7 +181,7 @@ def test_terciles_are_those_of_train() -> None:
     train = sized(0, 300, flip_large=False)
     large = sized(1, 300, flip_large=False)
     large = large[large.sizes > 0.8]
-    metrics = size_probe_metrics(train, large, (0,))
+    metrics = size_probe_metrics(train, large)
     assert set(metrics) == {"scale/probe/accuracy_large", "scale/small_to_large/accuracy"}
 
 
@@ -198,5 +198,5 @@ def test_errors_of_each_third_of_sizes() -> None:
 def test_no_objects_no_figures() -> None:
     some = sized(0, 30, flip_large=False)
     none = LabelledLatents(torch.zeros(0, 0), some.labels[:0], some.sizes[:0], 30)
-    assert size_probe_metrics(none, some, (0,)) == {}
-    assert size_probe_metrics(some, none, (0,)) == {}
+    assert size_probe_metrics(none, some) == {}
+    assert size_probe_metrics(some, none) == {}

@@ -24,7 +24,7 @@ WRONG = [False, True, False, True, False, False]
 
 def test_predictors_are_ranked_as_by_scikit_learn() -> None:
     scores = torch.tensor([0.1, 0.9, 0.2, 0.3, 0.4, 0.0])
-    metrics = uncertainty_metrics(TRAIN, TEST, {"any": scores, "opposite": -scores}, [0, 1])
+    metrics = uncertainty_metrics(TRAIN, TEST, {"any": scores, "opposite": -scores})
     assert metrics["uncertainty/any_auroc"] == pytest.approx(roc_auc_score(WRONG, scores.numpy()))
     assert metrics["uncertainty/any_auroc"] == pytest.approx(7 / 8)  # of 2 × 4 pairs, one is in the wrong order
     assert metrics["uncertainty/opposite_auroc"] == pytest.approx(1 / 8)
@@ -43,17 +43,17 @@ def test_the_area_is_the_share_of_pairs_in_order(seed: int) -> None:
 
 
 def test_a_constant_says_nothing() -> None:
-    assert uncertainty_metrics(TRAIN, TEST, {"sigma": torch.full((6,), 0.1)}, [0]) == {}
+    assert uncertainty_metrics(TRAIN, TEST, {"sigma": torch.full((6,), 0.1)}) == {}
 
 
 def test_without_errors_or_objects_there_is_nothing_to_predict() -> None:
-    assert uncertainty_metrics(TRAIN, TRAIN, {"any": torch.arange(8.0)}, [0]) == {}
+    assert uncertainty_metrics(TRAIN, TRAIN, {"any": torch.arange(8.0)}) == {}
     nothing = labelled([], [])
     empty = LabelledLatents(nothing.latents.view(0, 1), nothing.labels.long(), nothing.sizes, 3)
-    assert uncertainty_metrics(TRAIN, empty, {"any": torch.zeros(0)}, [0]) == {}
-    assert uncertainty_metrics(empty, TEST, {"any": torch.arange(6.0)}, [0]) == {}
+    assert uncertainty_metrics(TRAIN, empty, {"any": torch.zeros(0)}) == {}
+    assert uncertainty_metrics(empty, TEST, {"any": torch.arange(6.0)}) == {}
 
 
 def test_each_object_needs_its_number() -> None:
     with pytest.raises(ValueError, match=r"any must be \(6,\)"):
-        uncertainty_metrics(TRAIN, TEST, {"any": torch.zeros(5)}, [0])
+        uncertainty_metrics(TRAIN, TEST, {"any": torch.zeros(5)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ssdir.console import Advance
 from ssdir.data.dataset import collate
 from ssdir.data.letterbox import Letterbox
+from ssdir.evaluation.components import Components, Projection
 from ssdir.evaluation.detection import RANKING_THRESHOLD
 from ssdir.evaluation.frames import FrameCollector, Frames
 from ssdir.evaluation.matching import best_target, match_greedy
@@ -67,6 +68,7 @@ class Split:
         embeddings: by name, see `probe_metrics`; the latents and floors of the matched objects. Empty for a
             detector, whose objects have no z_what.
         properties: by attribute, the latents of the matched objects, labelled with their value of it.
+        projections: by name of a floor, what reduced its features; empty where they are as wide as they were.
         reconstruction: see `ReconstructionMeter` and `ObjectSimilarityMeter`; empty if nothing was decoded.
         object_errors: float (M,), mean squared error of each decoded object; empty if nothing was decoded.
         masks: see `MaskMeter`; empty if nothing was decoded, or the model or the data have no masks.
@@ -85,6 +87,7 @@ class Split:
     object_errors: Tensor
     masks: dict[str, float]
     frames: Frames | None = None
+    projections: dict[str, Projection] = field(default_factory=dict)
 
 
 class Collector:
@@ -94,10 +97,13 @@ class Collector:
         model: the model; in evaluation mode.
         threshold: least score of an object at the operating point; None takes the model's.
         random_model: a copy with an untrained what encoder, which embeds the boxes that `model` detects: a floor.
-        kept: with `embeddings`, no detections below the threshold are kept, and nothing is reconstructed. With
-            `all`, reconstructions and masks are measured too if the model decodes (`DrawsScenes`), and with
-            `similarity` also how similar objects look (`ObjectSimilarityMeter`).
+        kept: with `embeddings`, no detections below the threshold are kept, nothing is reconstructed, and pixels
+            and pooled features are reduced to the size of `z_what`, see `Components`. With `all`, reconstructions
+            and masks are measured too if the model decodes (`DrawsScenes`), and with `similarity` also how similar
+            objects look (`ObjectSimilarityMeter`).
         tracked: if images are frames of clips, the minimum scores of detections in tracking, see `Frames`.
+        floors: whether pixels, pooled features and the embeddings of `random_model` are kept.
+        seed: seed of the components.
     """
 
     def __init__(
@@ -108,9 +114,14 @@ class Collector:
         *,
         kept: Kept = "all",
         tracked: Thresholds | None = None,
+        floors: bool = True,
+        seed: int = 0,
     ) -> None:
         threshold = model.score_threshold if threshold is None else threshold
-        self._model, self._random_model, self._threshold = model, random_model, threshold
+        self._model, self._threshold = model, threshold
+        self._random_model, self._floors = random_model if floors else None, floors
+        self._components: dict[str, Components] | None = {} if kept == "embeddings" else None
+        self._seed = seed
         self._frames = None if tracked is None else FrameCollector(model, tracked)
         least = threshold if tracked is None else min(threshold, tracked.low)
         self._ranked_from = least if kept == "embeddings" else min(RANKING_THRESHOLD, least)
@@ -184,6 +195,8 @@ class Collector:
             self._frames.add(images, ranked, targets, embedded, letterbox)
         ranked = ranked.replace(z_what=None, z_what_scale=None)
         ignored = Objects.empty(len(images)) if ignored is None else ignored
+        if self._components is not None:  # Probes read the embeddings alone.
+            objects = objects.replace(z_what=None, z_what_scale=None)
         kept = {"ranked": ranked, "objects": objects, "targets": targets, "ignored": ignored}
         for name, each in kept.items():
             self._objects[name].append(letterbox.to_image(each.detach().to("cpu")))
@@ -198,13 +211,15 @@ class Collector:
     def _keep_embeddings(self, images: Tensor, objects: Objects, embedded: Objects | None) -> None:
         if len(objects) and objects.z_what is None:  # a detector's
             return
-        crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
-        self._embeddings[RAW_PIXELS].append(crops.mean(dim=1).flatten(1).cpu())
         if embedded is not None:
             self._keep_latents(TRUE_BOXES, embedded)
         self._keep_latents(LATENTS, objects)
-        if isinstance(self._model, PoolsFeatures):
-            self._embeddings[POOLED_FEATURES].append(self._model.pooled_features(images, objects).cpu())
+        if self._floors and objects.z_what is not None:
+            size = objects.z_what.shape[1]
+            crops = crop_glimpses(images, objects.boxes, objects.image_index, CROP_SIZE)
+            self._keep_features(RAW_PIXELS, crops.mean(dim=1).flatten(1).cpu(), size)
+            if isinstance(self._model, PoolsFeatures):
+                self._keep_features(POOLED_FEATURES, self._model.pooled_features(images, objects).cpu(), size)
         names = self._model.class_names if isinstance(self._model, NamesClasses) else ()
         if len(names) > 1 and objects.labels is not None:
             self._embeddings[LABELS].append(F.one_hot(objects.labels, len(names)).float().cpu())
@@ -216,8 +231,19 @@ class Collector:
         if objects.z_what is not None:
             parts.append(objects.z_what.cpu())
 
+    def _keep_features(self, name: str, features: Tensor, size: int) -> None:
+        """Keeps wide features as they are, or reduced to a size: those of all objects can take gigabytes."""
+        if self._components is None:
+            self._embeddings[name].append(features)
+            return
+        if name not in self._components:
+            # A pyramid's levels differ in scale; pixels share theirs, and some hardly vary.
+            standardise = name == POOLED_FEATURES
+            self._components[name] = Components(size, standardise=standardise, seed=self._seed)
+        self._components[name].add(features)
+
     def finish(self) -> Split:
-        """Matches the objects of the whole split, and frees the batches: pooled features can take gigabytes.
+        """Matches the objects of the whole split, and frees the batches.
 
         Raises:
             ValueError: if a latent or feature is not finite.
@@ -225,7 +251,13 @@ class Collector:
         kept = {name: Objects.cat(parts) for name, parts in self._objects.items()}
         targets, objects = kept["targets"], kept["objects"]
         match = match_greedy(objects, targets)
-        is_detectors = len(objects) > 0 and objects.z_what is None
+        is_detectors = len(objects) > 0 and LATENTS not in self._embeddings
+        projections = {}
+        for name, components in (self._components or {}).items():
+            features, projection = components.finish()
+            self._embeddings[name] = [features]
+            if projection is not None:
+                projections[name] = projection
         embeddings = {} if is_detectors else self._labelled_embeddings(objects, targets, match)
         return Split(
             ranked=kept["ranked"],
@@ -247,6 +279,7 @@ class Collector:
             object_errors=self._reconstruction.object_errors,
             masks=self._masks.compute(),
             frames=None if self._frames is None else self._frames.finish(),
+            projections=projections,
         )
 
     def _labelled_embeddings(
@@ -266,8 +299,7 @@ class Collector:
         broken = sum(int((~part.isfinite()).any(dim=1).sum()) for part in parts)
         if broken:
             raise ValueError(f"{name} must be finite, got NaN or infinity in {broken} of {len(match)} objects")
-        kept = [part[rows >= 0] for part, rows in zip(parts, match.split([len(p) for p in parts]), strict=True)]
-        latents = torch.cat(kept) if kept else torch.zeros(0, 0)
+        latents = torch.cat(parts)[match >= 0] if parts else torch.zeros(0, 0)
         rows = match[match >= 0]
         longer_side = targets.z_where[rows, 2:].amax(dim=1)
         categories = torch.cat(self._categories)

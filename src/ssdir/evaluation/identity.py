@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from ssdir.evaluation.embedded import Array, Integers
-from ssdir.evaluation.probing import LabelledLatents, fit_probes, mean_scores
+from ssdir.evaluation.probing import LabelledLatents, fit_probe, scores_of
 from ssdir.objects import Objects
 
 GAPS = (1, 5, 10, 20)
@@ -159,7 +159,6 @@ def hidden_metrics(
     train_visible: Tensor,
     test: LabelledLatents,
     test_visible: Tensor,
-    seeds: Sequence[int],
     *,
     prefix: str = "hidden",
     groups: Mapping[str, Tensor] | None = None,
@@ -171,26 +170,24 @@ def hidden_metrics(
         train_visible: float (n,), the visible share of each.
         test: objects of another split.
         test_visible: float (m,), likewise.
-        seeds: seeds of the samples of training objects; metrics are means over these.
         prefix: first part of the metrics' names.
         groups: bool (m,) by name: further groups of test objects to score.
 
     Returns:
-        Accuracies of linear probes that learned from clear objects: `hidden/accuracy`, of the hidden objects;
-        `hidden/clear/accuracy`, of the others; `hidden/all/accuracy`; `hidden/NAME/accuracy` of each group; all
-        with `…_std`. And `hidden/objects`, the number of hidden objects. Accuracies without objects are left out;
-        without hidden objects there is nothing.
+        Accuracies of a linear probe that learned from clear objects: `hidden/accuracy`, of the hidden objects;
+        `hidden/clear/accuracy`, of the others; `hidden/all/accuracy`; `hidden/NAME/accuracy` of each group. And
+        `hidden/objects`, the number of hidden objects. Accuracies without objects are left out; without hidden
+        objects there is nothing.
     """
     clear, hidden = train_visible >= HIDDEN, test_visible < HIDDEN
     if not bool(hidden.any()) or not bool(clear.any()):
         return {}
-    probes = fit_probes(train[clear], seeds)
+    probe = fit_probe(train[clear])
     parts = {"accuracy": hidden, "clear/accuracy": ~hidden, "all/accuracy": torch.ones_like(hidden)}
     parts |= {f"{name}/accuracy": rows for name, rows in (groups or {}).items()}
     metrics = {f"{prefix}/objects": float(hidden.sum())}
     for name, rows in parts.items():
-        scores = mean_scores(probes, test[rows])
+        scores = scores_of(probe, test[rows])
         if "accuracy" in scores:
             metrics[f"{prefix}/{name}"] = scores["accuracy"]
-            metrics[f"{prefix}/{name}_std"] = scores["accuracy_std"]
     return metrics

@@ -18,17 +18,15 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.evaluation.clips import Clips, clip_identity_metrics, clip_tracking_metrics, has_memory, with_memory
 from ssdir.evaluation.clusters import cluster_metrics, mixture_metrics
 from ssdir.evaluation.collect import Collector, Kept, Split, collect
+from ssdir.evaluation.components import project
 from ssdir.evaluation.depth import depth_metrics
 from ssdir.evaluation.detection import detection_metrics, operating_metrics
 from ssdir.evaluation.identity import hidden_metrics
-from ssdir.evaluation.probing import LATENTS, TRUE_BOXES, Probe, fit_probes, probe_metrics, property_metrics
+from ssdir.evaluation.probing import LATENTS, TRUE_BOXES, Probe, fit_probe, probe_metrics, property_metrics
 from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model
 from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
 from ssdir.tracking.options import TrackOptions
-
-NUM_PROBE_SEEDS = 3
-"""Number of probes of each kind, each fitted on its own random sample of objects; metrics are means over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,8 @@ class MeasureOptions:
         score_threshold: the least score of an object at the operating point; None takes the model's.
         sizes_in_px: side of the images in which AP's small, medium and large are counted, so that models of
             different image sizes compare; None takes the model's.
-        seed: the first of the three seeds of the random samples of objects that probes learn from.
+        seed: seed of random samples of objects, and of components.
+        floors: whether probes are also fitted on floors: pixels, pooled features, an untrained encoder.
         batch_size: images at once.
         similarity: also measure how similar reconstructed objects look to the image, by SSIM and LPIPS; see
             `ObjectSimilarityMeter`.
@@ -54,6 +53,7 @@ class MeasureOptions:
     score_threshold: float | None = None
     sizes_in_px: int | None = None
     seed: int = 0
+    floors: bool = True
     batch_size: int = 32
     similarity: bool = False
     track: TrackOptions = field(default_factory=TrackOptions)
@@ -154,7 +154,15 @@ def _read(
     if kept == "embeddings" and not has_memory(model):
         clips = None
     tracked = None if clips is None else track.thresholds(model.score_threshold)
-    collector = Collector(model, options.score_threshold, random_model, kept=kept, tracked=tracked)
+    collector = Collector(
+        model,
+        options.score_threshold,
+        random_model,
+        kept=kept,
+        tracked=tracked,
+        floors=options.floors,
+        seed=options.seed,
+    )
     split = collect(collector, dataset, batch_size=options.batch_size, max_images=max_images, progress=progress)
     return with_memory(model, split, clips, track)
 
@@ -185,16 +193,20 @@ def _learned_metrics(
     train: Split, test: Split, categories: int, seed: int, progress: Advance | None
 ) -> dict[str, float]:
     """Computes metrics of classifiers that are fitted on the objects of one split and scored on the other's."""
-    seeds = range(seed, seed + NUM_PROBE_SEEDS)
     metrics = {}
     if categories > 1:
         known, unseen = train.embeddings[LATENTS], test.embeddings[LATENTS]
-        probes = fit_probes(known, seeds)
-        metrics = probe_metrics(train.embeddings, test.embeddings, seeds, probes, progress)
-        metrics |= size_probe_metrics(known, unseen, seeds, probes)
-        metrics |= _uncertainty(train, test, seeds, probes)
-        metrics |= _hidden(train, test, seeds)
-    return metrics | property_metrics(train.properties, test.properties, seeds)
+        reduced = {
+            name: replace(test.embeddings[name], latents=project(projection, test.embeddings[name].latents))
+            for name, projection in train.projections.items()
+            if name in test.embeddings
+        }
+        probe = fit_probe(known)
+        metrics = probe_metrics(train.embeddings, {**test.embeddings, **reduced}, seed, probe, progress)
+        metrics |= size_probe_metrics(known, unseen, probe)
+        metrics |= _uncertainty(train, test, probe)
+        metrics |= _hidden(train, test)
+    return metrics | property_metrics(train.properties, test.properties)
 
 
 def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:
@@ -214,7 +226,7 @@ def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -
     return metrics
 
 
-def _hidden(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]:
+def _hidden(train: Split, test: Split) -> dict[str, float]:
     """Measures probes of hidden objects at their true boxes, where it is known how much of each is visible.
 
     The embeddings are those that the model returns: with its memory, if it has one. Then without it too.
@@ -223,12 +235,12 @@ def _hidden(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]
     if known is None or unseen is None or TRUE_BOXES not in train.embeddings:
         return {}
     learned, measured = train.embeddings[TRUE_BOXES], test.embeddings[TRUE_BOXES]
-    single = hidden_metrics(learned, known, measured, unseen, seeds)
+    single = hidden_metrics(learned, known, measured, unseen)
     memories = [None if split.frames is None else split.frames.remembered for split in (train, test)]
     if memories[0] is None or memories[1] is None:
         return single
     learned, measured = replace(learned, latents=memories[0]), replace(measured, latents=memories[1])
-    metrics = hidden_metrics(learned, known, measured, unseen, seeds)
+    metrics = hidden_metrics(learned, known, measured, unseen)
     return metrics | {
         name.replace("hidden/", "hidden/single_frame/"): value
         for name, value in single.items()
@@ -236,7 +248,7 @@ def _hidden(train: Split, test: Split, seeds: Sequence[int]) -> dict[str, float]
     }
 
 
-def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequence[Probe]) -> dict[str, float]:
+def _uncertainty(train: Split, test: Split, probe: Probe | None) -> dict[str, float]:
     """Measures how well σ, reconstruction error and score predict that a probe misclassifies an object."""
     matched = test.match >= 0
     objects = test.objects[matched]
@@ -244,7 +256,7 @@ def _uncertainty(train: Split, test: Split, seeds: Sequence[int], probes: Sequen
     predictors["reconstruction"] = test.object_errors[matched] if len(test.object_errors) else None
     predictors["score"] = None if objects.scores is None else -objects.scores
     known = {name: values for name, values in predictors.items() if values is not None}
-    return uncertainty_metrics(train.embeddings[LATENTS], test.embeddings[LATENTS], known, seeds, probes)
+    return uncertainty_metrics(train.embeddings[LATENTS], test.embeddings[LATENTS], known, probe)
 
 
 @contextmanager

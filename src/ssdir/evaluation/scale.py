@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssdir.data.images import Image8, resize
 from ssdir.data.scatter.glyphs import INK_THRESHOLD
-from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes, mean_scores
+from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probe, scores_of
 from ssdir.evaluation.protocols import EmbedsBoxes, PoolsFeatures, device_of
 from ssdir.models.backbones.base import reading_once
 from ssdir.objects import Objects
@@ -22,7 +22,7 @@ _SAME = 1e-9
 
 
 def size_probe_metrics(
-    train: LabelledLatents, test: LabelledLatents, seeds: Sequence[int], probes: Sequence[Probe] | None = None
+    train: LabelledLatents, test: LabelledLatents, probe: Probe | None = None
 ) -> dict[str, float]:
     """Computes probe accuracy by size: of probes of all sizes, and of probes of one third tested on another.
 
@@ -31,8 +31,7 @@ def size_probe_metrics(
     Args:
         train: matched objects of the train split.
         test: matched objects of the test split.
-        seeds: seeds of the samples of training objects; metrics are means over these.
-        probes: probes of all sizes, if they are already fitted.
+        probe: the probe of all sizes, if it is already fitted.
 
     Returns:
         `scale/probe/accuracy_small`, `_medium`, `_large`: trained on all sizes, tested on one third.
@@ -43,15 +42,13 @@ def size_probe_metrics(
         return {}
     terciles = _terciles(train.sizes)
     known, unseen = torch.bucketize(train.sizes, terciles), torch.bucketize(test.sizes, terciles)
-    if probes is None:
-        probes = fit_probes(train, seeds)
+    probe = fit_probe(train) if probe is None else probe
     scores = {
-        f"scale/probe/accuracy_{name}": mean_scores(probes, test[unseen == number])
+        f"scale/probe/accuracy_{name}": scores_of(probe, test[unseen == number])
         for number, name in enumerate(SIZE_BINS)
     }
     for name, source, goal in (("small_to_large", 0, 2), ("large_to_small", 2, 0)):
-        of_source = fit_probes(train[known == source], seeds)
-        scores[f"scale/{name}/accuracy"] = mean_scores(of_source, test[unseen == goal])
+        scores[f"scale/{name}/accuracy"] = scores_of(fit_probe(train[known == source]), test[unseen == goal])
     return {name: values["accuracy"] for name, values in scores.items() if "accuracy" in values}
 
 

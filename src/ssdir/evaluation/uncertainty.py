@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probes
+from ssdir.evaluation.probing import LabelledLatents, Probe, fit_probe
 
 
 def uncertainty_metrics(
     train: LabelledLatents,
     test: LabelledLatents,
     predictors: Mapping[str, Tensor],
-    seeds: Sequence[int],
-    probes: Sequence[Probe] | None = None,
+    probe: Probe | None = None,
 ) -> dict[str, float]:
     """Measures how well a property of an object predicts that the linear probe misclassifies it.
 
     Args:
-        train: matched objects that the probes learn from.
-        test: n matched objects that the probes classify.
+        train: matched objects that the probe learns from.
+        test: n matched objects that the probe classifies.
         predictors: by name, float (n,), row-aligned with `test`: larger where an error is expected.
-        seeds: seeds of the samples of training objects; metrics are means over these.
-        probes: the probes, if they are already fitted.
+        probe: the probe, if it is already fitted.
 
     Returns:
         `uncertainty/NAME_auroc`, the area under the ROC curve: 0.5 is chance, 1 is perfect. A predictor that is
         the same for all objects (such as a σ that is a constant of the model) is left out, and so are all metrics
-        if the probes are always or never right.
+        if the probe is always or never right.
 
     Raises:
         ValueError: if a predictor is not one number for each object.
@@ -39,18 +37,12 @@ def uncertainty_metrics(
     for name, values in predictors.items():
         if values.shape != (len(test),):
             raise ValueError(f"{name} must be ({len(test)},), got {tuple(values.shape)}")
-    if not len(test):
+    probe = fit_probe(train) if probe is None else probe
+    if probe is None or not len(test):
         return {}
-    if probes is None:
-        probes = fit_probes(train, seeds)
-    latents, labels = test.latents.double().numpy(), test.labels.numpy()
-    wrong = [probe.predict(latents) != labels for probe in probes]
-    metrics = {}
-    for name, values in predictors.items():
-        areas = [area for errors in wrong if (area := auroc(errors, values.double().numpy())) is not None]
-        if areas:
-            metrics[f"uncertainty/{name}_auroc"] = float(np.mean(areas))
-    return metrics
+    wrong = probe.predict(test.latents.numpy()) != test.labels.numpy()
+    areas = {name: auroc(wrong, values.double().numpy()) for name, values in predictors.items()}
+    return {f"uncertainty/{name}_auroc": area for name, area in areas.items() if area is not None}
 
 
 def auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float | None:

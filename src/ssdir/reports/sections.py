@@ -70,12 +70,14 @@ def embedding_section(test: LabelledLatents, names: Sequence[str], seed: int = 0
     )
 
 
-def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence[str], seed: int = 0) -> Section:
+def probe_section(train: LabelledLatents, test: LabelledLatents, names: Sequence[str]) -> Section:
     """Confusion matrix of the linear probe."""
     title = "Confusion matrix"
     if not len(train) or not len(test):
         return Section(title, ["Too few objects were detected to train a classifier on their embeddings."])
-    predicted = fit_probe(train.latents, train.labels, seed).predict(test.latents.double().numpy())
+    probe = fit_probe(train)
+    assert probe is not None
+    predicted = probe.predict(test.latents.numpy())
     png = plots.confusion_matrix(test.labels.numpy(), predicted, names)
     return Section(
         title,

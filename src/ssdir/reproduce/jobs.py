@@ -54,6 +54,7 @@ class Job:
         data: the data set to train and measure on.
         measure: options of the measurement.
         probes: whether categories are probed.
+        floors: whether floors are probed too.
         split: the split that is measured.
     """
 
@@ -65,6 +66,7 @@ class Job:
     data: DataSpec
     measure: MeasureConfig
     probes: bool
+    floors: bool
     split: str
 
     @property
@@ -152,7 +154,8 @@ def _jobs(plan: Plan, group: str, run: RunPlan) -> list[Job]:
                 recipe = read_recipe(run.preset, [*run.overrides, *splits, f"seed={seed}"])
                 label = run.label or recipe.model.kind
                 trained_as, split = run.of or group, data.plan.test
-                jobs.append(Job(group, trained_as, label, recipe, run.preset, data, measure, run.probes, split))
+                how = measure, run.probes, run.floors, split
+                jobs.append(Job(group, trained_as, label, recipe, run.preset, data, *how))
     except InputError as error:
         raise InputError(f"plan '{plan.name}', run {quote(group)}: {error}") from None
     return jobs

@@ -80,6 +80,7 @@ class RunPlan(Config):
         seeds: number of trainings, with the seeds 0, 1, ....
         label: name in tables; by default the model's name.
         probes: whether to probe categories, which takes longer than all other measurements.
+        floors: whether to probe floors too: pixels, pooled features and an untrained encoder.
         train_images: number of training images that the probes learn from; by default `measure.train_images`.
     """
 
@@ -92,6 +93,7 @@ class RunPlan(Config):
     seeds: int = Field(1, ge=1, le=1000)
     label: str = ""
     probes: bool = True
+    floors: bool = True
     train_images: int | None = Field(None, ge=1)
 
 

@@ -23,7 +23,7 @@ from ssdir.models.shipped import WEIGHTS_FILE
 from ssdir.reproduce.jobs import Job
 from ssdir.training.run_folder import read_training
 
-MEASUREMENT_VERSION = 2
+MEASUREMENT_VERSION = 3
 """Counts up where the measurement changes, so that everything is measured again."""
 
 
@@ -56,7 +56,7 @@ class TrainedJob:
         """Digest of the weights, the data, and the options of the measurement."""
         digest = hashlib.sha256((self.folder / "model" / WEIGHTS_FILE).read_bytes())
         digest.update(fingerprint(self.test).encode())
-        options = [MEASUREMENT_VERSION, self.job.measure.model_dump(mode="json"), self.job.probes]
+        options = [MEASUREMENT_VERSION, self.job.measure.model_dump(mode="json"), self.job.probes, self.job.floors]
         digest.update(json.dumps(options).encode())
         return digest.hexdigest()[:12]
 
@@ -87,6 +87,7 @@ class TrainedJob:
             num_glyphs=settings.glyphs if job.probes else 0,
             glyph_root=self.glyph_root,
             random_seed=job.recipe.seed,
+            floors=job.floors,
         )
         try:
             report = evaluate(
