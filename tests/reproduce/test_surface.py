@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ssdir.reports.paper import RECONSTRUCTION, SURFACE, Generation, quoted
+from ssdir.reproduce.figures import order_table
 from ssdir.reproduce.published import reconstruction_section
 from ssdir.reproduce.surface import Order, common, measured_errors, order, rank_correlation
 
@@ -53,13 +54,28 @@ def test_surfaces_that_rank_alike_correlate_whatever_their_scale() -> None:
     assert rank_correlation({EASY: 1, HARD: 2}, {EASY: 1, HARD: 2}) is None
 
 
+def test_the_table_has_both_surfaces_orders_on_the_same_data_sets() -> None:
+    ours = {point: error / 2 for point, error in SURFACE.items() if point.largest == 0.75}
+    easiest = min(ours, key=lambda point: ours[point])
+    (group,) = order_table(ours | {easiest: 1.0}).groups
+    rows = {row.label: list(row.values) for row in group.rows}
+    assert rows["larger smallest digits"] == ["11 of 12", "12 of 12", "36 of 36"]
+    assert rows["more cells"] == ["17 of 18", "18 of 18", "53 of 54"]
+    assert float(rows["rank correlation with the authors' errors"][0]) < 1
+    assert "larger largest digits" not in rows
+
+
 def test_errors_of_one_training_in_several_experiments_count_once() -> None:
     def of(run: str, model: str, data: str, error: float) -> dict[str, Any]:
         record = {"run": run, "group": run[:-2], "label": model, "model": model, "data": data, "detector": None}
         return {**record, "metrics": {"reconstruction/mse": error}}
 
     records = [of("spair-0", "SPAIR", "digits", 0.02), of("spair-1", "SPAIR", "digits", 0.04)]
-    records += [records[0], of("glimpses-0", "GlimpseVAE", "digits", 0.01), of("other-0", "SPAIR", "others", 0.3)]
+    records += [
+        dict(records[0]),
+        of("glimpses-0", "GlimpseVAE", "digits", 0.01),
+        of("other-0", "SPAIR", "others", 0.3),
+    ]
     section = reconstruction_section(records)
     assert section is not None
     assert section.table is not None
