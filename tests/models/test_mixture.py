@@ -113,6 +113,28 @@ def test_a_step_trains_every_head_and_keeps_their_losses() -> None:
     assert torch.equal(model.prior.losses, losses), "validation chooses nothing"
 
 
+def test_the_worse_heads_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdir.models.detected.mixture.RESTART", 2)
+    torch.manual_seed(0)
+    model = mixture_model().train()
+    prior = model.prior
+    assert prior is not None
+    model.loss(noise(3))
+    prior.losses.copy_(torch.tensor([-1.0, -2.0, -3.0]))
+    before = {name: value.clone() for name, value in prior.named_parameters()}
+    model.eval().loss(noise(3))
+    assert prior.batches == 1, "validation is not counted"
+    model.train().loss(noise(3))
+    after = dict(prior.named_parameters())
+    for name in ("heads.0.0.weight", "heads.0.3.weight"):
+        assert not torch.equal(after[name], before[name])
+        assert torch.equal(after[name.replace("s.0", "s.1", 1)], before[name.replace("s.0", "s.1", 1)])
+        assert torch.equal(after[name.replace("s.0", "s.2", 1)], before[name.replace("s.0", "s.2", 1)])
+    same = [torch.equal(after["loc"][0, head], before["loc"][0, head]) for head in range(3)]
+    assert same == [False, True, True]
+    assert prior.losses.argmin() == 2
+
+
 def test_terms_are_weighted() -> None:
     torch.manual_seed(0)
     model = mixture_model().train()

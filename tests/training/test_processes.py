@@ -204,13 +204,15 @@ def check_mixture(rank: int) -> None:
         return Objects(image, 1, boxes, z_what=z_what, z_what_scale=torch.full_like(z_what, 0.1))
 
     images = torch.zeros(1, 3, 8, 8)
-    terms = prior.terms(objects(seen[0, mine]), [View(images, objects(seen[1, mine]), torch.arange(total)[mine])])
-    (terms["kl_what"] + terms["class_agreement"]).backward()
+    again = View(images, objects(seen[1, mine]), torch.arange(total)[mine])
+    with shared_batch_norm(prior):
+        terms = prior.terms(objects(seen[0, mine]), [again])
+        (terms["kl_what"] + terms["class_agreement"]).backward()
     shared = {name: parameter.grad for name, parameter in prior.named_parameters()}
     prior.zero_grad()
-    probs = prior(seen[0])
+    probs, others = prior(seen.flatten(0, 1)).split(total)
     kl = mixture_kl(seen[0], torch.full_like(seen[0], 0.1), probs, prior.loc, prior.log_scale.exp())
-    expected = class_agreement(probs, prior(seen[1]), BALANCE)
+    expected = class_agreement(probs, others, BALANCE)
     torch.testing.assert_close(terms["class_agreement"], expected.mean())
     torch.testing.assert_close(prior.losses, 0.01 * expected.detach())
     (kl.mean(dim=1).sum() / len(COUNTS) + expected.mean()).backward()

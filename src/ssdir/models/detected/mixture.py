@@ -4,9 +4,10 @@ The paper's prior is N(0, 1). GMAIR's has K components, p(z, y) = p(y) N(z; μ_y
 categorical posterior q(y|x), so that objects are clustered while their embeddings are learned. Here q(y|x) reads
 the posterior's mean of `z_what`, and so also the embeddings in a file.
 
-On digits, the divergence alone makes poor classes. Two views of an object should be of one class, so the loss can
-also ask for a large mutual information of the classes of two views (IIC: Ji et al. 2019). Like IIC, the prior has
-several heads, each a mixture of its own, and `cluster_probs` uses the one with the least unsupervised loss.
+The divergence alone does not say that two views of an object are of one class, so the loss can also ask for a
+large mutual information of the classes of two views (IIC: Ji et al. 2019). Like IIC, the prior has several heads,
+each a mixture of its own, and `cluster_probs` uses the one with the least unsupervised loss. A head that has
+merged two classes and split another stays so, so the worse half of the heads starts again now and then.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from ssdir.objects import Objects
 from ssdir.ops.distributed import gather_rows, normalizer, totals
 from ssdir.ops.precision import at_least_single, in_full_precision
 
-LOSS_MOMENTUM = 0.99
-"""Momentum of the running means of the heads' losses: they span some hundred batches."""
+LOSS_MOMENTUM = 0.98
+"""Momentum of the running means of the heads' losses: they span fifty batches."""
 
-HIDDEN = 256
+RESTART = 500
+"""Number of batches after which the worse half of the heads starts again from random weights."""
+
+HIDDEN = 128
 """Width of the hidden layer of q(y|z_what)."""
 
 BALANCE = 1.5
@@ -57,7 +61,7 @@ class MixturePriorConfig(Config):
 
     kind: Literal["mixture"]
     components: int = Field(10, ge=2, le=1000)
-    heads: int = Field(10, ge=1, le=100)
+    heads: int = Field(20, ge=1, le=100)
     agreement: float = Field(0.0, ge=0)
 
 
@@ -124,16 +128,19 @@ class MixturePrior(nn.Module):
     def __init__(self, latent_dim: int, config: MixturePriorConfig) -> None:
         super().__init__()
         self.agreement = config.agreement
+        self.norm = nn.BatchNorm1d(latent_dim, affine=False)
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(latent_dim, HIDDEN),
-                nn.LayerNorm(HIDDEN),
+                nn.BatchNorm1d(HIDDEN),
                 nn.ReLU(inplace=True),
                 nn.Linear(HIDDEN, config.components),
             )
             for _ in range(config.heads)
         )
         self.heads.apply(init_xavier)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.batches: Tensor
         # Muon leaves parameters whose first dimension is 1 to AdamW: means are no linear map.
         self.loc = nn.Parameter(0.1 * torch.randn(1, config.heads, config.components, latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(1, config.heads, config.components, latent_dim))
@@ -142,7 +149,8 @@ class MixturePrior(nn.Module):
 
     def forward(self, z_what: Tensor) -> Tensor:
         """Computes q(y|z_what) of all heads, float (M, H, K), of embeddings (M, D)."""
-        logits = torch.stack([head(z_what) for head in self.heads], dim=1)
+        standardized = self.norm(z_what)
+        logits = torch.stack([head(standardized) for head in self.heads], dim=1)
         return at_least_single(logits).softmax(dim=2)
 
     def terms(self, latents: Objects, views: Sequence[View]) -> dict[str, Tensor]:
@@ -156,14 +164,19 @@ class MixturePrior(nn.Module):
             `kl_what`, `mixture_kl` summed over objects, in nats per image; and, with `agreement`,
             `class_agreement` over all pairs of views, in nats per object. Both are means over heads.
         """
+        if self.training:
+            self._restart()
         embeddings = [objects.z_what for objects in (latents, *(view.objects for view in views))]
         counts = [len(each) for each in embeddings if each is not None]
-        probs, *again = self(torch.cat([each for each in embeddings if each is not None])).split(counts)
         assert latents.z_what is not None
         assert latents.z_what_scale is not None
+        present = totals(counts, latents.z_what.device)
+        if sum(present) < 2:
+            return {"kl_what": latents.z_what.sum() * 0}  # Batch norm needs two rows.
+        probs, *again = self(torch.cat([each for each in embeddings if each is not None])).split(counts)
         kl = mixture_kl(latents.z_what, latents.z_what_scale, probs, self.loc, self.log_scale.exp())
         terms = {"kl_what": kl.mean(dim=1).sum() / normalizer(latents.batch_size, kl.device)}
-        if min(totals(counts, kl.device)) < 1:
+        if min(present) < 1:
             return terms
         losses = gather_rows(kl.detach()).mean(dim=0)
         if self.agreement:
@@ -175,7 +188,26 @@ class MixturePrior(nn.Module):
             self.losses.lerp_(losses.detach().to(self.losses), 1 - LOSS_MOMENTUM)
         return terms
 
+    @torch.no_grad()
+    def _restart(self) -> None:
+        """Counts a batch, and every `RESTART` ones gives the heads with the larger losses new weights."""
+        self.batches += 1
+        if len(self.heads) < 2 or int(self.batches) % RESTART:
+            return
+        worst = self.losses.argsort()[-(len(self.heads) // 2) :]
+        for number in worst.tolist():
+            self.heads[number].apply(_start_again)
+        self.loc[:, worst] = 0.1 * torch.randn_like(self.loc[:, worst])
+        self.log_scale[:, worst] = 0
+        self.losses[worst] = self.losses.max()
+
     def cluster_probs(self, z_what: Tensor) -> Tensor:
         """Computes q(y|z_what) of the head with the least loss, float (M, K), of embeddings (M, D)."""
         best: nn.Module = self.heads[int(self.losses.argmin())]
-        return at_least_single(best(z_what)).softmax(dim=1)
+        return at_least_single(best(self.norm(z_what))).softmax(dim=1)
+
+
+def _start_again(layer: nn.Module) -> None:
+    init_xavier(layer)
+    if isinstance(layer, nn.BatchNorm1d):
+        layer.reset_parameters()
