@@ -29,6 +29,14 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     return docs_tables
 
 
+@pytest.fixture
+def writing(tables: Any) -> Any:
+    """What writes tables of models; the tables come first, because their folder has to be on the path."""
+    import docs_writing
+
+    return docs_writing
+
+
 def test_tables_are_those_of_the_results(tables: Any) -> None:
     stale = [path.name for path in tables.PAGES if tables.rewritten(text := path.read_text("utf-8")) != text]
     assert stale == [], "run make docs-tables"
@@ -49,17 +57,17 @@ def test_every_table_has_one_place(tables: Any) -> None:
     assert text.count("<!-- table: ") == text.count("<!-- end -->") == len(names)
 
 
-def test_a_missed_goal_is_written_with_its_distance(tables: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "measured", lambda source: {"m": 0.75})
-    assert tables.goal_cells("file m >= 0.7") == ["≥ 0.7", "0.750", "met"]
-    assert tables.goal_cells("file:run m .1 <= 0.5") == ["≤ 0.5", "0.8", "**missed** by 0.2"]
-    assert tables.goal_cells("file m >= 0.80") == ["≥ 0.80", "0.750", "**missed** by 0.050"]
+def test_a_missed_goal_is_written_with_its_distance(writing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "measured", lambda source: {"m": 0.75})
+    assert writing.goal_cells("file m >= 0.7") == ["≥ 0.7", "0.750", "met"]
+    assert writing.goal_cells("file:run m .1 <= 0.5") == ["≤ 0.5", "0.8", "**missed** by 0.2"]
+    assert writing.goal_cells("file m >= 0.80") == ["≥ 0.80", "0.750", "**missed** by 0.050"]
 
 
 @pytest.fixture
-def trial(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Tables of other results: two trainings by today's plan, and one by an earlier one."""
-    settings = tables.docs_records.cpu_settings()["ssdir"]
+    settings = writing.docs_records.cpu_settings()["ssdir"]
     earlier = settings | {"train_images": settings["train_images"] - 1}
     records = [
         {
@@ -75,10 +83,10 @@ def trial(tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     ]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "trial.json").write_text(json.dumps({"left_out": [], "records": records}))
-    tables.content.cache_clear()
-    monkeypatch.setattr(tables.docs_records, "RESULTS", tmp_path)
-    yield tables
-    tables.content.cache_clear()
+    writing.content.cache_clear()
+    monkeypatch.setattr(writing.docs_records, "RESULTS", tmp_path)
+    yield writing
+    writing.content.cache_clear()
 
 
 def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> None:
@@ -121,7 +129,7 @@ def test_published_figures_are_those_of_the_package(trial: Any) -> None:
 
 
 def test_rows_of_photographs_are_means_over_seeds_with_models_first(
-    tables: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     for group, seed, value in (
@@ -132,14 +140,14 @@ def test_rows_of_photographs_are_means_over_seeds_with_models_first(
     ):
         record = {"group": group, "metrics": {"m": value}}
         (tmp_path / "photos" / f"data-{group}-{seed}.json").write_text(json.dumps(record))
-    monkeypatch.setattr(tables.docs_records, "RESULTS", tmp_path)
-    rows = tables.photographs("data", {"accuracy": "m .1", "other": "n"}).splitlines()[2:]
+    monkeypatch.setattr(writing.docs_records, "RESULTS", tmp_path)
+    rows = writing.photographs("data", {"accuracy": "m .1", "other": "n"}).splitlines()[2:]
     assert rows == ["| ours | 0.9 | – |", "| crops-224 | 0.8 | – |", "| untrained | 0.3 | – |"]
-    assert "Nothing is measured" in tables.photographs("other", {"accuracy": "m"})
+    assert "Nothing is measured" in writing.photographs("other", {"accuracy": "m"})
 
 
-def test_rows_of_photographs_are_those_of_the_package(tables: Any) -> None:
-    assert list(dict.fromkeys(each.name for each in embedders())) == list(tables.WITHOUT_A_MODEL)
+def test_rows_of_photographs_are_those_of_the_package(writing: Any) -> None:
+    assert list(dict.fromkeys(each.name for each in embedders())) == list(writing.WITHOUT_A_MODEL)
 
 
 def test_a_page_lists_every_preset() -> None:
