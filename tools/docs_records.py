@@ -56,11 +56,8 @@ def _is_of_plan(record: Mapping[str, Any]) -> bool:
 def cpu_settings() -> dict[str, dict[str, Any]]:
     """Returns how many images and glyphs each run of the plan `cpu` is measured with, named as in results."""
     plan = read_plan("cpu")
-    common = {"test_images": plan.measure.test_images, "glyphs": plan.measure.glyphs}
-    return {
-        name: {**common, "train_images": run.train_images or plan.measure.train_images}
-        for name, run in plan.runs.items()
-    }
+    settings = {name: getattr(plan.measure, name) for name in ("test_images", "glyphs", "train_images")}
+    return dict.fromkeys(plan.runs, settings)
 
 
 def is_measured(source: Source) -> bool:

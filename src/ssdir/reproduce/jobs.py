@@ -47,7 +47,7 @@ class Job:
 
     Attributes:
         group: the plan's name of the run; its jobs differ in seed, or in variation of the data.
-        trained_as: the run that makes this training: the same run, or the one it is `of`.
+        trained_as: the plan's name of the run that it would be a training of; not the group of a candidate.
         label: name in tables.
         recipe: the recipe of the training.
         preset: the preset that the recipe is based on.
@@ -143,9 +143,6 @@ def _choice(plan: Plan, group: str) -> ChoicePlan:
 
 
 def _jobs(plan: Plan, group: str, run: RunPlan) -> list[Job]:
-    measure = plan.measure
-    if run.train_images is not None:
-        measure = measure.model_copy(update={"train_images": run.train_images})
     jobs = []
     try:
         for data in _variations(run.data, plan.data[run.data]):
@@ -153,9 +150,8 @@ def _jobs(plan: Plan, group: str, run: RunPlan) -> list[Job]:
             for seed in range(run.seeds):
                 recipe = read_recipe(run.preset, [*run.overrides, *splits, f"seed={seed}"])
                 label = run.label or recipe.model.kind
-                trained_as, split = run.of or group, data.plan.test
-                how = measure, run.probes, run.floors, split
-                jobs.append(Job(group, trained_as, label, recipe, run.preset, data, *how))
+                how = plan.measure, run.probes, run.floors, data.plan.test
+                jobs.append(Job(group, group, label, recipe, run.preset, data, *how))
     except InputError as error:
         raise InputError(f"plan '{plan.name}', run {quote(group)}: {error}") from None
     return jobs

@@ -72,7 +72,6 @@ class RunPlan(Config):
 
     Attributes:
         like: name of another run that gives the keys missing here; its overrides are applied first.
-        of: name of another run whose trainings are used; they are only measured, labelled or counted differently.
         preset: name of the preset to train.
         overrides: changes of the preset, `key=value`.
         choose: further overrides, of which the best are chosen on the validation split.
@@ -81,11 +80,9 @@ class RunPlan(Config):
         label: name in tables; by default the model's name.
         probes: whether to probe categories, which takes longer than all other measurements.
         floors: whether to probe floors too: pixels, pooled features and an untrained encoder.
-        train_images: number of training images that the probes learn from; by default `measure.train_images`.
     """
 
     like: str | None = None
-    of: str | None = None
     preset: str = ""
     overrides: tuple[str, ...] = ()
     choose: ChoicePlan | None = None
@@ -94,7 +91,6 @@ class RunPlan(Config):
     label: str = ""
     probes: bool = True
     floors: bool = True
-    train_images: int | None = Field(None, ge=1)
 
 
 class MeasureConfig(Config):
@@ -190,23 +186,18 @@ def read_plan(scale: str) -> Plan:
 
 
 def _inherit(name: str, runs: Mapping[str, Any], source: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Merges a run's values with those of the run that it is `like` or `of`."""
+    """Merges a run's values with those of the run that it is `like`."""
     own = runs.get(name)
     if not isinstance(own, dict) or name in below:
-        raise InputError(f"{source}: run {quote(name)} is not a run to be like, or of")
-    trained = sorted({"like", "preset", "data", "overrides"} & {*own})
-    if "of" in own and trained:
-        raise InputError(f"{source}: run '{name}' is trained as '{own['of']}': leave out its '{trained[0]}'")
-    other = own.get("of", own.get("like"))
+        raise InputError(f"{source}: run {quote(name)} is not a run to be like")
+    other = own.get("like")
     if other is None:
         return own
     if not isinstance(other, str):
-        raise InputError(f"{source}: run '{name}' must name the run that it is like, or of, got {quote(other)}")
+        raise InputError(f"{source}: run '{name}' must name the run that it is like, got {quote(other)}")
     base = _inherit(other, runs, source, (*below, name))
     overrides = [change for values in (base, own) for change in _listed(values, "overrides", name, source)]
-    if "of" in own:
-        return {**merge(base, own), "overrides": overrides, "of": base.get("of", other)}
-    kept = {key: value for key, value in base.items() if key not in ("label", "of")}
+    kept = {key: value for key, value in base.items() if key != "label"}
     return {**merge(kept, own), "overrides": overrides}
 
 

@@ -65,6 +65,7 @@ class TrainedJob:
         """The configuration that is kept in records."""
         job = self.job
         config = {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+        config |= {} if job.floors else {"floors": False}
         return config if self.choice is None else {**config, "choice": self.choice}
 
     @cached_property
