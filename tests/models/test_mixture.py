@@ -135,6 +135,22 @@ def test_the_worse_heads_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prior.losses.argmin() == 2
 
 
+def test_a_head_starts_from_clusters() -> None:
+    torch.manual_seed(0)
+    prior = MixturePrior(6, PRIOR).train()
+    labels = torch.arange(80) % 4
+    centers = 3 * torch.eye(4, 6)
+    z_what = centers[labels] + 0.1 * torch.randn(80, 6)
+    with torch.no_grad():
+        prior._start_from_clusters(1, z_what, seed=0)
+        probs = prior(z_what)[:, 1]
+    classes = probs.argmax(dim=1)
+    assert len(classes[:4].unique()) == 4
+    assert torch.equal(classes, classes[:4][labels]), "one class for each cluster"
+    for cluster in range(4):
+        torch.testing.assert_close(prior.loc[0, 1, classes[cluster]], z_what[labels == cluster].mean(dim=0))
+
+
 def test_terms_are_weighted() -> None:
     torch.manual_seed(0)
     model = mixture_model().train()

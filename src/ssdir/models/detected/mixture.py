@@ -13,11 +13,12 @@ merged two classes and split another stays so, so the worse half of the heads st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.models.backbones.base import init_xavier
@@ -31,7 +32,7 @@ LOSS_MOMENTUM = 0.98
 """Momentum of the running means of the heads' losses: they span fifty batches."""
 
 RESTART = 500
-"""Number of batches after which the worse half of the heads starts again from random weights."""
+"""Number of batches after which the worse half of the heads starts again from k-means on a batch's embeddings."""
 
 HIDDEN = 128
 """Width of the hidden layer of q(y|z_what)."""
@@ -164,8 +165,6 @@ class MixturePrior(nn.Module):
             `kl_what`, `mixture_kl` summed over objects, in nats per image; and, with `agreement`,
             `class_agreement` over all pairs of views, in nats per object. Both are means over heads.
         """
-        if self.training:
-            self._restart()
         embeddings = [objects.z_what for objects in (latents, *(view.objects for view in views))]
         counts = [len(each) for each in embeddings if each is not None]
         assert latents.z_what is not None
@@ -173,7 +172,10 @@ class MixturePrior(nn.Module):
         present = totals(counts, latents.z_what.device)
         if sum(present) < 2:
             return {"kl_what": latents.z_what.sum() * 0}  # Batch norm needs two rows.
-        probs, *again = self(torch.cat([each for each in embeddings if each is not None])).split(counts)
+        every = torch.cat([each for each in embeddings if each is not None])
+        if self.training:
+            self._restart(every.detach())
+        probs, *again = self(every).split(counts)
         kl = mixture_kl(latents.z_what, latents.z_what_scale, probs, self.loc, self.log_scale.exp())
         terms = {"kl_what": kl.mean(dim=1).sum() / normalizer(latents.batch_size, kl.device)}
         if min(present) < 1:
@@ -189,17 +191,38 @@ class MixturePrior(nn.Module):
         return terms
 
     @torch.no_grad()
-    def _restart(self) -> None:
-        """Counts a batch, and every `RESTART` ones gives the heads with the larger losses new weights."""
+    @in_full_precision
+    def _restart(self, z_what: Tensor) -> None:
+        """Counts a batch of embeddings (M, D); after `RESTART` ones, starts the worse half of the heads again."""
         self.batches += 1
         if len(self.heads) < 2 or int(self.batches) % RESTART:
             return
-        worst = self.losses.argsort()[-(len(self.heads) // 2) :]
-        for number in worst.tolist():
-            self.heads[number].apply(_start_again)
-        self.loc[:, worst] = 0.1 * torch.randn_like(self.loc[:, worst])
-        self.log_scale[:, worst] = 0
+        z_what = gather_rows(z_what)
+        if len(z_what) < self.loc.shape[2]:
+            return
+        worst = self.losses.argsort()[-(len(self.heads) // 2) :].tolist()
+        for number in worst:
+            self._start_from_clusters(number, z_what, seed=int(self.batches) + number)
         self.losses[worst] = self.losses.max()
+
+    def _start_from_clusters(self, number: int, z_what: Tensor, seed: int) -> None:
+        """Gives a head new weights: an object is of the nearest cluster of k-means on embeddings (M, D)."""
+        from sklearn.cluster import KMeans
+
+        components = self.loc.shape[2]
+        kmeans = KMeans(components, n_init=3, random_state=seed).fit(z_what.cpu().numpy())
+        clusters = torch.from_numpy(kmeans.labels_).to(z_what.device, torch.int64)
+        members = F.one_hot(clusters, components).to(z_what)
+        members = members / members.sum(dim=0).clamp(min=1)
+        head = cast(nn.Sequential, self.heads[number].apply(_start_again))
+        last = cast(nn.Linear, head[-1])
+        standardized = (z_what - z_what.mean(dim=0)) / z_what.std(dim=0).clamp(min=1e-6)
+        centers = members.T @ head[:-1](standardized)
+        # Logits of the nearest centre: -|h - c|² / 2 is h · c - |c|² / 2 but for a constant.
+        last.weight.copy_(centers)
+        last.bias.copy_(-centers.square().sum(dim=1) / 2)
+        self.loc[0, number] = members.T @ z_what
+        self.log_scale[0, number] = 0
 
     def cluster_probs(self, z_what: Tensor) -> Tensor:
         """Computes q(y|z_what) of the head with the least loss, float (M, K), of embeddings (M, D)."""
