@@ -40,7 +40,7 @@ class SlotAttentionConfig(Config):
         decoder_kernels: side of the kernel of each of the decoder's transposed convolutions, at least its stride.
         decoder_strides: stride of each of them; they enlarge the grid to the image.
         glimpse_size: side S of the objects that `decode` returns.
-        score_threshold: least score of an object at the operating point; see `ssdir.models.slots.masks`.
+        score_threshold: least score of an object at the operating point; 0 for all but background and empty slots.
     """
 
     kind: Literal["SlotAttention"] = "SlotAttention"
@@ -57,7 +57,7 @@ class SlotAttentionConfig(Config):
     decoder_kernels: Widths = (5, 5, 5, 5, 5, 3)
     decoder_strides: Widths = (2, 2, 2, 2, 1, 1)
     glimpse_size: int = Field(64, ge=4, le=MAX_DECODED_SIDE)
-    score_threshold: float = Field(0.5, ge=0, le=1)
+    score_threshold: float = Field(0.0, ge=0, le=1)
 
     @property
     def feature_side(self) -> int:
