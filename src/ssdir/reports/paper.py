@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import NamedTuple, TypeAlias
 
-from ssdir.config import Config, parse, parse_values
+from pydantic import BaseModel
+
+from ssdir.config import parse, parse_values
 
 Figure: TypeAlias = tuple[float, ...]
 """Mean and standard deviation over trainings; the mean alone where no deviation is known."""
 
 
-class PublishedFigures(Config):
+class PublishedFigures(BaseModel, frozen=True, extra="forbid"):
     """Published figures by the name of a row, then by that of a column, and where they are from."""
 
     source: str
     figures: dict[str, dict[str, Figure]]
 
 
-class PublishedSurface(Config):
+class PublishedSurface(BaseModel, frozen=True, extra="forbid"):
     """The points of Fig. 4, and where they are from.
 
     Attributes:
@@ -35,7 +37,7 @@ class PublishedSurface(Config):
     errors: dict[str, dict[int, tuple[float, ...]]]
 
 
-class Published(Config):
+class Published(BaseModel, frozen=True, extra="forbid"):
     """The content of `paper.yaml`."""
 
     probe: PublishedFigures
