@@ -20,6 +20,7 @@ from ssdir.errors import InputError
 from ssdir.models.detected.consistency import ConsistencyConfig, agreement
 from ssdir.models.detected.mixture import (
     BALANCE,
+    LOSS_MOMENTUM,
     MixturePrior,
     MixturePriorConfig,
     class_agreement,
@@ -214,7 +215,7 @@ def check_mixture(rank: int) -> None:
     kl = mixture_kl(seen[0], torch.full_like(seen[0], 0.1), probs, prior.loc, prior.log_scale.exp())
     expected = class_agreement(probs, others, BALANCE)
     torch.testing.assert_close(terms["class_agreement"], expected.mean())
-    torch.testing.assert_close(prior.losses, 0.01 * expected.detach())
+    torch.testing.assert_close(prior.losses, (1 - LOSS_MOMENTUM) * expected.detach())
     (kl.mean(dim=1).sum() / len(COUNTS) + expected.mean()).backward()
     for name, parameter in prior.named_parameters():
         gradient = shared[name]
