@@ -53,8 +53,8 @@ FUNCTIONS = {
         "ssdir.models.detected.encoders.crop_levels",
         "ssdir.models.detected.encoders.crop_glimpses",
     ),
-    "crops of images": ("ssdir.models.detected.vae.crop_glimpses",),
-    "pasting": ("ssdir.models.detected.vae.composite_alpha", "ssdir.models.detected.vae.pixel_shares"),
+    "crops of images": ("ssdir.models.detected.elbo.crop_glimpses",),
+    "pasting": ("ssdir.models.scenes.composite_alpha", "ssdir.models.detected.elbo.pixel_shares"),
     "views": ("ssdir.models.detected.vae.second_view",),
 }
 """The functions that make up each part of a step, by the module that calls them."""

@@ -138,9 +138,7 @@ def reproduce(
             if needed & missing.keys():
                 # The experiment's jobs come first; while other processes make these, this one makes later jobs.
                 by_need = sorted(missing.values(), key=lambda job: job.name not in needed)
-                with runner.claim(by_need) as job, watch.job(job.name):
-                    runner.ensure_ready(job)
-                del missing[job.name]
+                del missing[_make_one(runner, by_need).name]
             else:
                 _write_experiment(runner, unwritten.pop(0), out / plan.name, so_far)
     return out / plan.name / REPORT
@@ -152,9 +150,14 @@ def _make(runner: Runner, jobs: Sequence[Job]) -> None:
     guesses = {job.name: guess for job, guess in zip(jobs, runner.guess(jobs), strict=True)}
     with runner.watch.over(guesses):
         while missing:
-            with runner.claim(missing) as job, runner.watch.job(job.name):
-                runner.ensure_ready(job)
-            missing.remove(job)
+            missing.remove(_make_one(runner, missing))
+
+
+def _make_one(runner: Runner, jobs: Sequence[Job]) -> Job:
+    """Trains and measures the first of some jobs that no other process is making, and returns it."""
+    with runner.claim(jobs) as job, runner.watch.job(job.name):
+        runner.ensure_ready(job)
+    return job
 
 
 def _trainings(plan: Plan, names: Sequence[str]) -> list[Job]:

@@ -37,7 +37,7 @@ class TrainedJob:
         data: folder of its data set.
         glyph_root: folder of MNIST's files; None downloads them where they are needed.
         device: where to measure, see `choose_device`.
-        choice: how settings of the run were chosen, see `Runner.ensure_choice`; None if nothing was chosen.
+        choice: how settings of the run were chosen, see `ssdir.reproduce.choices`; None if nothing was chosen.
     """
 
     job: Job

@@ -28,9 +28,10 @@ from ssdir.models.detected.mixture import MixturePrior, MixturePriorConfig, Norm
 from ssdir.models.detected.model import DetectedConfig, DetectedModel
 from ssdir.models.detected.views import View, second_view
 from ssdir.models.detector.ssd import SSD
+from ssdir.models.scenes import composite_scene
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
-from ssdir.ops.compositing import composite_alpha, composite_weighted
+from ssdir.ops.compositing import composite_weighted
 from ssdir.ops.distributed import gather_rows, image_mean, normalizer, rows_of, totals
 from ssdir.ops.precision import at_least_single
 
@@ -173,14 +174,9 @@ class DetectedVAE(DetectedModel, GenerativeModel):
         boxes = with_area(objects.boxes, self.image_size)
         place = (boxes, objects.z_depth, objects.image_index, objects.per_image, size)
         if alpha is None:
-            reconstructions = composite_weighted(appearances, *place)
-        else:
-            reconstructions, coverage = composite_alpha(appearances, alpha, *place)
-            if self.background is not None:
-                background = self.background(objects.batch_size, size)
-                reconstructions = reconstructions + (1 - coverage) * background
-                return Scene(reconstructions, appearances, alpha, background)
-        return Scene(reconstructions, appearances, alpha)
+            return Scene(composite_weighted(appearances, *place), appearances, alpha)
+        background = None if self.background is None else self.background(objects.batch_size, size)
+        return composite_scene(appearances, alpha, place, background)
 
     def opacity(self, objects: Objects) -> Tensor | None:
         """Decodes the alpha of objects that have z_what; see the base class."""

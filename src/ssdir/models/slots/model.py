@@ -13,13 +13,13 @@ from torch import Tensor
 from ssdir.config import Config
 from ssdir.data.letterbox import Resize
 from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.scenes import composite_scene
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
 from ssdir.models.slots.attention import SlotUpdates
 from ssdir.models.slots.masks import SlotMasks, mask_box_iou, read_masks
 from ssdir.models.slots.networks import BroadcastDecoder, FeatureEncoder
 from ssdir.objects import Objects, Scene
 from ssdir.ops.boxes import with_area
-from ssdir.ops.compositing import composite_alpha
 from ssdir.ops.distributed import image_mean, image_rows
 from ssdir.ops.glimpses import sample_glimpses
 
@@ -211,10 +211,7 @@ class SlotAttention(GenerativeModel):
         layers = sample_glimpses(layers, boxes, own, self.config.glimpse_size, antialias=True)
         appearances, alpha = layers.split([3, 1], dim=1)
         place = (boxes, objects.z_depth, objects.image_index, objects.per_image, (self.image_size,) * 2)
-        reconstructions, coverage = composite_alpha(appearances, alpha, *place)
-        if background is not None:
-            reconstructions = reconstructions + (1 - coverage) * background
-        return Scene(reconstructions, appearances, alpha, background)
+        return composite_scene(appearances, alpha, place, background)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:

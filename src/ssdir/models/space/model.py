@@ -16,6 +16,7 @@ from ssdir.models.base import GenerativeModel, check_size
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
 from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
+from ssdir.models.scenes import composite_scene
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
 from ssdir.models.space.background import BackgroundDraw, SPACEBackgroundConfig, build_background
 from ssdir.models.space.foreground import (
@@ -225,10 +226,7 @@ class SPACE(GenerativeModel):
         boxes = to_xyxy(_with_area(objects.z_where, self.image_size))
         nearness = DEPTH_SHARPNESS * objects.z_depth.sigmoid()
         place = (boxes, nearness, objects.image_index, objects.per_image, (self.image_size, self.image_size))
-        reconstructions, coverage = composite_alpha(appearances, alpha, *place)
-        if background is not None:
-            reconstructions = reconstructions + (1 - coverage) * background
-        return Scene(reconstructions, appearances, alpha, background)
+        return composite_scene(appearances, alpha, place, background)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
