@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -158,16 +159,22 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
     assert "z_what" not in ranked[0]
 
 
+def with_mixture_prior(plain: Path, seed: int) -> SSDIR:
+    """A model in a folder, with a mixture prior that was not trained."""
+    model = load_model(plain)
+    assert isinstance(model, SSDIR)
+    prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
+    with seeded(seed):
+        mixed = SSDIR(model.config.model_copy(update={"prior": prior}), model.class_names)
+    mixed.load_state_dict(model.state_dict(), strict=False)
+    return mixed
+
+
 def test_clusters_by_a_mixture_prior_are_those_of_the_model(
     tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     Image.fromarray(picture).save(tmp_path / "a.png")
-    plain = load_model(tiny_model_dir)
-    assert isinstance(plain, SSDIR)
-    prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
-    with seeded(0):
-        model = SSDIR(plain.config.model_copy(update={"prior": prior}), plain.class_names)
-    model.load_state_dict(plain.state_dict(), strict=False)
+    model = with_mixture_prior(tiny_model_dir, seed=0)
     save_model(model, tmp_path / "model")
     objects, out = tmp_path / "objects.parquet", tmp_path / "clusters.parquet"
     ok("encode", tmp_path / "model", tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
@@ -191,6 +198,21 @@ def test_clusters_by_a_mixture_prior_are_those_of_the_model(
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
         assert not (tmp_path / "refused.csv").exists()
+
+
+def test_a_mixture_prior_that_was_trained_again_is_refused(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    save_model(with_mixture_prior(tiny_model_dir, seed=0), tmp_path / "model")
+    objects, out = tmp_path / "objects.parquet", tmp_path / "clusters.csv"
+    ok("encode", tmp_path / "model", tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
+    shutil.rmtree(tmp_path / "model")
+    save_model(with_mixture_prior(tiny_model_dir, seed=1), tmp_path / "model")
+    result = run("cluster", objects, "--mixture", "--out", out)
+    assert result.exit_code == 2
+    assert "embeddings of different models" in " ".join(result.stderr.split())
+    assert not out.exists()
 
 
 def test_outliers_have_reconstruction_errors(
