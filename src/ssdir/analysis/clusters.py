@@ -17,11 +17,12 @@ from ssdir.analysis.output import AnalysisOutput
 from ssdir.analysis.tracks import read_entries
 from ssdir.console import Advance, no_progress
 from ssdir.errors import InputError
-from ssdir.identity import Identity, check_comparable
-from ssdir.inference.engines import ONNX_SUFFIX, load_identity
+from ssdir.identity import Identity
+from ssdir.inference.engines import load_encoder, load_identity
 from ssdir.inference.predictor import Predictor
 from ssdir.models.detected.vae import DetectedVAE
-from ssdir.models.io import load_model
+from ssdir.models.shipped import model_source
+from ssdir.store.info import read_info
 
 TRIED = range(2, 17)
 SAMPLE = 2000
@@ -101,20 +102,19 @@ def _cluster_by_mixture(
     objects: str | Path, output: AnalysisOutput, model: str | None, per_view: bool
 ) -> dict[str, int]:
     """Clusters the objects of a file by the mixture prior of the model that encoded them."""
-    stored = read_entries(objects, load_identity(model), 1, per_view)
-    name = model or stored.info.model
-    encoder = None if name.endswith(ONNX_SUFFIX) else load_model(name)
-    if not (isinstance(encoder, DetectedVAE) and encoder.num_clusters):
+    name = model or read_info(objects).model
+    encoder = load_encoder(name, device="cpu")
+    vae = encoder.model if isinstance(encoder, Predictor) else None
+    if not (isinstance(vae, DetectedVAE) and vae.num_clusters):
         raise InputError(
             f"'{name}' has no mixture prior: leave out --mixture, and k-means makes the clusters; of an exported "
             "model, name the folder it was made of by --model"
         )
-    identity = Identity.of(name, Predictor(encoder))
-    check_comparable(stored.info, f"'{objects}'", identity, f"'{name}'")
-    probabilities = encoder.cluster_probs(torch.tensor(stored.z_what)).numpy().astype(np.float64)
+    stored = read_entries(objects, Identity.of(model_source(name), encoder), 1, per_view)
+    probabilities = vae.cluster_probs(torch.tensor(stored.z_what)).numpy().astype(np.float64)
     labels, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
     likely = np.argsort(-best, kind="stable")
-    members = {f"cluster {each}": likely[labels[likely] == each] for each in range(encoder.num_clusters)}
+    members = {f"cluster {each}": likely[labels[likely] == each] for each in range(vae.num_clusters)}
     output.write(stored, {"cluster": labels, "cluster_prob": best}, members, lambda row: f"row {row}")
     return {title: len(rows) for title, rows in members.items()}
 
