@@ -1,6 +1,6 @@
-"""Makes the README's pictures of the uses of embeddings and the clip of docs/video.md, with `tiny-mnist`.
+"""Makes the README's pictures of the uses of embeddings, with `tiny-mnist`, and the clip of docs/video.md.
 
-python tools/readme_pictures.py MNIST_FOLDER --clip-model runs/video/seed0
+python tools/readme_pictures.py MNIST_FOLDER [--clip-model runs/video/seed0]
 
 Test digits of MNIST are scattered over 300 images, and move through a clip; pictures show objects that the model
 detects in them.
@@ -52,7 +52,9 @@ Cells: TypeAlias = list[BoxedImage]
 
 def main(
     mnist: Annotated[Path, typer.Argument(help="Folder of MNIST's files.")],
-    clip_model: Annotated[str, typer.Option(help="Model of the clip in docs/video.md, trained on clips.")],
+    clip_model: Annotated[
+        str | None, typer.Option(help="Trained on clips: makes the clip of docs/video.md too, with this model.")
+    ] = None,
 ) -> None:
     """Writes a PNG per use to `docs/images/uses`."""
     with TemporaryDirectory() as folder:
@@ -72,7 +74,8 @@ def main(
             "edit": _edit(model, objects),
             "track": _track(model, _moving_digits(mnist, data, "standard", 30)),
         }
-        _write_clip(ssdir.load(clip_model, "cpu"), _moving_digits(mnist, data, "hard", 60), CLIP)
+        if clip_model is not None:
+            _write_clip(ssdir.load(clip_model, "cpu"), _moving_digits(mnist, data, "hard", 60), CLIP)
     OUT.mkdir(parents=True, exist_ok=True)
     for name, cells in pictures.items():
         (OUT / f"{name}.png").write_bytes(to_png(box_grid(cells, LEGEND, COLUMNS, CELL)[LEGEND_HEIGHT:]))
