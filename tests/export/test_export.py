@@ -321,7 +321,7 @@ def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     path = tmp_path / "int8.onnx"
     quantize.quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
-    assert path.stat().st_size < 0.6 * shipped_onnx.stat().st_size
+    assert path.stat().st_size < 0.7 * shipped_onnx.stat().st_size  # half of the weights are in convolutions
     single, eight = OnnxEncoder(shipped_onnx, "cpu"), OnnxEncoder(path, "cpu")
     assert eight.exported == single.exported.model_copy(update={"precision": "int8"})
 
