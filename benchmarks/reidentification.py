@@ -34,7 +34,7 @@ from ssdir.data.scatter.generator import image_rng
 from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
 from ssdir.data.scatter.moving import MovingClip, MovingConfig, moving_clip, moving_values
 from ssdir.data.video import Frame, FrameSource
-from ssdir.documents import json_text
+from ssdir.documents import json_text, read_json
 from ssdir.evaluation.provenance import provenance
 from ssdir.inference.predictor import Predictor, load
 from ssdir.outputs import atomic_file
@@ -140,11 +140,13 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=25, help="groups of six glyphs")
     parser.add_argument("--frames", type=int, default=30, help="frames of each clip")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file of all records")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of all records; others' are kept")
     arguments = parser.parse_args()
     about = {"objects": (6, 6), "same_class": 0.0, "frames": arguments.frames, "seed": arguments.seed}
     config = MovingConfig.model_validate({**moving_values(arguments.difficulty), **about})
-    glyphs, records = load_glyphs("mnist", arguments.split, arguments.root), []
+    glyphs = load_glyphs("mnist", arguments.split, arguments.root)
+    known = read_json(arguments.out)["records"] if arguments.out.exists() else []
+    records = {record["model"]: record for record in known}
     for name in arguments.models:
         started = time.perf_counter()
         predictor = load(name, "cpu")
@@ -157,11 +159,11 @@ def main() -> None:
         }
         seconds = time.perf_counter() - started
         record = provenance(made, arguments.seed, "generated", "cpu", seconds)
-        records.append({"model": Path(name).name, "metrics": metrics, "provenance": record})
+        records[Path(name).name] = {"model": Path(name).name, "metrics": metrics, "provenance": record}
         print(json.dumps({"model": name, **metrics}), flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(arguments.out, force=True) as temporary:
-        temporary.write_text(json_text({"records": records}, 1), encoding="utf-8")
+        temporary.write_text(json_text({"records": list(records.values())}, 1), encoding="utf-8")
 
 
 if __name__ == "__main__":
