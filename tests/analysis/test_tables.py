@@ -160,7 +160,7 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
 
 
 def with_mixture_prior(plain: Path, seed: int) -> SSDIR:
-    """A model in a folder, with a mixture prior that was not trained."""
+    """The model of a folder, with a mixture prior that was not trained."""
     model = load_model(plain)
     assert isinstance(model, SSDIR)
     prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
