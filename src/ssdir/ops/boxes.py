@@ -24,7 +24,7 @@ def grow_boxes(boxes_cxcywh: Tensor, factor: float) -> Tensor:
 
 
 def with_area(boxes: Tensor, image_size: int) -> Tensor:
-    """Widens boxes xyxy (M, 4) to at least a tenth of a pixel, so that pasting never divides by zero."""
+    """Widens boxes xyxy (M, 4) to at least a tenth of a pixel: pasting and sampling divide by their sides."""
     low, high = boxes[:, :2], boxes[:, 2:]
     return torch.cat([low, torch.maximum(high, low + 0.1 / image_size)], dim=1)
 

@@ -28,7 +28,7 @@ from ssdir.models.space.foreground import (
 )
 from ssdir.models.space.networks import SPACEDecoder
 from ssdir.objects import Objects, Scene
-from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.boxes import inside_windows, tight_boxes, to_cxcywh, to_xyxy, with_area
 from ssdir.ops.compositing import composite_alpha
 from ssdir.ops.distributed import image_mean, image_rows, normalizer
 from ssdir.ops.glimpses import sample_glimpses
@@ -223,7 +223,7 @@ class SPACE(GenerativeModel):
             own = torch.arange(len(objects), device=alpha.device)
             layers = torch.cat([appearances, alpha], dim=1)
             appearances, alpha = sample_glimpses(layers, parts, own, self.config.glimpse_size).split([3, 1], dim=1)
-        boxes = to_xyxy(_with_area(objects.z_where, self.image_size))
+        boxes = with_area(to_xyxy(objects.z_where), self.image_size)
         nearness = DEPTH_SHARPNESS * objects.z_depth.sigmoid()
         place = (boxes, nearness, objects.image_index, objects.per_image, (self.image_size, self.image_size))
         return composite_scene(appearances, alpha, place, background)
@@ -371,9 +371,4 @@ class SPACE(GenerativeModel):
             usual = 1 / (1 + exp(-self.config.size_prior.value(int(self.step))))
             sides = (boxes_cxcywh[:, 2:] / (1 - BOUNDARY_WIDTH)).clamp(min=usual)
             boxes_cxcywh = torch.cat([boxes_cxcywh[:, :2], sides], dim=1)
-        return to_xyxy(_with_area(boxes_cxcywh, self.image_size))
-
-
-def _with_area(boxes_cxcywh: Tensor, image_size: int) -> Tensor:
-    """Widens boxes to at least a tenth of a pixel, so that sampling never divides by zero."""
-    return torch.cat([boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / image_size)], dim=1)
+        return with_area(to_xyxy(boxes_cxcywh), self.image_size)

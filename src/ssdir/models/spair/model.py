@@ -26,7 +26,7 @@ from ssdir.models.spair.parts import (
     squash,
 )
 from ssdir.objects import Objects, Scene
-from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy
+from ssdir.ops.boxes import around_parts, inside_windows, tight_boxes, to_cxcywh, to_xyxy, with_area
 from ssdir.ops.distributed import image_mean, normalizer
 from ssdir.ops.glimpses import sample_glimpses
 from ssdir.ops.pasting import paste_sum
@@ -197,7 +197,9 @@ class SPAIR(GenerativeModel):
         cells = self._read(images)
         cell = self.cells.cell_of(boxes.z_where)
         windows = self._windows_around(boxes.z_where)
-        what_loc, what_scale = self.cells.encode_packed(images, self._with_area(windows), boxes.image_index)
+        what_loc, what_scale = self.cells.encode_packed(
+            images, with_area(to_xyxy(windows), self.image_size), boxes.image_index
+        )
         where = self.cells.to_logits(windows, self.cells.corners[cell])
         depth_loc, _, _ = self.cells.depth_of(cells.seen[boxes.image_index, cell], where, what_loc)
         given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
@@ -216,17 +218,12 @@ class SPAIR(GenerativeModel):
         size = (boxes_cxcywh[:, 2:] / (1 - WINDOW_MARGIN)).clamp(min=usual)
         return torch.cat([boxes_cxcywh[:, :2], size], dim=1)
 
-    def _with_area(self, boxes_cxcywh: Tensor) -> Tensor:
-        """Converts boxes to xyxy, at least a tenth of a pixel wide and high, so that none is invisible."""
-        center, size = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:].clamp(min=0.1 / self.image_size)
-        return to_xyxy(torch.cat([center, size], dim=1))
-
     def decode(self, objects: Objects) -> Scene:
         """Decodes objects that have z_what and z_depth, and composites them into scenes."""
         if objects.z_what is None or objects.z_depth is None:
             raise ValueError("objects need z_what and z_depth to be decoded")
         appearances, alpha = self.decoder(objects.z_what)
-        present, windows = torch.ones_like(objects.z_depth), self._with_area(objects.z_where)
+        present, windows = torch.ones_like(objects.z_depth), with_area(to_xyxy(objects.z_where), self.image_size)
         pictures = torch.cat([appearances, alpha], dim=1)
         if self.config.output_boxes == "tight" and len(objects):
             # The whole window is composited; the object's appearance is the part of it inside the box.
@@ -293,7 +290,10 @@ class SPAIR(GenerativeModel):
         """Decodes the cells that are present, weighted by their presence, and composites them."""
         decoded = cells.present >= DRAWN_FROM
         appearances, alpha = self.decoder(cells.what[decoded])
-        boxes, counts = self._with_area(cells.boxes_cxcywh[decoded]), decoded.sum(dim=1).tolist()
+        boxes, counts = (
+            with_area(to_xyxy(cells.boxes_cxcywh[decoded]), self.image_size),
+            decoded.sum(dim=1).tolist(),
+        )
         return self._render(appearances, alpha, cells.present[decoded], cells.depth[decoded], boxes, counts)
 
     def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
