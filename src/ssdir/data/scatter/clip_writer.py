@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.processes import run_jobs
-from ssdir.data.readers.splits import SPLITS, SplitName
+from ssdir.data.readers.splits import SplitName
 from ssdir.data.scatter.generator import image_rng
-from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
+from ssdir.data.scatter.glyphs import Glyphs
 from ssdir.data.scatter.moving import MovingClip, MovingConfig, moving_clip
-from ssdir.data.scatter.writer import write_png
+from ssdir.data.scatter.writing import load_splits, origin, write_png, write_splits
 from ssdir.data.writers.layouts import write_coco
 from ssdir.data.writers.mot import frame_name, write_mot
-from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
-
-_Job: TypeAlias = tuple[SplitName, int]
 
 
 def write_moving(
@@ -55,54 +48,32 @@ def write_moving(
         InputError: if `out` exists and must not be replaced, or the glyphs can't be loaded.
     """
     with atomic_dir(out, force) as folder:
-        glyphs = {split: load_glyphs(source, split, root) for split in SPLITS if config.count(split)}
-        if not glyphs:
-            raise InputError("nothing to write: train, val and test are all 0 clips")
-        writer = _Writer(folder, glyphs, config)
-        jobs: list[_Job] = [(split, index) for split in glyphs for index in range(config.count(split))]
-        clips: dict[SplitName, list[MovingClip]] = {split: [] for split in glyphs}
-        with closing(run_jobs(writer.run, jobs, workers)) as results:
-            for done, ((split, _), clip) in enumerate(zip(jobs, results, strict=True), start=1):
-                clips[split].append(clip)
-                if progress is not None:
-                    progress(done, len(jobs))
-        for split, written in clips.items():
-            _write_annotations(writer, source, split, written)
+        glyphs = load_splits(source, config, root, "clips")
+        clips = write_splits(_Writer(folder, glyphs, config).write, config, 1, workers, progress)
+        info = {**origin("Moving multi-scale glyphs", source, config), "frame_rate": config.frame_rate}
+        for split in glyphs:
+            table = replace(_table(folder, split, clips[split], glyphs[split].class_names, config), info=info)
+            write_coco(folder, split, table, table.image_names)
+            one_class = replace(table, category=np.zeros_like(table.category), category_names=["object"])
+            write_mot(folder, split, one_class, table.image_names)
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """The inputs that a process needs to generate clips; `run` does one job."""
+    """The inputs that a process needs to generate clips."""
 
     folder: Path
-    glyphs: dict[SplitName, Glyphs]
+    glyphs: Mapping[SplitName, Glyphs]
     config: MovingConfig
 
-    def run(self, job: _Job) -> MovingClip:
+    def write(self, split: SplitName, index: int) -> MovingClip:
         """Writes the frames of a clip, and returns what is in them, without their pixels."""
-        split, index = job
         clip = moving_clip(self.glyphs[split], self.config, image_rng(self.config.seed, split, index))
         first = self.folder / split / frame_name(_clip_name(split, index), 0)
         first.parent.mkdir(parents=True)
         for frame, image in enumerate(clip.images):
             write_png(self.folder / split / frame_name(_clip_name(split, index), frame), image)
         return replace(clip, images=clip.images[:0])
-
-
-def _write_annotations(writer: _Writer, source: str, split: SplitName, clips: Sequence[MovingClip]) -> None:
-    info = {
-        "description": "Moving multi-scale glyphs",
-        "source": source,
-        "seed": writer.config.seed,
-        "frame_rate": writer.config.frame_rate,
-        "config": writer.config.model_dump(mode="json"),
-        "ssdir_version": metadata.version("ssdir"),
-    }
-    class_names = writer.glyphs[split].class_names
-    table = replace(_table(writer.folder, split, clips, class_names, writer.config), info=info)
-    write_coco(writer.folder, split, table, table.image_names)
-    one_class = replace(table, category=np.zeros_like(table.category), category_names=["object"])
-    write_mot(writer.folder, split, one_class, table.image_names)
 
 
 def _table(

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TypeAlias
 
-import cv2
 import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
-from ssdir.data.images import Image8
-from ssdir.data.processes import run_jobs
 from ssdir.data.readers.mask_folder import line_of
 from ssdir.data.readers.masked_images import MaskedObject
 from ssdir.data.readers.splits import SPLITS, SplitName
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
-from ssdir.data.scatter.glyphs import Glyphs, load_glyphs
+from ssdir.data.scatter.glyphs import Glyphs
+from ssdir.data.scatter.writing import load_splits, origin, write_png, write_splits
 from ssdir.data.writers.layouts import write_coco
-from ssdir.errors import InputError
 from ssdir.outputs import atomic_dir
 
 _IMAGES_PER_JOB = 32
-_PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-
-_Job: TypeAlias = tuple[SplitName, int, int]
 
 
 def write_scatter(
@@ -60,75 +51,43 @@ def write_scatter(
         InputError: if `out` exists and must not be replaced, or the glyphs can't be loaded.
     """
     with atomic_dir(out, force) as folder:
-        glyphs = {split: load_glyphs(source, split, root) for split in SPLITS if config.count(split)}
-        if not glyphs:
-            raise InputError("nothing to write: train, val and test are all 0 images")
-        _write_images(_Writer(folder, glyphs, config), source, workers, progress)
+        glyphs = load_splits(source, config, root)
+        writer = _Writer(folder, glyphs, config)
+        for split in SPLITS:
+            for place in writer.places(split):
+                place.mkdir(parents=True)
+        written = write_splits(writer.write, config, _IMAGES_PER_JOB, workers, progress)
+        class_names = next(iter(glyphs.values())).class_names
+        if config.colours:
+            _write_masked_objects(folder / "objects", written, class_names)
+            return
+        info = origin("Multi-scale scattered glyphs", source, config)
+        for split, images in written.items():
+            table = replace(_table(folder, images, class_names, config.canvas), info=info)
+            write_coco(folder, split, table, table.image_names)
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """The inputs that a process needs to generate images; `run` does one job."""
+    """The inputs that a process needs to generate images."""
 
     folder: Path
-    glyphs: dict[SplitName, Glyphs]
+    glyphs: Mapping[SplitName, Glyphs]
     config: ScatterConfig
 
-    def jobs(self) -> list[_Job]:
-        """Lists groups of images: split, first index, index after the last."""
-        return [
-            (split, start, min(start + _IMAGES_PER_JOB, self.config.count(split)))
-            for split in self.glyphs
-            for start in range(0, self.config.count(split), _IMAGES_PER_JOB)
-        ]
+    def places(self, split: SplitName) -> list[Path]:
+        """Returns the folder of a split's images, and with colours that of its masks."""
+        if self.config.colours:
+            return [self.folder / "images" / split, self.folder / "masks" / split]
+        return [self.folder / split]
 
-    def run(self, job: _Job) -> list[ScatteredImage]:
-        """Writes the images of a job, and returns what is in each, without its pixels."""
-        split, start, stop = job
-        written = []
-        for index in range(start, stop):
-            rng = image_rng(self.config.seed, split, index)
-            scattered = scatter_image(self.glyphs[split], self.config, rng)
-            write_png(images_folder(self.folder, split, self.config) / _file_name(index), scattered.image)
-            if scattered.mask is not None:
-                write_png(self.folder / "masks" / split / _file_name(index), scattered.mask)
-            written.append(replace(scattered, image=scattered.image[:0], mask=None))
-        return written
-
-
-def _write_images(writer: _Writer, source: str, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    total, done = sum(writer.config.count(split) for split in SPLITS), 0
-    collected: dict[SplitName, list[ScatteredImage]] = {split: [] for split in SPLITS}
-    for split in SPLITS:
-        images_folder(writer.folder, split, writer.config).mkdir(parents=True)
-        if writer.config.colours:
-            (writer.folder / "masks" / split).mkdir(parents=True)
-    jobs = writer.jobs()
-    with closing(run_jobs(writer.run, jobs, workers)) as results:
-        for (split, start, stop), scattered in zip(jobs, results, strict=True):
-            collected[split] += scattered
-            done += stop - start
-            if progress is not None:
-                progress(done, total)
-    class_names = next(iter(writer.glyphs.values())).class_names
-    if writer.config.colours:
-        _write_masked_objects(writer.folder / "objects", collected, class_names)
-        return
-    info = {
-        "description": "Multi-scale scattered glyphs",
-        "source": source,
-        "seed": writer.config.seed,
-        "config": writer.config.model_dump(mode="json"),
-        "ssdir_version": metadata.version("ssdir"),
-    }
-    for split, images in collected.items():
-        table = replace(_table(writer.folder, images, class_names, writer.config.canvas), info=info)
-        write_coco(writer.folder, split, table, table.image_names)
-
-
-def images_folder(folder: Path, split: SplitName, config: ScatterConfig) -> Path:
-    """Returns where the images of a split lie in the folder of a generated data set."""
-    return folder / "images" / split if config.colours else folder / split
+    def write(self, split: SplitName, index: int) -> ScatteredImage:
+        """Writes an image, with colours its mask too, and returns what is in it, without its pixels."""
+        scattered = scatter_image(self.glyphs[split], self.config, image_rng(self.config.seed, split, index))
+        layers = [scattered.image] if scattered.mask is None else [scattered.image, scattered.mask]
+        for place, layer in zip(self.places(split), layers, strict=True):
+            write_png(place / _file_name(index), layer)
+        return replace(scattered, image=scattered.image[:0], mask=None)
 
 
 def _write_masked_objects(
@@ -168,15 +127,6 @@ def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str
         source_index=columns["source_index"].astype(np.int64),
         visible=columns["visible"].astype(np.float64).round(4),
     )
-
-
-def write_png(path: Path, image: Image8) -> None:
-    """Writes an image uint8 (H, W) as a grey PNG, or (H, W, 3), RGB, as a coloured one.
-
-    OpenCV's writer would not say why it can't write a file.
-    """
-    stored = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
-    path.write_bytes(cv2.imencode(".png", stored, _PNG_FLAGS)[1].tobytes())
 
 
 def _file_name(index: int) -> str:
