@@ -55,6 +55,8 @@ for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_tex
 # Tables of other records.
 
 
+SIZE_PRIORS = {"spair": "table2", "space": "table2", "clevr-spair": "masks", "clevr-space": "masks"}
+"""Runs of the plan `cpu` whose size prior is chosen, each with an experiment that has its records."""
 FIGURES = "../results/cpu/figures"
 """Folder of the pictures of scale `cpu`, from a page."""
 
@@ -107,6 +109,21 @@ def figure4_order() -> str:
 
 def figure4_errors() -> dict[Generation, float]:
     return measured_errors(trainings_of("cpu/figure4", "sizes"))
+
+
+@generated
+def size_priors() -> str:
+    """The size priors of SPAIR and SPACE that were compared on validation images, and the chosen ones."""
+    rows = []
+    for run, experiment in SIZE_PRIORS.items():
+        for training in trainings_of(f"cpu/{experiment}", run)[:1]:
+            choice = training["provenance"]["config"]["choice"]
+            for number, candidate in enumerate(choice["among"]):
+                settings = "; ".join(f"`{each}`" for each in candidate["overrides"]) or "the preset's"
+                value = figure({"value": candidate["value"]}, "value") if candidate["value"] is not None else "–"
+                chosen = f"**{value}**" if number == choice["chosen"] else value
+                rows.append([f"{training['label']}, {training['data']}", settings, chosen])
+    return table(["", "size prior", "AP50"], rows) if rows else "Not measured yet."
 
 
 @generated
