@@ -74,7 +74,7 @@ def test_the_plan_for_cpus_keeps_its_times() -> None:
     plan = read_plan("cpu")
     assert max(minutes(plan, list(plan.experiments))) <= 45
     assert sum(minutes(plan, ["table2"])) <= 10 * 60
-    assert sum(minutes(plan, list(plan.experiments))) <= 17 * 60
+    assert sum(minutes(plan, list(plan.experiments))) <= 11 * 60
 
 
 def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
