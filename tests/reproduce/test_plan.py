@@ -72,9 +72,9 @@ def test_every_plan_holds_together(scale: str) -> None:
 
 def test_the_plan_for_cpus_keeps_its_times() -> None:
     plan = read_plan("cpu")
-    assert max(minutes(plan, list(plan.experiments))) <= 45
+    assert max(minutes(plan, list(plan.experiments))) <= 60
     assert sum(minutes(plan, ["table2"])) <= 10 * 60
-    assert sum(minutes(plan, list(plan.experiments))) <= 11 * 60
+    assert sum(minutes(plan, list(plan.experiments))) <= 12 * 60
 
 
 def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
