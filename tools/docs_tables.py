@@ -120,10 +120,10 @@ def size_priors() -> str:
             choice = training["provenance"]["config"]["choice"]
             for number, candidate in enumerate(choice["among"]):
                 settings = "; ".join(f"`{each}`" for each in candidate["overrides"]) or "the preset's"
-                value = figure({"value": candidate["value"]}, "value") if candidate["value"] is not None else "–"
+                value = "–" if candidate["value"] is None else f"{candidate['value']:.3f}"
                 chosen = f"**{value}**" if number == choice["chosen"] else value
                 rows.append([f"{training['label']}, {training['data']}", settings, chosen])
-    return table(["", "size prior", "AP50"], rows) if rows else "Not measured yet."
+    return table(["", "size prior", "on validation images"], rows) if rows else "Not measured yet."
 
 
 @generated
