@@ -31,16 +31,16 @@ MINIMAL = {
 }
 
 
-def minutes(plan: Plan, experiments: list[str]) -> list[float]:
+def minutes(plan: Plan, experiments: list[str]) -> dict[str, float]:
     seen: set[str | None] = {None}
     trained: set[str] = set()
-    guesses = []
+    guesses = {}
     jobs = jobs_of(plan, experiments)
     asked = [group for group in dict.fromkeys(job.group for job in jobs) if plan.runs[group].choose]
     for job in [*(job for group in asked for job in candidates(plan, group)), *jobs]:
         images = job.data.plan.scatter.train if job.data.plan.source else IMAGES_OF_FOLDERS
         left = None if job.slug in trained else images
-        guesses.append(guess_seconds(plan, job, left, own_detector=job.detector_key not in seen) / 60)
+        guesses[job.name] = guess_seconds(plan, job, left, own_detector=job.detector_key not in seen) / 60
         seen.add(job.detector_key)
         trained.add(job.slug)
     return guesses
@@ -72,9 +72,13 @@ def test_every_plan_holds_together(scale: str) -> None:
 
 def test_the_plan_for_cpus_keeps_its_times() -> None:
     plan = read_plan("cpu")
-    assert max(minutes(plan, list(plan.experiments))) <= 60
-    assert sum(minutes(plan, ["table2"])) <= 10 * 60
-    assert sum(minutes(plan, list(plan.experiments))) <= 12 * 60
+    every = minutes(plan, list(plan.experiments))
+    # Five components of the background, decoded at full size, take longer than a training should.
+    known = {job.name for job in expand(plan, "space-as-run")}
+    assert max(each for name, each in every.items() if name not in known) <= 45
+    assert max(every[name] for name in known) <= 60
+    assert sum(minutes(plan, ["table2"]).values()) <= 10 * 60
+    assert sum(every.values()) <= 12 * 60
 
 
 def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
