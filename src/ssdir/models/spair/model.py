@@ -197,9 +197,8 @@ class SPAIR(GenerativeModel):
         cells = self._read(images)
         cell = self.cells.cell_of(boxes.z_where)
         windows = self._windows_around(boxes.z_where)
-        what_loc, what_scale = self.cells.encode_packed(
-            images, with_area(to_xyxy(windows), self.image_size), boxes.image_index
-        )
+        corners = with_area(to_xyxy(windows), self.image_size)
+        what_loc, what_scale = self.cells.encode_packed(images, corners, boxes.image_index)
         where = self.cells.to_logits(windows, self.cells.corners[cell])
         depth_loc, _, _ = self.cells.depth_of(cells.seen[boxes.image_index, cell], where, what_loc)
         given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
@@ -290,10 +289,8 @@ class SPAIR(GenerativeModel):
         """Decodes the cells that are present, weighted by their presence, and composites them."""
         decoded = cells.present >= DRAWN_FROM
         appearances, alpha = self.decoder(cells.what[decoded])
-        boxes, counts = (
-            with_area(to_xyxy(cells.boxes_cxcywh[decoded]), self.image_size),
-            decoded.sum(dim=1).tolist(),
-        )
+        boxes = with_area(to_xyxy(cells.boxes_cxcywh[decoded]), self.image_size)
+        counts = decoded.sum(dim=1).tolist()
         return self._render(appearances, alpha, cells.present[decoded], cells.depth[decoded], boxes, counts)
 
     def _kl(self, cells: Cells, step: int) -> dict[str, Tensor]:
