@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 
 def moving_squares(count: int = 30, height: int = 48, width: int = 64, seed: int = 0) -> list[Pixels]:
-    """Frames uint8 (H, W, 3), each of which differs from all others, with two squares on noise."""
+    """Returns frames uint8 (H, W, 3) of two squares on noise, each of which differs from all others."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 40, (height, width, 3))
     frames = []

@@ -12,14 +12,14 @@ def run(*args: object) -> Result:
 
 
 def ok(*args: object) -> Result:
-    """The result of a command that must succeed."""
+    """Runs a command that must succeed, and returns its result."""
     result = run(*args)
     assert result.exit_code == 0, result.output
     return result
 
 
 def refused(*args: object) -> str:
-    """The sentence of a command that must refuse its input."""
+    """Runs a command that must refuse its input, and returns the sentence that it prints."""
     result = run(*args)
     assert result.exit_code == 2, result.output
     line = result.stderr.strip()

@@ -1,4 +1,4 @@
-"""What tests share: a small untrained model that detects something."""
+"""Fixtures that tests share, such as a small untrained model that detects something."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from ssdir.models.io import save_model
 from ssdir.models.ssdir import SSDIR, SSDIRConfig
 from ssdir.training.recipe import Recipe, read_recipe
 
-# How long an example takes says something of the machine's load, and nothing of the code.
+# The duration of an example depends on the machine's load, so it is no property of the code.
 settings.register_profile("ssdir", deadline=None)
 settings.load_profile("ssdir")
 
@@ -32,7 +32,7 @@ CLASS_NAMES = ["cat", "dog", "eel"]
 
 
 def build_tiny_model(class_names: list[str]) -> SSDIR:
-    """Untrained; at a threshold of 0.7, `picture` has a few objects, and blank images have none."""
+    """Returns an untrained model; above 0.7, it detects a few objects in `picture`, none in blank images."""
     config = SSDIRConfig(
         ssd=SSDConfig(
             image_size=64,
@@ -66,7 +66,7 @@ def agnostic_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def untrained_recipe() -> Callable[..., Recipe]:
-    """`read_recipe`, but without ImageNet's weights, which tests cannot fetch."""
+    """Returns `read_recipe` without ImageNet's weights, which tests cannot fetch."""
 
     def read(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = read_recipe(name, overrides)
@@ -79,7 +79,7 @@ def untrained_recipe() -> Callable[..., Recipe]:
 
 @pytest.fixture
 def picture() -> NDArray[np.uint8]:
-    """Colourful blobs, uint8 (60, 90, 3)."""
+    """Returns an image of colourful blobs, uint8 (60, 90, 3)."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((10, 10, 1), dtype=np.uint8))
 
@@ -94,7 +94,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.fixture
 def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
-    """Three images; at a threshold of 0.7, the middle one has no objects."""
+    """Writes three images; at a threshold of 0.7, the middle one has no objects."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, image in (("a", picture), ("b", np.zeros_like(picture)), ("c", picture[::-1])):
@@ -104,5 +104,5 @@ def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A folder for outputs that isn't there yet."""
+    """Returns a folder for outputs that does not exist yet."""
     return tmp_path / "out"

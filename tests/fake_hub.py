@@ -1,4 +1,4 @@
-"""The Hugging Face Hub as a folder: nothing leaves the machine."""
+"""A folder that stands in for the Hugging Face Hub, so that nothing leaves the machine."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ssdir import storage
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of an S3 server on this machine."""
+    """Yields the address of an S3 server on this machine."""
     moto = pytest.importorskip("moto.server", reason="moto is not installed")
     pytest.importorskip("s3fs", reason="s3fs is not installed")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -25,7 +25,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3_access(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of that server, which the environment gives with credentials, as that of a user does."""
+    """Yields the server's address, with the address and credentials in the environment, as for a user."""
     access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
     use_environment(monkeypatch, AWS_ENDPOINT_URL=s3_server, **access)
     yield s3_server
@@ -41,7 +41,7 @@ def use_environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 @pytest.fixture
 def s3_bucket(s3_access: str) -> str:
-    """The URI of an empty bucket."""
+    """Returns the URI of an empty bucket."""
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     storage.filesystem_of(f"s3://{name}")[0].mkdir(name)
     return f"s3://{name}"
@@ -49,13 +49,13 @@ def s3_bucket(s3_access: str) -> str:
 
 @pytest.fixture
 def memory_folder() -> str:
-    """The URI of an empty folder in memory."""
+    """Returns the URI of an empty folder in memory."""
     return f"memory://{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
 def any_folder(request: pytest.FixtureRequest, tmp_path: Path) -> storage.Location:
-    """An empty folder on this machine, in memory, and in S3."""
+    """Returns an empty folder: on this machine, in memory, or in S3."""
     if request.param == "local":
         return tmp_path / "folder"
     return str(request.getfixturevalue("memory_folder" if request.param == "memory" else "s3_bucket"))

@@ -28,16 +28,16 @@ Picture = NDArray[np.uint8]
 # Help ----------------------------------------------------------------------------------------------------
 
 
-def test_help_has_every_command_in_a_section_with_all_that_it_says_of_itself() -> None:
+def test_help_has_every_command_in_a_section_with_its_whole_summary() -> None:
     group: Any = get_command(app)
-    sections, said = [], set()
+    sections, names = [], set()
     for line in ok("--help").stdout.split("Start:")[1].splitlines():
         if line.endswith(":"):
             sections.append(line)
         elif line.startswith("  ") and not line.startswith("   "):
-            said.add(line.split()[0])
+            names.add(line.split()[0])
     assert sections == ["Train and measure:", "Use a model:", "Look into objects:"]
-    assert said - {"Start"} == set(group.commands)
+    assert names - {"Start"} == set(group.commands)
     assert "..." not in ok("--help").stdout.partition("Start:")[2]
 
 
@@ -177,7 +177,7 @@ def test_convert_refusals(digits: Path, photos: Path, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images of Objects Room, each with one object."""
+    """Writes six images of Objects Room, each with one object."""
     size = (64, 64)
     masks = entity_masks(size, (10, 20, 30, 50), background=4)
     record = example(image=bytes(64 * 64 * 3), mask=masks.tobytes())
@@ -237,7 +237,7 @@ def test_evaluate_reads_each_image_once(
     monkeypatch.setattr("ssdir.evaluation.evaluate._unseen_glyphs", lambda *args: None)
     options = ["--out", out / "metrics.json", "--max-images", "4", "--train-split", "none"]
     ok("evaluate", agnostic_model_dir, digits, *options)
-    assert read.count(4) == 1, "codes and floors are of what the detector read"
+    assert read.count(4) == 1, "embeddings and floors share the detector's pass over the images"
 
 
 @pytest.mark.usefixtures("few_glyphs")
@@ -279,7 +279,7 @@ def test_an_exported_file_measures_as_the_model_it_came_from(
     model, own = (report["metrics"] for report in reports)
     for name in ("detection/ap", "detection/recall", "probe/accuracy"):
         assert own[name] == pytest.approx(model[name], abs=1e-3), name
-    # It neither draws, nor has features, nor describes boxes that are not its own.
+    # An exported file has no decoder and no pooled features, and embeds no boxes other than its detections.
     missing = {"reconstruction/mse", "probe/pooled_features/accuracy", "probe/true_boxes/accuracy", "scale/drift"}
     assert missing <= model.keys() - own.keys()
     assert reports[1]["provenance"]["config"]["exported"]["precision"] == "float32"
@@ -344,9 +344,7 @@ def test_train_bad_overrides(recipe: Path, digits: Path, out: Path, override: st
     assert not out.exists()
 
 
-def test_train_says_before_it_makes_a_folder_that_a_model_cannot_be_built(
-    tmp_path: Path, digits: Path, out: Path
-) -> None:
+def test_train_refuses_an_invalid_model_before_it_makes_a_folder(tmp_path: Path, digits: Path, out: Path) -> None:
     path = tmp_path / "three.yaml"
     path.write_text("base: tiny\nmodel: {ssd: {anchors: {min_sizes: [8, 16], max_sizes: [16, 32]}}}\n")
     assert "three.yaml': anchors.min_sizes must have 3 entries" in refused(
@@ -404,7 +402,7 @@ def test_train_passes_its_options(recipe: Path, digits: Path, out: Path, monkeyp
     assert options == {"resume": True, "force": False, "start": None, "session": Session(device="cpu")}
 
 
-def test_interrupted_training_says_how_to_go_on(
+def test_interrupted_training_prints_how_to_resume(
     recipe: Path, digits: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(*_: Any, **__: Any) -> None:
@@ -460,7 +458,7 @@ def test_demo_passes_its_options(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def wrapped_by_a_class() -> RuntimeError:
-    """What Ctrl-C becomes while a class is being made, before Python 3.12."""
+    """Returns the error that Ctrl-C raises while a class is being created, before Python 3.12."""
     error = RuntimeError("Error calling __set_name__")
     error.__cause__ = KeyboardInterrupt()
     return error

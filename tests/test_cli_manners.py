@@ -1,4 +1,4 @@
-"""What every command owes its user, held by a walk over the app: new commands are held to it too."""
+"""Checks that hold for every command of the app, including commands that are added later."""
 
 import json
 import re
@@ -41,21 +41,21 @@ def test_the_example_is_a_command_that_parses(path: tuple[str, ...], command: An
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS)
-def test_every_command_and_option_says_what_it_is(path: tuple[str, ...], command: Any) -> None:
+def test_every_command_and_option_has_a_help_text(path: tuple[str, ...], command: Any) -> None:
     assert command.help
     assert [parameter.name for parameter in command.params if not parameter.help] == []
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS)
 def test_outputs_that_may_be_there_can_be_replaced(path: tuple[str, ...], command: Any) -> None:
-    """An `--out` comes with `--force`, or the command goes on with what is there."""
+    """A command with `--out` has `--force`, too, or continues existing outputs."""
     options = {option for parameter in command.params for option in parameter.opts}
     assert "--out" not in options or "--force" in options or path == ("reproduce",)
 
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_model_dir: Path, photos: Path) -> Path:
-    """A folder with a file of objects, an index and a classifier of them."""
+    """Returns a folder with a file of objects, and an index and a classifier of them."""
     ok("encode", tiny_model_dir, photos, "--out", tmp_path / "objects.parquet", "--score-threshold", 0.7)
     ok("index", tmp_path / "objects.parquet", "--out", tmp_path / "index")
     (tmp_path / "labels.csv").write_text("row,label\n0,a\n1,b\n2,a\n")
@@ -92,7 +92,7 @@ def test_with_json_a_command_prints_json_alone(command: str, work: Path) -> None
 
 
 @pytest.mark.parametrize("command", PRINTS_JSON)
-def test_the_last_line_says_what_comes_next_in_a_command_that_parses(command: str, work: Path) -> None:
+def test_the_last_line_suggests_a_next_command_that_parses(command: str, work: Path) -> None:
     last = ok(*command.format(work=work).split()).stdout.splitlines()[-1]
     assert last.startswith("next: ")
     if last.startswith("next: ssdir "):
@@ -103,8 +103,8 @@ def test_the_last_line_says_what_comes_next_in_a_command_that_parses(command: st
 def test_exit_codes_are_documented() -> None:
     page = (Path(__file__).parent.parent / "docs" / "interop.md").read_text(encoding="utf-8")
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    assert documented == {0, *codes}
+    exit_codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert documented == {0, *exit_codes}
 
 
 def test_completion_can_be_shown() -> None:

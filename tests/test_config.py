@@ -29,9 +29,9 @@ def test_unknown_keys_name_the_nearest() -> None:
 
 
 def test_unknown_keys_below_a_choice_of_backbones() -> None:
-    """The path is what the user wrote, without the tag of the union."""
-    told = message("model.ssd.backbone.weigths=hub")
-    assert told == f"{PRESET}: unknown key 'model.ssd.backbone.weigths'; did you mean 'weights'?"
+    """The reported path is the one that the user wrote, without the tag of the union."""
+    error = message("model.ssd.backbone.weigths=hub")
+    assert error == f"{PRESET}: unknown key 'model.ssd.backbone.weigths'; did you mean 'weights'?"
 
 
 def test_wrong_values_name_their_dotted_path() -> None:

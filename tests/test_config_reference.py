@@ -25,14 +25,14 @@ def listed(reference: Any) -> set[type[Config]]:
 
 
 def test_every_key_has_a_meaning(reference: Any) -> None:
-    """A tag, `kind`, chooses the class, and needs none."""
+    """The tag `kind` chooses the class, and needs no meaning of its own."""
     for config_class in listed(reference):
         documented = reference.meanings(config_class).keys() - {"kind"}
         assert documented == config_class.model_fields.keys() - {"kind"}, config_class.__name__
 
 
 def test_every_config_class_of_the_package_is_listed(reference: Any) -> None:
-    """A base is listed by the classes that have its keys."""
+    """The keys of a base class are listed with the classes that inherit them."""
     bases = {base for config_class in listed(reference) for base in config_class.__mro__}
     known, waiting = set(), [Config]
     while waiting:
@@ -42,7 +42,7 @@ def test_every_config_class_of_the_package_is_listed(reference: Any) -> None:
 
 
 def test_number_of_keys_does_not_grow(reference: Any) -> None:
-    """A new key is a decision: it takes the place of another, or raises these numbers."""
+    """A new key takes the place of another one, or raises these numbers on purpose."""
     import code_size
 
     keys = code_size.count_keys()

@@ -1,4 +1,4 @@
-"""What the command line prints: any text, and how much of a large file has been read."""
+"""The command line prints any text, and the share of a large file that has been read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Terminal(io.StringIO):
 
 
 def _slow_terminal(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
-    """A terminal as stderr, on a machine where a second passes between any two looks at the clock."""
+    """Makes stderr a terminal on a machine where a second passes between any two readings of the clock."""
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("tqdm.std.time", itertools.count().__next__)

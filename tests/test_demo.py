@@ -1,4 +1,4 @@
-"""The demo from end to end, but for the training: an untrained model takes its place."""
+"""The demo from end to end, with an untrained model in place of the training."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def writing(tables: Any) -> Any:
-    """What writes tables of models; the tables come first, because their folder has to be on the path."""
+    """Returns the module that writes tables; it needs `tables`, which puts the module's folder on the path."""
     import docs_writing
 
     return docs_writing
@@ -66,7 +66,7 @@ def test_a_missed_goal_is_written_with_its_distance(writing: Any, monkeypatch: p
 
 @pytest.fixture
 def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Tables of other results: two trainings by today's plan, and one by an earlier one."""
+    """Makes tables of other results: two trainings by the current plan, and one by an earlier plan."""
     settings = writing.docs_records.cpu_settings()["ssdir"]
     earlier = settings | {"train_images": settings["train_images"] - 1}
     records = [
@@ -157,7 +157,7 @@ def test_a_page_lists_every_preset() -> None:
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    """`ops/boxes.py` in a page is a file of the package, or of the repository."""
+    """A path such as `ops/boxes.py` in a page is a file of the package, or of the repository."""
     named = re.findall(r"`([\w/-]+/[\w.-]*\.(?:py|json|yaml))`", page.read_text(encoding="utf-8"))
     of_the_repository = [name for name in named if "/" in name and not name.startswith(OF_USERS)]
     assert [name for name in of_the_repository if not any((at / name).exists() for at in (ROOT, PACKAGE))] == []
@@ -167,7 +167,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
 )
 def test_lines_of_prose_have_at_most_120_characters(page: Path) -> None:
-    """Tables, code and formulas may be longer."""
+    """Lines of tables, code and formulas may be longer."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     lines = [line for line in text.splitlines() if not line.startswith(("|", "$$"))]
     assert [line for line in lines if len(line) > 120] == []
@@ -181,21 +181,23 @@ def fields(config: type[Config]) -> set[str]:
     "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem
 )
 def test_keys_that_a_page_names_are_keys_of_recipes(page: Path) -> None:
-    """`detector.refiner` and `consistency.views=2` are."""
+    """Keys such as `detector.refiner` and `consistency.views=2` are checked."""
     named = re.findall(rf"`((?:{SECTIONS})\.(?!safetensors)[a-z_.]+)[=:`]", page.read_text(encoding="utf-8"))
     assert [key for key in named if not {*key.split(".")} <= fields(Config)] == []
     assert set(SECTIONS.split("|")) <= fields(Config)
 
 
 @pytest.mark.slow
-def test_the_readme_prints_what_its_quick_start_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quick_start_of_the_readme_prints_the_stated_output(capsys: pytest.CaptureFixture[str]) -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
-    said = re.findall(r"^print.*\n# (.*)$", block[1], re.MULTILINE)
+    stated = re.findall(r"^print.*\n# (.*)$", block[1], re.MULTILINE)
     exec(compile(block[1], "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
-    assert said
-    assert [re.sub(r"\d\.\d+", "#", line) for line in printed] == [re.sub(r"\d\.\d+", "#", line) for line in said]
-    for shown, line in zip(said, printed, strict=True):
+    assert stated
+    assert [re.sub(r"\d\.\d+", "#", line) for line in printed] == [
+        re.sub(r"\d\.\d+", "#", line) for line in stated
+    ]
+    for shown, line in zip(stated, printed, strict=True):
         numbers = [[float(number) for number in re.findall(r"\d\.\d+", text)] for text in (shown, line)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.02)

@@ -35,7 +35,7 @@ def test_estimated_times_have_few_digits(seconds: float, text: str) -> None:
     assert about_seconds(seconds) == text
 
 
-def test_one_is_not_told_as_many() -> None:
+def test_counts_have_singular_and_plural() -> None:
     assert [counted(number, "image") for number in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
     assert [counted(number, "box", "boxes") for number in (1, 2)] == ["1 box", "2 boxes"]
 
@@ -54,7 +54,7 @@ def test_values_are_quoted_short_and_printable():
     assert len(quote(deep)) <= 60
 
 
-def test_what_a_librarys_error_says_is_part_of_a_sentence():
+def test_the_message_of_a_librarys_error_becomes_part_of_a_sentence():
     assert first_line(ValueError("no\x1b such thing.\nat line 7 of its source")) == "no\\x1b such thing"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) == 200

@@ -34,7 +34,7 @@ PAGE = "\n".join(PAGES.values())
 
 
 def block_with(word: str) -> str:
-    """The one block of Python that has a word."""
+    """Returns the one block of Python that contains a word."""
     blocks = [
         each for each in re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if word in each
     ]
@@ -51,7 +51,7 @@ def run_block(word: str, **names: Any) -> dict[str, Any]:
 def work(
     tiny_model_dir: Path, tmp_path: Path, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder with the photos that the page has, encoded, and converted to every format by its commands."""
+    """Makes a folder with the page's photos, encoded and converted to every format by its commands."""
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     for name in "ab":
@@ -84,7 +84,7 @@ def test_what_was_skipped_is_a_table(work: Path) -> None:
     assert table["image_index"].tolist() == [2]
 
 
-def test_folders_are_read_by_other_tools_as_it_says(work: Path) -> None:
+def test_folders_are_read_by_other_tools_as_documented(work: Path) -> None:
     model = read_info("objects.parquet").model
     encode = ["encode", model, "photos/", "--score-threshold", "0.7", "--images-per-part", "1", "--out", "objects"]
     assert CliRunner().invoke(app, encode).exit_code == 0
@@ -94,7 +94,7 @@ def test_folders_are_read_by_other_tools_as_it_says(work: Path) -> None:
     assert [len(eval(line, names)) for line in lines] == 2 * [read_info("objects.parquet").objects]
 
 
-def test_tables_are_read_as_it_says(work: Path) -> None:
+def test_tables_are_read_as_documented(work: Path) -> None:
     rows = re.findall(r"^\| [^|]+ \| [^|]+ \| `([^`]+)`", PAGE, re.MULTILINE)
     readers = [row for row in rows if '("' in row]
     assert len(readers) == 6
@@ -133,7 +133,7 @@ def test_rows_are_selected_and_remain_of_their_model(work: Path) -> None:
 
 
 def test_pycocotools_measures_what_was_converted(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of annotations that are the objects found, in classes of their own, precision by boxes alone is 1."""
+    """Annotations are the detected objects with other classes, so the average precision by boxes alone is 1."""
     objects, images = read_objects("objects.parquet")
     boxes = objects.boxes_px((60, 90)).double()
     content = {
@@ -192,7 +192,7 @@ def test_the_hub(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def fiftyone_stub(samples: list[dict[str, Any]]) -> ModuleType:
-    """The four classes of the example, with the arguments that FiftyOne's documentation names."""
+    """Returns a stub with the four classes of the example, which take the arguments that FiftyOne documents."""
     stub = ModuleType("fiftyone")
 
     def detection(
@@ -222,8 +222,8 @@ def test_fiftyone_takes_the_samples(work: Path, monkeypatch: pytest.MonkeyPatch)
     run_block("fo.Dataset")
     objects, images = read_objects("objects.parquet")
     assert [sample["filepath"] for sample in samples] == [str(work / image) for image in images]
-    found = [each for sample in samples for each in sample["objects"]]
-    assert [each["confidence"] for each in found] == pytest.approx(objects.scores.tolist())  # type: ignore[union-attr]
-    boxes = np.array([each["bounding_box"] for each in found])
+    detections = [each for sample in samples for each in sample["objects"]]
+    assert [each["confidence"] for each in detections] == pytest.approx(objects.scores.tolist())  # type: ignore[union-attr]
+    boxes = np.array([each["bounding_box"] for each in detections])
     np.testing.assert_allclose(boxes[:, 2:], objects.z_where[:, 2:], atol=1e-4)
-    assert all("_cls" not in each and len(each["z_what"]) == 8 for each in found)
+    assert all("_cls" not in each and len(each["z_what"]) == 8 for each in detections)

@@ -45,7 +45,7 @@ print(json.dumps({
 
 
 def find_database() -> Path:
-    """The `mongod` beside FiftyOne; skips the test where it is not there."""
+    """Returns the `mongod` beside FiftyOne; skips the test where there is none."""
     found = subprocess.run([PYTHON, "-c", FIND_DATABASE], capture_output=True, text=True, check=False)
     database = Path(found.stdout.strip()) / "bin" / "mongod"
     if found.returncode or not database.is_file():
@@ -58,7 +58,7 @@ def find_database() -> Path:
 
 @pytest.fixture
 def database_uri(tmp_path: Path) -> Iterator[str]:
-    """A database of our own on localhost."""
+    """Yields the URI of a new database on localhost."""
     mongod = find_database()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -209,7 +209,7 @@ def test_arrow_table_has_the_columns_of_the_file_that_encode_writes(tmp_path: Pa
     np.testing.assert_allclose(table["box_x2"][2].as_py(), objects.boxes_px((100, 30))[2, 2].item(), rtol=1e-6)
 
 
-def test_what_objects_do_not_know_is_null_in_their_table() -> None:
+def test_missing_fields_of_objects_are_null_in_their_table() -> None:
     table = sample(2, 0, 1, full=False).to_arrow()
     assert table.column_names == sample(1).to_arrow().column_names == [column.name for column in OBJECT_COLUMNS]
     known = {name for name in table.column_names if table[name].null_count == 0}
@@ -234,7 +234,7 @@ def test_a_data_frame_has_the_values_of_the_tensors() -> None:
     np.testing.assert_allclose(boxes, objects.boxes_px((50, 80)), rtol=1e-6)
 
 
-def test_every_column_and_key_of_a_file_is_described(tmp_path: Path) -> None:
+def test_every_column_and_key_of_a_file_is_documented(tmp_path: Path) -> None:
     with ObjectWriter(tmp_path / "objects.parquet", "m", ["ant"], 5, "weights") as writer:
         writer.write(sample(1).replace(labels=torch.tensor([0])), ["a.png"], [(50, 80)])
     footer = pyarrow.parquet.read_metadata(tmp_path / "objects.parquet")
@@ -258,7 +258,7 @@ def test_scene_moves_what_it_has() -> None:
     assert scene.alpha is None
 
 
-def test_repr_is_a_line_that_tells_what_is_known() -> None:
+def test_repr_is_a_line_with_the_fields_that_are_known() -> None:
     objects = Objects(torch.tensor([0, 2]), 3, torch.ones(2, 4), z_what=torch.ones(2, 8))
     assert repr(objects) == "Objects(2 in 3 images: z_where (2, 4), z_what (2, 8); cpu)"
 

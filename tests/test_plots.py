@@ -1,4 +1,4 @@
-"""Pictures show what they say they show."""
+"""Tests of the figures, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decoded(png: bytes) -> NDArray[np.uint8]:
 
 
 def scene_of(objects: Objects) -> tuple[Tensor, Scene]:
-    """Grey images; appearances are of the intensity of their row."""
+    """Returns grey images and a scene whose appearances have the intensity of their row."""
     shades = torch.arange(len(objects)).float().add(1).div(20).view(-1, 1, 1, 1)
     images = torch.full((objects.batch_size, 3, 32, 32), INPUT)
     return images, Scene(torch.full_like(images, REST), shades.expand(-1, 3, 8, 8))
@@ -47,7 +47,7 @@ def with_objects(objects: Objects) -> tuple[Tensor, Objects, Scene]:
 
 
 def row_of(count: int, scores: list[float] | None = None) -> Objects:
-    """One image with a row of boxes that don't touch."""
+    """Returns the objects of one image with a row of boxes that don't touch."""
     z_where = torch.tensor([[(i + 0.5) / count, 0.5, 0.5 / count, 0.25] for i in range(count)])
     return Objects(
         torch.zeros(count, dtype=torch.int64),
@@ -59,18 +59,18 @@ def row_of(count: int, scores: list[float] | None = None) -> Objects:
 
 
 def body(grid: NDArray[np.uint8], images: int) -> NDArray[np.uint8]:
-    """The grid below its column titles."""
+    """Returns the grid below its column titles."""
     return grid[len(grid) - images * PITCH :]
 
 
 def test_boxes_are_drawn_on_the_pixels_that_they_bound() -> None:
     objects = row_of(1)  # x 0.25 ... 0.75, y 0.375 ... 0.625
     grid = body(plots.reconstruction_grid(*with_objects(objects), ["object"], cell=CELL), 1)
-    drawn = close_to(grid[:CELL, PITCH : PITCH + CELL], BOX_COLOURS[0], 0)
+    outline = close_to(grid[:CELL, PITCH : PITCH + CELL], BOX_COLOURS[0], 0)
     expected = np.zeros((CELL, CELL), dtype=bool)
     expected[48:80, 32:96] = True
     expected[49:79, 33:95] = False
-    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(outline, expected)
 
 
 def test_a_row_shows_input_and_reconstruction() -> None:
@@ -173,7 +173,7 @@ def test_the_confusion_matrix_is_dark_where_classes_are_taken_for_each_other() -
     assert left_column < right_column
 
 
-def test_curves_are_drawn_for_each_split() -> None:
+def test_each_split_has_a_curve() -> None:
     curves = {"train/total": ([1, 2, 3], [3.0, 2.0, 1.0]), "val/total": ([1, 2, 3], [4.0, 3.0, 2.5])}
     both, one = decoded(plots.loss_curves(curves)), decoded(plots.loss_curves({"total": ([1], [0.0])}))
     assert close_to(both, CLASS_COLOURS[0]).any()

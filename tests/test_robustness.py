@@ -1,4 +1,4 @@
-"""The short form of the robustness campaign, and that the campaign notices what it is for."""
+"""Runs a short robustness campaign, and tests that the campaign detects each kind of failure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_recipe_that_is_trained_and_killed_is_one(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "small.yaml").model.image_size == 64
 
 
-def test_cases_are_drawn_by_seed_from_all_formats() -> None:
+def test_cases_are_sampled_by_seed_from_all_formats() -> None:
     from campaign.formats import FORMATS
     from campaign.inputs import cases_of
 
@@ -75,7 +75,7 @@ def test_damage_is_the_same_by_seed_and_changes_the_file(tmp_path: Path) -> None
 
 
 class Tried:
-    """A made-up command, and what the campaign says of it."""
+    """A made-up command and the campaign's verdict on it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

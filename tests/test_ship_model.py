@@ -1,4 +1,4 @@
-"""`tools/ship_model.py`: a folder that loads, in half precision, with a card of what was measured."""
+"""`tools/ship_model.py` writes a model folder in half precision with a card of its metrics."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def write_report(path: Path, metrics: dict[str, float | None], **config: float) 
 
 @pytest.fixture
 def trained_run(tmp_path: Path) -> Path:
-    """An untrained small model of photographs."""
+    """Makes the run of an untrained small model of photographs."""
     changes = [
         "model.ssd.image_size=96",
         "model.ssd.anchors.min_sizes=[12, 24, 48]",
@@ -93,7 +93,7 @@ def test_a_model_ships_in_half_precision_with_its_card(tool: Any, trained_run: P
     assert "digits" not in card
 
 
-def test_what_is_too_large_or_says_nothing_is_refused(
+def test_models_that_are_too_large_or_lack_metrics_are_refused(
     tool: Any, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "text.yaml").write_text(TEXT, encoding="utf-8")
@@ -124,7 +124,7 @@ def test_each_shipped_model_has_a_text_and_keeps_to_the_rules(tool: Any, name: s
     assert header.config["ssd"]["backbone"].get("weights") is None
 
 
-def test_a_card_says_from_which_error_on_images_are_unlike_the_training_data(tool: Any, tmp_path: Path) -> None:
+def test_a_card_states_the_error_from_which_images_are_unlike_the_training_data(tool: Any, tmp_path: Path) -> None:
     data, made = tmp_path / "digits", tmp_path / "made"
     write_scatter(data, "digits", ScatterConfig(train=1, val=8, test=1))
     text, report = tmp_path / "text.yaml", write_report(tmp_path / "report.json", {"detection/ap50": 0.9})

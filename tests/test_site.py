@@ -1,4 +1,4 @@
-"""The documentation: it builds without a warning, fetches nothing, and its commands are commands."""
+"""The documentation builds without a warning, fetches nothing, and its commands exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation, built strictly: a link to nowhere is an error."""
+    """Builds the documentation strictly, so that a broken link is an error."""
     folder = tmp_path_factory.mktemp("site")
     quiet = {"NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
     # Not --quiet: it hides the warnings that --strict counts.
@@ -51,14 +51,14 @@ def test_pages_fetch_nothing_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_formulas_are_drawn(site: Path) -> None:
+def test_formulas_are_rendered(site: Path) -> None:
     page = (site / "how-it-works" / "index.html").read_text(encoding="utf-8")
     assert page.count("<math") > 10
     assert "arithmatex" not in page
 
 
 @pytest.mark.slow
-def test_pages_are_made_from_what_the_package_says(site: Path) -> None:
+def test_pages_are_generated_from_the_package(site: Path) -> None:
     assert "detection/ap50" in (site / "metrics" / "index.html").read_text(encoding="utf-8")
     assert "tiny-mnist" in (site / "models" / "index.html").read_text(encoding="utf-8")
     assert "Ceiling: embeddings of the true boxes" in (site / "report" / "index.html").read_text(encoding="utf-8")
@@ -73,10 +73,10 @@ def test_links_lead_somewhere_in_the_repository_too(page: Path) -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The arguments of each `ssdir` in the page's blocks of shell."""
+    """Returns the arguments of each `ssdir` in the page's blocks of shell."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ")
-    return [shlex.split(found, comments=True) for found in re.findall(r"\bssdir ([^\n;&|]+)", lines)]
+    return [shlex.split(command, comments=True) for command in re.findall(r"\bssdir ([^\n;&|]+)", lines)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_commands_of_the_documents_exist(page: Path, arguments: list[str]) -> No
 
 
 @pytest.mark.slow
-def test_your_own_data_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_page_on_own_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_scatter(Path("coco"), "digits", ScatterConfig(canvas=128, train=32, val=8, test=0))
     steps = [["data", "convert", "coco", "--to", "yolo", "--out", "photos"]]
@@ -115,7 +115,7 @@ def test_your_own_data_as_the_page_says(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_the_tutorial_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers are left out: they differ between machines."""
+    """Numbers are left out, because they differ between machines."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import docs_outputs
 

@@ -1,4 +1,4 @@
-"""Files on this machine and elsewhere: the same answers, and errors of one sentence."""
+"""Files on this machine and in other storages are handled alike, with errors of one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_file_uri_is_a_local_path(tmp_path: Path) -> None:
         ("a:b", False),
     ],
 )
-def test_uris_are_told_from_paths(text: str, expected: bool) -> None:
+def test_uris_are_distinguished_from_paths(text: str, expected: bool) -> None:
     assert storage.is_uri(text) is expected
 
 

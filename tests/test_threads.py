@@ -1,4 +1,4 @@
-"""How threads of long commands wait."""
+"""Tests of how the threads of long commands wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever pydantic refuses is answered in plain words."""
+"""Errors of pydantic are reported in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classifier, clusters and outliers: on embeddings whose answer is known, and as commands."""
+"""Tests of classifiers, clusters and outliers on embeddings with known results, and of their commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DIM, COUNT = 6, 90
 
 
 def clouds(count: int = COUNT, groups: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Embeddings around a few directions, and which."""
+    """Returns embeddings around a few directions, and the index of each one's direction."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, groups, count)
     z_what = 5 * np.eye(groups, DIM)[labels] + rng.normal(size=(count, DIM))
@@ -45,12 +45,12 @@ def clouds(count: int = COUNT, groups: int = 3, seed: int = 0) -> tuple[NDArray[
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """A file of objects in ten pictures; the class of each is its group."""
+    """Writes a file of objects in ten pictures; the class of each object is its group."""
     z_what, labels = clouds()
     paths = [tmp_path / f"{number}.png" for number in range(10)]
     for path in paths:
         Image.new("RGB", (50, 40), (200, 30, 60)).save(path)
-    found = ObjectArrays(
+    objects = ObjectArrays(
         image_index=np.sort(np.random.default_rng(1).integers(0, 10, COUNT)),
         batch_size=10,
         z_where=np.full((COUNT, 4), 0.4, dtype=np.float32),
@@ -62,7 +62,7 @@ def stored(tmp_path: Path) -> Path:
         anchor_index=np.arange(COUNT),
     )
     with ObjectWriter(tmp_path / "objects.parquet", "no-model", ["ant", "bee", "cow"], DIM, "weights") as writer:
-        writer.write(found, paths, [(40, 50)] * 10)
+        writer.write(objects, paths, [(40, 50)] * 10)
     return tmp_path / "objects.parquet"
 
 
@@ -81,7 +81,7 @@ def test_classifier_predicts_as_scikit_learn_does(groups: int, tmp_path: Path) -
     np.testing.assert_allclose(chances, probe.predict_proba(z_what).max(axis=1), rtol=1e-3)
 
 
-def test_held_out_objects_tell_embeddings_from_noise() -> None:
+def test_held_out_objects_distinguish_embeddings_from_noise() -> None:
     z_what, labels = clouds(300)
     names = [str(label) for label in labels]
     trial = cross_validate(z_what, names)
@@ -96,10 +96,10 @@ def test_held_out_objects_tell_embeddings_from_noise() -> None:
 
 def test_clusters_are_found_and_counted() -> None:
     z_what, labels = clouds(400, groups=4)
-    found = cluster_embeddings(z_what)
-    assert found.count == 4
-    assert np.bincount(found.labels).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
-    pairs = {(a, b) for a, b in zip(found.labels.tolist(), labels.tolist(), strict=True)}
+    clusters = cluster_embeddings(z_what)
+    assert clusters.count == 4
+    assert np.bincount(clusters.labels).tolist() == sorted(np.bincount(labels).tolist(), reverse=True)
+    pairs = {(a, b) for a, b in zip(clusters.labels.tolist(), labels.tolist(), strict=True)}
     assert len(pairs) == 4, "each cluster is one cloud"
     lengths = np.random.default_rng(0).uniform(0.1, 9, (400, 1))
     assert cluster_embeddings(z_what * lengths).count == 4, "length does not matter"
@@ -160,7 +160,7 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
 
 
 def with_mixture_prior(plain: Path, seed: int) -> SSDIR:
-    """The model of a folder, with a mixture prior that was not trained."""
+    """Returns the model of a folder with an untrained mixture prior."""
     model = load_model(plain)
     assert isinstance(model, SSDIR)
     prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
@@ -237,7 +237,7 @@ def test_outliers_have_reconstruction_errors(
     assert scores == sorted(scores, reverse=True)
 
 
-def test_what_cannot_be_done_is_said_in_a_sentence(stored: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_reported_in_one_sentence(stored: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("row,label\n0,a\n500,b\n")
     out = tmp_path / "out.json"
@@ -289,7 +289,7 @@ def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest
 
 
 def classifier_file(path: Path, **changes: object) -> Path:
-    """Two classes told apart by the first number of the embedding."""
+    """Writes a classifier that separates two classes by the first number of the embedding."""
     weights = np.zeros((2, DIM))
     weights[:, 0] = [-1, 1]
     values = {
@@ -459,7 +459,7 @@ def test_reconstruction_errors_stay_with_their_rows(
 def test_a_lost_model_is_named_on_the_command_line(
     tiny_model_dir: Path, agnostic_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    """As DuckDB writes: all that the file says of itself is gone."""
+    """DuckDB writes no metadata, so the file no longer names its model."""
     Image.fromarray(picture).save(tmp_path / "a.png")
     objects, lost = tmp_path / "objects.parquet", tmp_path / "lost.parquet"
     ok("encode", tiny_model_dir, tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
@@ -493,7 +493,7 @@ def test_a_lost_model_is_named_on_the_command_line(
     assert "is wrong: label must be within 0 ... 0" in result.stderr.replace("\n", " ") or (
         "class is not the name of the label" in result.stderr.replace("\n", " ")
     )
-    # A file that names its model goes with no other.
+    # A file that names its model is refused with any other model.
     for command in commands:
         again = [objects if part == lost else part for part in command]
         result = run(*again, "--force", "--model", agnostic_model_dir)

@@ -1,4 +1,4 @@
-"""Tracks as entries: their embeddings against a plain loop, their views and frames, and what they refuse."""
+"""Entries of tracks equal those of a plain loop, keep their views and frames, and refuse invalid columns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIM = 5
 
 @pytest.fixture
 def tracks(tmp_path: Path) -> Path:
-    """Two hundred views of nine tracks in forty frames, not in the order of their tracks."""
+    """Writes 200 views of nine tracks in forty frames, which are not in the order of their tracks."""
     rng = np.random.default_rng(0)
     pairs = rng.permutation([(track, frame) for track in (1, 2, 3, 5, 8, 13, 21, 34, 55) for frame in range(40)])[
         :200

@@ -1,4 +1,4 @@
-"""What models cost: counted, timed and weighed."""
+"""Time, memory and parameters of models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL = ["model.ssd.image_size=64", "model.consistency.weight=0"]
 
 
 @pytest.mark.slow
-def test_objects_cost_where_they_are_described_one_by_one() -> None:
+def test_time_depends_on_the_number_of_objects_where_they_are_encoded_one_by_one() -> None:
     configs = {
         "SSDIR": [read_recipe("tiny", SMALL).model],
         "PooledFeatures": [read_recipe("tiny-pooled", SMALL[:1]).model],
@@ -23,7 +23,7 @@ def test_objects_cost_where_they_are_described_one_by_one() -> None:
     }
     costs = measure_costs(configs, (1, 40), batch=2, repeats=1, memory_of=["train"])
     measured = {(cost.model, cost.objects, cost.stage): cost for cost in costs}
-    assert len(measured) == len(costs), "each once"
+    assert len(measured) == len(costs), "each case is measured once"
     stages = {
         name: [cost.stage for cost in costs if cost.model == name and cost.objects != 40] for name in configs
     }
@@ -42,24 +42,24 @@ def test_objects_cost_where_they_are_described_one_by_one() -> None:
     assert many > few > 5
 
 
-def test_encoding_finds_as_many_objects_as_asked_and_looks_at_their_boxes_twice(
+def test_encoding_detects_as_many_objects_as_asked_and_refines_their_boxes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = read_recipe("tiny", SMALL).model
-    looked: list[int] = []
+    refined: list[int] = []
 
     def refine(
         self: Refiner, maps: list[Tensor], z_where: Tensor, image_index: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        looked.append(len(z_where))
+        refined.append(len(z_where))
         return z_where, None
 
     monkeypatch.setattr(Refiner, "forward", refine)
     for stage in ("detect", "encode", "reconstruct", "decode"):
-        found = _step(untrained(config), Case("SSDIR", config, 30, batch=2), stage)()
-        objects = found.appearances if isinstance(found, Scene) else found
+        output = _step(untrained(config), Case("SSDIR", config, 30, batch=2), stage)()
+        objects = output.appearances if isinstance(output, Scene) else output
         assert len(objects) == 60, stage
-    assert looked == [60, 60, 60, 30], "decoding prepares one image"
+    assert refined == [60, 60, 60, 30], "decoding prepares one image"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Engines encode the same images; half precision finds the same."""
+"""Engines give the same objects for the same images, and half precision nearly the same."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ssdir.training.recipe import read_recipe
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling takes a minute on two cores, and is torch's affair."""
+    """Replaces compiling, which takes a minute on two cores and is torch's to test."""
     monkeypatch.setattr(module, "_compiled", lambda predictor: predictor)
 
 
 @pytest.mark.slow
-def test_engines_find_the_same_objects(uncompiled: None) -> None:
+def test_engines_detect_the_same_objects(uncompiled: None) -> None:
     model = ssdir.load("tiny-digits", "cpu").model
     costs = {cost.engine: cost for cost in measure_engines(model, scattered_pictures(128, 4), repeats=1)}
     assert list(costs) == list(ENGINES)
@@ -41,7 +41,7 @@ def test_engines_find_the_same_objects(uncompiled: None) -> None:
         assert cost.seconds.median > 0
 
 
-def test_bfloat16_finds_the_same_objects_with_codes_close_by() -> None:
+def test_bfloat16_detects_the_same_objects_with_similar_embeddings() -> None:
     model = ssdir.load("tiny-digits", "cpu").model
     pixels = scattered_pictures(128, 8, seed=3)
     single, half = (Predictor(model, precision=kind).encode_pixels(pixels) for kind in ("single", "bf16"))
@@ -52,8 +52,8 @@ def test_bfloat16_finds_the_same_objects_with_codes_close_by() -> None:
     overlap = box_iou(half.boxes, single.boxes) * (half.image_index[:, None] == single.image_index)
     best, row = overlap.max(dim=1)
     assert (best > 0.8).float().mean() > 0.95
-    codes, expected = half.z_what[best > 0.8], single.z_what[row[best > 0.8]]
-    assert ((codes - expected).norm(dim=1) / expected.norm(dim=1)).median() < 0.05
+    embeddings, expected = half.z_what[best > 0.8], single.z_what[row[best > 0.8]]
+    assert ((embeddings - expected).norm(dim=1) / expected.norm(dim=1)).median() < 0.05
 
 
 def test_bfloat16_is_refused_where_it_would_misplace_objects() -> None:
@@ -62,13 +62,13 @@ def test_bfloat16_is_refused_where_it_would_misplace_objects() -> None:
 
 
 @pytest.mark.parametrize("wanted", [2, 20])
-def test_an_untrained_detector_is_made_to_find_something(wanted: int) -> None:
+def test_an_untrained_detector_is_made_to_detect_something(wanted: int) -> None:
     model = untrained(read_recipe("tiny").model)
     assert isinstance(model, DetectedModel)
     pixels = scattered_pictures(128, 4)
     detect_about(model, pixels, wanted)
-    found = len(Predictor(model).encode_pixels(pixels)) / 4
-    assert 0.5 * wanted <= found <= 1.5 * wanted
+    objects_per_image = len(Predictor(model).encode_pixels(pixels)) / 4
+    assert 0.5 * wanted <= objects_per_image <= 1.5 * wanted
 
 
 def bench(*arguments: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""Plans of encoding many images: their arithmetic, and what they are measured from."""
+"""Tests of plans for encoding many images: their arithmetic, and the measurements that they use."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_gpus_are_planned_beside_cores() -> None:
     assert planned.cost.value == pytest.approx(2.5e6 / 3600)
 
 
-def test_a_part_that_takes_longer_than_the_deadline_is_said() -> None:
+def test_a_part_that_takes_longer_than_the_deadline_is_reported() -> None:
     planned = plan(measured(), PlanOptions(10**9, deadline_hours=0.5))
     assert planned.cores.machines is None
     assert planned.cores.read_per_second is None

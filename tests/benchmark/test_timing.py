@@ -1,4 +1,4 @@
-"""Turns, ratios and what counts as slower; memory that is counted."""
+"""Tests of alternating timings, of ratios between them, of what counts as slower, and of peak memory."""
 
 from __future__ import annotations
 

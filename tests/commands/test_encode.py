@@ -1,4 +1,4 @@
-"""`ssdir encode`."""
+"""Tests of `ssdir encode`."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ def test_images_are_named_so_that_other_folders_find_them(
     assert read_objects(out / "o.parquet")[1] == [str(photos / f"{name}.png") for name in "abc"]
 
 
-def test_a_detector_that_finds_objects_everywhere_is_remarked_on(
+def test_a_detector_that_detects_objects_everywhere_gets_a_warning(
     tiny_model_dir: Path, photos: Path, out: Path
 ) -> None:
     few = ok("encode", tiny_model_dir, photos, "--out", out / "few.parquet", "--score-threshold", 0.7)

@@ -1,4 +1,4 @@
-"""`ssdir reconstruct`."""
+"""Tests of `ssdir reconstruct`."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ def test_reconstruct(tiny_model_dir: Path, photos: Path, out: Path, threshold: f
     assert files_in(out) == ["reconstructions.png"]
 
 
-def test_of_many_images_some_are_drawn(
+def test_of_many_images_some_are_shown(
     tiny_model_dir: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ssdir.inference.reconstruct_to_file.MAX_IMAGES", 1)
-    said = ok("reconstruct", tiny_model_dir, photos, "--out", out / "reconstructions.png").stdout
-    assert f"1 image of {len(list(photos.glob('*.png')))}, evenly chosen" in said
+    printed = ok("reconstruct", tiny_model_dir, photos, "--out", out / "reconstructions.png").stdout
+    assert f"1 image of {len(list(photos.glob('*.png')))}, evenly chosen" in printed
 
 
 def test_reconstruct_refusals(tiny_model_dir: Path, photos: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Photograph-like images of objects of three very different sizes, as under a microscope, made for tests."""
+"""Generated images that look like photographs of blood cells, with objects of three very different sizes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_cells(root: Path, train: int, val: int = 0, seed: int = 0) -> Path:
         rng = np.random.default_rng([seed, split == "val"])
         images, boxes = [], []
         for index in range(count):
-            pixels, found = _image(rng)
+            pixels, image_boxes = _image(rng)
             images.append((f"{split}{index:04}.jpg", pixels))
-            boxes += [(index, *box) for box in found]
+            boxes += [(index, *box) for box in image_boxes]
         if count:
             write_folder(root, images, boxes, list(RADII), split)
     return root

@@ -1,4 +1,4 @@
-"""CLEVR scenes for tests: placed, seen and rendered here, by rays instead of projections."""
+"""CLEVR scenes for tests, which render objects by casting rays where ssdir projects outlines."""
 
 import json
 
@@ -45,7 +45,7 @@ def camera_at(jitter, size=SIZE):
 
 
 def make_scene(objects, camera, name):
-    """An entry of CLEVR's `scenes`, as the generator would write it."""
+    """Returns an entry of CLEVR's `scenes`, as the generator would write it."""
     entries = []
     for item in objects:
         half = {"large": 0.7, "small": 0.35}[item["size"]]
@@ -63,7 +63,7 @@ def solids_of(scene):
 
 
 def distance_to(shape, rotation, points):
-    """The signed distance of points from a unit solid at the origin (the textbook formulas)."""
+    """Returns the signed distance of points from a solid of unit size at the origin, by the textbook formulas."""
     radius = BEVELS[shape]
     cos, sin = np.cos(rotation), np.sin(rotation)
     x, y, z = np.moveaxis(points, -1, 0)
@@ -77,7 +77,12 @@ def distance_to(shape, rotation, points):
 
 
 def render_masks(camera, solids):
-    """The pixels whose rays hit a solid: of each alone, bool (M, H, W), and of the nearest, i + 1, (H, W)."""
+    """Renders masks by casting a ray through each pixel.
+
+    Returns:
+        bool (M, H, W): the pixels whose rays hit each solid alone.
+        uint8 (H, W): one more than the index of the nearest solid that a pixel's ray hits, or 0.
+    """
     height, width = camera.image_size
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     seen = (np.stack([columns, rows], -1) - camera.center_px) / camera.focal_px

@@ -19,7 +19,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 def write_folder(
     root: Path, images: Sequence[Any], boxes: Sequence[Any], categories: Sequence[str], split: str = "train"
 ) -> Path:
-    """`images` are (name, pixels[, annotated height, width]); `boxes` (image, category, xywh[, more keys])."""
+    """Writes images (name, pixels[, annotated height, width]) and boxes (image, category, xywh[, more keys])."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / split).mkdir(exist_ok=True)
     entries = []
@@ -41,7 +41,7 @@ def write_folder(
 
 
 def write_defects(root: Path) -> Path:
-    """One image without fault, and one for everything that can be wrong."""
+    """Writes an image without fault, and one image for each kind of defect."""
     good = noise(60, 90)
     images = [
         ("good.png", good),

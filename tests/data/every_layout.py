@@ -17,7 +17,7 @@ BOXES = [(0, "person", (-10, 10, 30, 20)), (0, "dog", (50, 5, 20, 10)), (2, "dog
 
 
 def save_images(folder: Path) -> None:
-    """A grey, a CMYK and a colour image, and a copy of that."""
+    """Writes a grey, a CMYK and a colour image, and a copy of the colour image."""
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("L", (WIDTH, HEIGHT), 90).save(folder / "a.jpg")
     Image.new("CMYK", (WIDTH, HEIGHT), (0, 90, 90, 0)).save(folder / "b.jpg")

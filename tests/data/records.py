@@ -17,12 +17,12 @@ def varint(value):
 
 
 def nested(field, content):
-    """A field of strings or messages."""
+    """Returns a field whose content is a string or a message."""
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def feature(value):
-    """Bytes as strings of one byte each, as the data sets have them; a list of bytes as it is; else numbers."""
+    """Returns a feature of numbers, of a list of bytes, or of bytes (one string a byte, as in the data sets)."""
     if isinstance(value, bytes):
         value = [value[i : i + 1] for i in range(len(value))]
     if len(value) and isinstance(value[0], bytes):
@@ -52,7 +52,11 @@ def write_records(path, records):
 
 
 def entity_masks(size, *boxes, background=1):
-    """Masks (entities, H, W) of 0 and 255: rectangles x1, y1, x2, y2, later ones in front, and what they leave."""
+    """Returns masks (entities, H, W) of 0 and 255.
+
+    Entities are the background, which is what the rectangles x1, y1, x2, y2 leave, and the rectangles; later ones
+    are in front.
+    """
     owner = np.zeros(size, dtype=int)
     for i, (x1, y1, x2, y2) in enumerate(boxes):
         owner[y1:y2, x1:x2] = background + i

@@ -1,4 +1,4 @@
-"""What is kept of a table."""
+"""Tests of the filters that keep part of an annotation table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDERFACE, needs_widerface = real_data("widerface")
 
 @pytest.fixture
 def table() -> AnnotationTable:
-    """Three images of 100 x 200: of a large and a small object, of a small one alone, and of a crowd."""
+    """Returns three images of 100 x 200: with a large and a small object, with a small one, and with a crowd."""
     return AnnotationTable(
         root=Path("data"),
         sources=(),

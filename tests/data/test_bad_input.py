@@ -1,4 +1,4 @@
-"""The same odd images and boxes in every layout: read, counted or refused alike."""
+"""Every layout reads, counts or refuses the same odd images and boxes alike."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_odd_images_and_boxes(write: Callable[[Path], Path], tmp_path: Path) -> 
     data = open_dataset(tmp_path / "data", "train")
     assert [tuple(data[i][0].shape) for i in range(4)] == [(3, HEIGHT, WIDTH)] * 4
     assert data[0][0].unique().numel() == 1  # Grey.
-    assert data[1][0].float().mean(dim=(1, 2)).diff().abs().max() > 20  # CMYK became a colour.
+    assert data[1][0].float().mean(dim=(1, 2)).diff().abs().max() > 20  # CMYK was converted to a colour.
     clipped = data.objects(0).boxes_px((HEIGHT, WIDTH)).round().int().tolist()
     assert clipped == [[0, 10, 20, 30], [50, 5, 60, 15]]
     assert [len(data.objects(i)) for i in range(4)] == [2, 0, 0, 0]
@@ -130,7 +130,7 @@ def test_absurd_json(tmp_path: Path) -> None:
         read_annotations(tmp_path, "train")
 
 
-def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_too_high_or_too_low_names_the_right_one(tmp_path: Path) -> None:
     write_as_coco(tmp_path / "up" / "pets")
     with pytest.raises(InputError, match=r"has no layout that ssdir knows: .*; '.*/up/pets' looks like one$"):
         find_layout(tmp_path / "up")
@@ -141,7 +141,7 @@ def test_a_folder_too_high_or_too_low_is_told_the_right_one(tmp_path: Path) -> N
         find_layout(tmp_path / "down" / "JPEGImages")
 
 
-def test_a_folder_beside_data_sets_is_not_told_the_folder_of_them_all(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_beside_data_sets_does_not_name_the_folder_of_them_all(tmp_path: Path) -> None:
     (tmp_path / "all" / "mnist").mkdir(parents=True)
     for name in ("one", "other"):
         for part in ("images", "labels"):

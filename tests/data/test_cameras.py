@@ -12,7 +12,7 @@ sizes = st.sampled_from([(240, 320), (320, 480), (128, 128), (480, 320)])
 
 @st.composite
 def points(draw, min_size, max_size=10):
-    """Centres as CLEVR places them: within 3 of the origin, at least 0.5 apart, on the ground."""
+    """Generates centres as CLEVR places them: within 3 of the origin, at least 0.5 apart, on the ground."""
     grid = draw(
         st.lists(
             st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=min_size, max_size=max_size, unique=True
@@ -30,41 +30,41 @@ def seen_by(camera, centers, rounded=True):
 
 
 def spread(centers):
-    """How far the centres are from standing in one line."""
+    """Returns how far the centres are from lying on one line."""
     return np.linalg.svd(centers[:, :2] - centers[:, :2].mean(axis=0), compute_uv=False)[-1]
 
 
 @given(jitters, points(3), sizes)
-def test_a_camera_is_found_again(jitter, centers, size):
+def test_a_camera_is_recovered(jitter, centers, size):
     camera = Camera(NOMINAL_POSITION + jitter, size)
     seen = seen_by(camera, centers)
-    found = recover_camera(centers, seen, size)
-    assert largest_error_px(found, centers, seen) <= 0.75
-    assert np.abs(found.project(centers)[:, 2] - seen[:, 2]).max() < 1e-3
+    recovered = recover_camera(centers, seen, size)
+    assert largest_error_px(recovered, centers, seen) <= 0.75
+    assert np.abs(recovered.project(centers)[:, 2] - seen[:, 2]).max() < 1e-3
     if spread(centers) > 1:
-        assert found.position == pytest.approx(camera.position, abs=0.01)
+        assert recovered.position == pytest.approx(camera.position, abs=0.01)
 
 
 @given(jitters, points(1, 2), sizes)
-def test_one_or_two_objects_find_a_camera_that_sees_them_there(jitter, centers, size):
+def test_one_or_two_objects_give_a_camera_that_sees_them_there(jitter, centers, size):
     seen = seen_by(Camera(NOMINAL_POSITION + jitter, size), centers)
-    found = recover_camera(centers, seen, size)
-    assert largest_error_px(found, centers, seen) <= 0.75
-    assert np.abs(found.project(centers)[:, 2] - seen[:, 2]).max() < 1e-3
-    assert np.abs(found.position - NOMINAL_POSITION).max() < 1.5
+    recovered = recover_camera(centers, seen, size)
+    assert largest_error_px(recovered, centers, seen) <= 0.75
+    assert np.abs(recovered.project(centers)[:, 2] - seen[:, 2]).max() < 1e-3
+    assert np.abs(recovered.position - NOMINAL_POSITION).max() < 1.5
 
 
 def test_without_objects_the_camera_is_the_nominal_one():
     none = np.zeros((0, 3))
-    found = recover_camera(none, none, (240, 320))
-    assert found.position == pytest.approx(NOMINAL_POSITION)
-    assert largest_error_px(found, none, none) == 0
+    recovered = recover_camera(none, none, (240, 320))
+    assert recovered.position == pytest.approx(NOMINAL_POSITION)
+    assert largest_error_px(recovered, none, none) == 0
 
 
 @settings(max_examples=20)
 @given(jitters, points(4))
-def test_another_solver_finds_the_same(jitter, centers):
-    assume(spread(centers) > 1)  # In one line, the prior has its say.
+def test_another_solver_gives_the_same_camera(jitter, centers):
+    assume(spread(centers) > 1)  # On one line, the prior decides as well.
     camera = Camera(NOMINAL_POSITION + jitter, (240, 320))
     seen = seen_by(camera, centers, rounded=False)
 
@@ -98,7 +98,7 @@ def test_axes_are_a_frame(jitter):
 
 
 def test_the_first_published_validation_scene():
-    """CLEVR v1.0 (CC BY 4.0), CLEVR_val_000000.png, 480 x 320: its coordinates fit to what rounding allows."""
+    """The coordinates of CLEVR v1.0 (CC BY 4.0), CLEVR_val_000000.png, 480 x 320, fit to within rounding."""
     centers = np.array(
         [
             [-1.4937210083007812, -1.9936031103134155, 0.699999988079071],

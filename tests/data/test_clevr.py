@@ -19,7 +19,7 @@ CLEVR_MINI, needs_clevr_mini = real_data("clevr-mini")
 
 @pytest.fixture(scope="module")
 def golden(tmp_path_factory):
-    """Two scenes of five and two objects, with masks, and the masks of each object alone."""
+    """Writes two scenes of five and two objects with their masks; returns the masks of each object alone, too."""
     cameras = [camera_at((0.2, -0.4, 0.1)), camera_at((-0.3, 0.1, 0.5))]
     objects = [OBJECTS, OBJECTS[2:4]]
     pairs = enumerate(zip(objects, cameras, strict=True))
@@ -80,7 +80,7 @@ def test_attributes_and_vocabularies(golden):
     for i, item in enumerate(items):
         words = [item["size"], item["color"], item["material"], item["shape"]]
         assert table.category_names[table.category[i]] == " ".join(words)
-        assert [table.attribute_names[key][codes[i]] for key, codes in table.attributes.items()] == words
+        assert [table.attribute_names[key][values[i]] for key, values in table.attributes.items()] == words
     agnostic = read_clevr(root, "val", vocabulary="object")
     assert agnostic.category_names == VOCABULARIES["object"] == ["object"]
     assert not agnostic.category.any()
@@ -117,7 +117,7 @@ def test_a_hidden_object_keeps_its_row(golden, tmp_path):
 
 
 def test_memory_is_that_of_the_file(golden, tmp_path):
-    """The relations make most of a scenes file; read as values they would take several times its size."""
+    """Relations are most of a scenes file, and would take several times its size if they were read as values."""
     _, scenes, _ = golden
     ballast = {"relationships": {"left": [list(range(2000))]}}
     many = [scenes[1] | ballast | {"image_filename": f"{i}.png"} for i in range(150)]

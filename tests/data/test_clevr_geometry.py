@@ -46,7 +46,7 @@ def test_a_sharp_cube_reaches_as_far_as_its_corners(jitter, place, rotation):
 
 @given(jitters, places, st.sampled_from([0.35, 0.7]))
 def test_a_sphere_is_bounded_by_its_tangents(jitter, place, half):
-    """A plane through the camera touches where its distance from the centre is the radius (a quadratic)."""
+    """A plane through the camera is a tangent where its distance from the centre is the radius (a quadratic)."""
     camera = Camera(NOMINAL_POSITION + jitter, LARGE)
     center = camera.axes @ (np.array([*place, half]) - camera.position)
     bounds = []

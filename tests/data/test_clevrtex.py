@@ -24,7 +24,7 @@ def palette(mask):
 
 
 def write(root, number, variant="full", boxes=BOXES, convert=palette, per_folder=1000):
-    """An image with its mask, its metadata and one of the other pictures beside it."""
+    """Writes an image with its mask, its metadata and one of the other pictures beside it."""
     folder = root / f"clevrtex_{variant}" / str(number // per_folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"CLEVRTEX_{variant}_{number:06d}"
@@ -103,7 +103,7 @@ def test_masks_of_colours_are_refused(tmp_path, mode):
 
 
 def test_splits_are_the_publishers(ten):
-    """Test first, then val, then train: by number, across folders."""
+    """By number, across folders, the images are those of test, then of val, then of train."""
     assert clevrtex_splits(ten) == ["train", "val", "test"]
     numbers = {
         split: [int(name[-10:-4]) for name in read_clevrtex(ten, split).image_names]
@@ -151,7 +151,7 @@ def test_images_with_few_or_hidden_objects(tmp_path):
     assert table.draw_order.tolist() == [0, 1]
 
 
-def test_the_index_says_which_value_an_object_has(tmp_path):
+def test_the_index_of_an_object_is_its_value(tmp_path):
     write(tmp_path, 0)
     path = beside(tmp_path, 0, ".json")
     content = json.loads(path.read_text())
@@ -164,7 +164,7 @@ def test_the_index_says_which_value_an_object_has(tmp_path):
     assert read_clevrtex(tmp_path, "train").boxes_px.tolist() == [[1, 2, 10, 12], [6, 8, 20, 20]]
 
 
-def test_a_part_of_the_data_set_is_read_and_said_to_be_one(ten):
+def test_a_part_of_the_data_set_is_read_with_a_note(ten):
     for number, suffix in ((0, ".png"), (5, ".png"), (5, "_flat.png"), (5, ".json")):
         next(ten.rglob(f"CLEVRTEX_full_{number:06d}{suffix}")).unlink()
     table = read_clevrtex(ten, "all")

@@ -1,4 +1,4 @@
-"""Clips of a data set: written and read as COCO, and never divided between training and validation."""
+"""Clips of a data set are written and read as COCO, and never divided between training and validation."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def tracks(table: AnnotationTable) -> list[tuple[str, int]]:
 
 
 def test_frames_are_put_in_order_of_time_within_their_video(tmp_path: Path) -> None:
-    """As CocoVID has them; the images of two videos are listed in turn, and backwards."""
+    """The images of two videos are listed in turn, and backwards, with CocoVID's keys."""
     images = frames(*({"video_id": video, "frame_id": frame} for frame in (1, 0) for video in (7, 3)))
     annotations = boxes(*({"image_id": i, "instance_id": 10 + i} for i in (1, 2, 3, 4)))
     videos = [{"id": 7, "name": "seven", "fps": 25}, {"id": 3, "name": "three", "fps": 25}]

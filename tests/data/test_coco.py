@@ -37,7 +37,7 @@ def contents(folder):
 
 
 def write_coco(root, images, annotations, categories=("cat", "dog"), split="train"):
-    """`images` are (id, height, width); `annotations` (image id, category id, xywh[, more keys])."""
+    """Writes `images`, (id, height, width), and `annotations`, (image id, category id, xywh[, more keys])."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / split).mkdir(exist_ok=True)
     for i, height, width in images:
@@ -124,7 +124,7 @@ def test_supervision_reads_it(folder):
         assert detections.class_id.tolist() == objects.labels.tolist()
 
 
-def test_images_are_8_bit_grey_pngs_and_info_tells_their_origin(folder):
+def test_images_are_8_bit_grey_pngs_and_info_states_their_origin(folder):
     pixels = cv2.imread(str(folder / "train" / "000000.png"), cv2.IMREAD_UNCHANGED)
     assert (pixels.shape, pixels.dtype) == ((64, 64), np.uint8)
     info = json.loads((folder / "annotations/instances_test.json").read_text())["info"]

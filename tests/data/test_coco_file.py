@@ -1,4 +1,4 @@
-"""The reader of COCO's JSON: every fault is named at once, and nothing is guessed."""
+"""The reader of COCO's JSON names every fault at once, and guesses nothing."""
 
 from __future__ import annotations
 

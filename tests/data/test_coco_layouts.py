@@ -1,4 +1,4 @@
-"""COCO as exporters write it: where the JSON and the pictures lie, and what they are called."""
+"""Tests of COCO as exporters write it: where the JSON and the images are, and how they are named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ["a.png", "b.png"]
 
 
 def content(*names: str, **image: Any) -> dict[str, Any]:
-    """An object in each image of 90×60 px: its i-th begins at x = i."""
+    """Returns the content of a COCO file with one object in each image of 90×60 px; the i-th begins at x = i."""
     return {
         "images": [
             {"id": i, "file_name": name, "width": 90, "height": 60} | image for i, name in enumerate(names)
@@ -31,7 +31,7 @@ def content(*names: str, **image: Any) -> dict[str, Any]:
 
 
 def write(path: Path, pictures: Path, *names: str, **image: Any) -> Path:
-    """A JSON that has the pictures by these names, by default by their own."""
+    """Writes a JSON that has the pictures by these names, by default by their own."""
     pictures.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         Image.new("L", (90, 60)).save(pictures / name)

@@ -1,4 +1,4 @@
-"""Boxes of segmentations, worked out by hand and by pycocotools."""
+"""Boxes of segmentations equal those computed by hand and by pycocotools."""
 
 from __future__ import annotations
 

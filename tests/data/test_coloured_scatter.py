@@ -1,4 +1,4 @@
-"""Scattered shapes in colours: images with index masks that the readers open."""
+"""Scattered coloured shapes are written as images with index masks, which the readers open."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_square_and_an_ellipse_fill_their_known_share_of_the_box():
     assert ellipse == pytest.approx(np.pi * 30 * 18, rel=0.06)
 
 
-def test_masks_say_which_pixels_have_which_colour():
+def test_masks_match_the_colours_of_pixels():
     glyphs = load_glyphs("shapes", "train")
     grey = scatter_image(glyphs, CONFIG.model_copy(update={"colours": False}), image_rng(0, "train", 3))
     scene = scatter_image(glyphs, CONFIG, image_rng(0, "train", 3))

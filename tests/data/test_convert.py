@@ -28,7 +28,7 @@ def flag(**keys):
 
 @pytest.fixture
 def source(tmp_path):
-    """Two splits whose images have the same names, and a category that does not occur."""
+    """Writes two splits whose images have the same names, and a category that does not occur."""
     train = [
         (1, 10, [5.4, 5, 10.2, 10], flag(difficult=1)),
         (1, 30, [-5, 10, 10, 100], flag()),
@@ -48,7 +48,7 @@ def images_of(root, split):
 
 
 def test_a_round_trip(source, tmp_path):
-    """COCO -> YOLO -> VOC -> COCO, and COCO -> VOC -> COCO, which keeps the difficult flags."""
+    """Boxes survive COCO -> YOLO -> VOC -> COCO, and COCO -> VOC -> COCO, which keeps the difficult flags."""
     steps = [("coco", source), ("yolo", tmp_path / "yolo"), ("voc", tmp_path / "voc"), ("coco", tmp_path / "coco")]
     for (_, before), (target, after) in itertools.pairwise(steps):
         done = convert(before, target, after)
@@ -161,7 +161,7 @@ def test_attributes_and_invalid_faces(tmp_path):
     assert content["images"][0]["file_name"] == "a.jpg"
 
 
-def test_images_that_share_a_name_are_told_apart(tmp_path):
+def test_images_that_share_a_name_get_different_ones(tmp_path):
     names = ["x/a.jpg", "y/a.jpg", "y/A.JPG", "b.jpg"]
     text = "".join(f"{name}\n0\n" for name in names)
     write_widerface(tmp_path / "wider", text, names=names)

@@ -1,4 +1,4 @@
-"""What is written is read again, whatever images and classes are called and however small boxes are."""
+"""Converted data sets are read again, whatever the names of images and classes, and however small the boxes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sizes = st.floats(1e-6, 1) | st.sampled_from([1, 0.25, 1e-6])
 
 @st.composite
 def tables(draw: st.DrawFn, root: Path) -> AnnotationTable:
-    """A table whose images differ in their content, with some names, classes and boxes."""
+    """Generates a table whose images differ in their content, with some names, classes and boxes."""
     names = draw(st.lists(file_names, min_size=1, max_size=5, unique=True))
     classes = draw(st.lists(labels, min_size=1, max_size=4, unique=True))
     objects = draw(
@@ -71,7 +71,7 @@ def picture(number: int) -> bytes:
 
 
 def rows_of(table: AnnotationTable) -> dict[bytes, list[tuple[int, list[float]]]]:
-    """Class and box of each object, sorted, by its image's content."""
+    """Returns the class and box of each object, sorted, by its image's content."""
     rows: dict[bytes, list[tuple[int, list[float]]]] = {path.read_bytes(): [] for path in table.image_paths}
     for image, category, box in zip(table.image, table.category.tolist(), table.boxes_px.tolist(), strict=True):
         rows[table.image_paths[image].read_bytes()].append((category, box))
@@ -79,7 +79,7 @@ def rows_of(table: AnnotationTable) -> dict[bytes, list[tuple[int, list[float]]]
 
 
 def allowed_error(target: Target) -> float:
-    """Of a corner, in pixels: VOC's are whole, and one pixel is the least."""
+    """Returns the allowed error of a corner in pixels: VOC's corners are whole pixels, at least one apart."""
     return 1.0 if target == "voc" else 1e-5
 
 
@@ -119,7 +119,7 @@ def test_what_is_written_is_read_again(target: Target, data: st.DataObject) -> N
 
 
 def test_changed_names_are_counted(tmp_path: Path) -> None:
-    """A blank before the dot, a byte that is no UTF-8, names that differ in case or suffix, a name of no image."""
+    """Names change that collide, are no UTF-8, end with a blank, or lack an image's suffix."""
     names = ["plain.png", "trail .png", "b\udcff.png", "c.png", "C.png", "d.png", "d.jpg", "e.dat", ".hidden.png"]
     (tmp_path / "in").mkdir()
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Masks and attributes of a data set's objects: the same objects, in the same order and geometry."""
+"""Masks and attributes of a data set follow its objects, in order and in geometry."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ SHADE = 200
 
 
 def make_table(root, **changes):
-    """Two images: three objects (listed against the order of their values), and none."""
+    """Returns a table of an empty image and one with three objects, listed against the order of their values."""
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     for value, (y, x, h, w) in {1: (3, 5, 20, 30), 2: (10, 40, 31, 25), 3: (30, 2, 12, 17)}.items():
         mask[y : y + h, x : x + w] = value

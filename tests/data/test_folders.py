@@ -48,7 +48,7 @@ def test_a_link_to_a_folder_above_is_no_endless_way(folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for the system's answer: root may read anything."""
+    """Root may read anything, so the system's refusal is imitated."""
     scandir: Callable[[Any], Iterator[Any]] = os.scandir
 
     def refuse(path: Any) -> Iterator[Any]:
@@ -65,5 +65,5 @@ def test_a_folder_is_no_image_whatever_it_is_called_and_a_broken_link_is(folder:
     (folder / "album.png").mkdir()
     (folder / "gone.png").symlink_to("nowhere.png")
     assert find_images([folder / "z*.png"]) == [folder / "z.png"]
-    # Reading it says that it leads nowhere.
+    # Reading the link reports that its target is missing.
     assert [path.name for path in find_images([folder])] == ["w.png", "y.png", "x.png", "gone.png", "z.png"]

@@ -125,7 +125,7 @@ def test_damaged_mnist_is_named(mnist_root, content, message):
 
 
 def test_no_more_is_decompressed_than_the_sizes_say(mnist_root):
-    """128 MiB of zeros behind a header of five images."""
+    """The file has 128 MiB of zeros behind a header of five images."""
     file = mnist_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
     squeeze = zlib.compressobj(wbits=31)
     with file.open("wb") as stream:
@@ -147,7 +147,7 @@ def test_labels_are_digits(tmp_path, mnist_arrays):
         load_glyphs("mnist", "test", tmp_path)
 
 
-def test_missing_mnist_says_what_was_looked_for(tmp_path):
+def test_the_message_for_missing_mnist_names_the_files(tmp_path):
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte.*as root"):
         load_glyphs("mnist", "train", tmp_path)
 

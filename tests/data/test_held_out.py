@@ -1,4 +1,4 @@
-"""Splits by the names that people give them, and a split for validation where there is none."""
+"""Splits are recognised by their usual names, and a validation split is held out where there is none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_training_holds_out_a_tenth_where_there_is_no_val(write: Callable[[Path]
     assert {**boxes_by_image(train), **boxes_by_image(val)} == boxes_by_image(whole)
     assert "1 of the 4 images" in val.notes[-1]
     assert len(open_dataset(tmp_path / "data", "val", for_training=True)) == 1
-    # Who asks for val itself is told that there is none.
+    # A request for val itself is refused, because there is none.
     with pytest.raises(InputError, match=r"has no split 'val' \(there is train\)"):
         read_annotations(tmp_path / "data", "val")
 
@@ -70,7 +70,7 @@ def test_a_val_that_is_not_where_it_should_be_is_not_replaced(tmp_path: Path) ->
 
 
 def write_coco_as_published(root: Path, *splits: str) -> None:
-    """Annotations and images named like COCO's own: `instances_train2017.json`, `train2017/`."""
+    """Writes annotations and images named like COCO's own: `instances_train2017.json`, `train2017/`."""
     write_as_coco(root)
     content = (root / "annotations" / "instances_train.json").read_text()
     for split in splits:
@@ -104,7 +104,7 @@ def test_two_splits_called_train_are_not_guessed_between(tmp_path: Path) -> None
         open_dataset(tmp_path, "train", for_training=True)
 
 
-def test_the_check_says_what_training_will_do(tmp_path: Path) -> None:
+def test_the_check_reports_the_held_out_split(tmp_path: Path) -> None:
     write_as_coco(tmp_path / "data")
     check = check_data(tmp_path / "data", None, "tiny")
     assert check.held_out
@@ -116,5 +116,5 @@ def test_the_check_says_what_training_will_do(tmp_path: Path) -> None:
     check = check_data(tmp_path / "data", None, "tiny")
     assert not check.held_out
     assert not check.trainable
-    (told,) = (problem for problem in check.problems if problem.kind == "no_training_split")
-    assert told.names == ("test",)
+    (reported,) = (problem for problem in check.problems if problem.kind == "no_training_split")
+    assert reported.names == ("test",)

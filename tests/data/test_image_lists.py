@@ -1,4 +1,4 @@
-"""Images named by lists, folders and patterns, on this machine and elsewhere."""
+"""Tests of images named by lists, folders and patterns, on this machine and in other storages."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ NAMES = ["b.png", "a.JPG", "sub/c.webp", "sub/deep/d.tiff", "notes.txt", ".hidde
 
 @pytest.fixture
 def filled(any_folder: Location) -> Location:
-    """A folder of images and other files, on this machine, in memory and in S3."""
+    """Returns a folder of images and other files: on this machine, in memory, or in S3."""
     for name in NAMES:
         write_bytes(join(any_folder, name), b"x")
     return any_folder
@@ -210,7 +210,7 @@ def test_a_prefix_without_images(s3_bucket: str) -> None:
 
 
 def test_entries_are_read_one_by_one(tmp_path: Path) -> None:
-    """A fault at the end of a list is met at the end."""
+    """A fault at the end of a list is reported only when its entry is read."""
     path = tmp_path / "list.txt"
     path.write_bytes(b"s3://b/a\n" + b"s3://b/b\n" * 3 + b"\xff\n")
     images = read_image_list(path)

@@ -113,7 +113,7 @@ def test_reads_the_first_frame_of_an_animation(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turns_images_upright(tmp_path, orientation, suffix):
+def test_applies_the_exif_orientation(tmp_path, orientation, suffix):
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -143,7 +143,7 @@ def test_shrinking_keeps_proportions():
 
 
 def save_white_is_zero(path, values, bits):
-    """A TIFF whose smallest value is white, written tag by tag: Pillow writes none of 16 bits."""
+    """Writes a TIFF whose smallest value is white, tag by tag, because Pillow writes none of 16 bits."""
     height, width = values.shape
     tags = [(256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 0), (273, 4, 0), (277, 3, 1)]
     tags += [(278, 3, height), (279, 4, values.nbytes)] + ([(339, 3, 3)] if bits == 32 else [])
@@ -352,11 +352,11 @@ def test_what_pillow_reads_is_read_and_other_pictures_are_counted(tmp_path):
     for name in ("g.heic", "h.NEF", "i.heic", "notes.txt", ".j.heic"):
         (tmp_path / name).write_bytes(b"?")
     with pytest.warns(InputWarning, match=r"^3 pictures passed over.*\(\.heic, \.nef; the first is '.*g\.heic'\)"):
-        found = find_images([tmp_path])
-    assert [path.name for path in found] == [*kinds]
-    for path in found:
+        paths = find_images([tmp_path])
+    assert [path.name for path in paths] == [*kinds]
+    for path in paths:
         assert np.abs(read_image(path).astype(int) - SMOOTH).mean() < 2
-    for path in found:
+    for path in paths:
         path.unlink()
     with pytest.raises(InputError, match="no images; 3 pictures of a kind that is not read"):
         find_images([tmp_path])
@@ -374,7 +374,7 @@ def test_find_images_prefers_a_file_to_a_pattern(tmp_path):
     assert find_images([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]
 
 
-def test_find_images_says_what_is_missing(tmp_path):
+def test_find_images_names_what_is_missing(tmp_path):
     for path, message in (
         (tmp_path / "no", "does not exist"),
         (tmp_path, "no images"),

@@ -1,4 +1,4 @@
-"""What some layouts can be read as in more than one way: asked for by name, wherever data is opened."""
+"""Options of layouts that can be read in more than one way are accepted wherever data is opened."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def test_boxes_differ_where_something_is_hidden(clevr):
     assert np.abs(whole - visible).max() > 1
 
 
-def test_layouts_without_the_option_say_so(clevr, coco):
+def test_layouts_without_the_option_refuse_it(clevr, coco):
     for read in (read_annotations, open_dataset):
         with pytest.raises(InputError, match=r"pets' is COCO, which has no option 'extent', only CLEVR has"):
             read(coco, "train", extent="visible")
@@ -79,7 +79,7 @@ def test_layouts_without_the_option_say_so(clevr, coco):
         open_dataset(clevr, "val", vocabulary="x")
 
 
-def test_what_a_layout_does_not_know_can_be_dropped(clevr, coco):
+def test_options_that_a_layout_lacks_can_be_dropped(clevr, coco):
     options = {"extent": "visible", "vocabulary": "of another layout", "other": None}
     assert find_layout(clevr).known(options) == {"extent": "visible"}
     assert find_layout(coco).known(options) == {}
@@ -136,15 +136,15 @@ def test_evaluate_sees_the_boxes_of_the_training(agnostic_model_dir, clevr, coco
         record = json.loads(ok("evaluate", model, data, *options, *more).stdout)["provenance"]
         return record["config"]["extent"], record["config"]["vocabulary"], record["data_hash"]
 
-    trained, told, default = (
+    trained, requested, default = (
         seen(run, clevr),
         seen(run, clevr, "--extent", "whole"),
         seen(agnostic_model_dir, clevr),
     )
     assert trained[:2] == ("visible", "full")
-    assert told[:2] == ("whole", "full")
+    assert requested[:2] == ("whole", "full")
     assert default[:2] == (None, None)
-    assert len({trained[2], told[2], default[2]}) == 3
+    assert len({trained[2], requested[2], default[2]}) == 3
     assert trained == seen(agnostic_model_dir, clevr, "--extent", "visible", "--vocabulary", "full")
     # Data of another layout have their boxes as they are, unless one asks for others.
     assert seen(run, coco)[:2] == (None, None)

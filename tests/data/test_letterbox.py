@@ -1,4 +1,4 @@
-"""Images in their own proportions: where they lie in the square, and where their boxes are."""
+"""Tests of letterboxed images: where they lie in the square, and where their boxes are."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ MASK[5:15, 10:25] = 7
 
 
 def write(root, split, masks, lines=None, suffix=".png"):
-    """Images, masks and, if given, the objects of each image."""
+    """Writes images, masks and, if given, the lines of each image's objects."""
     for name, mask in masks.items():
         for folder in ("images", "masks"):
             (root / folder / split / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def test_values_beyond_255_need_16_bits(tmp_path):
     assert (table.mask_value.tolist(), table.boxes_px.tolist()) == ([1000], [[10, 5, 25, 15]])
 
 
-def test_objects_say_what_masks_can_not(tmp_path):
+def test_lines_of_objects_add_what_masks_lack(tmp_path):
     far = {"value": 7, "category": "cube", "attributes": {"colour": "red", "size": "big"}, "depth": 9.5}
     near = {"value": 1, "category": "ball", "attributes": {"colour": "blue", "size": "big"}, "depth": 2}
     hidden = near | {"value": 30, "depth": 4.5}
@@ -89,7 +89,7 @@ def test_objects_say_what_masks_can_not(tmp_path):
     assert table.boxes_px.tolist() == [[3, 2, 12, 9], [10, 5, 25, 15], [0, 0, 0, 0]]
 
 
-def test_blank_lines_and_a_byte_order_mark_say_nothing(tmp_path):
+def test_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path):
     write(tmp_path, "train", {"a": MASK}, {"a": []})
     path = tmp_path / "objects" / "train.jsonl"
     path.write_text(path.read_text() + "\n \n", encoding="utf-8-sig")
@@ -102,7 +102,7 @@ def test_given_boxes_are_taken(tmp_path):
 
 
 def test_splits_share_their_names(tmp_path):
-    """A model trained on one split must mean the same by a label in another, whatever occurs there."""
+    """A label must mean the same in every split, whatever occurs there."""
     for split, names in (("train", ("shape 10", "shape 2")), ("val", ("shape 9", "shape 10"))):
         objects = [
             {"value": v, "category": name, "attributes": {"x": name}}
@@ -262,7 +262,7 @@ def test_all_faults_are_named_at_once(tmp_path):
 
 
 def grey_png(values, bits):
-    """A grey PNG of so many bits for each pixel, by the standard (chunks, and rows without a filter)."""
+    """Returns a grey PNG of so many bits for each pixel, by the standard (chunks, and rows without a filter)."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -287,7 +287,7 @@ def test_grey_values_of_few_bits_are_those_in_the_file(tmp_path, bits, values):
 
 
 def test_a_mask_of_another_size_is_not_decoded(tmp_path):
-    """Twelve thousand pixels square: 144 million of zeros in a file of 140 kB."""
+    """The mask has 12,000 × 12,000 zeros in a file of 140 kB."""
     write(tmp_path, "train", {"a": MASK})
     Image.new("L", (12_000, 12_000)).save(tmp_path / "masks/train/a.png")
     tracemalloc.start()

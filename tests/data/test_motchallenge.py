@@ -1,4 +1,4 @@
-"""The MOTChallenge layout: folders, frames, boxes with tracks, and what is wrong with them."""
+"""Tests of the MOTChallenge layout: folders, frames, boxes with tracks, and faults in them."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_one_sequence_a_folder_of_them_and_a_folder_of_splits(
     assert all(path.is_file() for path in dataset.image_paths)
 
 
-def test_generated_clips_say_the_same_in_both_layouts(tmp_path: Path) -> None:
-    """COCO is read where both are there, for it has draw order, source and class as well."""
+def test_generated_clips_are_equal_in_both_layouts(tmp_path: Path) -> None:
+    """COCO is read where both layouts exist, because it has draw order, source and class as well."""
     config = MovingConfig(**{**moving_values("hard"), "frames": 6, "train": 2, "val": 0, "test": 0})
     write_moving(tmp_path / "both", "digits", config)
     assert find_layout(tmp_path / "both").name == "COCO"
@@ -135,7 +135,7 @@ def test_classes_are_named_by_labels_or_mot16s_and_the_same_in_each_split(tmp_pa
     "fields", ["1,7,0,0,5,4", "1,7,0,0,5,4,1", "1,7,0,0,5,4,1,-1,-1", "1,7,0,0,5,4,1,3.5,2,0"]
 )
 def test_boxes_without_class_and_visibility(fields: str, tmp_path: Path) -> None:
-    """MOT15's lines of ten fields end with a place in the world."""
+    """MOT15's lines of ten fields end with a position in world coordinates."""
     table = read_annotations(write_sequence(tmp_path / "A", [fields]), "train")
     assert table.category_names == ["object"]
     assert table.visible is None
@@ -243,7 +243,7 @@ def test_all_faulty_lines_are_counted_and_ten_are_named(tmp_path: Path) -> None:
         ({"lines": ["1,1,0,0,5,4,1,3,1"], "labels": ["cat"]}, "line 1 has class 3, but .*labels.txt' names 1"),
     ],
 )
-def test_what_is_wrong_with_a_sequence_is_said(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_faults_of_a_sequence_are_reported(change: dict[str, object], message: str, tmp_path: Path) -> None:
     write_sequence(tmp_path / "A", **change)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
         read_annotations(tmp_path / "A", "train")

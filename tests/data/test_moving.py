@@ -37,7 +37,7 @@ def rows_of(clip, track):
 
 
 def shapes():
-    """Squares of different intensities, and rings, whose convex hull is a square too."""
+    """Returns squares of different intensities, and rings, whose convex hull is a square too."""
     squares = [np.full((12, 12), 60 + 40 * i, np.uint8) for i in range(4)]
     rings = [np.pad(np.zeros((6, 6), np.uint8), 3, constant_values=250) for _ in range(4)]
     return Glyphs(squares + rings, np.repeat([0, 1], 4), ["square", "ring"], "test", np.arange(8))
@@ -99,7 +99,7 @@ def test_hard_clips_hide_digits_let_them_leave_and_repeat_classes(hard):
 
 
 def test_boxes_visible_shares_and_pixels_are_those_of_the_painters_algorithm():
-    """Of opaque shapes, the image is what boxes painted from far to near show."""
+    """An image of opaque shapes equals their boxes painted from far to near."""
     glyphs = shapes()
     config = configured("hard", size_factors=(1, 1), min_size=0.15, max_size=0.3, frames=20)
     hidden = cut = 0

@@ -22,7 +22,7 @@ def picture(size, seed=0, channels=3):
 
 
 def tetrominoes(seed=0, **changes):
-    """Three shapes on the background, the first partly covered by the second."""
+    """Returns a record of three shapes on the background, the first partly covered by the second."""
     features = {
         "image": picture(SIZE, seed).tobytes(),
         "mask": entity_masks(SIZE, *BOXES).tobytes(),
@@ -69,8 +69,8 @@ def test_boxes_are_of_what_is_seen(tmp_path):
     assert [item.box for item in scene.objects] == [(0, 0, 5, 10), (5, 0, 12, 10)]
 
 
-def test_visibility_tells_what_is_there(tmp_path):
-    """An entity that is null is no object, not even where its mask has pixels; one wholly covered is an object."""
+def test_visibility_decides_what_is_an_object(tmp_path):
+    """An entity of visibility 0 is no object even where its mask has pixels; a wholly covered one is an object."""
     masks = entity_masks(SIZE, *BOXES)
     masks[1] = 0
     record = tetrominoes(mask=masks.tobytes(), visibility=[1.0, 1.0, 0.0, 1.0])
@@ -84,7 +84,7 @@ def test_clevr_has_depth_and_attributes(tmp_path):
     masks = np.concatenate([entity_masks(size, *boxes), np.zeros((8, *size), np.uint8)])
     coords = np.zeros((11, 3))
     coords[1:3] = [[35, 50, 11.25], [260, 170, 7.5]]
-    codes = {key: bytes([0, *values, *[0] * 8]) for key, values in {"size": (1, 2), "shape": (3, 1)}.items()}
+    encoded = {key: bytes([0, *values, *[0] * 8]) for key, values in {"size": (1, 2), "shape": (3, 1)}.items()}
     record = example(
         image=picture(size).tobytes(),
         mask=masks.tobytes(),
@@ -92,7 +92,7 @@ def test_clevr_has_depth_and_attributes(tmp_path):
         visibility=[1.0] * 3 + [0.0] * 8,
         color=bytes([0, 8, 2, *[0] * 8]),
         material=bytes([0, 2, 1, *[0] * 8]),
-        **codes,
+        **encoded,
     )
     scene = read_one(tmp_path, "clevr_with_masks_train.tfrecords", record)
     assert scene.image.shape == (240, 320, 3)
@@ -174,7 +174,7 @@ def test_an_unknown_name_is_refused(tmp_path):
 
 @pytest.fixture
 def packed(tmp_path):
-    """Six scenes; the second has no object at all, and the third one that is wholly covered."""
+    """Writes six scenes; the second has no object at all, and the third has one that is wholly covered."""
     empty = np.zeros((4, *SIZE), np.uint8)
     empty[0] = 255
     hidden = entity_masks(SIZE, *BOXES)

@@ -1,4 +1,4 @@
-"""Boxes are where their objects are, however a photograph is stored; where that is a guess, the check says so."""
+"""Boxes lie on their objects, however a photograph is stored; the check reports where that is a guess."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORED_BOX = (16, 8, 40, 32)
 
 
 def write_photo(path: Path, orientation: int, size: tuple[int, int]) -> tuple[int, ...]:
-    """A black JPEG with a white spot; returns the box that the spot has in the upright image."""
+    """Writes a black JPEG with a white spot; returns the spot's box after the EXIF orientation is applied."""
     pixels = np.zeros((*size, 3), np.uint8)
     x1, y1, x2, y2 = STORED_BOX
     pixels[y1:y2, x1:x2] = 255
@@ -36,10 +36,10 @@ def write_photo(path: Path, orientation: int, size: tuple[int, int]) -> tuple[in
 
 
 def write_coco(
-    root: Path, orientation: int, size: tuple[int, int], box: tuple[int, ...], told: tuple[int, int]
+    root: Path, orientation: int, size: tuple[int, int], box: tuple[int, ...], annotated_size: tuple[int, int]
 ) -> Path:
     x1, y1, x2, y2 = box
-    image = ("a.jpg", np.zeros((8, 8, 3), np.uint8), *told)
+    image = ("a.jpg", np.zeros((8, 8, 3), np.uint8), *annotated_size)
     write_folder(root, [image], [(0, "cat", (x1, y1, x2 - x1, y2 - y1))], ["cat"])
     write_photo(root / "train" / "a.jpg", orientation, size)
     return root
@@ -52,7 +52,7 @@ def turned_images(table: AnnotationTable) -> tuple[str, ...]:
 
 
 def check_spot(root: Path) -> None:
-    """The box holds the spot, and nothing but the spot."""
+    """Asserts that the box contains the spot, and nothing but the spot."""
     data = open_dataset(root, "train")
     image, objects = data[0]
     x1, y1, x2, y2 = objects.boxes_px(image.shape[1:])[0].round().int().tolist()
@@ -63,14 +63,14 @@ def check_spot(root: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("scale", [1, 2])
 def test_coco_boxes_of_the_size_as_stored(tmp_path: Path, orientation: int, scale: int) -> None:
-    """The annotated size is that of the file's pixels, or of a reduced copy: on their side, boxes are turned."""
+    """The annotated size is that of the stored pixels or of a reduced copy, so boxes turn with the image."""
     size = (48, 96)
-    told = (size[0] // scale, size[1] // scale)
+    annotated_size = (size[0] // scale, size[1] // scale)
     box = STORED_BOX if orientation >= 5 else write_photo(tmp_path / "seen.jpg", orientation, size)
-    root = write_coco(tmp_path / "given", orientation, size, tuple(side // scale for side in box), told)
+    root = write_coco(tmp_path / "given", orientation, size, tuple(side // scale for side in box), annotated_size)
     check_spot(root)
     table = read_annotations(root, "train")
-    assert table.image_sizes.tolist() == [list(told[::-1] if orientation >= 5 else told)]
+    assert table.image_sizes.tolist() == [list(annotated_size[::-1] if orientation >= 5 else annotated_size)]
     assert any("turned by their EXIF orientation: 1 (train/a.jpg)" in note for note in table.notes) == (
         orientation >= 5
     )

@@ -1,4 +1,4 @@
-"""A pipe in a file's place: whoever opens it may wait for ever."""
+"""Readers do not wait for a pipe in place of a file, which could block them for ever."""
 
 from __future__ import annotations
 

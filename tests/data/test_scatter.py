@@ -40,11 +40,11 @@ def full(height, width, value=255):
 
 
 def obvious_scatter(glyphs, config, rng):
-    """The rules as they are told, pixel by pixel; draws in the order that the module draws."""
+    """Applies the documented rules pixel by pixel, and draws random numbers in the order of the module."""
     g = config.grids[int(rng.integers(len(config.grids)))]
-    drawn_cells = int(rng.integers(-(-g * g // 2), g * g + 1))
-    order = rng.permutation(g * g)[:drawn_cells]
-    draws = rng.random((drawn_cells, 4))
+    num_tried = int(rng.integers(-(-g * g // 2), g * g + 1))
+    order = rng.permutation(g * g)[:num_tried]
+    draws = rng.random((num_tried, 4))
     side = config.canvas / g
     edges = np.round(np.arange(g + 1) * side).astype(int)
     image, covered = np.zeros((2, config.canvas, config.canvas), np.uint8)
@@ -204,7 +204,7 @@ def test_centres_vary_by_at_most_the_variance():
     assert abs(offsets.mean()) < 0.3
 
 
-def test_classes_are_drawn_uniformly(digits, scenes):
+def test_classes_are_sampled_uniformly(digits, scenes):
     labels = np.concatenate([scene.labels for scene in scenes])
     shares = np.bincount(labels, minlength=10) / len(labels)
     assert shares == pytest.approx(np.bincount(digits.labels) / len(digits), abs=0.025)
@@ -243,8 +243,8 @@ def test_barely_visible_objects_are_left_out():
     scene = module._Canvas(100, module._grid(100, 1, 0.4))
     glyph = full(20, 20)
     enough = round(20 * MIN_INSIDE)
-    for x, y, drawn in ((enough, 50, True), (enough - 1, 50, False), (enough + 1, enough + 1, False)):
-        assert scene.paste(glyph, 20, x - 10, y - 10) == drawn, (x, y)  # x columns are inside.
+    for x, y, pasted in ((enough, 50, True), (enough - 1, 50, False), (enough + 1, enough + 1, False)):
+        assert scene.paste(glyph, 20, x - 10, y - 10) == pasted, (x, y)  # x columns are inside.
     assert not scene.paste(glyph, 20, 300, 300)
     assert not scene.paste(full(40, 2), 40, 50, 50)
     assert not scene.paste(full(20, 20, INK_THRESHOLD - 1), 20, 50, 50)
@@ -314,7 +314,7 @@ def test_the_number_of_objects_can_be_set_and_objects_kept_apart(digits):
     assert all((scene.visible == 1).all() for scene in scenes)
     sides = np.concatenate([(scene.boxes_px[:, 2:] - scene.boxes_px[:, :2]).max(axis=1) for scene in scenes])
     assert sides.max() == 14
-    assert (sides >= 12).mean() > 0.95  # faint strokes at the ends of a glyph are not drawn
+    assert (sides >= 12).mean() > 0.95  # faint strokes at the ends of a glyph are left out
 
 
 @pytest.mark.parametrize("objects", [(3, 2), (-1, 2), (1, 5)])

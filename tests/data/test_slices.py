@@ -1,4 +1,4 @@
-"""Parts of a split by the positions of their images."""
+"""Tests of parts of a split, which are selected by the positions of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One finder serves all layouts: a path that is none, and a split that is not there, sound the same in each."""
+"""All layouts report a path that is no folder, and a missing split, in the same words."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_splits_are_what_stands_for_the_star(tmp_path: Path) -> None:
         find_split_file(tmp_path, "a_*_b.txt", "test", remark="no such")
 
 
-def test_a_folder_of_no_layout_says_what_it_has_and_what_is_known(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_of_no_layout_lists_its_content_and_known_layouts(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i:02d}.jpg").touch()
     with pytest.raises(InputError, match=r": it has 00\.jpg, .*, 07\.jpg and 4 more; known are .*YOLO"):

@@ -32,7 +32,7 @@ def test_an_empty_file_has_no_records(tmp_path):
 
 
 def test_records_are_read_one_at_a_time(tmp_path):
-    """What is broken further on does not matter to who stops before."""
+    """Damage further on does not matter to a reader that stops before it."""
     path = tmp_path / "a.tfrecords"
     path.write_bytes(framed(RECORDS)[:-1])
     assert next(read_records(path)) == b"first"
@@ -117,7 +117,7 @@ def test_features_are_parsed_by_their_kind():
 
 
 def test_strings_that_look_like_single_bytes_are_not_taken_for_them():
-    """In `c`, every third byte of the list is a tag, or the same as one."""
+    """In `c`, every third byte of the list is a tag, or has the value of one."""
     parsed = parse_example(
         example(a=[b"\x0a\x01\x07"], b=[b"\x07", b"\x0a\x01\x07\x0a"], c=[b"a\x0abc"]), "record 0"
     )

@@ -81,7 +81,7 @@ def test_objects_keep_their_identity(config):
 
 
 @pytest.mark.parametrize("name", ["flip", "zoom_out", "iou_crop", "photometric", "scale_jitter"])
-def test_each_augmentation_does_something_as_often_as_told(name):
+def test_each_augmentation_changes_images_with_its_probability(name):
     image, objects = scene()
     image[0] //= 2  # Colour, so that a change of hue shows.
     torch.manual_seed(0)

@@ -112,7 +112,7 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "libx264")])
-def test_a_truncated_video_gives_its_frames_and_says_so(tmp_path: Path, name: str, codec: str) -> None:
+def test_a_truncated_video_gives_its_frames_and_a_note(tmp_path: Path, name: str, codec: str) -> None:
     whole = write_video(tmp_path / f"whole_{name}", moving_squares(100), codec)
     expected = frames_of(whole)
     content = whole.read_bytes()

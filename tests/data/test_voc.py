@@ -191,7 +191,7 @@ def test_a_file_without_a_size_takes_that_of_the_image(golden):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_of_turned_images(golden, orientation):
-    """An XML file with the size as stored has boxes as stored: they cover the white spot when all is upright."""
+    """Boxes of an XML file with the size as stored are turned with the image, and so cover the white spot."""
     stored = np.zeros((40, 60, 3), np.uint8)
     stored[5:10, 10:30] = 255
     exif = Image.Exif()
@@ -209,7 +209,7 @@ def test_boxes_of_turned_images(golden, orientation):
         assert table.boxes_px[0].tolist() == spot
         assert table.image_sizes[0].tolist() == [60, 40]
         assert any("turned by their EXIF orientation: 1" in note for note in table.notes)
-    # With the size of the upright picture, or where both are the same, boxes are of the upright picture.
+    # With the size after EXIF orientation, or where both sizes are equal, boxes are of the turned picture.
     xyxy = OBJECT.format("cat", "", spot[0] + 1, spot[1] + 1, spot[2], spot[3]) + "</object>"
     write_xml(golden, "a", xyxy, f"<size><width>{size[1]}</width><height>{size[0]}</height></size>")
     assert read_voc(golden, "train").boxes_px[0].tolist() == spot
@@ -224,7 +224,7 @@ def test_grey_and_cmyk_images(golden):
     assert [tuple(data[i][0].shape) for i in range(2)] == [(3, 40, 60)] * 2
 
 
-# What is said more than once, or in the wrong order -------------------------------------------------------
+# Elements that are repeated, or in the wrong order -------------------------------------------------------
 
 BNDBOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 
@@ -258,14 +258,14 @@ def test_all_boxes_of_one_object_are_read(golden):
         (f"<objects>{B}</objects>", "1 of its objects are within other elements"),
     ],
 )
-def test_what_is_said_twice_is_not_chosen_from(golden, objects, message):
+def test_contradicting_elements_are_refused(golden, objects, message):
     write_xml(golden, "a", objects)
     with pytest.raises(InputError, match=message) as caught:
         read_voc(golden, "train")
     assert str(golden / "Annotations" / "a.xml") in str(caught.value)
 
 
-def test_what_is_said_twice_alike_is_read(golden):
+def test_repeated_equal_elements_are_read(golden):
     write_xml(golden, "a", f"<object><name>cat</name><name> cat </name>{BNDBOX.format(1, 1, 2, 2)}</object>")
     assert read_voc(golden, "train").boxes_px[0].tolist() == [0, 0, 2, 2]
 

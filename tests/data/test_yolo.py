@@ -35,7 +35,7 @@ def write_labels(folder, labels=LABELS):
 
 @pytest.fixture
 def golden(tmp_path):
-    """Bare folders: images/train, labels/train, classes.txt. Only the last `images` becomes `labels`."""
+    """Writes images/train, labels/train and classes.txt. Only the last `images` of a path becomes `labels`."""
     root = tmp_path / "images" / "yolo"
     write_images(root / "images" / "train")
     write_labels(root / "labels" / "train")
@@ -212,8 +212,8 @@ def test_all_broken_pictures_are_named_at_once(golden, count):
         (golden / "images" / "train" / f"{name}.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="or remove") as caught:
         read_yolo(golden, "train")
-    told = [name for name in names if name in str(caught.value)]
-    assert told == names[:10]
+    named = [name for name in names if name in str(caught.value)]
+    assert named == names[:10]
     assert ("; and 2 more" in str(caught.value)) == (count == 12)
     assert (f"split train: {count} faults" in str(caught.value)) == (count > 1)
 
@@ -324,7 +324,7 @@ def test_images_without_split_folders_are_divided(tmp_path):
 
 
 def test_grey_cmyk_and_turned_images(golden):
-    """Boxes refer to the picture as seen, after its turn."""
+    """Boxes refer to the image after its EXIF orientation is applied."""
     folder = golden / "images" / "train"
     for name in "abcd":
         (folder / f"{name}.png").unlink()

@@ -1,4 +1,4 @@
-"""Where YOLO's images, labels and names may lie, and that nothing that is named is passed over."""
+"""Tests of where YOLO's images, labels and names may lie, and that nothing that is named is skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = "0 0.5 0.5 1 1\n"
 
 
 def write(folder: Path, *names: str, labels: Path | None = None, text: str = BOX) -> None:
-    """Images with the same label each, beside them or in another folder."""
+    """Writes images with the same label each, beside them or in another folder."""
     for made in (folder, labels or folder):
         made.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -115,7 +115,7 @@ def test_folders_of_another_machine_are_matched_by_their_end(exported: Path, sta
 
 @pytest.mark.parametrize("place", ["/x/test/images", "test/images", "../test/images", "gone.txt", "x" * 5000])
 def test_what_is_named_but_missing_is_an_error(exported: Path, place: str) -> None:
-    """Another split's folder `images` has the same end, but is not meant."""
+    """Another split's folder `images` has the same end, but does not replace the missing one."""
     (exported / "data.yaml").write_text(f"train: train/images\ntest: {place}\nnames: [cat]\n")
     assert splits_of(exported) == ["train", "test"]
     for read in (lambda: read_annotations(exported, "test"), lambda: convert(exported, "coco", exported / "out")):
@@ -306,7 +306,7 @@ def test_darknet(darknet: Path) -> None:
 
 
 def test_what_darknet_names_but_is_missing(darknet: Path) -> None:
-    """An image of the same name in another split's folder is not meant."""
+    """An image of the same name in another split's folder does not replace the missing one."""
     (darknet / "obj_valid_data" / "a.png").unlink()
     with pytest.raises(
         InputError, match=r"valid\.txt: line 1 lists image 'data/obj_valid_data/a\.png', which does"
@@ -387,8 +387,8 @@ def test_ends_of_paths(tmp_path: Path) -> None:
         ("..", None),
         ("", None),
     ):
-        found = ends.find_file(name)
-        assert (None if found is None else found.relative_to(tmp_path).as_posix()) == meant, name
+        path = ends.find_file(name)
+        assert (None if path is None else path.relative_to(tmp_path).as_posix()) == meant, name
     assert ends.find_folder("/x/valid/images") == tmp_path / "valid" / "images"
     assert ends.find_folder("/x/test/images") is None
 
@@ -443,7 +443,7 @@ def test_an_empty_line_between_names_is_not_passed_over(exported: Path) -> None:
 
 
 def test_a_label_that_is_a_link_to_nothing_is_an_error(exported: Path) -> None:
-    """It is not taken as the label of an image without objects."""
+    """The broken link is not taken for the label of an image without objects."""
     path = exported / "train" / "labels" / "t.txt"
     path.unlink()
     path.symlink_to(exported / "gone.txt")

@@ -1,4 +1,4 @@
-"""The share of boxes that anchors match, and anchors that match more."""
+"""Tests of the share of boxes that anchors match, and of recommended anchors, which match more."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONFIG = SSDConfig(
 
 
 def some_boxes(n: int, low: float, high: float, ratio: float = 1.0, seed: int = 0) -> Tensor:
-    """Boxes with sides from `low` to `high`, all of one ratio, within the image."""
+    """Returns boxes with sides from `low` to `high`, all of one ratio, within the image."""
     generator = torch.Generator().manual_seed(seed)
     side = low + (high - low) * torch.rand(n, 1, generator=generator, dtype=torch.float64)
     sides = side * torch.tensor([ratio**0.5, ratio**-0.5], dtype=torch.float64)
@@ -96,14 +96,14 @@ def test_ratios_are_learned() -> None:
     assert share(boxes, fit_anchors(boxes, CONFIG, pyramid(CONFIG), 64), 64) > 0.85
 
 
-def test_many_small_boxes_do_not_cost_all_of_the_large() -> None:
+def test_many_small_boxes_do_not_displace_all_large_ones() -> None:
     small, large = some_boxes(1500, 0.06, 0.12), some_boxes(100, 0.5, 0.8)
     anchors = fit_anchors(torch.cat([small, large]), CONFIG, pyramid(CONFIG), 64)
     assert share(large, anchors, 64) > 0.8
 
 
 @needs_widerface
-def test_nor_on_real_faces_most_of_which_are_small() -> None:
+def test_small_boxes_do_not_displace_large_ones_on_real_faces() -> None:
     table = read_annotations(WIDERFACE, "val")
     boxes = to_cxcywh(torch.from_numpy(usable_boxes(table)[1]))
     config = read_recipe("tiny").model.ssd

@@ -1,4 +1,4 @@
-"""Every defect is named, and what is counted is what is there."""
+"""The data check names every defect, and counts correctly."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_rare_classes_and_remarks_are_named(tmp_path):
     assert by_kind(check_annotations(noted, 128))["notes"].names == noted.notes
 
 
-def test_ignored_boxes_are_counted_and_not_blamed(tmp_path):
+def test_ignored_boxes_are_counted_and_are_no_problem(tmp_path):
     boxes = [(0, "cat", (5, 5, 30, 40)), (0, "cat", (-50, 0, 0, 0), {"iscrowd": 1})]
     table = read_coco(write_folder(tmp_path, [("a.png", noise(60, 90))], boxes, ["cat"]), "train")
     assert check_annotations(table, 128) == []
@@ -150,13 +150,13 @@ def test_overlaps_agree_with_a_loop_over_pairs():
             iou = pair_iou(boxes[i], boxes[j])
             nearest[i], nearest[j] = max(nearest[i], iou), max(nearest[j], iou)
             earlier[j] = max(earlier[j], iou)
-    found = overlaps(boxes, image)
-    np.testing.assert_allclose(found[0], nearest, atol=1e-12)
-    np.testing.assert_allclose(found[1], earlier, atol=1e-12)
+    measured = overlaps(boxes, image)
+    np.testing.assert_allclose(measured[0], nearest, atol=1e-12)
+    np.testing.assert_allclose(measured[1], earlier, atol=1e-12)
     assert earlier.max() > 0.3
 
 
-def test_overlaps_of_a_crowd_are_found_in_parts(monkeypatch):
+def test_overlaps_of_a_crowd_are_computed_in_parts(monkeypatch):
     boxes, image = random_boxes(50)
     whole = overlaps(boxes, image * 0)
     monkeypatch.setattr("ssdir.data_check.annotations._ROWS", 7)
@@ -165,7 +165,7 @@ def test_overlaps_of_a_crowd_are_found_in_parts(monkeypatch):
 
 @pytest.mark.parametrize(("share", "threshold"), [(0, 0.3), (1, 0.65), (40, 0.65)])
 def test_the_nms_threshold_spares_true_pairs(tmp_path, share, threshold):
-    """Of 200 objects, `share` overlap an earlier one by an IoU of 0.6 ... 0.65."""
+    """A share of 200 objects overlaps an earlier one by an IoU of 0.6 ... 0.65."""
     boxes = []
     for i in range(100):
         boxes += [(i, "cat", (0, 0, 100, 50)), (i, "cat", (0 if i < share else 200, 0, 62, 50))]
@@ -193,7 +193,7 @@ def test_usable_boxes_are_those_of_the_data_set(defects):
 
 
 def test_a_copy_is_known_by_its_pixels(tmp_path):
-    """Even of another format; but not an image of as many pixels in another shape."""
+    """A copy may have another format; an image of as many pixels in another shape is no copy."""
     grey = np.zeros((20, 40, 3), np.uint8)
     images = [("a.png", grey), ("b.bmp", grey), ("c.png", grey.reshape(40, 20, 3))]
     table = read_coco(write_folder(tmp_path, images, [(0, "cat", (1, 1, 9, 9))], ["cat"]), "train")
@@ -213,7 +213,7 @@ def test_one_image_under_two_entries_is_a_copy(tmp_path):
     )
 
 
-def test_an_exif_turned_image_counts_upright(tmp_path):
+def test_a_turned_image_counts_with_its_exif_orientation_applied(tmp_path):
     root = write_folder(tmp_path, [("a.jpg", noise(60, 90))], [(0, "cat", (1, 1, 20, 20))], ["cat"])
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""The preset that suits images, and the epochs that end a training in time."""
+"""Tests of the recommended preset, and of the recommended epochs, which let a training end in time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_drawings_get_a_small_model_whatever_the_device(tmp_path: Path) -> None:
 @needs_coco128
 @needs_voc
 @needs_clevr_mini
-def test_real_images_are_told_apart() -> None:
+def test_real_photographs_and_renderings_are_distinguished() -> None:
     assert [check_data(folder).photographs for folder in (COCO128, VOC / "VOCdevkit" / "VOC2012", CLEVR_MINI)] == [
         True,
         True,
@@ -89,7 +89,7 @@ def test_epochs_end_in_time(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -
     assert "more are better" in fitted.yaml
 
 
-def test_epochs_are_not_fewer_than_teach_something(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_are_never_fewer_than_the_minimum(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, epoch=1000.0)
     fitted = recommend_within(check, minutes=12)
     assert fitted.recipe.detector.epochs == max(FEWEST_EPOCHS, FEWEST_SEEN // 20)
@@ -112,7 +112,7 @@ def test_images_of_thousands_of_objects_are_not_timed(check: DataCheck, monkeypa
 
 
 def test_anchors_are_fitted_to_boxes_as_the_model_sees_them(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Letterboxed, a circle of a photograph of 640 x 480 stays one; stretched, it is 4/3 as high as wide."""
+    """A letterboxed circle of a photograph of 640 x 480 stays a circle; a stretched one is 4/3 as high as wide."""
     seen: list[Tensor] = []
     monkeypatch.setattr("ssdir.data_check.check.fit_detector", lambda boxes, *_: seen.append(boxes))
     for resize in ("stretch", "letterbox"):

@@ -1,4 +1,4 @@
-"""`ssdir data check`: one screen, and a folder with a recipe that training takes."""
+"""`ssdir data check` prints one screen, and writes a folder with a recipe that training accepts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(*args: object) -> Any:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images with wide boxes, which tiny's anchors hardly match."""
+    """Writes six images with wide boxes, which tiny's anchors hardly match."""
     rng = np.random.default_rng(0)
     images = [(f"{i}.png", noise(120, 200, i)) for i in range(6)]
     boxes = [
@@ -78,7 +78,7 @@ def test_letterboxed_boxes_are_measured_in_the_padded_square(clean: Path, monkey
         assert flagged.sum() > box_flags(table, size)["tiny_boxes"].sum() or size == 60
 
 
-def test_the_screen_says_it_all(clean: Path) -> None:
+def test_the_screen_reports_every_result(clean: Path) -> None:
     result = run(clean, "--preset", "tiny")
     assert result.exit_code == 0, result.output
     for part in (
@@ -119,9 +119,9 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert names == {"check.json", "recommended.yaml", "image-grid.png"}
-    found = json.loads((out / "check.json").read_text())
-    assert found["trainable"]
-    assert found["summary"]["classes"] == {"cat": 12, "dog": 6}
+    content = json.loads((out / "check.json").read_text())
+    assert content["trainable"]
+    assert content["summary"]["classes"] == {"cat": 12, "dog": 6}
     recipe = read_recipe(out / "recommended.yaml")
     assert recipe.name == "pets"
     tiny = read_recipe("tiny")
@@ -132,10 +132,10 @@ def test_a_folder_holds_findings_recipe_and_picture(clean: Path, tmp_path: Path)
     assert recipe.detector == tiny.detector.model_copy(update={**often, "keep": "best", "patience": 50})
     assert recipe.augment == AugmentConfig(flip=0.5, photometric=0.5, zoom_out=0.3, iou_crop=0.5)
     detector = recipe.model.ssd
-    better, now = found["recommended"], found["current"]
+    better, now = content["recommended"], content["current"]
     assert detector.image_size == better["image_size"]
     assert detector.anchors.model_dump(mode="json") == better["anchors"]
-    assert detector.nms_threshold == better["nms_threshold"] == found["summary"]["nms_threshold"]
+    assert detector.nms_threshold == better["nms_threshold"] == content["summary"]["nms_threshold"]
     assert better["together"]["share"] > now["together"]["share"] + 0.2
     assert detector.backbone == tiny.model.ssd.backbone
     with Image.open(out / "image-grid.png") as grid:
@@ -197,14 +197,14 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
 
 
 @pytest.mark.slow
-def test_drawings_of_few_images_start_smooth(clean: Path) -> None:
+def test_few_generated_images_get_icnr_initialisation(clean: Path) -> None:
     recipe = yaml.safe_load(recommend(check_data(clean, None, "paper-clevr")).yaml)
     assert recipe["model"]["decoder"] == {"icnr": True}
-    assert "refiner" not in recipe["model"]["ssd"], "it has none"
+    assert "refiner" not in recipe["model"]["ssd"], "the preset has no refiner"
 
 
 @pytest.mark.parametrize(("grey", "view"), [(0, "copy_paste"), (90, "warp")])
-def test_objects_are_seen_in_others_places_only_where_pictures_are_black(
+def test_the_copy_paste_view_is_recommended_only_where_images_are_black(
     grey: int, view: str, tmp_path: Path
 ) -> None:
     config = ScatterConfig(canvas=64, train=4, val=0, test=0)
@@ -245,9 +245,9 @@ def test_every_preset_can_be_recommended_for(
 def test_broken_data_still_yields_a_picture(defects: Path, tmp_path: Path) -> None:
     out = tmp_path / "check"
     assert run(defects, "--out", out).exit_code == 1
-    found = json.loads((out / "check.json").read_text())
-    assert not found["trainable"]
-    assert {"damaged_images", "tiny_boxes"} <= {problem["kind"] for problem in found["problems"]}
+    content = json.loads((out / "check.json").read_text())
+    assert not content["trainable"]
+    assert {"damaged_images", "tiny_boxes"} <= {problem["kind"] for problem in content["problems"]}
     with Image.open(out / "image-grid.png") as grid:
         pixels = np.asarray(grid.convert("RGB"))
     red = (pixels == (255, 0, 0)).all(axis=-1)
@@ -265,15 +265,15 @@ def test_nothing_can_be_read_and_nothing_to_learn(tmp_path: Path) -> None:
 
 def test_json_is_json_alone(clean: Path) -> None:
     result = run(clean, "--json", "--preset", "tiny")
-    found = json.loads(result.stdout)
-    assert found["layout"] == "COCO"
-    assert [level["cells"] for level in found["current"]["levels"]] == [16, 8, 4]
-    assert found["size_priors"].keys() == {"space-64", "spair-64"}
-    assert found["size_priors"]["space-64"]["current"]["size_loc"] == -1
-    seconds = found["recommendation"]["seconds"]
+    content = json.loads(result.stdout)
+    assert content["layout"] == "COCO"
+    assert [level["cells"] for level in content["current"]["levels"]] == [16, 8, 4]
+    assert content["size_priors"].keys() == {"space-64", "spair-64"}
+    assert content["size_priors"]["space-64"]["current"]["size_loc"] == -1
+    seconds = content["recommendation"]["seconds"]
     assert seconds.keys() == {"reading", "detector", "representation", "all"}
     assert seconds["all"] == pytest.approx(sum(seconds.values()) - seconds["all"])
-    assert found["recommendation"]["recipe"]["base"] == "tiny"
+    assert content["recommendation"]["recipe"]["base"] == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -286,13 +286,13 @@ def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path
     assert f"next: ssdir train {out}/recommended.yaml --data {clean}" in result.stdout
     assert "ready to train" in result.stdout
     assert "anchor matches" not in result.stdout
-    found = json.loads((out / "check.json").read_text())
-    assert found["size_priors"].keys() == {preset}
-    assert "recommended" not in found
+    content = json.loads((out / "check.json").read_text())
+    assert content["size_priors"].keys() == {preset}
+    assert "recommended" not in content
     config = read_recipe(out / "recommended.yaml").model
     assert type(config) is type(read_recipe(preset).model)
     read_back = dataclasses.asdict(measure_prior(torch.zeros(0, 4), np.zeros(0, dtype=np.int64), config))
-    recommended = found["size_priors"][preset]["recommended"]
+    recommended = content["size_priors"][preset]["recommended"]
     for of_boxes in ("too_large", "shared"):
         del read_back[of_boxes], recommended[of_boxes]
     assert read_back == recommended
@@ -300,7 +300,7 @@ def test_presets_without_a_detector_get_a_size_prior(clean: Path, tmp_path: Path
 
 @pytest.mark.parametrize("preset", ["space-64", "spair-64"])
 def test_a_recommended_grid_trains(preset: str, tmp_path: Path) -> None:
-    """Four objects in a cell of the preset's grid: the recommended one is finer."""
+    """Four objects share a cell of the preset's grid, so the recommended grid is finer."""
     boxes = [(i, "dot", (x, y, 5, 3)) for i in range(4) for x in (2, 9) for y in (2, 10)]
     images = [(f"{i}.png", noise(64, 64, i)) for i in range(4)]
     check = check_data(write_folder(tmp_path / "dots", images, boxes, ["dot"]), "train", preset)

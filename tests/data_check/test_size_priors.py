@@ -1,4 +1,4 @@
-"""Priors of window sizes in the units of the presets, and grids that hold the objects."""
+"""Tests of priors of window sizes in the units of the presets, and of grids that are fine enough."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def config_of(preset: str) -> GridModelConfig:
 
 
 def alone(sides: list[float], aspect: float = 1.0) -> tuple[Tensor, NDArray[np.int64]]:
-    """An object in the middle of each image, of these longer sides; `aspect` is the shorter one over that."""
+    """Returns a box in the middle of each image, given its longer side; `aspect` is its shorter side over that."""
     boxes = torch.tensor([[0.5, 0.5, side, aspect * side] for side in sides], dtype=torch.float64)
     return boxes, np.arange(len(sides))
 
 
 def together(*centres: tuple[float, float]) -> tuple[Tensor, NDArray[np.int64]]:
-    """Objects of one image."""
+    """Returns boxes of one image around the given centres."""
     return torch.tensor([[x, y, 0.1, 0.1] for x, y in centres]), np.zeros(len(centres), dtype=np.int64)
 
 
@@ -50,7 +50,7 @@ def test_space_against_hand_computed_values() -> None:
     assert fit.changes == {"size_prior": {"start": -1.1, "end": -1.1}, "size_prior_scale": 0.1}
     assert fit.recommended.size_loc == pytest.approx(-log(3), abs=0.005)
     assert fit.recommended.window == pytest.approx(16, rel=0.01)
-    # The preset's own is what it says of itself: -1, windows of 17 px.
+    # The preset's own prior is the documented one: -1, for windows of 17 px.
     assert (fit.current.size_loc, round(fit.current.window)) == (-1, 17)
 
 
@@ -108,7 +108,7 @@ def test_the_models_own_transform_of_the_priors_mean_gives_the_median_box(preset
         )
     box = window * (1 - margin) if config.output_boxes == "tight" else window
     torch.testing.assert_close(box, torch.full((2,), side), rtol=0.02, atol=0)
-    # Asked to look at such a box, the model takes that window.
+    # To embed such a box, the model takes that window.
     around = model._windows_around(torch.tensor([[0.5, 0.5, side, side]]))[0]
     sides = around[2:] - around[:2] if isinstance(model, SPACE) else around[2:]
     torch.testing.assert_close(sides, window, rtol=0.02, atol=0)

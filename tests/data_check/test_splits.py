@@ -1,4 +1,4 @@
-"""All splits of a data set in one report: counts of each, problems by name, and what they should not share."""
+"""One report covers all splits of a data set: their counts, their problems, and images that they share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def by_kind(check: DataCheck) -> dict[str, tuple[str, ...]]:
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Three splits: the second has an image of the first and misses one, the third has a class never learned."""
+    """Writes three splits: val has an image of train and misses one, test has a class that train lacks."""
     root, classes = tmp_path / "pets", ["cat", "dog", "eel"]
     train = [(f"{i}.png", noise(60, 90, i)) for i in range(3)]
     write_folder(root, train, [(i, name, BOX) for i in range(3) for name in ("cat", "dog")], classes)
@@ -56,15 +56,15 @@ def test_all_splits_are_one_report(pets: Path) -> None:
         "val": (3, 3),
     }
     assert check.summary is check.summaries["train"]
-    found = by_kind(check)
-    assert found == {
+    named = by_kind(check)
+    assert named == {
         "missing_images": ("val/b.png",),
-        "duplicate_boxes": (*found["duplicate_boxes"],),
+        "duplicate_boxes": (*named["duplicate_boxes"],),
         "unused_classes": ("eel",),
         "unseen_classes": ("test: eel",),
         "shared_images": ("val: val/a.png is train/1.png of train",),
     }
-    assert "test/x.png: eel (30, 20, 60, 50)" in found["duplicate_boxes"]
+    assert "test/x.png: eel (30, 20, 60, 50)" in named["duplicate_boxes"]
     assert [problem.stops for problem in check.problems] == [True, False, False, False, False]
 
 
@@ -80,13 +80,13 @@ def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -
     ]
     assert "    val: val/a.png is train/1.png of train" in lines
     assert "training or measuring on this would stop: images that are missing (1)" in lines
-    found = json.loads((tmp_path / "check" / "check.json").read_text())
-    assert {split: summary["images"] for split, summary in found["splits"].items()} == {
+    report = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert {split: summary["images"] for split, summary in report["splits"].items()} == {
         "test": 1,
         "train": 3,
         "val": 3,
     }
-    assert found["summary"] == found["splits"]["train"]
+    assert report["summary"] == report["splits"]["train"]
     with Image.open(tmp_path / "check" / "image-grid.png") as grid:
         red = (np.asarray(grid.convert("RGB")) == (255, 0, 0)).all(axis=-1)
     assert red.sum() > 100  # The suspicious box of another split than train is shown.
@@ -94,9 +94,9 @@ def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -
 
 def test_one_split_is_still_one(pets: Path) -> None:
     result = run(pets, "--split", "train", "--json")
-    found = json.loads(result.stdout)
-    assert (result.exit_code, found["split"], list(found["splits"])) == (0, "train", ["train"])
-    assert not {"shared_images", "missing_images"} & {problem["kind"] for problem in found["problems"]}
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["split"], list(report["splits"])) == (0, "train", ["train"])
+    assert not {"shared_images", "missing_images"} & {problem["kind"] for problem in report["problems"]}
 
 
 def test_a_split_that_cannot_be_read_does_not_hide_the_others(pets: Path) -> None:
@@ -117,19 +117,19 @@ def test_a_split_that_cannot_be_read_does_not_hide_the_others(pets: Path) -> Non
 
 def test_classes_that_differ_between_splits_are_named(pets: Path) -> None:
     write_folder(pets, [("x.png", noise(60, 90, 7))], [], ["dog", "cat"], "test")
-    found = by_kind(check_data(pets, None, "tiny"))
-    assert found["other_classes"] == ("test: dog, cat",)
-    assert found["splits_without_objects"] == ("test",)
+    problems = by_kind(check_data(pets, None, "tiny"))
+    assert problems["other_classes"] == ("test: dog, cat",)
+    assert problems["splits_without_objects"] == ("test",)
 
 
-def test_remarks_of_the_reader_say_of_which_split(tmp_path: Path) -> None:
+def test_notes_of_the_reader_name_their_split(tmp_path: Path) -> None:
     for split, names in (("train", ["a", "b"]), ("val", ["c", "d"])):
         write_images(tmp_path / "images" / split, names)
         write_labels(tmp_path / "labels" / split, {names[0]: "0 0.5 0.5 0.5 0.5\n"})
-    found = by_kind(check_data(tmp_path, None, "tiny"))
-    assert [note.split(":")[0] for note in found["notes"]] == ["train", "val"]
-    assert len(found["duplicate_images"]) == 2  # All are red.
-    assert len(found["shared_images"]) == 2
+    problems = by_kind(check_data(tmp_path, None, "tiny"))
+    assert [note.split(":")[0] for note in problems["notes"]] == ["train", "val"]
+    assert len(problems["duplicate_images"]) == 2  # All are red.
+    assert len(problems["shared_images"]) == 2
 
 
 def test_the_split_to_learn_from() -> None:

@@ -1,4 +1,4 @@
-"""Encoding of images that lie elsewhere, into folders elsewhere."""
+"""Tests of encoding images from other storages into folders in other storages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS = range(7)
 
 @pytest.fixture
 def images(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
-    """Seven images, of which the fifth is damaged."""
+    """Writes seven images, of which the fifth is damaged."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in NUMBERS:

@@ -1,4 +1,4 @@
-"""The list of the images of an encoding."""
+"""Tests of the list of the images of an encoding."""
 
 from __future__ import annotations
 

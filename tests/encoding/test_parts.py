@@ -1,4 +1,4 @@
-"""Encoding in parts: the same rows however often it is stopped, and however the work is divided."""
+"""Encoding in parts gives the same rows however often it is stopped, and however the work is divided."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IN_PARTS = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=3)
 
 @pytest.fixture
 def images(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
-    """Ten images, of which the third has no objects at a threshold of 0.7, and the fifth is damaged."""
+    """Writes ten images, of which the third has no objects at a threshold of 0.7, and the fifth is damaged."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(10):

@@ -1,4 +1,4 @@
-"""Encoding by Ray's workers: the same rows as without them, whatever is killed."""
+"""Encoding by Ray's workers gives the same rows as without them, whatever process is killed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 images, of which every tenth is damaged."""
+    """Writes 120 images, of which every tenth is damaged."""
     folder = tmp_path_factory.mktemp("ray") / "images"
     folder.mkdir()
     coarse = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -55,7 +55,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_model_dir: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process encodes."""
+    """Returns the folder that one process has encoded without disturbance."""
     out = tmp_path_factory.mktemp("ray") / "undisturbed"
     encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
     return out
@@ -87,7 +87,7 @@ def machines() -> Iterator[Machines]:
 
 
 def worker_processes() -> list[psutil.Process]:
-    """Workers that are encoding."""
+    """Returns the processes of workers that are encoding."""
     return [process for process in psutil.process_iter(["cmdline"]) if is_worker(process.info["cmdline"])]
 
 
@@ -108,7 +108,7 @@ def once(done: int, action: Callable[[], object]) -> Callable[..., None]:
 
 
 def assert_same(folder: Path, undisturbed: Path) -> None:
-    """Rows, parts and metadata are the same, and so are the images that were skipped."""
+    """Asserts that rows, parts, metadata and the list of skipped images are the same."""
     names = [sorted(path.name for path in each.glob("part-*")) for each in (folder, undisturbed)]
     assert names[0] == names[1]
     for name in names[0]:
@@ -154,7 +154,10 @@ def test_killed_workers_and_machines_lose_nothing(
 
 
 class Troubled(EncodingJob):
-    """A job with a part that is trouble: each letter of the folder's file `trouble` is one time."""
+    """A job whose part 1 fails once for each letter of the folder's file `.trouble`.
+
+    The letter `k` kills the worker, and any other one raises an error.
+    """
 
     def part(self, number: int) -> Path:
         left = Path(str(self.folder)) / ".trouble"
@@ -222,7 +225,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_killed_command_goes_on(tiny_model_dir: Path, images: Path, out: Path) -> None:
-    """It is killed, then interrupted by Ctrl-C, and then ends; nothing of Ray survives it."""
+    """The command is killed, interrupted by Ctrl-C, and then ends; no process of Ray survives it."""
     by_ray = encode_command(tiny_model_dir, images, out / "parts", "--engine", "ray", "--workers", "2")
     before: dict[str, int] = {}
     for kind, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):

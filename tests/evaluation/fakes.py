@@ -1,4 +1,4 @@
-"""A data set and a model whose every answer the test decides."""
+"""Fake data sets and models, whose every answer the test decides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 64
 
 
 def boxes_to_objects(boxes: Sequence[Sequence[float]], **fields: Tensor) -> Objects:
-    """Objects of one image from xyxy boxes in [0, 1]."""
+    """Returns objects of one image from xyxy boxes in [0, 1]."""
     xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     low, high = xyxy[:, :2], xyxy[:, 2:]
     z_where = torch.cat([(low + high) / 2, high - low], dim=1)
@@ -22,7 +22,7 @@ def boxes_to_objects(boxes: Sequence[Sequence[float]], **fields: Tensor) -> Obje
 
 
 def random_objects(seed: int, images: int, most: int, *, classes: int = 3, scored: bool = False) -> Objects:
-    """Random boxes, some images empty."""
+    """Returns objects with random boxes; some images are empty."""
     g = torch.Generator().manual_seed(seed)
     counts = torch.randint(0, most + 1, (images,), generator=g)
     image_index = torch.arange(images).repeat_interleave(counts)
@@ -39,7 +39,7 @@ def random_objects(seed: int, images: int, most: int, *, classes: int = 3, score
 
 
 def jittered(targets: Objects, seed: int, noise: float, copies: int = 2) -> Objects:
-    """Each true box `copies` times, moved and resized by a share of its sides, with random scores."""
+    """Returns each true box `copies` times, moved and resized by a share of its sides, with random scores."""
     g = torch.Generator().manual_seed(seed)
     rows = torch.arange(len(targets)).repeat_interleave(copies)
     moved = targets[rows]
@@ -49,7 +49,7 @@ def jittered(targets: Objects, seed: int, noise: float, copies: int = 2) -> Obje
 
 
 class FakeDataset:
-    """Black images whose first pixel is their number: that is how the fake model knows them."""
+    """Black images whose first pixel is the image's number, by which the fake model recognises them."""
 
     def __init__(
         self, targets: Sequence[Objects], categories: Sequence[Tensor], names: Sequence[str], offset: int = 0
@@ -83,13 +83,13 @@ class FakeDataset:
 
 @dataclass
 class FakeEncoder:
-    """Answers with the detections of each image's number, and codes its boxes by `code`; it draws nothing.
+    """A model that returns the given detections of each image, with embeddings of their boxes, and has no decoder.
 
-    `code(z_where (M, 4), image number (M,))` gives z_what (M, D).
+    `embed_boxes(z_where (M, 4), image number (M,))` returns z_what (M, D).
     """
 
     detections: dict[int, Objects]
-    code: Callable[[Tensor, Tensor], Tensor]
+    embed_boxes: Callable[[Tensor, Tensor], Tensor]
     image_size: int = SIZE
     score_threshold: float = 0.5
 
@@ -107,13 +107,13 @@ class FakeEncoder:
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
         self.calls += 1
         numbers, objects = _numbers(images), boxes
-        z_what = self.code(objects.z_where, numbers[objects.image_index])
+        z_what = self.embed_boxes(objects.z_where, numbers[objects.image_index])
         return objects.replace(z_what=z_what, z_depth=objects.z_where[:, 1])
 
 
 @dataclass
 class FakeModel(FakeEncoder):
-    """One that also draws: black pictures, with opaque objects if it has alpha."""
+    """A fake encoder that also decodes objects, to black images, with opaque objects if it has alpha."""
 
     alpha: bool = False
 
@@ -125,7 +125,7 @@ class FakeModel(FakeEncoder):
 
 
 class FakeDetector(FakeModel):
-    """One that also has features: its boxes, twice over."""
+    """A fake model that also has pooled features: its boxes, and their negatives."""
 
     def pooled_features(self, images: Tensor, objects: Objects) -> Tensor:
         return torch.cat([objects.z_where, -objects.z_where], dim=1)

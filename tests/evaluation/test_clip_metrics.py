@@ -1,4 +1,4 @@
-"""Tracking and identity of a data set of clips, with a model whose every answer the test decides."""
+"""Tracking and identity metrics of clips, with a model whose every answer the test decides."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class FakeClips(FakeDataset):
 
 
 def by_height(z_where: Tensor, _: Tensor) -> Tensor:
-    """An embedding that tells the objects apart whatever their place."""
+    """Returns an embedding that distinguishes the objects wherever they are."""
     return torch.stack([z_where[:, 3], 0.12 - z_where[:, 3], torch.full_like(z_where[:, 3], 0.01)], dim=1)
 
 
 def detections(data: FakeDataset, score: float = 0.9) -> dict[int, Objects]:
-    """The true boxes as detections: with scores, without identities."""
+    """Returns the true boxes as detections, with scores and without identities."""
     return {
         number: Objects(true.image_index, 1, true.z_where, scores=torch.full((len(true),), score))
         for number, true in enumerate(data.targets)
@@ -205,7 +205,7 @@ class FakeMemory(FakeModel):
 
 
 class Rememberer(Tracker):
-    """A tracker that returns the mean of a track's embeddings so far, and nothing of the rows above the middle."""
+    """A tracker that returns the mean of a track's embeddings so far, and leaves out the uppermost objects."""
 
     def reset(self) -> None:
         super().reset()
@@ -220,7 +220,7 @@ class Rememberer(Tracker):
 
 
 def noisy(z_where: Tensor, number: Tensor) -> Tensor:
-    """`by_height` for the clear frames, and another object's embedding for the hidden one of each other frame."""
+    """Returns `by_height`, but another object's embedding where the object is hidden, in every other frame."""
     hidden = (number % FRAMES % 2 == 1) & (z_where[:, 1] - 0.5).abs().lt(0.1)
     return torch.where(hidden[:, None], -by_height(z_where, number), by_height(z_where, number))
 

@@ -12,7 +12,7 @@ from ssdir.evaluation.clusters import cluster_metrics, mixture_metrics
 from ssdir.models.ssdir import SSDIR
 
 
-def test_separate_clusters_are_found_whatever_their_number() -> None:
+def test_separate_clusters_are_recovered_whatever_their_number() -> None:
     labels = torch.tensor([2, 0, 1] * 10)
     latents = torch.tensor([[0.0, 0], [5, 5], [-5, 5]])[labels]
     latents = latents + 0.1 * torch.randn(30, 2, generator=torch.Generator().manual_seed(0))

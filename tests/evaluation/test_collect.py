@@ -39,10 +39,10 @@ def test_nothing_but_empty_images() -> None:
 
 def test_the_papers_labels_count_parts_of_objects_too() -> None:
     targets = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]])
-    # A whole object, two quarters of the other, and a box around nothing.
+    # Detected are a whole object, two quarters of the other one, and a box around nothing.
     boxes = [[0, 0, 0.4, 0.4], [0.5, 0.5, 0.75, 0.75], [0.75, 0.75, 1, 1], [0.6, 0, 0.9, 0.2]]
-    found = boxes_to_objects(boxes, scores=torch.ones(4), z_what=torch.arange(4.0)[:, None])
-    model = FakeModel({0: found}, lambda z_where, number: z_where[:, :1])
+    detections = boxes_to_objects(boxes, scores=torch.ones(4), z_what=torch.arange(4.0)[:, None])
+    model = FakeModel({0: detections}, lambda z_where, number: z_where[:, :1])
     collector = Collector(model, 0.5)
     collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
     embeddings = collector.finish().embeddings
@@ -51,10 +51,11 @@ def test_the_papers_labels_count_parts_of_objects_too() -> None:
     assert len(embeddings[LARGEST_OVERLAP].latents) == 3
 
 
-def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_drawn() -> None:
+def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_decoded() -> None:
     targets = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]])
-    found = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]], scores=torch.tensor([0.9, 0.2]))
-    model, fresh = FakeModel({0: found}, lambda z_where, _: z_where), FakeModel({}, lambda z_where, _: -z_where)
+    detections = boxes_to_objects([[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]], scores=torch.tensor([0.9, 0.2]))
+    model = FakeModel({0: detections}, lambda z_where, _: z_where)
+    fresh = FakeModel({}, lambda z_where, _: -z_where)
     whole = Collector(model, 0.5, fresh)
     probed = Collector(model, 0.5, fresh, kept="embeddings")
     for collector in (whole, probed):
@@ -75,11 +76,11 @@ def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_drawn() -> None:
     without.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
     floors = {RAW_PIXELS, POOLED_FEATURES, RANDOM_ENCODER}
     assert without.finish().embeddings.keys() == everything.embeddings.keys() - floors
-    # The untrained encoder is asked for the very boxes that the model found, and need find none itself.
+    # The untrained encoder embeds the boxes that the model detected, and need detect none itself.
     assert torch.equal(embeddings.embeddings[RANDOM_ENCODER].latents, -embeddings.embeddings[LATENTS].latents)
 
 
-def test_a_batch_is_read_once_however_much_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_passes_each_backbone_once_whatever_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _small_model()
     fresh = random_encoder(model)
     read: list[int] = []

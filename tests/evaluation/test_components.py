@@ -1,4 +1,4 @@
-"""Principal components that are fitted on the first objects, batch by batch."""
+"""Tests of principal components that are fitted on the first objects, batch by batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def features(seed: int, n: int, size: int = 7) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("standardise", [False, True])
-def test_they_are_plain_scikit_learn_on_the_first_objects(
+def test_components_equal_those_of_scikit_learn_on_the_first_objects(
     standardise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(components, "MAX_FITTED", 50)

@@ -19,11 +19,11 @@ NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
 def pycocotools_ap(predictions: Objects, targets: Objects, ignored: Objects | None = None) -> dict[str, float]:
-    """The reference implementation's numbers."""
+    """Returns the average precisions of the reference implementation."""
 
     def rows(objects: Objects) -> list[dict[str, object]]:
         assert objects.labels is not None
-        found: list[dict[str, object]] = []
+        entries: list[dict[str, object]] = []
         for number, (box, image, label) in enumerate(
             zip(
                 objects.boxes_px(SIZE).tolist(),
@@ -39,8 +39,8 @@ def pycocotools_ap(predictions: Objects, targets: Objects, ignored: Objects | No
                 "category_id": label,
                 "bbox": [*box[:2], width, height],
             }
-            found.append({**row, "area": width * height, "iscrowd": 0})
-        return found
+            entries.append({**row, "area": width * height, "iscrowd": 0})
+        return entries
 
     assert targets.labels is not None
     assert predictions.scores is not None
@@ -54,10 +54,10 @@ def pycocotools_ap(predictions: Objects, targets: Objects, ignored: Objects | No
     scores = predictions.scores.tolist()
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        found = truth.loadRes(
+        results = truth.loadRes(
             [{**row, "score": score} for row, score in zip(rows(predictions), scores, strict=True)]
         )
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -84,14 +84,14 @@ def test_average_precision_is_pycocotools(seed: int, classes: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_what_is_found_in_ignored_regions_counts_as_in_pycocotools(classes: int) -> None:
+def test_detections_in_ignored_regions_count_as_in_pycocotools(classes: int) -> None:
     targets, ignored = random_objects(3, 20, 6, classes=classes), random_objects(4, 20, 4, classes=classes)
     assert ignored.scores is None
     inside = ignored.replace(z_where=ignored.z_where * torch.tensor([1, 1, 0.6, 0.6]))
-    found = Objects.cat([jittered(targets, 3, noise=0.1), jittered(inside, 5, noise=0.02)])
-    image_index = found.image_index % 20
+    detections = Objects.cat([jittered(targets, 3, noise=0.1), jittered(inside, 5, noise=0.02)])
+    image_index = detections.image_index % 20
     order = image_index.argsort(stable=True)
-    predictions = found.regrouped(order, image_index[order], 20)
+    predictions = detections.regrouped(order, image_index[order], 20)
     metrics = detection_metrics(predictions, targets, SIZE, ignored)
     metrics.pop("detection/ap50_class_agnostic", None)
     expected = pycocotools_ap(predictions, targets, ignored)
@@ -103,10 +103,10 @@ def test_the_operating_point_excuses_what_lies_in_ignored_regions() -> None:
     targets = boxes_to_objects([[0, 0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6]])
     crowd = boxes_to_objects([[0.4, 0.4, 1, 1]])
     # Right; right, and in the crowd; excused; a quarter in the crowd; nowhere.
-    found = boxes_to_objects(
+    detections = boxes_to_objects(
         [[0, 0, 0.2, 0.2], [0.5, 0.5, 0.6, 0.6], [0.8, 0.8, 0.9, 0.9], [0.3, 0.3, 0.5, 0.5], [0, 0.7, 0.1, 0.9]]
     )
-    metrics = operating_metrics(found, targets, ignored=crowd)
+    metrics = operating_metrics(detections, targets, ignored=crowd)
     assert metrics["detection/precision"] == pytest.approx(2 / 4)
     assert metrics["detection/recall"] == 1
     assert metrics["detection/count_error"] == 2
@@ -156,8 +156,8 @@ def test_duplicates_are_two_latents_per_object() -> None:
 
 def test_uncovered_objects_do_not_dilute_latents_per_object() -> None:
     targets = boxes_to_objects([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0.5, 0.2, 1]])
-    found = boxes_to_objects([[0, 0, 0.5, 0.5]] * 3 + [[0.5, 0.5, 1, 1], [0.6, 0, 0.9, 0.3]])
-    metrics = operating_metrics(found, targets)
+    detections = boxes_to_objects([[0, 0, 0.5, 0.5]] * 3 + [[0.5, 0.5, 1, 1], [0.6, 0, 0.9, 0.3]])
+    metrics = operating_metrics(detections, targets)
     assert metrics["detection/latents_per_object"] == 2.0  # (3 + 1) / 2
     assert metrics["detection/recall"] == pytest.approx(2 / 3)
     assert metrics["detection/precision"] == pytest.approx(2 / 5)
@@ -165,13 +165,13 @@ def test_uncovered_objects_do_not_dilute_latents_per_object() -> None:
 
 def test_count_errors_do_not_cancel_between_images() -> None:
     box = [0.0, 0.0, 0.5, 0.5]
-    found = Objects.cat([boxes_to_objects([box, box]), boxes_to_objects([])])
+    detections = Objects.cat([boxes_to_objects([box, box]), boxes_to_objects([])])
     targets = Objects.cat([boxes_to_objects([box]), boxes_to_objects([box])])
-    assert operating_metrics(found, targets)["detection/count_error"] == 1.0
+    assert operating_metrics(detections, targets)["detection/count_error"] == 1.0
 
 
-@pytest.mark.parametrize(("found", "true"), [(0, 0), (0, 4), (4, 0)])
-def test_operating_metrics_of_nothing(found: int, true: int) -> None:
-    metrics = operating_metrics(random_objects(0, 2, found), random_objects(1, 2, true))
+@pytest.mark.parametrize(("detected", "true"), [(0, 0), (0, 4), (4, 0)])
+def test_operating_metrics_of_nothing(detected: int, true: int) -> None:
+    metrics = operating_metrics(random_objects(0, 2, detected), random_objects(1, 2, true))
     assert metrics["detection/recall"] == metrics["detection/precision"] == 0
     assert metrics["detection/latents_per_object"] == 0

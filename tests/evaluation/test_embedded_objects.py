@@ -1,4 +1,4 @@
-"""Metrics of embedded objects, against other implementations and ten obvious lines."""
+"""Metrics of embedded objects equal those of other implementations and of plain loops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssdir.evaluation.retrieval import retrieval_metrics
 
 
 def clouds(count: int, seed: int, spread: float = 0.1, classes: int = 3) -> EmbeddedObjects:
-    """Objects whose directions are of their class, at any length."""
+    """Returns objects whose embeddings have the direction of their class, at any length."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     directions = np.eye(classes, 8)[labels] + spread * rng.standard_normal((count, 8))
@@ -58,7 +58,7 @@ def test_nearest_neighbour_is_that_of_the_largest_cosine() -> None:
 
 
 def test_probe_is_centred_before_directions_are_taken() -> None:
-    """A large common part would make all directions alike."""
+    """Without centring, a large common part would make all directions alike."""
     train, test = clouds(60, 0), clouds(30, 1)
     probe = fit_probe(train.embeddings / 100 + 50, train.labels)
     assert (probe.predict(test.embeddings / 100 + 50) == test.labels).mean() > 0.9
@@ -72,7 +72,7 @@ def test_missed_objects_are_wrong_end_to_end_only() -> None:
     train = clouds(60, 0)
     labels = np.array([0, 1, 2, 0])
     detected = np.eye(3, 8)[[2, 0, 1, 1]]
-    # Found: object 2, as class 2; object 0, as class 0; a false alarm; object 3 of class 0, taken for class 1.
+    # Detected: object 2, as class 2; object 0, as class 0; a false alarm; object 3 of class 0, as class 1.
     scores = detected_metrics(fit_classifiers(train), detected, np.array([2, 0, -1, 3]), labels)
     assert scores["recall"] == 0.75
     assert scores["knn_1/accuracy"] == pytest.approx(2 / 3)
@@ -88,15 +88,15 @@ def test_nothing_detected() -> None:
 
 
 def test_few_labels_learn_from_as_many_of_each_class() -> None:
-    """Where each class has two places, one label shows one of them, and twenty show both."""
+    """Each class has two clusters: one label shows one of them, and twenty labels show both."""
     rng = np.random.default_rng(0)
 
-    def two_places(count: int) -> EmbeddedObjects:
+    def two_clusters(count: int) -> EmbeddedObjects:
         labels, place = np.arange(count) % 2, rng.integers(0, 2, count)
         directions = np.eye(4, 6)[2 * labels + place] + 0.05 * rng.standard_normal((count, 6))
         return EmbeddedObjects(directions, labels, np.arange(count))
 
-    train, test = two_places(200), two_places(100)
+    train, test = two_clusters(200), two_clusters(100)
     scores = few_label_metrics(train, test)
     assert scores["few_labels/1/accuracy"] < 0.95 <= scores["few_labels/20/accuracy"]
     assert scores["few_labels/1/accuracy_std"] > scores["few_labels/20/accuracy_std"]
@@ -130,6 +130,6 @@ def test_retrieval_is_that_of_a_loop() -> None:
     assert metrics["retrieval/precision_at_10"] == pytest.approx(np.mean(shares))
 
 
-def test_a_query_finds_nothing_in_its_own_image() -> None:
+def test_a_query_retrieves_nothing_from_its_own_image() -> None:
     objects = clouds(4, 0, classes=1)
     assert retrieval_metrics(objects, objects) == {}

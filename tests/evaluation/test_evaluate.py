@@ -1,4 +1,4 @@
-"""`ssdir.evaluate` measures as the command does, and keeps its precautions in Python too."""
+"""`ssdir.evaluate` measures as the command does, with the same precautions."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tracks_are_those_of_track(clips: Path) -> None:
-    """Both go their own way from the files to the tracks: by data set and batches, or by streams of frames."""
+    """Evaluation reads data sets in batches, and tracking reads streams of frames; their tracks are equal."""
     options = ssdir.EvaluationOptions(train_split=None, num_glyphs=0)
     metrics = ssdir.evaluate("tiny-digits", clips, options=options, device="cpu").metrics
     model = ssdir.load("tiny-digits", "cpu")

@@ -1,4 +1,4 @@
-"""Identity of embeddings through clips, against loops over all pairs and scipy's distances."""
+"""Identity metrics of clips equal loops over all pairs and scipy's distances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIM = 6
 
 
 def random_clip(seed: int, frames: int = 9, tracks: int = 4, noise: float = 1.0, hidden: float = 0.1) -> Objects:
-    """Tracks that each are in most frames, whose embeddings wander about a direction of their own."""
+    """Returns a clip of tracks that are in most frames; embeddings of a track vary around its own direction."""
     g = np.random.default_rng(seed)
     directions = g.normal(size=(tracks, DIM))
     rows = [
@@ -126,7 +126,7 @@ def test_embeddings_that_do_not_serve() -> None:
 
 
 def labelled(seed: int, count: int) -> tuple[LabelledLatents, torch.Tensor]:
-    """Two categories whose embeddings differ by their visible share only: hidden objects look alike."""
+    """Returns latents of two categories, which are well separated for clear objects only, and visible shares."""
     g = torch.Generator().manual_seed(seed)
     labels, visible = torch.randint(0, 2, (count,), generator=g), torch.rand(count, generator=g)
     shift = torch.where(visible >= 0.5, labels * 8.0 - 4, labels - 0.5)

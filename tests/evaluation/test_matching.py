@@ -13,7 +13,7 @@ from .fakes import boxes_to_objects, jittered, random_objects
 
 
 def naive_match(predictions: Objects, targets: Objects, threshold: float) -> list[int]:
-    """The obvious way: of all pairs of an image, take the largest overlap, strike both out, repeat."""
+    """Takes the pair of largest overlap among all pairs of an image, removes both of its boxes, and repeats."""
     iou = box_iou(predictions.boxes, targets.boxes)
     match = [-1] * len(predictions)
     while True:

@@ -22,7 +22,7 @@ from ssdir.evaluation.probing import (
 
 
 def blobs(seed: int, n: int, size: int = 6, spread: float = 1.5, missed: int = 0) -> LabelledLatents:
-    """Three overlapping classes, on unlike scales; the same centres for every seed."""
+    """Returns three overlapping classes on unlike scales, whose centres are the same for every seed."""
     g = torch.Generator().manual_seed(seed)
     centers = torch.randn(3, size, generator=torch.Generator().manual_seed(99))
     labels = torch.randint(0, 3, (n,), generator=g)
@@ -104,13 +104,15 @@ def test_neighbours_are_plain_scikit_learn() -> None:
     assert knn_accuracy(train[torch.arange(200) < 3], test) > 0  # fewer objects than neighbours
 
 
-def test_each_floor_is_probed_on_its_own_codes() -> None:
+def test_each_floor_is_probed_on_its_own_embeddings() -> None:
     train, test = blobs(0, 300), blobs(1, 200, missed=200)
     informative = {name: blobs(0, 300, spread=0.01) for name in ("pooled_features", "true_boxes")}
-    told = {name: blobs(1, 200, spread=0.01, missed=200) for name in ("pooled_features", "true_boxes")}
+    informative_test = {name: blobs(1, 200, spread=0.01, missed=200) for name in ("pooled_features", "true_boxes")}
     blind = {name: noise(train, 0, 40) for name in ("raw_pixels", "random_encoder")}
-    unseen = {name: noise(test, 1, 40) for name in ("raw_pixels", "random_encoder")}
-    metrics = probe_metrics({"z_what": train, **informative, **blind}, {"z_what": test, **told, **unseen})
+    blind_test = {name: noise(test, 1, 40) for name in ("raw_pixels", "random_encoder")}
+    metrics = probe_metrics(
+        {"z_what": train, **informative, **blind}, {"z_what": test, **informative_test, **blind_test}
+    )
     assert metrics["probe/pooled_features/accuracy"] == 1
     assert metrics["probe/pooled_features/accuracy_end_to_end"] == 0.5
     assert metrics["probe/true_boxes/accuracy"] == 1
@@ -121,26 +123,26 @@ def test_each_floor_is_probed_on_its_own_codes() -> None:
     assert {"probe/precision", "probe/recall", "probe/f1", "probe/knn_accuracy"} <= set(metrics)
 
 
-def test_codes_that_know_nothing_score_chance() -> None:
+def test_embeddings_without_information_score_chance() -> None:
     train, test = noise(blobs(0, 900), 0), noise(blobs(1, 900), 1)
     scores = scored(train, test)
     assert 0.25 < scores["accuracy"] < 0.42
 
 
 @pytest.mark.parametrize("empty", ["train", "test"])
-def test_nothing_found_is_all_wrong(empty: str) -> None:
+def test_without_detections_every_object_is_an_error(empty: str) -> None:
     some = blobs(0, 30)
     none = LabelledLatents(torch.zeros(0, 0), some.labels[:0], some.sizes[:0], 30)
     train, test = (none, some) if empty == "train" else (some, none)
-    codes = [{"z_what": split, "pooled_features": split} for split in (train, test)]
-    metrics = probe_metrics(*codes)
+    embeddings = [{"z_what": split, "pooled_features": split} for split in (train, test)]
+    metrics = probe_metrics(*embeddings)
     assert metrics == {
         "probe/accuracy_end_to_end": 0.0,
         "probe/pooled_features/accuracy_end_to_end": 0.0,
     }
 
 
-def test_a_rare_attribute_is_told_from_a_known_one() -> None:
+def test_the_majority_of_an_attribute_comes_from_the_training_split() -> None:
     def labelled(values: list[int]) -> LabelledLatents:
         return LabelledLatents(
             torch.zeros(len(values), 2), torch.tensor(values), torch.ones(len(values)), len(values)

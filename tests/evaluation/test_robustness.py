@@ -24,7 +24,7 @@ BOX = np.array([[0.2, 0.4, 0.5, 0.8]], dtype=np.float32)
 
 @pytest.fixture
 def photograph() -> NDArray[np.uint8]:
-    """A red box on noise, 120 × 160 pixels."""
+    """Returns an image of 120 × 160 pixels with a red box on noise."""
     image = np.random.default_rng(0).integers(0, 100, (120, 160, 3), dtype=np.uint8)
     image[48:96, 32:80] = (255, 0, 0)
     return image

@@ -24,7 +24,7 @@ COUNT = 20
 
 
 def squares(count: int = COUNT) -> list[NDArray[np.uint8]]:
-    """Glyphs that differ in brightness only, with a margin."""
+    """Returns glyphs with a margin that differ in brightness only."""
     glyphs = []
     for number in range(count):
         glyph = np.zeros((12, 10), dtype=np.uint8)
@@ -34,7 +34,7 @@ def squares(count: int = COUNT) -> list[NDArray[np.uint8]]:
 
 
 class FakeEncoder:
-    """Codes an object by its brightness, by its size, or by both."""
+    """A model whose embeddings depend on an object's brightness, on its size, or on both."""
 
     class_names = ("object",)
     image_size = CANVAS
@@ -60,14 +60,14 @@ class FakeEncoder:
         return objects.z_where[:, 2:]
 
 
-def test_an_invariant_code_does_not_drift_and_is_found() -> None:
+def test_an_invariant_embedding_does_not_drift_and_is_retrieved() -> None:
     metrics = same_instance_metrics(FakeEncoder(brightness=1, size=0), squares(), batch_size=7)
     assert metrics["scale/drift"] == pytest.approx(0, abs=1e-6)
     assert metrics["scale/retrieval_at_1"] == 1
     assert metrics["scale/pooled_features/retrieval_at_1"] == 1 / COUNT
 
 
-def test_a_code_of_size_alone_finds_by_chance() -> None:
+def test_an_embedding_of_size_alone_retrieves_at_chance() -> None:
     metrics = same_instance_metrics(FakeEncoder(brightness=0, size=1), squares())
     assert metrics["scale/retrieval_at_1"] <= 2 / COUNT
     assert "scale/drift" not in metrics  # different instances do not differ
@@ -78,23 +78,23 @@ def test_drift_grows_with_what_size_adds() -> None:
     assert 0 < drifts[0] < drifts[1] < 1 < drifts[2]
 
 
-def test_a_code_that_size_overwhelms_is_not_found() -> None:
+def test_an_embedding_that_size_dominates_is_not_retrieved() -> None:
     metrics = same_instance_metrics(FakeEncoder(brightness=1, size=20), squares())
     assert metrics["scale/retrieval_at_1"] < 0.5
 
 
 def test_drift_is_the_naive_ratio() -> None:
     latents = 3 + torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0)).double()
-    codes = latents - latents.mean(dim=(0, 1))
+    centred = latents - latents.mean(dim=(0, 1))
     within = [
-        1 - float(F.cosine_similarity(codes[i, a], codes[i, b], dim=0))
+        1 - float(F.cosine_similarity(centred[i, a], centred[i, b], dim=0))
         for i in range(6)
         for a in range(4)
         for b in range(4)
         if a != b
     ]
     between = [
-        1 - float(F.cosine_similarity(codes[i, a], codes[j, a], dim=0))
+        1 - float(F.cosine_similarity(centred[i, a], centred[j, a], dim=0))
         for i in range(6)
         for j in range(6)
         for a in range(4)
@@ -126,7 +126,7 @@ def test_rendered_boxes_hold_the_ink() -> None:
         assert image.max() == pytest.approx((50 + 10 * (number // 3)) / 255)
 
 
-def test_rendering_says_what_is_wrong() -> None:
+def test_invalid_arguments_of_rendering_are_refused() -> None:
     with pytest.raises(ValueError, match="sizes_px must be within"):
         render_sizes(squares(1), (65,), CANVAS)
     with pytest.raises(ValueError, match="blank"):
@@ -150,7 +150,7 @@ def test_default_sizes_fit(image_size: int) -> None:
 
 
 def sized(seed: int, n: int, *, flip_large: bool) -> LabelledLatents:
-    """Two classes, told by a sign that large objects may turn around."""
+    """Returns latents whose sign is the class; with `flip_large`, large objects have the opposite sign."""
     g = torch.Generator().manual_seed(seed)
     labels, sizes = torch.randint(0, 2, (n,), generator=g), torch.rand(n, generator=g)
     sign = 2.0 * labels - 1

@@ -20,7 +20,7 @@ SIZE = 16
 
 
 def scene_of(objects: Objects, alpha: Tensor | None = None, *, transparent: bool = False) -> Scene:
-    """Opaque objects, or as opaque as told."""
+    """Returns a scene of opaque objects, of objects with the given opacity, or without opacity."""
     blank = torch.zeros(objects.batch_size, 3, SIZE, SIZE)
     if alpha is None and not transparent:
         alpha = torch.ones(len(objects), 1, 8, 8)
@@ -37,9 +37,9 @@ def random_mask(seed: int, segments: int, coarse: int = 4) -> Tensor:
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 6), st.integers(1, 40))
 def test_rand_index_is_that_of_scikit_learn(seed: int, first: int, second: int, pixels: int) -> None:
     g = torch.Generator().manual_seed(seed)
-    truth, found = (torch.randint(0, n, (pixels,), generator=g) for n in (first, second))
-    expected = adjusted_rand_score(truth.numpy(), found.numpy())
-    assert adjusted_rand_index(count_overlaps(truth[None], found[None])) == pytest.approx(expected, abs=1e-12)
+    truth, predicted = (torch.randint(0, n, (pixels,), generator=g) for n in (first, second))
+    expected = adjusted_rand_score(truth.numpy(), predicted.numpy())
+    assert adjusted_rand_index(count_overlaps(truth[None], predicted[None])) == pytest.approx(expected, abs=1e-12)
 
 
 def test_rand_index_where_it_is_undefined() -> None:
@@ -50,24 +50,26 @@ def test_rand_index_where_it_is_undefined() -> None:
     assert adjusted_rand_index(np.zeros((0, 3), dtype=np.int64)) == 1
 
 
-def metrics_by_hand(truth: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[float, list[float], list[float]]:
-    """fg-ARI of an image; matched and best IoU of its objects, by trying every assignment."""
-    seen, predicted = np.unique(truth[truth > 0]), np.unique(found[found > 0])
-    iou = np.zeros((len(seen), len(predicted) + len(seen)))  # The last columns: matched to nothing.
+def metrics_by_hand(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> tuple[float, list[float], list[float]]:
+    """Returns the fg-ARI of an image, and its objects' matched and best IoU, by trying every assignment."""
+    seen, predicted_segments = np.unique(truth[truth > 0]), np.unique(predicted[predicted > 0])
+    iou = np.zeros((len(seen), len(predicted_segments) + len(seen)))  # The last columns: matched to nothing.
     for row, t in enumerate(seen):
-        for column, p in enumerate(predicted):
-            iou[row, column] = ((truth == t) & (found == p)).sum() / ((truth == t) | (found == p)).sum()
+        for column, p in enumerate(predicted_segments):
+            iou[row, column] = ((truth == t) & (predicted == p)).sum() / ((truth == t) | (predicted == p)).sum()
     choices = [
         [iou[row, column] for row, column in enumerate(chosen)]
         for chosen in permutations(range(iou.shape[1]), len(seen))
     ]
     inside = truth > 0
-    rand = adjusted_rand_score(truth[inside], found[inside])
+    rand = adjusted_rand_score(truth[inside], predicted[inside])
     return rand, max(choices, key=sum), iou.max(axis=1).tolist()
 
 
 class Painted:
-    """Objects whose opacities paint any given segmentation: each its own pixels, over the whole image."""
+    """Objects that cover the whole image, each opaque in the pixels of one segment of given segmentations."""
 
     def __init__(self, *segmentations: Tensor) -> None:
         alpha, image_index = [], []
@@ -84,13 +86,13 @@ class Painted:
 @pytest.mark.parametrize("seed", range(6))
 def test_metrics_equal_those_by_hand(seed: int) -> None:
     truths = [random_mask(seed * 7 + n, 4) for n in range(3)]
-    found = [random_mask(seed * 11 + n + 100, 2 + n) for n in range(3)]
-    painted = Painted(*found)
-    assert torch.equal(segment(painted.objects, painted.scene), torch.stack(found))
+    predicted = [random_mask(seed * 11 + n + 100, 2 + n) for n in range(3)]
+    painted = Painted(*predicted)
+    assert torch.equal(segment(painted.objects, painted.scene), torch.stack(predicted))
     meter = MaskMeter()
     meter.update(painted.objects, painted.scene, truths)
     rand, matched, best = zip(
-        *(metrics_by_hand(t.numpy(), f.numpy()) for t, f in zip(truths, found, strict=True)), strict=True
+        *(metrics_by_hand(t.numpy(), f.numpy()) for t, f in zip(truths, predicted, strict=True)), strict=True
     )
     assert meter.compute() == pytest.approx(
         {
@@ -127,8 +129,8 @@ def test_background_is_no_object_but_parts_pixels() -> None:
     meter.update(nothing.objects, nothing.scene, [truth])
     assert meter.compute() == {"masks/fg_ari": 1, "masks/miou": 0, "masks/mbo": 0}
     truth[8:] = 2
-    found = torch.where(truth == 1, 1, 0)  # The second object is missed, which makes it a part of its own.
-    half, meter = Painted(found), MaskMeter()
+    predicted = torch.where(truth == 1, 1, 0)  # The second object is missed, which makes it a part of its own.
+    half, meter = Painted(predicted), MaskMeter()
     meter.update(half.objects, half.scene, [truth])
     assert meter.compute() == {"masks/fg_ari": 1, "masks/miou": 0.5, "masks/mbo": 0.5}
 

@@ -1,4 +1,4 @@
-"""Tracking metrics against hand-made tracks, motmetrics' golden values, and TrackEval."""
+"""Tracking metrics equal hand-computed values, motmetrics' golden values, and those of TrackEval."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_perfect_tracks_under_any_ids() -> None:
 
 
 def test_swapped_ids_keep_detection_and_lose_association() -> None:
-    """Two objects over four frames, whose tracks swap after two."""
+    """The tracks of two objects over four frames swap after two."""
     true = clip_of([{1: LEFT, 2: RIGHT}] * 4)
     tracked = clip_of([{1: LEFT, 2: RIGHT}] * 2 + [{2: LEFT, 1: RIGHT}] * 2)
     values = tracking_metrics([true], [tracked], prefix="x")
@@ -63,7 +63,7 @@ def test_swapped_ids_keep_detection_and_lose_association() -> None:
 
 
 def test_missing_frames_and_boxes_too_many() -> None:
-    """One object over six frames: two frames are missed, and two boxes are where nothing is."""
+    """One object over six frames is missed in two frames, and two boxes are false alarms."""
     true = clip_of([{1: LEFT}] * 6)
     tracked = clip_of([{1: LEFT}, {1: LEFT}, {}, {}, {1: LEFT, 9: FAR}, {1: LEFT, 9: FAR}])
     values = tracking_metrics([true], [tracked])
@@ -148,7 +148,7 @@ def sequence(name: str) -> tuple[Objects, Objects]:
 def test_golden_values_of_motmetrics(
     names: list[str], idf1: float, switches: int, fragmentations: int, mota: float
 ) -> None:
-    """The values that py-motmetrics' own tests expect for the files which it ships."""
+    """The golden values are those that py-motmetrics' own tests expect for the files which it ships."""
     true, tracked = zip(*map(sequence, names), strict=True)
     values = tracking_metrics(true, tracked)
     assert values["tracking/idf1"] == pytest.approx(idf1, abs=1e-6)
@@ -158,7 +158,7 @@ def test_golden_values_of_motmetrics(
 
 
 def trackevals(clips: list[tuple[Objects, Objects]]) -> dict[str, float]:
-    """The same metrics by TrackEval, combined over clips."""
+    """Returns the same metrics by TrackEval, combined over clips."""
     from trackeval.metrics import CLEAR, HOTA, Identity
 
     metrics = {"hota": HOTA(), "clear": CLEAR({"PRINT_CONFIG": False}), "id": Identity({"PRINT_CONFIG": False})}
@@ -211,7 +211,7 @@ def test_trackeval_on_real_sequences(names: list[str]) -> None:
 
 
 def random_clip(rng: np.random.Generator) -> tuple[Objects, Objects]:
-    """A clip of wandering boxes, and tracks that miss, invent, jitter and swap; some frames are empty."""
+    """Returns a clip of moving boxes, and tracks with misses, false alarms, jitter, swaps and empty frames."""
     true, tracked = [], []
     centres = rng.uniform(0.2, 0.8, (5, 2))
     names = np.arange(1, 6)

@@ -1,4 +1,4 @@
-"""What predicts a wrong probe, against scikit-learn and against counting pairs."""
+"""Metrics of what predicts a wrong probe equal those of scikit-learn and of counting pairs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_area_is_the_share_of_pairs_in_order(seed: int) -> None:
     assert auroc(positive, scores) == pytest.approx(np.mean(pairs))
 
 
-def test_a_constant_says_nothing() -> None:
+def test_a_constant_has_no_information() -> None:
     assert uncertainty_metrics(TRAIN, TEST, {"sigma": torch.full((6,), 0.1)}) == {}
 
 

@@ -1,4 +1,4 @@
-"""Exported models are the models: the same objects, codes and pictures, on another engine."""
+"""Exported models give the same objects, embeddings and appearances as the models, on another engine."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def refused(*args: object) -> str:
     return str(line)
 
 
-def assert_same_objects(found: ObjectArrays, expected: ObjectArrays) -> None:
-    assert found.batch_size == expected.batch_size
+def assert_same_objects(objects: ObjectArrays, expected: ObjectArrays) -> None:
+    assert objects.batch_size == expected.batch_size
     for name in ("image_index", "labels", "anchor_index"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        assert getattr(found, name).dtype == np.int64
+        np.testing.assert_array_equal(getattr(objects, name), getattr(expected, name), err_msg=name)
+        assert getattr(objects, name).dtype == np.int64
     for name, atol in ATOL.items():
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), 0, atol, err_msg=name)
+        np.testing.assert_allclose(getattr(objects, name), getattr(expected, name), 0, atol, err_msg=name)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +91,7 @@ def shipped_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Scattered digits at four sizes, two of them in frames that aren't square, and a blank image."""
+    """Writes scattered digits at four sizes, two of them in frames that aren't square, and a blank image."""
     folder, glyphs = tmp_path_factory.mktemp("digits"), load_glyphs("digits", "test")
     paths = []
     for index, (canvas, frame) in enumerate(
@@ -111,7 +111,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 # Encoders ------------------------------------------------------------------------------------------------
 
 
-def test_onnx_finds_what_torch_finds(shipped_onnx: Path, digits: list[Path]) -> None:
+def test_onnx_detects_what_torch_detects(shipped_onnx: Path, digits: list[Path]) -> None:
     (batch,) = encode_files(OnnxEncoder(shipped_onnx, "cpu"), digits)
     expected = ssdir.load(SHIPPED, "cpu").encode([str(path) for path in digits]).to_arrays()
     assert (expected.counts[:4] >= 2).all()
@@ -123,11 +123,11 @@ def test_images_of_any_size_are_resized_inside(shipped_onnx: Path, digits: list[
     encoder, model = OnnxEncoder(shipped_onnx, "cpu"), ssdir.load(SHIPPED, "cpu")
     assert encoder.device == "cpu"
     for path in digits:
-        found = encoder.encode_pixels(read_image(path)[None])
+        objects = encoder.encode_pixels(read_image(path)[None])
         expected = model.encode(path).to_arrays()
-        np.testing.assert_array_equal(found.anchor_index, expected.anchor_index)
+        np.testing.assert_array_equal(objects.anchor_index, expected.anchor_index)
         # The reader's pixels differ by up to 1/255.
-        np.testing.assert_allclose(found.boxes, expected.boxes, 0, 0.005)
+        np.testing.assert_allclose(objects.boxes, expected.boxes, 0, 0.005)
 
 
 def test_batches_of_every_size(shipped_onnx: Path, digits: list[Path]) -> None:
@@ -135,10 +135,10 @@ def test_batches_of_every_size(shipped_onnx: Path, digits: list[Path]) -> None:
     pixels = np.stack([resize(read_image(path), 128, 128) for path in digits])
     together = encoder.encode_pixels(pixels)
     alone = [encoder.encode_pixels(image[None]) for image in pixels]
-    assert together.counts.tolist() == [len(found) for found in alone]
-    codes = [found.z_what for found in alone if found.z_what is not None]
+    assert together.counts.tolist() == [len(objects) for objects in alone]
+    z_what = [objects.z_what for objects in alone if objects.z_what is not None]
     assert together.z_what is not None
-    np.testing.assert_allclose(together.z_what, np.concatenate(codes), 0, 1e-5)
+    np.testing.assert_allclose(together.z_what, np.concatenate(z_what), 0, 1e-5)
     assert len(encoder.encode_pixels(pixels[-1:])) == 0
     assert encoder.encode_pixels(pixels[:0]).batch_size == 0
 
@@ -167,7 +167,7 @@ def detector_config(**changes: Any) -> SSDConfig:
 
 
 def per_cell() -> SSDIR:
-    """The paper's family: a latent per cell, and no suppression."""
+    """Builds the paper's model: it has a latent per cell, and no suppression."""
     detector = detector_config(nms=False, max_objects=7)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=False)
     encoder = PyramidEncoderConfig(latent_dim=8, num_hidden=1, hidden_channels=16)
@@ -175,7 +175,7 @@ def per_cell() -> SSDIR:
 
 
 def all_levels() -> SSDIR:
-    """Objects read from every stage of a copy of the backbone, with the decoder that interpolates."""
+    """Builds a model that embeds objects from every stage of a copied backbone, with the interpolating decoder."""
     encoder = AlignedEncoderConfig(
         latent_dim=8, samples=8, levels="all", num_downsamples=2, hidden_channels=8, mlp_channels=16
     )
@@ -185,7 +185,10 @@ def all_levels() -> SSDIR:
 
 
 def refined() -> SSDIR:
-    """Boxes get a second look, which moves, enlarges and names them, so that some go; codes read it."""
+    """Builds a model whose refiner moves, enlarges and labels boxes, so that some are suppressed.
+
+    Embeddings read the refiner's features, too.
+    """
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
     encoder = AlignedEncoderConfig(
         latent_dim=8, samples=4, refiner_features=True, hidden_channels=8, mlp_channels=16
@@ -210,14 +213,17 @@ def glimpses() -> GlimpseVAE:
 
 
 def mixture() -> GlimpseVAE:
-    """A mixture prior is not part of the file: its classes follow from the embeddings and the model's folder."""
+    """Builds a model with a mixture prior.
+
+    The prior is not part of the file: its classes follow from the embeddings and the model's folder.
+    """
     model = glimpses()
     prior = MixturePriorConfig(kind="mixture", components=3, heads=2)
     return GlimpseVAE(model.config.model_copy(update={"prior": prior}), model.class_names)
 
 
 def normalised() -> SSDIR:
-    """A network of timm with its own normalisation, of which part is frozen."""
+    """Builds a model on a partly frozen network of timm with its own normalisation."""
     backbone = TimmConfig(name="test_resnet", frozen_stages=2, frozen_norm=True, num_levels=2, top_down=16)
     encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=8, mlp_channels=16)
     decoder = DecoderConfig(stem=16, channels=(16, 8, 8), alpha=True)
@@ -228,7 +234,7 @@ def normalised() -> SSDIR:
 
 
 def pretrained_stages() -> SSDIR:
-    """Objects read from the frozen stages of a network, by RoIAlign and a linear map too."""
+    """Builds a model that embeds objects from frozen stages of a network, by RoIAlign and a linear map, too."""
     backbone = TimmConfig(name="test_efficientnet", num_levels=2, top_down=16, neck_depth=1)
     encoder = AlignedEncoderConfig(
         latent_dim=8, features="pretrained", samples=4, hidden_channels=8, mlp_channels=16
@@ -242,7 +248,7 @@ def pretrained_stages() -> SSDIR:
 
 
 def loud(build: Callable[[], DetectedVAE]) -> DetectedVAE:
-    """Untrained, but it finds something in noise."""
+    """Builds an untrained model whose class scores are large enough to detect objects in noise."""
     with seeded(0):
         model = build()
     with torch.no_grad():
@@ -271,7 +277,7 @@ def test_every_kind_and_option(
     assert_same_objects(OnnxEncoder(path, "cpu").encode_pixels(pixels), expected)
 
 
-def test_the_file_says_what_it_is(shipped_onnx: Path) -> None:
+def test_the_file_has_metadata_of_the_model(shipped_onnx: Path) -> None:
     exported = OnnxEncoder(shipped_onnx).exported
     model = ssdir.load(SHIPPED, "cpu").model
     assert exported == ExportedModel(
@@ -301,10 +307,10 @@ def test_torch_program(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     assert json.loads(extra["ssdir"])["kind"] == "GlimpseVAE"
     images = np.stack([resize(image, 64, 64) for image in (picture, picture[::-1], picture[:, ::-1])])
     for count in (1, 3):
-        found = program.module()(torch.from_numpy(images[:count]), torch.tensor(0.6))
+        outputs = program.module()(torch.from_numpy(images[:count]), torch.tensor(0.6))
         expected = Predictor(model).encode_pixels(images[:count])
         assert len(expected) > count
-        for name, values in zip(ENCODER_OUTPUTS, found, strict=True):
+        for name, values in zip(ENCODER_OUTPUTS, outputs, strict=True):
             torch.testing.assert_close(values, getattr(expected, name), msg=name)
 
 
@@ -318,7 +324,7 @@ def scatter(split: SplitName, count: int) -> NDArray[np.uint8]:
 
 
 def weights_of_convolutions(path: Path) -> int:
-    """Bytes of the weights of all convolutions in single precision."""
+    """Returns the bytes of the weights of all convolutions in single precision."""
     graph = onnx.load(path).graph
     names = {name for node in graph.node if node.op_type == "Conv" for name in node.input}
     return 4 * sum(math.prod(each.dims) for each in graph.initializer if each.name in names)
@@ -330,28 +336,28 @@ def test_int8_stays_close(shipped_onnx: Path, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     quantize.quantize_encoder(shipped_onnx, path, find_images([tmp_path]))
     saved = shipped_onnx.stat().st_size - path.stat().st_size
-    assert saved > 0.7 * weights_of_convolutions(shipped_onnx), "of each four bytes, three, but for the scales"
+    assert saved > 0.7 * weights_of_convolutions(shipped_onnx), "int8 saves three of four bytes, less the scales"
     single, eight = OnnxEncoder(shipped_onnx, "cpu"), OnnxEncoder(path, "cpu")
     assert eight.exported == single.exported.model_copy(update={"precision": "int8"})
 
     pixels = scatter("test", 12)
-    expected, found = single.encode_pixels(pixels), eight.encode_pixels(pixels)
+    expected, quantised = single.encode_pixels(pixels), eight.encode_pixels(pixels)
     assert len(expected) > 50
-    assert abs(len(found) - len(expected)) <= 0.02 * len(expected)
-    same_image = expected.image_index[:, None] == found.image_index
-    iou = box_iou(torch.from_numpy(expected.boxes), torch.from_numpy(found.boxes)).numpy() * same_image
+    assert abs(len(quantised) - len(expected)) <= 0.02 * len(expected)
+    same_image = expected.image_index[:, None] == quantised.image_index
+    iou = box_iou(torch.from_numpy(expected.boxes), torch.from_numpy(quantised.boxes)).numpy() * same_image
     match, overlap = iou.argmax(axis=1), iou.max(axis=1)
     assert (overlap > 0.5).mean() > 0.98
     assert overlap.mean() > 0.95
     assert expected.z_what is not None
-    assert found.z_what is not None
-    difference = np.linalg.norm(expected.z_what - found.z_what[match], axis=1)
+    assert quantised.z_what is not None
+    difference = np.linalg.norm(expected.z_what - quantised.z_what[match], axis=1)
     relative = difference / np.linalg.norm(expected.z_what, axis=1)
     assert 0 < np.median(relative) < 0.1
 
 
 class Clamped(nn.Module):
-    """Two convolutions about a ReLU6; in one channel, its inputs reach far beyond 6."""
+    """Two convolutions around a ReLU6, one channel of whose inputs reaches far beyond 6."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -368,18 +374,18 @@ def test_int8_scales_by_the_range_after_relu6(shipped_onnx: Path, tmp_path: Path
         batch = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
         torch.onnx.export(Clamped().eval(), (batch,), str(single), input_names=["images"], dynamo=True)
     quantize._quantize(single, eight, [batch.numpy()], OnnxEncoder(shipped_onnx, "cpu").exported, 0)
-    expected, found = (
+    expected, quantised = (
         onnxruntime.InferenceSession(path).run(None, {"images": batch.numpy()})[0] for path in (single, eight)
     )
-    assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+    assert 0 < np.linalg.norm(quantised - expected) < 0.05 * np.linalg.norm(expected)
 
 
-def test_int8_leaves_first_convolutions_until_the_same_is_found(
+def test_int8_leaves_first_convolutions_until_the_objects_agree(
     shipped_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(scatter("train", 1)[0]).save(tmp_path / "a.png")
     answers = iter([False, True])
-    monkeypatch.setattr(quantize, "agree", lambda *found: next(answers))
+    monkeypatch.setattr(quantize, "agree", lambda *objects: next(answers))
     path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
     images = find_images([tmp_path])
     assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(2, agrees=True)
@@ -388,24 +394,26 @@ def test_int8_leaves_first_convolutions_until_the_same_is_found(
     eight = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
     single = [node.name for node in nodes if node.op_type == "Conv" and node.input[1] not in eight]
     assert single == [node.name for node in onnx.load(shipped_onnx).graph.node if node.op_type == "Conv"][:2]
-    monkeypatch.setattr(quantize, "agree", lambda *found: False)
+    monkeypatch.setattr(quantize, "agree", lambda *objects: False)
     path = shutil.copyfile(shipped_onnx, tmp_path / "m.onnx")
     assert quantize.quantize_encoder(path, path, images) == quantize.Quantized(4, agrees=False)
 
 
 def test_what_agrees_in_int8() -> None:
-    def found(boxes: list[list[float]], images: list[int]) -> ObjectArrays:
+    def detections(boxes: list[list[float]], images: list[int]) -> ObjectArrays:
         return ObjectArrays(np.array(images), 2, np.array(boxes, np.float32).reshape(-1, 4))
 
-    none, one = found([], []), found([[0.5, 0.5, 0.4, 0.4]], [0])
+    none, one = detections([], []), detections([[0.5, 0.5, 0.4, 0.4]], [0])
     assert quantize.agree([one, none], [one, none])
     assert quantize.agree([none], [none])
     assert not quantize.agree([none], [one])
     assert not quantize.agree([one], [none])
-    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4]], [1])])  # in another image
-    assert not quantize.agree([one], [found([[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.1, 0.1]], [0, 0])])  # a phantom
-    assert not quantize.agree([one], [found([[0.52, 0.5, 0.4, 0.4]], [0])])  # 0.90 IoU
-    assert quantize.agree([one], [found([[0.501, 0.5, 0.4, 0.4]], [0])])
+    assert not quantize.agree([one], [detections([[0.5, 0.5, 0.4, 0.4]], [1])])  # in another image
+    assert not quantize.agree(
+        [one], [detections([[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.1, 0.1]], [0, 0])]
+    )  # a phantom
+    assert not quantize.agree([one], [detections([[0.52, 0.5, 0.4, 0.4]], [0])])  # 0.90 IoU
+    assert quantize.agree([one], [detections([[0.501, 0.5, 0.4, 0.4]], [0])])
 
 
 def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:
@@ -430,12 +438,12 @@ def test_decoder(build: Callable[[], DetectedVAE], tmp_path: Path) -> None:
     export_model(model, path, "decoder")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 5):
-        codes = torch.randn(count, 8, generator=torch.Generator().manual_seed(count))
+        z_what = torch.randn(count, 8, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
-            expected = [tensor for tensor in model.decoder(codes) if tensor is not None]
-        drawn = session.run(None, {"z_what": codes.numpy()})
+            expected = [tensor for tensor in model.decoder(z_what) if tensor is not None]
+        decoded = session.run(None, {"z_what": z_what.numpy()})
         assert [output.name for output in session.get_outputs()] == ["appearances", "alpha"][: len(expected)]
-        for picture, tensor in zip(drawn, expected, strict=True):
+        for picture, tensor in zip(decoded, expected, strict=True):
             np.testing.assert_allclose(picture, tensor.numpy(), 0, 1e-5)
     with pytest.raises(InputError, match="holds a decoder"):
         OnnxEncoder(path)
@@ -464,10 +472,10 @@ def test_encoding_by_onnx_needs_no_torch(shipped_onnx: Path, digits: list[Path],
     )
     assert result.exit_code == 0, result.output
     assert pq.read_schema(by_onnx).equals(pq.read_schema(by_torch))
-    found, images = read_objects(by_onnx)
+    objects, images = read_objects(by_onnx)
     expected, same_images = read_objects(by_torch)
     assert images == same_images == [str(path) for path in digits]
-    assert_same_objects(found.to_arrays(), expected.to_arrays())
+    assert_same_objects(objects.to_arrays(), expected.to_arrays())
 
 
 @pytest.mark.parametrize("build", [per_cell, refined])
@@ -476,12 +484,12 @@ def test_a_detector_alone(build: Callable[[], DetectedVAE], picture: NDArray[np.
     export_model(detector, tmp_path / "detector.onnx")
     pixels = resize(picture, 64, 64)[None]
     expected = Predictor(detector).encode_pixels(pixels).to_arrays()
-    found = OnnxEncoder(tmp_path / "detector.onnx", "cpu").encode_pixels(pixels)
+    objects = OnnxEncoder(tmp_path / "detector.onnx", "cpu").encode_pixels(pixels)
     assert len(expected) > 1
-    assert found.z_what is None
-    np.testing.assert_array_equal(found.anchor_index, expected.anchor_index)
-    np.testing.assert_allclose(found.z_where, expected.z_where, 0, 1e-5)
-    np.testing.assert_allclose(found.scores, expected.scores, 0, 1e-5)
+    assert objects.z_what is None
+    np.testing.assert_array_equal(objects.anchor_index, expected.anchor_index)
+    np.testing.assert_allclose(objects.z_where, expected.z_where, 0, 1e-5)
+    np.testing.assert_allclose(objects.scores, expected.scores, 0, 1e-5)
     with pytest.raises(InputError, match="a detector has no decoder to export"):
         export_model(detector, tmp_path / "decoder.onnx", "decoder")
 

@@ -1,4 +1,4 @@
-"""ONNX files that are not what `ssdir export` writes: each is one sentence, and none is run before it is known."""
+"""ONNX files that `ssdir export` has not written are refused in one sentence, before they are run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ABOUT: dict[str, Any] = {
     "ssdir_version": "1",
     "fingerprint": "weights",
 }
-FOUND: dict[str, NDArray[Any]] = {
+DETECTIONS: dict[str, NDArray[Any]] = {
     "image_index": np.array([0, 1], np.int64),
     "z_where": np.full((2, 4), 0.5, np.float32),
     "scores": np.array([0.75, 1], np.float32),
@@ -49,11 +49,13 @@ def encoder(
     about: object = ABOUT,
     images: tuple[int, list[Any]] = (TensorProto.UINT8, ["images", "height", "width", 3]),
 ) -> ModelProto:
-    """A graph that detects `FOUND` in whatever images, but for some outputs: changed, or None for left out."""
-    found = {name: values for name, values in {**FOUND, **(changes or {})}.items() if values is not None}
+    """Returns a graph that outputs `DETECTIONS` for any images; `changes` replaces outputs, or removes them."""
+    outputs_by_name = {
+        name: values for name, values in {**DETECTIONS, **(changes or {})}.items() if values is not None
+    }
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values))
-        for name, values in found.items()
+        for name, values in outputs_by_name.items()
     ]
     inputs = [
         helper.make_tensor_value_info("images", *images),
@@ -61,7 +63,7 @@ def encoder(
     ]
     outputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values.dtype), [None] * values.ndim)
-        for name, values in found.items()
+        for name, values in outputs_by_name.items()
     ]
     default = numpy_helper.from_array(np.array(0.5, np.float32), "score_threshold")
     graph = helper.make_graph(nodes, "fake", inputs, outputs, [default])
@@ -77,10 +79,10 @@ def opened(model: ModelProto, folder: Path) -> OnnxEncoder:
 
 
 def test_an_encoder_made_by_hand_is_run(tmp_path: Path) -> None:
-    found = opened(encoder(), tmp_path).encode_pixels(PIXELS)
-    for name, values in FOUND.items():
-        np.testing.assert_array_equal(getattr(found, name), values)
-    assert found.batch_size == 2
+    objects = opened(encoder(), tmp_path).encode_pixels(PIXELS)
+    for name, values in DETECTIONS.items():
+        np.testing.assert_array_equal(getattr(objects, name), values)
+    assert objects.batch_size == 2
 
 
 @pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("", 0), ("4,2", 0)])
@@ -195,11 +197,11 @@ def test_what_comes_out_is_checked(tmp_path: Path, name: str, values: NDArray[An
     fake = opened(encoder({name: values}), tmp_path)
     with pytest.raises(InputError, match=rf"m.onnx' gave wrong objects: {sentence}"):
         fake.encode_pixels(PIXELS)
-    assert ObjectArrays(batch_size=2, **FOUND).problem(2, DIM) is None
+    assert ObjectArrays(batch_size=2, **DETECTIONS).problem(2, DIM) is None
 
 
 def test_what_fails_while_it_runs_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A tensor of 40 GB, which is refused before it takes any memory."""
+    """The graph makes a tensor of 40 GB, which is refused before it takes any memory."""
     model = encoder({"z_depth": None})
     model.graph.node.extend(
         [

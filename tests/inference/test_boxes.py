@@ -25,32 +25,32 @@ def predictor(tiny_model_dir: Path) -> Predictor:
 
 @pytest.fixture
 def images() -> list[Any]:
-    """Of different sizes, as array and as PIL image."""
+    """Returns images of different sizes, as arrays and as a PIL image."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in [*SIZES, (64, 64)]]
     return [pictures[0], Image.fromarray(pictures[1]), pictures[2]]
 
 
-def test_own_boxes_have_the_codes_that_found_ones_have(predictor: Predictor, images: list[Any]) -> None:
-    found = predictor.encode(images, 0.5)
-    assert min(found.counts.tolist()) > 0
-    pixels = [part.boxes_px(size).numpy() for part, size in zip(found.split(), [*SIZES, (64, 64)], strict=True)]
+def test_given_boxes_have_the_embeddings_of_equal_detections(predictor: Predictor, images: list[Any]) -> None:
+    detected = predictor.encode(images, 0.5)
+    assert min(detected.counts.tolist()) > 0
+    pixels = [part.boxes_px(size).numpy() for part, size in zip(detected.split(), [*SIZES, (64, 64)], strict=True)]
     again = predictor.encode(images, boxes=pixels, box_unit="pixels")
-    relative = predictor.encode(images, boxes=[part.boxes for part in found.split()], box_unit="relative")
-    assert again.image_index.tolist() == found.image_index.tolist()
+    relative = predictor.encode(images, boxes=[part.boxes for part in detected.split()], box_unit="relative")
+    assert again.image_index.tolist() == detected.image_index.tolist()
     # The model itself, asked about its own boxes, is the oracle for every row.
-    expected = predictor.model.embed(predictor.prepare(images), found)
+    expected = predictor.model.embed(predictor.prepare(images), detected)
     for objects in (again, relative):
         assert objects.z_what is not None
         assert expected.z_what is not None
         torch.testing.assert_close(objects.z_what, expected.z_what, rtol=1e-3, atol=1e-4)
-    # Where the anchor that found the object is also the one that fits it best, nothing changes at all.
+    # Where the anchor that detected the object is also the one that fits it best, nothing changes at all.
     assert again.anchor_index is not None
-    same = again.anchor_index == found.anchor_index
+    same = again.anchor_index == detected.anchor_index
     assert same.any()
     assert again.z_what is not None
-    assert found.z_what is not None
-    torch.testing.assert_close(again.z_what[same], found.z_what[same], rtol=1e-3, atol=1e-4)
+    assert detected.z_what is not None
+    torch.testing.assert_close(again.z_what[same], detected.z_what[same], rtol=1e-3, atol=1e-4)
 
 
 def test_rows_stay_aligned_over_batches_and_images_without_boxes(predictor: Predictor, images: list[Any]) -> None:

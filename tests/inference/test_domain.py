@@ -22,7 +22,7 @@ from ssdir.objects import Objects, Scene
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scattered digits, on which `tiny-digits` was not trained."""
+    """Writes scattered digits on which `tiny-digits` was not trained."""
     folder = tmp_path_factory.mktemp("digits") / "data"
     write_scatter(folder, "digits", ScatterConfig(train=1, val=40, test=12, seed=7))
     return folder
@@ -53,7 +53,7 @@ def test_a_quarter_of_the_images_with_objects_must_be_unlike(errors: list[float]
         assert "unlike those that 'mine' was trained on" in sentence
 
 
-def test_the_shipped_model_of_digits_knows_digits_from_a_photograph(
+def test_the_shipped_model_of_digits_distinguishes_digits_from_a_photograph(
     digits: Path, picture: NDArray[np.uint8]
 ) -> None:
     model = ssdir.load("tiny-digits", "cpu")

@@ -1,4 +1,4 @@
-"""Images in other storages: encoded as local ones are, fetched ahead, and skipped or refused one by one."""
+"""Images in other storages are encoded as local ones are, fetched ahead, and skipped or refused one by one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def predictor(tiny_model_dir: Path) -> Predictor:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Path:
-    """A folder of images, one of them damaged."""
+    """Writes a folder of images, one of them damaged."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "images"
     folder.mkdir()
@@ -46,7 +46,7 @@ def local(tmp_path: Path) -> Path:
 
 
 def uploaded(local: Path, folder: Location) -> list[Location]:
-    """The same images elsewhere, and one that is missing."""
+    """Uploads the same images, and returns their locations and one of a missing image."""
     for name in NAMES:
         write_bytes(join(folder, name), (local / name).read_bytes())
     return [join(folder, name) for name in [*NAMES, "missing.png"]]
@@ -108,7 +108,7 @@ def test_frames_of_a_video_elsewhere_are_encoded(predictor: Predictor, tmp_path:
 def test_a_storage_that_fails_ends_the_encoding(
     predictor: Predictor, local: Path, s3_access: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """No image of it is skipped: the next run may be able to read them all."""
+    """No image of a failing storage is skipped, because the next run may be able to read them all."""
     use_environment(monkeypatch, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", HOME=str(tmp_path))
     paths: list[Location] = [local / NAMES[0], "s3://bucket/a.png"]
     for readers in (0, 2):
@@ -155,7 +155,7 @@ def test_the_command_encodes_a_list_of_uris(
     assert f"skipped: '{uris[6]}' does not exist" in result.stderr
 
 
-def test_the_command_says_what_is_wrong_with_a_storage(
+def test_the_command_reports_what_is_wrong_with_a_storage(
     tiny_model_dir: Path, s3_access: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def refusal(images: str) -> str:

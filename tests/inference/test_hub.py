@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub, without the Hub: what would be sent and fetched is a folder."""
+"""Models of the Hugging Face Hub are uploaded to, and downloaded from, a folder in place of the Hub."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_a_pushed_model_is_loaded_back_as_it_was(
         Predictor.from_pretrained("ada/tiny", revision="v1"),
         Predictor.from_pretrained(folder),
     ):
-        found = loaded.encode(picture)
-        assert found.z_what is not None
+        objects = loaded.encode(picture)
+        assert objects.z_what is not None
         assert expected.z_what is not None
-        torch.testing.assert_close(found.z_what, expected.z_what, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(objects.z_what, expected.z_what, rtol=1e-4, atol=1e-5)
     assert [asked["revision"] for asked in hub.asked] == [None, "v1"]
     assert set(hub.asked[0]["allow_patterns"]) == {"README.md", "config.json", "model.safetensors"}
 
@@ -46,7 +46,7 @@ def test_a_saved_model_is_a_model_folder(tiny_model_dir: Path, tmp_path: Path) -
     assert ssdir.load(tmp_path / "saved", "cpu").class_names == ["cat", "dog", "eel"]
 
 
-def test_without_the_hub_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_hub_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="out of reach, and there is no copy in the cache"):
         Predictor.from_pretrained("ada/tiny", cache_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""Models whose images keep their proportions: boxes are those of the image, the same from every engine."""
+"""Models with letterboxed images return boxes of the original image, the same from every engine."""
 
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def test_reconstructions_show_the_image_without_padding(predictor: Predictor, pi
         seen = encode_image(predictor, picture, "picture")
         stretched = Predictor(build_tiny_model(CLASS_NAMES)).prepare(picture)[0]
         assert torch.equal(seen.square, stretched)
-        # Decoded where the objects lie in the padded square, the image's part of it is the same picture, smaller.
+        # The image's part of the scene that is decoded in the padded square is the same picture, smaller.
         prepared = predictor.prepare(picture)
         square = predictor.decode(predictor.encode_batch(prepared)).reconstructions[0]
         height, width = (side * 64 // max(picture.shape) for side in picture.shape[:2])
@@ -140,10 +140,10 @@ def test_reconstructions_show_the_image_without_padding(predictor: Predictor, pi
 def test_metrics_are_those_of_the_original_images(
     predictor: Predictor, pictures: list[Picture], files: list[Path]
 ) -> None:
-    found = predictor.encode(pictures)
+    detected = predictor.encode(pictures)
     sizes = np.array([picture.shape[:2] for picture in pictures])
     # Every other detection, moved by a tenth of its size, is a true object.
-    true = found[torch.arange(0, len(found), 2)]
+    true = detected[torch.arange(0, len(detected), 2)]
     image = true.image_index.numpy()
     boxes_px = true.boxes.numpy() * np.tile(sizes[image][:, ::-1], 2)
     boxes_px += 0.1 * (boxes_px[:, 2:] - boxes_px[:, :2])[:, [0, 1, 0, 1]]

@@ -1,4 +1,4 @@
-"""A photograph makes the same input of the network, whatever it comes in and whatever it is for."""
+"""A photograph gives the network the same input in every file format and for every purpose."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ssdir.studio.images import encode_image, read_upload
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two photographs of 640 x 427 as JPEG, PNG and WebP, one also on its side and four times as large."""
+    """Writes two photographs of 640 x 427 as JPEG, PNG and WebP, one also turned and four times as large."""
     folder, paths = tmp_path_factory.mktemp("photographs"), []
     for number, pixels in enumerate(load_sample_images().images):
         picture = Image.fromarray(pixels)

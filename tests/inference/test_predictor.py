@@ -143,8 +143,8 @@ def test_tensor_of_the_models_size_is_taken_as_it_is(predictor: Predictor) -> No
     assert_equal(predictor.encode(images), predictor.model.encode(images))
 
 
-def test_a_batch_costs_as_many_steps_of_python_as_an_image(predictor: Predictor, picture: Picture) -> None:
-    """Selection, suppression (below 1,000 boxes: `keep_best`) and reading the codes take all images at once."""
+def test_a_batch_takes_as_many_python_calls_as_an_image(predictor: Predictor, picture: Picture) -> None:
+    """Selection, suppression (below 1,000 boxes: `keep_best`) and embedding process all images at once."""
     threshold = predictor.encode(picture, THRESHOLD).scores.sort(descending=True).values[:5].min().item()
 
     def calls(count: int) -> int:
@@ -187,7 +187,7 @@ def test_batch_of_arrays(predictor: Predictor, picture: Picture) -> None:
 
 
 def test_boxes_fit_an_image_that_is_not_square(predictor: Predictor, picture: Picture) -> None:
-    """The oracle: the picture squashed by hand, its boxes scaled by hand."""
+    """The oracle squashes the picture and scales its boxes by hand."""
     squashed = predictor.prepare(picture)
     x1, y1, x2, y2 = predictor.model.encode(squashed, THRESHOLD).boxes.T
     boxes = predictor.encode(picture, THRESHOLD).boxes_px((60, 90))
@@ -331,7 +331,7 @@ def test_options_are_checked(predictor: Predictor) -> None:
 
 
 def odd_images(folder: Path, picture: Picture) -> dict[str, tuple[Path, tuple[int, int]]]:
-    """Files of every kind, with their upright (height, width)."""
+    """Writes files of every kind; returns each with its (height, width) after the EXIF orientation is applied."""
     rgb = Image.fromarray(picture)
     exif = Image.Exif()
     exif[0x0112] = 6  # Turned by a quarter.

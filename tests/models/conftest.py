@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 @pytest.fixture
 def network_file(tmp_path: Path) -> Callable[..., str]:
-    """Writes the weights of one of timm's networks, and returns the file."""
+    """Returns a function that writes the weights of one of timm's networks, and returns the file's path."""
 
     def write(name: str = "test_resnet", suffix: str = ".safetensors", **options: Any) -> str:
         state, path = timm.create_model(name, **options).state_dict(), tmp_path / f"{name}{suffix}"

@@ -52,7 +52,7 @@ def test_transformers_are_made_for_the_images_of_the_detector(name: str) -> None
         assert detector.encode(images, score_threshold=0.0).batch_size == 1
 
 
-def test_what_takes_no_images_of_a_size_is_told() -> None:
+def test_a_backbone_for_other_image_sizes_is_refused() -> None:
     with pytest.raises(InputError, match=r"'efficientformer_l1' takes no images of 128×128 pixels"):
         build_backbone(TimmConfig(name="efficientformer_l1"), 128).feature_sizes(128)
 

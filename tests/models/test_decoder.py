@@ -33,7 +33,7 @@ def test_no_objects_decode_to_none(upsampling: Upsampling, norm: bool) -> None:
 
 
 def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
-    """The paper's transposed convolutions, one after the other: before the split into colour and alpha."""
+    """Applies the paper's transposed convolutions in turn, up to the split into colour and alpha."""
     side = round(decoder.cells**0.5)
     cells = decoder.stem(z_what[:, :, None, None]).relu().reshape(len(z_what), decoder.cells, -1)
     pictures = torch.zeros(len(z_what), cells.shape[2], side, side)
@@ -51,7 +51,7 @@ def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_a_smooth_start_has_no_pattern_but_can_learn_any(norm: bool) -> None:
+def test_icnr_initialisation_has_no_pattern_but_can_learn_any(norm: bool) -> None:
     config = DecoderConfig(stem=8, grid=2, channels=(8, 6), norm=norm, icnr=True)
     decoder = WhatDecoder(5, config)
     pictures, _ = decoder(torch.randn(6, 5))
@@ -89,7 +89,7 @@ def test_decoding_equals_convolutions(alpha: bool, norm: bool, grid: Literal[1, 
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_bilinear_decoding_equals_plain_layers(norm: bool) -> None:
-    """The same layers one by one, in the usual memory format, with layer norm over all of an object's map."""
+    """Plain layers in the default memory format, with layer norm over an object's whole map, give the same."""
     config = DecoderConfig(upsampling="bilinear", stem=6, grid=4, channels=(8, 4), alpha=True, norm=norm)
     decoder = build_decoder(5, config)
     assert isinstance(decoder, BilinearDecoder)
@@ -112,7 +112,7 @@ def test_bilinear_decoding_equals_plain_layers(norm: bool) -> None:
 
 @pytest.mark.parametrize(("upsampling", "mixes"), [("transposed", False), ("bilinear", True)])
 def test_only_bilinear_upsampling_mixes_neighbouring_cells(upsampling: Upsampling, mixes: bool) -> None:
-    """Each of 2×2 cells of the start has a quarter of the picture; a grid shows where quarters do not mix."""
+    """Each of the first 2×2 cells decodes to one quarter of the picture, unless upsampling mixes cells."""
     config = DecoderConfig(upsampling=upsampling, stem=6, grid=2, channels=(8, 8))
     decoder = build_decoder(4, config)
     weight = decoder.stem.weight

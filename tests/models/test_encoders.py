@@ -17,7 +17,7 @@ from ssdir.ops.glimpses import crop_glimpses
 
 CHANNELS = (5, 7)
 SIDES = (4, 2)
-NUM_TOLD = 48
+NUM_REFINER_FEATURES = 48
 
 
 def pyramid() -> list[Tensor]:
@@ -26,10 +26,10 @@ def pyramid() -> list[Tensor]:
 
 
 def aligned(size: int = 4, **options: Any) -> AlignedEncoder:
-    """Of two anchors per cell."""
+    """Builds an aligned encoder for two anchors per cell."""
     config = AlignedEncoderConfig(latent_dim=3, samples=size, hidden_channels=6, mlp_channels=8, **options)
-    num_told = NUM_TOLD if config.refiner_features else 0
-    return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], 2, num_told)
+    num_refiner_features = NUM_REFINER_FEATURES if config.refiner_features else 0
+    return AlignedEncoder(CHANNELS, config, [side**2 for side in SIDES], 2, num_refiner_features)
 
 
 def test_cells_are_in_order_of_level_row_column() -> None:
@@ -90,24 +90,27 @@ def test_objects_can_be_read_from_all_levels() -> None:
     assert not torch.allclose(encoder.net(crops[0]), encoder.net(crops[0] + crops[1]))
 
 
-def test_each_halving_after_the_first_doubles_the_channels() -> None:
+def test_each_downsampling_after_the_first_doubles_the_channels() -> None:
     net = aligned(size=9, num_downsamples=3).net
     convolutions = [layer for layer in net if isinstance(layer, nn.Conv2d)]
     assert [conv.out_channels for conv in convolutions] == [6, 12, 24]
     assert net(torch.rand(5, 6, 9, 9)).shape == (5, 4)  # 9, 5, 3 and 2 samples to each side
 
 
-def test_what_the_detector_tells_of_an_object_joins_what_is_read() -> None:
-    features, told = pyramid(), torch.rand(3, NUM_TOLD, generator=torch.Generator().manual_seed(1))
+def test_refiner_features_are_added_to_the_features_of_an_object() -> None:
+    features, refiner_features = (
+        pyramid(),
+        torch.rand(3, NUM_REFINER_FEATURES, generator=torch.Generator().manual_seed(1)),
+    )
     image_index, anchor_index = torch.tensor([0, 1, 1]), torch.tensor([39, 0, 35])
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3], [0.4, 0.5, 0.9, 1.0]])
     encoder = aligned(refiner_features=True)
     assert encoder.told is not None
-    what, depth = encoder(features, image_index, anchor_index, boxes, told)
+    what, depth = encoder(features, image_index, anchor_index, boxes, refiner_features)
     *reading, norm, activation, last = encoder.net
     for m, level in enumerate([1, 0, 1]):
         seen = crop_glimpses(encoder.inputs[level](features[level]), boxes[[m]], image_index[[m]], 4)
-        hidden = nn.Sequential(*reading)(seen) + told[m] @ encoder.told.weight.T
+        hidden = nn.Sequential(*reading)(seen) + refiner_features[m] @ encoder.told.weight.T
         expected = last(activation(norm(hidden)))[0]
         torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
 
@@ -118,7 +121,7 @@ def test_options_of_boxes_are_unknown_to_an_encoder_of_cells(option: dict[str, A
         PyramidEncoderConfig(**option)
 
 
-def test_codes_follow_the_box_and_not_its_place() -> None:
+def test_embeddings_depend_on_the_content_of_a_box_and_not_on_its_place() -> None:
     encoder = aligned()
     g = torch.Generator().manual_seed(0)
     tile = torch.rand(1, 5, 4, 4, generator=g)
@@ -129,7 +132,7 @@ def test_codes_follow_the_box_and_not_its_place() -> None:
     assert not torch.allclose(what[0], what[2], rtol=1e-2)
 
 
-def test_no_objects_have_no_codes() -> None:
+def test_no_objects_have_no_embeddings() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     what, depth = aligned()(pyramid(), none, none, torch.zeros(0, 4))
     assert (what.shape, depth.shape) == ((0, 3), (0,))

@@ -1,4 +1,4 @@
-"""The glimpse VAE: SSDIR, but for the encoder."""
+"""Tests of the glimpse VAE, which differs from SSDIR in the encoder alone."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def glimpse_vae() -> GlimpseVAE:
         return GlimpseVAE(config, NAMES, tiny_detector().requires_grad_(False)).eval()
 
 
-def test_it_finds_what_its_detector_finds_and_reads_it_from_the_image() -> None:
+def test_it_embeds_what_its_detector_detects_from_the_image() -> None:
     model, images = glimpse_vae(), noise(3)
     objects = model.encode(images)
     detected = model.detector.encode(images)
     assert torch.equal(objects.z_where, detected.z_where)
     assert objects.z_what is not None
     assert objects.z_what.shape == (len(detected), 6)
-    # What lies outside of every box changes no code.
+    # Pixels outside every box change no embedding.
     inside = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
     boxes = truth(1, 1, 1)
-    codes = model.embed(images, boxes).z_what
+    embeddings = model.embed(images, boxes).z_what
     for image, (x1, y1, x2, y2) in enumerate(boxes.boxes_px((SIZE, SIZE)).tolist()):
         inside[image, max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = True
     other = torch.where(inside[:, None], images, 1 - images)
-    torch.testing.assert_close(model.embed(other, boxes).z_what, codes)
+    torch.testing.assert_close(model.embed(other, boxes).z_what, embeddings)
     elsewhere = torch.where(inside[:, None], 1 - images, images)
-    assert not torch.allclose(model.embed(elsewhere, boxes).z_what, codes, atol=1e-2)
+    assert not torch.allclose(model.embed(elsewhere, boxes).z_what, embeddings, atol=1e-2)
 
 
 def test_a_whole_pixel_box_of_the_glimpses_size_is_cut_out_as_it_is() -> None:
-    """Against plain slicing, an oracle where nothing is resampled."""
+    """The oracle is plain slicing, which is exact where nothing is resampled."""
     model, images = glimpse_vae(), noise(1)
     box = torch.tensor([[8 + 8, 20 + 8, 16, 16]]) / SIZE
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, box)
@@ -100,7 +100,7 @@ def test_saved_and_loaded_by_its_kind(tmp_path: Path) -> None:
     assert not torch.allclose(first.z_what, second.z_what)
 
 
-def test_recipes_say_which_model() -> None:
+def test_recipes_select_the_model() -> None:
     recipe = read_recipe("tiny-glimpses")
     assert isinstance(recipe.model, GlimpseVAEConfig)
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
@@ -112,7 +112,7 @@ def test_recipes_say_which_model() -> None:
 
 
 def test_it_differs_from_tiny_in_nothing_but_the_encoder() -> None:
-    """So that the comparison is of single shot and glimpses, and of nothing else."""
+    """The preset differs in the encoder alone, so that a comparison is of single shot and glimpses alone."""
     ours, theirs = (read_recipe(name).model_dump() for name in ("tiny", "tiny-glimpses"))
     for recipe in (ours, theirs):
         recipe.pop("name")

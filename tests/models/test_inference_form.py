@@ -1,4 +1,4 @@
-"""The form for inference gives what the model gives, with less work."""
+"""The inference form of a model gives the same results with less computation."""
 
 import copy
 
@@ -29,7 +29,7 @@ BACKBONES = [
 
 
 def trained_norms(model: nn.Module) -> None:
-    """Statistics and affine parameters as after training; new ones would hardly change anything."""
+    """Sets statistics and affine parameters as after training; initial ones would hardly change anything."""
     g = torch.Generator().manual_seed(3)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         for tensor, low, high in [(norm.running_mean, -0.3, 0.3), (norm.running_var, 0.5, 2.0)]:
@@ -69,9 +69,9 @@ def test_objects_are_the_same(changes: dict[str, object]) -> None:
     fast = inference_form(model)
     assert_same_objects(fast.embed(noise(3), truth(2, 0, 3)), model.embed(noise(3), truth(2, 0, 3)))
     # Thresholds leave nothing within rounding of them in these images.
-    found = model.encode(noise(3))
-    assert len(found)
-    assert_same_objects(fast.encode(noise(3)), found)
+    objects = model.encode(noise(3))
+    assert len(objects)
+    assert_same_objects(fast.encode(noise(3)), objects)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_models()))
@@ -115,7 +115,7 @@ def test_weights_have_their_channels_last() -> None:
 
 
 class Reversed(nn.Sequential):
-    """Layers in the opposite order."""
+    """A sequence of layers that are applied in the opposite order."""
 
     def forward(self, images: Tensor) -> Tensor:
         for layer in reversed(self):

@@ -113,7 +113,7 @@ def test_files_are_json_and_safetensors_alone(saved: Path) -> None:
     assert header["description"] == "a test"
 
 
-def test_what_is_no_model_is_told_for_what_it_is(tmp_path: Path) -> None:
+def test_the_message_for_what_is_no_model_states_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     with pytest.raises(InputError, match="is a file: give a model's folder"):
         load_model(tmp_path / "model.onnx")
@@ -372,11 +372,11 @@ def test_random_encoder_keeps_the_detector_alone(clone: bool, encoder: dict[str,
             for parameter in model.backbone.parameters():
                 parameter.add_(0.1)
     floor, again = random_encoder(model, seed=3), random_encoder(model, seed=3)
-    found, objects = floor.encode(images), model.encode(images)
-    assert torch.equal(found.z_where, objects.z_where)
-    assert found.z_what is not None
-    assert not torch.allclose(found.z_what, objects.z_what)  # type: ignore[arg-type]
-    assert_same_objects(found, again.encode(images), atol=0)
+    baseline_objects, objects = floor.encode(images), model.encode(images)
+    assert torch.equal(baseline_objects.z_where, objects.z_where)
+    assert baseline_objects.z_what is not None
+    assert not torch.allclose(baseline_objects.z_what, objects.z_what)  # type: ignore[arg-type]
+    assert_same_objects(baseline_objects, again.encode(images), atol=0)
 
 
 def test_seeding_leaves_the_generator_alone() -> None:

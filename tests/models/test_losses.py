@@ -10,7 +10,7 @@ from ssdir.models.losses import laplacian_l1
 
 
 def pyramid(picture: NDArray[np.float32], levels: int) -> list[NDArray[np.float32]]:
-    """The details of a picture (S, S, C) at each level, by OpenCV."""
+    """Returns the details of a picture (S, S, C) at each level, by OpenCV."""
     details = []
     for _ in range(levels):
         side = picture.shape[0]

@@ -1,4 +1,4 @@
-"""The memory of tracks."""
+"""Tests of the memory of tracks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATENT = 6
 
 
 def random_memory(seed: int = 0) -> TrackMemory:
-    """Untrained, with weights that make views count differently."""
+    """Returns an untrained memory, whose weights make views count differently."""
     torch.manual_seed(seed)
     memory = TrackMemory(LATENT, MemoryConfig(hidden=8))
     torch.nn.init.normal_(memory.weigh[-1].weight)  # type: ignore[arg-type]
@@ -39,7 +39,7 @@ def random_views(tracks: int = 4, frames: int = 7, seed: int = 0) -> TrackViews:
 
 @torch.no_grad()
 def test_frame_by_frame_equals_the_whole_clip() -> None:
-    """State in, state out: what `remember` is given and returns is all that a track carries."""
+    """The memory that `remember` takes and returns is a track's whole state."""
     memory, views = random_memory(), random_views()
     whole = memory.follow(views)
     for track in range(len(views.seen)):
@@ -91,7 +91,7 @@ def clip_with_hidden_views(tracks: int, frames: int) -> tuple[TrackViews, Tensor
 
 
 def test_hidden_views_come_to_count_little() -> None:
-    """It learns without being given what is hidden: the gain falls, and the memory stays with the object."""
+    """The memory learns without labels of hidden views: their weight falls, and it stays with the object."""
     torch.manual_seed(0)
     memory = TrackMemory(LATENT, MemoryConfig(hidden=16))
     views, _ = clip_with_hidden_views(64, 10)
@@ -138,7 +138,7 @@ def test_models_without_a_memory_are_as_they_were(tiny_model_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny-mnist", "tiny-digits", "photos"])
 def test_shipped_models_have_the_fingerprints_that_they_were_written_with(name: str) -> None:
-    """`load_model` compares them with those of the weights as this version names and counts them."""
+    """`load_model` compares stored fingerprints with those of the weights as this version names them."""
     assert load_model(name).config.model_dump()["memory"] is None
 
 
@@ -173,7 +173,7 @@ def test_initial_weights_of_all_else_do_not_depend_on_the_memory(tiny_model_dir:
         torch.testing.assert_close(with_memory[name], weights, rtol=0, atol=0)
 
 
-def test_an_exported_file_leaves_the_memory_out_and_says_so(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_an_exported_file_leaves_the_memory_out_with_a_note(tiny_model_dir: Path, tmp_path: Path) -> None:
     frame_model = load_model(tiny_model_dir)
     assert isinstance(frame_model, SSDIR)
     config = frame_model.config.model_copy(update={"memory": MemoryConfig(hidden=8)})

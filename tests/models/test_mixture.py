@@ -1,4 +1,4 @@
-"""The mixture prior of `z_what`: its divergence, the agreement of classes, and models that have it."""
+"""Tests of the mixture prior of `z_what`: its divergence, the agreement of classes, and models that have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control: what a detector's features know of an object, reduced to the size of a code."""
+"""Tests of the baseline that reduces the detector's pooled features to the size of an embedding."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def fitted() -> PooledFeatures:
     return model
 
 
-def test_codes_are_principal_components_of_standardised_features() -> None:
-    """Against a singular value decomposition; the sign of a component is anyone's choice."""
+def test_embeddings_are_principal_components_of_standardised_features() -> None:
+    """The oracle is a singular value decomposition; the sign of a component is arbitrary."""
     model, images, boxes = pooled_features(), noise(8), truth(*[6] * 8)
     rows = features(model, images, boxes).double().numpy()
     share = model.fit(torch.from_numpy(rows).float(), seed=0)
@@ -48,14 +48,14 @@ def test_codes_are_principal_components_of_standardised_features() -> None:
     standardised = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1)
     left, values, _ = np.linalg.svd(standardised, full_matrices=False)
     oracle = left[:, :D] * values[:D]
-    codes = model.embed(images, boxes).z_what
-    assert codes is not None
-    np.testing.assert_allclose(np.abs(codes.numpy()), np.abs(oracle), atol=2e-3)
+    z_what = model.embed(images, boxes).z_what
+    assert z_what is not None
+    np.testing.assert_allclose(np.abs(z_what.numpy()), np.abs(oracle), atol=2e-3)
     assert share == pytest.approx((values[:D] ** 2).sum() / (values**2).sum(), abs=1e-4)
     assert int(model.num_fitted) == 48
 
 
-def test_codes_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
+def test_embeddings_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
     images, boxes = noise(2), truth(2, 2)
     with torch.autocast("cpu", torch.bfloat16):
         half = fitted.embed(images, boxes).z_what
@@ -66,7 +66,7 @@ def test_codes_are_single_in_bfloat16(fitted: PooledFeatures) -> None:
     assert (half - whole).abs().mean() < 0.1 * whole.abs().mean()
 
 
-def test_it_finds_what_its_detector_finds_and_knows_neither_depth_nor_spread(fitted: PooledFeatures) -> None:
+def test_it_embeds_what_its_detector_detects_without_depth_or_scale(fitted: PooledFeatures) -> None:
     images = noise(3)
     objects, detected = fitted.encode(images), fitted.detector.encode(images)
     assert len(objects)
@@ -107,13 +107,13 @@ def test_fewer_objects_than_components_leave_zeros() -> None:
     model, images, boxes = pooled_features(), noise(2), truth(2, 2)
     # Four points span three directions.
     assert model.fit(features(model, images, boxes), seed=0) == pytest.approx(1)
-    codes = model.embed(images, boxes).z_what
-    assert codes is not None
-    assert codes[:, :3].abs().amax(dim=0).min() > 0.1
-    torch.testing.assert_close(codes[:, 3:], torch.zeros(4, D - 3), atol=1e-3, rtol=0)
+    z_what = model.embed(images, boxes).z_what
+    assert z_what is not None
+    assert z_what[:, :3].abs().amax(dim=0).min() > 0.1
+    torch.testing.assert_close(z_what[:, 3:], torch.zeros(4, D - 3), atol=1e-3, rtol=0)
 
 
-def test_what_cannot_be_is_one_sentence(fitted: PooledFeatures) -> None:
+def test_invalid_fits_are_refused_in_one_sentence(fitted: PooledFeatures) -> None:
     with pytest.raises(InputError, match="not fitted: go on with its training"):
         pooled_features().encode(noise(1))
     with pytest.raises(ValueError, match="at least two objects, got 1"):
@@ -129,7 +129,7 @@ def test_it_has_no_decoder_and_no_random_floor(fitted: PooledFeatures) -> None:
 
 
 def test_its_preset_differs_from_tiny_in_nothing_but_the_representation() -> None:
-    """So that both have the same detector, weight by weight, and codes of one size."""
+    """Both have the same detector, weight by weight, and embeddings of one size."""
     ours, theirs = read_recipe("tiny-pooled"), read_recipe("tiny")
     assert ours.model.ssd == theirs.model.ssd
     assert ours.model.latent_dim == theirs.model.latent_dim

@@ -28,8 +28,8 @@ def test_schedule_back_in_time_is_refused() -> None:
 def test_bernoulli_kl_against_a_hand_computed_value() -> None:
     # 0.8 log(0.8 / 0.1) + 0.2 log(0.2 / 0.9)
     expected = 0.8 * log(8) + 0.2 * log(2 / 9)
-    found = bernoulli_kl(torch.tensor([log(4.0)]), 0.1)
-    torch.testing.assert_close(found, torch.tensor([expected]))
+    kl = bernoulli_kl(torch.tensor([log(4.0)]), 0.1)
+    torch.testing.assert_close(kl, torch.tensor([expected]))
 
 
 def test_bernoulli_kl_against_its_sum_and_zero_at_the_prior() -> None:

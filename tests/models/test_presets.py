@@ -20,7 +20,7 @@ from .tiny import NAMES, truth
 
 
 def step(model: nn.Module, loss: Tensor) -> set[str]:
-    """Names of the trainable parameters that one optimiser step on a loss has changed."""
+    """Returns the names of the trainable parameters that one optimiser step on a loss changes."""
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     loss.backward()
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3).step()

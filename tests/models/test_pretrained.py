@@ -1,4 +1,4 @@
-"""Networks with pretrained weights: where these come from, and that they are the right ones."""
+"""Networks with pretrained weights load them from the right place, and compute what their authors published."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def packaged() -> dict[str, Tensor]:
 
 
 def lite0(state: dict[str, Tensor], images: Tensor) -> Tensor:
-    """EfficientNet-Lite0 (Tan & Le 2019, without squeeze-excitation and swish) by the package's names."""
+    """Applies EfficientNet-Lite0 (Tan & Le 2019, without squeeze-excitation and swish), by the package's names."""
 
     def layer(features: Tensor, conv: str, norm: str, stride: int = 1, activates: bool = True) -> Tensor:
         weight = state[f"{conv}.weight"]
@@ -71,7 +71,7 @@ def lite0(state: dict[str, Tensor], images: Tensor) -> Tensor:
 
 
 def photograph(name: str, side: int) -> Tensor:
-    """The middle of one of scikit-learn's photographs, float (1, 3, side, side)."""
+    """Returns the middle of one of scikit-learn's photographs, float (1, 3, side, side)."""
     pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None].float() / 255
     return F.interpolate(pixels[..., 106:533], size=(side, side), mode="bilinear", antialias=True)
 
@@ -139,23 +139,23 @@ def test_a_transformers_file_is_fitted_to_the_detectors_images(network_file: Cal
 def test_files_that_hold_no_such_weights_are_one_sentence(
     build: Callable[..., Any], network_file: Callable[..., str], tmp_path: Path
 ) -> None:
-    def told(path: str) -> str:
+    def refusal(path: str) -> str:
         with pytest.raises(InputError) as caught:
             build(TimmConfig(name="test_resnet", weights=path))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "there is no file 'nowhere.pth'" in told("nowhere.pth")
-    assert "holds other weights than those of timm's 'test_resnet'" in told(network_file("test_efficientnet"))
-    assert "holds other weights than those of timm's 'test_resnet'" in told(network_file("resnet18"))
+    assert "there is no file 'nowhere.pth'" in refusal("nowhere.pth")
+    assert "holds other weights than those of timm's 'test_resnet'" in refusal(network_file("test_efficientnet"))
+    assert "holds other weights than those of timm's 'test_resnet'" in refusal(network_file("resnet18"))
     for suffix in (".safetensors", ".pth"):
         whole = Path(network_file(suffix=suffix))
         (broken := tmp_path / f"broken{suffix}").write_bytes(whole.read_bytes()[:-5000])
-        assert f"'{broken}' cannot be read as weights (" in told(str(broken))
+        assert f"'{broken}' cannot be read as weights (" in refusal(str(broken))
     torch.save({"lr": 0.1}, tmp_path / "other.pth")
-    assert "holds no weights, but something else" in told(str(tmp_path / "other.pth"))
+    assert "holds no weights, but something else" in refusal(str(tmp_path / "other.pth"))
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")  # a pickle that could run code
-    assert "must be a .safetensors file, or a .pth file of tensors alone" in told(str(tmp_path / "module.pth"))
+    assert "must be a .safetensors file, or a .pth file of tensors alone" in refusal(str(tmp_path / "module.pth"))
 
 
 def test_part_of_a_networks_weights_is_not_enough(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_part_of_a_networks_weights_is_not_enough(tmp_path: Path) -> None:
         build_backbone(TimmConfig(name="test_resnet", weights=str(tmp_path / "part.safetensors")))
 
 
-@pytest.mark.slow  # its classifier has 120 million weights, which are drawn first
+@pytest.mark.slow  # its classifier has 120 million weights, which are initialised first
 def test_the_papers_backbone_starts_from_a_file(tmp_path: Path) -> None:
     state = vgg11_bn().state_dict()
     save_file(state, tmp_path / "vgg.safetensors")
@@ -192,7 +192,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         build_backbone(LITE0)
 
 
-def test_networks_without_weights_on_the_hub_are_told() -> None:
+def test_networks_without_weights_on_the_hub_are_refused() -> None:
     with pytest.raises(InputError, match="timm has no weights of 'test_vit4'"):
         build_backbone(TimmConfig(name="test_vit4", weights="hub"))
 
@@ -237,7 +237,7 @@ def test_images_are_normalised_as_the_network_was_trained(name: str, mean: float
 
 
 def learned(backbone: TimmBackbone) -> set[str]:
-    """The names of the weights that a training step changes, and of the statistics."""
+    """Returns the names of the weights that a training step changes, and of the statistics."""
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0)
     features = backbone.train()(torch.rand(2, 3, 64, 64))

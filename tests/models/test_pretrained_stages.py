@@ -1,4 +1,4 @@
-"""Embeddings of the stages of a pretrained network."""
+"""Tests of embeddings from the stages of a pretrained network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NETWORK = TimmConfig(name="test_efficientnet", num_levels=2, top_down=8)
 
 @pytest.fixture
 def pretrained(network_file: Callable[..., str]) -> SSDIR:
-    """Reads the stages of a network with weights of its own."""
+    """Builds a model that embeds objects from the stages of a network with weights of its own."""
     weights = network_file("test_efficientnet")
     ssd = detector_config(backbone=NETWORK.model_copy(update={"weights": weights}), score_threshold=0.0)
     encoder = AlignedEncoderConfig(

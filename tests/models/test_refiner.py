@@ -34,7 +34,7 @@ def last_layer(refiner: Refiner) -> nn.Linear:
 
 
 def rectangles(count: int, seed: int) -> tuple[Tensor, Objects]:
-    """A bright rectangle in each of some dim noisy images, and its box."""
+    """Returns dim noisy images with a bright rectangle each, and its box."""
     g = torch.Generator().manual_seed(seed)
     sides = 0.15 + 0.35 * torch.rand(count, 2, generator=g)
     boxes = torch.cat([sides / 2 + (1 - sides) * torch.rand(count, 2, generator=g), sides], dim=1)
@@ -61,7 +61,7 @@ def test_boxes_stay_as_they_are_before_it_has_learned() -> None:
     torch.testing.assert_close(refined, objects.z_where)
 
 
-def test_corrections_are_in_the_code_of_each_box() -> None:
+def test_corrections_are_encoded_relative_to_each_box() -> None:
     refiner, deltas = build(), torch.tensor([0.5, -0.25, 0.3, -0.6])
     last_layer(refiner).bias.data.copy_(deltas)
     boxes = torch.tensor([[0.4, 0.5, 0.2, 0.4], [0.5, 0.6, 0.1, 0.1]])
@@ -99,7 +99,7 @@ def test_loss_is_the_smooth_l1_of_the_correction_per_box() -> None:
     refiner = build(SMALL.model_copy(update={"copies": 2}))
     images, objects = rectangles(3, seed=4)
     torch.manual_seed(5)
-    found = refiner.loss([images], objects)["refine"].item()
+    loss = refiner.loss([images], objects)["refine"].item()
     torch.manual_seed(5)
     moves = 0.08 * torch.randn(6, 4)
     true = torch.cat([objects.z_where, objects.z_where])
@@ -109,21 +109,21 @@ def test_loss_is_the_smooth_l1_of_the_correction_per_box() -> None:
     # It corrects nothing yet.
     size = wanted.abs()
     expected = torch.where(size < 0.1, size**2 / 0.2, size - 0.05).sum() / 6
-    assert found == pytest.approx(float(expected), rel=1e-4)
+    assert loss == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_loss_without_objects_is_zero() -> None:
     assert build().loss([torch.rand(2, 3, 16, 16, requires_grad=True)], truth(0, 0))["refine"].item() == 0
 
 
-def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
+def test_a_detector_refines_its_detections_and_reads_one_finer_map() -> None:
     detector = tiny_detector(["object"], refiner=SMALL)
     assert detector.refiner is not None
     nn.init.normal_(last_layer(detector.refiner).weight)
     last_layer(detector.refiner).bias.data[2:] = 3.0  # larger, so that some overlap
     images = noise(2)
     selected = detector.select(detector(images)[1])
-    found, maps = detector.detect(images)
+    refined, maps = detector.detect(images)
     assert [feature.shape[-1] for feature in maps] == [32, 16, 8]
     assert [feature.shape[-1] for feature in detector.pyramid(maps)] == [16, 8]
     finer = detector.backbone(images, finer=True)
@@ -131,14 +131,14 @@ def test_a_detector_refines_what_it_finds_and_reads_one_finer_map() -> None:
     moved, _ = detector.refiner(finer, selected.z_where, selected.image_index)
     assert selected.scores is not None
     keep = keep_best(to_xyxy(moved), selected.scores, selected.image_index, 0.45, 200)
-    assert len(keep) < len(selected), "none was found twice"
-    torch.testing.assert_close(found.z_where, moved[keep])
-    assert not torch.allclose(found.z_where, selected.z_where[keep])
-    assert torch.equal(found.scores, selected.scores[keep])  # type: ignore[arg-type]
-    assert torch.equal(found.labels, selected.labels[keep])  # type: ignore[arg-type]
+    assert len(keep) < len(selected), "no object was detected twice"
+    torch.testing.assert_close(refined.z_where, moved[keep])
+    assert not torch.allclose(refined.z_where, selected.z_where[keep])
+    assert torch.equal(refined.scores, selected.scores[keep])  # type: ignore[arg-type]
+    assert torch.equal(refined.labels, selected.labels[keep])  # type: ignore[arg-type]
 
 
-def test_a_detector_names_what_it_finds_anew() -> None:
+def test_a_refiner_classifies_detections_again() -> None:
     detector = tiny_detector(refiner=SMALL)
     assert detector.refiner is not None
     last = last_layer(detector.refiner)
@@ -146,9 +146,9 @@ def test_a_detector_names_what_it_finds_anew() -> None:
     images = noise(2)
     _, detections = detector(images)
     selected = detector.select(detections)
-    found = detector.encode(images)
-    assert found.scores is not None
-    assert found.labels is not None
+    refined = detector.encode(images)
+    assert refined.scores is not None
+    assert refined.labels is not None
     assert len(NAMES) > 1
     maps = detector.read(images)
     _, logits = detector.refiner(maps, selected.z_where, selected.image_index)
@@ -158,7 +158,7 @@ def test_a_detector_names_what_it_finds_anew() -> None:
     chances = (1 - background[:, None]) * logits.softmax(dim=1)
     unsure = chances.amax(dim=1) < detector.config.score_threshold
     assert 0 < unsure.sum() < len(selected)
-    assert not torch.equal(chances.argmax(dim=1), selected.labels), "names are the first look's"
+    assert not torch.equal(chances.argmax(dim=1), selected.labels), "the labels are those before refinement"
     best, labels = chances[~unsure].max(dim=1)
     order = keep_best(
         to_xyxy(selected.z_where[~unsure]),
@@ -167,24 +167,24 @@ def test_a_detector_names_what_it_finds_anew() -> None:
         detector.config.suppress_above,
         200,
     )
-    torch.testing.assert_close(found.scores, best[order])
-    assert torch.equal(found.labels, labels[order])
+    torch.testing.assert_close(refined.scores, best[order])
+    assert torch.equal(refined.labels, labels[order])
 
 
-def test_what_is_found_at_a_threshold_is_what_a_lower_one_finds_above_it() -> None:
+def test_detections_at_a_threshold_are_those_of_a_lower_one_above_it() -> None:
     detector = tiny_detector(refiner=SMALL)
     assert detector.refiner is not None
     nn.init.normal_(last_layer(detector.refiner).weight[4:], std=3.0)
     more = detector.encode(noise(2), score_threshold=0.2)
     assert more.scores is not None
     for threshold in (0.4, 0.7):
-        found = detector.encode(noise(2), score_threshold=threshold)
-        assert 0 < len(found) < len(more)
-        assert_same_objects(found, more[more.scores >= threshold])
+        refined = detector.encode(noise(2), score_threshold=threshold)
+        assert 0 < len(refined) < len(more)
+        assert_same_objects(refined, more[more.scores >= threshold])
 
 
-def test_names_are_learned_at_boxes_that_are_off() -> None:
-    """Bright rectangles and dim ones."""
+def test_labels_are_learned_at_displaced_boxes() -> None:
+    """The two classes are bright and dim rectangles."""
     images, objects = rectangles(96, seed=6)
     labels = torch.arange(96) % 2
     images = images * (1 - 0.5 * labels.view(-1, 1, 1, 1))
@@ -195,7 +195,7 @@ def test_names_are_learned_at_boxes_that_are_off() -> None:
     rows, unseen = torch.arange(64), torch.arange(64, 96)
     targets = Objects(rows, 64, objects.z_where[rows], labels=labels[rows])
     assert refiner.loss([images[rows]], targets)["name"].item() == pytest.approx(math.log(2)), (
-        "it knows nothing yet"
+        "untrained, it scores all classes alike"
     )
     for _ in range(30):
         optimizer.zero_grad()
@@ -213,7 +213,7 @@ def test_a_single_class_is_not_classified() -> None:
     assert set(refiner.loss([images], objects)) == {"refine"}
 
 
-def test_codes_are_read_from_refined_boxes() -> None:
+def test_embeddings_are_read_from_refined_boxes() -> None:
     model = tiny_model(detector={"refiner": SMALL}, encoder={"kind": "aligned", "samples": 4})
     assert model.detector.refiner is not None
     nn.init.normal_(last_layer(model.detector.refiner).weight)

@@ -1,4 +1,4 @@
-"""Slot Attention: the attention step, the masks, and the objects that are read off them."""
+"""Tests of Slot Attention: the attention step, the masks, and the objects that are derived from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tiny_slots(**changes: Any) -> SlotAttention:
 
 
 class PaintedSlots(torch.nn.Module):
-    """A decoder whose slots are rectangles (x1, y1, x2, y2 in pixels), a colour, and how strongly they show."""
+    """A decoder whose slots hold a rectangle (x1, y1, x2, y2 in pixels), a colour, and the logit of its mask."""
 
     def forward(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.arange(SIDE) + 0.5
@@ -58,7 +58,7 @@ class PaintedSlots(torch.nn.Module):
 
 
 def painted(slots: Tensor) -> SlotAttention:
-    """A model that has these slots (K, 8), see `PaintedSlots`, in each image."""
+    """Returns a model that has the slots (K, 8) of `PaintedSlots` in each image."""
     model = tiny_slots(num_slots=len(slots))
 
     def same(features: Tensor, noise: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ NOWHERE = [0.0, 0, 0, 0, 1, 1, 1, 9.0]
 
 
 def naive_step(updates: SlotUpdates, slots: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One image and one slot at a time, with the equations of a GRU written out."""
+    """Updates one slot of one image at a time, with the equations of a GRU written out."""
     result = torch.zeros_like(slots)
     for b in range(len(slots)):
         queries = [updates.queries(updates.norm_slots(slot)) for slot in slots[b]]
@@ -207,8 +207,8 @@ def test_objects_of_known_slots() -> None:
     assert (scene.reconstructions[0] - colours[owner].permute(2, 0, 1)).abs().mean() < 0.03
 
 
-def test_masks_of_a_reconstruction_know_where_the_background_is_in_front() -> None:
-    """The background shows through a hole in the object, which nothing in the object's own slot says."""
+def test_masks_of_a_reconstruction_show_where_the_background_is_in_front() -> None:
+    """The background shows through a hole in the object, which the object's own slot does not encode."""
     large = [2.0, 2, 14, 14, 1, 0, 0, 9.0]
     model = painted(torch.tensor([large, BEHIND]))
     images, paint = torch.zeros(1, 3, SIDE, SIDE), model.decoder.forward

@@ -52,7 +52,7 @@ def tiny_space(**changes: Any) -> SPACE:
 
 
 def squares(B: int = 8) -> Tensor:
-    """Images with two white 6×6 px squares on black, at places of their own."""
+    """Returns images with two white 6×6 px squares on black, at random places."""
     g = torch.Generator().manual_seed(0)
     images = torch.zeros(B, 3, SIZE, SIZE)
     for image in images:
@@ -107,35 +107,35 @@ def test_mixture_likelihood_against_torch() -> None:
     g = torch.Generator().manual_seed(0)
     images, front, behind = (torch.rand(2, 3, 5, 5, generator=g) for _ in range(3))
     coverage = 0.02 + 0.96 * torch.rand(2, 1, 5, 5, generator=g)
-    found = mixture_log_likelihood(
+    log_likelihood = mixture_log_likelihood(
         gaussian_log_prob(images, front, 0.2), gaussian_log_prob(images, behind, 0.1), coverage
     )
     weights = torch.stack([coverage, 1 - coverage], dim=-1).expand(-1, 3, -1, -1, -1)
     scales = torch.tensor([0.2, 0.1]).expand(2, 3, 5, 5, 2)
     parts = Normal(torch.stack([front, behind], dim=-1), scales)
     expected = MixtureSameFamily(Categorical(probs=weights), parts).log_prob(images).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0.05)
+    torch.testing.assert_close(log_likelihood, expected, rtol=1e-3, atol=0.05)
 
 
 def test_background_likelihood_of_components_against_torch() -> None:
     torch.manual_seed(0)
     mixture = SceneMixture(THREE_BEHIND, SIZE)
     images = squares(2)
-    codes, _ = mixture._infer_masks(images, sample=False)
-    masks = mixture._break_sticks(codes)
+    latents, _ = mixture._infer_masks(images, sample=False)
+    masks = mixture._break_sticks(latents)
     torch.testing.assert_close(masks.sum(dim=1), torch.ones(2, 1, SIZE, SIZE))
     assert masks.min() >= 0
-    draw = mixture(images, sigma=0.3, sample=False)
+    background = mixture(images, sigma=0.3, sample=False)
     inputs = torch.cat([(masks + 1e-5).log(), images[:, None].expand(-1, 3, -1, -1, -1)], dim=2).flatten(0, 1)
     means = mixture.component_decoder(mixture.component_encoder(inputs)[:, :4]).sigmoid().unflatten(0, (2, 3))
-    torch.testing.assert_close(draw.pictures, (means * masks).sum(dim=1))
+    torch.testing.assert_close(background.pictures, (means * masks).sum(dim=1))
     weights = masks.expand(-1, -1, 3, -1, -1).movedim(1, -1)
     oracle = MixtureSameFamily(Categorical(probs=weights), Normal(means.movedim(1, -1), torch.tensor(0.3)))
-    torch.testing.assert_close(draw.log_likelihood, oracle.log_prob(images), rtol=1e-3, atol=1e-2)
-    assert (draw.kl > 0).all()
+    torch.testing.assert_close(background.log_likelihood, oracle.log_prob(images), rtol=1e-3, atol=1e-2)
+    assert (background.kl > 0).all()
 
 
-# The common face.
+# The interface that all models share.
 
 
 @pytest.mark.parametrize("boxes", ["window", "tight"])
@@ -155,12 +155,12 @@ def test_what_is_encoded_can_be_decoded(boxes: str, behind: SPACEBackgroundConfi
     assert not objects.labels.any()
     assert objects.z_where.min() >= 0
     assert objects.z_where.max() <= 1
-    alone, redrawn = model.decode(objects), model.reconstruct(images, objects)
-    # Objects know nothing of what was behind them; the images do.
-    assert torch.equal(redrawn.reconstructions, alone.reconstructions) == (behind.num_components == 0)
+    alone, reconstructed = model.decode(objects), model.reconstruct(images, objects)
+    # Objects do not encode the background behind them; the images show it.
+    assert torch.equal(reconstructed.reconstructions, alone.reconstructions) == (behind.num_components == 0)
     seen = Predictor(model).reconstruct(images).reconstructions
     torch.testing.assert_close(seen, model(images).reconstructions, rtol=1e-4, atol=1e-5)
-    for scene in (alone, redrawn, model(images)):
+    for scene in (alone, reconstructed, model(images)):
         assert scene.alpha is not None
         assert scene.reconstructions.shape == (3, 3, SIZE, SIZE)
         assert scene.reconstructions.min() >= 0
@@ -168,14 +168,14 @@ def test_what_is_encoded_can_be_decoded(boxes: str, behind: SPACEBackgroundConfi
         assert (scene.appearances <= scene.alpha + 1e-6).all()
 
 
-def test_scores_decide_who_is_found() -> None:
+def test_scores_decide_what_is_detected() -> None:
     model, images = tiny_space().eval(), squares(2)
-    everyone = model.encode(images, score_threshold=0)
-    assert everyone.scores is not None
-    middle = float(everyone.scores.median())
-    found = model.encode(images, score_threshold=middle)
-    assert 0 < len(found) < 32
-    torch.testing.assert_close(found.z_what, everyone[everyone.scores >= middle].z_what)
+    all_objects = model.encode(images, score_threshold=0)
+    assert all_objects.scores is not None
+    middle = float(all_objects.scores.median())
+    detected = model.encode(images, score_threshold=middle)
+    assert 0 < len(detected) < 32
+    torch.testing.assert_close(detected.z_what, all_objects[all_objects.scores >= middle].z_what)
 
 
 def test_given_boxes_keep_their_rows() -> None:
@@ -194,7 +194,7 @@ def test_given_boxes_keep_their_rows() -> None:
     assert not torch.allclose(moved.z_what, objects.z_what)
 
 
-def test_a_tight_box_is_where_the_object_is_drawn() -> None:
+def test_a_tight_box_is_where_the_object_is_decoded() -> None:
     model = tiny_space().eval()
     with torch.no_grad():
         objects = model.encode(squares(1), score_threshold=0)[:1]
@@ -206,15 +206,15 @@ def test_a_tight_box_is_where_the_object_is_drawn() -> None:
     assert scene.reconstructions[..., 14:18, 14:18].max() < 0.9
 
 
-def test_nobody_and_nothing() -> None:
+def test_images_without_objects_and_empty_batches() -> None:
     model = tiny_space().eval()
     for B in (0, 2):
-        nobody = model.encode(squares(2)[:B], score_threshold=1.0)
-        assert len(nobody) == 0
-        assert nobody.batch_size == B
-        assert nobody.z_what is not None
-        assert nobody.z_what.shape == (0, 8)
-        reconstructions = model.decode(nobody).reconstructions if B else torch.zeros(0, 3, SIZE, SIZE)
+        nothing = model.encode(squares(2)[:B], score_threshold=1.0)
+        assert len(nothing) == 0
+        assert nothing.batch_size == B
+        assert nothing.z_what is not None
+        assert nothing.z_what.shape == (0, 8)
+        reconstructions = model.decode(nothing).reconstructions if B else torch.zeros(0, 3, SIZE, SIZE)
         assert reconstructions.shape == (B, 3, SIZE, SIZE)
         assert not reconstructions.any()
 
@@ -280,7 +280,7 @@ def test_annealed_priors_follow_the_step() -> None:
     assert terms[1]["boundary"] == 0
 
 
-def test_a_fixed_mixing_weight_does_not_depend_on_what_is_drawn() -> None:
+def test_a_fixed_mixing_weight_does_not_depend_on_decoded_opacity() -> None:
     model = tiny_space(fix_alpha_steps=1, presence_prior=constant(0.5))
     model.eval().loss(squares(2))["nll"].backward()
     presence = model.grid_encoder.head.weight.grad
@@ -293,15 +293,15 @@ def test_a_fixed_mixing_weight_does_not_depend_on_what_is_drawn() -> None:
     assert model.grid_encoder.head.weight.grad[0].abs().sum() > 3 * fixed
 
 
-def test_presence_is_paid_for_by_what_is_present() -> None:
+def test_kl_of_presence_grows_with_the_present_cells() -> None:
     model = tiny_space()
     with torch.no_grad():
         model.grid_encoder.head.weight.zero_()
-        model.grid_encoder.head.bias[0] = -20  # log odds of -8.8: nobody
-        nobody = model.eval().loss(squares(1))
+        model.grid_encoder.head.bias[0] = -20  # log odds of -8.8: no object is present
+        nothing = model.eval().loss(squares(1))
         model.grid_encoder.head.bias[0] = 20
         everybody = model.loss(squares(1))
-    assert nobody["kl_what"] + nobody["kl_depth"] + nobody["kl_where"] < 0.1
+    assert nothing["kl_what"] + nothing["kl_depth"] + nothing["kl_where"] < 0.1
     assert everybody["kl_where"] > 1
     assert float(everybody["kl_present"]) == pytest.approx(16 * log(10), abs=0.1)  # all 16, against a prior of 0.1
 

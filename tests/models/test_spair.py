@@ -35,7 +35,7 @@ GRID = SPAIRGridConfig(channels=(8, 12), kernels=(4, 3), strides=(4, 2))  # 5 ×
 
 
 def tiny_spair(present_bias: float = 0.0, prior: dict[str, Any] | None = None, **changes: Any) -> SPAIR:
-    """Untrained, but its last layers are loud enough for cells to differ."""
+    """Returns an untrained model whose last layers have large enough weights for cells to differ."""
     cells = changes.pop("cells", {})
     config = SPAIRConfig(
         image_size=SIZE,
@@ -64,7 +64,7 @@ def noise(batch_size: int, seed: int = 0) -> Tensor:
 
 
 def squares(batch_size: int, seed: int = 0) -> Tensor:
-    """Two bright squares on black per image."""
+    """Returns images with two bright squares on black each."""
     g = torch.Generator().manual_seed(seed)
     images = torch.zeros(batch_size, 3, SIZE, SIZE)
     for image in images:
@@ -148,7 +148,7 @@ def test_waves_give_what_raster_order_gives(lookback: int) -> None:
 
 
 def test_without_lateral_weights_cells_are_independent() -> None:
-    """The reference reads all cells at once, and knows nothing of neighbours."""
+    """The reference encodes all cells at once, without their neighbours."""
     model, images = tiny_spair(), noise(2)
     features = model.backbone(images)
     F, context = features.shape[2], 4 * (4 + 4 + 2)
@@ -181,11 +181,11 @@ def test_samples_are_drawn_around_their_means() -> None:
     torch.manual_seed(0)
     cells = run(model, noise(1).expand(4000, -1, -1, -1), temperature=0.1)
     for name in ("where", "what"):
-        loc, scale, drawn = (getattr(cells, name + suffix) for suffix in ("_loc", "_scale", ""))
-        deviation = ((drawn - loc) / scale).flatten(1)
+        loc, scale, sample = (getattr(cells, name + suffix) for suffix in ("_loc", "_scale", ""))
+        deviation = ((sample - loc) / scale).flatten(1)
         assert deviation.mean(dim=0).abs().max() < 0.08, name
         assert (deviation.std(dim=0) - 1).abs().max() < 0.06, name
-    # Presence depends on the drawn box and code; what is drawn follows the odds on average.
+    # Presence depends on the sampled box and embedding; on average, its samples follow the odds.
     share = (cells.present > 0.5).float().mean(dim=0)
     torch.testing.assert_close(share, cells.present_logits.sigmoid().mean(dim=0), rtol=0, atol=0.04)
 
@@ -245,7 +245,7 @@ def test_before_training_boxes_are_alike_and_in_the_middle() -> None:
 
 
 def joint(log_odds: float, num_cells: int) -> dict[tuple[int, ...], float]:
-    """p(z) of every presence pattern: q^C, shared among the patterns with C objects."""
+    """Returns p(z) of every presence pattern: q^C, shared among the patterns with C objects."""
     q = 1 / (1 + 2.718281828459045**-log_odds)
     weights = [q**count for count in range(num_cells + 1)]
     return {z: weights[sum(z)] / sum(weights) / comb(num_cells, sum(z)) for z in product((0, 1), repeat=num_cells)}
@@ -270,7 +270,7 @@ def test_presence_given_the_earlier_cells_by_enumeration(log_odds: float) -> Non
 
 
 def test_expected_count_prior_kl_is_that_of_the_joint_distributions() -> None:
-    """Averaged over all patterns that the posterior may draw: KL(q(z) ‖ p(z)) by its definition."""
+    """The expectation over all presence patterns of the posterior is KL(q(z) ‖ p(z)) by its definition."""
     N, log_odds = 4, -1.0
     logits = torch.tensor([0.3, -2.0, 1.5, 0.0], dtype=torch.float64)
     prior, q = joint(log_odds, N), logits.sigmoid()
@@ -335,21 +335,21 @@ def test_a_threshold_selects_and_changes_nothing_else() -> None:
     assert 0 < len(some) < 50
 
 
-def test_boxes_of_the_models_own_give_its_own_codes() -> None:
+def test_boxes_of_the_models_own_give_its_own_embeddings() -> None:
     model, images = tiny_spair(), noise(2)
-    found = model.encode(images)
-    assert found.anchor_index is not None
-    # A box whose centre strayed out of its cell is seen by another cell, which judges its depth in its own way.
-    home = model.cells.cell_of(found.z_where) == found.anchor_index
+    objects = model.encode(images)
+    assert objects.anchor_index is not None
+    # A box whose centre lies outside its cell is encoded by another cell, which may give it another depth.
+    home = model.cells.cell_of(objects.z_where) == objects.anchor_index
     assert home.any()
-    again = model.embed(images, found)
+    again = model.embed(images, objects)
     for name in ("z_what", "z_what_scale"):
-        torch.testing.assert_close(getattr(again, name), getattr(found, name), atol=1e-4, rtol=1e-3)
-    assert found.z_depth is not None
+        torch.testing.assert_close(getattr(again, name), getattr(objects, name), atol=1e-4, rtol=1e-3)
+    assert objects.z_depth is not None
     assert again.z_depth is not None
-    torch.testing.assert_close(again.z_depth[home], found.z_depth[home], atol=1e-3, rtol=1e-3)
-    assert torch.equal(again.z_where, found.z_where)
-    assert torch.equal(again.scores, found.scores)  # type: ignore[arg-type]
+    torch.testing.assert_close(again.z_depth[home], objects.z_depth[home], atol=1e-3, rtol=1e-3)
+    assert torch.equal(again.z_where, objects.z_where)
+    assert torch.equal(again.scores, objects.scores)  # type: ignore[arg-type]
 
 
 def test_given_boxes_are_encoded_row_by_row() -> None:
@@ -374,14 +374,14 @@ def test_given_boxes_are_encoded_row_by_row() -> None:
         assert alone.z_what.isfinite().all()
 
 
-def test_a_batch_is_encoded_and_drawn_as_its_images_are() -> None:
+def test_a_batch_is_encoded_and_decoded_as_its_images_are() -> None:
     model, images = tiny_spair(), noise(3)
     together = model.encode(images)
     alone = Objects.cat([model.encode(image[None]) for image in images])
     assert torch.equal(together.anchor_index, alone.anchor_index)  # type: ignore[arg-type]
     torch.testing.assert_close(together.z_what, alone.z_what, atol=1e-5, rtol=1e-4)
-    drawn = torch.cat([model.decode(model.encode(image[None])).reconstructions for image in images])
-    torch.testing.assert_close(model.decode(together).reconstructions, drawn, atol=1e-4, rtol=1e-3)
+    decoded = torch.cat([model.decode(model.encode(image[None])).reconstructions for image in images])
+    torch.testing.assert_close(model.decode(together).reconstructions, decoded, atol=1e-4, rtol=1e-3)
 
 
 def test_batches_without_objects_work_throughout() -> None:
@@ -409,13 +409,13 @@ def scene_of(model: SPAIR, boxes: list[list[float]], what: Tensor, depth: list[f
     return scene.reconstructions[0], scene.appearances
 
 
-def test_a_lone_object_is_drawn_as_it_is() -> None:
+def test_a_lone_object_is_decoded_as_its_appearance() -> None:
     model = tiny_spair()
-    drawn, appearances = scene_of(model, [[0.5, 0.5, 0.15, 0.15]], torch.randn(1, 4), [-2.0])
+    decoded, appearances = scene_of(model, [[0.5, 0.5, 0.15, 0.15]], torch.randn(1, 4), [-2.0])
     # A box as many pixels wide as the picture has samples, at whole pixels.
-    torch.testing.assert_close(drawn[:, 17:23, 17:23], appearances[0], atol=1e-5, rtol=1e-4)
-    assert not drawn[:, :16].any()
-    assert not drawn[:, :, 24:].any()
+    torch.testing.assert_close(decoded[:, 17:23, 17:23], appearances[0], atol=1e-5, rtol=1e-4)
+    assert not decoded[:, :16].any()
+    assert not decoded[:, :, 24:].any()
 
 
 def test_the_nearer_object_is_seen() -> None:
@@ -435,8 +435,8 @@ def test_presence_and_opacity_dim_an_object_that_is_alone(alpha: float) -> None:
     pictures, opacity = torch.full((1, 3, 6, 6), 0.8 * alpha), torch.full((1, 1, 6, 6), alpha)
     box = torch.tensor([[17 / 40, 17 / 40, 23 / 40, 23 / 40]])
     for present in (1.0, 0.5):
-        drawn = model._render(pictures, opacity, torch.tensor([present]), torch.zeros(1), box, [1])
-        torch.testing.assert_close(drawn[0, :, 17:23, 17:23], torch.full((3, 6, 6), 0.8 * alpha * present))
+        decoded = model._render(pictures, opacity, torch.tensor([present]), torch.zeros(1), box, [1])
+        torch.testing.assert_close(decoded[0, :, 17:23, 17:23], torch.full((3, 6, 6), 0.8 * alpha * present))
 
 
 def test_appearances_are_premultiplied() -> None:
@@ -462,7 +462,10 @@ def test_absent_cells_leave_no_trace() -> None:
 
 
 def bright_model() -> tuple[SPAIR, Tensor]:
-    """One that draws a bright block in rows 1 ... 3 and columns 2 ... 3 of the six, whatever the code."""
+    """Returns a model that decodes every embedding to a bright block, and the block's box within the window.
+
+    The block covers rows 1 ... 3 and columns 2 ... 3 of the appearance, which has six of each.
+    """
     model = tiny_spair(output_boxes="tight")
     picture = torch.full((4, 6, 6), -9.0)
     picture[:3, 1:4, 2:4] = 9.0
@@ -487,7 +490,7 @@ def test_tight_boxes_surround_what_is_bright_in_the_window() -> None:
     assert torch.equal(tight.z_what, loose.z_what)  # type: ignore[arg-type]
 
 
-def test_what_is_said_to_be_in_a_tight_box_is_drawn_where_its_window_was() -> None:
+def test_objects_of_tight_boxes_are_decoded_in_their_windows() -> None:
     model, _ = bright_model()
     box = torch.tensor([[0.5, 0.5, 0.1, 0.15]])  # of a window 12 px wide: 4 and 6 px
     objects = Objects(torch.zeros(1, dtype=torch.int64), 1, box, z_what=torch.zeros(1, 4), z_depth=torch.zeros(1))
@@ -502,7 +505,7 @@ def test_what_is_said_to_be_in_a_tight_box_is_drawn_where_its_window_was() -> No
     assert scene.appearances[0, :, 1:-1, 2:-2].min() > 0.8
 
 
-def test_tight_boxes_are_looked_at_through_a_larger_window() -> None:
+def test_tight_boxes_are_embedded_through_a_larger_window() -> None:
     model, images = tiny_spair(output_boxes="tight"), noise(1)
     usual = 16 / (1 + 2.718281828**2.2) / SIZE  # the anchor times the size prior's mean
     boxes = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.tensor([[0.5, 0.5, usual / 2, 0.3]]))
@@ -543,7 +546,7 @@ def test_steps_count_in_training_mode_and_drive_the_prior() -> None:
     for expected in (1, 2, 3):
         kl.append(float(model.loss(images)["kl_present"].detach()))
         assert int(model.step) == expected
-    # Every cell is present, which costs ever more.
+    # Every cell is present, so the KL term grows as the prior falls.
     assert kl[0] < kl[1] < kl[2]
     assert model.state_dict()["step"] == 3
 

@@ -47,7 +47,7 @@ def cross_entropy(logits: list[float], label: int) -> float:
 
 
 def loss_by_loops(detector: SSD, detections: Detections, targets: Objects) -> tuple[float, float]:
-    """The multibox loss one image and one anchor at a time: box, class."""
+    """Returns the box and class terms of the multibox loss, computed one image and one anchor at a time."""
     assert targets.labels is not None
     matches = match_anchors(targets, detector.anchors, MATCH_IOU)
     box_loss = class_loss = 0.0
@@ -61,8 +61,8 @@ def loss_by_loops(detector: SSD, detections: Detections, targets: Objects) -> tu
             num_positive += 1
             class_loss += cross_entropy(logits, int(targets.labels[row]) + 1)
             wanted = encode_boxes(targets.z_where[row], detector.anchors[n], detector.config.variances)
-            found = detections.box_deltas[image, n]
-            box_loss += sum(smooth_l1(d, detector.config.box_beta) for d in (found - wanted).tolist())
+            predicted = detections.box_deltas[image, n]
+            box_loss += sum(smooth_l1(d, detector.config.box_beta) for d in (predicted - wanted).tolist())
         class_loss += sum(sorted(negatives, reverse=True)[: max(1, 3 * num_positive)])
     total = max(1, int((matches >= 0).sum()))
     return box_loss / total, class_loss / total
@@ -101,22 +101,22 @@ def random_detections(detector: SSD, batch_size: int, seed: int = 0) -> Detectio
 def select_by_loops(
     detector: SSD, detections: Detections, threshold: float
 ) -> list[list[tuple[int, float, int, Tensor]]]:
-    """(anchor, score, label, box) of each image's objects."""
+    """Returns (anchor, score, label, box) of each image's objects."""
     images = []
     for logits, deltas in zip(detections.class_logits, detections.box_deltas, strict=True):
-        found = []
+        entries = []
         for n, probability in enumerate(logits.softmax(dim=-1)):
             label = int(probability[1:].argmax())
             score = float(probability[1 + label])
             box = clip_cxcywh(decode_boxes(deltas[n], detector.anchors[n], detector.config.variances))
             if score >= threshold and (box[2:] > 0).all():
-                found.append((n, score, label, box))
-        found.sort(key=lambda entry: -entry[1])
-        if found and detector.config.nms:
-            boxes = to_xyxy(torch.stack([box for *_, box in found]))
-            kept = nms(boxes, torch.tensor([score for _, score, *_ in found]), detector.config.nms_threshold)
-            found = [found[int(row)] for row in kept]
-        images.append(found[: detector.config.max_objects])
+                entries.append((n, score, label, box))
+        entries.sort(key=lambda entry: -entry[1])
+        if entries and detector.config.nms:
+            boxes = to_xyxy(torch.stack([box for *_, box in entries]))
+            kept = nms(boxes, torch.tensor([score for _, score, *_ in entries]), detector.config.nms_threshold)
+            entries = [entries[int(row)] for row in kept]
+        images.append(entries[: detector.config.max_objects])
     return images
 
 
@@ -127,9 +127,9 @@ def test_select_equals_loops(changes: dict[str, float], threshold: float) -> Non
     detections = random_detections(detector, 3)
     objects = detector.select(detections, threshold)
     expected = select_by_loops(detector, detections, threshold)
-    assert objects.counts.tolist() == [len(found) for found in expected]
+    assert objects.counts.tolist() == [len(entries) for entries in expected]
     assert objects.counts[0] == 0
-    rows = [entry for found in expected for entry in found]
+    rows = [entry for entries in expected for entry in entries]
     assert len(rows) > 5
     assert objects.anchor_index is not None
     assert objects.labels is not None

@@ -31,13 +31,13 @@ from ssdir.training.recipe import read_recipe
 from .tiny import NAMES, assert_same_objects, detector_config, noise, tiny_model, truth
 
 ALIGNED = {"kind": "aligned", "samples": 4}
-SECOND_LOOK = {
+WITH_REFINER = {
     "detector": {"refiner": RefinerConfig(size=5, channels=8, hidden=32), "score_threshold": 0.1},
     "encoder": {"kind": "aligned", "samples": 4, "refiner_features": True},
 }
 
 
-def test_encode_finds_objects_with_latents() -> None:
+def test_encode_detects_objects_with_latents() -> None:
     model = tiny_model()
     objects = model.encode(noise(3))
     assert objects.batch_size == 3
@@ -74,14 +74,14 @@ def test_latents_come_from_the_objects_own_cell(clone: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"encoder": ALIGNED}, {"alpha": False}])
-def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any]) -> None:
+def test_a_batch_is_encoded_and_decoded_as_its_images_are(options: dict[str, Any]) -> None:
     model, images = tiny_model(**options), noise(4)
     images[1] = 0.3
     together = model.encode(images)
     alone = [model.encode(image[None]) for image in images]
     assert_same_objects(together, Objects.cat(alone))
-    drawn = torch.cat([model.decode(objects).reconstructions for objects in alone])
-    torch.testing.assert_close(model.decode(together).reconstructions, drawn, rtol=1e-3, atol=1e-4)
+    reconstructions = torch.cat([model.decode(objects).reconstructions for objects in alone])
+    torch.testing.assert_close(model.decode(together).reconstructions, reconstructions, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_batch_is_encoded_and_drawn_as_its_images_are(options: dict[str, Any])
         {},
         {"encoder": ALIGNED},
         {"clone_backbone": True, "encoder": ALIGNED},
-        {"clone_backbone": True, **SECOND_LOOK},
+        {"clone_backbone": True, **WITH_REFINER},
     ],
 )
 def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
@@ -103,8 +103,8 @@ def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
     assert torch.equal(objects.labels, boxes.labels)
     assert objects.anchor_index is not None
     overlaps = box_iou(to_xyxy(boxes.z_where), to_xyxy(model.detector.anchors))
-    found = overlaps.gather(1, objects.anchor_index[:, None])[:, 0]
-    torch.testing.assert_close(found, overlaps.amax(dim=1))
+    assigned_overlaps = overlaps.gather(1, objects.anchor_index[:, None])[:, 0]
+    torch.testing.assert_close(assigned_overlaps, overlaps.amax(dim=1))
     assert objects.z_what is not None
     for m in range(len(boxes)):
         image = boxes.image_index[m]
@@ -114,15 +114,15 @@ def test_given_boxes_are_encoded_row_by_row(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("clone", [False, True])
-def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
-    model, images = tiny_model(clone_backbone=clone, **SECOND_LOOK), noise(2)
+def test_embeddings_read_refiner_features_where_asked(clone: bool) -> None:
+    model, images = tiny_model(clone_backbone=clone, **WITH_REFINER), noise(2)
     encoder, refiner = model.encoder, model.detector.refiner
     assert isinstance(encoder, AlignedEncoder)
     assert encoder.told is not None
     assert refiner is not None
     linear = encoder.net[encoder.num_reading - 1]
     assert isinstance(linear, nn.Linear)
-    nn.init.zeros_(linear.weight)  # Nothing else is read.
+    nn.init.zeros_(linear.weight)  # The embedding then depends on the refiner's features alone.
     objects = model.encode(images)
     seen = refiner.hidden_features(model.detector.read(images), objects.z_where, objects.image_index)
     expected = encoder.net[encoder.num_reading :](seen @ encoder.told.weight.T)[:, :-1]
@@ -130,7 +130,7 @@ def test_codes_read_what_the_second_look_saw_where_asked(clone: bool) -> None:
     torch.testing.assert_close(objects.z_what, expected)
 
 
-def test_without_a_refiner_there_is_no_second_look() -> None:
+def test_refiner_features_need_a_refiner() -> None:
     with pytest.raises(ValueError, match=r"encoder\.refiner_features needs ssd\.refiner"):
         tiny_model(encoder={"kind": "aligned", "samples": 4, "refiner_features": True})
 
@@ -173,7 +173,7 @@ def pixel_nll(predicted: float, intensity: float) -> float:
 
 
 def bilinear(channel: Tensor, y: float, x: float) -> float:
-    """Of (H, W) at a point in pixels, the border repeated."""
+    """Returns the value of a channel (H, W) at a point in pixels, with the border repeated."""
     height, width = channel.shape
     total = 0.0
     for row in (floor(y), floor(y) + 1):
@@ -184,7 +184,7 @@ def bilinear(channel: Tensor, y: float, x: float) -> float:
 
 
 def crop(image: Tensor, box: Tensor, size: int) -> Tensor:
-    """A box (xyxy) of an image, enlarged to `size`, one pixel at a time."""
+    """Crops a box (xyxy) of an image and enlarges it to `size`, one pixel at a time."""
     _, height, width = image.shape
     x1, y1, x2, y2 = box.tolist()
     glimpse = torch.zeros(3, size, size)
@@ -208,10 +208,10 @@ def terms_by_loops(images: Tensor, latents: Objects, scene: Scene, depth_scale: 
         rows = [m for m in range(len(latents)) if latents.image_index[m] == image]
         for m in rows:
             seen = crop(images[image], latents.boxes[m], S).flatten()
-            drawn = scene.appearances[m]
+            predicted = scene.appearances[m]
             if scene.background is not None and scene.alpha is not None:
-                drawn = drawn + (1 - scene.alpha[m]) * crop(scene.background[image], latents.boxes[m], S)
-            pairs = zip(drawn.flatten(), seen, strict=True)
+                predicted = predicted + (1 - scene.alpha[m]) * crop(scene.background[image], latents.boxes[m], S)
+            pairs = zip(predicted.flatten(), seen, strict=True)
             terms["nll_objects"] += sum(pixel_nll(float(p), float(x)) for p, x in pairs) / len(rows) / B
             for loc, scale in zip(latents.z_what[m], latents.z_what_scale[m], strict=True):
                 terms["kl_what"] += float(kl_divergence(Normal(loc, scale), Normal(0.0, 1.0))) / B
@@ -249,7 +249,7 @@ def test_terms_of_eq_7_equal_loops(counts: tuple[int, ...], background: bool) ->
 
 
 def test_a_hidden_objects_likelihood_does_not_count_what_hides_it() -> None:
-    """Of two in one box, the far object counts what the near one leaves of the pixels."""
+    """Of two objects in one box, the far one's likelihood counts the share of pixels that the near one leaves."""
     z_where = torch.full((2, 4), 0.5)
     latents = Objects(
         torch.zeros(2, dtype=torch.int64),
@@ -300,8 +300,8 @@ def test_details_are_averaged_over_an_images_objects_and_shared_like_their_likel
 
 
 @dataclass
-class Drawn:
-    """A loss, and what it was of."""
+class LossOfSample:
+    """The terms of a loss, and the latents, views and samples that it was computed from."""
 
     losses: dict[str, Tensor]
     latents: Objects
@@ -309,13 +309,13 @@ class Drawn:
     sampled: Objects
 
 
-def loss_and_its_sample(model: SSDIR, images: Tensor) -> Drawn:
+def loss_and_its_sample(model: SSDIR, images: Tensor) -> LossOfSample:
     torch.manual_seed(5)
     losses = model.loss(images)
     torch.manual_seed(5)
     objects, features = model.detector.detect(images)
     latents, views = model.infer_in_views(objects, images, features)
-    return Drawn(losses, latents, views, model.sample(latents))
+    return LossOfSample(losses, latents, views, model.sample(latents))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -324,8 +324,8 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
     model = tiny_model(loss=loss)
     images = noise(2)
     with torch.no_grad():
-        drawn = loss_and_its_sample(model, images)
-        losses, latents, scene = drawn.losses, drawn.latents, model.decode(drawn.sampled)
+        computed = loss_and_its_sample(model, images)
+        losses, latents, scene = computed.losses, computed.latents, model.decode(computed.sampled)
         terms = elbo_terms(images, latents, scene, model.config.encoder, shared, details=True)
     assert len(latents) > 0
     torch.testing.assert_close(latents.z_what, model.encode(images).z_what)
@@ -343,19 +343,19 @@ def test_loss_weighs_the_terms_of_one_sample(shared: bool) -> None:
         ConsistencyConfig(weight=2, views=2, view="copy_paste"),
     ],
 )
-def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyConfig) -> None:
+def test_classes_are_predicted_from_the_embeddings_of_all_views(consistency: ConsistencyConfig) -> None:
     model = tiny_model(loss=LossConfig(classes=3), consistency=consistency, encoder=ALIGNED)
     assert model.classifier is not None
     images = noise(2)
     with torch.no_grad():
-        drawn = loss_and_its_sample(model, images)
-        losses, latents, seen = drawn.losses, drawn.latents, [drawn.sampled]
-        assert len(drawn.views) == (consistency.views if consistency.weight else 0)
-        for view in drawn.views:
+        computed = loss_and_its_sample(model, images)
+        losses, latents, seen = computed.losses, computed.latents, [computed.sampled]
+        assert len(computed.views) == (consistency.views if consistency.weight else 0)
+        for view in computed.views:
             assert not torch.equal(view.rows, torch.arange(len(view.rows)))
             seen.append(view.objects.replace(labels=latents.labels[view.rows]))  # type: ignore[index]
-        codes, labels = (torch.cat([getattr(objects, name) for objects in seen]) for name in ("z_what", "labels"))
-        expected = -model.classifier(codes).log_softmax(dim=1).gather(1, labels[:, None]).mean()
+        z_what, labels = (torch.cat([getattr(objects, name) for objects in seen]) for name in ("z_what", "labels"))
+        expected = -model.classifier(z_what).log_softmax(dim=1).gather(1, labels[:, None]).mean()
     assert len(labels.unique()) > 1
     torch.testing.assert_close(losses["classes"], expected)
     per_image = len(latents) / 2
@@ -365,24 +365,24 @@ def test_classes_are_read_off_the_codes_of_all_views(consistency: ConsistencyCon
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_consistency_compares_the_codes_of_one_object(views: int) -> None:
+def test_consistency_compares_the_embeddings_of_one_object(views: int) -> None:
     consistency = ConsistencyConfig(weight=2, views=views, view="copy_paste", decoupled=True)
     model = tiny_model(consistency=consistency, encoder=ALIGNED)
     assert model.projection is not None
     with torch.no_grad():
-        drawn = loss_and_its_sample(model, noise(2))
-        codes = [model.projection(drawn.latents.z_what)]
-        for view in drawn.views:  # Each has all objects, in an order of its own.
+        computed = loss_and_its_sample(model, noise(2))
+        projected = [model.projection(computed.latents.z_what)]
+        for view in computed.views:  # Each has all objects, in an order of its own.
             order = view.rows.argsort()
             assert not torch.equal(order, torch.arange(len(order)))
-            codes.append(model.projection(view.objects.z_what)[order])
-        pairs = [info_nce(one, other, TEMPERATURE, decoupled=True) for one, other in combinations(codes, 2)]
-    assert len(codes[0]) > 3
-    torch.testing.assert_close(drawn.losses["consistency"], torch.stack(pairs).mean())
+            projected.append(model.projection(view.objects.z_what)[order])
+        pairs = [info_nce(one, other, TEMPERATURE, decoupled=True) for one, other in combinations(projected, 2)]
+    assert len(projected[0]) > 3
+    torch.testing.assert_close(computed.losses["consistency"], torch.stack(pairs).mean())
 
 
 @pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": ALIGNED}, SECOND_LOOK])
+@pytest.mark.parametrize("parts", [{"clone_backbone": True, "encoder": ALIGNED}, WITH_REFINER])
 def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], views: int) -> None:
     model, images = tiny_model(consistency=ConsistencyConfig(weight=1, views=views), **parts), noise(3)
     with torch.no_grad():
@@ -403,7 +403,7 @@ def test_further_views_are_read_as_images_by_themselves(parts: dict[str, Any], v
             torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=1e-4, rtol=1e-4)
 
 
-def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
+def test_batch_norm_keeps_the_statistics_that_embeddings_were_computed_with() -> None:
     parts: dict[str, Any] = {
         "consistency": ConsistencyConfig(weight=1, view="copy_paste"),
         "encoder": ALIGNED,
@@ -422,7 +422,7 @@ def test_batch_norm_keeps_what_codes_were_read_with_in_training() -> None:
     torch.testing.assert_close(after.z_what, latents.z_what, atol=0.02, rtol=0.02)
 
 
-def test_codes_learn_the_detector_s_classes_where_asked() -> None:
+def test_embeddings_learn_the_detector_s_classes_where_asked() -> None:
     loss = LossConfig(image=0, objects=0, kl_what=0, kl_depth=0, classes=1)
     model = tiny_model(loss=loss, clone_backbone=True, encoder=ALIGNED).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
@@ -459,13 +459,13 @@ def test_samples_have_the_posteriors_moments() -> None:
         z_depth=torch.full((M,), -1.0),
     )
     torch.manual_seed(0)
-    drawn = model.sample(latents)
-    assert drawn.z_what is not None
-    assert drawn.z_depth is not None
-    assert drawn.z_what.mean().item() == pytest.approx(2.0, abs=0.02)
-    assert drawn.z_what.std().item() == pytest.approx(0.3, rel=0.05)
-    assert drawn.z_depth.mean().item() == pytest.approx(-1.0, abs=0.02)
-    assert drawn.z_depth.std().item() == pytest.approx(0.2, rel=0.05)
+    sampled = model.sample(latents)
+    assert sampled.z_what is not None
+    assert sampled.z_depth is not None
+    assert sampled.z_what.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert sampled.z_what.std().item() == pytest.approx(0.3, rel=0.05)
+    assert sampled.z_depth.mean().item() == pytest.approx(-1.0, abs=0.02)
+    assert sampled.z_depth.std().item() == pytest.approx(0.2, rel=0.05)
 
 
 # What is trained -------------------------------------------------------------------------------------------
@@ -555,12 +555,12 @@ def test_a_learned_background_is_seen_around_objects_and_learned_there() -> None
     one = truth(1, 0).replace(z_what=torch.zeros(1, model.latent_dim), z_depth=torch.zeros(1))
     torch.nn.init.zeros_(model.decoder.head.weight)
     model.decoder.head.bias.data = torch.tensor([9.0, -9.0, -9.0, 9.0])
-    drawn = model.decode(one).reconstructions
+    reconstructions = model.decode(one).reconstructions
     x1, y1, x2, y2 = (one.boxes[0] * model.image_size).round().int().tolist()
-    assert (drawn[0, :, (y1 + y2) // 2, (x1 + x2) // 2] - torch.tensor([1.0, 0, 0])).abs().max() < 0.01
-    outside = torch.ones(drawn.shape[-2:], dtype=torch.bool)
+    assert (reconstructions[0, :, (y1 + y2) // 2, (x1 + x2) // 2] - torch.tensor([1.0, 0, 0])).abs().max() < 0.01
+    outside = torch.ones(reconstructions.shape[-2:], dtype=torch.bool)
     outside[max(0, y1 - 2) : y2 + 2, max(0, x1 - 2) : x2 + 2] = False
-    assert torch.equal(drawn[0][:, outside], scene.reconstructions[0][:, outside])
+    assert torch.equal(reconstructions[0][:, outside], scene.reconstructions[0][:, outside])
 
 
 def test_a_learned_background_needs_alpha() -> None:

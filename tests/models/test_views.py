@@ -1,4 +1,4 @@
-"""Second views: the image again, and objects in other places."""
+"""Tests of second views: warped images, and copy-paste views."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIN_SIDE = 6 / 128
 
 
 def rectangle_scene(B: int, size: int = 128) -> tuple[Tensor, Objects]:
-    """A white rectangle per image, and its box."""
+    """Returns images with a white rectangle each, and its box."""
     images = torch.zeros(B, 1, size, size)
     images[:, :, 40:70, 50:80] = 1
     z_where = torch.tensor([[65.0, 55.0, 30.0, 30.0]]).repeat(B, 1) / size
@@ -90,7 +90,7 @@ def test_strokes_become_thicker_or_thinner_within_their_neighbourhood() -> None:
     assert torch.equal(vary_strokes(images, 0.0), images)
 
 
-def test_patches_hide_rectangles_of_the_stated_size_with_one_grey() -> None:
+def test_random_erasing_hides_rectangles_of_the_stated_size_with_one_grey() -> None:
     torch.manual_seed(0)
     images = torch.full((64, 3, 100, 100), 2.0)
     hidden = erase_rectangles(images, 1) != 2.0
@@ -120,7 +120,7 @@ def test_strokes_are_dilated_by_the_largest_and_eroded_by_the_smallest_of_nine_p
 
 
 def coloured_scenes(B: int = 8, size: int = 128) -> tuple[Tensor, Objects]:
-    """Two filled rectangles per image, one wide and one high, each of a colour of its own."""
+    """Returns images with two filled rectangles each, one wide and one high, each of a colour of its own."""
     torch.manual_seed(1)
     images = torch.zeros(B, 3, size, size)
     boxes, index = [], []
@@ -137,7 +137,7 @@ def coloured_scenes(B: int = 8, size: int = 128) -> tuple[Tensor, Objects]:
 PLAIN = ViewConfig(view="copy_paste", zoom=1, rotation=0, shear=0)
 
 
-def test_in_other_places_each_object_is_seen_once_with_its_own_colour_and_shape() -> None:
+def test_copy_paste_views_show_each_object_once_with_its_own_colour_and_shape() -> None:
     images, objects = coloured_scenes()
     view = second_view(images, objects, PLAIN, 0.01)
     assert sorted(view.rows.tolist()) == list(range(len(objects)))
@@ -152,7 +152,7 @@ def test_in_other_places_each_object_is_seen_once_with_its_own_colour_and_shape(
     assert torch.allclose(new[:, 2] / new[:, 3], aspect[view.rows], rtol=1e-3)
 
 
-def test_in_other_places_an_object_has_the_place_and_the_size_of_another() -> None:
+def test_copy_paste_views_give_an_object_the_place_and_the_size_of_another() -> None:
     images, objects = coloured_scenes()
     view = second_view(images, objects, PLAIN, 0.01)
     assert torch.equal(view.objects.image_index, objects.image_index)
@@ -164,7 +164,7 @@ def test_in_other_places_an_object_has_the_place_and_the_size_of_another() -> No
     assert (low[:, 2:] < 1 + 1e-6).all()
 
 
-def test_in_other_places_boxes_are_tight_around_what_is_drawn() -> None:
+def test_copy_paste_views_have_boxes_that_are_tight_around_the_pasted_pixels() -> None:
     images, objects = coloured_scenes(1)
     one = objects[torch.tensor([0])]
     for _ in range(5):

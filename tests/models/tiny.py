@@ -20,7 +20,7 @@ SIZE = 64
 
 
 def detector_config(**changes: Any) -> SSDConfig:
-    """320 cells and 640 anchors: 16² and 8² cells, two squares each."""
+    """Returns the config of a detector of 16² + 8² = 320 cells and 640 anchors, two squares per cell."""
     return SSDConfig(
         image_size=SIZE,
         backbone=ConvConfig(channels=(8, 12, 16), num_levels=2, top_down=0),
@@ -29,7 +29,7 @@ def detector_config(**changes: Any) -> SSDConfig:
 
 
 def tiny_detector(names: list[str] | None = None, **changes: Any) -> SSD:
-    """Untrained, but its heads are loud enough to find something in noise."""
+    """Returns an untrained detector whose heads have large enough weights to detect objects in noise."""
     with seeded(1):
         detector = SSD(detector_config(**changes), names or NAMES)
     with torch.no_grad():
@@ -62,14 +62,14 @@ def tiny_model(
 
 
 def noise(batch_size: int, seed: int = 0) -> Tensor:
-    """Images of coarse coloured noise, float (B, 3, SIZE, SIZE)."""
+    """Returns images of coarse coloured noise, float (B, 3, SIZE, SIZE)."""
     g = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch_size, 3, 8, 8, generator=g)
     return torch.nn.functional.interpolate(coarse, SIZE, mode="nearest")
 
 
 def truth(*counts: int, seed: int = 0) -> Objects:
-    """Random true objects, so many per image."""
+    """Returns random true objects; `counts` are the numbers of objects of the images."""
     g = torch.Generator().manual_seed(seed)
     M = sum(counts)
     sides = 0.1 + 0.4 * torch.rand(M, 2, generator=g)
@@ -83,7 +83,7 @@ def truth(*counts: int, seed: int = 0) -> Objects:
 
 
 def assert_same_objects(first: Objects, second: Objects, atol: float = 1e-4) -> None:
-    """Of every field, up to rounding."""
+    """Asserts that every field of the objects is equal up to rounding."""
     assert first.batch_size == second.batch_size
     for name in ("image_index", "labels", "anchor_index"):
         one, other = getattr(first, name), getattr(second, name)

@@ -57,8 +57,8 @@ def test_a_box_takes_the_best_anchor_of_all_levels() -> None:
     anchors = torch.cat([level_anchors(*level) for level in levels])
     overlaps = box_iou(to_xyxy(boxes), to_xyxy(anchors))
     assigned = assign_anchors(boxes, levels)
-    found = overlaps.gather(1, assigned[:, None])[:, 0]
-    torch.testing.assert_close(found, overlaps.amax(dim=1), rtol=0, atol=1e-6)
+    assigned_overlaps = overlaps.gather(1, assigned[:, None])[:, 0]
+    torch.testing.assert_close(assigned_overlaps, overlaps.amax(dim=1), rtol=0, atol=1e-6)
     assert assign_anchors(boxes[:0], levels).shape == (0,)
 
 

@@ -11,7 +11,7 @@ from ssdir.ops.glimpses import crop_levels
 
 
 def naive_bin_weights(low: float, high: float, size: int, num_pixels: int) -> Tensor:
-    """The weights (S, P) of one box by a loop over samples, after torchvision's kernel."""
+    """Returns the weights (S, P) of one box by a loop over samples, after torchvision's kernel."""
     weights = torch.zeros(size, num_pixels)
     extent = (high - low) * num_pixels / size
     num_samples = max(1, math.ceil(extent))
@@ -29,7 +29,7 @@ def naive_bin_weights(low: float, high: float, size: int, num_pixels: int) -> Te
 
 
 def random_boxes(seed: int, M: int, largest: float) -> Tensor:
-    """Boxes (M, 4) of sides up to `largest`, some of which reach far beyond the image."""
+    """Returns boxes (M, 4) of sides up to `largest`, some of which reach far beyond the image."""
     g = torch.Generator().manual_seed(seed)
     low = 2 * torch.rand(M, 2, generator=g) - 0.7
     return torch.cat([low, low + 0.005 + largest * torch.rand(M, 2, generator=g)], dim=1)

@@ -27,7 +27,7 @@ HEIGHT, WIDTH, SIDE = 33, 40, 6
 
 @pytest.fixture(autouse=True, params=["regions", "product", "groups"], scope="module")
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything here holds for all ways of pasting, that of GPUs too."""
+    """Runs every test of this module with each implementation of pasting, including that for GPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pasting, "CALL_COST", -1e15 if request.param == "regions" else 1e15)
         if request.param == "groups":
@@ -37,7 +37,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def paste_by_grid_sample(appearance: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """One appearance (C, S, S) on a canvas of its own, zero outside its box."""
+    """Pastes one appearance (C, S, S) on a canvas of its own, which is zero outside its box."""
     scale = 1 / (box[2:] - box[:2])
     shift = (1 - box[:2] - box[2:]) * scale
     zero = torch.zeros_like(scale[0])
@@ -48,7 +48,7 @@ def paste_by_grid_sample(appearance: Tensor, box: Tensor, size: tuple[int, int])
 
 @dataclass(frozen=True)
 class Layers:
-    """Objects to composite; 2, 0 and 3 in three images."""
+    """Objects to composite, by default 2, 0 and 3 in three images."""
 
     appearances: Tensor
     alpha: Tensor
@@ -90,7 +90,7 @@ def layers(seed: int = 0, counts: tuple[int, ...] = (2, 0, 3), side: int = SIDE,
 
 
 def one_box(*boxes: list[float], depth: list[float], colours: list[list[float]], side: int = 8) -> Layers:
-    """Opaque, plain-coloured objects of one image."""
+    """Returns layers of one image with opaque, plain-coloured objects."""
     M = len(boxes)
     return Layers(
         appearances=torch.tensor(colours)[:, :, None, None].expand(M, 3, side, side).contiguous(),
@@ -130,7 +130,7 @@ def test_paste_sum_in_single_precision(size: tuple[int, int]) -> None:
         paste_by_grid_sample(a.double(), box.double(), size)
         for a, box in zip(many.appearances, many.boxes, strict=True)
     )
-    # Rounding a pixel's place costs about 1e-5 of the summed intensities; grid_sample itself loses more.
+    # Rounding a pixel's place changes the summed intensities by about 1e-5; grid_sample itself loses more.
     torch.testing.assert_close(pasted, torch.as_tensor(expected).float(), rtol=0, atol=2e-5)
 
 
@@ -174,7 +174,7 @@ def test_gradients_of_the_merges(kind: str) -> None:
 
 
 def weighted_by_loops(given_: Layers, size: tuple[int, int]) -> Tensor:
-    """The paper's merge, one image and one object at a time."""
+    """Merges as in the paper, one image and one object at a time."""
     images = []
     for image in range(given_.batch_size):
         rows = [row for row in range(len(given_.boxes)) if given_.image_index[row] == image]
@@ -195,7 +195,7 @@ def test_weighted_merge_equals_loops(seed: int) -> None:
 
 
 def alpha_by_loops(given_: Layers, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The per-pixel merge, one pixel and one object at a time; boxes of at least a pixel per sample."""
+    """Merges one pixel and one object at a time; boxes must have at least a pixel per sample."""
     images, covers = torch.zeros(given_.batch_size, 3, *size), torch.zeros(given_.batch_size, 1, *size)
     colour = [paste_by_grid_sample(a, b, size) for a, b in zip(given_.appearances, given_.boxes, strict=True)]
     alpha = [paste_by_grid_sample(a, b, size)[0] for a, b in zip(given_.alpha, given_.boxes, strict=True)]
@@ -225,7 +225,7 @@ def test_alpha_merge_equals_loops(seed: int) -> None:
 
 
 def owners_by_loops(given_: Layers, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The owner of each pixel from a canvas per object, and by how much any other answer would be worse."""
+    """Returns the owner of each pixel from a canvas per object, and its margin over any other answer."""
     owners = torch.full((given_.batch_size, *size), -1)
     margins = torch.full((given_.batch_size, *size), torch.inf)
     for image in range(given_.batch_size):
@@ -301,7 +301,7 @@ def test_lone_object_is_reproduced_whatever_its_depth(depth: float) -> None:
 
 
 def test_small_box_shows_the_mean_of_its_appearance() -> None:
-    """Fewer pixels than samples: fine lines must not vanish between the samples that pixels hit."""
+    """The box has fewer pixels than samples, so fine lines must not vanish between the samples that pixels hit."""
     lines = (torch.arange(64) % 8 == 1).float()  # one bright column in eight, and eight pixels across
     small = replace(
         one_box([0.25, 0.25, 0.75, 0.75], depth=[0.0], colours=[RED], side=64),
@@ -352,7 +352,7 @@ def test_tents_of_a_box_as_wide_as_its_samples_are_the_identity() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation returned."""
+    """A dispatch mode that records the largest number of elements of any tensor that an operation returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -389,11 +389,11 @@ def test_of_what_two_cover_the_nearer_has_the_larger_share(near: int) -> None:
     # The boxes share a third of each: the last ten columns of the left one, the first ten of the right one.
     torch.testing.assert_close(shares[0, 3:-3, 22:28].mean(), expected[0], rtol=0, atol=0.02)
     torch.testing.assert_close(shares[1, 3:-3, 2:8].mean(), expected[1], rtol=0, atol=0.02)
-    assert shares[0, 3:-3, 3:17].min() > 0.99, "alone, all is its own"
+    assert shares[0, 3:-3, 3:17].min() > 0.99, "an object alone has the whole share of its pixels"
     clear = pixel_shares(pair.alpha * torch.tensor([1.0, 0.0])[:, None, None, None], *arguments)[:, 0]
-    assert clear[0].min() > 0.9, "what the other does not draw is not shared with it"
-    assert clear[1, 3:-3, 2:8].max() < 0.6, "what the other draws is hardly its own"
-    assert clear[1, 3:-3, 14:].min() > 0.99, "what nobody draws is everybody's"
+    assert clear[0].min() > 0.9, "a transparent object takes no share from the other one"
+    assert clear[1, 3:-3, 2:8].max() < 0.6, "a transparent object has little share where the other one is opaque"
+    assert clear[1, 3:-3, 14:].min() > 0.99, "where no object is opaque, each has the whole share"
 
 
 def test_owners_need_the_canvases_of_one_image_only() -> None:

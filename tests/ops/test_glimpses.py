@@ -7,7 +7,7 @@ from ssdir.ops.glimpses import crop_glimpses, sample_glimpses
 
 
 def crop_by_grid_sample(image: Tensor, box: Tensor, size: int, padding: str = "border") -> Tensor:
-    """A box (xyxy) of an image (C, H, W), sampled at the centres of size × size cells."""
+    """Samples a box (xyxy) of an image (C, H, W) at the centres of size × size cells."""
     scale, shift = box[2:] - box[:2], box[:2] + box[2:] - 1
     zero = torch.zeros_like(scale[0])
     theta = torch.stack([scale[0], zero, shift[0], zero, scale[1], shift[1]]).reshape(1, 2, 3)
@@ -49,7 +49,7 @@ def test_no_boxes() -> None:
 
 
 def boxes_within_and_beyond() -> tuple[Tensor, Tensor]:
-    """Seven boxes, some reaching beyond the image, and the image of each."""
+    """Returns seven boxes, some of which reach beyond the image, and the image of each."""
     g = torch.Generator().manual_seed(1)
     low = torch.rand(7, 2, generator=g) - 0.2
     boxes = torch.cat([low, low + 0.1 + 0.6 * torch.rand(7, 2, generator=g)], dim=1)

@@ -11,7 +11,7 @@ ANCHORS[:, 2:] *= 0.9 + 0.2 * torch.rand(len(ANCHORS), 2, generator=torch.Genera
 
 
 def iou(first: Tensor, second: Tensor) -> float:
-    """Of two cxcywh boxes."""
+    """Returns the IoU of two cxcywh boxes."""
     (x1, y1, w1, h1), (x2, y2, w2, h2) = first.tolist(), second.tolist()
     width = min(x1 + w1 / 2, x2 + w2 / 2) - max(x1 - w1 / 2, x2 - w2 / 2)
     height = min(y1 + h1 / 2, y2 + h2 / 2) - max(y1 - h1 / 2, y2 - h2 / 2)

@@ -35,7 +35,7 @@ def test_dense_suppression_is_the_greedy_one_in_each_image() -> None:
 
 
 def test_what_stays_does_not_depend_on_the_images_place_in_the_batch() -> None:
-    """Of tight clusters, whose overlaps lie close to the threshold."""
+    """Boxes are in tight clusters, whose overlaps lie close to the threshold."""
     rng = torch.Generator().manual_seed(0)
     for _ in range(200):
         low = torch.rand(1, 2, generator=rng) * 0.9 + 0.01 * torch.rand(40, 2, generator=rng)
@@ -44,14 +44,14 @@ def test_what_stays_does_not_depend_on_the_images_place_in_the_batch() -> None:
         assert torch.equal(first, late)
 
 
-def test_what_was_found_is_suppressed_again_image_by_image() -> None:
+def test_refined_detections_are_suppressed_again_image_by_image() -> None:
     boxes, scores = noise(N=20)
     boxes, scores, image_index = boxes.flatten(0, 1), scores.flatten(), torch.arange(4).repeat_interleave(20)
     assert not torch.equal(scores, scores.sort(descending=True).values)
-    found = suppress_refined(boxes, scores, image_index, 0.3)
+    remaining = suppress_refined(boxes, scores, image_index, 0.3)
     there = (scores >= 0).nonzero()[:, 0]
-    assert 4 < len(found) < len(there) < 80
-    assert torch.equal(found, there[keep_best(boxes[there], scores[there], image_index[there], 0.3, 200)])
+    assert 4 < len(remaining) < len(there) < 80
+    assert torch.equal(remaining, there[keep_best(boxes[there], scores[there], image_index[there], 0.3, 200)])
 
 
 def test_nothing_to_suppress() -> None:

@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, escaped, and honest about what is missing."""
+"""The report's page is well-formed, self-contained and escaped, and states what is missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PNG = to_png(np.zeros((30, 60, 3), dtype=np.uint8))
 
 
 class Page(HTMLParser):
-    """Checks nesting; keeps the elements and their text."""
+    """A parser that checks nesting, and keeps the elements and their text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_nothing_is_fetched() -> None:
         assert base64.b64decode(data, validate=True) == PNG
 
 
-def test_pictures_have_sizes_and_are_described() -> None:
+def test_pictures_have_sizes_and_alternative_texts() -> None:
     page = report(FULL)
     images = [attrs for tag, attrs in page.elements if tag == "img"]
     assert [(image["width"], image["height"]) for image in images] == [("30", "15"), ("60", "30")]
@@ -179,8 +179,8 @@ def test_commands_can_be_copied() -> None:
     assert "Open it." in page.text
 
 
-def test_whatever_is_wide_scrolls_by_itself() -> None:
-    """A narrow screen has no room for a table or a chart; the page itself stays as wide as the screen."""
+def test_wide_elements_scroll_on_their_own() -> None:
+    """On a narrow screen, a table or a chart scrolls; the page itself stays as wide as the screen."""
     text = html(FULL, hero=Figure(PNG, "hero", wide=True))
     scrolling = re.search(r"^(.*) \{ overflow-x: auto; \}", text, re.M)
     assert scrolling is not None

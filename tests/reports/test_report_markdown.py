@@ -1,4 +1,4 @@
-"""A report as Markdown says what the page says."""
+"""A report as Markdown has the content of its page."""
 
 from __future__ import annotations
 

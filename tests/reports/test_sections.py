@@ -1,4 +1,4 @@
-"""Sections show what was measured, also when that is nothing."""
+"""Sections of a report show the measured results, or that there are none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CSV = """epoch,step,train/box,train/total,val/box,val/total
 
 
 def blobs(count: int, seed: int) -> LabelledLatents:
-    """Latents of three categories, well apart."""
+    """Returns latents of three categories, which are well separated."""
     labels = torch.arange(count) % 3
     latents = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)) + 10 * labels[:, None]
     return LabelledLatents(latents, labels, torch.ones(count), count)
@@ -46,14 +46,14 @@ def test_the_training_section_has_a_figure_per_stage(tmp_path: Path) -> None:
     assert [figure.caption for figure in section.figures] == ["One.", "Two."]
 
 
-def test_the_embedding_and_the_probe_are_drawn() -> None:
+def test_the_embedding_and_the_probe_have_figures() -> None:
     train, test = blobs(60, 0), blobs(30, 1)
     assert "30 test objects" in sections.embedding_section(test, NAMES).text[0]
     assert "60 objects and tested on 30" in sections.probe_section(train, test, NAMES).text[0]
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_too_few_objects_are_said_to_be_too_few(count: int) -> None:
+def test_too_few_objects_are_reported(count: int) -> None:
     few = blobs(count, 0)
     section = sections.embedding_section(few, NAMES)
     assert section.text[0].startswith("Too few objects")
@@ -62,7 +62,7 @@ def test_too_few_objects_are_said_to_be_too_few(count: int) -> None:
         assert sections.probe_section(few, blobs(9, 1), NAMES).text[0].startswith("Too few objects")
 
 
-def test_provenance_tells_what_it_knows() -> None:
+def test_provenance_lists_recorded_facts_only() -> None:
     section = sections.provenance_section(
         {"seed": 3, "versions": {"torch": "2.9"}, "config": {"detector": {"lr": 0.001}}, "cpu_count": 2}
     )

@@ -1,4 +1,4 @@
-"""Settings that a plan chooses on the validation split: how, and where the choice is recorded."""
+"""A plan chooses settings on the validation split, and records its choice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def runner_of(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch, *values: float | None) -> Runner:
-    """A runner whose first candidates have been measured, with these values of AP50."""
+    """Returns a runner whose first candidates have been measured, with the given values of AP50."""
     ap50 = {
         job.slug: value
         for job, value in zip(candidates(plan, "space"), values, strict=False)

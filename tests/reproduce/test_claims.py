@@ -1,4 +1,4 @@
-"""Several processes on the same runs: nobody makes what another is making."""
+"""Several processes share the runs of a plan, and none trains what another one is training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 
 def process(folder: Path, deadline: float | None = None) -> Runner:
-    """A runner as another process would have; file locks are exclusive between any two of them."""
+    """Returns a runner that acts as another process, because file locks are exclusive between any two runners."""
     return Runner(read_plan(str(folder / "trial.yaml")), folder / "runs", None, Watch(), deadline)
 
 
@@ -66,7 +66,7 @@ def test_a_shared_detector_that_is_trained_keeps_nobody_waiting(jobs: list[Job],
             assert second.name == "glimpses-0"
 
 
-def test_who_finds_everything_taken_waits_until_the_deadline(
+def test_a_process_without_free_runs_waits_until_the_deadline(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []

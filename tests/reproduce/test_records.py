@@ -1,4 +1,4 @@
-"""Means over trainings, and records that survive being written."""
+"""Tests of means over trainings, and of records that are written and read again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:
 
 
 def _change(*path: str | int, value: Any) -> Callable[[Any], str]:
-    """Puts a value in place of another."""
+    """Returns a function that replaces a value of a document."""
 
     def change(content: Any) -> str:
         *parents, last = path

@@ -1,4 +1,4 @@
-"""The whole pipeline, on a plan of seconds: what is made, what is made once, and what is said of the rest."""
+"""The whole pipeline on a plan of seconds: trains each run once, and reports what is missing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 SMALL = [
     "model.ssd={image_size: 64, anchors: {min_sizes: [10, 20, 36], max_sizes: [20, 36, 56]}}",
     "model.ssd.backbone={channels: [8, 8, 8, 8, 8], top_down: 8}",
-    "model.ssd={score_threshold: 0, nms_threshold: 0.8, max_objects: 60}",  # untrained, it finds by chance
+    "model.ssd={score_threshold: 0, nms_threshold: 0.8, max_objects: 60}",  # untrained, it detects by chance
     "model.encoder={latent_dim: 8, mlp_channels: 16}",
     "model.decoder={stem: 16, channels: [8, 8, 8]}",
     "model.consistency.weight=0",
@@ -69,7 +69,7 @@ PLAN: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plan, where it has been run."""
+    """Returns a folder in which the plan has been run."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("reproduce")
     (folder / "trial.yaml").write_text(yaml.safe_dump(PLAN))
@@ -93,7 +93,7 @@ def run_folder(folder: Path, name: str, runs: str = "runs") -> Path:
 
 
 def interrupted_at(call: int, error: type[BaseException]) -> Callable[..., Any]:
-    """`train`, but one of its calls ends otherwise."""
+    """Returns `train`, one call of which raises an error."""
     calls = 0
 
     def training(*arguments: Any, **options: Any) -> Any:
@@ -117,7 +117,7 @@ def test_a_picture_needs_one_seed_and_a_table_all(tmp_path: Path) -> None:
     assert trainings("figure2", "scale")["ssdir"] == 2
 
 
-def test_each_number_tells_where_it_comes_from(place: Path) -> None:
+def test_each_number_has_its_provenance(place: Path) -> None:
     for record in records_of(place, "table2"):
         assert record["detector"] == "class_agnostic"
         assert record["metrics"]["probe/accuracy"] >= 0
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_made(place:
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_what_cannot_be_measured_is_told_and_stops_nothing(
+def test_what_cannot_be_measured_is_reported_and_stops_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(model: Path, *arguments: Any, **options: Any) -> Any:
@@ -217,7 +217,7 @@ def test_what_cannot_be_measured_is_told_and_stops_nothing(
     assert broken_one["metrics"] == {}
 
 
-def test_so_far_tells_what_there_is_and_what_is_missing(place: Path, tmp_path: Path) -> None:
+def test_so_far_reports_what_is_done_and_what_is_missing(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place, tmp_path / "part")
     part = tmp_path / "part"
     shutil.rmtree(part / "results")
@@ -323,7 +323,9 @@ def test_the_command_lists_what_it_would_do(place: Path, tmp_path: Path) -> None
     assert "--dry-run" in alone.output
 
 
-def test_the_command_says_how_it_ends(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_and_message_state_how_the_command_ends(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = ["--scale", place / "trial.yaml", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     late = ssdir("scale", *places, "--minutes", 0)
     assert late.exit_code == 3

@@ -1,4 +1,4 @@
-"""The shape of Fig. 4's surface, and the authors' points."""
+"""Tests of the surface of Fig. 4, and of the authors' points on it."""
 
 from __future__ import annotations
 

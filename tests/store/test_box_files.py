@@ -1,4 +1,4 @@
-"""Boxes of the user's own detector, from files: what is read, where it goes, and what is said of bad ones."""
+"""Boxes of the user's own detector are read from files, and bad files are reported."""
 
 import json
 from collections.abc import Callable
@@ -96,7 +96,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_each_kind_of_file_is_described_as_the_library_does(
+def test_each_kind_of_file_is_encoded_as_by_the_library(
     tiny_model_dir: Path, photos: Path, tmp_path: Path, kind: str
 ) -> None:
     given = WRITERS[kind](tmp_path)
@@ -124,14 +124,16 @@ def test_each_kind_of_file_is_described_as_the_library_does(
     assert "segmentation" not in table.column_names
 
 
-def test_described_again_are_the_same_objects(tiny_model_dir: Path, photos: Path, tmp_path: Path) -> None:
+def test_encoding_detected_boxes_again_gives_the_same_objects(
+    tiny_model_dir: Path, photos: Path, tmp_path: Path
+) -> None:
     first, again = tmp_path / "first.parquet", tmp_path / "again.parquet"
     assert encode(tiny_model_dir, photos, "--score-threshold", 0.7, "--out", first).exit_code == 0
     assert encode(tiny_model_dir, photos, "--boxes", first, "--out", again).exit_code == 0
-    found, described = read_objects(first)[0], read_objects(again)[0]
-    assert len(found) > 0
-    assert described.image_index.tolist() == found.image_index.tolist()
-    np.testing.assert_allclose(described.z_where, found.z_where, atol=1e-5)
+    detected, encoded_again = read_objects(first)[0], read_objects(again)[0]
+    assert len(detected) > 0
+    assert encoded_again.image_index.tolist() == detected.image_index.tolist()
+    np.testing.assert_allclose(encoded_again.z_where, detected.z_where, atol=1e-5)
     assert pq.read_table(again)["class"].equals(pq.read_table(first)["class"])
     assert read_info(again).fingerprint == read_info(first).fingerprint
 
@@ -239,7 +241,7 @@ def test_rows_that_lack_something_are_left_out_and_counted(
 
 
 def reduced(photos: Path) -> None:
-    """Halves the photos: 45×30 px, of which a.png is stored on its side."""
+    """Halves the photos to 45×30 px, and stores a.png turned by its EXIF orientation."""
     for path in photos.iterdir():
         image = Image.open(path).resize((45, 30))
         exif = Image.Exif()
@@ -282,7 +284,9 @@ def test_boxes_of_reduced_pictures_are_reduced_with_them(
 
 
 @pytest.mark.parametrize("orientation", range(5, 9))
-def test_boxes_of_pictures_as_stored_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+def test_boxes_of_pictures_as_stored_are_turned_by_their_exif_orientation(
+    tmp_path: Path, orientation: int
+) -> None:
     pixels = np.zeros((48, 96), np.uint8)
     pixels[8:32, 16:40] = 255
     exif = Image.Exif()
@@ -292,10 +296,12 @@ def test_boxes_of_pictures_as_stored_are_turned_upright(tmp_path: Path, orientat
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     stored = np.array([[16.0, 8, 40, 32]])
     for scale in (1, 2):
-        told = (48 // scale, 96 // scale)
-        turned = fit_to_picture(stored / scale, told, (96, 48), tmp_path / "a.png")
+        annotated_size = (48 // scale, 96 // scale)
+        turned = fit_to_picture(stored / scale, annotated_size, (96, 48), tmp_path / "a.png")
         assert turned.tolist() == [seen]
-        assert (fit_to_annotation(turned, (96, 48), told, tmp_path / "a.png") * scale).tolist() == stored.tolist()
+        assert (
+            fit_to_annotation(turned, (96, 48), annotated_size, tmp_path / "a.png") * scale
+        ).tolist() == stored.tolist()
 
 
 def test_boxes_annotated_for_another_picture_are_refused(
@@ -413,7 +419,7 @@ def test_names_mean_uris_as_they_mean_paths() -> None:
         ("b.txt", "1 2 3 4", "must be a .json"),
     ],
 )
-def test_bad_files_are_told_in_a_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_bad_files_are_reported_in_one_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message) as error:
         read_boxes(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Objects elsewhere than on this machine: the same rows, and errors of one sentence."""
+"""Objects in other storages are read with the same rows, and errors are one sentence."""
 
 from pathlib import Path
 

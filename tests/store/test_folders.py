@@ -1,4 +1,4 @@
-"""Folders of parts are read as the one file that has their rows; what does not belong together is one sentence."""
+"""Folders of parts are read as the file with their rows; parts of different encodings are refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_joined_parts_are_the_file_byte_by_byte(
 
 
 def test_further_columns_are_kept(whole: Path, folder: Path, tmp_path: Path) -> None:
-    """As boxes of a tracker bring them."""
+    """Boxes of a tracker bring such columns."""
     for path in (whole, *folder.glob("*.parquet")):
         table = pq.ParquetFile(path).read()
         tracks = pa.array([f"track {index}" for index in table["anchor_index"].to_pylist()])
@@ -114,7 +114,7 @@ def test_further_columns_are_kept(whole: Path, folder: Path, tmp_path: Path) -> 
 
 
 def test_files_of_two_encodings_in_a_folder_keep_their_images_apart(tmp_path: Path) -> None:
-    """Both count their images from 0."""
+    """Both files count their images from 0."""
     folder = tmp_path / "objects"
     folder.mkdir()
     write(folder / "a.parquet", [2, 0, 1], "a")
@@ -135,7 +135,7 @@ def by_pandas(folder: Path, out: Path) -> None:
 
 
 def by_arrow(folder: Path, out: Path) -> None:
-    """One file for each class, in a folder of files alone, as Spark and Ray write."""
+    """Writes one file for each class, in a folder of files alone, as Spark and Ray do."""
     table = pyarrow.dataset.dataset(folder).to_table(filter=pyarrow.dataset.field("score") > 0.4)
     for name in CLASSES:
         pq.write_table(table.filter(pyarrow.dataset.field("class") == name), out / f"{name}.parquet")

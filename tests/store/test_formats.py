@@ -23,7 +23,7 @@ IMAGES = ["a/x.png", "a/y.png", "b/z.png"]
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """Three objects: two in the first image, one, without depth, in the last."""
+    """Writes three objects: two in the first image, and one, without depth, in the last."""
     path = tmp_path / "objects.parquet"
     objects = ObjectArrays(
         image_index=np.array([0, 0, 2]),
@@ -45,9 +45,9 @@ def test_pycocotools_loads_the_results(stored: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     assert convert_objects(stored, "coco", out) == 3
     loaded = COCO(str(sidecar(out))).loadRes(str(out))
-    found = loaded.loadAnns(loaded.getAnnIds(imgIds=[1]))
-    np.testing.assert_allclose(found[0]["bbox"], [50, 40, 100, 20], atol=1e-4)
-    assert [loaded.loadCats(ann["category_id"])[0]["name"] for ann in found] == ["dog", "cat"]
+    annotations = loaded.loadAnns(loaded.getAnnIds(imgIds=[1]))
+    np.testing.assert_allclose(annotations[0]["bbox"], [50, 40, 100, 20], atol=1e-4)
+    assert [loaded.loadCats(ann["category_id"])[0]["name"] for ann in annotations] == ["dog", "cat"]
     assert loaded.loadImgs(3)[0]["file_name"] == "b/z.png"
     assert loaded.getAnnIds(imgIds=[2]) == []
 
@@ -117,7 +117,7 @@ def test_csv_has_a_column_per_coordinate(stored: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["coco", "csv", "fiftyone", "npz"])
-def test_nothing_found(tmp_path: Path, to: str) -> None:
+def test_nothing_detected(tmp_path: Path, to: str) -> None:
     path = tmp_path / "objects.parquet"
     with ObjectWriter(path, "m", ["cat"], 2, "weights") as writer:
         writer.write(ObjectArrays.empty(1), ["a.png"], [(5, 5)])
@@ -141,7 +141,7 @@ def test_command(stored: Path, tmp_path: Path) -> None:
 
 
 def write_agnostic(path: Path, boxes: list[tuple[int, float, tuple[float, ...]]], size: tuple[int, int]) -> None:
-    """Objects of a model without classes: image, score and cxcywh of each, in `0.png`, `1.png`, …"""
+    """Writes objects without classes, given (image, score, cxcywh), of the images `0.png`, `1.png`, …"""
     image, scores, z_where = zip(*boxes, strict=True)
     count, images = len(boxes), max(image) + 1
     ones, zeros = np.ones(count, np.float32), np.zeros(count, np.int64)
@@ -180,7 +180,7 @@ def test_objects_without_classes_take_the_id_of_a_category_that_there_is(
 
 
 def write_annotations(path: Path, size: tuple[int, int], boxes: list[tuple[int, int, list[float]]]) -> None:
-    """Images `0.png` and `1.png` with the ids 10 and 11; boxes are image, category and xywh."""
+    """Writes images `0.png` and `1.png` with the ids 10 and 11, and boxes (image, category, xywh)."""
     content = {
         "images": [{"id": 10 + i, "file_name": f"{i}.png", "height": size[0], "width": size[1]} for i in (0, 1)],
         "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
@@ -194,8 +194,8 @@ def write_annotations(path: Path, size: tuple[int, int], boxes: list[tuple[int, 
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_results_without_classes_have_the_precision_that_they_should(tmp_path: Path, scale: int) -> None:
-    """Of three objects of two classes, one is missed; of three detections, the second is wrong."""
+def test_results_without_classes_have_the_expected_precision(tmp_path: Path, scale: int) -> None:
+    """One of three objects of two classes is missed, and the second of three detections is wrong."""
     stored, annotations, out = (tmp_path / name for name in ("o.parquet", "instances.json", "results.json"))
     right = [(0, 0.9, (0.5, 0.5, 0.4, 0.4)), (1, 0.7, (0.25, 0.25, 0.2, 0.4))]
     write_agnostic(stored, [*right, (1, 0.8, (0.8, 0.8, 0.1, 0.1))], (100, 200))
@@ -215,7 +215,7 @@ def test_results_without_classes_have_the_precision_that_they_should(tmp_path: P
 
 
 def test_results_are_of_pictures_as_annotated(tmp_path: Path) -> None:
-    """A picture that is stored on its side, and annotated so: seen, it is 60×40 px."""
+    """The picture is stored and annotated on its side; with its EXIF orientation applied, it has 60×40 px."""
     stored, annotations, out = (tmp_path / name for name in ("o.parquet", "instances.json", "results.json"))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -225,7 +225,7 @@ def test_results_are_of_pictures_as_annotated(tmp_path: Path) -> None:
     write_annotations(annotations, (40, 60), [])
     with pytest.warns(InputWarning, match="the model is class-agnostic"):
         convert_objects(stored, "coco", out, annotations)
-    # Seen: x 0 … 20, y 15 … 45. Turned back by a quarter: x is the old y, y is 40 less the old x.
+    # As displayed: x 0 … 20, y 15 … 45. Turned back by a quarter: x is the old y, y is 40 less the old x.
     boxes = [row["bbox"] for row in json.loads(out.read_text())]
     np.testing.assert_allclose(boxes, [[15, 20, 30, 20], [0, 0, 60, 40]], atol=1e-4)
     (tmp_path / "0.png").unlink()

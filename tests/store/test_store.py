@@ -104,7 +104,7 @@ def test_files_from_before_columns_could_be_null_are_read(path: Path) -> None:
     assert_identical(read_objects(path)[0], objects)
 
 
-def test_nothing_found_at_all(path: Path) -> None:
+def test_nothing_detected_at_all(path: Path) -> None:
     images = write(path, make_objects([], 3))
     objects, read_images = read_objects(path)
     assert read_images == images
@@ -154,7 +154,7 @@ def test_info(path: Path) -> None:
 
 
 def test_images_that_could_not_be_read_leave_gaps(path: Path) -> None:
-    """Of a list of seven images, 0, 4 and 5 could not be read; nothing was detected in 3."""
+    """In a list of seven images, 0, 4 and 5 cannot be read, and nothing is detected in 3."""
     batches = [make_objects([0, 0], 1), make_objects([1, 1], 2), make_objects([0], 1)]
     with ObjectWriter(path, "tiny", CLASSES, LATENT_DIM, "weights") as writer:
         writer.write(batches[0], ["1.png"], SIZES[:1], numbers=[1])
@@ -317,7 +317,7 @@ def by_pandas(path: Path, out: Path, least: float) -> None:
 def test_selected_rows_keep_their_model(
     path: Path, tmp_path: Path, select: Callable[[Path, Path, float], None], bare: bool
 ) -> None:
-    """Of five objects in images 1, 1, 3, 4 and 4 of six, the two of image 4 and one of image 1 remain."""
+    """Five objects are in images 1, 1, 3, 4 and 4 of six; the two of image 4 and one of image 1 remain."""
     objects = make_objects([1, 1, 3, 4, 4], 6).replace(scores=torch.tensor([0.9, 0.1, 0.2, 0.8, 0.5]))
     objects = objects.replace(z_what_scale=None, z_depth=None) if bare else objects
     images = write(path, objects)
@@ -325,10 +325,10 @@ def test_selected_rows_keep_their_model(
     info = read_info(tmp_path / "selected.parquet")
     assert (info.model, info.class_names, info.fingerprint) == ("tiny", CLASSES, "weights")
     assert (info.objects, info.images_seen, info.images_without_objects) == (3, None, {})
-    found, named = read_objects(tmp_path / "selected.parquet")
+    kept_objects, named = read_objects(tmp_path / "selected.parquet")
     assert named == [images[1], images[4]]
     kept = objects[torch.tensor([0, 3, 4])]
-    assert_identical(found, kept.replace(image_index=torch.tensor([0, 1, 1]), batch_size=2))
+    assert_identical(kept_objects, kept.replace(image_index=torch.tensor([0, 1, 1]), batch_size=2))
 
 
 def test_no_rows_that_pandas_selected(path: Path) -> None:
@@ -341,17 +341,17 @@ def test_no_rows_that_pandas_selected(path: Path) -> None:
 
 
 def test_rows_in_another_order_are_read_by_image(path: Path) -> None:
-    """By score they are of images 1, 0 and 1."""
+    """In the order of their scores, the objects are of images 1, 0 and 1."""
     objects = make_objects([0, 0, 1, 1], 2).replace(scores=torch.tensor([0.5, 0.0, 0.1, 0.9]))
     images = write(path, objects)
     pandas.read_parquet(path).nlargest(3, "score").to_parquet(path)
-    found, named = read_objects(path)
+    read, named = read_objects(path)
     assert named == [images[1], images[0]]
-    assert_identical(found, objects.regrouped(torch.tensor([3, 2, 0]), torch.tensor([0, 0, 1]), 2))
+    assert_identical(read, objects.regrouped(torch.tensor([3, 2, 0]), torch.tensor([0, 0, 1]), 2))
 
 
 def test_files_that_follow_each_other_are_one(tmp_path: Path) -> None:
-    """Both count their images from 0."""
+    """Both files count their images from 0."""
     parts = [make_objects([0, 1], 2), make_objects([0], 1, 1)]
     for number, part in enumerate(parts):
         with ObjectWriter(tmp_path / f"{number}.parquet", "tiny", CLASSES, LATENT_DIM, "weights") as writer:
@@ -360,13 +360,13 @@ def test_files_that_follow_each_other_are_one(tmp_path: Path) -> None:
             )
     tables = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(2)]
     pq.write_table(pa.concat_tables(tables), tmp_path / "both.parquet")
-    found, named = read_objects(tmp_path / "both.parquet")
+    read, named = read_objects(tmp_path / "both.parquet")
     assert named == ["0-0.png", "0-1.png", "1-0.png"]
-    assert_identical(found, Objects.cat(parts))
+    assert_identical(read, Objects.cat(parts))
 
 
 def without_metadata(path: Path) -> None:
-    """As DuckDB and Polars write: lists of any length, and nothing of the model."""
+    """Rewrites a file as DuckDB and Polars do: with lists of any length, and without the model's metadata."""
     table = pq.read_table(path)
     fields = [
         field.with_type(pa.list_(pa.float32())) if pa.types.is_fixed_size_list(field.type) else field

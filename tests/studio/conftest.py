@@ -1,4 +1,4 @@
-"""A studio as users start it: the command, in a process of its own."""
+"""Fixtures that start the studio as users do: by its command, in a process of its own."""
 
 import os
 import re
@@ -36,18 +36,18 @@ main()
 
 @dataclass
 class Running:
-    """A studio that answers."""
+    """A running studio that answers requests."""
 
     address: str
     process: subprocess.Popen[str]
     connections: Path
-    said: Path
+    log: Path
 
     def stop(self) -> str:
-        """Presses Ctrl-C; returns what it said."""
+        """Stops the studio by Ctrl-C, and returns what it has printed."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=60)
-        return self.said.read_text()
+        return self.log.read_text()
 
 
 def start(folder: Path, *arguments: str) -> Running:
@@ -56,17 +56,17 @@ def start(folder: Path, *arguments: str) -> Running:
     command = [sys.executable, "-c", _WATCHED, "studio", *arguments, "--port", "0", "--no-browser"]
     source = str(Path(ssdir.__file__).parents[1])
     environment = {**os.environ, "CONNECTIONS": str(connections), "PYTHONPATH": source}
-    said = folder / "said"
-    # A file: a pipe that nobody reads would hold the server up once it is full.
-    with said.open("w") as output:
+    log = folder / "log"
+    # Prints go to a file, because a pipe that nobody reads would block the server once it is full.
+    with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
         )
     while process.poll() is None:
-        if found := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", said.read_text(), re.DOTALL):
-            return Running(found[1], process, connections, said)
+        if started := re.search(r"studio: (http://127\.0\.0\.1:\d+).*studio is open", log.read_text(), re.DOTALL):
+            return Running(started[1], process, connections, log)
         time.sleep(0.1)
-    raise AssertionError(said.read_text())
+    raise AssertionError(log.read_text())
 
 
 @pytest.fixture(scope="session")

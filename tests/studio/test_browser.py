@@ -1,4 +1,4 @@
-"""The studio as a person uses it: a real browser that can reach nothing but this machine."""
+"""Tests of the studio in a real browser, which can reach nothing but this machine."""
 
 import io
 import json
@@ -26,9 +26,9 @@ def window(browser: Any, running: Running) -> Iterator[Window]:
 
 
 def test_inspect_shows_what_was_detected_and_asks_nobody_else(window: Window, running: Running) -> None:
-    found = window.count("#inspect-input .box")
-    assert found > 1
-    assert window.count("#inspect-reconstruction .box") == window.count("#inspect-objects .card") == found
+    num_objects = window.count("#inspect-input .box")
+    assert num_objects > 1
+    assert window.count("#inspect-reconstruction .box") == window.count("#inspect-objects .card") == num_objects
     assert window.count("#inspect-objects .card:first-child img") == 2, "appearance and opacity"
     window.page.locator("#inspect-objects .card").nth(1).click()
     window.wait_count("#inspect-input .box.chosen[data-row='1']", 1)
@@ -54,7 +54,7 @@ def test_a_picture_of_one_s_own(window: Window, tmp_path: Path) -> None:
 
 def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     window.tab("Edit")
-    found = window.count("#edit-scene .box")
+    num_objects = window.count("#edit-scene .box")
     first, page = window.reconstruction(), window.page
     window.settle("#edit-scene img")
     row = window.movable(-60, 40)
@@ -69,10 +69,10 @@ def test_objects_are_dragged_and_edited_and_undone(window: Window) -> None:
     window.wait_place(box, start["x"] - 60, start["y"] + 40)
     window.wait_decoded(first)
     page.click("#edit-duplicate")
-    window.wait_count("#edit-scene .box", found + 1)
+    window.wait_count("#edit-scene .box", num_objects + 1)
     page.locator("#edit-scene .box.chosen").focus()
     page.keyboard.press("Delete")
-    window.wait_count("#edit-scene .box", found)
+    window.wait_count("#edit-scene .box", num_objects)
     for left in ("2 steps", "1 step", "0 steps"):
         page.get_by_role("button", name="Undo").click()
         page.get_by_text(f"; {left} to undo").wait_for(timeout=30_000)
@@ -114,7 +114,7 @@ def test_where_a_drag_or_keys_end_holds_however_late_the_answers_come(window: Wi
     end = {"x": start["x"] - 60 + 3 * side / 128, "y": start["y"] + 40}
     window.wait_place(box, end["x"], end["y"])
     for seen in page.evaluate("window.seen"):
-        assert seen["x"] < end["x"] + 2, "it never goes back to where it was on the way"
+        assert seen["x"] < end["x"] + 2, "the object never returns to an earlier place of the drag"
         assert abs(seen["y"] - end["y"]) < 2
     ends = [place["event_data"]["last"] for place in places]
     assert ends == [False] * (len(ends) - 4) + [True] * 4
@@ -217,18 +217,18 @@ def test_an_image_unlike_the_training_data_is_reported(window: Window, tmp_path:
     window.page.set_input_files("#upload input[type=file]", str(tmp_path / "photograph.png"))
     window.page.get_by_text("The image is unlike those that").wait_for(timeout=30_000)
     first, second = (window.place(f"#inspect-{part} .frame") for part in ("input", "reconstruction"))
-    assert first["height"] >= 149, "a panorama is no stripe"
+    assert first["height"] >= 149, "a panorama is high enough to see"
     assert second["y"] > first["y"] + first["height"], "one above the other"
 
 
 def test_edits_are_kept_while_another_sample_is_open(window: Window) -> None:
-    page, found = window.page, window.count("#inspect-input .box")
+    page, num_objects = window.page, window.count("#inspect-input .box")
     window.tab("Edit")
     page.click("#edit-remove")
-    window.wait_count("#edit-scene .box", found - 1)
+    window.wait_count("#edit-scene .box", num_objects - 1)
     page.locator("#samples .card").nth(1).click()
     page.get_by_text("As detected; 0 steps to undo").wait_for(timeout=30_000)
     assert "edited" in page.locator("#samples .card").first.inner_text()
     page.locator("#samples .card").first.click()
     page.get_by_text("Removed object 1; 1 step to undo").wait_for(timeout=30_000)
-    assert window.count("#edit-scene .box") == found - 1
+    assert window.count("#edit-scene .box") == num_objects - 1

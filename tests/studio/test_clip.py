@@ -1,4 +1,4 @@
-"""Clips in the studio: which frames and tracks are shown, a track's path on the map, and what the browser gets."""
+"""Clips in the studio: the frames and tracks that are shown, paths on the map, and what the browser receives."""
 
 import base64
 import io
@@ -20,7 +20,10 @@ FRAMES = 20
 
 @pytest.fixture
 def clip(predictor: Predictor) -> Clip:
-    """Twenty frames, the last of them missing: track 2 in all, track 7 in every second, and an object without."""
+    """Returns a clip of twenty frames, the last of which is missing.
+
+    Track 2 is in all frames, track 7 in every second one, and one object has no track.
+    """
     rows = sorted(
         [(frame, 2) for frame in range(FRAMES)] + [(frame, 7) for frame in range(0, FRAMES, 2)] + [(3, 0)]
     )
@@ -84,7 +87,7 @@ def test_every_frame_has_its_boxes_and_the_objects_decoded_in_it(clip: Clip, pre
     assert np.abs(shown - expected.numpy()).mean() < 4  # JPEG
 
 
-def test_long_clips_are_sampled_and_it_is_said(
+def test_long_clips_are_sampled_with_a_note(
     clip: Clip, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert clip_content.summary(clip).startswith("2 tracks in 20 frames. 1 frame can't be read: give")

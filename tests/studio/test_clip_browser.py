@@ -1,4 +1,4 @@
-"""The tab Clip as a person uses it: a clip is played, an object followed, without asking the server for frames."""
+"""Tests of the tab Clip in a browser: it plays a clip and follows an object without requests for frames."""
 
 import csv
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ def test_a_track_is_followed_through_its_views_and_on_the_map(clip: Window) -> N
     clip.wait_count("#clip-player .box.chosen", 0)
 
 
-def test_without_tracks_the_tab_says_how_to_make_some(browser: Any, running: Running) -> None:
+def test_without_tracks_the_tab_explains_how_to_make_some(browser: Any, running: Running) -> None:
     window = Window(browser, running)
     window.tab("Clip")
     window.page.get_by_text("ssdir track tiny-digits clip.mp4 --out tracks.parquet").wait_for()

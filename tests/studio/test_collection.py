@@ -30,14 +30,14 @@ def test_the_nearest_are_scikit_learn_s() -> None:
     z_what = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     oracle = NearestNeighbors(n_neighbors=10, metric="cosine").fit(z_what)
     distances, neighbours = oracle.kneighbors(z_what[[7]])
-    found, cosines = explored(z_what).nearest(7, 9)
-    assert found.tolist() == neighbours[0, 1:].tolist()
+    nearest_rows, cosines = explored(z_what).nearest(7, 9)
+    assert nearest_rows.tolist() == neighbours[0, 1:].tolist()
     np.testing.assert_allclose(cosines, 1 - distances[0, 1:], atol=1e-5)
     assert len(explored(z_what[:3]).nearest(1)[0]) == 2
 
 
 def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
-    """A picture of four plain quarters: each object's crop has its quarter's colour, and no other."""
+    """Each object's crop has the colour of its quarter of a picture of four plain quarters, and no other."""
     image = np.zeros((128, 128, 3), np.uint8)
     image[:64, :64], image[:64, 64:], image[64:, :64], image[64:, 64:] = 40, 90, 140, 190
     D = predictor.latent_dim
@@ -55,7 +55,7 @@ def test_a_crop_on_the_map_is_what_the_box_holds(predictor: Predictor) -> None:
     np.testing.assert_allclose(objects_map.sides, 0.4, rtol=1e-6)
 
 
-def test_the_map_of_the_samples_is_in_the_unit_square_and_knows_errors(predictor: Predictor) -> None:
+def test_the_map_of_the_samples_is_in_the_unit_square_and_has_errors(predictor: Predictor) -> None:
     collection = collect_images(predictor, sample_images(3))
     objects_map = map_objects(collection, predictor)
     assert len(objects_map.rows) == len(collection.objects)
@@ -72,7 +72,7 @@ def stored(folder: Path, predictor: Predictor, names: list[str]) -> Path:
     return path
 
 
-def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missed(
+def test_pictures_are_found_as_named_or_beside_the_file_and_otherwise_missing(
     tmp_path: Path, predictor: Predictor
 ) -> None:
     (tmp_path / "photos").mkdir()
@@ -125,7 +125,7 @@ def test_images_that_have_moved_are_in_the_folder_given(tmp_path: Path, predicto
 def test_a_file_that_has_lost_the_name_of_its_model_is_opened_with_a_note(
     tmp_path: Path, predictor: Predictor
 ) -> None:
-    """As other tools write it: nothing shows that it belongs to another model of the same sizes."""
+    """Other tools drop the metadata, so nothing shows that the file belongs to another model of the same sizes."""
     path, identity = stored(tmp_path, predictor, ["a.png"]), Identity.of("tiny-mnist", predictor)
     assert open_collection(path, identity).note == ""
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)

@@ -20,8 +20,8 @@ def test_a_busy_port_is_one_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = fails("--port", str(port))
-    assert said.strip() == f"error: port {port} is in use: choose another with --port, or 0 for any free one"
+        printed = fails("--port", str(port))
+    assert printed.strip() == f"error: port {port} is in use: choose another with --port, or 0 for any free one"
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_an_encoded_image_is_what_the_predictor_returns_by_falling_score(predict
     expected = predictor.encode(sample.image)
     assert expected.scores is not None
     torch.testing.assert_close(seen.objects.scores, expected.scores.sort(descending=True).values)
-    drawn = predictor.decode(expected).reconstructions[0]
-    squared = (drawn.permute(1, 2, 0).numpy() - sample.image / 255) ** 2
+    reconstruction = predictor.decode(expected).reconstructions[0]
+    squared = (reconstruction.permute(1, 2, 0).numpy() - sample.image / 255) ** 2
     assert seen.error == pytest.approx(float(squared.mean()), rel=1e-3)
 
 
@@ -80,15 +80,15 @@ def test_a_shipped_model_detects_something_in_its_samples(model: str, first: str
     samples = samples_for(predictor, model, NUM_OFFERED).images
     assert len(samples) == NUM_OFFERED
     assert samples[0].name == first
-    found = predictor.encode([sample.image for sample in samples])
-    assert len(found.image_index.unique()) >= NUM_OFFERED - 1
+    detected = predictor.encode([sample.image for sample in samples])
+    assert len(detected.image_index.unique()) >= NUM_OFFERED - 1
 
 
 @pytest.mark.parametrize(
     ("preset", "first"),
     [("photos", "temple"), ("tiny", "sample 1"), ("paper-mnist", "sample 1"), ("spair-64", "sample 1")],
 )
-def test_samples_are_such_as_the_model_may_know(preset: str, first: str) -> None:
+def test_samples_depend_on_the_preset_of_the_model(preset: str, first: str) -> None:
     config = read_recipe(preset).model
     predictor = cast("Predictor", SimpleNamespace(model=SimpleNamespace(config=config)))
     samples = samples_for(predictor, "runs/mine", 1)
@@ -96,7 +96,7 @@ def test_samples_are_such_as_the_model_may_know(preset: str, first: str) -> None
     assert ("need not look like" in samples.about) == (first == "sample 1")
 
 
-def test_only_the_model_of_the_sample_digits_is_said_to_know_them() -> None:
+def test_only_the_model_of_the_sample_digits_has_no_note_on_unlike_images() -> None:
     for name, known in (("tiny-digits", True), ("tiny-mnist", False)):
         about = samples_for(ssdir.load(name, "cpu"), name, 1).about
         assert ("need not look like its training images" in about) != known
@@ -113,17 +113,17 @@ def test_samples_of_a_folder_are_spread_over_it(tmp_path: Path) -> None:
     assert len(samples_of_folder(tmp_path, 30).images) == 9
 
 
-def test_tiny_digits_knows_the_sample_digits() -> None:
+def test_tiny_digits_detects_the_sample_digits() -> None:
     predictor, wrong, digits = ssdir.load("tiny-digits", "cpu"), 0, 0
     for number, sample in enumerate(sample_images(NUM_OFFERED)):
         config, rng = ScatterConfig(grids=(2, 3, 4), seed=1), image_rng(1, "test", number)
         true = scatter_image(load_glyphs("digits", "test"), config, rng)
         assert np.array_equal(true.image, sample.image[..., 0])
-        found = encode_image(predictor, sample.image, sample.name).objects
+        detected = encode_image(predictor, sample.image, sample.name).objects
         boxes = to_cxcywh(torch.from_numpy(true.boxes_px) / 128)
         target = Objects(torch.zeros(len(boxes), dtype=torch.int64), 1, boxes)
-        matched = int((match_greedy(found, target) >= 0).sum())
-        wrong += len(found) + len(target) - 2 * matched
+        matched = int((match_greedy(detected, target) >= 0).sum())
+        wrong += len(detected) + len(target) - 2 * matched
         digits += len(target)
     assert wrong <= 0.1 * digits
 

@@ -1,4 +1,4 @@
-"""The page that is there before the studio is open."""
+"""Tests of the page that is shown before the studio is open."""
 
 import threading
 import time
@@ -38,7 +38,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_the_page_says_what_is_being_loaded_and_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_what_is_being_loaded_and_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_SECONDS_TO_READ_FAILURE", 1.0)
     go_on, addresses, stages, failures = threading.Event(), list[str](), list[str](), list[Exception]()
 

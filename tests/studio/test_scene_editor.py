@@ -11,7 +11,7 @@ from ssdir.studio.scene_editor import DEPTH_STEP, MIN_EDITED_SIDE, History
 
 
 def a_scene() -> Objects:
-    """Two images: objects 0 and 1 in the first, 2, 3 and 4 in the second."""
+    """Returns objects of two images: 0 and 1 of the first, and 2, 3 and 4 of the second."""
     generator = torch.Generator().manual_seed(0)
     return Objects(
         image_index=torch.tensor([0, 0, 1, 1, 1]),
@@ -35,7 +35,7 @@ def a_scene() -> Objects:
 
 
 def assert_others_unchanged(before: Objects, after: Objects, row: int, but: str) -> None:
-    """Of all rows but one, everything is as before; of that one, everything but a field."""
+    """Asserts that all fields are as before, except one field of one row."""
     for name, values in before._tensors().items():
         now = getattr(after, name)
         kept = torch.arange(len(before)) != row if name == but else slice(None)
@@ -140,7 +140,7 @@ def test_a_blend_lies_on_the_line_between_two_embeddings() -> None:
         edit.blend_appearance(scene, 2, 0, 1.5)
 
 
-def test_edits_say_which_object_or_field_is_missing() -> None:
+def test_edits_name_the_missing_object_or_field() -> None:
     with pytest.raises(IndexError, match="no object 5: the scene has 5"):
         edit.remove(a_scene(), 5)
     with pytest.raises(IndexError):

@@ -35,12 +35,12 @@ def test_an_edited_scene_comes_back_from_parquet_and_json(tmp_path: Path, predic
     assert {"score", "z_depth", "z_where", "z_what_scale"} <= scene["objects"][0].keys()
 
 
-def test_the_png_is_the_drawing_in_blocks(predictor: Predictor) -> None:
+def test_the_png_is_the_enlarged_reconstruction(predictor: Predictor) -> None:
     objects = encode_image(predictor, sample_images(1)[0].image, "sample").objects
     picture = np.array(Image.open(io.BytesIO(scene_png(predictor, objects))))
-    drawn = predictor.decode(objects).reconstructions[0].permute(1, 2, 0).numpy()
+    reconstruction = predictor.decode(objects).reconstructions[0].permute(1, 2, 0).numpy()
     assert picture.shape == (128 * SCALE, 128 * SCALE, 3)
-    assert np.abs(picture[::SCALE, ::SCALE] / 255 - drawn).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(picture[::SCALE, ::SCALE] / 255 - reconstruction).max() <= 0.5 / 255 + 1e-6
     assert np.array_equal(picture[::SCALE], picture[SCALE - 1 :: SCALE])
 
 

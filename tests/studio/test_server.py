@@ -1,4 +1,4 @@
-"""The studio from outside: what it answers, and what it must not."""
+"""Requests to the studio's server: it answers the page's requests, and refuses all others."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def test_files_of_this_machine_are_not_served(running: Running, tmp_path: Path) 
 def call(
     running: Running, function: dict[str, Any], data: list[Any], event: Any = None, session: str | None = None
 ) -> str:
-    """Calls a function as the page does; returns all that was answered."""
+    """Calls a function as the page does; returns the whole answer."""
     session = session or uuid.uuid4().hex
     event = {"row": 0} if event is None else event
     body = {"data": data, "fn_index": function["id"], "session_hash": session, "event_data": event}
@@ -56,19 +56,19 @@ def call(
     status, text = fetch(running.address + "/gradio_api/queue/join", body)
     if status != 200:
         return text
-    said = []
+    answer = []
     with urllib.request.urlopen(
         f"{running.address}/gradio_api/queue/data?session_hash={session}", timeout=30
     ) as stream:
         for line in stream:
-            said.append(line.decode())
-            if "process_completed" in said[-1] or "unexpected_error" in said[-1]:
+            answer.append(line.decode())
+            if "process_completed" in answer[-1] or "unexpected_error" in answer[-1]:
                 break
-    return "".join(said)
+    return "".join(answer)
 
 
 def functions_with_inputs(running: Running) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """All functions that take something, and the one that takes a picture."""
+    """Returns all functions with inputs, and the one that takes a picture."""
     config = json.loads(fetch(running.address + "/config")[1])
     files = {part["id"] for part in config["components"] if part["type"] == "file"}
     taking = [each for each in config["dependencies"] if files & set(each["inputs"])]
@@ -81,7 +81,7 @@ def file_named(path: str) -> dict[str, Any]:
 
 
 def test_no_component_takes_a_file_or_an_address_that_a_request_names(running: Running, tmp_path: Path) -> None:
-    """Whatever component it is sent to: a slider that is sent a file would have it copied where it is served."""
+    """Even a slider that is sent a file would have it copied to where it is served."""
     secret = f"secret-{uuid.uuid4().hex}.png"
     Image.new("RGB", (32, 32), "red").save(tmp_path / secret)
     functions, _ = functions_with_inputs(running)
@@ -98,7 +98,7 @@ def test_no_component_takes_a_file_or_an_address_that_a_request_names(running: R
 
 
 def test_an_uploaded_picture_is_opened(running: Running) -> None:
-    """By the same way, so that the refusals above are not for a mistake in the request."""
+    """A valid upload by the same request is opened, so the refusals above are not for a mistake in the request."""
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), "red").save(buffer, "PNG")
     uploaded = json.loads(upload(running, buffer.getvalue()))[0]
@@ -113,7 +113,7 @@ def test_an_upload_that_is_no_picture_is_one_sentence(running: Running, content:
     answer = call(running, taking, [file_named(uploaded), None])
     assert "Not opened" in answer
     assert "picture.png" in answer
-    assert "ssdir-studio-" not in answer, "the folder is nobody's business"
+    assert "ssdir-studio-" not in answer, "the answer does not reveal the folder"
 
 
 NONSENSE: list[Any] = [
@@ -129,7 +129,7 @@ NONSENSE += [{"row": 0, "name": [], "sent": float("nan"), "z_where": [float("nan
 
 
 def test_events_of_nonsense_change_nothing_and_end_nothing(running: Running) -> None:
-    """With a picture open, so that they come as far as the scene."""
+    """A picture is open, so that the events reach the scene."""
     functions, _ = functions_with_inputs(running)
     config = json.loads(fetch(running.address + "/config")[1])
     loading = next(each for each in config["dependencies"] if ["load"] in [part[1:] for part in each["targets"]])
@@ -140,9 +140,9 @@ def test_events_of_nonsense_change_nothing_and_end_nothing(running: Running) -> 
             call(running, function, [event] * len(function["inputs"]), event, session)
             call(running, function, [None] * len(function["inputs"]), event, session)
     # Gradio's own parts complain of what they are sent; none of it comes as far as an error of the studio.
-    said = running.said.read_text()
-    assert f"ssdir{os.sep}studio{os.sep}" not in said
-    assert "didn't return enough output values" not in said
+    printed = running.log.read_text()
+    assert f"ssdir{os.sep}studio{os.sep}" not in printed
+    assert "didn't return enough output values" not in printed
     assert "data:image" in call(running, loading, [])
 
 
@@ -161,7 +161,7 @@ def test_no_function_is_offered_to_programs(running: Running) -> None:
     assert offered == {"named_endpoints": {}, "unnamed_endpoints": {}}
 
 
-def test_other_names_get_no_answer_and_browsers_are_told_to_stay(running: Running) -> None:
+def test_other_host_names_are_refused_and_the_content_policy_forbids_other_hosts(running: Running) -> None:
     assert fetch(running.address, Host="evil.example")[0] == 400
     with urllib.request.urlopen(running.address, timeout=30) as answer:
         policy = answer.headers["Content-Security-Policy"]
@@ -173,7 +173,7 @@ def test_other_names_get_no_answer_and_browsers_are_told_to_stay(running: Runnin
         assert other.connect_ex(("127.0.0.2", port)) != 0, "only 127.0.0.1 is listened on"
 
 
-def test_before_an_image_is_open_buttons_say_so(running: Running) -> None:
+def test_before_an_image_is_open_buttons_report_it(running: Running) -> None:
     functions, _ = functions_with_inputs(running)
     config = json.loads(fetch(running.address + "/config")[1])
     states = [part["id"] for part in config["components"] if part["type"] == "state"]
@@ -193,10 +193,10 @@ def test_large_uploads_are_refused(running: Running) -> None:
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     studio = start(tmp_path, "tiny-digits")
-    said = studio.stop().splitlines()
+    printed = studio.stop().splitlines()
     beginnings = [
         *("studio: http://127.0.0.1:", "loading Python packages", "loading the model tiny-digits"),
         *("detecting objects", "mapping the objects", "the studio is open, after ", "the studio is closed"),
     ]
-    assert [line.startswith(expected) for line, expected in zip(said, beginnings, strict=True)] == [True] * 7
+    assert [line.startswith(expected) for line, expected in zip(printed, beginnings, strict=True)] == [True] * 7
     assert studio.process.returncode == 0

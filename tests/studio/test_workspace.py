@@ -1,4 +1,4 @@
-"""Events of one window that overlap: each sees what the one before it left."""
+"""Overlapping events of one window are handled in order, each on the result of the one before."""
 
 import threading
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_of_edits_that_overlap_none_is_lost(window: Workspace) -> None:
 
     first = started(components.edit_in_order(move, shown), window)
     assert begun.wait(10)
-    second = started(components.edit_in_order(duplicate, shown), window)  # It began before the move was drawn.
+    second = started(components.edit_in_order(duplicate, shown), window)  # It began before the move was shown.
     second.join(0.2)
     assert second.is_alive(), "it waits for the move"
     go_on.set()
@@ -146,6 +146,6 @@ def test_the_object_at_a_box_is_selected() -> None:
 
 
 @pytest.mark.parametrize("wrap", [components.when_open, lambda handler: components.edit_in_order(handler, shown)])
-def test_before_a_picture_is_open_a_sentence_says_so(wrap: Callable[..., Any]) -> None:
+def test_before_a_picture_is_open_a_sentence_reports_it(wrap: Callable[..., Any]) -> None:
     with pytest.raises(gr.Error, match="still being opened"):
         wrap(lambda now: now)(None)

@@ -24,7 +24,7 @@ needs_browser = [
 
 
 class Window:
-    """A page of the studio, and everything that it asked for or complained of."""
+    """A page of the studio, which records its requests and the errors that it prints."""
 
     def __init__(self, browser: Any, running: Running, width: int = 1360) -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, accept_downloads=True)
@@ -32,7 +32,7 @@ class Window:
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         self.page.goto(running.address)
         self.page.wait_for_selector("#inspect-objects .card", timeout=60_000)
 
@@ -46,17 +46,17 @@ class Window:
         self.page.wait_for_function(condition, arg=value, timeout=30_000)
 
     def count(self, selector: str) -> int:
-        found: int = self.page.locator(selector).count()
-        return found
+        number: int = self.page.locator(selector).count()
+        return number
 
     def wait_count(self, selector: str, count: int) -> None:
         self.until("([s, n]) => document.querySelectorAll(s).length === n", [selector, count])
 
     def place(self, selector: str) -> dict[str, float]:
-        """Where an element is, once it is there: a scene that is decoded again replaces its elements."""
+        """Returns where an element is, once it is there: a scene that is decoded again replaces its elements."""
         seen = "(s) => document.querySelector(s)?.getBoundingClientRect().toJSON()"
-        found: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
-        return found
+        place: dict[str, float] = self.page.wait_for_function(seen, arg=selector, timeout=30_000).json_value()
+        return place
 
     def settle(self, selector: str) -> None:
         """Waits until an element stays where it is: what is above it may still grow."""
@@ -68,11 +68,13 @@ class Window:
 
     def wait_place(self, selector: str, x: float, y: float) -> None:
         """Waits until an element's corner is at a place, give or take two pixels."""
-        found = "const r = document.querySelector(s)?.getBoundingClientRect()"
-        self.until(f"([s, x, y]) => {{ {found}; return r && Math.hypot(r.x - x, r.y - y) < 2 }}", [selector, x, y])
+        rectangle = "const r = document.querySelector(s)?.getBoundingClientRect()"
+        self.until(
+            f"([s, x, y]) => {{ {rectangle}; return r && Math.hypot(r.x - x, r.y - y) < 2 }}", [selector, x, y]
+        )
 
     def movable(self, dx: float, dy: float) -> int:
-        """The row of an object that nothing lies on, and that has room to be dragged so far."""
+        """Returns the row of an object that nothing covers, and that can be dragged that far within the scene."""
         row: int = self.page.evaluate(
             """([dx, dy]) => {
                 const scene = document.querySelector('#edit-scene img').getBoundingClientRect();
@@ -89,8 +91,8 @@ class Window:
         return row
 
     def reconstruction(self) -> str:
-        found: str = self.page.locator("#edit-scene img").get_attribute("src")
-        return found
+        source: str = self.page.locator("#edit-scene img").get_attribute("src")
+        return source
 
     def wait_decoded(self, before: str) -> None:
         self.until("(b) => (document.querySelector('#edit-scene img')?.src ?? b) !== b", before)

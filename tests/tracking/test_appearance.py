@@ -1,4 +1,4 @@
-"""Galleries, what similarities are worth, and assignment, against other implementations."""
+"""Galleries, the evidence of similarities, and assignment equal those of other implementations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_chance_is_wide_while_little_is_known() -> None:
     assert learned(0.6).chance(2) == pytest.approx(0.4, abs=0.02)
 
 
-def test_what_tells_no_objects_apart_is_no_evidence() -> None:
+def test_similarities_that_distinguish_no_objects_are_no_evidence() -> None:
     assert np.abs(learned(0.01).evidence(np.linspace(-1, 1, 9), 0.1)).max() < 0.3
     assert not Reliability().evidence(np.ones(3)).any()
 
@@ -82,18 +82,18 @@ def test_similarities_are_cosines_with_mean_and_best_view() -> None:
         for number in range(count):
             gallery.add(rng.normal(size=8), 1.0, 4 * number)
         galleries.append(gallery)
-    found, center = rng.normal(size=(4, 8)), rng.normal(size=8)
+    embeddings, center = rng.normal(size=(4, 8)), rng.normal(size=8)
 
     def cosine(one: np.ndarray, other: np.ndarray) -> float:
         one, other = one - center, other - center
         return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
     expected = [
-        [(cosine(g.mean, row) + max(cosine(view, row) for view in g.views)) / 2 for row in found]
+        [(cosine(g.mean, row) + max(cosine(view, row) for view in g.views)) / 2 for row in embeddings]
         for g in galleries
     ]
-    np.testing.assert_allclose(similarities(galleries, found, center), expected)
-    assert best_cosines([], found, center).shape == (0, 4)
+    np.testing.assert_allclose(similarities(galleries, embeddings, center), expected)
+    assert best_cosines([], embeddings, center).shape == (0, 4)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,4 +1,4 @@
-"""The Kalman filters of boxes, against those of the package `trackers`."""
+"""The Kalman filters of boxes equal those of the package `trackers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`track_clip`, `stream_tracks` and `ssdir track`: clips in, tracks and their files out."""
+"""Tests of `track_clip`, `stream_tracks` and `ssdir track`, from clips to tracks and their files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ THRESHOLD = TrackOptions(score_threshold=0.7)
 
 @pytest.fixture
 def pictures(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Twelve frames (60, 90, 3) in which everything moves to the right."""
+    """Returns twelve frames (60, 90, 3) in which everything moves to the right."""
     return [np.roll(picture, 2 * number, axis=1) for number in range(12)]
 
 
@@ -62,14 +62,14 @@ class _SquareDetector:
         return Objects.cat(parts)
 
     def _of(self, image: NDArray[np.uint8]) -> Objects:
-        boxes, codes = [], []
+        boxes, embeddings = [], []
         for channel, other in ((0, 1), (1, 0)):
             mask = (image[..., channel] > 150) & (image[..., other] < 220) & (image[..., 2] < 120)
             mask &= image[..., channel] > image[..., other]
             rows, columns = np.nonzero(mask)
             low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
             boxes.append([*(low + high) / 128, *(high - low) / 64])
-            codes.append([1.0 - channel, float(channel)])
+            embeddings.append([1.0 - channel, float(channel)])
         z_where = torch.tensor(boxes, dtype=torch.float32)
         count = len(boxes)
         return Objects(
@@ -78,7 +78,7 @@ class _SquareDetector:
             z_where,
             scores=torch.full((count,), 0.9),
             labels=torch.zeros(count, dtype=torch.int64),
-            z_what=torch.tensor(codes),
+            z_what=torch.tensor(embeddings),
             anchor_index=torch.arange(count),
         )
 
@@ -263,9 +263,9 @@ def test_outputs_are_checked_before_anything_is_read(folder: Path, out: Path, ti
 
 def test_the_command_prints_numbers_or_json(folder: Path, out: Path, tiny_model_dir: Path) -> None:
     arguments = ("track", tiny_model_dir, folder, "--score-threshold", 0.7, "--out")
-    said = ok(*arguments, out / "a.parquet").stdout
-    assert "12 frames, " in said
-    assert "next: ssdir index" in said
+    printed = ok(*arguments, out / "a.parquet").stdout
+    assert "12 frames, " in printed
+    assert "next: ssdir index" in printed
     about = json.loads(ok(*arguments, out / "b.parquet", "--json").stdout)
     assert about["frames"] == 12
     assert about["objects"] == len(read_objects(out / "b.parquet")[0])

@@ -1,4 +1,4 @@
-"""The tracker on scenes whose tracks are known."""
+"""Tests of the tracker on scenes whose tracks are known."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frame(
 
 
 def identities(count: int, dim: int = 16, seed: int = 0) -> Tensor:
-    """Returns embeddings (count, dim) that tell `count` objects apart."""
+    """Returns embeddings (count, dim) that distinguish `count` objects."""
     return torch.nn.functional.normalize(torch.randn(count, dim, generator=torch.manual_seed(seed)), dim=1)
 
 
@@ -100,23 +100,23 @@ def test_options_out_of_range_are_refused() -> None:
 
 def crossing(what: Tensor) -> list[list[int]]:
     """Tracks two objects that meet, turn back while they are unseen, and one that stands; returns their ids."""
-    tracker, found = Tracker(), []
+    tracker, track_ids = Tracker(), []
     for t in range(30):
         x = 40 + 4 * (t if t < 15 else 29 - t)
         boxes = np.array([[x, 50, 20, 20], [200 - x, 50, 20, 20], [100, 15, 20, 20]])
         seen = [2] if 12 <= t < 19 else [0, 1, 2]
-        found.append(ids(tracker.update(frame(boxes[seen], what[seen]), SIZE)))
-    return found
+        track_ids.append(ids(tracker.update(frame(boxes[seen], what[seen]), SIZE)))
+    return track_ids
 
 
 def test_appearance_separates_objects_that_motion_confuses() -> None:
-    telling, same = crossing(identities(3)), crossing(torch.ones(3, 16))
-    assert telling[-1] == telling[0]
+    distinct, same = crossing(identities(3)), crossing(torch.ones(3, 16))
+    assert distinct[-1] == distinct[0]
     # Motion expects them to pass each other.
     assert same[-1] == [same[0][1], same[0][0], same[0][2]]
 
 
-def test_embeddings_that_tell_nothing_change_nothing() -> None:
+def test_embeddings_without_information_change_nothing() -> None:
     rng = np.random.default_rng(0)
     noise = torch.manual_seed(1)
     trackers = {appearance: Tracker(TrackOptions(appearance=appearance)) for appearance in (True, False)}

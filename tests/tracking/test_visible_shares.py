@@ -1,4 +1,4 @@
-"""Which objects hide others."""
+"""Tests of which objects hide others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssdir.tracking.occlusion import visible_shares
 
 
 def test_objects_of_low_score_hide_none() -> None:
-    """Two boxes of which one covers the right half of the other, and lies in front."""
+    """The nearer of two boxes covers the right half of the other one."""
     z_where = torch.tensor([[0.4, 0.5, 0.4, 0.2], [0.6, 0.5, 0.4, 0.2]])
     pair = Objects(torch.zeros(2, dtype=torch.int64), 1, z_where, z_depth=torch.tensor([0.0, 1.0]))
     for front, expected in ((0.9, [0.5, 1.0]), (0.2, [1.0, 1.0])):

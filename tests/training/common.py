@@ -1,4 +1,4 @@
-"""What the tests of training share besides fixtures."""
+"""Functions that the tests of training share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SIZE = 64
 
 
 def changed(recipe: Recipe, stage: str, **values: Any) -> Recipe:
-    """The recipe with other values in one of its stages."""
+    """Returns the recipe with other values in one of its stages."""
     return recipe.model_copy(update={stage: getattr(recipe, stage).model_copy(update=values)})
 
 
 def with_detector(recipe: Recipe, **values: Any) -> Recipe:
-    """The recipe with other values in the detector's config."""
+    """Returns the recipe with other values in the detector's config."""
     detector = recipe.model.ssd.model_copy(update=values)
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"ssd": detector})})
 

@@ -27,7 +27,7 @@ from .common import SIZE
 
 @pytest.fixture(scope="session")
 def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """64 training and 16 validation images."""
+    """Writes 64 training and 16 validation images of scattered digits."""
     folder = tmp_path_factory.mktemp("data") / "scattered"
     write_scatter(folder, "digits", ScatterConfig(canvas=SIZE, grids=(2, 3), train=64, val=16, test=0))
     return folder
@@ -35,7 +35,7 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def deserted(scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images, but nobody has annotated any object, except in the first image of each split."""
+    """Writes the same images with annotated objects in the first image of each split only."""
     folder = tmp_path_factory.mktemp("data") / "deserted"
     shutil.copytree(scattered, folder)
     for file in (folder / "annotations").iterdir():
@@ -48,7 +48,7 @@ def deserted(scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    """Two stages of three epochs of four steps."""
+    """Returns a recipe of two stages of three epochs of four steps."""
     stage: dict[str, Any] = {"epochs": 3, "batch_size": 16, "lr": 2e-3}
     return Recipe(
         name="tiny",
@@ -70,7 +70,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture
 def model(recipe: Recipe) -> SSDIR:
-    """Untrained."""
+    """Returns an untrained model of the recipe."""
     with seeded(0):
         return SSDIR(recipe.model, ["object"]).eval()
 
@@ -82,5 +82,5 @@ def val(scattered: Path) -> ObjectDataset:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Exact repetition needs sums in one order."""
+    """Sets one thread, because exact repetition needs sums in one order."""
     torch.set_num_threads(1)

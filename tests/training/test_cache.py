@@ -43,7 +43,7 @@ def assert_same_batch(first: Batch, second: Batch) -> None:
 
 @contextmanager
 def counted_images(model: SSDIR) -> Iterator[list[int]]:
-    """How many images each call of the detector's backbone is given."""
+    """Yields a list of the number of images in each call of the detector's backbone."""
     calls: list[int] = []
 
     def count(module: Any, inputs: tuple[torch.Tensor], output: Any) -> None:
@@ -147,9 +147,9 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(
     assert capsys.readouterr().err == ""
     DAMAGE[damage](tmp_path / cache_key(model, val))
     assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
-    said = capsys.readouterr().err
-    assert said.startswith("warning: the cache of the detector's features is made anew: ")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("warning: the cache of the detector's features is made anew: ")
+    assert printed.count("\n") == 1
     build_cache(model, val, tmp_path, limit_mb=0)
     assert capsys.readouterr().err == ""
 
@@ -157,7 +157,7 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(
 def test_a_cache_of_other_shapes_is_made_anew(
     model: SSDIR, val: ObjectDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if another version had written it under the same name, whole."""
+    """The cache is complete, as if another version had written it under the same name."""
     folder = tmp_path / cache_key(model, val)
     expected = everything(build_cache(model, val, tmp_path, limit_mb=0))
     level = np.load(folder / "level0.npy")
@@ -168,8 +168,8 @@ def test_a_cache_of_other_shapes_is_made_anew(
     assert_same_batch(everything(build_cache(model, val, tmp_path, limit_mb=0)), expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't reserve room on a disk")
-def test_room_on_the_disk_is_reserved_before_memory_is_mapped(
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system can't reserve space on a disk")
+def test_disk_space_is_reserved_before_memory_is_mapped(
     model: SSDIR, val: ObjectDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writing to mapped memory on a full disk would kill the process."""
@@ -218,7 +218,7 @@ def test_cloned_backbone_needs_detections_alone(
 def test_a_copy_that_reads_the_detector_too_needs_its_features(
     recipe: Recipe, val: ObjectDataset, model: SSDIR, tmp_path: Path
 ) -> None:
-    # Of a network of three stages, so that there is one finer than the pyramid.
+    # The network has three stages, so that one is finer than the pyramid.
     small = recipe.model.ssd
     detector = small.model_copy(
         update={
@@ -232,8 +232,8 @@ def test_a_copy_that_reads_the_detector_too_needs_its_features(
     batch = everything(build_cache(both, val, tmp_path, limit_mb=100))
     with torch.no_grad():
         expected = both.encode(batch.images).z_what
-        found = both.infer(batch.objects, batch.images, batch.features).z_what
-    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)  # The cache is in half precision.
+        z_what = both.infer(batch.objects, batch.images, batch.features).z_what
+    torch.testing.assert_close(z_what, expected, rtol=1e-2, atol=1e-2)  # The cache is in half precision.
 
 
 def test_detections_move_with_augmented_images(model: SSDIR, val: ObjectDataset, tmp_path: Path) -> None:

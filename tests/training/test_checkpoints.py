@@ -1,4 +1,4 @@
-"""Checkpoints: what is written is read again, what anybody may have put there runs no code and is one sentence."""
+"""Checkpoints are read as written; damaged and foreign ones run no code and are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_only_tensors_and_plain_values_are_written(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def begun(recipe: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose detector has one epoch of three."""
+    """Makes a run whose detector has been trained for one epoch of three."""
     out = tmp_path_factory.mktemp("runs") / "begun"
     with pytest.raises(OutOfTime):
         train(recipe, scattered, out, session=Session(deadline=0.0))
@@ -93,7 +93,7 @@ def copied(begun: Path, tmp_path: Path) -> Path:
 
 
 class Malicious:
-    """Whoever unpickles this makes a file: harmless, and seen."""
+    """An object that makes a file when it is unpickled, which is harmless and can be detected."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,7 +112,7 @@ def test_a_checkpoint_from_somebody_else_runs_no_code(
         train(recipe, scattered, copied, resume=True)
     assert not trap.exists()
     pickle.loads(pickle.dumps(Malicious(trap)))
-    assert trap.exists(), "it would have been seen"
+    assert trap.exists(), "unpickling would make the file"
 
 
 def flip(raw: bytes, at: int) -> bytes:
@@ -176,10 +176,10 @@ def test_nothing_that_ships_can_unpickle() -> None:
     unsafe = re.compile(
         r"pickle\.loads?\(|torch\.load\(|allow_pickle=True|joblib|weights_only=False|import pickle"
     )
-    found = [
+    unsafe_lines = [
         f"{path.relative_to(SOURCE)}: {line.strip()}"
         for path in sorted(SOURCE.rglob("*.py"))
         for line in path.read_text(encoding="utf-8").splitlines()
         if unsafe.search(line)
     ]
-    assert found == []
+    assert unsafe_lines == []

@@ -1,4 +1,4 @@
-"""Images and boxes in, embeddings out: what this project is for, small."""
+"""A small training from images and boxes to embeddings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECIPE = {
 
 
 @pytest.mark.slow
-def test_digits_are_found_and_their_latents_know_which_they_are(tmp_path: Path) -> None:
+def test_digits_are_detected_and_their_embeddings_encode_their_class(tmp_path: Path) -> None:
     scenes = ScatterConfig(canvas=SIZE, grids=(2,), min_size=0.35, max_size=0.5, train=500, val=20, test=100)
     write_scatter(tmp_path / "data", "digits", scenes)
     train(parse(Recipe, RECIPE, source="the test"), tmp_path / "data", tmp_path / "run")
@@ -46,7 +46,7 @@ def test_digits_are_found_and_their_latents_know_which_they_are(tmp_path: Path) 
     metrics = measure(model, splits["test"], splits["train"], random_model=random_encoder(model)).metrics
     assert metrics["detection/ap50"] > 0.8
     assert metrics["detection/count_error"] < 0.5
-    # Ten classes: chance is 0.1. The detector was never told of them.
+    # Chance is 0.1 for ten classes. The detector was trained without them.
     assert metrics["probe/accuracy"] > 0.5
     assert metrics["probe/accuracy_end_to_end"] > 0.45
     assert metrics["reconstruction/mse"] < 0.03

@@ -1,4 +1,4 @@
-"""The estimated time of a training, against real ones and against counted steps."""
+"""The estimated time of a training agrees with real trainings and with counted steps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_only_what_takes_long_on_one_device_is_worth_an_estimate(
 def test_every_step_of_an_epoch_is_counted(
     recipe: Recipe, scattered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps, validation and saving last what they are told to, and nothing else does."""
+    """Steps, validation and saving take given times, and everything else takes almost none."""
     step = StageLoop.step
 
     def slow_step(self: StageLoop, batch: Any) -> dict[str, float]:

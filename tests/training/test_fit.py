@@ -37,7 +37,7 @@ STAGES = ("detector", "representation")
 
 @pytest.fixture(scope="session")
 def augmented(recipe: Recipe) -> Recipe:
-    """Draws random numbers wherever training can; each stage by an optimiser of its own."""
+    """Returns a recipe that draws random numbers wherever training can, with another optimiser for each stage."""
     muon = recipe.representation.model_copy(update={"optimizer": "muon"})
     augment = AugmentConfig(zoom_out=0.5, photometric=0.5, scale_jitter=0.5, representation=True)
     return recipe.model_copy(update={"augment": augment, "representation": muon})
@@ -45,7 +45,7 @@ def augmented(recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="session")
 def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both stages, uninterrupted."""
+    """Trains both stages without interruption."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "whole"
     result = train(augmented, scattered, out)
@@ -58,7 +58,7 @@ def run(augmented: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFac
 STAGES = ("detector", "representation")
 
 
-def test_a_runs_record_tells_recipe_and_times(run: Path, augmented: Recipe, tmp_path: Path) -> None:
+def test_a_runs_record_has_recipe_and_times(run: Path, augmented: Recipe, tmp_path: Path) -> None:
     record = read_training(run / "model")
     assert record is not None
     assert record["recipe"] == augmented.model_dump(mode="json")
@@ -174,7 +174,7 @@ def test_trained_model_encodes_and_decodes(run: Path, scattered: Path) -> None:
 
 
 def interrupt_at(stage: str, epoch: int, batch: int) -> Callable[[StageLoop, Batch], dict[str, float]]:
-    """A step that is interrupted, as by Ctrl-C, at a batch of an epoch of a stage."""
+    """Returns a step that is interrupted, as by Ctrl-C, at a batch of an epoch of a stage."""
     taken, take = Counter[int](), StageLoop.step
 
     def step(self: StageLoop, data: Batch) -> dict[str, float]:
@@ -254,10 +254,10 @@ def test_progress_goes_to_stderr(
         with pytest.raises(KeyboardInterrupt):
             train(recipe, scattered, tmp_path / "run", stage="detector")
     train(recipe, scattered, tmp_path / "run", resume=True)
-    said = capsys.readouterr()
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     number = r"[0-9.e+-]+"
-    second, third = re.findall(r"^detector: epoch [23] of 3.*$", said.err, re.M)
+    second, third = re.findall(r"^detector: epoch [23] of 3.*$", printed.err, re.M)
     assert re.fullmatch(rf"detector: epoch 2 of 3, about 5 s left: loss {number}, on validation {number}", second)
     assert re.fullmatch(rf"detector: epoch 3 of 3: loss {number}, on validation {number}", third)
     assert [str(warning.message) for warning in recwarn if "lightning" in str(warning.filename)] == []
@@ -339,7 +339,7 @@ def test_force_replaces_a_run(recipe: Recipe, scattered: Path, tmp_path: Path) -
 
 
 def vanishing_gradient(module: nn.Module) -> Tensor:
-    """Zero, with a gradient that is not a number."""
+    """Returns zero, with a gradient that is not a number."""
     return sum(p.sum() for p in module.parameters() if p.requires_grad).mul(0).sqrt()  # type: ignore[union-attr]
 
 

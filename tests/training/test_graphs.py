@@ -1,4 +1,4 @@
-"""CUDA graphs of a stage's dense parts: what is captured, when it is replayed, and that steps stay the same."""
+"""CUDA graphs capture a stage's dense parts and replay them, and steps stay the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are
 
 
 class OnHost:
-    """In place of a graph: counts replays by module, and returns the same memory each time, as graphs do."""
+    """A stand-in for graphs that counts replays by module, and returns the same memory each time, as graphs do."""
 
     def __init__(self) -> None:
         self.replays: Counter[str] = Counter()
@@ -53,7 +53,7 @@ class OnHost:
 
 
 def aligned(model: SSDIR) -> SSDIR:
-    """The same detector, and what `tiny` has: a trained copy of its backbone, and a second view of each image."""
+    """Returns a model with the same detector, a trained copy of its backbone and second views, as in `tiny`."""
     encoder = AlignedEncoderConfig(latent_dim=8, samples=4, hidden_channels=16)
     config = model.config.model_copy(
         update={"encoder": encoder, "clone_backbone": True, "consistency": ConsistencyConfig(weight=10)}
@@ -82,7 +82,7 @@ STAGES: list[tuple[Callable[[SSDIR], Objective], dict[str, int]]] = [
 
 
 def batches_of(stage: Objective, split: ObjectDataset, sizes: list[int], device: str = "cpu") -> list[Batch]:
-    """Batches of these sizes, as the stage wants them."""
+    """Returns batches of the given sizes for a stage."""
     made, first = [], 0
     for size in sizes:
         images, targets = collate([split[index] for index in range(first, first + size)])
@@ -94,11 +94,11 @@ def batches_of(stage: Objective, split: ObjectDataset, sizes: list[int], device:
 
 
 def steps(stage: Objective, batches: list[Batch]) -> list[dict[str, Tensor]]:
-    """Losses of one step each, and the weights and statistics afterwards."""
+    """Returns the losses of one step on each batch, and the weights and statistics afterwards."""
     parameters = [p for p in stage.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 1e-2)
     stage.train()
-    found = []
+    results = []
     torch.manual_seed(1)
     for batch in batches:
         losses = stage(batch)
@@ -106,8 +106,8 @@ def steps(stage: Objective, batches: list[Batch]) -> list[dict[str, Tensor]]:
         losses["total"].backward()
         nn.utils.clip_grad_norm_(parameters, math.inf)
         optimizer.step()
-        found.append({name: value.detach() for name, value in losses.items()})
-    return [*found, {name: value.clone() for name, value in stage.state_dict().items()}]
+        results.append({name: value.detach() for name, value in losses.items()})
+    return [*results, {name: value.clone() for name, value in stage.state_dict().items()}]
 
 
 @pytest.mark.parametrize(("make", "replays"), STAGES)
@@ -118,8 +118,8 @@ def test_steps_by_graphs_are_the_same_steps(
     plain = steps(make(model), batches)
     stage, on_host = make(model), OnHost()
     DenseGraphs(on_host).capture(stage, B)
-    found = steps(stage, batches)
-    for expected, got in zip(plain, found, strict=True):
+    replayed = steps(stage, batches)
+    for expected, got in zip(plain, replayed, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
     # The last batch is smaller.
     assert on_host.replays == {name: 2 * count for name, count in replays.items()}
@@ -141,7 +141,7 @@ def test_capturing_leaves_everything_as_it_was(
 
 
 class SecondFails(OnHost):
-    """A GPU that captures a part, and then can't another one."""
+    """A stand-in for a GPU that captures one part, and fails at the next."""
 
     def __call__(self, part: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any]:
         if isinstance(part.module, PyramidEncoder):
@@ -170,9 +170,9 @@ def test_a_training_goes_on_where_nothing_can_be_captured(
     monkeypatch.setattr(loop, "has_graphs", lambda device: True)
     monkeypatch.setattr(loop, "DenseGraphs", lambda: DenseGraphs(SecondFails()))
     train(recipe, scattered, tmp_path / "run")
-    told = " ".join(capsys.readouterr().err.split())
-    assert "kernel by kernel: operation not permitted when stream is capturing" in told
-    assert "More of it" not in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "kernel by kernel: operation not permitted when stream is capturing" in printed
+    assert "More of it" not in printed
 
 
 def test_validation_goes_the_usual_way(model: SSDIR, val: ObjectDataset) -> None:
@@ -235,15 +235,15 @@ def test_a_training_by_graphs_is_the_same_training(
 def test_a_gpu_replays_the_same_steps(
     make: Callable[[SSDIR], Objective], replays: dict[str, int], model: SSDIR, val: ObjectDataset
 ) -> None:
-    found = []
+    totals = []
     for by_graphs in (False, True):
         stage, graphs = make(model).to("cuda"), DenseGraphs()
         if by_graphs:
             graphs.capture(stage, B)
             assert len(graphs.parts) == len(replays)
         whole, smaller = batches_of(stage, val, [B, B - 1], "cuda")
-        found.append([float(losses["total"]) for losses in steps(stage, [*[whole] * 4, smaller])[:-1]])
+        totals.append([float(losses["total"]) for losses in steps(stage, [*[whole] * 4, smaller])[:-1]])
         graphs.release()
-    plain, replayed = found
+    plain, replayed = totals
     assert replayed == pytest.approx(plain, rel=5e-3), "a GPU sums in no certain order"
     assert plain[3] < 0.99 * plain[0], "the steps learn"

@@ -1,4 +1,4 @@
-"""Trainings whose processes torchrun or SLURM starts: they meet, train, and end together."""
+"""Processes that torchrun or SLURM starts connect, train and end together."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def start(program: list[str], arguments: list[str], **variables: str) -> subproc
 
 
 def slurm(node: int, job: int) -> dict[str, str]:
-    """The variables of a process that SLURM has started on one of two machines."""
+    """Returns the variables of a process that SLURM has started on one of two machines."""
     values = {"JOB_ID": job, "JOB_NAME": "test", "NTASKS": 2, "NNODES": 2, "PROCID": node, "LOCALID": 0}
     named = {f"SLURM_{name}": str(value) for name, value in {**values, "NODEID": node}.items()}
     return {**named, "SLURM_NODELIST": "127.0.0.1"}
 
 
 def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit codes and errors of processes, which end within two minutes."""
+    """Returns the exit codes and errors of processes, which must end within two minutes."""
     outputs = [process.communicate(timeout=240) for process in processes]
     return [
         (process.returncode, "".join(line for line in text.splitlines() if line.startswith("error")))
@@ -116,9 +116,9 @@ def test_processes_that_cannot_train_together_end(arguments: list[str], tmp_path
     pair = [
         start(impatient, [*arguments, "nodes=2", "--out", out], **slurm(i, 2_223)) for i, out in enumerate(outs)
     ]
-    (first, said), (second, silent) = ends(pair)
+    (first, error), (second, silent) = ends(pair)
     assert (first, second, silent) == (2, 2, "")
-    assert "is not the folder that the first process sees" in said
+    assert "is not the folder that the first process sees" in error
 
 
 def test_launchers_start_as_many_processes_as_the_recipe_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A run on wide images that keep their proportions."""
+"""Tests of a run on wide images that keep their proportions."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from .common import SIZE
 
 @pytest.fixture(scope="module")
 def wide(scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scattered digits, with as much black again at their right."""
+    """Writes the scattered digits, padded with black at the right to twice their width."""
     folder = tmp_path_factory.mktemp("data") / "wide"
     shutil.copytree(scattered, folder)
     for path in folder.glob("**/*.png"):

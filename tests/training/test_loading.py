@@ -31,8 +31,8 @@ def test_resident_batches_equal_loaded_ones(
 ) -> None:
     split: ObjectDataset | CachedDataset = val
     if cached:
-        found = build_cache(model, val, tmp_path, limit_mb=100)
-        split = CachedDataset(val, found.objects, [])
+        cache = build_cache(model, val, tmp_path, limit_mb=100)
+        split = CachedDataset(val, cache.objects, [])
     sampler = shuffle(val, 3)
     loaded = make_loader(split, 5, CPU, sampler)
     monkeypatch.setattr("ssdir.training.loading._fits", lambda split, device: True)

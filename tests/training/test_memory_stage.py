@@ -1,4 +1,4 @@
-"""The stage that trains the memory, on clips."""
+"""Tests of the stage that trains the memory on clips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .common import SIZE, changed, rows_of
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six training and two validation clips of five frames."""
+    """Writes six training and two validation clips of five frames."""
     folder = tmp_path_factory.mktemp("data") / "clips"
     config = MovingConfig(canvas=SIZE, frames=5, objects=(2, 3), min_size=0.25, train=6, val=2, test=0)
     write_moving(folder, "digits", config)
@@ -37,7 +37,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def video_recipe(recipe: Recipe) -> Recipe:
-    """As `recipe`, then three epochs of two steps for the memory."""
+    """Returns `recipe` with three further epochs of two steps for the memory."""
     model = recipe.model.model_copy(update={"memory": MemoryConfig(hidden=8)})
     # Low enough for the briefly trained detector to detect most objects.
     model = model.model_copy(update={"ssd": model.ssd.model_copy(update={"score_threshold": 0.02})})
@@ -54,7 +54,7 @@ def video_run(video_recipe: Recipe, clips: Path, tmp_path_factory: pytest.TempPa
 
 
 def parts(folder: Path) -> tuple[SSDIR, SSDIR]:
-    """The frame model and the model of a run."""
+    """Returns the frame model and the model of a run."""
     frame_model, model = load_model(folder / "representation"), load_model(folder)
     assert isinstance(frame_model, SSDIR)
     assert isinstance(model, SSDIR)
@@ -109,7 +109,7 @@ def test_a_resumed_memory_equals_an_uninterrupted_one(
 def test_the_frame_model_may_be_of_other_data(
     video_recipe: Recipe, video_run: Path, clips: Path, tmp_path: Path
 ) -> None:
-    """A model folder is enough: what it was trained on, and how, does not matter."""
+    """A model folder is enough, whatever the frame model was trained on."""
     frame_model, _ = parts(video_run)
     with torch.no_grad():
         for weights in frame_model.decoder.parameters():
@@ -137,7 +137,7 @@ def test_other_parts_are_refused(video_recipe: Recipe, video_run: Path, clips: P
 def test_a_memory_needs_clips(
     recipe: Recipe, video_recipe: Recipe, scattered: Path, clips: Path, tmp_path: Path
 ) -> None:
-    """It says so before anything is trained or written."""
+    """The error is raised before anything is trained or written."""
     with pytest.raises(InputError, match="has images, but no clips"):
         train(video_recipe, scattered, tmp_path / "run")
     with pytest.raises(InputError, match=r"SSDIR of 'tiny' has no memory to train.*tiny-video"):
@@ -147,7 +147,7 @@ def test_a_memory_needs_clips(
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_detected_is_said(video_run: Path, clips: Path) -> None:
+def test_clips_without_detections_are_reported(video_run: Path, clips: Path) -> None:
     frame_model, _ = parts(video_run)
     frame_model.detector.config = frame_model.detector.config.model_copy(update={"score_threshold": 1.0})
     frame_model.config = frame_model.config.model_copy(update={"ssd": frame_model.detector.config})
@@ -156,7 +156,7 @@ def test_nothing_detected_is_said(video_run: Path, clips: Path) -> None:
 
 
 def frame(*rows: tuple[int, float]) -> Objects:
-    """Objects of one image, given their track and a number that is their `z_what`, score and visible share."""
+    """Returns objects of one image, given their track and a number for their `z_what`, score and visible share."""
     tracks, values = zip(*rows, strict=True) if rows else ((), ())
     number = torch.tensor(values, dtype=torch.float32)
     return Objects(

@@ -1,4 +1,4 @@
-"""Principal components of pretrained features, fitted before the representation is trained."""
+"""Principal components of pretrained features are fitted before the representation is trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .common import changed, with_detector
 
 @pytest.fixture(scope="module")
 def pretrained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Reads the stages of a network with weights of its own, and augments images."""
+    """Returns a recipe that embeds objects from the stages of a network with own weights, and augments images."""
     weights = tmp_path_factory.mktemp("weights") / "network.safetensors"
     with seeded(0):
         save_file(timm.create_model("test_efficientnet").state_dict(), weights)
@@ -61,11 +61,11 @@ def test_a_training_fits_the_components_of_its_detections_as_they_are(
             maps = model.backbone(image)[-2:]
             pooled.append(model.pooled_stages.pool(maps, objects.image_index, objects.boxes))
             embedded.append(objects.z_what)
-    found, features = torch.cat(embedded), torch.cat(pooled)
+    embeddings, features = torch.cat(embedded), torch.cat(pooled)
     expected = torch.from_numpy(PCA(8, random_state=0).fit_transform(features.numpy())).float()
-    assert len(found) > 20
-    scale = found.square().mean().sqrt() / expected.square().mean().sqrt()
-    torch.testing.assert_close(found, scale * expected, rtol=2e-2, atol=2e-2)
+    assert len(embeddings) > 20
+    scale = embeddings.square().mean().sqrt() / expected.square().mean().sqrt()
+    torch.testing.assert_close(embeddings, scale * expected, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("count", [0, 1])

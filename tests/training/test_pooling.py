@@ -1,4 +1,4 @@
-"""The stage without gradients: PooledFeatures, trained as any other model is."""
+"""Tests of the training of PooledFeatures, whose representation has no gradient steps."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ def test_going_on_from_a_finished_detector_gives_the_same(
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
 
 
-def test_images_are_drawn_by_the_seed_until_there_are_enough_objects(pooled: Recipe, val: ObjectDataset) -> None:
+def test_images_are_sampled_by_the_seed_until_there_are_enough_objects(pooled: Recipe, val: ObjectDataset) -> None:
     everything = model_of(with_detector(pooled, score_threshold=0.0), fit_objects=1000)
-    told: list[tuple[int, int]] = []
-    all_rows = gather_features(everything, val, 0, 4, lambda *counts: told.append(counts))
+    progress: list[tuple[int, int]] = []
+    all_rows = gather_features(everything, val, 0, 4, lambda *counts: progress.append(counts))
     assert len(all_rows) == 16 * 6  # max_objects of each image
-    assert told == [(24, 1000), (48, 1000), (72, 1000), (96, 1000)]
+    assert progress == [(24, 1000), (48, 1000), (72, 1000), (96, 1000)]
     few = model_of(with_detector(pooled, score_threshold=0.0), fit_objects=30)
-    told.clear()
-    first = gather_features(few, val, 0, 4, lambda *counts: told.append(counts))
-    assert told == [(24, 30), (30, 30)]  # no further image is read
+    progress.clear()
+    first = gather_features(few, val, 0, 4, lambda *counts: progress.append(counts))
+    assert progress == [(24, 30), (30, 30)]  # no further image is read
     assert torch.equal(first, all_rows[:30])
     assert torch.equal(first, gather_features(few, val, 0, 4))
     other = gather_features(few, val, 1, 4)
@@ -87,7 +87,9 @@ def test_images_are_drawn_by_the_seed_until_there_are_enough_objects(pooled: Rec
     assert torch.cdist(other, all_rows).amin(dim=1).max() < 1e-2
 
 
-def test_a_detector_that_finds_nothing_is_one_sentence(pooled: Recipe, scattered: Path, tmp_path: Path) -> None:
+def test_a_detector_that_detects_nothing_is_refused_in_one_sentence(
+    pooled: Recipe, scattered: Path, tmp_path: Path
+) -> None:
     blind = with_detector(pooled, score_threshold=0.999)
     with pytest.raises(InputError, match="detects 0 objects in the training split"):
         train(blind, scattered, tmp_path / "run")
@@ -101,7 +103,7 @@ def ssdir(scattered: Path, run: Path) -> Callable[..., Any]:
     return invoke
 
 
-def test_it_is_measured_in_all_but_what_needs_drawing(
+def test_it_has_all_metrics_that_need_no_decoder(
     ssdir: Callable[..., Any], scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = load_glyphs("digits", "test").images[:20]
@@ -110,15 +112,17 @@ def test_it_is_measured_in_all_but_what_needs_drawing(
     result = ssdir("evaluate", scattered, "--split", "val", "--score-threshold", "0.05", "--out", path)
     assert result.exit_code == 0, result.output
     metrics = json.loads(path.read_text())["metrics"]
-    rooms = {name.split("/")[0] for name in metrics}
-    assert rooms == {"detection", "probe", "scale", "clusters", "uncertainty"}
+    groups = {name.split("/")[0] for name in metrics}
+    assert groups == {"detection", "probe", "scale", "clusters", "uncertainty"}
     assert {"scale/retrieval_at_1", "scale/drift", "probe/true_boxes/accuracy"} <= metrics.keys()
-    # It is what the floor is made of, but for the objects that the components are fitted on.
+    # The floor is the same model, with components that are fitted on other objects.
     assert metrics["probe/accuracy"] == pytest.approx(metrics["probe/pooled_features/accuracy"], abs=0.15)
     assert "next: ssdir encode" in result.stdout
 
 
-def test_it_encodes_to_files_and_draws_nothing(ssdir: Callable[..., Any], scattered: Path, tmp_path: Path) -> None:
+def test_it_encodes_to_files_and_reconstructs_nothing(
+    ssdir: Callable[..., Any], scattered: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "objects.parquet"
     assert ssdir("encode", scattered / "val", "--out", path, "--score-threshold", "0.05").exit_code == 0
     objects, _ = read_objects(path)

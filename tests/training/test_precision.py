@@ -29,7 +29,7 @@ def test_space_is_never_trained_in_half_precision() -> None:
     assert fabric_precision(recipe, CPU) == "32-true"
 
 
-def test_losses_codes_and_detections_are_single_in_a_bf16_step(recipe: Recipe) -> None:
+def test_losses_embeddings_and_detections_are_single_in_a_bf16_step(recipe: Recipe) -> None:
     torch.manual_seed(0)
     model = build_model(recipe.model, ["object"])
     assert isinstance(model, DetectedVAE)

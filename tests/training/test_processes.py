@@ -43,7 +43,7 @@ LR, STEPS = 1e-4, 10
 
 @pytest.fixture(scope="module")
 def everything(recipe: Recipe) -> Recipe:
-    """All that processes have to agree on: batch norm, noise, views, augmentation, and a short last batch."""
+    """Returns a recipe with batch norm, noise, views, augmentation and a short last batch."""
     whole = with_detector(recipe, refiner=RefinerConfig(size=3, channels=8, hidden=16), score_threshold=0.05)
     views = ConsistencyConfig(
         weight=1, view="copy_paste", elastic=0.02, stroke_width=0.5, random_erasing=1, jitter=0.02, views=2
@@ -70,13 +70,13 @@ def run_alone(command: list[str], **variables: str) -> subprocess.CompletedProce
 
 
 def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    """How far two models are from each other, over how far Adam's steps go."""
+    """Returns the distance between two models, divided by the length of Adam's steps."""
     apart = sum(float((first[name] - second[name]).square().sum()) for name in first)
     return apart**0.5 / (LR * STEPS * sum(tensor.numel() for tensor in first.values()) ** 0.5)
 
 
 def check_equal_runs(run: Path, expected: Path) -> None:
-    """Weights and logged losses are equal within rounding."""
+    """Asserts that weights and logged losses are equal within rounding."""
     for part in ("detector/model", "model"):
         first, second = (load_file(folder / part / "model.safetensors") for folder in (run, expected))
         assert distance(first, second) < 0.05
@@ -173,7 +173,7 @@ def check_sums(rank: int) -> None:
 
 
 def check_agreement(rank: int) -> None:
-    """The mean over processes of the gradients is that of one process with all objects."""
+    """Asserts that the mean gradient over processes is that of one process with all objects."""
     whole, again = embeddings(sum(COUNTS))
     rows = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
     share = whole.detach()[rows].requires_grad_()
@@ -192,7 +192,7 @@ def check_agreement(rank: int) -> None:
 
 
 def check_mixture(rank: int) -> None:
-    """The classes of all processes' objects are balanced together; gradients are those of one process."""
+    """Asserts that classes are balanced over all processes' objects, with the gradients of one process."""
     total = sum(COUNTS)
     mine = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
     torch.manual_seed(3)
@@ -225,7 +225,7 @@ def check_mixture(rank: int) -> None:
 
 
 def check_noise(rank: int) -> None:
-    """The processes' noise, in their order, is what one process draws for all rows."""
+    """Asserts that the processes' noise, in their order, is what one process draws for all rows."""
     mine = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
     whole = torch.zeros(sum(COUNTS), 3, 4, 2)
     laid_out = whole.to(memory_format=torch.channels_last)
@@ -236,16 +236,16 @@ def check_noise(rank: int) -> None:
     copies = torch.randn(2 * len(whole), 3).view(2, len(whole), 3)
     next_number = torch.rand(())
     torch.manual_seed(1)
-    drawn = [rows.randn_like(whole[mine]), rows.rand_like(laid_out[mine]), rows.permutation()]
-    drawn += [rows.randn(5), rows.rand()]
-    for got, wanted in zip(drawn, expected, strict=True):
+    samples = [rows.randn_like(whole[mine]), rows.rand_like(laid_out[mine]), rows.permutation()]
+    samples += [rows.randn(5), rows.rand()]
+    for got, wanted in zip(samples, expected, strict=True):
         assert torch.equal(got, wanted[mine])
     assert torch.equal(rows.randn_of_copies(2, 3), copies[:, mine].reshape(-1, 3))
     assert torch.rand(()) == next_number, "all generators stay equal"
 
 
 def check_batch_norm(rank: int) -> None:
-    """Outputs, gradients and running statistics are those of torch's batch norm of the whole batch."""
+    """Asserts that outputs, gradients and running statistics equal torch's batch norm of the whole batch."""
     mine = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
     for norm, shape in ((torch.nn.BatchNorm2d(4), (4, 3, 2)), (torch.nn.BatchNorm1d(4, momentum=None), (4,))):
         torch.manual_seed(2)

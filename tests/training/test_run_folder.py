@@ -1,4 +1,4 @@
-"""The folder of a run: damaged files, a full disk and a second process are one sentence each."""
+"""Damaged files of a run, a full disk and a second process are reported in one sentence each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DAMAGE: dict[str, bytes] = {
 
 @pytest.fixture(scope="module")
 def whole(recipe: Recipe, scattered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch of the detector alone, which has ended."""
+    """Makes a run that has ended after one epoch of the detector alone."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "run"
     train(changed(recipe, "detector", epochs=1), scattered, out, stage="detector")
@@ -90,7 +90,7 @@ def test_the_record_of_a_training_is_read_from_whole_files_only(whole: Path, tmp
 def test_a_recipe_of_an_earlier_version_can_be_resumed(
     whole: Path, recipe: Recipe, scattered: Path, tmp_path: Path
 ) -> None:
-    """It lacks the settings that came later, which then have their defaults."""
+    """The recipe lacks settings that were added later, which then have their defaults."""
     shutil.copytree(whole, tmp_path / "run")
     file = tmp_path / "run" / "recipe.yaml"
     values = yaml.safe_load(file.read_text())

@@ -1,4 +1,4 @@
-"""Which epoch of the detector is kept: on data that it learns by heart, not the last one."""
+"""Tests of which epoch of the detector is kept: on data that it overfits, not the last one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EPOCHS, PATIENCE = 20, 5
 
 @pytest.fixture(scope="session")
 def misplaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training images whose boxes are off by up to half their size: what is learned by heart is wrong."""
+    """Writes eight training images with boxes displaced by up to half their size, so that overfitting hurts."""
     folder = tmp_path_factory.mktemp("data") / "misplaced"
     write_scatter(folder, "digits", ScatterConfig(canvas=SIZE, grids=(2,), train=8, val=24, test=0))
     file = folder / "annotations" / "instances_train.json"
@@ -64,7 +64,7 @@ def overfitting(recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="module", autouse=True)
 def _every_epoch_is_measured() -> Iterator[None]:
-    """As of data with fewer images to validate on than these."""
+    """Measures every epoch, as on data with fewer images to validate on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ssdir.training.fit.measuring_interval", lambda *_: 1)
         yield
@@ -72,7 +72,7 @@ def _every_epoch_is_measured() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def chosen(overfitting: Recipe, misplaced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The detector alone."""
+    """Trains the detector alone."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "chosen"
     train(overfitting, misplaced, out, stage="detector")
@@ -85,7 +85,7 @@ def column(run: Path, name: str) -> list[float]:
 
 
 def weights(run: Path) -> dict[str, Tensor]:
-    """The trained detector's weights."""
+    """Returns the trained detector's weights."""
     return load_model(run / "detector" / "model").state_dict()
 
 
@@ -102,8 +102,8 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(chosen: Path, mispla
     split = open_dataset(misplaced, "val", "object", SIZE)
     images, targets = collate([split[index] for index in range(len(split))])
     with torch.no_grad():
-        found = load_model(chosen / "detector" / "model").encode(images, RANKING_THRESHOLD)
-    metrics = detection_metrics(found, targets, (SIZE, SIZE))
+        detections = load_model(chosen / "detector" / "model").encode(images, RANKING_THRESHOLD)
+    metrics = detection_metrics(detections, targets, (SIZE, SIZE))
     assert metrics["detection/ap50"] == pytest.approx(measured[best], abs=1e-6), (
         "the saved weights are that epoch's"
     )
@@ -160,7 +160,7 @@ def test_a_resumed_run_chooses_the_same_epoch(
 def test_a_run_that_had_stopped_trains_no_further(
     chosen: Path, overfitting: Recipe, misplaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the process had been killed after the last checkpoint, before the summary."""
+    """The run looks as if the process had been killed after the last checkpoint, before the summary."""
     out, epochs = tmp_path / "run", list[int]()
     (out / "detector" / "checkpoints").mkdir(parents=True)
     for name in ("recipe.yaml", "data.json", Path("detector") / CHECKPOINT):
@@ -184,7 +184,7 @@ def test_patience_alone_keeps_the_last_epoch(
 
 
 def test_epochs_can_be_compared_only_on_objects(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
-    """And what was there before is still there."""
+    """The run that was there before is still there."""
     data = tmp_path / "data"
     data.symlink_to(scattered, target_is_directory=True)
     short = changed(recipe, "detector", epochs=1)
@@ -200,7 +200,7 @@ def test_epochs_can_be_compared_only_on_objects(recipe: Recipe, scattered: Path,
     train(short, data, tmp_path / "other", stage="detector")  # As before, where nothing is compared.
 
 
-def test_recipes_say_which_epoch_is_kept() -> None:
+def test_recipes_configure_which_epoch_is_kept() -> None:
     assert read_recipe("tiny", ["detector.keep=best", "detector.patience=3"]).detector.measures_epochs
     assert not read_recipe("tiny").detector.measures_epochs
     for key, value in (("representation.keep", "best"), ("representation.patience", "3")):

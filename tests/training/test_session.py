@@ -1,4 +1,4 @@
-"""Sessions that are watched, that end in time, and that take over a detector."""
+"""Tests of sessions that report progress, that end in time, and that adopt a detector."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_sessions_of_one_epoch_add_up_to_the_whole_run(
     assert_same_weights(run, out)
 
 
-def test_a_session_tells_of_every_step(
+def test_a_session_reports_every_step(
     recipe: Recipe, scattered: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     short = changed(recipe, "representation", epochs=1)
-    train(short, scattered, tmp_path / "run", session=Session(progress=lambda *step: told.append(step)))
+    train(short, scattered, tmp_path / "run", session=Session(progress=lambda *step: reported.append(step)))
     for stage, steps in (("detector", 12), ("representation", 4)):
-        assert [step[1:] for step in told if step[0] == stage] == [(n, steps) for n in range(1, steps + 1)]
+        assert [step[1:] for step in reported if step[0] == stage] == [(n, steps) for n in range(1, steps + 1)]
     assert "epoch" not in "".join(capfd.readouterr())
 
 
@@ -121,7 +121,7 @@ def test_reconstructions_are_shown_within_an_epoch_and_change_nothing(
 def test_reconstructions_of_a_long_epoch_are_renewed_ever_less_often(
     recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step takes 20 s by the clock: the second, third, fifth and ninth of 16 end after the due times."""
+    """By the clock, a step takes 20 s, so the second, third, fifth and ninth of 16 end after the due times."""
     clock, shown = [0.0], list[int]()
     step, add_samples = StageLoop.step, StageLoop.add_samples
 
@@ -178,7 +178,7 @@ def test_other_models_and_other_selections_share_a_detector(
 def test_detectors_of_other_settings_or_data_are_refused(
     run: Path, recipe: Recipe, scattered: Path, deserted: Path, tmp_path: Path
 ) -> None:
-    """And what was there before is still there."""
+    """The run that was there before is still there."""
     shutil.copytree(run, tmp_path / "run")
     before = files_of(tmp_path / "run")
     for other in (changed(recipe, "detector", lr=1e-3), recipe.model_copy(update={"seed": 1})):

@@ -1,4 +1,4 @@
-"""Steps of the optimisers."""
+"""Tests of the optimisers' steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LR = 0.01
 
 
 class Net(nn.Module):
-    """One step of a convolution."""
+    """A convolution that is trained for one step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Net(nn.Module):
         self.net = nn.Conv2d(8, 24, 3)
 
     def step(self, optimizer: Literal["adamw", "muon"]) -> dict[str, Tensor]:
-        """By how much each parameter changes, in learning rates."""
+        """Returns by how much each parameter changes, in learning rates."""
         before = {name: tensor.detach().clone() for name, tensor in self.net.named_parameters()}
         chosen = build_optimizer(self, StageConfig(optimizer=optimizer, lr=LR))
         self.net(torch.randn(2, 8, 6, 6)).square().sum().backward()
@@ -54,10 +54,10 @@ def test_blocks_are_orthogonalised_as_by_timm(shape: tuple[int, int]) -> None:
             for block in wide.split(100 if len(wide) == 300 else 128)
         ]
     )
-    found = orthogonalize(matrix, 5, coefficients)
-    assert found.shape == shape
-    found = found if shape[0] <= shape[1] else found.T
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+    orthogonal = orthogonalize(matrix, 5, coefficients)
+    assert orthogonal.shape == shape
+    orthogonal = orthogonal if shape[0] <= shape[1] else orthogonal.T
+    torch.testing.assert_close(orthogonal.double(), expected, rtol=0, atol=1e-4)
 
 
 def test_a_gradient_of_zeros_changes_nothing() -> None:

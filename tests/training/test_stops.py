@@ -1,4 +1,4 @@
-"""What `ssdir data check` says that training stops at, training stops at: before anything is written."""
+"""Training stops at the problems that `ssdir data check` names as such, before anything is written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOX = [16, 16, 24, 24]
 
 
 def write(root: Path, split: str, annotations: list[dict[str, Any]], images: int = 4) -> None:
-    """A COCO split of noise; an annotation is `BOX`, a cat and in the first image, unless it says otherwise."""
+    """Writes a COCO split of noise; an annotation is a cat at `BOX` in the first image, unless its keys differ."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / split).mkdir()
     for i in range(images):
@@ -96,7 +96,9 @@ STOPS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", STOPS)
-def test_training_stops_where_the_check_says_so(case: str, data: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_training_stops_at_the_problems_that_the_check_names(
+    case: str, data: Path, recipe: Recipe, tmp_path: Path
+) -> None:
     damage, sentence = STOPS[case]
     assert check_data(data, None, "tiny").trainable
     damage(data)

@@ -1,4 +1,4 @@
-"""Encoded objects of made-up pictures, with known classes, sizes and neighbours."""
+"""Fixtures of encoded objects with known classes, sizes and neighbours."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ MakeObjects = Callable[..., Path]
 
 @pytest.fixture
 def make_objects(tmp_path: Path) -> MakeObjects:
-    """A file of objects in ten pictures, whose embeddings lie around the centre of their class."""
+    """Writes a file of objects in ten pictures; each embedding lies around the centre of its class."""
 
     def make(
         name: str = "objects.parquet",
@@ -34,7 +34,7 @@ def make_objects(tmp_path: Path) -> MakeObjects:
         labels = rng.integers(0, len(names), count)
         centres = np.eye(len(names), DIM) * 4
         sides = rng.uniform(0.1, 0.5, (count, 2))
-        found = ObjectArrays(
+        objects = ObjectArrays(
             image_index=image,
             batch_size=10,
             z_where=np.concatenate([np.full((count, 2), 0.5), sides], axis=1).astype(np.float32),
@@ -47,7 +47,7 @@ def make_objects(tmp_path: Path) -> MakeObjects:
         )
         path = tmp_path / name
         with ObjectWriter(path, "tiny", names, DIM, fingerprint) as writer:
-            writer.write(found, paths, [(100, 200)] * 10)
+            writer.write(objects, paths, [(100, 200)] * 10)
         return path
 
     return make

@@ -1,4 +1,4 @@
-"""`ssdir index` and `ssdir search`, as one types them."""
+"""Tests of `ssdir index` and `ssdir search`, run as a user types them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ok(*arguments: object) -> str:
 
 @pytest.fixture
 def photos(tmp_path: Path, picture: NDArray[np.uint8]) -> Path:
-    """One picture, its mirror image, and a black one."""
+    """Writes a picture, its mirror image and a black image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, pixels in {"a": picture, "b": picture[:, ::-1], "black": picture * 0}.items():
@@ -87,7 +87,7 @@ def test_pictures_that_are_gone_leave_their_rows(make_objects: MakeObjects, tmp_
     assert grey.mean() > 0.5
 
 
-def test_what_cannot_be_searched_is_said_in_a_sentence(
+def test_what_cannot_be_searched_is_reported_in_one_sentence(
     index: Path, photos: Path, tmp_path: Path, tiny_model_dir: Path, agnostic_model_dir: Path
 ) -> None:
     cases = {
@@ -154,7 +154,7 @@ def test_a_model_that_was_trained_again_is_refused(
 def test_the_python_of_the_documentation_runs(
     index: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last block of docs/search.md, beside the files that it names."""
+    """Runs the last block of docs/search.md beside the files that it names."""
     monkeypatch.chdir(tmp_path)
     Path("photo.png").symlink_to(photos / "a.png")
     page = (Path(__file__).parents[3] / "docs" / "search.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Large indexes and those that grow: their plan, added objects, repeated ones, and which files are read."""
+"""Tests of large and growing indexes: their plan, added and repeated objects, and which files are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = [f"class {number}" for number in range(8)]
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan of millions of objects for thousands."""
+    """Lowers the limits of the plan, so that thousands of objects are indexed as millions are."""
     limits = {"EXACT_UP_TO": 1000, "WHOLE_UP_TO": 2000, "ROWS_PER_PARTITION": 50, "LEAST_PROBED": 12}
     for name, limit in limits.items():
         monkeypatch.setattr(plan_module, name, limit)
@@ -41,7 +41,7 @@ def embeddings_of(*files: Path) -> np.ndarray:
 def recall(
     index: ObjectIndex, z_what: np.ndarray, queries: np.ndarray, counted: np.ndarray | None = None
 ) -> float:
-    """Recall@10 against comparing every object that counts."""
+    """Returns recall@10 against an exhaustive comparison with the objects `counted`, or with all objects."""
     rows = np.arange(len(z_what)) if counted is None else counted
     directions = z_what[rows] / np.linalg.norm(z_what[rows], axis=1, keepdims=True)
     shares = []

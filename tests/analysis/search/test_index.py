@@ -1,4 +1,4 @@
-"""Which objects are nearest: against comparing everything, with filters, and what indices refuse."""
+"""Nearest objects equal those of an exhaustive comparison, with filters too; invalid indexes are refused."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_index_keeps_to_one_model(make_objects: MakeObjects, tmp_path: Path) 
         index.nearest(np.ones(DIM + 1))
 
 
-def test_models_of_the_same_classes_and_sizes_are_told_apart(make_objects: MakeObjects, tmp_path: Path) -> None:
+def test_models_of_the_same_classes_and_sizes_are_distinguished(make_objects: MakeObjects, tmp_path: Path) -> None:
     ours = make_objects("ours.parquet", fingerprint="aa")
     again = make_objects("again.parquet", fingerprint="bb")
     index = ObjectIndex.create(tmp_path / "index", [ours])
@@ -148,7 +148,7 @@ def test_columns_added_since_do_not_matter(make_objects: MakeObjects, tmp_path: 
     np.testing.assert_array_equal(np.stack(index.rows(range(60))["z_what"].to_numpy()), embeddings_of(file))
 
 
-def test_few_that_count_are_found_among_many(
+def test_few_objects_that_pass_a_filter_are_found_among_many(
     make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few objects a filter leaves in a large index, the nearest of them are found."""
@@ -173,7 +173,7 @@ def test_few_that_count_are_found_among_many(
 def test_many_objects_are_found_through_partitions(
     make_objects: MakeObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recall@10 against comparing everything, with the index of large collections on a small one."""
+    """Recall@10 against an exhaustive comparison, with the index of large collections on a small one."""
     monkeypatch.setattr(plan_module, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(plan_module, "ROWS_PER_PARTITION", 50)
     file = make_objects(count=6000, names=[f"class {number}" for number in range(8)])
@@ -191,7 +191,7 @@ def test_many_objects_are_found_through_partitions(
     assert all(each.rows[0] == row for each, row in zip(found, range(0, 6000, 200), strict=True))
 
 
-def test_what_is_no_index_is_said_in_a_sentence(make_objects: MakeObjects, tmp_path: Path) -> None:
+def test_what_is_no_index_is_reported_in_one_sentence(make_objects: MakeObjects, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no index in .*none': make one with ssdir index"):
         ObjectIndex.open(tmp_path / "none")
     with pytest.raises(InputError, match="there is no index in"):
@@ -232,7 +232,7 @@ def test_a_header_of_wrong_types_is_one_sentence(
 
 
 def test_any_damage_to_an_index_is_noticed(make_objects: MakeObjects, tmp_path: Path) -> None:
-    """Lance itself answers from most damaged files, or panics."""
+    """Damage is noticed even though Lance itself answers from most damaged files, or panics."""
     index = ObjectIndex.create(tmp_path / "index", [make_objects()])
     files = [path for path in Path(index.path).glob("objects.lance/**/*") if path.is_file()]
     files = [path for path in files if path.name != "latest_version_hint.json"]

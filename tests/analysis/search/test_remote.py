@@ -1,4 +1,4 @@
-"""Indexes in object storage, on an S3 server in this process."""
+"""Tests of indexes in object storage, on an S3 server in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .conftest import DIM, MakeObjects
 
 
 def names_in(folder: str) -> set[str]:
-    """The names directly below a URI."""
+    """Returns the names directly below a URI."""
     filesystem, path = filesystem_of(folder)
     return {name.rpartition("/")[2] for name in filesystem.ls(path, detail=False)}
 
@@ -118,7 +118,7 @@ def test_of_two_writers_one_is_refused_and_changes_nothing(
 def test_a_header_written_at_the_same_moment_is_kept(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
-    """The storage itself compares: the other header appears after this one was last compared."""
+    """The storage itself compares headers, so one that appears after the last comparison here is kept."""
     folder, header = RemoteFolder(f"{s3_bucket}/index"), f"{s3_bucket}/index/ssdir.json"
     if not is_first:
         write_bytes(header, b"before")
@@ -185,7 +185,7 @@ def test_commands_take_uris(make_objects: MakeObjects, s3_bucket: str) -> None:
     assert len(answer["nearest"]) == 5
 
 
-def test_what_cannot_be_reached_is_said_in_a_sentence_and_soon(
+def test_what_cannot_be_reached_is_reported_in_one_sentence_and_soon(
     make_objects: MakeObjects, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, started = make_objects(), time.monotonic()

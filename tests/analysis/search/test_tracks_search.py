@@ -1,4 +1,4 @@
-"""Re-identification: tracks of one clip are matched in another one, and what queries by tracks refuse."""
+"""Re-identification matches tracks of one clip in another one, and refuses invalid queries."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_clusters_classes_and_outliers_are_of_tracks(clips: tuple[Path, Path], t
 
 @pytest.fixture
 def tracks(tmp_path: Path) -> Path:
-    """Three tracks of two views, far apart in their embeddings."""
+    """Writes three tracks of two views, whose embeddings are far apart."""
     z_what = np.repeat(np.eye(3, 4), 2, axis=0)[[0, 2, 4, 1, 3, 5]]
     track, frame = np.array([1, 2, 9, 1, 2, 9]), np.array([0, 0, 0, 1, 1, 1])
     return write_tracks(tmp_path / "tracks.parquet", z_what, track, frame, np.linspace(0.4, 0.9, 6), np.ones(6))
