@@ -41,8 +41,8 @@ def by_convolutions(decoder: WhatDecoder, z_what: Tensor) -> Tensor:
         row = sum((cell >> 2 * bit + 1 & 1) << bit for bit in range(3))
         column = sum((cell >> 2 * bit & 1) << bit for bit in range(3))
         pictures[:, :, row, column] = cells[:, cell]
-    for level, doubling in enumerate(decoder.doublings):
-        pictures = doubling(pictures)
+    for level, block in enumerate(decoder.blocks):
+        pictures = block(pictures)
         if decoder.norms:
             pictures = decoder.norms[level](pictures.movedim(1, -1)).movedim(-1, 1)
         pictures = pictures.relu()
@@ -59,8 +59,8 @@ def test_icnr_initialisation_has_no_pattern_but_can_learn_any(norm: bool) -> Non
     torch.testing.assert_close(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
     assert pictures.std() > 0.001
     (pictures - torch.rand(6, 3, 8, 8)).square().sum().backward()
-    for doubling in decoder.doublings:
-        gradient = doubling.weight.grad
+    for block in decoder.blocks:
+        gradient = block.weight.grad
         assert isinstance(gradient, Tensor)
         assert gradient.std(dim=(2, 3)).max() > 0  # the four are free to differ
 

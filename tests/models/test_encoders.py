@@ -105,12 +105,12 @@ def test_refiner_features_are_added_to_the_features_of_an_object() -> None:
     image_index, anchor_index = torch.tensor([0, 1, 1]), torch.tensor([39, 0, 35])
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.0, 0.0, 1.0, 0.3], [0.4, 0.5, 0.9, 1.0]])
     encoder = aligned(refiner_features=True)
-    assert encoder.told is not None
+    assert encoder.refiner_projection is not None
     what, depth = encoder(features, image_index, anchor_index, boxes, refiner_features)
     *reading, norm, activation, last = encoder.net
     for m, level in enumerate([1, 0, 1]):
         seen = crop_glimpses(encoder.inputs[level](features[level]), boxes[[m]], image_index[[m]], 4)
-        hidden = nn.Sequential(*reading)(seen) + refiner_features[m] @ encoder.told.weight.T
+        hidden = nn.Sequential(*reading)(seen) + refiner_features[m] @ encoder.refiner_projection.weight.T
         expected = last(activation(norm(hidden)))[0]
         torch.testing.assert_close(torch.cat([what[m], depth[[m]]]), expected)
 

@@ -118,14 +118,14 @@ def test_embeddings_read_refiner_features_where_asked(clone: bool) -> None:
     model, images = tiny_model(clone_backbone=clone, **WITH_REFINER), noise(2)
     encoder, refiner = model.encoder, model.detector.refiner
     assert isinstance(encoder, AlignedEncoder)
-    assert encoder.told is not None
+    assert encoder.refiner_projection is not None
     assert refiner is not None
     linear = encoder.net[encoder.num_reading - 1]
     assert isinstance(linear, nn.Linear)
     nn.init.zeros_(linear.weight)  # The embedding then depends on the refiner's features alone.
     objects = model.encode(images)
     seen = refiner.hidden_features(model.detector.read(images), objects.z_where, objects.image_index)
-    expected = encoder.net[encoder.num_reading :](seen @ encoder.told.weight.T)[:, :-1]
+    expected = encoder.net[encoder.num_reading :](seen @ encoder.refiner_projection.weight.T)[:, :-1]
     assert len(expected) > 3
     torch.testing.assert_close(objects.z_what, expected)
 

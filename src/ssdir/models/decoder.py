@@ -74,7 +74,7 @@ class WhatDecoder(nn.Module):
         self.alpha, self.depth, self.cells = config.alpha, config.size.bit_length() - 1, config.grid**2
         self.stem = nn.Conv2d(latent_dim, config.stem * self.cells, 1)
         widths = [config.stem, *config.channels]
-        self.doublings = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.channels if config.norm)
@@ -82,19 +82,19 @@ class WhatDecoder(nn.Module):
         self.apply(init_xavier)
         if config.icnr:
             with torch.no_grad():
-                for doubling in self.doublings:
-                    assert isinstance(doubling, nn.ConvTranspose2d)
-                    doubling.weight.copy_(doubling.weight[..., :1, :1].expand_as(doubling.weight).clone())
+                for block in self.blocks:
+                    assert isinstance(block, nn.ConvTranspose2d)
+                    block.weight.copy_(block.weight[..., :1, :1].expand_as(block.weight).clone())
 
     def forward(self, z_what: Tensor) -> tuple[Tensor, Tensor | None]:
         """Appearances are premultiplied by alpha where there is one."""
         pixels = F.linear(z_what, self.stem.weight.flatten(1), self.stem.bias).relu()
         pixels = rearrange(pixels, "m (cells c) -> (m cells) c", cells=self.cells)
-        for level, doubling in enumerate(self.doublings):
-            assert isinstance(doubling, nn.ConvTranspose2d)
-            assert doubling.bias is not None
-            weight = rearrange(doubling.weight, "before after y x -> (y x after) before")
-            pixels = F.linear(pixels, weight, doubling.bias.repeat(4))
+        for level, block in enumerate(self.blocks):
+            assert isinstance(block, nn.ConvTranspose2d)
+            assert block.bias is not None
+            weight = rearrange(block.weight, "before after y x -> (y x after) before")
+            pixels = F.linear(pixels, weight, block.bias.repeat(4))
             pixels = rearrange(pixels, "p (four after) -> (p four) after", four=4)
             pixels = (self.norms[level](pixels) if self.norms else pixels).relu()
         decoded = at_least_single(F.linear(pixels, self.head.weight.flatten(1), self.head.bias)).sigmoid()

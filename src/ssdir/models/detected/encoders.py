@@ -210,7 +210,9 @@ class AlignedEncoder(nn.Module):
             side = (side + 1) // 2
         layers += [nn.Flatten(), nn.Linear(widths[-1] * side**2, hidden)]
         self.num_reading = len(layers)  # The layers of `net` before the refiner's features are added.
-        self.told = nn.Linear(num_refiner_features, hidden, bias=False) if num_refiner_features else None
+        self.refiner_projection = (
+            nn.Linear(num_refiner_features, hidden, bias=False) if num_refiner_features else None
+        )
         self.net = nn.Sequential(
             *layers,
             nn.LayerNorm(hidden),
@@ -261,8 +263,8 @@ class AlignedEncoder(nn.Module):
     def _means(self, samples: Tensor, refiner_features: Tensor | None) -> tuple[Tensor, Tensor]:
         """Computes the means of `z_what` and `z_depth` from samples (M, C, k, k) and refiner features (M, F)."""
         hidden: Tensor = self.net[: self.num_reading](samples)
-        if self.told is not None:
+        if self.refiner_projection is not None:
             assert refiner_features is not None
-            hidden = hidden + self.told(refiner_features)
+            hidden = hidden + self.refiner_projection(refiner_features)
         outputs: Tensor = self.net[self.num_reading :](hidden)
         return outputs[:, :-1], outputs[:, -1]
