@@ -60,8 +60,8 @@ def test_embeddings_alone_are_the_same_and_nothing_is_ranked_or_decoded() -> Non
     probed = Collector(model, 0.5, fresh, kept="embeddings")
     for collector in (whole, probed):
         collector.add(torch.zeros(1, 3, SIZE, SIZE), targets, torch.tensor([7, 8]))
-    assert whole.draws
-    assert not probed.draws
+    assert whole.decodes
+    assert not probed.decodes
     everything, embeddings = whole.finish(), probed.finish()
     assert len(everything.ranked) == 2
     assert len(embeddings.ranked) == 1

@@ -139,7 +139,7 @@ class Collector:
         return self._model, self._random_model
 
     @property
-    def draws(self) -> bool:
+    def decodes(self) -> bool:
         """True if objects are decoded, so that true masks are of use."""
         return self._decoder is not None
 
@@ -337,7 +337,7 @@ def collect(
         categories = torch.cat([dataset.categories(row) for row in rows])
         known = [dataset.attributes(row) for row in rows]
         attributes = {name: torch.cat([values[name] for values in known]) for name in known[0]}
-        masks = [dataset.mask(row) for row in rows] if collector.draws else []
+        masks = [dataset.mask(row) for row in rows] if collector.decodes else []
         ignored = Objects.cat([dataset.ignored(row) for row in rows])
         letterbox = dataset.letterbox(rows) if isinstance(dataset, PadsImages) else None
         known_of_each = (categories, attributes, masks, ignored, letterbox)
