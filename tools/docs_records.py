@@ -91,8 +91,8 @@ def published(name: str) -> dict[str, float]:
 def measured(source: Source) -> dict[str, float]:
     """Returns the metrics of a model of `docs_tables.yaml`; none where it is not measured.
 
-    Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `wall_minutes`,
-    `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
+    Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `trainings`,
+    their number; `wall_minutes`, `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
     """
     if isinstance(source, Mapping):
         return dict(source)
@@ -102,7 +102,7 @@ def measured(source: Source) -> dict[str, float]:
     if file == "published":
         return published(run)
     trainings = trainings_of(file, run) if run else [content(file)] if is_measured(source) else []
-    metrics = {}
+    metrics = {"trainings": float(len(trainings))} if trainings else {}
     for name in {name: None for training in trainings for name in training["metrics"]}:
         values = [training["metrics"].get(name) for training in trainings]
         values = [value for value in values if isinstance(value, int | float)]
