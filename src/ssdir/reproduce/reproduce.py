@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,8 @@ def reproduce(
         out: gets a folder of the plan's name with `NAME.json` for each experiment, `figures/`, and the report of
             all experiments that have ended there, as `report.html` and `report.md`.
         runs: gets a folder of the plan's name with data sets and trainings; those that exist are used again.
-        data: folder of the data sets that cannot be generated; experiments on missing ones are left out.
+        data: folder of the data sets that cannot be generated; nothing is made on missing ones. Earlier records on
+            these in `out` are kept if they have the plan's recipe and measurement.
         minutes: time after which nothing new is begun.
         so_far: train nothing; write results and report of the trainings that exist. Earlier records in `out` are
             kept if they have the plan's recipe, data and measurement.
@@ -140,7 +141,7 @@ def reproduce(
                 by_need = sorted(missing.values(), key=lambda job: job.name not in needed)
                 del missing[_make_one(runner, by_need).name]
             else:
-                _write_experiment(runner, unwritten.pop(0), out / plan.name, so_far)
+                _write_experiment(runner, unwritten.pop(0), out / plan.name)
     return out / plan.name / REPORT
 
 
@@ -179,24 +180,37 @@ def _available(runner: Runner, jobs: Sequence[Job]) -> tuple[list[Job], list[str
     return kept, [reason for reason in reasons.values() if reason is not None]
 
 
-def _write_experiment(runner: Runner, name: str, folder: Path, so_far: bool = False) -> None:
+def _write_experiment(runner: Runner, name: str, folder: Path) -> None:
     """Writes an experiment's results, and the report with it."""
-    experiment = EXPERIMENTS[name]
+    experiment, file = EXPERIMENTS[name], folder / f"{name}.json"
     jobs = _trainings(runner.plan, [name]) if experiment.trains else jobs_of(runner.plan, [name])
-    jobs, left_out = _available(runner, jobs)
-    kept: list[Record] = []
-    if so_far and experiment.trains:
-        unmade = [job for job in jobs if not runner.is_made(job)]
-        kept = _earlier_records(runner, unmade, folder / f"{name}.json")
-        jobs = [job for job in jobs if job not in unmade]
-        missing = [job.name for job in unmade if job.name not in {record["run"] for record in kept}]
-        left_out += [f"not made yet: {', '.join(missing)}"] if missing else []
+    # What needs no trainings needs no data either.
+    unmade = [job for job in jobs if experiment.trains and not runner.is_made(job)]
+    kept = _earlier_records(runner, unmade, file)
+    left_out = _left_out(runner, unmade, {record["run"] for record in kept})
+    jobs = [job for job in jobs if job not in unmade]
     order = {job.name: number for number, job in enumerate(jobs_of(runner.plan, [name]))}
     records = [*kept, *experiment.measure(runner, jobs, folder / FIGURES)]
     records.sort(key=lambda record: order[record["run"]])
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []
-    write_records(folder / f"{name}.json", records, [*left_out, *filter(None, failures)])
+    write_records(file, records, [*left_out, *filter(None, failures)])
     write_report(runner.plan, folder)
+
+
+def _left_out(runner: Runner, jobs: Sequence[Job], kept: Set[str]) -> list[str]:
+    """Says why jobs are not measured, and of which of them the earlier records are kept."""
+    absent: dict[str, list[str]] = {}
+    missing = []
+    for job in jobs:
+        if (reason := runner.absent(job.data)) is not None:
+            absent.setdefault(reason, []).extend([job.name] if job.name in kept else [])
+        elif job.name not in kept:
+            missing.append(job.name)
+    sentences = [
+        f"{reason}; rows kept from before: {', '.join(names)}" if names else reason
+        for reason, names in absent.items()
+    ]
+    return [*sentences, *([f"not made yet: {', '.join(missing)}"] if missing else [])]
 
 
 def _earlier_records(runner: Runner, jobs: Sequence[Job], file: Path) -> list[Record]:

@@ -27,7 +27,7 @@ from ssdir.reproduce.jobs import DataSpec, Job, chosen, expand, guess_seconds
 from ssdir.reproduce.plan import Plan
 from ssdir.reproduce.records import read_stored
 from ssdir.reproduce.stored import StoredMeasurement, StoredModelCosts
-from ssdir.reproduce.trained import TrainedJob
+from ssdir.reproduce.trained import TrainedJob, record_config
 from ssdir.reproduce.watch import Watch
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe
@@ -220,14 +220,19 @@ class Runner:
         self._jobs = [job for name in self.plan.runs for job in expand(self.plan, name)]
 
     def is_made(self, job: Job) -> bool:
-        """Returns whether a job is trained and measured."""
+        """Returns whether a job is trained and measured, and its data are there to tell."""
+        if self.absent(job.data) is not None:
+            return False
         return self.is_trained(job) and self.measured(job) is not None
 
     def is_of(self, record: Mapping[str, Any], job: Job) -> bool:
-        """Returns whether an earlier record has the recipe, data and measurement of a job."""
+        """Returns whether an earlier record has the recipe, data and measurement of a job.
+
+        Where the data are absent, their name is compared instead of their hash.
+        """
         made = record["provenance"]
         trained = (made.get("training") or {}).get("recipe")
-        if trained is None or made["config"] != self.trained_job(job).config:
+        if trained is None or made["config"] != record_config(job, self._choices.get(job.group)):
             return False
         try:
             recipe = Recipe.model_validate(
@@ -237,6 +242,8 @@ class Runner:
             return False
         if recipe != job.recipe:
             return False
+        if self.absent(job.data) is not None:
+            return bool(record["data"] == job.data.name)
         self.ensure_data(job.data)
         return bool(made["data_hash"] == fingerprint(self.trained_job(job).test))
 

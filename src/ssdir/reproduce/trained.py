@@ -27,6 +27,18 @@ MEASUREMENT_VERSION = 3
 """Counts up where the measurement changes, so that everything is measured again."""
 
 
+def record_config(job: Job, choice: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the configuration that is kept in the records of a job; neither training nor data are read.
+
+    Args:
+        job: the job.
+        choice: how settings of its run were chosen; None if nothing was chosen.
+    """
+    config = {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+    config |= {} if job.floors else {"floors": False}
+    return config if choice is None else {**config, "choice": choice}
+
+
 @dataclass(frozen=True)
 class TrainedJob:
     """A trained job.
@@ -63,10 +75,7 @@ class TrainedJob:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration that is kept in records."""
-        job = self.job
-        config = {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
-        config |= {} if job.floors else {"floors": False}
-        return config if self.choice is None else {**config, "choice": self.choice}
+        return record_config(self.job, self.choice)
 
     @cached_property
     def test(self) -> ObjectDataset:
