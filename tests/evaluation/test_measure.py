@@ -402,18 +402,36 @@ def test_modules_get_their_mode_back(data: tuple[FakeDataset, FakeDataset, dict[
     assert set(modes) == {(False, False)}
 
 
+class PlainDetector:
+    """A fake model whose objects have no embeddings."""
+
+    image_size, score_threshold, class_names = SIZE, 0.5, ("object",)
+
+    def __init__(self, detections: dict[int, Objects]) -> None:
+        self._whole = FakeEncoder(detections, blind)
+
+    def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
+        detected = self._whole.encode(images, score_threshold)
+        return detected.replace(z_what=None, z_depth=None)
+
+
 def test_a_detector_is_measured_by_its_detections_alone() -> None:
     train, train_detections = split(TRAIN, seed=1)
     test, test_detections = split(TEST)
-
-    class Detector:
-        image_size, score_threshold, class_names = SIZE, 0.5, ("object",)
-
-        def encode(self, images: Tensor, score_threshold: float | None = None) -> Objects:
-            detected = FakeEncoder({**train_detections, **test_detections}, blind).encode(images, score_threshold)
-            return detected.replace(z_what=None, z_depth=None)
-
-    whole = metrics_of(FakeEncoder({**train_detections, **test_detections}, blind), test, train)
-    metrics = metrics_of(Detector(), test, train)
+    detections = {**train_detections, **test_detections}
+    whole = metrics_of(FakeEncoder(detections, blind), test, train)
+    metrics = metrics_of(PlainDetector(detections), test, train)
     assert {name.split("/")[0] for name in metrics} == {"detection"}
     assert metrics == {name: whole[name] for name in metrics}
+
+
+@pytest.mark.parametrize("empty", [range(1), range(6, 12), range(12)])
+@pytest.mark.parametrize("probed", [True, False])
+def test_a_detector_may_detect_nothing_in_a_batch(empty: range, probed: bool) -> None:
+    train, train_detections = split(TRAIN, seed=1)
+    test, test_detections = split(TEST)
+    detections = {**train_detections, **test_detections, **{TEST + row: boxes_to_objects([]) for row in empty}}
+    model, learned = PlainDetector(detections), train if probed else None
+    metrics = metrics_of(model, test, learned, batch_size=3)
+    assert {name.split("/")[0] for name in metrics} == {"detection"}
+    assert metrics == metrics_of(model, test, learned, batch_size=12)

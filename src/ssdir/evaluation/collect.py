@@ -227,9 +227,9 @@ class Collector:
             self._keep_latents(RANDOM_ENCODER, self._random_model.embed(images, objects))
 
     def _keep_latents(self, name: str, objects: Objects) -> None:
-        parts = self._embeddings[name]
+        # The key of a detector's latents must not exist; without objects, other models may lack z_what too.
         if objects.z_what is not None:
-            parts.append(objects.z_what.cpu())
+            self._embeddings[name].append(objects.z_what.cpu())
 
     def _keep_features(self, name: str, features: Tensor, size: int) -> None:
         """Keeps wide features as they are, or reduced to a size: those of all objects can take gigabytes."""

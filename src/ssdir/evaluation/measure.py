@@ -135,7 +135,7 @@ def measure(
     # The fits are many and small: threads would gain little, and slow each other down where cores are shared.
     with threadpool_limits(1):
         metrics = _split_metrics(tested, categories, (side, side)) | further
-        if trained is not None:
+        if trained is not None and trained.embeddings:  # A detector that detects nothing in `test` has none.
             metrics |= _learned_metrics(trained, tested, categories, options.seed, _stage(progress, "probes"))
     return Measurement(metrics, tested, trained)
 
