@@ -12,7 +12,7 @@ from ssdir.errors import InputError
 from ssdir.reproduce.choices import settle
 from ssdir.reproduce.jobs import Job, candidates, expand
 from ssdir.reproduce.plan import ChoicePlan, Plan, read_plan
-from ssdir.reproduce.records import make_record, write_records
+from ssdir.reproduce.records import Record, make_record, write_records
 from ssdir.reproduce.report import build_report
 from ssdir.reproduce.runner import Runner
 from ssdir.reproduce.watch import Watch
@@ -50,6 +50,20 @@ def runner_of(plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch, *values
     monkeypatch.setattr(Runner, "measured", measured)
     monkeypatch.setattr(Runner, "is_trained", lambda self, job: job.slug in ap50)
     return Runner(plan, folder, None, Watch(), None)
+
+
+def record_of(runner: Runner, job: Job) -> Record:
+    training = {"recipe": job.recipe.model_dump(mode="json"), "wall_seconds": {}}
+    provenance = {
+        "config": runner.trained_job(job).config,
+        "seed": job.recipe.seed,
+        "data_hash": "0",
+        "versions": {},
+        "device": "cpu",
+        "wall_seconds": 1,
+        "training": training,
+    }
+    return make_record(job, {"metrics": {"probe/accuracy": 0.5}, "provenance": provenance}, ["probe/"])
 
 
 def size_prior(job: Job) -> float:
@@ -96,15 +110,7 @@ def test_a_choice_is_in_records_and_report_and_is_read_from_them(
     assert [each["value"] for each in config["choice"]["among"]] == [0.4, 0.61, 0.2]
     assert config["choice"]["split"] == "train[:2]"
     assert "choice" not in runner.trained_job(expand(runner.plan, "other")[0]).config
-    provenance = {
-        "config": config,
-        "seed": 0,
-        "data_hash": "0",
-        "versions": {},
-        "device": "cpu",
-        "wall_seconds": 1,
-    }
-    record = make_record(job, {"metrics": {"probe/accuracy": 0.5}, "provenance": provenance}, ["probe/"])
+    record = record_of(runner, job)
     results = tmp_path / "results"
     results.mkdir()
     write_records(results / "table2.json", [record], [])
@@ -112,9 +118,51 @@ def test_a_choice_is_in_records_and_report_and_is_read_from_them(
     assert "size_prior={start: -1.3, end: -1.3}" in page
     assert "0.610" in page
     # On a machine without the trainings, the choice of the results counts; not that of other candidates.
+    monkeypatch.setattr(Runner, "data_hash", lambda self, job: None)
     later = runner_of(plan, tmp_path, monkeypatch)
     assert settle(later, ["table2"], results) == []
     assert size_prior(expand(later.plan, "space")[0]) == -1.3
     space = plan.runs["space"].model_copy(update={"choose": ChoicePlan(among=tuple(map(tuple, AMONG[:2])))})
     changed = plan.model_copy(update={"runs": {**plan.runs, "space": space}})
     assert settle(runner_of(changed, tmp_path, monkeypatch), ["table2"], results) == ["space"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "waiting"),
+    [
+        ({}, []),
+        ({"run": {"seeds": 5, "label": "another name"}}, []),
+        ({"run": {"overrides": ["representation.epochs=9"]}}, ["space"]),
+        ({"run": {"data": "others"}}, ["space"]),
+        ({"data": {"val": "train[:4]"}}, ["space"]),
+        ({"data": {"train": "train[3:]"}}, ["space"]),
+        ({"hash": "1"}, ["space"]),
+    ],
+)
+def test_an_earlier_choice_of_another_recipe_or_of_other_data_is_made_anew(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], waiting: list[str]
+) -> None:
+    runner = runner_of(plan, tmp_path, monkeypatch, 0.4, 0.61, 0.2)
+    settle(runner, ["table2"], None)
+    results = tmp_path / "results"
+    results.mkdir()
+    write_records(results / "table2.json", [record_of(runner, expand(runner.plan, "space")[1])], [])
+    data = {"digits": {**PLAN["data"]["digits"], **changes.get("data", {})}, "others": PLAN["data"]["digits"]}
+    runs = {"space": {**PLAN["runs"]["space"], **changes.get("run", {})}}
+    changed = {**PLAN, "data": data, "runs": runs, "experiments": {"table2": ["space"]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed))
+    hashes = {"digits": changes.get("hash", "0"), "others": "2"}
+    monkeypatch.setattr(Runner, "data_hash", lambda self, job: hashes[job.data.name])
+    later = runner_of(read_plan(str(tmp_path / "mine.yaml")), tmp_path, monkeypatch)
+    assert settle(later, ["table2"], results) == waiting
+
+
+def test_the_committed_choices_are_of_the_committed_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Path(__file__).parents[2] / "results" / "cpu"
+    plan = read_plan("cpu")
+    choosing = [name for name, run in plan.runs.items() if run.choose is not None]
+    assert choosing == ["spair", "space", "clevr-spair", "clevr-space"]
+    monkeypatch.setattr(Runner, "data_hash", lambda self, job: None)
+    runner = Runner(plan, tmp_path, None, Watch(), None)
+    assert settle(runner, list(plan.experiments), results) == []
+    assert [runner.plan.runs[name].choose for name in choosing] == [None] * 4

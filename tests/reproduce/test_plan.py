@@ -168,6 +168,15 @@ def test_every_value_of_a_recipe_that_differs_from_the_default_decides_the_folde
         ({"runs": {"base": {"like": "base"}}}, "run 'base' is not a run to be like"),
         ({"runs": {"base": {"like": "nobody"}}}, "run 'nobody' is not a run"),
         ({"runs": {"base": {**MINIMAL["runs"]["base"], "choose": {"among": [[]]}}}}, "choose.among' .*at least 2"),
+        (
+            {
+                "data": {"digits": {"source": "digits", "vary": {"grids": [[2, 3], [3, 4]]}}},
+                "runs": {
+                    "base": {**MINIMAL["runs"]["base"], "choose": {"among": [[], ["representation.epochs=2"]]}}
+                },
+            },
+            "run 'base' chooses settings on data 'digits', which vary",
+        ),
         ({"data": {"digits": {"source": "digits", "folder": "clevr"}}}, "either a source"),
         ({"colour": 1}, "unknown key 'colour'"),
         ({"name": "../../elsewhere"}, "'name' must match pattern.*got '../../elsewhere'"),

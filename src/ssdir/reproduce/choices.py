@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdir.errors import InputError
-from ssdir.reproduce.jobs import candidates, jobs_of
+from ssdir.reproduce.jobs import candidates, chosen, expand, jobs_of
 from ssdir.reproduce.plan import ChoicePlan
 from ssdir.reproduce.records import read_records
 from ssdir.reproduce.runner import Runner
@@ -20,7 +20,8 @@ def settle(runner: Runner, names: Sequence[str], results: Path | None) -> list[s
     Args:
         runner: makes the trainings.
         names: the experiments.
-        results: folder of earlier results, whose choices count where the candidates' trainings are gone.
+        results: folder of earlier results, whose choices count where the candidates' trainings are gone, if they
+            were made of the same candidates, by the same metric, with the same recipe, data and splits.
 
     Returns:
         The runs that wait for a choice, because not all of their candidates are trained and measured.
@@ -35,7 +36,7 @@ def settle(runner: Runner, names: Sequence[str], results: Path | None) -> list[s
             continue
         choice = _measured_choice(runner, group, plan)
         if choice is None and results is not None:
-            choice = _earlier_choice(runner.plan.experiments, group, plan, results)
+            choice = _earlier_choice(runner, group, plan, results)
         if choice is None:
             waiting.append(group)
         else:
@@ -61,15 +62,17 @@ def _measured_choice(runner: Runner, group: str, plan: ChoicePlan) -> Mapping[st
     return {"by": plan.by, "split": jobs[0].split, "among": among, "chosen": number}
 
 
-def _earlier_choice(
-    experiments: Sequence[str] | Mapping[str, Any], group: str, plan: ChoicePlan, results: Path
-) -> Mapping[str, Any] | None:
-    """Reads from earlier results how a run's settings were chosen among the candidates of the plan."""
-    for file in (results / f"{name}.json" for name in experiments):
+def _earlier_choice(runner: Runner, group: str, plan: ChoicePlan, results: Path) -> Mapping[str, Any] | None:
+    """Reads from earlier results how a run's settings were chosen, if they would be chosen in the same way now."""
+    for file in (results / f"{name}.json" for name in runner.plan.experiments):
         for record in read_records(file)[0] if file.exists() else ():
             choice: Mapping[str, Any] | None = record["provenance"]["config"].get("choice")
             if record["group"] != group or choice is None:
                 continue
-            if (choice["by"], [tuple(each["overrides"]) for each in choice["among"]]) == (plan.by, [*plan.among]):
+            if (choice["by"], [tuple(each["overrides"]) for each in choice["among"]]) != (plan.by, [*plan.among]):
+                continue
+            # The recipe of the record is that of the chosen candidate.
+            job = expand(chosen(runner.plan, group, choice["chosen"]), group)[0]
+            if choice["split"] == job.data.plan.val and runner.is_like(record, job):
                 return choice
     return None

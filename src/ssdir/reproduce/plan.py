@@ -154,6 +154,10 @@ class Plan(Config):
         for name, run in self.runs.items():
             if run.data not in self.data:
                 raise ValueError(f"run '{name}' is on data '{run.data}', which the plan lacks")
+            if run.choose is not None and self.data[run.data].vary:
+                raise ValueError(
+                    f"run '{name}' chooses settings on data '{run.data}', which vary: give it data without 'vary'"
+                )
             if not run.preset:
                 raise ValueError(f"run '{name}' has no preset to train")
         for experiment, runs in self.experiments.items():

@@ -69,6 +69,7 @@ class Runner:
         self._jobs = [job for group in plan.runs for job in expand(plan, group)]
         self._trained_jobs: dict[str, TrainedJob] = {}
         self._choices: dict[str, Mapping[str, Any]] = {}
+        self._data_hashes: dict[tuple[str, str], str] = {}
 
     def absent(self, spec: DataSpec) -> str | None:
         """Says why a data set is not available; None if it is."""
@@ -230,22 +231,32 @@ class Runner:
 
         Where the data are absent, their name is compared instead of their hash.
         """
-        made = record["provenance"]
-        trained = (made.get("training") or {}).get("recipe")
-        if trained is None or made["config"] != record_config(job, self._choices.get(job.group)):
+        if record["provenance"]["config"] != record_config(job, self._choices.get(job.group)):
             return False
-        try:
-            recipe = Recipe.model_validate(
-                trained
-            )  # What it does not name was not there yet, and is as by default.
-        except ValidationError:
+        return _recipe_of(record) == job.recipe and self._is_on_data_of(record, job)
+
+    def is_like(self, record: Mapping[str, Any], job: Job) -> bool:
+        """Returns whether an earlier record has the recipe, but for the seed, and the data of a job (`is_of`)."""
+        recipe = _recipe_of(record)
+        if recipe is None or recipe.model_copy(update={"seed": job.recipe.seed}) != job.recipe:
             return False
-        if recipe != job.recipe:
-            return False
-        if self.absent(job.data) is not None:
+        return self._is_on_data_of(record, job)
+
+    def _is_on_data_of(self, record: Mapping[str, Any], job: Job) -> bool:
+        measured = self.data_hash(job)
+        if measured is None:
             return bool(record["data"] == job.data.name)
-        self.ensure_data(job.data)
-        return bool(made["data_hash"] == fingerprint(self.trained_job(job).test))
+        return bool(record["provenance"]["data_hash"] == measured)
+
+    def data_hash(self, job: Job) -> str | None:
+        """Returns the hash of the data that a job is measured on, generated if need be; None if absent."""
+        if self.absent(job.data) is not None:
+            return None
+        key = job.slug, job.split
+        if key not in self._data_hashes:
+            self.ensure_data(job.data)
+            self._data_hashes[key] = fingerprint(self.open(job, job.split))
+        return self._data_hashes[key]
 
     def failure(self, job: Job) -> str | None:
         """Says why a job could not be measured; None if it could."""
@@ -328,3 +339,13 @@ class Runner:
     def _check_time(self) -> None:
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise OutOfTime("nothing is begun after the deadline")
+
+
+def _recipe_of(record: Mapping[str, Any]) -> Recipe | None:
+    """Returns the recipe of a record's training; None where there is none, or no longer such a recipe."""
+    trained = (record["provenance"].get("training") or {}).get("recipe")
+    try:
+        # What it does not name was not there yet, and is as by default.
+        return None if trained is None else Recipe.model_validate(trained)
+    except ValidationError:
+        return None
