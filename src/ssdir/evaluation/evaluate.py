@@ -30,6 +30,19 @@ from ssdir.models.io import find_model, random_encoder
 from ssdir.training.recipe import READ_OPTIONS
 from ssdir.training.run_folder import read_training
 
+_RECORDED = (
+    "max_images",
+    "max_train_images",
+    "similarity",
+    "score_threshold",
+    "sizes_in_px",
+    "floors",
+    "batch_size",
+    "num_glyphs",
+    "random_seed",
+)
+"""The options that are in the provenance of every evaluation, because they change its numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(MeasureOptions):
@@ -42,9 +55,12 @@ class EvaluationOptions(MeasureOptions):
         read_options: options of the data's layout by name, such as CLEVR's `vocabulary`; options that are not
             given are the training's.
         num_glyphs: number of unseen glyphs whose embeddings are compared across sizes, if the images were
-            generated from a known source of glyphs. 0 leaves out these metrics.
+            generated from a known source of glyphs; at least 2. 0 leaves out these metrics.
         glyph_root: folder with MNIST's files; None downloads them where they are needed.
         random_seed: seed of the weights of the untrained encoder that serves as a floor; None takes `seed`.
+
+    Raises:
+        InputError: if an option is out of its range.
     """
 
     train_split: str | None = "train"
@@ -54,6 +70,15 @@ class EvaluationOptions(MeasureOptions):
     num_glyphs: int = 500
     glyph_root: Path | None = None
     random_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_glyphs < 0 or self.num_glyphs == 1:
+            raise InputError(f"num_glyphs must be 0, or at least 2 to compare, got {self.num_glyphs}")
+        if self.min_side is not None and not 0 <= self.min_side <= 1:
+            raise InputError(f"min_side must be in [0, 1], got {self.min_side:g}")
+        if self.random_seed is not None and self.random_seed < 0:
+            raise InputError(f"random_seed must be at least 0, got {self.random_seed}")
 
 
 @dataclass(frozen=True)
@@ -133,12 +158,9 @@ def evaluate(
     config = {
         "split": split,
         "train_split": "none" if train is None else options.train_split,
-        "max_images": options.max_images,
         "model": Path(model).name if isinstance(model, str | Path) else None,
-        "max_train_images": options.max_train_images,
         "precision": precision,
-        "similarity": options.similarity,
-        "score_threshold": options.score_threshold,
+        **{name: getattr(options, name) for name in _RECORDED},
         **({"track": asdict(options.tracking()), "true_boxes": options.true_boxes} if test.clip_ranges else {}),
         **read_options,
         **subject.config,

@@ -46,6 +46,9 @@ class MeasureOptions:
             `ObjectSimilarityMeter`.
         track: options of tracking, if the images are frames of clips.
         true_boxes: whether the tracker takes the true boxes, without their identities, in place of detections.
+
+    Raises:
+        InputError: if an option is out of its range.
     """
 
     max_images: int | None = None
@@ -58,6 +61,15 @@ class MeasureOptions:
     similarity: bool = False
     track: TrackOptions = field(default_factory=TrackOptions)
     true_boxes: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {"max_images": 1, "max_train_images": 1, "sizes_in_px": 1, "batch_size": 1, "seed": 0}
+        for name, least in limits.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise InputError(f"score_threshold must be in [0, 1], got {self.score_threshold:g}")
 
     def tracking(self) -> TrackOptions:
         """Returns the options of tracking; its threshold is that of the operating point unless it has its own."""
