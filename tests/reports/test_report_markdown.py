@@ -24,6 +24,14 @@ def test_everything_is_there() -> None:
     )
 
 
+def test_notes_are_below_labels() -> None:
+    table = Table(
+        ["", "x"], [RowGroup("", [Row("SSDIR", "2 of 3 trainings*", ["1|2"]), Row("pooled", "", ["3"])])]
+    )
+    text = of(Section("One", table=table))
+    assert "| SSDIR<br>*2 of 3 trainings\\** | 1\\|2 |\n| pooled | 3 |\n" in text
+
+
 def test_commands_and_the_appendix_follow() -> None:
     steps = Section("Next", commands=[Command("Look at it.", "ssdir studio a_b")])
     text = markdown(Report("Title", "Lead.", [], None, [steps], [Section("Numbers", ["Many."])]))

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from ssdir.errors import InputError
+from ssdir.reports.report import Row
+from ssdir.reproduce.catalogue import EXPERIMENTS
+from ssdir.reproduce.experiments import Results
 from ssdir.reproduce.figures import read_picture
+from ssdir.reproduce.plan import read_plan
 from ssdir.reproduce.records import Trainings, by_group, read_records, write_records
+from ssdir.reproduce.report import build_report
 
 
 def record(group: str, seed: int, **metrics: float) -> dict[str, Any]:
@@ -62,6 +67,44 @@ def test_a_metric_that_is_undefined_counts_for_no_mean() -> None:
     (trainings,) = by_group([record("a", 0, probe__f1=0.5), undefined])
     assert trainings.mean("probe/f1") == 0.5
     assert Trainings([undefined]).text("probe/f1") == "–"
+
+
+def rows_of(*records: dict[str, Any]) -> list[Row]:
+    table = EXPERIMENTS["table2"].section(Results(records, [], Path())).table
+    assert table is not None
+    return [row for row in table.groups[0].rows if row.label != "the paper"]
+
+
+def test_table_2_says_how_many_trainings_have_values() -> None:
+    scores = {f"probe__{name}": 0.5 for name in ("accuracy", "precision", "recall", "f1", "accuracy_end_to_end")}
+    failed = record("b", 1)
+    undefined = record("c", 2, **scores)
+    undefined["metrics"]["probe/accuracy"] = None
+    rows = rows_of(
+        record("a", 0, **scores),
+        *(record("b", seed, **scores) for seed in (0, 2)),
+        failed,
+        *(record("c", seed, **scores) for seed in (0, 1)),
+        undefined,
+        *(record("d", seed, **scores) for seed in (0, 1, 2)),
+        record("e", 0),
+    )
+    notes = [row.note for row in rows]
+    assert notes == [
+        "one training",
+        "2 of 3 trainings",
+        "2 of 3 trainings",
+        "3 trainings",
+        "0 of 1 training",
+    ]
+
+
+def test_the_report_names_all_versions(tmp_path: Path) -> None:
+    later = record("a", 1)
+    later["provenance"]["versions"] = {"torch": "3", "numpy": "4"}
+    write_records(tmp_path / "table2.json", [record("a", 0), later, record("a", 2)], [])
+    plan = read_plan("smoke")
+    assert build_report(plan, tmp_path).appendix[-1].text == ["With torch 2 or 3, numpy 4."]
 
 
 def test_what_is_no_number_is_never_written(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ssdir.reports.report import Report, Section, Table
+from ssdir.reports.report import Report, Row, Section, Table
 
 FIGURES = "figures"
 """Name of the folder of pictures beside the document."""
@@ -55,8 +55,13 @@ def _table(table: Table) -> list[str]:
     for group in table.measured:
         if group.title:
             lines.append(_line([f"**{_escaped(group.title)}**", *[""] * (width - 1)], escape=False))
-        lines += [_line([row.label, *row.values]) for row in group.rows]
+        lines += [_line([_label(row), *map(_escaped, row.values)], escape=False) for row in group.rows]
     return ["\n".join(lines), *([_escaped(table.caption)] if table.caption else [])]
+
+
+def _label(row: Row) -> str:
+    """Returns the label of a row, with its note in the line below, as on the page."""
+    return f"{_escaped(row.label)}<br>*{_escaped(row.note)}*" if row.note else _escaped(row.label)
 
 
 def _line(cells: Sequence[str], *, escape: bool = True) -> str:

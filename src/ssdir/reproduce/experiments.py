@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ssdir.formatting import counted
 from ssdir.reports.glossary import METRICS, MISSING
 from ssdir.reports.paper import CRITERIA, DIFFERENCES, PROBE, quoted
 from ssdir.reports.report import Row, RowGroup, Section, Table
@@ -209,7 +210,7 @@ class Table2(Experiment):
         groups = []
         for kind in dict.fromkeys(method.first["model"] for method in methods):
             own = [method for method in methods if method.first["model"] == kind]
-            rows = [Row(_within(kind, method), _seeds(method), self._cells(method, "probe")) for method in own]
+            rows = [Row(_within(kind, each), self._trainings(each), self._cells(each, "probe")) for each in own]
             if kind in PROBE:
                 theirs = [quoted(PROBE[kind][name]) for name in self.scores[:-1]]
                 rows.append(Row("the paper", "", [*theirs, MISSING, MISSING]))
@@ -230,6 +231,14 @@ class Table2(Experiment):
         table = Table(header, [group for group in groups if group.rows], _DEVIATION)
         return Section(self.title, self.paragraphs(results), table=table)
 
+    def _trainings(self, method: Trainings) -> str:
+        """Says how many trainings a row is a mean of, and of how many others a value is missing."""
+        count = len(method.records)
+        measured = min(len(method.values(f"probe/{name}")) for name in self.scores)
+        if measured < count:
+            return f"{measured} of {counted(count, 'training')}"
+        return counted(count, "training") if count > 1 else "one training"
+
     def _cells(self, method: Trainings, prefix: str) -> list[str]:
         share = method.mean("detection/recall") if prefix == "probe" else None
         detected = "" if share is None else f"{share:.3f}"
@@ -240,8 +249,3 @@ def _within(kind: str, method: Trainings) -> str:
     """Returns the name of a method below that of its model."""
     rest = method.name.removeprefix(kind).lstrip(", ")
     return f"{rest} detector" if rest.startswith("class-") else rest or kind
-
-
-def _seeds(method: Trainings) -> str:
-    count = len(method.records)
-    return f"{count} trainings" if count > 1 else "one training"

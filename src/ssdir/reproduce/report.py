@@ -114,13 +114,20 @@ def _runs_section(records: Sequence[Record]) -> Section:
                 values,
             )
         )
-    versions = [
-        f"{name} {version}" for name, version in (records[0]["provenance"]["versions"].items() if records else ())
-    ]
     header = ["group", "preset", "trainings", *stages, "trained on", "measuring", "measured on"]
     caption = "Times are sums over trainings. Trainings on one detector share it: its time counts for each."
+    versions = _versions(records)
     text = f"With {', '.join(versions)}." if versions else "Nothing was measured."
     return Section("Provenance", [text], table=Table(header, [RowGroup("", rows)], caption))
+
+
+def _versions(records: Sequence[Record]) -> list[str]:
+    """Names each package with all versions that the records were made with, such as `torch 2.5.1 or 2.6.0`."""
+    used: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, version in record["provenance"]["versions"].items():
+            used.setdefault(name, {})[version] = None
+    return [f"{name} {' or '.join(versions)}" for name, versions in used.items()]
 
 
 def _headline(folder: Path) -> list[tuple[str, str]]:
