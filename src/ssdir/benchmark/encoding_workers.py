@@ -9,12 +9,12 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.part import PartEncoder
@@ -22,6 +22,8 @@ from ssdir.encoding.threads import limit_threads
 from ssdir.errors import InputError
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import READERS, Encoder, read_image_batches
+
+T = TypeVar("T")
 
 _MEETING_SECONDS = 300.0
 """Longest time that a worker waits until the others have loaded the model."""
@@ -81,7 +83,14 @@ class EncodingWorkers:
     def _run(self, job: EncodingJob, numbers: Sequence[int], *, meet: bool) -> list[EncodedPart]:
         for number in numbers:
             Path(job.part(number)).unlink(missing_ok=True)
-        tasks = [self._pool.submit(_encode, job, number, meet) for number in numbers]
+        return self._results([self._pool.submit(_encode, job, number, meet) for number in numbers])
+
+    def wait(self) -> None:
+        """Returns when all workers have loaded the model."""
+        # The pool starts a process for a task only while no other process is free.
+        self._results([self._pool.submit(_meet) for _ in range(self.number)])
+
+    def _results(self, tasks: Sequence[Future[T]]) -> list[T]:
         try:
             return [task.result() for task in tasks]
         except BrokenProcessPool:
@@ -92,18 +101,23 @@ class EncodingWorkers:
 
 @contextmanager
 def encoding_workers(kind: WorkerKind, number: int) -> Iterator[EncodingWorkers]:
-    """Starts workers for a `with` block.
+    """Starts workers for a `with` block, which is entered when all have loaded the model.
 
     Args:
         kind: what they are.
         number: how many.
+
+    Raises:
+        InputError: if one of them dies.
     """
     context = multiprocessing.get_context("spawn")  # A fork of a process that has run torch may hang.
     barrier = context.Barrier(number)
     start = (kind, barrier, time.time())
     pool = ProcessPoolExecutor(number, mp_context=context, initializer=_start, initargs=start)
     try:
-        yield EncodingWorkers(pool, number)
+        workers = EncodingWorkers(pool, number)
+        workers.wait()
+        yield workers
     finally:
         barrier.abort()  # None may wait for one that does not come.
         pool.shutdown(cancel_futures=True)
@@ -128,6 +142,12 @@ def _start(kind: WorkerKind, barrier: Any, ordered: float) -> None:
     readers = READERS if kind.threads is None else limit_threads(kind.threads)
     encoder = load_encoder(kind.model, device=kind.device)
     _worker = _Worker(encoder, readers, barrier, time.time() - ordered)
+
+
+def _meet() -> None:
+    """Waits until every worker has come here, so that each of them takes one such task."""
+    assert _worker is not None
+    _worker.barrier.wait(_MEETING_SECONDS)
 
 
 def _encode(job: EncodingJob, number: int, meet: bool) -> EncodedPart:
