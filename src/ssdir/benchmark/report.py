@@ -146,8 +146,12 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
 
     Args:
         report: the report to show.
-        before: an earlier report; rows that have become slower are marked.
+        before: an earlier report; rows that have become slower are marked. With another batch size or number of
+            threads, none is, and an `InputWarning` says so.
     """
+    if before is not None and (difference := _other_settings(report, before)):
+        warnings.warn(InputWarning(difference), stacklevel=2)
+        before = None
     earlier = {cost.case: cost.seconds for cost in before.costs} if before is not None else {}
     shown = []
     for name, size in dict.fromkeys((cost.model, cost.image_size) for cost in report.costs):
@@ -171,6 +175,15 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
         columns = ("engine", *_SPREAD, "times as fast", "objects")
         shown.append(BenchTable(f"{name}, encoding", columns, engine_rows))
     return shown
+
+
+def _other_settings(report: BenchReport, before: BenchReport) -> str | None:
+    """Returns a sentence if an earlier report is of another batch size or number of threads; else None."""
+    configs = [each.provenance.get("config", {}) for each in (report, before)]
+    now, then = (f"batch size {each.get('batch_size')}, threads {each.get('threads')}" for each in configs)
+    if now == then:
+        return None
+    return f"nothing is compared: what was measured before has other settings ({then}; this one: {now})"
 
 
 def _milliseconds(seconds: Spread) -> tuple[str, str, str]:
