@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from ssdir import plots
 from ssdir.objects import Objects, Scene
+from ssdir.plots import charts
 from ssdir.plots.charts import CLASS_COLOURS
 from ssdir.plots.image_grids import BOX_COLOURS, GAP, OTHER_COLOUR
 
@@ -158,6 +162,38 @@ def test_the_map_copes_with_many_classes_and_with_none() -> None:
     names = [f"class {number}" for number in range(45)]
     assert decoded(plots.embedding_map(np.random.default_rng(0).random((90, 2)), np.arange(90) % 45, names)).size
     assert decoded(plots.embedding_map(np.zeros((0, 2)), np.zeros(0, dtype=int), names)).size
+
+
+@pytest.mark.parametrize("name", ["$1_$5", "_background_"])
+def test_names_are_no_markup(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    legends: list[list[str]] = []
+    written = charts._png
+
+    def noted(figure: Figure) -> bytes:
+        found = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+        legends.extend([text.get_text() for text in legend.get_texts()] for legend in found if legend is not None)
+        return written(figure)
+
+    monkeypatch.setattr(charts, "_png", noted)
+    names, labels = [name, "cat"], np.arange(20) % 2
+    plots.embedding_map(np.random.default_rng(0).normal(size=(20, 2)), labels, names)
+    charts.line_panels({"objects": {each: ([1, 2], [1, 2]) for each in names}}, "ms")
+    assert legends == [names, names]
+    plots.confusion_matrix(labels, labels, names)
+    plots.heatmaps({name: np.eye(2)}, names, names, ("rows", "columns", "values"))
+
+
+def test_logarithmic_axes_keep_their_powers(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = MathTextParser.parse
+
+    def noted(self: MathTextParser[Any], text: str, *arguments: Any, **options: Any) -> Any:
+        parsed.append(text)
+        return parse(self, text, *arguments, **options)
+
+    monkeypatch.setattr(MathTextParser, "parse", noted)
+    plots.loss_curves({"train/total": ([1, 2, 3], [1e-3, 1, 1e3])})
+    assert any("10^{" in text for text in parsed)
 
 
 def test_the_confusion_matrix_is_dark_where_classes_are_taken_for_each_other() -> None:

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
@@ -44,26 +45,36 @@ _STYLE: Any = {
     "xtick.labelcolor": "#222222",
     "ytick.labelcolor": "#222222",
 }
+# Names of classes and models may hold dollars. Logarithmic axes need mathematics in their labels.
+_NAMES_STYLE: Any = {**_STYLE, "text.parse_math": False}
 
 
-@rc_context(_STYLE)
+@rc_context(_NAMES_STYLE)
 def embedding_map(points: NDArray[Any], labels: NDArray[Any], names: Sequence[str]) -> bytes:
     """Plots points (n, 2) in the colour of their class, with each class's name at its median and in a legend."""
     figure = Figure(figsize=(6.4, 5.4))
     axes = figure.add_subplot(xticks=[], yticks=[], aspect="equal")
     halo = withStroke(linewidth=3, foreground="white")
     classes = np.unique(labels).tolist()
+    shown = []
     for label in classes:
         own = points[labels == label]
         colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
         marker = _MARKERS[label // len(CLASS_COLOURS) % len(_MARKERS)]
-        axes.scatter(own[:, 0], own[:, 1], s=8, color=colour, marker=marker, linewidths=0, label=names[label])
+        shown.append(axes.scatter(own[:, 0], own[:, 1], s=8, color=colour, marker=marker, linewidths=0))
         x, y = np.median(own, axis=0)
         axes.text(x, y, names[label], ha="center", va="center", weight="bold", size=11, path_effects=[halo])
     axes.spines[:].set(color="#cccccc", visible=True)
     if classes:
-        columns = ceil(len(classes) / 20)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.5, ncols=columns)
+        axes.legend(
+            shown,
+            [names[label] for label in classes],  # matplotlib leaves out labels of points that begin with "_".
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            frameon=False,
+            markerscale=2.5,
+            ncols=ceil(len(classes) / 20),
+        )
     return _png(figure)
 
 
@@ -99,7 +110,7 @@ def loss_curves(curves: Mapping[str, Curve], xlabel: str = "step") -> bytes:
     return _png(figure)
 
 
-@rc_context(_STYLE)
+@rc_context(_NAMES_STYLE)
 def line_panels(panels: Mapping[str, Mapping[str, Curve]], ylabel: str) -> bytes:
     """Plots panels side by side, with a common y axis from zero up and one line per name.
 
@@ -109,25 +120,26 @@ def line_panels(panels: Mapping[str, Mapping[str, Curve]], ylabel: str) -> bytes
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     figure = Figure(figsize=(3.4 * len(panels), 2.6), layout="constrained")
-    first = None
+    first, shown = None, dict[str, Line2D]()
     for number, (xlabel, lines) in enumerate(panels.items()):
         first = axes = figure.add_subplot(1, len(panels), number + 1, xlabel=xlabel, sharey=first)
         ticks = sorted({value for x, _ in lines.values() for value in x})
         for name, (x, y) in lines.items():
             index = names.index(name)
             colour, marker = CLASS_COLOURS[index % len(CLASS_COLOURS)], _MARKERS[index % len(_MARKERS)]
-            axes.plot(x, y, label=name, markersize=4, color=colour, marker=marker)
+            (shown[name],) = axes.plot(x, y, markersize=4, color=colour, marker=marker)
         axes.xaxis.set_major_locator(FixedLocator(ticks) if len(ticks) <= 6 else MaxNLocator(6, integer=True))
         if number == 0:
             axes.set_ylabel(ylabel)
     if first is not None:
         # Set last: with a fixed limit, the later panels would not extend the common axis to their own lines.
         first.set_ylim(bottom=0)
-        first.figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+        # Names are given, since matplotlib leaves out labels of lines that begin with "_".
+        figure.legend([*shown.values()], [*shown], loc="outside upper center", ncols=5, frameon=False)
     return _png(figure)
 
 
-@rc_context(_STYLE)
+@rc_context(_NAMES_STYLE)
 def confusion_matrix(true: NDArray[Any], predicted: NDArray[Any], names: Sequence[str]) -> bytes:
     """Plots how many per cent of each true class (a row) were predicted as each class (a column).
 
@@ -152,7 +164,7 @@ def confusion_matrix(true: NDArray[Any], predicted: NDArray[Any], names: Sequenc
     return _png(figure)
 
 
-@rc_context(_STYLE)
+@rc_context(_NAMES_STYLE)
 def heatmaps(
     panels: Mapping[str, NDArray[Any]], rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str, str]
 ) -> bytes:
