@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, multiprocessing
 
 from ssdir.data.transforms import AugmentConfig
@@ -247,7 +248,12 @@ def check_noise(rank: int) -> None:
 def check_batch_norm(rank: int) -> None:
     """Asserts that outputs, gradients and running statistics equal torch's batch norm of the whole batch."""
     mine = slice(sum(COUNTS[:rank]), sum(COUNTS[: rank + 1]))
-    for norm, shape in ((torch.nn.BatchNorm2d(4), (4, 3, 2)), (torch.nn.BatchNorm1d(4, momentum=None), (4,))):
+    one_dimensional = torch.nn.BatchNorm1d(4, momentum=None)
+    for norm, shape in (
+        (torch.nn.BatchNorm2d(4), (4, 3, 2)),
+        (one_dimensional, (4,)),
+        (BatchNormAct2d(4), (4, 3, 2)),
+    ):
         torch.manual_seed(2)
         torch.nn.init.normal_(norm.weight)
         whole = (3 + torch.randn(sum(COUNTS), *shape)).requires_grad_()

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,11 +20,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssdir.ops.distributed import are_several, batch_group
 from ssdir.ops.precision import at_least_single
 
+_KNOWN = (_BatchNorm.forward, BatchNormAct2d.forward)
+
 
 @contextmanager
 def shared_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Within the block, batch norm of a model in training normalises by the statistics of all processes."""
+    """Within the block, batch norm of a model in training normalises by the statistics of all processes.
+
+    Raises:
+        TypeError: if a layer is a kind of batch norm that computes something else besides.
+    """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        if type(norm).forward not in _KNOWN:
+            raise TypeError(f"{type(norm).__name__} can't be shared among processes: train on one device")
     for norm in norms:
         norm.forward = partial(_forward, norm)  # type: ignore[method-assign]
     try:
@@ -45,6 +55,8 @@ def _forward(norm: _BatchNorm, inputs: Tensor) -> Tensor:
             norm.running_mean.lerp_(mean.to(norm.running_mean), share)
             unbiased = var * count / (count - 1).clamp(min=1)
             norm.running_var.lerp_(unbiased.to(norm.running_var), share)
+    if isinstance(norm, BatchNormAct2d):  # timm's batch norm can also activate.
+        output = norm.act(norm.drop(output))
     normalized: Tensor = output
     return normalized
 
