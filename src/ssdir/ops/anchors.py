@@ -127,18 +127,17 @@ def match_anchors(targets: Objects, anchors: Tensor, iou_threshold: float = 0.5)
     if not M:
         return torch.full((B, N), -1, dtype=torch.int64, device=anchors.device)
     overlaps = box_iou(to_xyxy(targets.z_where), to_xyxy(anchors))
-    image, counts = targets.image_index, targets.counts
-    first = counts.cumsum(0) - counts
-    place = torch.arange(M, device=image.device) - first[image]
-    # Vectorised over images: a loop would launch kernels once per image.
-    padded = overlaps.new_full((B, max(targets.per_image), N), -1)
-    padded[image, place] = overlaps
-    best_iou, best = padded.max(dim=1)
-    matches = torch.where(best_iou >= iou_threshold, best + first[:, None], -1).flatten()
+    image, row = targets.image_index, torch.arange(M, device=anchors.device)
+    # Vectorised over images: a loop would launch kernels once per image. Of equal overlaps, the first row counts.
+    of_image = image[:, None].expand_as(overlaps)
+    best_iou = overlaps.new_full((B, N), -1).scatter_reduce(0, of_image, overlaps, "amax")
+    candidates = torch.where(overlaps == best_iou[image], row[:, None], M)
+    best = candidates.new_full((B, N), M).scatter_reduce(0, of_image, candidates, "amin")
+    matches = torch.where(best_iou >= iou_threshold, best, -1).flatten()
     forced_iou, forced_anchor = overlaps.max(dim=1)
     claimed = image * N + forced_anchor
     # Where objects share their best anchor, the one with the larger overlap keeps it.
     claim = overlaps.new_zeros(B * N).scatter_reduce(0, claimed, forced_iou, "amax")
-    rows = torch.where(forced_iou == claim[claimed], torch.arange(M, device=image.device), -1)
+    rows = torch.where(forced_iou == claim[claimed], row, -1)
     forced = torch.full_like(matches, -1).scatter_reduce(0, claimed, rows, "amax")
     return torch.where(forced >= 0, forced, matches).view(B, N)
