@@ -16,11 +16,12 @@ from ssdir.models.detected.memory import MemoryConfig
 from ssdir.models.io import load_model, save_model
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
+from ssdir.training.adoption import check_start
 from ssdir.training.estimate import estimate_training
 from ssdir.training.fit import train
 from ssdir.training.loading import Batch, ClipBatch, collate_clips
 from ssdir.training.loop import StageLoop
-from ssdir.training.recipe import Recipe, StageConfig
+from ssdir.training.recipe import Recipe, StageConfig, read_recipe
 from ssdir.training.tracks import track_clips, views_of
 
 from .common import SIZE, changed, rows_of
@@ -132,6 +133,14 @@ def test_other_parts_are_refused(video_recipe: Recipe, video_run: Path, clips: P
     with pytest.raises(InputError, match="is of kind SSD, and video has an SSDIR's parts"):
         train(video_recipe, clips, tmp_path / "run", start=video_run / "detector" / "model")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_whose_backbone_was_pretrained_can_be_adopted(tmp_path: Path) -> None:
+    recipe = read_recipe("photos", ["model.memory={}", "model.ssd.backbone.weights=hub"])
+    check_start("photos", recipe, ["object"], "", tmp_path / "run")
+    wide = read_recipe("photos", ["model.memory={}", "model.ssd.backbone.top_down=64"])
+    with pytest.raises(InputError, match=r"model\.ssd\.backbone\.top_down is 96 there, and 64 in the recipe"):
+        check_start("photos", wide, ["object"], "", tmp_path / "run")
 
 
 def test_a_memory_needs_clips(

@@ -99,8 +99,10 @@ def _check_frame_model(start: str | Path, recipe: Recipe, class_names: Sequence[
     model = load_model(start)
     if not isinstance(model, SSDIR):
         raise InputError(f"'{start}' is of kind {model.config.kind}, and {recipe.name} has an SSDIR's parts")
+    # A trained model no longer names the weights that its backbone started from.
     wanted, found = (
-        _flat(config.model_dump(mode="json", exclude=_NOT_PARTS)) for config in (recipe.model, model.config)
+        _flat(config.model_dump(mode="json", exclude=_NOT_PARTS))
+        for config in (without_pretrained(recipe.model), model.config)
     )
     different = [key for key in wanted if wanted[key] != found.get(key)]
     if different:
