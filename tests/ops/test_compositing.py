@@ -287,6 +287,15 @@ def test_the_nearer_opaque_object_owns_what_two_cover(near: int) -> None:
     assert (half[:, 9:11] == near).all()  # Together they cover enough.
 
 
+@pytest.mark.parametrize("near", [0, 1])
+def test_far_objects_keep_their_order_whatever_is_near_elsewhere(near: int) -> None:
+    depth = [6.0 * (row == near) for row in range(2)]
+    scene = one_box(LEFT, RIGHT, [0.8, 0.8, 1.0, 1.0], depth=[*depth, 20.0], colours=[RED, GREEN, [0.0, 0.0, 1.0]])
+    shared = scene.merged((20, 20))[0][0][:, 5:15, 9:11].mean(dim=(1, 2))
+    torch.testing.assert_close(shared, torch.tensor([RED, GREEN][near]), rtol=0, atol=5e-3)
+    assert (scene.owners((20, 20))[0][:15, 9:11] == near).all()
+
+
 def test_far_object_stays_where_it_is_alone_however_far() -> None:
     picture = one_box(LEFT, RIGHT, depth=[-30.0, 30.0], colours=[RED, GREEN]).merged((20, 20))[0][0]
     torch.testing.assert_close(picture[:, 5:15, 2:6].mean(dim=(1, 2)), torch.tensor(RED), rtol=0, atol=1e-3)

@@ -10,6 +10,9 @@ from ssdir.ops.glimpses import crop_glimpses
 from ssdir.ops.pasting import paste_sum, tent_weights
 from ssdir.ops.precision import in_full_precision
 
+LEAST_DEPTH_WEIGHT = 1e-12
+"""Minimum depth weight: the order of objects is kept up to a difference in depth of 27."""
+
 
 def image_softmax(logits: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
     """Computes the softmax of logits (M,) over the objects of each image: weights (M,)."""
@@ -80,7 +83,7 @@ def composite_alpha(
     pasted = paste_sum(layers, boxes, counts, size, antialias=True)
     colour, weighted_alpha, total_alpha = pasted.split([3, 1, 1], dim=1)
     coverage = total_alpha.clamp(max=1)
-    return (colour / weighted_alpha.clamp(min=1e-10) * coverage).clamp(0, 1), coverage
+    return (colour / weighted_alpha.clamp(min=1e-4 * LEAST_DEPTH_WEIGHT) * coverage).clamp(0, 1), coverage
 
 
 @in_full_precision
@@ -170,4 +173,4 @@ def pixel_shares(
 
 def _depth_weights(z_depth: Tensor, image_index: Tensor, batch_size: int) -> Tensor:
     """Computes depth weights (M,); a lower bound keeps far objects visible where no other object is."""
-    return image_softmax(z_depth, image_index, batch_size).clamp(min=1e-6)
+    return image_softmax(z_depth, image_index, batch_size).clamp(min=LEAST_DEPTH_WEIGHT)
