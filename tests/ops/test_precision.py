@@ -18,6 +18,12 @@ def test_places_are_not_rounded_under_autocast(crop) -> None:
     assert torch.equal(glimpses, expected)
 
 
+@pytest.mark.parametrize("crop", [crop_glimpses, sample_glimpses])
+def test_half_precision_is_converted_without_autocast_too(crop) -> None:
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert torch.equal(crop(images, BOXES, IMAGE_INDEX, 16), crop(images.float(), BOXES, IMAGE_INDEX, 16))
+
+
 def test_a_scene_is_pasted_in_single_precision_under_autocast() -> None:
     g = torch.Generator().manual_seed(0)
     alpha = torch.rand(2, 1, 8, 8, generator=g)

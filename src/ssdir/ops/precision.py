@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,14 +42,14 @@ def in_full_precision(operation: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(operation)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        device = tensors[0].device.type
-        if device == "meta" or not torch.is_autocast_enabled(device):  # Autocast does not support meta tensors.
-            return operation(*args, **kwargs)
-        single = [at_least_single(value) if isinstance(value, Tensor) else value for value in args]
-        named = {
+        single: Any = [at_least_single(value) if isinstance(value, Tensor) else value for value in args]
+        named: Any = {
             name: at_least_single(value) if isinstance(value, Tensor) else value for name, value in kwargs.items()
         }
+        device = tensors[0].device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):  # Autocast does not support meta tensors.
+            return operation(*single, **named)
         with torch.autocast(device, enabled=False):
-            return operation(*single, **named)  # type: ignore[arg-type]
+            return operation(*single, **named)
 
     return wrapped
