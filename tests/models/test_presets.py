@@ -14,6 +14,7 @@ from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detected.vae import DetectedVAEConfig
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.registry import build_model
+from ssdir.objects import Objects
 from ssdir.training.recipe import Recipe, read_recipe
 
 from .tiny import NAMES, truth
@@ -88,6 +89,29 @@ def test_images_of_another_size_are_refused(name: str) -> None:
     for call in calls:
         with pytest.raises(ValueError, match=rf"must be \(B, 3, {side}, {side}\), got \(2, 3, {side}, "):
             call()
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-glimpses", "tiny-pooled", "spair-64", "space-64", "slots-32"])
+def test_boxes_of_another_number_of_images_are_refused(name: str) -> None:
+    recipe = read_recipe(name)
+    model, side = build_model(recipe.model, NAMES).eval(), recipe.model.image_size
+    with pytest.raises(ValueError, match="must be of the 1 images given, got objects of 2"):
+        model.embed(torch.rand(1, 3, side, side), truth(3, 2))
+    if name in ("space-64", "slots-32"):  # Their background is that of the images.
+        with pytest.raises(ValueError, match="must be of the 1 images given, got objects of 2"):
+            model.reconstruct(torch.rand(1, 3, side, side), Objects.empty(2))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-glimpses", "spair-64", "space-64", "slots-32"])
+def test_boxes_in_double_precision_are_embedded_as_in_single(name: str) -> None:
+    recipe = read_recipe(name)
+    torch.manual_seed(0)
+    model, side = build_model(recipe.model, NAMES).eval(), recipe.model.image_size
+    images, boxes = torch.rand(2, 3, side, side), truth(3, 2)
+    objects = model.embed(images, boxes.to(torch.float64))
+    torch.testing.assert_close(objects.z_what, model.embed(images, boxes).z_what)
+    if isinstance(model, GenerativeModel):
+        assert model.decode(objects).reconstructions.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

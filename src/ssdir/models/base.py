@@ -125,6 +125,23 @@ def check_size(images: Tensor, side: int) -> None:
         raise ValueError(f"images must be (B, 3, {side}, {side}), got {tuple(images.shape)}")
 
 
+def check_batch(images: Tensor, objects: Objects) -> None:
+    """Raises ValueError if objects are of another number of images: some would be read outside of them."""
+    if len(images) != objects.batch_size:
+        raise ValueError(f"objects must be of the {len(images)} images given, got objects of {objects.batch_size}")
+
+
+def given_boxes(images: Tensor, boxes: Objects) -> Objects:
+    """Returns boxes to embed, in single precision, with their scores and labels and nothing else.
+
+    Raises:
+        ValueError: if they are of another number of images.
+    """
+    check_batch(images, boxes)
+    kept = (boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+    return Objects(*kept, class_names=boxes.class_names).to(torch.float32)
+
+
 class EmbeddingModel(ObjectModel):
     """Images to objects with an embedding `z_what` each."""
 
@@ -139,7 +156,7 @@ class EmbeddingModel(ObjectModel):
             Objects like those of `encode`, row-aligned with `boxes`, with the scores and labels of `boxes`.
 
         Raises:
-            ValueError: if the images are not of the model's size.
+            ValueError: if the images are not of the model's size, or the boxes of another number of images.
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssdir.config import Config
 from ssdir.data.letterbox import Resize
-from ssdir.models.base import EmbeddingModel, ObjectModel
+from ssdir.models.base import EmbeddingModel, ObjectModel, given_boxes
 from ssdir.models.detector.ssd import SSD, SSDConfig
 from ssdir.objects import Objects
 from ssdir.ops.glimpses import crop_glimpses
@@ -74,12 +74,8 @@ class DetectedModel(EmbeddingModel):
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
         """Embeds given boxes; each gets the best-fitting anchor, which determines its cell and level."""
         with self.encoding():
-            features = self.detector.read(images)
-            names = boxes.class_names
-            given = Objects(
-                boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels, class_names=names
-            )
-            return self.infer(given.replace(anchor_index=self.detector.assign(boxes.z_where)), images, features)
+            given, features = given_boxes(images, boxes), self.detector.read(images)
+            return self.infer(given.replace(anchor_index=self.detector.assign(given.z_where)), images, features)
 
     def infer(self, objects: Objects, images: Tensor, features: list[Tensor]) -> Objects:
         """Adds z_what and, for generative models, z_what_scale and z_depth.

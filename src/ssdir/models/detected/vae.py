@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ssdir.config import Config
 from ssdir.errors import InputError
-from ssdir.models.base import GenerativeModel
+from ssdir.models.base import GenerativeModel, check_batch
 from ssdir.models.decoder import DecoderConfig, build_decoder
 from ssdir.models.detected.background import LearnedBackground
 from ssdir.models.detected.consistency import (
@@ -210,6 +210,7 @@ class DetectedVAE(DetectedModel, GenerativeModel):
             `classes`, in nats per object; terms without a weight are left out. `total` is their weighted sum,
             `mse` the mean squared error of the reconstructions.
         """
+        check_batch(images, objects)
         _ = objects.per_image  # Computed here, before a GPU has much queued work to wait for.
         if objects.anchor_index is None:
             objects = objects.replace(anchor_index=self.detector.assign(objects.z_where))

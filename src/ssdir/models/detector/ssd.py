@@ -17,7 +17,7 @@ from ssdir.models.backbones.base import init_xavier
 from ssdir.models.backbones.build import BackboneConfig, build_backbone
 from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.backbones.vgg import VGGConfig
-from ssdir.models.base import ObjectModel, check_size
+from ssdir.models.base import ObjectModel, check_batch, check_size
 from ssdir.models.detector.refiner import Refiner, RefinerConfig
 from ssdir.models.sizes import MAX_SIDE, MAX_STAGES, check_class_names, check_map
 from ssdir.objects import Objects
@@ -337,6 +337,7 @@ class SSD(ObjectModel):
         """
         if targets.labels is None:
             raise ValueError("targets need labels")
+        check_batch(images, targets)
         # Matching comes first, because the host waits for its result, and a GPU has no other work queued yet.
         matches = match_anchors(targets, self.anchors, MATCH_IOU)
         positive = matches >= 0

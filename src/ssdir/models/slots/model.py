@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssdir.config import Config
 from ssdir.data.letterbox import Resize
-from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.base import GenerativeModel, check_batch, check_size, given_boxes
 from ssdir.models.scenes import composite_scene
 from ssdir.models.sizes import MAX_DECODED_SIDE, MAX_SIDE, MAX_WIDTH, Widths, check_map
 from ssdir.models.slots.attention import SlotUpdates
@@ -174,11 +174,10 @@ class SlotAttention(GenerativeModel):
     @torch.no_grad()
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
         """Gives each box the slot whose mask has the largest IoU with it; background is never chosen."""
-        decoded = self._decode_all(images)
-        read, index = read_masks(decoded.masks[:, :, 0]), boxes.image_index
-        overlap = mask_box_iou(decoded.masks[index, :, 0], boxes.boxes)
+        given, decoded = given_boxes(images, boxes), self._decode_all(images)
+        read, index = read_masks(decoded.masks[:, :, 0]), given.image_index
+        overlap = mask_box_iou(decoded.masks[index, :, 0], given.boxes)
         slot = overlap.masked_fill(read.background[index], -1).argmax(dim=1)
-        given = Objects(index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
         return given.replace(
             z_what=decoded.slots[index, slot],
             z_depth=_against_background(decoded, read)[index],
@@ -216,6 +215,7 @@ class SlotAttention(GenerativeModel):
     @torch.no_grad()
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
         """Decodes objects over the background of images float (B, 3, H, W): what is no object."""
+        check_batch(images, objects)
         decoded = self._decode_all(images)
         read = read_masks(decoded.masks[:, :, 0])
         background = decoded.mean(decoded.masks * read.background[:, :, None, None, None]).clamp(0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssdir.config import Config
 from ssdir.data.letterbox import Resize
-from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.base import GenerativeModel, check_batch, check_size, given_boxes
 from ssdir.models.decoder import DecoderConfig, WhatDecoder
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood, normal_kl
 from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
@@ -203,7 +203,8 @@ class SPACE(GenerativeModel):
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
         """Encodes the glimpses of given boxes; depth is that of the cell of each box's centre."""
         check_size(images, self.image_size)
-        objects, windows = self._placed(self.grid_encoder(images), boxes), self._windows_around(boxes.z_where)
+        given = given_boxes(images, boxes)
+        objects, windows = self._placed(self.grid_encoder(images), given), self._windows_around(given.z_where)
         what_loc, what_scale = self.glimpse_encoder(self._glimpses(images, windows, objects.image_index))
         return objects.replace(z_what=what_loc, z_what_scale=what_scale)
 
@@ -231,6 +232,7 @@ class SPACE(GenerativeModel):
     @torch.no_grad()
     def reconstruct(self, images: Tensor, objects: Objects) -> Scene:
         """Decodes objects over the background of images float (B, 3, H, W)."""
+        check_batch(images, objects)
         behind = self.background(images, self.config.background_sigma, sample=False).pictures
         return self.decode(objects, behind)
 
@@ -359,8 +361,7 @@ class SPACE(GenerativeModel):
         column, row = (boxes.z_where[:, :2] * self.config.grid).long().clamp(0, self.config.grid - 1).unbind(dim=1)
         cell = row * self.config.grid + column
         depth = posterior.depth_loc[boxes.image_index, cell]
-        plain = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
-        return plain.replace(z_depth=depth, anchor_index=cell)
+        return boxes.replace(z_depth=depth, anchor_index=cell)
 
     def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
         """Computes the windows (M, 4), xyxy, of given boxes.

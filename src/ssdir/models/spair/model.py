@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssdir.config import Config
 from ssdir.data.letterbox import Resize
-from ssdir.models.base import GenerativeModel, check_size
+from ssdir.models.base import GenerativeModel, check_size, given_boxes
 from ssdir.models.losses import bernoulli_nll, normal_kl
 from ssdir.models.presence import Schedule
 from ssdir.models.sizes import MAX_SIDE, check_map
@@ -194,14 +194,13 @@ class SPAIR(GenerativeModel):
     @torch.no_grad()
     def embed(self, images: Tensor, boxes: Objects) -> Objects:
         """Encodes the glimpses of given boxes; depth is inferred by the cell that holds each box's centre."""
-        cells = self._read(images)
-        cell = self.cells.cell_of(boxes.z_where)
-        windows = self._windows_around(boxes.z_where)
+        given, cells = given_boxes(images, boxes), self._read(images)
+        cell = self.cells.cell_of(given.z_where)
+        windows = self._windows_around(given.z_where)
         corners = with_area(to_xyxy(windows), self.image_size)
-        what_loc, what_scale = self.cells.encode_packed(images, corners, boxes.image_index)
+        what_loc, what_scale = self.cells.encode_packed(images, corners, given.image_index)
         where = self.cells.to_logits(windows, self.cells.corners[cell])
-        depth_loc, _, _ = self.cells.depth_of(cells.seen[boxes.image_index, cell], where, what_loc)
-        given = Objects(boxes.image_index, boxes.batch_size, boxes.z_where, boxes.scores, boxes.labels)
+        depth_loc, _, _ = self.cells.depth_of(cells.seen[given.image_index, cell], where, what_loc)
         return given.replace(z_what=what_loc, z_what_scale=what_scale, z_depth=depth_loc, anchor_index=cell)
 
     def _windows_around(self, boxes_cxcywh: Tensor) -> Tensor:
