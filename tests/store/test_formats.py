@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -114,6 +116,83 @@ def test_csv_has_a_column_per_coordinate(stored: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [(float(row["z_what_0"]), float(row["z_what_1"])) for row in rows] == [(0, 1), (2, 3), (4, 5)]
     assert rows[2]["image"] == "b/z.png"
+
+
+@pytest.fixture
+def with_further(stored: Path) -> Path:
+    """Adds columns as other commands and tools do; the second object has no track, and an unknown probability."""
+    table = pq.read_table(stored)
+    further = {
+        "track_id": pa.array([4, None, 7]),
+        "probability": pa.array([0.5, float("nan"), None]),
+        "predicted": pa.array(["kitten", None, "puppy"]).dictionary_encode(),
+        "checked": pa.array([True, None, False]),
+        "day": pa.array([19000, 19001, None], pa.date32()),
+        "thumbnail": pa.array([b"\xff", b"", None]),
+        "outline": pa.array([[1, 2], [], None]),
+    }
+    for name, column in further.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, stored)
+    return stored
+
+
+def convert_with_warning(stored: Path, to: str, left: str) -> Path:
+    out = stored.parent / f"further{formats.SUFFIXES[to]}"
+    with pytest.warns(InputWarning) as record:
+        convert_objects(stored, to, out)
+    said = [str(each.message).partition(" of ")[0] for each in record]
+    assert [each for each in said if each.startswith("left out")] == [f"left out: {left}"]
+    return out
+
+
+def test_csv_keeps_further_columns(with_further: Path) -> None:
+    with convert_with_warning(with_further, "csv", "'thumbnail', 'outline'").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["track_id"] for row in rows] == ["4", "", "7"]
+    assert [row["predicted"] for row in rows] == ["kitten", "", "puppy"]
+    assert rows[0]["day"] == "2022-01-08"
+    assert rows[0]["z_what_1"] == "1"
+
+
+def test_numpy_keeps_further_columns(with_further: Path) -> None:
+    arrays = np.load(convert_with_warning(with_further, "npz", "'thumbnail', 'outline'"), allow_pickle=False)
+    np.testing.assert_array_equal(arrays["track_id"], [4, np.nan, 7])
+    np.testing.assert_array_equal(arrays["probability"], [0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(arrays["checked"], [1, np.nan, 0])
+    assert arrays["predicted"].tolist() == ["kitten", "", "puppy"]
+    assert arrays["day"][0] == np.datetime64("2022-01-08")
+
+
+def test_fiftyone_keeps_further_columns_as_attributes(with_further: Path) -> None:
+    out = convert_with_warning(with_further, "fiftyone", "'thumbnail', 'outline'")
+    samples = json.loads(out.read_text())["samples"]
+    first, second = samples[0]["objects"]["detections"]
+    assert (first["index"], first["probability"], first["checked"]) == (4, 0.5, True)
+    assert (first["predicted"], first["day"]) == ("kitten", "2022-01-08")
+    assert [second[name] for name in ("index", "probability", "predicted")] == [None] * 3
+    assert "track_id" not in first
+
+
+def test_coco_results_keep_tracks(with_further: Path) -> None:
+    out = convert_with_warning(
+        with_further, "coco", "'probability', 'predicted', 'checked', 'day', 'thumbnail', 'outline'"
+    )
+    assert [row.get("track_id") for row in json.loads(out.read_text())] == [4, None, 7]
+    assert COCO(str(sidecar(out))).loadRes(str(out)).anns[1]["track_id"] == 4
+
+
+@pytest.mark.parametrize(("to", "name"), [("csv", "z_what_0"), ("fiftyone", "id"), ("npz", "images")])
+def test_a_further_column_does_not_replace_what_the_format_has(stored: Path, to: str, name: str) -> None:
+    pq.write_table(pq.read_table(stored).append_column(name, pa.array([7, 8, 9])), stored)
+    out = convert_with_warning(stored, to, f"'{name}'")
+    if to == "csv":
+        with out.open(newline="") as stream:
+            assert [row["z_what_0"] for row in csv.DictReader(stream)] == ["0", "2", "4"]
+    elif to == "npz":
+        assert np.load(out)["images"].tolist() == ["a/x.png", "b/z.png"]
+    else:
+        assert name not in json.loads(out.read_text())["samples"][0]["objects"]["detections"][0]
 
 
 @pytest.mark.parametrize("to", ["coco", "csv", "fiftyone", "npz"])

@@ -17,7 +17,7 @@ from ssdir.data.readers.coco.file import CocoFile, Id, read_coco_file
 from ssdir.data.readers.file_names import common_end, path_parts
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.object_table import BOX_COLUMNS
+from ssdir.object_table import BOX_COLUMNS, TRACK
 from ssdir.storage import to_location
 
 CLASS_AGNOSTIC = ["object"]
@@ -30,7 +30,7 @@ def coco_results(
     """Converts objects to COCO's results: bbox is xywh in pixels, counted from 0.
 
     Args:
-        table: the objects, and
+        table: the objects, perhaps with `track_id`, int64, null where an object has no track, and
         images: path of each image, see `StoredObjects.by_image`.
         class_names: the classes that labels index.
         annotations: COCO file to take ids from, images by the end of their path and categories by name, and the
@@ -57,6 +57,9 @@ def coco_results(
         {"image_id": known.images[image], "category_id": known.categories[label][0], "bbox": bbox, "score": score}
         for image, label, score, bbox in zip(*columns, xywh, strict=True)
     ]
+    if TRACK in table.column_names:
+        for result, track in zip(results, table[TRACK].to_pylist(), strict=True):
+            result |= {} if track is None else {"track_id": track}
     ids = {
         "images": [{"id": i, "file_name": path} for i, path in zip(known.images, images, strict=True)],
         "categories": [{"id": i, "name": name} for i, name in known.categories],

@@ -127,6 +127,36 @@ def _problems(batch: pa.RecordBatch, class_names: list[str]) -> Iterator[tuple[N
         yield values[name] < 0, f"{name} is negative"
 
 
+_SCALARS = (
+    pa.types.is_null,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_date,
+    pa.types.is_time,
+    pa.types.is_timestamp,
+    pa.types.is_duration,
+)
+
+
+def is_scalar(kind: pa.DataType) -> bool:
+    """Returns whether a column holds numbers, text or dates, which text formats have: nothing nested or binary."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(check(kind) for check in _SCALARS)
+
+
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Returns a column of scalars with categories as their values, and text as `string`, which writers take."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    is_text = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+    return column.cast(pa.string()) if is_text else column
+
+
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """Returns a column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as an array."""
     if isinstance(column, pa.ChunkedArray):

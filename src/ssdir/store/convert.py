@@ -9,22 +9,40 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from ssdir.documents import json_text
 from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import quote
 from ssdir.identity import Identity
-from ssdir.object_table import objects_schema
+from ssdir.object_table import COLUMNS, TRACK, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location
 from ssdir.store.coco_results import CLASS_AGNOSTIC, coco_results, corners
-from ssdir.store.columns import numbers
+from ssdir.store.columns import is_scalar, numbers, plain
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.join import join_parts
-from ssdir.store.objects_file import StoredObjects, find_picture, read_stored, stream_objects
+from ssdir.store.objects_file import StoredObjects, find_picture, read_stored, rows_schema, stream_rows
+from ssdir.store.track_columns import track_ids
 
 SUFFIXES = {"coco": ".json", "csv": ".csv", "fiftyone": ".json", "npz": ".npz", "parquet": ".parquet"}
 """Suffix of each format's file."""
+
+_DETECTION = (
+    "_cls",
+    "id",
+    "label",
+    "bounding_box",
+    "mask",
+    "mask_path",
+    "confidence",
+    "index",
+    "tags",
+    "attributes",
+)
+_TAKEN = {"fiftyone": _DETECTION, "npz": ("images", "class_names", "file", "allow_pickle")}
+"""Names that further columns can't have, as the fields of FiftyOne's `Detection` or arguments of `numpy.savez`."""
 
 
 def convert_objects(
@@ -38,7 +56,8 @@ def convert_objects(
     """Writes what `ssdir encode` wrote in another format, whole or not at all.
 
     CSV and Parquet are written while objects are read, other formats from all objects in memory. An `InputWarning`
-    says where images without objects are not known, or categories of a COCO file mean nothing.
+    names columns that the format can't hold, and says where images without objects are not known, or categories of
+    a COCO file mean nothing.
 
     Args:
         path: the Parquet file, or folder of parts.
@@ -62,7 +81,7 @@ def convert_objects(
     elif to == "csv":
         info = read_info(path, identity)
         with atomic_file(out, force) as temporary:
-            _write_csv(info, temporary)
+            _write_csv(info, _kept(info, to), temporary)
     else:
         info = _convert_whole(read_stored(path, identity), to, out, annotations, force)
     if info.images_seen is None and to != "csv":  # which has rows for objects alone
@@ -80,6 +99,11 @@ def _convert_whole(
 ) -> StoreInfo:
     """Writes formats in which one thing, such as a list of all images, follows from all rows."""
     info, (table, images) = stored.info, stored.by_image()
+    table = table.select(_kept(info, to))
+    if TRACK in table.column_names and to in ("coco", "fiftyone"):
+        tracks = track_ids(table, info.path)
+        place = table.column_names.index(TRACK)
+        table = table.set_column(place, TRACK, pa.array(tracks, pa.int64(), mask=tracks == 0))
     with atomic_file(out, force) as temporary:
         if to == "coco":
             results, ids = coco_results(table, info.class_names, images, annotations)
@@ -92,6 +116,22 @@ def _convert_whole(
         else:
             _write_npz(table, info.class_names, images, temporary)
     return info
+
+
+def _kept(info: StoreInfo, to: str) -> list[str]:
+    """Returns the columns that a format keeps; an `InputWarning` names the others."""
+    schema = objects_schema(info.latent_dim)
+    taken = {*_TAKEN.get(to, ()), *_plain_columns(pa.RecordBatch.from_pylist([], schema=schema)).column_names}
+    kept = [
+        field.name
+        for field in info.further
+        if is_scalar(field.type) and field.name not in taken and (to != "coco" or field.name == TRACK)
+    ]
+    left = [name for name in info.further.names if name not in kept]
+    if left:
+        names = ", ".join(map(quote, left))
+        _warn(f"left out: {names} of '{info.path}', for which {to} has no place: --to parquet keeps everything")
+    return [*schema.names, *kept]
 
 
 def check_output(to: str, out: str | Path, force: bool = False) -> None:
@@ -127,12 +167,18 @@ def sidecar(out: str | Path) -> Path:
 def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
     """Returns the `samples` of FiftyOne's `FiftyOneDataset` layout, in which every class is named by `_cls`.
 
-    Boxes are xywh relative to the image; `z_what`, `z_what_scale` and `z_depth` are attributes of each detection.
+    Boxes are xywh relative to the image; `z_what`, `z_what_scale`, `z_depth` and further columns are attributes of
+    each detection, but `track_id` is its `index`.
     """
+    further = {
+        "index" if name == TRACK else name: _json_values(table[name])
+        for name in table.column_names
+        if name not in COLUMNS
+    }
     detections: list[list[dict[str, Any]]] = [[] for _ in images]
     scale = np.stack([table[name].to_numpy() for name in ("image_width", "image_height")] * 2, axis=1)
     relative = corners(table) / scale
-    for box, row in zip(relative.tolist(), table.to_pylist(), strict=True):
+    for number, (box, row) in enumerate(zip(relative.tolist(), table.to_pylist(), strict=True)):
         detections[row["image_index"]].append(
             {
                 "_cls": "Detection",
@@ -140,6 +186,7 @@ def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
                 "bounding_box": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
                 "confidence": row["score"],
                 **{name: row[name] for name in ("z_what", "z_what_scale", "z_depth")},
+                **{name: values[number] for name, values in further.items()},
             }
         )
     samples = [
@@ -162,12 +209,12 @@ def _write_npz(table: pa.Table, class_names: list[str], images: list[str], out: 
         np.savez_compressed(stream, **arrays)
 
 
-def _write_csv(info: StoreInfo, out: Path) -> None:
+def _write_csv(info: StoreInfo, names: list[str], out: Path) -> None:
     """Writes a row per object, piece by piece; vectors become columns `z_what_0`, `z_what_1`, …."""
-    pieces = stream_objects(info)
+    pieces = (piece.select(names) for piece in stream_rows(info))
     first = next(pieces, None)
     if first is None:
-        first = pa.RecordBatch.from_pylist([], schema=objects_schema(info.latent_dim))
+        first = pa.RecordBatch.from_pylist([], schema=rows_schema(info)).select(names)
     with pyarrow.csv.CSVWriter(out, _plain_columns(first).schema) as file:
         for piece in chain([first], pieces):
             file.write(_plain_columns(piece))
@@ -178,7 +225,7 @@ def _plain_columns(piece: pa.RecordBatch) -> pa.Table:
     columns: dict[str, Any] = {}
     for name, column in zip(piece.schema.names, piece.columns, strict=True):
         if not pa.types.is_fixed_size_list(column.type):
-            columns[name] = column
+            columns[name] = plain(column)
         elif not column.null_count:
             values = numbers(column)
             columns |= {f"{name}_{i}": values[:, i] for i in range(values.shape[1])}
@@ -190,8 +237,24 @@ def _warn(text: str) -> None:
 
 
 def _column(table: pa.Table, name: str) -> Any:
-    column = table[name]
-    return np.asarray(column.to_pylist(), dtype=str) if pa.types.is_string(column.type) else numbers(column)
+    """Returns a column as an array that needs no pickle: missing text is empty, missing numbers are NaN."""
+    column = plain(table[name])
+    if pa.types.is_decimal(column.type) or (pa.types.is_boolean(column.type) and column.null_count):
+        column = column.cast(pa.float64())
+    if pa.types.is_string(column.type) or pa.types.is_time(column.type) or pa.types.is_null(column.type):
+        return np.asarray(column.cast(pa.string()).fill_null("").to_pylist(), dtype=str)
+    return numbers(column)
+
+
+def _json_values(column: pa.ChunkedArray) -> list[Any]:
+    """Returns scalars as JSON has them: dates as text, and null for numbers that are not finite."""
+    column = plain(column)
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_finite(column), column, None)
+    elif not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type)):
+        column = column.cast(pa.string())
+    return list(column.to_pylist())
 
 
 def _write_json(content: object, path: Path, what: Location) -> None:

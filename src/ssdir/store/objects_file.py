@@ -139,7 +139,7 @@ class StoredObjects:
         return numbers(self.table["z_what"])
 
     def by_image(self) -> tuple[pa.Table, list[str]]:
-        """Returns the columns of `ObjectWriter`, and the path of each image that `image_index` then counts.
+        """Returns the rows, and the path of each image that their `image_index` then counts.
 
         The images are in the order of their numbers in the file, which those that could not be read leave out, and
         include those in which nothing was detected. Where rows were left out or added since the images were
@@ -148,7 +148,7 @@ class StoredObjects:
         Raises:
             InputError: if the rows and the metadata name different images.
         """
-        table = self.table.select(objects_schema(1).names)
+        table = self.table
         column = table.schema.get_field_index("image_index")
         if self.info.images_seen is None:
             coded = table["image"].combine_chunks().dictionary_encode()
@@ -176,7 +176,7 @@ class StoredObjects:
         """
         table, images = self.by_image()
         order = np.argsort(numbers(table["image_index"]), kind="stable")
-        table, further = table.take(order), self.table.select(self.info.further.names).take(order)
+        table = table.take(order)
 
         def column(name: str, kind: type[np.generic] = np.float32) -> Any:
             return None if table[name].null_count else numbers(table[name]).astype(kind)
@@ -191,8 +191,8 @@ class StoredObjects:
             z_what_scale=column("z_what_scale"),
             z_depth=column("z_depth"),
             anchor_index=column("anchor_index", np.int64),
-            track_id=track_ids(further, self.info.path) if TRACK in further.column_names else None,
-            visible=visible_shares(further, self.info.path) if VISIBLE in further.column_names else None,
+            track_id=track_ids(table, self.info.path) if TRACK in table.column_names else None,
+            visible=visible_shares(table, self.info.path) if VISIBLE in table.column_names else None,
         )
         from ssdir.objects import Objects
 
