@@ -41,6 +41,19 @@ def test_links_to_folders_elsewhere_are_followed_once(
     assert names == ["a/deep/w.png", "a/y.png", "b/x.png", "linked/deep/v.png", "linked/u.png", "z.png"]
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_link_to_a_folder_above_another_linked_one_is_followed(tmp_path: Path, names: tuple[str, str]) -> None:
+    elsewhere, view = tmp_path / "elsewhere", tmp_path / "view"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "x.png").touch()
+    (elsewhere / "deep" / "y.png").touch()
+    (elsewhere / "deep" / "back").symlink_to(elsewhere)
+    view.mkdir()
+    (view / names[0]).symlink_to(elsewhere / "deep")
+    (view / names[1]).symlink_to(elsewhere)
+    assert sorted(path.name for path in find_images([view])) == ["x.png", "y.png"]
+
+
 def test_a_link_to_a_folder_above_is_no_endless_way(folder: Path) -> None:
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "c").symlink_to(folder / "b")

@@ -38,8 +38,8 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def files_below(folder: Path) -> list[Path]:
     """Lists the files in a folder and its subfolders, sorted; the list is empty if there is no such folder.
 
-    Links to folders outside the tree are followed. A folder inside the tree is searched under its own name only,
-    so that no file is listed twice and a link to a parent folder does not recurse for ever.
+    Links to folders outside the tree are followed, but each folder is searched once, and a folder inside the tree
+    under its own name only, so that no file is listed twice and a link to a parent folder does not recurse for ever.
 
     Raises:
         InputError: if one of the folders can't be read, which `Path.rglob` would silently leave out.
@@ -50,15 +50,20 @@ def files_below(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         return []
-    files, searched = list[Path](), [folder.resolve()]
+    files, root, searched = list[Path](), folder.resolve(), set[str]()
+
+    def is_own(link: Path) -> bool:
+        target = link.resolve()
+        return target.is_relative_to(root) or root.is_relative_to(target)
+
     for at, names, own in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(at)
+        if real in searched:
+            names.clear()
+            continue
+        searched.add(real)
         files += [Path(at, name) for name in own]
-        for name in sorted(name for name in names if Path(at, name).is_symlink()):
-            target = Path(at, name).resolve()
-            if any(target.is_relative_to(known) or known.is_relative_to(target) for known in searched):
-                names.remove(name)
-            else:
-                searched.append(target)
+        names[:] = sorted(name for name in names if not (Path(at, name).is_symlink() and is_own(Path(at, name))))
     return sorted(files)
 
 
