@@ -54,6 +54,21 @@ def test_a_link_to_a_folder_above_another_linked_one_is_followed(tmp_path: Path,
     assert sorted(path.name for path in find_images([view])) == ["x.png", "y.png"]
 
 
+def test_links_to_images_of_the_same_folder_are_left_out(folder: Path, tmp_path_factory: Any) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for path in (elsewhere / "far.png", folder / ".cache" / "kept"):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+    (folder / "a" / "latest.png").symlink_to(folder / "b" / "x.png")
+    # These are the only names of their images.
+    (folder / "far.png").symlink_to(elsewhere / "far.png")
+    (folder / "kept.png").symlink_to(Path(".cache", "kept"))
+    expected = ["a/deep/w.png", "a/y.png", "b/x.png", "far.png", "kept.png", "z.png"]
+    for given in (folder, folder / "**"):
+        assert [path.relative_to(folder).as_posix() for path in find_images([given])] == expected  # type: ignore[union-attr]
+    assert find_images([folder / "a" / "latest.png"]) == [folder / "a" / "latest.png"]
+
+
 def test_a_link_to_a_folder_above_is_no_endless_way(folder: Path) -> None:
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "c").symlink_to(folder / "b")

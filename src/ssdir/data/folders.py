@@ -38,8 +38,8 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def files_below(folder: Path) -> list[Path]:
     """Lists the files in a folder and its subfolders, sorted; the list is empty if there is no such folder.
 
-    Links to folders outside the tree are followed, but each folder is searched once, and a folder inside the tree
-    under its own name only, so that no file is listed twice and a link to a parent folder does not recurse for ever.
+    Links to folders outside the tree are followed, each folder is searched once, and those inside the tree under
+    their own names only, so that no file is listed twice and a link to a parent folder does not recurse for ever.
 
     Raises:
         InputError: if one of the folders can't be read, which `Path.rglob` would silently leave out.

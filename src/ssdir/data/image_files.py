@@ -6,6 +6,7 @@ import glob
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,9 +54,10 @@ def stream_locations(paths: Sequence[str | Path]) -> Iterator[Location]:
     """Resolves files, folders, glob patterns and lists, here or by URI, to images, in the order given.
 
     Folders, and folders that a pattern matches, are searched with their subfolders, in sorted order, for files
-    with `IMAGE_SUFFIXES`; other matches of a pattern need these suffixes too. Hidden files are skipped. A file
-    that is given by its own name is accepted with any suffix, and so is a web address. Files with
-    `UNREADABLE_SUFFIXES` are skipped, and an `InputWarning` counts them. Of these images, each is named once.
+    with `IMAGE_SUFFIXES`; other matches of a pattern need these suffixes too. Hidden files are skipped, and so are
+    links to images that are listed with them. A file that is given by its own name is accepted with any suffix,
+    and so is a web address. Files with `UNREADABLE_SUFFIXES` are skipped, and an `InputWarning` counts them. Of
+    these images, each is named once.
 
     A file with one of `LIST_SUFFIXES`, and a pattern that ends in one, are lists, see `read_image_list`: those
     are read while images are asked for, so that memory doesn't grow with them.
@@ -99,7 +101,7 @@ class _Group:
             files, problem = _files_below(location), f"folder '{given}' contains no images"
         else:
             raise InputError(f"'{given}' does not exist")
-        self.images, others = only_images(files), unreadable_pictures(files)
+        self.images, others = _without_aliases(only_images(files)), unreadable_pictures(files)
         unreadable.update({_key(file): file for file in others})
         if not self.images:
             detail = ", such as .jpg, .png, .tif or .webp"
@@ -169,6 +171,17 @@ def _matches(pattern: Location) -> list[Location]:
 def only_images(paths: Iterable[LocationT]) -> list[LocationT]:
     """Selects image files by their names; a broken link counts as one, so that reading it raises an error."""
     return [path for path in paths if is_image_name(path) and not (isinstance(path, Path) and path.is_dir())]
+
+
+def _without_aliases(images: list[Location]) -> list[Location]:
+    """Leaves out links to images that are listed too, such as `latest.jpg`; broken links remain."""
+    files = [image for image in images if isinstance(image, Path)]
+    links = {file for file in files if file.is_symlink()}
+    if not links:
+        return images
+    real_folder = cache(os.path.realpath)
+    listed = {os.path.join(real_folder(file.parent), file.name) for file in files if file not in links}
+    return [image for image in images if image not in links or os.path.realpath(image) not in listed]
 
 
 def unreadable_pictures(paths: Iterable[LocationT]) -> list[LocationT]:

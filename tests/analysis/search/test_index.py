@@ -316,9 +316,18 @@ def test_doubles_are_refused_whatever_their_pictures_are_called(
 
 def test_an_object_that_is_twice_in_a_file_is_refused(make_objects: MakeObjects, tmp_path: Path) -> None:
     table = pq.read_table(make_objects())
+    names = table["image"].to_pylist()
     pq.write_table(pa.concat_tables([table, table]), tmp_path / "twice.parquet")
-    with pytest.raises(InputError, match=r"row 60 of .* is the same object of '.*-0.png' as a row before it"):
+    with pytest.raises(InputError, match=r"row 60 of .* is the same as row 0, an object of '.*-0.png': encode"):
         ObjectIndex.create(tmp_path / "index", [tmp_path / "twice.parquet"])
+    linked = [str(tmp_path / "latest.png") if image.endswith("-0.png") else image for image in names]
+    Path(linked[0]).symlink_to(names[0])
+    again = table.set_column(0, table.schema.field("image"), pa.array(linked)).slice(0, 1)
+    pq.write_table(pa.concat_tables([table, again]), tmp_path / "linked.parquet")
+    with pytest.raises(
+        InputError, match=r"row 60 .*latest\.png', another name of '.*-0\.png': encode each image once"
+    ):
+        ObjectIndex.create(tmp_path / "index", [tmp_path / "linked.parquet"])
 
 
 def test_pictures_of_objects_added_in_another_folder_are_found(

@@ -298,14 +298,24 @@ def _refuse_repeated(table: Any, rows: Rows) -> None:
     source, before = rows.source(found[0]), rows.source(found[1])
     assert source is not None
     path = rows.files[source[0]].path
-    image = quote(table.take_offsets([found[0]]).to_arrow()["image"][0].as_py())
+    both = table.take_offsets([*found]).to_arrow().to_pylist()
+    named = {each["row"]: quote(each["image"]) for each in both}
+    image, other = (named[row] for row in found)
+    if image != other:
+        image += f", another name of {other}"
     if before is None:
         raise InputError(
             f"the index has objects of '{path}' already, such as one of {image}: add what is new only"
         )
     if before[0] == source[0]:
-        raise InputError(f"{rows.name(*source)} is the same object of {image} as a row before it")
-    raise InputError(f"'{path}' has objects of '{rows.files[before[0]].path}' again, such as one of {image}")
+        same = f"{rows.name(*source)} is the same as {rows.name(*before).partition(' of ')[0]}"
+        raise InputError(
+            f"{same}, an object of {image}: encode each image once, or leave out rows that repeat others"
+        )
+    path_before = rows.files[before[0]].path
+    raise InputError(
+        f"'{path}' has objects of '{path_before}' again, such as one of {image}: index each image once"
+    )
 
 
 def _check_same_model(info: IndexInfo, others: Sequence[StoreInfo]) -> None:
