@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -454,6 +455,25 @@ def test_reconstruction_errors_stay_with_their_rows(
     assert len(errors[0]) > 5
     assert len(np.unique(errors[0])) > 5
     np.testing.assert_allclose(errors[1], errors[0][order], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_text_has_no_bytes_of_further_columns(stored: Path, tmp_path: Path, suffix: str) -> None:
+    table = pq.read_table(stored)
+    further = {
+        "thumbnail": pa.array([b"\xff\x00"] * COUNT),
+        "kind": pa.array([b"\xff"] * COUNT).dictionary_encode(),
+        "camera": pa.array(["left"] * COUNT).dictionary_encode(),
+        "outline": pa.array([[1.0]] * COUNT),
+    }
+    for name, column in further.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, stored)
+    out = tmp_path / f"outliers{suffix}"
+    ok("outliers", stored, "--out", out, "--embeddings-only")
+    read = {".csv": pandas.read_csv, ".json": pandas.read_json, ".parquet": pandas.read_parquet}[suffix](out)
+    assert {*read.columns} & {*further} == ({*further} if suffix == ".parquet" else {"camera"})
+    assert {*read["camera"]} == {"left"}
 
 
 def test_a_lost_model_is_named_on_the_command_line(

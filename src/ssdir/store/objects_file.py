@@ -22,7 +22,7 @@ from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import COLUMNS, TRACK, VISIBLE, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location, is_uri
-from ssdir.store.columns import conform, numbers
+from ssdir.store.columns import conform, is_scalar, numbers, plain
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.metadata import open_parquet
 from ssdir.store.track_columns import track_ids, visible_shares
@@ -199,7 +199,7 @@ class StoredObjects:
         return Objects.from_arrays(arrays, self.info.class_names), images
 
     def write(self, path: str | Path, added: Mapping[str, NDArray[np.generic]], force: bool = False) -> None:
-        """Writes the objects with more columns: Parquet has everything, CSV and JSON no embeddings and lists.
+        """Writes the objects with more columns: Parquet has everything, CSV and JSON no vectors, lists and bytes.
 
         Args:
             path: file to write; its suffix, one of `TABLE_SUFFIXES`, says how.
@@ -213,11 +213,13 @@ class StoredObjects:
         path = Path(path)
         claim(path, force, TABLE_SUFFIXES)
         suffix = path.suffix.lower()
-        kept = {
-            field.name: self.table[field.name]
-            for field in self.table.schema
-            if suffix == ".parquet" or not (field.name in _EMBEDDINGS or pa.types.is_nested(field.type))
-        }
+        kept = {name: self.table[name] for name in self.table.column_names}
+        if suffix != ".parquet":
+            kept = {
+                name: plain(column)
+                for name, column in kept.items()
+                if name not in _EMBEDDINGS and is_scalar(column.type)
+            }
         columns = {"row": pa.array(np.arange(len(self))), **{name: pa.array(each) for name, each in added.items()}}
         whole = pa.table(columns | {name: column for name, column in kept.items() if name not in columns})
         with atomic_file(path, force) as temporary:
