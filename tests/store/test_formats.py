@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -193,6 +194,15 @@ def test_a_further_column_does_not_replace_what_the_format_has(stored: Path, to:
         assert np.load(out)["images"].tolist() == ["a/x.png", "b/z.png"]
     else:
         assert name not in json.loads(out.read_text())["samples"][0]["objects"]["detections"][0]
+
+
+def test_files_that_another_tool_wrote_again_do_not_know_images_without_objects(
+    stored: Path, tmp_path: Path
+) -> None:
+    pandas.read_parquet(stored).to_parquet(stored)
+    with pytest.warns(InputWarning, match="written again by another tool, which leaves out the list of images"):
+        assert convert_objects(stored, "npz", tmp_path / "objects.npz") == 3
+    assert np.load(tmp_path / "objects.npz")["images"].tolist() == ["a/x.png", "b/z.png"]
 
 
 @pytest.mark.parametrize("to", ["coco", "csv", "fiftyone", "npz"])

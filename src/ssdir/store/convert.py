@@ -85,7 +85,10 @@ def convert_objects(
     else:
         info = _convert_whole(read_stored(path, identity), to, out, annotations, force)
     if info.images_seen is None and to != "csv":  # which has rows for objects alone
-        _warn(f"rows of '{path}' were selected since it was encoded: images without objects are not known")
+        _warn(
+            f"'{path}' was written again by another tool, which leaves out the list of images, so those without "
+            "objects are not known: convert the file that ssdir wrote if you need them"
+        )
     if annotations is not None and info.class_names == CLASS_AGNOSTIC:
         _warn(
             "the model is class-agnostic, so all objects have the id of one category of the annotations: compare "

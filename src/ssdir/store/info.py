@@ -68,7 +68,7 @@ class StoreInfo:
     def images_seen(self) -> int | None:
         """The number of images that were encoded, with those in which nothing was detected.
 
-        None where rows were left out or added since, so that it is not known.
+        None where another tool wrote a file again, which leaves out the list of images.
         """
         known = [part.images for part in self.parts if part.images is not None]
         return sum(known) if len(known) == len(self.parts) else None

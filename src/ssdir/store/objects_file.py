@@ -142,8 +142,8 @@ class StoredObjects:
         """Returns the rows, and the path of each image that their `image_index` then counts.
 
         The images are in the order of their numbers in the file, which those that could not be read leave out, and
-        include those in which nothing was detected. Where rows were left out or added since the images were
-        encoded, these are not known: `image_index` then counts the images of the rows, in their order.
+        include those in which nothing was detected. Where another tool wrote the file again, these are not known:
+        `image_index` then counts the images of the rows, in their order.
 
         Raises:
             InputError: if the rows and the metadata name different images.
