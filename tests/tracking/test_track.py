@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,9 +272,37 @@ def test_the_command_prints_numbers_or_json(folder: Path, out: Path, tiny_model_
     assert about["frames"] == 12
     assert about["objects"] == len(read_objects(out / "b.parquet")[0])
     assert about["mot"] is None
-    nothing = ok("track", tiny_model_dir, folder, "--score-threshold", 1, "--mot", out / "n.txt").stdout
-    assert "nothing was tracked" in nothing
-    assert (out / "n.txt").read_text() == ""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_that_nothing_was_tracked_is_a_warning_with_the_numbers(
+    folder: Path, out: Path, tiny_model_dir: Path, tmp_path: Path, as_json: bool
+) -> None:
+    strict = shutil.copytree(tiny_model_dir, tmp_path / "strict")
+    config = (strict / "config.json").read_text()
+    (strict / "config.json").write_text(re.sub(r'"score_threshold": [0-9.]+', '"score_threshold": 0.9', config))
+    arguments = ("track", strict, folder, "--mot", out / "n.txt", "--force", *(["--json"] if as_json else []))
+    middle = (
+        r"a track starts at 0\.95 \(in the middle between the model's threshold of 0\.9 and 1\), so give a lower"
+    )
+    given = r"a track starts at 1 \(as given; the model's threshold is 0\.9\), so give a lower --score-threshold"
+    for more, least, rule in (((), r"0\.45", middle), (("--score-threshold", 1), r"0\.5", given)):
+        result = ok(*arguments, *more)
+        count = re.search(
+            rf"nothing was tracked: ([0-9,]+) detections scored at least {least}, but {rule}", result.stderr
+        )
+        assert count
+        assert int(count[1].replace(",", "")) > 12
+        assert (out / "n.txt").read_text() == ""
+        assert not as_json or json.loads(result.stdout)["tracks"] == 0
+
+
+def test_the_help_names_the_score_that_photos_needs() -> None:
+    config = Path(ssdir.__file__).parent / "weights" / "photos" / "config.json"
+    (threshold,) = map(float, re.findall(r'"score_threshold": ([0-9.]+)', config.read_text()))
+    start = TrackOptions().thresholds(threshold).start
+    words = " ".join(ok("track", "--help").stdout.split())
+    assert f"for photos, whose threshold is {threshold:g}, at {start:g}." in words
 
 
 def test_motion_alone_needs_no_embeddings(model: Predictor, folder: Path) -> None:

@@ -36,7 +36,8 @@ def track(
         typer.Option(
             min=0,
             max=1,
-            help="Minimum score of an object that starts a track; by default in the middle from the model's to 1.",
+            help="Minimum score of an object that starts a track; by default in the middle between the model's "
+            "threshold and 1: for photos, whose threshold is 0.3, at 0.65.",
         ),
     ] = None,
     motion_only: Annotated[
@@ -95,7 +96,5 @@ def track(
         print_json({**asdict(tracked), "seconds": round(seconds, 2), "out": out, "mot": mot, "video": video})
         return
     say(f"{tracked.summary()}, {seconds:.1f} s: {', '.join(map(str, written))}")
-    if not tracked.tracks:
-        say("nothing was tracked: try a lower --score-threshold")
-    elif out is not None:
+    if tracked.tracks and out is not None:
         next_step("index", out, "--out", "index")

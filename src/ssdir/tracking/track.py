@@ -31,7 +31,7 @@ from ssdir.tracking.frames import FrameBatch, frame_batches
 from ssdir.tracking.occlusion import visible_shares
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.output import TrackFiles, TrackWriters
-from ssdir.tracking.tracker import Tracker
+from ssdir.tracking.tracker import HasThreshold, Tracker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,8 +112,8 @@ def stream_tracks(
         name: the model's name, for the warning where frames are unlike its training data; None leaves it out.
 
     Yields:
-        Each frame that can be read, in order. At the end, an `InputWarning` says what could not be read, and
-        another one whether frames differ in size.
+        Each frame that can be read, in order. At the end, an `InputWarning` says what could not be read, another
+        one whether frames differ in size, and one counts the detections if none of them started a track.
 
     Raises:
         InputError: as `open_frames` and `TrackOptions.check`; if the model can't take boxes.
@@ -123,14 +123,33 @@ def stream_tracks(
     options, network = _thresholds(model, options or TrackOptions(), boxes)
     tracker = Tracker(options, network)
     batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
-    ahead = 1 if batch_size > 1 else 0
+    ahead, detections, is_tracked = 1 if batch_size > 1 else 0, 0, False
     encode = partial(_encode, model, tracker.thresholds.low, boxes)
     for batch, objects, given in map_ahead(encode, batches, ahead, ahead):
         if name is not None and boxes is None:
             _check_familiar(model, name, batch, objects, tracker.thresholds.confident)
             name = None
         visible = visible_shares(objects, network, tracker.thresholds.confident)
-        yield from _associate(tracker, batch, objects.replace(visible=visible), given)
+        detections += len(objects)
+        for frame in _associate(tracker, batch, objects.replace(visible=visible), given):
+            is_tracked |= len(frame.objects) > 0
+            yield frame
+    if not is_tracked and tracker.thresholds.start and options.min_frames == 1:
+        warnings.warn(_nothing_tracked(tracker, detections, network), InputWarning, stacklevel=2)
+
+
+def _nothing_tracked(tracker: Tracker, detections: int, network: HasThreshold | None) -> str:
+    """Returns the warning that no detection has the score that starts a track."""
+    at = tracker.thresholds
+    rule = "as given"
+    if network is not None:
+        middle = f"in the middle between the model's threshold of {network.score_threshold:g} and 1"
+        given = f"as given; the model's threshold is {network.score_threshold:g}"
+        rule = middle if tracker.options.score_threshold is None else given
+    return (
+        f"nothing was tracked: {counted(detections, 'detection')} scored at least {at.low:g}, but a track starts "
+        f"at {at.start:g} ({rule}), so give a lower --score-threshold"
+    )
 
 
 def _check_familiar(model: Encoder[Any], name: str, batch: FrameBatch, objects: Objects, threshold: float) -> None:
