@@ -409,6 +409,9 @@ def test_columns_are_checked_on_opening(path: Path) -> None:
     cases = {
         "has no column 'z_what'": whole.drop_columns("z_what"),
         "has 2 columns called 'score'": whole.append_column("score", whole["score"]),
+        "has 2 columns called 'note'": whole.append_column("note", whole["score"]).append_column(
+            "note", whole["score"]
+        ),
     }
     for sentence, table in cases.items():
         pq.write_table(table, path)

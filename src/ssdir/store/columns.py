@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ def check_columns(schema: pa.Schema, latent_dim: int, path: str | Path) -> None:
     """Checks that a file has the columns of `ObjectWriter`; `conform` checks their types as it reads them.
 
     Raises:
-        InputError: if a column is missing, there are two of its name, or embeddings have another size.
+        InputError: if a column is missing, there are two of one name, or embeddings have another size.
     """
     for name in objects_schema(latent_dim).names:
-        number = schema.names.count(name)
-        if number != 1:
-            problem = "has no column" if not number else f"has {number} columns called"
-            raise InputError(f"'{path}' {problem} '{name}', which ssdir encode writes")
+        if name not in schema.names:
+            raise InputError(f"'{path}' has no column '{name}', which ssdir encode writes")
+    for name, number in Counter(schema.names).items():
+        if number > 1:
+            raise InputError(f"'{path}' has {number} columns called {quote(name)}: rename or remove all but one")
     kind = schema.field("z_what").type
     if pa.types.is_fixed_size_list(kind) and kind.list_size != latent_dim:
         raise InputError(
