@@ -34,7 +34,7 @@ def report(seconds: float, **changes: Any) -> BenchReport:
     return BenchReport(costs=[cost], provenance=provenance(config, 0, None, "cpu", 1.0))
 
 
-def marks(seconds: float, earlier: BenchReport) -> list[str]:
+def marks(seconds: float, earlier: BenchReport | None) -> list[str]:
     """Returns the last cell of each row of a report."""
     return [row[-1] for row in tables(report(seconds), earlier)[0].rows]
 
@@ -44,15 +44,19 @@ def test_what_is_slower_is_marked(tmp_path: Path) -> None:
     file.write_text(json.dumps(report(0.1, repeats=3, objects=(5, 9)).model_dump()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        earlier = read_comparable(file)
+        earlier = read_comparable(file, OPTIONS)
         assert earlier is not None
         assert marks(0.05, earlier) == [""]
         assert marks(0.2, earlier) == ["slower than before"]
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 8}, {"threads": 1000}, {"threads": None}])
-def test_other_settings_are_not_compared(changes: dict[str, Any]) -> None:
+def test_other_settings_are_not_compared(changes: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(report(0.1, **changes).model_dump()))
     with pytest.warns(
         InputWarning, match=r"nothing is compared: .* \(batch size .*; this one: batch size 4, threads"
     ):
-        assert marks(0.2, report(0.1, **changes)) == [""]
+        earlier = read_comparable(file, OPTIONS)
+    assert earlier is None
+    assert marks(0.2, earlier) == [""]

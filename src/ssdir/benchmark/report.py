@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -126,8 +126,11 @@ def _open(name: str) -> ObjectModel:
     return model
 
 
-def read_comparable(file: Path) -> BenchReport | None:
-    """Reads an earlier report; None, and an `InputWarning`, where nothing can be compared with it."""
+def read_comparable(file: Path, options: BenchOptions) -> BenchReport | None:
+    """Reads an earlier report; None, and an `InputWarning`, where what is about to be measured is not comparable.
+
+    Timings are compared on one kind of CPU, of the same batch size and number of threads.
+    """
     if not file.is_file():
         return None
     try:
@@ -135,10 +138,20 @@ def read_comparable(file: Path) -> BenchReport | None:
     except InputError as error:
         warnings.warn(InputWarning(f"nothing is compared with what is replaced: {error}"), stacklevel=2)
         return None
-    if difference := other_cpu(report.provenance):
+    if difference := other_cpu(report.provenance) or _other_settings(report.provenance.get("config", {}), options):
         warnings.warn(InputWarning(difference), stacklevel=2)
         return None
     return report
+
+
+def _other_settings(before: Mapping[str, Any], options: BenchOptions) -> str | None:
+    """Returns a sentence if earlier timings are of another batch size or number of threads; else None."""
+    settings = "batch size {}, threads {}"
+    then = settings.format(before.get("batch_size"), before.get("threads"))
+    now = settings.format(options.batch_size, torch.get_num_threads())
+    if now == then:
+        return None
+    return f"nothing is compared: what was measured before has other settings ({then}; this one: {now})"
 
 
 def tables(report: BenchReport, before: BenchReport | None = None) -> list[BenchTable]:
@@ -146,12 +159,8 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
 
     Args:
         report: the report to show.
-        before: an earlier report; rows that have become slower are marked. With another batch size or number of
-            threads, none is, and an `InputWarning` says so.
+        before: an earlier report, see `read_comparable`; rows that have become slower are marked.
     """
-    if before is not None and (difference := _other_settings(report, before)):
-        warnings.warn(InputWarning(difference), stacklevel=2)
-        before = None
     earlier = {cost.case: cost.seconds for cost in before.costs} if before is not None else {}
     shown = []
     for name, size in dict.fromkeys((cost.model, cost.image_size) for cost in report.costs):
@@ -175,15 +184,6 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
         columns = ("engine", *_SPREAD, "times as fast", "objects")
         shown.append(BenchTable(f"{name}, encoding", columns, engine_rows))
     return shown
-
-
-def _other_settings(report: BenchReport, before: BenchReport) -> str | None:
-    """Returns a sentence if an earlier report is of another batch size or number of threads; else None."""
-    configs = [each.provenance.get("config", {}) for each in (report, before)]
-    now, then = (f"batch size {each.get('batch_size')}, threads {each.get('threads')}" for each in configs)
-    if now == then:
-        return None
-    return f"nothing is compared: what was measured before has other settings ({then}; this one: {now})"
 
 
 def _milliseconds(seconds: Spread) -> tuple[str, str, str]:

@@ -98,8 +98,8 @@ def bench(
     from ssdir.benchmark import report as library
     from ssdir.benchmark.costs import chart_of
 
-    before = None if out is None else library.read_comparable(out)
     options = library.BenchOptions(counts, sizes, batch_size, repeats, memory, engines)
+    before = None if out is None else library.read_comparable(out, options)
     with progress("measuring") as advance:
         report = library.bench(models, options, advance)
     text = json_text(report.model_dump())
