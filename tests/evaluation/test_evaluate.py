@@ -84,7 +84,7 @@ def test_the_provenance_has_every_option_that_changes_the_numbers(agnostic_model
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"random_seed": -1}, "random_seed must be at least 0, got -1"),
-        ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\], got 1.5"),
+        ({"score_threshold": 1.5}, r"score threshold must be within 0 \.\.\. 1, got 1\.5"),
         ({"min_side": float("nan")}, r"min_side must be in \[0, 1\], got nan"),
         ({"num_glyphs": 1}, "num_glyphs must be 0, or at least 2 to compare, got 1"),
         ({"num_glyphs": -5}, "num_glyphs must be 0, or at least 2 to compare, got -5"),

@@ -26,6 +26,7 @@ from ssdir.evaluation.probing import LATENTS, TRUE_BOXES, Probe, fit_probe, prob
 from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model
 from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
+from ssdir.inference.files import check_threshold
 from ssdir.tracking.options import TrackOptions
 
 
@@ -68,8 +69,7 @@ class MeasureOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
-        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
-            raise InputError(f"score_threshold must be in [0, 1], got {self.score_threshold:g}")
+        check_threshold(self.score_threshold)
 
     def tracking(self) -> TrackOptions:
         """Returns the options of tracking; its threshold is that of the operating point unless it has its own."""
