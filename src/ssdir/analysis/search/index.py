@@ -308,7 +308,7 @@ def _refuse_repeated(table: Any, rows: Rows) -> None:
             f"the index has objects of '{path}' already, such as one of {image}: add what is new only"
         )
     if before[0] == source[0]:
-        same = f"{rows.name(*source)} is the same as {rows.name(*before).partition(' of ')[0]}"
+        same = f"{rows.name(*source)} is the same as {rows.name_in_file(*before)}"
         raise InputError(
             f"{same}, an object of {image}: encode each image once, or leave out rows that repeat others"
         )

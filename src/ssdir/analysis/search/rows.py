@@ -82,8 +82,11 @@ class Rows:
 
     def name(self, number: int, entry: int) -> str:
         """Returns what an entry of a file is called in messages."""
-        row = f"row {entry}" if self._tracks is None else f"track {self._tracks[number].track_id[entry]}"
-        return f"{row} of '{self.files[number].path}'"
+        return f"{self.name_in_file(number, entry)} of '{self.files[number].path}'"
+
+    def name_in_file(self, number: int, entry: int) -> str:
+        """Returns what an entry is called where its file is named already."""
+        return f"row {entry}" if self._tracks is None else f"track {self._tracks[number].track_id[entry]}"
 
     def _from_index(self, images: pa.Array) -> pa.Array:
         """Returns paths that mean the same from the index's folder as from the current one."""
