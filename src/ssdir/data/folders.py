@@ -52,8 +52,10 @@ def files_below(folder: Path) -> list[Path]:
         return []
     files, root, searched = list[Path](), folder.resolve(), set[str]()
 
-    def is_own(link: Path) -> bool:
-        target = link.resolve()
+    def leads_back(path: Path) -> bool:
+        if not path.is_symlink():
+            return False
+        target = path.resolve()
         return target.is_relative_to(root) or root.is_relative_to(target)
 
     for at, names, own in os.walk(folder, onerror=refuse, followlinks=True):
@@ -63,7 +65,7 @@ def files_below(folder: Path) -> list[Path]:
             continue
         searched.add(real)
         files += [Path(at, name) for name in own]
-        names[:] = sorted(name for name in names if not (Path(at, name).is_symlink() and is_own(Path(at, name))))
+        names[:] = sorted(name for name in names if not leads_back(Path(at, name)))
     return sorted(files)
 
 

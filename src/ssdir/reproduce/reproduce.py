@@ -215,6 +215,8 @@ def _left_out(runner: Runner, jobs: Sequence[Job], kept: Set[str]) -> list[str]:
 
 def _earlier_records(runner: Runner, jobs: Sequence[Job], file: Path) -> list[Record]:
     """Reads records of missing trainings from the results that are about to be replaced."""
-    earlier = {record["run"]: record for record in (read_records(file)[0] if file.exists() else ())}
+    if not jobs or not file.exists():
+        return []
+    earlier = {record["run"]: record for record in read_records(file)[0]}
     known = [job for job in jobs if job.name in earlier]
     return [earlier[job.name] for job in known if runner.is_of(earlier[job.name], job)]

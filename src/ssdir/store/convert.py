@@ -173,15 +173,14 @@ def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
     Boxes are xywh relative to the image; `z_what`, `z_what_scale`, `z_depth` and further columns are attributes of
     each detection, but `track_id` is its `index`.
     """
-    further = {
-        "index" if name == TRACK else name: _json_values(table[name])
-        for name in table.column_names
-        if name not in COLUMNS
-    }
+    names = [name for name in table.column_names if name not in COLUMNS]
+    further = {"index" if name == TRACK else name: _json_values(table[name]) for name in names}
     detections: list[list[dict[str, Any]]] = [[] for _ in images]
     scale = np.stack([table[name].to_numpy() for name in ("image_width", "image_height")] * 2, axis=1)
     relative = corners(table) / scale
-    for number, (box, row) in enumerate(zip(relative.tolist(), table.to_pylist(), strict=True)):
+    for number, (box, row) in enumerate(
+        zip(relative.tolist(), table.drop_columns(names).to_pylist(), strict=True)
+    ):
         detections[row["image_index"]].append(
             {
                 "_cls": "Detection",
