@@ -12,6 +12,7 @@ from conftest import CLASS_NAMES, build_tiny_model
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.dataset import ObjectDataset
 from ssdir.data.letterbox import PADDING
+from ssdir.data.samples import NamedImage
 from ssdir.evaluation.detection import detection_metrics
 from ssdir.evaluation.measure import MeasureOptions, measure
 from ssdir.export.onnx import export_model
@@ -126,7 +127,7 @@ def test_every_way_and_engine_gives_the_same_objects(
 
 def test_reconstructions_show_the_image_without_padding(predictor: Predictor, pictures: list[Picture]) -> None:
     for picture in pictures:
-        seen = encode_image(predictor, picture, "picture")
+        seen = encode_image(predictor, NamedImage("picture", picture))
         stretched = Predictor(build_tiny_model(CLASS_NAMES)).prepare(picture)[0]
         assert torch.equal(seen.square, stretched)
         # The image's part of the scene that is decoded in the padded square is the same picture, smaller.

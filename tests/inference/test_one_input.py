@@ -71,9 +71,7 @@ def test_every_way_in_makes_the_same_pixels(photographs: list[Path], predictor: 
         read = torch.stack([dataset[index][0] for index in range(len(dataset))])
         assert np.array_equal(read.permute(0, 2, 3, 1).numpy(), expected)
     for path, pixels in zip(photographs, expected, strict=True):
-        assert np.array_equal(
-            in_8_bits(encode_image(predictor, read_upload(path), path.name).square[None])[0], pixels
-        )
+        assert np.array_equal(in_8_bits(encode_image(predictor, read_upload(path)).square[None])[0], pixels)
 
 
 def test_every_way_in_gives_the_same_objects(photographs: list[Path], predictor: Predictor) -> None:

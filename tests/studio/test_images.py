@@ -12,7 +12,7 @@ from ssdir.data.samples import sample_images, sample_photographs
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.encoding.encode import encode_images
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
@@ -25,7 +25,7 @@ from ssdir.training.recipe import read_recipe
 
 def test_an_encoded_image_is_what_the_predictor_returns_by_falling_score(predictor: Predictor) -> None:
     sample = sample_images(1)[0]
-    seen = encode_image(predictor, sample.image, sample.name)
+    seen = encode_image(predictor, sample)
     assert seen.objects.scores is not None
     assert len(seen.objects) > 1
     assert bool((seen.objects.scores.diff() <= 0).all())
@@ -113,13 +113,27 @@ def test_samples_of_a_folder_are_spread_over_it(tmp_path: Path) -> None:
     assert len(samples_of_folder(tmp_path, 30).images) == 9
 
 
+def test_samples_of_a_folder_leave_out_what_cannot_be_read_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"broken")
+    with pytest.raises(
+        InputError, match=r"none of the images in .* can be read; the first: .*b\.png' is not an image"
+    ):
+        samples_of_folder(tmp_path, 3)
+    (tmp_path / "below").mkdir()
+    for name in ("a.png", "below/a.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    with pytest.warns(InputWarning, match=r"1 image of .* skipped; the first: .*b\.png' is not an image"):
+        samples = samples_of_folder(tmp_path, 3)
+    assert [each.name for each in samples.images] == ["a.png", "below/a.png"]
+
+
 def test_tiny_digits_detects_the_sample_digits() -> None:
     predictor, wrong, digits = ssdir.load("tiny-digits", "cpu"), 0, 0
     for number, sample in enumerate(sample_images(NUM_OFFERED)):
         config, rng = ScatterConfig(grids=(2, 3, 4), seed=1), image_rng(1, "test", number)
         true = scatter_image(load_glyphs("digits", "test"), config, rng)
         assert np.array_equal(true.image, sample.image[..., 0])
-        detected = encode_image(predictor, sample.image, sample.name).objects
+        detected = encode_image(predictor, sample).objects
         boxes = to_cxcywh(torch.from_numpy(true.boxes_px) / 128)
         target = Objects(torch.zeros(len(boxes), dtype=torch.int64), 1, boxes)
         matched = int((match_greedy(detected, target) >= 0).sum())
@@ -140,8 +154,8 @@ def test_pictures_are_shown_reduced_and_refused_without_naming_their_folder(
     tmp_path: Path, predictor: Predictor
 ) -> None:
     Image.new("RGB", (2048, 512), "red").save(tmp_path / "wide.png")
-    seen = encode_image(predictor, read_upload(tmp_path / "wide.png"), "wide.png")
-    assert (seen.original.shape, seen.shown.shape) == ((512, 2048, 3), (256, 1024, 3))
+    seen = encode_image(predictor, read_upload(tmp_path / "wide.png"))
+    assert (seen.name, seen.size, seen.shown.shape) == ("wide.png", (512, 2048), (256, 1024, 3))
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"^'text\.png' is not an image"):
         read_upload(tmp_path / "text.png")

@@ -16,7 +16,7 @@ from ssdir.studio.scene_files import SCALE, scene_json, scene_parquet, scene_png
 
 
 def test_an_edited_scene_comes_back_from_parquet_and_json(tmp_path: Path, predictor: Predictor) -> None:
-    objects = encode_image(predictor, sample_images(1)[0].image, "sample").objects
+    objects = encode_image(predictor, sample_images(1)[0]).objects
     edited = scene_editor.duplicate(scene_editor.remove(objects, 0), 1)
     (tmp_path / "scene.parquet").write_bytes(
         scene_parquet(edited, "photo.jpg", (200, 300), Identity.of("tiny-mnist", predictor))
@@ -36,7 +36,7 @@ def test_an_edited_scene_comes_back_from_parquet_and_json(tmp_path: Path, predic
 
 
 def test_the_png_is_the_enlarged_reconstruction(predictor: Predictor) -> None:
-    objects = encode_image(predictor, sample_images(1)[0].image, "sample").objects
+    objects = encode_image(predictor, sample_images(1)[0]).objects
     picture = np.array(Image.open(io.BytesIO(scene_png(predictor, objects))))
     reconstruction = predictor.decode(objects).reconstructions[0].permute(1, 2, 0).numpy()
     assert picture.shape == (128 * SCALE, 128 * SCALE, 3)
@@ -45,7 +45,7 @@ def test_the_png_is_the_enlarged_reconstruction(predictor: Predictor) -> None:
 
 
 def test_an_emptied_scene_is_a_file_too(tmp_path: Path, predictor: Predictor) -> None:
-    empty = encode_image(predictor, sample_images(1)[0].image, "sample").objects[:0]
+    empty = encode_image(predictor, sample_images(1)[0]).objects[:0]
     (tmp_path / "scene.parquet").write_bytes(
         scene_parquet(empty, "photo.jpg", (200, 300), Identity.of("tiny-mnist", predictor))
     )

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from PIL import Image
 
 gr = pytest.importorskip("gradio")
 
@@ -14,7 +16,7 @@ from ssdir.data.samples import sample_images  # noqa: E402
 from ssdir.inference.predictor import load  # noqa: E402
 from ssdir.objects import Objects  # noqa: E402
 from ssdir.studio import components, scene_editor  # noqa: E402
-from ssdir.studio.images import EncodedImage  # noqa: E402
+from ssdir.studio.images import EncodedImage, read_shown  # noqa: E402
 from ssdir.studio.scene_editor import History  # noqa: E402
 from ssdir.studio.workspace import WindowState, Workspace, parse_move  # noqa: E402
 
@@ -85,7 +87,7 @@ def test_a_move_of_a_drag_that_a_later_one_overtook_is_ignored() -> None:
 
 def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
     predictor, (first, second) = load("tiny-digits", "cpu"), sample_images(2)
-    before = Workspace.open(predictor, first.image, "first")
+    before = Workspace.open(predictor, first)
     begun, go_on = threading.Event(), threading.Event()
 
     def remove(now: Workspace) -> Workspace:
@@ -96,14 +98,14 @@ def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
     removing = components.edit_in_order(remove, shown)
     edit = started(removing, before)
     assert begun.wait(10)
-    opening = started(Workspace.open, predictor, second.image, "second", before)
+    opening = started(Workspace.open, predictor, second, before)
     opening.join(1)
     assert opening.is_alive(), "the edit that had begun is made first"
     go_on.set()
     edit.join(10)
     opening.join(10)
     after = before.latest
-    assert after.encoded.name == "second"
+    assert after.encoded.name == "sample 2"
     assert removing(before) == {"workspace": after}, "sent before the window showed the second"
     assert after.latest is after
     assert not after.history.past
@@ -111,34 +113,49 @@ def test_an_edit_of_a_picture_that_is_no_longer_open_changes_nothing() -> None:
 
 def test_images_keep_their_edits_while_others_are_open() -> None:
     predictor, samples = load("tiny-digits", "cpu"), sample_images(3)
-    now = first = Workspace.open(predictor, samples[0].image, "first")
+    now = first = Workspace.open(predictor, samples[0])
     remove = components.edit_in_order(
         lambda now: now.edit(scene_editor.remove(now.objects, 0), "removed", 0), lambda before, after: {"": after}
     )
     remove(now)
-    now = Workspace.open(predictor, samples[1].image, "second", now)
+    now = Workspace.open(predictor, samples[1], now)
     assert not now.is_edited
-    assert [each.encoded.name for each in now.window.opened] == ["first", "second"]
+    assert [each.encoded.name for each in now.window.opened] == ["sample 1", "sample 2"]
     assert [each.is_edited for each in now.window.opened] == [True, False]
-    again = Workspace.open(predictor, samples[0].image.copy(), "first", now)
-    assert again.encoded is first.encoded, "the same pixels are the same image"
+    again = Workspace.open(predictor, samples[0], now)
+    assert again.encoded is first.encoded
     assert len(again.objects) == len(first.objects) - 1
-    assert [each.encoded.name for each in again.window.opened] == ["first", "second"]
+    assert [each.encoded.name for each in again.window.opened] == ["sample 1", "sample 2"]
+
+
+def test_images_of_equal_pixels_are_images_of_their_own(tmp_path: Path) -> None:
+    predictor, image = load("tiny-digits", "cpu"), sample_images(1)[0].image
+    names, now = ["frame 0.png", "frame 1.png"], None
+    for name in names:
+        Image.fromarray(image).save(tmp_path / name)
+        now = Workspace.open(predictor, read_shown(tmp_path / name, name), now)
+        assert now.encoded.name == name
+        assert not now.is_edited
+        now.window.latest = now.edit(scene_editor.remove(now.objects, 0), "removed", 0)
+    assert now is not None
+    again = Workspace.open(predictor, read_shown(tmp_path / names[0], names[0]), now)
+    assert again.is_edited
+    assert [each.encoded.name for each in again.window.opened] == names
 
 
 def test_of_very_many_images_the_first_without_edits_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssdir.studio.workspace.MAX_KEPT", 2)
     predictor, samples = load("tiny-digits", "cpu"), sample_images(4)
-    now = Workspace.open(predictor, samples[0].image, "edited")
+    now = Workspace.open(predictor, samples[0])
     now.window.latest = now.edit(scene_editor.remove(now.objects, 0), "removed", 0)
     for number in (1, 2, 3):
-        now = Workspace.open(predictor, samples[number].image, str(number), now)
-    assert [each.encoded.name for each in now.window.opened] == ["edited", "2", "3"]
+        now = Workspace.open(predictor, samples[number], now)
+    assert [each.encoded.name for each in now.window.opened] == ["sample 1", "sample 3", "sample 4"]
 
 
 def test_the_object_at_a_box_is_selected() -> None:
     predictor = load("tiny-digits", "cpu")
-    opened = Workspace.open(predictor, sample_images(1)[0].image, "sample")
+    opened = Workspace.open(predictor, sample_images(1)[0])
     for row in (0, len(opened.objects) - 1):
         selected = opened.select_at(opened.encoded.objects.z_where[row] + 0.01)
         assert (selected.inspected_row, selected.row) == (row, row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,32 @@ from sklearn.datasets import load_sample_image
 from ssdir.data.images import Image8, read_image
 from ssdir.data.scatter.generator import ScatterConfig, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import load_glyphs
+from ssdir.storage import Location
 
 
 @dataclass(frozen=True, eq=False)
 class NamedImage:
-    """An image uint8 (H, W, 3) and its name."""
+    """An image and its name.
+
+    Attributes:
+        name: its name.
+        image: uint8 (H, W, 3), to be shown.
+        file: its file or URI, of which `image` may be a smaller copy; None if `image` is all there is.
+    """
 
     name: str
     image: Image8
+    file: Location | None = None
+
+    @property
+    def source(self) -> Image8 | Location:
+        """The whole image, as a model encodes it."""
+        return self.image if self.file is None else self.file
+
+    @property
+    def key(self) -> Hashable:
+        """Identifies the image: another one may have the same pixels, or the same name."""
+        return self.name, id(self.image) if self.file is None else self.file
 
 
 def sample_images(count: int, canvas: int = 128, seed: int = 1) -> list[NamedImage]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
+from torch import Tensor
 
-from ssdir.data.images import Image8
 from ssdir.data.samples import NamedImage
 from ssdir.errors import InputError
 from ssdir.studio import components, content
@@ -95,15 +93,14 @@ class _Window:
 
     def _offered(self, window: WindowState | None) -> list[tuple[NamedImage, Workspace | None]]:
         """Returns the samples, then the other images that were opened in a window, each with its workspace."""
-        opened = {id(each.encoded.original): each for each in window.opened} if window else {}
-        samples = [(sample, opened.pop(id(sample.image), None)) for sample in self.samples]
-        others = [(NamedImage(each.encoded.name, each.encoded.original), each) for each in opened.values()]
-        return [*samples, *others]
+        opened = {each.encoded.named.key: each for each in window.opened} if window else {}
+        samples = [(sample, opened.pop(sample.key, None)) for sample in self.samples]
+        return [*samples, *((each.encoded.named, each) for each in opened.values())]
 
     def _cards(self, opened: Workspace | None) -> content.Content:
         """Returns a card per image that can be picked; those with edits say so."""
         offered = self._offered(opened.window if opened else None)
-        images = [workspace.encoded.shown if workspace else named.image for named, workspace in offered]
+        images = [named.image for named, _ in offered]
         edited = [workspace is not None and workspace.is_edited for _, workspace in offered]
         here = None if opened is None else opened.encoded
         rows = [row for row, (_, workspace) in enumerate(offered) if workspace and workspace.encoded is here]
@@ -111,41 +108,45 @@ class _Window:
         return content.image_cards(images, [named.name for named, _ in offered], edited, selected)
 
     def _load(self) -> Updates:
-        return self._show(self._open(self.samples[0].image, self.samples[0].name, None))
+        return self._open(self.samples[0], None)
 
-    def _open(self, image: Image8, name: str, before: Workspace | None) -> Workspace:
-        # A neighbour or an upload may be one of the samples.
-        image = next((each.image for each in self.samples if np.array_equal(each.image, image)), image)
-        return Workspace.open(self.studio.predictor, image, name, before)
+    def _open(self, named: NamedImage, before: Workspace | None, box: Tensor | None = None) -> Updates:
+        """Opens an image and, given a box, selects the object there; says so if the image can't be read."""
+        try:
+            opened = Workspace.open(self.studio.predictor, named, before)
+        except InputError as error:
+            return self._refuse(str(error))
+        return self._show(opened if box is None else opened.select_at(box))
+
+    def _refuse(self, sentence: str) -> Updates:
+        # An error would leave a badge on every part of the window, and the drop zone closed.
+        gr.Warning(sentence, title="Not opened")
+        return {self.upload: None}
 
     def _pick(self, before: Workspace | None, event: gr.EventData) -> Updates:
         offered = self._offered(before.window if before else None)
         picked = offered[parse_row(event._data, len(offered)) or 0][0]
-        return self._show(self._open(picked.image, picked.name, before))
+        return self._open(picked, before)
 
     def _upload(self, path: str | None, before: Workspace | None) -> Updates:
-        # An error would leave a badge on every part of the window, and the drop zone closed.
+        if not path:
+            return self._refuse("no image was uploaded")
         try:
-            if not path:
-                raise InputError("no image was uploaded")
-            image = read_upload(path)
+            named = read_upload(path)
         except InputError as error:
-            gr.Warning(str(error), title="Not opened")
-            return {self.upload: None}
-        return {self.upload: None, **self._show(self._open(image, Path(path).name, before))}
+            return self._refuse(str(error))
+        return {self.upload: None, **self._open(named, before)}
 
     def _open_neighbour(self, shown: list[int], before: Workspace | None, event: gr.EventData) -> Updates:
         card, collection = parse_row(event._data, len(shown)), self.studio.collection
         if card is None:
             return {self.upload: None}
         index = int(collection.objects.image_index[shown[card]])
-        image = collection.image(index)
-        if image is None:
-            gr.Warning("The image is missing.", title="Not opened")
-            return {self.upload: None}
-        opened = self._open(image, collection.names[index], before)
-        opened = opened.select_at(collection.objects.z_where[shown[card]])
-        return {self.tabs: gr.Tabs(selected="inspect"), **self._show(opened)}
+        named = collection.named(index)
+        if named is None:
+            return self._refuse("The image is missing.")
+        opened = self._open(named, before, collection.objects.z_where[shown[card]])
+        return {self.tabs: gr.Tabs(selected="inspect"), **opened}
 
 
 def _is_compare(event: gr.EventData) -> bool:

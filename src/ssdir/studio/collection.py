@@ -73,11 +73,17 @@ class Collection:
         source = self.sources[image_index]
         return _read_if_possible(source) if isinstance(source, (str, Path)) else source
 
+    def named(self, image_index: int) -> NamedImage | None:
+        """Returns an image to open; None if it is missing or damaged."""
+        image, source = self.image(image_index), self.sources[image_index]
+        if image is None:
+            return None
+        return NamedImage(self.names[image_index], image, source if isinstance(source, (str, Path)) else None)
+
     def samples(self, count: int) -> list[NamedImage]:
         """Returns the first images, at most `count`, that have objects and can be read."""
         indices = self.objects.image_index.unique().tolist()
-        images = ((self.names[index], self.image(index)) for index in indices)
-        readable = (NamedImage(name, image) for name, image in images if image is not None)
+        readable = (named for index in indices if (named := self.named(index)) is not None)
         return list(itertools.islice(readable, count))
 
     def nearest(self, row: int, count: int = 12) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -115,9 +121,9 @@ class ObjectMap:
 
 
 def collect_images(predictor: Predictor, images: Sequence[NamedImage]) -> Collection:
-    """Encodes images in memory."""
-    pixels = [each.image for each in images]
-    return Collection(predictor.encode(pixels), [each.name for each in images], pixels, predictor.class_names)
+    """Encodes images."""
+    sources = [each.source for each in images]
+    return Collection(predictor.encode(sources), [each.name for each in images], sources, predictor.class_names)
 
 
 def open_collection(path: str | Path, identity: Identity, images: Path | None = None) -> Collection:

@@ -50,12 +50,12 @@ class CompareTab:
         """Returns the updates for the other model's name; none while there is no image, or the tab is closed."""
         if name is None or workspace is None or not is_open:
             return dict.fromkeys(self.outputs, gr.skip())
+        first = workspace.encoded
         try:
             other_model = self.studio.other_model(name)
+            second = encode_image(other_model, first.named)
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        first = workspace.encoded
-        second = encode_image(other_model, first.original, first.name)
         values = [
             _summary(first, second, name),
             *_images(self.studio.name, first, self.studio.predictor),

@@ -304,13 +304,12 @@ class EditTab:
 
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
-        size = encoded.original.shape[:2]
         if kind == "PNG":
             file = scene_files.scene_png(predictor, objects)
         elif kind == "Parquet":
-            file = scene_files.scene_parquet(objects, encoded.name, size, self.studio.identity)
+            file = scene_files.scene_parquet(objects, encoded.name, encoded.size, self.studio.identity)
         else:
-            file = scene_files.scene_json(objects, encoded.name, size, predictor.class_names)
+            file = scene_files.scene_json(objects, encoded.name, encoded.size, predictor.class_names)
         suffix, mime = _FILE_TYPES[kind]
         source = f"data:{mime};base64,{base64.b64encode(file).decode()}"
         return {"name": f"{workspace.file_stem}-edited{suffix}", "source": source, "number": next(self._saves)}

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ssdir.data.images import Image8
+from ssdir.data.samples import NamedImage
 from ssdir.inference.predictor import Predictor
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_xyxy
@@ -103,21 +102,23 @@ class Workspace:
     window: WindowState = field(default_factory=WindowState, repr=False)
 
     @classmethod
-    def open(cls, predictor: Predictor, image: Image8, name: str, before: Workspace | None = None) -> Workspace:
+    def open(cls, predictor: Predictor, named: NamedImage, before: Workspace | None = None) -> Workspace:
         """Opens an image and selects its first object; an image that was open before has kept its edits.
 
         Args:
             predictor: the model.
-            image: uint8 (H, W, 3).
-            name: name of the image.
+            named: the image.
             before: the window's workspace until now; edits of it that have begun are finished first.
+
+        Raises:
+            InputError: if the image's file can't be read.
         """
         window = WindowState() if before is None else before.window
         with window.lock:
             window.keep_opened()
-            opened = next((each for each in window.kept if np.array_equal(each.encoded.original, image)), None)
+            opened = next((each for each in window.kept if each.encoded.named.key == named.key), None)
             if opened is None:
-                encoded = encode_image(predictor, image, name)
+                encoded = encode_image(predictor, named)
                 first = 0 if len(encoded.objects) else None
                 opened = cls(encoded, History.of(encoded.objects), first, first, window)
             window.latest = opened
