@@ -15,6 +15,7 @@ from ssdir.encoding.encode import encode_images
 from ssdir.errors import InputError, InputWarning
 from ssdir.evaluation.matching import match_greedy
 from ssdir.inference.predictor import Predictor
+from ssdir.models.registry import build_model
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.studio.app import NUM_OFFERED
@@ -35,6 +36,16 @@ def test_an_encoded_image_is_what_the_predictor_returns_by_falling_score(predict
     reconstruction = predictor.decode(expected).reconstructions[0]
     squared = (reconstruction.permute(1, 2, 0).numpy() - sample.image / 255) ** 2
     assert seen.error == pytest.approx(float(squared.mean()), rel=1e-3)
+
+
+def test_a_reconstruction_has_the_background_that_the_model_infers() -> None:
+    torch.manual_seed(0)
+    predictor = Predictor(build_model(read_recipe("space-64").model, ["object"]))
+    sample = sample_images(1)[0]
+    seen = encode_image(predictor, sample)
+    expected = predictor.reconstruct(sample.image, seen.objects).reconstructions
+    assert not torch.allclose(expected, predictor.decode(seen.objects).reconstructions, atol=0.1)
+    assert seen.error == pytest.approx(float((expected[0] - seen.square).square().mean()))
 
 
 def test_samples_are_the_same_each_time_and_do_not_depend_on_how_many() -> None:

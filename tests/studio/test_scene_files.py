@@ -37,7 +37,7 @@ def test_an_edited_scene_comes_back_from_parquet_and_json(tmp_path: Path, predic
 
 def test_the_png_is_the_enlarged_reconstruction(predictor: Predictor) -> None:
     objects = encode_image(predictor, sample_images(1)[0]).objects
-    picture = np.array(Image.open(io.BytesIO(scene_png(predictor, objects))))
+    picture = np.array(Image.open(io.BytesIO(scene_png(predictor.decode(objects)))))
     reconstruction = predictor.decode(objects).reconstructions[0].permute(1, 2, 0).numpy()
     assert picture.shape == (128 * SCALE, 128 * SCALE, 3)
     assert np.abs(picture[::SCALE, ::SCALE] / 255 - reconstruction).max() <= 0.5 / 255 + 1e-6
@@ -51,4 +51,4 @@ def test_an_emptied_scene_is_a_file_too(tmp_path: Path, predictor: Predictor) ->
     )
     assert len(read_objects(tmp_path / "scene.parquet")[0]) == 0
     assert json.loads(scene_json(empty, "photo.jpg", (200, 300), ["object"]))["objects"] == []
-    assert not np.array(Image.open(io.BytesIO(scene_png(predictor, empty)))).any()
+    assert not np.array(Image.open(io.BytesIO(scene_png(predictor.decode(empty))))).any()

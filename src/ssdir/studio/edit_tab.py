@@ -168,11 +168,14 @@ class EditTab:
 
     def _updates(self, workspace: Workspace, *parts: Callable[[_Decoded], Updates]) -> Updates:
         names = content.object_names(workspace.objects, self.studio.predictor.class_names)
-        decoded = _Decoded(workspace, self.studio.predictor.decode(workspace.objects), names)
+        decoded = _Decoded(workspace, self._decode(workspace), names)
         updates: Updates = {self.workspace: workspace}
         for part in parts:
             updates |= part(decoded)
         return updates
+
+    def _decode(self, workspace: Workspace) -> Scene:
+        return self.studio.predictor.reconstruct(workspace.encoded.square, workspace.objects)
 
     def _scene(self, decoded: _Decoded) -> Updates:
         workspace, history = decoded.workspace, decoded.workspace.history
@@ -305,7 +308,7 @@ class EditTab:
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
         if kind == "PNG":
-            file = scene_files.scene_png(predictor, objects)
+            file = scene_files.scene_png(self._decode(workspace))
         elif kind == "Parquet":
             file = scene_files.scene_parquet(objects, encoded.name, encoded.size, self.studio.identity)
         else:

@@ -38,7 +38,7 @@ class EncodedImage:
         shown: the image, reduced to at most `SHOWN_SIDE` a side.
         square: float (3, S, S) in [0, 1], the image stretched, as `scene` reconstructs it.
         objects: the detected objects by falling score, batch size 1.
-        scene: the decoded objects.
+        scene: the reconstruction, over the background for models that infer one.
         domain: whether the image is like the model's training data; None where the model doesn't know.
     """
 
@@ -150,12 +150,12 @@ def encode_image(predictor: Predictor, named: NamedImage) -> EncodedImage:
     objects = predictor.encode(image)
     if objects.scores is not None:
         objects = objects[objects.scores.argsort(descending=True, stable=True)]
-    decoded = predictor.decode(objects)
     squares = predictor.prepare(image, "stretch")
-    domain = check_decoded(predictor.model, squares, objects, decoded)
+    scene = predictor.reconstruct(squares, objects)
+    domain = check_decoded(predictor.model, squares, objects, predictor.decode(objects))
     height, width = image.shape[:2]
     shown = shrink(named.image, SHOWN_SIDE)
-    return EncodedImage(named, (height, width), shown, squares[0], objects, decoded, domain)
+    return EncodedImage(named, (height, width), shown, squares[0], objects, scene, domain)
 
 
 def depth_ranks(objects: Objects) -> list[int]:

@@ -11,8 +11,7 @@ import numpy as np
 
 from ssdir.documents import json_text
 from ssdir.identity import Identity
-from ssdir.inference.predictor import Predictor
-from ssdir.objects import Objects
+from ssdir.objects import Objects, Scene
 from ssdir.plots import to_pixels, to_png
 from ssdir.store.writer import ObjectWriter
 
@@ -20,9 +19,9 @@ SCALE = 4
 """Factor by which a PNG is larger than the model's image: 128 pixels are few for a slide."""
 
 
-def scene_png(predictor: Predictor, objects: Objects) -> bytes:
-    """Returns the reconstruction of one image's objects as a PNG, enlarged by `SCALE`."""
-    image = to_pixels(predictor.decode(objects).reconstructions[0])
+def scene_png(scene: Scene) -> bytes:
+    """Returns the reconstruction of one image as a PNG, enlarged by `SCALE`."""
+    image = to_pixels(scene.reconstructions[0])
     return to_png(np.ascontiguousarray(image.repeat(SCALE, axis=0).repeat(SCALE, axis=1)))
 
 
