@@ -63,6 +63,13 @@ def test_a_resized_object_keeps_its_proportions_even_at_the_limits() -> None:
         edit.scale(scene, 0, 0)
 
 
+def test_an_object_smaller_than_the_least_side_keeps_its_size_until_it_is_enlarged() -> None:
+    small = Objects(torch.zeros(1).long(), 1, torch.tensor([[0.5, 0.5, 0.01, 0.015]]))
+    assert edit.move(small, 0, 0.1, 0).z_where[0].tolist() == pytest.approx([0.6, 0.5, 0.01, 0.015])
+    assert edit.scale(small, 0, 0.5).z_where[0].tolist() == pytest.approx([0.5, 0.5, 0.01, 0.015])
+    assert edit.scale(small, 0, 1.5).z_where[0].tolist() == pytest.approx([0.5, 0.5, 0.015, 0.0225])
+
+
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), st.integers(0, 4))
 def test_wherever_an_object_is_put_its_box_is_valid_and_inside(z_where: list[float], row: int) -> None:
     placed = edit.set_box(a_scene(), row, torch.tensor(z_where))

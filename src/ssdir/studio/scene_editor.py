@@ -18,7 +18,7 @@ from torch import Tensor
 from ssdir.objects import Objects
 
 MIN_EDITED_SIDE = 0.02
-"""Smallest side of a box, relative to the image: 3 pixels of 128."""
+"""Smallest side to which a box is reduced, relative to the image: 3 pixels of 128."""
 
 DEPTH_STEP = math.log(100)
 """Distance in depth to the next object: where two opaque objects overlap, the nearer one is 99 % of the pixel."""
@@ -45,7 +45,8 @@ def set_box(objects: Objects, row: int, z_where: Tensor) -> Objects:
     z_where = z_where.to(objects.z_where)
     if z_where.shape != (4,) or not bool(z_where.isfinite().all()):
         raise ValueError(f"z_where must be four finite numbers, got {z_where.tolist()}")
-    sides = z_where[2:].clamp(MIN_EDITED_SIDE, 1)
+    least = objects.z_where[row, 2:].clamp(max=MIN_EDITED_SIDE)
+    sides = z_where[2:].clamp(max=1).maximum(least)
     center = torch.maximum(torch.minimum(z_where[:2], 1 - sides / 2), sides / 2)
     return _with_rows(objects, row, z_where=torch.cat([center, sides]))
 
@@ -57,7 +58,9 @@ def move(objects: Objects, row: int, right: float, down: float) -> Objects:
 
 
 def scale(objects: Objects, row: int, factor: float) -> Objects:
-    """Scales an object about its centre, at most until a side is as long as the image's; its proportions stay.
+    """Scales an object about its centre; its proportions stay.
+
+    It grows until a side is as long as the image's, and shrinks until one is `MIN_EDITED_SIDE` long.
 
     Raises:
         ValueError: if the factor is not positive.
@@ -66,10 +69,8 @@ def scale(objects: Objects, row: int, factor: float) -> Objects:
     if not factor > 0:
         raise ValueError(f"factor must be > 0, got {factor}")
     center, sides = objects.z_where[row, :2], objects.z_where[row, 2:]
-    smallest, largest = (
-        float(MIN_EDITED_SIDE / sides.min().clamp(min=1e-6)),
-        float(1 / sides.max().clamp(min=1e-6)),
-    )
+    smallest = min(float(MIN_EDITED_SIDE / sides.min().clamp(min=1e-6)), 1)
+    largest = float(1 / sides.max().clamp(min=1e-6))
     return set_box(objects, row, torch.cat([center, sides * min(max(factor, smallest), largest)]))
 
 

@@ -1,12 +1,13 @@
 // An image with boxes. `props.value`: {title, image, alt, width, height, crisp, boxes: [{z_where, title, colour}],
 // selected, moved_at, note}; boxes can be moved unless `moved_at` is null. Triggers 'pick' {row}, 'move' {row, z_where,
 // sent, last, gesture} and 'command' {name, row}.
-const STEP = 1 / 128, HANDLE = 'handle';
+const STEP = 1 / 128, LEAST_SIDE = 0.02, HANDLE = 'handle';
 let drag = null, keepFocus = false, sentMove = null, gesture = 0;
 
-function inside([cx, cy, w, h]) {
-  w = Math.min(Math.max(w, 0.02), 1);
-  h = Math.min(Math.max(h, 0.02), 1);
+// Returns the nearest box in the image; a side that is shorter than LEAST_SIDE already is not reduced.
+function inside([cx, cy, w, h], [, , oldWidth, oldHeight]) {
+  w = Math.min(Math.max(w, Math.min(LEAST_SIDE, oldWidth)), 1);
+  h = Math.min(Math.max(h, Math.min(LEAST_SIDE, oldHeight)), 1);
   return [Math.min(Math.max(cx, w / 2), 1 - w / 2), Math.min(Math.max(cy, h / 2), 1 - h / 2), w, h];
 }
 
@@ -91,10 +92,10 @@ function move(event) {
   if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 3) return;
   drag.moved = true;
   const [cx, cy, w, h] = drag.from;
-  const wide = Math.max(w + right, 0.02), high = Math.max(h + down, 0.02);
+  const wide = Math.max(w + right, Math.min(LEAST_SIDE, w)), high = Math.max(h + down, Math.min(LEAST_SIDE, h));
   drag.now = drag.resizing
-    ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high])
-    : inside([cx + right, cy + down, w, h]);
+    ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high], drag.from)
+    : inside([cx + right, cy + down, w, h], drag.from);
   position(drag.node, drag.now);
   // During a drag, the next move waits for the answer to the last one; the final move is always sent.
   if (!isPending() && performance.now() - (sentMove?.sent ?? 0) > 100) sendMove(drag.row, drag.now, false);
@@ -110,7 +111,7 @@ function stop() {
 }
 
 function key(event, row) {
-  const step = STEP * (event.shiftKey ? 8 : 1), [cx, cy, w, h] = props.value.boxes[row].z_where;
+  const step = STEP * (event.shiftKey ? 8 : 1), from = props.value.boxes[row].z_where, [cx, cy, w, h] = from;
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const factors = { '+': 1.1, '=': 1.1, '-': 1 / 1.1 };
   const commands = { Delete: 'remove', Backspace: 'remove', d: 'duplicate', f: 'front', b: 'back' };
@@ -120,9 +121,11 @@ function key(event, row) {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (event.key in moves) {
     const [right, down] = moves[event.key];
-    sendMove(row, inside([cx + right, cy + down, w, h]), true);
-  } else if (event.key in factors) sendMove(row, inside([cx, cy, w * factors[event.key], h * factors[event.key]]), true);
-  else if (event.key in commands) trigger('command', { name: commands[event.key], row });
+    sendMove(row, inside([cx + right, cy + down, w, h], from), true);
+  } else if (event.key in factors) {
+    const factor = factors[event.key];
+    sendMove(row, inside([cx, cy, w * factor, h * factor], from), true);
+  } else if (event.key in commands) trigger('command', { name: commands[event.key], row });
   else return;
   keepFocus = true;
   event.preventDefault();
