@@ -10,9 +10,10 @@ gr = pytest.importorskip("gradio")
 
 from ssdir.analysis.projections import PrincipalAxes  # noqa: E402
 from ssdir.data.samples import sample_images  # noqa: E402
-from ssdir.inference.predictor import Predictor  # noqa: E402
+from ssdir.inference.predictor import Predictor, load  # noqa: E402
 from ssdir.models.registry import build_model  # noqa: E402
 from ssdir.plots import to_pixels  # noqa: E402
+from ssdir.studio import scene_editor  # noqa: E402
 from ssdir.studio.content import data_uri  # noqa: E402
 from ssdir.studio.edit_tab import EditTab  # noqa: E402
 from ssdir.studio.studio import Studio  # noqa: E402
@@ -36,3 +37,30 @@ def test_edited_scenes_keep_the_background() -> None:
     background = predictor.reconstruct(sample_images(1)[0].image, edited.objects).reconstructions[0]
     assert float(background.mean()) > 0.1
     assert tab.show(edited)[tab.scene]["image"] == data_uri(to_pixels(background))
+
+
+def test_the_share_of_a_blend_refers_to_the_object_before_it_until_another_edit() -> None:
+    tab, now = opened(load("tiny-digits", "cpu"))
+    detected = now.objects
+    for share in (0.5, 0.8):
+        now = tab._blend(now, 1, share)
+        assert tab.show(now)[tab.blend]["value"] == share
+        assert torch.equal(now.objects.z_what, scene_editor.blend_appearance(detected, 0, 1, share).z_what)
+    moved = now.edit(scene_editor.move(now.objects, 0, 0.01, 0), "moved object 1", 0)
+    assert tab._show_moved(now, moved)[tab.blend]["value"] == 0, "the slider begins at the object as it is"
+    again = tab._blend(moved, 1, 0.02)
+    expected = scene_editor.blend_appearance(moved.objects, 0, 1, 0.02)
+    assert torch.equal(again.objects.z_what, expected.z_what)
+    assert torch.equal(tab._blend(again, 1, 0).objects.z_what, moved.objects.z_what)
+    undone = again.with_history(again.history.undo(), 0)
+    for other in (undone, again.select(1)):
+        assert tab.show(other)[tab.blend]["value"] == 0
+
+
+def test_each_slider_of_a_component_is_a_step_of_its_own() -> None:
+    tab, now = opened(load("tiny-digits", "cpu"))
+    values = [0.0] * len(tab.sliders)
+    for number in (0, 0, 1, 1):
+        values[number] += 0.5
+        now = tab._change_components(number, now, *values)
+    assert len(now.history.past) == 2

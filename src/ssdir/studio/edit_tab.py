@@ -17,7 +17,7 @@ from ssdir.objects import Objects, Scene
 from ssdir.plots import to_pixels
 from ssdir.studio import components, content, scene_editor, scene_files
 from ssdir.studio.studio import Studio
-from ssdir.studio.workspace import Workspace, parse_move, parse_number, parse_row
+from ssdir.studio.workspace import Blend, Workspace, parse_move, parse_number, parse_row
 
 Updates = dict[Any, Any]
 
@@ -124,21 +124,27 @@ class EditTab:
             listen(components.edit_in_order(edit, self._show_after), state, outputs, **_EACH)
         move = components.edit_in_order(self._move, self._show_moved)
         self.scene.move(move, state, outputs, **_EACH)
+        choose = components.edit_in_order(
+            lambda workspace: replace(workspace, blend=None),
+            lambda before, after: {self.workspace: after, self.blend: gr.update(value=0)},
+        )
+        self.other.input(choose, state, outputs, **_EACH)
         swap = components.edit_in_order(self._swap, self._show_after)
         self.swap.click(swap, [state, self.other], outputs, **_EACH)
         # A slider that is being dragged must not be set by the answer, so each is left out of its own updates.
         blend = components.edit_in_order(
             self._blend, lambda before, after: self._updates(after, self._scene, self._objects, self._components)
         )
-        change = components.edit_in_order(
-            self._change_components, lambda before, after: self._updates(after, self._scene, self._objects)
-        )
         latest = {"trigger_mode": "always_last", **_QUIET}
         self.blend.input(blend, [state, self.other, self.blend], outputs, **latest)
-        for slider in self.sliders:
+        for number, slider in enumerate(self.sliders):
+            act = partial(self._change_components, number)
+            change = components.edit_in_order(
+                act, lambda before, after: self._updates(after, self._scene, self._objects, self._blending)
+            )
             slider.input(change, [state, *self.sliders], outputs, **latest)
             end = components.edit_in_order(
-                partial(_finish, self._change_components),
+                partial(_finish, act),
                 lambda before, after: self._updates(after, self._scene, self._objects, self._ends),
             )
             slider.release(end, [state, *self.sliders], outputs, **_EACH)
@@ -163,7 +169,7 @@ class EditTab:
     def _show_moved(self, before: Workspace, after: Workspace) -> Updates:
         """Returns the updates after a move: while the selected object is dragged, only the scene changes."""
         if before.row == after.row and before.encoded is after.encoded:
-            return self._updates(after, self._scene)
+            return self._updates(after, self._scene, self._blending)
         return self.show(after)
 
     def _updates(self, workspace: Workspace, *parts: Callable[[_Decoded], Updates]) -> Updates:
@@ -208,11 +214,14 @@ class EditTab:
 
     def _other_objects(self, decoded: _Decoded) -> Updates:
         others = [(name, row) for row, name in enumerate(decoded.names) if row != decoded.workspace.row]
-        first = others[0][1] if others else None
-        return {
-            self.other: gr.update(choices=others, value=first, interactive=bool(others)),
-            self.blend: gr.update(value=0, interactive=bool(others)),
-        }
+        blend = decoded.workspace.blend
+        other = blend.other if blend else others[0][1] if others else None
+        update = gr.update(choices=others, value=other, interactive=bool(others))
+        return {self.other: update, **self._blending(decoded)}
+
+    def _blending(self, decoded: _Decoded) -> Updates:
+        blend = decoded.workspace.blend
+        return {self.blend: gr.update(value=blend.share if blend else 0, interactive=len(decoded.names) > 1)}
 
     def _components(self, decoded: _Decoded) -> Updates:
         row, z_what = decoded.workspace.row, decoded.workspace.objects.z_what
@@ -257,7 +266,7 @@ class EditTab:
 
     def _pick(self, workspace: Workspace, event: gr.EventData) -> Workspace:
         row = parse_row(event._data, len(workspace.objects))
-        return workspace if row is None else replace(workspace, row=row)
+        return workspace if row is None else workspace.select(row)
 
     def _move(self, workspace: Workspace, event: gr.EventData) -> Workspace:
         move = parse_move(event._data, len(workspace.objects))
@@ -271,7 +280,7 @@ class EditTab:
         name, row = str(data.get("name")), parse_row(data, len(workspace.objects))
         if name in ("undo", "redo"):
             return _run(name, workspace)
-        return workspace if name not in _COMMANDS or row is None else _run(name, replace(workspace, row=row))
+        return workspace if name not in _COMMANDS or row is None else _run(name, workspace.select(row))
 
     def _swap(self, workspace: Workspace, chosen: Any) -> Workspace:
         row, other = workspace.row, parse_row(chosen, len(workspace.objects))
@@ -281,29 +290,29 @@ class EditTab:
         return workspace.edit(swapped, f"swapped objects {row + 1} and {other + 1}", row)
 
     def _blend(self, workspace: Workspace, chosen: Any, sent: Any) -> Workspace:
-        row, history = workspace.row, workspace.history
+        row, blend = workspace.row, workspace.blend
         other, share = parse_row(chosen, len(workspace.objects)), parse_number(sent, 0, 1)
         if row is None or other is None or share is None:
             return workspace
-        title = f"blended object {row + 1} with {other + 1}"
         # The share refers to the object before it was blended.
-        revisions = reversed((*history.past, history.present))
-        start = next((each.objects for each in revisions if each.title != title), history.objects)
+        start = blend.start if blend and blend.other == other else workspace.objects
         blended = scene_editor.blend_appearance(start, row, other, share)
-        unchanged = _have_same_embeddings(blended, workspace.objects)
-        return workspace if unchanged else workspace.edit(blended, title, row, title)
+        if _have_same_embeddings(blended, workspace.objects):
+            return workspace
+        title = f"blended object {row + 1} with {other + 1}"
+        return replace(workspace.edit(blended, title, row, title), blend=Blend(start, other, share))
 
-    def _change_components(self, workspace: Workspace, *sent: Any) -> Workspace:
+    def _change_components(self, number: int, workspace: Workspace, *sent: Any) -> Workspace:
         row, z_what = workspace.row, workspace.objects.z_what
         limits = -_MAX_COORDINATE, _MAX_COORDINATE
-        values = [number for each in sent if (number := parse_number(each, *limits)) is not None]
+        values = [value for each in sent if (value := parse_number(each, *limits)) is not None]
         if row is None or z_what is None or len(values) != len(sent):
             return workspace
         changed = self.studio.axes.with_coordinates(z_what[row], torch.tensor(values, dtype=z_what.dtype))
         edited = scene_editor.set_appearance(workspace.objects, row, changed)
         title = f"changed components of object {row + 1}"
         unchanged = _have_same_embeddings(edited, workspace.objects)
-        return workspace if unchanged else workspace.edit(edited, title, row, title)
+        return workspace if unchanged else workspace.edit(edited, title, row, (title, number))
 
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded

@@ -44,6 +44,21 @@ class BoxMove:
     gesture: float
 
 
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """The blend of the selected object that the slider sets.
+
+    Attributes:
+        start: the scene before it.
+        other: row of the object that the selected one is blended towards.
+        share: the slider's value, the share of the other object.
+    """
+
+    start: Objects
+    other: int
+    share: float
+
+
 @dataclass(eq=False)
 class WindowState:
     """State that overlapping events of one window share, so that each starts from the result of the one before it.
@@ -92,6 +107,7 @@ class Workspace:
         history: the scene and its edits.
         inspected_row: the object selected in the tab Inspect.
         row: the object selected in the tab Edit.
+        blend: the blend that led to the scene; None after any other edit, and where another object is selected.
         window: the state of the window, the same for all images and edits.
     """
 
@@ -99,6 +115,7 @@ class Workspace:
     history: History
     inspected_row: int | None = None
     row: int | None = None
+    blend: Blend | None = None
     window: WindowState = field(default_factory=WindowState, repr=False)
 
     @classmethod
@@ -120,7 +137,7 @@ class Workspace:
             if opened is None:
                 encoded = encode_image(predictor, named)
                 first = 0 if len(encoded.objects) else None
-                opened = cls(encoded, History.of(encoded.objects), first, first, window)
+                opened = cls(encoded, History.of(encoded.objects), first, first, window=window)
             window.latest = opened
         return opened
 
@@ -134,6 +151,10 @@ class Workspace:
             selected = replace(self, inspected_row=row, row=self.row if self.is_edited else row)
             self.window.latest = selected
         return selected
+
+    def select(self, row: int) -> Workspace:
+        """Selects an object of the edited scene."""
+        return replace(self, row=row, blend=None)
 
     @property
     def latest(self) -> Workspace:
@@ -157,7 +178,7 @@ class Workspace:
     def with_history(self, history: History, row: int | None) -> Workspace:
         """Returns the workspace with another history; the selected row is limited to its objects."""
         count = len(history.objects)
-        return replace(self, history=history, row=min(row or 0, count - 1) if count else None)
+        return replace(self, history=history, row=min(row or 0, count - 1) if count else None, blend=None)
 
     @property
     def file_stem(self) -> str:
