@@ -64,9 +64,11 @@ def studio(
     def listening(address: str) -> None:
         say(f"studio: {address} (Ctrl-C ends it)")
         if not no_browser:
+            import threading
             import webbrowser
 
-            webbrowser.open(address)
+            # A browser in the terminal returns at its end, and waits for the server until then.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     with listen(port) as listener:
         try:
