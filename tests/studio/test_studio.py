@@ -7,6 +7,8 @@ from PIL import Image
 
 from ssdir.data.samples import sample_images
 from ssdir.errors import InputError
+from ssdir.inference.predictor import load
+from ssdir.store.writer import ObjectWriter
 from ssdir.studio.images import encode_image
 from ssdir.studio.studio import Studio
 
@@ -43,7 +45,26 @@ def test_large_images_are_encoded_and_saved_as_they_are(tmp_path: Path) -> None:
         )
 
 
+def test_a_model_s_folder_is_named_and_stays_as_given(
+    tiny_model_dir: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model_dir)
+    studio = Studio.open(".", images=photos, device="cpu")
+    assert (studio.name, studio.model) == (tiny_model_dir.name, ".")
+
+
+def test_a_file_of_one_object_is_one_sentence(tmp_path: Path) -> None:
+    predictor, path = load("tiny-digits", "cpu"), tmp_path / "one.parquet"
+    about = (predictor.class_names, predictor.latent_dim, predictor.fingerprint)
+    with ObjectWriter(path, "tiny-digits", *about) as writer:
+        writer.write(predictor.encode(sample_images(1)[0].image)[:1], ["a.png"], [(128, 128)])
+    with pytest.raises(InputError, match=r"one\.parquet' holds 1 object, two are needed at least"):
+        Studio.open("tiny-digits", objects=path, device="cpu")
+
+
 def test_images_without_objects_are_one_sentence(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    with pytest.raises(InputError, match="'tiny-digits' detects 0 objects in the images given"):
+    with pytest.raises(
+        InputError, match="'tiny-digits' detects 0 objects, two are needed at least: give more images"
+    ):
         Studio.open("tiny-digits", images=tmp_path, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from functools import cached_property
@@ -31,7 +32,7 @@ class ClipTab:
         self.studio, self.clip = studio, clip_of(studio.collection)
         self._lock = threading.Lock()
         if self.clip is None:
-            gr.Markdown(_NO_TRACKS.format(model=studio.name), elem_classes="empty")
+            gr.Markdown(_NO_TRACKS.format(model=shlex.quote(studio.model)), elem_classes="empty")
             return
         self.is_loaded, self.followed = gr.State(False), gr.State(None)
         gr.Markdown(clip_content.summary(self.clip), elem_classes="legend-line")

@@ -38,7 +38,7 @@ class Studio:
     """Everything that the browser windows share.
 
     Attributes:
-        name: name of the model.
+        model: the model, as `ssdir.load` takes it.
         identity: identity of the model, for files of objects.
         predictor: the model.
         other_models: names of the models that it can be compared with.
@@ -49,7 +49,7 @@ class Studio:
         objects_map: the map of the explored objects.
     """
 
-    name: str
+    model: str
     identity: Identity
     predictor: Predictor
     other_models: Sequence[str]
@@ -59,6 +59,11 @@ class Studio:
     collection: Collection
     objects_map: ObjectMap
     _loaded: dict[str, Predictor] = field(default_factory=dict, init=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the model, to be shown."""
+        return _name(self.model)
 
     @classmethod
     def open(
@@ -84,7 +89,7 @@ class Studio:
             InputError: for a model that is missing or has no decoder, for a file of objects that can't be read or
                 belongs to another model, for images that can't be read, and for fewer than two objects.
         """
-        on_stage(f"loading the model {Path(model).name}")
+        on_stage(f"loading the model {_name(model)}")
         predictor = load(model, device)
         as_generative(predictor.model)
         identity = Identity.of(model_source(model), predictor)
@@ -95,14 +100,16 @@ class Studio:
         samples = _samples(predictor, model, stored, images)
         collection = stored or collect_images(predictor, samples.images)
         if len(collection.objects) < 2:
-            raise InputError(
-                f"'{model}' detects {counted(len(collection.objects), 'object')} in the images given, two are "
-                "needed at least: give more images, or a model that was trained on such images"
-            )
+            what, mend = f"'{objects}' holds", "encode more images"
+            if stored is None:
+                what = f"'{model}' detects"
+                mend = "give more images, or a model that was trained on such images"
+            count = counted(len(collection.objects), "object")
+            raise InputError(f"{what} {count}, two are needed at least: {mend}")
         on_stage("mapping the objects")
         shipped = [name for name in shipped_models() if name != model]
         return cls(
-            name=Path(model).name,
+            model=model,
             identity=identity,
             predictor=predictor,
             other_models=list(dict.fromkeys([*compared, *shipped])),
@@ -122,6 +129,11 @@ class Studio:
             as_generative(other.model)
             self._loaded[name] = other
         return self._loaded[name]
+
+
+def _name(model: str) -> str:
+    """Returns the last part of a model's name or folder, which may be given as `.`."""
+    return Path(model).resolve().name
 
 
 def _samples(predictor: Predictor, model: str, stored: Collection | None, folder: Path | None) -> Samples:
