@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def test_the_longest_tracks_come_first_and_views_are_in_the_order_of_time(clip: 
     assert clip.is_clear(int(clip.rows_of(2)[-1]))
 
 
+def test_frames_are_numbered_as_their_video_numbers_them(clip: Clip, predictor: Predictor) -> None:
+    """A file without the rows of the first frames is played too."""
+    names = [f"clip.mp4#frame={number + 5}" for number in range(FRAMES)]
+    later = Clip(replace(clip.collection, names=names))
+    assert clip_content.player_content(later, predictor)["frames"][0]["title"] == "frame 5"
+    assert clip_content.track_cards(later, predictor)["cards"][1]["lines"] == ["10 views", "frame 5 to frame 23"]
+    assert clip_content.view_cards(later, predictor, 7)["cards"][1]["title"] == "frame 7"
+
+
 def test_a_path_joins_the_points_of_one_track(clip: Clip) -> None:
     mapped = np.array([0, 2, 3, 4, 5, 20])  # a sample of the rows, rising
     assert clip.path(2, mapped) == [point for point, row in enumerate(mapped) if clip.track_id[row] == 2]
@@ -105,9 +115,9 @@ def test_cards_show_the_views_of_the_track_that_is_followed(clip: Clip, predicto
     tracks = clip_content.track_cards(clip, predictor, followed=7)
     assert [card["title"] for card in tracks["cards"]] == ["track 2", "track 7"]
     assert tracks["selected"] == 1
-    assert tracks["cards"][1]["lines"] == ["10 views", "frames 0–18"]
+    assert tracks["cards"][1]["lines"] == ["10 views", "000000.png to 000018.png"]
     views = clip_content.view_cards(clip, predictor, 7)["cards"]
-    assert [card["title"] for card in views] == [f"frame {number}" for number in range(0, FRAMES, 2)]
+    assert [card["title"] for card in views] == [f"{number:06d}.png" for number in range(0, FRAMES, 2)]
     assert views[0]["lines"] == ["13% visible", "not a clear view"]
     row = int(clip.rows_of(7)[3])
     (decoded,) = decode_alone(predictor, clip.objects[[row]])

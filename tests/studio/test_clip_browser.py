@@ -76,7 +76,7 @@ def test_a_clip_is_played_without_asking_for_frames(clip: Window) -> None:
     questions = [url for url in clip.asked[asked:] if not url.startswith(own) and "/queue/data?" not in url]
     assert questions == []
     clip.page.locator("#clip-player input").fill("3")
-    assert clip.page.locator("#clip-player .note").text_content() == "Frame 3 (4 of 24): 003.png"
+    assert clip.page.locator("#clip-player .note").text_content() == "003.png (4 of 24)"
     wide = clip.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, "nothing is wider than the window"
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssdir.analysis.tracks import CLEAR_SHARE
+from ssdir.data.frame_names import split_frame_name
 from ssdir.objects import Objects
 from ssdir.studio.collection import Collection
 
@@ -102,6 +103,12 @@ class Clip:
         if track is None:
             return []
         return np.flatnonzero(self.track_id[np.asarray(mapped, dtype=np.int64)] == track).tolist()
+
+    def frame_title(self, image_index: int) -> str:
+        """Returns `frame 12` for a frame of a video, and the name of any other image: it need not be numbered."""
+        name = self.collection.names[image_index]
+        frame = split_frame_name(name)
+        return name if frame is None else f"frame {frame[1]}"
 
     def frame_near(self, image_index: int) -> int:
         """Returns the number of the played frame that is nearest to an image."""

@@ -42,8 +42,7 @@ def player_content(clip: Clip, predictor: Predictor) -> Content:
             {
                 "image": "" if image is None else _jpeg(shrink(image, PLAYED_SIDE)),
                 "reconstruction": _jpeg(reconstruction),
-                "name": clip.collection.names[number],
-                "number": number,
+                "title": clip.frame_title(number),
                 "boxes": _boxes(clip, number),
             }
         )
@@ -71,7 +70,7 @@ def track_cards(clip: Clip, predictor: Predictor, followed: int | None = None) -
     for track in tracks:
         rows = clip.rows_of(track)
         first, last = clip.objects.image_index[rows[[0, -1]]].tolist()
-        lines.append([counted(len(rows), "view"), f"frames {first}–{last}"])
+        lines.append([counted(len(rows), "view"), f"{clip.frame_title(first)} to {clip.frame_title(last)}"])
     cards = _view_cards(clip, predictor, [clip.clearest(track) for track in tracks])
     for card, track, about in zip(cards, tracks, lines, strict=True):
         card |= {"title": f"track {track}", "lines": about, "colour": content.colour_of(track - 1)}
@@ -90,7 +89,7 @@ def view_cards(clip: Clip, predictor: Predictor, track: int | None) -> Content:
         about = [] if clip.objects.visible is None else [f"{float(clip.objects.visible[row]):.0%} visible"]
         if not clip.is_clear(row):
             about.append("not a clear view")
-        card |= {"title": f"frame {int(clip.objects.image_index[row])}", "lines": about}
+        card |= {"title": clip.frame_title(int(clip.objects.image_index[row])), "lines": about}
     return {"cards": cards, "selected": None, "empty": empty}
 
 

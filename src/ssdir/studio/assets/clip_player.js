@@ -1,4 +1,4 @@
-// Plays a clip beside what is decoded of it. `props.value`: {frames: [{image, reconstruction, name, number, boxes:
+// Plays a clip beside what is decoded of it. `props.value`: {frames: [{image, reconstruction, title, boxes:
 // [{z_where, track, title, colour}]}], width, height, rate}; `props.followed`: a track, or 0 for none; `props.seek`:
 // {frame, time}, the frame to show. Triggers 'pick' {track}.
 const root = element.querySelector('.clip-player');
@@ -56,13 +56,13 @@ function show(number) {
   for (const view of views) {
     view.frame.classList.toggle('missing', !frame[view.kind]);
     if (frame[view.kind]) view.image.src = frame[view.kind];
-    view.image.alt = `${view.title}, frame ${frame.number}`;
+    view.image.alt = `${view.title}, ${frame.title}`;
     place(view, frame.boxes);
   }
   root.querySelector('input').value = at;
-  root.querySelector('input').setAttribute('aria-valuetext', `frame ${frame.number}`);
+  root.querySelector('input').setAttribute('aria-valuetext', frame.title);
   const missing = frame.image ? '' : ', which can\'t be read';
-  root.querySelector('.note').textContent = `Frame ${frame.number} (${at + 1} of ${total}): ${frame.name}${missing}`;
+  root.querySelector('.note').textContent = `${frame.title} (${at + 1} of ${total})${missing}`;
 }
 
 // A track keeps its button from frame to frame, so that the keyboard's focus stays on it.
