@@ -21,7 +21,11 @@ MIN_EDITED_SIDE = 0.02
 """Smallest side to which a box is reduced, relative to the image: 3 pixels of 128."""
 
 DEPTH_STEP = math.log(100)
-"""Distance in depth to the next object: where two opaque objects overlap, the nearer one is 99 % of the pixel."""
+"""Distance in depth to the next object.
+
+Where two opaque objects overlap, the nearer one is 99 % of the pixel in models that weight objects by a softmax of
+depth. SPACE and SPAIR weight by a sigmoid of it, which saturates: there, the nearer one may be less.
+"""
 
 DUPLICATE_OFFSET = 0.06
 """Distance of a copy from its original, relative to the image, so that both are visible."""
