@@ -63,12 +63,17 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def end_cleanly_when_terminated() -> None:
-    """Lets SIGTERM end the command as Ctrl-C does, so that no unfinished output stays behind."""
+    """Lets SIGTERM and SIGHUP end the command as Ctrl-C does, so that no unfinished output stays behind.
+
+    A closed terminal sends SIGHUP; under nohup, which ignores it, the command goes on.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
 
 
 def escape_what_streams_lack() -> None:

@@ -1,5 +1,9 @@
 """Tests of the page that is shown before the studio is open."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -67,3 +71,30 @@ def test_the_page_shows_what_is_being_loaded_and_why_it_failed(monkeypatch: pyte
     serving.join(10)
     assert stages == ["loading <the model>"]
     assert [str(error) for error in failures] == ["no model of that name"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGHUP"])
+def test_uploads_are_deleted_when_the_terminal_is_closed(stop: str, tmp_path: Path) -> None:
+    code = (
+        "import signal\n"
+        "from starlette.applications import Starlette\n"
+        "from ssdir.console import end_cleanly_when_terminated\n"
+        "from ssdir.studio.server import listen, serve\n"
+        f"signal.signal(signal.{stop}, signal.SIG_DFL)\n"  # nohup ignores SIGHUP.
+        "end_cleanly_when_terminated()\n"
+        "def open_app(uploads, on_stage):\n"
+        "    (uploads / 'picture.png').touch()\n"
+        "    return Starlette()\n"
+        "with listen(0) as listener:\n"
+        "    serve(open_app, listener, lambda address: None, lambda stage: print(stage, flush=True))\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert b"the studio is open" in process.stdout.readline()
+        assert len(list(tmp_path.glob("ssdir-studio-*/picture.png"))) == 1
+        process.send_signal(signal.Signals[stop])
+        process.wait(60)
+    assert not list(tmp_path.iterdir())
