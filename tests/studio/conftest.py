@@ -23,7 +23,9 @@ import signal
 
 from ssdir.cli import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs ignore it.
+# A shell's background jobs ignore SIGINT, and those of nohup SIGHUP.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 real = socket.socket.connect
 def connect(self, address):
     with open(os.environ["CONNECTIONS"], "a") as file:
@@ -43,6 +45,10 @@ class Running:
     connections: Path
     log: Path
 
+    def uploads(self) -> list[Path]:
+        """Returns the uploaded files."""
+        return [path for path in self.log.parent.glob("ssdir-studio-*/**/*") if path.is_file()]
+
     def stop(self) -> str:
         """Stops the studio by Ctrl-C, and returns what it has printed."""
         self.process.send_signal(signal.SIGINT)
@@ -55,7 +61,7 @@ def start(folder: Path, *arguments: str) -> Running:
     connections.touch()
     command = [sys.executable, "-c", _WATCHED, "studio", *arguments, "--port", "0", "--no-browser"]
     source = str(Path(ssdir.__file__).parents[1])
-    environment = {**os.environ, "CONNECTIONS": str(connections), "PYTHONPATH": source}
+    environment = {**os.environ, "CONNECTIONS": str(connections), "PYTHONPATH": source, "TMPDIR": str(folder)}
     log = folder / "log"
     # Prints go to a file, because a pipe that nobody reads would block the server once it is full.
     with log.open("w") as output:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -80,7 +81,7 @@ def serve(
     port = listener.getsockname()[1]
     site = _Site()
     # A site whose name resolves to this address must get no answer (DNS rebinding).
-    guarded = TrustedHostMiddleware(_Headers(site), allowed_hosts=[HOST, "localhost"])
+    guarded = TrustedHostMiddleware(_Guard(site), allowed_hosts=[HOST, "localhost"])
     config = uvicorn.Config(guarded, log_level="error", timeout_graceful_shutdown=1, lifespan="off")
     with _upload_folder() as folder:
         server = _Server(config, site, lambda on_stage: open_app(folder, on_stage), on_stage)
@@ -190,8 +191,8 @@ class _Server(uvicorn.Server):
         return await opened
 
 
-class _Headers:
-    """Adds headers to every answer that keep the browser from contacting other hosts."""
+class _Guard:
+    """Refuses what other sites' pages send, and adds headers that keep the browser from contacting other hosts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -207,4 +208,10 @@ class _Headers:
                 ]
             await send(message)
 
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            headers = Headers(scope=scope)
+            # Browsers name the site of the page; the host is known to be this one.
+            if headers.get("origin", own := f"http://{headers['host']}") != own:
+                await Response("Only the studio's own page may send this.", 403)(scope, receive, send_guarded)
+                return
         await self.app(scope, receive, send_guarded)
