@@ -39,7 +39,18 @@ def test_a_lossless_video_gives_its_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx"), ("a.ts", "libx264")],
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "libx264"),
+        ("a.avi", "mpeg4"),
+        ("a.avi", "libx264"),
+        ("a.webm", "libvpx"),
+        ("a.ts", "libx264"),
+        ("a.mpg", "mpeg1video"),
+        ("a.vob", "mpeg2video"),
+        ("a.wmv", "libx264"),
+        ("a.mxf", "libx264"),
+    ],
 )
 def test_a_name_reads_the_frame_that_streaming_gave(tmp_path: Path, name: str, codec: str) -> None:
     frames = frames_of(write_video(tmp_path / name, moving_squares(40), codec))
@@ -62,6 +73,24 @@ def test_frames_far_on_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_name_of_no_frame_is_refused(tmp_path: Path) -> None:
+def test_frames_without_times_are_decoded_once_if_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_of(write_video(tmp_path / "a.avi", moving_squares(20), "libx264"))
+    decoded, filters = [], list(warnings.filters)
+    original = video_file._Numbering.number
+
+    def number(self: object, frame: object) -> int:
+        assert warnings.filters == filters, "other threads use them too"
+        decoded.append(0)
+        return original(self, frame)
+
+    monkeypatch.setattr(video_file._Numbering, "number", number)
+    for frame in frames[::2]:
+        read_image(frame.name)
+    assert len(decoded) == 19
+
+
     video = write_video(tmp_path / "a.mp4", moving_squares(5), "libx264")
     with pytest.raises(InputError, match=r"has 5 frames, there is no frame 5 \(the first is 0\)"):
         read_image(f"{video}#frame=5")

@@ -24,7 +24,11 @@ from ssdir.storage import Location, open_file
 
 MISSING_SECONDS, MISSING_SHARE = 1.0, 0.05
 """A video whose container does not count its frames is cut short if more seconds than this, and a larger share of
-its duration, are missing at its end: sound may be a little longer than the picture."""
+its duration, are missing at its end."""
+
+_EXACT_TIMES = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "nut", "ogg"})
+"""Containers that keep the time of each frame. In others, FFmpeg guesses the times of codecs that reorder frames,
+and guesses differently after a seek: frames of these are counted as they are decoded."""
 
 _OPEN_VIDEOS = 4
 """Number of videos that a process keeps open to read single frames."""
@@ -83,8 +87,9 @@ def stream_frames(video: Location) -> Iterator[tuple[int, Image8]]:
 
     Yields:
         The number of each frame, from 0, and its pixels uint8 (H, W, 3), RGB, turned as the video asks for.
-        Numbers increase; that of a frame that can't be decoded is left out. At the end, one `InputWarning` says
-        how much of the video was missing or damaged.
+        Numbers increase; that of a frame that can't be decoded is left out, except in containers without the time
+        of each frame (`_EXACT_TIMES`), where the next one takes it. At the end, one `InputWarning` says how much
+        of the video was missing or damaged.
 
     Raises:
         InputError: if the file is missing or no video, or has no frame that can be decoded.
@@ -182,11 +187,14 @@ class _Numbering:
 
 
 def _is_shown(packet: Any) -> bool:
-    """Returns whether a packet holds a frame that is shown, at a known time."""
+    """Returns whether a packet holds a frame that is shown, at a time to be relied on."""
+    codec = packet.stream.codec_context.codec
+    if codec.reorder and packet.stream.container.format.name not in _EXACT_TIMES:
+        return False
     if packet.pts is None or not packet.size or packet.is_discard:
         return False
     # VP8's reference frames are packets of their own, with a bit that hides them.
-    return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)
+    return codec.name != "vp8" or bool(memoryview(packet)[0] >> 4 & 1)
 
 
 def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[int, Any]]:
@@ -272,6 +280,7 @@ class _FrameReader:
                 self._latest = number, self._sought(number)
             return self._latest[1].copy()
 
+        self._in_order, self._last = self._from_start(), -1
     def _index(self) -> tuple[list[int], list[int]]:
         """Returns the times of all frames and of the keyframes, sorted, from the packets alone."""
         av = pyav()
@@ -320,16 +329,21 @@ class _FrameReader:
         return None
 
     def _counted(self, number: int) -> Image8:
-        """Decodes from the beginning, where packets don't say which frame is which."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InputWarning)
-            for at, pixels in stream_frames(self.video):
-                if at == number:
-                    return pixels
-                if at > number:
-                    break
+        """Decodes from the start, or on from an earlier frame, where packets don't say which frame is which."""
+        if number <= self._last:
+            self._in_order = self._from_start()
+        for at, frame in self._in_order:
+            self._last = at
+            if at == number:
+                return _pixels(frame, self.video)
+            if at > number:
+                break
         raise InputError(f"'{self.video}' has no frame {number} that can be decoded")
 
 
 _READERS: OrderedDict[tuple[Any, ...], _FrameReader] = OrderedDict()
 _LOCK = threading.Lock()
+    def _from_start(self) -> Iterator[tuple[int, Any]]:
+        with _opened(self.video) as (container, stream):
+            yield from _decoded(container, stream, _Faults())
+
