@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,6 @@ def test_frames_far_on_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(decoded) <= 13, "frames are decoded from the keyframe before, one in 12, and not again"
 
 
-def test_a_name_of_no_frame_is_refused(tmp_path: Path) -> None:
 def test_frames_without_times_are_decoded_once_if_read_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +91,7 @@ def test_frames_without_times_are_decoded_once_if_read_in_order(
     assert len(decoded) == 19
 
 
+def test_a_name_of_no_frame_is_refused(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", moving_squares(5), "libx264")
     with pytest.raises(InputError, match=r"has 5 frames, there is no frame 5 \(the first is 0\)"):
         read_image(f"{video}#frame=5")
@@ -155,6 +156,53 @@ def test_a_truncated_video_gives_its_frames_and_a_note(tmp_path: Path, name: str
         (message,) = [str(warning.message) for warning in caught]
         assert "is damaged or cut short" in message
         assert f"{len(frames)} " in message
+
+
+def whole_video(path: Path, codec: str, rate: Fraction, step: int = 1, sound: str = "") -> Path:
+    """Writes 12 frames, each shown `step` times as long as the rate says, and perhaps four seconds of sound."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        audio = container.add_stream(sound, rate=48000) if sound else None
+        for number, pixels in enumerate(moving_squares(12)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number * step, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if audio is not None:
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 4 * 48000), np.float32), "fltp", "mono")
+            samples.sample_rate = 48000
+            container.mux(audio.encode(samples))
+            container.mux(audio.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "step", "sound"),
+    [
+        ("slow.mkv", "libx264", Fraction(1, 2), 1, ""),
+        ("slow.ts", "libx264", Fraction(1, 2), 1, ""),
+        ("sound.mkv", "libx264", Fraction(6), 1, "aac"),
+        ("repeats.avi", "mpeg4", Fraction(25), 2, ""),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_whole_videos_are_not_called_damaged(
+    tmp_path: Path, name: str, codec: str, rate: Fraction, step: int, sound: str
+) -> None:
+    frames = frames_of(whole_video(tmp_path / name, codec, rate, step, sound))
+    assert [frame.index for frame in frames] == list(range(12))
+
+
+def test_names_of_files_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "12.mkv", moving_squares(3)).rename(tmp_path / "12:30.mkv")
+    assert len(frames_of("12:30.mkv")) == 3
+    first, *others = [Image.fromarray(pixels) for pixels in moving_squares(3)]
+    first.save(tmp_path / "a [1].gif", save_all=True, append_images=others, duration=100)
+    assert len(frames_of("a [1].gif")) == 3
 
 
 def test_frames_keep_their_numbers_where_others_are_lost(tmp_path: Path) -> None:

@@ -99,10 +99,11 @@ def open_frames(source: str | Path | Sequence[str | Path]) -> FrameSource:
 
 def _is_one_video(location: Location) -> bool:
     suffix = pure_path(location).suffix.lower()
-    if suffix in VIDEO_SUFFIXES | _ANIMATIONS and not any(sign in str(location) for sign in "*?["):
+    is_usual = suffix in VIDEO_SUFFIXES | _ANIMATIONS
+    if is_usual and not any(sign in str(location) for sign in "*?["):
         return True
     # A file of another suffix may be a video all the same; PyAV says what it is not.
-    return not is_image_name(location) and "#frame=" not in str(location) and is_file(location)
+    return (is_usual or not is_image_name(location)) and "#frame=" not in str(location) and is_file(location)
 
 
 class VideoFrames(FrameSource):

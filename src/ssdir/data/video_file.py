@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class _Faults:
     undecoded: int = 0
     damaged: int = 0
     ended: bool = False
-    seconds: list[float] = field(default_factory=list)
+    end: float = 0.0
 
 
 def read_header(video: Location) -> VideoHeader:
@@ -138,6 +138,8 @@ def _opened(video: Location) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise InputError(f"'{video}' has no pictures, only sound")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"'{video}' can't be decoded: its format of pictures is unknown")
         stream.thread_type = "AUTO"
         yield container, stream
 
@@ -150,9 +152,11 @@ def _open(video: Location) -> Any:
             raise InputError(f"'{video}' {problem}")
         if not video.stat().st_size:
             raise InputError(f"'{video}' is not a video: the file is empty")
+    # A relative name with a colon would be taken for a protocol.
+    file = str(video.absolute()) if isinstance(video, Path) else open_file(video)
     try:
         # Damage and metadata in unknown encodings are ours to report, not PyAV's.
-        return av.open(str(video) if isinstance(video, Path) else open_file(video), metadata_errors="replace")
+        return av.open(file, metadata_errors="replace")
     except PermissionError:
         raise InputError(f"'{video}' can't be read: no permission") from None
     except (av.FFmpegError, UnicodeError):
@@ -200,7 +204,7 @@ def _is_shown(packet: Any) -> bool:
 def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[int, Any]]:
     """Decodes the packets from where the container is, and counts what fails."""
     av, numbering = pyav(), _Numbering()
-    packets = container.demux(stream)
+    packets, last = container.demux(), -1
     while True:
         try:
             packet = next(packets, None)
@@ -209,8 +213,15 @@ def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[int
             return
         if packet is None:
             return
+        if packet.pts is not None:
+            faults.end = max(faults.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream is not stream:
+            continue
         numbering.add(packet)
         faults.hidden += bool(packet.is_discard)  # An edit list leaves it out.
+        if container.format.name == "avi" and packet.dts is not None:
+            faults.hidden += packet.dts - last - 1  # An AVI counts the frames that repeat the one before them.
+            last = packet.dts
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -219,8 +230,6 @@ def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[tuple[int
         for frame in frames:
             faults.frames += 1
             faults.damaged += bool(frame.is_corrupt)
-            if frame.time is not None:
-                faults.seconds = [*faults.seconds[:1], frame.time]
             yield numbering.number(frame), frame
 
 
@@ -229,9 +238,10 @@ def _problem(container: Any, stream: Any, faults: _Faults) -> str | None:
     parts = []
     if (expected := stream.frames - faults.hidden) > faults.frames:
         parts.append(f"{faults.frames:,} of {counted(expected, 'frame')} can be decoded")
-    elif not stream.frames and container.duration and faults.seconds:
+    elif not stream.frames and container.duration and faults.end:
         duration = container.duration / 1e6
-        missing = duration - (faults.seconds[-1] - faults.seconds[0])
+        # Sound counts too: it may be longer than the picture.
+        missing = duration + (container.start_time or 0) / 1e6 - faults.end
         if missing > max(MISSING_SECONDS, MISSING_SHARE * duration):
             parts.append(f"{counted(faults.frames, 'frame')} can be decoded, and {missing:.1f} s are missing")
     if not parts and (faults.undecoded or faults.ended):
@@ -270,6 +280,7 @@ class _FrameReader:
         self._stream = self._container.streams.video[0]
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._time: int | None = None
+        self._in_order, self._last = self._from_start(), -1
         self._latest: tuple[int, Image8] | None = None
 
     def read(self, number: int) -> Image8:
@@ -280,7 +291,6 @@ class _FrameReader:
                 self._latest = number, self._sought(number)
             return self._latest[1].copy()
 
-        self._in_order, self._last = self._from_start(), -1
     def _index(self) -> tuple[list[int], list[int]]:
         """Returns the times of all frames and of the keyframes, sorted, from the packets alone."""
         av = pyav()
@@ -340,10 +350,10 @@ class _FrameReader:
                 break
         raise InputError(f"'{self.video}' has no frame {number} that can be decoded")
 
-
-_READERS: OrderedDict[tuple[Any, ...], _FrameReader] = OrderedDict()
-_LOCK = threading.Lock()
     def _from_start(self) -> Iterator[tuple[int, Any]]:
         with _opened(self.video) as (container, stream):
             yield from _decoded(container, stream, _Faults())
 
+
+_READERS: OrderedDict[tuple[Any, ...], _FrameReader] = OrderedDict()
+_LOCK = threading.Lock()
