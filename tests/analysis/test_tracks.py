@@ -16,6 +16,7 @@ from ssdir.analysis.tracks import read_entries, track_entries, track_spans
 from ssdir.errors import InputError, InputWarning
 from ssdir.object_table import TRACK
 from ssdir.store.info import read_info
+from ssdir.store.join import join_parts
 from ssdir.store.objects_file import StoredObjects, read_stored
 
 from .track_files import write_tracks
@@ -127,6 +128,28 @@ def test_files_without_tracks_and_views_stay_rows(tracks: Path, tmp_path: Path) 
         track_spans(read_info(tmp_path / "objects.parquet"))
     with pytest.raises(InputError, match="holds 9 tracks, at least 10 are needed"):
         read_entries(tracks, at_least=10)
+
+
+def test_the_clips_of_a_folder_are_not_merged(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        rng = np.random.default_rng(0)
+        frame = np.arange(4)
+        write_tracks(folder / name, rng.normal(size=(4, DIM)), np.ones(4, np.int64), frame, np.ones(4), np.ones(4))
+    assert len(read_entries(folder / "a.parquet")) == 1
+    assert len(read_entries(folder, per_view=True)) == 8
+    for refused in (read_entries, lambda path: join_parts(path, tmp_path / "joined.parquet")):
+        with pytest.raises(InputError, match=r"'.*clips' holds the tracks of several clips"):
+            refused(folder)
+
+
+def test_two_views_in_one_frame_are_refused_in_tracks_with_gaps(tmp_path: Path) -> None:
+    rng, frame = np.random.default_rng(0), np.array([0, 5, 5])
+    path = tmp_path / "t.parquet"
+    write_tracks(path, rng.normal(size=(3, DIM)), np.full(3, 2), frame, np.ones(3), np.ones(3))
+    with pytest.raises(InputError, match=r"track 2 of .* has two views in one frame"):
+        read_entries(path)
 
 
 def changed(tracks: Path, column: str, values: list[object]) -> Path:

@@ -27,7 +27,7 @@ from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import StoredObjects, read_stored, rows_schema, stream_rows
 from ssdir.store.parts import Part
-from ssdir.store.track_columns import track_ids, visible_shares
+from ssdir.store.track_columns import check_one_clip, track_ids, visible_shares
 from ssdir.store.writer import ROW_GROUP
 
 CLEAR_SHARE = 0.5
@@ -87,14 +87,20 @@ def track_spans(info: StoreInfo) -> TrackSpans:
     An `InputWarning` counts objects without a track, which are in no entry.
 
     Raises:
-        InputError: as `stream_rows`; if the file has no tracks, or a column of them holds something else.
+        InputError: as `stream_rows` and `check_one_clip`; if the file has no tracks, a column of them holds
+            something else, or a track has two views in one frame, as far as those are in one piece of the file or
+            a track has more views than frames.
     """
     if not has_tracks(info):
         raise InputError(f"'{info.path}' has no tracks: make a file that has with ssdir track")
+    check_one_clip(info)
     pending, first, without = [_merged([])], 0, 0
     for batch in stream_rows(info):
         ids, weights = track_ids(batch, info.path, first), _weights(batch, info, first)
         rows, frames = np.arange(first, first + len(batch)), numbers(batch.column("image_index"))
+        order = np.lexsort((frames, ids))
+        repeats = (np.diff(ids[order]) == 0) & (np.diff(frames[order]) == 0)
+        _check_single_views(ids[order][1:][repeats], info)
         usual = zip(SPAN_COLUMNS, (1, frames, frames), strict=True)
         spans = TrackSpans(ids, weights, rows, *(_span(batch, name, value) for name, value in usual))
         pending.append(spans[ids > 0])
@@ -106,13 +112,18 @@ def track_spans(info: StoreInfo) -> TrackSpans:
         text = f"{counted(without, 'object')} of '{info.path}' are of no track, and left out"
         warnings.warn(InputWarning(text), stacklevel=2)
     spans = _merged(pending)
-    crowded = spans.track_id[spans.views > spans.last_frame - spans.first_frame + 1]
-    if len(crowded):
+    _check_single_views(spans.track_id[spans.views > spans.last_frame - spans.first_frame + 1], info)
+    return spans
+
+
+def _check_single_views(repeated: NDArray[np.int64], info: StoreInfo) -> None:
+    """Raises an error for the first of the tracks that have several views in a frame."""
+    repeated = repeated[repeated > 0]
+    if len(repeated):
         raise InputError(
-            f"track {crowded[0]} of '{info.path}' has two views in one frame: keep the tracks of each clip in a "
+            f"track {repeated[0]} of '{info.path}' has two views in one frame: keep the tracks of each clip in a "
             "file of its own"
         )
-    return spans
 
 
 def track_entries(info: StoreInfo, spans: TrackSpans | None = None) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.metadata import identity_metadata
 from ssdir.store.objects_file import rows_schema, stream_rows
 from ssdir.store.skipped import read_skipped, skipped_metadata
+from ssdir.store.track_columns import check_one_clip
 from ssdir.store.writer import RowGroupWriter
 
 
@@ -33,10 +34,11 @@ def join_parts(
         The metadata of the folder.
 
     Raises:
-        InputError: as `claim`, `read_info` and `stream_objects`.
+        InputError: as `claim`, `read_info`, `check_one_clip` and `stream_objects`.
     """
     claim(out, force, (".parquet",))
     info = read_info(path, identity)
+    check_one_clip(info)
     schema = rows_schema(info).with_metadata(identity_metadata(info.identity))
     with atomic_file(out, force) as temporary, RowGroupWriter(temporary, schema) as file:
         for batch in stream_rows(info):

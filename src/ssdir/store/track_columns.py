@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +13,22 @@ from ssdir.errors import InputError
 from ssdir.object_table import TRACK, VISIBLE
 from ssdir.storage import Location
 from ssdir.store.columns import numbers
+
+if TYPE_CHECKING:
+    from ssdir.store.info import StoreInfo
+
+
+def check_one_clip(info: StoreInfo) -> None:
+    """Checks that a folder with tracks is of one clip: the files of several number their tracks from 1 each.
+
+    Raises:
+        InputError: if files of the folder number their images, and so their tracks, from the start.
+    """
+    if TRACK in info.further.names and any(part.shift for part in info.parts):
+        raise InputError(
+            f"'{info.path}' holds the tracks of several clips, which have the same numbers: give each clip's file "
+            "on its own"
+        )
 
 
 def track_ids(rows: pa.RecordBatch | pa.Table, path: Location, first: int = 0) -> NDArray[np.int64]:
