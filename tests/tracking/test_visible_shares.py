@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssdir.objects import Objects
 from ssdir.tracking.occlusion import visible_shares
@@ -19,3 +22,24 @@ def test_objects_of_low_score_hide_none() -> None:
     assert torch.allclose(
         visible_shares(pair.replace(scores=torch.tensor([0.2, 0.9])), threshold=0.3), torch.tensor([0.5, 1.0])
     )
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.elements = max(self.elements, made.numel() if isinstance(made, torch.Tensor) else 0)
+        return made
+
+
+def test_images_of_a_batch_are_compared_one_by_one() -> None:
+    z_where = torch.rand(80, 4, generator=torch.manual_seed(0)) * 0.3 + 0.3
+    frames = Objects(torch.arange(8).repeat_interleave(10), 9, z_where, z_depth=torch.arange(80.0))
+    with _Largest() as largest:
+        shares = visible_shares(frames)
+    assert torch.equal(shares, torch.cat([visible_shares(frame) for frame in frames.split()]))
+    assert 0 < (shares < 1).sum() < 80
+    assert largest.elements < 80 * 80

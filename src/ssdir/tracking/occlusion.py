@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ssdir.models.base import GenerativeModel, ObjectModel
 from ssdir.objects import Objects
-from ssdir.ops.boxes import with_area
+from ssdir.ops.boxes import to_cxcywh, with_area
 from ssdir.ops.compositing import pixel_shares
 from ssdir.tracking.motion import Floats
 
@@ -43,16 +43,21 @@ def visible_shares(objects: Objects, model: ObjectModel | None = None, threshold
         visible = visible_shares(objects)
         visible[~doubtful] = visible_shares(objects[~doubtful.to(objects.device)], model)
         return visible
-    overlap = _overlaps(objects)
-    hides = overlap >= MIN_OVERLAP
-    crowded = hides.any(dim=0) | hides.any(dim=1)
-    visible = torch.ones(len(objects))
-    if not crowded.any():
-        return visible
-    by_pixels = None
-    if isinstance(model, GenerativeModel) and objects.z_what is not None and objects.z_depth is not None:
+    if not len(objects):
+        return torch.ones(0)
+    # Image by image, because the memory for pairs is quadratic.
+    parts = [_by_boxes(part) for part in objects.split() if len(part)]
+    crowded, by_boxes = (torch.cat(each) for each in zip(*parts, strict=True))
+    visible = torch.where(crowded, by_boxes, 1.0)
+    if (
+        crowded.any()
+        and isinstance(model, GenerativeModel)
+        and objects.z_what is not None
+        and objects.z_depth is not None
+    ):
         by_pixels = _by_pixels(objects[crowded.to(objects.device)], model)
-    visible[crowded] = _by_boxes(objects, overlap)[crowded] if by_pixels is None else by_pixels
+        if by_pixels is not None:
+            visible[crowded] = by_pixels
     return visible
 
 
@@ -73,21 +78,15 @@ def covered_shares(boxes: Floats, others: Floats) -> Floats:
     return shares
 
 
-def _overlaps(objects: Objects) -> Tensor:
-    """Computes the share (M, M) of each object's box that another one's of the same image covers."""
-    boxes, image = objects.boxes.float().cpu(), objects.image_index.cpu()
-    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    overlap = (high - low).clamp(min=0).prod(dim=2) / area.clamp(min=1e-12)[:, None]
-    return overlap * (image[:, None] == image) * ~torch.eye(len(boxes), dtype=torch.bool)
-
-
-def _by_boxes(objects: Objects, overlap: Tensor) -> Tensor:
+def _by_boxes(objects: Objects) -> tuple[Tensor, Tensor]:
+    """Returns whether each object of an image overlaps another one, bool (M,), and its share by boxes (M,)."""
+    boxes = to_cxcywh(objects.boxes.cpu()).double().numpy()
+    overlap = torch.from_numpy(covered_shares(boxes, boxes)).float().fill_diagonal_(0)
+    hides = overlap >= MIN_OVERLAP
     if objects.z_depth is not None:
         depth = objects.z_depth.float().cpu()
         overlap = overlap * (depth[None] > depth[:, None])
-    return 1 - overlap.amax(dim=1).clamp(max=1)
+    return hides.any(dim=0) | hides.any(dim=1), 1 - overlap.amax(dim=1).clamp(max=1)
 
 
 def _by_pixels(objects: Objects, model: GenerativeModel) -> Tensor | None:
