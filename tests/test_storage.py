@@ -47,6 +47,7 @@ def test_uris_are_distinguished_from_paths(text: str, expected: bool) -> None:
 
 def test_names_of_locations() -> None:
     assert storage.pure_path("https://host/a/b.JPG?signed=x.png#y").name == "b.JPG"
+    assert storage.pure_path("https://host/a/b.mkv?signed#frame=12").name == "b.mkv#frame=12"
     assert storage.pure_path("s3://bucket/a/b?c.png").parts == ("bucket", "a", "b?c.png")
     assert storage.absolute("s3://bucket/a") == "s3://bucket/a"
     assert storage.absolute(Path("a")) == Path.cwd() / "a"

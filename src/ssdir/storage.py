@@ -31,6 +31,7 @@ CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 3
 """How long a server may take to accept a connection and between two packets, and how often it is tried."""
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_QUERY = re.compile(r"(\?|#(?!frame=\d+$)).*?(?=#frame=\d+$|$)", re.DOTALL)
 _PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(S3, "'ssdir[s3]'"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -79,11 +80,14 @@ def join(folder: Location, name: str) -> Location:
 
 
 def pure_path(location: Location) -> PurePosixPath | Path:
-    """Returns a location as a path, to take its name, suffix and folders from; a web address loses its query."""
+    """Returns a location as a path, to take its name, suffix and folders from.
+
+    A web address loses its query, but keeps the number of a video's frame, `#frame=12`.
+    """
     if isinstance(location, Path):
         return location
     rest = location.partition("://")[2]
-    return PurePosixPath(re.split(r"[?#]", rest)[0] if is_web(location) else rest)
+    return PurePosixPath(_QUERY.sub("", rest) if is_web(location) else rest)
 
 
 def is_web(location: Location) -> bool:
