@@ -44,7 +44,7 @@ class AnnotatedVideo:
     """
 
     def __init__(self, path: Path, frame_rate: float | None) -> None:
-        self._path, self._rate = path, Fraction(frame_rate or USUAL_RATE).limit_denominator(1000)
+        self._path, self._rate = path, Fraction(frame_rate or USUAL_RATE).limit_denominator(100_000)
         self._container: Any = None
         self._stream: Any = None
         self._painter: _Painter | None = None

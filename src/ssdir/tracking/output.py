@@ -55,8 +55,6 @@ class TrackFiles:
             raise InputError("there is nothing to write: give a table (--out), --mot or --video")
         for name, path in given.items():
             claim(path, self.force, suffixes[name])
-        if len({path.absolute() for path in given.values()}) < len(given):
-            raise InputError("two outputs have the same name")
 
 
 class _Writer(Protocol):
