@@ -22,11 +22,13 @@ import ssdir
 from clip_files import moving_squares, write_frames, write_video
 from command_line import files_in, ok, refused, run
 from ssdir.data.video import Frame, ImageFrames, open_frames
+from ssdir.encoding.options import BoxFile
 from ssdir.errors import InputError, InputWarning
 from ssdir.inference.predictor import Predictor, load
 from ssdir.objects import Objects
 from ssdir.store.objects_file import read_objects, read_stored
 from ssdir.tracking import output
+from ssdir.tracking.annotated_video import AnnotatedVideo
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.output import TrackFiles, mot_lines
 from ssdir.tracking.track import TrackedFrame, stream_tracks, track_clip
@@ -213,6 +215,14 @@ def test_the_video_shows_each_frame_at_a_readable_size(model: Predictor, folder:
     assert frames[0].size == (426, 640)
 
 
+def test_a_time_lapse_keeps_its_rate(tmp_path: Path, pictures: list[NDArray[np.uint8]]) -> None:
+    frame = TrackedFrame(0, "a.png", (60, 90), Objects.empty(1), pictures[0])
+    with AnnotatedVideo(tmp_path / "t.mp4", 1 / 3600) as video:
+        video.write(frame)
+        video.write(frame)
+    assert open_frames(tmp_path / "t.mp4").frame_rate == pytest.approx(1 / 3600)
+
+
 def test_boxes_are_painted_in_the_colour_of_their_track(tmp_path: Path) -> None:
     detector: Any = _SquareDetector()
     clip = list(open_frames(write_frames(tmp_path / "squares", moving_squares(24))))
@@ -364,6 +374,35 @@ def test_boxes_of_a_video_are_named_by_its_frames(
     pyarrow.csv.write_csv(pa.table(rows), tmp_path / "boxes.csv")
     problem = refused("track", tiny_model_dir, video, "--boxes", tmp_path / "boxes.csv", "--mot", out / "t.txt")
     assert "frames of a video are called 'clip.mkv#frame=0'" in problem
+
+
+def test_given_boxes_keep_their_class(folder: Path, model: Predictor, out: Path, tmp_path: Path) -> None:
+    lines = ["image,x1,y1,x2,y2,class,score"]
+    rows = enumerate((("cat", 0.4), ("dog", 0.9), ("cat", 0.4)), start=1)
+    lines += [f"{frame:06d}.png,20,12,40,42,{name},{score}" for frame, (name, score) in rows]
+    boxes = BoxFile(_det(tmp_path / "boxes.csv", lines))
+    track_clip(model, folder, TrackFiles(out / "t.parquet"), boxes=boxes)
+    table = read_stored(out / "t.parquet").table
+    assert table["track_id"].to_pylist() == [1, 1, 1]
+    assert table["class"].to_pylist() == ["cat", "dog", "cat"]
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_frames_that_cannot_be_read_count_as_frames(
+    folder: Path, model: Predictor, out: Path, tmp_path: Path, batch_size: int
+) -> None:
+    seen = [1, 2, 3, 4, 8, 9, 10]
+    det = _det(tmp_path / "det.txt", [f"{frame},-1,20,12,20,30,0.8" for frame in seen])
+    options = TrackOptions(max_gap=2)
+    whole, broken = TrackFiles(mot=out / "whole.txt"), TrackFiles(mot=out / "broken.txt")
+    track_clip(model, folder, whole, options, boxes=BoxFile(det), batch_size=batch_size)
+    for frame in (5, 6, 7):
+        (folder / f"{frame:06d}.png").write_bytes(b"broken")
+    with pytest.warns(InputWarning, match="3 frames of 12"):
+        track_clip(model, folder, broken, options, boxes=BoxFile(det), batch_size=batch_size)
+    tracks = [int(line.split(",")[1]) for line in (out / "broken.txt").read_text().splitlines()]
+    assert tracks == [1, 1, 1, 1, 2, 2, 2]
+    assert (out / "broken.txt").read_text() == (out / "whole.txt").read_text()
 
 
 def test_boxes_that_do_not_fit_are_counted(folder: Path, out: Path, tiny_model_dir: Path, tmp_path: Path) -> None:

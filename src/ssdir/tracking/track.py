@@ -100,7 +100,10 @@ def stream_tracks(
     """Tracks objects through a clip; memory doesn't grow with it.
 
     A thread reads frames, another encodes them, and the caller's associates: three batches are in memory. Where a
-    clip is live, take a batch size of 1: a frame is then given out once the next has been read.
+    clip is live, take a batch size of 1: a frame is then given out without waiting for the next.
+
+    Frames whose numbers are left out, as those that can't be read, count as frames without objects. Objects have
+    the class of most of their track's score so far; given boxes keep their own.
 
     Args:
         model: the model, a `Predictor` or an exported one.
@@ -124,6 +127,7 @@ def stream_tracks(
     tracker = Tracker(options, network)
     batches = frame_batches(frames, model.image_size, model.resize, batch_size, keep_pixels)
     ahead, detections, is_tracked = 1 if batch_size > 1 else 0, 0, False
+    after: int | None = None
     encode = partial(_encode, model, tracker.thresholds.low, boxes)
     for batch, objects, given in map_ahead(encode, batches, ahead, ahead):
         if name is not None and boxes is None:
@@ -131,9 +135,10 @@ def stream_tracks(
             name = None
         visible = visible_shares(objects, network, tracker.thresholds.confident)
         detections += len(objects)
-        for frame in _associate(tracker, batch, objects.replace(visible=visible), given):
+        for frame in _associate(tracker, batch, objects.replace(visible=visible), given, after):
             is_tracked |= len(frame.objects) > 0
             yield frame
+        after = batch.images.indices[-1]
     if not is_tracked and tracker.thresholds.start and options.min_frames == 1:
         warnings.warn(_nothing_tracked(tracker, detections, network), InputWarning, stacklevel=2)
 
@@ -198,19 +203,23 @@ def _encode(
 
 
 def _associate(
-    tracker: Tracker, batch: FrameBatch, objects: Objects, given: pa.Table | None
+    tracker: Tracker, batch: FrameBatch, objects: Objects, given: pa.Table | None, after: int | None
 ) -> Iterator[TrackedFrame]:
-    """Gives the objects of each frame of a batch their tracks."""
+    """Gives the objects of each frame of a batch, which follows the frame of the number `after`, their tracks."""
     images = batch.images
     for place, detected in enumerate(objects.split()):
-        size, further = images.sizes[place], None
+        size, index, further = images.sizes[place], images.indices[place], None
+        for _ in range(index if after is None else after + 1, index):
+            tracker.update(Objects.empty(1), size)
+        after = index
         tracked = tracker.update(detected, size)
         if given is not None:
             rows = tracked.source_index
             further = given.take([] if rows is None else rows.numpy())
-            tracked = tracked.replace(source_index=None)
+            labels = None if rows is None or objects.labels is None else objects.labels[rows]
+            tracked = tracked.replace(source_index=None, labels=labels)
         pixels = None if batch.pixels is None else batch.pixels[place]
-        yield TrackedFrame(images.indices[place], batch.names[place], size, tracked, pixels, further)
+        yield TrackedFrame(index, batch.names[place], size, tracked, pixels, further)
 
 
 def track_clip(
