@@ -50,12 +50,12 @@ class GeneratedFrames(FrameSource):
     """The frames of a generated clip."""
 
     def __init__(self, clip: MovingClip, name: str) -> None:
-        self.clip, self.name, self.location = clip, name, Path(name)
+        self.clip, self.location = clip, Path(name)
         self.frame_rate, self.length = None, len(clip.images)
 
     def __iter__(self) -> Iterator[Frame]:
         for number, image in enumerate(self.clip.images):
-            yield Frame(number, np.repeat(image[..., None], 3, axis=2), f"{self.name}-{number}.png")
+            yield Frame(number, np.repeat(image[..., None], 3, axis=2), f"{self.location}-{number}.png")
 
 
 def tracked(predictor: Predictor, clip: MovingClip, name: str) -> dict[str, NDArray[Any]]:

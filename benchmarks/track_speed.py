@@ -28,7 +28,7 @@ from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8
 from ssdir.data.scatter.glyphs import load_glyphs
 from ssdir.data.scatter.moving import MovingConfig, moving_clip, moving_values
-from ssdir.data.video import Frame
+from ssdir.data.video import Frame, ImageFrames
 from ssdir.documents import json_text
 from ssdir.evaluation.provenance import provenance
 from ssdir.identity import Identity
@@ -102,7 +102,8 @@ def peaks(mnist: Path | None, counts: Sequence[int], seed: int, out: Path) -> di
             yield Frame(index, pictures[index % len(pictures)], f"clip.mp4#frame={index}")
 
     record = {"0": peak_megabytes()}
-    with TrackWriters(TrackFiles(out, force=True), Identity.of(DIGITS, model)) as writers:
+    clip = ImageFrames([Path("clip.mp4")])
+    with TrackWriters(TrackFiles(out, force=True), clip, Identity.of(DIGITS, model)) as writers:
         for frame in stream_tracks(model, frames()):
             writers.write(frame)
             if frame.index in counts:

@@ -29,7 +29,7 @@ def frames_of(source: Path | str | list[Path]) -> list[Frame]:
 def test_a_lossless_video_gives_its_frames(tmp_path: Path) -> None:
     pictures = moving_squares(7)
     clip = open_frames(write_video(tmp_path / "walk.mkv", pictures))
-    assert (clip.name, clip.frame_rate, clip.length) == ("walk", 25.0, 7)
+    assert (clip.frame_rate, clip.length) == (25.0, 7)
     for _ in range(2):  # A clip can be read again.
         frames = list(clip)
         assert [frame.index for frame in frames] == list(range(7))
@@ -268,12 +268,24 @@ def test_folders_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     pictures = moving_squares(12)
     write_frames(tmp_path / "clip", pictures, "frame{}.png")
     clip = open_frames(tmp_path / "clip")
-    assert (clip.name, clip.frame_rate, clip.length) == ("clip", None, 12)
+    assert (clip.frame_rate, clip.length) == (None, 12)
     assert all(np.array_equal(frame.pixels, pictures[frame.index]) for frame in clip)
     pattern = frames_of(str(tmp_path / "clip" / "*.png"))
     assert [frame.name for frame in pattern] == [str(tmp_path / "clip" / f"frame{n}.png") for n in range(1, 13)]
     given = [tmp_path / "clip" / f"frame{number}.png" for number in (3, 1, 2)]
     assert [frame.name for frame in frames_of(given)] == [str(file) for file in given]
+
+
+def test_numbers_in_motchallenge_text_are_those_of_the_names(tmp_path: Path) -> None:
+    pictures = moving_squares(3)
+    for first, expected in ((6, [6, 7, 8]), (0, [1, 2, 3])):
+        clip = open_frames(write_frames(tmp_path / f"from{first}", pictures, first=first))
+        assert [clip.number(frame.index) for frame in clip] == expected
+    named = open_frames(write_frames(tmp_path / "named", pictures, "frame{}.png", first=6))
+    assert [named.number(frame.index) for frame in named] == [1, 2, 3]
+    Image.fromarray(pictures[0]).save(tmp_path / "from6" / "000007.jpg")
+    with pytest.raises(InputError, match=r"'.*from6' has two images of one frame, such as 7: keep one"):
+        open_frames(tmp_path / "from6")
 
 
 def test_gaps_in_the_numbers_are_counted(tmp_path: Path) -> None:
@@ -314,11 +326,11 @@ def test_sequences_of_motchallenge(tmp_path: Path) -> None:
     description = tmp_path / "walk" / "seqinfo.ini"
     description.write_text("[Sequence]\nname=Walk-01\nimDir=img1\nframeRate=14\nseqLength=3\n")
     clip = open_frames(tmp_path / "walk")
-    assert (clip.name, clip.frame_rate, clip.length) == ("Walk-01", 14.0, 3)
+    assert (clip.frame_rate, clip.length) == (14.0, 3)
     assert next(frame.name for frame in clip) == str(tmp_path / "walk" / "img1" / "000001.png")
     description.write_text("[Sequence]\nseqLength=5\n")
     with pytest.warns(InputWarning, match="counts 5 frames, and there are 3"):
-        assert open_frames(tmp_path / "walk").name == "walk"
+        open_frames(tmp_path / "walk")
     description.write_text("frames: many")
     with pytest.raises(InputError, match="not the description of a sequence"):
         open_frames(tmp_path / "walk")

@@ -376,6 +376,36 @@ def test_boxes_of_a_video_are_named_by_its_frames(
     assert "frames of a video are called 'clip.mkv#frame=0'" in problem
 
 
+def test_frames_of_motchallenge_have_the_numbers_of_their_names(
+    model: Predictor, pictures: list[NDArray[np.uint8]], out: Path, tmp_path: Path
+) -> None:
+    folder = write_frames(tmp_path / "late", pictures, first=6)
+    det = _det(tmp_path / "det.txt", [f"\ufeff{frame},-1,{2 * frame},12,20,30,0.8" for frame in (8,)])
+    track_clip(model, folder, TrackFiles(out / "t.parquet", out / "t.txt"), boxes=BoxFile(det))
+    table = read_stored(out / "t.parquet").table
+    assert table["image"].to_pylist() == [str(folder / "000008.png")]
+    assert (out / "t.txt").read_text().startswith("8,1,16.00,12.00,20.00,30.00,")
+
+
+def test_boxes_beyond_the_end_of_a_video_are_counted(
+    model: Predictor, pictures: list[NDArray[np.uint8]], out: Path, tmp_path: Path
+) -> None:
+    video = write_video(tmp_path / "a.mkv", pictures)
+    det = _det(tmp_path / "det.txt", [f"{frame},-1,20,12,20,30,0.8" for frame in (12, 13, 14)])
+    with pytest.warns(InputWarning, match=r"boxes of 2 frames that were not read, left out: '.*a\.mkv#frame=12'"):
+        tracked = track_clip(model, video, TrackFiles(mot=out / "t.txt"), boxes=BoxFile(det))
+    assert tracked.objects == 1
+
+
+def test_a_file_of_tracks_can_be_tracked_again_and_again(model: Predictor, folder: Path, out: Path) -> None:
+    boxes = BoxFile(_det(folder.parent / "det.txt", ["1,-1,20,12,20,30,0.8"]))
+    for name in ("one", "two", "three"):
+        track_clip(model, folder, TrackFiles(out / f"{name}.parquet"), boxes=boxes)
+        boxes = BoxFile(out / f"{name}.parquet")
+    table = read_stored(out / "three.parquet").table
+    assert [table[name].to_pylist() for name in ("given_track_id", "given_given_track_id")] == [[1], [1]]
+
+
 def test_given_boxes_keep_their_class(folder: Path, model: Predictor, out: Path, tmp_path: Path) -> None:
     lines = ["image,x1,y1,x2,y2,class,score"]
     rows = enumerate((("cat", 0.4), ("dog", 0.9), ("cat", 0.4)), start=1)
@@ -416,13 +446,19 @@ def test_boxes_that_do_not_fit_are_counted(folder: Path, out: Path, tiny_model_d
     assert "1 box of" in result.stderr
     assert "has no area inside" in result.stderr
     assert "12 frames, 1 track, 12 objects, 1 box skipped" in result.stdout
-    for lines, problem in ((["1,2,3"], "line 1 of"), (["0,-1,1,1,5,5,1"], "count from 1"), ([], "is empty")):
+    for lines, problem in (
+        (["1,2,3"], "line 1 is not 6 to 10 numbers"),
+        (["1,,10,20,30,40,0.9"], "line 1 is not 6 to 10 numbers"),
+        (["1,-1,1,1,5,5,nan", "2,-1,1,1,5,5,0.5"], "line 1 has conf nan"),
+        (["0,-1,1,1,5,5,1"], "count from 1"),
+        ([], "is empty"),
+    ):
         assert problem in refused(
             "track", tiny_model_dir, folder, "--boxes", _det(det, lines), "--mot", out / "t.txt"
         )
 
 
-def test_mot_lines_count_from_one() -> None:
+def test_mot_lines_have_pixels_and_score() -> None:
     objects = Objects(
         torch.zeros(1, dtype=torch.int64),
         1,
@@ -430,7 +466,7 @@ def test_mot_lines_count_from_one() -> None:
         scores=torch.tensor([0.75]),
         track_id=torch.tensor([7]),
     )
-    assert mot_lines(0, objects, (100, 200)) == ["1,7,50.00,37.50,100.00,25.00,0.7500,-1,-1,-1\n"]
+    assert mot_lines(1, objects, (100, 200)) == ["1,7,50.00,37.50,100.00,25.00,0.7500,-1,-1,-1\n"]
 
 
 def test_frames_of_several_sizes_are_remarked_on(model: Predictor, folder: Path) -> None:

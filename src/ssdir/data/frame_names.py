@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from ssdir.errors import InputError
 from ssdir.storage import Location, pure_path, to_location
 
 _FRAME = re.compile(r"(.+)#frame=(\d{1,12})", re.DOTALL)
@@ -35,3 +38,23 @@ def file_of(location: Location) -> Location:
 def is_video_name(location: Location) -> bool:
     """Returns whether a location ends as videos do."""
     return pure_path(location).suffix.lower() in VIDEO_SUFFIXES
+
+
+def frame_numbers(images: Sequence[Location], from_zero: bool = False) -> list[int]:
+    """Returns the number of each frame in MOTChallenge's text: that of its file's name, else its place from 1.
+
+    Args:
+        images: the frames of a clip, in the order of time.
+        from_zero: keep numbers of names that count from 0; else these are moved to count from 1.
+
+    Raises:
+        InputError: if two images have one number.
+    """
+    stems = [pure_path(image).stem for image in images]
+    if not all(stem.isdecimal() for stem in stems):
+        return list(range(1, 1 + len(images)))
+    numbers = [int(stem) for stem in stems]
+    if len({*numbers}) < len(numbers):
+        first = next(number for number, after in pairwise(numbers) if number == after)
+        raise InputError(f"'{pure_path(images[0]).parent}' has two images of one frame, such as {first}: keep one")
+    return [number + 1 for number in numbers] if numbers[0] == 0 and not from_zero else numbers

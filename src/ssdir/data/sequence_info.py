@@ -19,14 +19,12 @@ class SequenceInfo:
     """A sequence's description; a value is None where it is not given.
 
     Attributes:
-        name: name of the sequence.
         image_folder: name of the folder of its frames.
         frame_rate: frames per second.
         length: number of frames.
         size: height and width of the frames.
     """
 
-    name: str | None = None
     image_folder: str = IMAGE_FOLDER
     frame_rate: float | None = None
     length: int | None = None
@@ -42,7 +40,7 @@ def read_sequence_info(path: Path) -> SequenceInfo:
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(read_text(path).removeprefix("\ufeff"))
+        parser.read_string(read_text(path))
     except configparser.Error as error:
         raise InputError(f"{path}: not the description of a sequence ({' '.join(str(error).split())})") from None
     if "Sequence" not in parser:
@@ -64,7 +62,6 @@ def read_sequence_info(path: Path) -> SequenceInfo:
         raise InputError(f"{path}: imDir is '{image_folder}', expected a folder within the sequence")
     length, height, width = positive("seqLength"), positive("imHeight"), positive("imWidth")
     return SequenceInfo(
-        about.get("name"),
         image_folder,
         positive("frameRate"),
         None if length is None else int(length),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from ssdir.data.frame_names import VIDEO_SUFFIXES, frame_name
+from ssdir.data.frame_names import VIDEO_SUFFIXES, frame_name, frame_numbers
 from ssdir.data.image_files import find_images, is_image_name
 from ssdir.data.image_lists import is_list
 from ssdir.data.images import Image8, read_image
@@ -18,7 +18,7 @@ from ssdir.data.sequence_info import IMAGE_FOLDER, SEQUENCE_FILE, read_sequence_
 from ssdir.data.video_file import read_header, stream_frames
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
-from ssdir.storage import Location, absolute, is_file, is_folder, pure_path, to_location
+from ssdir.storage import Location, absolute, is_file, pure_path, to_location
 
 _ANIMATIONS = frozenset({".apng", ".gif"})
 
@@ -47,13 +47,11 @@ class FrameSource(ABC):
     """The frames of a clip, to be read in their order, as often as wanted, one in memory at a time.
 
     Attributes:
-        name: the clip's name, without folder and suffix.
         location: the video, folder, pattern or list.
         frame_rate: frames per second, if known.
         length: number of frames, if known; that of a video may be an estimate.
     """
 
-    name: str
     location: Location
     frame_rate: float | None
     length: int | None
@@ -66,6 +64,10 @@ class FrameSource(ABC):
             InputError: if none can be read.
         """
 
+    def number(self, index: int) -> int:
+        """Returns the number that a frame has in MOTChallenge's text, which counts from 1."""
+        return index + 1
+
 
 def open_frames(source: str | Path | Sequence[str | Path]) -> FrameSource:
     """Opens a clip, without decoding any frame.
@@ -77,24 +79,22 @@ def open_frames(source: str | Path | Sequence[str | Path]) -> FrameSource:
             All but sequences may be URIs. Several images may also be given as a sequence, in their order.
 
     Raises:
-        InputError: if there is no such clip, or it has no frames; if a folder holds several clips; if a file is no
-            video.
+        InputError: if there is no such clip, or it has no frames; if a folder holds several clips, or two images
+            of one number; if a file is no video.
     """
     if not isinstance(source, (str, Path)):
         files = [file for given in source for file in find_images([given])]
         if not files:
             raise InputError("a clip needs at least one image, got none")
-        return ImageFrames(files, pure_path(files[0]).parent.name)
+        return ImageFrames(files)
     location = to_location(source)
     if isinstance(location, Path) and location.is_dir():
         return _open_folder(location)
     if is_list(location):
-        return ImageFrames(find_images([location]), pure_path(location).stem, location)
+        return ImageFrames(find_images([location]), location)
     if _is_one_video(location):
         return VideoFrames(location)
-    files = sorted(find_images([location]), key=_natural)
-    is_below = is_folder(location)
-    return _numbered(files, location, pure_path(location).name if is_below else pure_path(location).parent.name)
+    return _numbered(find_images([location]), location)
 
 
 def _is_one_video(location: Location) -> bool:
@@ -115,7 +115,7 @@ class VideoFrames(FrameSource):
 
     def __init__(self, video: Location) -> None:
         header = read_header(video)
-        self.location, self.name = video, pure_path(video).stem
+        self.location = video
         self.frame_rate, self.length = header.frame_rate, header.length
 
     def __iter__(self) -> Iterator[Frame]:
@@ -129,21 +129,25 @@ class ImageFrames(FrameSource):
 
     Args:
         files: the images.
-        name: the clip's.
-        location: where they come from; by default the folder of the first.
+        location: where they come from; by default the first.
         frame_rate: frames per second, if known.
+        numbers: of the frames in MOTChallenge's text; by default 1, 2, …
     """
 
     def __init__(
         self,
         files: Sequence[Location],
-        name: str,
         location: Location | None = None,
         frame_rate: float | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
-        self.files, self.name = [absolute(file) for file in files], name
+        self.files, self._numbers = [absolute(file) for file in files], numbers
         self.location = self.files[0] if location is None else location
         self.frame_rate, self.length = frame_rate, len(files)
+
+    def number(self, index: int) -> int:
+        """Returns the number that a frame has in MOTChallenge's text."""
+        return super().number(index) if self._numbers is None else self._numbers[index]
 
     def __iter__(self) -> Iterator[Frame]:
         """Reads the images."""
@@ -168,13 +172,13 @@ def _open_folder(folder: Path) -> FrameSource:
     if description.is_file():
         return _open_sequence(folder, description)
     if (folder / IMAGE_FOLDER).is_dir():
-        return _numbered(sorted(find_images([folder / IMAGE_FOLDER]), key=_natural), folder, folder.name)
+        return _numbered(find_images([folder / IMAGE_FOLDER]), folder)
     files = find_images([folder])
     if len(folders := {pure_path(file).parent for file in files}) > 1:
         clips = [each.parent if each.name == IMAGE_FOLDER else each for each in folders]
         first, second = sorted(clips)[:2]
         raise InputError(f"'{folder}' holds {len(folders)} clips, give one of them: '{first}', '{second}' ...")
-    return _numbered(sorted(files, key=_natural), folder, folder.resolve().name)
+    return _numbered(files, folder)
 
 
 def _open_sequence(folder: Path, description: Path) -> FrameSource:
@@ -184,16 +188,19 @@ def _open_sequence(folder: Path, description: Path) -> FrameSource:
         InputError: if its description can't be read.
     """
     info = read_sequence_info(description)
-    files = sorted(find_images([folder / info.image_folder]), key=_natural)
+    files = find_images([folder / info.image_folder])
     if info.length is not None and info.length != len(files):
         _warn(f"'{description}' counts {counted(info.length, 'frame')}, and there are {len(files):,}")
-    return _numbered(files, folder, info.name or folder.name, info.frame_rate)
+    return _numbered(files, folder, info.frame_rate)
 
 
-def _numbered(
-    files: Sequence[Location], location: Location, name: str, frame_rate: float | None = None
-) -> ImageFrames:
-    """Makes a clip of sorted images, and warns where their numbers have gaps."""
+def _numbered(images: Sequence[Location], location: Location, frame_rate: float | None = None) -> ImageFrames:
+    """Makes a clip of images in the order of their numbers, and warns where these have gaps.
+
+    Raises:
+        InputError: if two images of one folder have one number.
+    """
+    files = sorted(images, key=_natural)
     numbers = [_last_number(file) for file in files]
     known = [number for number in numbers if number is not None]
     if len(known) == len(files) == len(set(known)):
@@ -204,7 +211,8 @@ def _numbered(
                 f"the frames of '{location}' are not numbered one after the other: {counted(missing, 'number')} "
                 f"missing, the first {first}; the frames around a gap count as neighbours"
             )
-    return ImageFrames(files, name, location, frame_rate)
+    is_one_folder = len({pure_path(file).parent for file in files}) == 1
+    return ImageFrames(files, location, frame_rate, frame_numbers(files) if is_one_folder else None)
 
 
 def _natural(file: Location) -> tuple[str, list[tuple[int, str]], str]:

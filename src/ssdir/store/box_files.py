@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,5 +209,10 @@ def _renamed(given: Mapping[str, Any], count: int) -> pa.Table:
     """Names the further columns of the boxes: those with a name of ssdir's own columns are called `given_…`."""
     kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(count))}
     for name, column in given.items():
-        kept[f"given_{name}" if name in COLUMNS or name in kept else name] = column
+        kept[free_name(name, COLUMNS | kept.keys())] = column
     return pa.table(kept)
+
+
+def free_name(name: str, taken: Set[str]) -> str:
+    """Returns a name for a column of a given file: with `given_` before it, as often as names are taken."""
+    return free_name(f"given_{name}", taken) if name in taken else name

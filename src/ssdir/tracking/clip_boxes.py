@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssdir.data.frame_names import frame_name, split_frame_name
+from ssdir.data.readers.motchallenge.lines import read_mot_boxes
 from ssdir.data.video import FrameSource, ImageFrames
 from ssdir.encoding.options import BoxFile
 from ssdir.encoding.placed_boxes import PlacedBoxes, boxes_of, place
@@ -22,11 +23,9 @@ from ssdir.inference.files import ImageBatch
 from ssdir.object_table import TRACK, VISIBLE
 from ssdir.objects import Objects
 from ssdir.storage import Location, absolute
-from ssdir.store.box_files import BOX_ROW, NO_CLASS, BoxTable, read_boxes
+from ssdir.store.box_files import BOX_ROW, NO_CLASS, BoxTable, free_name, read_boxes
 
 MOT_SUFFIX = ".txt"
-_FEWEST, _CONFIDENCE = 6, 6
-"""Fewest numbers of a line of MOTChallenge's text: frame, id, left, top, width, height; then the confidence."""
 
 
 @dataclass(eq=False)
@@ -37,26 +36,31 @@ class ClipBoxes:
         placed: the boxes by frame.
         refused: reasons for boxes that were not encoded so far, the first few.
         num_refused: number of these boxes.
+        unread: the frames with boxes that were not encoded so far.
     """
 
     placed: PlacedBoxes
     refused: list[str] = field(default_factory=list)
     num_refused: int = 0
+    unread: set[Location] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unread = {*self.placed.rows}
 
     @classmethod
     def read(cls, file: BoxFile, clip: FrameSource) -> Self:
         """Reads a file of boxes.
 
         Args:
-            file: `.txt` in MOTChallenge's format, whose frames count from 1; or a file that `read_boxes` reads,
-                whose images are named as frames are: a path, or `clip.mp4#frame=12`.
+            file: `.txt` in MOTChallenge's format, whose frames are those of `FrameSource.number`; or a file that
+                `read_boxes` reads, whose images are named as frames are: a path, or `clip.mp4#frame=12`.
             clip: the clip.
 
         Raises:
             InputError: as `read_boxes` and `place`; if a line of text is not of the format.
         """
         if file.path.suffix.lower() == MOT_SUFFIX:
-            table = read_mot_boxes(file.path, clip)
+            table = _read_mot(file.path, clip)
         else:
             table = read_boxes(file.path, file.annotations, file.unit)
         placed = place(table, _frames(clip, table))
@@ -81,18 +85,24 @@ class ClipBoxes:
     @property
     def _given(self) -> pa.Table:
         given = self.placed.table.given
-        names = [f"given_{name}" if name in (TRACK, VISIBLE) else name for name in given.column_names]
+        taken = {*given.column_names, TRACK, VISIBLE}
+        names = [free_name(name, taken) if name in (TRACK, VISIBLE) else name for name in given.column_names]
         return given.rename_columns(names)
 
     def of(self, batch: ImageBatch) -> tuple[Objects, pa.Table]:
         """Returns the boxes of a batch of frames, with scores and labels, and their further columns."""
         objects, rows, refused = boxes_of(self.placed, batch)
+        self.unread.difference_update(batch.paths)
         self.num_refused += len(refused)
         self.refused = (self.refused + [box.reason for box in refused])[:1]
         return objects, self._given.take(pa.array(rows))
 
-    def warn_of_refused(self) -> int:
-        """Warns of the boxes that were not encoded, and returns their number."""
+    def warn_of_left_out(self) -> int:
+        """Warns, at the end of the clip, of boxes that were not encoded; returns the number of those refused."""
+        if self.unread:
+            table, frames = self.placed.table, counted(len(self.unread), "frame")
+            first = quote(min(map(str, self.unread)))
+            _warn(f"'{table.source}' has boxes of {frames} that were not read, left out: {first} ...")
         if self.num_refused:
             boxes = counted(self.num_refused, "box", "boxes")
             _warn(f"{boxes} of '{self.placed.table.source}' left out, such as {self.refused[0]}")
@@ -118,70 +128,49 @@ def _named(video: Location, number: int) -> Location:
     return Path(name) if isinstance(video, Path) else name
 
 
-def read_mot_boxes(path: Path, clip: FrameSource) -> BoxTable:
-    """Reads boxes in MOTChallenge's text format: frame, id, left, top, width, height, confidence, …
+def _read_mot(path: Path, clip: FrameSource) -> BoxTable:
+    """Reads boxes in MOTChallenge's text format.
 
     Confidences outside [0, 1], as those of margins, are scaled to it; -1 alone means that there are none.
 
-    Args:
-        path: the file.
-        clip: the clip, whose first frame has the number 1.
-
     Raises:
-        InputError: if the file is missing or empty, or a line is not of the format.
+        InputError: as `read_mot_boxes`; if there are no boxes, or frames count from 0.
     """
-    if not path.is_file():
-        raise InputError(f"boxes '{path}' is {'a folder, not a file' if path.is_dir() else 'not there'}")
-    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
-    if not lines:
+    boxes = read_mot_boxes(path)
+    count = len(boxes.frame)
+    if not count:
         raise InputError(f"boxes '{path}' is empty")
-    rows = [_numbers(line, number, path) for number, line in enumerate(lines, 1)]
-    values = np.array([row[:_FEWEST] for row in rows])
-    names = _frame_names(values[:, 0].astype(np.int64), clip)
-    corners = np.concatenate([values[:, 2:4], values[:, 2:4] + values[:, 4:6]], axis=1)
+    if not boxes.frame.all():
+        raise InputError(f"{path}: line {boxes.line[boxes.frame == 0][0]} has frame 0, but frames count from 1")
     return BoxTable(
         source=path,
-        images=names,
-        boxes=corners,
+        images=_frame_names(boxes.frame.tolist(), clip),
+        boxes=boxes.boxes_px,
         unit="pixels",
-        scores=_scores(rows, path),
-        labels=np.zeros(len(rows), dtype=np.int64),
+        scores=_scores(boxes.conf, path),
+        labels=np.zeros(count, dtype=np.int64),
         class_names=[NO_CLASS],
-        given=pa.table({BOX_ROW: pa.array(np.arange(len(rows)))}),
-        sizes=np.zeros((len(rows), 2), dtype=np.int64),
+        given=pa.table({BOX_ROW: pa.array(np.arange(count))}),
+        sizes=np.zeros((count, 2), dtype=np.int64),
     )
 
 
-def _numbers(line: str, number: int, path: Path) -> list[float]:
-    try:
-        row = [float(text) for text in line.replace(",", " ").split()]
-    except ValueError:
-        row = []
-    if len(row) < _FEWEST or not np.isfinite(row[:_FEWEST]).all() or row[0] < 1 or row[0] % 1:
-        raise InputError(
-            f"line {number} of '{path}' is not in MOTChallenge's format (frame, id, left, top, width, height, "
-            f"confidence; frames count from 1): {quote(line)}"
-        )
-    return row
-
-
-def _scores(rows: Sequence[Sequence[float]], path: Path) -> NDArray[np.float32]:
-    scores = np.array([row[_CONFIDENCE] if len(row) > _CONFIDENCE else -1.0 for row in rows])
-    low, high = float(scores.min()), float(scores.max())
-    if low == high == -1 or not np.isfinite(scores).all():
-        return np.ones(len(rows), np.float32)
+def _scores(confidences: NDArray[np.float64], path: Path) -> NDArray[np.float32]:
+    low, high = float(confidences.min()), float(confidences.max())
+    if low == high == -1:
+        return np.ones(len(confidences), np.float32)
     if low < 0 or high > 1:
         _warn(f"confidences of '{path}' reach from {low:g} to {high:g}: they are scaled to 0 … 1")
-        scores = (scores - low) / (high - low) if high > low else np.ones(len(rows))
-    return scores.astype(np.float32)
+        confidences = (confidences - low) / (high - low) if high > low else np.ones(len(confidences))
+    return confidences.astype(np.float32)
 
 
-def _frame_names(numbers: NDArray[np.int64], clip: FrameSource) -> list[str]:
-    """Returns the name of each frame, counted from 1; frames that a folder doesn't have keep their number."""
+def _frame_names(numbers: Sequence[int], clip: FrameSource) -> list[str]:
+    """Returns the names of frames by their numbers in MOTChallenge's text; those not there keep their number."""
     if not isinstance(clip, ImageFrames):
-        return [frame_name(absolute(clip.location), number - 1) for number in numbers.tolist()]
-    files = [str(file) for file in clip.files]
-    return [files[number - 1] if number <= len(files) else f"frame {number}" for number in numbers.tolist()]
+        return [frame_name(absolute(clip.location), number - 1) for number in numbers]
+    names = {clip.number(index): str(file) for index, file in enumerate(clip.files)}
+    return [names.get(number, f"frame {number}") for number in numbers]
 
 
 def _warn(text: str) -> None:

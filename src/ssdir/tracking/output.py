@@ -18,6 +18,7 @@ from ssdir.outputs import atomic_file, claim
 from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
+    from ssdir.data.video import FrameSource
     from ssdir.tracking.track import TrackedFrame
 
 TABLE_SUFFIXES, MOT_SUFFIXES, VIDEO_SUFFIXES = (".parquet",), (".txt",), (".mp4", ".mkv", ".mov")
@@ -33,7 +34,8 @@ class TrackFiles:
     Attributes:
         table: `.parquet`, a row per object: the columns of `ObjectWriter`, then `TRACK_COLUMNS`. `image` is
             the name of the frame, and `image_index` its number.
-        mot: `.txt`, MOTChallenge's format: frame (from 1), track, left, top, width, height, score, -1, -1, -1.
+        mot: `.txt`, MOTChallenge's format: frame (see `FrameSource.number`), track, left, top, width, height,
+            score, -1, -1, -1.
         video: `.mp4`, `.mkv` or `.mov`: the frames with the boxes, tracks and paths of objects.
         force: replace existing files.
     """
@@ -75,9 +77,9 @@ class TrackWriters:
 
     Args:
         files: the files.
+        clip: the clip, for its frame rate and the numbers of its frames.
         identity: the model, for the table.
         further: further columns of the table, see `TrackedFrame.given`.
-        frame_rate: frames per second of the clip, if known.
 
     Raises:
         InputError: as `atomic_file`.
@@ -86,11 +88,11 @@ class TrackWriters:
     def __init__(
         self,
         files: TrackFiles,
+        clip: FrameSource,
         identity: Identity | None = None,
         further: pa.Schema | None = None,
-        frame_rate: float | None = None,
     ) -> None:
-        self._files, self._identity, self._further, self._frame_rate = files, identity, further, frame_rate
+        self._files, self._clip, self._identity, self._further = files, clip, identity, further
         self._writers: list[_Writer] = []
         self._stack = ExitStack()
 
@@ -110,11 +112,11 @@ class TrackWriters:
             if "table" in made and self._identity is not None:
                 self._writers.append(_TableWriter(made["table"], self._identity, self._further))
             if "mot" in made:
-                self._writers.append(_MotWriter(made["mot"]))
+                self._writers.append(_MotWriter(made["mot"], self._clip))
             if "video" in made:
                 from ssdir.tracking.annotated_video import AnnotatedVideo
 
-                self._writers.append(AnnotatedVideo(made["video"], self._frame_rate))
+                self._writers.append(AnnotatedVideo(made["video"], self._clip.frame_rate))
             for writer in self._writers:
                 stack.enter_context(writer)
             self._stack = stack.pop_all()
@@ -176,13 +178,13 @@ class _TableWriter:
 class _MotWriter:
     """Writes MOTChallenge's text."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, clip: FrameSource) -> None:
+        self._path, self._clip = path, clip
         self._file: TextIO | None = None
 
     def write(self, frame: TrackedFrame) -> None:
         assert self._file is not None
-        self._file.writelines(mot_lines(frame.index, frame.objects, frame.size))
+        self._file.writelines(mot_lines(self._clip.number(frame.index), frame.objects, frame.size))
 
     def __enter__(self) -> Self:
         self._file = self._path.open("w", encoding="utf-8", newline="\n")
@@ -195,11 +197,11 @@ class _MotWriter:
             self._file.close()
 
 
-def mot_lines(index: int, objects: Objects, size: tuple[int, int]) -> list[str]:
+def mot_lines(number: int, objects: Objects, size: tuple[int, int]) -> list[str]:
     """Returns the lines of one frame in MOTChallenge's text format.
 
     Args:
-        index: number of the frame, from 0; the format counts from 1.
+        number: of the frame, see `FrameSource.number`.
         objects: its M objects, with `track_id`.
         size: its (height, width) in pixels.
     """
@@ -208,6 +210,6 @@ def mot_lines(index: int, objects: Objects, size: tuple[int, int]) -> list[str]:
     scores = [1.0] * len(objects) if objects.scores is None else objects.scores.tolist()
     rows = zip(objects.track_id.tolist(), objects.boxes_px(size).tolist(), scores, strict=True)
     return [
-        f"{index + 1},{track},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+        f"{number},{track},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
         for track, (x1, y1, x2, y2), score in rows
     ]

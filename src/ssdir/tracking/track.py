@@ -265,12 +265,12 @@ def track_clip(
         encoder, clip, options, boxes=placed, batch_size=batch_size, keep_pixels=keep, name=name
     )
     further = None if placed is None else placed.schema
-    with TrackWriters(outputs, identity, further, clip.frame_rate) as writers:
+    with TrackWriters(outputs, clip, identity, further) as writers:
         for frame in stream:
             writers.write(frame)
             frames, objects = frames + 1, objects + len(frame.objects)
             if frame.objects.track_id is not None:
                 ids.update(frame.objects.track_id.tolist())
             on_progress(frames, max(frames, clip.length or 0))
-    skipped = 0 if placed is None else placed.warn_of_refused()
+    skipped = 0 if placed is None else placed.warn_of_left_out()
     return Tracked(frames, objects, len(ids), skipped, encoder.device_name)

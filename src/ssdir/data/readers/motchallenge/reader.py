@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.clips import frame_rates_info
 from ssdir.data.folders import find_folder, visible
+from ssdir.data.frame_names import frame_numbers
 from ssdir.data.image_files import is_image_name
 from ssdir.data.images import image_size
 from ssdir.data.readers.faults import Faults, note_if_any
@@ -233,14 +234,10 @@ def _with_numbers(path: Path) -> list[tuple[int, str]]:
 
 def _frame_numbers(frames: Sequence[Path], boxes: MotBoxes) -> tuple[list[int], list[str]]:
     """Returns the number of each frame in gt.txt: that of its name, else its place from 1; and notes."""
-    stems = [path.stem for path in frames]
-    if not all(stem.isdecimal() for stem in stems):
-        return list(range(1, 1 + len(frames))), []
-    numbers, notes = [int(stem) for stem in stems], []
-    if len({*numbers}) < len(numbers):
-        raise InputError(f"'{frames[0].parent}' has two images of one frame, such as {numbers[0]}: keep one")
-    if numbers[0] == 0 and not (boxes.frame == 0).any():
-        numbers = [number + 1 for number in numbers]
+    numbers, notes = frame_numbers(frames, from_zero=bool((boxes.frame == 0).any())), list[str]()
+    if not all(path.stem.isdecimal() for path in frames):
+        return numbers, notes
+    if numbers[0] != int(frames[0].stem):
         notes.append(f"images are numbered from 0, and taken for frames from 1 ('{frames[0].name}')")
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:
