@@ -11,8 +11,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -306,18 +306,19 @@ def new_file(location: Location) -> Iterator[Path]:
             filesystem.put_file(str(temporary), path)
 
 
-def remove_folder(folder: Location) -> None:
-    """Removes a folder with all that is in it.
+def remove(locations: Sequence[Location]) -> None:
+    """Removes files, and folders with all that is in them, of one storage; what is not there is passed over.
 
     Raises:
-        InputError: if it can't be removed; for more see `exists`.
+        InputError: if one can't be removed; for more see `exists`.
     """
-    with explaining(folder, "removed"):
-        if isinstance(folder, Path):
-            shutil.rmtree(folder)
-        else:
-            filesystem, path = filesystem_of(folder)
-            filesystem.rm(path, recursive=True)
+    for path in locations:
+        if isinstance(path, Path):
+            with explaining(path, "removed"):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    if elsewhere := [filesystem_of(location) for location in locations if isinstance(location, str)]:
+        with explaining(locations[0], "removed"), suppress(FileNotFoundError):
+            elsewhere[0][0].rm([path for _, path in elsewhere], recursive=True)
 
 
 def _uri_in(uri: str, path: str, name: str) -> str:

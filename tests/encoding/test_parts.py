@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -195,6 +196,66 @@ def test_another_encoding_is_not_overwritten(
     assert read_stored(out).table == before
     encode_images(str(model), paths, out, options, boxes, force=True)
     assert read_stored(out).table != before or change == "parts"
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "parts"])
+def test_force_begins_anew(
+    name: str, tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that have changed since a part of them was written are encoded as they are now."""
+    path = out / name
+    encode_images(str(tiny_model_dir), [images], path, IN_PARTS)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        with pytest.warns(InputWarning, match=r"without --force.* goes on"), pytest.raises(KeyboardInterrupt):
+            encode_images(str(tiny_model_dir), [images], path, IN_PARTS, force=True)
+    (images / "0.png").write_bytes((images / "2.png").read_bytes())
+    encode_images(str(tiny_model_dir), [images], path, IN_PARTS, force=True)
+    assert str(images / "0.png") not in read_stored(path).table["image"].to_pylist()
+    assert os.listdir(out) == [name]
+
+
+def test_force_removes_nothing_else(tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table) -> None:
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    link = out.with_name("link")
+    link.symlink_to(out, target_is_directory=True)
+    (out / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="does not exist"):
+        encode_images(str(tiny_model_dir), [images / "typo"], link, IN_PARTS, force=True)
+    damaged = images.with_name("list.txt")
+    damaged.write_text(f"{images}/0.png\n\0\n")
+    with pytest.raises(InputError, match=r"not UTF-8 text \(line 2\)"):
+        encode_images(str(tiny_model_dir), [damaged], link, IN_PARTS, force=True)
+    assert read_stored(out).table == undisturbed
+    encode_images(str(tiny_model_dir), [images / "0.png"], link, IN_PARTS, force=True)
+    assert read_info(link).images_seen == 1
+    assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_a_killed_process_has_left_does_not_block_the_folder(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table
+) -> None:
+    out.mkdir()
+    (out / ".0123abcd-_encoding.json").write_text("{")
+    assert encoded_rows(tiny_model_dir, images, out) == undisturbed
+    assert ".0123abcd-_encoding.json" not in files_in(out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks files in another way")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(
+    code: int,
+    tiny_model_dir: Path,
+    images: Path,
+    out: Path,
+    undisturbed: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_lock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    assert encoded_rows(tiny_model_dir, images, out) == undisturbed
 
 
 def test_a_part_that_is_there_is_not_encoded_again(tiny_model_dir: Path, images: Path, out: Path) -> None:

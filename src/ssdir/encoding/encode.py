@@ -22,8 +22,8 @@ from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
 from ssdir.inference.files import Encoder, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.outputs import checksum, claim
-from ssdir.storage import Location, absolute, exists, pure_path, remove_folder, to_location
-from ssdir.store.folder import missing_parts, numbered_files, remove_unfinished
+from ssdir.storage import Location, absolute, exists, pure_path, remove, to_location
+from ssdir.store.folder import missing_parts, numbered_files, unfinished_files
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
 from ssdir.store.skipped import stream_skipped
@@ -97,7 +97,7 @@ def encode_images(
         out: a file that ends in `.parquet`; or a folder, which keeps the parts as files.
         options: how to encode.
         boxes: boxes to encode instead of detecting any.
-        force: replace an existing file or folder of objects.
+        force: begin anew: replace an existing file or folder of objects, and parts of an interrupted call.
         on_progress: called with (images done, all images).
         workers: encode by Ray's workers instead of this process.
 
@@ -125,14 +125,12 @@ def encode_images(
         boxes=None if boxes is None else _digest(boxes),
         exported=f"{checksum(Path(model)):08x}" if _is_exported(model) else None,
     )
-    if force and not is_file:
-        remove_encoding(folder)
     with _removed_if_empty(folder, options), ExitStack() as stack:
         stack.enter_context(alone_in(folder, waits=not is_file))
         job = open_job(folder, request, options, placed, force)
         if not is_file:  # Other processes may encode other shares.
             stack.close()
-        stack.enter_context(_saying_what_is_kept(job))
+        stack.enter_context(_saying_what_is_kept(job, out if force else None))
         _run(job, model, encoder, on_progress, workers)
         encoded = _outcome(job, encoder.device_name if workers is None else BY_RAY)
         if is_file:
@@ -198,23 +196,30 @@ def _removed_if_empty(folder: Location, options: EncodeOptions) -> Iterator[None
     except BaseException:
         with suppress(InputError, OSError):
             if is_new and options.share == (1, 1) and not numbered_files(folder):
-                if exists(folder):
-                    remove_folder(folder)
+                remove([folder])
                 for parent in missing:
                     parent.rmdir()
         raise
 
 
 @contextmanager
-def _saying_what_is_kept(job: EncodingJob) -> Iterator[None]:
-    """Warns, when the block raises, how many parts the same command need not encode again."""
+def _saying_what_is_kept(job: EncodingJob, replaced: Location | None) -> Iterator[None]:
+    """Warns, when the block raises, how many parts the same command need not encode again.
+
+    Args:
+        job: the job.
+        replaced: the output that `--force` replaces; None without it.
+    """
     try:
         yield
     except BaseException:
         with suppress(InputError):
             if written := len(numbered_files(job.folder)):
                 parts = counted(job.manifest.parts, "part")
-                _warn(f"{written} of {parts} are kept in '{job.folder}': the same command goes on from there")
+                how = "" if replaced is None else " without --force"
+                if replaced is not None and replaced != job.folder and exists(replaced):
+                    how += f", once '{replaced}' is moved away,"
+                _warn(f"{written} of {parts} are kept in '{job.folder}': the same command{how} goes on from there")
         raise
 
 
@@ -236,7 +241,7 @@ def _outcome(job: EncodingJob, device: str) -> Encoded:
         if not seen:
             remove_encoding(job.folder)
             raise InputError(none_readable(given, reasons[0]))
-        remove_unfinished(job.folder)
+        remove(unfinished_files(job.folder))
     return Encoded(seen, objects, given - seen, boxes, reasons, missing, device)
 
 

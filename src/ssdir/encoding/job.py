@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +16,19 @@ from ssdir.errors import InputError
 from ssdir.formatting import counted, quote
 from ssdir.identity import Identity, comparable
 from ssdir.outputs import claim
-from ssdir.storage import Location, exists, is_folder, join, list_files, pure_path, remove_folder
+from ssdir.storage import Location, exists, is_folder, join, list_files, pure_path, remove
 from ssdir.store.folder import (
     FORMAT,
     IMAGES,
+    MANIFEST,
+    SKIPPED,
     EncodingManifest,
     EncodingOptions,
     missing_parts,
+    numbered_files,
     part_name,
     read_manifest,
+    unfinished_files,
     write_manifest,
 )
 
@@ -100,32 +104,37 @@ def open_job(
         request: model, images and boxes.
         options: how to encode.
         placed: the request's boxes by image file.
-        force: replace another encoding that is there.
+        force: begin anew, in place of any encoding that is there.
 
     Raises:
         InputError: if the folder holds something else, or (without `force`) the encoding of another model, of
             other images, or with other options.
     """
-    existing = read_manifest(folder)
+    existing = None if force else read_manifest(folder)
     if existing is None:
         return EncodingJob(folder, _begin(folder, request, options), options, placed)
-    images = ListDigest(request.images())
-    for _ in images.groups():
-        pass
-    difference = _difference(existing, _manifest(request, options, images))
-    if difference is None:
-        return EncodingJob(folder, existing, options, placed)
-    if not force:
+    difference = _difference(existing, _manifest(request, options, _digest_images(request)))
+    if difference is not None:
         raise InputError(
             f"'{folder}' holds an encoding {difference}: repeat that command to continue it, choose another "
             "output, or start anew with --force"
         )
-    remove_encoding(folder)
-    return open_job(folder, request, options, placed)
+    return EncodingJob(folder, existing, options, placed)
+
+
+def _digest_images(request: EncodingRequest) -> ListDigest:
+    """Reads the list of the images to its end."""
+    images = ListDigest(request.images())
+    for _ in images.groups():
+        pass
+    return images
 
 
 def _begin(folder: Location, request: EncodingRequest, options: EncodeOptions) -> EncodingManifest:
-    """Writes the list of images and the manifest into an unused folder."""
+    """Writes the list of images and the manifest into a folder, in place of an encoding that is there."""
+    if exists(join(folder, MANIFEST)):
+        _digest_images(request)  # A fault in the list must not remove a finished encoding.
+        _clear(folder)
     images = ListDigest(request.images())
     write_image_list(join(folder, IMAGES), images)
     manifest = _manifest(request, options, images)
@@ -152,15 +161,19 @@ def _manifest(request: EncodingRequest, options: EncodeOptions, images: ListDige
 
 
 def remove_encoding(folder: Location) -> None:
-    """Removes a folder that holds an encoding, or the beginning of one, if it is there.
+    """Removes an encoding, and its folder unless there is anything else in it."""
+    _clear(folder)
+    if isinstance(folder, Path):
+        remove([folder / LOCK])
+        with suppress(OSError):
+            folder.rmdir()
 
-    Raises:
-        InputError: if it holds something else.
-    """
-    if is_folder(folder):
-        if read_manifest(folder) is None:
-            _check_unused(folder)
-        remove_folder(folder)
+
+def _clear(folder: Location) -> None:
+    """Removes what encoding writes into a folder, except for its lock."""
+    remove([*numbered_files(folder).values(), *unfinished_files(folder), join(folder, SKIPPED)])
+    remove([join(folder, MANIFEST)])  # after the parts, which belong to nothing without it
+    remove([join(folder, IMAGES)])
 
 
 @contextmanager
@@ -174,29 +187,35 @@ def alone_in(folder: Location, waits: bool) -> Iterator[None]:
     Raises:
         InputError: if there is no such folder and it can't be made; if another process is in such a block.
     """
-    if exists(folder) and not is_folder(folder):
-        raise InputError(f"output '{folder}' is a file: choose a folder, or a name that ends in .parquet")
-    if exists(folder) and read_manifest(folder) is None:
+    if exists(folder):
+        if not is_folder(folder):
+            raise InputError(f"output '{folder}' is a file: choose a folder, or a name that ends in .parquet")
         _check_unused(folder)
     if not isinstance(folder, Path):  # Other storages have no locks; parts that are written twice are the same.
         yield
         return
     claim(folder, force=True)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=-1 if waits else 0)
     try:
-        with FileLock(folder / LOCK, timeout=-1 if waits else 0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(f"'{folder}' is being written by another process: wait for its end") from None
+    except OSError:  # Not every network file system has locks.
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_unused(folder: Location) -> None:
-    """Refuses a folder that holds more than the beginning of an encoding."""
-    if isinstance(folder, Path):
-        others = sorted(path.name for path in folder.iterdir() if path.name not in (IMAGES, LOCK))
-    else:
-        others = [pure_path(file).name for file in list_files(folder)]
-    if others:
+    """Refuses a folder that holds something, but neither an encoding nor the beginning of one."""
+    files = [*folder.iterdir()] if isinstance(folder, Path) else list_files(folder)
+    ours = {IMAGES, LOCK, *(pure_path(file).name for file in unfinished_files(folder))}
+    others = sorted({pure_path(file).name for file in files} - ours)
+    # Another process may have begun an encoding here since the files were listed.
+    if others and not exists(join(folder, MANIFEST)):
         raise InputError(
             f"output '{folder}' holds files that are no encoding, such as {quote(others[0])}: choose another"
         )

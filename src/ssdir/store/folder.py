@@ -13,7 +13,6 @@ Names that begin with `_` are ignored by pandas, Arrow, Spark and Ray, which rea
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -28,8 +27,8 @@ from ssdir.storage import Location, is_file, join, list_files, pure_path, read_b
 FORMAT = 1
 MANIFEST, IMAGES, SKIPPED = "_encoding.json", "_images", "_skipped"
 
-_UNFINISHED = re.compile(r"\.[0-9a-f]{8}-part-[0-9]{7,}\.parquet")
-"""Names that parts have while they are written, see `atomic_file`."""
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}-(part-[0-9]{7,}\.parquet|_encoding\.json)")
+"""Names that parts and the manifest have while they are written, see `atomic_file`."""
 _PART = re.compile(r"part-([0-9]{7,})\.parquet")
 
 
@@ -119,8 +118,6 @@ def missing_parts(folder: Location, manifest: EncodingManifest) -> list[int]:
     return [number for number in range(manifest.parts) if number not in written]
 
 
-def remove_unfinished(folder: Location) -> None:
-    """Removes what killed processes have left of parts; only for a folder that has all of them."""
-    for file in list_files(folder):
-        if isinstance(file, Path) and _UNFINISHED.fullmatch(file.name):
-            file.unlink(missing_ok=True)
+def unfinished_files(folder: Location) -> list[Location]:
+    """Lists the files of a folder that are being written, and those that killed processes have left."""
+    return [file for file in list_files(folder) if _UNFINISHED.fullmatch(pure_path(file).name)]
