@@ -17,7 +17,7 @@ from ssdir.cli import app
 from ssdir.data.images import read_image
 from ssdir.data.orientation import fit_to_annotation, fit_to_picture
 from ssdir.encoding.placed_boxes import place
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.storage import Location
 from ssdir.store.box_columns import CENTRE, XYXY
 from ssdir.store.box_files import BoxTable, read_boxes
@@ -375,6 +375,28 @@ def test_names_mean_the_file_whose_path_ends_with_them() -> None:
         place(boxes_of("1.png"), files)
     with pytest.raises(InputError, match="name it in one way"):
         place(boxes_of("2.png", "two/2.png"), files)
+
+
+def test_whole_paths_mean_another_file_only_where_images_have_moved(tmp_path: Path) -> None:
+    train, val, gone = (tmp_path / name / "0.png" for name in ("train", "val", "gone"))
+    for path in (train, val):
+        path.parent.mkdir()
+        path.touch()
+    assert place(boxes_of(str(train), str(val)), [val]).rows.keys() == {val}
+    with pytest.raises(InputError, match=r"none of the 1 images"):
+        place(boxes_of(str(train)), [val])
+    with pytest.warns(InputWarning, match=r"1 image elsewhere.*gone/0\.png' on '.*val/0\.png'"):
+        placed = place(boxes_of(str(gone)), [val, val])
+    assert (list(placed.rows), placed.without) == ([val], [])
+    placed = place(boxes_of(str(gone), str(val)), [val])
+    assert placed.rows[val].tolist() == [1]
+    assert placed.unknown == [str(gone)]
+
+
+def test_equal_names_mean_the_same_file(tmp_path: Path) -> None:
+    files: list[Location] = ["https://host/a.jpg?size=2", tmp_path / "a b.png", tmp_path / "x\\c.png"]
+    names = ("https://host/a.jpg?size=2", f"{tmp_path.as_uri()}/a%20b.png", "x\\c.png")
+    assert place(boxes_of(*names), files).rows.keys() == set(files)
 
 
 def test_names_mean_uris_as_they_mean_paths() -> None:

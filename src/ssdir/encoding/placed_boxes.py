@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from ssdir.console import Advance, no_progress
+from ssdir.data.frame_names import file_of
 from ssdir.data.orientation import fit_to_picture
 from ssdir.data.readers.file_names import is_whole_path, path_parts
-from ssdir.errors import InputError
-from ssdir.formatting import quote
+from ssdir.errors import InputError, InputWarning
+from ssdir.formatting import counted, quote
 from ssdir.inference.files import READERS, EncodedBatch, ImageBatch, RefusedBox, read_image_batches
 from ssdir.inference.given_boxes import clip_boxes
 from ssdir.inference.predictor import Predictor
@@ -50,59 +53,88 @@ def place(table: BoxTable, files: Sequence[Location]) -> PlacedBoxes:
     """Finds the image file of each box.
 
     A name or relative path means the one file whose path ends with it, in slashes or backslashes; an absolute
-    path or URI means that file or, if the images have moved, the file of the same name.
+    path or URI means that file. If it isn't among the files and there is no such file any more, the images have
+    moved: then it means the file of the same name, unless another name means that one; an `InputWarning` says so.
 
     Raises:
         InputError: if a name means several files, several names mean one file, or no name means any file.
     """
+    known = dict.fromkeys(map(absolute, files))
     by_name: dict[str, list[Location]] = defaultdict(list)
-    for file in files:
-        by_name[pure_path(file).name].append(file)
+    for file in known:
+        by_name[_last_part(file)].append(file)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(table.images):
         rows[image].append(row)
     imageless = rows.pop("", [])
+    direct = {image: _files_named(image, known, by_name) for image in rows}
+    taken = {file for found in direct.values() for file in found}
     named: dict[Location, str] = {}
-    unknown = []
-    for image in rows:
-        match = _file_of(image, by_name[_last_part(image)], table.source)
-        if match is None:
+    unknown, moved = list[str](), list[Location]()
+    for image, found in direct.items():
+        if has_moved := not found and _may_have_moved(image):
+            candidates = by_name[_last_part(to_location(image))]
+            found = [] if taken.issuperset(candidates) else candidates
+        if not found:
             unknown.append(image)
-        elif match in named:
+            continue
+        if len(found) > 1:
             raise InputError(
-                f"{quote(named[match])} and {quote(image)} of '{table.source}' are both '{match}': "
+                f"{quote(image)} of '{table.source}' may be '{found[0]}' or '{found[1]}': "
+                "name it with its folder, or give one of them"
+            )
+        if found[0] in named:
+            raise InputError(
+                f"{quote(named[found[0]])} and {quote(image)} of '{table.source}' are both '{found[0]}': "
                 "name it in one way"
             )
-        else:
-            named[match] = image
+        named[found[0]] = image
+        moved += found if has_moved else []
+    if moved:
+        _warn_of_moved(table, [named[file] for file in moved], moved[0])
     if not named:
         raise InputError(
             f"none of the {len(rows)} images of '{table.source}' is among the images given, such as '{files[0]}': "
             f"the first is {quote(unknown[0])}"
         )
-    placed = {file: np.asarray(rows[image], dtype=np.int64) for file, image in named.items()}
+    placed = {
+        file: np.asarray(rows[named[at]], dtype=np.int64) for file in files if (at := absolute(file)) in named
+    }
     return PlacedBoxes(table, placed, unknown, imageless, [file for file in files if file not in placed])
 
 
-def _last_part(image: str) -> str:
-    return next(reversed(path_parts(image)), "")
+def _parts(location: Location) -> tuple[str, ...]:
+    return path_parts(str(pure_path(location)))
 
 
-def _file_of(image: str, candidates: list[Location], source: Path) -> Location | None:
-    full = {file: absolute(file) for file in candidates}
+def _last_part(location: Location) -> str:
+    return next(reversed(_parts(location)), "")
+
+
+def _files_named(image: str, known: Container[Location], by_name: Mapping[str, list[Location]]) -> list[Location]:
+    """Returns the files that an image's name means where it is, each as its absolute location."""
     meant = absolute(to_location(image))
-    exact = [file for file, location in full.items() if location == meant]
+    if meant in known:
+        return [meant]
     if is_whole_path(image) or is_uri(image):
-        found = exact or candidates
-    else:
-        parts = path_parts(image)
-        found = exact or [file for file, at in full.items() if pure_path(at).parts[-len(parts) :] == parts]
-    if len(found) > 1:
-        raise InputError(
-            f"{quote(image)} of '{source}' may be '{found[0]}' or '{found[1]}': "
-            "name it with its folder, or give one of them"
-        )
-    return found[0] if found else None
+        return []
+    parts = path_parts(image)
+    return [file for file in by_name.get(_last_part(meant), ()) if _parts(file)[-len(parts) :] == parts]
+
+
+def _may_have_moved(image: str) -> bool:
+    """Returns whether a name that means no given file is a whole one, and of no file that is there."""
+    meant = to_location(image)
+    is_there = isinstance(meant, Path) and os.path.lexists(file_of(meant))
+    return (is_whole_path(image) or is_uri(image)) and not is_there
+
+
+def _warn_of_moved(table: BoxTable, images: list[str], file: Location) -> None:
+    message = (
+        f"'{table.source}' names {counted(len(images), 'image')} elsewhere, whose boxes are put on the given "
+        f"images of the same names: those of {quote(images[0])} on '{file}' ..."
+    )
+    warnings.warn(message, InputWarning, stacklevel=3)
 
 
 def encode_placed_boxes(
