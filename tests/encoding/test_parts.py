@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,15 +23,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import files_in, ok, refused
+from ssdir import outputs
 from ssdir.encoding.encode import encode_images
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.options import BoxFile, EncodeOptions
-from ssdir.encoding.part import PartEncoder, PartSummary
+from ssdir.encoding.part import PartEncoder
 from ssdir.errors import InputError, InputWarning
 from ssdir.store.folder import missing_parts, part_name, read_manifest
 from ssdir.store.info import read_info
 from ssdir.store.objects_file import read_objects, read_stored
 from ssdir.store.skipped import read_skipped
+from ssdir.store.writer import ObjectWriter
 
 IN_PARTS = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=3)
 
@@ -61,11 +65,11 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, error: BaseException
     """Has encoding stop after some parts; returns the list of those that are encoded, which grows."""
     encode, encoded = PartEncoder.__call__, list[int]()
 
-    def stopping(self: PartEncoder, number: int, *rest: object) -> PartSummary:
+    def stopping(self: PartEncoder, number: int, *rest: object) -> None:
         if len(encoded) == parts:
             raise error
         encoded.append(number)
-        return encode(self, number)
+        encode(self, number)
 
     monkeypatch.setattr(PartEncoder, "__call__", stopping)
     return encoded
@@ -263,12 +267,50 @@ def test_a_part_that_is_there_is_not_encoded_again(tiny_model_dir: Path, images:
     manifest = read_manifest(out)
     assert manifest is not None
     before = (out / part_name(1)).stat()
-    summary = PartEncoder(EncodingJob(out, manifest, IN_PARTS))(1)
+    PartEncoder(EncodingJob(out, manifest, IN_PARTS))(1)
     assert (out / part_name(1)).stat() == before
-    info = read_info(out / part_name(1))
-    assert (summary.number, summary.images, summary.objects) == (1, info.images_seen, info.objects)
-    (out / part_name(1)).unlink()
-    assert PartEncoder(EncodingJob(out, manifest, IN_PARTS))(1) == summary
+
+
+def test_an_equal_command_may_finish_the_folder_first(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    (out / part_name(3)).rename(out / "written meanwhile")
+    write = ObjectWriter.__exit__
+
+    def end(self: ObjectWriter, *error: Any) -> None:
+        write(self, *error)
+        (out / "written meanwhile").rename(out / part_name(3))
+        for unfinished in out.glob(".*-part-*"):
+            unfinished.unlink()
+
+    monkeypatch.setattr(ObjectWriter, "__exit__", end)
+    assert encoded_rows(tiny_model_dir, images, out) == undisturbed
+
+
+def test_an_image_that_is_mended_is_no_longer_skipped(
+    tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the part of the damaged image is written."""
+    with monkeypatch.context() as patch:
+        patch.setattr("ssdir.outputs._put_file", full_disk_for(part_name(1)))
+        with pytest.warns(InputWarning, match="1 of 4 parts"), pytest.raises(InputError, match="the disk is full"):
+            encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    assert len(read_skipped(out)) == 1
+    (images / "4.png").write_bytes((images / "3.png").read_bytes())
+    encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    assert len(read_skipped(out)) == 0
+
+
+def full_disk_for(name: str) -> Callable[..., None]:
+    put = outputs._put_file
+
+    def put_file(new: Path, target: Path, *rest: Any) -> None:
+        if target.parent.name != "_skipped" and target.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(new, target, *rest)
+
+    return put_file
 
 
 def test_another_model_in_the_place_of_the_one_that_began(
@@ -297,11 +339,15 @@ def test_a_strict_encoding_goes_on_when_the_image_is_mended(
 
 
 def test_shares_make_up_the_whole(tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table) -> None:
-    for number, left in ((2, 3), (1, 1), (3, 0)):
-        share = EncodeOptions(batch_size=2, score_threshold=0.7, images_per_part=3, share=(number, 3))
+    objects = 0
+    for number, left, seen, skipped in ((2, 3, 2, 1), (1, 1, 4, 0), (3, 0, 3, 0)):
+        share = replace(IN_PARTS, share=(number, 3))
         encoded = encode_images(str(tiny_model_dir), [images], out, share)
         assert encoded.missing_parts == left
+        assert (encoded.images, encoded.skipped_images, len(encoded.reasons)) == (seen, skipped, skipped)
+        objects += encoded.objects
     assert read_stored(out).table == undisturbed
+    assert objects == undisturbed.num_rows
 
 
 def test_a_folder_of_something_else_is_refused(tiny_model_dir: Path, images: Path, out: Path) -> None:

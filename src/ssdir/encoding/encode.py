@@ -230,18 +230,22 @@ def _outcome(job: EncodingJob, device: str) -> Encoded:
         InputError: if no image could be read; then the encoding is removed.
     """
     missing = len(missing_parts(job.folder, job.manifest))
-    parts = [read_info(job.part(number)) for number in job.parts()] if missing else [read_info(job.folder)]
+    if missing:
+        parts = [read_info(job.part(number)).parts[0] for number in job.parts()]
+    else:
+        whole = read_info(job.folder)
+        parts = [whole.parts[number] for number in job.parts()]
+        if not whole.images_seen:
+            reason = next(stream_skipped(job.folder))["reason"][0].as_py()
+            remove_encoding(job.folder)
+            raise InputError(none_readable(job.manifest.images, reason))
+        remove(unfinished_files(job.folder))
     given = sum(len(job.manifest.images_of(number)) for number in job.parts())
-    seen, objects = sum(part.images_seen or 0 for part in parts), sum(part.objects for part in parts)
+    seen, objects = sum(part.images or 0 for part in parts), sum(part.objects for part in parts)
     boxes, reasons = 0, list[str]()
     for table in stream_skipped(job.folder, job.parts()):
         boxes += len(table) - table["box_row"].null_count
         reasons += table["reason"].slice(0, MOST_REASONS - len(reasons)).to_pylist()
-    if not missing:
-        if not seen:
-            remove_encoding(job.folder)
-            raise InputError(none_readable(given, reasons[0]))
-        remove(unfinished_files(job.folder))
     return Encoded(seen, objects, given - seen, boxes, reasons, missing, device)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from ssdir.console import Advance, no_progress
@@ -16,27 +15,11 @@ from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import READERS, EncodedBatch, Encoder, encode_files
 from ssdir.object_table import utf8
 from ssdir.storage import Location, is_file, new_file
-from ssdir.store.info import read_info
 from ssdir.store.skipped import write_skipped
 from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
     from ssdir.inference.predictor import Predictor
-
-
-@dataclass(frozen=True)
-class PartSummary:
-    """What a part holds.
-
-    Attributes:
-        number: the part's.
-        images: number of its images that could be read.
-        objects: number of their objects.
-    """
-
-    number: int
-    images: int
-    objects: int
 
 
 class PartEncoder:
@@ -59,7 +42,7 @@ class PartEncoder:
         if not comparable(self.encoder, job.manifest):
             raise InputError(f"'{model}' is not the model of '{job.folder}' any more: it has other weights")
 
-    def __call__(self, number: int, on_progress: Advance = no_progress) -> PartSummary:
+    def __call__(self, number: int, on_progress: Advance = no_progress) -> None:
         """Encodes a part, unless it is there already.
 
         Args:
@@ -70,13 +53,15 @@ class PartEncoder:
             InputError: if the part can't be written; as `encode_files`.
         """
         path = self.job.part(number)
-        if not is_file(path):
-            return self._encode(number, path, on_progress)
-        info = read_info(path)
-        assert info.images_seen is not None
-        return PartSummary(number, info.images_seen, info.objects)
+        if is_file(path):
+            return
+        try:
+            self._encode(number, path, on_progress)
+        except FileNotFoundError:  # An equal command has written the last part, and removed those unfinished.
+            if not is_file(path):
+                raise InputError(f"'{path}' was removed by another command while it was written") from None
 
-    def _encode(self, number: int, path: Location, on_progress: Advance) -> PartSummary:
+    def _encode(self, number: int, path: Location, on_progress: Advance) -> None:
         job, first = self.job, self.job.manifest.images_of(number).start
         manifest, skipped = job.manifest, list[dict[str, Any]]()
         further = None if job.placed is None else job.placed.table.given.schema
@@ -87,9 +72,7 @@ class PartEncoder:
                     numbers = [first + index for index in batch.indices]
                     later(writer.write, batch.objects, batch.paths, batch.sizes, batch.given, numbers)
                     skipped += _left_out(batch, first)
-            if skipped:  # Before the part appears, which says that all is done.
-                write_skipped(job.folder, number, skipped)
-        return PartSummary(number, writer.images_seen, writer.objects_written)
+            write_skipped(job.folder, number, skipped)  # Before the part appears, which says that all is done.
 
     def _batches(self, images: list[Location], on_progress: Advance) -> Iterator[EncodedBatch[Any]]:
         job, options = self.job, self.job.options

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.local import JobProgress
-from ssdir.encoding.part import PartEncoder, PartSummary
+from ssdir.encoding.part import PartEncoder
 from ssdir.encoding.ray_cluster import ray_cluster
 from ssdir.encoding.threads import limit_threads
 from ssdir.errors import InputError, InputWarning
@@ -182,12 +182,13 @@ class _Worker:
             return _Failure.of(error)
         return None
 
-    def encode(self, number: int) -> PartSummary | _Failure:
+    def encode(self, number: int) -> _Failure | None:
         """Encodes a part."""
         try:
-            return self._encode(number)
+            self._encode(number)
         except Exception as error:
             return _Failure.of(error)
+        return None
 
 
 class _Dispatch:

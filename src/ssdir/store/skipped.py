@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssdir.storage import Location, is_folder, join, new_file, to_location
+from ssdir.storage import Location, is_folder, join, new_file, remove, to_location
 from ssdir.store.folder import SKIPPED, numbered_files, part_name
 from ssdir.store.info import read_info
 from ssdir.store.metadata import SKIPPED_KEY, damaged, json_metadata, open_parquet, read_json_metadata
@@ -26,14 +26,18 @@ SKIPPED_SCHEMA = pa.schema(
 
 
 def write_skipped(folder: Location, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes what was left out of a part.
+    """Writes what was left out of a part; without rows, removes what an earlier attempt at it has written.
 
     Args:
         folder: folder of the encoding.
         number: the part's.
         rows: what `SKIPPED_SCHEMA` names.
     """
-    with new_file(join(join(folder, SKIPPED), part_name(number))) as temporary:
+    path = join(join(folder, SKIPPED), part_name(number))
+    if not rows:
+        remove([path])
+        return
+    with new_file(path) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), SKIPPED_SCHEMA), temporary, compression="zstd")
 
 
