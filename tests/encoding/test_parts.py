@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,7 @@ def test_a_complete_folder_is_left_as_it_is(tiny_model_dir: Path, images: Path, 
         ("threshold", "with another score threshold"),
         ("order", "of other images \\(10 images, in another order\\)"),
         ("batch", "with another batch size"),
+        ("config", "by the same model with another config"),
         ("precision", "with another precision"),
         ("boxes", "of other boxes"),
         ("parts", "in parts of 3 images"),
@@ -185,6 +188,11 @@ def test_another_encoding_is_not_overwritten(
     elif change == "boxes":
         (tmp_path / "boxes.csv").write_text("image,x1,y1,x2,y2\n0.png,0,0,9,9\n")
         boxes, options = BoxFile(tmp_path / "boxes.csv"), replace(IN_PARTS, score_threshold=None)
+    elif change == "config":
+        model = Path(shutil.copytree(model, tmp_path / "model"))
+        config = json.loads((model / "config.json").read_text())
+        config["config"]["ssd"]["nms_threshold"] = 0.1
+        (model / "config.json").write_text(json.dumps(config))
     elif change == "model":
         model = agnostic_model_dir
     elif change == "images":
@@ -200,6 +208,35 @@ def test_another_encoding_is_not_overwritten(
     assert read_stored(out).table == before
     encode_images(str(model), paths, out, options, boxes, force=True)
     assert read_stored(out).table != before or change == "parts"
+
+
+def test_parts_of_another_encoding_are_refused(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoding with another threshold writes a part into the folder of one that has begun anew."""
+    lower = replace(IN_PARTS, score_threshold=0.5)
+    encode_images(str(tiny_model_dir), [images], out, lower)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        with pytest.warns(InputWarning, match="are kept"), pytest.raises(KeyboardInterrupt):
+            encode_images(str(tiny_model_dir), [images], out, IN_PARTS, force=True)
+    PartEncoder(EncodingJob(out, manifest, lower))(2)
+    with pytest.raises(InputError, match=r"part-0000002.* is a part of another encoding .*: delete it"):
+        encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+    (out / part_name(2)).unlink()
+    assert encoded_rows(tiny_model_dir, images, out) == undisturbed
+
+
+def test_the_model_may_move(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    encode_images(str(model), [images], out, IN_PARTS)
+    (out / part_name(2)).unlink()
+    assert encoded_rows(model.rename(tmp_path / "moved"), images, out) == undisturbed
+    assert read_info(out / part_name(2)).model == str(tmp_path / "moved")
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "parts"])

@@ -15,6 +15,7 @@ from ssdir.data.image_files import find_images, stream_locations
 from ssdir.encoding.job import EncodingJob, EncodingRequest, alone_in, open_job, remove_encoding
 from ssdir.encoding.local import JobProgress, encode_parts
 from ssdir.encoding.options import BoxFile, EncodeOptions
+from ssdir.encoding.part import config_digest
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, quote
 from ssdir.identity import Identity
@@ -124,6 +125,7 @@ def encode_images(
         partial(stream_locations, paths),
         boxes=None if boxes is None else _digest(boxes),
         exported=f"{checksum(Path(model)):08x}" if _is_exported(model) else None,
+        config=config_digest(encoder),
     )
     with _removed_if_empty(folder, options), ExitStack() as stack:
         stack.enter_context(alone_in(folder, waits=not is_file))

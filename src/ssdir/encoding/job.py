@@ -82,12 +82,14 @@ class EncodingRequest:
         images: returns the images, in their order.
         boxes: digest of boxes to encode instead of detecting any.
         exported: checksum of the exported model that encodes, if it is one.
+        config: digest of the config of the model, if it is not exported.
     """
 
     identity: Identity
     images: Callable[[], Iterable[Location]]
     boxes: str | None = None
     exported: str | None = None
+    config: str | None = None
 
 
 def open_job(
@@ -119,7 +121,9 @@ def open_job(
             f"'{folder}' holds an encoding {difference}: repeat that command to continue it, choose another "
             "output, or start anew with --force"
         )
-    return EncodingJob(folder, existing, options, placed)
+    # The model may have moved since, and workers load it.
+    moved = existing.model_copy(update={"model": request.identity.model})
+    return EncodingJob(folder, moved, options, placed)
 
 
 def _digest_images(request: EncodingRequest) -> ListDigest:
@@ -149,6 +153,7 @@ def _manifest(request: EncodingRequest, options: EncodeOptions, images: ListDige
         batch_size=options.batch_size,
         boxes=request.boxes,
         exported=request.exported,
+        config=request.config,
     )
     return EncodingManifest(
         **request.identity.model_dump(),
@@ -232,6 +237,8 @@ def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
         return f"in parts of {old.images_per_part} images"
     if old.options.exported != new.options.exported:
         return "by another form of the model (exported or not)"
+    if old.options.config != new.options.config:
+        return "by the same model with another config, such as another threshold"
     if old.options.boxes != new.options.boxes:
         return "of other boxes"
     if old.class_names != new.class_names:

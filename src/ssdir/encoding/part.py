@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from ssdir.console import Advance, no_progress
+from ssdir.documents import json_text
 from ssdir.encoding.job import EncodingJob
 from ssdir.errors import InputError
 from ssdir.identity import comparable
@@ -41,6 +43,8 @@ class PartEncoder:
         self.encoder = encoder or load_encoder(model, options.engine, options.device, options.precision)
         if not comparable(self.encoder, job.manifest):
             raise InputError(f"'{model}' is not the model of '{job.folder}' any more: it has other weights")
+        if job.manifest.options.config not in (None, config_digest(self.encoder)):
+            raise InputError(f"'{model}' is not the model of '{job.folder}' any more: it has another config")
 
     def __call__(self, number: int, on_progress: Advance = no_progress) -> None:
         """Encodes a part, unless it is there already.
@@ -65,9 +69,12 @@ class PartEncoder:
         job, first = self.job, self.job.manifest.images_of(number).start
         manifest, skipped = job.manifest, list[dict[str, Any]]()
         further = None if job.placed is None else job.placed.table.given.schema
-        about = (manifest.model, manifest.class_names, manifest.latent_dim, manifest.fingerprint, further)
+        about = (manifest.model, manifest.class_names, manifest.latent_dim, manifest.fingerprint)
         with new_file(path) as temporary:
-            with ObjectWriter(temporary, *about) as writer, _one_behind(self.readers > 0) as later:
+            with (
+                ObjectWriter(temporary, *about, further, manifest.digest) as writer,
+                _one_behind(self.readers > 0) as later,
+            ):
                 for batch in self._batches(self.images.read(manifest.images_of(number)), on_progress):
                     numbers = [first + index for index in batch.indices]
                     later(writer.write, batch.objects, batch.paths, batch.sizes, batch.given, numbers)
@@ -91,6 +98,16 @@ class PartEncoder:
         predictor = cast("Predictor", self.encoder)
         common = (options.batch_size, options.strict, on_progress, self.readers)
         return encode_placed_boxes(predictor, job.placed, images, *common)
+
+
+def config_digest(encoder: Encoder[Any]) -> str | None:
+    """Returns a digest of a model's config, such as its thresholds; None for an exported model, which has none."""
+    model = getattr(encoder, "model", None)
+    if model is None:
+        return None
+    # Options that later versions add have defaults, which change nothing.
+    values = json_text(model.config.model_dump(mode="json", exclude_defaults=True), None)
+    return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
 
 
 def _left_out(batch: EncodedBatch[Any], first: int) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ Names that begin with `_` are ignored by pandas, Arrow, Spark and Ray, which rea
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated
 
@@ -41,6 +42,7 @@ class EncodingOptions(Record):
         batch_size: images at once, on which rounding depends.
         boxes: digest of the boxes that were encoded instead of detecting any; None where objects were detected.
         exported: checksum of the exported model that encoded; None where the model itself did.
+        config: digest of the config of the model itself, which says what is detected; None for an exported one.
     """
 
     score_threshold: float | None = None
@@ -48,6 +50,7 @@ class EncodingOptions(Record):
     batch_size: Annotated[int, Field(ge=1)]
     boxes: str | None = None
     exported: str | None = None
+    config: str | None = None
 
 
 class EncodingManifest(Identity):
@@ -71,6 +74,12 @@ class EncodingManifest(Identity):
     def parts(self) -> int:
         """The number of parts."""
         return -(-self.images // self.images_per_part)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that parts depend on, which they keep; where the model lies is not among it."""
+        values = json_text(self.model_dump(exclude={"model"}), None)
+        return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
 
     def images_of(self, number: int) -> range:
         """Returns the numbers of the images of a part."""

@@ -17,6 +17,7 @@ from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import COLUMNS
 from ssdir.storage import Location, to_location
 from ssdir.store.columns import check_columns
+from ssdir.store.folder import EncodingManifest
 from ssdir.store.metadata import (
     identity_metadata,
     images_metadata,
@@ -127,8 +128,12 @@ def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:
         about = f"'{first.part.path}' (model {quote(first.maker.model)})"
         check_comparable(first.maker, about, manifest, f"'{location}' (model {quote(manifest.model)})")
 
+        _check_encoding(first, manifest)
+
     def read_another(file: Location) -> tuple[Part, bool]:
         other = _read_file(file, identity)
+        if manifest is not None:
+            _check_encoding(other, manifest)
         _check_alike(first, other)
         return other.part, other.names_model
 
@@ -156,12 +161,14 @@ class _File:
         maker: the model that encoded it, by its own words or, if it names none, by those of the caller.
         names_model: whether it says which.
         further: its columns beside those of `ObjectWriter`.
+        encoding: digest of the manifest of the encoding that it is a part of; None where that is not known.
     """
 
     part: Part
     maker: Identity
     names_model: bool
     further: pa.Schema
+    encoding: str | None
 
 
 def _read_file(path: Location, identity: Identity | None) -> _File:
@@ -190,7 +197,8 @@ def _read_file(path: Location, identity: Identity | None) -> _File:
     part = Part(path, footer.num_rows, None if images is None else images.images_seen, numbers)
     # pandas keeps the numbers of rows that it has selected in a column of its own.
     own = [each for each in schema if each.name not in COLUMNS and "__index_level_" not in each.name]
-    return _File(part, maker, header is not None, pa.schema(own))
+    encoding = None if images is None else images.encoding
+    return _File(part, maker, header is not None, pa.schema(own), encoding)
 
 
 def _numbers_used(footer: pq.FileMetaData) -> list[int] | None:
@@ -205,6 +213,15 @@ def _numbers_used(footer: pq.FileMetaData) -> list[int] | None:
             return None
         used += limits
     return used
+
+
+def _check_encoding(file: _File, manifest: EncodingManifest) -> None:
+    """Raises an error if a part was written by an encoding that went on while its folder was begun anew."""
+    if file.encoding not in (None, manifest.digest):
+        raise InputError(
+            f"'{file.part.path}' is a part of another encoding than that of its folder: delete it, and repeat the "
+            "ssdir encode command"
+        )
 
 
 def _check_alike(one: _File, other: _File) -> None:

@@ -28,8 +28,9 @@ _CHECKSUM = b".crc32"
 FILE_METADATA = {
     METADATA_KEY: "JSON: format, ssdir_version, and model, class_names, latent_dim and fingerprint of the model; "
     "Arrow keeps it when rows are selected",
-    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both, and images_without_objects, the path of each "
-    "by its image_index; Arrow drops it with rows, as it is of all rows",
+    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both, images_without_objects, the path of each "
+    "by its image_index, and in a part encoding, a digest of its folder's manifest; Arrow drops it with rows, as "
+    "it is of all rows",
     IMAGES_KEY + _CHECKSUM: "CRC-32 of the bytes under ssdir.images, which no page's checksum covers",
     SKIPPED_KEY: "JSON, only where something was skipped: the rows that `read_skipped` returns",
     SKIPPED_KEY + _CHECKSUM: "CRC-32 of them",
@@ -48,11 +49,12 @@ class Header(Identity):
 
 
 class ImageNames(Record):
-    """The content of `IMAGES_KEY`: the images, and how many objects they have."""
+    """The content of `IMAGES_KEY`: the images, how many objects they have, and of which encoding a part is."""
 
     objects: Annotated[int, Field(ge=0)]
     images_seen: Annotated[int, Field(ge=0)]
     images_without_objects: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], str]
+    encoding: str | None = None
 
 
 def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
@@ -64,10 +66,12 @@ def identity_metadata(identity: Identity) -> dict[bytes, bytes]:
     }
 
 
-def images_metadata(objects: int, seen: int, without: Mapping[int, str]) -> dict[bytes, bytes]:
-    """Returns the metadata of a file that names its images without objects."""
+def images_metadata(
+    objects: int, seen: int, without: Mapping[int, str], encoding: str | None = None
+) -> dict[bytes, bytes]:
+    """Returns the metadata of a file that names its images without objects and, for a part, its encoding."""
     about = {"objects": objects, "images_seen": seen, "images_without_objects": without}
-    return json_metadata(IMAGES_KEY, about)
+    return json_metadata(IMAGES_KEY, about if encoding is None else {**about, "encoding": encoding})
 
 
 def json_metadata(key: bytes, content: object) -> dict[bytes, bytes]:

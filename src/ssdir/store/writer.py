@@ -39,6 +39,7 @@ class ObjectWriter:
         latent_dim: size D of its `z_what`.
         fingerprint: digest of its weights, see `Encoder`.
         given: further columns, which each batch with objects then brings; names must not be among `COLUMNS`.
+        encoding: for a part of a folder, the digest of its manifest.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ObjectWriter:
         latent_dim: int,
         fingerprint: str,
         given: pa.Schema | None = None,
+        encoding: str | None = None,
     ) -> None:
         self.model, self.class_names, self.latent_dim = model, list(class_names), latent_dim
         identity = Identity(
@@ -56,6 +58,7 @@ class ObjectWriter:
         )
         self.images_seen = self.objects_written = self._next_image = 0
         self._without_objects: dict[int, str] = {}
+        self._encoding = encoding
         columns = pa.schema([*objects_schema(latent_dim), *(given or ())])
         self._file = RowGroupWriter(path, columns.with_metadata(identity_metadata(identity)))
 
@@ -104,7 +107,8 @@ class ObjectWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.add_metadata(images_metadata(self.objects_written, self.images_seen, self._without_objects))
+        images = self.objects_written, self.images_seen, self._without_objects
+        self._file.add_metadata(images_metadata(*images, self._encoding))
         self._file.__exit__(kind, error, trace)
 
 
