@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ _NOT_REACHED |= {"ServiceRequestError", "ServiceResponseError"}  # Azure
 # Codes in the answers of S3, Google and web servers.
 _OVERLOADED = {"SlowDown", "ServiceUnavailable", "InternalError", "429", "500", "502", "503", "504"}
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401"}
+# Errors of this machine, or of a network's file system: another file would have them too.
+_OF_ALL_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+_OF_ALL_FILES |= {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 
 
 def protocol_of(location: Path | str) -> str:
@@ -51,7 +55,12 @@ def _problem(location: Path | str, error: Exception, action: str) -> tuple[str, 
         return _problem_elsewhere(location, error, action)
     if isinstance(error, PermissionError):
         return f"may not be {action} (permission denied)", False
-    return f"can't be {action} ({why_not_written(error) or first_line(error)})", False
+    return f"can't be {action} ({why_not_written(error) or first_line(error)})", is_of_all_files(error)
+
+
+def is_of_all_files(error: Exception) -> bool:
+    """Returns whether an error of a local file says nothing about the file, such as too many open ones."""
+    return isinstance(error, OSError) and error.errno in _OF_ALL_FILES
 
 
 def _problem_elsewhere(uri: str, error: Exception, action: str) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from ssdir.data.image_files import find_images, stream_locations
 from ssdir.data.image_lists import read_image_list
 from ssdir.errors import InputError, InputWarning, UnreachableError
 from ssdir.storage import Location, join, write_bytes
+from ssdir.store.metadata import images_metadata
 from ssdir.store.skipped import write_skipped
 
 
@@ -48,6 +49,8 @@ def test_relative_names_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         there / "b.png",
         there / "a.png",
     ]
+    mixed = write_list(there / "4.txt", f"{there}/b.png", "b.png")
+    assert find_images([mixed]) == [there / "b.png", there / "b.png"]
     with pytest.raises(InputError, match=r"names 'c\.png', which is neither in the current folder nor in that of"):
         find_images([write_list(there / "3.txt", "c.png", "a.png")])
 
@@ -80,6 +83,23 @@ def test_a_file_of_objects_is_a_list_of_its_images(tmp_path: Path) -> None:
     images = ["s3://b/a", "s3://b/a", "s3://b/b", "s3://b/c", "s3://b/c"]
     pq.write_table(pa.table({"image": images, "label": ["x"] * 5}), tmp_path / "objects.parquet", row_group_size=2)
     assert find_images([tmp_path / "objects.parquet"]) == ["s3://b/a", "s3://b/b", "s3://b/c"]
+
+
+def test_images_without_objects_are_in_the_list(tmp_path: Path) -> None:
+    path = tmp_path / "objects.parquet"
+    table = pa.table({"image": ["s3://b/a", "s3://b/c"]})
+    about = images_metadata(2, 3, {1: "s3://b/b"})
+    pq.write_table(table.replace_schema_metadata(about), path)
+    assert find_images([path]) == ["s3://b/a", "s3://b/c", "s3://b/b"]
+    pq.write_table(table[:1].replace_schema_metadata(about), path)
+    assert find_images([path]) == ["s3://b/a"]
+
+
+def test_hidden_folders_are_left_out(any_folder: Location) -> None:
+    for name in (".hidden/a.png", "more/.ipynb_checkpoints/a.png", "more/a.png"):
+        write_bytes(join(any_folder, name), b"")
+    assert find_images([any_folder]) == [join(any_folder, "more/a.png")]
+    assert find_images([join(any_folder, ".hidden")]) == [join(any_folder, ".hidden/a.png")]
 
 
 def test_what_was_skipped_is_a_list(tmp_path: Path) -> None:

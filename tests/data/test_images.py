@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import struct
 import time
 import warnings
@@ -25,7 +27,8 @@ from ssdir.data.images import (
 )
 from ssdir.data.letterbox import read_square
 from ssdir.data.pixel_budget import PixelBudget
-from ssdir.errors import InputError, InputWarning
+from ssdir.errors import InputError, InputWarning, UnreachableError
+from ssdir.inference.files import read_image_batches
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -170,8 +173,13 @@ def test_what_16_bits_leave_unused_is_remarked_on(tmp_path):
         assert read_image(tmp_path / "a.png").max() == 4095 // 257 + 1
     with pytest.warns(InputWarning, match="uses 12 of its 16 bits"):
         read_image(values)
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.dstack([values] * 3))
+    with pytest.warns(InputWarning, match=r"rgb\.png: uses 12 of its 16 bits, and so is read 16 times darker"):
+        assert read_image(tmp_path / "rgb.png").max() == 15
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.dstack([values * np.uint16(16)] * 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        read_image(tmp_path / "rgb.png")
         read_image(values * np.uint16(16))
         read_image(np.zeros((3, 3), np.uint16))
 
@@ -308,6 +316,30 @@ def test_pillows_lower_limit_does_not_apply_and_is_kept(tmp_path, monkeypatch):
             assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
             assert image_size(tmp_path / "a.png") == (12, 20)
         assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "sentence"),
+    [
+        (errno.EMFILE, UnreachableError, r"a\.png' can't be read \(.*Too many open files"),
+        (errno.ESTALE, UnreachableError, r"a\.png' can't be read \(.*Stale file handle"),
+        (errno.ENOENT, InputError, r"a\.png' does not exist"),
+    ],
+)
+def test_errors_of_the_file_system_are_not_those_of_the_image(code, error, sentence, tmp_path, monkeypatch):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code), str(tmp_path / "a.png"))
+
+    for name in ("PIL.Image.open", "PIL.ImageFile.ImageFile.load"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, refuse)
+            with pytest.raises(error, match=sentence):
+                [*read_image_batches([tmp_path / "a.png"], 8, readers=0, strict=True)]
+            if error is UnreachableError:
+                with pytest.raises(error, match=sentence):
+                    [*read_image_batches([tmp_path / "a.png"], 8, readers=0)]
 
 
 def test_opened_files_are_read_as_their_paths(tmp_path):

@@ -38,6 +38,7 @@ def visible(paths: Iterable[Path]) -> Iterator[Path]:
 def files_below(folder: Path) -> list[Path]:
     """Lists the files in a folder and its subfolders, sorted; the list is empty if there is no such folder.
 
+    Hidden subfolders, such as `.ipynb_checkpoints`, are left out.
     Links to folders outside the tree are followed, each folder is searched once, and those inside the tree under
     their own names only, so that no file is listed twice and a link to a parent folder does not recurse for ever.
 
@@ -65,7 +66,7 @@ def files_below(folder: Path) -> list[Path]:
             continue
         searched.add(real)
         files += [Path(at, name) for name in own]
-        names[:] = sorted(name for name in names if not leads_back(Path(at, name)))
+        names[:] = sorted(name for name in names if name[0] != "." and not leads_back(Path(at, name)))
     return sorted(files)
 
 

@@ -54,10 +54,10 @@ def stream_locations(paths: Sequence[str | Path]) -> Iterator[Location]:
     """Resolves files, folders, glob patterns and lists, here or by URI, to images, in the order given.
 
     Folders, and folders that a pattern matches, are searched with their subfolders, in sorted order, for files
-    with `IMAGE_SUFFIXES`; other matches of a pattern need these suffixes too. Hidden files are skipped, and so are
-    links to images that are listed with them. A file that is given by its own name is accepted with any suffix,
-    and so is a web address. Files with `UNREADABLE_SUFFIXES` are skipped, and an `InputWarning` counts them. Of
-    these images, each is named once.
+    with `IMAGE_SUFFIXES`; other matches of a pattern need these suffixes too. What is hidden is skipped, and
+    so are links to images that are listed with them. A file that is given by its own name is accepted with any
+    suffix, and so is a web address. Files with `UNREADABLE_SUFFIXES` are skipped, and an `InputWarning` counts
+    them. Of these images, each is named once.
 
     A file with one of `LIST_SUFFIXES`, and a pattern that ends in one, are lists, see `read_image_list`: those
     are read while images are asked for, so that memory doesn't grow with them.
@@ -151,7 +151,9 @@ def _warn_of_unreadable(pictures: Sequence[Location]) -> None:
 
 
 def _files_below(folder: Location) -> list[Location]:
-    return [*(files_below(folder) if isinstance(folder, Path) else list_below(folder))]
+    if isinstance(folder, Path):
+        return [*files_below(folder)]
+    return [uri for uri in list_below(folder) if "/." not in uri.removeprefix(folder.rstrip("/"))]
 
 
 def _matches(pattern: Location) -> list[Location]:
@@ -160,7 +162,7 @@ def _matches(pattern: Location) -> list[Location]:
     if isinstance(pattern, str):
         for uri, is_dir in matches(pattern):
             # `**` already matches each folder and file below.
-            files += list_below(uri) if is_dir and "**" not in pattern else [uri]
+            files += _files_below(uri) if is_dir and "**" not in pattern else [uri]
         return files
     for match in sorted(glob.glob(str(pattern), recursive=True)):
         path = Path(match)

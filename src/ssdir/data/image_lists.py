@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssdir.data.frame_names import file_of
+from ssdir.documents import parse_json
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted, first_line, quote
 from ssdir.storage import Location, is_uri, join, open_file, pure_path, to_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 LIST_SUFFIXES = frozenset({".txt", ".parquet"})
 """The suffixes of files that are lists of images."""
 
 LIST_COLUMNS = ("image", "uri", "url", "path", "file_name")
 """The columns of a Parquet file that may hold its images, the first that is there."""
+
+IMAGES_KEY = b"ssdir.images"
+"""Key of the metadata of a file of objects in which its images without objects are named."""
 
 MAX_COMPARED = 10_000_000
 """Number of entries of a list up to which repeated images are noticed, in 24 bytes of memory each."""
@@ -45,7 +50,8 @@ def read_image_list(location: Location) -> Iterator[Location]:
 
     A text file has an image per line; blank lines and those that begin with `#` are left out. Of a Parquet file,
     one column is read: the first of `LIST_COLUMNS`, or the only one of text. Entries that repeat the one before
-    are left out, so that a file of objects is a list of their images.
+    are left out, and the images without objects that a file of objects names come last, so that it is a list of
+    its images.
 
     Relative names are relative to the current folder or, if the first of them isn't there, to the folder of the
     list; to the latter alone where the list is elsewhere. Whether the images exist is not asked.
@@ -74,7 +80,7 @@ def _checked(location: Location, texts: Iterator[str]) -> Iterator[Location]:
         if text == previous:
             continue
         previous = text
-        if is_uri(text):
+        if is_uri(text) or os.path.isabs(text):
             image = to_location(text)
         else:
             resolve = resolve or _resolver(location, text)
@@ -90,7 +96,7 @@ def _resolver(location: Location, first: str) -> Callable[[str], Location]:
     if isinstance(location, str):
         return partial(join, location.rpartition("/")[0])
     first = str(file_of(Path(first)))
-    if os.path.isabs(first) or os.path.lexists(first):
+    if os.path.lexists(first):
         return Path
     folder = location.parent
     if not os.path.lexists(folder / first):
@@ -146,11 +152,21 @@ def _texts_of_parquet(location: Location) -> Iterator[str]:
                 values = batch.column(0).to_pylist()
                 yield from filter(None, values)
                 empty += len(values) - sum(map(bool, values))
+            yield from _without_objects(location, table.metadata)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"list '{location}' can't be read as Parquet ({first_line(error)})") from None
     if empty:
         message = f"list '{location}': {counted(empty, 'row')} without an image in column '{column}' left out"
         warnings.warn(message, InputWarning, stacklevel=2)
+
+
+def _without_objects(location: Location, footer: pq.FileMetaData) -> list[str]:
+    """Returns the images without objects that a file of objects names, see `store.metadata.ImageNames`."""
+    if (text := (footer.metadata or {}).get(IMAGES_KEY)) is None:
+        return []
+    about = parse_json(text, f"list '{location}' is damaged: its metadata")
+    # A tool that has selected some rows since may have kept the metadata.
+    return [*about["images_without_objects"].values()] if about["objects"] == footer.num_rows else []
 
 
 def _image_column(location: Location, schema: pa.Schema) -> str:

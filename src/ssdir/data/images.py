@@ -21,6 +21,7 @@ from ssdir.data.frame_names import is_video_name, split_frame_name
 from ssdir.data.pixel_budget import DECODING, MAX_PIXELS
 from ssdir.errors import InputError, InputWarning
 from ssdir.storage import Location, read_bytes, to_location
+from ssdir.storage_errors import explaining, is_of_all_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,8 +175,7 @@ def open_image(file: ImageFile) -> Iterator[Image.Image]:
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except _DAMAGED as error:
-        if isinstance(error, PermissionError):
-            raise InputError(f"'{name}' may not be read (permission denied)") from None
+        _raise_if_refused(error, name)
         is_empty = not (opened.stat().st_size if isinstance(opened, Path) else opened.getbuffer().nbytes)
         kind = "an image: the file is empty" if is_empty else "an image in a known format"
         if is_video_name(Path(name)) and not is_empty:
@@ -184,6 +184,13 @@ def open_image(file: ImageFile) -> Iterator[Image.Image]:
     with closing(image):  # Leaving `with image` would keep the pixels until they are collected.
         _check_size(image, name)
         yield image
+
+
+def _raise_if_refused(error: Exception, name: str) -> None:
+    """Raises an error of the file system as one sentence; others say that the content of the file is at fault."""
+    if isinstance(error, (FileNotFoundError, PermissionError)) or is_of_all_files(error):
+        with explaining(Path(name)):
+            raise error
 
 
 def _name(file: Any) -> str:
@@ -222,13 +229,19 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 def _decode(image: Image.Image, name: str) -> Image8:
     orientation = _orientation(image)
+    # Pillow keeps the upper 8 bits of 16 in colour.
+    is_cut = image.mode not in _WIDE_MODES and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     try:
         with DECODING.of(image.width * image.height):
             image.load()  # This may change the size of a TIFF, because Pillow applies its orientation.
-            return _turn(_to_uint8(image, name), orientation)
+            pixels = _to_uint8(image, name)
+            if is_cut and pixels.any():
+                _warn_of_few_bits(8 + int(pixels.max()).bit_length(), name)
+            return _turn(pixels, orientation)
     except InputError:
         raise
     except (*_DAMAGED, Image.DecompressionBombError) as error:
+        _raise_if_refused(error, name)
         raise InputError(f"{name}: the image is damaged or cut short ({error})") from None
 
 
@@ -300,12 +313,7 @@ def _scale_to_uint8(array: NDArray[np.generic], name: str) -> Image8:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
         scale = 1 / 257
-        bits = int(array.max()).bit_length()
-        if 0 < bits <= _FEW_BITS:
-            # Microscopes and thermal cameras store 10 to 14 bits in files of 16.
-            darker = f"{2 ** (16 - bits)} times darker than it may be meant"
-            message = f"{name}: uses {bits} of its 16 bits, and so is read {darker}: scale its values"
-            warnings.warn(message, InputWarning, stacklevel=2)
+        _warn_of_few_bits(int(array.max()).bit_length(), name)
     elif np.issubdtype(array.dtype, np.floating):
         array, scale = array.astype(np.float32), 255.0
         low, high = float(array.min()), float(array.max())
@@ -315,6 +323,14 @@ def _scale_to_uint8(array: NDArray[np.generic], name: str) -> Image8:
         raise InputError(f"{name}: images must be uint8, uint16, bool or floats in [0, 1], got {array.dtype}")
     scaled: Image8 = cv2.convertScaleAbs(array, alpha=scale)
     return scaled.reshape(array.shape)
+
+
+def _warn_of_few_bits(bits: int, name: str) -> None:
+    """Warns of an image of 16 bits that uses few: microscopes and thermal cameras store 10 to 14 in such files."""
+    if 0 < bits <= _FEW_BITS:
+        darker = f"{2 ** (16 - bits)} times darker than it may be meant"
+        message = f"{name}: uses {bits} of its 16 bits, and so is read {darker}: scale its values"
+        warnings.warn(message, InputWarning, stacklevel=3)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -231,7 +231,7 @@ def _difference(old: EncodingManifest, new: EncodingManifest) -> str | None:
     if not comparable(old, new):
         return f"by another model ({quote(old.model)})"
     if old.images_digest != new.images_digest:
-        now = "in another order" if old.images == new.images else f"now {new.images}"
+        now = "now others or in another order" if old.images == new.images else f"now {new.images}"
         return f"of other images ({counted(old.images, 'image')}, {now})"
     if old.images_per_part != new.images_per_part:
         return f"in parts of {old.images_per_part} images"

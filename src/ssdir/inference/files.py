@@ -275,6 +275,8 @@ def _read(side: int, resize: Resize, source: _Source | SkippedImage) -> _Square 
         return source
     try:
         return _Square(source.location, source.index, *read_square(source.file, side, resize))
+    except UnreachableError:
+        raise
     except InputError as error:
         return SkippedImage(source.location, source.index, str(error))
 

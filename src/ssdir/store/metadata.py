@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from ssdir.config import Record, parse
+from ssdir.data.image_lists import IMAGES_KEY
 from ssdir.documents import json_text, parse_json
 from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
@@ -21,7 +22,7 @@ from ssdir.identity import Identity
 from ssdir.storage import Location, open_file
 
 FORMAT = 2
-METADATA_KEY, IMAGES_KEY, PANDAS_KEY = b"ssdir", b"ssdir.images", b"PANDAS_ATTRS"
+METADATA_KEY, PANDAS_KEY = b"ssdir", b"PANDAS_ATTRS"
 SKIPPED_KEY = b"ssdir.skipped"
 _CHECKSUM = b".crc32"
 
