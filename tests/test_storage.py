@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import io
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,6 +73,23 @@ def test_files_are_written_listed_and_read(any_folder: Location) -> None:
     for missing in (storage.read_bytes, storage.open_file):
         with pytest.raises(InputError, match="/none' does not exist"):
             missing(join(any_folder, "none"))
+
+
+def test_an_interrupted_file_does_not_appear(memory_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFile
+
+    def write_half(file: Any, data: bytes) -> None:
+        io.BytesIO.write(file, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    old, new = join(memory_folder, "old.bin"), join(memory_folder, "new.bin")
+    storage.write_bytes(old, b"before")
+    monkeypatch.setattr(MemoryFile, "write", write_half, raising=False)
+    for location in (old, new):
+        with pytest.raises(KeyboardInterrupt):
+            storage.write_bytes(location, b"afterwards")
+    assert storage.list_files(memory_folder) == [old]
+    assert storage.read_bytes(old) == b"before"
 
 
 def test_what_lies_below_a_folder_comes_in_the_order_of_local_paths(

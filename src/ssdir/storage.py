@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -270,29 +271,20 @@ def matches(pattern: str) -> list[tuple[str, bool]]:
 
 
 def write_bytes(location: Location, data: bytes) -> None:
-    """Writes a file, or replaces one, whole or not at all: by a rename, or in one request.
-
-    Raises:
-        InputError: if it can't be written; for more see `exists`.
-    """
-    if isinstance(location, Path):
-        with atomic_file(location, force=True) as temporary:
-            temporary.write_bytes(data)
-        return
-    filesystem, path = filesystem_of(location)
-    with explaining(location, "written"):
-        filesystem.pipe_file(path, data)
+    """Writes a file, or replaces one, whole or not at all; errors are those of `new_file`."""
+    with new_file(location) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager
 def new_file(location: Location) -> Iterator[Path]:
-    """Writes a file, or replaces one, whole or not at all, as `write_bytes` does.
+    """Writes a file, or replaces one, whole or not at all: by a rename, or in one request.
 
     Yields:
         The path of a local file to write to, of the same suffix; it goes to its place when the block ends.
 
     Raises:
-        InputError: as `write_bytes`.
+        InputError: if it can't be written; for more see `exists`.
     """
     if isinstance(location, Path):
         with atomic_file(location, force=True) as temporary:
@@ -302,8 +294,27 @@ def new_file(location: Location) -> Iterator[Path]:
     with TemporaryDirectory(prefix="ssdir-") as folder:
         temporary = Path(folder, pure_path(location).name)
         yield temporary
-        with explaining(location, "written"):
-            filesystem.put_file(str(temporary), path)
+        with explaining(location, "written"), _appearing_whole(filesystem, path) as target:
+            filesystem.put_file(str(temporary), target)
+
+
+@contextmanager
+def _appearing_whole(filesystem: Any, path: str) -> Iterator[str]:
+    """Yields where to write a file: under another name, unless one request writes all of it."""
+    from fsspec.asyn import AsyncFileSystem
+
+    if isinstance(filesystem, AsyncFileSystem):  # S3, Google, Azure
+        yield path
+        return
+    folder, slash, name = path.rpartition("/")
+    temporary = f"{folder}{slash}.{secrets.token_hex(4)}-{name}"
+    try:
+        yield temporary
+        filesystem.mv(temporary, path)
+    except BaseException:
+        with suppress(Exception):
+            filesystem.rm_file(temporary)
+        raise
 
 
 def remove(locations: Sequence[Location]) -> None:
