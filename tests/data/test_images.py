@@ -2,6 +2,7 @@ import errno
 import io
 import os
 import struct
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -305,6 +306,22 @@ def test_too_many_pixels_are_refused_without_decoding(tmp_path, monkeypatch):
             read_image(source)
     monkeypatch.setattr(images, "MAX_PIXELS", 240)
     assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
+
+
+def test_a_thread_does_not_wait_for_what_it_keeps_itself():
+    budget = PixelBudget(10)
+
+    def decode_twice():
+        with budget.until_the_end():
+            for _ in range(2):
+                with budget.of(8):
+                    pass
+
+    thread = threading.Thread(target=decode_twice, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert budget.in_use == 0
 
 
 def test_pillows_lower_limit_does_not_apply_and_is_kept(tmp_path, monkeypatch):

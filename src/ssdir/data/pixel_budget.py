@@ -19,9 +19,13 @@ class PixelBudget:
 
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
-        """Waits until that many more pixels may be decoded; an image larger than the limit is decoded alone."""
+        """Waits until that many more pixels may be decoded; an image larger than the limit is decoded alone.
+
+        What this thread keeps reserved itself is not waited for, as that would never end.
+        """
+        own = sum(getattr(self._thread, "kept", None) or ())
         with self._changed:
-            self._changed.wait_for(lambda: not self.in_use or self.in_use + pixels <= self.limit)
+            self._changed.wait_for(lambda: self.in_use <= own or self.in_use + pixels <= self.limit)
             self.in_use += pixels
         try:
             yield
