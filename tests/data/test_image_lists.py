@@ -119,7 +119,9 @@ def test_images_that_a_list_repeats_are_counted(tmp_path: Path) -> None:
     path = write_list(
         tmp_path / "list.txt", "s3://b/a", "s3://b/x", "s3://b/x", "s3://b/b", "s3://b/a", "s3://b/b"
     )
-    with pytest.warns(InputWarning, match=r"2 entries name an image that another names.*\(the first: 1 and 4\)"):
+    with pytest.warns(
+        InputWarning, match=r"2 entries name an image that another names.*\(the first: images 1 and 4 of"
+    ):
         assert find_images([path]) == [f"s3://b/{name}" for name in "axbab"]
 
 

@@ -115,8 +115,8 @@ def _warn_of_repeated(location: Location, hashes: array[int]) -> None:
         one, other = min((int(order[at]), int(order[at + 1])) for at in again)
         times = counted(len(again), "entry names", "entries name")
         message = (
-            f"list '{location}': {times} an image that another names too (the first: {one + 1} and {other + 1}); "
-            "it is used each time"
+            f"list '{location}': {times} an image that another names too (the first: images {one + 1} and "
+            f"{other + 1} of the list); it is used each time"
         )
         warnings.warn(message, InputWarning, stacklevel=2)
 
