@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,26 @@ def test_files_that_hold_no_such_weights_are_one_sentence(
     assert "holds no weights, but something else" in refusal(str(tmp_path / "other.pth"))
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")  # a pickle that could run code
     assert "must be a .safetensors file, or a .pth file of tensors alone" in refusal(str(tmp_path / "module.pth"))
+
+
+class Malicious:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_of_weights_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = partial(timm.models.load_state_dict, weights_only=False)  # that of timm 1.0.21
+    monkeypatch.setattr("timm.models.load_state_dict", default)
+    file, trap = tmp_path / "weights.pth", tmp_path / "executed"
+    torch.save({"conv1.weight": Malicious(trap)}, file)
+    with pytest.raises(InputError, match=r"weights\.pth' cannot be read as weights"):
+        load_network("test_resnet", str(file))
+    assert not trap.exists()
 
 
 def test_part_of_a_networks_weights_is_not_enough(tmp_path: Path) -> None:

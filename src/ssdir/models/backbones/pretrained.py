@@ -161,7 +161,7 @@ def _read(path: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise InputError(f"weights: there is no file '{path}'; what else they can be is hub, package or null")
     try:
-        state = load_state_dict(str(file))
+        state = load_state_dict(str(file), weights_only=True)  # not the default of timm 1.0.21
     except Exception as error:  # safetensors, pickle and zip raise all kinds
         raise InputError(
             f"'{path}' cannot be read as weights ({first_line(error)}): it must be a .safetensors file, or a .pth "
