@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from ssdir.documents import parse_yaml, yaml_text
 from ssdir.errors import InputError
-from ssdir.models.io import load_model
+from ssdir.models.io import load_model, weights_fingerprint
 from ssdir.training.fit import train
 from ssdir.training.recipe import Recipe, read_recipe
 from ssdir.training.run_folder import LOCK, has_ended, read_summary, read_training
@@ -171,6 +171,28 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
     resumed = load_model(out / "detector" / "model").state_dict()
     assert all(torch.equal(resumed[name], tensor) for name, tensor in expected.items())
     assert read_summary(out, "detector").ended
+
+
+def test_a_disk_that_is_full_at_the_last_file_leaves_no_half_model(
+    whole: Path, recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, short = tmp_path / "run", changed(recipe, "detector", epochs=1)
+    write_text = Path.write_text
+
+    def write_half_of_a_config(path: Path, text: str, **options: Any) -> int:
+        if not path.name.endswith("config.json"):
+            return write_text(path, text, **options)
+        write_text(path, text[: len(text) // 2], **options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_half_of_a_config)
+        with pytest.raises(InputError, match=r"the disk is full; mend this, and go on with --resume"):
+            train(short, scattered, out, stage="detector")
+    train(short, scattered, out, stage="detector", resume=True)
+    assert weights_fingerprint(load_model(out / "detector" / "model")) == weights_fingerprint(
+        load_model(whole / "detector" / "model")
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(

@@ -23,6 +23,7 @@ from ssdir.models.hub import fetch_model, is_on_hub
 from ssdir.models.registry import MODELS, StoredConfig, build_model, without_pretrained
 from ssdir.models.shipped import CONFIG_FILE, FORMAT, WEIGHTS_FILE, ModelHeader, read_header, shipped_models
 from ssdir.models.weights import check_header, load_weights
+from ssdir.outputs import atomic_file
 
 
 def save_model(model: ObjectModel, folder: str | Path, description: str = "", *, half: bool = False) -> None:
@@ -36,9 +37,9 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
 
     Raises:
         ValueError: if a weight is not finite as it is stored.
+        InputError: if a file can't be written; it is then as it was before.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     header = {
         "format": FORMAT,
         "model": model.config.kind,
@@ -58,9 +59,12 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"the weights '{name}' are not finite{' in half precision' if half else ''}")
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors' temporary file is private to its user
-    (folder / CONFIG_FILE).write_text(json_text(header), encoding="utf-8")
+    with atomic_file(folder / WEIGHTS_FILE, force=True) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors' own temporary file is private to its user
+    # The config comes last: with it, the folder is a model.
+    with atomic_file(folder / CONFIG_FILE, force=True) as temporary:
+        temporary.write_text(json_text(header), encoding="utf-8")
 
 
 def load_model(name_or_dir: str | Path, device: torch.device | str = "cpu") -> ObjectModel:
