@@ -38,7 +38,7 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.export import quantize
 from ssdir.export.metadata import ENCODER_OUTPUTS, ExportedModel
 from ssdir.export.onnx import OPSET, export_model
-from ssdir.export.runtime import OnnxEncoder
+from ssdir.export.runtime import PROVIDERS, OnnxEncoder
 from ssdir.inference.engines import load_encoder
 from ssdir.inference.files import encode_files
 from ssdir.inference.predictor import Predictor
@@ -555,6 +555,22 @@ def test_wrong_files(tmp_path: Path, digits: list[Path], tiny_model_dir: Path) -
         sentence = complaint(tmp_path / "foreign.onnx", "--device", "cuda")
         assert "'cuda' is not available to ONNX Runtime: use cpu, or install onnxruntime-gpu" in sentence
     assert not (tmp_path / "o.parquet").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_is_not_there_is_not_said_to_be_used(
+    shipped_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime lists the providers that it was built with, whether or not they can be loaded."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    if (
+        PROVIDERS["cuda"]
+        in onnxruntime.InferenceSession(shipped_onnx, providers=[PROVIDERS["cuda"]]).get_providers()
+    ):
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"ONNX Runtime can't use the device 'cuda': use cpu, or"):
+        OnnxEncoder(shipped_onnx, "cuda")
+    assert OnnxEncoder(shipped_onnx).device == "cpu"
 
 
 def test_engine_is_inferred(shipped_onnx: Path, tiny_model_dir: Path) -> None:

@@ -150,6 +150,14 @@ def _open(path: Path, device: str | None) -> tuple[Any, str]:
         session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[chosen]], enable_fallback=0)
     except _errors() as error:
         raise InputError(f"'{path}' is damaged or not an ONNX file ({_reason(error)})") from error
+    # Where the libraries of CUDA or a GPU are missing, ONNX Runtime takes the CPU in silence.
+    if PROVIDERS[chosen] not in session.get_providers():
+        if device is not None:
+            raise InputError(
+                f"ONNX Runtime can't use the device '{chosen}': use cpu, or install what it lacks (a driver, or "
+                "the CUDA and cuDNN that onnxruntime-gpu was built for)"
+            )
+        chosen = "cpu"
     return session, chosen
 
 
