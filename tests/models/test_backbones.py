@@ -9,7 +9,7 @@ from ssdir.errors import InputError
 from ssdir.models.backbones.base import Backbone, TopDownBackbone, reading_once
 from ssdir.models.backbones.build import build_backbone
 from ssdir.models.backbones.conv import ConvConfig
-from ssdir.models.backbones.timm_net import TimmConfig, frozen_stages
+from ssdir.models.backbones.timm_net import TimmBackbone, TimmConfig, frozen_stages
 from ssdir.models.backbones.vgg import VGGConfig
 from ssdir.models.detector.ssd import SSD, AnchorConfig, SSDConfig
 
@@ -245,6 +245,24 @@ def test_a_finer_copy_has_neither_pathway_nor_neck() -> None:
     assert not len(finer.neck)
     assert finer.channels == [16, 24, 32, 48]
     assert [level.shape[1] for level in finer(torch.rand(1, 3, 64, 64))] == finer.channels
+
+
+def test_stages_are_counted_from_the_first_of_the_pyramid() -> None:
+    """DLA has a map before the first one that timm returns."""
+    backbone = build_backbone(timm_net(name="dla46_c", frozen_stages=2)).eval()
+    assert isinstance(backbone, TimmBackbone)
+    trained = {name.partition(".")[0] for name, weight in backbone.net.named_parameters() if weight.requires_grad}
+    assert trained == {"level3", "level4", "level5"}
+    finer = backbone.clone(finer=True, every_stage=True).eval()
+    assert [level.shape[1] for level in finer(torch.rand(1, 3, 64, 64))] == finer.channels
+
+
+def test_stages_that_can_not_be_frozen_alone_are_refused() -> None:
+    with pytest.raises(InputError, match=r"frozen_stages=1 would freeze them all: set it to 0 or 5"):
+        build_backbone(timm_net(name="hrnet_w18_small", frozen_stages=1))
+    whole = build_backbone(timm_net(name="hrnet_w18_small", frozen_stages=5))
+    assert isinstance(whole, TimmBackbone)
+    assert not any(weight.requires_grad for weight in whole.net.parameters())
 
 
 def test_frozen_stages_begin_where_the_resolution_is_a_quarter() -> None:

@@ -96,7 +96,10 @@ class TimmBackbone(TopDownBackbone):
         from timm.models import is_model_in_modules
 
         options = dict(self.options)
-        stages = {} if num_stages is None else {"out_indices": tuple(range(num_stages))}
+        # Some families number further maps, which they leave out by default.
+        stages = (
+            {} if num_stages is None else {"out_indices": tuple(self.net.feature_info.out_indices[:num_stages])}
+        )
         # By default, the nets of these families run all stages, whatever is asked for.
         if is_model_in_modules(self.name, ["efficientnet", "mobilenetv3"]):
             options["feature_cfg"] = {"flatten_sequential": True}
@@ -125,10 +128,16 @@ class TimmBackbone(TopDownBackbone):
 
     def _frozen_names(self) -> set[str]:
         """Returns the names of all weights and statistics of the frozen stages."""
-        count = min(self.frozen_stages, len(self.stage_channels))
-        if count == len(self.stage_channels):
-            return set(self.net.state_dict())
-        return set(self._features(count).state_dict()) if count else set()
+        count, every = min(self.frozen_stages, len(self.stage_channels)), set(self.net.state_dict())
+        if count in (0, len(self.stage_channels)):
+            return every if count else set()
+        first = set(self._features(count).state_dict())
+        if first == every:
+            raise InputError(
+                f"timm can't separate the stages of '{self.name}', so frozen_stages={self.frozen_stages} would "
+                f"freeze them all: set it to 0 or {len(self.stage_channels)}, or choose another backbone"
+            )
+        return first
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; frozen modules stay in evaluation mode."""
