@@ -197,7 +197,10 @@ def _to_onnx(program: ExportedProgram, part: Part, exported: ExportedModel) -> o
         opset_version=OPSET,
         input_names=inputs,
         output_names=outputs,
-        custom_translation_table={torch.ops.ssdir.suppress.default: _suppress_in_onnx},
+        custom_translation_table={
+            torch.ops.ssdir.suppress.default: _suppress_in_onnx,
+            torch.ops.aten.group_norm.default: _group_norm_in_onnx,
+        },
         verbose=False,
     )
     assert written is not None
@@ -234,6 +237,20 @@ def _suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float, max_objects
     )
     # Rows are (image, class, anchor), and there is one class: suppression ignores it.
     return op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
+
+
+def _group_norm_in_onnx(maps: Any, num_groups: int, weight: Any, bias: Any, eps: float, cudnn: bool) -> Any:
+    """`torch.group_norm` of maps (M, C, h, w) in ONNX; torch's own translation fails for M=0."""
+    from onnxscript import opset18 as op
+
+    sizes = op.Constant(value_ints=[num_groups, weight.shape[0] // num_groups])
+    shape = op.Concat(op.Shape(maps, end=1), sizes, op.Shape(maps, start=2), axis=0)
+    groups, axes = op.Reshape(maps, shape, allowzero=1), op.Constant(value_ints=[2, 3, 4])
+    centred = op.Sub(groups, op.ReduceMean(groups, axes))
+    variance = op.ReduceMean(op.Mul(centred, centred), axes)
+    normed = op.Div(centred, op.Sqrt(op.Add(variance, op.Constant(value_float=eps))))
+    weight, bias = (op.Unsqueeze(each, op.Constant(value_ints=[1, 2])) for each in (weight, bias))
+    return op.Add(op.Mul(op.Reshape(normed, op.Shape(maps), allowzero=1), weight), bias)
 
 
 def _write_onnx(proto: onnx.ModelProto, path: str | Path) -> None:
