@@ -65,6 +65,13 @@ def test_overrides_take_yaml_values_and_the_last_wins() -> None:
     assert recipe.model.ssd.nms is True
 
 
+def test_overrides_of_another_kind_come_in_any_order() -> None:
+    overrides = ["model.encoder.latent_dim=32", "model.encoder.kind=pyramid"]
+    assert read_recipe("tiny").model.encoder.kind != "pyramid"
+    for ordered in (overrides, overrides[::-1]):
+        assert read_recipe("tiny", ordered).model.encoder.latent_dim == 32
+
+
 @pytest.mark.parametrize("text", ["seed", "=1", "classes=[seven"])
 def test_malformed_overrides_are_one_sentence(text: str) -> None:
     with pytest.raises(InputError, match="must look like key=value") as caught:

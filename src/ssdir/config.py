@@ -131,9 +131,11 @@ def read_values(name_or_file: str | Path, overrides: Iterable[str] = ()) -> dict
         hint = nearest(name, presets())
         raise InputError(f"unknown preset {quote(name)}{hint} (presets: {', '.join(presets())}; or a .yaml file)")
     values = with_base(values, name)
+    # Merged among themselves first, because another `kind` drops all that stands beside it in the preset.
+    changes: dict[str, Any] = {}
     for override in overrides:
-        values = merge(values, _override(override))
-    return values
+        changes = merge(changes, _override(override))
+    return merge(values, changes)
 
 
 def with_base(values: Mapping[str, Any], source: str) -> dict[str, Any]:
