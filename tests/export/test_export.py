@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import json
 import math
 import shutil
@@ -414,6 +415,9 @@ def test_what_agrees_in_int8() -> None:
     )  # a phantom
     assert not quantize.agree([one], [detections([[0.52, 0.5, 0.4, 0.4]], [0])])  # 0.90 IoU
     assert quantize.agree([one], [detections([[0.501, 0.5, 0.4, 0.4]], [0])])
+    cat, dog = (dataclasses.replace(one, labels=np.array([label])) for label in (0, 1))
+    assert quantize.agree([cat], [cat])
+    assert not quantize.agree([cat], [dog])
 
 
 def test_int8_refusals(tmp_path: Path, shipped_onnx: Path) -> None:

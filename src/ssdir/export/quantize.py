@@ -96,15 +96,17 @@ def agree(expected: Sequence[ObjectArrays], detected: Sequence[ObjectArrays]) ->
     """Returns whether two encoders detect nearly the same objects in batches of images.
 
     The number of objects may differ by 2 %, more than 98 % must have an IoU above 0.5 with the nearest object of
-    the other encoder, and the mean IoU must be above 0.95.
+    their class of the other encoder, and the mean IoU must be above 0.95.
     """
     num_expected, num_detected = (sum(map(len, batches)) for batches in (expected, detected))
     if not num_expected:
         return not num_detected
     overlaps = []
     for one, other in zip(expected, detected, strict=True):
-        same_image = one.image_index[:, None] == other.image_index
-        iou = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy() * same_image
+        comparable = one.image_index[:, None] == other.image_index
+        if one.labels is not None and other.labels is not None:
+            comparable &= one.labels[:, None] == other.labels
+        iou = box_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy() * comparable
         overlaps.append(iou.max(axis=1, initial=0))
     overlap = np.concatenate(overlaps)
     close = abs(num_detected - num_expected) <= 0.02 * num_expected
