@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from command_line import ok, refused, run
+from ssdir.models.io import load_model, save_model
+from ssdir.models.ssdir import SSDIR
 
 OUT = ("--out", "o.parquet")
 
@@ -115,6 +117,11 @@ def test_export_reports_json(tiny_model_dir: Path, out: Path, monkeypatch: pytes
     monkeypatch.setattr("ssdir.export.onnx.export_model", export_model)
     report = json.loads(ok("export", tiny_model_dir, "--out", out / "m.onnx", "--json").stdout)
     assert report == {"part": "encoder", "format": "onnx", "bytes": 4, "out": str(out / "m.onnx")}
+    model = load_model(tiny_model_dir)
+    assert isinstance(model, SSDIR)
+    save_model(model.detector, out / "detector")
+    assert "next: " not in ok("export", out / "detector", "--out", out / "detector.onnx").stdout
+    assert "next: ssdir encode" in ok("export", tiny_model_dir, "--out", out / "n.onnx").stdout
 
 
 def test_encode_says_what_it_runs_on(tiny_model_dir: Path, photos: Path, out: Path) -> None:

@@ -63,5 +63,5 @@ def export(
         say(f"{quantized.in_single} convolutions stay in single precision: int8 would detect other objects")
     if quantized is not None and not quantized.agrees:
         say(f"in '{calibrate}' it detects other objects than in single precision: measure both by ssdir evaluate")
-    if file_format == "onnx" and part == "encoder":
+    if file_format == "onnx" and part == "encoder" and loaded.latent_dim:  # encode takes no detector
         next_step("encode", out, "photos/", "--out", "objects.parquet")
