@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ssdir.benchmark.costs import Cost
+from ssdir.benchmark.engines import EngineCost
 from ssdir.benchmark.report import BenchOptions, BenchReport, read_comparable, tables
 from ssdir.benchmark.timing import Spread
 from ssdir.errors import InputWarning
@@ -30,13 +31,16 @@ def report(seconds: float, **changes: Any) -> BenchReport:
         seconds=Spread.of([seconds]),
         memory_mb=None,
     )
+    engine = EngineCost(engine="onnx", seconds=cost.seconds, speedup=Spread.of([1.0]), objects=5)
     config = {**asdict(OPTIONS), "threads": torch.get_num_threads(), **changes}
-    return BenchReport(costs=[cost], provenance=provenance(config, 0, None, "cpu", 1.0))
+    return BenchReport(
+        costs=[cost], engines={"tiny": [engine]}, provenance=provenance(config, 0, None, "cpu", 1.0)
+    )
 
 
 def marks(seconds: float, earlier: BenchReport | None) -> list[str]:
     """Returns the last cell of each row of a report."""
-    return [row[-1] for row in tables(report(seconds), earlier)[0].rows]
+    return [row[-1] for table in tables(report(seconds), earlier) for row in table.rows]
 
 
 def test_what_is_slower_is_marked(tmp_path: Path) -> None:
@@ -46,8 +50,8 @@ def test_what_is_slower_is_marked(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         earlier = read_comparable(file, OPTIONS)
         assert earlier is not None
-        assert marks(0.05, earlier) == [""]
-        assert marks(0.2, earlier) == ["slower than before"]
+        assert marks(0.05, earlier) == ["", ""]
+        assert marks(0.2, earlier) == ["slower than before"] * 2
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 8}, {"threads": 1000}, {"threads": None}])
@@ -59,4 +63,4 @@ def test_other_settings_are_not_compared(changes: dict[str, Any], tmp_path: Path
     ):
         earlier = read_comparable(file, OPTIONS)
     assert earlier is None
-    assert marks(0.2, earlier) == [""]
+    assert marks(0.2, earlier) == ["", ""]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from torch import Tensor
 
 from ssdir.benchmark.costs import MEASURED_STAGES, Case, _step, measure_costs, untrained
+from ssdir.benchmark.memory import peak_megabytes
 from ssdir.models.detector.refiner import Refiner
 from ssdir.models.registry import build_model
 from ssdir.objects import Scene
@@ -77,3 +83,10 @@ def test_sizes_of_images_are_measured_apart() -> None:
     assert [(cost.image_size, cost.stage) for cost in costs] == [
         (size, name) for size in (64, 96) for name in MEASURED_STAGES
     ]
+
+
+def test_macos_counts_the_peak_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=500 << 20))
+    assert peak_megabytes() == 500

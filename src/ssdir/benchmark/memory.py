@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import re
 import resource
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -80,4 +81,5 @@ def peak_megabytes() -> float:
         match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         if match:
             return int(match[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # in bytes on macOS, elsewhere in KiB

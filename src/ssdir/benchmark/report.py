@@ -161,7 +161,14 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
         report: the report to show.
         before: an earlier report, see `read_comparable`; rows that have become slower are marked.
     """
-    earlier = {cost.case: cost.seconds for cost in before.costs} if before is not None else {}
+    earlier: dict[Any, Spread] = {}
+    if before is not None:
+        earlier = {cost.case: cost.seconds for cost in before.costs}
+        earlier |= {(name, cost.engine): cost.seconds for name, costs in before.engines.items() for cost in costs}
+
+    def mark(key: Any, seconds: Spread) -> str:
+        return "slower than before" if is_worse(seconds, earlier.get(key, seconds)) else ""
+
     shown = []
     for name, size in dict.fromkeys((cost.model, cost.image_size) for cost in report.costs):
         rows = [
@@ -170,7 +177,7 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
                 cost.stage,
                 *_milliseconds(cost.seconds),
                 "" if cost.memory_mb is None else f"{cost.memory_mb:.0f}",
-                "slower than before" if is_worse(cost.seconds, earlier.get(cost.case, cost.seconds)) else "",
+                mark(cost.case, cost.seconds),
             )
             for cost in report.costs
             if (cost.model, cost.image_size) == (name, size)
@@ -178,10 +185,16 @@ def tables(report: BenchReport, before: BenchReport | None = None) -> list[Bench
         shown.append(BenchTable(f"{name}, {size}×{size} px", ("objects", "stage", *_SPREAD, "MiB", ""), rows))
     for name, costs in report.engines.items():
         engine_rows = [
-            (cost.engine, *_milliseconds(cost.seconds), f"{cost.speedup.median:.2f}", f"{cost.objects:.1f}")
+            (
+                cost.engine,
+                *_milliseconds(cost.seconds),
+                f"{cost.speedup.median:.2f}",
+                f"{cost.objects:.1f}",
+                mark((name, cost.engine), cost.seconds),
+            )
             for cost in costs
         ]
-        columns = ("engine", *_SPREAD, "times as fast", "objects")
+        columns = ("engine", *_SPREAD, "times as fast", "objects", "")
         shown.append(BenchTable(f"{name}, encoding", columns, engine_rows))
     return shown
 
