@@ -129,6 +129,8 @@ def test_several_devices_share_a_batch() -> None:
     with pytest.raises(InputError, match=r"detector\.batch_size=\d+ cannot be divided among devices=3 on nodes=1"):
         read_recipe("tiny", ["devices=3"])
     assert read_recipe("tiny", ["devices=2", "nodes=2"]).nodes == 2
+    # A model without a detector has no stage for it.
+    assert read_recipe("space-64", ["devices=3", "representation.batch_size=12"]).devices == 3
 
 
 def test_a_device_by_number_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,10 +129,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _devices_share_batches(self) -> Self:
-        for name, stage in (("detector", self.detector), ("representation", self.representation)):
-            if stage.batch_size % (self.devices * self.nodes):
+        for name in self.stages[:2]:  # A memory's batches are not divided.
+            size = getattr(self, name).batch_size
+            if size % (self.devices * self.nodes):
                 raise ValueError(
-                    f"{name}.batch_size={stage.batch_size} cannot be divided among devices={self.devices} on "
+                    f"{name}.batch_size={size} cannot be divided among devices={self.devices} on "
                     f"nodes={self.nodes}"
                 )
         return self
