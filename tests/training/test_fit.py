@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.device import choose_device, device_name
 from ssdir.errors import InputError, InputWarning
 from ssdir.inference.domain import familiar_error
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.backbones.timm_net import TimmConfig
 from ssdir.models.io import load_model
 from ssdir.training.devices import fabric_precision
@@ -343,7 +345,7 @@ def vanishing_gradient(module: nn.Module) -> Tensor:
     return sum(p.sum() for p in module.parameters() if p.requires_grad).mul(0).sqrt()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "images"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_step_gone_wrong_is_skipped_and_counted(
     what: str, stage: str, recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,10 +353,12 @@ def test_a_step_gone_wrong_is_skipped_and_counted(
     compute, weights = Objective.forward, []
 
     def broken(self: Objective, batch: Batch) -> dict[str, Tensor]:
+        if what == "images" and len(weights) == 1:  # Batch norm's statistics become NaN.
+            batch = replace(batch, images=batch.images * torch.inf)
         losses = compute(self, batch)
         if torch.is_grad_enabled():
             weights.append([p.detach().clone() for p in self.parameters()])
-            if len(weights) == 2:
+            if len(weights) == 2 and what != "images":
                 extra = torch.tensor(torch.nan) if what == "loss" else vanishing_gradient(self)
                 return {**losses, "total": losses["total"] + extra}
         return losses
@@ -371,6 +375,19 @@ def test_a_step_gone_wrong_is_skipped_and_counted(
         same = all(torch.equal(a, b) for a, b in zip(weights[step], weights[step + 1], strict=True))
         assert same != moved, step
     assert all_finite(weights[-1])
+    model = tmp_path / "run" / (stage if stage == "detector" else "") / "model"
+    assert all_finite(load_model(model).state_dict().values())
+
+
+def test_a_last_batch_too_small_for_batch_norm_is_one_sentence(
+    recipe: Recipe, scattered: Path, tmp_path: Path
+) -> None:
+    coarse = ConvConfig(channels=(8, 8, 8, 8, 8, 8), num_levels=2, top_down=16)  # the last map is 1×1
+    uneven = changed(with_detector(recipe, backbone=coarse), "detector", batch_size=21)
+    with pytest.raises(
+        InputError, match=r"batch of 1 whose .*: choose a detector\.batch_size that leaves no single"
+    ):
+        train(uneven, scattered, tmp_path / "run")
 
 
 def test_batches_without_objects_train_on_and_are_counted(

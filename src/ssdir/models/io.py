@@ -36,8 +36,7 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
         half: store weights in half precision, at half the size; they are loaded as single precision.
 
     Raises:
-        ValueError: if a weight is not finite as it is stored.
-        InputError: if a file can't be written; it is then as it was before.
+        InputError: if a weight is not finite as it is stored, or a file can't be written, which is then as it was.
     """
     folder = Path(folder)
     header = {
@@ -58,7 +57,10 @@ def save_model(model: ObjectModel, folder: str | Path, description: str = "", *,
     }
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"the weights '{name}' are not finite{' in half precision' if half else ''}")
+            raise InputError(
+                f"the weights '{name}' are not finite{' in half precision' if half else ''}, so the model is not "
+                "saved: train it anew, with a smaller learning rate"
+            )
     with atomic_file(folder / WEIGHTS_FILE, force=True) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors' own temporary file is private to its user

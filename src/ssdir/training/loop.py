@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from ssdir.console import Advance, warn
 from ssdir.device import device_name
+from ssdir.errors import InputError
 from ssdir.formatting import about_seconds
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detector.ssd import SSD
@@ -100,9 +101,9 @@ class StageLoop:
 
     What an epoch draws depends on the recipe's seed and on the epoch alone, so a resumed run equals an
     uninterrupted one, on any number of devices. A step whose loss or gradient is not finite changes no weight; it
-    is counted in `skipped_steps`. (The running statistics of batch norm have seen its images by then.) Batches
-    without a single object are counted in `empty_batches`. Of several processes, each has its part of each batch,
-    and the first one writes.
+    is counted in `skipped_steps`. (The running statistics of batch norm have seen its images by then; those no
+    longer finite are set back to the epoch's start.) Batches without a single object are counted in
+    `empty_batches`. Of several processes, each has its part of each batch, and the first one writes.
     """
 
     def __init__(self, fabric: Fabric, stage: Stage, session: Session) -> None:
@@ -160,11 +161,18 @@ class StageLoop:
         self.train_loader.generator.manual_seed(seed)
         torch.manual_seed(seed)
         self.objective.train()
+        statistics = [
+            (buffer, buffer.clone()) for buffer in self.objective.buffers() if buffer.is_floating_point()
+        ]
         means, total = Means(), self.stage.config.epochs * self.steps_per_epoch
         for number, (batch, images) in enumerate(
             self.batches(self.train_loader), start=1 + self.epoch * self.steps_per_epoch
         ):
-            losses = self.step(batch)
+            skipped, losses = self.skipped_steps, self.step(batch)
+            if self.skipped_steps > skipped:
+                for buffer, before in statistics:
+                    if not buffer.isfinite().all():
+                        buffer.copy_(before)
             means.add(losses, images)
             shown = f"epoch {self.epoch + 1} of {self.stage.config.epochs}"
             advance(number, total, f"{self.stage.folder.name}, {shown}: loss {losses['total']:.4g}")
@@ -187,8 +195,17 @@ class StageLoop:
 
     def step(self, batch: Batch | ClipBatch) -> dict[str, float]:
         """Takes a step, unless its loss or gradient is not finite; returns the losses."""
-        with self.fabric.autocast():
-            losses = self.compute_losses(batch)
+        try:
+            with self.fabric.autocast():
+                losses = self.compute_losses(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            stage = self.stage.folder.name
+            raise InputError(
+                f"{stage}: batch norm can't normalise a batch of {batch.size} whose coarsest map is 1×1: choose a "
+                f"{stage}.batch_size that leaves no single image for the last batch"
+            ) from error
         self.optimizer.zero_grad()
         self.fabric.backward(losses["total"])
         limit = self.stage.config.grad_clip
