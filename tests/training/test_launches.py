@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ssdir.documents import yaml_text
 from ssdir.errors import InputError
+from ssdir.training.fit import train
 from ssdir.training.processes import _free_port, find_place
 from ssdir.training.recipe import Recipe, read_recipe
+from ssdir.training.run_folder import TOKEN_FILE, has_ended
 
 from .common import changed
 
@@ -119,6 +121,25 @@ def test_processes_that_cannot_train_together_end(arguments: list[str], tmp_path
     (first, error), (second, silent) = ends(pair)
     assert (first, second, silent) == (2, 2, "")
     assert "is not the folder that the first process sees" in error
+
+
+def test_a_run_is_replaced_once_all_processes_have_come(
+    recipe: Recipe, scattered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, short = tmp_path / "run", changed(recipe, "detector", epochs=1)
+    train(short, scattered, out, stage="detector")
+    (new := tmp_path / "new").mkdir()
+    (new / TOKEN_FILE).touch()  # as if processes had met that could not train together
+    monkeypatch.setattr("ssdir.training.processes.MEETING_SECONDS", 1.0)
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    for name, value in {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}.items():
+        monkeypatch.setenv(name, value)
+    two = short.model_copy(update={"nodes": 2})
+    for folder, options in ((out, {"force": True}), (new, {})):
+        with pytest.raises(InputError, match="fewer than 2 processes came"):
+            train(two, scattered, folder, stage="detector", **options)
+    assert has_ended(out, "detector")
+    assert not (new / "recipe.yaml").exists()
 
 
 def test_launchers_start_as_many_processes_as_the_recipe_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

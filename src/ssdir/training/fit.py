@@ -143,7 +143,7 @@ def train(
             run = Run(recipe, data, out, _open_splits(recipe, data), not place.rank, session)
             data_hash = fingerprint(run.splits["train"])
             if run.is_first:
-                preparation.prepare(run, data_hash, stack)
+                preparation.check(run, data_hash, stack)
         except InputError as error:
             if place.started_by == "command":
                 raise
@@ -152,8 +152,11 @@ def train(
         if place.count > 1:
             agree(place, out, data_hash, problem)
         assert run is not None
+        assert data_hash is not None
+        if run.is_first:
+            preparation.write(run, data_hash)
         fabric.launch()
-        missing = fabric.broadcast([name for name in stages if not has_ended(out, name)])
+        missing = fabric.broadcast([name for name in stages if not has_ended(out, name)] if run.is_first else [])
         if not resume:
             _print_estimate(run, missing)
         torch.manual_seed(recipe.seed)
@@ -177,13 +180,17 @@ class _Start:
     force: bool
     start: str | Path | None
 
-    def prepare(self, run: Run, data_hash: str, stack: ExitStack) -> None:
-        """Checks and prepares the run's folder, and locks it until the end of `stack`."""
+    @property
+    def adopted(self) -> str | Path | None:
+        """What `adopt` takes; None for a run that has a detector, or whose model has none."""
+        is_trained = has_ended(self.out, "detector") and (self.resume or not self.force)
+        return self.start if "detector" in self.recipe.stages and not is_trained else None
+
+    def check(self, run: Run, data_hash: str, stack: ExitStack) -> None:
+        """Checks what may fail before a run is replaced, and locks the folder until the end of `stack`."""
         recipe, out, options = self.recipe, self.out, {"resume": self.resume, "force": self.force}
         trained = {name for name in recipe.stages if has_ended(out, name) and (self.resume or not self.force)}
-        adopted = self.start if "detector" in recipe.stages and "detector" not in trained else None
-        # What may fail comes first: with force, a finished run is deleted.
-        if adopted is not None:
+        if (adopted := self.adopted) is not None:
             check_start(adopted, recipe, run.class_names, data_hash, out)
             trained |= {*adopted_stages(adopted, recipe)}
         _check_stages(run, self.stages, trained)
@@ -194,9 +201,13 @@ class _Start:
         stack.enter_context(locked(out))
         # Again: until the lock was taken, another process may have written into the folder.
         check_folder(recipe, data_hash, out, **options)
-        prepare_folder(recipe, data_hash, out, resume=self.resume)
+
+    def write(self, run: Run, data_hash: str) -> None:
+        """Prepares the run's folder once all processes have met; with force, a finished run is deleted."""
+        adopted = self.adopted
+        prepare_folder(self.recipe, data_hash, self.out, resume=self.resume)
         if adopted is not None:
-            adopt(adopted, recipe, run.class_names, out)
+            adopt(adopted, self.recipe, run.class_names, self.out)
 
 
 def _shown_by_the_first(stage: str, done: int, total: int) -> None:

@@ -28,12 +28,13 @@ from ssdir.console import warn
 from ssdir.errors import EXIT_BAD_INPUT, InputError
 from ssdir.ops.distributed import gather_values
 from ssdir.training.recipe import Recipe
+from ssdir.training.run_folder import TOKEN_FILE
 
 MEETING_SECONDS, LOST_SECONDS, BEAT_SECONDS = 300.0, 60.0, 2.0
 """Seconds that processes wait for each other at the start; until a silent one is lost; between its signs."""
 
-TOKEN_FILE, SHARED_SECONDS = ".processes", 30.0
-"""File by which processes on other machines recognise the run's folder, and how long they look for it."""
+SHARED_SECONDS = 30.0
+"""Seconds that processes on other machines look for the file `TOKEN_FILE` of the first."""
 
 
 @dataclass(frozen=True)

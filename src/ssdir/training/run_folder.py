@@ -21,6 +21,8 @@ from ssdir.training.recipe import NOT_DECIDING, STAGES, Recipe
 RECIPE_FILE, DATA_FILE, SUMMARY_FILE = "recipe.yaml", "data.json", "summary.json"
 LOCK = ".lock"
 """File in the folder of a run that the training process locks."""
+TOKEN_FILE = ".processes"
+"""File by which processes on other machines recognise the run's folder."""
 
 
 class RunData(Record):
@@ -159,7 +161,7 @@ def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, for
             )
         if read_fingerprint(out) != data_hash:
             raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
-    elif out.exists() and any(path.name not in (LOCK, DATA_FILE) for path in out.iterdir()):
+    elif out.exists() and any(path.name not in (LOCK, TOKEN_FILE, DATA_FILE) for path in out.iterdir()):
         # A recipe alone may be anyone's.
         if not file.is_file() or not (out / DATA_FILE).is_file():
             raise InputError(f"'{out}' holds files, and is not a training run: use a new --out")
