@@ -167,9 +167,26 @@ def test_images_and_tracks_numbered_from_zero(tmp_path: Path) -> None:
     table = read_annotations(write_sequence(tmp_path / "A", ["1,0,0,0,5,4"], ("0.png", "1.png")), "train")
     assert (table.image.tolist(), table.track_id.tolist()) == ([0], [1])
     assert len(table.notes) == 2
-    names = ("frame_9.png", "frame_10.png")
-    table = read_annotations(write_sequence(tmp_path / "B", ["2,1,0,0,5,4"], names), "train")
-    assert [table.image_names[image] for image in table.image] == ["img1/frame_10.png"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "used", "expected", "note"),
+    [
+        ((1, 3), (1, 2, 3), [1, 3], "boxes in frames that have no image: 1 (line 2 is of frame 2)"),
+        ((0, 2), (1, 3), [0, 2], "images are numbered from 0"),
+        ((9, 10), (9, 10), [9, 10], ""),
+        ((9, 10), (1, 2), [9, 10], "images are taken in the order of their names"),
+        ((0, 5, 10), (1, 2, 3), [0, 5, 10], "images are taken in the order of their names"),
+    ],
+)
+def test_frames_have_the_number_at_the_end_of_their_names_or_their_place(
+    numbers: Sequence[int], used: Sequence[int], expected: list[int], note: str, tmp_path: Path
+) -> None:
+    lines, names = [f"{frame},1,0,0,5,4" for frame in used], [f"cam2_{number}.png" for number in numbers]
+    table = read_annotations(write_sequence(tmp_path / "A", lines, names, info=None), "train")
+    assert [table.image_names[image] for image in table.image] == [f"img1/cam2_{each}.png" for each in expected]
+    assert bool(table.notes) == bool(note)
+    assert note in " | ".join(table.notes)
 
 
 def test_sequences_that_repeat_another_are_read_once(tmp_path: Path) -> None:

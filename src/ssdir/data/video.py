@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -131,7 +131,7 @@ class ImageFrames(FrameSource):
         files: the images.
         location: where they come from; by default the first.
         frame_rate: frames per second, if known.
-        numbers: of the frames in MOTChallenge's text; by default 1, 2, …
+        has_numbers: whether names give the frames' numbers in MOTChallenge's text; else these are 1, 2, …
     """
 
     def __init__(
@@ -139,15 +139,20 @@ class ImageFrames(FrameSource):
         files: Sequence[Location],
         location: Location | None = None,
         frame_rate: float | None = None,
-        numbers: Sequence[int] | None = None,
+        has_numbers: bool = False,
     ) -> None:
-        self.files, self._numbers = [absolute(file) for file in files], numbers
+        self.files, self._has_numbers = [absolute(file) for file in files], has_numbers
+        self._numbers = self.numbers()
         self.location = self.files[0] if location is None else location
         self.frame_rate, self.length = frame_rate, len(files)
 
     def number(self, index: int) -> int:
         """Returns the number that a frame has in MOTChallenge's text."""
-        return super().number(index) if self._numbers is None else self._numbers[index]
+        return self._numbers[index]
+
+    def numbers(self, used: Collection[int] = ()) -> list[int]:
+        """Returns the number of each frame in a text with boxes of the frames `used`, see `frame_numbers`."""
+        return frame_numbers(self.files, used) if self._has_numbers else list(range(1, 1 + len(self.files)))
 
     def __iter__(self) -> Iterator[Frame]:
         """Reads the images."""
@@ -212,7 +217,7 @@ def _numbered(images: Sequence[Location], location: Location, frame_rate: float 
                 f"missing, the first {first}; the frames around a gap count as neighbours"
             )
     is_one_folder = len({pure_path(file).parent for file in files}) == 1
-    return ImageFrames(files, location, frame_rate, frame_numbers(files) if is_one_folder else None)
+    return ImageFrames(files, location, frame_rate, has_numbers=is_one_folder)
 
 
 def _natural(file: Location) -> tuple[str, list[tuple[int, str]], str]:

@@ -169,7 +169,7 @@ def _frame_names(numbers: Sequence[int], clip: FrameSource) -> list[str]:
     """Returns the names of frames by their numbers in MOTChallenge's text; those not there keep their number."""
     if not isinstance(clip, ImageFrames):
         return [frame_name(absolute(clip.location), number - 1) for number in numbers]
-    names = {clip.number(index): str(file) for index, file in enumerate(clip.files)}
+    names = dict(zip(clip.numbers({*numbers}), map(str, clip.files), strict=True))
     return [names.get(number, f"frame {number}") for number in numbers]
 
 

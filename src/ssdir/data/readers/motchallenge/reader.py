@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.clips import frame_rates_info
 from ssdir.data.folders import find_folder, visible
-from ssdir.data.frame_names import frame_numbers
+from ssdir.data.frame_names import frame_numbers, numbered_names
 from ssdir.data.image_files import is_image_name
 from ssdir.data.images import image_size
 from ssdir.data.readers.faults import Faults, note_if_any
@@ -233,12 +233,16 @@ def _with_numbers(path: Path) -> list[tuple[int, str]]:
 
 
 def _frame_numbers(frames: Sequence[Path], boxes: MotBoxes) -> tuple[list[int], list[str]]:
-    """Returns the number of each frame in gt.txt: that of its name, else its place from 1; and notes."""
-    numbers, notes = frame_numbers(frames, from_zero=bool((boxes.frame == 0).any())), list[str]()
-    if not all(path.stem.isdecimal() for path in frames):
+    """Returns the number of each frame in gt.txt, see `frame_numbers`, and notes."""
+    numbers = frame_numbers(frames, {*boxes.frame.tolist()})
+    named, notes = numbered_names(frames), list[str]()
+    if named is None:
         return numbers, notes
-    if numbers[0] != int(frames[0].stem):
-        notes.append(f"images are numbered from 0, and taken for frames from 1 ('{frames[0].name}')")
+    if numbers != named:
+        if numbers[0] - named[0] == numbers[-1] - named[-1] == 1:
+            notes.append(f"images are numbered from 0, and taken for frames from 1 ('{frames[0].name}')")
+        else:
+            notes.append(f"images are taken in the order of their names, whose numbers {TRUTH} does not use")
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:
         first = next(number + 1 for number, after in pairwise(numbers) if after != number + 1)
