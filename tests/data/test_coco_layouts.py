@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,16 @@ def test_ambiguous_ends_are_missing_pictures(tmp_path: Path) -> None:
     table = read_annotations(tmp_path, "all")
     assert [path.is_file() for path in table.image_paths] == [False, True]
     assert table.image_names[1] == "one/b.png"
+
+
+@pytest.mark.parametrize(
+    "names", [("a.png", "a.png"), ("a.png", "../images/a.png"), ("/cam1/a.png", "/cam2/a.png")]
+)
+def test_two_images_that_are_one_picture_are_an_error(tmp_path: Path, names: tuple[str, str]) -> None:
+    write(tmp_path / "result.json", tmp_path / "images", *names)
+    entries = re.escape(f"result.json: images 0 ('{names[0]}') and 1 ('{names[1]}') are both 'images/")
+    with pytest.raises(InputError, match=f"{entries}.*merge them, or give each its own picture"):
+        read_annotations(tmp_path, "all")
 
 
 def test_pictures_outside_are_named_and_left_out_unless_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +57,14 @@ def read_coco(root: Path, split: str, outside: str = "leave") -> AnnotationTable
         outside: whether to "read" images that are not in the folder, or "leave" them out.
 
     Raises:
-        InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images.
+        InputError: if a folder or file is missing, or the JSON is invalid, inconsistent or without images; if two
+            of its images are the same picture.
     """
     folder = find_folder(root)
     file = _read(folder, split)
     pictures = ImageFinder(folder, file.path, split)
     names = pictures.find(file.file_names)
+    _check_pictures(file, folder, names)
     left_out = pictures.outside if outside == "leave" else []
     table = replace(_table(file, folder, names), notes=(*file.notes, *_notes(pictures, left_out)))
     table = _with_tracks(table, file)
@@ -80,6 +83,18 @@ def _read(root: Path, split: str) -> CocoFile:
     if file.category_names:
         check_names(file.category_names, str(file.path))
     return _in_order(file)
+
+
+def _check_pictures(file: CocoFile, root: Path, names: list[str]) -> None:
+    """Checks that no two images are one picture, because each would lack the other's objects."""
+    faults, first = Faults(str(file.path), of_one_file=True), dict[str, int]()
+    for image, name in enumerate(names):
+        if (earlier := first.setdefault(os.path.normpath(os.path.join(root, name)), image)) != image:
+            entries = " and ".join(
+                f"{quote(file.image_ids[i])} ({quote(file.file_names[i])})" for i in (earlier, image)
+            )
+            faults.add(f"images {entries} are both {quote(name)}: merge them, or give each its own picture")
+    faults.stop_at_any()
 
 
 def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
