@@ -109,6 +109,43 @@ def test_outlines_stand_in_for_boxes(tmp_path: Path) -> None:
         assert "the tight box of their outline is taken: 12 (annotation 0)" in file.notes[0]
 
 
+@pytest.mark.parametrize("degrees", [30.0, 90.0, 180, 315.5])
+def test_rotated_rectangles_have_their_tight_box(tmp_path: Path, degrees: float) -> None:
+    angle, corners = np.deg2rad(degrees), np.array([-5 - 20j, 5 - 20j, 5 + 20j, -5 + 20j])
+    turned = corners * np.exp(1j * angle) + (45 + 25j)
+    tight = [turned.real.min(), turned.imag.min(), turned.real.max(), turned.imag.max()]
+    file = read(tmp_path, content(bbox=[40, 5, 10, 40], attributes={"occluded": False, "rotation": degrees}))
+    assert file.boxes is not None
+    assert file.boxes.boxes_px[0] == pytest.approx(tight)
+    assert "rotation among their attributes, of which the tight box is taken: 12 (annotation 0)" in file.notes[0]
+
+
+def test_a_box_with_an_outline_and_other_attributes_are_not_rotated(tmp_path: Path) -> None:
+    outline = [[1, 2, 8, 2, 8, 9.5]]
+    for keys in ({"attributes": {"rotation": 90.0}, "segmentation": outline}, {"attributes": {"rotation": True}}):
+        file = read(tmp_path, content(bbox=[40, 5, 10, 40], **keys))
+        assert file.boxes is not None
+        assert file.boxes.boxes_px[0].tolist() == [40, 5, 50, 45]
+        assert file.notes == ()
+
+
+def test_what_ignore_marks_is_ignored_and_counted(tmp_path: Path) -> None:
+    document = content(iscrowd=0)
+    for annotation, keys in zip(
+        document["annotations"], ({"ignore": 1}, {"iscrowd": 1, "ignore": 1}), strict=False
+    ):
+        annotation |= keys
+    document["annotations"][2]["ignore"] = False
+    file = read(tmp_path, document)
+    assert file.boxes is not None
+    assert file.boxes.ignored.tolist() == [True] * 2 + [False] * 10
+    assert file.notes == (
+        "annotations that only ignore marks (COCO's own evaluation goes by iscrowd), ignored: 1 (annotation 0)",
+    )
+    with pytest.raises(InputError, match="12 faults: annotation 0 has ignore 2, expected 0 or 1"):
+        read(tmp_path, content(ignore=2))
+
+
 def test_results_name_images_and_categories_of_annotations(tmp_path: Path) -> None:
     (tmp_path / "named.json").write_text(json.dumps(content()))
     results = [{"image_id": "x", "category_id": "b", "bbox": [1, 2, 3, 4], "score": 0.5, "track": 4, "list": [1]}]

@@ -281,6 +281,20 @@ def test_swapped_corners_are_counted(golden):
     assert note.endswith(": 2 (the first in JPEGImages/a.png)")
 
 
+def test_rotated_rectangles_have_their_tight_box(golden):
+    attribute = "<attribute><name>{}</name><value>{}</value></attribute>"
+    given = "".join(attribute.format(*each) for each in (("occluded", "0"), ("rotation", "90.0")))
+    write_xml(
+        golden,
+        "a",
+        f"<object><name>cat</name>{BNDBOX.format(21, 6, 30, 25)}<attributes>{given}</attributes></object>{B}",
+    )
+    table = read_voc(golden, "train")
+    assert table.boxes_px[0] == pytest.approx([15, 10, 35, 20])
+    (note,) = [note for note in table.notes if "rotation" in note]
+    assert note.endswith("of which the tight box is taken: 1 (the first in JPEGImages/a.png)")
+
+
 def test_all_faults_are_named_at_once(golden):
     write_xml(golden, "a", "<object><name>cat</name></object><object/>" + B)
     (golden / "Annotations" / "b.xml").write_text("<annotation>")

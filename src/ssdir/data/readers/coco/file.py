@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from ssdir.data.readers.coco.outlines import Corners, outline_box
-from ssdir.data.readers.coco.tracks import CocoClips, Video, clips_of_videos, track_in_attributes
+from ssdir.data.readers.coco.tracks import CocoClips, Video, clips_of_videos, read_attributes
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.json_entries import (
     decode_document,
@@ -22,6 +23,7 @@ from ssdir.data.readers.json_entries import (
     entry_name,
     read_raw_json,
 )
+from ssdir.data.readers.rotation import ROTATED, parse_rotation, rotated_box
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
@@ -45,7 +47,7 @@ class CocoBoxes:
         category: int64 (N,), position of the category; -1 where an entry names none.
         boxes_px: float64 (N, 4), xyxy in pixels of the image's size in the file; NaN where a number is missing, or
             larger than any image.
-        crowd: bool (N,).
+        ignored: bool (N,), crowds by `iscrowd`, and others by `ignore`.
         scores: float64 (N,), NaN where it is missing; None where no entry has the key.
         optional: int64 or float64 (N,) by name, those of `OPTIONAL` that every entry has.
         others: each entry's values but lists and objects; only for boxes that are to be encoded.
@@ -54,7 +56,7 @@ class CocoBoxes:
     image: NDArray[np.int64]
     category: NDArray[np.int64]
     boxes_px: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
     scores: NDArray[np.float64] | None
     optional: Mapping[str, NDArray[Any]]
     others: Sequence[Mapping[str, Any]] = ()
@@ -119,6 +121,7 @@ class _Box(Struct):
     bbox: list[float | None] | None = None
     segmentation: Raw | UnsetType = UNSET
     iscrowd: int | float | bool | None = None
+    ignore: int | float | bool | None = None
     score: float | UnsetType | None = UNSET
     difficult: Any = None
     draw_order: Any = None
@@ -261,9 +264,9 @@ class _Rows:
         self.categories = {each: position for position, each in enumerate(categories)}
         self.what, self.for_encoding, self.faults = what, for_encoding, faults
         self._takes_any_category = for_encoding and not categories
-        self._outlined, self._first_outlined = 0, ""
+        self._counts, self._first = Counter[str](), dict[str, str]()
         self._incomplete: list[str] = []
-        self._repeated_ids, self._first_repeated, self._ids = 0, "", set[Id]()
+        self._ids = set[Id]()
 
     def read(self, raws: Sequence[Raw]) -> CocoBoxes:
         """Returns the columns of all entries.
@@ -274,18 +277,20 @@ class _Rows:
         count, has_scores = len(raws), False
         image, category = np.full((2, count), -1, dtype=np.int64)
         boxes, scores = np.full((count, 4), np.nan), np.full(count, np.nan)
-        crowd = np.zeros(count, dtype=np.bool_)
+        ignored = np.zeros(count, dtype=np.bool_)
         optional: dict[str, list[Any]] = {name: [] for name in OPTIONAL}
         for row, box in decode_entries(raws, _Box, self.what, self.faults):
             name = partial(entry_name, self.what, box.id, row)  # Most entries need no name.
             image[row], category[row] = self._image(box, name), self._category(box, name)
-            boxes[row], crowd[row] = self._corners(box, name), self._is_crowd(box, name)
+            attributes = read_attributes(box.attributes)
+            boxes[row] = self._corners(box, parse_rotation(attributes.rotation), name)
+            ignored[row] = self._is_ignored(box, name)
             if box.score is not UNSET:
                 has_scores, scores[row] = True, np.nan if box.score is None else box.score
             for key, values in optional.items():
                 values.append(getattr(box, key))
             if box.track_id is None:
-                optional["track_id"][-1] = track_in_attributes(box.attributes)
+                optional["track_id"][-1] = attributes.track_id
             self._note_id(box.id, name)
         self.faults.stop_at_any()
         columns = {
@@ -295,20 +300,11 @@ class _Rows:
         known = {key: column for key, column in columns.items() if column is not None}
         given = [key for key, values in optional.items() if any(value is not None for value in values)]
         self._incomplete = [key for key in given if key not in known]
-        return CocoBoxes(image, category, boxes, crowd, scores if has_scores else None, known, others)
+        return CocoBoxes(image, category, boxes, ignored, scores if has_scores else None, known, others)
 
     def notes(self) -> tuple[str, ...]:
         """Returns notes on what was corrected, or is unusual."""
-        notes = []
-        if self._outlined:
-            notes.append(
-                f"annotations without a bbox, for which the tight box of their outline is taken: {self._outlined} "
-                f"({self._first_outlined})"
-            )
-        if self._repeated_ids:
-            notes.append(
-                f"annotations with an id that an earlier one has: {self._repeated_ids} ({self._first_repeated})"
-            )
+        notes = [f"{what}: {number} ({self._first[what]})" for what, number in self._counts.items()]
         if self._incomplete:
             keys = ", ".join(self._incomplete)
             notes.append(f"keys left out, as some annotations have no usable number there: {keys}")
@@ -330,13 +326,19 @@ class _Rows:
             self.faults.add(f"{name()} is for unknown category {quote(box.category_id)}")
         return position
 
-    def _is_crowd(self, box: _Box, name: Name) -> bool:
-        if box.iscrowd not in (None, 0, 1):
-            self.faults.add(f"{name()} has iscrowd {box.iscrowd}, expected 0 or 1")
-        return bool(box.iscrowd)
+    def _is_ignored(self, box: _Box, name: Name) -> bool:
+        for key in ("iscrowd", "ignore"):
+            if (value := getattr(box, key)) not in (None, 0, 1):
+                self.faults.add(f"{name()} has {key} {value}, expected 0 or 1")
+        if box.ignore and not box.iscrowd:
+            self._count(
+                "annotations that only ignore marks (COCO's own evaluation goes by iscrowd), ignored", name
+            )
+        return bool(box.iscrowd or box.ignore)
 
-    def _corners(self, box: _Box, name: Name) -> Corners:
-        """Returns the box as xyxy; the tight one of the outline where there is no bbox."""
+    def _corners(self, box: _Box, rotation: float, name: Name) -> Corners:
+        """Returns the box as xyxy: tight if it is rotated; that of the outline where there is no bbox."""
+        outlined = box.segmentation is not UNSET and bytes(box.segmentation) not in (b"null", b"[]")
         if box.bbox:
             if len(box.bbox) != 4:
                 self.faults.add(f"{name()} has no bbox of four numbers (got {quote(box.bbox)})")
@@ -344,12 +346,15 @@ class _Rows:
             x, y, width, height = (
                 np.nan if side is None or abs(side) >= _LARGEST_SIDE else side or 0.0 for side in box.bbox
             )
-            return x, y, x + width, y + height
-        if box.segmentation is UNSET or bytes(box.segmentation) in (b"null", b"[]"):
+            corners = x, y, x + width, y + height
+            if outlined or not rotation:
+                return corners
+            self._count(ROTATED, name)
+            return rotated_box(corners, rotation)
+        if not outlined:
             self.faults.add(f"{name()} has no bbox of four numbers, and no outline to take it from")
             return _NO_BOX
-        self._outlined += 1
-        self._first_outlined = self._first_outlined or name()
+        self._count("annotations without a bbox, for which the tight box of their outline is taken", name)
         try:
             return outline_box(box.segmentation)
         except ValueError as error:  # msgspec's errors are ValueErrors, too.
@@ -359,10 +364,15 @@ class _Rows:
 
     def _note_id(self, identity: Id | None, name: Name) -> None:
         if identity in self._ids:
-            self._repeated_ids += 1
-            self._first_repeated = self._first_repeated or name()
+            self._count("annotations with an id that an earlier one has", name)
         elif identity is not None:
             self._ids.add(identity)
+
+    def _count(self, what: str, name: Name) -> None:
+        """Counts an entry for the notes."""
+        if what not in self._first:
+            self._first[what] = name()
+        self._counts[what] += 1
 
 
 def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:

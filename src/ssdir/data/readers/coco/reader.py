@@ -111,7 +111,7 @@ def _table(file: CocoFile, root: Path, names: list[str]) -> AnnotationTable:
         image=boxes.image,
         category=boxes.category,
         boxes_px=boxes.boxes_px,
-        ignored=boxes.crowd,
+        ignored=boxes.ignored,
         info=file.info,
         difficult=None if "difficult" not in boxes.optional else boxes.optional["difficult"] != 0,
         draw_order=boxes.optional.get("draw_order"),

@@ -42,18 +42,24 @@ class CocoClips:
     frame_rates: dict[str, float]
 
 
-class _Attributes(Struct):
+class Attributes(Struct):
+    """What CVAT writes among an annotation's attributes."""
+
     track_id: Any = None
+    rotation: Any = None
 
 
-def track_in_attributes(attributes: Raw | UnsetType) -> Any:
-    """Returns the `track_id` that CVAT writes among an annotation's attributes; None if there is none."""
+_decode_attributes = msgspec.json.Decoder(Attributes).decode
+
+
+def read_attributes(attributes: Raw | UnsetType) -> Attributes:
+    """Returns an annotation's attributes; none if there is no object of them."""
     if not isinstance(attributes, Raw):
-        return None
+        return Attributes()
     try:
-        return msgspec.json.decode(attributes, type=_Attributes).track_id
+        return _decode_attributes(attributes)
     except msgspec.DecodeError:
-        return None  # Other tools have lists there.
+        return Attributes()  # Other tools have lists there.
 
 
 def clips_of_videos(

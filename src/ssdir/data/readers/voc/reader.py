@@ -19,6 +19,7 @@ from ssdir.data.images import image_orientation, image_size
 from ssdir.data.orientation import refers_to_stored, turn_box, turned_note
 from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout, labels_beside_images
+from ssdir.data.readers.rotation import ROTATED
 from ssdir.data.readers.table_builder import TableBuilder, read_names
 from ssdir.data.readers.voc.folder import (
     LISTS,
@@ -110,7 +111,7 @@ class _Rows:
         self.table = TableBuilder(names)
         self._voc, self._faults = voc, faults
         self._names, self._position = names, {name: i for i, name in enumerate(names)}
-        self._turned, self._unsure, self._swapped = list[str](), list[str](), list[str]()
+        self._turned, self._unsure, self._swapped, self._rotated = (list[str]() for _ in range(4))
         self._from_zero = 0
 
     def add(self, stem: str, annotation: VocAnnotation | None) -> None:
@@ -138,6 +139,7 @@ class _Rows:
                 continue
             self._from_zero += min(item.box[:2]) < 0
             self._swapped += [name] * item.was_swapped
+            self._rotated += [name] * item.was_rotated
             box = turn_box(item.box, size, orientation)
             self.table.add_object(self._position[item.name], box, difficult=item.difficult)
 
@@ -147,9 +149,9 @@ class _Rows:
         if self._unsure:
             what = "images stored on their side whose XML gives no size, boxes taken to be of the image as shown"
             notes.append(f"{what}: {len(self._unsure)} ({self._unsure[0]})")
-        if self._swapped:
-            what = "boxes that end before they begin, whose corners were swapped"
-            notes.append(f"{what}: {len(self._swapped)} (the first in {self._swapped[0]})")
+        swapped = "boxes that end before they begin, whose corners were swapped"
+        for what, names in ((swapped, self._swapped), (ROTATED, self._rotated)):
+            notes += [f"{what}: {len(names)} (the first in {names[0]})"] if names else []
         if self._from_zero:
             what = "boxes from pixel 0 or less, though VOC counts from 1 (they are taken as written)"
             notes.append(f"{what}: {self._from_zero}")

@@ -18,6 +18,7 @@ from defusedxml.ElementTree import parse as parse_xml
 from ssdir.console import refuse_pipe
 from ssdir.data.orientation import Box
 from ssdir.data.readers.faults import Faults
+from ssdir.data.readers.rotation import parse_rotation, rotated_box
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
@@ -27,12 +28,21 @@ _MAX_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class VocObject:
-    """An object of an XML file; `was_swapped` is True if its corners were in the wrong order."""
+    """An object of an XML file.
+
+    Attributes:
+        name: its class.
+        box: xyxy in pixels, half-open; tight if the rectangle is rotated.
+        difficult: the flag.
+        was_swapped: whether the corners were in the wrong order.
+        was_rotated: whether the rectangle has a rotation among its attributes.
+    """
 
     name: str
     box: Box
     difficult: bool
     was_swapped: bool
+    was_rotated: bool
 
 
 @dataclass(frozen=True)
@@ -93,13 +103,20 @@ def _objects(element: Element, where: str) -> Iterator[VocObject]:
         raise InputError(f"{where} has no name")
     where = f"{where} ({quote(name)[1:-1]})"
     difficult = _number(element, "difficult", where, default=0.0) != 0
-    boxes = element.findall("bndbox")
+    boxes, rotation = element.findall("bndbox"), _rotation(element)
     for number, box in enumerate(boxes or [Element("bndbox")], start=1):
         at = f"{where}, bndbox {number}" if len(boxes) > 1 else where
         x1, y1, x2, y2 = (_number(box, key, at, path="bndbox/") for key in ("xmin", "ymin", "xmax", "ymax"))
         was_swapped = x2 < x1 or y2 < y1
         corners = (min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2), max(y1, y2))
-        yield VocObject(name, corners, difficult, was_swapped)
+        tight = rotated_box(corners, rotation) if rotation else corners
+        yield VocObject(name, tight, difficult, was_swapped, was_rotated=rotation != 0)
+
+
+def _rotation(element: Element) -> float:
+    """Returns the degrees that CVAT writes among an object's attributes."""
+    given = (each for each in element.iterfind("attributes/attribute") if each.findtext("name") == "rotation")
+    return next((parse_rotation(each.findtext("value")) for each in given), 0.0)
 
 
 def _only(element: Element, tag: str, where: str) -> Element | None:
