@@ -231,9 +231,10 @@ def test_confidences_are_passed_over_and_counted(golden):
     assert any("sixth number" in note and note.endswith(": 2") for note in table.notes)
 
 
-def test_poses_are_read_as_their_boxes(golden):
+@pytest.mark.parametrize("predicted", ["", " 0.8", " 0.8 12"])
+def test_poses_are_read_as_their_boxes(golden, predicted):
     write_yaml(golden, train="images/train", names=["cat", "dog"], kpt_shape=[2, 3])
-    relabel(golden, "0 0.5 0.5 0.5 0.5 0.3 0.2 2 0.9 0.9 1\n")
+    relabel(golden, f"0 0.5 0.5 0.5 0.5 0.3 0.2 2 0.9 0.9 1{predicted}\n")
     assert read_yolo(golden, "train").boxes_px[0].tolist() == [20, 10, 60, 30]
 
 

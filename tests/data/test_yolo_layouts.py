@@ -263,6 +263,23 @@ def test_poses_are_not_taken_for_polygons(tmp_path: Path, text: str, expected: l
     assert bool(by_form) == (text in (MARKED, ODD_MARKED, BOX + MARKED))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 0.5 0.5 0.2 0.2 0.9 1\n", [[40, 20, 60, 30]]),
+        ("0 0.5 0.5 0.2 0.2 0.9 317\n0 0.9 0.5 0.2 0.2 1 2\n", [[40, 20, 60, 30], [80, 20, 100, 30]]),
+        ("0 0.1 0.2 0.5 0.2 0.3 1\n", [[10, 10, 50, 50]]),  # As a box, it would leave the image.
+    ],
+)
+def test_tracked_predictions_are_not_taken_for_triangles(
+    tmp_path: Path, text: str, expected: list[list[int]]
+) -> None:
+    write(tmp_path / "images" / "train", "a", labels=tmp_path / "labels" / "train", text=text)
+    table = read_annotations(tmp_path, "train")
+    assert boxes(table) == expected
+    assert any("or a track after it, passed over" in note for note in table.notes) == (expected[0][0] > 10)
+
+
 def test_kpt_shape_decides(tmp_path: Path) -> None:
     write(tmp_path / "images" / "train", "a", labels=tmp_path / "labels" / "train", text=PAIRS)
     for shape, expected in (("[3, 2]", XYXY), ("[2, 3]", XYXY), ("null", [20, 20, 55, 30])):

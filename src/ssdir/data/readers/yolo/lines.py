@@ -31,7 +31,7 @@ BOX, SCORED_BOX = 4, 5
 
 
 def parse_numbers(values: Sequence[str], where: str) -> list[float]:
-    """Parses the numbers after the class of a line.
+    """Parses the numbers after the class of a line; without the track that may follow a box and its confidence.
 
     Raises:
         InputError: if there are too few, or one is not a number.
@@ -39,10 +39,20 @@ def parse_numbers(values: Sequence[str], where: str) -> list[float]:
     if len(values) < 1 + BOX:
         raise InputError(f"{where} must be class, x_center, y_center, width, height: 5 numbers, got {len(values)}")
     try:
-        return [float(value) for value in values[1:]]
+        numbers = [float(value) for value in values[1:]]
     except ValueError:
         wrong = next(value for value in values[1:] if not _is_number(value))
         raise InputError(f"{where}: not a number ({quote(wrong)})") from None
+    return numbers[:SCORED_BOX] if _has_track(numbers) else numbers
+
+
+def _has_track(numbers: Sequence[float]) -> bool:
+    """Returns whether six numbers are a box in the image, a confidence and a track from 1, and not a triangle."""
+    if len(numbers) != SCORED_BOX + 1:
+        return False
+    x, y, w, h, confidence, track = numbers
+    is_inside = all(0 < side <= 2 * min(at, 1 - at) + _TOLERANCE for at, side in ((x, w), (y, h)))
+    return is_inside and 0 <= confidence <= 1 and track >= 1 and track.is_integer()
 
 
 def parse_box(numbers: list[float], keypoints: int, where: str) -> Box:
@@ -56,7 +66,7 @@ def parse_box(numbers: list[float], keypoints: int, where: str) -> Box:
     Raises:
         InputError: if the numbers are too many or too few, or are not relative coordinates.
     """
-    if keypoints and len(numbers) in (BOX + keypoints, SCORED_BOX + keypoints):
+    if keypoints and 0 <= len(numbers) - BOX - keypoints <= 2:  # A confidence and a track may follow.
         numbers = numbers[:BOX]
     elif keypoints and could_be_pose(numbers):
         raise InputError(f"{where}: a box and its keypoints are {BOX + keypoints} numbers, got {len(numbers)}")

@@ -97,8 +97,7 @@ def read_yolo(root: Path, split: str) -> AnnotationTable:
 
     Boxes are assumed to refer to the image as shown, with its EXIF orientation applied. They are kept as
     annotated, even if they extend beyond the image. Polygons and rotated boxes become their tight boxes; of poses,
-    the box is read. A sixth number, the confidence of a prediction, is ignored, and a note counts the lines that
-    have one.
+    the box is read. The confidence and track of a prediction are ignored, and a note counts such lines.
 
     Raises:
         InputError: if a folder, file or listed image is missing, images can't be read, or no image of the whole
@@ -189,7 +188,7 @@ class _LabelLines:
     def notes(self) -> list[str]:
         """Returns notes on what was ignored in the lines, or inferred from their form."""
         counts = {
-            "lines with a sixth number (a confidence?), which was passed over": self._num_scored,
+            "lines with a sixth number (a confidence?), or a track after it, passed over": self._num_scored,
             "poses by the form of their lines, as nothing gives kpt_shape; boxes were taken": self._num_poses,
             "lines that might be poses, but most are polygons; tight boxes were taken": self._num_ambiguous,
         }
@@ -208,9 +207,9 @@ class _LabelLines:
         """Yields the numbers of lines that are longer than a box, of this file and of those not read yet."""
         for other in [label, *(path for path in self._label_files() if path not in self._taken)]:
             for values, where in _rows(other, lines if other == label else self._keep(other)):
-                if len(values) > 1 + SCORED_BOX:
-                    with Faults("").collecting():  # A broken line is named when it is read.
-                        yield parse_numbers(values, where), where
+                with Faults("").collecting():  # A broken line is named when it is read.
+                    if len(numbers := parse_numbers(values, where)) > SCORED_BOX:
+                        yield numbers, where
 
     def _label_files(self) -> list[Path]:
         return sorted({label_file(image, self._yolo.base) for image in all_images(self._yolo)})
