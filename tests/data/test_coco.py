@@ -89,6 +89,14 @@ def test_a_written_set_holds_what_was_scattered(folder):
                 assert torch.equal(getattr(objects, field), getattr(expected, field)), field
 
 
+@pytest.mark.parametrize("colours", [False, True])
+def test_splits_without_images_are_not_written(tmp_path, colours):
+    write_scatter(tmp_path / "out", "digits", ScatterConfig(canvas=64, train=3, val=0, test=0, colours=colours))
+    names = {path.stem for path in (tmp_path / "out").rglob("*")}
+    assert not {name for name in names if "val" in name or "test" in name}
+    assert [len(open_dataset(tmp_path / "out", split, for_training=True)) for split in ("train", "val")] == [2, 1]
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_do_not_change_a_byte(folder, tmp_path, workers):
     write_scatter(tmp_path / "parallel", "digits", CONFIG, workers=workers)

@@ -69,6 +69,21 @@ def test_a_val_that_is_not_where_it_should_be_is_not_replaced(tmp_path: Path) ->
         layout.read_for_training(tmp_path, "val")
 
 
+def test_an_empty_val_is_replaced(tmp_path: Path) -> None:
+    write_as_yolo(tmp_path / "yolo")
+    (tmp_path / "yolo" / "images" / "val").mkdir()
+    write_as_coco(tmp_path / "coco")
+    empty = json.dumps({"images": [], "annotations": [], "categories": []})
+    (tmp_path / "coco" / "annotations" / "instances_val.json").write_text(empty)
+    for root in (tmp_path / "yolo", tmp_path / "coco"):
+        layout = find_layout(root)
+        assert layout.held_out_of(root) == "train"
+        assert [len(layout.read_for_training(root, split).image_names) for split in ("train", "val")] == [3, 1]
+        check = check_data(root, None, "tiny")
+        assert check.held_out
+        assert "empty_splits" in {problem.kind for problem in check.problems}
+
+
 def write_coco_as_published(root: Path, *splits: str) -> None:
     """Writes annotations and images named like COCO's own: `instances_train2017.json`, `train2017/`."""
     write_as_coco(root)

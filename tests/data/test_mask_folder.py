@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssdir.data.readers.mask_folder import mask_folder_splits, read_mask_folder
 from ssdir.data.readers.registry import find_layout, read_annotations
-from ssdir.errors import InputError
+from ssdir.errors import EmptySplitError, InputError
 
 SIZE = (20, 30)
 MASK = np.zeros(SIZE, np.uint8)
@@ -114,6 +114,14 @@ def test_splits_share_their_names(tmp_path):
     assert (train.category.tolist(), val.category.tolist()) == ([2, 0], [1, 2])
     assert train.attribute_names == val.attribute_names
     assert len(train.image_names) == len(val.image_names) == 1
+
+
+def test_only_the_split_that_is_read_needs_images(tmp_path):
+    write(tmp_path, "train", {"a": MASK})
+    (tmp_path / "images" / "test").mkdir()
+    assert read_mask_folder(tmp_path, "train").image_names == ["images/train/a.png"]
+    with pytest.raises(EmptySplitError, match="test' has no images"):
+        read_mask_folder(tmp_path, "test")
 
 
 def test_what_only_some_objects_have_is_left_out(tmp_path):

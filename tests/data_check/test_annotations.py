@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,18 +197,6 @@ def test_a_copy_is_known_by_its_pixels(tmp_path):
     table = read_coco(write_folder(tmp_path, images, [(0, "cat", (1, 1, 9, 9))], ["cat"]), "train")
     problems = by_kind(check_images(table, scan_images(table.image_paths)))
     assert problems["duplicate_images"].names == ("train/b.bmp: the same as train/a.png",)
-
-
-def test_one_image_under_two_entries_is_a_copy(tmp_path):
-    root = write_folder(tmp_path, [("a.png", noise(8, 8))], [(0, "cat", (1, 1, 6, 6))], ["cat"])
-    path = Path(root) / "annotations" / "instances_train.json"
-    content = json.loads(path.read_text())
-    content["images"].append({**content["images"][0], "id": 77})
-    path.write_text(json.dumps(content))
-    table = read_coco(root, "train")
-    assert by_kind(check_images(table, scan_images(table.image_paths)))["duplicate_images"].names == (
-        "train/a.png: the same as train/a.png",
-    )
 
 
 def test_a_turned_image_counts_with_its_exif_orientation_applied(tmp_path):

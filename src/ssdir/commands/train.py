@@ -61,7 +61,7 @@ def train(
     if is_first:
         warn(f"training on {device_name(choose_device(device))}")
         if divided is not None and settings.val_split == "val":
-            warn(f"'{data}' has no split val: a tenth of {divided} is held out to validate on")
+            warn(f"'{data}' has no split val with images: a tenth of {divided} is held out to validate on")
     try:
         summary = fit(settings, data, out, resume=resume, force=force, start=start, session=Session(device=device))
     except KeyboardInterrupt:

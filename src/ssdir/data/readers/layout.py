@@ -12,7 +12,7 @@ from ssdir.data.folders import visible
 from ssdir.data.image_files import is_image_name
 from ssdir.data.readers.slices import sliced, split_bounds
 from ssdir.data.readers.splits import SPLITS, find_split, hold_out, standard_splits
-from ssdir.errors import InputError, MissingSplitError, nearest
+from ssdir.errors import EmptySplitError, InputError, MissingSplitError, nearest
 
 # Recognising a layout must not take long, whatever folder it is.
 _MAX_FOLDERS = 200
@@ -66,7 +66,7 @@ class Layout:
         return table if bounds is None else sliced(table, bounds, f"'{root}', split {split}")
 
     def read_for_training(self, root: Path, split: str, **options: str | None) -> AnnotationTable:
-        """Reads as `read`, but holds `val` out of `train` where there is none: see `hold_out`.
+        """Reads as `read`, but holds `val` out of `train` where there is none, or an empty one: see `hold_out`.
 
         Raises:
             InputError: as `read`.
@@ -78,20 +78,21 @@ class Layout:
         return val if split == "val" else train
 
     def held_out_of(self, root: Path) -> str | None:
-        """Returns the split that training holds out `val` of; None where there is a `val`, or nothing to train on.
+        """Returns the split that training holds out `val` of; None where `val` has images, or train is missing.
 
         Raises:
             InputError: if the file that lists the splits is broken.
         """
         names = self.splits(root)
         train = find_split("train", names)
-        if train is None or "val" in standard_splits(names):
+        if train is None or standard_splits(names).count("val") > 1:
             return None
-        # A data.yaml may name a val that does not exist: this is a mistake to report, so no split is made for it.
         try:
-            self.reader(root, "val")
-        except InputError as error:
-            return train if isinstance(error, MissingSplitError) else None
+            self.reader(root, find_split("val", names) or "val")
+        except (MissingSplitError, EmptySplitError):
+            return train
+        except InputError:  # A val that can't be read is a mistake to report, so no split is made for it.
+            return None
         return None
 
     def known(self, options: Mapping[str, str | None]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ from ssdir.data.readers.masked_images import (
 from ssdir.data.readers.splits import SPLITS, divide, missing_split
 from ssdir.data.readers.yolo.folder import list_images
 from ssdir.documents import json_text, parse_json
-from ssdir.errors import InputError
+from ssdir.errors import EmptySplitError, InputError
 from ssdir.formatting import quote
 
 
@@ -62,10 +63,12 @@ def read_mask_folder(root: Path, split: str) -> AnnotationTable:
     names, kept = Names(), []
     notes: list[str] = []
     for part in folders or [""]:
-        for image in _images(root, part, notes if part in ("", split) else []):
-            names.add(image)
-            if part in ("", split):
-                kept.append(image)
+        is_read = part in ("", split)
+        with nullcontext() if is_read else suppress(EmptySplitError):
+            for image in _images(root, part, notes if is_read else []):
+                names.add(image)
+                if is_read:
+                    kept.append(image)
     if not folders:
         wanted = {*divide([image.name for image in kept], split, f"'{root}'")}
         kept = [image for image in kept if image.name in wanted]

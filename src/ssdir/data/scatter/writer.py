@@ -11,7 +11,7 @@ import numpy as np
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.readers.mask_folder import line_of
 from ssdir.data.readers.masked_images import MaskedObject
-from ssdir.data.readers.splits import SPLITS, SplitName
+from ssdir.data.readers.splits import SplitName
 from ssdir.data.scatter.generator import ScatterConfig, ScatteredImage, image_rng, scatter_image
 from ssdir.data.scatter.glyphs import Glyphs
 from ssdir.data.scatter.writing import load_splits, origin, write_png, write_splits
@@ -53,7 +53,7 @@ def write_scatter(
     with atomic_dir(out, force) as folder:
         glyphs = load_splits(source, config, root)
         writer = _Writer(folder, glyphs, config)
-        for split in SPLITS:
+        for split in glyphs:
             for place in writer.places(split):
                 place.mkdir(parents=True)
         written = write_splits(writer.write, config, _IMAGES_PER_JOB, workers, progress)
@@ -110,7 +110,7 @@ def _write_masked_objects(
 def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str], side: int) -> AnnotationTable:
     counts = [len(scattered.labels) for scattered in images]
     columns = {
-        name: np.concatenate([getattr(scattered, name) for scattered in images] or [np.zeros(0)])
+        name: np.concatenate([getattr(scattered, name) for scattered in images])
         for name in ("boxes_px", "labels", "source_index", "visible")
     }
     return AnnotationTable(
@@ -123,7 +123,7 @@ def _table(folder: Path, images: Sequence[ScatteredImage], class_names: list[str
         category=columns["labels"].astype(np.int64),
         boxes_px=columns["boxes_px"].reshape(-1, 4).astype(np.float64),
         ignored=np.zeros(sum(counts), dtype=np.bool_),
-        draw_order=np.concatenate([np.arange(count) for count in counts] or [np.zeros(0, dtype=np.int64)]),
+        draw_order=np.concatenate([np.arange(count) for count in counts]),
         source_index=columns["source_index"].astype(np.int64),
         visible=columns["visible"].astype(np.float64).round(4),
     )

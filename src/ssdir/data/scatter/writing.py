@@ -63,15 +63,16 @@ def write_splits(
         progress: called with the number written, and of all, every now and then.
 
     Returns:
-        What `write` returned, by split, in order.
+        What `write` returned, by split, in order; without splits that have none.
     """
+    ranges = {split: range(count) for split in SPLITS if (count := config.count(split))}
     jobs = [
         (split, numbers[start : start + per_job])
-        for split, numbers in ((split, range(config.count(split))) for split in SPLITS)
+        for split, numbers in ranges.items()
         for start in range(0, len(numbers), per_job)
     ]
     total, done = sum(len(numbers) for _, numbers in jobs), 0
-    written: dict[SplitName, list[WrittenT]] = {split: [] for split in SPLITS}
+    written: dict[SplitName, list[WrittenT]] = {split: [] for split in ranges}
     with closing(run_jobs(partial(_write_some, write), jobs, workers)) as results:
         for (split, numbers), of_job in zip(jobs, results, strict=True):
             written[split] += of_job
