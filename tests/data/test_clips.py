@@ -225,6 +225,18 @@ def test_ignored_objects_stay_ignored_as_mot_and_clips_get_names_of_folders(tmp_
     assert tracks(table) == list(zip(table.image_names, [1, 2, 3], strict=True))
 
 
+def test_frames_of_several_sizes_and_ignored_boxes_of_one_track_are_read_again_as_mot(tmp_path: Path) -> None:
+    images = frames({"video_id": 1, "width": 200, "height": 100}, {"video_id": 1, "width": 100, "height": 50})
+    tracked = [{"track_id": 1}, {"track_id": 2, "iscrowd": 1}, {"track_id": 2, "iscrowd": 1}]
+    annotations = boxes(*({"image_id": i, **keys} for i in (1, 2) for keys in tracked))
+    write_frames(tmp_path / "coco", {"images": images, "annotations": annotations})
+    convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    tables = [read_annotations(tmp_path / name, "train") for name in ("coco", "mot")]
+    assert tables[1].image_sizes.tolist() == [[100, 200], [50, 100]]
+    for name in ("image", "track_id", "boxes_px", "ignored"):
+        assert np.array_equal(*(getattr(table, name) for table in tables)), name
+
+
 def test_still_images_are_not_written_as_mot(tmp_path: Path) -> None:
     write_frames(tmp_path / "coco", {"images": frames({}), "annotations": boxes({"image_id": 1})})
     with pytest.raises(InputError, match="split train, has no clips, so it can't be written as mot"):

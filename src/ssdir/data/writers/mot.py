@@ -21,7 +21,7 @@ def write_mot(folder: Path, split: str, table: AnnotationTable, file_names: Sequ
 
     A line of gt.txt is frame, track, left, top, width, height, 1 (0 if ignored), class, visible share.
     Frames, tracks and classes count from 1, pixels from 0. labels.txt has the name of a class per line, as CVAT
-    writes it.
+    writes it. seqinfo.ini has the frames' size if all have the same.
 
     Args:
         folder: the data set.
@@ -41,15 +41,14 @@ def write_mot(folder: Path, split: str, table: AnnotationTable, file_names: Sequ
         rows = order[(table.image[order] >= start) & (table.image[order] < start + count)]
         (made / "gt" / "gt.txt").write_text("".join(f"{lines[row]}\n" for row in rows.tolist()), "utf-8")
         (made / "gt" / "labels.txt").write_text("".join(f"{name}\n" for name in table.category_names), "utf-8")
-        height, width = table.image_sizes[start].tolist()
+        sizes = np.unique(table.image_sizes[start : start + count], axis=0).tolist()
         suffix = PurePosixPath(file_names[start]).suffix
         info = {
             "name": table.clip_names[clip],
             "imDir": IMAGE_FOLDER,
             "frameRate": f"{frame_rate(table, table.clip_names[clip]) or _USUAL_FRAME_RATE:g}",
             "seqLength": count,
-            "imWidth": width,
-            "imHeight": height,
+            **({"imWidth": sizes[0][1], "imHeight": sizes[0][0]} if len(sizes) == 1 else {}),
             "imExt": suffix,
         }
         text = "[Sequence]\n" + "".join(f"{key}={value}\n" for key, value in info.items())

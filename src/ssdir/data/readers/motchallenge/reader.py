@@ -253,13 +253,14 @@ def _frame_numbers(frames: Sequence[Path], boxes: MotBoxes) -> tuple[list[int], 
 
 
 def _check_tracks(boxes: MotBoxes, path: Path) -> None:
-    """Checks that each box has a track, and that no track has two boxes in a frame."""
+    """Checks that each box has a track, and that no track has two boxes in a frame, but ignored ones."""
     faults = Faults(str(path), of_one_file=True)
     seen: dict[tuple[int, int], int] = {}
-    for line, frame, track in zip(boxes.line.tolist(), boxes.frame.tolist(), boxes.track.tolist(), strict=True):
+    columns = (column.tolist() for column in (boxes.line, boxes.frame, boxes.track, boxes.conf))
+    for line, frame, track, conf in zip(*columns, strict=True):
         if track < 0:
             faults.add(f"line {line} has track {track}: true boxes need one, from 1")
-        elif (first := seen.setdefault((frame, track), line)) != line:
+        elif conf != 0 and (first := seen.setdefault((frame, track), line)) != line:
             faults.add(f"line {line} has another box of track {track} in frame {frame}, beside line {first}")
     faults.stop_at_any()
 
