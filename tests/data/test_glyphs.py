@@ -1,6 +1,7 @@
 import gzip
 import struct
 import tracemalloc
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -182,6 +183,17 @@ def test_folders_are_split_by_file_name(glyph_folder):
         for image, label in zip(part.images, part.labels, strict=True):
             assert ((image > 0).sum() == 36 - 12) == (label == 1)
             assert ((image > 0).sum() == 6) == (label == 0)
+
+
+def test_folders_are_split_the_same_in_each_unicode_form_of_the_names(tmp_path):
+    for form in ("NFC", "NFD"):
+        (tmp_path / form / "a").mkdir(parents=True)
+        for number in range(30):
+            name = unicodedata.normalize(form, f"ä{number:02d}.png")
+            Image.new("L", (8, 8), 100).save(tmp_path / form / "a" / name)
+    for split in SPLITS:
+        composed, decomposed = (load_glyphs(str(tmp_path / form), split).indices for form in ("NFC", "NFD"))
+        assert composed.tolist() == decomposed.tolist()
 
 
 def test_adding_a_file_moves_no_other(glyph_folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.readers.registry import find_layout, open_dataset, read_annotations
+from ssdir.data.readers.splits import divide
 from ssdir.data_check.check import check_data
 from ssdir.data_check.report import screen_lines
 from ssdir.errors import InputError
@@ -48,6 +50,14 @@ def test_a_tenth_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:
     tables = [find_layout(tmp_path / name).read_for_training(tmp_path / name, "val") for name in ("here", "there")]
     assert tables[0].image_names == tables[1].image_names
     assert len(tables[0].image_names) == 3
+
+
+def test_a_tenth_is_the_same_in_each_unicode_form_of_the_names() -> None:
+    names = [f"bäume_{number:02d}.jpg" for number in range(30)]
+    decomposed = [unicodedata.normalize("NFD", name) for name in names]
+    for split in ("train", "val", "test"):
+        expected = [unicodedata.normalize("NFD", name) for name in divide(names, split, "")]
+        assert divide(decomposed, split, "") == expected != divide(names, split, "")
 
 
 def test_a_single_image_cannot_be_divided(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -129,9 +130,14 @@ def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, Annot
     return train, replace(val, notes=(*val.notes, note))
 
 
+def hash_name(name: str) -> bytes:
+    """Returns the hash of a name, the same for all of its Unicode forms: systems store accents differently."""
+    return hashlib.sha256(os.fsencode(unicodedata.normalize("NFC", name))).digest()
+
+
 def _by_hash(keys: Sequence[Key]) -> list[Key]:
     """Sorts names by their hash, an order that nothing else influences."""
-    return sorted(keys, key=lambda key: hashlib.sha256(os.fsencode(str(key))).digest())
+    return sorted(keys, key=lambda key: hash_name(str(key)))
 
 
 def _tenth(keys: Sequence[Key]) -> int:

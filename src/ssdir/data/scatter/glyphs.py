@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.image_files import images_in
 from ssdir.data.images import Image8, read_image, shrink
-from ssdir.data.readers.splits import SPLITS, SplitName
+from ssdir.data.readers.splits import SPLITS, SplitName, hash_name
 from ssdir.data.scatter.shapes import SHAPES, draw_shape, shape_angles
 from ssdir.errors import InputError, nearest
 
@@ -157,7 +156,7 @@ def _part(members: list[int], key: str, shares: tuple[float, float, float], spli
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return int.from_bytes(hash_name(text)[:8], "big")
 
 
 def _load_mnist(split: SplitName, root: Path | None) -> Glyphs:
