@@ -201,10 +201,10 @@ def test_adding_a_file_moves_no_other(glyph_folder):
         return sorted(int(image.max()) for image in load_glyphs(str(glyph_folder), split).images)
 
     before = [brightest(split) for split in SPLITS]
-    Image.new("L", (4, 4), 1).save(glyph_folder / "bar" / "0a.png")
+    Image.new("L", (4, 4), 99).save(glyph_folder / "bar" / "0a.png")
     after = [brightest(split) for split in SPLITS]
-    assert sum(part.count(1) for part in after) == 1
-    assert [[value for value in part if value != 1] for part in after] == before
+    assert sum(part.count(99) for part in after) == 1
+    assert [[value for value in part if value != 99] for part in after] == before
 
 
 def test_dark_ink_on_light_paper_is_inverted(tmp_path):
@@ -216,6 +216,31 @@ def test_dark_ink_on_light_paper_is_inverted(tmp_path):
     image = load_glyphs(str(tmp_path), "train").images[0]
     assert image[4, 4] == 245
     assert image[0, 0] == 5
+
+
+@pytest.mark.parametrize(("ink", "expected"), [(0, 255), (60, 195), (255, 255), (200, 200)])
+def test_ink_on_transparent_ground_is_light_ink_on_black(tmp_path, ink, expected):
+    (tmp_path / "x").mkdir()
+    glyph = np.full((9, 9, 4), 90, np.uint8)
+    glyph[..., 3] = 0
+    glyph[2:7, 2:7] = (ink, ink, ink, 255)
+    for i in range(30):
+        Image.fromarray(glyph).save(tmp_path / "x" / f"{i}.png")
+    image = load_glyphs(str(tmp_path), "train").images[0]
+    assert image[2:7, 2:7].tolist() == [[expected] * 5] * 5
+    assert image.sum() == 25 * expected
+
+
+@pytest.mark.parametrize("alpha", [None, 255, 0])
+def test_a_glyph_without_ink_is_an_error(tmp_path, alpha):
+    (tmp_path / "x").mkdir()
+    for i in range(30):
+        image = Image.new("L", (8, 8))
+        if alpha is not None:
+            image.putalpha(alpha)
+        image.save(tmp_path / "x" / f"{i}.png")
+    with pytest.raises(InputError, match=r"glyph '.*x/\d+\.png' has no ink.*remove it"):
+        load_glyphs(str(tmp_path), "train")
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,16 @@ def test_only_ink_hides_unless_glyphs_are_opaque():
     assert shares[0].mean() > shares[1].mean() + 0.2
 
 
+@pytest.mark.parametrize("opaque", ["ink", "hull"])
+def test_lines_that_are_too_thin_at_a_small_size_have_no_rows_there(opaque):
+    line = 255 * np.eye(250, dtype=np.uint8)
+    glyphs = Glyphs([line] * 4, np.zeros(4, np.int64), ["line"], "test", np.arange(4))
+    with np.errstate(all="raise"):
+        clip = moving_clip(glyphs, configured(opaque=opaque, min_size=0.1, max_size=0.1), image_rng(0, "train", 0))
+    assert not clip.images.any()
+    assert len(clip.track_id) == 0
+
+
 def test_ink_is_what_scattered_images_take_for_ink(digits):
     clip = clips(digits, 1)[0]
     assert set(np.unique(clip.images)) <= {0, *range(INK_THRESHOLD, 256)}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.image_files import images_in
-from ssdir.data.images import Image8, read_image, shrink
+from ssdir.data.images import Image8, open_image, read_image, shrink
 from ssdir.data.readers.splits import SPLITS, SplitName, hash_name
 from ssdir.data.scatter.shapes import SHAPES, draw_shape, shape_angles
 from ssdir.errors import InputError, nearest
@@ -77,13 +77,14 @@ def load_glyphs(source: str, split: SplitName, root: Path | None = None) -> Glyp
             "mnist": 70,000 handwritten 28×28 digits; the last 5,000 of the training part are "val";
             "shapes": ellipses, hearts and squares at 40 angles each, split 60/15/25 % by angle;
             a folder with a subfolder of glyph images per class, split 70/10/20 % by a hash of the file
-            names. Images with a bright border are taken for dark ink on light paper, and inverted.
+            names. Images with a bright border are taken for dark ink on light paper, and inverted; so is dark
+            ink on transparent ground.
         split: "train", "val" or "test"; no glyph is in two of them, and they never change.
         root: for "mnist", the folder with its idx files (plain or .gz), or one or two above it. Without
             it, the files are downloaded once to ~/.cache/ssdir.
 
     Raises:
-        InputError: if the source is unknown, or its files are missing, damaged or too few.
+        InputError: if the source is unknown, or its files are missing, damaged, too few or without ink.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split '{split}'{nearest(split, SPLITS)}; splits: {', '.join(SPLITS)}")
@@ -264,6 +265,25 @@ def _folder_split(name: str) -> SplitName:
 
 
 def _read_glyph(path: Path) -> Image8:
-    grey: Image8 = cv2.cvtColor(shrink(read_image(path), _MAX_GLYPH_SIDE), cv2.COLOR_RGB2GRAY)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    return 255 - grey if border.mean() > 127 else grey
+    grey = _grey(read_image(path))
+    border = _border(grey)
+    with open_image(path) as image:
+        has_alpha = image.has_transparency_data and image.mode[0] not in "IF"
+        alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
+    opacity = np.full_like(grey, 255) if alpha is None else _grey(read_image(alpha))
+    if _border(opacity).mean() <= 127 and 2 * grey.sum() < opacity.sum():
+        glyph = cv2.subtract(opacity, grey)  # Dark ink on transparent ground, which is read as black.
+    else:
+        glyph = 255 - grey if border.mean() > 127 else grey
+    if glyph.max() < INK_THRESHOLD:
+        raise InputError(f"glyph '{path}' has no ink, as all of it is as bright as its border: remove it")
+    return glyph
+
+
+def _grey(image: Image8) -> Image8:
+    grey: Image8 = cv2.cvtColor(shrink(image, _MAX_GLYPH_SIDE), cv2.COLOR_RGB2GRAY)
+    return grey
+
+
+def _border(grey: Image8) -> Image8:
+    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])

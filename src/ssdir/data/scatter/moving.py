@@ -260,7 +260,7 @@ def _render(movers: list[_Mover], order: list[int], frame: int, config: MovingCo
         box_x, box_y, box_width, box_height = cv2.boundingRect(inside)
         if box_width:
             boxes[track] = x1 + box_x, y1 + box_y, x1 + box_x + box_width, y1 + box_y + box_height
-        ink_pixels[track] = cv2.countNonZero(ink)
+        ink_pixels[track] = max(1, cv2.countNonZero(ink))  # Thin lines may vanish once they are reduced.
     visible = np.bincount(owners.ravel(), minlength=len(movers) + 1)[1:] / ink_pixels
     return _Frame(image, boxes[:, 2] > 0, boxes, visible.astype(np.float32))
 
@@ -269,5 +269,6 @@ def _hull(ink: Image8) -> Image8:
     """Returns a mask (h, w) of the convex hull of the ink."""
     points = cv2.findNonZero(ink)
     hull: Image8 = np.zeros_like(ink)
-    cv2.fillConvexPoly(hull, cv2.convexHull(points), 255)
+    if points is not None:
+        cv2.fillConvexPoly(hull, cv2.convexHull(points), 255)
     return np.maximum(hull, ink)
