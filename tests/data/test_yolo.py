@@ -142,7 +142,7 @@ def test_a_data_yaml_by_another_name_that_leads_elsewhere(golden, tmp_path):
     [
         ("train: [\nnames: x: y\n", r"data\.yaml: not valid YAML at line \d"),
         ("- train\n", r"must be a mapping"),
-        ("names: [a]\n", "says neither where train"),
+        ("path: .\n", "says neither where train"),
         ("train: 3\nnames: [a]\n", "train names '3', but .* does not exist"),
         ("train: images/train\nnames: [a, a]\n", "two classes are called 'a'"),
         ("train: images/train\nnames: []\n", "no class names"),

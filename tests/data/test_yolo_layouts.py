@@ -113,6 +113,30 @@ def test_folders_of_another_machine_are_matched_by_their_end(exported: Path, sta
     assert bool(matched) == (start not in ("../", "./"))
 
 
+def test_a_neighbour_does_not_replace_a_folder_of_the_data_set(exported: Path) -> None:
+    root = exported / "mine"
+    write(root / "train" / "images", "own", labels=root / "train" / "labels")
+    (root / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnames: [cat]\n")
+    table = read_annotations(root, "train")
+    assert table.image_names == ["train/images/own.png"]
+    assert "train names '../train/images', matched with" in " | ".join(table.notes)
+    assert read_annotations(root, "val").image_names == ["../valid/images/v.png"]
+
+
+def test_a_data_yaml_that_only_names_classes_leaves_the_splits_to_the_folders(
+    exported: Path, tmp_path: Path
+) -> None:
+    (exported / "data.yaml").write_text("nc: 2\nnames: [cat, dog]\n")
+    assert splits_of(exported) == ["train", "val"]
+    table = read_annotations(exported, "val")
+    assert (table.image_names, table.category_names, boxes(table)) == (
+        ["valid/images/v.png"],
+        ["cat", "dog"],
+        [XYXY],
+    )
+    assert table.sources[0] == exported / "data.yaml"
+
+
 @pytest.mark.parametrize("place", ["/x/test/images", "test/images", "../test/images", "gone.txt", "x" * 5000])
 def test_what_is_named_but_missing_is_an_error(exported: Path, place: str) -> None:
     """Another split's folder `images` has the same end, but does not replace the missing one."""
@@ -365,6 +389,12 @@ def test_labels_beside_images_in_a_folder_for_each_split(tmp_path: Path, names_f
     (tmp_path / "test" / names_file).write_text("dog\n")
     with pytest.raises(InputError, match="name other classes: keep one of them"):
         read_annotations(tmp_path, "val")
+
+
+def test_many_images_without_objects_do_not_hide_labels_beside_images(tmp_path: Path) -> None:
+    write(tmp_path, *(f"a{number:03d}" for number in range(100)), text="")
+    write(tmp_path, "b")
+    assert find_layout(tmp_path).name == "YOLO beside images"
 
 
 def test_captions_beside_images_are_no_labels(tmp_path: Path) -> None:

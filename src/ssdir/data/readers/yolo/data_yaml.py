@@ -89,7 +89,7 @@ def read_data_yaml(path: Path) -> DataYaml:
     """Reads a `data.yaml`, without a check that the paths in it exist.
 
     Raises:
-        InputError: if it can't be read, or a value is not what it should be; if no split is named.
+        InputError: if it can't be read, a value is not what it should be, or it names neither splits nor classes.
     """
     values = read_yaml(path, as_text=True)
     if not isinstance(values, dict):
@@ -97,13 +97,16 @@ def read_data_yaml(path: Path) -> DataYaml:
     content = parse(_Content, values, source=str(path))
     base = path.parent / (content.path or "")
     entries = {str(key): several for key, value in values.items() if (several := _entries(key, value, path))}
-    if not entries.keys() & {*SPLIT_KEYS}:
-        raise InputError(f"{path} says neither where train nor val nor test is")
+    names = _names(content, "names" in values, path)
+    if names is None and not entries.keys() & {*SPLIT_KEYS}:
+        raise InputError(
+            f"{path} says neither where train, val or test is, nor names classes: give it one of them"
+        )
     return DataYaml(
         file=path,
         # Published files name a folder of the machine they were made on, or of the tool that downloads them.
         base=base if os.path.isdir(base) else path.parent,
-        names=_names(content, "names" in values, path),
+        names=names,
         entries=entries,
         keypoints=_keypoints(content, "kpt_shape" in values, path),
     )

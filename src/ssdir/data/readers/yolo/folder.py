@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ssdir.data.folders import files_below, is_there, visible
@@ -89,6 +89,9 @@ def _from_yaml(root: Path, content: DataYaml) -> YoloFolder:
         # Other keys that begin like a split may be anything.
         if key in SPLIT_KEYS or all(os.path.exists(place.path) for place in several):
             places[key] = several
+    if not places:
+        divided = _from_folders(root)
+        return replace(divided, described_by=content.file, names=content.names, keypoints=content.keypoints)
     return YoloFolder(
         root, content.file, content.names, content.base, _by_split(places), keypoints=content.keypoints
     )
@@ -106,9 +109,11 @@ def _resolve(base: Path, entry: str, key: str, ends: PathEnds) -> Place:
     """Finds the folder or list that a key names: at that path, or by the end of the path."""
     named_by = f"{key} names {quote(entry)}"
     # A common exporter writes '../train/images' for what is in 'train/images'.
-    for path in (base / entry, base / entry.removeprefix("../")):
-        if os.path.exists(path):
-            return Place(path, named_by)
+    above, inside = base / entry, base / entry.removeprefix("../")
+    if os.path.exists(inside):
+        return Place(inside, named_by, is_matched=inside != above and os.path.exists(above))
+    if os.path.exists(above):
+        return Place(above, named_by)
     matched = ends.find_folder(entry) or ends.find_file(entry)
     return Place(base / entry, named_by) if matched is None else Place(matched, named_by, is_matched=True)
 

@@ -2,9 +2,10 @@
 
 A `data.yaml` says where the splits are (`train`, `val`, `test`: a folder, several, or a text file that lists
 images) and what the classes are called (`names`: a list, or a mapping from number to name); or Darknet's
-`obj.data` does. Without either, the folders are the splits: `images/<split>/` and `labels/<split>/`, or
-`<split>/images/` and `<split>/labels/`, or `<split>/` with both, where a folder such as `train2017` or `valid` is
-the split whose name it starts with; and `classes.txt` has the names, or the classes have their numbers for names.
+`obj.data` does. Without either, or where it only names classes, the folders are the splits: `images/<split>/` and
+`labels/<split>/`, or `<split>/images/` and `<split>/labels/`, or `<split>/` with both, where a folder such as
+`train2017` or `valid` is the split whose name it starts with; and `classes.txt` has the names, or the classes have
+their numbers for names.
 
 Images that lie in `images/`, or with their labels in the folder itself, are divided: see `splits.divide`.
 """
@@ -47,7 +48,7 @@ from ssdir.documents import read_lines
 from ssdir.errors import InputError
 
 _MAX_LABEL_BYTES = 1 << 24
-# At most this many text files are opened to recognise labels.
+# At most this many text files are opened to recognise labels; those of images without objects are empty.
 _MAX_TRIED = 100
 
 
@@ -68,7 +69,8 @@ def is_darknet(root: Path) -> bool:
 
 def is_yolo_beside(root: Path) -> bool:
     """Returns whether a folder, or those in it, have images with YOLO's labels beside them."""
-    return any(_holds_a_label(path) for path in islice(labels_beside_images(root, ".txt"), _MAX_TRIED))
+    written = (path for path in labels_beside_images(root, ".txt") if path.is_file() and path.stat().st_size)
+    return any(_holds_a_label(path) for path in islice(written, _MAX_TRIED))
 
 
 def _holds_a_label(path: Path) -> bool:
