@@ -118,8 +118,8 @@ BOX = "<object><name>cat</name><bndbox>{}</bndbox></object>"
             "bndbox/ymax must be a number .got 'nan'",
         ),
         (
-            "<annotation><size><width>61</width><height>40</height></size></annotation>",
-            r"says its image is 61 x 40, but .*b\.png' is 60 x 40",
+            "<annotation><size><width>70</width><height>40</height></size></annotation>",
+            r"b\.xml: '.*b\.png' has 60 x 40 pixels, but is annotated as 70 x 40: use the image annotated",
         ),
     ],
 )
@@ -187,6 +187,16 @@ def test_a_file_without_a_size_takes_that_of_the_image(golden):
     for size in ("", "<size><width>0</width><height>0</height></size>"):
         write_xml(golden, "a", B, size)
         assert read_voc(golden, "train").image_sizes[0].tolist() == [40, 60]
+
+
+def test_boxes_of_a_reduced_image_are_scaled(golden):
+    write_xml(golden, "a", B, "<size><width>60</width><height>40</height></size>")
+    boxes = read_voc(golden, "train").boxes_px
+    write_xml(golden, "a", B, "<size><width>30</width><height>20</height></size>")
+    table = read_voc(golden, "train")
+    assert table.image_sizes[0].tolist() == [40, 60]
+    assert table.boxes_px[0].tolist() == (2 * boxes[0]).tolist()
+    assert "images of another size than annotated, whose boxes were scaled: 1 ('JPEGImages/a.png')" in table.notes
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import is_there, visible
 from ssdir.data.images import image_orientation, image_size
-from ssdir.data.orientation import refers_to_stored, turn_box, turned_note
+from ssdir.data.orientation import fit_to_picture, orientation_of_boxes, turned_note
 from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout, labels_beside_images
 from ssdir.data.readers.rotation import ROTATED
@@ -61,12 +63,13 @@ def read_voc(root: Path, split: str) -> AnnotationTable:
 
     VOC counts pixels from 1, and a box's last pixel belongs to it: (1, 1, 1, 1) is the first pixel, here
     (0, 0, 1, 1). Corners in the wrong order are swapped, and counted. Boxes refer to the image as shown, unless
-    the XML has the size of the image as stored, on its side: then its EXIF orientation is applied to them.
+    the XML has the size of the image as stored, on its side: then its EXIF orientation is applied to them. If the
+    image is a resized copy of the annotated one, they are scaled, and counted.
 
     Raises:
         InputError: if a folder or image is missing, or no image at all has an XML file; if an XML file is broken,
-            has a size other than the image's, an object without name or box, or a class that `classes.txt` lacks.
-            It names up to ten faults at once.
+            gives other proportions than the image's, an object without name or box, or a class that `classes.txt`
+            lacks. It names up to ten faults at once.
     """
     voc = open_voc_folder(root)
     folder, notes = voc.root, list(voc.notes)
@@ -111,14 +114,14 @@ class _Rows:
         self.table = TableBuilder(names)
         self._voc, self._faults = voc, faults
         self._names, self._position = names, {name: i for i, name in enumerate(names)}
-        self._turned, self._unsure, self._swapped, self._rotated = (list[str]() for _ in range(4))
+        self._turned, self._unsure, self._scaled, self._swapped, self._rotated = (list[str]() for _ in range(5))
         self._from_zero = 0
 
     def add(self, stem: str, annotation: VocAnnotation | None) -> None:
         """Adds an image with its objects.
 
         Raises:
-            InputError: if the image can't be read, or its annotation is of another size.
+            InputError: if the image can't be read, or its annotation has other proportions.
         """
         path = find_image(self._voc, stem, annotation.file_name if annotation is not None else "")
         size = image_size(path)
@@ -126,12 +129,20 @@ class _Rows:
         self.table.add_image(name, size)
         if annotation is None:
             return
-        orientation = _orientation_of_boxes(annotation, path, size)
+        annotated = size if annotation.size == (0, 0) else annotation.size  # Some tools write no size.
+        orientation = orientation_of_boxes(annotated, size, path)
+        corners = np.array([item.box for item in annotation.objects]).reshape(-1, 4)
+        try:
+            boxes = fit_to_picture(corners, annotated, size, path)
+        except InputError as error:
+            raise InputError(f"{annotation.path}: {error}") from None
         if orientation != 1:
             self._turned.append(name)
         elif annotation.size == (0, 0) and annotation.objects and image_orientation(path) >= 5:
             self._unsure.append(name)
-        for item in annotation.objects:
+        if sorted(annotated) != sorted(size):
+            self._scaled.append(name)
+        for item, box in zip(annotation.objects, boxes.tolist(), strict=True):
             if item.name not in self._position:
                 hint = nearest(item.name, self._names) or f"; it has {quote(', '.join(self._names))[1:-1]}"
                 classes = self._voc.root / "classes.txt"
@@ -140,12 +151,12 @@ class _Rows:
             self._from_zero += min(item.box[:2]) < 0
             self._swapped += [name] * item.was_swapped
             self._rotated += [name] * item.was_rotated
-            box = turn_box(item.box, size, orientation)
             self.table.add_object(self._position[item.name], box, difficult=item.difficult)
 
     def notes(self) -> list[str]:
         """Returns notes on what was corrected, with counts."""
         notes = [turned_note(self._turned)] if self._turned else []
+        notes += note_if_any("images of another size than annotated, whose boxes were scaled", self._scaled)
         if self._unsure:
             what = "images stored on their side whose XML gives no size, boxes taken to be of the image as shown"
             notes.append(f"{what}: {len(self._unsure)} ({self._unsure[0]})")
@@ -156,17 +167,6 @@ class _Rows:
             what = "boxes from pixel 0 or less, though VOC counts from 1 (they are taken as written)"
             notes.append(f"{what}: {self._from_zero}")
         return notes
-
-
-def _orientation_of_boxes(annotation: VocAnnotation, image: Path, size: tuple[int, int]) -> int:
-    """Returns the EXIF orientation to apply to boxes so that they fit the image as shown; 1 changes nothing."""
-    if annotation.size in (size, (0, 0)):  # Some tools write no size.
-        return 1
-    orientation = image_orientation(image)
-    if annotation.size == size[::-1] and refers_to_stored(annotation.size, size, orientation):
-        return orientation
-    says, has = (f"{width} x {height}" for height, width in (annotation.size, size))
-    raise InputError(f"{annotation.path} says its image is {says}, but '{image}' is {has}: use the one annotated")
 
 
 LAYOUT = Layout("Pascal VOC", is_voc, voc_splits, read_voc)
