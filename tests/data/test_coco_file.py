@@ -39,6 +39,24 @@ def test_ids_may_be_text_and_numbers(tmp_path: Path) -> None:
     assert file.boxes.boxes_px[0].tolist() == [10, 8, 40, 28]
 
 
+@pytest.mark.parametrize(
+    ("image", "category", "expected"), [(0, "7", [0, 1]), ("0", 7, [0, 1]), ("0", "2", [0, 0])]
+)
+def test_ids_match_as_text_where_their_types_differ(
+    tmp_path: Path, image: int | str, category: int | str, expected: list[int]
+) -> None:
+    document = content(image_id=image, category_id=category)
+    document["images"][0]["id"] = 0 if image == "0" else "0"
+    file = read(tmp_path, document)
+    assert file.boxes is not None
+    assert [file.boxes.image[0], file.boxes.category[0]] == expected
+    (note,) = file.notes
+    assert note.startswith("ids of images and categories that are numbers in one place and text in another: ")
+    for unknown in ("00", "9" * 5000, 0.5, "b"):
+        with pytest.raises(InputError, match="12 faults: annotation 0 is for unknown image"):
+            read(tmp_path, {**document, "annotations": content(image_id=unknown)["annotations"]})
+
+
 def test_up_to_ten_faults_are_named_and_all_are_counted(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, content(iscrowd="0"))

@@ -35,6 +35,7 @@ OPTIONAL = ("difficult", "draw_order", "source_index", "track_id", "instance_id"
 
 _KIND = "COCO annotations"
 _LARGEST_SIDE = 1 << 31
+_MOST_DIGITS = 20
 _NO_BOX = (np.nan,) * 4
 
 
@@ -311,7 +312,7 @@ class _Rows:
         return tuple(notes)
 
     def _image(self, box: _Box, name: Name) -> int:
-        position = self.images.get(box.image_id, -1)
+        position = self._position(box.image_id, self.images, name)
         if position < 0:
             self.faults.add(f"{name()} is for unknown image {quote(box.image_id)}")
         return position
@@ -321,9 +322,18 @@ class _Rows:
             return -1
         if box.category_id is not None and self._takes_any_category:
             return self.categories.setdefault(box.category_id, len(self.categories))
-        position = -1 if box.category_id is None else self.categories.get(box.category_id, -1)
+        position = -1 if box.category_id is None else self._position(box.category_id, self.categories, name)
         if position < 0:
             self.faults.add(f"{name()} is for unknown category {quote(box.category_id)}")
+        return position
+
+    def _position(self, identity: Id, positions: Mapping[Id, int], name: Name) -> int:
+        """Returns the position of an id, whose type tools may change between its places; -1 if it is unknown."""
+        if identity in positions:
+            return positions[identity]
+        position = positions.get(_as_other_type(identity), -1)
+        if position >= 0:
+            self._count("ids of images and categories that are numbers in one place and text in another", name)
         return position
 
     def _is_ignored(self, box: _Box, name: Name) -> bool:
@@ -373,6 +383,14 @@ class _Rows:
         if what not in self._first:
             self._first[what] = name()
         self._counts[what] += 1
+
+
+def _as_other_type(identity: Id) -> Id:
+    """Returns the text of an id that is a number, and the number that a text writes; else the id."""
+    if not isinstance(identity, str):
+        return str(identity)
+    is_number = identity.isdecimal() and len(identity) < _MOST_DIGITS and str(int(identity)) == identity
+    return int(identity) if is_number else identity
 
 
 def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:
