@@ -286,4 +286,5 @@ def _grey(image: Image8) -> Image8:
 
 
 def _border(grey: Image8) -> Image8:
-    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    border: Image8 = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return border
