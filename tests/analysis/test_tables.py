@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 import command_line
 from command_line import run
 from object_folder import split_into_parts
-from ssdir.analysis.classifier import Classifier, cross_validate, read_labels
+from ssdir.analysis.classifier import Classifier, cross_validate, fit_file, read_labels
 from ssdir.analysis.clusters import cluster_embeddings
 from ssdir.analysis.outliers import knn_distances, outlier_scores
 from ssdir.device import seeded
@@ -32,6 +32,8 @@ from ssdir.models.ssdir import SSDIR
 from ssdir.object_arrays import ObjectArrays
 from ssdir.store.objects_file import read_info, read_objects
 from ssdir.store.writer import ObjectWriter
+
+from .track_files import write_tracks
 
 DIM, COUNT = 6, 90
 
@@ -93,6 +95,29 @@ def test_held_out_objects_distinguish_embeddings_from_noise() -> None:
     assert abs(noise.accuracy - noise.floor) < 0.15, "nothing can be learned from noise, and nothing leaks"
     assert trial.floor == max(np.bincount(labels)) / 300
     assert cross_validate(z_what[:3], ["a", "a", "b"]).accuracy is None
+
+
+def test_views_of_one_track_are_held_out_together(tmp_path: Path) -> None:
+    """Labels that are random for each track can't be predicted for tracks that were not learned from."""
+    num_tracks, views = 30, 6
+    rng = np.random.default_rng(0)
+    track = np.tile(np.arange(1, num_tracks + 1), views)
+    z_what = rng.normal(size=(num_tracks, 32))[track - 1] + 0.05 * rng.normal(size=(num_tracks * views, 32))
+    frame, ones = np.repeat(np.arange(views), num_tracks), np.ones(num_tracks * views)
+    path = write_tracks(tmp_path / "t.parquet", z_what, track, frame, 0.9 * ones, ones)
+    names = rng.permutation(["a", "b"] * (num_tracks // 2))[track - 1]
+    csv_of_labels = tmp_path / "labels.csv"
+    csv_of_labels.write_text("row,label\n" + "".join(f"{row},{name}\n" for row, name in enumerate(names)))
+    trial = fit_file(path, tmp_path / "c.json", labels=csv_of_labels, per_view=True)
+    assert trial.accuracy is not None
+    assert trial.accuracy < 0.75
+    lone = cross_validate(z_what, names.tolist(), track_id=np.zeros_like(track))
+    assert lone.accuracy is not None
+    assert lone.accuracy > 0.9, "objects of no track are held out one by one"
+    one_track_each = np.where(names == "a", 1, 2)
+    assert cross_validate(z_what, names.tolist(), track_id=one_track_each).accuracy is None
+    mixed = cross_validate(z_what[:4], ["a", "b", "a", "b"], track_id=np.array([1, 1, 2, 3]))
+    assert mixed.spread is not None, "folds that leave one class to learn from are passed over"
 
 
 def test_clusters_are_found_and_counted() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.special import softmax  # type: ignore[import-untyped]
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ssdir.analysis.output import AnalysisOutput
 from ssdir.analysis.tracks import SPAN_COLUMNS, read_entries
@@ -29,6 +29,7 @@ from ssdir.object_table import TRACK
 from ssdir.outputs import atomic_file, claim
 from ssdir.store.columns import numbers
 from ssdir.store.objects_file import StoredObjects
+from ssdir.store.track_columns import track_ids
 
 FORMAT = 1
 FOLDS = 5
@@ -134,7 +135,8 @@ class CrossValidation:
     """The accuracy of a classifier on held-out labelled objects.
 
     Attributes:
-        accuracy: mean over the folds of the share of right predictions; None if a class has one object only.
+        accuracy: mean over the folds of the share of right predictions; None if none could be held out: a
+            class has one object, or views of one track, only.
         spread: standard deviation of the accuracy over the folds.
         floor: the share of the most frequent class, the accuracy of always predicting it.
         counts: labelled objects of each class.
@@ -148,24 +150,44 @@ class CrossValidation:
     def sentence(self) -> str:
         """Returns the accuracy and the floor as a sentence."""
         if self.accuracy is None:
-            return "a class has one labelled object only, so none could be held out: label more of it"
+            return "a class has one labelled object or track only, so none could be held out: label more of it"
         return (
             f"accuracy on held-out objects: {self.accuracy:.3f} ± {self.spread:.3f} "
             f"(the most frequent class alone: {self.floor:.3f})"
         )
 
 
-def cross_validate(z_what: NDArray[np.floating[Any]], labels: Sequence[str], seed: int = 0) -> CrossValidation:
-    """Cross-validates `Classifier` in up to five folds."""
-    counts = dict(sorted(Counter(labels).items()))
-    floor = max(counts.values()) / len(labels)
-    folds = min(FOLDS, *counts.values())
+def cross_validate(
+    z_what: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    seed: int = 0,
+    track_id: NDArray[np.int64] | None = None,
+) -> CrossValidation:
+    """Cross-validates `Classifier` in up to five folds.
+
+    Args:
+        z_what: embeddings (M, D).
+        labels: their classes.
+        seed: of the folds.
+        track_id: the track of which each is a view, int64 (M,), 0 where it is of none. The views of a track are
+            held out together: they are of one object.
+    """
+    counts, names = dict(sorted(Counter(labels).items())), np.asarray(labels)
+    floor, splitter, independent = max(counts.values()) / len(labels), StratifiedKFold, Counter(labels)
+    if track_id is not None:
+        track_id = np.where(track_id > 0, track_id, -1 - np.arange(len(names)))
+        splitter = StratifiedGroupKFold
+        independent = Counter(name for name, _ in {*zip(labels, track_id.tolist(), strict=True)})
+    folds = min(FOLDS, *independent.values())
     if folds < 2 or len(counts) < 2:
         return CrossValidation(None, None, floor, counts)
-    names, scores = np.asarray(labels), []
-    for kept, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(z_what, names):
-        predicted, _ = Classifier.fit(z_what[kept], names[kept].tolist(), "fold").predict(z_what[held])
-        scores.append(float(np.mean(np.asarray(predicted) == names[held])))
+    scores = []
+    for kept, held in splitter(folds, shuffle=True, random_state=seed).split(z_what, names, track_id):
+        if len(np.unique(names[kept])) > 1:  # Views of a track that have different labels may leave one class.
+            predicted, _ = Classifier.fit(z_what[kept], names[kept].tolist(), "fold").predict(z_what[held])
+            scores.append(float(np.mean(np.asarray(predicted) == names[held])))
+    if not scores:
+        return CrossValidation(None, None, floor, counts)
     return CrossValidation(float(np.mean(scores)), float(np.std(scores)), floor, counts)
 
 
@@ -206,7 +228,9 @@ def fit_file(
         rows, names = _labels_in_column(stored, str(column))
     z_what = stored.z_what[rows]
     classifier = Classifier.fit(z_what, names, stored.info.fingerprint)
-    validation = cross_validate(z_what, names, seed)
+    is_of_views = per_view and TRACK in stored.table.column_names
+    views = track_ids(stored.table, stored.info.path)[rows] if is_of_views else None
+    validation = cross_validate(z_what, names, seed, views)
     classifier.save(out, force)
     return validation
 
