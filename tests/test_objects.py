@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from ssdir.object_table import OBJECT_COLUMNS
+from ssdir.object_table import OBJECT_COLUMNS, TRACK_COLUMNS
 from ssdir.objects import Objects, Scene
 from ssdir.store.metadata import FILE_METADATA
 from ssdir.store.writer import ObjectWriter
@@ -263,8 +263,8 @@ def test_repr_is_a_line_with_the_fields_that_are_known() -> None:
     assert repr(objects) == "Objects(2 in 3 images: z_where (2, 4), z_what (2, 8); cpu)"
 
 
-def test_tracks_reach_supervision_and_arrays() -> None:
-    objects = Objects(
+def of_a_clip() -> Objects:
+    return Objects(
         image_index=torch.zeros(2, dtype=torch.int64),
         batch_size=1,
         z_where=torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]]),
@@ -272,6 +272,19 @@ def test_tracks_reach_supervision_and_arrays() -> None:
         track_id=torch.tensor([7, 3]),
         visible=torch.tensor([1.0, 0.25]),
     )
+
+
+def test_a_row_and_the_table_of_a_clip_have_tracks() -> None:
+    objects = of_a_clip()
+    assert [(row.track_id, row.visible) for row in objects] == [(7, 1.0), (3, 0.25)]
+    table = objects.to_arrow()
+    assert table.column_names == [column.name for column in (*OBJECT_COLUMNS, *TRACK_COLUMNS)]
+    assert table["track_id"].to_pylist() == [7, 3]
+    assert table["visible"].to_pylist() == [1.0, 0.25]
+
+
+def test_tracks_reach_supervision_and_arrays() -> None:
+    objects = of_a_clip()
     detections = objects.to_supervision((10, 10))
     assert detections.tracker_id.tolist() == [7, 3]
     assert detections.data["visible"].tolist() == [1.0, 0.25]

@@ -27,6 +27,8 @@ class ObjectRow:
         z_depth: larger is nearer.
         anchor_index: the anchor that produced the object.
         source_index: for ground truth, the source glyph or asset that the object shows.
+        track_id: the object's number through a clip, from 1.
+        visible: the share of the object that nothing hides, in [0, 1].
     """
 
     image_index: int
@@ -39,6 +41,8 @@ class ObjectRow:
     z_depth: float | None = None
     anchor_index: int | None = None
     source_index: int | None = None
+    track_id: int | None = None
+    visible: float | None = None
 
     def __repr__(self) -> str:
         known: list[str] = [f"image {self.image_index}"]

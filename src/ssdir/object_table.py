@@ -115,7 +115,9 @@ def objects_table(
     class_names: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Converts objects to a table of `OBJECT_COLUMNS`; what is not known is null.
+    """Converts objects to a table of `OBJECT_COLUMNS`, then of those of `TRACK_COLUMNS` that the objects have.
+
+    What is not known of `OBJECT_COLUMNS` is null.
 
     Args:
         objects: the objects of a batch of images.
@@ -142,11 +144,12 @@ def objects_table(
         columns["class"] = _named(objects.labels, class_names)
     numbered = index if numbers is None else np.asarray(numbers, dtype=np.int64)[index]
     columns |= {"image_index": numbered, "label": objects.labels, "score": objects.scores}
-    for name in ("z_where", "z_what", "z_what_scale", "z_depth", "anchor_index"):
+    for name in ("z_where", "z_what", "z_what_scale", "z_depth", "anchor_index", TRACK, VISIBLE):
         columns[name] = getattr(objects, name)
     latent_dim = 0 if objects.z_what is None else objects.z_what.shape[1]
     fields, arrays = [], []
-    for field in objects_schema(latent_dim):
+    tracks = [field for field in track_schema() if columns[field.name] is not None]
+    for field in [*objects_schema(latent_dim), *tracks]:
         values = columns.get(field.name)
         fields.append(field if values is not None else field.with_nullable(True))
         arrays.append(pa.nulls(len(objects), field.type) if values is None else to_array(values, field.type))

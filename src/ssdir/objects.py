@@ -295,7 +295,8 @@ class Objects:
     ) -> pyarrow.Table:
         """Converts to an Arrow table with a row per object and the columns of the file that `ssdir encode` writes.
 
-        See `object_table.OBJECT_COLUMNS` for the columns. What is not known is null; `source_index` is left out.
+        See `object_table.OBJECT_COLUMNS` for the columns, and `TRACK_COLUMNS` for those that follow where the
+        objects have them. What is not known of the former is null; `source_index` is left out.
 
         Args:
             images: path of each image of the batch.

@@ -183,9 +183,10 @@ def checked_table(
         assert arrays.z_what is not None
         if arrays.z_what.shape[1] != latent_dim:
             raise ValueError(f"z_what must be (M, {latent_dim}), got {tuple(arrays.z_what.shape)}")
-    table = objects_table(arrays, images, sizes, class_names, numbers)
+    schema, table = objects_schema(latent_dim), objects_table(arrays, images, sizes, class_names, numbers)
     if not len(arrays):  # whose embeddings may have no size
-        return objects_schema(latent_dim).empty_table()
+        return schema.empty_table()
+    table = table.select(schema.names)
     for batch in table.to_batches():
         check_values(batch, list(class_names), " as the model encoded it")
-    return table.cast(objects_schema(latent_dim))
+    return table.cast(schema)
