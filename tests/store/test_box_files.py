@@ -21,7 +21,7 @@ from ssdir.errors import InputError, InputWarning
 from ssdir.storage import Location
 from ssdir.store.box_columns import CENTRE, XYXY
 from ssdir.store.box_files import BoxTable, read_boxes
-from ssdir.store.objects_file import read_info, read_objects
+from ssdir.store.objects_file import read_info, read_objects, read_stored
 
 ROWS = [
     {"image": "c.png", "x1": 1.0, "y1": 1.0, "x2": 20.0, "y2": 20.0, "score": 0.5, "class": "dog", "track_id": 8},
@@ -83,6 +83,36 @@ def write_results(folder: Path) -> list[Path | str]:
     return [folder / "results.json", "--annotations", folder / "instances.json"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ({"class": 17, "name": "dog"}, "dog"),
+        ({"category_id": 17, "category_name": "dog"}, "dog"),
+        ({"class": 17, "class_name": "dog", "name": "mine"}, "dog"),
+        ({"class": "dog", "name": "mine"}, "dog"),
+        ({"class": 17}, "17"),
+        ({"name": "mine"}, "object"),
+    ],
+)
+def test_names_of_classes_are_preferred_to_their_numbers(
+    tmp_path: Path, columns: dict[str, object], name: str, suffix: str
+) -> None:
+    row = {"image": "000.png", "xmin": 10, "ymin": 20, "xmax": 40, "ymax": 60, "confidence": 0.5, **columns}
+    path = write_csv(tmp_path, [row])
+    if suffix == ".parquet":
+        path = path.with_suffix(suffix)
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    assert read_boxes(path).class_names == [name]
+
+
+def test_centres_of_roboflow_are_no_corners(tmp_path: Path) -> None:
+    row = {"image": "000.png", "x": 100, "y": 100, "width": 40, "height": 20, "confidence": 0.5, "class": "dog"}
+    row |= {"class_id": 3, "detection_id": "0a1b"}
+    table = read_boxes(write_csv(tmp_path, [row]))
+    assert (table.boxes.tolist(), table.class_names) == ([[80, 90, 120, 110]], ["dog"])
+
+
 def encode(*args: object) -> Any:
     return CliRunner().invoke(app, ["encode", *(str(arg) for arg in args)])
 
@@ -129,6 +159,7 @@ def test_encoding_detected_boxes_again_gives_the_same_objects(
 ) -> None:
     first, again = tmp_path / "first.parquet", tmp_path / "again.parquet"
     assert encode(tiny_model_dir, photos, "--score-threshold", 0.7, "--out", first).exit_code == 0
+    read_stored(first).write(first, {"class_name": np.full(read_info(first).objects, "mine")}, force=True)
     assert encode(tiny_model_dir, photos, "--boxes", first, "--out", again).exit_code == 0
     detected, encoded_again = read_objects(first)[0], read_objects(again)[0]
     assert len(detected) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +16,9 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 
 IMAGE = ("image", "file_name", "filename", "image_path", "path", "image_name", "img_path", "img_name")
-CLASS = ("class", "class_name", "category", "label", "class_id", "category_id", "category_name", "label_name")
+CLASS = ("class_name", "category_name", "label_name", "class", "category", "label", "class_id", "category_id")
+CLASS_OF_NUMBER = "name"
+"""Name of the column of classes where that of `CLASS` holds numbers alone, as in the tables of YOLOv5."""
 SCORE = ("score", "confidence", "conf")
 XYXY = (
     ("x1", "y1", "x2", "y2"),
@@ -42,6 +44,8 @@ CENTRE = tuple(
     for centre in (("x_center", "y_center"), ("xcenter", "ycenter"), ("center_x", "center_y"), ("cx", "cy"))
     for sides in (("width", "height"), ("w", "h"))
 )
+ROBOFLOW = {"x", "y", "width", "height", "confidence", "class_id", "detection_id"}
+"""Columns of Roboflow's predictions, whose x and y are the centre of the box."""
 SIZE = (("image_height", "image_width"), ("img_height", "img_width"), ("height", "width"))
 """Names of columns, regardless of case; the first that a table has are taken."""
 
@@ -78,8 +82,13 @@ class BoxColumns:
     size: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, table: pa.Table, source: Path) -> Self:
+    def of(cls, table: pa.Table, source: Path, classes: Sequence[str]) -> Self:
         """Recognises the columns of a table.
+
+        Args:
+            table: the table.
+            source: its file.
+            classes: names that the column of classes may have.
 
         Raises:
             InputError: if those of image or box are missing, or two have one name.
@@ -93,6 +102,8 @@ class BoxColumns:
         image = next((named[name] for name in IMAGE if name in named), None)
         candidates = ((form, names) for form in (XYXY, XYWH, CENTRE) for names in form)
         form, corners = next(((form, names) for form, names in candidates if {*names} <= {*named}), (XYXY, None))
+        if form is XYWH and {*named} >= ROBOFLOW:
+            form = CENTRE
         if image is None or corners is None:
             wanted = (
                 f"the image ({', '.join(IMAGE)})" if image is None else "the box (x1, y1, x2, y2 or x, y, w, h)"
@@ -107,7 +118,7 @@ class BoxColumns:
             corners=tuple(named[name] for name in corners),
             form=form,
             score=next((named[name] for name in SCORE if name in named), None),
-            category=next((named[name] for name in CLASS if name in named), None),
+            category=_class_column(table, {name: named[name] for name in classes if name in named}),
             size=None if size is None else tuple(named[name] for name in size),
         )
 
@@ -174,3 +185,12 @@ class BoxColumns:
             )
         unknown[given] = sizes[given].astype(np.int64)
         return unknown
+
+
+def _class_column(table: pa.Table, named: Mapping[str, str]) -> str | None:
+    """Returns the column of classes, given those that may be it by their usual names; None if there is none."""
+    category = next((column for name, column in named.items() if name != CLASS_OF_NUMBER), None)
+    if category is None or CLASS_OF_NUMBER not in named:
+        return category
+    values = (str(value) for value in table[category].drop_null().to_pylist())
+    return named[CLASS_OF_NUMBER] if all(value.removesuffix(".0").isdecimal() for value in values) else category

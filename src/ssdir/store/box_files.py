@@ -17,7 +17,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.object_arrays import BoxUnit
 from ssdir.object_table import COLUMNS
-from ssdir.store.box_columns import CLASS, IMAGE, XYXY, BoxColumns, normal_name
+from ssdir.store.box_columns import CLASS, CLASS_OF_NUMBER, IMAGE, XYXY, BoxColumns, normal_name
 from ssdir.store.info import read_info
 from ssdir.store.metadata import METADATA_KEY, open_parquet
 
@@ -84,7 +84,7 @@ def read_boxes(path: str | Path, annotations: str | Path | None = None, unit: Bo
             read_info(path)
             used = {"image", "class", "score", "image_height", "image_width", *XYXY[-1]}
             table = table.select([name for name in table.column_names if name in used or name not in COLUMNS])
-            unit = _pixels_only(unit, path)
+            return _of_table(table, path, _pixels_only(unit, path), classes=("class",))
         return _of_table(table, path, unit)
     raise InputError(f"boxes '{path}' must be a .json (COCO), .csv or .parquet file")
 
@@ -102,7 +102,7 @@ def _read_csv(path: Path) -> pa.Table:
         with pyarrow.csv.open_csv(path) as file:
             names = file.schema.names
         # Names such as 000123 are not numbers.
-        as_text = [name for name in names if normal_name(name) in (*IMAGE, *CLASS)]
+        as_text = [name for name in names if normal_name(name) in (*IMAGE, *CLASS, CLASS_OF_NUMBER)]
         options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
         return pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -144,8 +144,10 @@ def _column(values: list[Any], name: str, path: Path) -> pa.Array:
         ) from None
 
 
-def _of_table(table: pa.Table, source: Path, unit: BoxUnit) -> BoxTable:
-    columns = BoxColumns.of(table, source)
+def _of_table(
+    table: pa.Table, source: Path, unit: BoxUnit, classes: Sequence[str] = (*CLASS, CLASS_OF_NUMBER)
+) -> BoxTable:
+    columns = BoxColumns.of(table, source, classes)
     if not len(table):
         raise InputError(f"boxes '{source}' holds no boxes")
     used = columns.used(own=COLUMNS)
