@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.evaluation.measure import MeasureOptions, measure
 from ssdir.objects import Objects
 
@@ -129,6 +129,20 @@ def test_everything_at_once(data: tuple[FakeDataset, FakeDataset, dict[int, Obje
 
     assert "scale/drift" not in metrics
     assert "scale/retrieval_at_1" in metrics_of(model_on_glyphs, test, glyphs=glyphs)
+
+
+def test_floors_that_learn_from_too_few_objects_are_counted(
+    data: tuple[FakeDataset, FakeDataset, dict[int, Objects]], recwarn: pytest.WarningsRecorder
+) -> None:
+    test, train, detections = data
+    model = FakeDetector(detections, CategoryEmbedding(test, train))
+    metrics_of(model, test, train, max_train_images=3)  # of which two have three detected objects each
+    assert not [each for each in recwarn if each.category is InputWarning]
+    metrics_of(model, test, train, max_train_images=2)
+    (warning,) = [each for each in recwarn if each.category is InputWarning]
+    assert "probe/raw_pixels (3 components)" in str(warning.message)
+    assert "probe/pooled_features (3 components)" in str(warning.message)
+    assert "they learn from 3 objects" in str(warning.message)
 
 
 def test_categories_that_do_not_occur_count_for_nothing(

@@ -26,8 +26,12 @@ from ssdir.evaluation.probing import LATENTS, TRUE_BOXES, Probe, fit_probe, prob
 from ssdir.evaluation.protocols import Dataset, EmbedsBoxes, Model
 from ssdir.evaluation.scale import same_instance_metrics, size_error_metrics, size_probe_metrics
 from ssdir.evaluation.uncertainty import uncertainty_metrics
+from ssdir.formatting import counted
 from ssdir.inference.files import check_threshold
 from ssdir.tracking.options import TrackOptions
+
+_OBJECTS_PER_COMPONENT = 2
+"""Training objects for each principal component of a floor, with fewer of which its probe tends to chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +211,7 @@ def _learned_metrics(
     """Computes metrics of classifiers that are fitted on the objects of one split and scored on the other's."""
     metrics = {}
     if categories > 1:
+        _warn_of_low_floors(train)
         known, unseen = train.embeddings[LATENTS], test.embeddings[LATENTS]
         reduced = {
             name: replace(test.embeddings[name], latents=project(projection, test.embeddings[name].latents))
@@ -219,6 +224,20 @@ def _learned_metrics(
         metrics |= _uncertainty(train, test, probe)
         metrics |= _hidden(train, test)
     return metrics | property_metrics(train.properties, test.properties)
+
+
+def _warn_of_low_floors(train: Split) -> None:
+    """Warns once if probes of principal components, each scaled to unit variance, learn from too few objects."""
+    shapes = {name: train.embeddings[name].latents.shape for name in train.projections if name in train.embeddings}
+    low = {name: size for name, size in shapes.items() if 0 < size[0] < _OBJECTS_PER_COMPONENT * size[1]}
+    if low:
+        floors = ", ".join(f"probe/{name} ({counted(width, 'component')})" for name, (_, width) in low.items())
+        objects = counted(max(number for number, _ in low.values()), "object")
+        text = (
+            f"too low are the floors {floors}: they learn from {objects}, and tend to chance with fewer than "
+            f"{_OBJECTS_PER_COMPONENT} for each component: use more training images"
+        )
+        warnings.warn(InputWarning(text), stacklevel=3)
 
 
 def _split_metrics(split: Split, categories: int, image_size: tuple[int, int]) -> dict[str, float]:

@@ -208,7 +208,8 @@ GROUPS = (
             Metric(
                 "probe/raw_pixels/accuracy",
                 "the pixels in the box",
-                "A floor: no network but the detector, pixels reduced to the same size.",
+                "A floor: no network but the detector, pixels reduced to the same size. It tends to chance with "
+                "fewer than two training objects for each number, as those of the detector's features do.",
             ),
         ),
     ),
