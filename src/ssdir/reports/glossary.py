@@ -261,7 +261,8 @@ GROUPS = (
             Metric(
                 "clusters/nmi",
                 "NMI of clusters",
-                "Mutual information of k-means clusters of embeddings and categories: 0 is chance, 1 is perfect.",
+                "Normalised mutual information of k-means clusters of embeddings and categories: 1 is perfect. "
+                "Unlike the ARI, it is not corrected for chance: random clusters of few objects are above 0 too.",
             ),
             Metric("clusters/ari", "ARI of clusters", "The same, as agreement of pairs (adjusted Rand index)."),
             Metric("clusters/accuracy", "Accuracy of clusters", "Each cluster taken for one category."),
