@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -501,6 +502,20 @@ def test_text_has_no_bytes_of_further_columns(stored: Path, tmp_path: Path, suff
     assert {*read["camera"]} == {"left"}
 
 
+def test_json_keeps_the_values_of_further_columns(stored: Path, tmp_path: Path) -> None:
+    table = pq.read_table(stored)
+    further = {"id": 2**60 + 1, "when": datetime(2024, 1, 2), "share": 1e-12, "right": True}
+    for name, value in further.items():
+        table = table.append_column(name, pa.array([value, None] * COUNT).slice(0, COUNT))
+    pq.write_table(table, stored)
+    out = tmp_path / "outliers.json"
+    ok("outliers", stored, "--out", out, "--embeddings-only")
+    first, second = json.loads(out.read_text())[:2]
+    first["when"] = datetime.fromisoformat(first["when"])
+    assert {name: first[name] for name in further} == further
+    assert [second[name] for name in further] == [None] * len(further)
+
+
 def test_a_lost_model_is_named_on_the_command_line(
     tiny_model_dir: Path, agnostic_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -525,6 +540,7 @@ def test_a_lost_model_is_named_on_the_command_line(
         ("classify", "fit", lost, "--labels", labels, "--out", out / "fitted.json"),
         ("classify", "predict", classifier, lost, "--out", out / "p.csv"),
         ("convert", lost, "--to", "coco", "--out", out / "r.json"),
+        ("convert", lost, "--to", "parquet", "--out", out / "r.parquet"),
     ]
     for command in commands:
         result = run(*command)

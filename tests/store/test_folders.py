@@ -209,6 +209,9 @@ def test_a_joined_file_keeps_what_was_skipped(folder: Path, tmp_path: Path) -> N
     join_parts(folder, tmp_path / "joined.parquet")
     convert_objects(tmp_path / "joined.parquet", "parquet", tmp_path / "again.parquet")
     assert read_skipped(tmp_path / "again.parquet").to_pylist() == rows
+    for source in (folder, tmp_path / "joined.parquet"):
+        read_stored(source).write(tmp_path / "more.parquet", {"cluster": np.zeros(13, np.int64)}, force=True)
+        assert read_skipped(tmp_path / "more.parquet").to_pylist() == rows
     assert len(read_skipped(folder / part_name(0))) == 0
     table = pq.ParquetFile(tmp_path / "again.parquet").read()
     about = table.schema.metadata

@@ -532,9 +532,12 @@ def test_pieces_are_read_in_bounded_memory(path: Path) -> None:
     assert max(in_memory) < path.stat().st_size / 2
 
 
-def test_damage_never_goes_unnoticed(path: Path) -> None:
+@pytest.mark.parametrize("with_further_columns", [False, True])
+def test_damage_never_goes_unnoticed(path: Path, with_further_columns: bool) -> None:
     objects = make_objects([0, 0, 2], 4)
     write(path, objects)
+    if with_further_columns:
+        read_stored(path).write(path, {"cluster": np.arange(3)}, force=True)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for cut in rng.integers(0, len(whole), 20):

@@ -159,6 +159,17 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return column.cast(pa.string()) if is_text else column
 
 
+def json_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Returns scalars as JSON has them: dates as text, and null for numbers that are not finite."""
+    column = plain(column)
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_finite(column), column, None)
+    elif not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type)):
+        column = column.cast(pa.string())
+    return list(column.to_pylist())
+
+
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """Returns a column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as an array."""
     if isinstance(column, pa.ChunkedArray):

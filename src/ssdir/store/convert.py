@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from ssdir.documents import json_text
@@ -20,7 +19,7 @@ from ssdir.object_table import COLUMNS, TRACK, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location
 from ssdir.store.coco_results import CLASS_AGNOSTIC, coco_results, corners
-from ssdir.store.columns import is_scalar, numbers, plain
+from ssdir.store.columns import is_scalar, json_values, numbers, plain
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.join import join_parts
 from ssdir.store.objects_file import StoredObjects, find_picture, read_stored, rows_schema, stream_rows
@@ -174,7 +173,7 @@ def fiftyone_samples(table: pa.Table, images: list[str]) -> dict[str, Any]:
     each detection, but `track_id` is its `index`.
     """
     names = [name for name in table.column_names if name not in COLUMNS]
-    further = {"index" if name == TRACK else name: _json_values(table[name]) for name in names}
+    further = {"index" if name == TRACK else name: json_values(table[name]) for name in names}
     detections: list[list[dict[str, Any]]] = [[] for _ in images]
     scale = np.stack([table[name].to_numpy() for name in ("image_width", "image_height")] * 2, axis=1)
     relative = corners(table) / scale
@@ -246,17 +245,6 @@ def _column(table: pa.Table, name: str) -> Any:
     if pa.types.is_string(column.type) or pa.types.is_time(column.type) or pa.types.is_null(column.type):
         return np.asarray(column.cast(pa.string()).fill_null("").to_pylist(), dtype=str)
     return numbers(column)
-
-
-def _json_values(column: pa.ChunkedArray) -> list[Any]:
-    """Returns scalars as JSON has them: dates as text, and null for numbers that are not finite."""
-    column = plain(column)
-    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-        column = pc.if_else(pc.is_finite(column), column, None)
-    elif not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type)):
-        column = column.cast(pa.string())
-    return list(column.to_pylist())
 
 
 def _write_json(content: object, path: Path, what: Location) -> None:

@@ -19,7 +19,6 @@ from ssdir.storage import Location, to_location
 from ssdir.store.columns import check_columns
 from ssdir.store.folder import EncodingManifest
 from ssdir.store.metadata import (
-    identity_metadata,
     images_metadata,
     open_parquet,
     read_header,
@@ -98,12 +97,8 @@ class StoreInfo:
         """The model."""
         return Identity(**{name: getattr(self, name) for name in Identity.model_fields})
 
-    def metadata(self) -> dict[bytes, bytes]:
-        """Returns the metadata of a schema for a file with the same rows."""
-        return identity_metadata(self.identity) | self.images_metadata()
-
     def images_metadata(self) -> dict[bytes, bytes]:
-        """Returns the part of it that names the images; empty where they are not known."""
+        """Returns metadata that name the images, for a file of the same rows; empty where they are not known."""
         if self.images_seen is None:
             return {}
         return images_metadata(self.objects, self.images_seen, self.images_without_objects)

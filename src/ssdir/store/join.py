@@ -43,5 +43,5 @@ def join_parts(
     with atomic_file(out, force) as temporary, RowGroupWriter(temporary, schema) as file:
         for batch in stream_rows(info):
             file.write(pa.Table.from_batches([batch]))
-        file.add_metadata(info.images_metadata() | skipped_metadata(read_skipped(path)))
+        file.add_metadata(info.images_metadata() | skipped_metadata(read_skipped(path, identity)))
     return info

@@ -12,21 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ssdir.data.frame_names import file_of
+from ssdir.documents import json_text
 from ssdir.errors import InputError
 from ssdir.identity import Identity
 from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import COLUMNS, TRACK, VISIBLE, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location, is_uri
-from ssdir.store.columns import conform, is_scalar, numbers, plain
+from ssdir.store.columns import conform, is_scalar, json_values, numbers, plain
 from ssdir.store.info import StoreInfo, read_info
-from ssdir.store.metadata import open_parquet
+from ssdir.store.metadata import identity_metadata, open_parquet
+from ssdir.store.skipped import read_skipped, skipped_metadata
 from ssdir.store.track_columns import track_ids, visible_shares
-from ssdir.store.writer import ROW_GROUP
+from ssdir.store.writer import ROW_GROUP, RowGroupWriter
 
 if TYPE_CHECKING:
     from ssdir.objects import Objects
@@ -224,11 +225,17 @@ class StoredObjects:
         whole = pa.table(columns | {name: column for name, column in kept.items() if name not in columns})
         with atomic_file(path, force) as temporary:
             if suffix == ".parquet":
-                pq.write_table(whole.replace_schema_metadata(self.info.metadata()), temporary, compression="zstd")
+                whole = whole.replace_schema_metadata(identity_metadata(self.info.identity))
+                with RowGroupWriter(temporary, whole.schema) as file:
+                    file.write(whole)
+                    skipped = read_skipped(self.info.path, self.info.identity)
+                    file.add_metadata(self.info.images_metadata() | skipped_metadata(skipped))
             elif suffix == ".csv":
                 pyarrow.csv.write_csv(whole, temporary)
-            else:  # Where a further column has no number, there is a null.
-                whole.to_pandas().to_json(temporary, orient="records", indent=2)
+            else:
+                values = zip(*(json_values(column) for column in whole.columns), strict=True)
+                rows = [dict(zip(whole.column_names, row, strict=True)) for row in values]
+                temporary.write_text(json_text(rows), encoding="utf-8")
 
 
 def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Location:

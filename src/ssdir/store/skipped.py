@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssdir.identity import Identity
 from ssdir.storage import Location, is_folder, join, new_file, remove, to_location
 from ssdir.store.folder import SKIPPED, numbered_files, part_name
 from ssdir.store.info import read_info
@@ -41,19 +42,20 @@ def write_skipped(folder: Location, number: int, rows: Sequence[Mapping[str, Any
         pq.write_table(pa.Table.from_pylist(list(rows), SKIPPED_SCHEMA), temporary, compression="zstd")
 
 
-def read_skipped(path: str | Path) -> pa.Table:
+def read_skipped(path: str | Path, identity: Identity | None = None) -> pa.Table:
     """Reads what was left out of an encoding, with the columns of `SKIPPED_SCHEMA`, in the order of the images.
 
     Args:
         path: the file or folder that `ssdir encode` wrote, local or as a URI.
+        identity: of the model that encoded, where a file no longer names it, see `read_info`.
 
     Raises:
-        InputError: if a file is missing or damaged.
+        InputError: if a file is missing or damaged; as `read_info`.
     """
     location = to_location(path)
     if is_folder(location):
         return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *stream_skipped(location)])
-    read_info(location)
+    read_info(location, identity)
     with damaged(location), open_parquet(location) as file:
         rows = read_json_metadata(file.metadata.metadata or {}, SKIPPED_KEY, location)
         return pa.Table.from_pylist(rows or [], SKIPPED_SCHEMA)
