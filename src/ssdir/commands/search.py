@@ -38,7 +38,9 @@ def search(
     max_size: Annotated[
         float | None, typer.Option(min=0, help="Maximum longer side of a box, as a share of its image's.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The index's model, if it has moved.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The index's model, if it has moved, or TRACKS no longer name it.")
+    ] = None,
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Minimum score of the objects detected in IMAGE.")
     ] = None,
@@ -52,6 +54,8 @@ def search(
     """Search for the objects or tracks most similar to those of an image, to a track, or to one of the index."""
     if (query is None) == (row is None):
         raise InputError("give either an image or tracks to search by, or --row for a row of the index")
+    if row is not None and model is not None:
+        raise InputError("--row searches by an object of the index, without its model: leave out --model")
     if image_grid is not None:
         claim(image_grid, force, (".png",))
     from ssdir.analysis.search import ObjectFilter, ObjectIndex

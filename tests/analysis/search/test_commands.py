@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -97,6 +98,7 @@ def test_what_cannot_be_searched_is_reported_in_one_sentence(
         "there is no #99": ("search", index, f"{photos / 'a.png'}#99", "--score-threshold", 0.7),
         "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
         "and the index don't go together": ("search", index, photos / "a.png", "--model", agnostic_model_dir),
+        "leave out --model": ("search", index, "--row", 0, "--model", tiny_model_dir),
         "make one with ssdir index": ("search", tmp_path / "photos", photos / "a.png"),
         "exclude each other": (
             "index",
@@ -122,6 +124,20 @@ def test_what_cannot_be_searched_is_reported_in_one_sentence(
     shutil.copytree(tiny_model_dir, moved)
     found = ok("search", index, photos / "a.png", "--model", moved, "--score-threshold", 0.7, "--json")
     assert json.loads(found)
+
+
+def test_the_model_of_a_query_that_no_longer_names_it_is_given(
+    index: Path, tmp_path: Path, tiny_model_dir: Path, agnostic_model_dir: Path
+) -> None:
+    objects, lost = tmp_path / "objects.parquet", tmp_path / "lost.parquet"
+    pq.write_table(pq.read_table(objects).replace_schema_metadata(None), lost)
+    assert "name the model with --model" in run("search", index, lost).stderr.replace("\n", " ")
+    for part in ("", "#1"):
+        by_lost = ok("search", index, f"{lost}{part}", "--model", tiny_model_dir, "--json")
+        assert by_lost == ok("search", index, f"{objects}{part}", "--json")
+    result = run("search", index, f"{objects}#1", "--model", agnostic_model_dir)
+    assert result.exit_code == 2
+    assert "don't go together" in result.stderr.replace("\n", " ")
 
 
 def test_a_model_that_was_trained_again_is_refused(

@@ -16,7 +16,7 @@ from ssdir.analysis.search.stored_query import is_stored, read_stored_query
 from ssdir.data.frame_names import file_of
 from ssdir.errors import InputError
 from ssdir.identity import check_comparable
-from ssdir.inference.engines import load_encoder
+from ssdir.inference.engines import load_encoder, load_identity
 from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
@@ -92,18 +92,20 @@ def search_query(
         query: see `Query`.
         k: number of neighbours, see `ObjectIndex.nearest`.
         where: filter of the objects to search; None for all.
-        model: the present folder of the model that encodes an image; None if it is still where the index says.
+        model: the present folder of the model that encodes an image, None if it is still where the index says; or
+            the model that encoded a file, where the file no longer names it.
         score_threshold: least score of the image's objects; None takes the model's.
         device: see `load_encoder`.
 
     Raises:
-        InputError: as `Query.parse`, `encode_query`, `read_stored_query` and `ObjectIndex.nearest`.
+        InputError: as `Query.parse`, `encode_query`, `load_identity`, `read_stored_query`, `ObjectIndex.nearest`.
     """
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
     parsed = Query.parse(query)
     if is_stored(parsed.path):
-        queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number)
+        identity = load_identity(model)
+        queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number, identity)
     else:
         queries, names = encode_query(index.info, parsed, model, score_threshold, device)
     return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where))

@@ -9,7 +9,7 @@ from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.tracks import has_tracks, read_entries, track_entries, track_spans
 from ssdir.errors import InputError
 from ssdir.formatting import quote
-from ssdir.identity import check_comparable
+from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import TRACK
 from ssdir.storage import Location, is_file, join
 from ssdir.store.folder import MANIFEST
@@ -26,7 +26,11 @@ def is_stored(path: Location) -> bool:
 
 
 def read_stored_query(
-    info: IndexInfo, path: Location, track: int | None = None, row: int | None = None
+    info: IndexInfo,
+    path: Location,
+    track: int | None = None,
+    row: int | None = None,
+    identity: Identity | None = None,
 ) -> tuple[pa.Table, list[str]]:
     """Reads the tracks of a file of objects, or its objects where it has no tracks.
 
@@ -35,6 +39,7 @@ def read_stored_query(
         path: the file, or folder of parts.
         track: number of the track to read alone.
         row: the row to read alone, a single view of a track.
+        identity: of the model that encoded, where the file no longer names it, see `read_info`.
 
     Returns:
         The entries, with the columns of stored objects, and the name of each.
@@ -43,7 +48,7 @@ def read_stored_query(
         InputError: as `read_info` and `track_entries`; if the file is of another model, has no such track or row,
             holds nothing, or more than `MOST_QUERIES` entries of which none is chosen.
     """
-    stored = read_info(path)
+    stored = read_info(path, identity)
     check_comparable(
         stored, f"'{path}' (model {quote(stored.model)})", info, f"the index (model {quote(info.model)})"
     )
@@ -53,7 +58,7 @@ def read_stored_query(
         table = _tracks(stored, track)
         return table, [f"track {each}" for each in table[TRACK].to_pylist()]
     _check_count(stored, stored.objects, "objects", "#5")
-    return read_entries(path).table, [f"row {each}" for each in range(stored.objects)]
+    return read_entries(path, identity).table, [f"row {each}" for each in range(stored.objects)]
 
 
 def _tracks(stored: StoreInfo, track: int | None) -> pa.Table:
