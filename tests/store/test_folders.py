@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,9 @@ def test_rows_that_other_tools_selected_are_read(
     assert (stored.info.images_seen, stored.info.images_without_objects) == (None, {})
     _, images = stored.by_image()
     assert sorted(images) == sorted(set(expected["image"].to_pylist()))
+    with warnings.catch_warnings(record=True) as caught:
+        convert_objects(out, "csv", tmp_path / "sure.csv")
+    assert any("may have the same image_index" in str(each.message) for each in caught) == (select is by_arrow)
 
 
 def test_pandas_and_arrow_read_the_objects_alone(folder: Path, whole: Path) -> None:

@@ -55,8 +55,8 @@ def convert_objects(
     """Writes what `ssdir encode` wrote in another format, whole or not at all.
 
     CSV and Parquet are written while objects are read, other formats from all objects in memory. An `InputWarning`
-    names columns that the format can't hold, and says where images without objects are not known, or categories of
-    a COCO file mean nothing.
+    names columns that the format can't hold, and says where images without objects are not known, where images may
+    have the same number, or where categories of a COCO file mean nothing.
 
     Args:
         path: the Parquet file, or folder of parts.
@@ -87,6 +87,11 @@ def convert_objects(
         _warn(
             f"'{path}' was written again by another tool, which leaves out the list of images, so those without "
             "objects are not known: convert the file that ssdir wrote if you need them"
+        )
+    if info.images_seen is None and len(info.parts) > 1 and to in ("csv", "parquet"):
+        _warn(
+            f"images of different files of '{path}' may have the same image_index, since another tool wrote the "
+            "files again: distinguish images by the column image"
         )
     if annotations is not None and info.class_names == CLASS_AGNOSTIC:
         _warn(
