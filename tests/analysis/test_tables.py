@@ -264,6 +264,24 @@ def test_outliers_have_reconstruction_errors(
     assert scores == sorted(scores, reverse=True)
 
 
+def test_another_picture_of_the_same_name_is_not_measured(
+    tiny_model_dir: Path, picture: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(picture).save(tmp_path / "a" / "0.png")
+    objects, out = tmp_path / "objects.parquet", tmp_path / "outliers.csv"
+    ok("encode", tiny_model_dir, tmp_path / "a" / "0.png", "--out", objects, "--score-threshold", 0.7)
+    (tmp_path / "a" / "0.png").rename(tmp_path / "0.png")
+    ok("outliers", objects, "--out", out)
+    assert "reconstruction_error" in out.read_text()
+    Image.fromarray(picture[:-1]).save(tmp_path / "0.png")
+    result = run("outliers", objects, "--out", out, "--force")
+    assert result.exit_code == 0
+    assert "ranked by the embeddings alone: " in result.stderr
+    assert "but the image that was encoded had" in result.stderr.replace("\n", " ")
+    assert "reconstruction_error" not in out.read_text()
+
+
 def test_what_cannot_be_done_is_reported_in_one_sentence(stored: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("row,label\n0,a\n500,b\n")

@@ -17,6 +17,8 @@ from sklearn.neighbors import NearestNeighbors
 from ssdir.analysis.output import COLUMNS, AnalysisOutput
 from ssdir.analysis.tracks import read_entries
 from ssdir.console import Advance, no_progress
+from ssdir.data.images import to_tensor
+from ssdir.data.letterbox import read_square
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import quote
 from ssdir.identity import check_comparable
@@ -67,7 +69,8 @@ def rank_outliers_file(
 ) -> OutlierRanking:
     """Ranks the objects of a file; the output has the columns `outlier_score` and those of the measures.
 
-    If the model or an image is not available, the ranking uses embeddings alone, and an `InputWarning` says so.
+    If the model or an image is not available, or an image has another size than the encoded one, the ranking uses
+    embeddings alone, and an `InputWarning` says so.
 
     Args:
         objects: file or folder that `ssdir encode` or `ssdir track` wrote.
@@ -78,7 +81,7 @@ def rank_outliers_file(
         per_view: of a file of tracks, rank every view, not the track as one, see `ssdir.analysis.tracks`.
 
     Raises:
-        InputError: as `read_entries`; with `model`, if it or an image can't be read.
+        InputError: as `read_entries`; with `model`, as `reconstruction_errors`.
     """
     stored = read_entries(objects, load_identity(model), 2, per_view)
     measures = {"knn_distance": knn_distances(stored.z_what, on_progress=on_progress)}
@@ -130,7 +133,11 @@ def knn_distances(
 
 @torch.no_grad()
 def reconstruction_errors(
-    predictor: Predictor, objects: Objects, images: Sequence[Location], on_progress: Advance = no_progress
+    predictor: Predictor,
+    objects: Objects,
+    images: Sequence[Location],
+    sizes: NDArray[np.int64],
+    on_progress: Advance = no_progress,
 ) -> NDArray[np.float64]:
     """Computes the mean squared error between image and reconstruction in each object's box: (M,).
 
@@ -138,16 +145,22 @@ def reconstruction_errors(
         predictor: the model that encoded the objects.
         objects: the M stored objects.
         images: the file of each image of the batch.
+        sizes: (height, width) of each that is encoded, in pixels, int64 (B, 2).
         on_progress: called with (images done, all images).
 
     Raises:
-        InputError: if an image can't be read, or the model has no decoder.
+        InputError: if an image can't be read or has another size, or the model has no decoder.
     """
     errors = []
     for number, part in enumerate(objects.split()):
         if len(part):
-            seen = predictor.prepare([images[number]], "stretch")
-            squares = (predictor.decode(part).reconstructions - seen) ** 2
+            size, pixels = read_square(images[number], predictor.image_size)
+            if size != tuple(sizes[number]):
+                now, before = (f"{width} x {height}" for height, width in (size, sizes[number]))
+                raise InputError(
+                    f"'{images[number]}' has {now} pixels, but the image that was encoded had {before}"
+                )
+            squares = (predictor.decode(part).reconstructions - to_tensor(pixels)) ** 2
             crops = crop_glimpses(squares, part.boxes, torch.zeros(len(part), dtype=torch.int64), SIDE)
             errors.append(crops.mean(dim=(1, 2, 3)))
         on_progress(number + 1, len(images), "reconstructing")
@@ -159,12 +172,14 @@ def _errors_of_rows(stored: StoredObjects, on_progress: Advance) -> NDArray[np.f
     info, folder = stored.info, stored.info.around
     predictor = load(info.model)
     check_comparable(info, f"'{info.path}' (model {quote(info.model)})", predictor, f"'{info.model}'")
-    objects, images = stored.to_objects()
+    (objects, images), (table, _) = stored.to_objects(), stored.by_image()
+    index, sizes = numbers(table["image_index"]), np.zeros((len(images), 2), dtype=np.int64)
+    sizes[index] = np.stack([numbers(table[name]) for name in ("image_height", "image_width")], axis=1)
     files = [find_picture(image, ".", folder, beside=folder) for image in images]
     errors = np.empty(len(stored))
     # `to_objects` sorts by image.
-    order = np.argsort(numbers(stored.by_image()[0]["image_index"]), kind="stable")
-    errors[order] = reconstruction_errors(predictor, objects, files, on_progress)
+    order = np.argsort(index, kind="stable")
+    errors[order] = reconstruction_errors(predictor, objects, files, sizes, on_progress)
     return errors
 
 
