@@ -7,6 +7,7 @@ import json
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -22,9 +23,10 @@ from sklearn.preprocessing import StandardScaler
 import command_line
 from command_line import run
 from object_folder import split_into_parts
-from ssdir.analysis.classifier import Classifier, cross_validate, fit_file, read_labels
-from ssdir.analysis.clusters import cluster_embeddings
+from ssdir.analysis.classifier import Classifier, cross_validate, fit_file, predict_file, read_labels
+from ssdir.analysis.clusters import cluster_embeddings, cluster_file
 from ssdir.analysis.outliers import knn_distances, outlier_scores
+from ssdir.analysis.output import AnalysisOutput
 from ssdir.device import seeded
 from ssdir.errors import InputError
 from ssdir.models.detected.mixture import MixturePriorConfig
@@ -184,6 +186,24 @@ def test_clusters_and_outliers_are_written_with_an_image_grid(stored: Path, tmp_
     ranked = json.loads((tmp_path / "o.json").read_text())
     assert {"row", "outlier_score", "knn_distance", "image"} <= ranked[0].keys()
     assert "z_what" not in ranked[0]
+
+
+def test_image_grids_begin_with_the_most_typical_objects(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def note(self: AnalysisOutput, stored: object, added: Any, grid_rows: Any, caption: object) -> None:
+        shown.append((dict(added), dict(grid_rows)))
+
+    monkeypatch.setattr(AnalysisOutput, "write", note)
+    output = AnalysisOutput(tmp_path / "out.parquet")
+    cluster_file(stored, output, 3)
+    predict_file(classifier_file(tmp_path / "c.json"), stored, output)
+    (clusters, members), (classes, predicted) = shown
+    for values, rows in ((clusters["distance_to_center"], members), (-classes["probability"], predicted)):
+        assert len(rows) > 1
+        assert all(len(each) > 1 and (np.diff(values[each]) >= 0).all() for each in rows.values())
 
 
 def with_mixture_prior(plain: Path, seed: int) -> SSDIR:

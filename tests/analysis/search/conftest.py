@@ -25,11 +25,12 @@ def make_objects(tmp_path: Path) -> MakeObjects:
         seed: int = 0,
         names: list[str] = NAMES,
         fingerprint: str = "weights",
+        size: tuple[int, int] = (100, 200),
     ) -> Path:
         rng = np.random.default_rng(seed)
         paths = [tmp_path / f"{name}-{number}.png" for number in range(10)]
         for number, path in enumerate(paths):
-            Image.new("RGB", (200, 100), (20 * number, 90, 200)).save(path)
+            Image.new("RGB", size[::-1], (20 * number, 90, 200)).save(path)
         image = np.sort(rng.integers(0, 10, count))
         labels = rng.integers(0, len(names), count)
         centres = np.eye(len(names), DIM) * 4
@@ -47,7 +48,7 @@ def make_objects(tmp_path: Path) -> MakeObjects:
         )
         path = tmp_path / name
         with ObjectWriter(path, "tiny", names, DIM, fingerprint) as writer:
-            writer.write(objects, paths, [(100, 200)] * 10)
+            writer.write(objects, paths, [size] * 10)
         return path
 
     return make

@@ -43,6 +43,23 @@ def test_nearest_are_those_of_the_largest_cosine(make_objects: MakeObjects, tmp_
     assert len(index.nearest(queries[0], k=1000)[0]) == len(index) == 60
 
 
+def test_boxes_that_rounding_does_not_explain_are_of_two_objects(
+    make_objects: MakeObjects, tmp_path: Path
+) -> None:
+    table, shifted = pq.ParquetFile(make_objects()).read().slice(0, 1), tmp_path / "shifted.parquet"
+    place = table.schema.get_field_index("box_x1")
+    for left, is_same in ((20.4, False), (20.01, True)):
+        boxes = [
+            table.set_column(place, table.schema.field(place), pa.array([x1], pa.float32())) for x1 in (20.0, left)
+        ]
+        pq.write_table(pa.concat_tables(boxes), shifted)
+        if is_same:
+            with pytest.raises(InputError, match=r"row 1 of .* is the same as row 0"):
+                ObjectIndex.create(tmp_path / "index", [shifted], force=True)
+        else:
+            assert len(ObjectIndex.create(tmp_path / "index", [shifted])) == 2
+
+
 def test_a_folder_of_parts_is_indexed_as_its_file(make_objects: MakeObjects, tmp_path: Path) -> None:
     whole = make_objects()
     folder = split_into_parts(whole, tmp_path / "objects")
@@ -53,16 +70,19 @@ def test_a_folder_of_parts_is_indexed_as_its_file(make_objects: MakeObjects, tmp
         assert mine.table.equals(yours.table)
 
 
-def test_filters_leave_out_before_the_nearest_are_counted(make_objects: MakeObjects, tmp_path: Path) -> None:
-    file = make_objects()
+@pytest.mark.parametrize("size", [(100, 200), (200, 100)])
+def test_filters_leave_out_before_the_nearest_are_counted(
+    make_objects: MakeObjects, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    file = make_objects(size=size)
     index, table = ObjectIndex.create(tmp_path / "index", [file]), pq.read_table(file)
     labels, scores = table["label"].to_numpy(), table["score"].to_numpy()
     width = table["box_x2"].to_numpy() - table["box_x1"].to_numpy()
     height = table["box_y2"].to_numpy() - table["box_y1"].to_numpy()
-    size = np.maximum(width, height) / 200
+    share = np.maximum(width, height) / 200
     query = embeddings_of(file)[0]
     where = ObjectFilter(("o'dog",), min_score=0.6, min_size=0.2, max_size=0.4)
-    counted = np.flatnonzero((labels == 1) & (scores >= 0.6) & (size >= 0.2) & (size <= 0.4))
+    counted = np.flatnonzero((labels == 1) & (scores >= 0.6) & (share >= 0.2) & (share <= 0.4))
     assert 5 < len(counted) < 40
     found = index.nearest(query, k=5, where=where)[0]
     np.testing.assert_array_equal(found.rows, by_cosine(query, embeddings_of(file), counted, 5))
