@@ -43,6 +43,14 @@ def test_nearest_are_those_of_the_largest_cosine(make_objects: MakeObjects, tmp_
     assert len(index.nearest(queries[0], k=1000)[0]) == len(index) == 60
 
 
+def test_similarities_are_at_most_1_and_zeros_are_like_nothing(make_objects: MakeObjects, tmp_path: Path) -> None:
+    file = make_objects(count=500)
+    index = ObjectIndex.create(tmp_path / "index", [file])
+    assert max(each.similarity[0] for each in index.nearest(embeddings_of(file), k=1)) == 1
+    with pytest.raises(InputError, match="holds zeros alone"):
+        index.nearest(np.stack([np.ones(DIM), np.zeros(DIM)]))
+
+
 def test_boxes_that_rounding_does_not_explain_are_of_two_objects(
     make_objects: MakeObjects, tmp_path: Path
 ) -> None:

@@ -211,11 +211,13 @@ class ObjectIndex:
             The neighbours of each embedding, fewer than `k` where fewer objects pass the filter.
 
         Raises:
-            InputError: if the embeddings have another size, or are not finite; as `ObjectFilter.sql`.
+            InputError: if embeddings have another size, are not finite or all zeros; as `ObjectFilter.sql`.
         """
         queries = np.atleast_2d(np.asarray(z_what, dtype=np.float32))
         if not np.isfinite(queries).all():
             raise InputError("an embedding to search for holds numbers that are not finite")
+        if not queries.any(axis=1).all():
+            raise InputError("an embedding to search for holds zeros alone, which is like nothing")
         if queries.shape[1] != self.info.latent_dim:
             raise InputError(
                 f"embeddings of {queries.shape[1]} numbers don't fit an index of {self.info.latent_dim}: "
@@ -257,7 +259,7 @@ class ObjectIndex:
         if (factor := self._plan.refine_factor(k)) is not None:
             query = query.refine_factor(factor)
         records = query.select(["row", "_distance"]).to_arrow()
-        similarity = 1 - records["_distance"].to_numpy().astype(np.float32)
+        similarity = np.minimum(1 - records["_distance"].to_numpy().astype(np.float32), 1)  # It is rounded.
         return Neighbours(records["row"].to_numpy(), similarity, self.rows)
 
 
