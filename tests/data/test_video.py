@@ -15,7 +15,7 @@ from clip_files import moving_squares, write_frames, write_video
 from ssdir.data import video_file
 from ssdir.data.image_files import find_images
 from ssdir.data.images import image_size, read_image
-from ssdir.data.video import Frame, open_frames
+from ssdir.data.video import Frame, ImageFrames, open_frames
 from ssdir.errors import InputError, InputWarning
 from ssdir.storage import write_bytes
 
@@ -282,7 +282,10 @@ def test_numbers_in_motchallenge_text_are_those_of_the_names(tmp_path: Path) -> 
         clip = open_frames(write_frames(tmp_path / f"from{first}", pictures, first=first))
         assert [clip.number(frame.index) for frame in clip] == expected
     named = open_frames(write_frames(tmp_path / "named", pictures, "frame{}.png", first=6))
-    assert [named.number(frame.index) for frame in named] == [1, 2, 3]
+    assert [named.number(frame.index) for frame in named] == [6, 7, 8]
+    assert isinstance(named, ImageFrames)
+    assert named.numbers({7, 8}) == [6, 7, 8]
+    assert named.numbers({1, 3}) == [1, 2, 3]  # The text counts the frames that were cut out of a longer video.
     Image.fromarray(pictures[0]).save(tmp_path / "from6" / "000007.jpg")
     with pytest.raises(InputError, match=r"'.*from6' has two images of one frame, such as 7: keep one"):
         open_frames(tmp_path / "from6")
