@@ -271,6 +271,7 @@ def _read_glyph(path: Path) -> Image8:
         has_alpha = image.has_transparency_data and image.mode[0] not in "IF"
         alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
     opacity = np.full_like(grey, 255) if alpha is None else _grey(read_image(alpha))
+    glyph: Image8
     if _border(opacity).mean() <= 127 and 2 * grey.sum() < opacity.sum():
         glyph = cv2.subtract(opacity, grey)  # Dark ink on transparent ground, which is read as black.
     else:
