@@ -422,7 +422,7 @@ def edit(path, change):
             "annotation 1 has iscrowd '0', expected true or false",
         ),
         (lambda c: c["annotations"][1].update(iscrowd=2), "annotation 1 has iscrowd 2, expected 0 or 1"),
-        (lambda c: c["annotations"][1].update(image_id="1"), "annotation 1 is for unknown image '1'"),
+        (lambda c: c["annotations"][1].update(image_id="9"), "annotation 1 is for unknown image '9'"),
         (lambda c: c["annotations"][1].pop("image_id"), "annotation 1 has no image_id"),
         (lambda c: c["annotations"][1].update(segmentation="x", bbox=None), "neither polygons nor run lengths"),
         (lambda c: c["images"][0].update(width="40"), "image 1 has width '40', expected a number"),
