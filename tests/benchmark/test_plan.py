@@ -241,7 +241,8 @@ def test_a_measurement_is_of_what_encode_writes(tmp_path: Path, monkeypatch: pyt
         cost = measure_encoding("tiny-digits", [images], seconds=0.01, repeats=2)
     written = encode_images("tiny-digits", [images], tmp_path / "out", EncodeOptions(device="cpu"))
     assert (cost.part_images, cost.part_objects) == (8, written.objects)
-    assert cost.part_bytes == (tmp_path / "out" / "part-0000000.parquet").stat().st_size
+    # Parts keep the digest of their encoding, whose checksum may have another number of digits.
+    assert cost.part_bytes == pytest.approx((tmp_path / "out" / "part-0000000.parquet").stat().st_size, abs=4)
     assert (cost.sample.generated, cost.sample.images, cost.sample.unreadable) == (False, 8, 1)
     assert cost.sample.objects == written.objects / 8
     assert cost.sample.megapixels == pytest.approx(128 * 128 / 1e6)
