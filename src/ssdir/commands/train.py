@@ -57,10 +57,11 @@ def train(
 
     # The number of classes is not known until the data are read.
     check_parts(settings.model, recipe, ["object"] if settings.classes == "object" else ["one", "another"])
-    divided, is_first = find_layout(data).held_out_of(data), not find_place(settings).rank
+    layout, is_first = find_layout(data), not find_place(settings).rank
+    divided = layout.held_out_of(data) if is_first and settings.val_split == "val" else None
     if is_first:
         warn(f"training on {device_name(choose_device(device))}")
-        if divided is not None and settings.val_split == "val":
+        if divided is not None:
             warn(f"'{data}' has no split val with images: a tenth of {divided} is held out to validate on")
     try:
         summary = fit(settings, data, out, resume=resume, force=force, start=start, session=Session(device=device))

@@ -29,9 +29,9 @@ _CHECKSUM = b".crc32"
 FILE_METADATA = {
     METADATA_KEY: "JSON: format, ssdir_version, and model, class_names, latent_dim and fingerprint of the model; "
     "Arrow keeps it when rows are selected",
-    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both, images_without_objects, the path of each "
-    "by its image_index, and in a part encoding, a digest of its folder's manifest; Arrow drops it with rows, as "
-    "it is of all rows",
+    IMAGES_KEY: "JSON: objects and images_seen, the numbers of both; images_without_objects, the path of each by "
+    "its image_index; and, in parts of a folder, encoding, a digest of the folder's manifest; Arrow drops it with "
+    "rows, as it is of all rows",
     IMAGES_KEY + _CHECKSUM: "CRC-32 of the bytes under ssdir.images, which no page's checksum covers",
     SKIPPED_KEY: "JSON, only where something was skipped: the rows that `read_skipped` returns",
     SKIPPED_KEY + _CHECKSUM: "CRC-32 of them",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,9 @@ class Layout:
         Raises:
             InputError: as `read`.
         """
+        if split == "val":
+            with suppress(MissingSplitError, EmptySplitError):
+                return self.read(root, split, **options)
         source = self.held_out_of(root)
         if source is None or split not in (source, "train", "val"):
             return self.read(root, split, **options)

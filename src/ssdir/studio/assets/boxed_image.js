@@ -4,10 +4,15 @@
 const STEP = 1 / 128, LEAST_SIDE = 0.02, HANDLE = 'handle';
 let drag = null, keepFocus = false, sentMove = null, gesture = 0;
 
-// Returns the nearest box in the image; a side that is shorter than LEAST_SIDE already is not reduced.
-function inside([cx, cy, w, h], [, , oldWidth, oldHeight]) {
-  w = Math.min(Math.max(w, Math.min(LEAST_SIDE, oldWidth)), 1);
-  h = Math.min(Math.max(h, Math.min(LEAST_SIDE, oldHeight)), 1);
+// Limits a side from below; one that was shorter than LEAST_SIDE already is not reduced.
+function reduced(side, before) {
+  return Math.max(side, Math.min(LEAST_SIDE, before));
+}
+
+// Returns the nearest box in the image.
+function inside([cx, cy, w, h], [, , widthBefore, heightBefore]) {
+  w = Math.min(reduced(w, widthBefore), 1);
+  h = Math.min(reduced(h, heightBefore), 1);
   return [Math.min(Math.max(cx, w / 2), 1 - w / 2), Math.min(Math.max(cy, h / 2), 1 - h / 2), w, h];
 }
 
@@ -92,7 +97,7 @@ function move(event) {
   if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 3) return;
   drag.moved = true;
   const [cx, cy, w, h] = drag.from;
-  const wide = Math.max(w + right, Math.min(LEAST_SIDE, w)), high = Math.max(h + down, Math.min(LEAST_SIDE, h));
+  const wide = reduced(w + right, w), high = reduced(h + down, h);
   drag.now = drag.resizing
     ? inside([cx - w / 2 + wide / 2, cy - h / 2 + high / 2, wide, high], drag.from)
     : inside([cx + right, cy + down, w, h], drag.from);
