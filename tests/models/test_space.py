@@ -293,6 +293,24 @@ def test_a_fixed_mixing_weight_does_not_depend_on_decoded_opacity() -> None:
     assert model.grid_encoder.head.weight.grad[0].abs().sum() > 3 * fixed
 
 
+@pytest.mark.parametrize(("step", "alike"), [(0, True), (1, False)])
+def test_the_background_learns_from_every_pixel_while_the_mixing_weight_is_fixed(step: int, alike: bool) -> None:
+    gradients = []
+    for colour in (-3.0, 3.0):
+        with seeded(0):
+            model = tiny_space(fix_alpha_steps=1, presence_prior=constant(0.5)).eval()
+        model.step.fill_(step)
+        last = list(model.glimpse_decoder.parameters())[-1]
+        with torch.no_grad():
+            last[:3] = colour  # Objects of one colour or another explain other pixels.
+        with seeded(1):
+            model.loss(squares(2))["nll"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.background.parameters() if p.grad is not None]))
+    dark, bright = gradients
+    assert bright.abs().max() > 0.1
+    assert torch.allclose(dark, bright, rtol=1e-3, atol=1e-4) == alike
+
+
 def test_kl_of_presence_grows_with_the_present_cells() -> None:
     model = tiny_space()
     with torch.no_grad():

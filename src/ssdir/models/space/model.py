@@ -51,7 +51,7 @@ BOUNDARY_WIDTH = 6 / 32
 BOUNDARY_SIGMA = 0.7
 """Opacity on a frame adds 0.5 (opacity / this)² nats per pixel."""
 FIXED_ALPHA = 0.1
-"""Mixing weight of the foreground in the first `fix_alpha_steps` steps."""
+"""Probability that a pixel shows the foreground, in the first `fix_alpha_steps` steps."""
 OPAQUE_FROM = 0.5
 """Least opacity that counts as the object where `z_where` is its content."""
 
@@ -81,8 +81,8 @@ class SPACEConfig(Config):
         size_prior_scale: prior standard deviation of the raw window side [z_scale_std_value].
         boundary: weight of the boundary loss, which keeps objects off their window's edge [boundary_loss,
             bl_off_step].
-        fix_alpha_steps: first steps in which the mixing weight of the foreground is `FIXED_ALPHA`, so that neither
-            fore- nor background explains all before both can reconstruct.
+        fix_alpha_steps: first steps in which every pixel shows the foreground with probability `FIXED_ALPHA`, so
+            that both fore- and background learn to reconstruct before either can explain all.
         background: networks of what is behind the objects.
         score_threshold: least presence probability of an object at the operating point.
         output_boxes: what `z_where` is: the `window` around an object's glimpse, as the authors evaluate, or the
@@ -281,14 +281,17 @@ class SPACE(GenerativeModel):
         """Computes the negative log-likelihood of the mixture of fore- and background, in nats per image.
 
         The foreground's mean is its colour, not yet multiplied by its opacity as in the authors' code, so that the
-        mixture's mean is the reconstruction.
+        mixture's mean is the reconstruction. In the first `fix_alpha_steps` steps it is the bound by Jensen's
+        inequality in which every pixel belongs to the foreground with probability `FIXED_ALPHA`, however well either
+        explains it. In the mixture itself, the foreground's larger sigma explains the grey that both start from
+        hundreds of times better, so that objects would take over the ground before the background has learned it.
         """
-        weight = coverage
-        if step < self.config.fix_alpha_steps:
-            weight = torch.full_like(coverage, FIXED_ALPHA)
         colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
         log_foreground = gaussian_log_prob(images, colours, FOREGROUND_SIGMA)
-        return -image_mean(mixture_log_likelihood(log_foreground, behind.log_likelihood, weight))
+        if step < self.config.fix_alpha_steps:
+            expected = FIXED_ALPHA * log_foreground + (1 - FIXED_ALPHA) * behind.log_likelihood
+            return -image_mean(expected.sum(dim=(1, 2, 3)))
+        return -image_mean(mixture_log_likelihood(log_foreground, behind.log_likelihood, coverage))
 
     def _sample_grid(self, posterior: GridPosterior, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Samples every cell's window (M, 4), xyxy, presence (M,) and nearness (M,), M = B · N."""
