@@ -81,6 +81,12 @@ def faces_picture() -> str:
 
 
 @generated
+def own_scenes_pictures() -> str:
+    """Digits of one size by SPACE, and by SPAIR."""
+    return f"SPACE:\n\n{picture('space-one-size')}\n\nSPAIR:\n\n{picture('spair-one-size')}"
+
+
+@generated
 def figure4() -> str:
     """Fig. 4's errors, measured here and by the authors, by sides of digits and grids."""
     ours = figure4_errors()

@@ -84,6 +84,19 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             "reconstruction/mse",
         ),
     ),
+    "own-scenes": Comparison(
+        "Methods without boxes, on scenes that they are made for",
+        "Whether these implementations learn at all, where their assumptions hold: objects of about one size that "
+        "hardly overlap, on black.",
+        metrics=(
+            "masks/fg_ari",
+            "masks/mbo",
+            "detection/ap50",
+            "detection/count_error",
+            "probe/accuracy",
+            "probe/raw_pixels/accuracy",
+        ),
+    ),
     "clusters": Comparison(
         "Clusters of embeddings",
         "k-means on the embeddings, with as many clusters as categories; and the classes of a mixture prior.",
