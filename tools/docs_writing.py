@@ -115,4 +115,4 @@ def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
         for name, runs in rows.items()
     }
     cells = [[name, *(figure(means[name], quoted) for quoted in metrics.values())] for name in order]
-    return table(["", *metrics], cells) if cells else "Nothing is measured yet."
+    return table(["", *metrics], cells)
