@@ -1,7 +1,9 @@
 """Options of layouts that can be read in more than one way are accepted wherever data is opened."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +60,14 @@ def test_options_reach_the_reader(clevr, options):
     assert np.array_equal(table.boxes_px, expected.boxes_px)
     assert table.category_names == expected.category_names
     assert np.array_equal(open_dataset(clevr, "val", **options).table.boxes_px, expected.boxes_px)
+
+
+def test_the_snippet_of_the_page_on_clevr_runs(clevr, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "clevr.md").read_text(encoding="utf-8")
+    for name in ("CLEVR_v1.0", "clevr-mini"):
+        (tmp_path / name).symlink_to(clevr)
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
 
 
 def test_boxes_differ_where_something_is_hidden(clevr):

@@ -117,7 +117,7 @@ def open_dataset(
         drop_empty: see `keep_readable`.
         min_visible: see `ignore_hidden`.
         for_training: reads with `Layout.read_for_training`.
-        options: options of the layout, such as CLEVR's `boxes` and `vocabulary`.
+        options: options of the layout, such as CLEVR's `extent` and `vocabulary`.
 
     Raises:
         InputError: as `read_annotations` and `ObjectDataset`; if no image is left.
