@@ -175,7 +175,7 @@ class SSD(ObjectModel):
         finer = self.backbone.finer_channels
         if finer is None:
             raise InputError(
-                "detector.refiner needs a stage finer than the pyramid: lower detector.backbone.num_levels, or "
+                "model.ssd.refiner needs a stage finer than the pyramid: lower model.ssd.backbone.num_levels, or "
                 "give the backbone one stage more"
             )
         return finer
