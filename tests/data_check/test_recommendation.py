@@ -93,6 +93,9 @@ def test_epochs_are_never_fewer_than_the_minimum(check: DataCheck, monkeypatch: 
     measured(monkeypatch, epoch=1000.0)
     fitted = recommend_within(check, minutes=12)
     assert fitted.recipe.detector.epochs == max(FEWEST_EPOCHS, FEWEST_SEEN // 20)
+    many = replace(check, summaries={check.split: replace(check.summary, images=300)})
+    stage = recommend_within(many, minutes=12).recipe.detector
+    assert (stage.epochs, stage.patience) == (FEWEST_EPOCHS, None), "patience would be longer than training"
 
 
 def test_epochs_that_end_in_time_stay(check: DataCheck, monkeypatch: pytest.MonkeyPatch) -> None:

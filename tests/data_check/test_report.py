@@ -28,13 +28,14 @@ from ssdir.data.transforms import AugmentConfig
 from ssdir.data_check.anchors import fit_detector
 from ssdir.data_check.annotations import box_flags
 from ssdir.data_check.check import check_data
-from ssdir.data_check.recommendation import recommend
+from ssdir.data_check.recommendation import recommend, recommend_within
 from ssdir.data_check.report import screen_lines, write_report
 from ssdir.data_check.size_priors import GridModelConfig, measure_prior
 from ssdir.models.base import GenerativeModel
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.registry import build_model
 from ssdir.ops.boxes import to_cxcywh
+from ssdir.training.estimate import StageTime, TrainingTime
 from ssdir.training.recipe import Recipe, read_recipe
 
 
@@ -155,7 +156,8 @@ def test_few_images_are_seen_more_often(
     for stage in ("detector", "representation"):
         own = getattr(read_recipe("tiny"), stage).epochs
         assert recipe.get(stage, {}).get("epochs") == (epochs if epochs is not None and epochs > own else None)
-    measured = {} if epochs is None else {"keep": "best", "patience": max(10, round(epochs / 4))}
+    patience = None if epochs is None or epochs <= 10 else max(10, round(epochs / 4))
+    measured = {} if epochs is None else {"keep": "best", "patience": patience}
     assert {key: recipe.get("detector", {}).get(key) for key in measured} == measured
     assert ("augment" in recipe) == (epochs is not None)
     assert recipe["model"]["ssd"].get("refiner") == (None if epochs is None else {"copies": 3})
@@ -217,6 +219,7 @@ def test_the_copy_paste_view_is_recommended_only_where_images_are_black(
     path = tmp_path / "recommended.yaml"
     path.write_text(recommend(check).yaml, encoding="utf-8")
     assert check.on_black == (grey == 0)
+    assert any("--preset clevr-128" in line for line in screen_lines(check)) == (grey > 0)
     assert read_recipe(path).model.consistency.view == view
     augment = read_recipe(path).augment
     assert (augment.photometric > 0) == (grey > 0), "what is black stays black"
@@ -369,7 +372,13 @@ def test_real_scenes() -> None:
 
 
 @needs_clevr_mini
-def test_the_document_shows_what_is_printed() -> None:
+def test_the_document_shows_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is of the machine that the page's screen is from."""
+    stages = {"detector": StageTime(0.0, 330 / 8), "representation": StageTime(0.0, 627 / 8)}
+    measured = TrainingTime("cpu", 1, 7.0, stages)
+    monkeypatch.setattr("ssdir.data_check.recommendation.estimate_training", lambda *_: measured)
     text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
-    for line in screen_lines(check_data(CLEVR_MINI, None, "tiny"))[1:]:
-        assert line in text
+    check = check_data(CLEVR_MINI, None, "tiny")
+    recommendation = recommend_within(check)
+    assert "\n".join(screen_lines(check, recommendation)[1:]) in text
+    assert recommendation.yaml in text

@@ -186,8 +186,9 @@ def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
     return changes
 
 
-def _patience(epochs: int) -> int:
-    return max(LEAST_PATIENCE, round(PATIENT_SHARE * epochs))
+def _patience(epochs: int) -> int | None:
+    """Returns the epochs without improvement after which training stops; None if there are too few for that."""
+    return max(LEAST_PATIENCE, round(PATIENT_SHARE * epochs)) if epochs > LEAST_PATIENCE else None
 
 
 def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:
