@@ -12,6 +12,7 @@ PAGES = {
     "../src/ssdir/reports/glossary.py": "metrics.md",
     "../src/ssdir/weights": "models.md",
     "../tools/config_reference.py": "config.md",
+    "src/ssdir/weights": "models.md",
     "notebooks/a-data-set-of-objects.ipynb": "notebooks/a-data-set-of-objects.md",
     "notebooks/what-an-embedding-means.ipynb": "notebooks/what-an-embedding-means.md",
 }
