@@ -102,9 +102,9 @@ def test_scatter_leaves_defaults_to_the_configs_and_its_help_states_them() -> No
     stated = {
         "canvas": f"{images.canvas}",
         "grids": ",".join(map(str, images.grids)),
-        "min_size": f"{images.min_size}",
-        "max_size": f"{images.max_size}",
-        "position_variance": f"{images.position_variance}",
+        "min_size": f"by default {images.min_size}, for clips {clips.min_size}",
+        "max_size": f"by default {images.max_size}, for clips {clips.max_size}",
+        "position_variance": f"by default {images.position_variance}",
         **{
             split: f"({images.count(split)}) or clips ({clips.count(split)})" for split in ("train", "val", "test")
         },
@@ -115,6 +115,23 @@ def test_scatter_leaves_defaults_to_the_configs_and_its_help_states_them() -> No
         help_text = parameters[name].annotation.__metadata__[0].help
         assert stated.get(name, "") in help_text.replace("10,000", "10000").replace("1,000", "1000"), name
     assert images.canvas == clips.canvas
+
+
+def test_help_states_the_gap_of_tracks_and_names_every_experiment() -> None:
+    import inspect
+
+    from ssdir.commands.reproduce import reproduce
+    from ssdir.commands.track import track
+    from ssdir.reproduce.catalogue import EXPERIMENTS
+    from ssdir.tracking.options import TrackOptions
+
+    def help_of(command: Callable[..., None], name: str) -> str:
+        help_text: str = inspect.signature(command, eval_str=True).parameters[name].annotation.__metadata__[0].help
+        return help_text
+
+    assert f"by default {TrackOptions().max_gap}." in help_of(track, "max_gap")
+    named = help_of(reproduce, "experiments").partition(";")[0].replace(" or ", ", ").split(", ")
+    assert named == list(EXPERIMENTS)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ def test_every_command_and_option_has_a_help_text(path: tuple[str, ...], command
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS)
+def test_every_device_is_named_alike(path: tuple[str, ...], command: Any) -> None:
+    assert {each.metavar for each in command.params if each.name == "device"} <= {"DEVICE"}
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS)
 def test_outputs_that_may_be_there_can_be_replaced(path: tuple[str, ...], command: Any) -> None:
     """A command with `--out` has `--force`, too, or continues existing outputs."""
     options = {option for parameter in command.params for option in parameter.opts}

@@ -21,7 +21,9 @@ def reproduce(
     experiments: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...|all", help="table1, table2, figure2, ..., scale, cost, ablation; or photos, alone."
+            metavar="NAME...|all",
+            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, clusters, "
+            "redundancy, uncertainty, cost, classes or ablation; or photos, alone.",
         ),
     ],
     scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",

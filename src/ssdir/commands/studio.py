@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssdir.commands.options import Device
 from ssdir.console import say
 from ssdir.errors import InputError
 
@@ -35,9 +36,7 @@ def studio(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any free one.")] = 7860,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the best there is.")
-    ] = None,
+    device: Device = None,
 ) -> None:
     """Inspect objects, edit scenes, explore a data set, play tracked clips and compare models in the browser.
 

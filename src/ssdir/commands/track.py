@@ -44,7 +44,10 @@ def track(
         bool, typer.Option("--motion-only", help="Associate by motion alone, without embeddings.")
     ] = False,
     max_gap: Annotated[
-        int | None, typer.Option(min=0, help="Number of frames that an object may be unseen and keep its track.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of frames that an object may be unseen and keep its track; by default 30."
+        ),
     ] = None,
     boxes: Annotated[
         Path | None,

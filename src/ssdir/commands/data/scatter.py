@@ -33,16 +33,23 @@ def scatter(
         typer.Option(help="Of images: grid sizes to sample from, separated by commas; by default 2,3,4,5,6."),
     ] = None,
     min_size: Annotated[
-        float | None, typer.Option(help="Smallest object, as a fraction of the side; of images, 0.1875.")
+        float | None,
+        typer.Option(
+            help="Smallest object, as a fraction of the image's side; by default 0.1875, for clips 0.14."
+        ),
     ] = None,
     max_size: Annotated[
-        float | None, typer.Option(help="Largest object, as a fraction of the side; of images, 0.75.")
+        float | None,
+        typer.Option(help="Largest object, as a fraction of the image's side; by default 0.75, for clips 0.28."),
     ] = None,
     objects: Annotated[
         str | None, typer.Option(help="Objects per image or clip, such as 2-6; of images, as the grid has cells.")
     ] = None,
     position_variance: Annotated[
-        float | None, typer.Option(help="Of images: how far objects leave their cells' centres; 0.7.")
+        float | None,
+        typer.Option(
+            help="Of images: how far objects may leave their cells' centres, in half cells; by default 0.7."
+        ),
     ] = None,
     colours: Annotated[
         bool | None,
