@@ -127,6 +127,11 @@ def test_a_goal_may_be_another_models_figure_less_its_deviation(trial: Any) -> N
     assert trial.goal_cells("cpu/trial:glimpses m >= 0.6") == ["≥ 0.6", "–", "not measured yet"]
 
 
+def test_tables_of_clips_have_the_population_deviation_as_all_others(tables: Any) -> None:
+    assert tables.docs_clips.spread([0.4, 0.6], 2) == "0.50 ± 0.10"
+    assert tables.docs_clips.spread([0.4]) == "0.400"
+
+
 def test_published_figures_are_those_of_the_package(trial: Any) -> None:
     metrics = trial.measured(["published:SPACE"])
     assert trial.figure(metrics, "published/accuracy .4 ±") == "0.2121 ±\u00a00.0432"

@@ -29,9 +29,9 @@ def tracked(data: str, arm: str, name: str, every: int = 1) -> list[float]:
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Returns the mean of seeds and, of several, their standard deviation."""
+    """Returns the mean of seeds and, of several, their population standard deviation."""
     mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return f"{mean} ± {statistics.pstdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def above(data: str, name: str, arm: str, other: str) -> list[float]:
