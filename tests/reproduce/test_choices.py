@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import pytest
 import yaml
 
 from ssdir.errors import InputError
+from ssdir.reports.markdown import markdown
 from ssdir.reproduce.choices import settle
 from ssdir.reproduce.jobs import Job, candidates, expand
 from ssdir.reproduce.plan import ChoicePlan, Plan, read_plan
 from ssdir.reproduce.records import Record, make_record, write_records
 from ssdir.reproduce.report import build_report
 from ssdir.reproduce.runner import Runner
+from ssdir.reproduce.trained import TrainedJob
 from ssdir.reproduce.watch import Watch
 
 AMONG = [[f"model.size_prior={{start: {mean}, end: {mean}}}"] for mean in (-1.5, -1.3, -1)]
@@ -125,6 +129,30 @@ def test_a_choice_is_in_records_and_report_and_is_read_from_them(
     space = plan.runs["space"].model_copy(update={"choose": ChoicePlan(among=tuple(map(tuple, AMONG[:2])))})
     changed = plan.model_copy(update={"runs": {**plan.runs, "space": space}})
     assert settle(runner_of(changed, tmp_path, monkeypatch), ["table2"], results) == ["space"]
+
+
+def test_the_report_has_candidates_whose_value_is_undefined(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = runner_of(plan, tmp_path, monkeypatch, 0.4, None, 0.2)
+    settle(runner, ["table2"], None)
+    write_records(tmp_path / "table2.json", [record_of(runner, expand(runner.plan, "space")[0])], [])
+    text = markdown(build_report(runner.plan, tmp_path))
+    assert re.search(r"size\\_prior=.*start: -1\.3.* \| undefined \|", text)
+
+
+def test_a_measurement_states_the_choice_as_it_was_made_last(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainedJob, "file", lambda self, name: tmp_path / name)
+    runner = Runner(plan, tmp_path, None, Watch(), None)
+    among = [{"overrides": list(each), "value": 0.5} for each in AMONG]
+    runner.settle("space", {"by": "detection/ap50", "split": "train[:2]", "among": among, "chosen": 1})
+    job = expand(runner.plan, "space")[0]
+    stored = record_of(runner, job)
+    stored["provenance"]["config"] = {**runner.trained_job(job).config, "choice": {"chosen": 0}}
+    (tmp_path / "metrics.json").write_text(json.dumps(stored))
+    assert runner.ensure_measured(job)["provenance"]["config"] == record_of(runner, job)["provenance"]["config"]
 
 
 @pytest.mark.parametrize(

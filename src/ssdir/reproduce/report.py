@@ -77,7 +77,7 @@ def _choices_section(records: Sequence[Record]) -> list[Section]:
                 [value],
             )
             for number, each in enumerate(choice["among"])
-            for value in [MISSING if each["value"] is None else f"{each['value']:.3f}"]
+            for value in ["undefined" if each["value"] is None else f"{each['value']:.3f}"]
         ]
         title = f"{trainings.name}, on {trainings.first['data']}: by {choice['by']} of split {choice['split']}"
         groups.append(RowGroup(title, rows))

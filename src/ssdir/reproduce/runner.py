@@ -199,8 +199,13 @@ class Runner:
 
     def measured(self, job: Job) -> dict[str, Any] | None:
         """Reads the measurement of a trained job; None if it has yet to be measured."""
-        file = self.trained_job(job).file("metrics.json")
-        return read_stored(StoredMeasurement, file) if file.exists() else None
+        trained = self.trained_job(job)
+        file = trained.file("metrics.json")
+        if not file.exists():
+            return None
+        stored = read_stored(StoredMeasurement, file)
+        stored["provenance"]["config"] = trained.config  # Settings may have been chosen anew since.
+        return stored
 
     def ensure_measured(self, job: Job) -> dict[str, Any]:
         """Returns metrics and provenance of a trained job, measured if need be."""
