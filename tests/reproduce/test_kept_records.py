@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ssdir.benchmark.costs import Cost
+from ssdir.benchmark.timing import Spread
 from ssdir.reproduce.jobs import Job, expand
 from ssdir.reproduce.plan import read_plan
 from ssdir.reproduce.records import Record, make_record, read_records, write_records
@@ -102,3 +104,36 @@ def test_costs_are_measured_without_data(tmp_path: Path, monkeypatch: pytest.Mon
     written = json.loads((out / "mine" / "cost.json").read_text())
     assert [record["run"] for record in written["records"]] == ["space-0"]
     assert written["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ssdir.reproduce.runner.COST_COUNTS", (5, 20)),
+        ("ssdir.reproduce.runner.cpu_kind", lambda: "another"),
+        ("torch.get_num_threads", lambda: 99),
+        ("torch.__version__", "0.1"),
+    ],
+)
+def test_times_are_measured_once_and_again_where_earlier_ones_are_not_comparable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    job, measured = job_of(tmp_path), []
+
+    def measure(configs: dict[str, Any], counts: tuple[int, ...]) -> list[Cost]:
+        measured.append(counts)
+        seconds = Spread.of([0.001])
+        return [
+            Cost(
+                model="space", image_size=64, objects=5, stage="encode", parameters=1, seconds=seconds, memory_mb=1
+            )
+        ]
+
+    monkeypatch.setattr("ssdir.reproduce.runner.measure_costs", measure)
+    runner = Runner(read_plan(str(tmp_path / "mine.yaml")), tmp_path, None, Watch(), None)
+    for _ in range(2):
+        runner.ensure_costs([job])
+    assert len(measured) == 1
+    monkeypatch.setattr(name, value)
+    runner.ensure_costs([job])
+    assert len(measured) == 2

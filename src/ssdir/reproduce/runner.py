@@ -21,7 +21,7 @@ from ssdir.data.readers.registry import read_annotations
 from ssdir.data.scatter.writer import write_scatter
 from ssdir.documents import json_text
 from ssdir.errors import InputError
-from ssdir.evaluation.provenance import provenance
+from ssdir.evaluation.provenance import cpu_kind, provenance
 from ssdir.outputs import atomic_file
 from ssdir.reproduce.jobs import DataSpec, Job, chosen, expand, guess_seconds
 from ssdir.reproduce.plan import Plan
@@ -294,7 +294,9 @@ class Runner:
         """Returns time and memory of the models of some jobs, by group: `costs`, and their `provenance`."""
         configs = {job.group: job.recipe.model for job in jobs}
         settings = {group: config.model_dump(mode="json") for group, config in configs.items()}
-        measured = json.dumps([settings, MEASURED_STAGES], sort_keys=True)
+        threads = torch.get_num_threads()
+        made_on = [threads, cpu_kind(), torch.__version__]
+        measured = json.dumps([settings, MEASURED_STAGES, COST_COUNTS, made_on], sort_keys=True)
         digest = hashlib.sha256(measured.encode()).hexdigest()[:12]
         file = self.runs / f"costs-{digest}.json"
         if not file.exists():
@@ -302,7 +304,7 @@ class Runner:
             started = time.perf_counter()
             with self.watch.stage("costs"):
                 costs = measure_costs({name: [config] for name, config in configs.items()}, COST_COUNTS)
-            config = {"models": settings, "threads": torch.get_num_threads()}
+            config = {"models": settings, "threads": threads}
             record = provenance(config, 0, None, "cpu", time.perf_counter() - started)
             content = {
                 "costs": {name: [cost.model_dump() for cost in costs if cost.model == name] for name in configs},
