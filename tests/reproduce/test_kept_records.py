@@ -16,7 +16,7 @@ from ssdir.reproduce.plan import read_plan
 from ssdir.reproduce.records import Record, make_record, read_records, write_records
 from ssdir.reproduce.reproduce import reproduce
 from ssdir.reproduce.runner import Runner
-from ssdir.reproduce.trained import record_config
+from ssdir.reproduce.trained import MEASUREMENT_VERSION, record_config
 from ssdir.reproduce.watch import Watch
 
 PLAN: dict[str, Any] = {
@@ -85,6 +85,14 @@ def test_records_of_another_recipe_data_or_measurement_are_not_kept(tmp_path: Pa
     records, left_out = reproduced(tmp_path, record, None, so_far=False)
     assert records == []
     assert not any("kept" in sentence for sentence in left_out)
+
+
+def test_records_of_an_earlier_version_of_the_measurement_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of(job_of(tmp_path))
+    monkeypatch.setattr("ssdir.reproduce.trained.MEASUREMENT_VERSION", MEASUREMENT_VERSION + 1)
+    assert reproduced(tmp_path, record, None, so_far=True)[0] == []
 
 
 def test_a_training_without_its_data_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

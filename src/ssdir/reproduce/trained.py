@@ -34,7 +34,12 @@ def record_config(job: Job, choice: Mapping[str, Any] | None) -> dict[str, Any]:
         job: the job.
         choice: how settings of its run were chosen; None if nothing was chosen.
     """
-    config = {"preset": job.preset, "measure": job.measure.model_dump(mode="json"), "probes": job.probes}
+    config = {
+        "version": MEASUREMENT_VERSION,
+        "preset": job.preset,
+        "measure": job.measure.model_dump(mode="json"),
+        "probes": job.probes,
+    }
     config |= {} if job.floors else {"floors": False}
     return config if choice is None else {**config, "choice": choice}
 
