@@ -20,7 +20,7 @@ from ssdir.data.images import Image8
 from ssdir.errors import InputError
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
-from ssdir.reproduce.photos import compare, timing
+from ssdir.reproduce.photos import compare, report, timing
 from ssdir.reproduce.photos.compare import choose_rows, compare_photographs, find_photographs
 from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder
 from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
@@ -187,7 +187,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_row_is_measured_once_and_again_when_the_data_change(generated: Path, out: Path) -> None:
+def test_a_row_is_measured_once_and_never_over_results_of_other_data(generated: Path, out: Path) -> None:
     first = ok("reproduce", "photos", "--data", generated, "--row", "pixels", "--out", out)
     record = json.loads((out / "photos" / "generated-pixels-0.json").read_text())
     assert record["metrics"]["true_boxes/knn_1/accuracy"] == 1
@@ -200,8 +200,38 @@ def test_a_row_is_measured_once_and_again_when_the_data_change(generated: Path, 
     )
     label = next((generated / "labels" / "train").iterdir())
     label.write_text(label.read_text().splitlines()[0])
-    again = ok("reproduce", "photos", "--data", generated, "--row", "pixels", "--out", out)
-    assert "measured before" not in again.output
+    message = refused("reproduce", "photos", "--data", generated, "--row", "crops-128", "--out", out)
+    assert "generated-pixels-0.json' was measured on other data named 'generated'" in " ".join(message.split())
+    assert not list((out / "photos").glob("*crops*"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_report_leaves_out_results_of_an_earlier_measurement_and_names_them(
+    generated: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare_photographs(["pixels"], generated, out)
+    file = out / "photos" / "generated-pixels-0.json"
+    monkeypatch.setattr(compare, "VERSION", 2)
+    monkeypatch.setattr(report, "VERSION", 2)
+    other = file.with_name("generated-pixels-1.json")
+    other.write_text(file.read_text().replace('"version": 1', '"version": 2').replace("pixels-0", "pixels-1"))
+    report.write_report(file.parent)
+    text = (file.parent / "report.md").read_text()
+    assert "Left out, because the measurement has changed since: generated-pixels-0." in text
+    assert "| 1-NN | 1.000 |" in text
+    other.unlink()
+    compare_photographs(["pixels"], generated, out)
+    assert "Left out" not in (file.parent / "report.md").read_text()
+
+
+@pytest.mark.parametrize("empty", ["train", "val", ""])
+def test_data_without_an_object_in_a_part_are_refused(tmp_path: Path, empty: str) -> None:
+    folder = write_photographs(tmp_path / "mine", {"train": 6, "val": 2} if empty else {"train": 6})
+    for label in [*(folder / "labels").glob(f"{empty or 'train'}/*.txt")][not empty :]:
+        label.write_text("")
+    where = "split train or val" if empty else "one of 5 parts of the images"
+    with pytest.raises(InputError, match=f"mine: {where} of .*mine' has no object: give more images"):
+        read_photographs("mine", [folder])
 
 
 @pytest.mark.usefixtures("quick")
@@ -227,6 +257,8 @@ def test_invalid_rows_are_refused(tmp_path: Path, agnostic_model_dir: Path) -> N
         choose_rows(["pixels=model"])
     with pytest.raises(InputError, match="letters, digits"):
         choose_rows(["../x=model"])
+    with pytest.raises(InputError, match="letters, digits"):
+        choose_rows(["x²=model"])
     with pytest.raises(InputError, match="twice with seed 0"):
         choose_rows([f"a={agnostic_model_dir}", f"a={agnostic_model_dir}"])
     with pytest.raises(InputError, match="no layout"):

@@ -7,30 +7,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ssdir.console import say
 from ssdir.data.readers.registry import find_layout
 from ssdir.device import choose_device, device_name
 from ssdir.documents import json_text
 from ssdir.errors import InputError, nearest
 from ssdir.evaluation.provenance import provenance
-from ssdir.formatting import format_seconds
+from ssdir.formatting import format_seconds, quote
 from ssdir.inference.predictor import Predictor, load
 from ssdir.models.io import weights_fingerprint
 from ssdir.outputs import atomic_file, claim
 from ssdir.reproduce.photos.embedders import Embedder, embedders
-from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
+from ssdir.reproduce.photos.measure import VERSION, compute_features, mean_over_folds, measure_fold
 from ssdir.reproduce.photos.models import POOLED, ModelEmbedder, PooledEmbedder
 from ssdir.reproduce.photos.photographs import SOURCES, Photographs, open_photographs, read_photographs
-from ssdir.reproduce.photos.report import REPORT, write_report
+from ssdir.reproduce.photos.report import REPORT, stored_rows, write_report
 from ssdir.reproduce.photos.timing import one_thread, time_metrics
+from ssdir.reproduce.plan import FileName
 from ssdir.reproduce.records import read_stored
 from ssdir.reproduce.stored import StoredRecord
 from ssdir.training.session import OutOfTime
 
 FOLDER = "photos"
 """Name of the folder of the results."""
-VERSION = 1
-"""Counts up where the measurement changes, so that everything is measured again."""
 _TIMED_IMAGES = 2
 
 
@@ -45,7 +46,7 @@ def compare_photographs(
     """Measures rows on data sets of photographs, each once, and writes results and a report.
 
     What is measured is kept in a file for each data set and row, and is measured again only if the embedder, the
-    data or the detector has changed.
+    detector or the measurement has changed.
 
     Args:
         rows: see `choose_rows`.
@@ -59,18 +60,21 @@ def compare_photographs(
         Path of the report.
 
     Raises:
-        InputError: for an unknown row, models or data that can't be read, or a folder that can't be written.
+        InputError: for an unknown row, models or data that can't be read, a folder that can't be written, or one
+            whose results are of other data of the same name.
         OutOfTime: when the minutes are over; what is measured is kept.
     """
     folder = out / FOLDER
     claim(folder / REPORT, force=True)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     chosen, boxes_of = choose_rows(rows, device), None if detector is None else load(detector, device)
-    for photographs in find_photographs(data):
+    opened = find_photographs(data)
+    _check_data(folder, opened)
+    for photographs in opened:
         for embedder in chosen:
             file = folder / f"{photographs.name}-{embedder.name}-{embedder.seed}.json"
             settings = _settings(embedder, boxes_of)
-            if _is_measured(file, settings, photographs.data_hash):
+            if _is_measured(file, settings):
                 say(f"{file.stem}: measured before")
                 continue
             if deadline is not None and time.monotonic() >= deadline:
@@ -103,8 +107,7 @@ def choose_rows(rows: Sequence[str], device: str | None = None) -> list[Embedder
     for row in rows or names:
         name, is_model, model = row.partition("=")
         if is_model:
-            if not name.replace("-", "").isalnum():
-                raise InputError(f"row '{row}': its name becomes that of a file: take letters, digits and '-'")
+            _check_name(name)
             if name in names:
                 raise InputError(f"row '{row}': '{name}' is the name of a row without a model: take another")
             kind = PooledEmbedder if model.startswith(f"{POOLED}:") else ModelEmbedder
@@ -119,6 +122,17 @@ def choose_rows(rows: Sequence[str], device: str | None = None) -> list[Embedder
     if twice := next((each for each in taken if taken.count(each) > 1), None):
         raise InputError(f"row '{twice[0]}' is there twice with seed {twice[1]}: name one of them otherwise")
     return chosen
+
+
+def _check_name(name: str) -> None:
+    """Raises InputError if a row's name can't be in the name of a file and in `StoredRecord`."""
+    try:
+        TypeAdapter(FileName).validate_python(name)
+    except ValidationError:
+        raise InputError(
+            f"row {quote(name)}: its name becomes that of a file: take at most 100 letters, digits, '-', '_' and "
+            "'.', and begin with a letter or digit"
+        ) from None
 
 
 def find_photographs(data: Path) -> list[Photographs]:
@@ -178,11 +192,24 @@ def _settings(embedder: Embedder, detector: Predictor | None) -> dict[str, Any]:
     return {"version": VERSION, **embedder.settings, "detections": boxes_of, "threads": 1}
 
 
-def _is_measured(file: Path, settings: dict[str, Any], data_hash: str) -> bool:
-    if not file.exists():
-        return False
-    made = read_stored(StoredRecord, file)["provenance"]
-    return bool(made["config"] == settings and made["data_hash"] == data_hash)
+def _is_measured(file: Path, settings: dict[str, Any]) -> bool:
+    return file.exists() and read_stored(StoredRecord, file)["provenance"]["config"] == settings
+
+
+def _check_data(folder: Path, opened: Sequence[Photographs]) -> None:
+    """Refuses results of several data sets of one name, which would replace each other or be averaged.
+
+    Raises:
+        InputError: names a file whose data differ.
+    """
+    hashes = {each.name: each.data_hash for each in opened}
+    for file, record in stored_rows(folder).items():
+        name, measured_on = record["data"], record["provenance"]["data_hash"]
+        if hashes.setdefault(name, measured_on) != measured_on:
+            raise InputError(
+                f"'{file}' was measured on other data named '{name}': give another folder with --out, or remove "
+                "the results of that name to measure them again"
+            )
 
 
 class _Lines:

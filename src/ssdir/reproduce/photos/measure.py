@@ -28,6 +28,8 @@ from ssdir.objects import Objects
 from ssdir.reproduce.photos.embedders import Embedder
 from ssdir.reproduce.photos.photographs import Fold, Photographs
 
+VERSION = 1
+"""Counts up where the measurement changes, so that everything is measured again."""
 CLUSTER_SEEDS = range(5)
 BYTES_PER_VALUE = 4
 """Bytes per dimension of an embedding, stored as float32."""

@@ -125,7 +125,7 @@ def read_photographs(name: str, folders: Sequence[Path], min_side: float = 0.0) 
         min_side: least width and height of an object, relative to the image's.
 
     Raises:
-        InputError: if one can't be read, their classes differ, or there is no object.
+        InputError: if one can't be read, their classes differ, or there is no object to learn from or to test on.
     """
     parts = [_read_split(folder, TRAIN, min_side) for folder in folders]
     try:
@@ -138,13 +138,15 @@ def read_photographs(name: str, folders: Sequence[Path], min_side: float = 0.0) 
         raise InputError(f"{name}: the splits or folders have different classes, so they can't be compared as one")
     paths = [path for each in every for path in each.image_paths]
     objects = [each.objects(row) for each in every for row in range(len(each))]
-    if not sum(map(len, objects)):
-        raise InputError(f"{name}: there is no object to embed in '{folders[0]}'")
     known = [each.attributes(row) for each in every for row in range(len(each))]
     attributes = {key: np.concatenate([values[key].numpy() for values in known]) for key in known[0]}
     num_train = sum(map(len, parts))
     data_hash = "-".join(fingerprint(each) for each in every)
     folds = _folds(name, num_train, len(paths))
+    counts = np.array([len(each) for each in objects])
+    if any(not counts[images].sum() for fold in folds for images in (fold.train, fold.test)):
+        where = f"split {TRAIN} or {TEST}" if tests else f"one of {NUM_FOLDS} parts of the images"
+        raise InputError(f"{name}: {where} of '{folders[0]}' has no object: give more images with objects")
     return Photographs(name, paths, objects, attributes, names, folds, data_hash)
 
 

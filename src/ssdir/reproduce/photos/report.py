@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssdir.evaluation.classifiers import FEW_LABELS
@@ -11,6 +11,7 @@ from ssdir.outputs import atomic_file
 from ssdir.reports.markdown import markdown
 from ssdir.reports.report import Report, Row, RowGroup, Section, Table, dated
 from ssdir.reproduce.photos.embedders import embedders
+from ssdir.reproduce.photos.measure import VERSION
 from ssdir.reproduce.photos.photographs import SOURCES
 from ssdir.reproduce.records import Record, Trainings, by_group, read_stored
 from ssdir.reproduce.stored import StoredRecord
@@ -78,11 +79,15 @@ _CAPTION = (
 
 def write_report(folder: Path) -> None:
     """Writes the report of the results in a folder, as HTML and as Markdown."""
-    records = [read_stored(StoredRecord, file) for file in sorted(folder.glob("*.json"))]
-    report = build_report(records)
+    report = build_report([*stored_rows(folder).values()])
     for name, text in (("report.md", markdown(report)), (REPORT, report.html())):
         with atomic_file(folder / name, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def stored_rows(folder: Path) -> dict[Path, Record]:
+    """Reads the results in a folder, by their files."""
+    return {file: read_stored(StoredRecord, file) for file in sorted(folder.glob("*.json"))}
 
 
 def build_report(records: Sequence[Record]) -> Report:
@@ -94,8 +99,13 @@ def build_report(records: Sequence[Record]) -> Report:
 
 
 def _section(data: str, records: Sequence[Record]) -> Section:
-    rows = in_order(records)
+    """Builds the section of a data set, and names the results of an earlier version of the measurement."""
+    earlier = [record for record in records if record["provenance"]["config"].get("version") != VERSION]
+    rows = in_order(record for record in records if record not in earlier)
     text = [f"{row.name}: {row.first['provenance']['config']['about']}." for row in rows]
+    if earlier:
+        names = ", ".join(record["run"] for record in earlier)
+        text.append(f"Left out, because the measurement has changed since: {names}.")
     groups = []
     for title, metrics in METRICS.items():
         measured = [name for name in metrics if any(row.values(name) for row in rows)]
@@ -106,7 +116,7 @@ def _section(data: str, records: Sequence[Record]) -> Section:
     return Section(data, text, table=table)
 
 
-def in_order(records: Sequence[Record]) -> list[Trainings]:
+def in_order(records: Iterable[Record]) -> list[Trainings]:
     """Groups records by row: trained models first, then the others in the order of `embedders`."""
     order = [embedder.name for embedder in embedders()]
     return sorted(by_group(records), key=lambda row: order.index(row.name) if row.name in order else -1)
