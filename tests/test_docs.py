@@ -75,7 +75,7 @@ def test_a_missed_goal_is_written_with_its_distance(writing: Any, monkeypatch: p
 
 @pytest.fixture
 def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Makes tables of other results: two trainings by the current plan, and one by an earlier plan."""
+    """Makes tables of other results: trainings by the current plan, and one by an earlier plan."""
     settings = writing.docs_records.cpu_settings()["ssdir"]
     earlier = settings | {"train_images": settings["train_images"] - 1}
     records = [
@@ -86,6 +86,8 @@ def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         }
         for group, value, measure in (
             ("ssdir", 0.5, settings),
+            ("partly", 0.5, settings),
+            ("partly", None, settings),
             ("ssdir", 0.7, settings),
             ("glimpses", 0.9, earlier),
         )
@@ -118,6 +120,13 @@ def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> Non
     assert columns[0] == "| | ours | typed | typed |"
     assert columns[2] == "| M | 0.600 | 1.000 | 2.000 |"
     assert trial.models_by_metrics("models", {"absent": "cpu/absent:a"}, {"M": "m"}) == "Not measured yet: absent."
+
+
+def test_a_figure_says_how_many_trainings_have_a_value(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dict.fromkeys(("ssdir", "partly"), trial.docs_records.cpu_settings()["ssdir"])
+    monkeypatch.setattr(trial.docs_records, "cpu_settings", lambda: settings)
+    assert trial.figure(trial.measured("cpu/trial:partly"), "m ±") == "0.500 (1 of 2)"
+    assert trial.figure(trial.measured(["cpu/trial:ssdir", "published:SSDIR"]), "m") == "0.600"
 
 
 def test_a_goal_may_be_another_models_figure_less_its_deviation(trial: Any) -> None:

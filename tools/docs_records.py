@@ -91,8 +91,9 @@ def published(name: str) -> dict[str, float]:
 def measured(source: Source) -> dict[str, float]:
     """Returns the metrics of a model of `docs_tables.yaml`; none where it is not measured.
 
-    Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `trainings`,
-    their number; `wall_minutes`, `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
+    Besides the metrics of the files there are `± METRIC`, the standard deviation over trainings; `with METRIC` and
+    `all METRIC`, how many trainings have a value and how many there are, where these differ; `trainings`, their
+    number; `wall_minutes`, `training_minutes`, `training_seconds` and the demo's `cpu_minutes_per_core`.
     """
     if isinstance(source, Mapping):
         return dict(source)
@@ -110,6 +111,8 @@ def measured(source: Source) -> dict[str, float]:
             metrics[name] = statistics.fmean(values)
         if len(values) > 1:
             metrics[f"± {name}"] = statistics.pstdev(values)
+        if 0 < len(values) < len(trainings):
+            metrics |= {f"with {name}": len(values), f"all {name}": len(trainings)}
     return metrics | times([training["provenance"] for training in trainings])
 
 

@@ -37,6 +37,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def figure(metrics: Mapping[str, float], quoted: str) -> str:
     """Returns a metric as text; a dash where the model does not have it.
 
+    Where some of its trainings have no value, it ends with how many have one: `0.564 (2 of 3)`.
+
     Args:
         metrics: of the model.
         quoted: `NAME`, `NAME .DIGITS`, or either with ` ±`, for the deviation beside it where there is one.
@@ -45,11 +47,13 @@ def figure(metrics: Mapping[str, float], quoted: str) -> str:
     name, _, digits = asked.partition(" .")
     if name not in metrics:
         return "–"
-    mean = f"{metrics[name]:.{digits or 3}f}"
-    if asked == quoted or f"± {name}" not in metrics:
-        return mean
-    # The space after the sign does not break, so that a narrow column has the deviation on a line of its own.
-    return f"{mean} ±\N{NO-BREAK SPACE}{metrics[f'± {name}']:.{digits or 3}f}"
+    text = f"{metrics[name]:.{digits or 3}f}"
+    if asked != quoted and f"± {name}" in metrics:
+        # The space after the sign does not break, so that a narrow column has the deviation on a line of its own.
+        text += f" ±\N{NO-BREAK SPACE}{metrics[f'± {name}']:.{digits or 3}f}"
+    if f"with {name}" in metrics:
+        text += f" ({metrics[f'with {name}']:.0f} of {metrics[f'all {name}']:.0f})"
+    return text
 
 
 def models_by_metrics(rows: str, models: Mapping[str, Any], metrics: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ def test_trainings_of_a_run_are_averaged() -> None:
     assert [each["seed"] for each in first.records] == [0, 1, 2]
     assert first.name == "SSDIR, class-aware"
     assert first.mean("probe/f1") == pytest.approx(0.6)
-    assert first.text("probe/f1", ".2f") == "0.60 ±\u00a00.10"  # of those that have it; population deviation
+    assert first.text("probe/f1", ".2f") == "0.60 ±\u00a00.10 (2 of 3)"  # population deviation
     assert second.mean("probe/f1") is None
     assert second.text("probe/f1") == "–"
     assert Trainings(records[:1]).text("probe/f1") == "0.5000"  # one training deviates from nothing
@@ -66,6 +66,7 @@ def test_a_metric_that_is_undefined_counts_for_no_mean() -> None:
     undefined["metrics"]["probe/f1"] = None
     (trainings,) = by_group([record("a", 0, probe__f1=0.5), undefined])
     assert trainings.mean("probe/f1") == 0.5
+    assert trainings.text("probe/f1", ".1f") == "0.5 (1 of 2)"
     assert Trainings([undefined]).text("probe/f1") == "–"
 
 
@@ -89,14 +90,14 @@ def test_table_2_says_how_many_trainings_have_values() -> None:
         *(record("d", seed, **scores) for seed in (0, 1, 2)),
         record("e", 0),
     )
-    notes = [row.note for row in rows]
-    assert notes == [
-        "one training",
-        "2 of 3 trainings",
-        "2 of 3 trainings",
-        "3 trainings",
-        "0 of 1 training",
+    assert [(row.note, row.values[0]) for row in rows] == [
+        ("1 training", "0.5000"),
+        ("3 trainings", "0.5000 ±\u00a00.0000 (2 of 3)"),
+        ("3 trainings", "0.5000 ±\u00a00.0000 (2 of 3)"),
+        ("3 trainings", "0.5000 ±\u00a00.0000"),
+        ("1 training", "–"),
     ]
+    assert rows[2].values[1] == "0.5000 ±\u00a00.0000", "only accuracy is undefined"
 
 
 def test_the_report_names_all_versions(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from ssdir.reproduce.jobs import Job
 from ssdir.reproduce.records import Record, Trainings, by_group, make_record
 from ssdir.reproduce.runner import Runner
 
-_DEVIATION = "“±” is the standard deviation over trainings with different seeds."
+_DEVIATION = (
+    "“±” is the standard deviation over trainings with different seeds; “(2 of 3)” says how many trainings have a "
+    "value, where others have none."
+)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,10 @@ class Table2(Experiment):
         groups = []
         for kind in dict.fromkeys(method.first["model"] for method in methods):
             own = [method for method in methods if method.first["model"] == kind]
-            rows = [Row(_within(kind, each), self._trainings(each), self._cells(each, "probe")) for each in own]
+            rows = [
+                Row(_within(kind, each), counted(len(each.records), "training"), self._cells(each, "probe"))
+                for each in own
+            ]
             if kind in PROBE:
                 theirs = [quoted(PROBE[kind][name]) for name in self.scores[:-1]]
                 rows.append(Row("the paper", "", [*theirs, MISSING, MISSING]))
@@ -230,14 +236,6 @@ class Table2(Experiment):
         header = ["", "accuracy", "precision", "recall", "F1", "end to end", "detected"]
         table = Table(header, [group for group in groups if group.rows], _DEVIATION)
         return Section(self.title, self.paragraphs(results), table=table)
-
-    def _trainings(self, method: Trainings) -> str:
-        """Says how many trainings a row is a mean of, and of how many others a value is missing."""
-        count = len(method.records)
-        measured = min(len(method.values(f"probe/{name}")) for name in self.scores)
-        if measured < count:
-            return f"{measured} of {counted(count, 'training')}"
-        return counted(count, "training") if count > 1 else "one training"
 
     def _cells(self, method: Trainings, prefix: str) -> list[str]:
         share = method.mean("detection/recall") if prefix == "probe" else None

@@ -103,12 +103,17 @@ class Trainings:
         return float(np.mean(values)) if values else None
 
     def text(self, metric: str, spec: str = ".4f") -> str:
-        """Formats the mean and, for several trainings, the population standard deviation."""
+        """Formats the mean and, for several trainings, the population standard deviation.
+
+        Where some trainings have no value, it ends with how many have one: `0.564 ± 0.103 (2 of 3)`.
+        """
         values = self.values(metric)
         if not values:
             return MISSING
-        mean = format(float(np.mean(values)), spec)
-        return mean if len(values) < 2 else f"{mean} ±\N{NO-BREAK SPACE}{format(float(np.std(values)), spec)}"
+        text = format(float(np.mean(values)), spec)
+        if len(values) > 1:
+            text += f" ±\N{NO-BREAK SPACE}{format(float(np.std(values)), spec)}"
+        return text if len(values) == len(self.records) else f"{text} ({len(values)} of {len(self.records)})"
 
 
 def by_group(

@@ -124,8 +124,7 @@ def in_order(records: Iterable[Record]) -> list[Trainings]:
 
 def _cell(row: Trainings, metric: str) -> str:
     """Formats a metric with its standard deviation over seeds or, for one seed, the measured one."""
-    values = row.values(metric)
     spec = ".1f" if metric.endswith("/ms") else ".0f" if metric.startswith("size/") else ".3f"
     text = row.text(metric, spec)
     deviation = row.first["metrics"].get(f"{metric}_std")
-    return f"{text} ± {deviation:{spec}}" if len(values) == 1 and deviation else text
+    return f"{text} ± {deviation:{spec}}" if len(row.records) == 1 and deviation else text
