@@ -1,7 +1,8 @@
 """Tracks clips by several trackers on the same boxes, and measures each against the true tracks.
 
 The boxes are a model's detections, or with `--true-boxes` the true ones without their identities. Measurements
-that the file has are kept, so that an interrupted run goes on; `--again` replaces those that are asked for.
+that the file has of the same weights, data and options are kept, so that an interrupted run goes on; `--again`
+replaces those that are asked for.
 
 Run: python benchmarks/tracking.py --model runs/clips --data standard=data/clips --out results/video/tracking.json
 """
@@ -200,6 +201,17 @@ class Source:
     cache: Path | None
     every: int
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model and the options of tracking, for provenance."""
+        model = {"fingerprint": weights_fingerprint(self.model), "kind": type(self.model).__name__}
+        return {"model": model, "track": asdict(self.options)}
+
+    def is_of(self, record: dict[str, Any]) -> bool:
+        """Returns whether a record is of the same weights, data and options of tracking."""
+        made = record["provenance"]
+        return made["config"] == self.config and made["data_hash"] == fingerprint(self.data)
+
     def frames(self, *, pooled: bool, batch_size: int) -> Split:
         """Returns what was read of all frames, from the cache if it is there."""
         if self.cache is None:
@@ -254,7 +266,6 @@ class Source:
 
 def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[str, Any]]:
     """Yields the record of each arm; frames are read once for all arms of the same embedding."""
-    model = {"fingerprint": weights_fingerprint(source.model), "kind": type(source.model).__name__}
     counts = {"clips": len(source.clips.ranges), "frames": len(source.data)}
     for pooled in (False, True):
         chosen = [arm for arm in arms if pooled == (arm != IDENTITY and ARMS[arm].pooled)]
@@ -265,8 +276,7 @@ def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[s
             started = time.perf_counter()
             metrics = source.measure(split, arm)
             seconds = time.perf_counter() - started
-            config = {"model": model, "track": asdict(source.options)}
-            record = provenance(config, None, fingerprint(source.data), str(source.model.device), seconds)
+            record = provenance(source.config, None, fingerprint(source.data), str(source.model.device), seconds)
             yield {"arm": arm, **counts, "objects": len(split.targets), "metrics": metrics, "provenance": record}
 
 
@@ -332,12 +342,14 @@ def main() -> None:
             "score_threshold": arguments.score_threshold,
             "every": arguments.every,
         }
-        done = [] if arguments.again else [record["arm"] for record in known if key.items() <= record.items()]
+        source = open_source(name, path, arguments)
+        kept = [each for each in known if key.items() <= each.items() and source.is_of(each)]
+        done = [] if arguments.again else [record["arm"] for record in kept]
         arms = [arm for arm in arguments.arms if arm not in done]
         if not arms:
             continue
         with torch.no_grad():
-            for record in records(open_source(name, path, arguments), arms, arguments.batch_size):
+            for record in records(source, arms, arguments.batch_size):
                 made = {**key, **record}
                 known = [each for each in known if not {**key, "arm": made["arm"]}.items() <= each.items()] + [
                     made

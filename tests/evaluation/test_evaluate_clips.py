@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,29 @@ def test_true_boxes_are_tracked_where_asked_for(clips: Path) -> None:
     assert report.metrics["tracking/det_a"] == pytest.approx(1, abs=1e-5)
     assert report.provenance["config"]["true_boxes"] is True
     assert report.provenance["config"]["track"]["appearance"] is True
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_again_what_is_of_other_weights_or_data(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    tracking = pytest.importorskip("tracking")
+    out = tmp_path / "tracking.json"
+    line = f"tracking --model tiny-digits --data standard={clips} --arms motion --true-boxes --out {out}"
+    monkeypatch.setattr("sys.argv", line.split())
+
+    def made() -> dict[str, Any]:
+        tracking.main()
+        (record,) = json.loads(out.read_text())
+        return dict(record["provenance"])
+
+    first = made()
+    assert made() == first
+    monkeypatch.setattr(tracking, "weights_fingerprint", lambda model: "other weights")
+    assert made()["config"]["model"]["fingerprint"] == "other weights"
+    monkeypatch.setattr(tracking, "fingerprint", lambda data: "other data")
+    assert made()["data_hash"] == "other data"
 
 
 def test_the_command_passes_on_what_is_asked(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
