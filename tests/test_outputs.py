@@ -50,6 +50,16 @@ def test_claim_refuses_a_file_as_parent(tmp_path: Path) -> None:
         claim(tmp_path / "file" / "sub" / "out.json")
 
 
+def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    """Nor is a device, such as /dev/null."""
+    pipe = tmp_path / "out"
+    os.mkfifo(pipe)
+    for force in (False, True):
+        with pytest.raises(InputError, match="out' can't be made: a pipe or a device"):
+            fail_file(pipe, KeyError(), force)
+    assert pipe.is_fifo()
+
+
 def test_claim_checks_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="no permission"):
@@ -90,6 +100,15 @@ def test_file_replaces_with_force_and_through_links(tmp_path: Path) -> None:
         temporary.write_text("new")
     assert (tmp_path / "link.txt").is_symlink()
     assert (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.touch(0o600)
+    with atomic_file(path, force=True) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_link_to_itself_is_a_sentence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ssdir.console import refuse_pipe
 from ssdir.errors import InputError
 
 try:
@@ -35,12 +36,17 @@ def claim(path: str | Path, force: bool = False, suffixes: Sequence[str] = ()) -
         suffixes: what its name may end in, in lower case; empty for anything.
 
     Raises:
-        InputError: if it exists (without `force`), ends in none of `suffixes`, or no such path can be made.
+        InputError: if it exists (without `force`), is a pipe or a device, ends in none of `suffixes`, or no such
+            path can be made.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         endings = suffixes[0] if len(suffixes) == 1 else f"one of {', '.join(suffixes)}"
         raise InputError(f"output '{path}' must end in {endings}")
+    try:
+        refuse_pipe(path)
+    except OSError as error:
+        raise InputError(f"output '{path}' can't be made: {error.strerror}") from None
     if os.path.lexists(path) and not force:
         raise InputError(f"output '{path}' exists already: choose another, or replace it with --force")
     ancestor = path.absolute().parent
@@ -58,7 +64,7 @@ def atomic_file(path: str | Path, force: bool = False) -> Iterator[Path]:
 
     Args:
         path: the file to make; missing folders above it are made too.
-        force: replace an existing file.
+        force: replace an existing file; the new one has its permissions.
 
     Yields:
         A path in the same folder, with the same suffix, to write to. It is renamed when the block ends,
@@ -178,6 +184,8 @@ def _put_file(new: Path, target: Path, path: Path, force: bool) -> None:
             raise InputError(f"output '{path}' was made by another command in the meantime: it is kept") from None
         except OSError:  # Not every file system has links.
             pass
+    with suppress(OSError):  # No file is there, or its file system has no permissions to set.
+        shutil.copymode(target, new)
     os.replace(new, target)
 
 
