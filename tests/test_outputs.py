@@ -60,6 +60,21 @@ def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("path", [Path("x" * 256), Path("new", "ä" * 128, "out")])
+def test_claim_refuses_names_that_are_too_long(tmp_path: Path, path: Path) -> None:
+    with pytest.raises(InputError, match="can't be made: File name too long"):
+        claim(tmp_path / path)
+
+
+def test_the_longest_names_can_be_written_and_replaced(tmp_path: Path) -> None:
+    names = ["x" * 255, "ä" * 125 + ".json"]
+    for name in names:
+        for write in (atomic_file, atomic_dir):
+            for force in (False, True):
+                with write(tmp_path / write.__name__ / name, force) as temporary:
+                    temporary.touch()
+
+
 def test_claim_checks_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="no permission"):

@@ -23,6 +23,7 @@ MARKER = ".ssdir-output"
 """Name of an empty file in every folder that `atomic_dir` made: only such folders are ever replaced."""
 
 _BLOCK = 1 << 20
+_STEM_LENGTH = 40
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -43,19 +44,23 @@ def claim(path: str | Path, force: bool = False, suffixes: Sequence[str] = ()) -
     if suffixes and path.suffix.lower() not in suffixes:
         endings = suffixes[0] if len(suffixes) == 1 else f"one of {', '.join(suffixes)}"
         raise InputError(f"output '{path}' must end in {endings}")
-    try:
-        refuse_pipe(path)
-    except OSError as error:
-        raise InputError(f"output '{path}' can't be made: {error.strerror}") from None
-    if os.path.lexists(path) and not force:
-        raise InputError(f"output '{path}' exists already: choose another, or replace it with --force")
-    ancestor = path.absolute().parent
+    names, ancestor = [path.name], path.absolute().parent
     while not os.path.lexists(ancestor):
+        names.append(ancestor.name)
         ancestor = ancestor.parent
     if not ancestor.is_dir():
         raise InputError(f"output '{path}' can't be made: '{ancestor}' is not a folder")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise InputError(f"output '{path}' can't be made: no permission to write in '{ancestor}'")
+    try:
+        refuse_pipe(path)
+        for name in names:
+            with suppress(FileNotFoundError):
+                (ancestor / name).lstat()  # A name that is too long is refused here, not after the work.
+    except OSError as error:
+        raise InputError(f"output '{path}' can't be made: {error.strerror}") from None
+    if os.path.lexists(path) and not force:
+        raise InputError(f"output '{path}' exists already: choose another, or replace it with --force")
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def _beside(target: Path, path: Path) -> Iterator[Path]:
     sentence about the output `path`.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
-    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    temporary = _hidden(target, target.suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -132,6 +137,11 @@ def _beside(target: Path, path: Path) -> Iterator[Path]:
             raise _NotWrittenError(path, reason) from error
         raise
     _remove(temporary)
+
+
+def _hidden(target: Path, ending: str) -> Path:
+    """Returns a new hidden name beside `target`: with the start of its stem, as a longer name may be too long."""
+    return target.with_name(f".{secrets.token_hex(4)}-{target.stem[:_STEM_LENGTH]}{ending}")
 
 
 def _remove(temporary: Path) -> None:
@@ -198,7 +208,7 @@ def _put_folder(new: Path, target: Path, path: Path, force: bool) -> None:
         if not force:
             raise InputError(f"output '{path}' was made by another command in the meantime: it is kept")
         _check_replaceable(path, target)
-        old = target.with_name(f".{secrets.token_hex(4)}-{target.name}-old")
+        old = _hidden(target, "-old")
         target.rename(old)
         try:
             new.rename(target)
