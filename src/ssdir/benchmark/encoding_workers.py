@@ -6,7 +6,6 @@ Torch is imported by none but the workers, after their number of threads is set.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssdir.data.processes import end_with_parent
 from ssdir.encoding.job import EncodingJob
 from ssdir.encoding.part import PartEncoder
 from ssdir.encoding.threads import limit_threads
@@ -138,7 +138,7 @@ _worker: _Worker | None = None
 
 def _start(kind: WorkerKind, barrier: Any, ordered: float) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which then ends this process.
+    end_with_parent()
     readers = READERS if kind.threads is None else limit_threads(kind.threads)
     encoder = load_encoder(kind.model, device=kind.device)
     _worker = _Worker(encoder, readers, barrier, time.time() - ordered)
