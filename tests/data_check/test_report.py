@@ -171,6 +171,10 @@ def test_few_images_are_seen_more_often(
         (("cat", "7"), 0),
         (("a", "b"), 0),
         (("left arrow", "right arrow"), 0),
+        (("turn_left", "go"), 0),
+        (("RIGHT-arrow", "go"), 0),
+        (("LeftHand", "go"), 0),
+        (("CurveRIGHT2", "go"), 0),
         (("copyright", "cleft"), 0.5),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ LEAST_PATIENCE, PATIENT_SHARE = 10, 0.25
 """The least number, and the share of all epochs, without improvement after which training stops."""
 
 _SIDES = {"left", "right"}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+"""A word of a class name, also of turn_left, left-arrow and LeftHand."""
 
 _NAME_LENGTH = 200
 
@@ -193,7 +196,10 @@ def _patience(epochs: int) -> int | None:
 
 def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:
     """Returns augmentation for few images; characters, digits and sides may not be mirrored."""
-    mirrored = any(len(name) == 1 or name.isdigit() or _SIDES & set(name.lower().split()) for name in class_names)
+    mirrored = any(
+        len(name) == 1 or name.isdigit() or not _SIDES.isdisjoint(map(str.lower, _WORD.findall(name)))
+        for name in class_names
+    )
     left_out = [name for name, is_out in (("flip", mirrored), ("photometric", on_black)) if is_out]
     return {name: share for name, share in AUGMENTED.items() if name not in left_out}
 
