@@ -197,9 +197,20 @@ def test_epochs_are_compared_only_where_there_are_objects_to_validate_on(clean: 
     write_folder(data, [("x.png", noise(60, 90, 7))], [], classes, "val")
     check = check_data(data, None, "tiny")
     assert not check.validates
+    assert not check_data(data, "train", "tiny").validates
     recipe = yaml.safe_load(recommend(check).yaml)
     assert "keep" not in recipe["detector"]
     assert "augment" in recipe
+
+
+def test_epochs_are_compared_if_one_split_of_several_is_checked(clean: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pets"
+    shutil.copytree(clean, data)
+    write_folder(data, [("x.png", noise(60, 90, 7))], [(0, "cat", (20, 20, 40, 30))], ["cat", "dog"], "val")
+    every, one = (check_data(data, split, "tiny") for split in (None, "train"))
+    assert every.validates
+    assert one.validates
+    assert recommend(one) == recommend(every)
 
 
 @pytest.mark.slow

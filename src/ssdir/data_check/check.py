@@ -141,7 +141,8 @@ def check_data(
     model = recipe.model
     problems += check_splits(tables, main, scanned, model.image_size, recipe.learned, model.resize)
     held_out_of = layout.held_out_of(Path(root))
-    division, validates = _check_validation(tables, main, held_out_of, recipe.learned)
+    val = _val_table(layout, Path(root), tables, options)
+    division, validates = _check_validation(tables[main], main, val, held_out_of, recipe.learned)
     problems += division
     summaries = {name: summarise(table) for name, table in tables.items()}
     rows, corners = usable_boxes(tables[main])
@@ -181,8 +182,23 @@ def suitable_preset(photographs: bool, device_type: str) -> str:
     return "photos" if device_type == "cpu" else "default"
 
 
+def _val_table(
+    layout: Layout, root: Path, tables: Mapping[str, AnnotationTable], options: Mapping[str, str | None]
+) -> AnnotationTable | None:
+    """Returns the split to validate on, even if only another is checked; None without one that can be read."""
+    name = find_split("val", layout.splits(root))
+    if name is None:
+        return None
+    if name in tables:
+        return tables[name]
+    try:
+        return ignore_hidden(layout.read(root, name, **options))
+    except InputError:
+        return None
+
+
 def _check_validation(
-    tables: Mapping[str, AnnotationTable], main: str, held_out_of: str | None, learned: Learned
+    table: AnnotationTable, main: str, val: AnnotationTable | None, held_out_of: str | None, learned: Learned
 ) -> tuple[list[Problem], bool]:
     """Finds what stops training once images are held out to validate on, where there is no val.
 
@@ -190,15 +206,14 @@ def _check_validation(
         The problems, and whether the split to validate on is there and has an object.
     """
     if held_out_of is None or main not in (held_out_of, "train"):
-        val = find_split("val", list(tables))
-        return [], val is not None and nothing_to_learn(tables[val], learned) is None
+        return [], val is not None and nothing_to_learn(val, learned) is None
     try:
-        train, val_part = hold_out(tables[main], f"split {main}")
+        train, val_part = hold_out(table, f"split {main}")
     except InputError as error:
         return [Problem("nothing_to_hold_out", True, "no image to validate on", (str(error),))], False
     nothing = nothing_to_learn(train, learned)
     problems = []
-    if nothing is not None and nothing_to_learn(tables[main], learned) is None:
+    if nothing is not None and nothing_to_learn(table, learned) is None:
         sentence = "objects only in the images that are held out to validate on, so there is nothing to learn"
         problems.append(replace(nothing, sentence=sentence, names=(main,)))
     return problems, nothing_to_learn(val_part, learned) is None
