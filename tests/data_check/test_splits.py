@@ -68,6 +68,13 @@ def test_all_splits_are_one_report(pets: Path) -> None:
     assert [problem.stops for problem in check.problems] == [True, False, False, False, False]
 
 
+def test_a_name_that_is_too_long_for_a_file_is_a_missing_image(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "pets", [("a.png", noise(60, 90))], [(0, "cat", BOX)], ["cat"])
+    file = data / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace("a.png", "a" * 300 + ".png"))
+    assert by_kind(check_data(data, "train", "tiny"))["missing_images"] == (f"train/{'a' * 300}.png",)
+
+
 def test_the_screen_and_the_folder_hold_all_splits(pets: Path, tmp_path: Path) -> None:
     result = run(pets, "--out", tmp_path / "check")
     assert result.exit_code == 1

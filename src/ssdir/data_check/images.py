@@ -82,7 +82,7 @@ def check_images(table: AnnotationTable, scanned: list[ScannedImage]) -> list[Pr
     first: dict[str, str] = {}
     for i, (name, path, image) in enumerate(zip(table.image_names, table.image_paths, scanned, strict=True)):
         if image.size is None or image.content is None:
-            if path.exists():
+            if os.path.exists(path):  # Path.exists raises where a name is too long.
                 found["damaged_images"].append(str(image.error).replace(str(path), name))
             else:
                 found["missing_images"].append(name)
