@@ -1,4 +1,5 @@
 import gzip
+import os
 import struct
 import tracemalloc
 import unicodedata
@@ -263,3 +264,6 @@ def test_unknown_splits_and_unusable_folders(tmp_path):
     empty = next(split for split in SPLITS if module._folder_split("a/only.png") != split)
     with pytest.raises(InputError, match="too small"):
         load_glyphs(str(tmp_path), empty)
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(InputError, match=r"subfolder 'caf\\udce9' is not UTF-8 text: rename it"):
+        load_glyphs(str(tmp_path), "train")

@@ -18,6 +18,7 @@ from ssdir.data.images import Image8, open_image, read_image, shrink
 from ssdir.data.readers.splits import SPLITS, SplitName, hash_name
 from ssdir.data.scatter.shapes import SHAPES, draw_shape, shape_angles
 from ssdir.errors import InputError, nearest
+from ssdir.formatting import quote
 
 SOURCES = ("digits", "mnist", "shapes")
 """The named sources; any other source is a folder's path."""
@@ -241,6 +242,13 @@ def _load_folder(folder: Path, split: SplitName) -> Glyphs:
     class_names = sorted(name for name in subfolders if not name.startswith("."))
     if not class_names:
         raise InputError(f"glyph folder '{folder}' has no subfolders: each class needs one with images")
+    for name in class_names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"glyph folder '{folder}': the name of its subfolder {quote(name)} is not UTF-8 text: rename it"
+            ) from None
     images: list[Image8] = []
     labels: list[int] = []
     indices: list[int] = []
