@@ -71,6 +71,17 @@ def test_piped_output_has_no_colours() -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_help_that_can_not_be_printed_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssdir", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
 # data scatter and evaluate -------------------------------------------------------------------------------
 
 
@@ -157,7 +168,7 @@ def test_scatter_refusals(out: Path, options: Sequence[str], sentence: str) -> N
 
 def test_scatter_makes_clips_of_either_difficulty(out: Path) -> None:
     counts = ("--train", 1, "--val", 0, "--test", 1, "--seed", 3)
-    ok("data", "scatter", "--out", out, "--frames", 4, "--difficulty", "hard", "--objects", "5-5", *counts)
+    ok("data", "scatter", "--out", out, "--frames", 4, "--difficulty", "hard", "--objects", 5, *counts)
     names = [str(path.relative_to(out)) for path in sorted(out.glob("*/*/img1/*.png"))]
     assert names == [
         f"{split}/{split}-0000/img1/00000{frame}.png" for split in ("test", "train") for frame in (1, 2, 3, 4)

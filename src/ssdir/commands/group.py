@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -113,6 +112,10 @@ class PlainGroup(TyperGroup):
             else:
                 warn(f"error: {usage_sentence(error)}")
             code = EXIT_BAD_INPUT
+        except OSError as error:  # Typer itself ends quietly when the reader of a pipe is gone.
+            where = f": '{error.filename}'" if error.filename else ""
+            warn(f"error: {error.strerror or error}{where}".replace("\n", " "))
+            code = EXIT_FAILED
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -126,11 +129,6 @@ class PlainGroup(TyperGroup):
             fail(INTERRUPTED, EXIT_INTERRUPTED)
         except MemoryError:
             fail("error: out of memory: use smaller images or a smaller batch size", EXIT_FAILED)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # Typer ends quietly when the reader of a pipe is gone.
-                raise
-            where = f": '{error.filename}'" if error.filename else ""
-            fail(f"error: {error.strerror or error}{where}", EXIT_FAILED)
         except typer.Exit:  # A RuntimeError, with which a group within this one has ended.
             raise
         except RuntimeError as error:

@@ -43,7 +43,8 @@ def scatter(
         typer.Option(help="Largest object, as a fraction of the image's side; by default 0.75, for clips 0.28."),
     ] = None,
     objects: Annotated[
-        str | None, typer.Option(help="Objects per image or clip, such as 2-6; of images, as the grid has cells.")
+        str | None,
+        typer.Option(help="Objects per image or clip, such as 3 or 2-6; of images, as the grid has cells."),
     ] = None,
     position_variance: Annotated[
         float | None,
@@ -75,13 +76,14 @@ def scatter(
     from ssdir.data.scatter.writer import write_scatter
     from ssdir.errors import InputError
 
+    bounds = None if objects is None else [part.strip() for part in objects.split("-")]
     options = {
         "frames": frames,
         "canvas": canvas,
         "grids": None if grids is None else [part.strip() for part in grids.split(",")],
         "min_size": min_size,
         "max_size": max_size,
-        "objects": None if objects is None else [part.strip() for part in objects.split("-")],
+        "objects": bounds * 2 if bounds is not None and len(bounds) == 1 else bounds,
         "position_variance": position_variance,
         "colours": colours,
         "train": train,
