@@ -305,7 +305,9 @@ def test_the_background_learns_from_every_pixel_while_the_mixing_weight_is_fixed
             last[:3] = colour  # Objects of one colour or another explain other pixels.
         with seeded(1):
             model.loss(squares(2))["nll"].backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.background.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.background.parameters() if p.grad is not None])
+        )
     dark, bright = gradients
     assert bright.abs().max() > 0.1
     assert torch.allclose(dark, bright, rtol=1e-3, atol=1e-4) == alike
