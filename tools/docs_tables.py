@@ -81,9 +81,15 @@ def faces_picture() -> str:
 
 
 @generated
-def own_scenes_pictures() -> str:
-    """Digits of one size by SPACE, and by SPAIR."""
-    return f"SPACE:\n\n{picture('space-one-size')}\n\nSPAIR:\n\n{picture('spair-one-size')}"
+def spair_picture() -> str:
+    """Digits of one size by SPAIR."""
+    return picture("spair-one-size")
+
+
+@generated
+def space_picture() -> str:
+    """Digits of one size by SPACE."""
+    return picture("space-one-size")
 
 
 @generated

@@ -85,12 +85,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         ),
     ),
     "own-scenes": Comparison(
-        "Methods without boxes, on scenes that they are made for",
-        "Whether these implementations learn at all, where their assumptions hold: objects of about one size that "
-        "hardly overlap, on black.",
+        "SPAIR and SPACE on scenes that they are made for",
+        "Whether these implementations learn at all, where their assumptions hold: objects of one size that do "
+        "not overlap, on black.",
         metrics=(
-            "masks/fg_ari",
-            "masks/mbo",
             "detection/ap50",
             "detection/count_error",
             "probe/accuracy",
