@@ -22,8 +22,8 @@ def reproduce(
         list[str],
         typer.Argument(
             metavar="NAME...|all",
-            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, clusters, "
-            "redundancy, own-scenes, uncertainty, cost, classes or ablation; or photos, alone.",
+            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, own-scenes, "
+            "clusters, redundancy, uncertainty, cost, classes or ablation; or photos, alone.",
         ),
     ],
     scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",
