@@ -284,7 +284,7 @@ class SPACE(GenerativeModel):
         mixture's mean is the reconstruction. In the first `fix_alpha_steps` steps it is the bound by Jensen's
         inequality in which every pixel belongs to the foreground with probability `FIXED_ALPHA`, however well
         either explains it. In the mixture itself, objects could take over the ground before the background has
-        learned it: both start grey, an error on black that the foreground's larger sigma forgives.
+        learned it: both start grey, and on black that error costs less under the foreground's larger sigma.
         """
         colours = foreground / coverage.clamp(min=_MIN_COVERAGE)
         log_foreground = gaussian_log_prob(images, colours, FOREGROUND_SIGMA)
