@@ -76,7 +76,8 @@ def _probed(records: Sequence[Record]) -> str:
     counts = sorted({each["train_images"] for each in settings if "train_images" in each})
     if not counts:
         return ""
-    return f" Probes learn from the objects of {' or '.join(f'{count:,}' for count in counts)} training images."
+    images = " or ".join(f"{count:,}" for count in counts)
+    return f" Probes learn from the objects of at most {images} training images."
 
 
 @dataclass(frozen=True)
