@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Any, Protocol
@@ -201,23 +202,28 @@ class Source:
     cache: Path | None
     every: int
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """The model and the options of tracking, for provenance."""
         model = {"fingerprint": weights_fingerprint(self.model), "kind": type(self.model).__name__}
         return {"model": model, "track": asdict(self.options)}
 
+    @cached_property
+    def data_hash(self) -> str:
+        """The fingerprint of the data, for provenance."""
+        return fingerprint(self.data)
+
     def is_of(self, record: dict[str, Any]) -> bool:
         """Returns whether a record is of the same weights, data and options of tracking."""
         made = record["provenance"]
-        return made["config"] == self.config and made["data_hash"] == fingerprint(self.data)
+        return made["config"] == self.config and made["data_hash"] == self.data_hash
 
     def frames(self, *, pooled: bool, batch_size: int) -> Split:
         """Returns what was read of all frames, from the cache if it is there."""
         if self.cache is None:
             return self._read(pooled=pooled, batch_size=batch_size)
         start = self.options.thresholds(self.model.score_threshold)
-        names = [weights_fingerprint(self.model), fingerprint(self.data), str(start), str(pooled)]
+        names = [self.config["model"]["fingerprint"], self.data_hash, str(start), str(pooled)]
         path = self.cache / f"{hashlib.sha256(' '.join(names).encode()).hexdigest()[:24]}.pt"
         if path.exists():
             kept: Split = torch.load(path, weights_only=False)
@@ -276,7 +282,7 @@ def records(source: Source, arms: list[str], batch_size: int) -> Iterator[dict[s
             started = time.perf_counter()
             metrics = source.measure(split, arm)
             seconds = time.perf_counter() - started
-            record = provenance(source.config, None, fingerprint(source.data), str(source.model.device), seconds)
+            record = provenance(source.config, None, source.data_hash, str(source.model.device), seconds)
             yield {"arm": arm, **counts, "objects": len(split.targets), "metrics": metrics, "provenance": record}
 
 

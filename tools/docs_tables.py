@@ -57,6 +57,8 @@ for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_tex
 
 SIZE_PRIORS = {"spair": "table2", "space": "table2", "clevr-spair": "masks", "clevr-space": "masks"}
 """Runs of the plan `cpu` whose size prior is chosen, each with an experiment that has its records."""
+PICTURES = ("clevr", "faces", "spair-one-size", "space-one-size")
+"""Runs of the plan `cpu` whose picture of Fig. 2 is on a page."""
 FIGURES = "../results/cpu/figures"
 """Folder of the pictures of scale `cpu`, from a page."""
 
@@ -68,28 +70,8 @@ def picture(group: str) -> str:
     return f"![Input, boxes, reconstruction and single objects of three images]({FIGURES}/figure2-{group}.png)"
 
 
-@generated
-def clevr_picture() -> str:
-    """Scenes of CLEVR by SSDIR."""
-    return picture("clevr")
-
-
-@generated
-def faces_picture() -> str:
-    """Photographs of faces by SSDIR."""
-    return picture("faces")
-
-
-@generated
-def spair_picture() -> str:
-    """Digits of one size by SPAIR."""
-    return picture("spair-one-size")
-
-
-@generated
-def space_picture() -> str:
-    """Digits of one size by SPACE."""
-    return picture("space-one-size")
+for _group in PICTURES:
+    TABLES[f"{_group}-picture"] = partial(picture, _group)
 
 
 @generated
