@@ -29,9 +29,10 @@ from ssdir.objects import Objects
 from ssdir.store.objects_file import read_objects, read_stored
 from ssdir.tracking import output
 from ssdir.tracking.annotated_video import AnnotatedVideo
+from ssdir.tracking.frames import TrackedFrame
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.output import TrackFiles, mot_lines
-from ssdir.tracking.track import TrackedFrame, stream_tracks, track_clip
+from ssdir.tracking.track import stream_tracks, track_clip
 
 pytest.importorskip("av", reason="PyAV is not installed")
 pytest.importorskip("trackers", reason="trackers is not installed")

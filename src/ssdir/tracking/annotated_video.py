@@ -18,7 +18,7 @@ from ssdir.data.video_file import pyav
 
 if TYPE_CHECKING:
     from ssdir.objects import Objects
-    from ssdir.tracking.track import TrackedFrame
+    from ssdir.tracking.frames import TrackedFrame
 
 FEWEST_PIXELS, MOST_PIXELS = 640, 1920
 """Longer side of the video, to which smaller and larger frames are resized: labels must be readable."""

@@ -1,4 +1,4 @@
-"""Frames of a clip as batches of a model's input, read ahead by a thread."""
+"""Frames of a clip: in batches of a model's input, which a thread reads ahead, and with their tracked objects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from ssdir.data.video import Frame
 from ssdir.errors import InputWarning
 from ssdir.formatting import counted
 from ssdir.inference.files import ImageBatch, map_ahead
+from ssdir.objects import Objects
 from ssdir.storage import Location, to_location
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEPT_BYTES = 64_000_000
 """Size of the frames of a batch, where they are kept, above which it takes no more."""
@@ -34,6 +39,27 @@ class FrameBatch:
     images: ImageBatch
     names: list[str]
     pixels: list[Image8] | None
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """A frame and its objects that have a track.
+
+    Attributes:
+        index: number of the frame in its clip, from 0.
+        name: what reads it again, see `Frame`.
+        size: its (height, width) in pixels.
+        objects: the objects, batch size 1, with `track_id` and `visible`.
+        pixels: uint8 (H, W, 3), RGB, if they were asked for.
+        given: where boxes were given, the further columns of their file, row-aligned with `objects`.
+    """
+
+    index: int
+    name: str
+    size: tuple[int, int]
+    objects: Objects
+    pixels: Image8 | None = None
+    given: pa.Table | None = None
 
 
 def frame_batches(

@@ -19,7 +19,7 @@ from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
     from ssdir.data.video import FrameSource
-    from ssdir.tracking.track import TrackedFrame
+    from ssdir.tracking.frames import TrackedFrame
 
 TABLE_SUFFIXES, MOT_SUFFIXES, VIDEO_SUFFIXES = (".parquet",), (".txt",), (".mp4", ".mkv", ".mov")
 

@@ -13,7 +13,6 @@ import torch
 from einops import rearrange
 
 from ssdir.console import Advance, no_progress
-from ssdir.data.images import Image8
 from ssdir.data.video import Frame, FrameSource, open_frames
 from ssdir.encoding.options import BoxFile
 from ssdir.errors import InputError, InputWarning
@@ -27,7 +26,7 @@ from ssdir.models.base import GenerativeModel
 from ssdir.models.shipped import model_source
 from ssdir.objects import Objects
 from ssdir.tracking.clip_boxes import ClipBoxes
-from ssdir.tracking.frames import FrameBatch, frame_batches
+from ssdir.tracking.frames import FrameBatch, TrackedFrame, frame_batches
 from ssdir.tracking.occlusion import visible_shares
 from ssdir.tracking.options import TrackOptions
 from ssdir.tracking.output import TrackFiles, TrackWriters
@@ -38,27 +37,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 """Frames that are encoded at once, unless another number is asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrackedFrame:
-    """A frame and its objects that have a track.
-
-    Attributes:
-        index: number of the frame in its clip, from 0.
-        name: what reads it again, see `Frame`.
-        size: its (height, width) in pixels.
-        objects: the objects, batch size 1, with `track_id` and `visible`.
-        pixels: uint8 (H, W, 3), RGB, if they were asked for.
-        given: where boxes were given, the further columns of their file, row-aligned with `objects`.
-    """
-
-    index: int
-    name: str
-    size: tuple[int, int]
-    objects: Objects
-    pixels: Image8 | None = None
-    given: pa.Table | None = None
 
 
 @dataclass(frozen=True)
