@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import Tensor
 
 from data.cells import write_cells
+from data.defects import write_folder
 from data.real import real_data
 from data.test_clevr import CLEVR_MINI, needs_clevr_mini
 from ssdir.data.scatter.generator import ScatterConfig
@@ -25,6 +27,7 @@ from ssdir.data_check.recommendation import (
 )
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.training.estimate import StageTime, TrainingTime
+from ssdir.training.recipe import read_recipe
 
 COCO128, needs_coco128 = real_data("coco128")
 VOC, needs_voc = real_data("voc")
@@ -42,8 +45,8 @@ def check(cells: Path) -> DataCheck:
 
 def test_photographs_get_a_pretrained_backbone(check: DataCheck) -> None:
     assert check.photographs
-    assert check.preset == suitable_preset(True, "cpu") == "photos"
-    assert suitable_preset(True, "cuda") == suitable_preset(True, "mps") == "default"
+    assert check.preset == suitable_preset(True, False, "cpu") == "photos"
+    assert suitable_preset(True, False, "cuda") == suitable_preset(True, False, "mps") == "default"
     recommended = yaml.safe_load(recommend(check).yaml)
     assert recommended["base"] == "photos"
     assert check.detector is not None
@@ -54,7 +57,15 @@ def test_photographs_get_a_pretrained_backbone(check: DataCheck) -> None:
 def test_drawings_get_a_small_model_whatever_the_device(tmp_path: Path) -> None:
     write_scatter(tmp_path / "digits", "digits", ScatterConfig(canvas=64, train=8, val=2, test=0))
     assert check_data(tmp_path / "digits").preset == "tiny"
-    assert suitable_preset(False, "cuda") == "tiny"
+    assert suitable_preset(False, True, "cuda") == "tiny"
+
+
+def test_coloured_drawings_get_a_model_of_their_background(tmp_path: Path) -> None:
+    images = [(f"{i}.png", np.full((80, 96, 3), (30 * i, 120, 90), np.uint8)) for i in range(5)]
+    data = write_folder(tmp_path / "data", images, [(i, "cat", (20, 20, 40, 30)) for i in range(5)], ("cat",))
+    check = check_data(data)
+    assert (check.photographs, check.on_black, check.preset) == (False, False, "clevr-128")
+    assert read_recipe(check.preset).model.background == "learned"
 
 
 @pytest.mark.slow

@@ -136,7 +136,8 @@ def check_data(
     scanned = dict(zip(paths, scan_images(paths, progress), strict=True))
     to_learn = [scanned[path] for path in tables[main].image_paths]
     photographs = are_photographs(to_learn)
-    preset = suitable_preset(photographs, choose_device().type) if preset is None else preset
+    on_black = mostly_black(to_learn)
+    preset = suitable_preset(photographs, on_black, choose_device().type) if preset is None else preset
     recipe = read_recipe(preset)
     model = recipe.model
     problems += check_splits(tables, main, scanned, model.image_size, recipe.learned, model.resize)
@@ -170,15 +171,15 @@ def check_data(
         detector=detector,
         priors={name: fit_prior(boxes, image_index, config) for name, config in grids.items()},
         held_out=held_out_of is not None,
-        on_black=mostly_black(to_learn),
+        on_black=on_black,
         validates=validates,
     )
 
 
-def suitable_preset(photographs: bool, device_type: str) -> str:
+def suitable_preset(photographs: bool, on_black: bool, device_type: str) -> str:
     """Names the preset that suits images: for photographs one with a pretrained backbone, by device."""
     if not photographs:
-        return "tiny"
+        return "tiny" if on_black else "clevr-128"
     return "photos" if device_type == "cpu" else "default"
 
 

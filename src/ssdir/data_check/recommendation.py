@@ -151,6 +151,8 @@ def recommend(check: DataCheck) -> Recommendation:
         model["consistency"] = WHOLE_VIEWS
         comments.append("# Second views are of whole images: pasted elsewhere, objects would stand on black.")
     stages = _stage_changes(recipe, check)
+    mirror_matters = _mirror_matters([name for name, count in check.summary.classes.items() if count])
+    augment = _augment_changes(recipe.augment, "detector" in stages, mirror_matters, check.on_black)
     if stages:
         images = counted(check.summary.images, "image")
         comments.append(f"# Epochs for {images}: more are better, and take longer.")
@@ -162,12 +164,17 @@ def recommend(check: DataCheck) -> Recommendation:
         if refiner is not None and refiner.copies < MORE_COPIES:
             model["ssd"]["refiner"] = {"copies": MORE_COPIES}
             comments.append("# The refinement of boxes learns from more of them, for few images have few.")
-        if "augment" in stages:
+        if len(augment) > 1:
             comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
         if "keep" in stages.get("detector", {}):
             comments.append("# Kept is the epoch of the largest AP50 on the validation split.")
+    if augment.get("flip") == 0:
+        comments.append(
+            "# Images are not mirrored: by the classes' names, an object could become one of another class."
+        )
     name = printable(Path(check.root).resolve().name)[:_NAME_LENGTH] or preset
-    values = {"base": preset, "name": name, **check.options, "model": model, **stages}
+    values = {"base": preset, "name": name, **check.options, "model": model}
+    values |= {"augment": augment, **stages} if augment else stages
     return Recommendation(comments, values)
 
 
@@ -179,12 +186,7 @@ def _stage_changes(recipe: Recipe, check: DataCheck) -> dict[str, Any]:
         epochs = min(MOST_EPOCHS, math.ceil(LEAST_SEEN / max(1, check.summary.images)))
         if epochs > stage.epochs:
             changes[name] = {"epochs": epochs, "batch_size": min(stage.batch_size, SMALL_BATCH)}
-    if "detector" not in changes:
-        return changes
-    if recipe.augment == AugmentConfig():
-        names = [name for name, count in check.summary.classes.items() if count]
-        changes = {"augment": _augmentation(names, check.on_black), **changes}
-    if check.validates:
+    if "detector" in changes and check.validates:
         changes["detector"] |= {"keep": "best", "patience": _patience(changes["detector"]["epochs"])}
     return changes
 
@@ -194,14 +196,23 @@ def _patience(epochs: int) -> int | None:
     return max(LEAST_PATIENCE, round(PATIENT_SHARE * epochs)) if epochs > LEAST_PATIENCE else None
 
 
-def _augmentation(class_names: Sequence[str], on_black: bool) -> dict[str, float]:
-    """Returns augmentation for few images; characters, digits and sides may not be mirrored."""
-    mirrored = any(
+def _augment_changes(now: AugmentConfig, few: bool, mirror_matters: bool, on_black: bool) -> dict[str, float]:
+    """Returns augmentation for few images, where there is none, and no mirroring where it changes classes."""
+    changes = dict(AUGMENTED) if few and now == AugmentConfig() else {}
+    if on_black:
+        changes.pop("photometric", None)
+    if mirror_matters:
+        changes.pop("flip", None)
+        changes |= {"flip": 0.0} if now.flip else {}
+    return changes
+
+
+def _mirror_matters(class_names: Sequence[str]) -> bool:
+    """Returns True if a mirrored object may be of another class: characters, numbers, and names of sides."""
+    return any(
         len(name) == 1 or name.isdigit() or not _SIDES.isdisjoint(map(str.lower, _WORD.findall(name)))
         for name in class_names
     )
-    left_out = [name for name, is_out in (("flip", mirrored), ("photometric", on_black)) if is_out]
-    return {name: share for name, share in AUGMENTED.items() if name not in left_out}
 
 
 def _detector_changes(fit: DetectorFit, preset: str, split: str) -> tuple[list[str], dict[str, Any]]:

@@ -157,8 +157,6 @@ def _changes(check: DataCheck, fit: DetectorFit) -> list[str]:
         cost = check.summary.nms_cost
         thresholds = f"{now.nms_threshold:g} -> {better.nms_threshold:g}"
         lines.append(f"NMS        {thresholds}: suppresses {cost:.1%} of the true objects")
-    if check.preset == "tiny" and not check.photographs and not check.on_black:
-        lines.append("preset     tiny is for shapes on black; for coloured scenes: --preset clevr-128")
     return lines
 
 
