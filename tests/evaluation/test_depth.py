@@ -26,7 +26,7 @@ def scene(depths: list[float], boxes: list[list[float]] = BOXES) -> Objects:
 def test_hand_made_order() -> None:
     targets, objects = scene([0, 1, 2, 3, 4]), scene([-5.0, -1.0, 9.0, 2.0, 0.0])
     metrics = depth_metrics(objects, targets, torch.arange(5))
-    assert metrics == {"depth/pairs": 2, "depth/order_accuracy": 0.5}
+    assert metrics == {"depth/pairs": 2, "depth/order_accuracy": 0.5, "depth/lower_edge_accuracy": 1}
 
 
 def test_rows_follow_the_match() -> None:
@@ -34,7 +34,7 @@ def test_rows_follow_the_match() -> None:
     objects = targets[[4, 3, 1, 2, 0]]
     match = match_greedy(objects, targets)
     assert match.tolist() == [4, 3, 1, 2, 0]
-    assert depth_metrics(objects, targets, match) == {"depth/pairs": 2, "depth/order_accuracy": 1}
+    assert depth_metrics(objects, targets, match)["depth/order_accuracy"] == 1
 
 
 def test_ties_are_errors_but_equally_deep_targets_do_not_count() -> None:
@@ -46,7 +46,14 @@ def test_ties_are_errors_but_equally_deep_targets_do_not_count() -> None:
 def test_missed_objects_make_no_pairs() -> None:
     targets = scene([0, 1, 2, 3, 4])
     metrics = depth_metrics(targets, targets, torch.tensor([0, -1, 2, 3, 4]))
-    assert metrics == {"depth/pairs": 1, "depth/order_accuracy": 1}
+    assert metrics == {"depth/pairs": 1, "depth/order_accuracy": 1, "depth/lower_edge_accuracy": 1}
+
+
+def test_lower_edges_are_those_of_detected_boxes() -> None:
+    targets = scene([0, 1, 2, 3, 4])
+    higher = [[x, y, right, below - 0.2 * (i % 2)] for i, (x, y, right, below) in enumerate(BOXES)]
+    metrics = depth_metrics(scene([0, 1, 2, 3, 4], higher), targets, torch.arange(5))
+    assert metrics["depth/lower_edge_accuracy"] == 0
 
 
 def test_pairs_stay_within_their_image() -> None:

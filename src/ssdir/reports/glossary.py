@@ -282,6 +282,11 @@ GROUPS = (
                 "Order of depth",
                 "Share of overlapping pairs whose nearer object has the larger depth. 0.5 is chance.",
             ),
+            Metric(
+                "depth/lower_edge_accuracy",
+                "Order of depth by lower edges",
+                "The same, if of two objects the one whose box ends lower in the image is taken as nearer. A floor.",
+            ),
             Metric("depth/pairs", "Pairs", "Overlapping pairs of which both objects are detected.", ",.0f"),
         ),
     ),

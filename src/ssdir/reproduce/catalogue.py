@@ -67,7 +67,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "depth": Comparison(
         "Order of depth",
         "Pairs of overlapping objects whose order is known.",
-        metrics=("depth/order_accuracy", "depth/pairs"),
+        metrics=("depth/order_accuracy", "depth/lower_edge_accuracy", "depth/pairs"),
     ),
     "masks": Comparison(
         "Segmentation by opacity",
