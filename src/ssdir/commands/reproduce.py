@@ -22,7 +22,7 @@ def reproduce(
         list[str],
         typer.Argument(
             metavar="NAME...|all",
-            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, own-scenes, "
+            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, faces, own-scenes, "
             "clusters, redundancy, uncertainty, cost, classes or ablation; or photos, alone.",
         ),
     ],

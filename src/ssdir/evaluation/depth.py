@@ -22,9 +22,9 @@ def depth_metrics(objects: Objects, targets: Objects, match: Tensor) -> dict[str
     Returns:
         `depth/pairs`: pairs of true objects of one image whose boxes' IoU exceeds 0.05, both matched, and
         not equally deep. `depth/order_accuracy`: the share of them whose nearer object has the larger
-        z_depth, a tie being an error. `depth/lower_edge_accuracy`: the share of them whose nearer object's box ends
-        lower in the image, which a camera above a floor would see: a floor without a model. Both are left out
-        without pairs. Nothing if either side has no z_depth.
+        z_depth, a tie being an error. `depth/lower_edge_accuracy`: the share of them whose nearer object's
+        box ends lower in the image, as it does where a camera looks down on a floor: a floor without a model. Both
+        are left out without pairs. Nothing if either side has no z_depth.
     """
     if objects.z_depth is None or targets.z_depth is None:
         return {}

@@ -285,7 +285,7 @@ GROUPS = (
             Metric(
                 "depth/lower_edge_accuracy",
                 "Order of depth by lower edges",
-                "The same, if of two objects the one whose box ends lower in the image is taken as nearer. A floor.",
+                "The same, if the object whose box ends lower in the image is taken as the nearer one. A floor.",
             ),
             Metric("depth/pairs", "Pairs", "Overlapping pairs of which both objects are detected.", ",.0f"),
         ),

@@ -84,6 +84,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             "reconstruction/mse",
         ),
     ),
+    "faces": Comparison(
+        "Faces in photographs",
+        "Photographs of WIDER FACE, of other kinds of events than those to learn from; all nets from scratch.",
+        metrics=("detection/ap50", "detection/recall", "reconstruction/mse"),
+    ),
     "own-scenes": Comparison(
         "SPAIR and SPACE on scenes that they are made for",
         "Whether these implementations learn at all, where their assumptions hold: objects of one size that do "
