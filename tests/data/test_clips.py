@@ -242,3 +242,16 @@ def test_still_images_are_not_written_as_mot(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="split train, has no clips, so it can't be written as mot"):
         convert(tmp_path / "coco", "mot", tmp_path / "mot")
     assert not (tmp_path / "mot").exists()
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_videos_without_images_are_no_clips(tmp_path: Path, outside: bool) -> None:
+    """A video may have no image listed, or only images outside of the data set's folder, which are left out."""
+    images = frames({"video_id": 2}, {"video_id": 3}, *[{"video_id": 1, "file_name": "../../out.png"}] * outside)
+    videos = [{"id": i, "name": name} for i, name in enumerate("ABC", 1)]
+    table = read_pair(tmp_path / "coco", images, boxes({"image_id": 1, "track_id": 5}), videos=videos)
+    assert (table.clip_names, table.clip.tolist()) == (["B", "C"], [0, 1])
+    convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    written = read_annotations(tmp_path / "mot", "train")
+    assert written.image_names == ["train/B/img1/000001.png", "train/C/img1/000001.png"]
+    assert tracks(written) == [("train/B/img1/000001.png", 5)]

@@ -33,7 +33,7 @@ class AnnotationTable:
         visible: float (N,), the share of the object's pixels that nothing covers, in [0, 1].
         track_id: int64 (N,), the object's number through its clip, from 1; None where images are no clips.
         clip: int64 (n,), the clip that each image is a frame of; the frames of a clip follow each other in order.
-        clip_names: one per clip.
+        clip_names: one per clip; each clip has an image.
         attributes: by name, int64 (N,): index into `attribute_names`.
         attribute_names: by attribute, the names of its values.
         mask_names: one file per image, of one channel: each object's visible pixels have its `mask_value`.
@@ -83,13 +83,17 @@ class AnnotationTable:
         rows = objects[place[self.image[objects]] >= 0]
         columns = ("category", "boxes_px", "ignored", *_OPTIONAL_COLUMNS)
         kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
-        attributes = self.attributes
+        attributes, clip, clip_names = self.attributes, self.clip, self.clip_names
+        if clip is not None:
+            present, clip = np.unique(clip[images], return_inverse=True)
+            clip_names = clip_names and [clip_names[each] for each in present]
         return replace(
             self,
             image_names=[self.image_names[i] for i in images],
             image_sizes=self.image_sizes[images],
             image=place[self.image[rows]],
-            clip=None if self.clip is None else self.clip[images],
+            clip=clip,
+            clip_names=clip_names,
             mask_names=None if self.mask_names is None else [self.mask_names[i] for i in images],
             attributes=None if attributes is None else {name: column[rows] for name, column in attributes.items()},
             **kept,

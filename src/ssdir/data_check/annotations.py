@@ -88,7 +88,7 @@ def summarise(table: AnnotationTable) -> Summary:
         images=len(table.image_names),
         image_sizes=dict(Counter(f"{w} x {h}" for h, w in table.image_sizes.tolist()).most_common()),
         objects=len(rows),
-        clips=0 if table.clip is None else len(np.unique(table.clip)),
+        clips=len(table.clip_names or ()),
         tracks=_tracks(table, rows),
         dropped=dropped,
         ignored=int(table.ignored.sum()),

@@ -116,8 +116,7 @@ def hold_out(table: AnnotationTable, where: str) -> tuple[AnnotationTable, Annot
     names, what = table.image_names, "image"
     of_image = np.arange(len(names))
     if table.clip is not None and table.clip_names is not None:
-        present, of_image = np.unique(table.clip, return_inverse=True)
-        names, what = [table.clip_names[clip] for clip in present], "clip"
+        names, what, of_image = table.clip_names, "clip", table.clip
     if len(names) < _FEWEST_TO_HOLD_OUT:
         raise InputError(
             f"{where} has one {what}, so none can be held out to validate on: add {what}s, or a split val"

@@ -68,14 +68,16 @@ def clips_of_videos(
     """Makes clips of the videos that images name; None unless every image names one.
 
     Args:
-        videos: the entries of `videos`; those that images name without an entry have their id for a name.
+        videos: the entries of `videos`; those without images are left out, and those that images name without an
+            entry have their id for a name.
         video_ids: one per image, None where it has none.
         frames: the number of each image's frame; where some image has none, images follow each other as listed.
         faults: what is wrong is added here.
     """
     if not video_ids or any(video_id is None for video_id in video_ids):
         return None
-    listed = {video.id: video for video in videos}
+    used = {*video_ids}
+    listed = {video.id: video for video in videos if video.id in used}
     places = {each: place for place, each in enumerate(dict.fromkeys([*listed, *video_ids]))}
     clip = np.array([places[each] for each in video_ids], dtype=np.int64)
     numbered = all(isinstance(frame, (int, float)) for frame in frames)
