@@ -217,12 +217,12 @@ def test_ignored_objects_stay_ignored_as_mot_and_clips_get_names_of_folders(tmp_
     write_frames(tmp_path / "coco", {"images": images, "annotations": annotations, "videos": videos})
     convert(tmp_path / "coco", "mot", tmp_path / "mot")
     table = read_annotations(tmp_path / "mot", "train")
-    assert table.clip_names == ["val_A b-0", "val_A b-1"]
+    assert table.clip_names == ["val_A b", "val_A b-2"]
     assert table.image_names == [
-        f"train/{name}.png" for name in ("val_A b-0/img1/000001", "val_A b-0/img1/000002", "val_A b-1/img1/000001")
+        f"train/{name}.png" for name in ("val_A b/img1/000001", "val_A b-2/img1/000001", "val_A b-2/img1/000002")
     ]
-    assert table.ignored.tolist() == [False, True, False]
-    assert tracks(table) == list(zip(table.image_names, [1, 2, 3], strict=True))
+    assert table.ignored.tolist() == [False, False, True]
+    assert tracks(table) == list(zip(table.image_names, [3, 1, 2], strict=True))
 
 
 def test_frames_of_several_sizes_and_ignored_boxes_of_one_track_are_read_again_as_mot(tmp_path: Path) -> None:
@@ -255,3 +255,35 @@ def test_videos_without_images_are_no_clips(tmp_path: Path, outside: bool) -> No
     written = read_annotations(tmp_path / "mot", "train")
     assert written.image_names == ["train/B/img1/000001.png", "train/C/img1/000001.png"]
     assert tracks(written) == [("train/B/img1/000001.png", 5)]
+
+
+def test_clips_get_folders_of_their_own_with_their_frame_rates(tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "a_b-1", "A_B-1", "x" * 260, ".", "x" * 260 + "y"]
+    images = frames(*({"video_id": i, "width": 20 + i} for i in range(len(names))))
+    annotations = boxes(*({"image_id": i + 1, "track_id": 1} for i in range(len(names))))
+    videos = [{"id": i, "name": name, "fps": 5 + i} for i, name in enumerate(names)]
+    write_frames(tmp_path / "coco", {"images": images, "annotations": annotations, "videos": videos})
+    done = convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    folders = ["a_b-2", "a_b", "a_b-1-2", "A_B-1-3", "x" * 180, "clip", "x" * 180 + "-2"]
+    table = read_annotations(tmp_path / "mot", "train")
+    assert sorted(table.clip_names) == sorted(folders)
+    assert table.info["frame_rate"] == {folder: 5 + i for i, folder in enumerate(folders)}
+    assert {table.clip_names[table.clip[i]]: size[1] for i, size in enumerate(table.image_sizes.tolist())} == {
+        folder: 20 + i for i, folder in enumerate(folders)
+    }
+    (note,) = done.notes
+    assert note.startswith(
+        "clips renamed, as two would share a name or a name can't be kept: 6 ('a/b' is 'a_b-2')"
+    )
+
+
+def test_frames_whose_names_have_no_suffix_get_that_of_their_format(tmp_path: Path) -> None:
+    images = frames({"video_id": 1}, {"video_id": 1})
+    write_frames(tmp_path / "coco", {"images": images, "annotations": boxes({"image_id": 1, "track_id": 1})})
+    path = tmp_path / "coco/annotations/instances_train.json"
+    path.write_text(path.read_text().replace(".png", ""))
+    for image in (tmp_path / "coco/train").iterdir():
+        image.rename(image.with_suffix(""))
+    convert(tmp_path / "coco", "mot", tmp_path / "mot")
+    names = [Path(name).name for name in read_annotations(tmp_path / "mot", "train").image_names]
+    assert names == ["000001.png", "000002.png"]

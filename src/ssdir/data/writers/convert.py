@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssdir.data.annotations import AnnotationTable, clip_boxes, same_shape
+from ssdir.data.clips import frame_rate, frame_rates_info
 from ssdir.data.images import image_size
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.registry import find_layout
 from ssdir.data.readers.splits import SPLITS, standard_splits
-from ssdir.data.writers.copy_names import class_names, copy_names, plain_text
+from ssdir.data.writers.copy_names import class_names, clip_folders, copy_names, copy_suffix
 from ssdir.data.writers.layouts import voc_boxes, write_coco, write_data_yaml, write_voc, write_yolo, yolo_lines
 from ssdir.data.writers.mot import frame_name, write_mot
 from ssdir.errors import EmptySplitError, InputError
@@ -57,8 +58,8 @@ def convert(
     YOLO and VOC get boxes clipped to their image, without those that then have no area, and without ignored
     objects, for which they have no flag; VOC's are whole pixels. YOLO has no flag for difficult objects either.
     MOTChallenge gets clips: tracks, classes, boxes as annotated, visible shares, and a flag for ignored objects.
-    COCO gets tracks too. What is left out is counted in the notes, as are images and classes whose names could not
-    be read again and are changed. A split such as `train2017` is written as `train`.
+    COCO gets tracks too. What is left out is counted in the notes, as are images, clips and classes whose names
+    could not be read again and are changed. A split such as `train2017` is written as `train`.
 
     Args:
         root: a folder in any layout of `LAYOUTS`.
@@ -82,12 +83,12 @@ def convert(
         tables = _read_splits(layout, folder, target, done, options)
         names = list(dict.fromkeys(name for table in tables.values() for name in table.category_names))
         if target == "mot":
-            tables = _with_clip_folders(tables, root)
-            file_names, renamed = {split: _frame_names(table) for split, table in tables.items()}, list[str]()
+            tables, renamed = _with_clip_folders(tables, root)
+            file_names = {split: _frame_names(table) for split, table in tables.items()}
         else:
             file_names, renamed = copy_names(tables, one_folder=target == "voc", any_suffix=target == "coco")
         written_names, renamed_classes = (names, []) if target == "coco" else class_names(names)
-        for what, changes in (("images", renamed), ("classes", renamed_classes)):
+        for what, changes in (("clips" if target == "mot" else "images", renamed), ("classes", renamed_classes)):
             if changes:
                 why = "as two would share a name or a name can't be kept"
                 done.notes.append(f"{what} renamed, {why}: {len(changes)} ({changes[0]})")
@@ -136,23 +137,26 @@ def _read_splits(
     return tables
 
 
-def _with_clip_folders(tables: Mapping[str, AnnotationTable], root: str | Path) -> dict[str, AnnotationTable]:
-    """Returns the tables with names of clips that are names of folders.
+def _with_clip_folders(
+    tables: Mapping[str, AnnotationTable], root: str | Path
+) -> tuple[dict[str, AnnotationTable], list[str]]:
+    """Returns the tables with names of clips that are names of folders, and all changes of a name, in words.
 
     Raises:
         InputError: if images are not frames of clips, or objects have no tracks.
     """
-    named = {}
+    named, changes = {}, list[str]()
     for split, table in tables.items():
         if table.clip_names is None or table.track_id is None:
             what = "clips" if table.clip_names is None else "tracks"
             raise InputError(
                 f"'{root}', split {split}, has no {what}, so it can't be written as mot: choose another"
             )
-        plain = [plain_text(name).replace("/", "_").replace("\\", "_").lstrip(". ") for name in table.clip_names]
-        folders = [name if name and plain.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(plain)]
-        named[split] = replace(table, clip_names=folders)
-    return named
+        folders, renamed = clip_folders(table.clip_names)
+        rates = {folder: frame_rate(table, name) for folder, name in zip(folders, table.clip_names, strict=True)}
+        named[split] = replace(table, clip_names=folders, info={**table.info, **frame_rates_info(rates)})
+        changes += renamed
+    return named, changes
 
 
 def _frame_names(table: AnnotationTable) -> list[str]:
@@ -161,9 +165,9 @@ def _frame_names(table: AnnotationTable) -> list[str]:
     assert table.clip_names is not None
     starts = np.searchsorted(table.clip, table.clip)
     return [
-        frame_name(table.clip_names[clip], image - start, Path(name).suffix)
-        for image, (name, clip, start) in enumerate(
-            zip(table.image_names, table.clip.tolist(), starts.tolist(), strict=True)
+        frame_name(table.clip_names[clip], image - start, copy_suffix(path))
+        for image, (path, clip, start) in enumerate(
+            zip(table.image_paths, table.clip.tolist(), starts.tolist(), strict=True)
         )
     ]
 

@@ -41,7 +41,7 @@ def copy_names(
     """
 
     def key(split: str, name: str) -> tuple[str, str]:
-        return "" if one_folder else split, unicodedata.normalize("NFC", Path(name).stem.casefold())
+        return "" if one_folder else split, _folded(Path(name).stem)
 
     plain = {
         split: [_plain_name(path, any_suffix) for path in table.image_paths] for split, table in tables.items()
@@ -78,21 +78,48 @@ def copy_names(
 def _plain_name(path: Path, any_suffix: bool) -> str:
     """Returns an image's name if it can be written in a list and read again, else a similar one."""
     stem, suffix = path.stem, path.suffix
-    plain = (
-        plain_text(stem).replace("\\", "_").lstrip(". ").encode()[:_MAX_BYTES].decode("utf-8", "ignore").rstrip()
-    )
+    plain = _plain_stem(stem)
     if stem == plain and suffix == plain_text(suffix) and (any_suffix or is_image_name(path)):
         return path.name
-    known = suffix.lower() in IMAGE_SUFFIXES
-    return f"{plain or 'image'}{suffix if known else _suffix_of(path)}"
+    return f"{plain or 'image'}{copy_suffix(path)}"
 
 
-def _suffix_of(path: Path) -> str:
-    """Returns the usual suffix of an image file's format."""
+def _plain_stem(text: str) -> str:
+    """Returns text as the name of a file or folder, without a suffix; empty if nothing remains."""
+    plain = plain_text(text).replace("/", "_").replace("\\", "_").lstrip(". ")
+    return plain.encode()[:_MAX_BYTES].decode("utf-8", "ignore").rstrip()
+
+
+def copy_suffix(path: Path) -> str:
+    """Returns an image's suffix if images are known by it, else the usual one of the file's format."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path.suffix
     with open_image(path) as image:
         kind = image.format
     suffixes = (suffix for suffix, other in Image.registered_extensions().items() if other == kind)
     return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), ".jpg")
+
+
+def clip_folders(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Chooses a folder for each clip of a split; also returns the changes.
+
+    It is the clip's name if that can be a folder's, and if no other is one with it, as in `copy_names`.
+    """
+    shared = Counter(map(_folded, names))
+    taken, folders, changes = {*shared}, list[str](), list[str]()
+    for name in names:
+        folder = plain = _plain_stem(name) or "clip"
+        if plain != name or shared[_folded(name)] > 1:
+            candidates = chain([plain], (f"{plain}-{n}" for n in count(2)))
+            folder = next(free for free in candidates if _folded(free) not in taken)
+            taken.add(_folded(folder))
+            changes.append(f"{quote(name)} is {quote(folder)}")
+        folders.append(folder)
+    return folders, changes
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def class_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
