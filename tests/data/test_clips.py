@@ -287,3 +287,13 @@ def test_frames_whose_names_have_no_suffix_get_that_of_their_format(tmp_path: Pa
     convert(tmp_path / "coco", "mot", tmp_path / "mot")
     names = [Path(name).name for name in read_annotations(tmp_path / "mot", "train").image_names]
     assert names == ["000001.png", "000002.png"]
+
+
+def test_clips_without_any_object_are_written_as_mot(tmp_path: Path) -> None:
+    write_frames(
+        tmp_path / "in", {"images": frames({"video_id": 1}), "annotations": boxes({"image_id": 1, "track_id": 1})}
+    )
+    write_frames(tmp_path / "in", {"images": frames({"video_id": 1}), "annotations": []}, "val")
+    for before, target in (("in", "mot"), ("mot", "coco"), ("coco", "mot2")):
+        done = convert(tmp_path / before, target.rstrip("2"), tmp_path / target)
+        assert (done.images, done.objects) == ({"train": 1, "val": 1}, {"train": 1, "val": 0})

@@ -145,7 +145,8 @@ def _with_tracks(table: AnnotationTable, file: CocoFile) -> AnnotationTable:
     columns = {} if file.boxes is None else file.boxes.optional
     track_id, notes = columns.get("track_id"), list[str]()
     if track_id is None and file.clips is not None:
-        track_id = columns.get("instance_id")
+        no_objects = None if len(table.image) else np.zeros(0, dtype=np.int64)
+        track_id = columns.get("instance_id", no_objects)
     clips = file.clips
     if clips is None:
         if track_id is None:
