@@ -259,7 +259,7 @@ def test_videos_without_images_are_no_clips(tmp_path: Path, outside: bool) -> No
 
 def test_clips_get_folders_of_their_own_with_their_frame_rates(tmp_path: Path) -> None:
     names = ["a/b", "a_b", "a_b-1", "A_B-1", "x" * 260, ".", "x" * 260 + "y"]
-    images = frames(*({"video_id": i, "width": 20 + i} for i in range(len(names))))
+    images = frames(*({"video_id": i, "frame_id": 0, "width": 20 + i} for i in range(len(names))))
     annotations = boxes(*({"image_id": i + 1, "track_id": 1} for i in range(len(names))))
     videos = [{"id": i, "name": name, "fps": 5 + i} for i, name in enumerate(names)]
     write_frames(tmp_path / "coco", {"images": images, "annotations": annotations, "videos": videos})
@@ -297,3 +297,35 @@ def test_clips_without_any_object_are_written_as_mot(tmp_path: Path) -> None:
     for before, target in (("in", "mot"), ("mot", "coco"), ("coco", "mot2")):
         done = convert(tmp_path / before, target.rstrip("2"), tmp_path / target)
         assert (done.images, done.objects) == ({"train": 1, "val": 1}, {"train": 1, "val": 0})
+
+
+def test_frames_without_a_number_are_noted_and_change_no_other_video(tmp_path: Path) -> None:
+    keys = [("text", "1"), ("text", "10"), ("text", "2"), ("none", 5), ("none", None), ("none", 0)]
+    images = frames(*({"video_id": video, "frame_id": frame} for video, frame in keys))
+    table = read_pair(tmp_path, images, boxes({"image_id": 1}))
+    assert table.image_names == [f"train/{i}.png" for i in (1, 3, 2, 4, 5, 6)]
+    (note,) = table.notes
+    assert note.startswith("videos with an image whose frame_id is no number, taken in the order")
+    assert note.endswith(": 1 ('none')")
+
+
+def test_ids_of_videos_may_be_numbers_in_one_place_and_text_in_another(tmp_path: Path) -> None:
+    images = frames(*({"video_id": video, "frame_id": i} for i, video in enumerate(("7", 7, 8, "8"))))
+    videos = [{"id": 7, "name": "cam", "fps": 12}]
+    table = read_pair(tmp_path, images, boxes({"image_id": 1}), videos=videos)
+    assert (table.clip_names, table.clip.tolist()) == (["cam", "8"], [0, 0, 1, 1])
+    assert table.info["frame_rate"] == {"cam": 12}
+    (note,) = table.notes
+    assert note == "ids of videos that are numbers in one place and text in another: 2 ('7')"
+
+
+def test_two_videos_of_one_name_are_an_error(tmp_path: Path) -> None:
+    """Videos that share a name are called by their ids, but an id may be another video's name."""
+    images = frames(*({"video_id": i} for i in (1, 2, 3)))
+    videos = [{"id": i, "name": name} for i, name in ((1, "4"), (2, "x"), (3, "x"))]
+    assert read_pair(tmp_path, images, boxes({"image_id": 1}), videos=videos).clip_names == ["4", "2", "3"]
+    videos[0]["name"] = "2"
+    with pytest.raises(
+        InputError, match="json: not COCO annotations: 2 videos are called '2', by name or id: give"
+    ):
+        read_pair(tmp_path, images, boxes({"image_id": 1}), videos=videos)

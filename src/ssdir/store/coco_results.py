@@ -13,8 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssdir.data.orientation import Size, fit_to_annotation
-from ssdir.data.readers.coco.file import CocoFile, Id, read_coco_file
+from ssdir.data.readers.coco.file import CocoFile, read_coco_file
 from ssdir.data.readers.file_names import common_end, path_parts
+from ssdir.data.readers.json_entries import Id
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.object_table import BOX_COLUMNS, TRACK

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,12 +17,15 @@ from ssdir.documents import read_bytes
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
+Id: TypeAlias = int | float | str
+
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 32
 """The largest file that is read: reading takes the file's size in memory, and a few hundred bytes per entry."""
 
 _CHUNK = 1 << 20
+_MOST_DIGITS = 20
 _NOT_FINITE = re.compile(rb"NaN|-?Infinity")
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _TYPES = {
@@ -125,13 +128,21 @@ def decode_entries(raws: Sequence[Raw], kind: type[T], what: str, faults: Faults
             yield position, value
 
 
+def as_other_type(identity: Id) -> Id:
+    """Returns the text of an id that is a number, and the number that a text writes; else the id."""
+    if not isinstance(identity, str):
+        return str(identity)
+    is_number = identity.isdecimal() and len(identity) < _MOST_DIGITS and str(int(identity)) == identity
+    return int(identity) if is_number else identity
+
+
 def entry_name(what: str, identity: Any, position: int) -> str:
     """Returns the name of an entry: its id or, where it has none, its place in the list."""
     return f"{what} number {position} (from 0)" if identity is None else f"{what} {quote(identity)}"
 
 
 class _Named(Struct):
-    id: int | float | str | None = None
+    id: Id | None = None
 
 
 def _name_of(raw: Raw, what: str, position: int) -> str:

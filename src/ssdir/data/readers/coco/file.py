@@ -17,6 +17,8 @@ from ssdir.data.readers.coco.outlines import Corners, outline_box
 from ssdir.data.readers.coco.tracks import CocoClips, Video, clips_of_videos, read_attributes
 from ssdir.data.readers.faults import Faults
 from ssdir.data.readers.json_entries import (
+    Id,
+    as_other_type,
     decode_document,
     decode_entries,
     decode_value,
@@ -27,7 +29,6 @@ from ssdir.data.readers.rotation import ROTATED, parse_rotation, rotated_box
 from ssdir.errors import InputError
 from ssdir.formatting import quote
 
-Id: TypeAlias = int | float | str
 Name: TypeAlias = Callable[[], str]
 
 OPTIONAL = ("difficult", "draw_order", "source_index", "track_id", "instance_id", "visible")
@@ -35,7 +36,6 @@ OPTIONAL = ("difficult", "draw_order", "source_index", "track_id", "instance_id"
 
 _KIND = "COCO annotations"
 _LARGEST_SIDE = 1 << 31
-_MOST_DIGITS = 20
 _NO_BOX = (np.nan,) * 4
 
 
@@ -331,7 +331,7 @@ class _Rows:
         """Returns the position of an id, whose type tools may change between its places; -1 if it is unknown."""
         if identity in positions:
             return positions[identity]
-        position = positions.get(_as_other_type(identity), -1)
+        position = positions.get(as_other_type(identity), -1)
         if position >= 0:
             self._count("ids of images and categories that are numbers in one place and text in another", name)
         return position
@@ -383,14 +383,6 @@ class _Rows:
         if what not in self._first:
             self._first[what] = name()
         self._counts[what] += 1
-
-
-def _as_other_type(identity: Id) -> Id:
-    """Returns the text of an id that is a number, and the number that a text writes; else the id."""
-    if not isinstance(identity, str):
-        return str(identity)
-    is_number = identity.isdecimal() and len(identity) < _MOST_DIGITS and str(int(identity)) == identity
-    return int(identity) if is_number else identity
 
 
 def _whole_numbers(values: list[Any]) -> NDArray[np.int64] | None:

@@ -167,7 +167,7 @@ def _with_tracks(table: AnnotationTable, file: CocoFile) -> AnnotationTable:
         clip=clips.clip,
         clip_names=clips.names,
         info={**table.info, **frame_rates_info({name: clips.frame_rates.get(name) for name in clips.names})},
-        notes=(*table.notes, *notes),
+        notes=(*table.notes, *clips.notes, *notes),
     )
 
 
