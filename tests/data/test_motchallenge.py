@@ -271,3 +271,26 @@ def test_boxes_beyond_the_image_are_clipped_and_those_outside_left_out(tmp_path:
     dataset = open_dataset(tmp_path / "A", "train")
     assert dataset.objects(0).boxes.numpy() == pytest.approx(np.array([[0, 0.2, 0.25, 0.6]]))
     assert len(dataset.objects(0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "unnamed"), [(["car", "person"], "object"), (["car"], "car"), (["object", "car"], "object")]
+)
+def test_boxes_without_class_are_of_the_only_class_or_of_none(
+    labels: list[str], unnamed: str, tmp_path: Path
+) -> None:
+    lines = ["1,1,0,0,5,4,1,1,1", "1,2,1,0,5,4,1,-1,1", "2,1,1,0,5,4"]
+    write_sequence(tmp_path / "train" / "A", lines, labels=labels)
+    write_sequence(tmp_path / "val" / "B", labels=labels, lines=lines[:1])
+    train, val = (read_annotations(tmp_path, split) for split in ("train", "val"))
+    assert [train.category_names[category] for category in train.category] == [labels[0], unnamed, unnamed]
+    assert train.category_names == val.category_names == list(dict.fromkeys([*labels, unnamed]))
+
+
+def test_links_to_sequences_are_clips_by_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    for link, folder in (("d1", "x"), ("d2", "y")):
+        (tmp_path / "data" / link).symlink_to(write_sequence(tmp_path / folder / "seq"))
+    assert [clip.name for clip in clips_of(open_dataset(tmp_path / "data", "train"))] == ["d1", "d2"]
+    monkeypatch.chdir(tmp_path / "x" / "seq" / "img1")
+    assert read_annotations(Path(".."), "train").clip_names == ["seq"]

@@ -78,8 +78,9 @@ def read_mot(root: Path, split: str) -> AnnotationTable:
     """Reads the sequences of a split as clips.
 
     A box whose conf is 0 is ignored. Classes are those of `gt/labels.txt`, else MOT16's, as far as they occur in
-    any split; boxes without one are of the class `object`. Pixels count from 0, as the usual tools read them.
-    `visible` is 1 where only some boxes have no visibility, and None where none has.
+    any split; boxes without one are of the only class of `gt/labels.txt`, or else of the class `object`. Pixels
+    count from 0, as the usual tools read them. `visible` is 1 where only some boxes have no visibility, and None
+    where none has.
 
     Args:
         root: a sequence, a folder of sequences, or a folder of splits.
@@ -270,24 +271,29 @@ def _check_tracks(boxes: MotBoxes, path: Path) -> None:
 
 def _category_names(paths: Sequence[Path], read: Sequence[_Sequence]) -> list[str]:
     """Returns the names of the classes of all splits, which must be the same for each."""
-    listed = [read_names(path / CLASS_NAMES) for path in paths if (path / CLASS_NAMES).is_file()]
-    names = list(dict.fromkeys(name for names in listed for name in names))
+    labels = {path: read_names(path / CLASS_NAMES) for path in paths if (path / CLASS_NAMES).is_file()}
     known = {sequence.path: sequence.boxes for sequence in read}
-    numbers = set[int]()
-    for path in paths:
-        if (path / TRUTH).is_file() and not (path / CLASS_NAMES).is_file():
-            boxes = known[path] if path in known else read_mot_boxes(path / TRUTH)
-            numbers |= {*boxes.category.tolist()}
-    plain = [
-        _class_name(number, MOT_CLASSES) for number in sorted(numbers, key=lambda number: (number == 0, number))
+    numbers = {
+        path: {*(known[path] if path in known else read_mot_boxes(path / TRUTH)).category.tolist()}
+        for path in paths
+        if (path / TRUTH).is_file()
+    }
+    unlabelled = {number for path, own in numbers.items() if path not in labels for number in own}
+    names = [
+        *(name for own in labels.values() for name in own),
+        *(_class_name(number, MOT_CLASSES) for number in sorted(unlabelled - {0})),
+        *(_class_name(0, labels.get(path, MOT_CLASSES)) for path, own in numbers.items() if 0 in own),
     ]
-    return list(dict.fromkeys([*names, *plain])) or [UNNAMED]
+    return list(dict.fromkeys(names)) or [UNNAMED]
 
 
 def _class_name(number: int, names: Sequence[str]) -> str:
-    """Returns the name of a class from its number; one that has no name is called by its number."""
+    """Returns the name of a class from its number; one that has no name is called by its number.
+
+    A box without a class is of the only class that there is, if there is one.
+    """
     if number == 0:
-        return UNNAMED
+        return names[0] if len(names) == 1 else UNNAMED
     return names[number - 1] if number <= len(names) else str(number)
 
 
@@ -300,8 +306,6 @@ def _categories(sequence: _Sequence, names: Sequence[str]) -> NDArray[np.int64]:
         line, number = sequence.boxes.line[unnamed[0]], sequence.boxes.category[unnamed[0]]
         raise InputError(f"{sequence.path / TRUTH}: line {line} has class {number}, but '{path}' names {len(own)}")
     place = {number: _class_name(number, own) for number in {*sequence.boxes.category.tolist()}}
-    if path.is_file() and 0 in place:
-        place[0] = UNNAMED if UNNAMED in names else names[0]
     return np.array([names.index(place[number]) for number in sequence.boxes.category.tolist()], dtype=np.int64)
 
 
@@ -313,7 +317,8 @@ def _table(root: Path, read: Sequence[_Sequence], names: list[str], notes: list[
         name: np.concatenate([getattr(each.boxes, name)[kept] for each, kept in zip(read, found, strict=True)])
         for name in ("track", "boxes_px", "conf", "visible")
     }
-    clip_names = [sequence.path.resolve().name for sequence in read]
+    # A sequence may be a link to a folder whose name others have; only the root may be "." or "..".
+    clip_names = [(root.resolve() / sequence.path.relative_to(root)).name for sequence in read]
     return AnnotationTable(
         root=root,
         sources=tuple(sequence.path / TRUTH for sequence in read),
