@@ -135,6 +135,23 @@ def test_what_only_some_objects_have_is_left_out(tmp_path):
     assert table.notes == ("attributes that only some objects have, left out: b",)
 
 
+def test_attributes_are_left_out_where_a_split_has_masks_alone(tmp_path):
+    write(tmp_path, "train", {"a": MASK}, {"a": [{"value": v, "attributes": {"colour": "red"}} for v in (1, 7)]})
+    write(tmp_path, "val", {"a": MASK})
+    for split in ("train", "val"):
+        table = read_mask_folder(tmp_path, split)
+        assert (len(table.image), table.attributes) == (2, None)
+        assert table.notes == ("attributes that only some objects have, left out: colour",)
+
+
+def test_images_beside_the_folders_of_the_splits_are_counted(tmp_path):
+    write(tmp_path, "train", {"a": MASK})
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "images" / "loose.png")
+    table = read_mask_folder(tmp_path, "train")
+    assert table.image_names == ["images/train/a.png"]
+    assert table.notes == ("images beside the folders of the splits, passed over: 1 ('loose.png')",)
+
+
 def test_undivided_images_are_divided(tmp_path):
     write(
         tmp_path,

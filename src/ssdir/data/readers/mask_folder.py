@@ -23,7 +23,8 @@ from ssdir.config import Record, parse
 from ssdir.console import reading
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import files_below, find_folder, visible
-from ssdir.data.readers.faults import Faults
+from ssdir.data.image_files import is_image_name
+from ssdir.data.readers.faults import Faults, note_if_any
 from ssdir.data.readers.layout import Layout
 from ssdir.data.readers.masked_images import (
     MAX_VALUE,
@@ -61,7 +62,8 @@ def read_mask_folder(root: Path, split: str) -> AnnotationTable:
     if folders and split not in folders:
         raise missing_split(root, split, folders, f"images/{split} is missing")
     names, kept = Names(), []
-    notes: list[str] = []
+    loose = sorted(path.name for path in visible((root / "images").iterdir()) if is_image_name(path))
+    notes = note_if_any("images beside the folders of the splits, passed over", loose if folders else [])
     for part in folders or [""]:
         is_read = part in ("", split)
         with nullcontext() if is_read else suppress(EmptySplitError):

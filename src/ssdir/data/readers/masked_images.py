@@ -71,6 +71,7 @@ class Names:
         """Adds the names of an image's objects."""
         if image.objects is None:
             self._categories.add("object")
+            self._objects += 1  # What a mask alone shows are objects without attributes.
             return
         for item in image.objects:
             self._objects += 1
