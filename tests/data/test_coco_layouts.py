@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ def test_an_only_split_to_measure_on_is_not_trained_on(tmp_path: Path) -> None:
     write(tmp_path / "annotations" / "instances_test.json", tmp_path / "test")
     with pytest.raises(InputError, match=r"has no split 'train' \(there is test\)"):
         open_dataset(tmp_path, "train", for_training=True)
+
+
+@pytest.mark.parametrize(
+    "keys", [("info", "images", "categories", "annotations"), ("images", "categories", "annotations", "info")]
+)
+def test_large_files_are_taken_for_coco_wherever_their_keys_are(
+    tmp_path: Path, keys: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssdir.data.readers.coco.folder._LOOKED_AT", 100)
+    document = content(*(f"{i}.png" for i in range(20))) | {"info": {"contributor": "x" * 20}}
+    (tmp_path / "result.json").write_text(json.dumps({key: document[key] for key in keys}))
+    assert find_layout(tmp_path).name == "COCO"
+    (tmp_path / "result.json").write_text(json.dumps({"images": document["images"]}))
+    with pytest.raises(InputError, match="has no layout that ssdir knows"):
+        find_layout(tmp_path)
 
 
 def test_other_json_is_not_taken_for_coco(tmp_path: Path) -> None:

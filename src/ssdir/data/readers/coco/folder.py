@@ -23,7 +23,10 @@ _MOST_FILES = 100
 """The most JSON files of a COCO folder; one with more has a file per image, as other formats do."""
 
 _LOOKED_AT = 1 << 20
-"""The bytes at either end of a JSON file that are searched for COCO's keys."""
+"""The bytes of a JSON file that are searched for COCO's keys at once."""
+
+_LONGEST_KEY = 64
+"""The most bytes of a key, with the blanks around its colon."""
 
 
 def split_files(root: Path) -> dict[str, Path]:
@@ -68,15 +71,29 @@ def _by_split(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def holds_coco(path: Path) -> bool:
-    """Returns whether a JSON file looks like COCO with images, by the keys near its beginning and its end."""
+    """Returns whether a JSON file has two of COCO's keys.
+
+    They are searched at either end first, and in all of the file only if one is there: a large file of another
+    kind is not read.
+    """
+    found = set[bytes]()
     try:
         with reading(path) as file:
-            head = file.read(_LOOKED_AT)
+            found |= _keys(file.read(_LOOKED_AT))
             file.seek(-min(_LOOKED_AT, path.stat().st_size), os.SEEK_END)
-            tail = file.read(_LOOKED_AT)
+            found |= _keys(file.read(_LOOKED_AT))
+            file.seek(0)
+            before = b""
+            while len(found) == 1 and (part := file.read(_LOOKED_AT)):
+                found |= _keys(before + part)
+                before = part[-_LONGEST_KEY:]
     except OSError:
         return False
-    return len({match[1] for part in (head, tail) for match in _KEYS.finditer(part)}) > 1
+    return len(found) > 1
+
+
+def _keys(part: bytes) -> set[bytes]:
+    return {match[1] for match in _KEYS.finditer(part)}
 
 
 @dataclass
