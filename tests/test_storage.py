@@ -92,6 +92,18 @@ def test_an_interrupted_file_does_not_appear(memory_folder: str, monkeypatch: py
     assert storage.read_bytes(old) == b"before"
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run?", "run*"])
+def test_a_name_that_may_be_a_pattern_changes_no_other_file(name: str, memory_folder: str, s3_bucket: str) -> None:
+    for folder in (memory_folder, s3_bucket):
+        other = f"{folder}/run1/a.bin"
+        storage.write_bytes(other, b"other")
+        with pytest.raises(InputError, match=r"can't be removed: choose a name without \*, \? and \["):
+            storage.remove([f"{folder}/{name}/a.bin"])
+        with pytest.raises(InputError, match=r"can't be written: choose a name without \*, \? and \["):
+            storage.write_bytes(f"{folder}/{name}/a.bin", b"new")
+        assert storage.list_below(folder) == [other]
+
+
 def test_what_lies_below_a_folder_comes_in_the_order_of_local_paths(
     memory_folder: str, s3_bucket: str, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 3
 """How long a server may take to accept a connection and between two packets, and how often it is tried."""
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_PATTERN = re.compile(r"[*?[]")
 _QUERY = re.compile(r"(\?|#(?!frame=\d+$)).*?(?=#frame=\d+$|$)", re.DOTALL)
 _PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(S3, "'ssdir[s3]'"),
@@ -284,12 +285,13 @@ def new_file(location: Location) -> Iterator[Path]:
         The path of a local file to write to, of the same suffix; it goes to its place when the block ends.
 
     Raises:
-        InputError: if it can't be written; for more see `exists`.
+        InputError: if it can't be written, or its URI may be a pattern; for more see `exists`.
     """
     if isinstance(location, Path):
         with atomic_file(location, force=True) as temporary:
             yield temporary
         return
+    _check_no_pattern(location, "written")
     filesystem, path = filesystem_of(location)
     with TemporaryDirectory(prefix="ssdir-") as folder:
         temporary = Path(folder, pure_path(location).name)
@@ -321,15 +323,23 @@ def remove(locations: Sequence[Location]) -> None:
     """Removes files, and folders with all that is in them, of one storage; what is not there is passed over.
 
     Raises:
-        InputError: if one can't be removed; for more see `exists`.
+        InputError: if one can't be removed, or its URI may be a pattern; for more see `exists`.
     """
     for path in locations:
-        if isinstance(path, Path):
+        if isinstance(path, str):
+            _check_no_pattern(path, "removed")
+        else:
             with explaining(path, "removed"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     if elsewhere := [filesystem_of(location) for location in locations if isinstance(location, str)]:
         with explaining(locations[0], "removed"), suppress(FileNotFoundError):
             elsewhere[0][0].rm([path for _, path in elsewhere], recursive=True)
+
+
+def _check_no_pattern(uri: str, change: str) -> None:
+    """Refuses a URI that fsspec would take for a pattern, so that it moved or removed files that match it."""
+    if _PATTERN.search(uri):
+        raise InputError(f"'{uri}' can't be {change}: choose a name without *, ? and [, which make it a pattern")
 
 
 def _uri_in(uri: str, path: str, name: str) -> str:
