@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssdir import storage
-from ssdir.encoding.encode import encode_images
+from ssdir.encoding.encode import Encoded, encode_images
 from ssdir.encoding.options import EncodeOptions
 from ssdir.errors import InputError, UnreachableError
 from ssdir.storage import Location
-from ssdir.store.folder import part_name
+from ssdir.store.folder import numbered_files, part_name, read_manifest
 from ssdir.store.objects_file import read_stored
 from ssdir.store.skipped import read_skipped
 
@@ -71,6 +72,39 @@ def test_an_encoding_elsewhere_goes_on(tiny_model_dir: Path, images: Path, s3_bu
     assert read_stored(out).table == whole
 
 
+def test_a_stopped_command_leaves_the_folder_to_an_equal_one(
+    tiny_model_dir: Path, images: Path, any_folder: Location
+) -> None:
+    out, options = storage.join(any_folder, "objects"), EncodeOptions(batch_size=2)
+    begun, first_has_ended = threading.Event(), threading.Event()
+    outcomes: list[Encoded] = []
+
+    def wait_in_the_first_part(done: int, *_: object) -> None:
+        if done:
+            begun.set()
+            first_has_ended.wait(60)
+
+    def encode_in_thread() -> None:
+        outcomes.append(
+            encode_images(str(tiny_model_dir), [images], out, options, on_progress=wait_in_the_first_part)
+        )
+
+    second = threading.Thread(target=encode_in_thread)
+
+    def stop_once_another_has_begun(*_: object) -> None:
+        second.start()
+        begun.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_images(str(tiny_model_dir), [images], out, options, on_progress=stop_once_another_has_begun)
+    first_has_ended.set()
+    second.join()
+    assert [encoded.images for encoded in outcomes] == [6]
+    assert read_manifest(out) is not None
+    assert len(read_stored(out).by_image()[1]) == 6
+
+
 def test_what_is_elsewhere_is_not_replaced(tiny_model_dir: Path, images: Path, s3_bucket: str) -> None:
     thesis = f"{s3_bucket}/work/thesis.txt"
     storage.write_bytes(thesis, b"years of work")
@@ -93,7 +127,7 @@ def test_a_storage_that_fails_is_no_skipped_image(
     monkeypatch.setattr("ssdir.inference.files.read_bytes", unreachable)
     with pytest.raises(UnreachableError, match="no credentials"):
         encode_images(str(tiny_model_dir), copies, out, IN_PARTS)
-    assert not out.exists()
+    assert len(read_skipped(out)) == len(numbered_files(out)) == 0
 
 
 def unreachable(location: Location) -> bytes:

@@ -27,7 +27,7 @@ from PIL import Image
 from command_line import files_in, ok, refused
 from ssdir import outputs
 from ssdir.encoding.encode import encode_images
-from ssdir.encoding.job import EncodingJob
+from ssdir.encoding.job import EncodingJob, alone_in
 from ssdir.encoding.options import BoxFile, EncodeOptions
 from ssdir.encoding.part import PartEncoder
 from ssdir.errors import InputError, InputWarning
@@ -75,6 +75,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, error: BaseException
 
     monkeypatch.setattr(PartEncoder, "__call__", stopping)
     return encoded
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_a_folder_has_the_rows_of_a_file(tiny_model_dir: Path, images: Path, out: Path) -> None:
@@ -209,6 +216,38 @@ def test_another_encoding_is_not_overwritten(
     assert read_stored(out).table == before
     encode_images(str(model), paths, out, options, boxes, force=True)
     assert read_stored(out).table != before or change == "parts"
+
+
+def test_a_refused_command_leaves_what_another_has_just_begun(
+    tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_another(*arguments: Any, **options: Any) -> Any:
+        patch.undo()
+        with monkeypatch.context() as stopping:
+            stop_after(stopping, 0, KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                encode_images(str(tiny_model_dir), [images], out, IN_PARTS)
+        return alone_in(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssdir.encoding.encode.alone_in", after_another)
+        with pytest.raises(InputError, match="with another score threshold"):
+            encode_images(str(tiny_model_dir), [images], out, replace(IN_PARTS, score_threshold=0.5))
+    assert read_manifest(out) is not None
+    assert encoded_rows(tiny_model_dir, images, out) == undisturbed
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("the disk is full")])
+def test_nothing_is_left_of_what_was_not_begun(
+    error: BaseException, tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 0, error)
+    with pytest.raises(type(error)):
+        encode_images(str(tiny_model_dir), [images], out / "deep" / "o.parquet", IN_PARTS)
+    monkeypatch.setattr("ssdir.encoding.job.write_manifest", raising(error))
+    with pytest.raises(type(error)):
+        encode_images(str(tiny_model_dir), [images], out / "deep" / "parts", IN_PARTS)
+    assert not out.exists()
 
 
 def test_parts_of_another_encoding_are_refused(

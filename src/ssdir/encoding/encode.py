@@ -23,8 +23,8 @@ from ssdir.inference.engines import ONNX_SUFFIX, load_encoder
 from ssdir.inference.files import Encoder, none_readable
 from ssdir.models.shipped import model_source
 from ssdir.outputs import checksum, claim
-from ssdir.storage import Location, absolute, exists, pure_path, remove, to_location
-from ssdir.store.folder import missing_parts, numbered_files, unfinished_files
+from ssdir.storage import Location, absolute, exists, join, pure_path, remove, to_location
+from ssdir.store.folder import MANIFEST, missing_parts, numbered_files, unfinished_files
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
 from ssdir.store.skipped import stream_skipped
@@ -127,10 +127,12 @@ def encode_images(
         exported=f"{checksum(Path(model)):08x}" if _is_exported(model) else None,
         config=config_digest(encoder),
     )
-    with _removed_if_empty(folder, options), ExitStack() as stack:
+    new = _new_folders(folder)
+    with ExitStack() as stack:
         stack.enter_context(alone_in(folder, waits=not is_file))
+        stack.enter_context(_removed_if_empty(new, is_file, options))
         job = open_job(folder, request, options, placed, force)
-        if not is_file:  # Other processes may encode other shares.
+        if not is_file:  # Other processes may encode other shares, or the same parts.
             stack.close()
         stack.enter_context(_saying_what_is_kept(job, out if force else None))
         _run(job, model, encoder, on_progress, workers)
@@ -188,19 +190,33 @@ def _run(
         encode_parts_by_ray(job, missing, workers, progress)
 
 
+def _new_folders(folder: Location) -> list[Location]:
+    """Returns a folder and those above it, as far as they are not there yet."""
+    if isinstance(folder, Path):
+        return [each for each in (folder, *folder.parents) if not each.exists()]
+    return [] if exists(folder) else [folder]
+
+
 @contextmanager
-def _removed_if_empty(folder: Location, options: EncodeOptions) -> Iterator[None]:
-    """Removes a new folder, and those above it that are new, when the block raises before any part is written."""
-    is_new = not exists(folder)
-    missing = [parent for parent in folder.parents if not parent.exists()] if isinstance(folder, Path) else []
+def _removed_if_empty(new: Sequence[Location], is_file: bool, options: EncodeOptions) -> Iterator[None]:
+    """Removes new folders when the block raises before anything is written that a command goes on from.
+
+    Args:
+        new: the folder of the encoding and those above it, see `_new_folders`.
+        is_file: whether the folder is that of a file, which no other command uses: then it is kept for a part.
+            Otherwise it is kept for the manifest, because an equal command may be writing the first part.
+        options: how to encode.
+    """
     try:
         yield
     except BaseException:
         with suppress(InputError, OSError):
-            if is_new and options.share == (1, 1) and not numbered_files(folder):
-                remove([folder])
-                for parent in missing:
-                    parent.rmdir()
+            if new and options.share == (1, 1):
+                folder, *above = new
+                if not (numbered_files(folder) if is_file else exists(join(folder, MANIFEST))):
+                    remove([folder])
+                    for parent in above:
+                        Path(parent).rmdir()
         raise
 
 
