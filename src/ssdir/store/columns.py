@@ -170,6 +170,12 @@ def json_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     return list(column.to_pylist())
 
 
+def json_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Returns the rows of a table of scalars, see `json_values`."""
+    values = zip(*map(json_values, table.columns), strict=True)
+    return [dict(zip(table.column_names, row, strict=True)) for row in values]
+
+
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """Returns a column of numbers, (M,), or of lists of a fixed length D, (M, D), without nulls, as an array."""
     if isinstance(column, pa.ChunkedArray):

@@ -22,7 +22,7 @@ from ssdir.object_arrays import ObjectArrays
 from ssdir.object_table import COLUMNS, TRACK, VISIBLE, objects_schema
 from ssdir.outputs import atomic_file, claim
 from ssdir.storage import Location, is_uri
-from ssdir.store.columns import conform, is_scalar, json_values, numbers, plain
+from ssdir.store.columns import conform, is_scalar, json_rows, numbers, plain
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.metadata import identity_metadata, open_parquet
 from ssdir.store.skipped import read_skipped, skipped_metadata
@@ -233,9 +233,7 @@ class StoredObjects:
             elif suffix == ".csv":
                 pyarrow.csv.write_csv(whole, temporary)
             else:
-                values = zip(*(json_values(column) for column in whole.columns), strict=True)
-                rows = [dict(zip(whole.column_names, row, strict=True)) for row in values]
-                temporary.write_text(json_text(rows), encoding="utf-8")
+                temporary.write_text(json_text(json_rows(whole)), encoding="utf-8")
 
 
 def find_picture(image: str, *folders: str | Path, beside: str | Path | None = None) -> Location:

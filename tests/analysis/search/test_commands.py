@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -77,6 +80,24 @@ def test_an_object_of_the_index_is_not_its_own_neighbour(index: Path) -> None:
     assert answer["query"]["row"] == 2
     assert 2 not in [near["row"] for near in answer["nearest"]]
     assert len(answer["nearest"]) == 3
+
+
+def test_further_columns_are_printed_as_json_has_them(make_objects: MakeObjects, tmp_path: Path) -> None:
+    ok("index", path := make_objects(), "--out", tmp_path / "index")
+    table = pq.read_table(path)
+    further = {
+        "taken": pa.array([datetime(2026, 5, 4, 3)] * len(table)),
+        "size": pa.array([math.nan] * len(table)),
+        "z_wide": pa.array([7] * len(table)),
+        "parts": pa.array([[1]] * len(table)),
+    }
+    for name, column in further.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, path)
+    (answer,) = json.loads(ok("search", tmp_path / "index", f"{path}#0", "--json"))
+    expected = {"taken": "2026-05-04 03:00:00.000000", "size": None, "z_wide": 7}
+    assert {name: answer["query"].get(name) for name in further} == expected | {"parts": None}
+    assert not {"z_what", "z_where", "anchor_index", "parts"} & answer["query"].keys()
 
 
 def test_pictures_that_are_gone_leave_their_rows(make_objects: MakeObjects, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
 from ssdir.storage import Location, exists, is_file, is_folder, to_location
-from ssdir.store.columns import numbers
+from ssdir.store.columns import is_scalar, json_rows, numbers
 from ssdir.store.writer import checked_table
 
 
@@ -42,7 +42,10 @@ class SearchResult:
     neighbours: list[Neighbours]
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns, for each query, its columns as `query` and those of its neighbours as `nearest`."""
+        """Returns, for each query, its columns as `query` and those of its neighbours as `nearest`.
+
+        The values are those that JSON has, see `json_rows`; vectors, lists and bytes are left out.
+        """
         records = []
         for query, neighbours in zip(_records(self.queries), self.neighbours, strict=True):
             near = zip(
@@ -192,6 +195,5 @@ def encode_query(
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:
     """Returns the rows without embeddings and anchors."""
-    kept = [name for name in table.column_names if not name.startswith(("z_w", "anchor"))]
-    records: list[dict[str, Any]] = table.select(kept).to_pylist()
-    return records
+    kept = [field.name for field in table.schema if is_scalar(field.type) and field.name != "anchor_index"]
+    return json_rows(table.select(kept))
