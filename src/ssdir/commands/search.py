@@ -54,8 +54,10 @@ def search(
     """Search for the objects or tracks most similar to those of an image, to a track, or to one of the index."""
     if (query is None) == (row is None):
         raise InputError("give either an image or tracks to search by, or --row for a row of the index")
-    if row is not None and model is not None:
-        raise InputError("--row searches by an object of the index, without its model: leave out --model")
+    if row is not None and (model, score_threshold) != (None, None):
+        raise InputError(
+            "--row searches by an object of the index, without its model: leave out --model and --score-threshold"
+        )
     if image_grid is not None:
         claim(image_grid, force, (".png",))
     from ssdir.analysis.search import ObjectFilter, ObjectIndex

@@ -120,6 +120,14 @@ def test_what_cannot_be_searched_is_reported_in_one_sentence(
         "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
         "and the index don't go together": ("search", index, photos / "a.png", "--model", agnostic_model_dir),
         "leave out --model": ("search", index, "--row", 0, "--model", tiny_model_dir),
+        "leave out --model and --score-threshold": ("search", index, "--row", 0, "--score-threshold", 0.7),
+        "whose objects are encoded already": (
+            "search",
+            index,
+            tmp_path / "objects.parquet",
+            "--score-threshold",
+            0.7,
+        ),
         "make one with ssdir index": ("search", tmp_path / "photos", photos / "a.png"),
         "exclude each other": (
             "index",

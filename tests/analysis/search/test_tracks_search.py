@@ -173,6 +173,9 @@ def test_queries_by_files_are_checked(tracks: Path, tmp_path: Path, monkeypatch:
     plain = tmp_path / "plain.parquet"
     pq.write_table(pq.read_table(tracks).drop_columns(["track_id"]), plain)
     assert search_query(index, str(plain), k=1).names == [f"row {row}" for row in range(6)]
+    (tmp_path / "folder").mkdir()
+    plain.rename(tmp_path / "folder" / "of another tool.parquet")
+    assert search_query(index, str(tmp_path / "folder"), k=1).names == [f"row {row}" for row in range(6)]
     other = write_tracks(
         tmp_path / "o.parquet",
         np.eye(1, 4),
@@ -186,7 +189,7 @@ def test_queries_by_files_are_checked(tracks: Path, tmp_path: Path, monkeypatch:
     for query, problem in {
         f"{tracks}#track=5": "has no track 5: it has numbers 1 ... 9",
         f"{tracks}#6": "has rows 0 ... 5, not 6",
-        f"{plain}#track=1": "has no tracks: make a file that has with ssdir track",
+        f"{tmp_path}/folder#track=1": "has no tracks: make a file that has with ssdir track",
         f"{tmp_path}/photo.png#track=1": "photo.png' is not a file of tracks",
         f"{tmp_path}/none.parquet": "none.parquet' does not exist",
         str(other): "don't go together",

@@ -97,16 +97,22 @@ def search_query(
         where: filter of the objects to search; None for all.
         model: the present folder of the model that encodes an image, None if it is still where the index says; or
             the model that encoded a file, where the file no longer names it.
-        score_threshold: least score of the image's objects; None takes the model's.
+        score_threshold: least score of the image's objects; None takes the model's, and a file takes None.
         device: see `load_encoder`.
 
     Raises:
-        InputError: as `Query.parse`, `encode_query`, `load_identity`, `read_stored_query`, `ObjectIndex.nearest`.
+        InputError: if a file is searched by with a `score_threshold`; as `Query.parse`, `encode_query`,
+            `load_identity`, `read_stored_query`, `ObjectIndex.nearest`.
     """
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
     parsed = Query.parse(query)
     if is_stored(parsed.path):
+        if score_threshold is not None:
+            raise InputError(
+                f"--score-threshold chooses among detected objects: leave it out for '{parsed.path}', "
+                "whose objects are encoded already"
+            )
         identity = load_identity(model)
         queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number, identity)
     else:

@@ -11,7 +11,7 @@ from ssdir.errors import InputError
 from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.object_table import TRACK
-from ssdir.storage import Location, is_file, join
+from ssdir.storage import Location, is_folder, list_files
 from ssdir.store.folder import MANIFEST
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import stream_rows
@@ -22,7 +22,9 @@ MOST_QUERIES = 10_000
 
 def is_stored(path: Location) -> bool:
     """Returns whether a query names a file of objects, or a folder of its parts, rather than an image."""
-    return str(path).lower().endswith(".parquet") or is_file(join(path, MANIFEST))
+    if str(path).lower().endswith(".parquet"):
+        return True
+    return is_folder(path) and any(str(file).endswith((".parquet", MANIFEST)) for file in list_files(path))
 
 
 def read_stored_query(
