@@ -25,16 +25,20 @@ from command_line import run
 from object_folder import split_into_parts
 from ssdir.analysis.classifier import Classifier, cross_validate, fit_file, predict_file, read_labels
 from ssdir.analysis.clusters import cluster_embeddings, cluster_file
-from ssdir.analysis.outliers import knn_distances, outlier_scores
+from ssdir.analysis.outliers import SIDE, knn_distances, outlier_scores, reconstruction_errors
 from ssdir.analysis.output import AnalysisOutput
 from ssdir.device import seeded
 from ssdir.errors import InputError
+from ssdir.inference.predictor import Predictor
 from ssdir.models.detected.mixture import MixturePriorConfig
 from ssdir.models.io import load_model, save_model
+from ssdir.models.registry import build_model
 from ssdir.models.ssdir import SSDIR
 from ssdir.object_arrays import ObjectArrays
+from ssdir.ops.glimpses import crop_glimpses
 from ssdir.store.objects_file import read_info, read_objects
 from ssdir.store.writer import ObjectWriter
+from ssdir.training.recipe import read_recipe
 
 from .track_files import write_tracks
 
@@ -282,6 +286,22 @@ def test_outliers_have_reconstruction_errors(
         assert row["image"] == str(tmp_path / "a.png")
     scores = [row["outlier_score"] for row in printed]
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("preset", ["space-64", "slots-32"])
+def test_reconstruction_errors_are_over_the_background_that_a_model_infers(preset: str, tmp_path: Path) -> None:
+    with seeded(0):
+        predictor = Predictor(build_model(read_recipe(preset).model, ["object"]))
+    file, side = tmp_path / "a.png", predictor.image_size
+    image = np.full((side, side, 3), 128, dtype=np.uint8)
+    image[side // 4 : side // 2, side // 4 : side // 2] = (200, 30, 60)
+    Image.fromarray(image).save(file)
+    objects = predictor.encode(file, score_threshold=0)
+    assert len(objects)
+    squares = (predictor.reconstruct(file, objects).reconstructions - predictor.prepare(file)) ** 2
+    expected = crop_glimpses(squares, objects.boxes, objects.image_index, SIDE).mean(dim=(1, 2, 3))
+    errors = reconstruction_errors(predictor, objects, [file], np.array([[side, side]]))
+    np.testing.assert_allclose(errors, expected.numpy(), rtol=1e-4)
 
 
 def test_another_picture_of_the_same_name_is_not_measured(

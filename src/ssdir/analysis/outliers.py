@@ -141,6 +141,8 @@ def reconstruction_errors(
 ) -> NDArray[np.float64]:
     """Computes the mean squared error between image and reconstruction in each object's box: (M,).
 
+    A reconstruction is over the background, for models that infer one.
+
     Args:
         predictor: the model that encoded the objects.
         objects: the M stored objects.
@@ -160,7 +162,7 @@ def reconstruction_errors(
                 raise InputError(
                     f"'{images[number]}' has {now} pixels, but the image that was encoded had {before}"
                 )
-            squares = (predictor.decode(part).reconstructions - to_tensor(pixels)) ** 2
+            squares = (predictor.reconstruct(pixels, part).reconstructions - to_tensor(pixels)) ** 2
             crops = crop_glimpses(squares, part.boxes, torch.zeros(len(part), dtype=torch.int64), SIDE)
             errors.append(crops.mean(dim=(1, 2, 3)))
         on_progress(number + 1, len(images), "reconstructing")
