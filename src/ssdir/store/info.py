@@ -56,8 +56,8 @@ class StoreInfo:
 
     @property
     def around(self) -> Path:
-        """The folder that holds the file or folder, where its images may be too; of a URI, the current one."""
-        return self.path.parent if isinstance(self.path, Path) else Path()
+        """See `folder_around`."""
+        return folder_around(self.path)
 
     @cached_property
     def objects(self) -> int:
@@ -102,6 +102,11 @@ class StoreInfo:
         if self.images_seen is None:
             return {}
         return images_metadata(self.objects, self.images_seen, self.images_without_objects)
+
+
+def folder_around(location: Location) -> Path:
+    """Returns the folder that holds a file or folder, where its images may be too; of a URI, the current one."""
+    return location.parent if isinstance(location, Path) else Path()
 
 
 def read_info(path: str | Path, identity: Identity | None = None) -> StoreInfo:

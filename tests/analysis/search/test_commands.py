@@ -20,7 +20,8 @@ from PIL import Image
 
 import command_line
 from command_line import run
-from ssdir.analysis.search.query import Query
+from ssdir.analysis.search import ObjectIndex
+from ssdir.analysis.search.query import Query, search_query
 from ssdir.models.io import load_model, save_model
 from ssdir.storage import write_bytes
 
@@ -65,6 +66,32 @@ def test_objects_of_a_picture_find_themselves(index: Path, photos: Path, tmp_pat
     text = ok(*query)
     assert "a.png" in text
     assert "next: ssdir search" in text
+
+
+def test_the_crop_of_a_query_is_of_the_image_that_was_searched_by(
+    tiny_model_dir: Path, photos: Path, picture: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder where the index was made has another image of the same relative name."""
+    monkeypatch.chdir(tmp_path)
+    threshold = ("--score-threshold", 0.7)
+    ok("encode", tiny_model_dir, photos, "--out", "objects.parquet", *threshold)
+    ok("index", "objects.parquet", "--out", "index")
+    other = tmp_path / "other" / "photos" / "a.png"
+    other.parent.mkdir(parents=True)
+    Image.fromarray(np.ascontiguousarray(picture[::-1])).save(other)
+    monkeypatch.chdir(tmp_path / "other")
+    for name in ("photos/a.png", str(other)):
+        ok("search", "../index", name, *threshold, "--image-grid", f"{len(name)}.png")
+    first, second = (np.asarray(Image.open(each)) for each in Path().glob("*.png"))
+    np.testing.assert_array_equal(first, second)
+    (answer, *_) = json.loads(ok("search", "../index", "photos/a.png", *threshold, "--json"))
+    assert answer["query"]["image"] == str(other)
+    ok("encode", tiny_model_dir, other, "--out", "objects.parquet", *threshold)
+    table = pq.read_table("objects.parquet")
+    names = pa.array(["photos/a.png"] * len(table))
+    pq.write_table(table.set_column(0, table.schema.field("image"), names), "objects.parquet")
+    result = search_query(ObjectIndex.open("../index"), "objects.parquet")
+    assert Path(result.find_image("photos/a.png")).absolute() == other
 
 
 def test_an_image_may_be_in_object_storage(index: Path, photos: Path, s3_bucket: str) -> None:

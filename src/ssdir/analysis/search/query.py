@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,8 +21,10 @@ from ssdir.inference.engines import load_encoder, load_identity
 from ssdir.inference.files import encode_files
 from ssdir.outputs import atomic_file
 from ssdir.plots.image_grids import to_png
-from ssdir.storage import Location, exists, is_file, is_folder, to_location
+from ssdir.storage import Location, absolute, exists, is_file, is_folder, to_location
 from ssdir.store.columns import is_scalar, json_rows, numbers
+from ssdir.store.info import folder_around
+from ssdir.store.objects_file import find_picture
 from ssdir.store.writer import checked_table
 
 
@@ -34,12 +37,14 @@ class SearchResult:
         queries: a table with a row for each query object, with the columns of stored objects.
         names: name of each query: `#0`, `#1`, … in an image, `track 3` in a file, or its row in the index.
         neighbours: the nearest objects of each query.
+        find_image: returns the file of an image of the queries, which need not be where the index's images are.
     """
 
     index: ObjectIndex
     queries: pa.Table
     names: list[str]
     neighbours: list[Neighbours]
+    find_image: Callable[[str], Location]
 
     def records(self) -> list[dict[str, Any]]:
         """Returns, for each query, its columns as `query` and those of its neighbours as `nearest`.
@@ -63,7 +68,7 @@ class SearchResult:
         """
         rows = []
         for crop, neighbours in zip(
-            read_crops(self.queries, self.names, self.index.image_path), self.neighbours, strict=True
+            read_crops(self.queries, self.names, self.find_image), self.neighbours, strict=True
         ):
             near = zip(neighbours.similarity.tolist(), neighbours.rows.tolist(), strict=True)
             captions = [f"{similarity:.3f}  row {row}" for similarity, row in near]
@@ -76,7 +81,8 @@ def search_row(index: ObjectIndex, row: int, k: int = 5, where: ObjectFilter | N
     """Searches for the objects nearest to an object of the index, except itself; see `ObjectIndex.nearest`."""
     query = index.rows([row])
     neighbours = index.nearest(numbers(query["z_what"]), k + 1, where)
-    return SearchResult(index, query, [f"row {row}"], [each[each.rows != row][:k] for each in neighbours])
+    others = [each[each.rows != row][:k] for each in neighbours]
+    return SearchResult(index, query, [f"row {row}"], others, index.image_path)
 
 
 def search_query(
@@ -113,11 +119,15 @@ def search_query(
                 f"--score-threshold chooses among detected objects: leave it out for '{parsed.path}', "
                 "whose objects are encoded already"
             )
-        identity = load_identity(model)
+        identity, folder = load_identity(model), folder_around(parsed.path)
         queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number, identity)
+
+        def find_image(image: str) -> Location:
+            return find_picture(image, ".", folder, beside=folder)
     else:
         queries, names = encode_query(index.info, parsed, model, score_threshold, device)
-    return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where))
+        find_image = to_location
+    return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where), find_image)
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,8 @@ def encode_query(
     """Encodes the objects of an image by the model of an index.
 
     Returns:
-        The objects by falling score, with the columns of stored ones and their `number`, from 0; and their names.
+        The objects by falling score, with the columns of stored ones, the absolute path of the image among them,
+        and their `number`, from 0; and their names.
 
     Raises:
         InputError: if the image can't be read, it has no such object, or the model is gone or another.
@@ -188,7 +199,7 @@ def encode_query(
             f"the model of the index can't be loaded ({error}): say where it is with --model"
         ) from error
     check_comparable(encoder, f"'{model or info.model}'", info, "the index")
-    (batch,) = encode_files(encoder, [path], strict=True, score_threshold=score_threshold)
+    (batch,) = encode_files(encoder, [absolute(path)], strict=True, score_threshold=score_threshold)
     table = checked_table(batch.objects, batch.paths, batch.sizes, encoder.class_names, info.latent_dim)
     objects = table.sort_by([("score", "descending")])
     objects = objects.append_column("number", pa.array(range(len(objects)), pa.int64()))
