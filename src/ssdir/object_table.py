@@ -88,8 +88,19 @@ TRACK_COLUMNS = (
 
 TRACK, VISIBLE = (column.name for column in TRACK_COLUMNS)
 
+SPAN_COLUMNS = ("views", "first_frame", "last_frame")
+"""Columns that a row for a whole track has besides those of its clearest view, see `ssdir.analysis.tracks`, int64:
+number of views, first and last frame.
+"""
+
+ANALYSIS_COLUMNS = frozenset(
+    {"row", "cluster", "distance_to_center", "cluster_prob", "predicted", "probability"}
+    | {"outlier_score", "knn_distance", "reconstruction_error"}
+)
+"""Columns that `ssdir cluster`, `classify predict` and `outliers` add to objects, or replace."""
+
 COLUMNS = frozenset(column.name for column in OBJECT_COLUMNS)
-"""Their names."""
+"""Names of `OBJECT_COLUMNS`."""
 
 
 def objects_schema(latent_dim: int) -> pa.Schema:

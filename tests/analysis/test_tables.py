@@ -35,6 +35,7 @@ from ssdir.models.io import load_model, save_model
 from ssdir.models.registry import build_model
 from ssdir.models.ssdir import SSDIR
 from ssdir.object_arrays import ObjectArrays
+from ssdir.object_table import ANALYSIS_COLUMNS, COLUMNS
 from ssdir.ops.glimpses import crop_glimpses
 from ssdir.store.objects_file import read_info, read_objects
 from ssdir.store.writer import ObjectWriter
@@ -165,6 +166,7 @@ def test_fit_and_predict_from_a_few_labels(stored: Path, tmp_path: Path) -> None
     out, grid = tmp_path / "predicted.parquet", tmp_path / "predicted.png"
     ok("classify", "predict", tmp_path / "classifier.json", stored, "--out", out, "--image-grid", grid)
     table = pq.read_table(out)
+    assert {*table.column_names} <= COLUMNS | ANALYSIS_COLUMNS
     right = [a == b for a, b in zip(table["predicted"].to_pylist(), truth, strict=True)]
     assert np.mean(right) > 0.95
     assert table["row"].to_pylist() == list(range(COUNT))
@@ -231,6 +233,7 @@ def test_clusters_by_a_mixture_prior_are_those_of_the_model(
     ok("encode", tmp_path / "model", tmp_path / "a.png", "--out", objects, "--score-threshold", 0.7)
     counts = json.loads(ok("cluster", objects, "--mixture", "--out", out, "--json"))
     table = pq.read_table(out).to_pandas()
+    assert {*table.columns} <= COLUMNS | ANALYSIS_COLUMNS
     z_what = read_objects(objects)[0].z_what
     assert z_what is not None
     probs = model.eval().cluster_probs(z_what).double().numpy()
@@ -279,6 +282,7 @@ def test_outliers_have_reconstruction_errors(
     printed = json.loads(ok("outliers", objects, "--out", tmp_path / "again.csv", "--json"))
     with (tmp_path / "again.csv").open() as file:
         written = {int(row["row"]): row for row in csv.DictReader(file)}
+    assert written[0].keys() <= COLUMNS | ANALYSIS_COLUMNS
     for row in printed:
         assert row["reconstruction_error"] == pytest.approx(
             float(written[row["row"]]["reconstruction_error"]), rel=1e-4
@@ -474,7 +478,7 @@ def test_rows_that_pandas_selected_go_through_every_command(stored: Path, tmp_pa
     assert sum(counts.values()) == len(kept)
     # What a command has written keeps the model, too, and no numbers of rows of pandas.
     again = pq.read_table(tmp_path / "c.parquet")
-    assert not [name for name in again.column_names if "index_level" in name]
+    assert {*again.column_names} <= COLUMNS | ANALYSIS_COLUMNS
     assert again["class"].to_pylist() == kept["class"].tolist()
     ok("outliers", tmp_path / "c.parquet", "--out", tmp_path / "o.csv", "--embeddings-only")
     ok("index", tmp_path / "c.parquet", "--out", tmp_path / "index")

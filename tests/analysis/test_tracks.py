@@ -14,7 +14,7 @@ import pytest
 import ssdir.analysis.tracks as tracks_module
 from ssdir.analysis.tracks import read_entries, track_entries, track_spans
 from ssdir.errors import InputError, InputWarning
-from ssdir.object_table import TRACK
+from ssdir.object_table import SPAN_COLUMNS, TRACK
 from ssdir.store.info import read_info
 from ssdir.store.join import join_parts
 from ssdir.store.objects_file import StoredObjects, read_stored
@@ -158,6 +158,20 @@ def changed(tracks: Path, column: str, values: list[object]) -> Path:
     new = pa.array([values[row % len(values)] for row in range(len(table))])
     pq.write_table(table.set_column(table.schema.get_field_index(column), column, new), path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [(SPAN_COLUMNS[:1], ["left"]), (SPAN_COLUMNS[:1], [5]), (SPAN_COLUMNS, ["left"]), (SPAN_COLUMNS, [5, None])],
+)
+def test_columns_of_other_tools_are_no_numbers_of_views(
+    tracks: Path, names: tuple[str, ...], values: list[object]
+) -> None:
+    expected, table = track_spans(read_info(tracks)).views.tolist(), pq.read_table(tracks)
+    for name in names:
+        table = table.append_column(name, pa.array([values[row % len(values)] for row in range(len(table))]))
+    pq.write_table(table, tracks)
+    assert track_spans(read_info(tracks)).views.tolist() == expected
 
 
 def test_objects_without_a_track_are_counted(tracks: Path) -> None:

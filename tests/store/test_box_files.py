@@ -196,9 +196,10 @@ def test_boxes_by_their_centre(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert read_boxes(write_csv(tmp_path, [row])).boxes.tolist() == [[10, 20, 40, 60]]
 
 
-def test_columns_that_are_also_ours_are_renamed(tmp_path: Path) -> None:
-    table = read_boxes(write_csv(tmp_path, track_id="z_depth"))
-    assert table.given.column_names == ["box_row", "given_z_depth"]
+@pytest.mark.parametrize("name", ["z_depth", "row", "cluster", "views"])
+def test_columns_that_are_also_ours_are_renamed(tmp_path: Path, name: str) -> None:
+    table = read_boxes(write_csv(tmp_path, track_id=name))
+    assert table.given.column_names == ["box_row", f"given_{name}"]
 
 
 def test_lists_of_other_tools_are_left_out(tmp_path: Path) -> None:

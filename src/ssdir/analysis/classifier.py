@@ -17,7 +17,7 @@ from scipy.special import softmax  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ssdir.analysis.output import AnalysisOutput
-from ssdir.analysis.tracks import SPAN_COLUMNS, read_entries
+from ssdir.analysis.tracks import read_entries
 from ssdir.config import Record, parse
 from ssdir.documents import json_text, read_json, read_text
 from ssdir.errors import InputError, nearest
@@ -25,7 +25,7 @@ from ssdir.evaluation.probing import fit_linear
 from ssdir.formatting import quote
 from ssdir.identity import Fingerprint, check_comparable
 from ssdir.inference.engines import load_identity
-from ssdir.object_table import TRACK
+from ssdir.object_table import SPAN_COLUMNS, TRACK
 from ssdir.outputs import atomic_file, claim
 from ssdir.store.columns import numbers
 from ssdir.store.objects_file import StoredObjects

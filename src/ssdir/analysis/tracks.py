@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
 from ssdir.identity import Identity
-from ssdir.object_table import TRACK, to_array
+from ssdir.object_table import SPAN_COLUMNS, TRACK, to_array
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import StoredObjects, read_stored, rows_schema, stream_rows
@@ -32,8 +32,6 @@ from ssdir.store.writer import ROW_GROUP
 
 CLEAR_SHARE = 0.5
 """Least weight of a clear view, as a share of the largest weight of its track."""
-SPAN_COLUMNS = ("views", "first_frame", "last_frame")
-"""Columns that an entry has besides those of its clearest view, int64: number of views, first and last frame."""
 
 _BYTES_AT_ONCE = 1 << 26
 """Memory for sums of embeddings: of more tracks, the file is read once for each group of tracks."""
@@ -101,8 +99,7 @@ def track_spans(info: StoreInfo) -> TrackSpans:
         order = np.lexsort((frames, ids))
         repeats = (np.diff(ids[order]) == 0) & (np.diff(frames[order]) == 0)
         _check_single_views(ids[order][1:][repeats], info)
-        usual = zip(SPAN_COLUMNS, (1, frames, frames), strict=True)
-        spans = TrackSpans(ids, weights, rows, *(_span(batch, name, value) for name, value in usual))
+        spans = TrackSpans(ids, weights, rows, *_spans_of_rows(batch, frames))
         pending.append(spans[ids > 0])
         without += int((ids < 1).sum())
         first += len(batch)
@@ -228,7 +225,9 @@ def _weights(batch: pa.RecordBatch, info: StoreInfo, first: int) -> NDArray[np.f
     return np.asarray(numbers(batch.column("score")) * visible_shares(batch, info.path, first), dtype=np.float32)
 
 
-def _span(batch: pa.RecordBatch, name: str, usual: Any) -> NDArray[np.int64]:
-    """Returns a column of `SPAN_COLUMNS`, which a file has whose rows are tracks already."""
-    given = numbers(batch.column(name)) if name in batch.schema.names else usual
-    return np.broadcast_to(np.asarray(given, dtype=np.int64), len(batch))
+def _spans_of_rows(batch: pa.RecordBatch, frames: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Returns `SPAN_COLUMNS` of each row: where they are in the file, its rows are tracks already, else views."""
+    given = [batch.column(name) for name in SPAN_COLUMNS if name in batch.schema.names]
+    if len(given) == len(SPAN_COLUMNS) and all(each.type == pa.int64() and not each.null_count for each in given):
+        return [numbers(each) for each in given]
+    return [np.ones_like(frames), frames, frames]

@@ -16,7 +16,7 @@ from ssdir.data.readers.coco.file import read_coco_boxes
 from ssdir.errors import InputError
 from ssdir.formatting import first_line, quote
 from ssdir.object_arrays import BoxUnit
-from ssdir.object_table import COLUMNS
+from ssdir.object_table import ANALYSIS_COLUMNS, COLUMNS, SPAN_COLUMNS
 from ssdir.store.box_columns import CLASS, CLASS_OF_NUMBER, IMAGE, XYXY, BoxColumns, normal_name
 from ssdir.store.info import read_info
 from ssdir.store.metadata import METADATA_KEY, open_parquet
@@ -208,10 +208,10 @@ def _checked(scores: NDArray[np.float64], source: Path) -> NDArray[np.float32]:
 
 
 def _renamed(given: Mapping[str, Any], count: int) -> pa.Table:
-    """Names the further columns of the boxes: those with a name of ssdir's own columns are called `given_…`."""
+    """Names the further columns of the boxes: those with a name of a column that ssdir writes become `given_…`."""
     kept: dict[str, Any] = {BOX_ROW: pa.array(np.arange(count))}
     for name, column in given.items():
-        kept[free_name(name, COLUMNS | kept.keys())] = column
+        kept[free_name(name, COLUMNS | {*SPAN_COLUMNS} | ANALYSIS_COLUMNS | kept.keys())] = column
     return pa.table(kept)
 
 

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.search.keys import KEY, RealPaths, object_keys
-from ssdir.analysis.tracks import SPAN_COLUMNS, track_entries, track_spans
+from ssdir.analysis.tracks import track_entries, track_spans
 from ssdir.console import Advance
 from ssdir.errors import InputError
-from ssdir.object_table import BOX_COLUMNS, TRACK
+from ssdir.object_table import BOX_COLUMNS, SPAN_COLUMNS, TRACK
 from ssdir.storage import absolute, to_location
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo
