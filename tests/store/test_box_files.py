@@ -202,6 +202,17 @@ def test_columns_that_are_also_ours_are_renamed(tmp_path: Path, name: str) -> No
     assert table.given.column_names == ["box_row", f"given_{name}"]
 
 
+def test_spaces_after_commas_are_no_part_of_names_and_values(tmp_path: Path) -> None:
+    expected, path = read_boxes(write_csv(tmp_path)), tmp_path / "boxes.csv"
+    path.write_text(path.read_text().replace(",", ", "))
+    table = read_boxes(path)
+    assert (table.images, table.class_names) == (expected.images, expected.class_names)
+    assert table.given.equals(expected.given)
+    path.write_text(path.read_text().replace("x1", " score", 1))
+    with pytest.raises(InputError, match="has two columns 'score'"):
+        read_boxes(path)
+
+
 def test_lists_of_other_tools_are_left_out(tmp_path: Path) -> None:
     pq.write_table(
         pa.Table.from_pylist([{**row, "embedding": [1.0, 2.0]} for row in ROWS]), tmp_path / "b.parquet"

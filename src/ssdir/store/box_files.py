@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
@@ -104,9 +105,12 @@ def _read_csv(path: Path) -> pa.Table:
         # Names such as 000123 are not numbers.
         as_text = [name for name in names if normal_name(name) in (*IMAGE, *CLASS, CLASS_OF_NUMBER)]
         options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(as_text, pa.string()))
-        return pyarrow.csv.read_csv(path, convert_options=options)
+        table = pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"boxes '{path}' is not a CSV table ({first_line(error)})") from None
+    # A space after a comma is no part of a name, and would make another class or image of it.
+    columns = [pc.utf8_trim_whitespace(each) if pa.types.is_string(each.type) else each for each in table.columns]
+    return pa.Table.from_arrays(columns, [name.strip() for name in table.column_names])
 
 
 def _read_parquet(path: Path) -> pa.Table:
