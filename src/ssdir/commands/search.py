@@ -45,7 +45,7 @@ def search(
         float | None, typer.Option(min=0, max=1, help="Minimum score of the objects detected in IMAGE.")
     ] = None,
     image_grid: Annotated[
-        Path | None, typer.Option(help="PNG to write: each object beside the nearest ones.")
+        Path | None, typer.Option(help="PNG to write: each object beside the nearest ones, at most 12 x 10.")
     ] = None,
     as_json: AsJson = False,
     force: Force = False,

@@ -22,6 +22,7 @@ import command_line
 from command_line import run
 from ssdir.analysis.search import ObjectIndex
 from ssdir.analysis.search.query import Query, search_query
+from ssdir.errors import InputWarning
 from ssdir.models.io import load_model, save_model
 from ssdir.storage import write_bytes
 
@@ -134,6 +135,15 @@ def test_pictures_that_are_gone_leave_their_rows(make_objects: MakeObjects, tmp_
     ok("search", tmp_path / "index", "--row", 0, "--image-grid", tmp_path / "grid.png")
     grey = (np.asarray(Image.open(tmp_path / "grid.png")) == 224).all(axis=2)
     assert grey.mean() > 0.5
+
+
+def test_an_image_grid_has_a_limit(make_objects: MakeObjects, tmp_path: Path) -> None:
+    objects, grid = make_objects(), tmp_path / "grid.png"
+    result = search_query(ObjectIndex.create(tmp_path / "index", [objects]), str(objects), k=12)
+    with pytest.warns(InputWarning, match="grid.png' shows the first 12 of 60 queries and 10 of 12 neighbours"):
+        result.write_image_grid(grid)
+    assert Image.open(grid).width == 11 * 126
+    assert Image.open(grid).height < 12 * 150
 
 
 def test_what_cannot_be_searched_is_reported_in_one_sentence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, Self
 import pyarrow as pa
 
 from ssdir.analysis.crops import crop_grid, read_crops
+from ssdir.analysis.output import COLUMNS, ROWS
 from ssdir.analysis.search.filters import ObjectFilter
 from ssdir.analysis.search.header import IndexInfo
 from ssdir.analysis.search.index import Neighbours, ObjectIndex
 from ssdir.analysis.search.stored_query import is_stored, read_stored_query
 from ssdir.data.frame_names import file_of
-from ssdir.errors import InputError
+from ssdir.errors import InputError, InputWarning
 from ssdir.identity import check_comparable
 from ssdir.inference.engines import load_encoder, load_identity
 from ssdir.inference.files import encode_files
@@ -63,13 +65,21 @@ class SearchResult:
     def write_image_grid(self, path: Path, force: bool = False) -> None:
         """Writes a PNG file with a row for each query: its crop and those of its neighbours.
 
+        It shows at most `ROWS` queries and `COLUMNS` neighbours of each; an `InputWarning` says what is left out.
+
         Raises:
             InputError: as `atomic_file`.
         """
-        rows = []
-        for crop, neighbours in zip(
-            read_crops(self.queries, self.names, self.find_image), self.neighbours, strict=True
-        ):
+        totals = (
+            ("queries", ROWS, len(self.names)),
+            ("neighbours", COLUMNS, max(map(len, self.neighbours), default=0)),
+        )
+        cut = [f"{most} of {total:,} {what}" for what, most, total in totals if total > most]
+        if cut:
+            warnings.warn(InputWarning(f"'{path}' shows the first {' and '.join(cut)}"), stacklevel=2)
+        rows, shown = [], [each[:COLUMNS] for each in self.neighbours[:ROWS]]
+        crops = read_crops(self.queries.slice(0, ROWS), self.names[:ROWS], self.find_image)
+        for crop, neighbours in zip(crops, shown, strict=True):
             near = zip(neighbours.similarity.tolist(), neighbours.rows.tolist(), strict=True)
             captions = [f"{similarity:.3f}  row {row}" for similarity, row in near]
             rows.append([crop, *read_crops(neighbours.table, captions, self.index.image_path, group=1)])
