@@ -151,8 +151,8 @@ def test_what_cannot_be_searched_is_reported_in_one_sentence(
 ) -> None:
     cases = {
         "give either an image": ("search", index),
-        "does not exist": ("search", index, tmp_path / "none.png"),
-        "is a folder: give one picture": ("search", index, photos),
+        f"image '{tmp_path / 'none.png'}' does not exist": ("search", index, tmp_path / "none.png"),
+        "is a folder: give one image": ("search", index, photos),
         "there is no #99": ("search", index, f"{photos / 'a.png'}#99", "--score-threshold", 0.7),
         "no class 'dgo'; did you mean 'dog'?": ("search", index, "--row", 0, "--class", "dgo"),
         "and the index don't go together": ("search", index, photos / "a.png", "--model", agnostic_model_dir),

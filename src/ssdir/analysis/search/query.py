@@ -200,8 +200,8 @@ def encode_query(
     """
     path, number = query.path, query.number
     if not is_file(file_of(path)):
-        problem = "is a folder: give one picture of it" if is_folder(path) else "does not exist"
-        raise InputError(f"picture '{path}' {problem}")
+        problem = "is a folder: give one image of it" if is_folder(path) else "does not exist"
+        raise InputError(f"image '{path}' {problem}")
     try:
         encoder = load_encoder(model or info.model, None, device)
     except InputError as error:
