@@ -12,8 +12,11 @@ from ssdir.data.readers.registry import open_dataset
 from ssdir.data.scatter.clip_writer import write_moving
 from ssdir.data.scatter.moving import MovingConfig
 from ssdir.errors import InputError
+from ssdir.models.backbones.timm_net import TimmConfig
+from ssdir.models.detected.encoders import AlignedEncoderConfig
 from ssdir.models.detected.memory import MemoryConfig
 from ssdir.models.io import load_model, save_model
+from ssdir.models.registry import build_model, without_pretrained
 from ssdir.models.ssdir import SSDIR
 from ssdir.objects import Objects
 from ssdir.training.adoption import check_start
@@ -121,6 +124,21 @@ def test_the_frame_model_may_be_of_other_data(
     adopted = parts(tmp_path / "run")[1].state_dict()
     for name, weights in frame_model.state_dict().items():
         torch.testing.assert_close(adopted[name], weights)
+
+
+def test_adopted_parts_need_no_pretrained_weights(video_recipe: Recipe, clips: Path, tmp_path: Path) -> None:
+    ssd, nowhere = video_recipe.model.ssd, str(tmp_path / "nowhere.safetensors")
+    backbone = TimmConfig(name="test_efficientnet", weights=nowhere, num_levels=2, top_down=16, neck_depth=1)
+    encoder = AlignedEncoderConfig(
+        latent_dim=8, features="pretrained", samples=4, hidden_channels=16, mlp_channels=32
+    )
+    parts = {"ssd": ssd.model_copy(update={"backbone": backbone}), "encoder": encoder}
+    recipe = video_recipe.model_copy(update={"model": video_recipe.model.model_copy(update=parts)})
+    frame_model = build_model(without_pretrained(recipe.frame_model), ["object"])
+    save_model(frame_model, tmp_path / "model")
+    train(changed(recipe, "memory", epochs=1), clips, tmp_path / "run", start=tmp_path / "model")
+    adopted = load_model(tmp_path / "run").state_dict()
+    assert all(torch.equal(adopted[name], weights) for name, weights in frame_model.state_dict().items())
 
 
 def test_other_parts_are_refused(video_recipe: Recipe, video_run: Path, clips: Path, tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def _train_memory(run: Run, fabric: Fabric) -> None:
     with run.session.watching("tracking the objects of the clips by the frozen model") as progress:
         tracked = {split: track_clips(frame_model, dataset, progress) for split, dataset in run.splits.items()}
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe.model, run.class_names, frame_model.detector)
+    model = build_model(without_pretrained(recipe.model), run.class_names, frame_model.detector)
     assert isinstance(model, SSDIR)
     assert model.memory is not None
     model.load_state_dict(frame_model.state_dict(), strict=False)
