@@ -31,7 +31,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
         there = "cuda:0" if count == 1 else f"cuda:0 ... cuda:{count - 1}"
         raise InputError(f"device '{device}' is not available: this machine has {there}")
-    return chosen
+    return torch.device("cpu") if chosen.type == "cpu" else chosen  # There is one, whatever its number.
 
 
 def _absence(kind: str) -> str:

@@ -236,7 +236,7 @@ def test_threshold_out_of_range(predictor: Predictor, picture: Picture, threshol
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device() == torch.device("cpu")
+    assert choose_device() == choose_device("cpu:0") == torch.device("cpu")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
     with pytest.raises(InputError, match=r"'cuda' is not available: this torch was built for CPUs, so install"):
