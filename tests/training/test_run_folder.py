@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ def test_the_folder_is_free_again_after_a_failure(recipe: Recipe, scattered: Pat
         train(recipe, scattered, out, stage="detector", session=Session(deadline=0.0))
     with FileLock(out / LOCK, timeout=0):
         pass
+
+
+def test_a_stage_that_stops_leaves_no_thread(recipe: Recipe, scattered: Path, tmp_path: Path) -> None:
+    before = threading.active_count()
+    for _ in range(2):
+        with pytest.raises(OutOfTime, match="epochs"):
+            train(recipe, scattered, tmp_path / "run", resume=True, session=Session(deadline=0.0))
+    assert threading.active_count() == before
 
 
 def no_space(*args: Any, **options: Any) -> None:

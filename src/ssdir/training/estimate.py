@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -280,19 +281,19 @@ class _Measurement:
         sizes = self.sizes[name]
         endless = config.model_copy(update={"epochs": 10**6})  # The schedule of the learning rate needs an end.
         stage = Stage(model, train, val, self.recipe, endless, self.folder / name, selection)
-        loop = StageLoop(self.fabric, stage, Session(progress=lambda *_: None))
-        with loop.graphs():
-            step = _step_seconds(loop)
-            validation = _seconds(loop.validate)
-            if selection is not None and isinstance(model, SSD):
-                detector, batches = model, loop.val_loader
-                measuring = _seconds(lambda: selection.measure(detector, batches))
-                validation += measuring / measuring_interval(sizes["val"], sizes["train"])
-            saving = _seconds(loop.save)
-            if loop.log is not None and isinstance(model, GenerativeModel):
-                log, shown = loop.log, self.parts["val"]
-                saving += _seconds(lambda: log.add_samples(0, 0, model, shown))
-        loop.finish()
+        with closing(StageLoop(self.fabric, stage, Session(progress=lambda *_: None))) as loop:
+            with loop.graphs():
+                step = _step_seconds(loop)
+                validation = _seconds(loop.validate)
+                if selection is not None and isinstance(model, SSD):
+                    detector, batches = model, loop.val_loader
+                    measuring = _seconds(lambda: selection.measure(detector, batches))
+                    validation += measuring / measuring_interval(sizes["val"], sizes["train"])
+                saving = _seconds(loop.save)
+                if loop.log is not None and isinstance(model, GenerativeModel):
+                    log, shown = loop.log, self.parts["val"]
+                    saving += _seconds(lambda: log.add_samples(0, 0, model, shown))
+            loop.finish()
         steps = math.ceil(sizes["train"] / config.batch_size)
         return StageTime(0.0, steps * step + validation * sizes["val"] / len(val) + saving)
 

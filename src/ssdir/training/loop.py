@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def fit_stage(fabric: Fabric, stage: Stage, session: Session) -> None:
         InputError: if the checkpoint to go on from is damaged, or of another run; if the disk is full.
         OutOfTime: if the session's deadline came before the stage's last epoch.
     """
-    with shared_batch_norm(stage.model) if fabric.world_size > 1 else nullcontext():
-        loop = StageLoop(fabric, stage, session)
+    batch_norm = shared_batch_norm(stage.model) if fabric.world_size > 1 else nullcontext()
+    with batch_norm, closing(StageLoop(fabric, stage, session)) as loop:
         loop.resume()
         with loop.graphs(), session.watching(stage.folder.name) as advance:
             while not loop.is_done and not loop.is_out_of_time:
@@ -352,7 +352,6 @@ class StageLoop:
         if self.stage.selection is not None:
             self.stage.selection.restore(self.stage.model)
         if self.log is not None:
-            self.log.close()
             self.write_summary(ended=True)
             if self.skipped_steps or self.empty_batches:
                 warn(
@@ -363,6 +362,11 @@ class StageLoop:
         if self.fabric.device.type == "cuda":  # The next stage asks how much memory is free.
             gc.collect()
             torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Ends the writing of events, which has a thread, whether the stage has ended or not."""
+        if self.log is not None:
+            self.log.close()
 
     def write_summary(self, *, ended: bool) -> None:
         """Writes the time so far, and what was counted."""
