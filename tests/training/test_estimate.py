@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ssdir.data.transforms import AugmentConfig
+from ssdir.models.backbones.conv import ConvConfig
 from ssdir.models.pooled_features import PooledFeaturesConfig
 from ssdir.models.ssdir import SSDIRConfig
 from ssdir.training import estimate
@@ -17,7 +18,7 @@ from ssdir.training.fit import train
 from ssdir.training.loop import StageLoop
 from ssdir.training.recipe import Recipe
 
-from .common import changed
+from .common import changed, with_detector
 
 
 def test_seconds_follow_from_epochs(recipe: Recipe) -> None:
@@ -86,6 +87,30 @@ def test_a_real_training_takes_as_long(
     real = time.perf_counter() - began
     after = estimate_training(recipe, scattered).seconds(recipe)
     assert min(before, after) / 2.5 < real < 2.5 * max(before, after)
+
+
+def test_batches_that_suit_the_whole_data_suit_the_part_that_is_measured(recipe: Recipe, scattered: Path) -> None:
+    """Of 64 images, 57 are measured, in batches of 19 and of 8: the last one of 8 would have a single image."""
+    coarse = ConvConfig(channels=(8, 8, 8, 8, 8, 8), num_levels=2, top_down=16)  # The last map is 1×1.
+    uneven = changed(with_detector(recipe, backbone=coarse), "representation", batch_size=19)
+    uneven = changed(uneven, "detector", batch_size=8)
+    assert estimate_training(uneven, scattered).stages["detector"].epoch > 0
+
+
+def test_an_estimate_that_fails_ends_no_training(
+    recipe: Recipe,
+    scattered: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(estimate, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(estimate, "_read_parts", full)
+    train(changed(recipe, "detector", epochs=1), scattered, tmp_path / "run", stage="detector")
+    assert "the time of the training could not be estimated: no space left" in capfd.readouterr().err
 
 
 def test_models_without_epochs_or_detector_are_estimated(recipe: Recipe, scattered: Path) -> None:

@@ -174,10 +174,14 @@ def estimate_stages(
 
 def _read_parts(recipe: Recipe, whole: Mapping[str, ObjectDataset]) -> tuple[dict[str, ObjectDataset], float]:
     """Reads as many random images of each split as are needed; returns the seconds for all, too."""
-    most = max(getattr(recipe, stage).batch_size for stage in recipe.stages if stage != "memory")
+    sizes = [getattr(recipe, stage).batch_size for stage in recipe.stages if stage != "memory"]
+    most = max(sizes)
     parts, seconds = {}, 0.0
     for split, count in (("train", _LEAST_STEPS * most), ("val", most)):
         table, total = whole[split].table, len(whole[split])
+        count = min(count, total)
+        while count > 1 and any(count % size == 1 for size in sizes):  # Batch norm can't normalise a single image.
+            count -= 1
         chosen = np.sort(np.random.default_rng(recipe.seed).permutation(total)[:count])
         began = time.perf_counter()
         part = table.subset(np.arange(len(table.image)), chosen)

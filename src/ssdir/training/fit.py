@@ -270,8 +270,12 @@ def _print_estimate(run: Run, stages: Sequence[str]) -> None:
     """Prints how long the training will take, if that is worth a few steps of each stage and one device trains."""
     recipe, train_split = run.recipe, run.splits["train"]
     if run.session.progress is None and is_worth_estimating(recipe, train_split, stages):
-        time = estimate_stages(recipe, run.splits, stages, run.session.device)
-        run.session.note(time.sentence(recipe))
+        try:
+            time = estimate_stages(recipe, run.splits, stages, run.session.device)
+        except (InputError, OSError) as error:  # Such as no space for temporary files, which training needs not.
+            run.session.note(f"the time of the training could not be estimated: {error}")
+        else:
+            run.session.note(time.sentence(recipe))
 
 
 def _train_detector(run: Run, fabric: Fabric) -> None:
