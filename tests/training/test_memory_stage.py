@@ -25,6 +25,7 @@ from ssdir.training.fit import train
 from ssdir.training.loading import Batch, ClipBatch, collate_clips
 from ssdir.training.loop import StageLoop
 from ssdir.training.recipe import Recipe, StageConfig, read_recipe
+from ssdir.training.run_folder import RunData
 from ssdir.training.tracks import track_clips, views_of
 
 from .common import SIZE, changed, rows_of
@@ -155,10 +156,10 @@ def test_other_parts_are_refused(video_recipe: Recipe, video_run: Path, clips: P
 
 def test_a_model_whose_backbone_was_pretrained_can_be_adopted(tmp_path: Path) -> None:
     recipe = read_recipe("photos", ["model.memory={}", "model.ssd.backbone.weights=hub"])
-    check_start("photos", recipe, ["object"], "", tmp_path / "run")
+    check_start("photos", recipe, ["object"], RunData(fingerprint=""), tmp_path / "run")
     wide = read_recipe("photos", ["model.memory={}", "model.ssd.backbone.top_down=64"])
     with pytest.raises(InputError, match=r"model\.ssd\.backbone\.top_down is 96 there, and 64 in the recipe"):
-        check_start("photos", wide, ["object"], "", tmp_path / "run")
+        check_start("photos", wide, ["object"], RunData(fingerprint=""), tmp_path / "run")
 
 
 def test_a_memory_needs_clips(

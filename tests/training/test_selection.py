@@ -200,6 +200,27 @@ def test_epochs_can_be_compared_only_on_objects(recipe: Recipe, scattered: Path,
     train(short, data, tmp_path / "other", stage="detector")  # As before, where nothing is compared.
 
 
+def test_epochs_measured_on_other_data_are_not_compared(
+    recipe: Recipe, scattered: Path, deserted: Path, tmp_path: Path
+) -> None:
+    """Only the split to validate on has changed; it counts for a run, and for a detector whose epoch it chose."""
+    data = tmp_path / "data"
+    shutil.copytree(scattered, data)
+    measuring, last = (changed(recipe, "detector", epochs=1, keep=keep) for keep in ("best", "last"))
+    for name, each in (("best", measuring), ("last", last)):
+        train(each, data, tmp_path / name, stage="detector")
+    annotations = Path("annotations") / "instances_val.json"
+    shutil.copyfile(deserted / annotations, data / annotations)
+    with pytest.raises(InputError, match="was started on other data"):
+        train(measuring, data, tmp_path / "best", stage="detector", resume=True)
+    with pytest.raises(InputError, match="has a detector of other data"):
+        train(measuring, data, tmp_path / "other", stage="detector", start=tmp_path / "best")
+    train(last, data, tmp_path / "other", stage="detector", start=tmp_path / "last")
+    content = json.loads((tmp_path / "best" / "data.json").read_text())
+    (tmp_path / "best" / "data.json").write_text(json.dumps({"fingerprint": content["fingerprint"]}))
+    train(measuring, data, tmp_path / "best", stage="detector", resume=True)  # As far as it is recorded.
+
+
 def test_recipes_configure_which_epoch_is_kept() -> None:
     assert read_recipe("tiny", ["detector.keep=best", "detector.patience=3"]).detector.measures_epochs
     assert not read_recipe("tiny").detector.measures_epochs

@@ -14,7 +14,7 @@ from ssdir.models.io import load_model, save_model
 from ssdir.models.registry import build_model, without_pretrained
 from ssdir.models.ssdir import SSDIR
 from ssdir.training.recipe import Recipe
-from ssdir.training.run_folder import SUMMARY_FILE, has_ended, read_fingerprint, read_run_recipe, write_summary
+from ssdir.training.run_folder import SUMMARY_FILE, RunData, has_ended, read_data, read_run_recipe, write_summary
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
 """Settings of a trained detector that select what it returns; its loss does not depend on them."""
@@ -53,7 +53,7 @@ def adopted_stages(start: str | Path, recipe: Recipe) -> tuple[str, ...]:
     return recipe.stages[: 2 if "memory" in recipe.stages and has_more else 1]
 
 
-def check_start(start: str | Path, recipe: Recipe, class_names: Sequence[str], data_hash: str, out: Path) -> None:
+def check_start(start: str | Path, recipe: Recipe, class_names: Sequence[str], data: RunData, out: Path) -> None:
     """Checks that a run or model has what another run can adopt.
 
     A recipe with a memory adopts all else, of a model that may have been trained on other data: single images.
@@ -63,7 +63,7 @@ def check_start(start: str | Path, recipe: Recipe, class_names: Sequence[str], d
         start: folder of a run; or, for all of a model, anything that `load_model` takes.
         recipe: of the run to be.
         class_names: of its training data.
-        data_hash: the fingerprint of its training data.
+        data: its fingerprints.
         out: its folder, which may not be there.
 
     Raises:
@@ -75,7 +75,7 @@ def check_start(start: str | Path, recipe: Recipe, class_names: Sequence[str], d
     if "representation" in adopted_stages(start, recipe):
         _check_frame_model(start, recipe, class_names)
     else:
-        check_detector(Path(start), recipe, data_hash, out)
+        check_detector(Path(start), recipe, data, out)
 
 
 def adopt(start: str | Path, recipe: Recipe, class_names: list[str], out: Path) -> None:
@@ -130,13 +130,13 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None:
+def check_detector(run: Path, recipe: Recipe, data: RunData, out: Path) -> None:
     """Checks that a run has a detector that another one can adopt.
 
     Args:
         run: folder of a run whose detector is trained.
         recipe: of the run to be.
-        data_hash: the fingerprint of its training data.
+        data: its fingerprints; the split to validate on counts where epochs are measured on it.
         out: its folder, which may not be there.
 
     Raises:
@@ -146,7 +146,8 @@ def check_detector(run: Path, recipe: Recipe, data_hash: str, out: Path) -> None
         raise InputError(f"'{run}' has no trained detector: train its stage detector first")
     if detector_settings(read_run_recipe(run)) != detector_settings(recipe):
         raise InputError(f"'{run}' has a detector of another recipe than '{out}' asks for: train one for it")
-    if read_fingerprint(run) != data_hash:
+    stored = read_data(run)
+    if stored is None or not stored.is_same(data, with_val=recipe.detector.measures_epochs):
         raise InputError(f"'{run}' has a detector of other data than those of '{out}': train one for it")
 
 

@@ -35,7 +35,7 @@ from ssdir.training.devices import flushed_denormals, make_fabric
 from ssdir.training.loading import CachedDataset, Split, TrackedClips
 from ssdir.training.loop import Stage, StageLoop
 from ssdir.training.recipe import Recipe, StageConfig
-from ssdir.training.run_folder import prepare_folder
+from ssdir.training.run_folder import RunData, prepare_folder
 from ssdir.training.selection import BestEpoch, measuring_interval
 from ssdir.training.session import Session
 from ssdir.training.tracks import FRAMES
@@ -165,7 +165,7 @@ def estimate_stages(
         fabric = make_fabric(recipe, device)
         fabric.launch()
         parts, reading = _read_parts(recipe, splits)
-        prepare_folder(recipe, fingerprint(parts["train"]), Path(folder), resume=False)
+        prepare_folder(recipe, RunData(fingerprint=fingerprint(parts["train"])), Path(folder), resume=False)
         frames = sum(map(len, splits.values()))
         measured = _Measurement(fabric, recipe, parts, sizes, frames, Path(folder))
         times = {stage: measured.stage(stage) for stage in stages}

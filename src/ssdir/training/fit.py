@@ -34,7 +34,15 @@ from ssdir.training.loop import Stage, fit_stage
 from ssdir.training.pooling import fit_components, fit_pooled_stages
 from ssdir.training.processes import agree, find_place, met
 from ssdir.training.recipe import STAGES, Recipe
-from ssdir.training.run_folder import check_folder, has_ended, locked, prepare_folder, read_summary, resumable
+from ssdir.training.run_folder import (
+    RunData,
+    check_folder,
+    has_ended,
+    locked,
+    prepare_folder,
+    read_summary,
+    resumable,
+)
 from ssdir.training.selection import BestEpoch, check_measurable, measuring_interval
 from ssdir.training.session import UNWATCHED, OutOfTime, Session
 from ssdir.training.tracks import check_clips, track_clips
@@ -138,23 +146,24 @@ def train(
     fabric = make_fabric(recipe, session.device)
     preparation = _Start(recipe, data, out, stages, resume, force, start)
     with ExitStack() as stack:
-        run, data_hash, problem = None, None, None
+        run, run_data, problem = None, None, None
         try:
             run = Run(recipe, data, out, _open_splits(recipe, data), not place.rank, session)
-            data_hash = fingerprint(run.splits["train"])
+            learned, measured = (fingerprint(split) for split in run.splits.values())
+            run_data = RunData(fingerprint=learned, val_fingerprint=measured)
             if run.is_first:
-                preparation.check(run, data_hash, stack)
+                preparation.check(run, run_data, stack)
         except InputError as error:
             if place.started_by == "command":
                 raise
             problem = error  # The processes that others have started wait for this one.
         stack.enter_context(met(place, fabric.device.type))
         if place.count > 1:
-            agree(place, out, data_hash, problem)
+            agree(place, out, None if run_data is None else run_data.model_dump_json(), problem)
         assert run is not None
-        assert data_hash is not None
+        assert run_data is not None
         if run.is_first:
-            preparation.write(run, data_hash)
+            preparation.write(run, run_data)
         fabric.launch()
         missing = fabric.broadcast([name for name in stages if not has_ended(out, name)] if run.is_first else [])
         if not resume:
@@ -186,26 +195,26 @@ class _Start:
         is_trained = has_ended(self.out, "detector") and (self.resume or not self.force)
         return self.start if "detector" in self.recipe.stages and not is_trained else None
 
-    def check(self, run: Run, data_hash: str, stack: ExitStack) -> None:
+    def check(self, run: Run, data: RunData, stack: ExitStack) -> None:
         """Checks what may fail before a run is replaced, and locks the folder until the end of `stack`."""
         recipe, out, options = self.recipe, self.out, {"resume": self.resume, "force": self.force}
         trained = {name for name in recipe.stages if has_ended(out, name) and (self.resume or not self.force)}
         if (adopted := self.adopted) is not None:
-            check_start(adopted, recipe, run.class_names, data_hash, out)
+            check_start(adopted, recipe, run.class_names, data, out)
             trained |= {*adopted_stages(adopted, recipe)}
         _check_stages(run, self.stages, trained)
         if "detector" not in trained:
             fetch_pretrained(recipe.model)
-        check_folder(recipe, data_hash, out, **options)
+        check_folder(recipe, data, out, **options)
         stack.enter_context(resumable(out))
         stack.enter_context(locked(out))
         # Again: until the lock was taken, another process may have written into the folder.
-        check_folder(recipe, data_hash, out, **options)
+        check_folder(recipe, data, out, **options)
 
-    def write(self, run: Run, data_hash: str) -> None:
+    def write(self, run: Run, data: RunData) -> None:
         """Prepares the run's folder once all processes have met; with force, a finished run is deleted."""
         adopted = self.adopted
-        prepare_folder(self.recipe, data_hash, self.out, resume=self.resume)
+        prepare_folder(self.recipe, data, self.out, resume=self.resume)
         if adopted is not None:
             adopt(adopted, self.recipe, run.class_names, self.out)
 

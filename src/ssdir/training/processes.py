@@ -267,7 +267,7 @@ def agree(place: Place, out: Path, data: str | None, problem: InputError | None)
     Args:
         place: of this process.
         out: the run's folder.
-        data: the fingerprint of the training data, as this process reads them; None where there is a problem.
+        data: the fingerprints of the data, as this process reads them; None where there is a problem.
         problem: what is wrong for this process.
 
     Raises:

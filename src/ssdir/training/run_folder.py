@@ -26,9 +26,20 @@ TOKEN_FILE = ".processes"
 
 
 class RunData(Record):
-    """Contents of `data.json` in the folder of a run: its training data."""
+    """Contents of `data.json` in the folder of a run: its data.
+
+    Attributes:
+        fingerprint: of the split to train on.
+        val_fingerprint: of the split to validate on; None where it was not recorded.
+    """
 
     fingerprint: str
+    val_fingerprint: str | None = None
+
+    def is_same(self, other: RunData, *, with_val: bool = True) -> bool:
+        """Returns whether these are another run's data; with `with_val`, both splits count, where recorded."""
+        differ = with_val and self.val_fingerprint not in (None, other.val_fingerprint)
+        return self.fingerprint == other.fingerprint and not differ
 
 
 class StageSummary(Record):
@@ -62,14 +73,19 @@ def read_summary(run: Path, stage: str) -> StageSummary:
     return parse(StageSummary, read_json(file), source=f"'{file}'") if file.is_file() else StageSummary()
 
 
-def read_fingerprint(run: Path) -> str | None:
-    """Reads the fingerprint of the data that a run was started on; returns None if the folder has no such file.
+def read_data(run: Path) -> RunData | None:
+    """Reads the fingerprints of the data that a run was started on; returns None if the folder has no such file.
 
     Raises:
         InputError: if the file is damaged.
     """
     file = run / DATA_FILE
-    return parse(RunData, read_json(file), source=f"'{file}'").fingerprint if file.is_file() else None
+    return parse(RunData, read_json(file), source=f"'{file}'") if file.is_file() else None
+
+
+def read_fingerprint(run: Path) -> str | None:
+    """Reads the fingerprint of the split that a run trains on; for errors and None see `read_data`."""
+    return None if (data := read_data(run)) is None else data.fingerprint
 
 
 def read_training(model: Path) -> dict[str, Any] | None:
@@ -135,12 +151,12 @@ def has_ended(out: Path, stage: str) -> bool:
     return read_summary(out, stage).ended and any((model / "config.json").exists() for model in models)
 
 
-def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, force: bool) -> None:
+def check_folder(recipe: Recipe, data: RunData, out: Path, *, resume: bool, force: bool) -> None:
     """Checks that the folder of a run can be made or replaced, or is the run to go on with; writes nothing.
 
     Args:
         recipe: of the run.
-        data_hash: the fingerprint of its training data.
+        data: its fingerprints.
         out: its folder, which need not be there.
         resume: go on with the run that is there.
         force: replace the run that is there.
@@ -159,7 +175,7 @@ def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, for
             raise InputError(
                 f"'{out}' was started from another recipe (it differs in '{changed[0]}'): use a new --out"
             )
-        if read_fingerprint(out) != data_hash:
+        if (stored_data := read_data(out)) is None or not stored_data.is_same(data):
             raise InputError(f"'{out}' was started on other data: give the same --data, or use a new --out")
     elif out.exists() and any(path.name not in (LOCK, TOKEN_FILE, DATA_FILE) for path in out.iterdir()):
         # A recipe alone may be anyone's.
@@ -169,12 +185,12 @@ def check_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool, for
             raise InputError(f"'{out}' exists: pass --resume to go on with it, or --force to replace it")
 
 
-def prepare_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool) -> None:
-    """Writes recipe and fingerprint of a new run, and deletes stages and model of the run that it replaces.
+def prepare_folder(recipe: Recipe, data: RunData, out: Path, *, resume: bool) -> None:
+    """Writes recipe and fingerprints of a new run, and deletes stages and model of the run that it replaces.
 
     Args:
         recipe: of the run.
-        data_hash: the fingerprint of its training data.
+        data: its fingerprints.
         out: its folder, which is there, and was checked by `check_folder`.
         resume: leave the run that is there as it is.
     """
@@ -185,7 +201,7 @@ def prepare_folder(recipe: Recipe, data_hash: str, out: Path, *, resume: bool) -
         if folder.exists():
             shutil.rmtree(folder)
     for path, text in (
-        (out / DATA_FILE, json_text({"fingerprint": data_hash}, None)),
+        (out / DATA_FILE, json_text(data.model_dump(exclude_none=True), None)),
         (file, yaml_text(recipe.model_dump(mode="json"))),
     ):
         with atomic_file(path, force=True) as temporary:
