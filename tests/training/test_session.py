@@ -195,6 +195,17 @@ def test_detectors_of_other_settings_or_data_are_refused(
     assert files_of(tmp_path / "run") == before
 
 
+def test_a_detector_that_is_not_adopted_is_reported(
+    run: Path, recipe: Recipe, scattered: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = files_of(run)
+    train(recipe, scattered, run, resume=True, start="nowhere")
+    assert "keeps the detector that it has, so --from has no effect" in capfd.readouterr().err
+    assert files_of(run) == before
+    with pytest.raises(InputError, match="SPACE of 'space-64' has no detector to adopt: leave out --from"):
+        train(read_recipe("space-64"), scattered, tmp_path / "run", start=run)
+
+
 def test_what_decides_a_detector() -> None:
     settings = detector_settings(read_recipe("tiny"))
     assert settings == detector_settings(read_recipe("tiny-glimpses", ["model.ssd.nms=false"]))

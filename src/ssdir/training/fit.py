@@ -130,7 +130,7 @@ def train(
         resume: go on with an interrupted run from its last finished epoch.
         force: replace an existing run; other files in its folder stay.
         start: a run whose trained detector to adopt instead of training one; for a recipe with a memory, a model
-            of which all else is adopted; see `check_start`.
+            of which all else is adopted; see `check_start`. A run to resume that has a detector keeps it.
         session: how this session is watched, when it must end, and where it runs.
 
     Raises:
@@ -198,6 +198,10 @@ class _Start:
     def check(self, run: Run, data: RunData, stack: ExitStack) -> None:
         """Checks what may fail before a run is replaced, and locks the folder until the end of `stack`."""
         recipe, out, options = self.recipe, self.out, {"resume": self.resume, "force": self.force}
+        if self.start is not None and "detector" not in recipe.stages:
+            raise InputError(
+                f"the {recipe.model.kind} of '{recipe.name}' has no detector to adopt: leave out --from"
+            )
         trained = {name for name in recipe.stages if has_ended(out, name) and (self.resume or not self.force)}
         if (adopted := self.adopted) is not None:
             check_start(adopted, recipe, run.class_names, data, out)
@@ -210,6 +214,8 @@ class _Start:
         stack.enter_context(locked(out))
         # Again: until the lock was taken, another process may have written into the folder.
         check_folder(recipe, data, out, **options)
+        if self.start is not None and adopted is None:
+            warn(f"'{out}' keeps the detector that it has, so --from has no effect: to adopt one, use a new --out")
 
     def write(self, run: Run, data: RunData) -> None:
         """Prepares the run's folder once all processes have met; with force, a finished run is deleted."""
