@@ -144,6 +144,34 @@ def test_the_clips_of_a_folder_are_not_merged(tmp_path: Path) -> None:
             refused(folder)
 
 
+def selected_clips(tmp_path: Path, name: str) -> Path:
+    """Writes track 1 of two clips, each into a file of a folder, as rows that pyarrow has selected."""
+    folder = tmp_path / "selected"
+    folder.mkdir()
+    for clip, first in (("a", 0), ("b", 30)):
+        rng, frame = np.random.default_rng(0), np.arange(first, first + 4)
+        names = [name.format(clip=clip, number=number) for number in range(first + 4)]
+        ones, track = np.ones(4), np.ones(4, np.int64)
+        path = write_tracks(folder / f"{clip}.parquet", rng.normal(size=(4, DIM)), track, frame, ones, ones, names)
+        table = pq.read_table(path)
+        pq.write_table(table.filter(pc.greater(table["image_index"], first)), path)
+    return folder
+
+
+def test_a_track_of_two_videos_is_refused_in_selected_rows(tmp_path: Path) -> None:
+    folder = selected_clips(tmp_path, "clips/{clip}.mp4#frame={number}")
+    problem = r"track 1 of .* has views in '.*a\.mp4' and '.*b\.mp4': keep the tracks of each clip in a file"
+    with pytest.raises(InputError, match=problem):
+        read_entries(folder)
+
+
+def test_a_track_of_two_folders_is_counted(tmp_path: Path) -> None:
+    folder = selected_clips(tmp_path, "clips/{clip}/img1/{number:06d}.png")
+    with pytest.warns(InputWarning, match=r"1 track of .* with images of several folders, such as track 1 in"):
+        entries = read_entries(folder)
+    assert entries.table["views"].to_pylist() == [6]
+
+
 def test_two_views_in_one_frame_are_refused_in_tracks_with_gaps(tmp_path: Path) -> None:
     rng, frame = np.random.default_rng(0), np.array([0, 5, 5])
     path = tmp_path / "t.parquet"

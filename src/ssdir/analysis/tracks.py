@@ -10,7 +10,8 @@ decoded. All else of an entry is that of the clearest view, the one with the lar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ssdir.data.frame_names import file_of, frame_name, split_frame_name
 from ssdir.errors import InputError, InputWarning
 from ssdir.formatting import counted
 from ssdir.identity import Identity
 from ssdir.object_table import SPAN_COLUMNS, TRACK, to_array
+from ssdir.storage import pure_path, to_location
 from ssdir.store.columns import numbers
 from ssdir.store.info import StoreInfo, read_info
 from ssdir.store.objects_file import StoredObjects, read_stored, rows_schema, stream_rows
@@ -82,17 +85,19 @@ def entries_schema(info: StoreInfo) -> pa.Schema:
 def track_spans(info: StoreInfo) -> TrackSpans:
     """Reads which tracks a file has; see the module for the weight of a view.
 
-    An `InputWarning` counts objects without a track, which are in no entry.
+    An `InputWarning` counts objects without a track, which are in no entry, and another one tracks with images of
+    several folders: those may be one clip, but also several whose tracks have the same numbers.
 
     Raises:
         InputError: as `stream_rows` and `check_one_clip`; if the file has no tracks, a column of them holds
-            something else, or a track has two views in one frame, as far as those are in one piece of the file or
-            a track has more views than frames.
+            something else, or a track has frames of several videos, or two views in one frame, as far as those are
+            in one piece of the file or a track has more views than frames.
     """
     if not has_tracks(info):
         raise InputError(f"'{info.path}' has no tracks: make a file that has with ssdir track")
     check_one_clip(info)
     pending, first, without = [_merged([])], 0, 0
+    clips = defaultdict[int, set[str]](set)
     for batch in stream_rows(info):
         ids, weights = track_ids(batch, info.path, first), _weights(batch, info, first)
         rows, frames = np.arange(first, first + len(batch)), numbers(batch.column("image_index"))
@@ -101,6 +106,8 @@ def track_spans(info: StoreInfo) -> TrackSpans:
         _check_single_views(ids[order][1:][repeats], info)
         spans = TrackSpans(ids, weights, rows, *_spans_of_rows(batch, frames))
         pending.append(spans[ids > 0])
+        for track, clip in _tracks_by_clip(ids, batch.column("image")):
+            clips[track].add(clip)
         without += int((ids < 1).sum())
         first += len(batch)
         if sum(map(len, pending[1:])) > max(_MERGED_AT, len(pending[0])):
@@ -108,6 +115,7 @@ def track_spans(info: StoreInfo) -> TrackSpans:
     if without:
         text = f"{counted(without, 'object')} of '{info.path}' are of no track, and left out"
         warnings.warn(InputWarning(text), stacklevel=2)
+    _check_clips(clips, info)
     spans = _merged(pending)
     _check_single_views(spans.track_id[spans.views > spans.last_frame - spans.first_frame + 1], info)
     return spans
@@ -121,6 +129,39 @@ def _check_single_views(repeated: NDArray[np.int64], info: StoreInfo) -> None:
             f"track {repeated[0]} of '{info.path}' has two views in one frame: keep the tracks of each clip in a "
             "file of its own"
         )
+
+
+def _tracks_by_clip(ids: NDArray[np.int64], images: pa.Array) -> list[tuple[int, str]]:
+    """Returns each pair of a track and a clip that some views have."""
+    named = images.dictionary_encode()
+    clips = pa.array([_clip_of(name) for name in named.dictionary.to_pylist()], pa.string()).take(named.indices)
+    pairs = pa.table({TRACK: ids, "clip": clips}).group_by([TRACK, "clip"]).aggregate([]).to_pydict()
+    return [pair for pair in zip(pairs[TRACK], pairs["clip"], strict=True) if pair[0] > 0]
+
+
+def _clip_of(image: str) -> str:
+    """Returns what the images of a clip have in common: the name of the video's first frame, else their folder."""
+    frame = split_frame_name(image)
+    return str(pure_path(to_location(image)).parent) if frame is None else frame_name(frame[0], 0)
+
+
+def _check_clips(clips: Mapping[int, set[str]], info: StoreInfo) -> None:
+    """Raises an error for the first track with frames of several videos, and counts those of several folders."""
+    several = {track: sorted(names)[:2] for track, names in sorted(clips.items()) if len(names) > 1}
+    for track, (one, other) in several.items():
+        if split_frame_name(one) or split_frame_name(other):
+            raise InputError(
+                f"track {track} of '{info.path}' has views in '{file_of(to_location(one))}' and "
+                f"'{file_of(to_location(other))}': keep the tracks of each clip in a file of its own"
+            )
+    if several:
+        track, (one, other) = next(iter(several.items()))
+        text = (
+            f"{counted(len(several), 'track')} of '{info.path}' with images of several folders, such as track "
+            f"{track} in '{one}' and '{other}': if these are several clips, keep the tracks of each in a file of "
+            "its own"
+        )
+        warnings.warn(InputWarning(text), stacklevel=3)
 
 
 def track_entries(info: StoreInfo, spans: TrackSpans | None = None) -> Iterator[pa.RecordBatch]:
