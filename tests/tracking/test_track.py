@@ -388,6 +388,13 @@ def test_frames_of_motchallenge_have_the_numbers_of_their_names(
     assert (out / "t.txt").read_text().startswith("8,1,16.00,12.00,20.00,30.00,")
 
 
+def test_tracks_have_the_frame_numbers_of_the_boxes_given(model: Predictor, out: Path, tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "cut", moving_squares(6), "frame_{:06d}.png", first=100)
+    det = _det(tmp_path / "det.txt", [f"{frame},-1,8,8,12,12,0.9" for frame in range(1, 7)])
+    track_clip(model, folder, TrackFiles(mot=out / "t.txt"), boxes=BoxFile(det))
+    assert [line.split(",")[0] for line in (out / "t.txt").read_text().splitlines()] == [*"123456"]
+
+
 def test_boxes_beyond_the_end_of_a_video_are_counted(
     model: Predictor, pictures: list[NDArray[np.uint8]], out: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -34,12 +34,15 @@ class ClipBoxes:
 
     Attributes:
         placed: the boxes by frame.
+        number: returns the number that a frame of the clip has in MOTChallenge's text; if the file is such a text,
+            the number there.
         refused: reasons for boxes that were not encoded so far, the first few.
         num_refused: number of these boxes.
         unread: the frames with boxes that were not encoded so far.
     """
 
     placed: PlacedBoxes
+    number: Callable[[int], int]
     refused: list[str] = field(default_factory=list)
     num_refused: int = 0
     unread: set[Location] = field(init=False)
@@ -59,8 +62,9 @@ class ClipBoxes:
         Raises:
             InputError: as `read_boxes` and `place`; if a line of text is not of the format.
         """
+        number = clip.number
         if file.path.suffix.lower() == MOT_SUFFIX:
-            table = _read_mot(file.path, clip)
+            table, number = _read_mot(file.path, clip)
         else:
             table = read_boxes(file.path, file.annotations, file.unit)
         placed = place(table, _frames(clip, table))
@@ -70,7 +74,7 @@ class ClipBoxes:
         if placed.imageless:
             rows = counted(len(placed.imageless), "row")
             _warn(f"'{file.path}' has {rows} without an image, left out: row {placed.imageless[0]} ...")
-        return cls(placed)
+        return cls(placed, number)
 
     @property
     def class_names(self) -> list[str]:
@@ -128,8 +132,8 @@ def _named(video: Location, number: int) -> Location:
     return Path(name) if isinstance(video, Path) else name
 
 
-def _read_mot(path: Path, clip: FrameSource) -> BoxTable:
-    """Reads boxes in MOTChallenge's text format.
+def _read_mot(path: Path, clip: FrameSource) -> tuple[BoxTable, Callable[[int], int]]:
+    """Reads boxes in MOTChallenge's text format, and which number a frame of the clip has there.
 
     Confidences outside [0, 1], as those of margins, are scaled to it; -1 alone means that there are none.
 
@@ -142,9 +146,10 @@ def _read_mot(path: Path, clip: FrameSource) -> BoxTable:
         raise InputError(f"boxes '{path}' is empty")
     if not boxes.frame.all():
         raise InputError(f"{path}: line {boxes.line[boxes.frame == 0][0]} has frame 0, but frames count from 1")
-    return BoxTable(
+    images, number = _frame_names(boxes.frame.tolist(), clip)
+    table = BoxTable(
         source=path,
-        images=_frame_names(boxes.frame.tolist(), clip),
+        images=images,
         boxes=boxes.boxes_px,
         unit="pixels",
         scores=_scores(boxes.conf, path),
@@ -153,6 +158,7 @@ def _read_mot(path: Path, clip: FrameSource) -> BoxTable:
         given=pa.table({BOX_ROW: pa.array(np.arange(count))}),
         sizes=np.zeros((count, 2), dtype=np.int64),
     )
+    return table, number
 
 
 def _scores(confidences: NDArray[np.float64], path: Path) -> NDArray[np.float32]:
@@ -165,12 +171,16 @@ def _scores(confidences: NDArray[np.float64], path: Path) -> NDArray[np.float32]
     return confidences.astype(np.float32)
 
 
-def _frame_names(numbers: Sequence[int], clip: FrameSource) -> list[str]:
-    """Returns the names of frames by their numbers in MOTChallenge's text; those not there keep their number."""
+def _frame_names(frames: Sequence[int], clip: FrameSource) -> tuple[list[str], Callable[[int], int]]:
+    """Returns the names of frames by their numbers in MOTChallenge's text, and which number a frame has there.
+
+    Frames that are not in the clip keep their number.
+    """
     if not isinstance(clip, ImageFrames):
-        return [frame_name(absolute(clip.location), number - 1) for number in numbers]
-    names = dict(zip(clip.numbers({*numbers}), map(str, clip.files), strict=True))
-    return [names.get(number, f"frame {number}") for number in numbers]
+        return [frame_name(absolute(clip.location), frame - 1) for frame in frames], clip.number
+    numbers = clip.numbers({*frames})
+    names = dict(zip(numbers, map(str, clip.files), strict=True))
+    return [names.get(frame, f"frame {frame}") for frame in frames], numbers.__getitem__
 
 
 def _warn(text: str) -> None:

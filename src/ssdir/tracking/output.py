@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssdir.store.writer import ObjectWriter
 
 if TYPE_CHECKING:
     from ssdir.data.video import FrameSource
+    from ssdir.tracking.clip_boxes import ClipBoxes
     from ssdir.tracking.frames import TrackedFrame
 
 TABLE_SUFFIXES, MOT_SUFFIXES, VIDEO_SUFFIXES = (".parquet",), (".txt",), (".mp4", ".mkv", ".mov")
@@ -34,8 +36,8 @@ class TrackFiles:
     Attributes:
         table: `.parquet`, a row per object: the columns of `ObjectWriter`, then `TRACK_COLUMNS`. `image` is
             the name of the frame, and `image_index` its number.
-        mot: `.txt`, MOTChallenge's format: frame (see `FrameSource.number`), track, left, top, width, height,
-            score, -1, -1, -1.
+        mot: `.txt`, MOTChallenge's format: frame (see `FrameSource.number` and `ClipBoxes.number`), track, left,
+            top, width, height, score, -1, -1, -1.
         video: `.mp4`, `.mkv` or `.mov`: the frames with the boxes, tracks and paths of objects.
         force: replace existing files.
     """
@@ -79,7 +81,7 @@ class TrackWriters:
         files: the files.
         clip: the clip, for its frame rate and the numbers of its frames.
         identity: the model, for the table.
-        further: further columns of the table, see `TrackedFrame.given`.
+        boxes: the boxes that were given, for the numbers of their frames and their further columns.
 
     Raises:
         InputError: as `atomic_file`.
@@ -90,9 +92,9 @@ class TrackWriters:
         files: TrackFiles,
         clip: FrameSource,
         identity: Identity | None = None,
-        further: pa.Schema | None = None,
+        boxes: ClipBoxes | None = None,
     ) -> None:
-        self._files, self._clip, self._identity, self._further = files, clip, identity, further
+        self._files, self._clip, self._identity, self._boxes = files, clip, identity, boxes
         self._writers: list[_Writer] = []
         self._stack = ExitStack()
 
@@ -110,9 +112,9 @@ class TrackWriters:
                 if (path := getattr(self._files, name)) is not None
             }
             if "table" in made and self._identity is not None:
-                self._writers.append(_TableWriter(made["table"], self._identity, self._further))
+                self._writers.append(_TableWriter(made["table"], self._identity, self._boxes))
             if "mot" in made:
-                self._writers.append(_MotWriter(made["mot"], self._clip))
+                self._writers.append(_MotWriter(made["mot"], (self._boxes or self._clip).number))
             if "video" in made:
                 from ssdir.tracking.annotated_video import AnnotatedVideo
 
@@ -131,8 +133,8 @@ class TrackWriters:
 class _TableWriter:
     """Writes the table of objects."""
 
-    def __init__(self, path: Path, identity: Identity, further: pa.Schema | None) -> None:
-        schema = pa.schema([*track_schema(), *(further or ())])
+    def __init__(self, path: Path, identity: Identity, boxes: ClipBoxes | None) -> None:
+        schema = pa.schema([*track_schema(), *(() if boxes is None else boxes.schema)])
         about = (identity.model, identity.class_names, identity.latent_dim, identity.fingerprint, schema)
         self._writer, self._buffer = ObjectWriter(path, *about), list["TrackedFrame"]()
 
@@ -178,13 +180,13 @@ class _TableWriter:
 class _MotWriter:
     """Writes MOTChallenge's text."""
 
-    def __init__(self, path: Path, clip: FrameSource) -> None:
-        self._path, self._clip = path, clip
+    def __init__(self, path: Path, number: Callable[[int], int]) -> None:
+        self._path, self._number = path, number
         self._file: TextIO | None = None
 
     def write(self, frame: TrackedFrame) -> None:
         assert self._file is not None
-        self._file.writelines(mot_lines(self._clip.number(frame.index), frame.objects, frame.size))
+        self._file.writelines(mot_lines(self._number(frame.index), frame.objects, frame.size))
 
     def __enter__(self) -> Self:
         self._file = self._path.open("w", encoding="utf-8", newline="\n")

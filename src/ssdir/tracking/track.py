@@ -242,8 +242,7 @@ def track_clip(
     stream = stream_tracks(
         encoder, clip, options, boxes=placed, batch_size=batch_size, keep_pixels=keep, name=name
     )
-    further = None if placed is None else placed.schema
-    with TrackWriters(outputs, clip, identity, further) as writers:
+    with TrackWriters(outputs, clip, identity, placed) as writers:
         for frame in stream:
             writers.write(frame)
             frames, objects = frames + 1, objects + len(frame.objects)
