@@ -425,6 +425,39 @@ def test_given_boxes_keep_their_class(folder: Path, model: Predictor, out: Path,
     assert table["class"].to_pylist() == ["cat", "dog", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [(None, ["pedestrian", "car", "object"]), ("ball\nbox\ncat\n", ["ball", "cat", "object"])],
+)
+def test_boxes_of_motchallenge_keep_their_class(
+    folder: Path, model: Predictor, out: Path, tmp_path: Path, labels: str | None, expected: list[str]
+) -> None:
+    for name in ("gt", "det"):
+        (tmp_path / "seq" / name).mkdir(parents=True)
+    if labels is not None:
+        (tmp_path / "seq/gt/labels.txt").write_text(labels)
+    lines = ["1,-1,8,8,12,12,0.9,1,1", "1,-1,37,28,12,12,0.9,3,1", "1,-1,60,8,12,12,0.9,-1,-1,-1"]
+    det = _det(tmp_path / "seq/det/det.txt", lines)
+    track_clip(model, folder, TrackFiles(out / "t.parquet"), boxes=BoxFile(det))
+    table = read_stored(out / "t.parquet").table
+    assert dict(zip(table["box_row"].to_pylist(), table["class"].to_pylist(), strict=True)) == dict(
+        enumerate(expected)
+    )
+
+
+def test_ignored_objects_of_motchallenge_are_left_out(
+    folder: Path, model: Predictor, out: Path, tmp_path: Path
+) -> None:
+    lines = ["1,1,8,8,12,12,1,1,1", "1,2,37,28,12,12,0,1,1", "2,1,8,8,12,12,1,1,1", "1,-1,60,8,12,12,0,1,1"]
+    files, truth = TrackFiles(out / "t.parquet"), _det(tmp_path / "gt.txt", lines)
+    with pytest.warns(
+        InputWarning, match=r"1 box of '.*gt\.txt' left out, such as row 1 .* marks an ignored object"
+    ):
+        tracked = track_clip(model, folder, files, boxes=BoxFile(truth))
+    assert tracked.skipped_boxes == 1
+    assert {*read_stored(out / "t.parquet").table["box_row"].to_pylist()} == {0, 2, 3}
+
+
 @pytest.mark.parametrize("batch_size", [2, 16])
 def test_frames_that_cannot_be_read_count_as_frames(
     folder: Path, model: Predictor, out: Path, tmp_path: Path, batch_size: int

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ssdir.data.frame_names import frame_name, split_frame_name
 from ssdir.data.readers.motchallenge.lines import read_mot_boxes
+from ssdir.data.readers.motchallenge.reader import CLASS_NAMES, mot_categories, mot_class_names
 from ssdir.data.video import FrameSource, ImageFrames
 from ssdir.encoding.options import BoxFile
 from ssdir.encoding.placed_boxes import PlacedBoxes, boxes_of, place
@@ -23,7 +24,7 @@ from ssdir.inference.files import ImageBatch
 from ssdir.object_table import TRACK, VISIBLE
 from ssdir.objects import Objects
 from ssdir.storage import Location, absolute
-from ssdir.store.box_files import BOX_ROW, NO_CLASS, BoxTable, free_name, read_boxes
+from ssdir.store.box_files import BOX_ROW, BoxTable, free_name, read_boxes
 
 MOT_SUFFIX = ".txt"
 
@@ -135,10 +136,12 @@ def _named(video: Location, number: int) -> Location:
 def _read_mot(path: Path, clip: FrameSource) -> tuple[BoxTable, Callable[[int], int]]:
     """Reads boxes in MOTChallenge's text format, and which number a frame of the clip has there.
 
-    Confidences outside [0, 1], as those of margins, are scaled to it; -1 alone means that there are none.
+    Confidences outside [0, 1], as those of margins, are scaled to it; -1 alone means that there are none. Of boxes
+    with tracks, a confidence of 0 marks ignored objects, which are no boxes. Classes are those of the sequence in
+    which the file lies, see `CLASS_NAMES`, else MOT16's.
 
     Raises:
-        InputError: as `read_mot_boxes`; if there are no boxes, or frames count from 0.
+        InputError: as `read_mot_boxes` and `mot_categories`; if there are no boxes, or frames count from 0.
     """
     boxes = read_mot_boxes(path)
     count = len(boxes.frame)
@@ -146,6 +149,9 @@ def _read_mot(path: Path, clip: FrameSource) -> tuple[BoxTable, Callable[[int], 
         raise InputError(f"boxes '{path}' is empty")
     if not boxes.frame.all():
         raise InputError(f"{path}: line {boxes.line[boxes.frame == 0][0]} has frame 0, but frames count from 1")
+    listed = path.absolute().parent.parent / CLASS_NAMES
+    class_names = mot_class_names({listed: {*boxes.category.tolist()}})
+    ignored = np.flatnonzero((boxes.track >= 0) & (boxes.conf == 0))
     images, number = _frame_names(boxes.frame.tolist(), clip)
     table = BoxTable(
         source=path,
@@ -153,10 +159,11 @@ def _read_mot(path: Path, clip: FrameSource) -> tuple[BoxTable, Callable[[int], 
         boxes=boxes.boxes_px,
         unit="pixels",
         scores=_scores(boxes.conf, path),
-        labels=np.zeros(count, dtype=np.int64),
-        class_names=[NO_CLASS],
+        labels=mot_categories(boxes, path, listed, class_names),
+        class_names=class_names,
         given=pa.table({BOX_ROW: pa.array(np.arange(count))}),
         sizes=np.zeros((count, 2), dtype=np.int64),
+        missing=dict.fromkeys(ignored.tolist(), "conf above 0, which marks an ignored object"),
     )
     return table, number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -271,13 +271,22 @@ def _check_tracks(boxes: MotBoxes, path: Path) -> None:
 
 def _category_names(paths: Sequence[Path], read: Sequence[_Sequence]) -> list[str]:
     """Returns the names of the classes of all splits, which must be the same for each."""
-    labels = {path: read_names(path / CLASS_NAMES) for path in paths if (path / CLASS_NAMES).is_file()}
     known = {sequence.path: sequence.boxes for sequence in read}
-    numbers = {
-        path: {*(known[path] if path in known else read_mot_boxes(path / TRUTH)).category.tolist()}
-        for path in paths
-        if (path / TRUTH).is_file()
-    }
+    numbers: dict[Path, set[int]] = {path / CLASS_NAMES: set() for path in paths}
+    for path in paths:
+        if (path / TRUTH).is_file():
+            boxes = known[path] if path in known else read_mot_boxes(path / TRUTH)
+            numbers[path / CLASS_NAMES] = {*boxes.category.tolist()}
+    return mot_class_names(numbers)
+
+
+def mot_class_names(numbers: Mapping[Path, Set[int]]) -> list[str]:
+    """Returns the names of the classes of sequences: those that are listed, then those of MOT16 by their numbers.
+
+    Args:
+        numbers: the classes that each sequence's boxes have, by the file that lists names, which may not be there.
+    """
+    labels = {path: read_names(path) for path in numbers if path.is_file()}
     unlabelled = {number for path, own in numbers.items() if path not in labels for number in own}
     names = [
         *(name for own in labels.values() for name in own),
@@ -297,16 +306,30 @@ def _class_name(number: int, names: Sequence[str]) -> str:
     return names[number - 1] if number <= len(names) else str(number)
 
 
+def mot_categories(boxes: MotBoxes, text: Path, listed: Path, names: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the position of each box's class among `names`.
+
+    Args:
+        boxes: the boxes.
+        text: their file, for errors.
+        listed: the file with the names of the classes; where it is not there, they are `MOT_CLASSES`.
+        names: the names, see `mot_class_names`.
+
+    Raises:
+        InputError: if there is such a file, and it does not name a class.
+    """
+    own = read_names(listed) if listed.is_file() else MOT_CLASSES
+    unnamed = np.flatnonzero(boxes.category > len(own))
+    if listed.is_file() and len(unnamed):
+        line, number = boxes.line[unnamed[0]], boxes.category[unnamed[0]]
+        raise InputError(f"{text}: line {line} has class {number}, but '{listed}' names {len(own)}")
+    place = {number: _class_name(number, own) for number in {*boxes.category.tolist()}}
+    return np.array([names.index(place[number]) for number in boxes.category.tolist()], dtype=np.int64)
+
+
 def _categories(sequence: _Sequence, names: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the position of each box's class among `names`."""
-    path = sequence.path / CLASS_NAMES
-    own = read_names(path) if path.is_file() else MOT_CLASSES
-    unnamed = np.flatnonzero(sequence.boxes.category > len(own))
-    if path.is_file() and len(unnamed):
-        line, number = sequence.boxes.line[unnamed[0]], sequence.boxes.category[unnamed[0]]
-        raise InputError(f"{sequence.path / TRUTH}: line {line} has class {number}, but '{path}' names {len(own)}")
-    place = {number: _class_name(number, own) for number in {*sequence.boxes.category.tolist()}}
-    return np.array([names.index(place[number]) for number in sequence.boxes.category.tolist()], dtype=np.int64)
+    path = sequence.path
+    return mot_categories(sequence.boxes, path / TRUTH, path / CLASS_NAMES, names)
 
 
 def _table(root: Path, read: Sequence[_Sequence], names: list[str], notes: list[str]) -> AnnotationTable:
