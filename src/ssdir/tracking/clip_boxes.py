@@ -63,7 +63,7 @@ class ClipBoxes:
         Raises:
             InputError: as `read_boxes` and `place`; if a line of text is not of the format.
         """
-        number = clip.number
+        number: Callable[[int], int] = clip.number
         if file.path.suffix.lower() == MOT_SUFFIX:
             table, number = _read_mot(file.path, clip)
         else:

@@ -123,6 +123,7 @@ def search_query(
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
     parsed = Query.parse(query)
+    find_image: Callable[[str], Location] = to_location
     if is_stored(parsed.path):
         if score_threshold is not None:
             raise InputError(
@@ -132,11 +133,12 @@ def search_query(
         identity, folder = load_identity(model), folder_around(parsed.path)
         queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number, identity)
 
-        def find_image(image: str) -> Location:
+        def find_beside(image: str) -> Location:
             return find_picture(image, ".", folder, beside=folder)
+
+        find_image = find_beside
     else:
         queries, names = encode_query(index.info, parsed, model, score_threshold, device)
-        find_image = to_location
     return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where), find_image)
 
 
