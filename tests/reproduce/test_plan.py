@@ -78,7 +78,7 @@ def test_the_plan_for_cpus_keeps_its_times() -> None:
     assert max(each for name, each in every.items() if name not in known) <= 45
     assert max(every[name] for name in known) <= 60
     assert sum(minutes(plan, ["table2"]).values()) <= 10 * 60
-    assert sum(every.values()) <= 13.5 * 60
+    assert sum(every.values()) <= 13 * 60
 
 
 def test_probes_take_time_for_each_image_that_they_learn_from(tmp_path: Path) -> None:
