@@ -193,7 +193,7 @@ def test_clips_are_converted_from_each_layout_to_the_other(moving: Path, tmp_pat
     original = read_annotations(moving, "train")
     done = convert(moving, "mot", tmp_path / "mot")
     assert done.notes == [
-        f"{split}: keys of objects that mot has no place for, left out (draw_order, source_index): 2"
+        f"{split}: keys that mot has no place for, left out (draw_order, source_index): 2"
         for split in ("test", "train")
     ]
     mot = read_annotations(tmp_path / "mot", "train")
@@ -207,7 +207,8 @@ def test_clips_are_converted_from_each_layout_to_the_other(moving: Path, tmp_pat
         for path, other in zip(table.image_paths, original.image_paths, strict=True):
             assert path.read_bytes() == other.read_bytes()
     notes = convert(moving, "yolo", tmp_path / "yolo").notes
-    assert any("objects with a track, for which yolo has no place" in note for note in notes)
+    lost = "clip, track_id, visible, draw_order, source_index"
+    assert f"train: keys that yolo has no place for, left out ({lost}): 5" in notes
 
 
 def test_ignored_objects_stay_ignored_as_mot_and_clips_get_names_of_folders(tmp_path: Path) -> None:

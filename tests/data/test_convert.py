@@ -16,6 +16,8 @@ from ssdir.errors import InputError
 
 from .real import real_data
 from .test_coco import write_coco
+from .test_mask_folder import MASK
+from .test_mask_folder import write as write_masks
 from .test_widerface import write_widerface
 
 COCO128, needs_coco128 = real_data("coco128")
@@ -91,6 +93,16 @@ def test_what_is_left_out_is_counted(source, tmp_path):
         "train: difficult objects, written as any other: 1",
     ]
     assert not any("difficult" in note for note in convert(source, "voc", tmp_path / "voc").notes)
+
+
+def test_keys_that_a_layout_has_no_place_for_are_noted(tmp_path):
+    objects = [{"value": value, "depth": value, "attributes": {"colour": "red"}} for value in (1, 7)]
+    write_masks(tmp_path / "in", "train", {"a": MASK}, {"a": objects})
+    keys = ["draw_order", "depth", "attributes", "masks"]
+    for target, lost in (("coco", keys[3:]), ("yolo", keys), ("voc", keys)):
+        assert convert(tmp_path / "in", target, tmp_path / target).notes == [
+            f"train: keys that {target} has no place for, left out ({', '.join(lost)}): {len(lost)}"
+        ]
 
 
 def test_objects_that_would_be_written_alike_are_left_out_and_counted(tmp_path):

@@ -58,8 +58,9 @@ def convert(
     YOLO and VOC get boxes clipped to their image, without those that then have no area, and without ignored
     objects, for which they have no flag; VOC's are whole pixels. YOLO has no flag for difficult objects either.
     MOTChallenge gets clips: tracks, classes, boxes as annotated, visible shares, and a flag for ignored objects.
-    COCO gets tracks too. What is left out is counted in the notes, as are images, clips and classes whose names
-    could not be read again and are changed. A split such as `train2017` is written as `train`.
+    COCO gets tracks too. What is left out is counted in the notes, also columns that the layout has no place for,
+    as are images, clips and classes whose names could not be read again and are changed. A split such as
+    `train2017` is written as `train`.
 
     Args:
         root: a folder in any layout of `LAYOUTS`.
@@ -194,25 +195,22 @@ def _fit_to_images(table: AnnotationTable) -> AnnotationTable:
 def _expressible(table: AnnotationTable, split: str, target: Target, done: Conversion) -> AnnotationTable:
     """Clips boxes, and leaves out and counts what the target layout can't express."""
     images = np.arange(len(table.image_names))
+    unwritten = [key for key in _KEYS if key not in _WRITTEN[target] and getattr(table, key) is not None]
+    names = ", ".join("masks" if key == "mask_names" else key for key in unwritten)
+    lost = {f"keys that {target} has no place for, left out ({names})": len(unwritten)}
     if target in {"coco", "mot"}:
         finite = np.isfinite(table.boxes_px).all(axis=1)
-        lost = {"boxes that are not finite, left out": int((~finite).sum())}
-        if target == "mot":
-            columns = ("difficult", "draw_order", "source_index", "depth", "attributes")
-            unwritten = [name for name in columns if getattr(table, name) is not None]
-            lost[f"keys of objects that mot has no place for, left out ({', '.join(unwritten)})"] = len(unwritten)
-        _count(done, split, lost)
+        lost["boxes that are not finite, left out"] = int((~finite).sum())
+        _count(done, split, lost | _difficult(table, target, finite))
         return table.subset(np.flatnonzero(finite), images)
     sizes = table.image_sizes[table.image]
     relative, has_area = clip_boxes(table.boxes_px, sizes)
     kept = has_area & ~table.ignored
-    lost = {
+    lost |= {
         f"ignored objects, for which {target} has no flag, left out": int(table.ignored.sum()),
         "boxes without area in their image, left out": int((~has_area & ~table.ignored).sum()),
-        f"objects with a track, for which {target} has no place": 0 if table.track_id is None else int(kept.sum()),
+        **_difficult(table, target, kept),
     }
-    if target == "yolo" and table.difficult is not None:
-        lost["difficult objects, written as any other"] = int((table.difficult & kept).sum())
     clipped = replace(table, boxes_px=relative * sizes[:, [1, 0, 1, 0]]).subset(np.flatnonzero(kept), images)
     first = _first_of_each(clipped, target)
     lost["objects whose class and box, as written, another of their image has, left out"] = len(
@@ -220,6 +218,12 @@ def _expressible(table: AnnotationTable, split: str, target: Target, done: Conve
     ) - len(first)
     _count(done, split, lost)
     return clipped.subset(first, images)
+
+
+def _difficult(table: AnnotationTable, target: Target, kept: NDArray[np.bool_]) -> dict[str, int]:
+    if table.difficult is None or "difficult" in _WRITTEN[target]:
+        return {}
+    return {"difficult objects, written as any other": int((table.difficult & kept).sum())}
 
 
 def _first_of_each(table: AnnotationTable, target: Target) -> NDArray[np.int64]:
@@ -250,6 +254,17 @@ def _copy(path: Path, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, copy)
 
+
+_KEYS = ("clip", "track_id", "visible", "draw_order", "source_index", "depth", "attributes", "mask_names")
+"""The columns of a table, beside boxes and classes, whose loss is noted."""
+
+_WRITTEN: dict[Target, frozenset[str]] = {
+    "coco": frozenset({"difficult", *_KEYS} - {"mask_names"}),
+    "yolo": frozenset(),
+    "voc": frozenset({"difficult"}),
+    "mot": frozenset({"clip", "track_id", "visible"}),
+}
+"""The columns that each layout has a place for."""
 
 _WRITERS: dict[Target, Callable[[Path, str, AnnotationTable, Sequence[str]], None]] = {
     "coco": write_coco,
