@@ -5,8 +5,9 @@ from PIL import Image
 
 from ssdir.data.readers.registry import find_layout, open_dataset
 from ssdir.data.readers.yolo.reader import is_yolo, read_yolo, yolo_splits
+from ssdir.data.writers.convert import convert
 from ssdir.documents import read_lines
-from ssdir.errors import InputError
+from ssdir.errors import EmptySplitError, InputError
 
 from .real import real_data
 
@@ -320,8 +321,10 @@ def test_images_without_split_folders_are_divided(tmp_path):
         read_yolo(tmp_path, "dev")
     for name in names[2:]:
         (tmp_path / "images" / f"{name}.png").unlink()
-    with pytest.raises(InputError, match=r"too few images to divide .*\(2\): ask for all"):
+    assert len(read_yolo(tmp_path, "train").image_names) == 2
+    with pytest.raises(EmptySplitError, match=r"too few images to divide .*\(2\): train has all of them"):
         read_yolo(tmp_path, "val")
+    assert convert(tmp_path, "coco", tmp_path / "coco").images == {"train": 2}
 
 
 def test_grey_cmyk_and_turned_images(golden):

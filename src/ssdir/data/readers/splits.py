@@ -14,7 +14,7 @@ import numpy as np
 
 from ssdir.data.annotations import AnnotationTable
 from ssdir.data.folders import find_folder, listing, visible
-from ssdir.errors import InputError, MissingSplitError
+from ssdir.errors import EmptySplitError, InputError, MissingSplitError
 
 Key = TypeVar("Key", bound=str | Path)
 
@@ -84,13 +84,15 @@ def find_split(split: str, names: Sequence[str]) -> str | None:
 def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
     """Selects the images of a split in a data set that has no splits.
 
-    `all` is everything. `val` and `test` are a tenth each, at least one image, and `train` is the rest. Only the
-    images' names decide, by their hash, so neither their order nor the place of the folder matters.
+    `all` is everything. `val` and `test` are a tenth each, at least one image, and `train` is the rest; of too few
+    images to divide, `train` has all. Only the images' names decide, by their hash, so neither their order nor the
+    place of the folder matters.
 
     Raises:
-        InputError: if `split` is none of these, or there are too few images to divide; it names `where`.
+        EmptySplitError: if there are too few images for `val` and `test`; it names `where`.
+        InputError: if `split` is none of these.
     """
-    if split == "all":
+    if split == "all" or (split == "train" and 0 < len(keys) < _FEWEST_TO_DIVIDE):
         return sorted(keys)
     if split not in SPLITS:
         raise InputError(
@@ -98,7 +100,8 @@ def divide(keys: Sequence[Key], split: str, where: str) -> list[Key]:
             f"images), or all, not '{split}'"
         )
     if len(keys) < _FEWEST_TO_DIVIDE:
-        raise InputError(f"{where}: too few images to divide into train, val and test ({len(keys)}): ask for all")
+        why = f"too few images to divide into train, val and test ({len(keys)})"
+        raise EmptySplitError(f"{where}: {why}: train has all of them")
     ranked, tenth = _by_hash(keys), _tenth(keys)
     parts = {"val": ranked[:tenth], "test": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}
     return sorted(parts[split])
