@@ -224,6 +224,20 @@ def test_a_joined_file_keeps_what_was_skipped(folder: Path, tmp_path: Path) -> N
     assert "its metadata under ssdir.skipped has changed" in refused(tmp_path / "again.parquet", read_skipped)
 
 
+def test_files_of_several_encodings_keep_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+    """The last of the nine images of each encoding was skipped, too."""
+    (tmp_path / "two").mkdir()
+    skipped = [{"image_index": 9, "image": "image-9.png", "box_row": None, "reason": "not an image"}]
+    write_skipped(folder, 2, skipped)
+    for name in ("a", "b"):
+        join_parts(folder, tmp_path / "two" / f"{name}.parquet")
+    expected = [*skipped, {**skipped[0], "image_index": 10 + 9}]
+    assert read_skipped(tmp_path / "two").to_pylist() == expected
+    assert max(read_stored(tmp_path / "two").table["image_index"].to_pylist()) == 10 + 8
+    convert_objects(tmp_path / "two", "parquet", tmp_path / "joined.parquet")
+    assert read_skipped(tmp_path / "joined.parquet").to_pylist() == expected
+
+
 # What does not belong together ----------------------------------------------------------------------------
 
 

@@ -19,10 +19,12 @@ from ssdir.storage import Location, to_location
 from ssdir.store.columns import check_columns
 from ssdir.store.folder import EncodingManifest
 from ssdir.store.metadata import (
+    SKIPPED_KEY,
     images_metadata,
     open_parquet,
     read_header,
     read_image_names,
+    read_json_metadata,
 )
 from ssdir.store.parts import Part, number_images, part_files
 
@@ -191,6 +193,7 @@ def _read_file(path: Location, identity: Identity | None) -> _File:
     images, used = read_image_names(about, footer.num_rows, path), _numbers_used(footer)
     if images is not None and used is not None:
         used += [int(number) for number in images.images_without_objects]
+        used += [row["image_index"] for row in read_json_metadata(about, SKIPPED_KEY, path) or []]
     else:
         images, used = None, []
     numbers = range(min(used), max(used) + 1) if used else range(0)

@@ -24,8 +24,8 @@ class Part:
         path: the file.
         objects: number of its rows.
         images: number of the images that were encoded; None where rows were left out or added since.
-        numbers: from the least `image_index` in the file to the largest; empty where there are no images, or where
-            they are not known.
+        numbers: from the least `image_index` in the file to the largest, skipped images included; empty where
+            there are no images, or where they are not known.
         shift: what is added to `image_index` so that it counts the images of all parts.
     """
 

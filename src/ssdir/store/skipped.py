@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssdir.identity import Identity
-from ssdir.storage import Location, is_folder, join, new_file, remove, to_location
-from ssdir.store.folder import SKIPPED, numbered_files, part_name
+from ssdir.storage import Location, is_file, is_folder, join, new_file, remove, to_location
+from ssdir.store.folder import MANIFEST, SKIPPED, numbered_files, part_name
 from ssdir.store.info import read_info
 from ssdir.store.metadata import SKIPPED_KEY, damaged, json_metadata, open_parquet, read_json_metadata
+from ssdir.store.parts import Part
 
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -46,19 +47,28 @@ def read_skipped(path: str | Path, identity: Identity | None = None) -> pa.Table
     """Reads what was left out of an encoding, with the columns of `SKIPPED_SCHEMA`, in the order of the images.
 
     Args:
-        path: the file or folder that `ssdir encode` wrote, local or as a URI.
+        path: the file or folder that `ssdir encode` wrote, or a folder of several such files, local or as a URI.
         identity: of the model that encoded, where a file no longer names it, see `read_info`.
 
     Raises:
         InputError: if a file is missing or damaged; as `read_info`.
     """
     location = to_location(path)
+    tables = [SKIPPED_SCHEMA.empty_table()]
     if is_folder(location):
-        return pa.concat_tables([SKIPPED_SCHEMA.empty_table(), *stream_skipped(location)])
-    read_info(location, identity)
-    with damaged(location), open_parquet(location) as file:
-        rows = read_json_metadata(file.metadata.metadata or {}, SKIPPED_KEY, location)
-        return pa.Table.from_pylist(rows or [], SKIPPED_SCHEMA)
+        tables += stream_skipped(location)
+    # The parts of one encoding, which may be incomplete, have nothing skipped in their metadata.
+    if not is_file(join(location, MANIFEST)):
+        tables += map(_skipped_of, read_info(location, identity).parts)
+    return pa.concat_tables(tables)
+
+
+def _skipped_of(part: Part) -> pa.Table:
+    """Reads the rows in the metadata of a file, with its images numbered among those of all files."""
+    with damaged(part.path), open_parquet(part.path) as file:
+        rows = read_json_metadata(file.metadata.metadata or {}, SKIPPED_KEY, part.path) or []
+        shifted = [{**row, "image_index": row["image_index"] + part.shift} for row in rows]
+        return pa.Table.from_pylist(shifted, SKIPPED_SCHEMA)
 
 
 def stream_skipped(folder: Location, parts: Container[int] | None = None) -> Iterator[pa.Table]:
