@@ -415,6 +415,22 @@ def test_a_strict_encoding_goes_on_when_the_image_is_mended(
     assert table.num_rows > undisturbed.num_rows
 
 
+@pytest.mark.parametrize("name", ["o.parquet", "parts"])
+def test_a_strict_encoding_does_not_go_on_from_skipped_images(
+    name: str, tiny_model_dir: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = replace(IN_PARTS, strict=True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, KeyboardInterrupt())
+        with pytest.warns(InputWarning, match="2 of 4 parts are kept"), pytest.raises(KeyboardInterrupt):
+            encode_images(str(tiny_model_dir), [images], out / name, IN_PARTS)
+    with pytest.raises(InputError, match=r"4\.png.* \(skipped by an earlier command without --strict"):
+        encode_images(str(tiny_model_dir), [images], out / name, strict)
+    (images / "4.png").write_bytes((images / "3.png").read_bytes())
+    encoded = encode_images(str(tiny_model_dir), [images], out / name, strict, force=True)
+    assert (encoded.images, encoded.skipped_images) == (10, 0)
+
+
 def test_shares_make_up_the_whole(tiny_model_dir: Path, images: Path, out: Path, undisturbed: pa.Table) -> None:
     objects = 0
     for number, left, seen, skipped in ((2, 3, 2, 1), (1, 1, 4, 0), (3, 0, 3, 0)):

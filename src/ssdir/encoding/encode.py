@@ -134,6 +134,8 @@ def encode_images(
         job = open_job(folder, request, options, placed, force)
         if not is_file:  # Other processes may encode other shares, or the same parts.
             stack.close()
+        if options.strict:
+            _check_none_skipped(job)
         stack.enter_context(_saying_what_is_kept(job, out if force else None))
         _run(job, model, encoder, on_progress, workers)
         encoded = _outcome(job, encoder.device_name if workers is None else BY_RAY)
@@ -218,6 +220,14 @@ def _removed_if_empty(new: Sequence[Location], is_file: bool, options: EncodeOpt
                     for parent in above:
                         Path(parent).rmdir()
         raise
+
+
+def _check_none_skipped(job: EncodingJob) -> None:
+    """Raises InputError if parts of the job's share that are there already leave out an image or box."""
+    written = {*job.parts()} - {*job.missing()}
+    for skipped in stream_skipped(job.folder, written):
+        reason = skipped["reason"][0].as_py()
+        raise InputError(f"{reason} (skipped by an earlier command without --strict: begin anew with --force)")
 
 
 @contextmanager
