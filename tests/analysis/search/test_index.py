@@ -381,6 +381,14 @@ def test_pictures_of_objects_added_in_another_folder_are_found(
         assert picture == tmp_path / folder / "0.png"
 
 
+def test_pictures_that_moved_with_the_index_are_found(make_objects: MakeObjects, tmp_path: Path) -> None:
+    index = ObjectIndex.create(tmp_path / "moved" / "index", [make_objects()])
+    image = Path(index.rows([0])["image"][0].as_py())
+    assert index.image_path(str(image)) == image
+    moved = image.rename(tmp_path / "moved" / image.name)
+    assert index.image_path(str(image)) == moved
+
+
 def test_one_command_at_a_time_writes_to_an_index(make_objects: MakeObjects, tmp_path: Path) -> None:
     one, other = make_objects(), make_objects("other.parquet", seed=1)
     index, late = ObjectIndex.create(tmp_path / "index", [one]), ObjectIndex.open(tmp_path / "index")

@@ -27,7 +27,7 @@ from ssdir.formatting import quote
 from ssdir.identity import Identity, check_comparable
 from ssdir.inference.engines import load_identity
 from ssdir.storage import Location, to_location
-from ssdir.store.info import StoreInfo, read_info
+from ssdir.store.info import StoreInfo, folder_around, read_info
 from ssdir.store.objects_file import find_picture
 
 
@@ -247,8 +247,8 @@ class ObjectIndex:
         return records.take([place[row] for row in rows])
 
     def image_path(self, image: str) -> Location:
-        """Returns the file of an image, from the folder where the index was made or from the current one."""
-        return find_picture(image, self.info.folder, ".")
+        """Returns the file of an image, from the folder where the index was made, the current one or its own."""
+        return find_picture(image, self.info.folder, ".", beside=folder_around(to_location(self.path)))
 
     def _nearest(self, z_what: NDArray[np.float32], k: int, condition: str | None, share: float) -> Neighbours:
         query = self._table.search(z_what, vector_column_name="z_what").distance_type("cosine").limit(k)
