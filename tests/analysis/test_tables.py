@@ -354,10 +354,23 @@ def test_what_cannot_be_done_is_reported_in_one_sentence(stored: Path, tmp_path:
         assert result.exit_code == 2, (sentence, result.output)
         assert sentence in result.stderr.replace("\n", " ")
     assert not out.exists()
-    for content, sentence in (("a,b\n1,2\n", "columns row and label"), ("row,label\n1,a\n1,b\n", "row 1 twice")):
+    for content, sentence in (
+        ("row;label\n1;a\n", "has no column 'row': it has 'row;label'"),
+        ("row,lable\n1,a\n", "has no column 'label': it has 'row, lable'"),
+        ("row,label\n1,a\n1,b\n", "row 1 twice"),
+        ("track_id,label\n7,a\n9,b\n7,a\n", "track 7 twice"),
+        ("", "has no column 'row'"),
+    ):
         bad.write_text(content)
         with pytest.raises(InputError, match=sentence):
-            read_labels(bad, 10)
+            read_labels(bad, 2, np.array([7, 9]))
+
+
+def test_labels_as_other_programs_write_them(tmp_path: Path) -> None:
+    """pandas writes whole numbers as floats where others of the column are missing."""
+    (tmp_path / "labels.csv").write_text("row, label, note\n3.0, a,\n 1., b\n2\n")
+    rows, labels = read_labels(tmp_path / "labels.csv", 10)
+    assert (rows.tolist(), labels) == ([3, 1], ["a", "b"])
 
 
 def test_progress_counts_up_to_all_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,10 +461,10 @@ def test_embeddings_of_other_weights_are_refused(stored: Path, tmp_path: Path) -
     assert not (tmp_path / "p.csv").exists()
 
 
-@pytest.mark.parametrize("row", ["1e3", "-1", "9" * 30, "9" * 5000, "x", ""])
+@pytest.mark.parametrize("row", ["1e3", "0.5", "-1", "9" * 30, "9" * 5000, "x", ""])
 def test_labels_of_rows_that_are_not_there(tmp_path: Path, row: str) -> None:
     (tmp_path / "labels.csv").write_text(f"row,label\n0,a\n{row},b\n")
-    with pytest.raises(InputError, match=r"labels row|must be a CSV") as error:
+    with pytest.raises(InputError, match=r"labels row -1|line 3 .* has the row .*, not a whole") as error:
         read_labels(tmp_path / "labels.csv", 10)
     assert len(str(error.value)) < 300
 

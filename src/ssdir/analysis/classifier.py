@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -282,33 +283,47 @@ def read_labels(
         The rows, int64 (n,), and their labels.
 
     Raises:
-        InputError: if it can't be read, or a row isn't there, or twice.
+        InputError: if it can't be read, lacks a column, or a row isn't there, or twice.
     """
     try:
-        records = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-        by_track = track_id is not None and bool(records) and TRACK in records[0]
-        named = [int(record[TRACK if by_track else "row"]) for record in records]
-        labels = [record["label"].strip() for record in records]
-    except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"'{path}' must be a CSV with the columns row and label") from error
-    if by_track:
-        row_of = {track: row for row, track in enumerate(track_id.tolist() if track_id is not None else ())}
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        records = [(reader.line_num, record) for record in reader]
+    except csv.Error as error:
+        raise InputError(f"'{path}' is not a CSV table ({error})") from error
+    key = TRACK if track_id is not None and TRACK in reader.fieldnames else "row"
+    for name in (key, "label"):
+        if name not in reader.fieldnames:
+            raise InputError(f"'{path}' has no column '{name}': it has {quote(', '.join(reader.fieldnames))}")
+    named = [
+        _whole_number(record[key] or "", f"line {line} of '{path}' has the {key}") for line, record in records
+    ]
+    labels = [(record["label"] or "").strip() for _, record in records]
+    twice = [number for number, times in Counter(named).items() if times > 1]
+    if twice:
+        raise InputError(f"'{path}' labels {'track' if key == TRACK else 'row'} {twice[0]} twice")
+    if track_id is not None and key == TRACK:
+        row_of = {track: row for row, track in enumerate(track_id.tolist())}
         unknown = [number for number in named if number not in row_of]
         if unknown:
             raise InputError(f"'{path}' labels track {unknown[0]}, which is not in the file of tracks")
         named = [row_of[number] for number in named]
     wrong = [number for number in named if not 0 <= number < count]
     if wrong:
-        raise InputError(f"'{path}' labels row {quote(wrong[0])}, there are rows 0 ... {count - 1}")
+        raise InputError(f"'{path}' labels row {wrong[0]}, there are rows 0 ... {count - 1}")
     rows = np.array(named, dtype=np.int64)
-    if len(np.unique(rows)) < len(rows):
-        raise InputError(f"'{path}' labels row {Counter(rows.tolist()).most_common(1)[0][0]} twice")
     kept = [number for number, label in enumerate(labels) if label]
     if not kept:
         raise InputError(f"'{path}' labels nothing")
     return rows[kept], [labels[number] for number in kept]
+
+
+def _whole_number(text: str, place: str) -> int:
+    """Reads the number of a row or track; pandas writes `3.0` where others of the column are missing."""
+    number = re.fullmatch(r"\s*(-?\d{1,18})(\.0*)?\s*", text)
+    if number is None:
+        raise InputError(f"{place} {quote(text)}, not a whole number")
+    return int(number[1])
 
 
 def _labels_in_column(stored: StoredObjects, column: str) -> tuple[NDArray[np.int64], list[str]]:
