@@ -167,7 +167,7 @@ def test_a_track_of_two_videos_is_refused_in_selected_rows(tmp_path: Path) -> No
 
 def test_a_track_of_two_folders_is_counted(tmp_path: Path) -> None:
     folder = selected_clips(tmp_path, "clips/{clip}/img1/{number:06d}.png")
-    with pytest.warns(InputWarning, match=r"1 track of .* with images of several folders, such as track 1 in"):
+    with pytest.warns(InputWarning, match=r"has 1 track with images of several folders, such as track 1 in"):
         entries = read_entries(folder)
     assert entries.table["views"].to_pylist() == [6]
 

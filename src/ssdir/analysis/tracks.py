@@ -157,7 +157,7 @@ def _check_clips(clips: Mapping[int, set[str]], info: StoreInfo) -> None:
     if several:
         track, (one, other) = next(iter(several.items()))
         text = (
-            f"{counted(len(several), 'track')} of '{info.path}' with images of several folders, such as track "
+            f"'{info.path}' has {counted(len(several), 'track')} with images of several folders, such as track "
             f"{track} in '{one}' and '{other}': if these are several clips, keep the tracks of each in a file of "
             "its own"
         )
