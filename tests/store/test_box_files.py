@@ -106,6 +106,14 @@ def test_names_of_classes_are_preferred_to_their_numbers(
     assert read_boxes(path).class_names == [name]
 
 
+def test_numbers_of_classes_are_the_same_where_one_is_missing(tmp_path: Path) -> None:
+    corners = {"image": "a.png", "x1": 1.0, "y1": 1.0, "x2": 20.0, "y2": 20.0}
+    table = pa.Table.from_pylist([corners | {"class_id": number} for number in (1.0, None, 2.0, 2.5)])
+    pq.write_table(table, tmp_path / "boxes.parquet")
+    boxes = read_boxes(tmp_path / "boxes.parquet")
+    assert (boxes.class_names, dict(boxes.missing)) == (["1", "2", "2.5"], {1: "class"})
+
+
 def test_centres_of_roboflow_are_no_corners(tmp_path: Path) -> None:
     row = {"image": "000.png", "x": 100, "y": 100, "width": 40, "height": 20, "confidence": 0.5, "class": "dog"}
     row |= {"class_id": 3, "detection_id": "0a1b"}

@@ -128,9 +128,13 @@ class BoxColumns:
         return {self.image, *self.corners, *(name for name in others if name is not None and name in own)}
 
     def texts(self, name: str) -> list[str | None]:
-        """Returns a column as text; None where it is missing."""
+        """Returns a column as text; None where it is missing.
+
+        Whole numbers have no fraction, though pandas makes them float where one is missing.
+        """
         values = (None if value != value else value for value in self.table[name].to_pylist())
-        return [None if value is None else str(value) for value in values]
+        whole = (int(value) if isinstance(value, float) and value.is_integer() else value for value in values)
+        return [None if value is None else str(value) for value in whole]
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Returns a column as numbers; NaN where it is missing.
