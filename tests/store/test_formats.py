@@ -100,6 +100,16 @@ def test_fiftyone_has_relative_boxes_and_attributes(stored: Path, tmp_path: Path
     assert first["z_what_scale"] is None
 
 
+def test_fiftyone_is_given_frames_of_videos_with_a_warning(tmp_path: Path) -> None:
+    path, names = tmp_path / "tracks.parquet", ["a.png", "clip.mp4#frame=0", "clip.mp4#frame=1"]
+    with ObjectWriter(path, "m", ["cat"], 2, "weights") as writer:
+        writer.write(ObjectArrays.empty(3), names, SIZES)
+    with pytest.warns(
+        InputWarning, match="has 2 frames of videos, such as 'clip.mp4#frame=0', and FiftyOne opens"
+    ):
+        convert_objects(path, "fiftyone", tmp_path / "samples.json")
+
+
 def test_numpy_has_every_column(stored: Path, tmp_path: Path) -> None:
     out = tmp_path / "objects.npz"
     convert_objects(stored, "npz", out)

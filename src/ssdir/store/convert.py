@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from ssdir.data.frame_names import split_frame_name
 from ssdir.documents import json_text
 from ssdir.errors import InputError, InputWarning
-from ssdir.formatting import quote
+from ssdir.formatting import counted, quote
 from ssdir.identity import Identity
 from ssdir.object_table import COLUMNS, TRACK, objects_schema
 from ssdir.outputs import atomic_file, claim
@@ -56,7 +57,8 @@ def convert_objects(
 
     CSV and Parquet are written while objects are read, other formats from all objects in memory. An `InputWarning`
     names columns that the format can't hold, and says where images without objects are not known, where images may
-    have the same number, or where categories of a COCO file mean nothing.
+    have the same number, where images are frames of videos, which FiftyOne can't open, or where categories of a
+    COCO file mean nothing.
 
     Args:
         path: the Parquet file, or folder of parts.
@@ -118,6 +120,12 @@ def _convert_whole(
             with atomic_file(sidecar(out), force) as beside:
                 _write_json(ids, beside, info.path)
         elif to == "fiftyone":
+            frames = [image for image in images if split_frame_name(image) is not None]
+            if frames:
+                _warn(
+                    f"'{info.path}' has {counted(len(frames), 'frame')} of videos, such as {quote(frames[0])}, "
+                    "and FiftyOne opens image files alone: track images of the frames instead"
+                )
             pictures = [str(find_picture(image, Path.cwd(), info.around.absolute())) for image in images]
             _write_json(fiftyone_samples(table, pictures), temporary, info.path)
         else:
