@@ -61,17 +61,19 @@ def test_rows_stay_aligned_over_batches_and_images_without_boxes(predictor: Pred
     assert len(predictor.encode(images[0], boxes=np.zeros((0, 4)), box_unit="pixels")) == 0
 
 
-def test_a_trackers_detections_keep_scores_and_classes(predictor: Predictor, images: list[Any]) -> None:
+def test_a_trackers_detections_keep_scores_classes_and_tracks(predictor: Predictor, images: list[Any]) -> None:
     tracked = supervision.Detections(
         xyxy=np.array([[5.0, 5, 40, 40], [1, 2, 20, 30]]),
         confidence=np.array([0.25, 0.75]),
         class_id=np.array([2, 0]),
-        tracker_id=np.array([11, 12]),
+        tracker_id=np.array([11, -1]),
     )
     objects = predictor.encode(images[0], boxes=tracked)
     assert objects.scores is not None
     assert objects.labels is not None
+    assert objects.track_id is not None
     assert (objects.scores.tolist(), objects.labels.tolist()) == ([0.25, 0.75], [2, 0])
+    assert objects.track_id.tolist() == [11, 0]
     assert objects.z_what is not None
     assert objects.z_what.shape == (2, predictor.latent_dim)
 

@@ -27,8 +27,8 @@ def as_objects(boxes: GivenBoxes, sizes: Sequence[tuple[int, int]], unit: BoxUni
 
     Args:
         boxes: `Objects`; or, for each image, xyxy as an array (n, 4), or `supervision.Detections` (pixels), whose
-            confidences and classes become scores and labels if every image with boxes has them. For one image,
-            the list may be left out.
+            confidences, classes and tracks become scores, labels and `track_id` if every image with boxes has
+            them. For one image, the list may be left out.
         sizes: (height, width) of each image in pixels, after EXIF orientation.
         unit: unit of arrays; never guessed.
 
@@ -53,6 +53,9 @@ def _of_image(given: Any, size: tuple[int, int], unit: BoxUnit | None, image: in
             extra["scores"] = torch.as_tensor(given.confidence, dtype=torch.float32)
         if given.class_id is not None:
             extra["labels"] = torch.as_tensor(given.class_id, dtype=torch.int64)
+        if given.tracker_id is not None:
+            # Trackers give -1 to an object that has no track yet.
+            extra["track_id"] = torch.as_tensor(given.tracker_id, dtype=torch.int64).clamp(min=0)
         given, unit = given.xyxy, "pixels"
     if unit not in ("pixels", "relative"):
         raise InputError(f"the unit of boxes must be 'pixels' or 'relative', got {unit!r}")

@@ -153,7 +153,7 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
                 or a batch: tensor (B, 3, H, W), array (B, H, W, C).
             score_threshold: minimum score, in [0, 1]; None takes the model's.
             boxes: boxes of your own detector or tracker, see `as_objects`, which are embedded instead of detecting
-                any. The result is row-aligned with them, and has their scores and labels.
+                any. The result is row-aligned with them, and has their scores, labels and tracks.
             box_unit: unit of boxes that are arrays: "pixels" of the image after EXIF orientation, or "relative" to
                 it.
 
@@ -169,13 +169,13 @@ class Predictor(ModelHubMixin, library_name="ssdir", tags=["object-centric"], mo
                 ]
             )
         sources = image_sources(images)
-        given = as_objects(boxes, [source_size(source) for source in sources], box_unit)
+        given = as_objects(boxes, [source_size(source) for source in sources], box_unit).to("cpu")
         parts = chunks(given.split(), self.batch_size)
         encoded = [
             self.encode_batch(batch, boxes=letterbox.to_square(Objects.cat(part)))
             for (batch, letterbox), part in zip(self._batches(sources, self.resize), parts, strict=True)
         ]
-        return Objects.cat(encoded).replace(z_where=given.z_where.to("cpu"))
+        return Objects.cat(encoded).replace(z_where=given.z_where, track_id=given.track_id)
 
     def to(self, device: str | torch.device) -> Self:
         """Moves the model to a device, and returns the same predictor.
