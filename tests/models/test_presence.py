@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from ssdir.models.losses import normal_kl
-from ssdir.models.presence import Schedule, bernoulli_kl, constant, sample_relaxed_bernoulli
+from ssdir.models.presence import Schedule, bernoulli_kl, sample_relaxed_bernoulli
 
 
 def test_schedule_stands_moves_and_stands() -> None:
@@ -17,7 +17,6 @@ def test_schedule_stands_moves_and_stands() -> None:
 def test_schedule_of_no_length_jumps() -> None:
     schedule = Schedule(start=0.0, end=1.0, from_step=5, to_step=5)
     assert [schedule.value(step) for step in (4, 5, 6)] == [0.0, 1.0, 1.0]
-    assert constant(0.3).value(0) == constant(0.3).value(99) == 0.3
 
 
 def test_schedule_back_in_time_is_refused() -> None:

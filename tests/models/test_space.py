@@ -14,7 +14,7 @@ from ssdir.device import seeded
 from ssdir.inference.predictor import Predictor
 from ssdir.models.io import load_model, save_model
 from ssdir.models.losses import gaussian_log_prob, mixture_log_likelihood
-from ssdir.models.presence import Schedule, constant
+from ssdir.models.presence import Schedule
 from ssdir.models.space.background import SceneMixture, SPACEBackgroundConfig
 from ssdir.models.space.foreground import (
     boundary_ring,
@@ -281,7 +281,7 @@ def test_annealed_priors_follow_the_step() -> None:
 
 
 def test_a_fixed_mixing_weight_does_not_depend_on_decoded_opacity() -> None:
-    model = tiny_space(fix_alpha_steps=1, presence_prior=constant(0.5))
+    model = tiny_space(fix_alpha_steps=1, presence_prior=Schedule(start=0.5, end=0.5))
     model.eval().loss(squares(2))["nll"].backward()
     presence = model.grid_encoder.head.weight.grad
     assert presence is not None
@@ -298,7 +298,7 @@ def test_the_background_learns_from_every_pixel_while_the_mixing_weight_is_fixed
     gradients = []
     for colour in (-3.0, 3.0):
         with seeded(0):
-            model = tiny_space(fix_alpha_steps=1, presence_prior=constant(0.5)).eval()
+            model = tiny_space(fix_alpha_steps=1, presence_prior=Schedule(start=0.5, end=0.5)).eval()
         model.step.fill_(step)
         last = list(model.glimpse_decoder.parameters())[-1]
         with torch.no_grad():

@@ -47,11 +47,6 @@ class Schedule(Config):
         return self.start + share * (self.end - self.start)
 
 
-def constant(value: float) -> Schedule:
-    """Returns a schedule with the same value at all steps."""
-    return Schedule(start=value, end=value)
-
-
 def sample_relaxed_bernoulli(logits: Tensor, temperature: float) -> Tensor:
     """Samples from the relaxed Bernoulli (binary concrete) distribution, differentiably in the logits.
 
