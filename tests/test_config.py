@@ -72,6 +72,12 @@ def test_overrides_of_another_kind_come_in_any_order() -> None:
         assert read_recipe("tiny", ordered).model.encoder.latent_dim == 32
 
 
+@pytest.mark.parametrize("preset", presets())
+def test_an_override_of_the_models_kind_drops_the_settings_of_the_presets(preset: str) -> None:
+    other = "SPACE" if read_recipe(preset).model.kind == "SPAIR" else "SPAIR"
+    assert read_values(preset, [f"model.kind={other}"])["model"] == {"kind": other}
+
+
 @pytest.mark.parametrize("text", ["seed", "=1", "classes=[seven"])
 def test_malformed_overrides_are_one_sentence(text: str) -> None:
     with pytest.raises(InputError, match="must look like key=value") as caught:
