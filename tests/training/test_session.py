@@ -216,3 +216,18 @@ def test_what_decides_a_detector() -> None:
     read = [detector_settings(read_recipe("tiny", ["augment.flip=0.5", f"workers={n}"])) for n in (0, 1, 2)]
     assert read[0] != read[1] != read[2]
     assert detector_settings(read_recipe("space-64")) is None
+
+
+@pytest.mark.parametrize("measured", ["keep=best", "patience=2"])
+def test_what_a_detector_selects_decides_where_epochs_are_measured(measured: str) -> None:
+    settings = detector_settings(read_recipe("tiny", [f"detector.{measured}"]))
+    for other, is_same in (
+        ("nms=false", False),
+        ("nms_threshold=0.9", False),
+        ("max_objects=1", False),
+        ("score_threshold=0.01", False),
+        ("score_threshold=0.3", True),
+    ):
+        assert (
+            detector_settings(read_recipe("tiny", [f"detector.{measured}", f"model.ssd.{other}"])) == settings
+        ) == is_same, other

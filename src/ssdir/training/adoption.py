@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdir.errors import InputError
+from ssdir.evaluation.detection import RANKING_THRESHOLD
 from ssdir.models.detected.model import DetectedConfig
 from ssdir.models.detector.ssd import SSD
 from ssdir.models.io import load_model, save_model
@@ -17,7 +18,7 @@ from ssdir.training.recipe import Recipe
 from ssdir.training.run_folder import SUMMARY_FILE, RunData, has_ended, read_data, read_run_recipe, write_summary
 
 _SELECTION = {"score_threshold", "nms", "nms_threshold", "max_objects"}
-"""Settings of a trained detector that select what it returns; its loss does not depend on them."""
+"""Settings of a trained detector that select what it returns; its loss does not depend on them, but AP50 does."""
 
 _DECIDING = {
     "seed",
@@ -43,7 +44,10 @@ def detector_settings(recipe: Recipe) -> dict[str, Any] | None:
         settings["precision"] = recipe.precision
     if recipe.workers and recipe.augment.changes_images:  # Each worker draws random numbers of its own.
         settings["workers"] = recipe.workers
-    return {**settings, "model": recipe.model.ssd.model_dump(mode="json", exclude=_SELECTION)}
+    selection = _SELECTION
+    if recipe.detector.measures_epochs:  # By what it selects, from `RANKING_THRESHOLD` on.
+        selection = {"score_threshold"} if recipe.model.score_threshold >= RANKING_THRESHOLD else set()
+    return {**settings, "model": recipe.model.ssd.model_dump(mode="json", exclude=selection)}
 
 
 def adopted_stages(start: str | Path, recipe: Recipe) -> tuple[str, ...]:
