@@ -199,7 +199,7 @@ def _expressible(table: AnnotationTable, split: str, target: Target, done: Conve
     names = ", ".join("masks" if key == "mask_names" else key for key in unwritten)
     lost = {f"keys that {target} has no place for, left out ({names})": len(unwritten)}
     if target in {"coco", "mot"}:
-        finite = np.isfinite(table.boxes_px).all(axis=1)
+        finite = np.asarray(np.isfinite(table.boxes_px).all(axis=1))
         lost["boxes that are not finite, left out"] = int((~finite).sum())
         _count(done, split, lost | _difficult(table, target, finite))
         return table.subset(np.flatnonzero(finite), images)
