@@ -164,7 +164,7 @@ def recommend(check: DataCheck) -> Recommendation:
         if refiner is not None and refiner.copies < MORE_COPIES:
             model["ssd"]["refiner"] = {"copies": MORE_COPIES}
             comments.append("# The refinement of boxes learns from more of them, for few images have few.")
-        if len(augment) > 1:
+        if any(augment.values()):
             comments.append("# Images are augmented for the detector, which would learn few of them by heart.")
         if "keep" in stages.get("detector", {}):
             comments.append("# Kept is the epoch of the largest AP50 on the validation split.")

@@ -123,23 +123,20 @@ def search_query(
     if where is not None:  # A wrong class is an error before a model is loaded.
         where.sql(index.info.class_names)
     parsed = Query.parse(query)
-    find_image: Callable[[str], Location] = to_location
     if is_stored(parsed.path):
         if score_threshold is not None:
             raise InputError(
                 f"--score-threshold chooses among detected objects: leave it out for '{parsed.path}', "
                 "whose objects are encoded already"
             )
-        identity, folder = load_identity(model), folder_around(parsed.path)
+        identity = load_identity(model)
         queries, names = read_stored_query(index.info, parsed.path, parsed.track, parsed.number, identity)
-
-        def find_beside(image: str) -> Location:
-            return find_picture(image, ".", folder, beside=folder)
-
-        find_image = find_beside
     else:
         queries, names = encode_query(index.info, parsed, model, score_threshold, device)
-    return SearchResult(index, queries, names, index.nearest(numbers(queries["z_what"]), k, where), find_image)
+    neighbours, folder = index.nearest(numbers(queries["z_what"]), k, where), folder_around(parsed.path)
+    return SearchResult(
+        index, queries, names, neighbours, lambda image: find_picture(image, ".", folder, beside=folder)
+    )
 
 
 @dataclass(frozen=True)
