@@ -17,14 +17,14 @@ from PIL import Image
 from command_line import ok, refused
 from ssdir.data.crops import crop_boxes
 from ssdir.data.images import Image8
-from ssdir.errors import InputError
+from ssdir.errors import InputError, MissingSplitError
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 from ssdir.reproduce.photos import compare, report, timing
 from ssdir.reproduce.photos.compare import choose_rows, compare_photographs, find_photographs
 from ssdir.reproduce.photos.embedders import Embedder, PixelEmbedder, RoIAlignEmbedder
 from ssdir.reproduce.photos.measure import compute_features, mean_over_folds, measure_fold
-from ssdir.reproduce.photos.photographs import Photographs, read_photographs
+from ssdir.reproduce.photos.photographs import Photographs, Splits, read_photographs
 from ssdir.training.session import OutOfTime
 
 COLOURS = np.array([(250, 30, 30), (30, 250, 30), (30, 30, 250)], dtype=np.uint8)
@@ -122,6 +122,26 @@ def test_folders_are_used_together_and_their_splits_kept_apart(tmp_path: Path) -
     (fold,) = photographs.folds
     assert [photographs.paths[row].parent.name for row in fold.test] == ["val"] * 4
     assert [photographs.paths[row].parent.name for row in fold.train] == ["train"] * 6
+
+
+def test_splits_can_be_parts_of_a_split(tmp_path: Path) -> None:
+    generated = write_photographs(tmp_path / "generated", {"train": 10, "val": 4})
+    photographs = read_photographs("generated", [generated], splits=Splits("train[3:]", "train[:3]"))
+    (fold,) = photographs.folds
+    in_order = read_photographs("generated", [generated]).paths
+    assert [photographs.paths[row] for row in fold.test] == in_order[:3]
+    assert [photographs.paths[row] for row in fold.train] == in_order[3:10]
+
+
+def test_an_image_is_not_both_learned_from_and_tested_on(generated: Path) -> None:
+    with pytest.raises(InputError, match=r"1 image of split train\[:3\].*would be learned from too"):
+        read_photographs("generated", [generated], splits=Splits("train[2:]", "train[:3]"))
+
+
+def test_a_named_split_is_not_replaced_by_folds(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "generated", {"train": 10})
+    with pytest.raises(MissingSplitError, match="test"):
+        read_photographs("generated", [folder], splits=Splits(test="test"))
 
 
 def test_components_are_fitted_on_train_alone(generated: Path) -> None:
@@ -245,6 +265,15 @@ def test_a_trained_model_is_a_row_at_its_own_boxes(generated: Path, out: Path, t
 
 
 @pytest.mark.usefixtures("quick")
+def test_results_and_report_name_the_splits_that_were_given(generated: Path, out: Path) -> None:
+    options = ["--train-split", "train[3:]", "--split", "train[:3]", "--row", "pixels", "--out", out]
+    ok("reproduce", "photos", "--data", generated, *options)
+    record = json.loads((out / "photos" / "generated-pixels-0.json").read_text())
+    assert record["provenance"]["config"]["splits"] == {"train": "train[3:]", "test": "train[:3]"}
+    assert "Learned from train[3:], tested on train[:3]." in (out / "photos" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
 def test_nothing_is_begun_after_the_deadline(generated: Path, out: Path) -> None:
     with pytest.raises(OutOfTime):
         compare_photographs(["pixels"], generated, out, minutes=0)
@@ -266,6 +295,7 @@ def test_invalid_rows_are_refused(tmp_path: Path, agnostic_model_dir: Path) -> N
 
 
 def test_options_of_photos_are_refused_elsewhere(tmp_path: Path) -> None:
-    assert "for photos alone" in refused("reproduce", "table1", "--row", "pixels")
+    for option in (("--row", "pixels"), ("--split", "val"), ("--train-split", "train")):
+        assert "for photos alone" in refused("reproduce", "table1", *option)
     assert "measured alone, with --data" in refused("reproduce", "photos", "--out", tmp_path)
     assert "measured alone" in refused("reproduce", "photos", "table1", "--data", tmp_path)

@@ -22,8 +22,8 @@ def reproduce(
         list[str],
         typer.Argument(
             metavar="NAME...|all",
-            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, faces, own-scenes, "
-            "clusters, redundancy, uncertainty, cost, classes or ablation; or photos, alone.",
+            help="table1, table2, figure2, figure3, figure4, scale, depth, masks, properties, faces, voc, "
+            "own-scenes, clusters, redundancy, uncertainty, cost, classes or ablation; or photos, alone.",
         ),
     ],
     scale: Annotated[str, typer.Option(help="smoke, cpu, paper, or a plan of your own as a .yaml file.")] = "cpu",
@@ -55,6 +55,15 @@ def reproduce(
         str | None,
         typer.Option(metavar="MODEL", help="For photos: model that detects boxes for rows without a detector."),
     ] = None,
+    train_split: Annotated[
+        str | None, typer.Option(help="For photos: the split to learn from, such as train[150:]; else train.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="For photos: the split to test on, such as train[:150]; else val or, without it, folds."
+        ),
+    ] = None,
     as_json: AsJson = False,
     device: Device = None,
 ) -> None:
@@ -68,11 +77,13 @@ def reproduce(
             raise InputError("photos is measured alone, with --data and without --dry-run, --so-far and --json")
         with _resumable():
             from ssdir.reproduce.photos.compare import compare_photographs
+            from ssdir.reproduce.photos.photographs import Splits
 
-            say(f"report: {compare_photographs(row or [], data, out, detector, minutes, device)}")
+            splits = Splits(train_split or "train", split)
+            say(f"report: {compare_photographs(row or [], data, out, detector, minutes, device, splits)}")
         return
-    if row or detector:
-        raise InputError("--row and --detector are for photos alone")
+    if row or detector or train_split or split:
+        raise InputError("--row, --detector, --train-split and --split are for photos alone")
     if dry_run:
         _list(experiments, scale, runs, data, as_json)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,14 @@ from ssdir.outputs import atomic_file, claim
 from ssdir.reproduce.photos.embedders import Embedder, embedders
 from ssdir.reproduce.photos.measure import VERSION, compute_features, mean_over_folds, measure_fold
 from ssdir.reproduce.photos.models import POOLED, ModelEmbedder, PooledEmbedder
-from ssdir.reproduce.photos.photographs import SOURCES, Photographs, open_photographs, read_photographs
+from ssdir.reproduce.photos.photographs import (
+    DEFAULT_SPLITS,
+    SOURCES,
+    Photographs,
+    Splits,
+    open_photographs,
+    read_photographs,
+)
 from ssdir.reproduce.photos.report import REPORT, stored_rows, write_report
 from ssdir.reproduce.photos.timing import one_thread, time_metrics
 from ssdir.reproduce.plan import FileName
@@ -42,6 +50,7 @@ def compare_photographs(
     detector: str | None = None,
     minutes: float | None = None,
     device: str | None = None,
+    splits: Splits = DEFAULT_SPLITS,
 ) -> Path:
     """Measures rows on data sets of photographs, each once, and writes results and a report.
 
@@ -55,6 +64,7 @@ def compare_photographs(
         detector: a model whose boxes rows without a detector are measured at too; None leaves these out.
         minutes: time after which no row is begun.
         device: where trained models run, see `choose_device`. The networks of the other rows run on the CPU.
+        splits: the splits to learn from and to test on.
 
     Returns:
         Path of the report.
@@ -68,12 +78,12 @@ def compare_photographs(
     claim(folder / REPORT, force=True)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     chosen, boxes_of = choose_rows(rows, device), None if detector is None else load(detector, device)
-    opened = find_photographs(data)
+    opened = find_photographs(data, splits)
     _check_data(folder, opened)
     for photographs in opened:
         for embedder in chosen:
             file = folder / f"{photographs.name}-{embedder.name}-{embedder.seed}.json"
-            settings = _settings(embedder, boxes_of)
+            settings = _settings(embedder, boxes_of, splits)
             if _is_measured(file, settings):
                 say(f"{file.stem}: measured before")
                 continue
@@ -135,7 +145,7 @@ def _check_name(name: str) -> None:
         ) from None
 
 
-def find_photographs(data: Path) -> list[Photographs]:
+def find_photographs(data: Path, splits: Splits = DEFAULT_SPLITS) -> list[Photographs]:
     """Opens the data sets of a folder: those of `SOURCES` that are there, or the folder itself.
 
     Raises:
@@ -143,9 +153,9 @@ def find_photographs(data: Path) -> list[Photographs]:
     """
     there = [name for name, source in SOURCES.items() if all((data / each).is_dir() for each in source.folders)]
     if there:
-        return [open_photographs(name, data) for name in there]
+        return [open_photographs(name, data, splits) for name in there]
     find_layout(data)
-    return [read_photographs(data.resolve().name, [data])]
+    return [read_photographs(data.resolve().name, [data], splits=splits)]
 
 
 def measure_row(
@@ -186,10 +196,11 @@ def measure_row(
     }
 
 
-def _settings(embedder: Embedder, detector: Predictor | None) -> dict[str, Any]:
+def _settings(embedder: Embedder, detector: Predictor | None, splits: Splits) -> dict[str, Any]:
     """Returns the settings, besides the data, that determine the metrics."""
     boxes_of = None if detector is None or embedder.detects else weights_fingerprint(detector.model)
-    return {"version": VERSION, **embedder.settings, "detections": boxes_of, "threads": 1}
+    settings = {"version": VERSION, **embedder.settings, "detections": boxes_of, "threads": 1}
+    return settings if splits == DEFAULT_SPLITS else {**settings, "splits": dataclasses.asdict(splits)}
 
 
 def _is_measured(file: Path, settings: dict[str, Any]) -> bool:

@@ -18,11 +18,27 @@ from ssdir.data.readers.registry import read_annotations
 from ssdir.errors import InputError, MissingSplitError
 from ssdir.evaluation.embedded import Integers
 from ssdir.evaluation.robustness import Change
+from ssdir.formatting import counted
 from ssdir.objects import Objects
 from ssdir.ops.boxes import to_cxcywh
 
-TRAIN, TEST = "train", "val"
 NUM_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits to compare on.
+
+    Attributes:
+        train: the split to learn from.
+        test: the split to test on; None takes `val` or, where the data have none, divides `train` into folds.
+    """
+
+    train: str = "train"
+    test: str | None = None
+
+
+DEFAULT_SPLITS = Splits()
 
 
 @dataclass(frozen=True)
@@ -106,31 +122,37 @@ class Photographs:
             yield images, Objects.cat(parts)
 
 
-def open_photographs(name: str, data: Path) -> Photographs:
+def open_photographs(name: str, data: Path, splits: Splits = DEFAULT_SPLITS) -> Photographs:
     """Opens one of `SOURCES` below a folder.
 
     Raises:
         InputError: if it is not there, or can't be read.
     """
     source = SOURCES[name]
-    return read_photographs(name, [data / folder for folder in source.folders], source.min_side)
+    return read_photographs(name, [data / folder for folder in source.folders], source.min_side, splits)
 
 
-def read_photographs(name: str, folders: Sequence[Path], min_side: float = 0.0) -> Photographs:
+def read_photographs(
+    name: str, folders: Sequence[Path], min_side: float = 0.0, splits: Splits = DEFAULT_SPLITS
+) -> Photographs:
     """Opens data sets of any known layout as one.
 
     Args:
         name: name in results.
         folders: their folders; all have the same classes.
         min_side: least width and height of an object, relative to the image's.
+        splits: the splits to learn from and to test on.
 
     Raises:
-        InputError: if one can't be read, their classes differ, or there is no object to learn from or to test on.
+        InputError: if one can't be read, their classes differ, an image is in both splits, or there is no
+            object to learn from or to test on.
     """
-    parts = [_read_split(folder, TRAIN, min_side) for folder in folders]
+    parts = [_read_split(folder, splits.train, min_side) for folder in folders]
     try:
-        tests = [_read_split(folder, TEST, min_side) for folder in folders]
+        tests = [_read_split(folder, splits.test or "val", min_side) for folder in folders]
     except MissingSplitError:
+        if splits.test is not None:
+            raise
         tests = []
     every = [*parts, *tests]
     names = every[0].category_names
@@ -141,11 +163,20 @@ def read_photographs(name: str, folders: Sequence[Path], min_side: float = 0.0) 
     known = [each.attributes(row) for each in every for row in range(len(each))]
     attributes = {key: np.concatenate([values[key].numpy() for values in known]) for key in known[0]}
     num_train = sum(map(len, parts))
+    if both := set(paths[:num_train]) & set(paths[num_train:]):
+        raise InputError(
+            f"{name}: {counted(len(both), 'image')} of split {splits.test or 'val'}, such as '{min(both)}', would "
+            f"be learned from too, in split {splits.train}: give splits that share no image"
+        )
     data_hash = "-".join(fingerprint(each) for each in every)
     folds = _folds(name, num_train, len(paths))
     counts = np.array([len(each) for each in objects])
     if any(not counts[images].sum() for fold in folds for images in (fold.train, fold.test)):
-        where = f"split {TRAIN} or {TEST}" if tests else f"one of {NUM_FOLDS} parts of the images"
+        where = (
+            f"split {splits.train} or {splits.test or 'val'}"
+            if tests
+            else f"one of {NUM_FOLDS} parts of the images"
+        )
         raise InputError(f"{name}: {where} of '{folders[0]}' has no object: give more images with objects")
     return Photographs(name, paths, objects, attributes, names, folds, data_hash)
 
