@@ -71,6 +71,15 @@ def test_records_of_absent_data_are_kept(tmp_path: Path, has_data: bool, so_far:
     assert "rows kept from before: space-0" in (tmp_path / "out" / "mine" / "report.md").read_text()
 
 
+def test_records_are_in_the_plans_order_whichever_trainings_are_there(tmp_path: Path) -> None:
+    job_of(tmp_path, runs={name: {**run, "seeds": 2} for name, run in PLAN["runs"].items()})
+    plan, file = read_plan(str(tmp_path / "mine.yaml")), tmp_path / "out" / "mine" / "masks.json"
+    file.parent.mkdir(parents=True)
+    write_records(file, [record_of(expand(plan, "faces")[0]), record_of(expand(plan, "space")[1])], [])
+    reproduce(["masks"], str(tmp_path / "mine.yaml"), tmp_path / "out", tmp_path / "runs", so_far=True)
+    assert [record["run"] for record in read_records(file)[0]] == ["space-1", "faces-0"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ssdir.console import say
 from ssdir.errors import InputError, nearest
+from ssdir.models.registry import fetch_pretrained
 from ssdir.outputs import claim
 from ssdir.reports.markdown import FIGURES
 from ssdir.reproduce.catalogue import EXPERIMENTS
 from ssdir.reproduce.choices import settle
-from ssdir.reproduce.jobs import Job, candidates, jobs_of
+from ssdir.reproduce.jobs import Job, candidates, expand, jobs_of
 from ssdir.reproduce.plan import Plan, read_plan
 from ssdir.reproduce.records import Record, read_records, write_records
 from ssdir.reproduce.report import REPORT, write_report
@@ -110,7 +111,8 @@ def reproduce(
         Path of the report.
 
     Raises:
-        InputError: for an unknown scale or experiment, data that can't be read, or folders that can't be written.
+        InputError: for an unknown scale or experiment, data or pretrained weights that can't be read, or folders
+            that can't be written.
         OutOfTime: when the minutes are over; everything that has ended is kept and used next time.
     """
     plan = read_plan(scale)
@@ -123,6 +125,7 @@ def reproduce(
     waiting = settle(runner, _training(chosen), out / plan.name)
     if not so_far:
         asked, _ = _available(runner, [job for group in waiting for job in candidates(plan, group)])
+        _check_weights(runner, [*asked, *_available(runner, _trainings(runner.plan, chosen))[0]])
         _make(runner, asked)
         settle(runner, _training(chosen), None)
     plan = runner.plan
@@ -143,6 +146,20 @@ def reproduce(
             else:
                 _write_experiment(runner, unwritten.pop(0), out / plan.name)
     return out / plan.name / REPORT
+
+
+def _check_weights(runner: Runner, jobs: Sequence[Job]) -> None:
+    """Reads the pretrained weights that trainings start from: missing ones are reported now, not after hours.
+
+    Raises:
+        InputError: names the run, and says what is missing.
+    """
+    for job in jobs:
+        try:
+            if not runner.is_trained(job):
+                fetch_pretrained(job.recipe.model)
+        except InputError as error:
+            raise InputError(f"run '{job.group}': {error}") from error
 
 
 def _make(runner: Runner, jobs: Sequence[Job]) -> None:
@@ -189,9 +206,9 @@ def _write_experiment(runner: Runner, name: str, folder: Path) -> None:
     kept = _earlier_records(runner, unmade, file)
     left_out = _left_out(runner, unmade, {record["run"] for record in kept})
     jobs = [job for job in jobs if job not in unmade]
-    order = {job.name: number for number, job in enumerate(jobs_of(runner.plan, [name]))}
+    order = [job.name for group in runner.plan.experiments[name] for job in expand(runner.plan, group)]
     records = [*kept, *experiment.measure(runner, jobs, folder / FIGURES)]
-    records.sort(key=lambda record: order[record["run"]])
+    records.sort(key=lambda record: order.index(record["run"]))
     failures = [runner.failure(job) for job in jobs] if experiment.trains else []
     write_records(file, records, [*left_out, *filter(None, failures)])
     write_report(runner.plan, folder)
