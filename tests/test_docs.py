@@ -41,6 +41,14 @@ def writing(tables: Any) -> Any:
     return docs_writing
 
 
+@pytest.fixture
+def reader(tables: Any) -> Any:
+    """Returns the module that reads results; it needs `tables` likewise."""
+    import docs_records
+
+    return docs_records
+
+
 def test_tables_are_those_of_the_results(tables: Any) -> None:
     stale = [path.name for path in tables.PAGES if tables.rewritten(text := path.read_text("utf-8")) != text]
     assert stale == [], "run make docs-tables"
@@ -74,9 +82,9 @@ def test_a_missed_goal_is_written_with_its_distance(writing: Any, monkeypatch: p
 
 
 @pytest.fixture
-def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def trial(writing: Any, reader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Makes tables of other results: trainings by the current plan, and one by an earlier plan."""
-    settings = writing.docs_records.cpu_settings()["ssdir"]
+    settings = reader.cpu_settings()["ssdir"]
     earlier = settings | {"train_images": settings["train_images"] - 1}
     records = [
         {
@@ -94,10 +102,10 @@ def trial(writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     ]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "trial.json").write_text(json.dumps({"left_out": [], "records": records}))
-    writing.content.cache_clear()
-    monkeypatch.setattr(writing.docs_records, "RESULTS", tmp_path)
+    reader.content.cache_clear()
+    monkeypatch.setattr(reader, "RESULTS", tmp_path)
     yield writing
-    writing.content.cache_clear()
+    reader.content.cache_clear()
 
 
 def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> None:
@@ -122,9 +130,11 @@ def test_what_is_not_measured_by_todays_plan_is_named_instead(trial: Any) -> Non
     assert trial.models_by_metrics("models", {"absent": "cpu/absent:a"}, {"M": "m"}) == "Not measured yet: absent."
 
 
-def test_a_figure_says_how_many_trainings_have_a_value(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = dict.fromkeys(("ssdir", "partly"), trial.docs_records.cpu_settings()["ssdir"])
-    monkeypatch.setattr(trial.docs_records, "cpu_settings", lambda: settings)
+def test_a_figure_says_how_many_trainings_have_a_value(
+    trial: Any, reader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dict.fromkeys(("ssdir", "partly"), reader.cpu_settings()["ssdir"])
+    monkeypatch.setattr(reader, "cpu_settings", lambda: settings)
     assert trial.figure(trial.measured("cpu/trial:partly"), "m ±") == "0.500 (1 of 2)"
     assert trial.figure(trial.measured(["cpu/trial:ssdir", "published:SSDIR"]), "m") == "0.600"
 
@@ -152,7 +162,7 @@ def test_published_figures_are_those_of_the_package(trial: Any) -> None:
 
 
 def test_rows_of_photographs_are_means_over_seeds_with_models_first(
-    writing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    writing: Any, reader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()
     for group, seed, value in (
@@ -161,11 +171,11 @@ def test_rows_of_photographs_are_means_over_seeds_with_models_first(
         ("crops-224", 0, 0.8),
         ("ours", 0, 0.9),
     ):
-        record = {"group": group, "metrics": {"m": value}}
+        record = {"group": group, "metrics": {"m": value}, "provenance": {"wall_seconds": 1}}
         (tmp_path / "photos" / f"data-{group}-{seed}.json").write_text(json.dumps(record))
-    monkeypatch.setattr(writing.docs_records, "RESULTS", tmp_path)
-    rows = writing.photographs("data", {"accuracy": "m .1", "other": "n"}).splitlines()[2:]
-    assert rows == ["| ours | 0.9 | – |", "| crops-224 | 0.8 | – |", "| untrained | 0.3 | – |"]
+    monkeypatch.setattr(reader, "RESULTS", tmp_path)
+    rows = writing.photographs("data", {"accuracy": "m .1 ±", "other": "n"}).splitlines()[2:]
+    assert rows == ["| ours | 0.9 | – |", "| crops-224 | 0.8 | – |", "| untrained | 0.3 ±\u00a00.1 | – |"]
 
 
 def test_rows_of_photographs_are_those_of_the_package(writing: Any) -> None:

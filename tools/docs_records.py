@@ -35,12 +35,20 @@ def exists(name: str) -> bool:
 def trainings_of(file: str, run: str) -> list[dict[str, Any]]:
     """Returns the trainings of a run in an experiment's file; none where they are not measured by today's plan.
 
-    Results of scale `cpu` by an earlier plan had the same names, and probes that learned from other objects.
+    Results of scale `cpu` by an earlier plan had the same names, and probes that learned from other objects. Each
+    row of photographs has a file of its own: `photos/DATA` are all files of a data set.
     """
+    if file.startswith("photos/"):
+        return [each for each in photographs_of(file.removeprefix("photos/")) if each["group"] == run]
     if not exists(file):
         return []
     records = [record for record in content(file)["records"] if record["group"] == run]
     return [each for each in records if _is_of_plan(each)] if file.startswith("cpu/") else records
+
+
+def photographs_of(data: str) -> list[dict[str, Any]]:
+    """Returns the rows of `results/photos/` for a data set, one for each seed."""
+    return [content(f"photos/{path.stem}") for path in sorted((RESULTS / "photos").glob(f"{data}-*.json"))]
 
 
 def _is_of_plan(record: Mapping[str, Any]) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import docs_records
-from docs_records import content, is_measured, measured
+from docs_records import is_measured, measured, photographs_of
 
 TABLES: dict[str, Callable[[], str]] = {}
 """Functions that return a table, by the name in its comment."""
@@ -109,14 +107,8 @@ def photographs(photographs: str, metrics: Mapping[str, str]) -> str:
 
     Values are means over the seeds of a row.
     """
-    rows: dict[str, list[dict[str, float]]] = {}
-    for path in sorted((docs_records.RESULTS / "photos").glob(f"{photographs}-*.json")):
-        record = content(f"photos/{path.stem}")
-        rows.setdefault(record["group"], []).append(record["metrics"])
-    order = sorted(rows, key=lambda name: WITHOUT_A_MODEL.index(name) if name in WITHOUT_A_MODEL else -1)
-    means = {
-        name: {each: statistics.fmean(run[each] for run in runs if each in run) for each in set().union(*runs)}
-        for name, runs in rows.items()
-    }
-    cells = [[name, *(figure(means[name], quoted) for quoted in metrics.values())] for name in order]
+    names = dict.fromkeys(row["group"] for row in photographs_of(photographs))
+    order = sorted(names, key=lambda name: WITHOUT_A_MODEL.index(name) if name in WITHOUT_A_MODEL else -1)
+    rows = {name: measured(f"photos/{photographs}:{name}") for name in order}
+    cells = [[name, *(figure(row, quoted) for quoted in metrics.values())] for name, row in rows.items()]
     return table(["", *metrics], cells)

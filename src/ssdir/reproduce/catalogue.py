@@ -89,6 +89,24 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "Photographs of WIDER FACE, of other kinds of events than those to learn from; all nets from scratch.",
         metrics=("detection/ap50", "detection/recall", "reconstruction/mse"),
     ),
+    "voc": Comparison(
+        "Photographs of everyday things",
+        "Photographs of Pascal VOC, other ones than those to learn from and those on which the recipe was chosen. "
+        "The backbone is pretrained on ImageNet; detectors are supervised with boxes alone.",
+        metrics=(
+            "detection/ap50",
+            "detection/ap",
+            "detection/recall",
+            "probe/accuracy",
+            "probe/accuracy_end_to_end",
+            "probe/knn_accuracy",
+            *(
+                f"probe/{part}/accuracy"
+                for part in ("true_boxes", "pooled_features", "random_encoder", "raw_pixels")
+            ),
+            "reconstruction/mse",
+        ),
+    ),
     "own-scenes": Comparison(
         "SPAIR and SPACE on scenes that they are made for",
         "Whether these implementations learn at all, where their assumptions hold: objects of one size that do "
