@@ -111,11 +111,12 @@ def test_models_of_one_detector_share_it() -> None:
     assert keys["ssdir-0"] != keys["ssdir-aware-0"]
     assert keys["clevr-0"] == keys["clevr-glimpses-0"] == keys["clevr-own-level-0"]
     assert keys["faces-0"] == keys["faces-glimpses-0"]
+    assert keys["photos-0"] == keys["photos-glimpses-0"]
     assert keys["space-0"] is None
     assert len({keys[f"sizes-{number:02d}-0"] for number in range(18)}) == 18
 
 
-@pytest.mark.parametrize("ours", ["ssdir", "clevr", "faces"])
+@pytest.mark.parametrize("ours", ["ssdir", "clevr", "faces", "photos"])
 def test_glimpses_differ_from_ssdir_in_the_encoder_alone(ours: str) -> None:
     plan = read_plan("cpu")
     recipes = []
