@@ -265,11 +265,13 @@ def test_a_trained_model_is_a_row_at_its_own_boxes(generated: Path, out: Path, t
 
 
 @pytest.mark.usefixtures("quick")
-def test_results_and_report_name_the_splits_that_were_given(generated: Path, out: Path) -> None:
+def test_results_are_of_the_splits_that_were_given_and_name_them(generated: Path, out: Path) -> None:
     options = ["--train-split", "train[3:]", "--split", "train[:3]", "--row", "pixels", "--out", out]
     ok("reproduce", "photos", "--data", generated, *options)
     record = json.loads((out / "photos" / "generated-pixels-0.json").read_text())
     assert record["provenance"]["config"]["splits"] == {"train": "train[3:]", "test": "train[:3]"}
+    measured_on = read_photographs("generated", [generated], splits=Splits("train[3:]", "train[:3]"))
+    assert record["provenance"]["data_hash"] == measured_on.data_hash
     assert "Learned from train[3:], tested on train[:3]." in (out / "photos" / "report.html").read_text()
 
 
