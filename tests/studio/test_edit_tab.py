@@ -59,8 +59,20 @@ def test_the_share_of_a_blend_refers_to_the_object_before_it_until_another_edit(
 
 def test_each_slider_of_a_component_is_a_step_of_its_own() -> None:
     tab, now = opened(load("tiny-digits", "cpu"))
-    values = [0.0] * len(tab.sliders)
-    for number in (0, 0, 1, 1):
-        values[number] += 0.5
-        now = tab._change_components(number, now, *values)
+    for number, value in ((0, 0.5), (0, 1.0), (1, 0.5), (1, 1.0)):
+        now = tab._change_component(number, now, value)
     assert len(now.history.past) == 2
+
+
+def test_a_slider_changes_its_own_component_alone() -> None:
+    tab, now = opened(load("tiny-digits", "cpu"))
+    far = tab.studio.axes.coordinates(now.objects.z_what[0])
+    far[0] = 6.123  # Sliders end at 4.
+    z_what = tab.studio.axes.with_coordinates(now.objects.z_what[0], far)
+    now = now.edit(scene_editor.set_appearance(now.objects, 0, z_what), "far", 0)
+    shown = tab.show(now)
+    for number, slider in enumerate(tab.sliders):
+        assert tab._change_component(number, now, shown[slider]["value"]) is now, "an unmoved slider is no edit"
+    moved = tab._change_component(1, now, 2.5)
+    far[1] = 2.5
+    torch.testing.assert_close(tab.studio.axes.coordinates(moved.objects.z_what[0]), far, rtol=0, atol=1e-4)

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import gradio as gr
 import torch
+from torch import Tensor
 
 from ssdir.formatting import counted
 from ssdir.objects import Objects, Scene
@@ -138,16 +139,16 @@ class EditTab:
         latest = {"trigger_mode": "always_last", **_QUIET}
         self.blend.input(blend, [state, self.other, self.blend], outputs, **latest)
         for number, slider in enumerate(self.sliders):
-            act = partial(self._change_components, number)
+            act = partial(self._change_component, number)
             change = components.edit_in_order(
                 act, lambda before, after: self._updates(after, self._scene, self._objects, self._blending)
             )
-            slider.input(change, [state, *self.sliders], outputs, **latest)
+            slider.input(change, [state, slider], outputs, **latest)
             end = components.edit_in_order(
                 partial(_finish, act),
                 lambda before, after: self._updates(after, self._scene, self._objects, self._ends),
             )
-            slider.release(end, [state, *self.sliders], outputs, **_EACH)
+            slider.release(end, [state, slider], outputs, **_EACH)
         end_blend = components.edit_in_order(
             partial(_finish, self._blend), lambda before, after: {self.workspace: after}
         )
@@ -227,10 +228,10 @@ class EditTab:
         row, z_what = decoded.workspace.row, decoded.workspace.objects.z_what
         if row is None or z_what is None:
             return {slider: gr.update(interactive=False) for slider in self.sliders}
-        coordinates = self.studio.axes.coordinates(z_what[row]).clamp(-_MAX_COORDINATE, _MAX_COORDINATE)
+        shown = _shown(self.studio.axes.coordinates(z_what[row]))
         return {
-            slider: gr.update(value=round(value, 2), interactive=True)
-            for slider, value in zip(self.sliders, coordinates.tolist(), strict=True)
+            slider: gr.update(value=value, interactive=True)
+            for slider, value in zip(self.sliders, shown, strict=True)
         }
 
     def _ends(self, decoded: _Decoded) -> Updates:
@@ -302,17 +303,19 @@ class EditTab:
         title = f"blended object {row + 1} with {other + 1}"
         return replace(workspace.edit(blended, title, row, title), blend=Blend(start, other, share))
 
-    def _change_components(self, number: int, workspace: Workspace, *sent: Any) -> Workspace:
+    def _change_component(self, number: int, workspace: Workspace, sent: Any) -> Workspace:
         row, z_what = workspace.row, workspace.objects.z_what
-        limits = -_MAX_COORDINATE, _MAX_COORDINATE
-        values = [value for each in sent if (value := parse_number(each, *limits)) is not None]
-        if row is None or z_what is None or len(values) != len(sent):
+        value = parse_number(sent, -_MAX_COORDINATE, _MAX_COORDINATE)
+        if row is None or z_what is None or value is None:
             return workspace
-        changed = self.studio.axes.with_coordinates(z_what[row], torch.tensor(values, dtype=z_what.dtype))
+        coordinates = self.studio.axes.coordinates(z_what[row])
+        if abs(value - _shown(coordinates)[number]) < 1e-6:
+            return workspace  # The last value of a slider is sent twice, and one that is not moved is rounded.
+        coordinates[number] = value
+        changed = self.studio.axes.with_coordinates(z_what[row], coordinates)
         edited = scene_editor.set_appearance(workspace.objects, row, changed)
         title = f"changed components of object {row + 1}"
-        unchanged = _have_same_embeddings(edited, workspace.objects)
-        return workspace if unchanged else workspace.edit(edited, title, row, (title, number))
+        return workspace.edit(edited, title, row, (title, number))
 
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
@@ -325,6 +328,11 @@ class EditTab:
         suffix, mime = _FILE_TYPES[kind]
         source = f"data:{mime};base64,{base64.b64encode(file).decode()}"
         return {"name": f"{workspace.file_stem}-edited{suffix}", "source": source, "number": next(self._saves)}
+
+
+def _shown(coordinates: Tensor) -> list[float]:
+    """Returns the values of the sliders of an object's coordinates (n,)."""
+    return [round(value, 2) for value in coordinates.clamp(-_MAX_COORDINATE, _MAX_COORDINATE).tolist()]
 
 
 def _have_same_embeddings(one: Objects, other: Objects) -> bool:
