@@ -96,6 +96,13 @@ def test_ratios_are_learned() -> None:
     assert share(boxes, fit_anchors(boxes, CONFIG, pyramid(CONFIG), 64), 64) > 0.85
 
 
+def test_a_sliver_has_no_anchor_of_its_own() -> None:
+    boxes = torch.cat([some_boxes(100, 0.3, 0.5), torch.tensor([[0.2, 0.5, 0.0001, 0.9]], dtype=torch.float64)])
+    anchors = CONFIG.anchors.model_copy(update={"aspect_ratios": (0.5, 0.25)})
+    config = CONFIG.model_copy(update={"anchors": anchors})
+    assert min(fit_anchors(boxes, config, pyramid(config), 64).aspect_ratios) >= 0.15
+
+
 def test_many_small_boxes_do_not_displace_all_large_ones() -> None:
     small, large = some_boxes(1500, 0.06, 0.12), some_boxes(100, 0.5, 0.8)
     anchors = fit_anchors(torch.cat([small, large]), CONFIG, pyramid(CONFIG), 64)

@@ -173,6 +173,20 @@ def test_images_without_objects() -> None:
     assert torch.equal(model.prior.losses, torch.zeros(3))  # type: ignore[union-attr]
 
 
+def test_a_lone_object_counts_in_evaluation() -> None:
+    """The divergence of two equal objects of one image is twice that of one."""
+    prior = mixture_model().eval().prior
+    assert isinstance(prior, MixturePrior)
+    prior.agreement = 0  # It would need views.
+    one = Objects(torch.zeros(1, dtype=torch.int64), 1, torch.full((1, 4), 0.5))
+    z_what = torch.ones(1, prior.loc.shape[-1])
+    one = one.replace(z_what=z_what, z_what_scale=0.1 * z_what)
+    two = one[torch.tensor([0, 0])]
+    once, twice = (prior.terms(objects, [])["kl_what"] for objects in (one, two))
+    assert once > 0
+    torch.testing.assert_close(twice, 2 * once)
+
+
 def test_a_saved_model_has_the_same_clusters(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = mixture_model()

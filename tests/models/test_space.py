@@ -331,6 +331,8 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         SPACEConfig(image_size=32, grid=5)
     with pytest.raises(ValidationError, match=r"up to glimpse_size, 8, got 6 entries"):
         SPACEConfig(glimpse_size=8)
+    with pytest.raises(ValidationError, match=r"halve glimpse_size, 8, to one pixel at least, got 4 entries"):
+        SPACEConfig(glimpse_size=8, decoder_channels=(64, 32, 16, 16), glimpse_channels=(8, 8, 8, 8))
 
 
 def test_a_saved_model_comes_back_with_its_step(tmp_path: Path) -> None:

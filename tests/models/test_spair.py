@@ -384,6 +384,11 @@ def test_a_batch_is_encoded_and_decoded_as_its_images_are() -> None:
     torch.testing.assert_close(model.decode(together).reconstructions, decoded, atol=1e-4, rtol=1e-3)
 
 
+def test_a_batch_without_images_has_no_objects() -> None:
+    objects = tiny_spair().encode(noise(0))
+    assert (len(objects), objects.batch_size) == (0, 0)
+
+
 def test_batches_without_objects_work_throughout() -> None:
     model, images = tiny_spair(present_bias=-100), noise(2)
     objects = model.encode(images)

@@ -170,8 +170,8 @@ class MixturePrior(nn.Module):
         assert latents.z_what is not None
         assert latents.z_what_scale is not None
         present = totals(counts, latents.z_what.device)
-        if sum(present) < 2:
-            return {"kl_what": latents.z_what.sum() * 0}  # Batch norm needs two rows.
+        if sum(present) < (2 if self.training else 1):
+            return {"kl_what": latents.z_what.sum() * 0}  # In training, batch norm needs two rows.
         every = torch.cat([each for each in embeddings if each is not None])
         if self.training:
             self._restart(every.detach())

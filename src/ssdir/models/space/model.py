@@ -131,6 +131,11 @@ class SPACEConfig(Config):
                 f"decoder_channels must be a start and an upsampling block for each factor of 2 up to "
                 f"glimpse_size, {self.glimpse_size}, got {len(self.decoder_channels)} entries"
             )
+        if self.glimpse_size >> len(self.glimpse_channels) < 1:
+            raise ValueError(
+                f"glimpse_channels must halve glimpse_size, {self.glimpse_size}, to one pixel at least, got "
+                f"{len(self.glimpse_channels)} entries"
+            )
         for layer, channels in enumerate(self.encoder_channels, start=1):
             check_map(channels, self.image_size / 2 ** min(layer, self.num_downsamples), self.image_size)
         for layer, channels in enumerate(self.background.encoder_channels, start=1):

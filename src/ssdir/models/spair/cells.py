@@ -213,7 +213,8 @@ class SequentialCells(nn.Module):
         image_index = torch.arange(B, device=images.device).repeat_interleave(n)
         boxes = rearrange(to_xyxy(boxes_cxcywh), "b n c -> (b n) c")
         loc, scale = self.encode_packed(images, boxes, image_index)
-        return rearrange(loc, "(b n) d -> b n d", b=B), rearrange(scale, "(b n) d -> b n d", b=B)
+        # einops can't infer n where B is 0.
+        return loc.view(B, n, loc.shape[1]), scale.view(B, n, scale.shape[1])
 
     def encode_packed(self, images: Tensor, boxes: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
         """Computes mean and standard deviation of `z_what`, (M, D) each, of packed boxes (M, 4), xyxy."""
