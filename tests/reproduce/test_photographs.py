@@ -276,6 +276,15 @@ def test_results_are_of_the_splits_that_were_given_and_name_them(generated: Path
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_report_names_no_split_to_test_on_where_the_data_have_none(tmp_path: Path, out: Path) -> None:
+    folder = write_photographs(tmp_path / "generated", {"training": 10})
+    ok("reproduce", "photos", "--data", folder, "--train-split", "training", "--row", "pixels", "--out", out)
+    page = (out / "photos" / "report.html").read_text()
+    assert "Learned from training." in page
+    assert "tested on" not in page
+
+
+@pytest.mark.usefixtures("quick")
 def test_nothing_is_begun_after_the_deadline(generated: Path, out: Path) -> None:
     with pytest.raises(OutOfTime):
         compare_photographs(["pixels"], generated, out, minutes=0)

@@ -37,6 +37,11 @@ class Splits:
     train: str = "train"
     test: str | None = None
 
+    @property
+    def test_name(self) -> str:
+        """Name of the split to test on, if the data have it."""
+        return self.test or "val"
+
 
 DEFAULT_SPLITS = Splits()
 
@@ -149,7 +154,7 @@ def read_photographs(
     """
     parts = [_read_split(folder, splits.train, min_side) for folder in folders]
     try:
-        tests = [_read_split(folder, splits.test or "val", min_side) for folder in folders]
+        tests = [_read_split(folder, splits.test_name, min_side) for folder in folders]
     except MissingSplitError:
         if splits.test is not None:
             raise
@@ -165,18 +170,15 @@ def read_photographs(
     num_train = sum(map(len, parts))
     if both := set(paths[:num_train]) & set(paths[num_train:]):
         raise InputError(
-            f"{name}: {counted(len(both), 'image')} of split {splits.test or 'val'}, such as '{min(both)}', would "
+            f"{name}: {counted(len(both), 'image')} of split {splits.test_name}, such as '{min(both)}', would "
             f"be learned from too, in split {splits.train}: give splits that share no image"
         )
     data_hash = "-".join(fingerprint(each) for each in every)
     folds = _folds(name, num_train, len(paths))
     counts = np.array([len(each) for each in objects])
     if any(not counts[images].sum() for fold in folds for images in (fold.train, fold.test)):
-        where = (
-            f"split {splits.train} or {splits.test or 'val'}"
-            if tests
-            else f"one of {NUM_FOLDS} parts of the images"
-        )
+        of_splits = f"split {splits.train} or {splits.test_name}"
+        where = of_splits if tests else f"one of {NUM_FOLDS} parts of the images"
         raise InputError(f"{name}: {where} of '{folders[0]}' has no object: give more images with objects")
     return Photographs(name, paths, objects, attributes, names, folds, data_hash)
 

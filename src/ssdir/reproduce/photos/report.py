@@ -104,7 +104,8 @@ def _section(data: str, records: Sequence[Record]) -> Section:
     rows = in_order(record for record in records if record not in earlier)
     text = [f"{row.name}: {row.first['provenance']['config']['about']}." for row in rows]
     if (splits := records[0]["provenance"]["config"].get("splits")) is not None:
-        text.insert(0, f"Learned from {splits['train']}, tested on {splits['test'] or 'val'}.")
+        tested = f", tested on {splits['test']}" if splits["test"] else ""
+        text.insert(0, f"Learned from {splits['train']}{tested}.")
     if earlier:
         names = ", ".join(record["run"] for record in earlier)
         text.append(f"Left out, because the measurement has changed since: {names}.")
