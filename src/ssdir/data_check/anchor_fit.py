@@ -176,8 +176,8 @@ class _Search:
         larger = np.sqrt(np.multiply(anchors.min_sizes, anchors.max_sizes))
         small = np.maximum.accumulate(np.clip(anchors.min_sizes, low, high / _DISTINCT))
         large = np.clip(larger, small * _DISTINCT, high)
-        ratios = [float(np.clip(ratio, *_RATIOS)) for ratio in anchors.aspect_ratios]
-        return _Sizes(tuple(small.tolist()), tuple(large.tolist()), tuple(ratios))
+        ratios = np.clip(anchors.aspect_ratios, *_RATIOS)
+        return _Sizes(tuple(small.tolist()), tuple(large.tolist()), tuple(ratios.tolist()))
 
     def allows(self, sizes: _Sizes) -> bool:
         """Tells whether each level's sizes are distinct and within its limits, and levels and ratios in order."""

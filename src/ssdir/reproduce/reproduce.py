@@ -154,10 +154,10 @@ def _check_weights(runner: Runner, jobs: Sequence[Job]) -> None:
     Raises:
         InputError: names the run, and says what is missing.
     """
-    for job in jobs:
+    untrained = {job.group: job for job in jobs if not runner.is_trained(job)}
+    for job in untrained.values():
         try:
-            if not runner.is_trained(job):
-                fetch_pretrained(job.recipe.model)
+            fetch_pretrained(job.recipe.model)
         except InputError as error:
             raise InputError(f"run '{job.group}': {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -259,9 +259,7 @@ class EditTab:
                 return workspace
             coordinates = self.studio.axes.coordinates(z_what[row])
             coordinates[number] = (-_END, _END)[end]
-            changed = self.studio.axes.with_coordinates(z_what[row], coordinates)
-            edited = scene_editor.set_appearance(workspace.objects, row, changed)
-            return workspace.edit(edited, f"changed components of object {row + 1}", row)
+            return self._set_coordinates(workspace, row, coordinates)
 
         return jump
 
@@ -312,10 +310,16 @@ class EditTab:
         if abs(value - _shown(coordinates)[number]) < 1e-6:
             return workspace  # The last value of a slider is sent twice, and one that is not moved is rounded.
         coordinates[number] = value
-        changed = self.studio.axes.with_coordinates(z_what[row], coordinates)
+        return self._set_coordinates(workspace, row, coordinates, ("component", row, number))
+
+    def _set_coordinates(
+        self, workspace: Workspace, row: int, coordinates: Tensor, gesture: Hashable = None
+    ) -> Workspace:
+        """Returns the workspace after an edit of an object's coordinates along the principal components."""
+        assert workspace.objects.z_what is not None
+        changed = self.studio.axes.with_coordinates(workspace.objects.z_what[row], coordinates)
         edited = scene_editor.set_appearance(workspace.objects, row, changed)
-        title = f"changed components of object {row + 1}"
-        return workspace.edit(edited, title, row, (title, number))
+        return workspace.edit(edited, f"changed components of object {row + 1}", row, gesture)
 
     def _save(self, kind: str, workspace: Workspace) -> content.Content:
         objects, predictor, encoded = workspace.objects, self.studio.predictor, workspace.encoded
