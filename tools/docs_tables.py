@@ -57,7 +57,7 @@ for _name, _table in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_tex
 
 SIZE_PRIORS = {"spair": "table2", "space": "table2", "clevr-spair": "masks", "clevr-space": "masks"}
 """Runs of the plan `cpu` whose size prior is chosen, each with an experiment that has its records."""
-PICTURES = ("clevr", "faces", "photos", "spair-one-size", "space-one-size")
+PICTURES = ("clevr", "spair-one-size", "space-one-size")
 """Runs of the plan `cpu` whose picture of Fig. 2 is on a page."""
 FIGURES = "../results/cpu/figures"
 """Folder of the pictures of scale `cpu`, from a page."""

@@ -73,6 +73,13 @@ def test_every_plan_is_consistent(scale: str) -> None:
         assert job.detector is None or job.preset in {*plan.cost.detector, *shared}
 
 
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_photographs_that_may_not_be_published_are_not_shown(scale: str) -> None:
+    plan = read_plan(scale)
+    shown = {plan.data[plan.runs[group].data].folder for group in plan.experiments["figure2"]}
+    assert shown <= {None, "clevr-mini", "CLEVR_v1.0"}, "generated scenes alone"
+
+
 def test_the_plan_for_cpus_keeps_its_times() -> None:
     plan = read_plan("cpu")
     every = minutes(plan, list(plan.experiments))
